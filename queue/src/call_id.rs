@@ -1,0 +1,103 @@
+//! The call id: one invocation's identity from the 202 to the callback.
+
+use std::{
+    fmt,
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::name::QueueName;
+
+/// The longest call id accepted from a client. It is a token of the subject, which NATS keeps in memory
+/// for each pending message.
+pub const MAX_CALL_ID: usize = 128;
+
+/// Identifies an invocation. One subject token: 1 to 128 of `A-Z a-z 0-9 _ -`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(String);
+
+/// A client's call id that is not a subject token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("call id `{0}` is not valid: use 1 to {MAX_CALL_ID} of A-Z, a-z, 0-9, _ and -")]
+pub struct CallIdError(String);
+
+// === impl CallId ===
+
+impl CallId {
+    /// A new `UUIDv7` whose last 16 bits are the hash of the queue's name, so that a look-up by id alone
+    /// asks one stream even among ten thousand queues.
+    #[must_use]
+    pub fn generate(queue: &QueueName) -> Self {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let mut random: [u8; 10] = rand::random();
+        random[8..].copy_from_slice(&queue_hash(queue).to_be_bytes());
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string())
+    }
+
+    /// The queue's hash that a generated id carries; `None` for an id that is not a `UUIDv7`.
+    /// A client's own `UUIDv7` gives a hash as well, of no queue in particular.
+    #[must_use]
+    pub fn queue_hash(&self) -> Option<u16> {
+        let uuid = uuid::Uuid::parse_str(&self.0).ok().filter(|u| u.get_version_num() == 7)?;
+        let bytes = uuid.as_bytes();
+        Some(u16::from_be_bytes([bytes[14], bytes[15]]))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CallId {
+    type Err = CallIdError;
+
+    fn from_str(text: &str) -> Result<Self, CallIdError> {
+        let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if (1..=MAX_CALL_ID).contains(&text.len()) && text.bytes().all(ok) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(CallIdError(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The first 16 bits of the SHA-256 of a queue's name.
+#[must_use]
+pub fn queue_hash(queue: &QueueName) -> u16 {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(queue.as_str());
+    u16::from_be_bytes([digest[0], digest[1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_id_is_a_uuid_v7_that_carries_its_queue() {
+        let queue: QueueName = "slow-queue".parse().unwrap();
+        let id = CallId::generate(&queue);
+        assert_eq!(id.queue_hash(), Some(queue_hash(&queue)));
+        assert_eq!(id.as_str().parse::<CallId>().unwrap(), id);
+        assert_ne!(CallId::generate(&queue), id);
+    }
+
+    #[test]
+    fn a_clients_id_is_one_subject_token() {
+        for good in ["1", "a_B-9", &"x".repeat(128)] {
+            assert_eq!(good.parse::<CallId>().unwrap().as_str(), good);
+        }
+        for bad in ["", "a.b", "a b", "*", ">", "a\r\nNats-Rollup: all", "ü", &"x".repeat(129)] {
+            assert!(bad.parse::<CallId>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The directory: which queue a function belongs to, and where a queue's calls go.
+//!
+//! The operator alone writes it, into the KV bucket [`BUCKET`]: `function.<namespace>.<name>` holds a
+//! [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`], both JSON. Gateway and worker watch it and keep its
+//! last state while NATS is away.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{FunctionName, QueueName};
+
+pub mod store;
+pub mod watch;
+
+/// The KV bucket of the directory.
+pub const BUCKET: &str = "asyncqueue-directory";
+
+/// What is known of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FunctionEntry {
+    /// The queue of its calls; the default queue where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueName>,
+    /// Its base URL, e.g. `http://figlet.openfaas-fn.svc.cluster.local:8080`; derived from its name where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// What is known of a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueEntry {
+    /// Its stream.
+    pub stream: String,
+    /// The subject below which its calls are published.
+    pub subject: String,
+}
+
+/// All functions and queues that are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    /// The functions.
+    pub functions: HashMap<FunctionName, FunctionEntry>,
+    /// The queues.
+    pub queues: HashMap<QueueName, QueueEntry>,
+}
+
+/// Where a call goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The queue.
+    pub queue: QueueName,
+    /// The subject below which to publish.
+    pub subject: String,
+    /// Whether the directory knows the function.
+    pub known: bool,
+}
+
+/// The key of a function or a queue.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// `function.<namespace>.<name>`
+    Function(FunctionName),
+    /// `queue.<name>`
+    Queue(QueueName),
+}
+
+// === impl Directory ===
+
+impl Directory {
+    /// Where a function's calls go. A function without a queue of its own, or whose queue is not there, goes
+    /// to the default queue; a queue that the directory does not know has its name for a subject.
+    #[must_use]
+    pub fn route(&self, function: &FunctionName, default_queue: &QueueName) -> Route {
+        let entry = self.functions.get(function);
+        let queue = entry
+            .and_then(|entry| entry.queue.as_ref())
+            .filter(|queue| self.queues.contains_key(queue))
+            .unwrap_or(default_queue)
+            .clone();
+        let subject = self.queues.get(&queue).map_or_else(|| queue.to_string(), |q| q.subject.clone());
+        Route { queue, subject, known: entry.is_some() }
+    }
+
+    /// Takes in one entry of the bucket; `None` removes it. An entry that can't be read is an error and
+    /// changes nothing.
+    pub fn apply(&mut self, key: &Key, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
+        match (key, value) {
+            (Key::Function(name), Some(json)) => {
+                self.functions.insert(name.clone(), serde_json::from_slice(json)?);
+            }
+            (Key::Queue(name), Some(json)) => {
+                self.queues.insert(name.clone(), serde_json::from_slice(json)?);
+            }
+            (Key::Function(name), None) => {
+                self.functions.remove(name);
+            }
+            (Key::Queue(name), None) => {
+                self.queues.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// All entries as the bucket holds them.
+    pub fn entries(&self) -> Result<HashMap<Key, Vec<u8>>, serde_json::Error> {
+        let functions =
+            self.functions.iter().map(|(name, e)| Ok((Key::Function(name.clone()), serde_json::to_vec(e)?)));
+        let queues =
+            self.queues.iter().map(|(name, e)| Ok((Key::Queue(name.clone()), serde_json::to_vec(e)?)));
+        functions.chain(queues).collect()
+    }
+}
+
+// === impl Key ===
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Function(name) => write!(f, "function.{}.{}", name.namespace(), name.name()),
+            Self::Queue(name) => write!(f, "queue.{name}"),
+        }
+    }
+}
+
+impl Key {
+    /// Reads a key of the bucket; `None` for one that a later version may have put there.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once('.')?;
+        match kind {
+            "queue" => rest.parse().ok().map(Self::Queue),
+            "function" => {
+                let (namespace, name) = rest.split_once('.')?;
+                FunctionName::new(name, namespace).ok().map(Self::Function)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Directory {
+        let mut directory = Directory::default();
+        let put = |directory: &mut Directory, key: &str, json: &str| {
+            directory.apply(&Key::parse(key).unwrap(), Some(json.as_bytes())).unwrap();
+        };
+        put(&mut directory, "queue.slow-queue", r#"{"stream":"SLOW","subject":"jobs.slow"}"#);
+        put(&mut directory, "function.openfaas-fn.slow", r#"{"queue":"slow-queue"}"#);
+        put(&mut directory, "function.openfaas-fn.lost", r#"{"queue":"no-such-queue"}"#);
+        put(&mut directory, "function.openfaas-fn.plain", r#"{"url":"http://plain:1"}"#);
+        directory
+    }
+
+    #[test]
+    fn a_call_goes_to_its_functions_queue_or_to_the_default() {
+        let directory = sample();
+        let route = |name: &str| {
+            let function = FunctionName::parse(name, "openfaas-fn").unwrap();
+            let route = directory.route(&function, &"faas-request".parse().unwrap());
+            (route.queue.to_string(), route.subject, route.known)
+        };
+        assert_eq!(route("slow"), ("slow-queue".into(), "jobs.slow".into(), true));
+        assert_eq!(route("lost"), ("faas-request".into(), "faas-request".into(), true));
+        assert_eq!(route("plain"), ("faas-request".into(), "faas-request".into(), true));
+        assert_eq!(route("unknown"), ("faas-request".into(), "faas-request".into(), false));
+        assert_eq!(route("slow.other"), ("faas-request".into(), "faas-request".into(), false));
+    }
+
+    #[test]
+    fn what_the_bucket_holds_reads_back() {
+        let directory = sample();
+        let mut read = Directory::default();
+        for (key, value) in directory.entries().unwrap() {
+            read.apply(&Key::parse(&key.to_string()).unwrap(), Some(&value)).unwrap();
+        }
+        assert_eq!(read, directory);
+        for key in directory.entries().unwrap().keys() {
+            read.apply(key, None).unwrap();
+        }
+        assert_eq!(read, Directory::default());
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_changes_nothing() {
+        let mut directory = sample();
+        let key = Key::parse("queue.slow-queue").unwrap();
+        assert!(directory.apply(&key, Some(b"{}")).is_err());
+        assert_eq!(directory, sample());
+        assert_eq!(Key::parse("future.thing"), None);
+        assert_eq!(Key::parse("function.no-namespace"), None);
+    }
+}

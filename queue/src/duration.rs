@@ -1,0 +1,173 @@
+//! Durations as Go writes them: `200ms`, `90s`, `15m`, `1h30m`.
+//!
+//! Existing `OpenFaaS` manifests carry their timeouts in this form (Go's `time.ParseDuration`), so every
+//! duration that a user writes, in a resource or a setting, is read by this one parser.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest duration accepted, 10 years: far beyond any sane timeout, and small enough that
+/// adding it to a clock never overflows.
+pub const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Units of Go's `time.ParseDuration` with their length in nanoseconds, longest spelling first.
+const UNITS: [(&str, u128); 8] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("μs", 1_000),
+    ("ms", 1_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+];
+
+/// A [`Duration`] that reads and prints as Go does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct GoDuration(pub Duration);
+
+/// Why a text is not a duration. Names the value and the rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{value}` is not a duration: {rule}; write it as 200ms, 90s, 15m or 1h30m")]
+pub struct ParseDurationError {
+    value: String,
+    rule: &'static str,
+}
+
+// === impl GoDuration ===
+
+impl FromStr for GoDuration {
+    type Err = ParseDurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse(text).map(Self).map_err(|rule| ParseDurationError { value: text.to_owned(), rule })
+    }
+}
+
+impl TryFrom<String> for GoDuration {
+    type Error = ParseDurationError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<GoDuration> for String {
+    fn from(duration: GoDuration) -> Self {
+        duration.to_string()
+    }
+}
+
+impl From<GoDuration> for Duration {
+    fn from(duration: GoDuration) -> Self {
+        duration.0
+    }
+}
+
+impl fmt::Display for GoDuration {
+    /// Prints the shortest form that parses back to the same value, e.g. `1h30m`, `90ms`, `0s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.as_nanos();
+        if rest == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, length) in
+            [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)]
+        {
+            if rest >= length {
+                write!(f, "{}{unit}", rest / length)?;
+                rest %= length;
+            }
+        }
+        if rest > 0 {
+            write!(f, "{rest}ns")?;
+        }
+        Ok(())
+    }
+}
+
+fn parse(text: &str) -> Result<Duration, &'static str> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    let (mut rest, mut total) = (text, 0_u128);
+    while !rest.is_empty() {
+        let number_len = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+        let (number, tail) = rest.split_at(number_len);
+        let (unit, length) =
+            UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).ok_or("a number needs a unit")?;
+        total = nanos(number, *length)?.checked_add(total).ok_or("it is too long")?;
+        rest = &tail[unit.len()..];
+    }
+    if total > MAX_DURATION.as_nanos() {
+        return Err("it is longer than 10 years");
+    }
+    u64::try_from(total).map(Duration::from_nanos).map_err(|_| "it is too long")
+}
+
+/// `number` (digits with at most one point) times `unit` nanoseconds, rounded down.
+fn nanos(number: &str, unit: u128) -> Result<u128, &'static str> {
+    const MALFORMED: &str = "a number is missing or malformed";
+    // More digits than this cannot matter: a nanosecond is 1/3.6e12 of the longest unit.
+    const MAX_DIGITS: usize = 18;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.len() + fraction.len() == 0 || whole.len() > MAX_DIGITS || fraction.contains('.') {
+        return Err(MALFORMED);
+    }
+    let fraction = &fraction[..fraction.len().min(MAX_DIGITS)];
+    let digits = |s: &str| if s.is_empty() { Ok(0) } else { s.parse::<u128>().map_err(|_| MALFORMED) };
+    let scale = (0..fraction.len()).fold(1_u128, |scale, _| scale * 10);
+    Ok(digits(whole)? * unit + digits(fraction)? * unit / scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_what_go_writes() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("200ms", 200),
+            ("90s", 90_000),
+            ("15m", 900_000),
+            ("1h30m", 5_400_000),
+            ("1h30m0s", 5_400_000),
+            ("1.5s", 1_500),
+            (".5s", 500),
+            ("1500us", 1),
+        ] {
+            let parsed: GoDuration = text.parse().unwrap();
+            assert_eq!(parsed.0.as_millis(), millis, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_duration_and_names_it() {
+        for text in ["", "5", "m", "-1s", "1.2.3s", "1 s", "99999999h", "1d", "1h30", "٣s", "."] {
+            let error = text.parse::<GoDuration>().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{text}`")), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_it_prints_it_reads(nanos in 0_u64..=315_360_000_000_000_000) {
+            let duration = GoDuration(Duration::from_nanos(nanos));
+            prop_assert_eq!(duration.to_string().parse::<GoDuration>().unwrap(), duration);
+        }
+
+        #[test]
+        fn never_panics(text in "\\PC*") {
+            let _ = text.parse::<GoDuration>();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The invocation: an HTTP request that waits for its function.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use jiff::Timestamp;
+use url::Url;
+
+use crate::{call_id::CallId, name::FunctionName};
+
+/// One asynchronous call, as the gateway took it and as the worker will make it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// Identifies the call from the 202 to the callback.
+    pub call_id: CallId,
+    /// The function to call.
+    pub function: FunctionName,
+    /// The method; clients of `OpenFaaS` always POST.
+    pub method: Method,
+    /// What follows the function's name in the path, still percent-encoded as the client sent it:
+    /// empty, or beginning with `/`.
+    pub path: String,
+    /// What follows the `?`, raw; `None` where the client sent no `?`.
+    pub query: Option<String>,
+    /// The client's headers, without those of its connection.
+    pub headers: HeaderMap,
+    /// Where the result goes, if the client asked for it.
+    pub callback_url: Option<CallbackUrl>,
+    /// When the gateway took it.
+    pub submitted_at: Timestamp,
+    /// The body, untouched.
+    pub body: Bytes,
+}
+
+/// An `http` or `https` URL with a host, to which a result is posted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CallbackUrl(Url);
+
+/// Why a text is not a callback URL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("X-Callback-Url is not valid: {rule}; write it as http://host/path or https://host/path")]
+pub struct CallbackUrlError {
+    rule: String,
+}
+
+// === impl Invocation ===
+
+impl fmt::Debug for Invocation {
+    /// Neither body, nor headers, nor query: they may hold secrets, and this may reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invocation")
+            .field("call_id", &self.call_id.as_str())
+            .field("function", &self.function)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl CallbackUrl ===
+
+impl CallbackUrl {
+    /// Reads and checks a client's `X-Callback-Url`.
+    pub fn parse(text: &str) -> Result<Self, CallbackUrlError> {
+        let refuse = |rule: &str| Err(CallbackUrlError { rule: rule.to_owned() });
+        let url = match Url::parse(text) {
+            Ok(url) => url,
+            Err(error) => return refuse(&error.to_string()),
+        };
+        match url.scheme() {
+            "http" | "https" if url.has_host() => Ok(Self(url)),
+            "http" | "https" => refuse("it has no host"),
+            other => refuse(&format!("its scheme is `{other}`")),
+        }
+    }
+
+    /// The URL, credentials included.
+    #[must_use]
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CallbackUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for CallbackUrl {
+    /// Without credentials and query, since this is what logs show. [`CallbackUrl::as_url`] has it whole.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.0.scheme(), self.0.host_str().unwrap_or_default())?;
+        if let Some(port) = self.0.port() {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(self.0.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callback_url_is_http_with_a_host() {
+        for good in ["http://h", "https://user:pa%20ss@h:8443/p?q=1", "http://[::1]:80/", "HTTP://H/"] {
+            assert!(CallbackUrl::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "not-a-url", "ht tp://foo.com", "ftp://h", "file:///etc/passwd", "http://", "http:"] {
+            assert!(CallbackUrl::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_log_shows_no_credentials_of_a_callback_url() {
+        let url = CallbackUrl::parse("https://user:secret@h:8443/p?token=secret#f").unwrap();
+        assert_eq!(format!("{url} {url:?}"), "https://h:8443/p https://h:8443/p");
+    }
+}

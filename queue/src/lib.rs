@@ -1,0 +1,25 @@
+//! What a named queue *is*: the invocation and its message form, the names on `JetStream`, the
+//! configuration of streams and consumers, and the directory of queues and functions.
+//!
+//! The gateway, the worker and the operator all depend on this crate, and it depends on none of them:
+//! no Kubernetes and no HTTP server in here. Decisions are plain functions of plain values
+//! ([`message`], [`subject`], [`stream::plan`]); the modules that talk to NATS ([`ensure`], [`submit`],
+//! [`directory::watch`]) are thin around them.
+
+pub mod call_id;
+pub mod directory;
+pub mod duration;
+pub mod ensure;
+pub mod forward;
+pub mod invocation;
+pub mod message;
+pub mod name;
+pub mod stats;
+pub mod stream;
+pub mod subject;
+pub mod submit;
+
+pub use call_id::CallId;
+pub use duration::GoDuration;
+pub use invocation::{CallbackUrl, Invocation};
+pub use name::{FunctionName, QueueName};

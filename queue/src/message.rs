@@ -1,0 +1,68 @@
+//! The message forms of an invocation, on a queue's stream.
+//!
+//! Two are read, message by message: the [native](native) one, which the gateway writes, and the
+//! [`OpenFaaS`](openfaas) one, which existing gateways publish.
+
+use async_nats::HeaderMap as NatsHeaders;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::{call_id::CallId, invocation::Invocation};
+
+pub mod native;
+pub mod openfaas;
+
+/// What a message of the `OpenFaaS` form may lack and the stream knows in its place.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// The call id for a message that carries none, or one that is no subject token. Derived from the
+    /// stream sequence, so that a redelivery has the same.
+    pub call_id: CallId,
+    /// When the stream stored the message.
+    pub stored_at: Timestamp,
+    /// The namespace of a function that is named without one.
+    pub namespace: String,
+}
+
+/// Why a message is no invocation. Such a message becomes a dead letter; it is never tried again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A header that the native form requires is missing.
+    #[error("header {0} is missing")]
+    Missing(&'static str),
+    /// A field holds what it must not.
+    #[error("{field} `{value}` is not valid: {rule}")]
+    Invalid {
+        /// The header or key.
+        field: &'static str,
+        /// Its value, shortened.
+        value: String,
+        /// What it must be.
+        rule: String,
+    },
+    /// The payload is not a JSON `QueueRequest`.
+    #[error("payload is not an OpenFaaS QueueRequest: {0}")]
+    NotQueueRequest(String),
+    /// The message says that it is of a later form than this program knows.
+    #[error("message version {0} is not known to this worker: upgrade it, then replay the dead letter")]
+    UnknownVersion(String),
+}
+
+/// Reads an invocation from a message of either form.
+pub fn decode(
+    headers: &NatsHeaders,
+    payload: &Bytes,
+    fallback: &Fallback,
+) -> Result<Invocation, DecodeError> {
+    if native::is_native(headers) {
+        native::decode(headers, payload.clone())
+    } else {
+        openfaas::decode(payload, fallback)
+    }
+}
+
+/// An error about `field`, whose value is cut to what fits into a log line.
+fn invalid(field: &'static str, value: &str, rule: impl std::fmt::Display) -> DecodeError {
+    const SHOWN: usize = 64;
+    DecodeError::Invalid { field, value: value.chars().take(SHOWN).collect(), rule: rule.to_string() }
+}

@@ -1,0 +1,234 @@
+//! The native form: the payload is the HTTP body, untouched; NATS headers carry the rest.
+//!
+//! | NATS header | |
+//! |---|---|
+//! | `Async-Version` | `1`; absent means 1 |
+//! | `Async-Call-Id` | 1 to 128 of `A-Z a-z 0-9 _ -` |
+//! | `Async-Function` | `name.namespace` |
+//! | `Async-Method` | an HTTP method; absent means `POST` |
+//! | `Async-Path` | what follows the function's name, percent-encoded, empty or with a leading `/`; may be absent |
+//! | `Async-Query` | what follows the `?`; may be absent |
+//! | `Async-Callback-Url` | may be absent |
+//! | `Async-Submitted-At` | RFC 3339 |
+//! | `Async-Header` | `name: value`, once for each HTTP header |
+//!
+//! An HTTP header's value may hold any byte but a NATS header only text, so in `Async-Header` every byte of
+//! a value outside of printable ASCII, and `%` itself, is written as `%XX`. A client's header is always the
+//! *value* of a NATS header, never one of its own: no client can set `Nats-Rollup` and the like.
+
+use async_nats::HeaderMap as NatsHeaders;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
+
+use super::{DecodeError, invalid};
+use crate::{
+    call_id::CallId,
+    invocation::{CallbackUrl, Invocation},
+    name::FunctionName,
+};
+
+/// The version of the form that [`encode`] writes.
+pub const VERSION: &str = "1";
+
+const H_VERSION: &str = "Async-Version";
+const H_CALL_ID: &str = "Async-Call-Id";
+const H_FUNCTION: &str = "Async-Function";
+const H_METHOD: &str = "Async-Method";
+const H_PATH: &str = "Async-Path";
+const H_QUERY: &str = "Async-Query";
+const H_CALLBACK_URL: &str = "Async-Callback-Url";
+const H_SUBMITTED_AT: &str = "Async-Submitted-At";
+const H_HEADER: &str = "Async-Header";
+
+/// Bytes of a header's value that are escaped: controls and `%` (non-ASCII always is).
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Whether a message is of the native form. A message that isn't is of the `OpenFaaS` form.
+#[must_use]
+pub fn is_native(headers: &NatsHeaders) -> bool {
+    headers.get(H_FUNCTION).is_some() || headers.get(H_VERSION).is_some()
+}
+
+/// The NATS headers of an invocation; the payload is its body.
+#[must_use]
+pub fn encode(invocation: &Invocation) -> NatsHeaders {
+    let mut headers = NatsHeaders::new();
+    headers.insert(async_nats::header::NATS_MESSAGE_ID, invocation.call_id.as_str());
+    headers.insert(H_VERSION, VERSION);
+    headers.insert(H_CALL_ID, invocation.call_id.as_str());
+    headers.insert(H_FUNCTION, invocation.function.to_string());
+    headers.insert(H_METHOD, invocation.method.as_str());
+    headers.insert(H_SUBMITTED_AT, invocation.submitted_at.to_string());
+    if !invocation.path.is_empty() {
+        headers.insert(H_PATH, invocation.path.as_str());
+    }
+    if let Some(query) = &invocation.query {
+        headers.insert(H_QUERY, query.as_str());
+    }
+    if let Some(url) = &invocation.callback_url {
+        headers.insert(H_CALLBACK_URL, url.as_url().as_str());
+    }
+    for (name, value) in &invocation.headers {
+        headers.append(H_HEADER, format!("{name}: {}", percent_encode(value.as_bytes(), ESCAPED)));
+    }
+    headers
+}
+
+/// Reads what [`encode`] wrote.
+pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeError> {
+    let get = |name: &'static str| headers.get(name).map(async_nats::HeaderValue::as_str);
+    let require = |name: &'static str| get(name).ok_or(DecodeError::Missing(name));
+    if let Some(version) = get(H_VERSION).filter(|version| *version != VERSION) {
+        return Err(DecodeError::UnknownVersion(version.chars().take(16).collect()));
+    }
+    let call_id = require(H_CALL_ID)?;
+    let function = require(H_FUNCTION)?;
+    let method = get(H_METHOD).unwrap_or("POST");
+    let submitted_at = require(H_SUBMITTED_AT)?;
+    let (name, namespace) = function
+        .rsplit_once('.')
+        .ok_or_else(|| invalid(H_FUNCTION, function, "write it as name.namespace"))?;
+    Ok(Invocation {
+        call_id: call_id.parse::<CallId>().map_err(|e| invalid(H_CALL_ID, call_id, e))?,
+        function: FunctionName::new(name, namespace).map_err(|e| invalid(H_FUNCTION, function, e))?,
+        method: method.parse::<Method>().map_err(|e| invalid(H_METHOD, method, e))?,
+        path: get(H_PATH).map(path).transpose()?.unwrap_or_default(),
+        query: get(H_QUERY).map(query).transpose()?,
+        headers: headers
+            .get_all(H_HEADER)
+            .map(|line| http_header(line.as_str()))
+            .collect::<Result<_, _>>()?,
+        callback_url: get(H_CALLBACK_URL)
+            .map(|url| CallbackUrl::parse(url).map_err(|e| invalid(H_CALLBACK_URL, "…", e)))
+            .transpose()?,
+        submitted_at: submitted_at
+            .parse::<Timestamp>()
+            .map_err(|e| invalid(H_SUBMITTED_AT, submitted_at, e))?,
+        body,
+    })
+}
+
+fn path(text: &str) -> Result<String, DecodeError> {
+    if text.is_empty() || (text.starts_with('/') && is_uri_text(text)) {
+        Ok(text.to_owned())
+    } else {
+        Err(invalid(H_PATH, text, "it must be percent-encoded and begin with /"))
+    }
+}
+
+fn query(text: &str) -> Result<String, DecodeError> {
+    if is_uri_text(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(invalid(H_QUERY, "…", "it must be percent-encoded"))
+    }
+}
+
+/// Whether a text can stand in a request line: anything else would end it, or the URI, too early.
+fn is_uri_text(text: &str) -> bool {
+    text.bytes().all(|b| b > b' ' && b != 0x7f && b != b'#')
+}
+
+fn http_header(line: &str) -> Result<(HeaderName, HeaderValue), DecodeError> {
+    let rule = "write it as `name: value` with non-ASCII as %XX";
+    let (name, value) = line.split_once(':').ok_or_else(|| invalid(H_HEADER, "…", rule))?;
+    let value: Vec<u8> = percent_decode_str(value.trim_start()).collect();
+    let name = name.parse().map_err(|e| invalid(H_HEADER, name, e))?;
+    let value = HeaderValue::from_bytes(&value).map_err(|e| invalid(H_HEADER, "…", e))?;
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample() -> Invocation {
+        let mut headers = HeaderMap::new();
+        headers.append("x-multi", "a".parse().unwrap());
+        headers.append("x-multi", "100% b".parse().unwrap());
+        headers.append("x-bytes", HeaderValue::from_bytes(b"\xff\xfe caf\xc3\xa9").unwrap());
+        headers.append("nats-rollup", "all".parse().unwrap());
+        Invocation {
+            call_id: "id-1".parse().unwrap(),
+            function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
+            method: Method::POST,
+            path: "/a%2Fb/c%3Fd//%25".to_owned(),
+            query: Some("x=1&y=%2F".to_owned()),
+            headers,
+            callback_url: Some(CallbackUrl::parse("http://user:p%20s@h:1/cb?t=1").unwrap()),
+            submitted_at: "2026-11-24T10:11:12.123456789Z".parse().unwrap(),
+            body: Bytes::from_static(b"\x00\xffbody"),
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let invocation = sample();
+        assert_eq!(decode(&encode(&invocation), invocation.body.clone()).unwrap(), invocation);
+    }
+
+    #[test]
+    fn the_form_on_the_wire_is_a_contract() {
+        let headers = encode(&sample());
+        let get = |name| headers.get(name).unwrap().as_str();
+        assert_eq!(get("Nats-Msg-Id"), "id-1");
+        assert_eq!(get("Async-Version"), "1");
+        assert_eq!(get("Async-Function"), "figlet.openfaas-fn");
+        assert_eq!(get("Async-Path"), "/a%2Fb/c%3Fd//%25");
+        let lines: Vec<_> = headers.get_all("Async-Header").map(async_nats::HeaderValue::as_str).collect();
+        assert!(lines.contains(&"x-multi: 100%25 b"), "{lines:?}");
+        assert!(lines.contains(&"x-bytes: %FF%FE caf%C3%A9"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_clients_header_never_becomes_a_header_of_nats() {
+        assert!(encode(&sample()).get("Nats-Rollup").is_none());
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        for (change, expected) in [
+            (("Async-Version", "9"), "message version 9"),
+            (("Async-Call-Id", "a.b"), "Async-Call-Id `a.b`"),
+            (("Async-Function", "nons"), "Async-Function `nons`"),
+            (("Async-Path", "a b"), "Async-Path `a b`"),
+            (("Async-Path", "/a#b"), "Async-Path"),
+            (("Async-Query", "a b"), "Async-Query"),
+            (("Async-Callback-Url", "ftp://h"), "Async-Callback-Url"),
+            (("Async-Submitted-At", "today"), "Async-Submitted-At `today`"),
+            (("Async-Header", "no colon"), "Async-Header"),
+            (("Async-Header", "x: a%0Ab"), "Async-Header"),
+        ] {
+            let mut headers = encode(&sample());
+            headers.insert(change.0, change.1);
+            let error = decode(&headers, Bytes::new()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert_eq!(decode(&NatsHeaders::new(), Bytes::new()), Err(DecodeError::Missing(H_CALL_ID)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_value_survives(
+            value in prop::collection::vec(prop_oneof![Just(b'\t'), b' '..=b'~', 0x80..=0xff_u8], 0..64)
+        ) {
+            // HTTP itself trims the ends of a value.
+            let value = value.trim_ascii();
+            let mut invocation = sample();
+            invocation.headers.insert("x-any", HeaderValue::from_bytes(value).unwrap());
+            prop_assert_eq!(decode(&encode(&invocation), invocation.body.clone()).unwrap(), invocation);
+        }
+
+        #[test]
+        fn decoding_never_panics(name in "Async-(Version|Call-Id|Function|Path|Query|Header|Method)", value in "[^\r\n]*") {
+            let mut headers = encode(&sample());
+            headers.insert(name.as_str(), value.as_str());
+            let _ = decode(&headers, Bytes::new());
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The `OpenFaaS` form: the JSON `QueueRequest` that existing gateways publish on the queue's own subject.
+//!
+//! Source of the form: `openfaas/faas-provider`, `types/queue.go`, read with Go's JSON rules: keys in any
+//! case, and absent, `null` and empty all alike.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value};
+
+use super::{DecodeError, Fallback, invalid};
+use crate::{
+    forward::strip_connection_headers,
+    invocation::{CallbackUrl, Invocation},
+    name::FunctionName,
+};
+
+/// What is escaped in a path that comes to us decoded: all but `pchar` of RFC 3986 and the slash.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'/');
+
+/// Reads a `QueueRequest`.
+pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeError> {
+    let object: Map<String, Value> =
+        serde_json::from_slice(payload).map_err(|e| DecodeError::NotQueueRequest(e.to_string()))?;
+    let request = Object(&object);
+
+    let mut headers = http_headers(&request)?;
+    let callback_url = callback_url(&request, &headers)?;
+    strip_connection_headers(&mut headers);
+    let call_id = headers
+        .get("x-call-id")
+        .and_then(|id| id.to_str().ok())
+        .and_then(|id| id.parse().ok())
+        .unwrap_or_else(|| fallback.call_id.clone());
+
+    let function = request.text("Function")?.unwrap_or_default();
+    let method = request.text("Method")?.unwrap_or("POST");
+    let body = request.text("Body")?.unwrap_or_default();
+    Ok(Invocation {
+        call_id,
+        function: FunctionName::parse(function, &fallback.namespace)
+            .map_err(|e| invalid("Function", function, e))?,
+        method: method.parse::<Method>().map_err(|e| invalid("Method", method, e))?,
+        path: path(request.text("Path")?.unwrap_or_default()),
+        query: query(request.text("QueryString")?)?,
+        headers,
+        callback_url,
+        submitted_at: fallback.stored_at,
+        body: STANDARD.decode(body).map(Bytes::from).map_err(|e| invalid("Body", "…", e))?,
+    })
+}
+
+/// A JSON object whose keys are looked up as Go's decoder does: exactly, or else in any case.
+struct Object<'a>(&'a Map<String, Value>);
+
+impl<'a> Object<'a> {
+    /// The value of a key; `None` where it is absent or `null`.
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        let any_case = || self.0.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v);
+        self.0.get(key).or_else(any_case).filter(|value| !value.is_null())
+    }
+
+    /// The text of a key; `None` where it is absent, `null` or empty.
+    fn text(&self, key: &'static str) -> Result<Option<&'a str>, DecodeError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+            Some(_) => Err(invalid(key, "…", "it must be a string")),
+        }
+    }
+}
+
+/// `Header`: an object of lists.
+fn http_headers(request: &Object<'_>) -> Result<HeaderMap, DecodeError> {
+    let rule = "it must be an object of lists of strings";
+    let Some(value) = request.get("Header") else { return Ok(HeaderMap::new()) };
+    let object = value.as_object().ok_or_else(|| invalid("Header", "…", rule))?;
+    let mut headers = HeaderMap::new();
+    for (name, values) in object {
+        let header: HeaderName = name.parse().map_err(|e| invalid("Header", name, e))?;
+        let values = match values {
+            Value::Null => continue,
+            Value::Array(values) => values,
+            _ => return Err(invalid("Header", name, rule)),
+        };
+        for value in values {
+            let value = value.as_str().ok_or_else(|| invalid("Header", name, rule))?;
+            let value = HeaderValue::from_str(value.trim()).map_err(|e| invalid("Header", name, e))?;
+            headers.append(header.clone(), value);
+        }
+    }
+    Ok(headers)
+}
+
+/// The callback URL. The client's own header comes first: Go's encoding of a URL in `CallbackUrl` loses
+/// its credentials.
+fn callback_url(request: &Object<'_>, headers: &HeaderMap) -> Result<Option<CallbackUrl>, DecodeError> {
+    let refuse = |e| invalid("CallbackUrl", "…", e);
+    if let Some(url) = headers.get("x-callback-url") {
+        let url = url.to_str().map_err(|e| invalid("CallbackUrl", "…", e))?;
+        return if url.is_empty() { Ok(None) } else { CallbackUrl::parse(url).map(Some).map_err(refuse) };
+    }
+    let text = match request.get("CallbackUrl") {
+        None => return Ok(None),
+        Some(Value::String(text)) if text.is_empty() => return Ok(None),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Object(url)) => assemble_url(&Object(url))?,
+        Some(_) => return Err(invalid("CallbackUrl", "…", "it must be an object or null")),
+    };
+    CallbackUrl::parse(&text).map(Some).map_err(refuse)
+}
+
+/// Puts Go's `url.URL`, written as a struct, together again.
+fn assemble_url(url: &Object<'_>) -> Result<String, DecodeError> {
+    let part = |key| Ok::<_, DecodeError>(url.text(key)?.unwrap_or_default());
+    let mut text = format!("{}://{}", part("Scheme")?, part("Host")?);
+    match part("RawPath")? {
+        "" => text.push_str(&path(part("Path")?)),
+        raw => text.push_str(raw),
+    }
+    if let Some(query) = url.text("RawQuery")? {
+        text.push('?');
+        text.push_str(query);
+    }
+    Ok(text)
+}
+
+/// The path, which comes percent-decoded, as it can stand in a URL.
+fn path(decoded: &str) -> String {
+    let encoded = utf8_percent_encode(decoded, PATH).to_string();
+    if encoded.is_empty() || encoded.starts_with('/') { encoded } else { format!("/{encoded}") }
+}
+
+fn query(raw: Option<&str>) -> Result<Option<String>, DecodeError> {
+    match raw {
+        Some(raw) if raw.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'#') => {
+            Err(invalid("QueryString", "…", "it must be percent-encoded"))
+        }
+        raw => Ok(raw.map(str::to_owned)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fallback() -> Fallback {
+        Fallback {
+            call_id: "seq-7".parse().unwrap(),
+            stored_at: "2026-11-24T10:00:00Z".parse().unwrap(),
+            namespace: "openfaas-fn".to_owned(),
+        }
+    }
+
+    fn read(json: &str) -> Result<Invocation, DecodeError> {
+        decode(json.as_bytes(), &fallback())
+    }
+
+    #[test]
+    fn reads_what_a_gateway_publishes() {
+        let call = read(
+            r#"{"Header":{"Accept":["*/*"],"Authorization":["Basic YWRtaW46c2VjcmV0"],"Connection":["close"],
+            "Content-Length":["8"],"Content-Type":["text/plain"],"X-Call-Id":["f5a9813d-1"],
+            "X-Callback-Url":["http://u:pa%20ss@127.0.0.1:9000/cb?x=1"],"X-Multi":["a","b"]},
+            "Host":"127.0.0.1:8080","Body":"aGkgdGhlcmU=","Method":"POST","Path":"/p q/100%","QueryString":"x=1\u0026y=%2F",
+            "Function":"figlet","QueueName":"slow-queue","CallbackUrl":{"Scheme":"http","User":{},"Host":"127.0.0.1:9000"}}"#,
+        )
+        .unwrap();
+        assert_eq!(call.call_id.as_str(), "f5a9813d-1");
+        assert_eq!(call.function.to_string(), "figlet.openfaas-fn");
+        assert_eq!(call.path, "/p%20q/100%25");
+        assert_eq!(call.query.as_deref(), Some("x=1&y=%2F"));
+        assert_eq!(&call.body[..], b"hi there");
+        assert_eq!(call.headers.get_all("x-multi").iter().count(), 2);
+        assert!(!call.headers.contains_key("connection") && !call.headers.contains_key("content-length"));
+        assert_eq!(call.callback_url.unwrap().as_url().as_str(), "http://u:pa%20ss@127.0.0.1:9000/cb?x=1");
+    }
+
+    #[test]
+    fn absent_null_and_empty_are_alike_and_keys_are_read_in_any_case() {
+        for json in [
+            r#"{"Function":"f"}"#,
+            r#"{"function":"f.openfaas-fn","header":null,"BODY":null,"path":null,"callbackurl":null}"#,
+            r#"{"Function":"f","Path":"","QueryString":"","QueueName":"","CallbackUrl":"","Body":"","Method":""}"#,
+        ] {
+            let call = read(json).unwrap();
+            assert_eq!(call.call_id.as_str(), "seq-7", "{json}");
+            assert_eq!((call.path.as_str(), call.query.as_deref()), ("", None), "{json}");
+            assert_eq!(call.method, Method::POST, "{json}");
+            assert!(call.body.is_empty() && call.callback_url.is_none(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_callback_url_written_as_a_struct_is_put_together() {
+        let call = read(
+            r#"{"Function":"f","CallbackUrl":{"Scheme":"https","Host":"h:1","Path":"/a b","RawPath":"","RawQuery":"q=%2F"}}"#,
+        );
+        assert_eq!(call.unwrap().callback_url.unwrap().as_url().as_str(), "https://h:1/a%20b?q=%2F");
+    }
+
+    #[test]
+    fn what_is_no_queue_request_is_refused_with_its_field() {
+        for (json, expected) in [
+            ("", "QueueRequest"),
+            ("hello", "QueueRequest"),
+            ("[]", "QueueRequest"),
+            ("{}", "Function"),
+            (r#"{"Function":"a b"}"#, "Function `a b`"),
+            (r#"{"Function":1}"#, "Function"),
+            (r#"{"Function":"f","Body":"%"}"#, "Body"),
+            (r#"{"Function":"f","Header":{"a b":["x"]}}"#, "Header `a b`"),
+            (r#"{"Function":"f","Header":{"a":"x"}}"#, "Header `a`"),
+            (r#"{"Function":"f","QueryString":"a b"}"#, "QueryString"),
+            (r#"{"Function":"f","CallbackUrl":{"Scheme":"ftp","Host":"h"}}"#, "CallbackUrl"),
+        ] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(payload in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decode(&payload, &fallback());
+        }
+
+        #[test]
+        fn any_decoded_path_becomes_a_path_of_a_url(decoded in "\\PC*") {
+            let path = path(&decoded);
+            let uri: http::Uri = format!("http://h{path}").parse().unwrap();
+            prop_assert_eq!(uri.path(), if path.is_empty() { "/" } else { path.as_str() });
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Names of queues and functions, and the names on `JetStream` that follow from them.
+//!
+//! Users see these names in `nats stream ls`, in KEDA triggers and in `kubectl get deploy`: they are a
+//! contract.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest queue name: with the longest suffix that we add (`-worker` and the hash of a pod) the
+/// names of pods stay within the 63 characters of a DNS label.
+pub const MAX_QUEUE_NAME: usize = 40;
+
+/// The longest name of a function or a namespace: a DNS label, as Kubernetes demands of a Service.
+pub const MAX_LABEL: usize = 63;
+
+/// The name of a queue: 1 to 40 of `a-z 0-9 - _`, as `OpenFaaS` allows them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct QueueName(String);
+
+/// A function and the namespace it lives in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionName {
+    name: String,
+    namespace: String,
+}
+
+/// Why a text is not a name. Names the kind, the value and the rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} `{value}` is not valid: {rule}")]
+pub struct NameError {
+    kind: &'static str,
+    value: String,
+    rule: &'static str,
+}
+
+// === impl QueueName ===
+
+impl QueueName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The durable consumer that the queue's workers share: `<queue>-workers`.
+    #[must_use]
+    pub fn durable(&self) -> String {
+        format!("{self}-workers")
+    }
+
+    /// The stream of the queue's dead letters: `<queue>-dead`.
+    #[must_use]
+    pub fn dead_letter_stream(&self) -> String {
+        format!("{self}-dead")
+    }
+
+    /// The Deployment of the queue's workers: `<queue>-worker`.
+    #[must_use]
+    pub fn worker_deployment(&self) -> String {
+        format!("{self}-worker")
+    }
+}
+
+impl FromStr for QueueName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        if (1..=MAX_QUEUE_NAME).contains(&text.len()) && text.bytes().all(ok) {
+            Ok(Self(text.to_owned()))
+        } else {
+            let rule = "use 1 to 40 of a-z, 0-9, - and _";
+            Err(NameError { kind: "queue name", value: text.to_owned(), rule })
+        }
+    }
+}
+
+impl TryFrom<String> for QueueName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<QueueName> for String {
+    fn from(name: QueueName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl FunctionName ===
+
+impl FunctionName {
+    /// A function by its two parts, each one subject token: 1 to 63 of `A-Z a-z 0-9 - _`.
+    pub fn new(name: &str, namespace: &str) -> Result<Self, NameError> {
+        label("function name", name)?;
+        label("function namespace", namespace)?;
+        Ok(Self { name: name.to_owned(), namespace: namespace.to_owned() })
+    }
+
+    /// Reads the form that clients use in a URL: `name` or `name.namespace`.
+    pub fn parse(text: &str, default_namespace: &str) -> Result<Self, NameError> {
+        match text.rsplit_once('.') {
+            Some((name, namespace)) => Self::new(name, namespace),
+            None => Self::new(text, default_namespace),
+        }
+    }
+
+    /// The name without its namespace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+}
+
+impl fmt::Display for FunctionName {
+    /// `name.namespace`, as `OpenFaaS` writes it in URLs, metrics and callbacks.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.name, self.namespace)
+    }
+}
+
+fn label(kind: &'static str, text: &str) -> Result<(), NameError> {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(ok) {
+        Ok(())
+    } else {
+        let rule = "use 1 to 63 of A-Z, a-z, 0-9, - and _ (and name.namespace for another namespace)";
+        Err(NameError { kind, value: text.to_owned(), rule })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_may_name_its_namespace() {
+        let of = |text| FunctionName::parse(text, "openfaas-fn").map(|f| f.to_string());
+        assert_eq!(of("figlet").unwrap(), "figlet.openfaas-fn");
+        assert_eq!(of("figlet.dev").unwrap(), "figlet.dev");
+        for bad in ["", ".", "a.", ".a", "a.b.c", "a b", "a>b", "*", "ä"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_on_jetstream_are_a_contract() {
+        let queue: QueueName = "slow-queue".parse().unwrap();
+        assert_eq!(queue.durable(), "slow-queue-workers");
+        assert_eq!(queue.dead_letter_stream(), "slow-queue-dead");
+        assert_eq!(queue.worker_deployment(), "slow-queue-worker");
+    }
+
+    #[test]
+    fn a_queue_name_is_a_subject_token() {
+        for bad in ["", "Slow", "a.b", "a*", "a>", "a b", &"a".repeat(41)] {
+            assert!(bad.parse::<QueueName>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Subjects: the stream itself is the index of what it holds.
+//!
+//! Each call has a subject of its own, `<subject>.<namespace>.<function>.<call-id>`. Depth per function,
+//! purge per function, cancel and status by call id are then subject filters, with no database beside.
+
+use crate::{call_id::CallId, name::FunctionName};
+
+/// The subjects that a queue's stream listens on: its own (where existing `OpenFaaS` gateways publish) and
+/// all below it.
+#[must_use]
+pub fn stream_subjects(subject: &str) -> Vec<String> {
+    vec![subject.to_owned(), format!("{subject}.>")]
+}
+
+/// The subject of one call.
+#[must_use]
+pub fn call_subject(subject: &str, function: &FunctionName, call_id: &CallId) -> String {
+    format!("{subject}.{}.{}.{call_id}", function.namespace(), function.name())
+}
+
+/// The call id that a subject ends with; `None` on the queue's own subject.
+#[must_use]
+pub fn call_id_of(subject: &str, queue_subject: &str) -> Option<CallId> {
+    let rest = subject.strip_prefix(queue_subject)?.strip_prefix('.')?;
+    let mut tokens = rest.split('.');
+    let (_namespace, _function, id) = (tokens.next()?, tokens.next()?, tokens.next()?);
+    if tokens.next().is_some() { None } else { id.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_calls_subject_names_function_and_id() {
+        let function = FunctionName::new("figlet", "openfaas-fn").unwrap();
+        let subject = call_subject("slow.queue", &function, &"id-1".parse().unwrap());
+        assert_eq!(subject, "slow.queue.openfaas-fn.figlet.id-1");
+        assert_eq!(call_id_of(&subject, "slow.queue").unwrap().as_str(), "id-1");
+        assert_eq!(call_id_of("slow.queue", "slow.queue"), None);
+        assert_eq!(call_id_of("slow.queue.a.b", "slow.queue"), None);
+        assert_eq!(call_id_of("slow.queue.a.b.c.d", "slow.queue"), None);
+        assert_eq!(call_id_of("slow.queuex.a.b.c", "slow.queue"), None);
+    }
+}
