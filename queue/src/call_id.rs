@@ -35,6 +35,12 @@ impl CallId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string())
     }
 
+    /// The id of a message that carries none: where in its stream it is, `seq-7`.
+    #[must_use]
+    pub fn of_sequence(sequence: u64) -> Self {
+        Self(format!("seq-{sequence}"))
+    }
+
     /// The queue's hash that a generated id carries; `None` for an id that is not a `UUIDv7`.
     /// A client's own `UUIDv7` gives a hash as well, of no queue in particular.
     #[must_use]

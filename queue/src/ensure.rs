@@ -1,4 +1,4 @@
-//! Brings a queue's stream, dead-letter stream and durable consumer to what they shall be.
+//! Brings a queue's streams (calls, callbacks, dead letters) and durable consumers to what they shall be.
 //!
 //! Reads what is there, lets [`crate::stream`] decide, and carries that out. Every step is idempotent, so two
 //! programs that do it at once end with the same queue.
@@ -81,23 +81,36 @@ pub enum RemovalPolicy {
     DeleteIfEmpty,
 }
 
-/// Ensures stream, dead-letter stream and consumer of a queue.
+/// Ensures the streams and consumers of a queue.
 pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Ensured, EnsureError> {
     let mut changes = Vec::new();
     let stream = ensure_stream(js, &spec.stream_config(), adopt, &mut changes).await?;
+    let callbacks = ensure_stream(js, &spec.callback_config(), adopt, &mut changes).await?;
     ensure_stream(js, &spec.dead_letter_config(), adopt, &mut changes).await?;
     ensure_consumer(&stream, &spec.consumer_config(), &mut changes).await?;
+    ensure_consumer(&callbacks, &spec.callback_consumer_config(), &mut changes).await?;
     let info = stream.get_info().await.map_err(|e| unavailable("for the state of the stream", e))?;
     Ok(Ensured { stream, info, changes })
+}
+
+/// Ensures the streams of a queue and leaves its consumers alone, whose lease is the workers' to set: for a
+/// producer without an operator. Returns what was created or changed, in words.
+pub async fn ensure_streams(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Vec<String>, EnsureError> {
+    let mut changes = Vec::new();
+    for config in [spec.stream_config(), spec.callback_config(), spec.dead_letter_config()] {
+        ensure_stream(js, &config, adopt, &mut changes).await?;
+    }
+    Ok(changes)
 }
 
 /// Lets go of a queue: its streams, as the policy says, if they carry `spec`'s owner. Removes the durable consumer
 /// only with its stream.
 pub async fn remove(js: &Context, spec: &QueueSpec, policy: RemovalPolicy) -> Result<Removal, EnsureError> {
     let removal = remove_stream(js, &spec.stream_config(), policy).await?;
-    // Dead letters are looked at after the fact, often when the queue is gone already.
-    let dead_letters = if policy == RemovalPolicy::Delete { policy } else { RemovalPolicy::DeleteIfEmpty };
-    remove_stream(js, &spec.dead_letter_config(), dead_letters).await?;
+    // An empty stream beside it helps nobody; results and dead letters do, often when the queue is gone already.
+    let beside = if policy == RemovalPolicy::Delete { policy } else { RemovalPolicy::DeleteIfEmpty };
+    remove_stream(js, &spec.callback_config(), beside).await?;
+    remove_stream(js, &spec.dead_letter_config(), beside).await?;
     Ok(removal)
 }
 

@@ -7,8 +7,11 @@ use async_nats::HeaderMap as NatsHeaders;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::{call_id::CallId, invocation::Invocation};
+use crate::{call_id::CallId, invocation::Invocation, name::FunctionName};
 
+pub mod callback;
+pub mod dead_letter;
+pub mod http_lines;
 pub mod native;
 pub mod openfaas;
 
@@ -65,4 +68,11 @@ pub fn decode(
 fn invalid(field: &'static str, value: &str, rule: impl std::fmt::Display) -> DecodeError {
     const SHOWN: usize = 64;
     DecodeError::Invalid { field, value: value.chars().take(SHOWN).collect(), rule: rule.to_string() }
+}
+
+/// Reads `name.namespace`.
+fn function_name(field: &'static str, text: &str) -> Result<FunctionName, DecodeError> {
+    let (name, namespace) =
+        text.rsplit_once('.').ok_or_else(|| invalid(field, text, "write it as name.namespace"))?;
+    FunctionName::new(name, namespace).map_err(|e| invalid(field, text, e))
 }

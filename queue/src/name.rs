@@ -50,6 +50,18 @@ impl QueueName {
         format!("{self}-workers")
     }
 
+    /// The stream of results on their way to the caller: `<queue>-callbacks`.
+    #[must_use]
+    pub fn callback_stream(&self) -> String {
+        format!("{self}-callbacks")
+    }
+
+    /// The durable consumer of that stream, which the queue's workers share: `<queue>-callback-workers`.
+    #[must_use]
+    pub fn callback_durable(&self) -> String {
+        format!("{self}-callback-workers")
+    }
+
     /// The stream of the queue's dead letters: `<queue>-dead`.
     #[must_use]
     pub fn dead_letter_stream(&self) -> String {
@@ -163,6 +175,8 @@ mod tests {
     fn names_on_jetstream_are_a_contract() {
         let queue: QueueName = "slow-queue".parse().unwrap();
         assert_eq!(queue.durable(), "slow-queue-workers");
+        assert_eq!(queue.callback_stream(), "slow-queue-callbacks");
+        assert_eq!(queue.callback_durable(), "slow-queue-callback-workers");
         assert_eq!(queue.dead_letter_stream(), "slow-queue-dead");
         assert_eq!(queue.worker_deployment(), "slow-queue-worker");
     }

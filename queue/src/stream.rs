@@ -21,6 +21,10 @@ pub const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// being the index: a million take 0.6 GB, and past that the gateway refuses rather than the server dies.
 pub const DEFAULT_MAX_MESSAGES: i64 = 1_000_000;
 
+/// How long the result of a call is remembered, so that a second run of it (its worker lost the lease) does
+/// not call back again.
+pub const CALLBACK_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
+
 /// How long a dead letter is kept: time enough to look at one after a long weekend.
 pub const DEAD_LETTER_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -183,6 +187,20 @@ impl QueueSpec {
         }
     }
 
+    /// The stream of results on their way to the caller. Full, it takes no more, and the worker posts the
+    /// result at once instead.
+    #[must_use]
+    pub fn callback_config(&self) -> Config {
+        let name = self.queue.callback_stream();
+        Config {
+            description: Some(format!("Results of the queue {} on their way to the caller", self.queue)),
+            subjects: vec![format!("{name}.>")],
+            duplicate_window: CALLBACK_DUPLICATE_WINDOW,
+            name,
+            ..self.stream_config()
+        }
+    }
+
     /// The stream of dead letters. Full, it drops the oldest: a queue must not stop for its graveyard.
     #[must_use]
     pub fn dead_letter_config(&self) -> Config {
@@ -218,6 +236,12 @@ impl QueueSpec {
             metadata: self.owner.metadata(),
             ..pull::Config::default()
         }
+    }
+
+    /// The durable consumer of results on their way to the caller.
+    #[must_use]
+    pub fn callback_consumer_config(&self) -> pull::Config {
+        pull::Config { durable_name: Some(self.queue.callback_durable()), ..self.consumer_config() }
     }
 }
 

@@ -12,7 +12,8 @@ pub fn stream_subjects(subject: &str) -> Vec<String> {
     vec![subject.to_owned(), format!("{subject}.>")]
 }
 
-/// The subject of one call.
+/// The subject of one call, below its queue's `subject`; and on the streams of callbacks and dead letters below
+/// the name of that stream.
 #[must_use]
 pub fn call_subject(subject: &str, function: &FunctionName, call_id: &CallId) -> String {
     format!("{subject}.{}.{}.{call_id}", function.namespace(), function.name())

@@ -1,0 +1,60 @@
+//! HTTP headers inside of NATS headers: one `Async-Header: name: value` each.
+//!
+//! An HTTP header's value may hold any byte but a NATS header only text, so every byte of a value outside of
+//! printable ASCII, and `%` itself, is written as `%XX`. A client's header is always the *value* of a NATS
+//! header, never one of its own: no client can set `Nats-Rollup` and the like.
+
+use async_nats::HeaderMap as NatsHeaders;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
+
+use super::{DecodeError, invalid};
+
+const H_HEADER: &str = "Async-Header";
+
+/// Bytes of a header's value that are escaped: controls and `%` (non-ASCII always is).
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Adds a line for each HTTP header.
+pub fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
+    for (name, value) in http {
+        nats.append(H_HEADER, format!("{name}: {}", percent_encode(value.as_bytes(), ESCAPED)));
+    }
+}
+
+/// Reads the lines that [`append`] wrote.
+pub fn read(nats: &NatsHeaders) -> Result<HeaderMap, DecodeError> {
+    nats.get_all(H_HEADER).map(|line| read_line(line.as_str())).collect()
+}
+
+fn read_line(line: &str) -> Result<(HeaderName, HeaderValue), DecodeError> {
+    let rule = "write it as `name: value` with non-ASCII as %XX";
+    let (name, value) = line.split_once(':').ok_or_else(|| invalid(H_HEADER, "…", rule))?;
+    let value: Vec<u8> = percent_decode_str(value.trim_start()).collect();
+    let name = name.parse().map_err(|e| invalid(H_HEADER, name, e))?;
+    let value = HeaderValue::from_bytes(&value).map_err(|e| invalid(H_HEADER, "…", e))?;
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_header_value_survives(
+            value in prop::collection::vec(prop_oneof![Just(b'\t'), b' '..=b'~', 0x80..=0xff_u8], 0..64)
+        ) {
+            // HTTP itself trims the ends of a value.
+            let value = HeaderValue::from_bytes(value.trim_ascii()).unwrap();
+            let mut http = HeaderMap::new();
+            http.append("x-any", value.clone());
+            http.append("x-any", value);
+            let mut nats = NatsHeaders::new();
+            append(&mut nats, &http);
+            prop_assert_eq!(read(&nats).unwrap(), http);
+        }
+    }
+}

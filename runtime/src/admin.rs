@@ -1,0 +1,167 @@
+//! The endpoints for probes and metrics: `/healthz`, `/readyz` and `/metrics`.
+
+use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use prometheus_client::{encoding::text::encode, metrics::info::Info, registry::Registry};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{health::Health, server};
+
+/// For a probe or a scrape that has begun when the program ends.
+const DRAIN: Duration = Duration::from_secs(1);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// Listens on the address of a program's endpoints. The error names it, and what to do.
+pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    server::bind(addr).await
+}
+
+/// Registers `asyncqueue_build_info`, whose label `version` is this build's.
+pub fn register_build_info(registry: &mut Registry) {
+    let info = Info::new(vec![("version", crate::VERSION)]);
+    registry.register("asyncqueue_build", "The version that runs", info);
+}
+
+/// Serves the endpoints until `shutdown`. Pass a token that is cancelled when the program's work is done, so
+/// that probes and scrapes are answered while it drains.
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    registry: Arc<Registry>,
+    shutdown: CancellationToken,
+) {
+    let handler = move |request: Request<_>| {
+        let response = answer(request.method(), request.uri().path(), &health, &registry);
+        std::future::ready(response)
+    };
+    server::serve(listener, handler, shutdown, DRAIN).await;
+}
+
+/// The answer to a probe: `/healthz` is 200 as long as the program serves, `/readyz` is 200 if it is ready and
+/// 503 with one `name: reason` a line if not. `None` for any other path.
+#[must_use]
+pub fn probe(method: &Method, path: &str, health: &Health) -> Option<Response<Full<Bytes>>> {
+    let (status, body) = match path {
+        "/healthz" | "/readyz" if !is_read(method) => return Some(method_not_allowed()),
+        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" => readiness(health),
+        _ => return None,
+    };
+    Some(response(status, TEXT, body))
+}
+
+fn answer(method: &Method, path: &str, health: &Health, registry: &Registry) -> Response<Full<Bytes>> {
+    if let Some(response) = probe(method, path, health) {
+        return response;
+    }
+    match path {
+        "/metrics" if !is_read(method) => method_not_allowed(),
+        "/metrics" => metrics(registry),
+        _ => {
+            let body = "not found: this address serves /healthz, /readyz and /metrics\n".to_owned();
+            response(StatusCode::NOT_FOUND, TEXT, body)
+        }
+    }
+}
+
+fn readiness(health: &Health) -> (StatusCode, String) {
+    match health.report() {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(failing) => {
+            let lines = failing.iter().fold(String::new(), |mut lines, (name, reason)| {
+                // Writing to a string does not fail.
+                let _ = writeln!(lines, "{name}: {reason}");
+                lines
+            });
+            (StatusCode::SERVICE_UNAVAILABLE, lines)
+        }
+    }
+}
+
+fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
+    let mut text = String::new();
+    if encode(&mut text, registry).is_err() {
+        let body = "metrics can't be encoded\n".to_owned();
+        return response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, body);
+    }
+    response(StatusCode::OK, OPEN_METRICS, text)
+}
+
+fn method_not_allowed() -> Response<Full<Bytes>> {
+    let body = "method not allowed: use GET\n".to_owned();
+    let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, body);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    async fn get(path: &str, health: &Health, registry: &Registry) -> (u16, String) {
+        let response = answer(&Method::GET, path, health, registry);
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_ready_lives_and_says_why() {
+        let (health, registry) = (Health::new(), Registry::default());
+        assert_eq!(get("/readyz", &health, &registry).await, (200, "ok\n".to_owned()));
+        health.register("nats", "waiting for NATS");
+        health.register("directory", "not read yet");
+        let lines = "directory: not read yet\nnats: waiting for NATS\n".to_owned();
+        assert_eq!(get("/readyz", &health, &registry).await, (503, lines));
+        assert_eq!(get("/healthz", &health, &registry).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_openmetrics_text() {
+        let mut registry = Registry::default();
+        register_build_info(&mut registry);
+        registry.sub_registry_with_prefix("gateway").register(
+            "nats_reconnect",
+            "Connections",
+            Counter::<u64>::default(),
+        );
+        let response = answer(&Method::GET, "/metrics", &Health::new(), &registry);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], OPEN_METRICS);
+        let (_, text) = get("/metrics", &Health::new(), &registry).await;
+        assert!(text.contains("gateway_nats_reconnect_total 0\n"), "{text}");
+        assert!(text.contains("asyncqueue_build_info{version="), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_methods_are_refused() {
+        let (health, registry) = (Health::new(), Registry::default());
+        assert_eq!(get("/", &health, &registry).await.0, 404);
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            let response = answer(&Method::POST, path, &health, &registry);
+            assert_eq!(response.status(), 405);
+            assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");
+        }
+    }
+}

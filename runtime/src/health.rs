@@ -1,0 +1,71 @@
+//! Readiness: a set of named conditions, all of which must hold.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Why a program is not ready, by the name of the condition. `None` where the condition holds.
+type Conditions = BTreeMap<&'static str, Option<String>>;
+
+/// The readiness of a program. Clones share their state.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    conditions: Arc<Mutex<Conditions>>,
+}
+
+// === impl Health ===
+
+impl Health {
+    /// No condition yet: ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a condition that does not hold yet, with the reason to show until it does.
+    pub fn register(&self, name: &'static str, reason: impl Into<String>) {
+        self.not_ready(name, reason);
+    }
+
+    /// The condition holds.
+    pub fn ready(&self, name: &'static str) {
+        self.set(name, None);
+    }
+
+    /// The condition does not hold, and why.
+    pub fn not_ready(&self, name: &'static str, reason: impl Into<String>) {
+        self.set(name, Some(reason.into()));
+    }
+
+    /// `Ok` if all conditions hold; otherwise those that don't, with their reasons, ordered by name.
+    pub fn report(&self) -> Result<(), Vec<(&'static str, String)>> {
+        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing: Vec<_> =
+            conditions.iter().filter_map(|(name, reason)| Some((*name, reason.clone()?))).collect();
+        if failing.is_empty() { Ok(()) } else { Err(failing) }
+    }
+
+    fn set(&self, name: &'static str, reason: Option<String>) {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).insert(name, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_ready_when_every_condition_holds() {
+        let health = Health::new();
+        assert_eq!(health.report(), Ok(()));
+        health.register("nats", "waiting for NATS");
+        health.register("directory", "not read yet");
+        health.ready("directory");
+        assert_eq!(health.report(), Err(vec![("nats", "waiting for NATS".to_owned())]));
+        health.clone().ready("nats");
+        assert_eq!(health.report(), Ok(()));
+        health.not_ready("nats", "disconnected");
+        assert_eq!(health.report(), Err(vec![("nats", "disconnected".to_owned())]));
+    }
+}

@@ -1,0 +1,15 @@
+//! What every program of AsyncQueue shares, so that none of them says it twice: how a program starts and
+//! stops ([`program`]), the settings they have in common ([`settings`]), the connection to NATS that never
+//! gives up ([`nats`]), readiness ([`health`]), the HTTP server ([`server`]) and the endpoints for probes
+//! and metrics ([`admin`]).
+
+pub mod admin;
+pub mod byte_size;
+pub mod health;
+pub mod nats;
+pub mod program;
+pub mod server;
+pub mod settings;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,81 @@
+//! The connection to NATS. It never gives up: not at the start, and not later.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use async_nats::{Client, ConnectOptions, connection::State};
+use prometheus_client::registry::Registry;
+
+use self::{
+    address::{Login, Servers},
+    monitor::Monitor,
+};
+use crate::{health::Health, settings::NatsSettings};
+
+mod address;
+mod monitor;
+
+/// The readiness condition that [`connect`] keeps.
+pub const CONDITION: &str = "nats";
+
+/// How often [`wait_connected`] looks: the client offers its state, but no notice of its change.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A client that connects in the background, as often as it takes.
+///
+/// Registers the readiness condition `nats` and the counter `nats_reconnect_total`, and logs when the
+/// connection comes and goes and, while it doesn't come, why. `name` is what NATS lists the connection as.
+///
+/// # Errors
+///
+/// A setting that can't be used: an address or a file. Never because NATS is away.
+pub async fn connect(
+    settings: &NatsSettings,
+    name: &str,
+    health: &Health,
+    registry: &mut Registry,
+) -> anyhow::Result<Client> {
+    let servers = Servers::from_settings(settings)?;
+    let monitor = Monitor::new(servers.to_string(), health.clone(), registry);
+    let mut options = ConnectOptions::new()
+        .name(name)
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .event_callback({
+            let monitor = monitor.clone();
+            move |event| {
+                monitor.event(&event);
+                std::future::ready(())
+            }
+        })
+        // Chooses no server: it is the one place where the client says why the last attempt failed.
+        .reconnect_to_server_callback(move |pool, _| {
+            monitor.attempt(&pool);
+            std::future::ready(None)
+        });
+    options = match servers.login {
+        Some(Login::Password { user, password }) => options.user_and_password(user, password),
+        Some(Login::Token(token)) => options.token(token),
+        None => options,
+    };
+    if let Some(file) = settings.nats_creds_file.as_ref() {
+        options = options
+            .credentials_file(file)
+            .await
+            .with_context(|| format!("nats_creds_file `{}` can't be read", file.display()))?;
+    }
+    if let Some(file) = settings.nats_tls_ca_file.as_ref() {
+        // The client reads it at each attempt and would wait for ever for a file that isn't there.
+        std::fs::metadata(file)
+            .with_context(|| format!("nats_tls_ca_file `{}` can't be read", file.display()))?;
+        options = options.add_root_certificates(file.clone()).require_tls(true);
+    }
+    options.connect(&servers.addresses[..]).await.context("the NATS client can't be started")
+}
+
+/// Returns when the client is connected. To stop waiting, drop it.
+pub async fn wait_connected(client: &Client) {
+    while client.connection_state() != State::Connected {
+        tokio::time::sleep(POLL).await;
+    }
+}

@@ -1,0 +1,160 @@
+//! Tells of the connection: to readiness, to the log, and to a counter.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_nats::{Event, Server};
+use jiff::Timestamp;
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use tracing::{info, warn};
+
+use super::CONDITION;
+use crate::health::Health;
+
+/// While NATS is away for the same reason, say so this often: often enough for somebody who watches, and
+/// seldom enough to be no flood.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Follows one client's connection.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    servers: String,
+    health: Health,
+    reconnects: Counter,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    connected: bool,
+    connected_before: bool,
+    /// What is not there, and since when: the beginning of the reason for not being ready.
+    missing: String,
+    logged: Option<(String, Instant)>,
+}
+
+// === impl Monitor ===
+
+impl Monitor {
+    pub(super) fn new(servers: String, health: Health, registry: &mut Registry) -> Arc<Self> {
+        let reconnects = Counter::default();
+        registry.register("nats_reconnect", "Connections to NATS after the first", reconnects.clone());
+        let missing = format!("waiting for NATS at {servers}");
+        health.register(CONDITION, missing.clone());
+        let state = State { connected: false, connected_before: false, missing, logged: None };
+        Arc::new(Self { servers, health, reconnects, state: Mutex::new(state) })
+    }
+
+    /// Something happened to the connection.
+    pub(super) fn event(&self, event: &Event) {
+        match event {
+            Event::Connected => self.connected(),
+            Event::Disconnected => self.disconnected(),
+            Event::LameDuckMode => info!("NATS is about to shut down, another server will be used"),
+            Event::ServerError(error) => warn!(%error, "NATS refused something"),
+            Event::SlowConsumer(subscription) => {
+                warn!(subscription, "messages arrive faster than they are read");
+            }
+            // Each failed attempt is one; `attempt` has its reason.
+            Event::ClientError(_) | Event::Draining | Event::Closed => {}
+        }
+    }
+
+    /// An attempt to connect begins; the servers tell how the one before it failed.
+    pub(super) fn attempt(&self, pool: &[Server]) {
+        let Some(failed) = pool.iter().max_by_key(|server| server.failed_attempts) else { return };
+        let reason = match &failed.last_error {
+            Some(error) => error.as_str(),
+            // The one failure that the client does not note down.
+            None if failed.failed_attempts == 0 && !failed.did_connect => "its name does not resolve yet",
+            None => return,
+        };
+        self.waiting(reason);
+    }
+
+    fn connected(&self) {
+        let mut state = self.lock();
+        if state.connected_before {
+            self.reconnects.inc();
+        }
+        state.connected = true;
+        state.connected_before = true;
+        state.logged = None;
+        self.health.ready(CONDITION);
+        info!("connected to NATS at {}", self.servers);
+    }
+
+    fn disconnected(&self) {
+        let mut state = self.lock();
+        state.connected = false;
+        state.missing = format!("disconnected from NATS at {} since {:.0}", self.servers, Timestamp::now());
+        self.health.not_ready(CONDITION, state.missing.clone());
+        warn!("disconnected from NATS at {}", self.servers);
+    }
+
+    fn waiting(&self, reason: &str) {
+        let mut state = self.lock();
+        if state.connected {
+            return;
+        }
+        self.health.not_ready(CONDITION, format!("{}: {reason}", state.missing));
+        let now = Instant::now();
+        if is_news(state.logged.as_ref(), reason, now) {
+            state.logged = Some((reason.to_owned(), now));
+            warn!("waiting for NATS at {}: {reason}", self.servers);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a reason is worth a line: it is another than the last, or the last line was long ago.
+fn is_news(last: Option<&(String, Instant)>, reason: &str, now: Instant) -> bool {
+    last.is_none_or(|(last, at)| last != reason || now.duration_since(*at) >= LOG_EVERY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(health: &Health) -> String {
+        health.report().unwrap_err().remove(0).1
+    }
+
+    #[test]
+    fn readiness_follows_the_connection_and_says_why() {
+        let health = Health::new();
+        let monitor = Monitor::new("nats:4222".to_owned(), health.clone(), &mut Registry::default());
+        assert_eq!(reason(&health), "waiting for NATS at nats:4222");
+        monitor.waiting("refused");
+        assert_eq!(reason(&health), "waiting for NATS at nats:4222: refused");
+
+        monitor.event(&Event::Connected);
+        assert_eq!(health.report(), Ok(()));
+        assert_eq!(monitor.reconnects.get(), 0);
+
+        monitor.event(&Event::Disconnected);
+        monitor.waiting("refused");
+        let reason = reason(&health);
+        assert!(reason.starts_with("disconnected from NATS at nats:4222 since "), "{reason}");
+        assert!(reason.ends_with(": refused"), "{reason}");
+
+        monitor.event(&Event::Connected);
+        assert_eq!(health.report(), Ok(()));
+        assert_eq!(monitor.reconnects.get(), 1);
+    }
+
+    #[test]
+    fn a_reason_is_logged_when_it_changes_and_every_few_seconds() {
+        let start = Instant::now();
+        let last = ("refused".to_owned(), start);
+        assert!(is_news(None, "refused", start));
+        assert!(is_news(Some(&last), "timed out", start));
+        assert!(!is_news(Some(&last), "refused", start + LOG_EVERY / 2));
+        assert!(is_news(Some(&last), "refused", start + LOG_EVERY));
+    }
+}

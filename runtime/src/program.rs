@@ -1,0 +1,100 @@
+//! How a program starts and stops.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::settings::{LogEncoding, LogSettings};
+
+/// Exit code for a setting that can't be used, as clap's.
+const EXIT_USAGE: u8 = 2;
+
+/// A setting that can't be used, in one line that names it: the program ends with exit code 2.
+///
+/// clap refuses what is wrong with one setting on its own; this is for what shows later.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Runs a program: installs the TLS provider and the log, starts the runtime, and calls `main` with a token
+/// that SIGTERM or SIGINT cancels. A second signal ends the program at once.
+///
+/// An error is printed to stderr with what caused it. Returns exit code 0, 1 after an error, or 2 after a
+/// [`UsageError`].
+pub fn run<F>(name: &'static str, log: &LogSettings, main: F) -> ExitCode
+where
+    F: AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+{
+    match try_run(name, log, main) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn try_run<F>(name: &'static str, log: &LogSettings, main: F) -> anyhow::Result<()>
+where
+    F: AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+{
+    // An error means that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    install_log(log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the threads of the runtime can't be started")?;
+    let result = runtime.block_on(async {
+        info!(version = crate::VERSION, "starting {name}");
+        let mut signals = Signals::listen().context("signals can't be listened to")?;
+        let shutdown = CancellationToken::new();
+        let stop = async {
+            info!("{} received, shutting down", signals.next().await);
+            shutdown.cancel();
+            warn!("{} received again, ending at once", signals.next().await);
+        };
+        tokio::select! {
+            result = main(shutdown.clone()) => result,
+            () = stop => anyhow::bail!("ended by a second signal before it was done"),
+        }
+    });
+    // Does not wait for a look-up of a name that may hang in the system's resolver.
+    runtime.shutdown_background();
+    result
+}
+
+fn install_log(log: &LogSettings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.log_filter)
+        .map_err(|error| UsageError(format!("RUST_LOG `{}` is not valid: {error}", log.log_filter)))?;
+    let subscriber = fmt().with_env_filter(filter).with_target(false);
+    let installed = match log.log_encoding {
+        LogEncoding::Console => subscriber.with_ansi(std::io::stdout().is_terminal()).try_init(),
+        LogEncoding::Json => subscriber.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    installed.map_err(|error| anyhow::anyhow!("the log can't be installed: {error}"))
+}
+
+/// The signals that end a program.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for a signal and returns its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

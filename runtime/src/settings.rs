@@ -1,0 +1,194 @@
+//! The settings that programs have in common, for `#[command(flatten)]`, and parsers for values.
+//!
+//! Each setting is a flag (`--nats-url`) and an environment variable (`nats_url`, lower case as in
+//! `OpenFaaS`'s manifests). A variable that is set to nothing is one that is not set, wherever a setting
+//! may be absent.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// The NATS client reports each attempt to connect on its own; [`crate::nats`] does so in fewer words.
+const DEFAULT_LOG_FILTER: &str = "info,async_nats=error";
+
+/// What is logged, and how.
+#[derive(Args, Clone, Debug)]
+pub struct LogSettings {
+    /// Form of the log lines
+    #[arg(long, env = "log_encoding", value_enum, default_value_t)]
+    pub log_encoding: LogEncoding,
+
+    /// What is logged: error, warn, info, debug or trace, also by module (`info,asyncqueue_worker=debug`)
+    #[arg(long, env = "RUST_LOG", default_value = DEFAULT_LOG_FILTER, value_parser = parse_log_filter)]
+    pub log_filter: String,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogEncoding {
+    /// For people.
+    #[default]
+    Console,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How NATS is reached.
+#[derive(Args, Clone)]
+pub struct NatsSettings {
+    /// NATS servers, comma-separated: `nats://host:4222`, `tls://host:4222`, `nats://user:password@host` or
+    /// `nats://token@host`. The first credentials found count for all
+    #[arg(long, env = "nats_url", hide_env_values = true, default_value_t, hide_default_value = true)]
+    pub nats_url: Optional<String>,
+
+    /// Host of the NATS server, where `nats_url` is not set; may carry a scheme and a port
+    #[arg(long, env = "nats_host", hide_env_values = true, default_value = "nats")]
+    pub nats_host: String,
+
+    /// Port of the NATS server, where `nats_url` is not set and `nats_host` has none
+    #[arg(long, env = "nats_port", default_value_t = 4222)]
+    pub nats_port: u16,
+
+    /// Credentials file (JWT and `NKey` seed) to authenticate with
+    #[arg(long, env = "nats_creds_file", default_value_t, hide_default_value = true)]
+    pub nats_creds_file: Optional<PathBuf>,
+
+    /// PEM file with the certificate authority of the NATS server; set, TLS is required
+    #[arg(long, env = "nats_tls_ca_file", default_value_t, hide_default_value = true)]
+    pub nats_tls_ca_file: Optional<PathBuf>,
+}
+
+/// A setting that may be absent; the empty text reads as absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Optional<T>(pub Option<T>);
+
+/// Reads a boolean setting: `true` or `1`, `false` or `0`, in any case; nothing is false.
+pub fn parse_bool(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" | "" => Ok(false),
+        _ => Err("use true or false (or 1 or 0)".to_owned()),
+    }
+}
+
+fn parse_log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) if text.is_empty() => Ok(DEFAULT_LOG_FILTER.to_owned()),
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error} (set by RUST_LOG)")),
+    }
+}
+
+// === impl NatsSettings ===
+
+impl NatsSettings {
+    /// The settings for servers at `url`, all others at their defaults.
+    #[must_use]
+    pub fn from_url(url: impl Into<String>) -> Self {
+        Self {
+            nats_url: Optional(Some(url.into())),
+            nats_host: String::new(),
+            nats_port: 0,
+            nats_creds_file: Optional(None),
+            nats_tls_ca_file: Optional(None),
+        }
+    }
+}
+
+impl fmt::Debug for NatsSettings {
+    /// Without URL and host, which may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsSettings")
+            .field("nats_port", &self.nats_port)
+            .field("nats_creds_file", &self.nats_creds_file)
+            .field("nats_tls_ca_file", &self.nats_tls_ca_file)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Optional ===
+
+impl<T> Optional<T> {
+    /// The value, if there is one.
+    #[must_use]
+    pub fn as_ref(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+}
+
+impl<T> Default for Optional<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: FromStr> FromStr for Optional<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(Some).map(Self) }
+    }
+}
+
+impl<T> fmt::Display for Optional<T> {
+    /// Nothing: clap prints a default, and the default is to be absent.
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        log: LogSettings,
+        #[command(flatten)]
+        nats: NatsSettings,
+    }
+
+    #[test]
+    fn booleans_read_as_in_existing_manifests() {
+        for text in ["true", "1", "True"] {
+            assert_eq!(parse_bool(text), Ok(true), "{text}");
+        }
+        for text in ["false", "0", ""] {
+            assert_eq!(parse_bool(text), Ok(false), "{text}");
+        }
+        assert!(parse_bool("yes").is_err());
+    }
+
+    #[test]
+    fn an_empty_setting_is_an_absent_one() {
+        let program =
+            Program::parse_from(["p", "--nats-url=", "--nats-creds-file=", "--nats-tls-ca-file=/ca.pem"]);
+        assert_eq!(program.nats.nats_url, Optional(None));
+        assert_eq!(program.nats.nats_creds_file, Optional(None));
+        assert_eq!(program.nats.nats_tls_ca_file, Optional(Some("/ca.pem".into())));
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_setting() {
+        for (argument, named) in [
+            ("--nats-port=99999", "--nats-port"),
+            ("--log-encoding=xml", "--log-encoding"),
+            ("--log-filter=a=b=c", "RUST_LOG"),
+        ] {
+            let error = Program::try_parse_from(["p", argument]).err().unwrap();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        assert_eq!(Program::parse_from(["p"]).log.log_encoding, LogEncoding::Console);
+    }
+
+    #[test]
+    fn debug_output_holds_no_credentials() {
+        let settings = NatsSettings::from_url("nats://user:secret@h");
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+}

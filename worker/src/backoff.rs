@@ -1,0 +1,111 @@
+//! How long a call waits for its next attempt.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// How the wait grows from attempt to attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Backoff {
+    /// Doubled each time.
+    #[default]
+    Exponential,
+    /// Always the same.
+    Static,
+}
+
+/// How much of the wait is left to chance, so that calls that failed together don't come back together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Jitter {
+    /// Nothing.
+    None,
+    /// All of it: between nothing and the whole wait.
+    #[default]
+    Full,
+    /// Half of it: between half and the whole wait.
+    Equal,
+}
+
+/// The waits of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// Before the second attempt.
+    pub min: Duration,
+    /// The longest.
+    pub max: Duration,
+    /// How they grow.
+    pub backoff: Backoff,
+    /// What is left to chance.
+    pub jitter: Jitter,
+}
+
+impl Waits {
+    /// The wait after the `attempt`th run (1 is the first); `chance` is from 0 to 1.
+    #[must_use]
+    pub fn after(&self, attempt: u64, chance: f64) -> Duration {
+        let doublings = match self.backoff {
+            Backoff::Exponential => u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX),
+            Backoff::Static => 0,
+        };
+        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let wait = self.min.saturating_mul(factor).min(self.max);
+        let chance = chance.clamp(0.0, 1.0);
+        let share = match self.jitter {
+            Jitter::None => 1.0,
+            Jitter::Full => chance,
+            Jitter::Equal => 0.5 + chance / 2.0,
+        };
+        wait.mul_f64(share).min(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use asyncqueue::duration::MAX_DURATION;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn waits(backoff: Backoff, jitter: Jitter) -> Waits {
+        Waits { min: Duration::from_secs(10), max: Duration::from_secs(120), backoff, jitter }
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let waits = waits(Backoff::Exponential, Jitter::None);
+        let seconds: Vec<u64> = (1..=6).map(|attempt| waits.after(attempt, 0.5).as_secs()).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 120, 120]);
+    }
+
+    #[test]
+    fn static_waits_stay_the_same() {
+        let waits = waits(Backoff::Static, Jitter::None);
+        assert_eq!(waits.after(1, 0.0), waits.after(99, 1.0));
+    }
+
+    #[test]
+    fn jitter_is_a_share_of_the_wait() {
+        let full = waits(Backoff::Static, Jitter::Full);
+        assert_eq!((full.after(1, 0.0).as_secs(), full.after(1, 1.0).as_secs()), (0, 10));
+        let equal = waits(Backoff::Static, Jitter::Equal);
+        assert_eq!((equal.after(1, 0.0).as_secs(), equal.after(1, 1.0).as_secs()), (5, 10));
+    }
+
+    proptest! {
+        #[test]
+        fn no_wait_is_longer_than_the_longest(
+            attempt: u64,
+            chance in prop_oneof![0.0..1.0, Just(f64::INFINITY), Just(-1.0)],
+            min in 0..=MAX_DURATION.as_secs(),
+            max in 0..=MAX_DURATION.as_secs(),
+        ) {
+            for backoff in [Backoff::Exponential, Backoff::Static] {
+                for jitter in [Jitter::None, Jitter::Full, Jitter::Equal] {
+                    let (min, max) = (Duration::from_secs(min), Duration::from_secs(max));
+                    let wait = Waits { min, max, backoff, jitter }.after(attempt, chance);
+                    prop_assert!(wait <= max);
+                }
+            }
+        }
+    }
+}

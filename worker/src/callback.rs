@@ -1,0 +1,280 @@
+//! Posts results to where the callers want them.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use asyncqueue::{GoDuration, message::callback::Callback};
+use bytes::Bytes;
+use guard::{Guard, GuardedResolver};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::{
+    backoff::Waits,
+    metrics::Metrics,
+    outcome::{Ending, Outcome, RetryPolicy},
+};
+
+pub(crate) mod deliver;
+pub(crate) mod guard;
+pub(crate) mod store;
+
+/// Results that are posted at once, in one worker. They wait for the network only.
+pub(crate) const CONCURRENCY: usize = 64;
+
+/// What is read of a receiver's answer, so that its connection can be used again.
+const MAX_ANSWER: usize = 64 * 1024;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
+const H_DURATION: HeaderName = HeaderName::from_static("x-duration-seconds");
+const H_STATUS: HeaderName = HeaderName::from_static("x-function-status");
+const H_FUNCTION: HeaderName = HeaderName::from_static("x-function-name");
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("asyncqueue-worker/", env!("CARGO_PKG_VERSION")));
+
+/// Posts results.
+#[derive(Clone, Debug)]
+pub(crate) struct Poster {
+    client: Client<HttpsConnector<HttpConnector<GuardedResolver>>, Full<Bytes>>,
+    guard: Arc<Guard>,
+    time_limit: Duration,
+}
+
+/// Posts results as often as their policy says.
+#[derive(Clone, Debug)]
+pub(crate) struct Messenger {
+    poster: Poster,
+    policy: RetryPolicy,
+    metrics: Metrics,
+}
+
+/// What an attempt to deliver a result means for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// The caller has it.
+    Done,
+    /// It is tried again after this time.
+    Again(Duration),
+    /// It is given up, for this reason.
+    GivenUp(String),
+}
+
+/// What became of an attempt to post a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Posted {
+    /// The receiver took it, with this status.
+    Accepted(u16),
+    /// It was not taken, and another attempt may help.
+    Failed(Ending, String),
+    /// It must not be posted there, now or later.
+    Refused(String),
+}
+
+// === impl Poster ===
+
+impl Poster {
+    pub(crate) fn new(guard: Guard, time_limit: Duration) -> Self {
+        let guard = Arc::new(guard);
+        let mut connector = HttpConnector::new_with_resolver(GuardedResolver::new(guard.clone()));
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        connector.enforce_http(false);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build(connector);
+        Self { client, guard, time_limit }
+    }
+
+    /// Posts a result once. Redirects are not followed: they would lead around the guard.
+    pub(crate) async fn post(&self, callback: &Callback) -> Posted {
+        if let Err(refusal) = self.guard.check_url(callback.url.as_url()) {
+            return Posted::Refused(refusal.to_string());
+        }
+        let request = match request(callback) {
+            Ok(request) => request,
+            Err(error) => return Posted::Refused(format!("it can't be written as a request: {error}")),
+        };
+        let exchange = async {
+            let response = self.client.request(request).await?;
+            let status = response.status();
+            let retry_after = response
+                .headers()
+                .get(header::RETRY_AFTER)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned);
+            // Its content does not matter, and neither does its failure.
+            let _ = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            Ok::<_, hyper_util::client::legacy::Error>((status, retry_after))
+        };
+        match timeout(self.time_limit, exchange).await {
+            Ok(Ok((status, retry_after))) => classify(status, retry_after),
+            Ok(Err(error)) => match guard::refusal_in(&error) {
+                Some(refusal) => Posted::Refused(refusal.to_string()),
+                None => Posted::Failed(Ending::Unreachable, format!("{:#}", anyhow::Error::new(error))),
+            },
+            Err(_) => Posted::Failed(Ending::TimedOut, "it took too long".to_owned()),
+        }
+    }
+}
+
+/// 2xx is taken, and so is a redirect, which is not followed. 410 asks never to be called again; what else there
+/// is may pass.
+fn classify(status: StatusCode, retry_after: Option<String>) -> Posted {
+    match status {
+        _ if status.is_success() || status.is_redirection() => Posted::Accepted(status.as_u16()),
+        StatusCode::GONE => Posted::Refused("the receiver answered 410".to_owned()),
+        _ => Posted::Failed(
+            // Tried again whatever its code.
+            Ending::Answered { status: status.as_u16(), internal: true, retry_after },
+            format!("the receiver answered {}", status.as_u16()),
+        ),
+    }
+}
+
+// === impl Messenger ===
+
+impl Messenger {
+    /// A messenger that makes at most `max_attempts` attempts in all, with these waits between them.
+    pub(crate) fn new(poster: Poster, max_attempts: u64, waits: Waits, metrics: Metrics) -> Self {
+        Self { poster, policy: RetryPolicy { max_attempts, waits, codes: BTreeSet::new() }, metrics }
+    }
+
+    /// Makes the `attempt`th attempt to deliver a result, and says what it means.
+    pub(crate) async fn deliver(&self, callback: &Callback, attempt: u64) -> Delivery {
+        let posted = self.poster.post(callback).await;
+        self.metrics.posted(&posted);
+        let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
+        let reason = match posted {
+            Posted::Accepted(status) => {
+                info!(%call_id, %function, status, "Posted result for {} to {url}", function.name());
+                return Delivery::Done;
+            }
+            Posted::Refused(reason) => reason,
+            Posted::Failed(ending, reason) => {
+                let outcome = self.policy.decide(&ending, attempt, SystemTime::now(), rand::random());
+                if let Outcome::Retry(wait) = outcome {
+                    let again = GoDuration(wait);
+                    warn!(%call_id, %function, attempt, reason, "callback to {url} failed, trying again in {again}");
+                    return Delivery::Again(wait);
+                }
+                reason
+            }
+        };
+        warn!(%call_id, %function, attempt, reason, "callback to {url} is given up");
+        Delivery::GivenUp(reason)
+    }
+}
+
+/// The request: the function's answer, and what the platform has to say of the call.
+fn request(callback: &Callback) -> Result<Request<Full<Bytes>>, http::Error> {
+    let url = callback.url.as_url();
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let authority = match (url.host_str(), url.port()) {
+        (host, Some(port)) => format!("{}:{port}", host.unwrap_or_default()),
+        (host, None) => host.unwrap_or_default().to_owned(),
+    };
+    let uri = Uri::builder().scheme(url.scheme()).authority(authority).path_and_query(target).build()?;
+    let mut request = Request::new(Full::new(callback.body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.clone_from(&callback.headers);
+    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    headers.insert(H_CALL_ID, HeaderValue::from_str(callback.call_id.as_str())?);
+    headers.insert(H_DURATION, HeaderValue::from_str(&format!("{:.6}", callback.duration.as_secs_f64()))?);
+    headers.insert(H_STATUS, HeaderValue::from(callback.status));
+    headers.insert(H_FUNCTION, HeaderValue::from_str(&callback.function.to_string())?);
+    if !url.username().is_empty() || url.password().is_some() {
+        headers.insert(header::AUTHORIZATION, basic_auth(url)?);
+    }
+    Ok(request)
+}
+
+/// The credentials of a URL as a header.
+fn basic_auth(url: &url::Url) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let decode = |text: &str| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>();
+    let mut pair = decode(url.username());
+    pair.push(b':');
+    pair.extend(decode(url.password().unwrap_or_default()));
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use asyncqueue::{CallbackUrl, FunctionName};
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn callback(url: &str) -> Callback {
+        Callback {
+            call_id: "id-1".parse().unwrap(),
+            function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
+            url: CallbackUrl::parse(url).unwrap(),
+            status: 200,
+            duration: Duration::from_micros(2_843),
+            headers: HeaderMap::from_iter([
+                (header::CONTENT_TYPE, "text/plain".parse().unwrap()),
+                (H_DURATION, "9".parse().unwrap()),
+            ]),
+            body: Bytes::from_static(b"hi"),
+        }
+    }
+
+    #[test]
+    fn a_callback_carries_the_answer_and_what_became_of_the_call() {
+        let request = request(&callback("http://h:9/cb%2Fx?a=%2F")).unwrap();
+        assert_eq!(request.uri(), "http://h:9/cb%2Fx?a=%2F");
+        let header = |name: &str| request.headers()[name].to_str().unwrap();
+        assert_eq!(header("content-type"), "text/plain");
+        assert_eq!(header("x-call-id"), "id-1");
+        assert_eq!(header("x-duration-seconds"), "0.002843");
+        assert_eq!(header("x-function-status"), "200");
+        assert_eq!(header("x-function-name"), "figlet.openfaas-fn");
+        assert!(!request.headers().contains_key("authorization"));
+    }
+
+    #[test]
+    fn credentials_of_the_url_become_a_header() {
+        let request = request(&callback("http://user:pa%20ss@[::1]:9/")).unwrap();
+        assert_eq!(request.uri(), "http://[::1]:9/");
+        assert_eq!(request.headers()["authorization"], "Basic dXNlcjpwYSBzcw==");
+    }
+
+    #[test]
+    fn only_a_receiver_that_is_gone_is_never_asked_again() {
+        for status in [200, 204, 302] {
+            assert_eq!(classify(StatusCode::from_u16(status).unwrap(), None), Posted::Accepted(status));
+        }
+        assert!(matches!(classify(StatusCode::GONE, None), Posted::Refused(_)));
+        for status in [400, 404, 429, 500, 503] {
+            let posted = classify(StatusCode::from_u16(status).unwrap(), None);
+            assert!(matches!(posted, Posted::Failed(..)), "{status}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Delivers the results on the queue's stream of callbacks.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, Message};
+use asyncqueue::message::{callback::Callback, dead_letter::Death};
+use tracing::warn;
+
+use super::{Delivery, Messenger};
+use crate::{
+    bury::Graveyard,
+    lease,
+    pull::Handler,
+    settle::{deliveries, settle},
+};
+
+/// Delivers results, one message each.
+pub(crate) struct Deliver {
+    pub(crate) messenger: Messenger,
+    pub(crate) graveyard: Graveyard,
+}
+
+impl Handler for Deliver {
+    async fn handle(&self, message: &Message, lease: Duration) {
+        let ack = lease::hold(message, lease, self.conclude(message)).await.value;
+        settle(message, ack, lease).await;
+    }
+}
+
+impl Deliver {
+    /// Posts a result once, and says what that means for its message.
+    async fn conclude(&self, message: &Message) -> AckKind {
+        let attempts = deliveries(message);
+        let headers = message.headers.clone().unwrap_or_default();
+        let callback = match Callback::decode(&headers, message.payload.clone()) {
+            Ok(callback) => callback,
+            Err(error) => {
+                warn!(subject = %message.subject, %error, "a message is no result of a call: it becomes a dead letter");
+                let reason = format!("not a result of a call: {error}");
+                return self.graveyard.bury(message, Death { reason, attempts, status: None }).await;
+            }
+        };
+        match self.messenger.deliver(&callback, attempts).await {
+            Delivery::Done => AckKind::Ack,
+            Delivery::Again(wait) => AckKind::Nak(Some(wait)),
+            Delivery::GivenUp(reason) => {
+                let reason = format!("callback: {reason}");
+                self.graveyard.bury(message, Death { reason, attempts, status: Some(callback.status) }).await
+            }
+        }
+    }
+}

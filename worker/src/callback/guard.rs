@@ -1,0 +1,344 @@
+//! Where callbacks may go.
+//!
+//! A callback URL comes from whoever can reach the gateway, and the worker posts from inside the cluster: without
+//! a guard it could be made to reach what only the cluster may reach. Link-local and metadata addresses are
+//! never allowed, loopback only if listed. Names are resolved here and the connection goes to the very
+//! addresses that were checked, so that a name can't change its address in between (DNS rebinding).
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    str::FromStr,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use hyper_util::client::legacy::connect::dns::Name;
+use url::{Host, Url};
+
+/// Addresses at which cloud providers serve credentials, beside the link-local ones.
+const METADATA: [IpAddr; 3] = [
+    // Alibaba Cloud.
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    // Oracle Cloud, classic.
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    // AWS, IPv6.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// A list of targets; empty, it allows all that is not forbidden anyway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed(Vec<Rule>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Rule {
+    Host(String),
+    Suffix(String),
+    Network { address: IpAddr, prefix: u8 },
+}
+
+/// Why a callback is not posted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("`{0}` is not in callback_allowed_hosts")]
+    NotListed(String),
+    #[error("{0} is an address that callbacks never go to")]
+    Forbidden(IpAddr),
+    #[error("{0} is a loopback address: list it in callback_allowed_hosts if that is meant")]
+    Loopback(IpAddr),
+}
+
+/// Decides where callbacks may go.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    allowed: Allowed,
+}
+
+/// Resolves names to addresses that callbacks may go to.
+#[derive(Clone, Debug)]
+pub(crate) struct GuardedResolver {
+    guard: Arc<Guard>,
+}
+
+// === impl Allowed ===
+
+impl FromStr for Allowed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|rule| !rule.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is none of a host, *.suffix, an address or a network as 10.0.0.0/8");
+        if let Some((address, prefix)) = text.split_once('/') {
+            let address: IpAddr = address.parse().map_err(|_| wrong())?;
+            let longest = if address.is_ipv4() { 32 } else { 128 };
+            let prefix = prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(wrong)?;
+            return Ok(Self::Network { address, prefix });
+        }
+        if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+            return Ok(Self::Network { address, prefix: if address.is_ipv4() { 32 } else { 128 } });
+        }
+        let (suffix, host) = match text.strip_prefix("*.") {
+            Some(host) => (true, host),
+            None => (false, text),
+        };
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        if host.is_empty() || !host.bytes().all(is_name) {
+            return Err(wrong());
+        }
+        let host = host.to_ascii_lowercase();
+        Ok(if suffix { Self::Suffix(format!(".{host}")) } else { Self::Host(host) })
+    }
+}
+
+impl Allowed {
+    fn lists_name(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        self.0.iter().any(|rule| match rule {
+            Rule::Host(host) => *host == name,
+            Rule::Suffix(suffix) => name.ends_with(suffix.as_str()),
+            Rule::Network { .. } => false,
+        })
+    }
+
+    fn lists_address(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|rule| match rule {
+            Rule::Network { address: network, prefix } => contains(*network, *prefix, address),
+            Rule::Host(_) | Rule::Suffix(_) => false,
+        })
+    }
+}
+
+fn contains(network: IpAddr, prefix: u8, address: IpAddr) -> bool {
+    let (width, network, address) = match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            (32, u128::from(network.to_bits()), u128::from(address.to_bits()))
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => (128, network.to_bits(), address.to_bits()),
+        _ => return false,
+    };
+    let shift = u32::from(width - prefix);
+    network.checked_shr(shift).unwrap_or(0) == address.checked_shr(shift).unwrap_or(0)
+}
+
+// === impl Guard ===
+
+impl Guard {
+    pub(crate) fn new(allowed: Allowed) -> Self {
+        Self { allowed }
+    }
+
+    /// Whether a URL's host may be a target, as far as can be said before its name is resolved.
+    pub(crate) fn check_url(&self, url: &Url) -> Result<(), Refusal> {
+        match url.host() {
+            Some(Host::Ipv4(address)) => self.check_address(IpAddr::V4(address), false),
+            Some(Host::Ipv6(address)) => self.check_address(IpAddr::V6(address), false),
+            Some(Host::Domain(name)) if !self.may_resolve(name) => Err(Refusal::NotListed(name.to_owned())),
+            Some(Host::Domain(_)) => Ok(()),
+            None => Err(Refusal::NotListed(String::new())),
+        }
+    }
+
+    /// A name that is not listed may still resolve to an address that is.
+    fn may_resolve(&self, name: &str) -> bool {
+        let lists_networks = self.allowed.0.iter().any(|rule| matches!(rule, Rule::Network { .. }));
+        self.allowed.0.is_empty() || lists_networks || self.allowed.lists_name(name)
+    }
+
+    /// Whether an address may be a target; `named`: its name is listed.
+    fn check_address(&self, address: IpAddr, named: bool) -> Result<(), Refusal> {
+        let address = embedded_v4(address).map_or(address, IpAddr::V4);
+        if is_forbidden(address) {
+            return Err(Refusal::Forbidden(address));
+        }
+        if named || self.allowed.lists_address(address) {
+            return Ok(());
+        }
+        if !self.allowed.0.is_empty() {
+            return Err(Refusal::NotListed(address.to_string()));
+        }
+        if address.is_loopback() {
+            return Err(Refusal::Loopback(address));
+        }
+        Ok(())
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for, where it does: mapped, compatible, NAT64 and 6to4.
+fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return None };
+    let low = |a: u16, b: u16| Ipv4Addr::from_bits(u32::from(a) << 16 | u32::from(b));
+    match address.segments() {
+        // ::1 and :: are themselves.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        [0, 0, 0, 0, 0, 0xffff | 0, a, b] | [0x64, 0xff9b, 0, 0, 0, 0, a, b] | [0x2002, a, b, ..] => {
+            Some(low(a, b))
+        }
+        _ => None,
+    }
+}
+
+fn is_forbidden(address: IpAddr) -> bool {
+    let no_target = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() || v4.octets()[0] == 0,
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified(),
+    };
+    no_target || METADATA.contains(&address)
+}
+
+/// The guard's refusal, if that is what caused an error.
+pub(crate) fn refusal_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Refusal> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(refusal) = current.downcast_ref() {
+            return Some(refusal);
+        }
+        next = current.source();
+    }
+    None
+}
+
+// === impl GuardedResolver ===
+
+impl GuardedResolver {
+    pub(crate) fn new(guard: Arc<Guard>) -> Self {
+        Self { guard }
+    }
+}
+
+impl tower_service::Service<Name> for GuardedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let guard = self.guard.clone();
+        Box::pin(async move {
+            let named = guard.allowed.lists_name(name.as_str());
+            let resolved: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let mut refusal = None;
+            let mut addresses = Vec::new();
+            for address in resolved {
+                match guard.check_address(address.ip(), named) {
+                    Ok(()) => addresses.push(address),
+                    Err(error) => refusal = Some(error),
+                }
+            }
+            match refusal {
+                Some(refusal) if addresses.is_empty() => Err(refusal.into()),
+                _ => Ok(addresses.into_iter()),
+            }
+        })
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rules", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(allowed: &str, url: &str) -> Result<(), Refusal> {
+        Guard::new(allowed.parse().unwrap()).check_url(&url.parse().unwrap())
+    }
+
+    #[test]
+    fn metadata_and_link_local_addresses_are_never_reached_however_written() {
+        for host in [
+            "169.254.169.254",
+            "0xa9fea9fe",
+            "2852039166",
+            "169.254.1.1",
+            "100.100.100.200",
+            "0.0.0.0",
+            "224.0.0.1",
+            "[fe80::1]",
+            "[::ffff:169.254.169.254]",
+            "[::169.254.169.254]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[2002:a9fe:a9fe::1]",
+            "[fd00:ec2::254]",
+            "[::]",
+        ] {
+            for allowed in ["", "0.0.0.0/0, ::/0"] {
+                let checked = check(allowed, &format!("http://{host}/latest"));
+                assert!(matches!(checked, Err(Refusal::Forbidden(_))), "{host} {allowed}: {checked:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn loopback_is_reached_only_if_listed() {
+        for host in ["127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"] {
+            let url = format!("http://{host}:9000/");
+            assert!(matches!(check("", &url), Err(Refusal::Loopback(_))), "{host}");
+            assert_eq!(check("127.0.0.0/8,::1", &url), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_allows_public_and_cluster_addresses() {
+        for host in ["10.96.0.1", "192.168.1.1", "93.184.216.34", "[2606:2800::1]", "gateway.openfaas"] {
+            assert_eq!(check("", &format!("http://{host}/")), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_list_allows_what_it_names_and_nothing_else() {
+        let allowed = "hooks.example.com, *.corp.example, 10.0.0.0/8";
+        for host in ["hooks.example.com", "HOOKS.example.com", "a.b.corp.example", "10.1.2.3"] {
+            assert_eq!(check(allowed, &format!("http://{host}/")), Ok(()), "{host}");
+        }
+        assert!(check(allowed, "http://11.1.2.3/").is_err());
+        let names = "hooks.example.com,*.corp.example";
+        for host in ["example.com", "corp.example", "evilcorp.example", "hooks.example.com.evil.org"] {
+            assert!(check(names, &format!("http://{host}/")).is_err(), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_and_its_addresses_are_checked() {
+        use tower_service::Service;
+        let resolve = |allowed: &str| {
+            let guard = Arc::new(Guard::new(allowed.parse().unwrap()));
+            GuardedResolver::new(guard).call(Name::from_str("localhost").unwrap())
+        };
+        let error = resolve("").await.unwrap_err();
+        assert!(matches!(refusal_in(&*error), Some(Refusal::Loopback(_))), "{error}");
+        assert!(resolve("localhost").await.unwrap().count() > 0);
+        assert!(resolve("127.0.0.0/8,::1").await.unwrap().count() > 0);
+        assert!(matches!(
+            refusal_in(&*resolve("10.0.0.0/8").await.unwrap_err()),
+            Some(Refusal::NotListed(_))
+        ));
+    }
+
+    #[test]
+    fn a_bad_rule_is_named() {
+        for bad in ["10.0.0.0/33", "::1/129", "a b", "http://h", "*.", "10.0.0/8"] {
+            assert!(bad.parse::<Allowed>().unwrap_err().contains(bad), "{bad}");
+        }
+    }
+}

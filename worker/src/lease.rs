@@ -1,0 +1,54 @@
+//! The lease of a call: renewed while the call runs, so that a call may take hours and a dead worker's calls
+//! are picked up within one lease.
+
+use std::{pin::pin, time::Duration};
+
+use async_nats::jetstream::{AckKind, Message};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+
+/// Renewed this many times within a lease: two renewals in a row may fail before it is lost.
+const RENEWALS: u32 = 3;
+
+/// What ran under a lease.
+#[derive(Debug)]
+pub(crate) struct Held<T> {
+    /// Its result.
+    pub(crate) value: T,
+    /// Whether the lease ran out meanwhile: somebody else may have the message.
+    pub(crate) lost: bool,
+}
+
+/// Runs `work` and renews the lease of `message` until it has ended.
+pub(crate) async fn hold<T>(message: &Message, lease: Duration, work: impl Future<Output = T>) -> Held<T> {
+    let mut work = pin!(work);
+    let mut confirmed = Instant::now();
+    let mut renewal = pin!(renew(message, lease / RENEWALS));
+    loop {
+        tokio::select! {
+            value = &mut work => return Held { value, lost: confirmed.elapsed() > lease },
+            renewed = &mut renewal => {
+                confirmed = renewed.unwrap_or(confirmed);
+                renewal.set(renew(message, lease / RENEWALS));
+            }
+        }
+    }
+}
+
+/// Waits for `pause`, then renews. Returns when the renewal was sent if the server confirmed it, since the new
+/// lease began no earlier.
+async fn renew(message: &Message, pause: Duration) -> Option<Instant> {
+    sleep(pause).await;
+    let sent = Instant::now();
+    match timeout(pause, message.double_ack_with(AckKind::Progress)).await {
+        Ok(Ok(())) => Some(sent),
+        Ok(Err(error)) => {
+            debug!(%error, "a lease was not renewed");
+            None
+        }
+        Err(_) => {
+            debug!("a renewal of a lease was not confirmed in time");
+            None
+        }
+    }
+}

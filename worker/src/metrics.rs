@@ -1,0 +1,114 @@
+//! The worker's metrics. Names as `OpenFaaS`'s dashboards know them, where they have one.
+
+use asyncqueue::{FunctionName, QueueName};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::{callback::Posted, function::Reply, outcome::Outcome};
+
+/// Seconds: from a function that answers from memory to one that runs for an hour.
+const BUCKETS: [f64; 14] =
+    [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    queue_name: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FunctionLabels {
+    queue_name: String,
+    function_name: String,
+}
+
+/// What the worker counts. Clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    queue: String,
+    processed: Family<OutcomeLabels, Counter>,
+    inflight: Family<FunctionLabels, Gauge>,
+    callbacks: Family<OutcomeLabels, Counter>,
+    duration: Histogram,
+}
+
+/// One running call; counted until it is dropped.
+pub(crate) struct Running(Gauge);
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Registers the metrics of a queue.
+    pub(crate) fn new(registry: &mut Registry, queue: &QueueName) -> Self {
+        let metrics = Self {
+            queue: queue.to_string(),
+            processed: Family::default(),
+            inflight: Family::default(),
+            callbacks: Family::default(),
+            duration: Histogram::new(BUCKETS),
+        };
+        registry.register(
+            "messages_processed",
+            "Attempts of calls by what came of them: done, retry or dead",
+            metrics.processed.clone(),
+        );
+        registry.register(
+            "function_invocation_inflight",
+            "Calls that run now, by function",
+            metrics.inflight.clone(),
+        );
+        registry.register(
+            "callbacks",
+            "Attempts to post a result by what came of them: accepted, failed or refused",
+            metrics.callbacks.clone(),
+        );
+        registry.register(
+            "function_duration_seconds",
+            "Duration of attempts, from the first byte sent to the last received",
+            metrics.duration.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a call as running until the guard is dropped.
+    pub(crate) fn running(&self, function: &FunctionName) -> Running {
+        let labels = FunctionLabels { queue_name: self.queue.clone(), function_name: function.to_string() };
+        let gauge = self.inflight.get_or_create_owned(&labels);
+        gauge.inc();
+        Running(gauge)
+    }
+
+    /// An attempt has ended.
+    pub(crate) fn ended(&self, reply: &Reply, outcome: &Outcome) {
+        self.duration.observe(reply.duration.as_secs_f64());
+        let outcome = match outcome {
+            Outcome::Done => "done",
+            Outcome::Retry(_) => "retry",
+            Outcome::Dead(_) => "dead",
+        };
+        self.processed.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    /// An attempt to post a result has ended.
+    pub(crate) fn posted(&self, posted: &Posted) {
+        let outcome = match posted {
+            Posted::Accepted(_) => "accepted",
+            Posted::Failed(..) => "failed",
+            Posted::Refused(_) => "refused",
+        };
+        self.callbacks.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    fn labels(&self, outcome: &'static str) -> OutcomeLabels {
+        OutcomeLabels { queue_name: self.queue.clone(), outcome }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,212 @@
+//! What a call's end means for it: a pure function of how it ended, how often it was tried, and the policy.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use crate::{backoff::Waits, retry_after};
+
+/// The longest wait that a function's `Retry-After` can ask for beyond the policy's own longest.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// The status that stands for a call that took longer than its time limit.
+pub const TIMED_OUT: u16 = 504;
+
+/// The status that stands for a function that could not be reached.
+pub const UNREACHABLE: u16 = 503;
+
+/// When a call is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Runs in all, the first included.
+    pub max_attempts: u64,
+    /// The waits between them.
+    pub waits: Waits,
+    /// The statuses that are tried again. No answer and no answer in time always are.
+    pub codes: BTreeSet<u16>,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The function answered.
+    Answered {
+        /// Its status.
+        status: u16,
+        /// Whether the platform, not the function, failed: an error with `X-OpenFaaS-Internal`.
+        internal: bool,
+        /// Its `Retry-After`.
+        retry_after: Option<String>,
+    },
+    /// The time limit was reached.
+    TimedOut,
+    /// There was no answer, or only part of one.
+    Unreachable,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The call is done; the caller gets the result.
+    Done,
+    /// It is tried again after this time.
+    Retry(Duration),
+    /// It is given up, for this reason; the caller gets the last status.
+    Dead(String),
+}
+
+// === impl Ending ===
+
+impl Ending {
+    /// The status that the caller is told.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Answered { status, .. } => *status,
+            Self::TimedOut => TIMED_OUT,
+            Self::Unreachable => UNREACHABLE,
+        }
+    }
+
+    fn reason(&self) -> String {
+        match self {
+            Self::Answered { status, .. } => format!("the function answered {status}"),
+            Self::TimedOut => "the time limit was reached".to_owned(),
+            Self::Unreachable => "the function did not answer".to_owned(),
+        }
+    }
+}
+
+// === impl RetryPolicy ===
+
+impl RetryPolicy {
+    /// What a call's end means after its `attempt`th run. `chance`, from 0 to 1, is for the jitter.
+    #[must_use]
+    pub fn decide(&self, ending: &Ending, attempt: u64, now: SystemTime, chance: f64) -> Outcome {
+        if !self.is_retried(ending) {
+            return Outcome::Done;
+        }
+        if attempt >= self.max_attempts {
+            return Outcome::Dead(format!("{}, after {attempt} attempts", ending.reason()));
+        }
+        Outcome::Retry(asked_for(ending, now).map_or_else(
+            || self.waits.after(attempt, chance),
+            |wait| wait.clamp(self.waits.min.min(self.longest_asked()), self.longest_asked()),
+        ))
+    }
+
+    /// Whether a call was tried so often already that it is not run once more: its worker died under it each
+    /// time, for otherwise it would have ended.
+    #[must_use]
+    pub fn is_poison(&self, attempt: u64) -> bool {
+        attempt > self.max_attempts
+    }
+
+    fn is_retried(&self, ending: &Ending) -> bool {
+        match ending {
+            Ending::Answered { status, internal, .. } => *internal || self.codes.contains(status),
+            Ending::TimedOut | Ending::Unreachable => true,
+        }
+    }
+
+    fn longest_asked(&self) -> Duration {
+        self.waits.max.min(MAX_RETRY_AFTER)
+    }
+}
+
+/// The wait that the function asked for.
+fn asked_for(ending: &Ending, now: SystemTime) -> Option<Duration> {
+    match ending {
+        Ending::Answered { retry_after: Some(value), .. } => retry_after::parse(value, now),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::backoff::{Backoff, Jitter};
+
+    fn policy() -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: 3,
+            waits: Waits {
+                min: Duration::from_secs(10),
+                max: Duration::from_secs(120),
+                backoff: Backoff::Exponential,
+                jitter: Jitter::None,
+            },
+            codes: [408, 429, 500, 502, 503, 504].into(),
+        }
+    }
+
+    fn answered(status: u16) -> Ending {
+        Ending::Answered { status, internal: false, retry_after: None }
+    }
+
+    fn decide(ending: &Ending, attempt: u64) -> Outcome {
+        policy().decide(ending, attempt, SystemTime::UNIX_EPOCH, 0.5)
+    }
+
+    #[test]
+    fn only_the_codes_in_the_list_are_tried_again() {
+        for status in [200, 202, 204, 301, 302, 400, 404, 413, 422, 501] {
+            assert_eq!(decide(&answered(status), 1), Outcome::Done, "{status}");
+        }
+        for status in [408, 429, 500, 502, 503, 504] {
+            assert_eq!(decide(&answered(status), 1), Outcome::Retry(Duration::from_secs(10)), "{status}");
+        }
+    }
+
+    #[test]
+    fn no_answer_is_always_tried_again() {
+        let policy = RetryPolicy { codes: BTreeSet::new(), ..policy() };
+        for ending in [Ending::TimedOut, Ending::Unreachable] {
+            let outcome = policy.decide(&ending, 2, SystemTime::UNIX_EPOCH, 0.5);
+            assert_eq!(outcome, Outcome::Retry(Duration::from_secs(20)));
+        }
+    }
+
+    #[test]
+    fn a_failure_of_the_platform_is_tried_again_whatever_its_code() {
+        let ending = Ending::Answered { status: 404, internal: true, retry_after: None };
+        assert!(matches!(decide(&ending, 1), Outcome::Retry(_)));
+    }
+
+    #[test]
+    fn attempts_used_up_are_death_with_its_reason() {
+        let Outcome::Dead(reason) = decide(&answered(500), 3) else { panic!("not dead") };
+        assert_eq!(reason, "the function answered 500, after 3 attempts");
+        assert!(!policy().is_poison(3));
+        assert!(policy().is_poison(4));
+    }
+
+    #[test]
+    fn a_retry_after_beats_the_computed_wait_within_bounds() {
+        for (value, seconds) in [("30", 30), ("1", 10), ("86400", 120), ("garbage", 10), ("-5", 10)] {
+            let ending =
+                Ending::Answered { status: 503, internal: false, retry_after: Some(value.to_owned()) };
+            assert_eq!(decide(&ending, 1), Outcome::Retry(Duration::from_secs(seconds)), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_call_is_tried_at_most_max_attempts_times(
+            status in 100_u16..600, internal: bool, attempt in 1_u64..10, chance in 0.0..1.0
+        ) {
+            let ending = Ending::Answered { status, internal, retry_after: None };
+            match policy().decide(&ending, attempt, SystemTime::UNIX_EPOCH, chance) {
+                Outcome::Retry(wait) => {
+                    prop_assert!(attempt < 3);
+                    prop_assert!(wait <= Duration::from_secs(120));
+                }
+                Outcome::Done => prop_assert!(!policy().is_retried(&ending)),
+                Outcome::Dead(_) => prop_assert!(attempt >= 3),
+            }
+        }
+    }
+}

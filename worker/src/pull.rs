@@ -1,0 +1,269 @@
+//! Takes messages from a durable consumer, as many as there are free slots and no more.
+//!
+//! One inbox, one task that counts ([`demand`]), one task for each message. The requests are our own rather
+//! than the client library's stream of messages, which asks ahead: what is asked for ahead sits with one
+//! worker while another has nothing to do.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Subject, Subscriber,
+    jetstream::{
+        AckKind, Context, Message,
+        consumer::{PullConsumer, pull::BatchConfig},
+    },
+};
+use asyncqueue_runtime::health::Health;
+use demand::Demand;
+use event::{Event, classify};
+use futures::StreamExt;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+mod demand;
+mod event;
+
+/// How long a request stays open at the server. Long: an idle worker asks once in this time.
+const PULL_EXPIRES: Duration = Duration::from_secs(120);
+
+/// While a request is open and nothing comes, the server says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// Without a word for two heartbeats and a bit, the request is taken for lost (restart of the server, change
+/// of leader, consumer made anew) and made again.
+const SILENCE: Duration = Duration::from_secs(7);
+
+/// Between attempts to find the consumer or to ask anew, with as much again by chance, so that the workers
+/// of a queue don't come all at once.
+const RENEW_WAIT: Duration = Duration::from_millis(250);
+
+/// Runs what a message asks for, to its end: acknowledged, handed back or put off.
+pub(crate) trait Handler: Send + Sync + 'static {
+    /// Handles one message. May be dropped at any point: the message is handed back then.
+    fn handle(&self, message: &Message, lease: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// A durable consumer and what its messages are for.
+pub(crate) struct Puller<H> {
+    pub(crate) js: Context,
+    pub(crate) stream: String,
+    pub(crate) durable: String,
+    /// How many messages are handled at once.
+    pub(crate) max: usize,
+    pub(crate) handler: Arc<H>,
+    /// Told how many messages are being handled, whenever that changes.
+    pub(crate) running: watch::Sender<usize>,
+    /// Told whether the consumer is there, as the readiness condition of this name.
+    pub(crate) readiness: Option<(Health, &'static str)>,
+}
+
+/// Why the loop over one inbox ended.
+enum End {
+    Shutdown,
+    Renew(String),
+}
+
+// === impl Puller ===
+
+impl<H: Handler> Puller<H> {
+    /// Pulls until `shutdown`, then gives what runs `grace` to finish and hands the rest back at once.
+    pub(crate) async fn run(self, shutdown: CancellationToken, grace: Duration) {
+        let hand_back = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut demand = Demand::new(self.max);
+        while let Some((consumer, lease)) = self.find_consumer(&shutdown).await {
+            let (inbox, mut subscriber) = match self.subscribe().await {
+                Ok(pair) => pair,
+                Err(error) => {
+                    debug!(%error, "could not subscribe");
+                    sleep(jittered(RENEW_WAIT)).await;
+                    continue;
+                }
+            };
+            demand.forget_requests();
+            let pulling = Pulling { consumer, inbox, lease, hand_back: &hand_back };
+            let end = self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, &shutdown).await;
+            self.release(subscriber).await;
+            match end {
+                End::Shutdown => break,
+                End::Renew(reason) => {
+                    info!(stream = self.stream, reason, "asking for messages anew");
+                    sleep(jittered(RENEW_WAIT)).await;
+                }
+            }
+        }
+        drain(tasks, grace, &hand_back).await;
+    }
+
+    /// The consumer and its lease, waited for as long as it takes; `None` on shutdown.
+    async fn find_consumer(&self, shutdown: &CancellationToken) -> Option<(PullConsumer, Duration)> {
+        let mut waiting = false;
+        self.tell(Some(format!("looking for the consumer {}", self.durable)));
+        loop {
+            let found = self.js.get_consumer_from_stream(&self.durable, &self.stream);
+            let error = tokio::select! {
+                () = shutdown.cancelled() => return None,
+                found = found => match found {
+                    Ok(consumer) => {
+                        let lease = consumer.cached_info().config.ack_wait;
+                        if waiting {
+                            info!(stream = self.stream, durable = self.durable, "found the consumer");
+                        }
+                        self.tell(None);
+                        return Some((consumer, lease));
+                    }
+                    Err(error) => error,
+                },
+            };
+            if !waiting {
+                waiting = true;
+                let (stream, durable) = (&self.stream, &self.durable);
+                info!(stream, durable, %error, "waiting for the stream and its consumer");
+                self.tell(Some(format!("waiting for consumer {durable} of stream {stream}: {error}")));
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return None,
+                () = sleep(jittered(RENEW_WAIT * 4)) => {}
+            }
+        }
+    }
+
+    /// Tells whether the consumer is there, or why not.
+    fn tell(&self, missing: Option<String>) {
+        match (&self.readiness, missing) {
+            (Some((health, condition)), None) => health.ready(condition),
+            (Some((health, condition)), Some(reason)) => health.not_ready(condition, reason),
+            (None, _) => {}
+        }
+    }
+
+    async fn subscribe(&self) -> Result<(Subject, Subscriber), async_nats::Error> {
+        let client = self.js.client();
+        let inbox: Subject = client.new_inbox().into();
+        let subscriber = client.subscribe(inbox.clone()).await?;
+        Ok((inbox, subscriber))
+    }
+
+    async fn pull(
+        &self,
+        pulling: &Pulling<'_>,
+        subscriber: &mut Subscriber,
+        demand: &mut Demand,
+        tasks: &mut JoinSet<()>,
+        shutdown: &CancellationToken,
+    ) -> End {
+        let mut silent_at = Instant::now() + SILENCE;
+        loop {
+            if let Some(batch) = demand.ask() {
+                if let Err(error) = pulling.request(batch).await {
+                    return End::Renew(error.to_string());
+                }
+                silent_at = Instant::now() + SILENCE;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return End::Shutdown,
+                Some(ended) = tasks.join_next() => {
+                    if let Err(error) = ended {
+                        warn!(%error, "the task of a call failed; its message is delivered again after the lease");
+                    }
+                    demand.finished();
+                    self.running.send_replace(demand.running());
+                }
+                received = subscriber.next() => {
+                    let Some(message) = received else { return End::Renew("the subscription ended".to_owned()) };
+                    silent_at = Instant::now() + SILENCE;
+                    match classify(&message) {
+                        Event::Heartbeat => {}
+                        Event::Expired(unfilled) => demand.expired(unfilled),
+                        Event::Renew(reason) => return End::Renew(reason),
+                        Event::Message => {
+                            let message = Message { message, context: self.js.clone() };
+                            if demand.received() {
+                                self.spawn(tasks, message, pulling);
+                                self.running.send_replace(demand.running());
+                            } else {
+                                hand_back(&message).await;
+                            }
+                        }
+                    }
+                }
+                () = sleep_until(silent_at), if demand.is_asking() => {
+                    return End::Renew("no word from the server".to_owned());
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, tasks: &mut JoinSet<()>, message: Message, pulling: &Pulling<'_>) {
+        let (handler, lease, hand_back_now) =
+            (self.handler.clone(), pulling.lease, pulling.hand_back.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = handler.handle(&message, lease) => {}
+                () = hand_back_now.cancelled() => hand_back(&message).await,
+            }
+        });
+    }
+
+    /// Ends a subscription. What the server sent before it knew is handed back rather than left to its lease.
+    async fn release(&self, mut subscriber: Subscriber) {
+        if subscriber.drain().await.is_err() {
+            return;
+        }
+        while let Ok(Some(message)) = timeout(RENEW_WAIT, subscriber.next()).await {
+            if classify(&message) == Event::Message {
+                hand_back(&Message { message, context: self.js.clone() }).await;
+            }
+        }
+    }
+}
+
+/// What goes with one inbox.
+struct Pulling<'a> {
+    consumer: PullConsumer,
+    inbox: Subject,
+    lease: Duration,
+    hand_back: &'a CancellationToken,
+}
+
+impl Pulling<'_> {
+    async fn request(&self, batch: usize) -> Result<(), async_nats::Error> {
+        let config = BatchConfig {
+            batch,
+            expires: Some(PULL_EXPIRES),
+            idle_heartbeat: HEARTBEAT,
+            ..BatchConfig::default()
+        };
+        Ok(self.consumer.request_batch(config, self.inbox.clone()).await?)
+    }
+}
+
+/// Waits for what runs, and hands back what is not done in time.
+async fn drain(mut tasks: JoinSet<()>, grace: Duration, hand_back: &CancellationToken) {
+    if tasks.is_empty() {
+        return;
+    }
+    info!(running = tasks.len(), "draining: no new calls, waiting for those that run");
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if timeout(grace, all).await.is_err() {
+        warn!(running = tasks.len(), "the grace period is over: handing back what still runs");
+        hand_back.cancel();
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Gives a message to whoever asks next, now.
+async fn hand_back(message: &Message) {
+    if let Err(error) = message.ack_with(AckKind::Nak(None)).await {
+        debug!(%error, "could not hand a message back; it is delivered again after the lease");
+    }
+}
+
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + rand::random::<f64>())
+}

@@ -1,0 +1,136 @@
+//! How many messages to ask for: never more than there are free slots.
+
+/// Counts what runs and what was asked for. Its one promise: `running + outstanding <= max` as long as the
+/// server sends no more than it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    max: usize,
+    running: usize,
+    outstanding: usize,
+}
+
+impl Demand {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, running: 0, outstanding: 0 }
+    }
+
+    /// How many messages to ask for now, if any.
+    ///
+    /// Not each free slot at once: a server keeps only so many requests of a consumer. Asked for again once
+    /// half of the free slots are not covered, a worker has at most a handful of requests open, and as long
+    /// as one of them is open the next message comes without delay.
+    pub(crate) fn ask(&mut self) -> Option<usize> {
+        let free = self.max.saturating_sub(self.running);
+        if free == 0 || self.outstanding * 2 > free {
+            return None;
+        }
+        let batch = free - self.outstanding;
+        self.outstanding = free;
+        Some(batch)
+    }
+
+    /// A message came. `false`: there is no slot for it.
+    pub(crate) fn received(&mut self) -> bool {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let fits = self.running < self.max;
+        if fits {
+            self.running += 1;
+        }
+        fits
+    }
+
+    /// A message's call has ended.
+    pub(crate) fn finished(&mut self) {
+        self.running = self.running.saturating_sub(1);
+    }
+
+    /// A request ended with so many messages not sent.
+    pub(crate) fn expired(&mut self, unfilled: usize) {
+        self.outstanding = self.outstanding.saturating_sub(unfilled);
+    }
+
+    /// All requests are void.
+    pub(crate) fn forget_requests(&mut self) {
+        self.outstanding = 0;
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running
+    }
+
+    pub(crate) fn is_asking(&self) -> bool {
+        self.outstanding > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_slot_asks_for_one_message_at_a_time() {
+        let mut demand = Demand::new(1);
+        assert_eq!(demand.ask(), Some(1));
+        assert_eq!(demand.ask(), None);
+        assert!(demand.received());
+        assert_eq!(demand.ask(), None);
+        demand.finished();
+        assert_eq!(demand.ask(), Some(1));
+    }
+
+    #[test]
+    fn an_expired_request_is_asked_for_again() {
+        let mut demand = Demand::new(4);
+        assert_eq!(demand.ask(), Some(4));
+        assert!(demand.received());
+        demand.expired(3);
+        assert_eq!(demand.ask(), Some(3));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Ask,
+        Receive,
+        Finish,
+        Expire(usize),
+        Forget,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Ask),
+            Just(Step::Receive),
+            Just(Step::Finish),
+            (0_usize..5).prop_map(Step::Expire),
+            Just(Step::Forget)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn never_holds_or_asks_for_more_than_its_slots(
+            max in 1_usize..64,
+            steps in prop::collection::vec(step(), 0..200)
+        ) {
+            let mut demand = Demand::new(max);
+            for step in steps {
+                match step {
+                    Step::Ask => {
+                        demand.ask();
+                        // Never stuck: with a free slot, something is asked for.
+                        prop_assert!(demand.is_asking() || demand.running() == max);
+                    }
+                    // The server sends only what it was asked for.
+                    Step::Receive if demand.is_asking() => prop_assert!(demand.received()),
+                    Step::Receive => {}
+                    Step::Finish => demand.finished(),
+                    Step::Expire(n) => demand.expired(n),
+                    Step::Forget => demand.forget_requests(),
+                }
+                prop_assert!(demand.running + demand.outstanding <= max);
+            }
+        }
+    }
+}

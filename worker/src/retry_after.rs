@@ -1,0 +1,44 @@
+//! `Retry-After`: when a function asks to be called again (RFC 9110, 10.2.3).
+
+use std::time::{Duration, SystemTime};
+
+/// The wait that a `Retry-After` asks for: seconds, or a date. A date that is past means at once; anything
+/// else that is no such value means nothing.
+#[must_use]
+pub fn parse(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than fit is still a number: a very long wait, which the caller clamps.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn seconds_and_dates_are_read_and_the_rest_is_nothing() {
+        let now = httpdate::parse_http_date("Tue, 24 Nov 2026 10:00:00 GMT").unwrap();
+        let seconds = |value| parse(value, now).map(|wait| wait.as_secs());
+        assert_eq!(seconds("0"), Some(0));
+        assert_eq!(seconds(" 120 "), Some(120));
+        assert_eq!(seconds("Tue, 24 Nov 2026 10:00:30 GMT"), Some(30));
+        assert_eq!(seconds("Tue, 24 Nov 2020 10:00:00 GMT"), Some(0));
+        assert_eq!(seconds("99999999999999999999"), Some(u64::from(u32::MAX)));
+        for nothing in ["", "-1", "1.5", "soon", "Tue, 99 Nov 2026 10:00:00 GMT", "10 s"] {
+            assert_eq!(seconds(nothing), None, "{nothing}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(value in "\\PC*") {
+            let _ = parse(&value, SystemTime::now());
+        }
+    }
+}

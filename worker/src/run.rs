@@ -1,0 +1,158 @@
+//! Puts the worker together and runs it.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use async_nats::jetstream::{self, Context};
+use asyncqueue::{
+    directory,
+    ensure::{EnsureError, ensure},
+    stream::{Owner, QueueSpec},
+};
+use asyncqueue_runtime::{admin, health::Health, nats};
+use prometheus_client::registry::Registry;
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    Settings,
+    bury::Graveyard,
+    callback::{self, Messenger, Poster, deliver::Deliver, guard::Guard, store::CallbackStore},
+    function::{Caller, Target},
+    invoke::Invoke,
+    metrics::Metrics,
+    pull::Puller,
+    stats,
+};
+
+/// Between attempts to ensure the queue's streams.
+const ENSURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The last acknowledgements on their way out.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Runs the worker until `shutdown`, then drains it.
+///
+/// # Errors
+///
+/// A setting that can't be used, an address that can't be listened on, or a stream that belongs to somebody
+/// else. Never because NATS or the stream is away: that is waited for.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (health, mut registry) = (Health::new(), Registry::default());
+    admin::register_build_info(&mut registry);
+    let prefixed = registry.sub_registry_with_prefix("queue_worker");
+    let metrics = Metrics::new(prefixed, &settings.queue_name);
+    let client = nats::connect(&settings.nats, &settings.worker_name, &health, prefixed).await?;
+    let js = jetstream::new(client.clone());
+    let listener = admin::bind(settings.http_addr).await?;
+    info!(
+        queue = %settings.queue_name, stream = settings.stream(), durable = settings.durable(),
+        max_inflight = settings.max_inflight, timeout = %settings.upstream_timeout, "taking calls"
+    );
+
+    let done = CancellationToken::new();
+    let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
+    let worked = tokio::select! {
+        ensured = ensure_streams(&settings, &js), if settings.ensure_stream => ensured,
+        () = shutdown.cancelled(), if settings.ensure_stream => Ok(()),
+        else => Ok(()),
+    };
+    if worked.is_ok() {
+        work(&settings, &js, metrics, &health, &shutdown).await;
+        // What has been said is still on its way.
+        let _ = tokio::time::timeout(FLUSH, client.flush()).await;
+    }
+    done.cancel();
+    admin.await.context("the server of /metrics failed")?;
+    worked
+}
+
+/// Takes calls and delivers results until `shutdown`.
+async fn work(
+    settings: &Settings,
+    js: &Context,
+    metrics: Metrics,
+    health: &Health,
+    shutdown: &CancellationToken,
+) {
+    let queue = &settings.queue_name;
+    let graveyard = Graveyard::new(js.clone(), queue, settings.worker_name.clone());
+    let policy = settings.retry_policy();
+    let poster =
+        Poster::new(Guard::new(settings.callback_allowed_hosts.clone()), settings.callback_timeout.0);
+    let target = match settings.gateway_url.as_ref() {
+        Some(url) => Target::Gateway(url.clone()),
+        None => Target::Direct(settings.function_url.clone()),
+    };
+    let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
+    let deliver = Deliver { messenger: messenger.clone(), graveyard: graveyard.clone() };
+    let invoke = Invoke {
+        caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes),
+        policy,
+        directory: directory::watch::follow(js.clone()),
+        function_namespace: settings.function_namespace.clone(),
+        graveyard,
+        callbacks: CallbackStore::new(js.clone(), queue),
+        messenger,
+        metrics,
+    };
+    let (running, is_running) = watch::channel(0);
+    let calls = Puller {
+        js: js.clone(),
+        stream: settings.stream(),
+        durable: settings.durable(),
+        max: settings.max_inflight.into(),
+        handler: Arc::new(invoke),
+        running,
+        readiness: Some((health.clone(), "consumer")),
+    };
+    let callbacks = Puller {
+        js: js.clone(),
+        stream: queue.callback_stream(),
+        durable: queue.callback_durable(),
+        max: callback::CONCURRENCY,
+        handler: Arc::new(deliver),
+        running: watch::Sender::new(0),
+        // Without that stream results are posted directly.
+        readiness: None,
+    };
+    let grace = settings.grace();
+    tokio::join!(
+        calls.run(shutdown.clone(), grace),
+        callbacks.run(shutdown.clone(), grace),
+        stats::publish(
+            js.client(),
+            queue,
+            settings.worker_name.clone(),
+            settings.max_inflight.into(),
+            is_running
+        ),
+    );
+}
+
+/// Ensures the queue's streams, where no operator does. Waits for NATS for as long as it takes.
+async fn ensure_streams(settings: &Settings, js: &Context) -> anyhow::Result<()> {
+    let spec = QueueSpec {
+        stream: settings.stream(),
+        subject: settings.subject(),
+        durable: settings.durable(),
+        ack_wait: settings.ack_wait.0,
+        ..QueueSpec::new(settings.queue_name.clone(), Owner::standalone())
+    };
+    loop {
+        match ensure(js, &spec, true).await {
+            Ok(ensured) => {
+                for change in ensured.changes {
+                    info!("{change}");
+                }
+                return Ok(());
+            }
+            Err(error @ (EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. })) => {
+                return Err(error).context("the queue's streams can't be ensured");
+            }
+            Err(error) => warn!("waiting for the queue's streams: {:#}", anyhow::Error::new(error)),
+        }
+        sleep(ENSURE_PAUSE).await;
+    }
+}

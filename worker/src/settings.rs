@@ -1,0 +1,251 @@
+//! The worker's settings. Names and defaults are a contract: existing manifests carry over.
+
+use std::{collections::BTreeSet, net::SocketAddr, str::FromStr, time::Duration};
+
+use asyncqueue::{GoDuration, QueueName};
+use asyncqueue_runtime::settings::{LogSettings, NatsSettings, Optional, parse_bool};
+use clap::Parser;
+
+use crate::{
+    backoff::{Backoff, Jitter, Waits},
+    callback::guard::Allowed,
+    outcome::RetryPolicy,
+};
+
+/// What the grace period has beyond the time limit of a call: for the callback and the last words.
+const GRACE_MARGIN: Duration = Duration::from_secs(10);
+
+/// The worker of one queue: takes its calls and makes them.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "asyncqueue-worker", version)]
+pub struct Settings {
+    /// How NATS is reached.
+    #[command(flatten)]
+    pub nats: NatsSettings,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogSettings,
+
+    /// The queue
+    #[arg(long, env = "queue_name", default_value = "faas-request")]
+    pub queue_name: QueueName,
+
+    /// The queue's stream; the queue's name if not set
+    #[arg(long, env = "nats_stream", default_value_t, hide_default_value = true)]
+    pub nats_stream: Optional<String>,
+
+    /// The queue's subject; the queue's name if not set
+    #[arg(long, env = "nats_subject", default_value_t, hide_default_value = true)]
+    pub nats_subject: Optional<String>,
+
+    /// The durable consumer; <queue>-workers if not set
+    #[arg(long, env = "nats_durable", default_value_t, hide_default_value = true)]
+    pub nats_durable: Optional<String>,
+
+    /// Create or update streams and consumers, where no operator does
+    #[arg(long, env = "ensure_stream", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    pub ensure_stream: bool,
+
+    /// Calls at once, in this process
+    #[arg(long, env = "max_inflight", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub max_inflight: u16,
+
+    /// The lease of a call, renewed at a third of it; counts only with `ensure_stream`, since the consumer has it
+    #[arg(long, env = "ack_wait", default_value = "30s", value_parser = positive)]
+    pub ack_wait: GoDuration,
+
+    /// Time limit of one call, from the first byte sent to the last received
+    #[arg(long, env = "upstream_timeout", default_value = "1m", value_parser = positive)]
+    pub upstream_timeout: GoDuration,
+
+    /// Runs of a call in all, the first included
+    #[arg(long, env = "max_retry_attempts", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_retry_attempts: u64,
+
+    /// Wait before the second run
+    #[arg(long, env = "initial_retry_wait", default_value = "10s")]
+    pub initial_retry_wait: GoDuration,
+
+    /// Longest wait between two runs
+    #[arg(long, env = "max_retry_wait", default_value = "2m")]
+    pub max_retry_wait: GoDuration,
+
+    /// How the wait grows
+    #[arg(long, env = "backoff", value_enum, default_value_t)]
+    pub backoff: Backoff,
+
+    /// How much of the wait is left to chance
+    #[arg(long, env = "retry_jitter", value_enum, default_value_t)]
+    pub retry_jitter: Jitter,
+
+    /// Statuses that are tried again, comma-separated; no answer always is
+    #[arg(long, env = "retry_http_codes", default_value = "408,429,500,502,503,504")]
+    pub retry_http_codes: Codes,
+
+    /// Call functions through this gateway, as <URL>/function/<name>.<namespace>; empty: call them directly
+    #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true)]
+    pub gateway_url: Optional<String>,
+
+    /// Where a function is, if the directory doesn't say
+    #[arg(
+        long,
+        env = "function_url",
+        default_value = "http://{function}.{namespace}.svc.cluster.local:8080"
+    )]
+    pub function_url: String,
+
+    /// Namespace of functions that are named without one
+    #[arg(long, env = "function_namespace", default_value = "openfaas-fn")]
+    pub function_namespace: String,
+
+    /// Time limit of one callback
+    #[arg(long, env = "callback_timeout", default_value = "30s", value_parser = positive)]
+    pub callback_timeout: GoDuration,
+
+    /// Attempts of one callback in all
+    #[arg(long, env = "callback_max_attempts", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub callback_max_attempts: u64,
+
+    /// Where callbacks may go, comma-separated: hosts, *.suffix, addresses or CIDRs. Empty: anywhere but to
+    /// loopback, link-local and metadata addresses
+    #[arg(long, env = "callback_allowed_hosts", default_value = "")]
+    pub callback_allowed_hosts: Allowed,
+
+    /// Most of an answer that is kept, in bytes or with a unit (16Mi); more is cut off
+    #[arg(long, env = "max_response_bytes", default_value = "16Mi", value_parser = bytes)]
+    pub max_response_bytes: usize,
+
+    /// On SIGTERM: time for running calls; `upstream_timeout` and 10s if not set
+    #[arg(long, env = "grace_period", default_value_t, hide_default_value = true)]
+    pub grace_period: Optional<GoDuration>,
+
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(long, env = "http_addr", default_value = "0.0.0.0:8081")]
+    pub http_addr: SocketAddr,
+
+    /// Name of this worker in statistics and dead letters: in a pod its name
+    #[arg(long, env = "HOSTNAME", default_value = "worker", hide_env_values = true)]
+    pub worker_name: String,
+}
+
+/// A list of HTTP statuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Codes(pub BTreeSet<u16>);
+
+// === impl Settings ===
+
+impl Settings {
+    /// The queue's stream.
+    #[must_use]
+    pub fn stream(&self) -> String {
+        self.nats_stream.as_ref().cloned().unwrap_or_else(|| self.queue_name.to_string())
+    }
+
+    /// The queue's subject.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        self.nats_subject.as_ref().cloned().unwrap_or_else(|| self.queue_name.to_string())
+    }
+
+    /// The durable consumer.
+    #[must_use]
+    pub fn durable(&self) -> String {
+        self.nats_durable.as_ref().cloned().unwrap_or_else(|| self.queue_name.durable())
+    }
+
+    /// How long running calls have on SIGTERM.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace_period.as_ref().map_or(self.upstream_timeout.0 + GRACE_MARGIN, |grace| grace.0)
+    }
+
+    /// When a call is tried again.
+    #[must_use]
+    pub fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: self.max_retry_attempts,
+            waits: Waits {
+                min: self.initial_retry_wait.0,
+                max: self.max_retry_wait.0,
+                backoff: self.backoff,
+                jitter: self.retry_jitter,
+            },
+            codes: self.retry_http_codes.0.clone(),
+        }
+    }
+}
+
+// === impl Codes ===
+
+impl FromStr for Codes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|code| !code.is_empty())
+            .map(|code| match code.parse() {
+                Ok(code @ 100..=599) => Ok(code),
+                _ => Err(format!("`{code}` is not an HTTP status from 100 to 599")),
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+fn positive(text: &str) -> Result<GoDuration, String> {
+    match text.parse::<GoDuration>() {
+        Ok(duration) if duration.0.is_zero() => Err("it must be more than 0".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads a size: bytes, or with one of the binary units of Kubernetes.
+fn bytes(text: &str) -> Result<usize, String> {
+    let rule = || "write it in bytes, or as 64Ki, 16Mi or 1Gi".to_owned();
+    let (number, unit) = ["Ki", "Mi", "Gi"]
+        .iter()
+        .zip([1 << 10, 1 << 20, 1 << 30])
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
+        .unwrap_or((text, 1));
+    number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Settings, String> {
+        let arguments = ["asyncqueue-worker"].iter().chain(arguments);
+        Settings::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn names_follow_from_the_queues_name() {
+        let settings = parse(&["--queue-name", "slow-queue"]).unwrap();
+        assert_eq!(settings.stream(), "slow-queue");
+        assert_eq!(settings.subject(), "slow-queue");
+        assert_eq!(settings.durable(), "slow-queue-workers");
+        assert_eq!(settings.grace(), Duration::from_secs(70));
+        assert_eq!(settings.max_response_bytes, 16 << 20);
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_name_and_the_rule() {
+        for (flag, value, rule) in [
+            ("--max-inflight", "0", "1..=10000"),
+            ("--upstream-timeout", "15", "15m"),
+            ("--upstream-timeout", "0s", "more than 0"),
+            ("--max-retry-attempts", "0", "1.."),
+            ("--retry-http-codes", "200,abc", "`abc`"),
+            ("--queue-name", "Slow", "a-z"),
+            ("--max-response-bytes", "16MB", "16Mi"),
+            ("--backoff", "linear", "static"),
+            ("--callback-allowed-hosts", "10.0.0.0/99", "10.0.0.0/99"),
+        ] {
+            let error = parse(&[flag, value]).unwrap_err();
+            assert!(error.contains(flag) && error.contains(rule), "{error}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! A message's end: acknowledged or handed back, and the server's word that it is.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, Message};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+/// The server's word on an acknowledgement; it takes a millisecond when all is well.
+const CONFIRM: Duration = Duration::from_secs(5);
+
+/// Between attempts.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// After this many leases the message is certainly with somebody else.
+const PATIENCE_IN_LEASES: u32 = 2;
+
+/// How often a message was delivered, this time included: the attempt that its call is at.
+pub(crate) fn deliveries(message: &Message) -> u64 {
+    message.info().ok().and_then(|info| u64::try_from(info.delivered).ok()).unwrap_or(1)
+}
+
+/// Tells the server a message's end until it confirms that, while NATS is away too: a call that is done must
+/// not run again because of a lost acknowledgement.
+pub(crate) async fn settle(message: &Message, ack: AckKind, lease: Duration) {
+    let give_up = Instant::now() + (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2);
+    loop {
+        let error = match timeout(CONFIRM, message.double_ack_with(ack)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        if Instant::now() > give_up {
+            let subject = &message.subject;
+            warn!(%subject, error, "a message could not be acknowledged and will be delivered again");
+            return;
+        }
+        debug!(error, "an acknowledgement is not confirmed, trying again");
+        sleep(PAUSE).await;
+    }
+}
