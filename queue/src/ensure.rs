@@ -5,12 +5,12 @@
 
 use async_nats::jetstream::{
     Context, ErrorCode,
-    consumer::{FromConsumer, pull},
-    context::{CreateStreamError, GetStreamError, GetStreamErrorKind, UpdateStreamError},
+    consumer::{self, FromConsumer, pull},
+    context::{ConsumerInfoErrorKind, CreateStreamError, GetStreamError, GetStreamErrorKind},
     stream::{Config, ConsumerErrorKind, Info, Stream},
 };
 
-use crate::stream::{META_RELEASED, Plan, QueueSpec, Refusal, plan_consumer, plan_stream};
+use crate::stream::{META_RELEASED, Plan, QueueSpec, Refusal, is_owner, plan_consumer, plan_stream};
 
 /// A queue that is as it shall be.
 #[derive(Debug)]
@@ -19,6 +19,10 @@ pub struct Ensured {
     pub stream: Stream<()>,
     /// What the server says of it.
     pub info: Info,
+    /// What the server says of the consumer of calls.
+    pub consumer: consumer::Info,
+    /// How many dead letters there are.
+    pub dead_letters: u64,
     /// What was created or changed, in words; empty where all was as it should be.
     pub changes: Vec<String>,
 }
@@ -45,6 +49,9 @@ pub enum EnsureError {
         /// Its answer.
         source: async_nats::jetstream::Error,
     },
+    /// The streams are as they shall be, and a consumer could not be brought to it.
+    #[error(transparent)]
+    Consumer(Box<Self>),
     /// No answer: NATS is away, or `JetStream` has no leader now. Trying again helps.
     #[error("NATS did not answer {what}")]
     Unavailable {
@@ -84,22 +91,23 @@ pub enum RemovalPolicy {
 /// Ensures the streams and consumers of a queue.
 pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Ensured, EnsureError> {
     let mut changes = Vec::new();
-    let stream = ensure_stream(js, &spec.stream_config(), adopt, &mut changes).await?;
-    let callbacks = ensure_stream(js, &spec.callback_config(), adopt, &mut changes).await?;
-    ensure_stream(js, &spec.dead_letter_config(), adopt, &mut changes).await?;
-    ensure_consumer(&stream, &spec.consumer_config(), &mut changes).await?;
-    ensure_consumer(&callbacks, &spec.callback_consumer_config(), &mut changes).await?;
-    let info = stream.get_info().await.map_err(|e| unavailable("for the state of the stream", e))?;
-    Ok(Ensured { stream, info, changes })
+    let streams = streams(js, spec, adopt, &mut changes).await?;
+    let consumers = async {
+        let (stream, callbacks) = (handle(js, &streams.calls).await?, handle(js, &streams.callbacks).await?);
+        let consumer = ensure_consumer(&stream, &spec.consumer_config(), &mut changes).await?;
+        ensure_consumer(&callbacks, &spec.callback_consumer_config(), &mut changes).await?;
+        Ok((stream, consumer))
+    };
+    let (stream, consumer) = consumers.await.map_err(|error| EnsureError::Consumer(Box::new(error)))?;
+    let dead_letters = streams.dead_letters.state.messages;
+    Ok(Ensured { stream, info: streams.calls, consumer, dead_letters, changes })
 }
 
 /// Ensures the streams of a queue and leaves its consumers alone, whose lease is the workers' to set: for a
 /// producer without an operator. Returns what was created or changed, in words.
 pub async fn ensure_streams(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Vec<String>, EnsureError> {
     let mut changes = Vec::new();
-    for config in [spec.stream_config(), spec.callback_config(), spec.dead_letter_config()] {
-        ensure_stream(js, &config, adopt, &mut changes).await?;
-    }
+    streams(js, spec, adopt, &mut changes).await?;
     Ok(changes)
 }
 
@@ -114,26 +122,66 @@ pub async fn remove(js: &Context, spec: &QueueSpec, policy: RemovalPolicy) -> Re
     Ok(removal)
 }
 
-async fn ensure_stream(
+/// What the server says of a queue's streams, all being as they shall be.
+struct Streams {
+    calls: Info,
+    callbacks: Info,
+    dead_letters: Info,
+}
+
+/// A stream as it is, and what to do about it.
+struct Planned {
+    wanted: Config,
+    existing: Option<Info>,
+    plan: Plan<Config>,
+}
+
+async fn streams(
     js: &Context,
-    wanted: &Config,
+    spec: &QueueSpec,
     adopt: bool,
     changes: &mut Vec<String>,
-) -> Result<Stream<()>, EnsureError> {
-    let name = &wanted.name;
-    let existing = stream_config(js, name).await?;
-    match plan_stream(existing.as_ref(), wanted, adopt) {
-        Plan::Keep => {}
-        Plan::Create(config) => {
-            js.create_stream(config).await.map_err(|e| create_error(wanted, e))?;
-            changes.push(format!("created stream {name}"));
-        }
-        Plan::Update(config) => {
-            js.update_stream(config).await.map_err(|e| update_error(wanted, e))?;
-            changes.push(format!("updated stream {name}"));
-        }
-        Plan::Refuse(refusal) => return Err(refusal.into()),
+) -> Result<Streams, EnsureError> {
+    // All are looked at before the first is touched: a queue that may not have one of them disturbs none.
+    let calls = plan(js, spec.stream_config(), adopt).await?;
+    let callbacks = plan(js, spec.callback_config(), adopt).await?;
+    let dead_letters = plan(js, spec.dead_letter_config(), adopt).await?;
+    Ok(Streams {
+        calls: carry_out(js, calls, changes).await?,
+        callbacks: carry_out(js, callbacks, changes).await?,
+        dead_letters: carry_out(js, dead_letters, changes).await?,
+    })
+}
+
+async fn plan(js: &Context, wanted: Config, adopt: bool) -> Result<Planned, EnsureError> {
+    let existing = stream_info(js, &wanted.name).await?;
+    match plan_stream(existing.as_ref().map(|info| &info.config), &wanted, adopt) {
+        Plan::Refuse(refusal) => Err(refusal.into()),
+        plan => Ok(Planned { wanted, existing, plan }),
     }
+}
+
+async fn carry_out(js: &Context, planned: Planned, changes: &mut Vec<String>) -> Result<Info, EnsureError> {
+    let Planned { wanted, existing, plan } = planned;
+    let name = &wanted.name;
+    match (plan, existing) {
+        (Plan::Keep, Some(info)) => Ok(info),
+        (Plan::Refuse(refusal), _) => Err(refusal.into()),
+        (Plan::Update(config), _) => {
+            let info = js.update_stream(config).await.map_err(|e| refused(&wanted, e))?;
+            changes.push(format!("updated stream {name}"));
+            Ok(info)
+        }
+        (Plan::Create(_) | Plan::Keep, _) => {
+            let stream = js.create_stream(wanted.clone()).await.map_err(|e| refused(&wanted, e))?;
+            changes.push(format!("created stream {name}"));
+            Ok(stream.cached_info().clone())
+        }
+    }
+}
+
+async fn handle(js: &Context, info: &Info) -> Result<Stream<()>, EnsureError> {
+    let name = &info.config.name;
     js.get_stream_no_info(name).await.map_err(|e| unavailable(&format!("for stream {name}"), e))
 }
 
@@ -141,54 +189,63 @@ async fn ensure_consumer(
     stream: &Stream<()>,
     wanted: &pull::Config,
     changes: &mut Vec<String>,
-) -> Result<(), EnsureError> {
+) -> Result<consumer::Info, EnsureError> {
     let name = wanted.durable_name.as_deref().unwrap_or_default();
     let what = format!("for consumer {name}");
     let existing = match stream.consumer_info(name).await {
-        Ok(info) => {
-            Some(pull::Config::try_from_consumer_config(info.config).map_err(|e| unavailable(&what, e))?)
-        }
-        Err(error) if is_code(&error, ErrorCode::CONSUMER_NOT_FOUND) => None,
+        Ok(info) => Some(info),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
         Err(error) => return Err(unavailable(&what, error)),
     };
-    let (config, change) = match plan_consumer(existing.as_ref(), wanted) {
-        Plan::Keep => return Ok(()),
-        Plan::Create(config) => (config, "created"),
-        Plan::Update(config) => (config, "updated"),
-        Plan::Refuse(refusal) => return Err(refusal.into()),
+    let config = existing.as_ref().map(|info| pull::Config::try_from_consumer_config(info.config.clone()));
+    let config = config.transpose().map_err(|e| unavailable(&what, e))?;
+    let (config, change) = match (plan_consumer(config.as_ref(), wanted), existing) {
+        (Plan::Keep, Some(info)) => return Ok(info),
+        (Plan::Refuse(refusal), _) => return Err(refusal.into()),
+        (Plan::Update(config), _) => (config, "updated"),
+        (Plan::Create(_) | Plan::Keep, _) => (wanted.clone(), "created"),
     };
-    stream.create_consumer(config).await.map_err(|error| match error.kind() {
+    let consumer = stream.create_consumer(config).await.map_err(|error| match error.kind() {
         ConsumerErrorKind::JetStream(source) => EnsureError::Server { what: what.clone(), source },
         _ => unavailable(&what, error),
     })?;
     changes.push(format!("{change} consumer {name}"));
-    Ok(())
+    Ok(consumer.cached_info().clone())
 }
 
 async fn remove_stream(js: &Context, ours: &Config, policy: RemovalPolicy) -> Result<Removal, EnsureError> {
     let name = &ours.name;
-    let what = format!("for the removal of stream {name}");
-    let Some(existing) = stream_config(js, name).await? else { return Ok(Removal::NotOurs) };
-    if matches!(plan_stream(Some(&existing), ours, false), Plan::Refuse(refusal) if !matches!(refusal, Refusal::Immutable { .. }))
-    {
+    let Some(info) = stream_info(js, name).await? else { return Ok(Removal::NotOurs) };
+    if !is_owner(&info.config, ours) {
         return Ok(Removal::NotOurs);
     }
-    let stream = js.get_stream(name).await.map_err(|e| unavailable(&what, e))?;
-    let messages = stream.cached_info().state.messages;
+    let messages = match policy {
+        RemovalPolicy::DeleteIfEmpty if info.state.messages == 0 => close(js, ours, &info.config).await?,
+        _ => info.state.messages,
+    };
     if policy == RemovalPolicy::Delete || (policy == RemovalPolicy::DeleteIfEmpty && messages == 0) {
-        js.delete_stream(name).await.map_err(|e| unavailable(&what, e))?;
+        js.delete_stream(name).await.map_err(|e| unavailable(&format!("to delete stream {name}"), e))?;
         return Ok(Removal::Deleted);
     }
-    let mut released = existing;
+    let mut released = info.config;
     released.metadata.insert(META_RELEASED.to_owned(), "true".to_owned());
-    js.update_stream(released).await.map_err(|e| update_error(ours, e))?;
+    js.update_stream(released).await.map_err(|e| refused(ours, e))?;
     Ok(Removal::Released { messages })
 }
 
-/// The configuration of a stream; `None` where there is none.
-async fn stream_config(js: &Context, name: &str) -> Result<Option<Config>, EnsureError> {
+/// Takes a stream off its subjects and returns how many messages it holds then. Without this, a call that is
+/// stored between the last look at the stream and its deletion would be lost, after its 202.
+async fn close(js: &Context, ours: &Config, existing: &Config) -> Result<u64, EnsureError> {
+    let subjects = vec![format!("asyncqueue.closed.{}", ours.name)];
+    let closed = Config { subjects, ..existing.clone() };
+    js.update_stream(closed).await.map_err(|e| refused(ours, e))?;
+    Ok(stream_info(js, &ours.name).await?.map_or(0, |info| info.state.messages))
+}
+
+/// What the server says of a stream; `None` where there is none.
+async fn stream_info(js: &Context, name: &str) -> Result<Option<Info>, EnsureError> {
     match js.get_stream(name).await {
-        Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
+        Ok(stream) => Ok(Some(stream.cached_info().clone())),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(unavailable(&format!("for stream {name}"), error)),
     }
@@ -196,11 +253,6 @@ async fn stream_config(js: &Context, name: &str) -> Result<Option<Config>, Ensur
 
 fn is_missing(error: &GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
-}
-
-/// Whether an error, or what caused it, is the server's answer with this code.
-pub fn is_code(error: &(dyn std::error::Error + 'static), code: ErrorCode) -> bool {
-    server_error(error).is_some_and(|e| e.error_code() == code)
 }
 
 /// The server's own answer, if that is what caused an error.
@@ -217,23 +269,16 @@ pub fn server_error<'a>(
     None
 }
 
-fn create_error(config: &Config, error: CreateStreamError) -> EnsureError {
+/// Why a stream could not be created or updated.
+fn refused(config: &Config, error: CreateStreamError) -> EnsureError {
     use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
     match error.kind() {
-        Kind::JetStream(source) => server_refused(config, source),
-        _ => unavailable(&format!("to create stream {}", config.name), error),
+        Kind::JetStream(source) if source.error_code() == ErrorCode::STREAM_SUBJECT_OVERLAP => {
+            EnsureError::SubjectOverlap { subject: config.subjects.first().cloned().unwrap_or_default() }
+        }
+        Kind::JetStream(source) => EnsureError::Server { what: format!("stream {}", config.name), source },
+        _ => unavailable(&format!("for stream {}", config.name), error),
     }
-}
-
-fn update_error(config: &Config, error: UpdateStreamError) -> EnsureError {
-    create_error(config, error)
-}
-
-fn server_refused(config: &Config, source: async_nats::jetstream::Error) -> EnsureError {
-    if source.error_code() == ErrorCode::STREAM_SUBJECT_OVERLAP {
-        return EnsureError::SubjectOverlap { subject: config.subjects.first().cloned().unwrap_or_default() };
-    }
-    EnsureError::Server { what: format!("stream {}", config.name), source }
 }
 
 fn unavailable(what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> EnsureError {

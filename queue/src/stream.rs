@@ -102,9 +102,20 @@ pub enum Refusal {
         /// Its owner, `namespace/name`.
         owner: String,
     },
+    /// It belongs to an earlier `AsyncQueue` of the same name, which went without letting go of it.
+    #[error(
+        "stream `{stream}` belongs to an earlier AsyncQueue {owner} that did not let go of it: annotate this one \
+         with asyncqueue.io/adopt=true to take it over, with the calls that it holds"
+    )]
+    Namesake {
+        /// The stream.
+        stream: String,
+        /// Its owner, `namespace/name`.
+        owner: String,
+    },
     /// Nobody is known to own it, and nobody said that it may be taken.
     #[error(
-        "stream `{stream}` exists and was not created by AsyncQueue: annotate the AsyncQueue with \
+        "stream `{stream}` exists and belongs to no AsyncQueue: annotate the AsyncQueue with \
          asyncqueue.io/adopt=true to take it over, or give this queue another spec.stream.name"
     )]
     Unowned {
@@ -304,20 +315,30 @@ pub fn plan_consumer(existing: Option<&pull::Config>, wanted: &pull::Config) -> 
     if update == *existing { Plan::Keep } else { Plan::Update(update) }
 }
 
-/// Whether a stream is ours to touch: it carries our UID, or its owner let go of it, or nobody owns it and
-/// `adopt` says so.
+/// Whether a stream carries the UID that `wanted` does.
+#[must_use]
+pub fn is_owner(existing: &Config, wanted: &Config) -> bool {
+    let uid = existing.metadata.get(META_OWNER_UID);
+    uid.is_some() && uid == wanted.metadata.get(META_OWNER_UID)
+}
+
+/// Whether a stream is ours to touch: it carries our UID, or its owner let go of it. With `adopt` also where nobody
+/// lives who owns it: no owner is known, a program without an operator made it, or a namesake of ours did.
 fn may_claim(existing: &Config, wanted: &Config, adopt: bool) -> Result<(), Refusal> {
-    let stream = existing.name.clone();
-    match existing.metadata.get(META_OWNER_UID) {
-        uid if uid == wanted.metadata.get(META_OWNER_UID) => Ok(()),
-        _ if existing.metadata.get(META_RELEASED).is_some_and(|released| released == "true") => Ok(()),
-        Some(uid) => {
-            let owner = existing.metadata.get(META_OWNER).unwrap_or(uid).clone();
-            Err(Refusal::Owned { stream, owner })
-        }
-        None if adopt => Ok(()),
-        None => Err(Refusal::Unowned { stream }),
+    let released = existing.metadata.get(META_RELEASED).is_some_and(|released| released == "true");
+    if released || is_owner(existing, wanted) {
+        return Ok(());
     }
+    let stream = existing.name.clone();
+    let refusal = match existing.metadata.get(META_OWNER) {
+        None => Refusal::Unowned { stream },
+        Some(owner) if *owner == Owner::standalone().name => Refusal::Unowned { stream },
+        Some(owner) if wanted.metadata.get(META_OWNER) == Some(owner) => {
+            Refusal::Namesake { stream, owner: owner.clone() }
+        }
+        Some(owner) => return Err(Refusal::Owned { stream, owner: owner.clone() }),
+    };
+    if adopt { Ok(()) } else { Err(refusal) }
 }
 
 #[cfg(test)]
@@ -369,6 +390,23 @@ mod tests {
         let refused = plan_stream(Some(&existing), &stream("b"), false);
         assert!(matches!(refused, Plan::Refuse(Refusal::Unowned { .. })), "{refused:?}");
         assert!(matches!(plan_stream(Some(&existing), &stream("b"), true), Plan::Update(_)));
+    }
+
+    #[test]
+    fn a_stream_of_a_namesake_or_of_no_operator_is_taken_only_when_told_to() {
+        let mut wanted = stream("b");
+        wanted.metadata.insert(META_OWNER.to_owned(), "ns/a".to_owned());
+        let refused = plan_stream(Some(&stream("a")), &wanted, false);
+        assert!(matches!(refused, Plan::Refuse(Refusal::Namesake { .. })), "{refused:?}");
+        assert!(matches!(plan_stream(Some(&stream("a")), &wanted, true), Plan::Update(_)));
+
+        let standalone = QueueSpec { owner: Owner::standalone(), ..spec("a") }.stream_config();
+        let refused = plan_stream(Some(&standalone), &wanted, false);
+        assert!(matches!(refused, Plan::Refuse(Refusal::Unowned { .. })), "{refused:?}");
+        assert!(matches!(plan_stream(Some(&standalone), &wanted, true), Plan::Update(_)));
+        // And not the other way: a program without an operator adopts all it finds.
+        let refused = plan_stream(Some(&wanted), &standalone, true);
+        assert!(matches!(refused, Plan::Refuse(Refusal::Owned { .. })), "{refused:?}");
     }
 
     #[test]

@@ -32,6 +32,9 @@ const ENSURE_PAUSE: Duration = Duration::from_secs(1);
 /// The last acknowledgements on their way out.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// The readiness condition: the consumer of the queue's calls is there.
+const CONSUMER: &str = "consumer";
+
 /// Runs the worker until `shutdown`, then drains it.
 ///
 /// # Errors
@@ -45,6 +48,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let metrics = Metrics::new(prefixed, &settings.queue_name);
     let client = nats::connect(&settings.nats, &settings.worker_name, &health, prefixed).await?;
     let js = jetstream::new(client.clone());
+    health.register(CONSUMER, "not looked for yet");
     let listener = admin::bind(settings.http_addr).await?;
     info!(
         queue = %settings.queue_name, stream = settings.stream(), durable = settings.durable(),
@@ -105,7 +109,7 @@ async fn work(
         max: settings.max_inflight.into(),
         handler: Arc::new(invoke),
         running,
-        readiness: Some((health.clone(), "consumer")),
+        readiness: Some((health.clone(), CONSUMER)),
     };
     let callbacks = Puller {
         js: js.clone(),
