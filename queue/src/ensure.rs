@@ -91,7 +91,7 @@ pub enum RemovalPolicy {
 /// Ensures the streams and consumers of a queue.
 pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Ensured, EnsureError> {
     let mut changes = Vec::new();
-    let streams = streams(js, spec, adopt, &mut changes).await?;
+    let streams = Box::pin(streams(js, spec, adopt, &mut changes)).await?;
     let consumers = async {
         let (stream, callbacks) = (handle(js, &streams.calls).await?, handle(js, &streams.callbacks).await?);
         let consumer = ensure_consumer(&stream, &spec.consumer_config(), &mut changes).await?;
@@ -107,7 +107,7 @@ pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Ensur
 /// producer without an operator. Returns what was created or changed, in words.
 pub async fn ensure_streams(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Vec<String>, EnsureError> {
     let mut changes = Vec::new();
-    streams(js, spec, adopt, &mut changes).await?;
+    Box::pin(streams(js, spec, adopt, &mut changes)).await?;
     Ok(changes)
 }
 

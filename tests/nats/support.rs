@@ -1,0 +1,115 @@
+//! One queue on one nats-server, its workers, and calls for it.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{Context, consumer::PullConsumer, stream::Info};
+use asyncqueue::{
+    CallId, CallbackUrl, FunctionName, Invocation,
+    ensure::ensure,
+    stream::{Owner, QueueSpec},
+    submit::{Submitted, Submitter},
+};
+use asyncqueue_tests::{
+    http::HttpServer,
+    nats::{NatsServer, free_port},
+    program::Program,
+    wait::until,
+};
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+/// The lease in tests: short, so that a test of a dead worker is, and long enough that a busy machine renews it.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+/// A queue named `jobs`.
+pub(crate) struct Queue {
+    pub(crate) nats: NatsServer,
+    pub(crate) js: Context,
+    pub(crate) spec: QueueSpec,
+}
+
+impl Queue {
+    pub(crate) async fn start() -> Self {
+        let nats = NatsServer::start().await;
+        let js = nats.jetstream().await;
+        let spec = spec();
+        ensure(&js, &spec, false).await.unwrap();
+        Self { nats, js, spec }
+    }
+
+    /// A worker whose functions are all `function`, with these settings beside its usual ones.
+    pub(crate) fn worker(&self, function: &HttpServer, settings: &[(&str, &str)]) -> Program {
+        start_worker(&self.nats, function, settings)
+    }
+
+    /// Submits a call and returns its id.
+    pub(crate) async fn submit(&self, change: impl FnOnce(&mut Invocation)) -> CallId {
+        let mut call = call();
+        change(&mut call);
+        let submitter = Submitter::new(self.js.clone(), Duration::from_secs(5));
+        assert_eq!(submitter.submit(&call, &self.spec.subject).await.unwrap(), Submitted::Stored);
+        call.call_id
+    }
+
+    pub(crate) async fn info(&self, stream: &str) -> Info {
+        self.js.get_stream(stream).await.unwrap().cached_info().clone()
+    }
+
+    pub(crate) async fn consumer(&self) -> PullConsumer {
+        self.js.get_consumer_from_stream(&self.spec.durable, &self.spec.stream).await.unwrap()
+    }
+
+    /// Waits until the stream holds no call.
+    pub(crate) async fn empties(&self) {
+        self.holds(&self.spec.stream, 0).await;
+    }
+
+    /// Waits until a stream holds so many messages.
+    pub(crate) async fn holds(&self, stream: &str, messages: u64) {
+        let what = format!("stream {stream} holds {messages} messages");
+        until(&what, async || (self.info(stream).await.state.messages == messages).then_some(())).await;
+    }
+}
+
+pub(crate) fn spec() -> QueueSpec {
+    let owner = Owner { name: "test/jobs".to_owned(), uid: "1".to_owned() };
+    QueueSpec { ack_wait: LEASE, ..QueueSpec::new("jobs".parse().unwrap(), owner) }
+}
+
+pub(crate) fn start_worker(nats: &NatsServer, function: &HttpServer, settings: &[(&str, &str)]) -> Program {
+    let (url, function_url) = (nats.url(), function.url());
+    let admin = format!("127.0.0.1:{}", free_port());
+    let mut all = vec![
+        ("nats_url", url.as_str()),
+        ("queue_name", "jobs"),
+        ("function_url", &function_url),
+        ("http_addr", &admin),
+        ("callback_allowed_hosts", "127.0.0.1"),
+        // Sooner than a user would want, for a test not to wait.
+        ("initial_retry_wait", "100ms"),
+        ("max_retry_wait", "1s"),
+        ("retry_jitter", "none"),
+    ];
+    all.extend_from_slice(settings);
+    Program::start("asyncqueue-worker", &all)
+}
+
+/// A call of `figlet` with the body `hi`.
+pub(crate) fn call() -> Invocation {
+    Invocation {
+        call_id: CallId::generate(&"jobs".parse().unwrap()),
+        function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
+        method: Method::POST,
+        path: String::new(),
+        query: None,
+        headers: HeaderMap::new(),
+        callback_url: None,
+        submitted_at: jiff::Timestamp::now(),
+        body: Bytes::from_static(b"hi"),
+    }
+}
+
+/// A callback URL at a server.
+pub(crate) fn callback_at(server: &HttpServer) -> Option<CallbackUrl> {
+    Some(CallbackUrl::parse(&format!("{}/callback", server.url())).unwrap())
+}

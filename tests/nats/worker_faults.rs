@@ -1,0 +1,170 @@
+//! What the worker keeps when things around it fail.
+
+use std::time::Duration;
+
+use asyncqueue::ensure::ensure;
+use asyncqueue_tests::{
+    http::{HttpServer, respond_after},
+    nats::{NatsServer, free_port},
+    wait::until,
+};
+
+use crate::support::{LEASE, Queue, call, callback_at, spec, start_worker};
+
+#[tokio::test]
+async fn a_killed_workers_call_runs_again_within_the_lease() {
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond_after(Duration::from_millis(500), 200, "ok")).await;
+    let mut first = queue.worker(&function, &[]);
+    let id = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    let killed = function.receives(1).await[0].at;
+    first.kill();
+    let _second = queue.worker(&function, &[]);
+    let again = function.receives(2).await.remove(1);
+    assert!(again.at - killed < LEASE * 2, "{:?}", again.at - killed);
+    assert_eq!(again.header("x-call-id"), id.as_str());
+    caller.receives(1).await;
+    queue.empties().await;
+    assert_eq!(function.received().len(), 2);
+}
+
+#[tokio::test]
+async fn a_call_under_which_its_workers_die_becomes_a_dead_letter() {
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
+    let settings = [("max_retry_attempts", "2")];
+    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    for attempt in 1..=2 {
+        let mut worker = queue.worker(&function, &settings);
+        function.receives(attempt).await;
+        worker.kill();
+    }
+    let _worker = queue.worker(&function, &settings);
+    queue.holds("jobs-dead", 1).await;
+    assert_eq!(caller.receives(1).await[0].header("x-function-status"), "503");
+    queue.empties().await;
+    assert_eq!(function.received().len(), 2);
+}
+
+#[tokio::test]
+async fn on_sigterm_running_calls_finish_and_nothing_new_is_taken() {
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
+    let mut worker = queue.worker(&function, &[]);
+    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|_| {}).await;
+    function.receives(1).await;
+    worker.signal("TERM");
+    assert!(worker.ended().await.success());
+    // The first is done, the second is nobody's.
+    queue.holds("jobs", 1).await;
+    assert_eq!(queue.consumer().await.cached_info().num_ack_pending, 0);
+    assert_eq!(function.received().len(), 1);
+    // Its result is on its way, with whichever worker comes next.
+    let _next = queue.worker(&function, &[]);
+    caller.receives(1).await;
+    queue.empties().await;
+}
+
+#[tokio::test]
+async fn what_outlasts_the_grace_period_is_handed_back_at_once() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
+    let mut worker = queue.worker(&function, &[("grace_period", "200ms")]);
+    queue.submit(|_| {}).await;
+    let begun = function.receives(1).await[0].at;
+    worker.signal("TERM");
+    assert!(worker.ended().await.success());
+    until("the connection is closed", async || (function.running() == 0).then_some(())).await;
+    let _next = queue.worker(&function, &[]);
+    let again = function.receives(2).await[1].at;
+    assert!(again - begun < LEASE, "{:?}", again - begun);
+}
+
+#[tokio::test]
+async fn a_worker_that_comes_before_nats_waits_visibly_and_then_works() {
+    let function = HttpServer::start().await;
+    let mut nats = NatsServer::prepare();
+    let admin = format!("127.0.0.1:{}", free_port());
+    let mut worker = start_worker(&nats, &function, &[("http_addr", &admin), ("ensure_stream", "true")]);
+    worker.logged("waiting for NATS").await;
+    let readiness = until("it answers", async || get(&admin, "/readyz").await.ok()).await;
+    assert!(readiness.starts_with("503") && readiness.contains("waiting for NATS"), "{readiness}");
+    assert!(get(&admin, "/healthz").await.unwrap().starts_with("200"));
+
+    nats.run().await;
+    until("it is ready", async || get(&admin, "/readyz").await.ok().filter(|text| text.starts_with("200")))
+        .await;
+    let js = nats.jetstream().await;
+    let submitter = asyncqueue::submit::Submitter::new(js, Duration::from_secs(5));
+    submitter.submit(&call(), "jobs").await.unwrap();
+    function.receives(1).await;
+    assert!(worker.is_running());
+}
+
+#[tokio::test]
+async fn a_restart_of_nats_loses_no_call_and_needs_no_restart_of_the_worker() {
+    let (mut queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "ok")).await;
+    let mut worker = queue.worker(&function, &[("max_inflight", "2")]);
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(queue.submit(|call| call.callback_url = callback_at(&caller)).await.to_string());
+    }
+    function.receives(2).await;
+    queue.nats.restart().await;
+    ids.push(queue.submit(|call| call.callback_url = callback_at(&caller)).await.to_string());
+    until("every call has called back", async || {
+        let received = caller.received();
+        ids.iter().all(|id| received.iter().any(|r| r.header("x-call-id") == id)).then_some(())
+    })
+    .await;
+    queue.empties().await;
+    assert_eq!(caller.received().len(), ids.len(), "a call called back twice");
+    assert!(worker.is_running());
+}
+
+#[tokio::test]
+async fn a_consumer_deleted_and_made_anew_is_found_again_within_seconds() {
+    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    let worker = queue.worker(&function, &[]);
+    queue.submit(|_| {}).await;
+    function.receives(1).await;
+    queue.empties().await;
+    queue.js.delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream).await.unwrap();
+    worker.logged("waiting for the stream and its consumer").await;
+    ensure(&queue.js, &spec(), false).await.unwrap();
+    queue.submit(|_| {}).await;
+    function.receives(2).await;
+    queue.empties().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stopped_past_its_lease_does_not_call_back_twice() {
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
+    let stopped = queue.worker(&function, &[]);
+    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    function.receives(1).await;
+    stopped.signal("STOP");
+    let _other = queue.worker(&function, &[]);
+    function.receives(2).await;
+    caller.receives(1).await;
+    stopped.signal("CONT");
+    stopped.logged("Invoked figlet").await;
+    queue.empties().await;
+    queue.holds("jobs-callbacks", 0).await;
+    assert_eq!((function.received().len(), caller.received().len()), (2, 1));
+}
+
+/// A request by hand: status and body.
+async fn get(addr: &str, path: &str) -> anyhow::Result<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(addr).await?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())
+        .await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.trim_start_matches("HTTP/1.1 ").to_owned())
+}

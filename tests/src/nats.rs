@@ -1,0 +1,117 @@
+//! A real nats-server with `JetStream`, on a port and in a folder of its own.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+use async_nats::{Client, jetstream};
+use tempfile::TempDir;
+
+use crate::wait::until;
+
+/// A nats-server, ended when it is dropped.
+#[derive(Debug)]
+pub struct NatsServer {
+    folder: TempDir,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl NatsServer {
+    /// Starts a server and waits until it answers.
+    pub async fn start() -> Self {
+        let mut server = Self::prepare();
+        server.run().await;
+        server
+    }
+
+    /// A server that is not running yet.
+    #[must_use]
+    pub fn prepare() -> Self {
+        let folder = TempDir::with_prefix("asyncqueue-nats-").expect("a folder for the store");
+        Self { folder, port: free_port(), process: None }
+    }
+
+    /// Starts the server, on its port and with what it stored before, and waits until it answers.
+    pub async fn run(&mut self) {
+        assert!(self.process.is_none(), "the server runs already");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .expect("the server's log");
+        let child = Command::new(program())
+            .args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"])
+            .arg(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("nats-server starts");
+        self.process = Some(child);
+        let js = jetstream::new(self.client().await);
+        until("JetStream answers", async || js.query_account().await.ok()).await;
+    }
+
+    /// Ends the server at once, as a crash does.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("nats-server is killed");
+            process.wait().expect("nats-server ends");
+        }
+    }
+
+    /// Ends the server at once and starts it again.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.run().await;
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// A client of its own.
+    pub async fn client(&self) -> Client {
+        until("nats-server answers", async || async_nats::connect(self.url()).await.ok()).await
+    }
+
+    /// A `JetStream` context of its own.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(self.client().await)
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on now.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// The server's program, built if need be.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/tools");
+        let output = Command::new(&tools)
+            .arg("nats")
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap_or_else(|error| panic!("{} can't be run: {error}", tools.display()));
+        assert!(output.status.success(), "nats-server could not be built, see above");
+        let folder = String::from_utf8(output.stdout).expect("a path");
+        Path::new(folder.trim()).join("nats-server")
+    })
+}

@@ -1,0 +1,102 @@
+//! The programs of this project, as processes.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use crate::wait::until;
+
+/// A running program, killed when it is dropped.
+#[derive(Debug)]
+pub struct Program {
+    name: &'static str,
+    process: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Program {
+    /// Starts a program with these settings as its environment.
+    #[must_use]
+    pub fn start(name: &'static str, settings: &[(&str, &str)]) -> Self {
+        let path = path(name);
+        let mut process = Command::new(&path)
+            .env_clear()
+            .envs(settings.iter().copied())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{} can't be started ({error}): `cargo build --workspace` makes it", path.display())
+            });
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        collect(name, BufReader::new(stdout.expect("stdout is piped")), log.clone());
+        collect(name, BufReader::new(stderr.expect("stderr is piped")), log.clone());
+        Self { name, process, log }
+    }
+
+    /// Sends a signal, by its name without `SIG`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
+        assert!(sent.success(), "SIG{signal} could not be sent to {}", self.name);
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("the program is killed");
+        self.process.wait().expect("the program ends");
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let what = format!("{} ends", self.name);
+        until(&what, async || self.process.try_wait().expect("its state is known")).await
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().expect("its state is known").is_none()
+    }
+
+    /// Its log lines so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no writer panicked").clone()
+    }
+
+    /// Waits for a log line that contains `text`.
+    pub async fn logged(&self, text: &str) -> String {
+        let what = format!("{} logs `{text}`", self.name);
+        until(&what, async || self.log().into_iter().find(|line| line.contains(text))).await
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Keeps the lines of a stream, and shows them where a test fails.
+fn collect(name: &'static str, stream: impl BufRead + Send + 'static, log: Arc<Mutex<Vec<String>>>) {
+    std::thread::spawn(move || {
+        for line in stream.lines().map_while(Result::ok) {
+            println!("{name}: {line}");
+            log.lock().expect("no reader panicked").push(line);
+        }
+    });
+}
+
+/// Where cargo puts the programs: beside the folder of the test that runs.
+fn path(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    test.ancestors().nth(2).expect("target/<profile>/deps/<test>").join(name)
+}
