@@ -16,6 +16,8 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use jiff::Timestamp;
+use signature::{H_ID, H_SIGNATURE, H_TIMESTAMP, Signer};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -27,6 +29,7 @@ use crate::{
 
 pub(crate) mod deliver;
 pub(crate) mod guard;
+pub(crate) mod signature;
 pub(crate) mod store;
 
 /// Results that are posted at once, in one worker. They wait for the network only.
@@ -50,6 +53,7 @@ const USER_AGENT: HeaderValue =
 pub(crate) struct Poster {
     client: Client<HttpsConnector<HttpConnector<GuardedResolver>>, Full<Bytes>>,
     guard: Arc<Guard>,
+    signer: Option<Signer>,
     time_limit: Duration,
 }
 
@@ -86,7 +90,7 @@ pub(crate) enum Posted {
 // === impl Poster ===
 
 impl Poster {
-    pub(crate) fn new(guard: Guard, time_limit: Duration) -> Self {
+    pub(crate) fn new(guard: Guard, signer: Option<Signer>, time_limit: Duration) -> Self {
         let guard = Arc::new(guard);
         let mut connector = HttpConnector::new_with_resolver(GuardedResolver::new(guard.clone()));
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -101,7 +105,7 @@ impl Poster {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { client, guard, time_limit }
+        Self { client, guard, signer, time_limit }
     }
 
     /// Posts a result once. Redirects are not followed: they would lead around the guard.
@@ -109,7 +113,7 @@ impl Poster {
         if let Err(refusal) = self.guard.check_url(callback.url.as_url()) {
             return Posted::Refused(refusal.to_string());
         }
-        let request = match request(callback) {
+        let request = match request(callback, self.signer.as_ref()) {
             Ok(request) => request,
             Err(error) => return Posted::Refused(format!("it can't be written as a request: {error}")),
         };
@@ -185,7 +189,7 @@ impl Messenger {
 }
 
 /// The request: the function's answer, and what the platform has to say of the call.
-fn request(callback: &Callback) -> Result<Request<Full<Bytes>>, http::Error> {
+fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<Bytes>>, http::Error> {
     let url = callback.url.as_url();
     let target = match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
@@ -206,6 +210,16 @@ fn request(callback: &Callback) -> Result<Request<Full<Bytes>>, http::Error> {
     headers.insert(H_DURATION, HeaderValue::from_str(&format!("{:.6}", callback.duration.as_secs_f64()))?);
     headers.insert(H_STATUS, HeaderValue::from(callback.status));
     headers.insert(H_FUNCTION, HeaderValue::from_str(&callback.function.to_string())?);
+    // Only ours: a function can't sign in our name.
+    for name in [H_ID, H_TIMESTAMP, H_SIGNATURE] {
+        headers.remove(name);
+    }
+    if let Some(signer) = signer {
+        let (id, now) = (callback.call_id.as_str(), Timestamp::now().as_second());
+        headers.insert(H_ID, HeaderValue::from_str(id)?);
+        headers.insert(H_TIMESTAMP, HeaderValue::from(now));
+        headers.insert(H_SIGNATURE, HeaderValue::from_str(&signer.sign(id, now, &callback.body))?);
+    }
     if !url.username().is_empty() || url.password().is_some() {
         headers.insert(header::AUTHORIZATION, basic_auth(url)?);
     }
@@ -248,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_callback_carries_the_answer_and_what_became_of_the_call() {
-        let request = request(&callback("http://h:9/cb%2Fx?a=%2F")).unwrap();
+        let request = request(&callback("http://h:9/cb%2Fx?a=%2F"), None).unwrap();
         assert_eq!(request.uri(), "http://h:9/cb%2Fx?a=%2F");
         let header = |name: &str| request.headers()[name].to_str().unwrap();
         assert_eq!(header("content-type"), "text/plain");
@@ -261,7 +275,7 @@ mod tests {
 
     #[test]
     fn credentials_of_the_url_become_a_header() {
-        let request = request(&callback("http://user:pa%20ss@[::1]:9/")).unwrap();
+        let request = request(&callback("http://user:pa%20ss@[::1]:9/"), None).unwrap();
         assert_eq!(request.uri(), "http://[::1]:9/");
         assert_eq!(request.headers()["authorization"], "Basic dXNlcjpwYSBzcw==");
     }

@@ -18,7 +18,9 @@ use tracing::{info, warn};
 use crate::{
     Settings,
     bury::Graveyard,
-    callback::{self, Messenger, Poster, deliver::Deliver, guard::Guard, store::CallbackStore},
+    callback::{
+        self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::CallbackStore,
+    },
     function::{Caller, Target},
     invoke::Invoke,
     metrics::Metrics,
@@ -42,6 +44,7 @@ const CONSUMER: &str = "consumer";
 /// A setting that can't be used, an address that can't be listened on, or a stream that belongs to somebody
 /// else. Never because NATS or the stream is away: that is waited for.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let signer = settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("queue_worker");
@@ -63,7 +66,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         else => Ok(()),
     };
     if worked.is_ok() {
-        work(&settings, &js, metrics, &health, &shutdown).await;
+        work(&settings, signer, &js, metrics, &health, &shutdown).await;
         // What has been said is still on its way.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -75,6 +78,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 /// Takes calls and delivers results until `shutdown`.
 async fn work(
     settings: &Settings,
+    signer: Option<Signer>,
     js: &Context,
     metrics: Metrics,
     health: &Health,
@@ -83,8 +87,8 @@ async fn work(
     let queue = &settings.queue_name;
     let graveyard = Graveyard::new(js.clone(), queue, settings.worker_name.clone());
     let policy = settings.retry_policy();
-    let poster =
-        Poster::new(Guard::new(settings.callback_allowed_hosts.clone()), settings.callback_timeout.0);
+    let guard = Guard::new(settings.callback_allowed_hosts.clone());
+    let poster = Poster::new(guard, signer, settings.callback_timeout.0);
     let target = match settings.gateway_url.as_ref() {
         Some(url) => Target::Gateway(url.clone()),
         None => Target::Direct(settings.function_url.clone()),

@@ -1,6 +1,6 @@
 //! The worker's settings. Names and defaults are a contract: existing manifests carry over.
 
-use std::{collections::BTreeSet, net::SocketAddr, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use asyncqueue::{GoDuration, QueueName};
 use asyncqueue_runtime::settings::{LogSettings, NatsSettings, Optional, parse_bool};
@@ -105,6 +105,11 @@ pub struct Settings {
     /// Attempts of one callback in all
     #[arg(long, env = "callback_max_attempts", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub callback_max_attempts: u64,
+
+    /// File with the secrets that sign callbacks (Standard Webhooks), one `whsec_...` a line; read again for each
+    /// callback, so that secrets can be rotated. Empty: callbacks are not signed
+    #[arg(long, env = "callback_signing_secret_file", default_value_t, hide_default_value = true)]
+    pub callback_signing_secret_file: Optional<PathBuf>,
 
     /// Where callbacks may go, comma-separated: hosts, *.suffix, addresses or CIDRs. Empty: anywhere but to
     /// loopback, link-local and metadata addresses
