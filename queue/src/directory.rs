@@ -1,6 +1,6 @@
 //! The directory: which queue a function belongs to, and where a queue's calls go.
 //!
-//! The operator alone writes it, into the KV bucket [`BUCKET`]: `function.<namespace>.<name>` holds a
+//! The operator alone writes it, into a KV bucket ([`BUCKET`]): `function.<namespace>.<name>` holds a
 //! [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`], both JSON. Gateway and worker watch it and keep its
 //! last state while NATS is away.
 
@@ -8,13 +8,17 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{FunctionName, QueueName};
+use crate::{
+    bucket::Bucket,
+    name::{FunctionName, QueueName},
+};
 
 pub mod store;
 pub mod watch;
 
 /// The KV bucket of the directory.
-pub const BUCKET: &str = "asyncqueue-directory";
+pub const BUCKET: Bucket =
+    Bucket { name: "asyncqueue-directory", description: "which queue a function belongs to", max_age: None };
 
 /// What is known of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

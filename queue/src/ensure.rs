@@ -1,4 +1,5 @@
-//! Brings a queue's streams (calls, callbacks, dead letters) and durable consumers to what they shall be.
+//! Brings a queue's streams (calls, callbacks, dead letters), durable consumers and the buckets beside them to what
+//! they shall be.
 //!
 //! Reads what is there, lets [`crate::stream`] decide, and carries that out. Every step is idempotent, so two
 //! programs that do it at once end with the same queue.
@@ -10,7 +11,12 @@ use async_nats::jetstream::{
     stream::{Config, ConsumerErrorKind, Info, Stream},
 };
 
-use crate::stream::{META_RELEASED, Plan, QueueSpec, Refusal, is_owner, plan_consumer, plan_stream};
+use crate::{
+    bucket::BucketError,
+    cancel,
+    stream::{META_RELEASED, Plan, QueueSpec, Refusal, is_owner, plan_consumer, plan_stream},
+    uncounted,
+};
 
 /// A queue that is as it shall be.
 #[derive(Debug)]
@@ -109,6 +115,14 @@ pub async fn ensure_streams(js: &Context, spec: &QueueSpec, adopt: bool) -> Resu
     let mut changes = Vec::new();
     Box::pin(streams(js, spec, adopt, &mut changes)).await?;
     Ok(changes)
+}
+
+/// Ensures the buckets that the workers of all queues share. `replicas` is for new ones.
+pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketError> {
+    for bucket in [cancel::BUCKET, uncounted::BUCKET] {
+        bucket.ensure(js, replicas).await?;
+    }
+    Ok(())
 }
 
 /// Lets go of a queue: its streams, as the policy says, if they carry `spec`'s owner. Removes the durable consumer

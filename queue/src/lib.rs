@@ -6,7 +6,9 @@
 //! ([`message`], [`subject`], [`stream::plan`]); the modules that talk to NATS ([`ensure`], [`submit`],
 //! [`directory::watch`]) are thin around them.
 
+pub mod bucket;
 pub mod call_id;
+pub mod cancel;
 pub mod directory;
 pub mod duration;
 pub mod ensure;
@@ -18,6 +20,7 @@ pub mod stats;
 pub mod stream;
 pub mod subject;
 pub mod submit;
+pub mod uncounted;
 
 pub use call_id::CallId;
 pub use duration::GoDuration;

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod byte_size;
+pub mod error;
 pub mod health;
 pub mod nats;
 pub mod program;

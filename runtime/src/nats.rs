@@ -18,6 +18,10 @@ mod monitor;
 /// The readiness condition that [`connect`] keeps.
 pub const CONDITION: &str = "nats";
 
+/// How often the server is asked whether it is still there. Two answers missing end the connection, so a
+/// server whose node is gone without a word is noticed within half a minute.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How often [`wait_connected`] looks: the client offers its state, but no notice of its change.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -41,6 +45,7 @@ pub async fn connect(
         .name(name)
         .retry_on_initial_connect()
         .max_reconnects(None)
+        .ping_interval(PING_INTERVAL)
         .event_callback({
             let monitor = monitor.clone();
             move |event| {

@@ -6,9 +6,12 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::fmt;
 
-use crate::settings::{LogEncoding, LogSettings};
+use crate::{
+    error,
+    settings::{LogEncoding, LogSettings},
+};
 
 /// Exit code for a setting that can't be used, as clap's.
 const EXIT_USAGE: u8 = 2;
@@ -32,7 +35,7 @@ where
     match try_run(name, log, main) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            eprintln!("{name}: {}", error::describe(error.as_ref()));
             if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
@@ -65,11 +68,15 @@ where
     });
     // Does not wait for a look-up of a name that may hang in the system's resolver.
     runtime.shutdown_background();
+    if result.is_ok() {
+        info!("stopped");
+    }
     result
 }
 
 fn install_log(log: &LogSettings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.log_filter)
+    let filter = log
+        .filter()
         .map_err(|error| UsageError(format!("RUST_LOG `{}` is not valid: {error}", log.log_filter)))?;
     let subscriber = fmt().with_env_filter(filter).with_target(false);
     let installed = match log.log_encoding {

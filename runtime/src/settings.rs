@@ -1,7 +1,7 @@
 //! The settings that programs have in common, for `#[command(flatten)]`, and parsers for values.
 //!
 //! Each setting is a flag (`--nats-url`) and an environment variable (`nats_url`, lower case as in
-//! `OpenFaaS`'s manifests). A variable that is set to nothing is one that is not set, wherever a setting
+//! OpenFaaS's manifests). A variable that is set to nothing is one that is not set, wherever a setting
 //! may be absent.
 
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -9,8 +9,10 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// The NATS client reports each attempt to connect on its own; [`crate::nats`] does so in fewer words.
-const DEFAULT_LOG_FILTER: &str = "info,async_nats=error";
+const DEFAULT_LOG_FILTER: &str = "info";
+
+/// The NATS client logs each attempt to connect on its own; [`crate::nats`] says the same in fewer lines.
+const CLIENT_LOG: &str = "async_nats";
 
 /// What is logged, and how.
 #[derive(Args, Clone, Debug)]
@@ -50,7 +52,7 @@ pub struct NatsSettings {
     #[arg(long, env = "nats_port", default_value_t = 4222)]
     pub nats_port: u16,
 
-    /// Credentials file (JWT and `NKey` seed) to authenticate with
+    /// Credentials file (JWT and nkey seed) to authenticate with
     #[arg(long, env = "nats_creds_file", default_value_t, hide_default_value = true)]
     pub nats_creds_file: Optional<PathBuf>,
 
@@ -77,6 +79,19 @@ fn parse_log_filter(text: &str) -> Result<String, String> {
         Ok(_) if text.is_empty() => Ok(DEFAULT_LOG_FILTER.to_owned()),
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("{error} (set by RUST_LOG)")),
+    }
+}
+
+// === impl LogSettings ===
+
+impl LogSettings {
+    /// The filter, in which the NATS client is silent unless it is named.
+    pub(crate) fn filter(&self) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+        if self.log_filter.contains(CLIENT_LOG) {
+            EnvFilter::try_new(&self.log_filter)
+        } else {
+            EnvFilter::try_new(format!("{},{CLIENT_LOG}=off", self.log_filter))
+        }
     }
 }
 

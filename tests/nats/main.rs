@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod cancel;
 mod support;
 mod worker;
 mod worker_faults;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::{Context, consumer::PullConsumer, stream::Info};
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, Invocation,
-    ensure::ensure,
+    ensure::{ensure, ensure_buckets},
     stream::{Owner, QueueSpec},
     submit::{Submitted, Submitter},
 };
@@ -34,6 +34,7 @@ impl Queue {
         let js = nats.jetstream().await;
         let spec = spec();
         ensure(&js, &spec, false).await.unwrap();
+        ensure_buckets(&js, 1).await.unwrap();
         Self { nats, js, spec }
     }
 
@@ -89,6 +90,7 @@ pub(crate) fn start_worker(nats: &NatsServer, function: &HttpServer, settings: &
         ("initial_retry_wait", "100ms"),
         ("max_retry_wait", "1s"),
         ("retry_jitter", "none"),
+        ("RUST_LOG", "info,asyncqueue_worker=debug"),
     ];
     all.extend_from_slice(settings);
     Program::start("asyncqueue-worker", &all)

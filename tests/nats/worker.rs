@@ -33,6 +33,9 @@ async fn a_call_reaches_its_function_and_its_result_the_callback() {
     assert_eq!(received.headers.get_all("x-multi").iter().count(), 2);
     assert_eq!(received.header("x-hop"), "");
     assert_eq!(received.header("x-call-id"), id.as_str());
+    assert_eq!(received.header("idempotency-key"), id.as_str());
+    assert_eq!((received.header("x-retry"), received.header("x-retry-max")), ("1", "10"));
+    assert!(received.header("x-start-time").parse::<u64>().is_ok());
     assert_eq!(&received.body[..], b"hi");
 
     let result = caller.receives(1).await.remove(0);
@@ -223,4 +226,23 @@ async fn an_answer_longer_than_what_is_kept_is_cut_off() {
     assert_eq!(caller.receives(1).await.remove(0).body.len(), 1024);
     worker.logged("longer than max_response_bytes").await;
     queue.empties().await;
+}
+
+#[tokio::test]
+async fn a_failure_of_the_platform_is_tried_again_without_counting_as_an_attempt() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| {
+        let answer = respond(404, "no endpoints");
+        Box::pin(async {
+            let mut response = answer.await;
+            response.headers_mut().insert("x-openfaas-internal", "proxy".parse().unwrap());
+            response
+        })
+    })
+    .await;
+    let _worker = queue.worker(&function, &[("max_retry_attempts", "2"), ("max_retry_wait", "100ms")]);
+    queue.submit(|_| {}).await;
+    let received = function.receives(5).await;
+    assert!(received.iter().all(|request| request.header("x-retry") == "1"));
+    assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
 }

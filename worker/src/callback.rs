@@ -1,7 +1,6 @@
 //! Posts results to where the callers want them.
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -24,7 +23,7 @@ use tracing::{info, warn};
 use crate::{
     backoff::Waits,
     metrics::Metrics,
-    outcome::{Ending, Outcome, RetryPolicy},
+    outcome::{Ending, Outcome, RetryPolicy, Tries},
 };
 
 pub(crate) mod deliver;
@@ -45,6 +44,8 @@ const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
 const H_DURATION: HeaderName = HeaderName::from_static("x-duration-seconds");
 const H_STATUS: HeaderName = HeaderName::from_static("x-function-status");
 const H_FUNCTION: HeaderName = HeaderName::from_static("x-function-name");
+const H_RETRY: HeaderName = HeaderName::from_static("x-retry");
+const H_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("asyncqueue-worker/", env!("CARGO_PKG_VERSION")));
 
@@ -147,8 +148,7 @@ fn classify(status: StatusCode, retry_after: Option<String>) -> Posted {
         _ if status.is_success() || status.is_redirection() => Posted::Accepted(status.as_u16()),
         StatusCode::GONE => Posted::Refused("the receiver answered 410".to_owned()),
         _ => Posted::Failed(
-            // Tried again whatever its code.
-            Ending::Answered { status: status.as_u16(), internal: true, retry_after },
+            Ending::Answered { status: status.as_u16(), internal: false, retry_after },
             format!("the receiver answered {}", status.as_u16()),
         ),
     }
@@ -159,7 +159,9 @@ fn classify(status: StatusCode, retry_after: Option<String>) -> Posted {
 impl Messenger {
     /// A messenger that makes at most `max_attempts` attempts in all, with these waits between them.
     pub(crate) fn new(poster: Poster, max_attempts: u64, waits: Waits, metrics: Metrics) -> Self {
-        Self { poster, policy: RetryPolicy { max_attempts, waits, codes: BTreeSet::new() }, metrics }
+        // Whatever a receiver answers but 2xx, it has not taken the result.
+        let codes = (100..=599).collect();
+        Self { poster, policy: RetryPolicy { max_attempts, waits, codes }, metrics }
     }
 
     /// Makes the `attempt`th attempt to deliver a result, and says what it means.
@@ -174,8 +176,13 @@ impl Messenger {
             }
             Posted::Refused(reason) => reason,
             Posted::Failed(ending, reason) => {
-                let outcome = self.policy.decide(&ending, attempt, SystemTime::now(), rand::random());
-                if let Outcome::Retry(wait) = outcome {
+                let outcome = self.policy.decide(
+                    &ending,
+                    Tries::all_counted(attempt),
+                    SystemTime::now(),
+                    rand::random(),
+                );
+                if let Outcome::Retry { wait, .. } = outcome {
                     let again = GoDuration(wait);
                     warn!(%call_id, %function, attempt, reason, "callback to {url} failed, trying again in {again}");
                     return Delivery::Again(wait);
@@ -209,6 +216,8 @@ fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<
     headers.insert(H_CALL_ID, HeaderValue::from_str(callback.call_id.as_str())?);
     headers.insert(H_DURATION, HeaderValue::from_str(&format!("{:.6}", callback.duration.as_secs_f64()))?);
     headers.insert(H_STATUS, HeaderValue::from(callback.status));
+    headers.insert(H_RETRY, HeaderValue::from(callback.attempt));
+    headers.insert(H_RETRY_MAX, HeaderValue::from(callback.max_attempts));
     headers.insert(H_FUNCTION, HeaderValue::from_str(&callback.function.to_string())?);
     // Only ours: a function can't sign in our name.
     for name in [H_ID, H_TIMESTAMP, H_SIGNATURE] {
@@ -252,6 +261,8 @@ mod tests {
             url: CallbackUrl::parse(url).unwrap(),
             status: 200,
             duration: Duration::from_micros(2_843),
+            attempt: 1,
+            max_attempts: 10,
             headers: HeaderMap::from_iter([
                 (header::CONTENT_TYPE, "text/plain".parse().unwrap()),
                 (H_DURATION, "9".parse().unwrap()),

@@ -11,7 +11,6 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::timeout_at;
-use tracing::debug;
 
 use crate::outcome::Ending;
 
@@ -25,6 +24,13 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The header that says the platform failed, and not the function (`openfaas/faas-provider`, `proxy/proxy.go`).
 const H_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
+/// When the call was submitted, in nanoseconds since 1970.
+const H_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
+/// The attempt, and how many there can be, as the callback has them too.
+const H_RETRY: HeaderName = HeaderName::from_static("x-retry");
+const H_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
+/// The same for each attempt of a call, so that a function can tell a repeat (`draft-ietf-httpapi-idempotency-key-header`).
+const H_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Where functions are.
 #[derive(Clone, Debug)]
@@ -33,6 +39,15 @@ pub(crate) enum Target {
     Gateway(String),
     /// Each at its own URL: the directory's, or else this one with `{function}` and `{namespace}` filled in.
     Direct(String),
+}
+
+/// Which run of a call this is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt {
+    /// Its number, from 1.
+    pub(crate) number: u64,
+    /// How many there can be.
+    pub(crate) max: u64,
 }
 
 /// How a call ended, and what came of it.
@@ -105,10 +120,15 @@ impl Caller {
     }
 
     /// Makes one call and waits for its end. Dropped, it closes the connection, so that the function sees it.
-    pub(crate) async fn call(&self, invocation: &Invocation, directory: Option<&Directory>) -> Reply {
+    pub(crate) async fn call(
+        &self,
+        invocation: &Invocation,
+        attempt: Attempt,
+        directory: Option<&Directory>,
+    ) -> Reply {
         let begun = Instant::now();
         let deadline = (begun + self.time_limit).into();
-        let reply = match timeout_at(deadline, self.exchange(invocation, directory)).await {
+        let reply = match timeout_at(deadline, self.exchange(invocation, attempt, directory)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => Reply::without_answer(Ending::Unreachable, format!("{error:#}")),
             Err(_) => Reply::without_answer(Ending::TimedOut, "the time limit was reached".to_owned()),
@@ -119,12 +139,13 @@ impl Caller {
     async fn exchange(
         &self,
         invocation: &Invocation,
+        attempt: Attempt,
         directory: Option<&Directory>,
     ) -> anyhow::Result<Reply> {
         let mut request = Request::new(Full::new(invocation.body.clone()));
         *request.uri_mut() = self.target.url(invocation, directory)?;
         *request.method_mut() = invocation.method.clone();
-        *request.headers_mut() = request_headers(invocation)?;
+        *request.headers_mut() = request_headers(invocation, attempt)?;
         let (parts, mut body) = self.client.request(request).await?.into_parts();
 
         let mut kept = BytesMut::new();
@@ -156,26 +177,39 @@ impl Caller {
 // === impl Reply ===
 
 impl Reply {
-    fn without_answer(ending: Ending, error: String) -> Self {
-        debug!(error, "no answer");
+    /// What there is to say of a call that was not made.
+    pub(crate) fn none() -> Self {
         Self {
-            ending,
+            ending: Ending::Unreachable,
             headers: HeaderMap::new(),
             body: Bytes::new(),
             truncated: false,
             duration: Duration::ZERO,
-            error: Some(error),
+            error: None,
         }
+    }
+
+    fn without_answer(ending: Ending, error: String) -> Self {
+        Self { ending, error: Some(error), ..Self::none() }
     }
 }
 
-/// The caller's headers, and the call id where the caller gave none.
-fn request_headers(invocation: &Invocation) -> Result<HeaderMap, http::header::InvalidHeaderValue> {
+/// The caller's headers, and what the platform has to say of the call. Where the caller said it itself, its word
+/// stands: its own call id, and its own key for what it does in several calls.
+fn request_headers(
+    invocation: &Invocation,
+    attempt: Attempt,
+) -> Result<HeaderMap, http::header::InvalidHeaderValue> {
     let mut headers = invocation.headers.clone();
     strip_connection_headers(&mut headers);
-    if !headers.contains_key(&H_CALL_ID) {
-        headers.insert(H_CALL_ID, HeaderValue::from_str(invocation.call_id.as_str())?);
-    }
+    let call_id = HeaderValue::from_str(invocation.call_id.as_str())?;
+    headers.entry(H_CALL_ID).or_insert_with(|| call_id.clone());
+    headers.entry(H_IDEMPOTENCY_KEY).or_insert(call_id);
+    headers
+        .entry(H_START_TIME)
+        .or_insert(HeaderValue::from_str(&invocation.submitted_at.as_nanosecond().to_string())?);
+    headers.insert(H_RETRY, HeaderValue::from(attempt.number));
+    headers.insert(H_RETRY_MAX, HeaderValue::from(attempt.max));
     Ok(headers)
 }
 
@@ -230,10 +264,28 @@ mod tests {
     }
 
     #[test]
-    fn the_callers_own_call_id_is_kept() {
+    fn the_function_is_told_of_the_call_and_the_callers_own_word_stands() {
         let mut invocation = call("", None);
-        assert_eq!(request_headers(&invocation).unwrap()["x-call-id"], "id-1");
-        invocation.headers.insert(H_CALL_ID, "job.42".parse().unwrap());
-        assert_eq!(request_headers(&invocation).unwrap()["x-call-id"], "job.42");
+        let attempt = Attempt { number: 2, max: 10 };
+        let headers = request_headers(&invocation, attempt).unwrap();
+        for (name, value) in [
+            ("x-call-id", "id-1"),
+            ("idempotency-key", "id-1"),
+            ("x-start-time", "1795514400000000000"),
+            ("x-retry", "2"),
+            ("x-retry-max", "10"),
+        ] {
+            assert_eq!(headers[name], value, "{name}");
+        }
+        for (name, value) in
+            [("x-call-id", "job.42"), ("idempotency-key", "mine"), ("traceparent", "00-1"), ("x-retry", "9")]
+        {
+            invocation.headers.insert(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        let headers = request_headers(&invocation, attempt).unwrap();
+        assert_eq!(headers["x-call-id"], "job.42");
+        assert_eq!(headers["idempotency-key"], "mine");
+        assert_eq!(headers["traceparent"], "00-1");
+        assert_eq!(headers["x-retry"], "2");
     }
 }

@@ -5,13 +5,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::{AckKind, Context, Message};
 use asyncqueue::{
-    GoDuration, Invocation,
+    CallId, GoDuration, Invocation, QueueName,
+    cancel::{self, StoredCall},
     directory::Directory,
     message::{self, Fallback, callback::Callback, dead_letter::Death},
+    uncounted,
 };
-use http::HeaderMap;
 use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, error, info, warn};
@@ -19,15 +20,17 @@ use tracing::{debug, error, info, warn};
 use crate::{
     bury::Graveyard,
     callback::{
-        Delivery, Messenger,
+        self, Messenger,
         store::{CallbackStore, StoreError},
     },
-    function::{Caller, Reply},
+    cancellations::Cancellations,
+    delivery::Delivery,
+    function::{Attempt, Caller, Reply},
     lease,
     metrics::Metrics,
-    outcome::{Outcome, RetryPolicy, UNREACHABLE},
+    outcome::{Outcome, RetryPolicy, Tries, UNREACHABLE},
     pull::Handler,
-    settle::{deliveries, settle},
+    settle::settle,
 };
 
 /// Between attempts to store a result while NATS is away.
@@ -35,14 +38,24 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes calls, one message each.
 pub(crate) struct Invoke {
+    pub(crate) js: Context,
+    pub(crate) queue: QueueName,
     pub(crate) caller: Caller,
     pub(crate) policy: RetryPolicy,
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
     pub(crate) function_namespace: String,
+    pub(crate) cancellations: Cancellations,
     pub(crate) graveyard: Graveyard,
     pub(crate) callbacks: CallbackStore,
     pub(crate) messenger: Messenger,
     pub(crate) metrics: Metrics,
+}
+
+/// A call, and how its message came.
+struct Call {
+    invocation: Invocation,
+    stored: StoredCall,
+    tries: Tries,
 }
 
 impl Handler for Invoke {
@@ -54,76 +67,158 @@ impl Handler for Invoke {
         }
         settle(message, held.value, lease).await;
     }
+
+    /// A call that is handed back has not had its attempt.
+    async fn before_hand_back(&self, message: &Message) {
+        let delivery = Delivery::of(message);
+        if let Ok(invocation) = self.decode(message, delivery) {
+            let stored = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
+            let uncounted = self.uncounted(&stored, delivery).await;
+            self.set_uncounted(&stored, uncounted + 1).await;
+        }
+    }
 }
 
 impl Invoke {
     /// Brings a call to its end, or to its next attempt, and says what that means for its message.
     async fn conclude(&self, message: &Message) -> AckKind {
-        let attempt = deliveries(message);
-        let invocation = match self.decode(message) {
+        let delivery = Delivery::of(message);
+        let invocation = match self.decode(message, delivery) {
             Ok(invocation) => invocation,
             Err(error) => {
                 warn!(subject = %message.subject, %error, "a message is no call: it becomes a dead letter");
                 let reason = format!("undecodable: {error}");
-                return self.graveyard.bury(message, Death { reason, attempts: attempt, status: None }).await;
+                let death = Death { reason, attempts: delivery.count, status: None };
+                return self.graveyard.bury(message, death).await;
             }
         };
-        if self.policy.is_poison(attempt) {
-            return self.give_up_poison(message, &invocation, attempt).await;
-        }
-        let (call_id, function) = (&invocation.call_id, &invocation.function);
-        debug!(%call_id, %function, attempt, bytes = invocation.body.len(), "Invoking {}", function.name());
-        let reply = {
-            let _running = self.metrics.running(function);
-            let directory = self.directory.borrow().clone();
-            self.caller.call(&invocation, directory.as_deref()).await
+        let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivery.sequence };
+        let uncounted = self.uncounted(&stored, delivery).await;
+        let tries = Tries {
+            attempt: delivery.count.saturating_sub(uncounted).max(1),
+            deliveries: delivery.count,
+            age: age(delivery.stored_at),
         };
-        let outcome = self.policy.decide(&reply.ending, attempt, SystemTime::now(), rand::random());
+        let call = Call { invocation, stored, tries };
+        if self.policy.is_poison(call.tries.attempt) {
+            return self.give_up_poison(message, &call).await;
+        }
+        match self.make(&call).await {
+            Some(reply) => self.end(message, &call, reply).await,
+            None => self.end_cancelled(&call).await,
+        }
+    }
+
+    /// Makes a call; `None` if it was cancelled before or meanwhile.
+    async fn make(&self, call: &Call) -> Option<Reply> {
+        // A first delivery is heard of in time; one that comes again may have been cancelled while nobody had it.
+        if call.tries.deliveries > 1 && self.was_cancelled(&call.stored).await {
+            return None;
+        }
+        let running = self.cancellations.begin(call.stored.clone())?;
+        let invocation = &call.invocation;
+        let (call_id, function, attempt) = (&invocation.call_id, &invocation.function, call.tries.attempt);
+        debug!(%call_id, %function, attempt, bytes = invocation.body.len(), "Invoking {}", function.name());
+        let _counted = self.metrics.running(function);
+        let directory = self.directory.borrow().clone();
+        let attempt = Attempt { number: attempt, max: self.policy.max_attempts };
+        tokio::select! {
+            reply = self.caller.call(invocation, attempt, directory.as_deref()) => Some(reply),
+            () = running.cancelled() => None,
+        }
+    }
+
+    /// What the end of a call means for it.
+    async fn end(&self, message: &Message, call: &Call, reply: Reply) -> AckKind {
+        let outcome = self.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
         self.metrics.ended(&reply, &outcome);
-        log(&invocation, attempt, &reply, &outcome);
+        log(call, &reply, &outcome);
         match outcome {
             Outcome::Done => {
-                self.report(&invocation, reply.ending.status(), reply).await;
+                self.report(call, reply.ending.status(), reply).await;
                 AckKind::Ack
             }
-            Outcome::Retry(wait) => AckKind::Nak(Some(wait)),
+            Outcome::Retry { wait, counted } => {
+                if !counted {
+                    let uncounted = call.tries.deliveries - call.tries.attempt;
+                    self.set_uncounted(&call.stored, uncounted + 1).await;
+                }
+                AckKind::Nak(Some(wait))
+            }
             Outcome::Dead(reason) => {
                 let status = reply.ending.status();
-                self.report(&invocation, status, reply).await;
-                self.graveyard.bury(message, Death { reason, attempts: attempt, status: Some(status) }).await
+                self.report(call, status, reply).await;
+                let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
+                self.graveyard.bury(message, death).await
             }
         }
     }
 
-    fn decode(&self, message: &Message) -> Result<Invocation, message::DecodeError> {
+    /// Ends a call that was cancelled. Whoever cancelled it has told its caller already, unless the message came
+    /// from an existing gateway; told twice, the caller hears it once.
+    async fn end_cancelled(&self, call: &Call) -> AckKind {
+        let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
+        info!(%call_id, %function, "Cancelled {}", function.name());
+        self.metrics.cancelled();
+        self.report(call, cancel::CANCELLED, Reply::none()).await;
+        AckKind::Ack
+    }
+
+    /// Ends a call under which its workers died each time.
+    async fn give_up_poison(&self, message: &Message, call: &Call) -> AckKind {
+        let attempts = call.tries.attempt - 1;
+        let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
+        error!(%call_id, %function, attempts, "no attempt of this call came to an end: it becomes a dead letter");
+        self.metrics.poison();
+        self.report(call, UNREACHABLE, Reply::none()).await;
+        let reason = format!("its worker died under each of {attempts} attempts");
+        self.graveyard.bury(message, Death { reason, attempts, status: None }).await
+    }
+
+    fn decode(&self, message: &Message, delivery: Delivery) -> Result<Invocation, message::DecodeError> {
         let headers = message.headers.clone().unwrap_or_default();
-        let info = message.info().ok();
-        let sequence = info.as_ref().map_or(0, |info| info.stream_sequence);
-        let stored_at = info
-            .and_then(|info| Timestamp::from_nanosecond(info.published.unix_timestamp_nanos()).ok())
-            .unwrap_or_else(Timestamp::now);
         let fallback = Fallback {
-            call_id: asyncqueue::CallId::of_sequence(sequence),
-            stored_at,
+            call_id: CallId::of_sequence(delivery.sequence),
+            stored_at: delivery.stored_at,
             namespace: self.function_namespace.clone(),
         };
         message::decode(&headers, &message.payload, &fallback)
     }
 
-    /// Ends a call under which its workers died each time.
-    async fn give_up_poison(&self, message: &Message, invocation: &Invocation, attempt: u64) -> AckKind {
-        let attempts = attempt - 1;
-        let (call_id, function) = (&invocation.call_id, &invocation.function);
-        error!(%call_id, %function, attempts, "no attempt of this call came to an end: it becomes a dead letter");
-        let reply = Reply::none();
-        self.report(invocation, UNREACHABLE, reply).await;
-        let reason = format!("its worker died under each of {attempts} attempts");
-        self.graveyard.bury(message, Death { reason, attempts, status: None }).await
+    async fn was_cancelled(&self, call: &StoredCall) -> bool {
+        match cancel::is_cancelled(&self.js, &self.queue, call).await {
+            Ok(cancelled) => cancelled,
+            Err(error) => {
+                // A cancelled call has been purged from its stream, so that this is a second look.
+                debug!(call_id = %call.id, %error, "tombstones can't be looked up");
+                false
+            }
+        }
+    }
+
+    /// How many deliveries before this one were no attempts. Not known, each was one: the side on which a call ends.
+    async fn uncounted(&self, call: &StoredCall, delivery: Delivery) -> u64 {
+        if delivery.count == 1 {
+            return 0;
+        }
+        let counted = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await;
+        counted.unwrap_or_else(|error| {
+            debug!(call_id = %call.id, %error, "deliveries that are no attempts can't be looked up");
+            0
+        })
+    }
+
+    async fn set_uncounted(&self, call: &StoredCall, deliveries: u64) {
+        let written = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, deliveries).await;
+        if let Err(error) = written {
+            debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
+        }
     }
 
     /// Sees to it that the caller hears the end of a call, if it wants to: stores the result for delivery, so
     /// that neither a slow receiver takes the slot of a call nor a failing one runs the function again.
-    async fn report(&self, invocation: &Invocation, status: u16, reply: Reply) {
+    async fn report(&self, call: &Call, status: u16, reply: Reply) {
+        let invocation = &call.invocation;
         let Some(url) = invocation.callback_url.clone() else { return };
         let callback = Callback {
             call_id: invocation.call_id.clone(),
@@ -131,11 +226,13 @@ impl Invoke {
             url,
             status,
             duration: reply.duration,
+            attempt: call.tries.attempt,
+            max_attempts: self.policy.max_attempts,
             headers: reply.headers,
             body: reply.body,
         };
         loop {
-            match self.callbacks.put(&callback).await {
+            match self.callbacks.put(&callback, call.stored.sequence).await {
                 Ok(()) => return,
                 Err(error @ StoreError::Never(_)) => {
                     debug!(call_id = %callback.call_id, %error, "the result is posted directly");
@@ -153,9 +250,9 @@ impl Invoke {
     async fn deliver(&self, callback: &Callback) {
         for attempt in 1.. {
             match self.messenger.deliver(callback, attempt).await {
-                Delivery::Done => return,
-                Delivery::Again(wait) => sleep(wait).await,
-                Delivery::GivenUp(_) => {
+                callback::Delivery::Done => return,
+                callback::Delivery::Again(wait) => sleep(wait).await,
+                callback::Delivery::GivenUp(_) => {
                     let (call_id, bytes) = (&callback.call_id, callback.body.len());
                     error!(%call_id, bytes, "the result is too large for a dead letter and is lost");
                     return;
@@ -166,8 +263,9 @@ impl Invoke {
 }
 
 /// The line that people look for in `kubectl logs`.
-fn log(invocation: &Invocation, attempt: u64, reply: &Reply, outcome: &Outcome) {
-    let (call_id, function) = (&invocation.call_id, &invocation.function);
+fn log(call: &Call, reply: &Reply, outcome: &Outcome) {
+    let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
+    let attempt = call.tries.attempt;
     let (name, status) = (function.name(), reply.ending.status());
     let seconds = reply.duration.as_secs_f64();
     if reply.truncated {
@@ -178,7 +276,7 @@ fn log(invocation: &Invocation, attempt: u64, reply: &Reply, outcome: &Outcome) 
         Outcome::Done => {
             info!(%call_id, %function, attempt, "Invoked {name} [{status}] in {seconds:.3}s");
         }
-        Outcome::Retry(wait) => {
+        Outcome::Retry { wait, .. } => {
             let wait = GoDuration(Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
             warn!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, trying again in {wait}");
         }
@@ -188,16 +286,7 @@ fn log(invocation: &Invocation, attempt: u64, reply: &Reply, outcome: &Outcome) 
     }
 }
 
-impl Reply {
-    /// What there is to say of a call that never came to an end.
-    fn none() -> Self {
-        Self {
-            ending: crate::outcome::Ending::Unreachable,
-            headers: HeaderMap::new(),
-            body: bytes::Bytes::new(),
-            truncated: false,
-            duration: Duration::ZERO,
-            error: None,
-        }
-    }
+/// Since when a call has been in the queue, by the clocks of the server and of this worker.
+fn age(stored_at: Timestamp) -> Duration {
+    Timestamp::now().duration_since(stored_at).try_into().unwrap_or_default()
 }

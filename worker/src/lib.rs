@@ -7,6 +7,8 @@
 pub mod backoff;
 mod bury;
 pub mod callback;
+mod cancellations;
+mod delivery;
 mod function;
 mod invoke;
 mod lease;

@@ -52,7 +52,7 @@ impl Metrics {
         };
         registry.register(
             "messages_processed",
-            "Attempts of calls by what came of them: done, retry or dead",
+            "Attempts of calls by what came of them: done, retry, dead or cancelled",
             metrics.processed.clone(),
         );
         registry.register(
@@ -86,10 +86,20 @@ impl Metrics {
         self.duration.observe(reply.duration.as_secs_f64());
         let outcome = match outcome {
             Outcome::Done => "done",
-            Outcome::Retry(_) => "retry",
+            Outcome::Retry { .. } => "retry",
             Outcome::Dead(_) => "dead",
         };
         self.processed.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    /// A call was cancelled.
+    pub(crate) fn cancelled(&self) {
+        self.processed.get_or_create(&self.labels("cancelled")).inc();
+    }
+
+    /// A call is dead whose worker died under each attempt.
+    pub(crate) fn poison(&self) {
+        self.processed.get_or_create(&self.labels("dead")).inc();
     }
 
     /// An attempt to post a result has ended.

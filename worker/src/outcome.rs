@@ -10,6 +10,10 @@ use crate::{backoff::Waits, retry_after};
 /// The longest wait that a function's `Retry-After` can ask for beyond the policy's own longest.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
+/// For how long failures of the platform are no attempts: a platform that is down for longer is not coming back
+/// for this call.
+const MAX_UNCOUNTED: Duration = Duration::from_secs(24 * 3600);
+
 /// The status that stands for a call that took longer than its time limit.
 pub const TIMED_OUT: u16 = 504;
 
@@ -45,15 +49,41 @@ pub enum Ending {
     Unreachable,
 }
 
+/// How often a call was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// Its attempts, this one included.
+    pub attempt: u64,
+    /// Its deliveries, those included that were no attempts.
+    pub deliveries: u64,
+    /// Since when it has been in the queue.
+    pub age: Duration,
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The call is done; the caller gets the result.
     Done,
-    /// It is tried again after this time.
-    Retry(Duration),
+    /// It is tried again.
+    Retry {
+        /// After this time.
+        wait: Duration,
+        /// Whether this run was an attempt; where the platform failed, it was none.
+        counted: bool,
+    },
     /// It is given up, for this reason; the caller gets the last status.
     Dead(String),
+}
+
+// === impl Tries ===
+
+impl Tries {
+    /// Tries of which each was an attempt.
+    #[must_use]
+    pub fn all_counted(attempt: u64) -> Self {
+        Self { attempt, deliveries: attempt, age: Duration::ZERO }
+    }
 }
 
 // === impl Ending ===
@@ -69,6 +99,10 @@ impl Ending {
         }
     }
 
+    fn is_platforms(&self) -> bool {
+        matches!(self, Self::Answered { internal: true, .. })
+    }
+
     fn reason(&self) -> String {
         match self {
             Self::Answered { status, .. } => format!("the function answered {status}"),
@@ -81,19 +115,22 @@ impl Ending {
 // === impl RetryPolicy ===
 
 impl RetryPolicy {
-    /// What a call's end means after its `attempt`th run. `chance`, from 0 to 1, is for the jitter.
+    /// What a call's end means after these tries. `chance`, from 0 to 1, is for the jitter.
     #[must_use]
-    pub fn decide(&self, ending: &Ending, attempt: u64, now: SystemTime, chance: f64) -> Outcome {
+    pub fn decide(&self, ending: &Ending, tries: Tries, now: SystemTime, chance: f64) -> Outcome {
         if !self.is_retried(ending) {
             return Outcome::Done;
         }
-        if attempt >= self.max_attempts {
-            return Outcome::Dead(format!("{}, after {attempt} attempts", ending.reason()));
+        let counted = !(ending.is_platforms() && tries.age < MAX_UNCOUNTED);
+        if counted && tries.attempt >= self.max_attempts {
+            return Outcome::Dead(format!("{}, after {} attempts", ending.reason(), tries.attempt));
         }
-        Outcome::Retry(asked_for(ending, now).map_or_else(
-            || self.waits.after(attempt, chance),
-            |wait| wait.clamp(self.waits.min.min(self.longest_asked()), self.longest_asked()),
-        ))
+        let longest_asked = self.waits.max.min(MAX_RETRY_AFTER);
+        let wait = match asked_for(ending, now) {
+            Some(wait) => wait.clamp(self.waits.min.min(longest_asked), longest_asked),
+            None => self.waits.after(tries.deliveries, chance),
+        };
+        Outcome::Retry { wait, counted }
     }
 
     /// Whether a call was tried so often already that it is not run once more: its worker died under it each
@@ -105,13 +142,9 @@ impl RetryPolicy {
 
     fn is_retried(&self, ending: &Ending) -> bool {
         match ending {
-            Ending::Answered { status, internal, .. } => *internal || self.codes.contains(status),
+            Ending::Answered { status, .. } => ending.is_platforms() || self.codes.contains(status),
             Ending::TimedOut | Ending::Unreachable => true,
         }
-    }
-
-    fn longest_asked(&self) -> Duration {
-        self.waits.max.min(MAX_RETRY_AFTER)
     }
 }
 
@@ -148,7 +181,11 @@ mod tests {
     }
 
     fn decide(ending: &Ending, attempt: u64) -> Outcome {
-        policy().decide(ending, attempt, SystemTime::UNIX_EPOCH, 0.5)
+        policy().decide(ending, Tries::all_counted(attempt), SystemTime::UNIX_EPOCH, 0.5)
+    }
+
+    fn retry_in(seconds: u64) -> Outcome {
+        Outcome::Retry { wait: Duration::from_secs(seconds), counted: true }
     }
 
     #[test]
@@ -157,7 +194,7 @@ mod tests {
             assert_eq!(decide(&answered(status), 1), Outcome::Done, "{status}");
         }
         for status in [408, 429, 500, 502, 503, 504] {
-            assert_eq!(decide(&answered(status), 1), Outcome::Retry(Duration::from_secs(10)), "{status}");
+            assert_eq!(decide(&answered(status), 1), retry_in(10), "{status}");
         }
     }
 
@@ -165,15 +202,22 @@ mod tests {
     fn no_answer_is_always_tried_again() {
         let policy = RetryPolicy { codes: BTreeSet::new(), ..policy() };
         for ending in [Ending::TimedOut, Ending::Unreachable] {
-            let outcome = policy.decide(&ending, 2, SystemTime::UNIX_EPOCH, 0.5);
-            assert_eq!(outcome, Outcome::Retry(Duration::from_secs(20)));
+            let outcome = policy.decide(&ending, Tries::all_counted(2), SystemTime::UNIX_EPOCH, 0.5);
+            assert_eq!(outcome, retry_in(20));
         }
     }
 
     #[test]
-    fn a_failure_of_the_platform_is_tried_again_whatever_its_code() {
+    fn a_failure_of_the_platform_is_tried_again_whatever_its_code_and_is_no_attempt_for_a_day() {
         let ending = Ending::Answered { status: 404, internal: true, retry_after: None };
-        assert!(matches!(decide(&ending, 1), Outcome::Retry(_)));
+        let after = |deliveries, age| {
+            let tries = Tries { attempt: 3, deliveries, age: Duration::from_secs(age) };
+            policy().decide(&ending, tries, SystemTime::UNIX_EPOCH, 0.5)
+        };
+        let uncounted = |seconds| Outcome::Retry { wait: Duration::from_secs(seconds), counted: false };
+        assert_eq!(after(3, 0), uncounted(40));
+        assert_eq!(after(99, 86_399), uncounted(120));
+        assert!(matches!(after(99, 86_400), Outcome::Dead(_)));
     }
 
     #[test]
@@ -189,19 +233,21 @@ mod tests {
         for (value, seconds) in [("30", 30), ("1", 10), ("86400", 120), ("garbage", 10), ("-5", 10)] {
             let ending =
                 Ending::Answered { status: 503, internal: false, retry_after: Some(value.to_owned()) };
-            assert_eq!(decide(&ending, 1), Outcome::Retry(Duration::from_secs(seconds)), "{value}");
+            assert_eq!(decide(&ending, 1), retry_in(seconds), "{value}");
         }
     }
 
     proptest! {
         #[test]
         fn a_call_is_tried_at_most_max_attempts_times(
-            status in 100_u16..600, internal: bool, attempt in 1_u64..10, chance in 0.0..1.0
+            status in 100_u16..600, internal: bool, attempt in 1_u64..10, age in 0_u64..200_000, chance in 0.0..1.0
         ) {
             let ending = Ending::Answered { status, internal, retry_after: None };
-            match policy().decide(&ending, attempt, SystemTime::UNIX_EPOCH, chance) {
-                Outcome::Retry(wait) => {
-                    prop_assert!(attempt < 3);
+            let tries = Tries { attempt, deliveries: attempt, age: Duration::from_secs(age) };
+            match policy().decide(&ending, tries, SystemTime::UNIX_EPOCH, chance) {
+                Outcome::Retry { wait, counted } => {
+                    prop_assert!(attempt < 3 || !counted);
+                    prop_assert!(counted || (internal && tries.age < MAX_UNCOUNTED));
                     prop_assert!(wait <= Duration::from_secs(120));
                 }
                 Outcome::Done => prop_assert!(!policy().is_retried(&ending)),

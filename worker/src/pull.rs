@@ -42,10 +42,18 @@ const SILENCE: Duration = Duration::from_secs(7);
 /// of a queue don't come all at once.
 const RENEW_WAIT: Duration = Duration::from_millis(250);
 
+/// What is done before a message is handed back takes a round trip or two.
+const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
+
 /// Runs what a message asks for, to its end: acknowledged, handed back or put off.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// Handles one message. May be dropped at any point: the message is handed back then.
     fn handle(&self, message: &Message, lease: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Does what is to be done before a message is handed back unhandled.
+    fn before_hand_back(&self, _message: &Message) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// A durable consumer and what its messages are for.
@@ -187,7 +195,7 @@ impl<H: Handler> Puller<H> {
                                 self.spawn(tasks, message, pulling);
                                 self.running.send_replace(demand.running());
                             } else {
-                                hand_back(&message).await;
+                                hand_back(&*self.handler, &message).await;
                             }
                         }
                     }
@@ -205,7 +213,7 @@ impl<H: Handler> Puller<H> {
         tasks.spawn(async move {
             tokio::select! {
                 () = handler.handle(&message, lease) => {}
-                () = hand_back_now.cancelled() => hand_back(&message).await,
+                () = hand_back_now.cancelled() => hand_back(&*handler, &message).await,
             }
         });
     }
@@ -217,7 +225,7 @@ impl<H: Handler> Puller<H> {
         }
         while let Ok(Some(message)) = timeout(RENEW_WAIT, subscriber.next()).await {
             if classify(&message) == Event::Message {
-                hand_back(&Message { message, context: self.js.clone() }).await;
+                hand_back(&*self.handler, &Message { message, context: self.js.clone() }).await;
             }
         }
     }
@@ -258,7 +266,9 @@ async fn drain(mut tasks: JoinSet<()>, grace: Duration, hand_back: &Cancellation
 }
 
 /// Gives a message to whoever asks next, now.
-async fn hand_back(message: &Message) {
+async fn hand_back(handler: &impl Handler, message: &Message) {
+    // In haste: whatever it is, it must not keep the message.
+    let _ = timeout(BEFORE_HAND_BACK, handler.before_hand_back(message)).await;
     if let Err(error) = message.ack_with(AckKind::Nak(None)).await {
         debug!(%error, "could not hand a message back; it is delivered again after the lease");
     }

@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use async_nats::jetstream::{self, Context};
 use asyncqueue::{
     directory,
-    ensure::{EnsureError, ensure},
+    ensure::{EnsureError, ensure, ensure_buckets},
     stream::{Owner, QueueSpec},
 };
-use asyncqueue_runtime::{admin, health::Health, nats};
+use asyncqueue_runtime::{admin, error::describe, health::Health, nats};
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::{
     callback::{
         self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::CallbackStore,
     },
+    cancellations::Cancellations,
     function::{Caller, Target},
     invoke::Invoke,
     metrics::Metrics,
@@ -66,7 +67,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         else => Ok(()),
     };
     if worked.is_ok() {
-        work(&settings, signer, &js, metrics, &health, &shutdown).await;
+        Box::pin(work(&settings, signer, &js, metrics, &health, &shutdown)).await;
         // What has been said is still on its way.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -95,7 +96,11 @@ async fn work(
     };
     let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
     let deliver = Deliver { messenger: messenger.clone(), graveyard: graveyard.clone() };
+    let cancellations = Cancellations::default();
     let invoke = Invoke {
+        js: js.clone(),
+        queue: queue.clone(),
+        cancellations: cancellations.clone(),
         caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes),
         policy,
         directory: directory::watch::follow(js.clone()),
@@ -126,17 +131,23 @@ async fn work(
         readiness: None,
     };
     let grace = settings.grace();
-    tokio::join!(
-        calls.run(shutdown.clone(), grace),
-        callbacks.run(shutdown.clone(), grace),
-        stats::publish(
-            js.client(),
-            queue,
-            settings.worker_name.clone(),
-            settings.max_inflight.into(),
-            is_running
-        ),
-    );
+    let worked = async {
+        tokio::join!(
+            calls.run(shutdown.clone(), grace),
+            callbacks.run(shutdown.clone(), grace),
+            stats::publish(
+                js.client(),
+                queue,
+                settings.worker_name.clone(),
+                settings.max_inflight.into(),
+                is_running
+            ),
+        )
+    };
+    tokio::select! {
+        _ = worked => {}
+        () = cancellations.follow(js, queue) => {}
+    }
 }
 
 /// Ensures the queue's streams, where no operator does. Waits for NATS for as long as it takes.
@@ -149,18 +160,22 @@ async fn ensure_streams(settings: &Settings, js: &Context) -> anyhow::Result<()>
         ..QueueSpec::new(settings.queue_name.clone(), Owner::standalone())
     };
     loop {
-        match ensure(js, &spec, true).await {
+        let error: Box<dyn std::error::Error + Send + Sync> = match ensure(js, &spec, true).await {
             Ok(ensured) => {
                 for change in ensured.changes {
                     info!("{change}");
                 }
-                return Ok(());
+                match ensure_buckets(js, spec.replicas).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error.into(),
+                }
             }
             Err(error @ (EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. })) => {
                 return Err(error).context("the queue's streams can't be ensured");
             }
-            Err(error) => warn!("waiting for the queue's streams: {:#}", anyhow::Error::new(error)),
-        }
+            Err(error) => error.into(),
+        };
+        warn!("waiting for the queue's streams: {}", describe(&*error));
         sleep(ENSURE_PAUSE).await;
     }
 }

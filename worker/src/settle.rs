@@ -15,11 +15,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// After this many leases the message is certainly with somebody else.
 const PATIENCE_IN_LEASES: u32 = 2;
 
-/// How often a message was delivered, this time included: the attempt that its call is at.
-pub(crate) fn deliveries(message: &Message) -> u64 {
-    message.info().ok().and_then(|info| u64::try_from(info.delivered).ok()).unwrap_or(1)
-}
-
 /// Tells the server a message's end until it confirms that, while NATS is away too: a call that is done must
 /// not run again because of a lost acknowledgement.
 pub(crate) async fn settle(message: &Message, ack: AckKind, lease: Duration) {

@@ -24,8 +24,8 @@ pub fn follow(js: Context) -> watch::Receiver<Option<Arc<Directory>>> {
         loop {
             let followed = async {
                 match follow_once(&js, &sender).await {
-                    Ok(()) => debug!("the watch of the KV bucket {BUCKET} ended"),
-                    Err(error) => debug!(%error, "the KV bucket {BUCKET} can't be followed now"),
+                    Ok(()) => debug!("the watch of the directory ended"),
+                    Err(error) => debug!(%error, "the directory can't be followed now"),
                 }
                 tokio::time::sleep(RETRY).await;
             };
@@ -43,7 +43,7 @@ async fn follow_once(
     js: &Context,
     sender: &watch::Sender<Option<Arc<Directory>>>,
 ) -> Result<(), async_nats::Error> {
-    let bucket = js.get_key_value(BUCKET).await?;
+    let bucket = BUCKET.open(js).await?;
     let mut directory = Directory::default();
     let mut complete = bucket.status().await?.values() == 0;
     let changes = bucket.watch_with_history(">").await?;

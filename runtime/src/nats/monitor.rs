@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Event, Server};
+use async_nats::{ClientError, ConnectErrorKind, Event, Server};
 use jiff::Timestamp;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tracing::{info, warn};
@@ -57,21 +57,21 @@ impl Monitor {
             Event::SlowConsumer(subscription) => {
                 warn!(subscription, "messages arrive faster than they are read");
             }
-            // Each failed attempt is one; `attempt` has its reason.
+            // The one failure to connect that servers do not tell of.
+            Event::ClientError(ClientError::Other(kind)) if *kind == ConnectErrorKind::Dns.to_string() => {
+                self.waiting("its name does not resolve");
+            }
+            // Each other one, of which `attempt` has the reason.
             Event::ClientError(_) | Event::Draining | Event::Closed => {}
         }
     }
 
     /// An attempt to connect begins; the servers tell how the one before it failed.
     pub(super) fn attempt(&self, pool: &[Server]) {
-        let Some(failed) = pool.iter().max_by_key(|server| server.failed_attempts) else { return };
-        let reason = match &failed.last_error {
-            Some(error) => error.as_str(),
-            // The one failure that the client does not note down.
-            None if failed.failed_attempts == 0 && !failed.did_connect => "its name does not resolve yet",
-            None => return,
-        };
-        self.waiting(reason);
+        let failed = pool.iter().max_by_key(|server| server.failed_attempts);
+        if let Some(reason) = failed.and_then(|server| server.last_error.as_ref()) {
+            self.waiting(reason);
+        }
     }
 
     fn connected(&self) {

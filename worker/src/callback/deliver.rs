@@ -7,12 +7,7 @@ use asyncqueue::message::{callback::Callback, dead_letter::Death};
 use tracing::warn;
 
 use super::{Delivery, Messenger};
-use crate::{
-    bury::Graveyard,
-    lease,
-    pull::Handler,
-    settle::{deliveries, settle},
-};
+use crate::{bury::Graveyard, delivery, lease, pull::Handler, settle::settle};
 
 /// Delivers results, one message each.
 pub(crate) struct Deliver {
@@ -30,7 +25,7 @@ impl Handler for Deliver {
 impl Deliver {
     /// Posts a result once, and says what that means for its message.
     async fn conclude(&self, message: &Message) -> AckKind {
-        let attempts = deliveries(message);
+        let attempts = delivery::Delivery::of(message).count;
         let headers = message.headers.clone().unwrap_or_default();
         let callback = match Callback::decode(&headers, message.payload.clone()) {
             Ok(callback) => callback,

@@ -32,10 +32,11 @@ impl CallbackStore {
         Self { js, stream: queue.callback_stream() }
     }
 
-    /// Stores a result. One that is stored already, by a worker that ran the call too, counts as stored.
-    pub(crate) async fn put(&self, callback: &Callback) -> Result<(), StoreError> {
+    /// Stores the result of the call at `sequence` of the queue's stream. One that is stored already, by a worker that ran the call too, counts as stored.
+    pub(crate) async fn put(&self, callback: &Callback, sequence: u64) -> Result<(), StoreError> {
         let subject = call_subject(&self.stream, &callback.function, &callback.call_id);
-        let message = PublishMessage::build().headers(callback.encode()).payload(callback.body.clone());
+        let message =
+            PublishMessage::build().headers(callback.encode(sequence)).payload(callback.body.clone());
         let publish = async { self.js.send_publish(subject, message).await?.await };
         match publish.await {
             Ok(_) => Ok(()),

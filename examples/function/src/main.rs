@@ -1,0 +1,20 @@
+//! A small HTTP function, as OpenFaaS's functions listen: see `--help`.
+
+use std::process::ExitCode;
+
+use asyncqueue_runtime::program;
+use clap::Parser;
+
+mod attempts;
+mod behaviour;
+mod callbacks;
+mod function;
+mod settings;
+
+fn main() -> ExitCode {
+    let settings = settings::Settings::parse();
+    let log = settings.log.clone();
+    program::run("asyncqueue-example-function", &log, async |shutdown| {
+        function::run(settings, shutdown).await
+    })
+}

@@ -1,0 +1,154 @@
+//! The directory as a YAML file, for where no operator keeps it:
+//!
+//! ```yaml
+//! queues:
+//!   slow-queue: {}             # or with `stream` and `subject`, both the queue's name where absent
+//! functions:
+//!   figlet:                    # or name.namespace
+//!     queue: slow-queue        # the default queue where absent
+//!     url: http://figlet:8080  # from function_url where absent
+//! ```
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, anyhow, bail};
+use asyncqueue::{
+    FunctionName, QueueName,
+    directory::{Directory, FunctionEntry, QueueEntry},
+};
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use crate::target::BaseUrl;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    queues: BTreeMap<QueueName, Option<Queue>>,
+    #[serde(default)]
+    functions: BTreeMap<String, Spanned<Function>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Queue {
+    stream: Option<String>,
+    subject: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Function {
+    queue: Option<QueueName>,
+    url: Option<String>,
+}
+
+/// Reads a file. The error names it, the line and the field.
+pub fn read(path: &Path, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("directory_file `{}` can't be read", path.display()))?;
+    parse(&text, namespace, default_queue)
+        .with_context(|| format!("directory_file `{}` is not valid", path.display()))
+}
+
+fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
+    // Without the excerpt of the file, so that the error stays one line.
+    let file: File = serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{}", error.without_snippet()))?;
+    let mut directory = Directory::default();
+    for (name, queue) in file.queues {
+        let Queue { stream, subject } = queue.unwrap_or_default();
+        let stream = stream.unwrap_or_else(|| name.to_string());
+        let subject = subject.unwrap_or_else(|| name.to_string());
+        check_stream(&stream).with_context(|| format!("queues.{name}.stream `{stream}` is not valid"))?;
+        check_subject(&subject).with_context(|| format!("queues.{name}.subject `{subject}` is not valid"))?;
+        directory.queues.insert(name, QueueEntry { stream, subject });
+    }
+    for (name, function) in file.functions {
+        let line = function.referenced.line();
+        let Function { queue, url } = function.value;
+        let function =
+            FunctionName::parse(&name, namespace).with_context(|| format!("line {line}: functions"))?;
+        if let Some(queue) =
+            queue.as_ref().filter(|q| *q != default_queue && !directory.queues.contains_key(*q))
+        {
+            bail!("line {line}: functions.{name}.queue `{queue}` is not one of queues: add it there");
+        }
+        if let Some(url) = &url {
+            url.parse::<BaseUrl>()
+                .with_context(|| format!("line {line}: functions.{name}.url `{url}` is not valid"))?;
+        }
+        if directory.functions.insert(function, FunctionEntry { queue, url }).is_some() {
+            bail!("line {line}: functions.{name} is there twice, with and without its namespace");
+        }
+    }
+    Ok(directory)
+}
+
+fn check_stream(name: &str) -> anyhow::Result<()> {
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || ".*>/\\".contains(c)) {
+        bail!("a stream's name holds no spaces and none of . * > / \\");
+    }
+    Ok(())
+}
+
+fn check_subject(subject: &str) -> anyhow::Result<()> {
+    let token =
+        |token: &str| !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || "*>".contains(c));
+    if !subject.split('.').all(token) {
+        bail!("a subject is of tokens separated by single dots, without spaces, * and >");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(yaml: &str) -> anyhow::Result<Directory> {
+        parse(yaml, "openfaas-fn", &"faas-request".parse().unwrap())
+    }
+
+    #[test]
+    fn a_file_names_queues_and_functions() {
+        let directory = read(
+            "queues:\n  slow-queue:\n  other: {stream: OTHER, subject: jobs.other}\n\
+             functions:\n  figlet: {queue: slow-queue, url: \"http://127.0.0.1:8081\"}\n  env.dev: {}\n",
+        )
+        .unwrap();
+        let route = |name: &str| {
+            let function = FunctionName::parse(name, "openfaas-fn").unwrap();
+            directory.route(&function, &"faas-request".parse().unwrap())
+        };
+        assert_eq!(route("figlet").subject, "slow-queue");
+        assert_eq!(route("env.dev").queue.as_str(), "faas-request");
+        assert!(route("env.dev").known && !route("env").known);
+        assert_eq!(directory.queues[&"other".parse().unwrap()].stream, "OTHER");
+        assert_eq!(read("functions: {a: {queue: faas-request}}").unwrap().functions.len(), 1);
+        assert_eq!(read("").unwrap(), Directory::default());
+        assert_eq!(read("# nothing yet\n").unwrap(), Directory::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_field() {
+        for (yaml, expected) in [
+            ("queues:\n  Slow: {}", &["line 2", "`Slow`"][..]),
+            ("queues:\n  a: {streams: x}", &["line 2", "streams"]),
+            ("queues:\n  a: {stream: a.b}", &["queues.a.stream `a.b`"]),
+            ("queues:\n  a: {subject: a..b}", &["queues.a.subject `a..b`"]),
+            ("queues:\n  a: {subject: a.>}", &["queues.a.subject"]),
+            ("queues:\n  a: {}\n  a: {}", &["line 3", "duplicate"]),
+            ("functions:\n  a.b.c: {}", &["line 2", "`a.b`"]),
+            ("functions:\n  a: {queue: lost}", &["line 2", "functions.a.queue `lost`"]),
+            ("functions:\n  a: {url: h}", &["line 2", "functions.a.url `h`"]),
+            ("functions:\n  a: {}\n  a.openfaas-fn: {}", &["line 3", "twice"]),
+            ("function: {}", &["line 1", "function"]),
+            ("queues: [", &["line 1"]),
+        ] {
+            let error = format!("{:#}", read(yaml).unwrap_err());
+            for part in expected {
+                assert!(error.contains(part), "{yaml}: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The gateway: takes HTTP calls of functions and stores them on their queues.
+//!
+//! A request's way: [`resource`] says what its path names, [`submission`] checks its head, [`body`] reads the
+//! rest, `asyncqueue::submit` stores it, and [`answer`] or [`refusal`] is what the client hears. The ends that
+//! do I/O are [`service`], which puts that in order, and [`proxy`], which sends on what is not ours.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use async_nats::jetstream;
+use asyncqueue::{
+    directory::{self, Directory},
+    submit::Submitter,
+};
+use asyncqueue_runtime::{admin, health::Health, nats, server};
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{metrics::Metrics, proxy::Proxy, service::Service, settings::Settings};
+
+pub mod answer;
+pub mod body;
+pub mod directory_file;
+pub mod metrics;
+pub mod proxy;
+pub mod refusal;
+pub mod resource;
+pub mod service;
+pub mod settings;
+pub mod streams;
+pub mod submission;
+pub mod target;
+
+/// For the requests that have begun when the program is told to end: less than the 30 s that Kubernetes
+/// gives a pod, so that it ends by itself.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// The readiness condition of the directory.
+const DIRECTORY: &str = "directory";
+
+/// Why it does not hold yet.
+const NO_DIRECTORY: &str = "waiting for the KV bucket asyncqueue-directory, which the operator writes; without \
+                            an operator, set directory_file or ensure_stream=true";
+
+/// The readiness condition of the program itself, which fails while it ends.
+const SERVING: &str = "serving";
+
+/// A gateway that listens and does not answer yet.
+#[derive(Debug)]
+pub struct Gateway {
+    settings: Settings,
+    /// What `directory_file` holds.
+    fixed_directory: Option<Directory>,
+    http: TcpListener,
+    admin: TcpListener,
+    http_addr: SocketAddr,
+    metrics_addr: SocketAddr,
+}
+
+/// Runs a gateway until `shutdown`.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    Gateway::bind(settings).await?.run(shutdown).await
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Reads the directory file, if there is one, and listens on both addresses.
+    pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
+        let fixed_directory = match settings.directory_file.as_ref() {
+            Some(path) => {
+                Some(directory_file::read(path, &settings.function_namespace, &settings.default_queue)?)
+            }
+            None if settings.ensure_stream => Some(Directory::default()),
+            None => None,
+        };
+        let http = server::bind(settings.http_addr).await.context("http_addr")?;
+        let admin = admin::bind(settings.metrics_addr).await.context("metrics_addr")?;
+        Ok(Self {
+            http_addr: http.local_addr()?,
+            metrics_addr: admin.local_addr()?,
+            settings,
+            fixed_directory,
+            http,
+            admin,
+        })
+    }
+
+    /// Where it listens for calls.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where it listens for scrapes.
+    #[must_use]
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.metrics_addr
+    }
+
+    /// Answers until `shutdown`, and then what was asked before.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Self { settings, fixed_directory, http, admin, http_addr, metrics_addr } = self;
+        // Every field, so that a setting that nothing uses does not compile.
+        let Settings {
+            log: _,
+            nats: nats_settings,
+            http_addr: _,
+            metrics_addr: _,
+            default_queue,
+            function_namespace,
+            upstream_url,
+            function_url,
+            unknown_function,
+            directory_file: _,
+            max_payload,
+            publish_timeout,
+            ensure_stream,
+        } = settings;
+
+        let health = Health::new();
+        let mut registry = Registry::default();
+        admin::register_build_info(&mut registry);
+        let metrics = Metrics::register(&mut registry);
+        let nats = nats::connect(
+            &nats_settings,
+            "asyncqueue-gateway",
+            &health,
+            registry.sub_registry_with_prefix("gateway"),
+        )
+        .await?;
+        let js = jetstream::new(nats.clone());
+
+        // Dropped on return, and with it what runs in the background.
+        let mut background = JoinSet::new();
+        if ensure_stream {
+            let specs =
+                streams::specs(fixed_directory.as_ref().unwrap_or(&Directory::default()), &default_queue);
+            health.register(streams::CONDITION, "waiting for NATS to create the streams");
+            background.spawn(streams::keep(js.clone(), specs, health.clone()));
+        }
+        let directory = if let Some(directory) = fixed_directory {
+            watch::channel(Some(Arc::new(directory))).1
+        } else {
+            health.register(DIRECTORY, NO_DIRECTORY);
+            let directory = directory::watch::follow(js);
+            background.spawn(report_directory(directory.clone(), health.clone()));
+            directory
+        };
+        let publish = jetstream::context::ContextBuilder::new()
+            // Later than the submitter's own, whose error says more.
+            .timeout(publish_timeout.0 * 2)
+            .ack_timeout(publish_timeout.0)
+            .build(nats.clone());
+        let service = Arc::new(Service {
+            health: health.clone(),
+            metrics,
+            directory,
+            submitter: Submitter::new(publish, publish_timeout.0),
+            nats,
+            proxy: Proxy::new()?,
+            default_queue,
+            function_namespace,
+            function_url,
+            upstream_url: upstream_url.0,
+            unknown_function,
+            max_payload: max_payload.0,
+        });
+
+        let done = CancellationToken::new();
+        let admin = tokio::spawn(admin::serve(admin, health.clone(), Arc::new(registry), done.clone()));
+        background.spawn({
+            let shutdown = shutdown.clone();
+            async move {
+                shutdown.cancelled().await;
+                health.not_ready(SERVING, "shutting down");
+            }
+        });
+        info!("taking calls at http://{http_addr}/async-function/, metrics at http://{metrics_addr}/metrics");
+        server::serve(http, move |request| service.clone().answer(request), shutdown, DRAIN).await;
+        done.cancel();
+        admin.await.context("the server of metrics failed")
+    }
+}
+
+/// Keeps the directory's readiness condition, which holds for good once it was read.
+async fn report_directory(mut directory: watch::Receiver<Option<Arc<Directory>>>, health: Health) {
+    if directory.wait_for(Option::is_some).await.is_ok() {
+        info!("the directory was read");
+        health.ready(DIRECTORY);
+    }
+}

@@ -1,0 +1,186 @@
+//! Why a request is refused: the one error of this program that a client sees.
+
+use std::time::Duration;
+
+use asyncqueue::{
+    FunctionName, QueueName, call_id::CallIdError, directory, invocation::CallbackUrlError, name::NameError,
+    submit::SubmitError,
+};
+use http::{Method, StatusCode};
+
+/// When to try again after NATS was away: a reconnect takes a few seconds at most once NATS is back.
+const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
+
+/// When to try again after a queue was full: it has room as soon as one call ends, but many wait for that.
+const RETRY_QUEUE_FULL: Duration = Duration::from_secs(10);
+
+/// A request that is not done. Its text is for the client: what, with which value, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The path ends where the function's name should follow.
+    #[error("no function is named: use /async-function/NAME or /async-function/NAME.NAMESPACE")]
+    NoFunction,
+    /// The function's name is none.
+    #[error(transparent)]
+    FunctionName(#[from] NameError),
+    /// A `%` in the path that is no escape.
+    #[error(
+        "path: `{escape}` is not a percent escape: write two hex digits after `%`, or %25 for `%` itself"
+    )]
+    PathEscape {
+        /// The `%` and what follows it.
+        escape: String,
+    },
+    /// A header that means one thing is there twice.
+    #[error("{0} is given more than once: send it once")]
+    RepeatedHeader(&'static str),
+    /// A header's value is not UTF-8.
+    #[error("{0} holds bytes that are not UTF-8 text")]
+    HeaderNotText(&'static str),
+    /// The client's call id is none.
+    #[error("X-Call-Id: {0}")]
+    CallId(#[from] CallIdError),
+    /// The callback URL is none.
+    #[error("{error} (it is `{value}`)")]
+    CallbackUrl {
+        /// What was sent, shortened.
+        value: String,
+        /// What is wrong with it.
+        error: CallbackUrlError,
+    },
+    /// The body ended early, or its coding is broken.
+    #[error("the body can't be read: {0}")]
+    Body(String),
+    /// The directory does not have the function, and such calls are rejected.
+    #[error("function `{0}` is not known: check its name and namespace, or deploy it")]
+    UnknownFunction(FunctionName),
+    /// Nothing is served at the path.
+    #[error("nothing is served at this path: call functions at /async-function/NAME or /function/NAME")]
+    NotFound,
+    /// The path does not take the method.
+    #[error("method {method} is not allowed here: use {allow}")]
+    MethodNotAllowed {
+        /// The client's.
+        method: Method,
+        /// Those that are taken, as `Allow` lists them.
+        allow: &'static str,
+    },
+    /// The body took too long to arrive.
+    #[error("the body did not arrive within {} seconds: send it faster, or a smaller one", .0.as_secs())]
+    BodyTimeout(Duration),
+    /// The body is over the limit.
+    #[error("the body is larger than the limit of {limit} bytes, set by {set_by}")]
+    BodyTooLarge {
+        /// The most that is taken, in bytes.
+        limit: usize,
+        /// What the limit comes from.
+        set_by: &'static str,
+    },
+    /// The directory has not been read since the program started.
+    #[error(
+        "the KV bucket {} was not read yet, so the function's queue is not known: try again; \
+         it is there when NATS and the operator have been up",
+        directory::BUCKET.name
+    )]
+    NoDirectory,
+    /// The call could not be stored.
+    #[error("queue `{queue}`: {error}{}", remedy(.error))]
+    Submit {
+        /// The function's queue.
+        queue: QueueName,
+        /// What went wrong.
+        error: SubmitError,
+    },
+    /// A function, or the gateway upstream, can't be reached.
+    #[error("can't reach {target}: {reason}: check that it is deployed and ready")]
+    Unreachable {
+        /// What was to be called.
+        target: String,
+        /// Why it can't.
+        reason: String,
+    },
+    /// A function, or the gateway upstream, broke off before it answered.
+    #[error("{target} ended the connection before it answered: {reason}")]
+    NoAnswer {
+        /// What was called.
+        target: String,
+        /// What was seen.
+        reason: String,
+    },
+}
+
+fn remedy(error: &SubmitError) -> &'static str {
+    match error {
+        SubmitError::TooLarge { .. } => ": send less",
+        SubmitError::QueueFull { .. } => ": try again later, or raise the queue's limits",
+        // It says so itself.
+        SubmitError::NoStream => "",
+        SubmitError::Unavailable { .. } => {
+            ": try again, with the X-Call-Id of this answer so that the call is stored once"
+        }
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// The status of the answer.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::FunctionName(_)
+            | Self::PathEscape { .. }
+            | Self::RepeatedHeader(_)
+            | Self::HeaderNotText(_)
+            | Self::CallId(_)
+            | Self::CallbackUrl { .. }
+            | Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::NoFunction | Self::UnknownFunction(_) | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge { .. } | Self::Submit { error: SubmitError::TooLarge { .. }, .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::Submit { error: SubmitError::QueueFull { .. }, .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoDirectory
+            | Self::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Unreachable { .. } | Self::NoAnswer { .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// A word for the label of a metric.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::NoFunction => "no_function",
+            Self::FunctionName(_) => "function_name",
+            Self::PathEscape { .. } => "path",
+            Self::RepeatedHeader(_) => "repeated_header",
+            Self::HeaderNotText(_) => "header_not_text",
+            Self::CallId(_) => "call_id",
+            Self::CallbackUrl { .. } => "callback_url",
+            Self::Body(_) => "body",
+            Self::UnknownFunction(_) => "unknown_function",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed { .. } => "method",
+            Self::BodyTimeout(_) => "body_timeout",
+            Self::BodyTooLarge { .. } => "too_large",
+            Self::NoDirectory => "no_directory",
+            Self::Submit { error, .. } => error.category(),
+            Self::Unreachable { .. } => "unreachable",
+            Self::NoAnswer { .. } => "no_answer",
+        }
+    }
+
+    /// When it makes sense to try again, if it does.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_UNAVAILABLE),
+            StatusCode::TOO_MANY_REQUESTS => Some(RETRY_QUEUE_FULL),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The settings of the gateway.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use asyncqueue::{FunctionName, GoDuration, QueueName};
+use asyncqueue_runtime::{
+    byte_size::ByteSize,
+    settings::{LogSettings, NatsSettings, Optional, parse_bool},
+};
+use clap::{ArgAction, Parser, ValueEnum};
+
+use crate::target::{BaseUrl, FunctionUrl};
+
+/// Takes HTTP calls of functions and stores them on their queues
+///
+/// Each flag may be given as an environment variable instead, named in [env: …].
+#[derive(Clone, Debug, Parser)]
+#[command(name = "asyncqueue-gateway", version)]
+pub struct Settings {
+    /// The log.
+    #[command(flatten)]
+    pub log: LogSettings,
+
+    /// NATS.
+    #[command(flatten)]
+    pub nats: NatsSettings,
+
+    /// Where calls are taken: /async-function/…, /function/…, /healthz and /readyz
+    #[arg(long, env = "http_addr", default_value = "0.0.0.0:8080")]
+    pub http_addr: SocketAddr,
+
+    /// Where /metrics is served, beside /healthz and /readyz
+    #[arg(long, env = "metrics_addr", default_value = "0.0.0.0:8082")]
+    pub metrics_addr: SocketAddr,
+
+    /// The queue of functions without one of their own
+    #[arg(long, env = "default_queue", default_value = "faas-request")]
+    pub default_queue: QueueName,
+
+    /// The namespace of functions that are called without one
+    #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
+    pub function_namespace: String,
+
+    /// Base URL of an OpenFaaS gateway, to which every path goes that is not ours. Not set, those are
+    /// not found, and /function/NAME goes straight to the function
+    #[arg(long, env = "upstream_url", default_value_t, hide_default_value = true)]
+    pub upstream_url: Optional<BaseUrl>,
+
+    /// Base URL of a function for which the directory has none; {function} and {namespace} are filled in
+    #[arg(
+        long,
+        env = "function_url",
+        default_value = "http://{function}.{namespace}.svc.cluster.local:8080"
+    )]
+    pub function_url: FunctionUrl,
+
+    /// What to do with calls of a function that the directory does not know
+    #[arg(long, env = "unknown_function", value_enum, default_value_t)]
+    pub unknown_function: UnknownFunction,
+
+    /// YAML file with queues and functions, in place of the directory that the operator keeps
+    #[arg(long, env = "directory_file", default_value_t, hide_default_value = true)]
+    pub directory_file: Optional<PathBuf>,
+
+    /// The largest body taken; never above what the NATS server takes
+    #[arg(long, env = "max_payload", default_value = "1Mi")]
+    pub max_payload: ByteSize,
+
+    /// How long NATS has to store a call before the client hears that it is unavailable
+    #[arg(long, env = "publish_timeout", default_value = "5s")]
+    pub publish_timeout: GoDuration,
+
+    /// Create the streams of the default queue and of those in `directory_file`, where there is no operator
+    #[arg(
+        long,
+        env = "ensure_stream",
+        action = ArgAction::Set,
+        value_parser = parse_bool,
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true",
+    )]
+    pub ensure_stream: bool,
+}
+
+/// What to do with calls of a function that the directory does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum UnknownFunction {
+    /// Put them on the default queue: it may be deployed by the time its call comes up.
+    #[default]
+    Accept,
+    /// Answer 404.
+    Reject,
+}
+
+fn parse_namespace(text: &str) -> Result<String, asyncqueue::name::NameError> {
+    FunctionName::new("any", text).map(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_settings_the_defaults_of_the_manual_hold() {
+        let settings = Settings::parse_from(["asyncqueue-gateway"]);
+        assert_eq!(settings.http_addr.to_string(), "0.0.0.0:8080");
+        assert_eq!(settings.metrics_addr.to_string(), "0.0.0.0:8082");
+        assert_eq!(settings.default_queue.as_str(), "faas-request");
+        assert_eq!(settings.function_namespace, "openfaas-fn");
+        assert_eq!(settings.upstream_url, Optional(None));
+        assert_eq!(settings.unknown_function, UnknownFunction::Accept);
+        assert_eq!(settings.directory_file, Optional(None));
+        assert_eq!(settings.max_payload, ByteSize(1 << 20));
+        assert_eq!(settings.publish_timeout.to_string(), "5s");
+        assert!(!settings.ensure_stream);
+    }
+
+    #[test]
+    fn a_flag_may_be_given_with_or_without_a_value() {
+        for (arguments, expected) in [
+            (["p", "--ensure-stream"], true),
+            (["p", "--ensure-stream=0"], false),
+            (["p", "--ensure-stream=true"], true),
+        ] {
+            assert_eq!(Settings::parse_from(arguments).ensure_stream, expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_setting_and_the_value() {
+        for (flag, value) in [
+            ("--http-addr", "8080"),
+            ("--default-queue", "Slow Queue"),
+            ("--function-namespace", "a.b"),
+            ("--upstream-url", "gateway:8080"),
+            ("--function-url", "{function}"),
+            ("--unknown-function", "maybe"),
+            ("--max-payload", "1MB"),
+            ("--publish-timeout", "5"),
+            ("--ensure-stream", "yes"),
+        ] {
+            let error = Settings::try_parse_from(["p", &format!("{flag}={value}")]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let line = error.to_string().lines().next().unwrap().to_owned();
+            assert!(line.contains(flag) && line.contains(value), "{line}");
+        }
+    }
+}

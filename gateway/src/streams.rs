@@ -1,0 +1,98 @@
+//! Sees to it that the queues' streams are there, where no operator does.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use asyncqueue::{
+    QueueName,
+    directory::Directory,
+    ensure,
+    stream::{Owner, QueueSpec},
+};
+use asyncqueue_runtime::{error, health::Health, nats};
+use tracing::{info, warn};
+
+/// The readiness condition.
+pub const CONDITION: &str = "streams";
+
+/// Between attempts while a stream could not be seen to.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Between looks when all are there: a NATS server that lost its storage comes back without them.
+const RECHECK: Duration = Duration::from_secs(10);
+
+/// The queues whose streams this program sees to: the default queue and those of the directory.
+#[must_use]
+pub fn specs(directory: &Directory, default_queue: &QueueName) -> Vec<QueueSpec> {
+    let spec = |queue: &QueueName| QueueSpec::new(queue.clone(), Owner::standalone());
+    let mut specs: Vec<_> = directory
+        .queues
+        .iter()
+        .map(|(queue, entry)| QueueSpec {
+            stream: entry.stream.clone(),
+            subject: entry.subject.clone(),
+            ..spec(queue)
+        })
+        .collect();
+    if !directory.queues.contains_key(default_queue) {
+        specs.push(spec(default_queue));
+    }
+    specs
+}
+
+/// Creates the streams, as often as it takes, and looks again every so often. Ends when it is dropped.
+pub async fn keep(js: Context, specs: Vec<QueueSpec>, health: Health) {
+    let mut reported = String::new();
+    loop {
+        nats::wait_connected(&js.client()).await;
+        let failures = ensure_all(&js, &specs).await;
+        if failures.is_empty() {
+            health.ready(CONDITION);
+        } else {
+            health.not_ready(CONDITION, failures.clone());
+            if failures != reported {
+                warn!("streams are not as they should be: {failures}");
+            }
+        }
+        tokio::time::sleep(if failures.is_empty() { RECHECK } else { RETRY }).await;
+        reported = failures;
+    }
+}
+
+/// Looks at every stream, whatever becomes of the others. Returns what went wrong, or nothing.
+async fn ensure_all(js: &Context, specs: &[QueueSpec]) -> String {
+    let mut failures = Vec::new();
+    for spec in specs {
+        match ensure::ensure_streams(js, spec, false).await {
+            Ok(changes) => changes.iter().for_each(|change| info!(queue = %spec.queue, "{change}")),
+            Err(error) => failures.push(format!("queue {}: {}", spec.queue, error::describe(&error))),
+        }
+    }
+    failures.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use asyncqueue::directory::QueueEntry;
+
+    use super::*;
+
+    #[test]
+    fn the_default_queue_has_a_stream_whether_the_directory_names_it_or_not() {
+        let default: QueueName = "faas-request".parse().unwrap();
+        let mut directory = Directory::default();
+        let names = |directory: &Directory| {
+            let mut names: Vec<_> =
+                specs(directory, &default).into_iter().map(|s| (s.stream, s.subject)).collect();
+            names.sort();
+            names
+        };
+        let pair = |stream: &str, subject: &str| (stream.to_owned(), subject.to_owned());
+        assert_eq!(names(&directory), [pair("faas-request", "faas-request")]);
+        for (queue, stream, subject) in [("slow", "SLOW", "jobs.slow"), ("faas-request", "FAAS", "faas")] {
+            let entry = QueueEntry { stream: stream.to_owned(), subject: subject.to_owned() };
+            directory.queues.insert(queue.parse().unwrap(), entry);
+        }
+        assert_eq!(names(&directory), [pair("FAAS", "faas"), pair("SLOW", "jobs.slow")]);
+    }
+}

@@ -1,0 +1,263 @@
+//! A submission: a request to call a function later, from its head to the invocation that is stored.
+
+use asyncqueue::{CallId, CallbackUrl, FunctionName, Invocation, forward::strip_connection_headers};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, request::Parts};
+use jiff::Timestamp;
+
+use crate::{refusal::Refusal, resource::Call};
+
+/// The call's identity, from the client or made here.
+pub const X_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
+/// Where the result goes.
+pub const X_CALLBACK_URL: HeaderName = HeaderName::from_static("x-callback-url");
+/// When the gateway took the call, in nanoseconds since 1970.
+pub const X_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
+
+/// As much of a client's value as an answer repeats. More than the longest value that is valid, so that what
+/// is cut off never makes a value valid.
+const SHOWN: usize = 160;
+
+/// A request to call a function later, checked as far as its head allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    function: FunctionName,
+    path: String,
+    query: Option<String>,
+    headers: HeaderMap,
+    callback_url: Option<CallbackUrl>,
+}
+
+// === impl Submission ===
+
+impl Submission {
+    /// Checks the head of a request. `namespace` is that of a function named without one.
+    pub fn parse(call: Call<'_>, head: &Parts, namespace: &str) -> Result<Self, Refusal> {
+        let function = function_name(call.function, namespace)?;
+        check_escapes(call.path)?;
+        let callback_url = callback_url(&head.headers)?;
+        let mut headers = head.headers.clone();
+        strip_connection_headers(&mut headers);
+        Ok(Self {
+            function,
+            path: call.path.to_owned(),
+            query: head.uri.query().map(str::to_owned),
+            headers,
+            callback_url,
+        })
+    }
+
+    /// The function to call.
+    #[must_use]
+    pub fn function(&self) -> &FunctionName {
+        &self.function
+    }
+
+    /// The invocation to store. Its headers tell the function the call's id and when the call was taken.
+    #[must_use]
+    pub fn into_invocation(self, call_id: CallId, submitted_at: Timestamp, body: Bytes) -> Invocation {
+        let Self { function, path, query, mut headers, callback_url } = self;
+        if let Ok(value) = HeaderValue::from_str(call_id.as_str()) {
+            headers.insert(X_CALL_ID, value);
+        }
+        headers.append(X_START_TIME, start_time(submitted_at));
+        Invocation {
+            call_id,
+            function,
+            method: Method::POST,
+            path,
+            query,
+            headers,
+            callback_url,
+            submitted_at,
+            body,
+        }
+    }
+}
+
+/// Reads the function's name in a path.
+pub fn function_name(text: &str, namespace: &str) -> Result<FunctionName, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::NoFunction);
+    }
+    Ok(FunctionName::parse(&shorten(text), namespace)?)
+}
+
+/// The client's own call id, if it sent one.
+pub fn client_call_id(headers: &HeaderMap) -> Result<Option<CallId>, Refusal> {
+    let id = single(headers, &X_CALL_ID, "X-Call-Id")?;
+    Ok(id.map(|id| shorten(id).parse()).transpose()?)
+}
+
+/// A time as the value of `X-Start-Time`.
+#[must_use]
+pub fn start_time(at: Timestamp) -> HeaderValue {
+    // A number of nanoseconds since 1970 is at most 20 digits and a sign.
+    HeaderValue::from_str(&at.as_nanosecond().to_string()).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+fn callback_url(headers: &HeaderMap) -> Result<Option<CallbackUrl>, Refusal> {
+    let Some(value) = single(headers, &X_CALLBACK_URL, "X-Callback-Url")? else { return Ok(None) };
+    match CallbackUrl::parse(value) {
+        Ok(url) => Ok(Some(url)),
+        Err(error) => Err(Refusal::CallbackUrl { value: shorten(value), error }),
+    }
+}
+
+/// The value of a header that may be there once; empty is absent.
+fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    shown: &'static str,
+) -> Result<Option<&'a str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Refusal::RepeatedHeader(shown));
+    }
+    let text = str::from_utf8(value.as_bytes()).map_err(|_| Refusal::HeaderNotText(shown))?;
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// Refuses a `%` without two hex digits: no client of the function could send it on.
+fn check_escapes(path: &str) -> Result<(), Refusal> {
+    for (at, _) in path.match_indices('%') {
+        let escape: String = path[at..].chars().take(3).collect();
+        if escape.len() != 3 || !escape[1..].bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Refusal::PathEscape { escape });
+        }
+    }
+    Ok(())
+}
+
+fn shorten(text: &str) -> String {
+    if text.len() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::resource::Resource;
+
+    fn head(target: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::post(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn parse(target: &str, headers: &[(&str, &str)]) -> Result<Submission, Refusal> {
+        let head = head(target, headers);
+        let Resource::Queue(call) = Resource::of(head.uri.path()) else { panic!("{target}") };
+        Submission::parse(call, &head, "openfaas-fn")
+    }
+
+    fn invocation(target: &str, headers: &[(&str, &str)]) -> Invocation {
+        let at = "2026-11-24T10:11:12.123456789Z".parse().unwrap();
+        parse(target, headers).unwrap().into_invocation("id-1".parse().unwrap(), at, Bytes::from("body"))
+    }
+
+    #[test]
+    fn path_and_query_are_stored_byte_for_byte() {
+        let call = invocation("/async-function/figlet//a/../%2F%3f;x?y=%zz&&z", &[]);
+        assert_eq!(call.function.to_string(), "figlet.openfaas-fn");
+        assert_eq!(call.path, "//a/../%2F%3f;x");
+        assert_eq!(call.query.as_deref(), Some("y=%zz&&z"));
+        let call = invocation("/async-function/figlet.dev", &[]);
+        assert_eq!(call.function.to_string(), "figlet.dev");
+        assert_eq!((call.path.as_str(), call.query), ("", None));
+        assert_eq!(invocation("/async-function/figlet?", &[]).query.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn the_calls_headers_are_stored_with_its_id_and_time_and_those_of_the_connection_are_not() {
+        let call = invocation(
+            "/async-function/figlet",
+            &[
+                ("connection", "x-private"),
+                ("x-private", "1"),
+                ("host", "gateway"),
+                ("authorization", "Bearer t"),
+                ("x-call-id", "of-the-client"),
+                ("x-start-time", "1"),
+            ],
+        );
+        let values =
+            |name| call.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(values("x-call-id"), ["id-1"]);
+        assert_eq!(values("x-start-time"), ["1", "1795515072123456789"]);
+        assert_eq!(values("authorization"), ["Bearer t"]);
+        assert_eq!(call.headers.keys_len(), 3);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_value() {
+        let long = "x".repeat(1000);
+        for (target, headers, expected) in [
+            ("/async-function/", &[][..], "no function is named"),
+            ("/async-function/a.b.c", &[], "function name `a.b`"),
+            ("/async-function/figlet%2Fx", &[], "function name `figlet%2Fx`"),
+            (&format!("/async-function/{long}"), &[], "function name `xxx"),
+            ("/async-function/figlet/100%", &[], "`%`"),
+            ("/async-function/figlet/%zz", &[], "`%zz`"),
+            ("/async-function/figlet/%2", &[], "`%2`"),
+            ("/async-function/figlet/%2ü", &[], "`%2ü`"),
+            ("/async-function/figlet", &[("x-callback-url", "ftp://h/p")], "`ftp://h/p`"),
+            (
+                "/async-function/figlet",
+                &[("x-callback-url", "http://h"), ("x-callback-url", "")],
+                "more than once",
+            ),
+        ] {
+            let refusal = parse(target, headers).unwrap_err();
+            let text = refusal.to_string();
+            assert!(text.contains(expected), "{text}");
+            assert!(text.len() < 400, "{text}");
+            let status = if text.starts_with("no function") { 404 } else { 400 };
+            assert_eq!(refusal.status(), status, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_client_may_send_one_call_id() {
+        let id = |headers: &[(&str, &str)]| client_call_id(&head("/", headers).headers);
+        assert_eq!(id(&[]).unwrap(), None);
+        assert_eq!(id(&[("x-call-id", "")]).unwrap(), None);
+        assert_eq!(id(&[("x-call-id", "a_B-9")]).unwrap().unwrap().as_str(), "a_B-9");
+        assert!(matches!(id(&[("x-call-id", "a"), ("x-call-id", "a")]), Err(Refusal::RepeatedHeader(_))));
+        for bad in ["a.b", "a b", "ü", &"x".repeat(129), &"x".repeat(5000)] {
+            let refusal = id(&[("x-call-id", bad)]).unwrap_err();
+            assert_eq!(refusal.status(), 400);
+            assert!(refusal.to_string().len() < 400, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn an_empty_callback_url_is_none() {
+        assert_eq!(invocation("/async-function/f", &[("x-callback-url", "")]).callback_url, None);
+        let call = invocation("/async-function/f", &[("x-callback-url", "http://u:p@h/cb?q")]);
+        assert_eq!(call.callback_url.unwrap().as_url().as_str(), "http://u:p@h/cb?q");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_path_is_taken_reads_back_from_the_message(path in "(/[!-~]{0,20}){0,3}", query in "[!-~]{0,20}") {
+            prop_assume!(!path.contains(['?', '#']) && !query.contains('#'));
+            let target = format!("/async-function/f{path}?{query}");
+            let Ok(request) = Request::post(&target).body(()) else { return Ok(()) };
+            let head = request.into_parts().0;
+            let Resource::Queue(call) = Resource::of(head.uri.path()) else { panic!("{target}") };
+            let Ok(submission) = Submission::parse(call, &head, "ns") else { return Ok(()) };
+            let at = Timestamp::UNIX_EPOCH;
+            let call = submission.into_invocation("id".parse().unwrap(), at, Bytes::new());
+            prop_assert_eq!(&call.path, &path);
+            prop_assert_eq!(call.query.as_deref(), Some(query.as_str()));
+            let message = asyncqueue::message::native::encode(&call);
+            prop_assert_eq!(asyncqueue::message::native::decode(&message, Bytes::new()).unwrap(), call);
+        }
+    }
+}

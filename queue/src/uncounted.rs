@@ -1,0 +1,47 @@
+//! Deliveries that are no attempts.
+//!
+//! `JetStream` counts how often it delivered a message, and a worker that dies leaves no other trace, so that is
+//! what attempts are counted by. But a call that was handed back by a worker that shuts down, or that failed
+//! because the platform did, has not had its attempt. Those few are counted here and taken off.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+
+use crate::{
+    bucket::{Bucket, BucketError},
+    call_id::CallId,
+    name::QueueName,
+};
+
+/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, `sequence` being where the call is on the stream.
+pub const BUCKET: Bucket = Bucket {
+    name: "asyncqueue-uncounted",
+    description: "deliveries of calls that are no attempts",
+    // Longer than a call may wait for the platform, which is a day.
+    max_age: Some(Duration::from_secs(48 * 3600)),
+};
+
+/// How many deliveries of a call were no attempts.
+pub async fn get(js: &Context, queue: &QueueName, call: &CallId, sequence: u64) -> Result<u64, BucketError> {
+    let store = BUCKET.open(js).await?;
+    let value = store.get(key(queue, call, sequence)).await.map_err(BUCKET.failed("read"))?;
+    Ok(value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()).unwrap_or(0))
+}
+
+/// Takes note that so many deliveries of a call were no attempts.
+pub async fn set(
+    js: &Context,
+    queue: &QueueName,
+    call: &CallId,
+    sequence: u64,
+    deliveries: u64,
+) -> Result<(), BucketError> {
+    let store = BUCKET.open(js).await?;
+    let value = deliveries.to_string().into();
+    store.put(key(queue, call, sequence), value).await.map(drop).map_err(BUCKET.failed("write"))
+}
+
+fn key(queue: &QueueName, call: &CallId, sequence: u64) -> String {
+    format!("{queue}.{call}.{sequence}")
+}

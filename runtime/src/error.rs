@@ -1,0 +1,32 @@
+//! Errors in words.
+
+use std::{error::Error, fmt::Write};
+
+/// An error and what caused it, in one line. A cause that the text before it repeats already, as many
+/// libraries do, is left out.
+#[must_use]
+pub fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            // Writing to a string does not fail.
+            let _ = write!(text, ": {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let error =
+            anyhow::anyhow!("refused").context("IO error: refused").context("the directory can't be read");
+        assert_eq!(describe(error.as_ref()), "the directory can't be read: IO error: refused");
+    }
+}

@@ -1,0 +1,94 @@
+//! Cancelling calls, wherever they are.
+
+use std::time::Duration;
+
+use asyncqueue::{
+    CallId,
+    cancel::{Cancelled, cancel},
+    directory::QueueEntry,
+};
+use asyncqueue_tests::{
+    http::{HttpServer, respond, respond_after},
+    wait::until,
+};
+
+use crate::support::{Queue, callback_at};
+
+async fn cancel_call(queue: &Queue, call: &CallId) -> Cancelled {
+    let entry = QueueEntry { stream: queue.spec.stream.clone(), subject: queue.spec.subject.clone() };
+    cancel(&queue.js, &queue.spec.queue, &entry, call).await.unwrap()
+}
+
+/// The caller hears of it once, and the queue is empty.
+async fn heard_once(queue: &Queue, caller: &HttpServer, call: &CallId) {
+    let result = caller.receives(1).await.remove(0);
+    assert_eq!(result.header("x-call-id"), call.as_str());
+    assert_eq!(result.header("x-function-status"), "499");
+    queue.empties().await;
+    queue.holds("jobs-callbacks", 0).await;
+    assert_eq!(caller.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_queued_call_is_removed_and_never_starts() {
+    let (queue, caller, function) =
+        (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
+    let call = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    assert_eq!(cancel_call(&queue, &call).await, Cancelled::Waiting);
+    assert_eq!(cancel_call(&queue, &call).await, Cancelled::Before);
+    let _worker = queue.worker(&function, &[]);
+    heard_once(&queue, &caller, &call).await;
+    assert!(function.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_running_calls_connection_is_closed() {
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
+    let worker = queue.worker(&function, &[]);
+    let call = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    function.receives(1).await;
+    assert_eq!(cancel_call(&queue, &call).await, Cancelled::Running);
+    until("the connection is closed", async || (function.running() == 0).then_some(())).await;
+    worker.logged("Cancelled figlet").await;
+    heard_once(&queue, &caller, &call).await;
+    // Its slot is free again.
+    queue.submit(|_| {}).await;
+    function.receives(2).await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_next_attempt_has_none() {
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond(503, "no")).await;
+    let worker = queue.worker(&function, &[("initial_retry_wait", "1s")]);
+    let call = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    worker.logged("trying again in 1s").await;
+    assert_eq!(cancel_call(&queue, &call).await, Cancelled::Waiting);
+    heard_once(&queue, &caller, &call).await;
+    // Another call that fails is tried again after the time at which the first would have been.
+    queue.submit(|call| call.body = "other".into()).await;
+    let received = function.receives(3).await;
+    assert_eq!(received.iter().filter(|request| request.body == "hi").count(), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_has_ended_or_never_was_is_not_found() {
+    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    let _worker = queue.worker(&function, &[]);
+    let call = queue.submit(|_| {}).await;
+    queue.empties().await;
+    assert_eq!(cancel_call(&queue, &call).await, Cancelled::NotFound);
+    assert_eq!(cancel_call(&queue, &"unknown".parse().unwrap()).await, Cancelled::NotFound);
+}
+
+#[tokio::test]
+async fn a_result_that_is_on_its_way_is_not_cancelled() {
+    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    let caller = HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "ok")).await;
+    let _worker = queue.worker(&function, &[]);
+    let call = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.empties().await;
+    assert_eq!(cancel_call(&queue, &call).await, Cancelled::NotFound);
+    assert_eq!(caller.receives(1).await[0].header("x-function-status"), "200");
+}
