@@ -78,7 +78,7 @@ fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Resu
             url.parse::<BaseUrl>()
                 .with_context(|| format!("line {line}: functions.{name}.url `{url}` is not valid"))?;
         }
-        if directory.functions.insert(function, FunctionEntry { queue, url }).is_some() {
+        if directory.functions.insert(function, FunctionEntry { queue, url, ..FunctionEntry::default() }).is_some() {
             bail!("line {line}: functions.{name} is there twice, with and without its namespace");
         }
     }

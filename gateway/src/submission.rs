@@ -1,6 +1,8 @@
 //! A submission: a request to call a function later, from its head to the invocation that is stored.
 
-use asyncqueue::{CallId, CallbackUrl, FunctionName, Invocation, forward::strip_connection_headers};
+use asyncqueue::{
+    CallId, CallbackUrl, FunctionName, Invocation, forward::strip_connection_headers, retry::RetryOverrides,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request::Parts};
 use jiff::Timestamp;
@@ -69,6 +71,7 @@ impl Submission {
             query,
             headers,
             callback_url,
+            retry: RetryOverrides::default(),
             submitted_at,
             body,
         }

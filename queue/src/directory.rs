@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bucket::Bucket,
     name::{FunctionName, QueueName},
+    retry::RetryOverrides,
 };
 
 pub mod store;
@@ -21,7 +22,7 @@ pub const BUCKET: Bucket =
     Bucket { name: "asyncqueue-directory", description: "which queue a function belongs to", max_age: None };
 
 /// What is known of a function.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionEntry {
     /// The queue of its calls; the default queue where absent.
@@ -30,6 +31,9 @@ pub struct FunctionEntry {
     /// Its base URL, e.g. `http://figlet.openfaas-fn.svc.cluster.local:8080`; derived from its name where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// What it says of its retries, over what its queue says.
+    #[serde(default, skip_serializing_if = "RetryOverrides::is_empty")]
+    pub retry: RetryOverrides,
 }
 
 /// What is known of a queue.

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use url::Url;
 
-use crate::{call_id::CallId, name::FunctionName};
+use crate::{call_id::CallId, name::FunctionName, retry::RetryOverrides};
 
 /// One asynchronous call, as the gateway took it and as the worker will make it.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Invocation {
     pub headers: HeaderMap,
     /// Where the result goes, if the client asked for it.
     pub callback_url: Option<CallbackUrl>,
+    /// What the message says of the call's retries: existing gateways send the function's annotations along.
+    pub retry: RetryOverrides,
     /// When the gateway took it.
     pub submitted_at: Timestamp,
     /// The body, untouched.

@@ -16,6 +16,7 @@ pub mod forward;
 pub mod invocation;
 pub mod message;
 pub mod name;
+pub mod retry;
 pub mod stats;
 pub mod stream;
 pub mod subject;

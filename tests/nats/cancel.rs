@@ -33,7 +33,7 @@ async fn heard_once(queue: &Queue, caller: &HttpServer, call: &CallId) {
 async fn a_queued_call_is_removed_and_never_starts() {
     let (queue, caller, function) =
         (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
-    let call = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     assert_eq!(cancel_call(&queue, &call).await, Cancelled::Waiting);
     assert_eq!(cancel_call(&queue, &call).await, Cancelled::Before);
     let _worker = queue.worker(&function, &[]);
@@ -46,7 +46,7 @@ async fn a_running_calls_connection_is_closed() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
     let worker = queue.worker(&function, &[]);
-    let call = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     function.receives(1).await;
     assert_eq!(cancel_call(&queue, &call).await, Cancelled::Running);
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
@@ -62,7 +62,7 @@ async fn a_call_that_waits_for_its_next_attempt_has_none() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond(503, "no")).await;
     let worker = queue.worker(&function, &[("initial_retry_wait", "1s")]);
-    let call = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     worker.logged("trying again in 1s").await;
     assert_eq!(cancel_call(&queue, &call).await, Cancelled::Waiting);
     heard_once(&queue, &caller, &call).await;
@@ -87,7 +87,7 @@ async fn a_result_that_is_on_its_way_is_not_cancelled() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let caller = HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "ok")).await;
     let _worker = queue.worker(&function, &[]);
-    let call = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     queue.empties().await;
     assert_eq!(cancel_call(&queue, &call).await, Cancelled::NotFound);
     assert_eq!(caller.receives(1).await[0].header("x-function-status"), "200");

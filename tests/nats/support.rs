@@ -6,6 +6,7 @@ use async_nats::jetstream::{Context, consumer::PullConsumer, stream::Info};
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, Invocation,
     ensure::{ensure, ensure_buckets},
+    retry::RetryOverrides,
     stream::{Owner, QueueSpec},
     submit::{Submitted, Submitter},
 };
@@ -106,12 +107,13 @@ pub(crate) fn call() -> Invocation {
         query: None,
         headers: HeaderMap::new(),
         callback_url: None,
+        retry: RetryOverrides::default(),
         submitted_at: jiff::Timestamp::now(),
         body: Bytes::from_static(b"hi"),
     }
 }
 
 /// A callback URL at a server.
-pub(crate) fn callback_at(server: &HttpServer) -> Option<CallbackUrl> {
-    Some(CallbackUrl::parse(&format!("{}/callback", server.url())).unwrap())
+pub(crate) fn callback_at(server: &HttpServer) -> CallbackUrl {
+    CallbackUrl::parse(&format!("{}/callback", server.url())).unwrap()
 }

@@ -3,6 +3,11 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap as NatsHeaders;
+use asyncqueue::{
+    FunctionName,
+    directory::{Directory, FunctionEntry, store::DirectoryStore},
+    retry::RetryOverrides,
+};
 use asyncqueue_tests::{
     http::{HttpServer, respond, respond_after},
     wait::until,
@@ -23,7 +28,7 @@ async fn a_call_reaches_its_function_and_its_result_the_callback() {
             call.headers.append("x-multi", "b".parse().unwrap());
             call.headers.append("connection", "x-hop".parse().unwrap());
             call.headers.append("x-hop", "1".parse().unwrap());
-            call.callback_url = callback_at(&caller);
+            call.callback_url = Some(callback_at(&caller));
         })
         .await;
 
@@ -69,6 +74,33 @@ async fn a_message_of_an_existing_gateway_is_run_too() {
 }
 
 #[tokio::test]
+async fn a_functions_own_retries_come_before_its_queues() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond(418, "tea")).await;
+    let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
+    let mut directory = Directory::default();
+    let retry = RetryOverrides { attempts: Some(2), codes: Some([418].into()), ..RetryOverrides::default() };
+    let entry = FunctionEntry { retry, ..FunctionEntry::default() };
+    directory.functions.insert(FunctionName::new("figlet", "openfaas-fn").unwrap(), entry);
+    store.sync(&directory).await.unwrap();
+    let _worker = queue.worker(&function, &[]);
+    let call = |annotations: &str| {
+        format!(r#"{{"Function":"other","Annotations":{{"com.openfaas.retry.attempts":"3"{annotations}}}}}"#)
+    };
+    // By its message: 418 is in no list, so that the first call is done.
+    queue.js.publish("jobs", call("").into()).await.unwrap().await.unwrap();
+    queue.empties().await;
+    let with_codes = call(r#","com.openfaas.retry.codes":"418""#);
+    queue.js.publish("jobs", with_codes.into()).await.unwrap().await.unwrap();
+    queue.holds("jobs-dead", 1).await;
+    assert_eq!(function.received().len(), 1 + 3);
+    // By the directory, once the worker has read it.
+    queue.submit(|_| {}).await;
+    queue.holds("jobs-dead", 2).await;
+    assert_eq!(function.received().len(), 1 + 3 + 2);
+}
+
+#[tokio::test]
 async fn a_worker_never_holds_more_calls_than_it_has_slots() {
     const CALLS: usize = 12;
     let queue = Queue::start().await;
@@ -94,7 +126,7 @@ async fn a_call_longer_than_the_lease_runs_once() {
     let function = HttpServer::answering(|_| respond_after(LEASE * 2, 200, "ok")).await;
     let _worker = queue.worker(&function, &[]);
     let _other = queue.worker(&function, &[]);
-    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     caller.receives(1).await;
     queue.empties().await;
     assert_eq!(function.received().len(), 1);
@@ -127,7 +159,7 @@ async fn a_call_that_fails_too_often_becomes_a_dead_letter_and_calls_back_once()
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond(500, "sorry")).await;
     let _worker = queue.worker(&function, &[("max_retry_attempts", "3")]);
-    let id = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    let id = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     queue.holds("jobs-dead", 1).await;
     assert_eq!(function.received().len(), 3);
     let stream = queue.js.get_stream("jobs-dead").await.unwrap();
@@ -151,7 +183,7 @@ async fn a_call_over_its_time_limit_is_cut_off_and_counts_as_504() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
     let _worker = queue.worker(&function, &[("upstream_timeout", "300ms"), ("max_retry_attempts", "1")]);
-    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     let result = caller.receives(1).await.remove(0);
     assert_eq!(result.header("x-function-status"), "504");
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
@@ -187,7 +219,7 @@ async fn a_callback_that_fails_is_tried_again_without_running_the_function_again
     })
     .await;
     let _worker = queue.worker(&function, &[]);
-    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     caller.receives(3).await;
     queue.holds("jobs-callbacks", 0).await;
     queue.empties().await;
@@ -200,7 +232,7 @@ async fn a_callback_to_where_none_may_go_is_not_posted() {
     let (queue, function, caller) =
         (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
     let worker = queue.worker(&function, &[("callback_allowed_hosts", "")]);
-    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     queue.holds("jobs-dead", 1).await;
     worker.logged("is a loopback address").await;
     assert_eq!((function.received().len(), caller.received().len()), (1, 0));
@@ -212,7 +244,7 @@ async fn a_result_too_large_for_a_message_is_posted_all_the_same() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond(200, &"x".repeat(SIZE))).await;
     let _worker = queue.worker(&function, &[]);
-    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     assert_eq!(caller.receives(1).await.remove(0).body.len(), SIZE);
     queue.empties().await;
 }
@@ -222,7 +254,7 @@ async fn an_answer_longer_than_what_is_kept_is_cut_off() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond(200, &"x".repeat(1 << 20))).await;
     let worker = queue.worker(&function, &[("max_response_bytes", "1Ki")]);
-    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     assert_eq!(caller.receives(1).await.remove(0).body.len(), 1024);
     worker.logged("longer than max_response_bytes").await;
     queue.empties().await;

@@ -16,7 +16,7 @@ async fn a_killed_workers_call_runs_again_within_the_lease() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond_after(Duration::from_millis(500), 200, "ok")).await;
     let mut first = queue.worker(&function, &[]);
-    let id = queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    let id = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     let killed = function.receives(1).await[0].at;
     first.kill();
     let _second = queue.worker(&function, &[]);
@@ -33,7 +33,7 @@ async fn a_call_under_which_its_workers_die_becomes_a_dead_letter() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
     let settings = [("max_retry_attempts", "2")];
-    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     for attempt in 1..=2 {
         let mut worker = queue.worker(&function, &settings);
         function.receives(attempt).await;
@@ -51,7 +51,7 @@ async fn on_sigterm_running_calls_finish_and_nothing_new_is_taken() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
     let mut worker = queue.worker(&function, &[]);
-    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     queue.submit(|_| {}).await;
     function.receives(1).await;
     worker.signal("TERM");
@@ -110,11 +110,11 @@ async fn a_restart_of_nats_loses_no_call_and_needs_no_restart_of_the_worker() {
     let mut worker = queue.worker(&function, &[("max_inflight", "2")]);
     let mut ids = Vec::new();
     for _ in 0..6 {
-        ids.push(queue.submit(|call| call.callback_url = callback_at(&caller)).await.to_string());
+        ids.push(queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await.to_string());
     }
     function.receives(2).await;
     queue.nats.restart().await;
-    ids.push(queue.submit(|call| call.callback_url = callback_at(&caller)).await.to_string());
+    ids.push(queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await.to_string());
     until("every call has called back", async || {
         let received = caller.received();
         ids.iter().all(|id| received.iter().any(|r| r.header("x-call-id") == id)).then_some(())
@@ -145,7 +145,7 @@ async fn a_worker_that_is_stopped_past_its_lease_does_not_call_back_twice() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let function = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
     let stopped = queue.worker(&function, &[]);
-    queue.submit(|call| call.callback_url = callback_at(&caller)).await;
+    queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     function.receives(1).await;
     stopped.signal("STOP");
     let _other = queue.worker(&function, &[]);

@@ -215,7 +215,7 @@ fn request_headers(
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::directory::FunctionEntry;
+    use asyncqueue::{directory::FunctionEntry, retry::RetryOverrides};
 
     use super::*;
 
@@ -229,6 +229,7 @@ mod tests {
             headers: HeaderMap::new(),
             callback_url: None,
             submitted_at: "2026-11-24T10:00:00Z".parse().unwrap(),
+            retry: RetryOverrides::default(),
             body: Bytes::new(),
         }
     }
@@ -258,7 +259,8 @@ mod tests {
         let url = target.url(&invocation, None).unwrap();
         assert_eq!(url, "http://figlet.openfaas-fn.svc.cluster.local:8080/p");
         let mut directory = Directory::default();
-        let entry = FunctionEntry { queue: None, url: Some("http://127.0.0.1:9000".to_owned()) };
+        let entry =
+            FunctionEntry { url: Some("http://127.0.0.1:9000".to_owned()), ..FunctionEntry::default() };
         directory.functions.insert(invocation.function.clone(), entry);
         assert_eq!(target.url(&invocation, Some(&directory)).unwrap(), "http://127.0.0.1:9000/p");
     }

@@ -56,6 +56,8 @@ struct Call {
     invocation: Invocation,
     stored: StoredCall,
     tries: Tries,
+    /// The queue's policy, with what the function says of its own.
+    policy: RetryPolicy,
 }
 
 impl Handler for Invoke {
@@ -99,8 +101,9 @@ impl Invoke {
             deliveries: delivery.count,
             age: age(delivery.stored_at),
         };
-        let call = Call { invocation, stored, tries };
-        if self.policy.is_poison(call.tries.attempt) {
+        let policy = self.policy_of(&invocation);
+        let call = Call { invocation, stored, tries, policy };
+        if call.policy.is_poison(call.tries.attempt) {
             return self.give_up_poison(message, &call).await;
         }
         match self.make(&call).await {
@@ -121,7 +124,7 @@ impl Invoke {
         debug!(%call_id, %function, attempt, bytes = invocation.body.len(), "Invoking {}", function.name());
         let _counted = self.metrics.running(function);
         let directory = self.directory.borrow().clone();
-        let attempt = Attempt { number: attempt, max: self.policy.max_attempts };
+        let attempt = Attempt { number: attempt, max: call.policy.max_attempts };
         tokio::select! {
             reply = self.caller.call(invocation, attempt, directory.as_deref()) => Some(reply),
             () = running.cancelled() => None,
@@ -130,7 +133,7 @@ impl Invoke {
 
     /// What the end of a call means for it.
     async fn end(&self, message: &Message, call: &Call, reply: Reply) -> AckKind {
-        let outcome = self.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
+        let outcome = call.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
         self.metrics.ended(&reply, &outcome);
         log(call, &reply, &outcome);
         match outcome {
@@ -173,6 +176,14 @@ impl Invoke {
         self.report(call, UNREACHABLE, Reply::none()).await;
         let reason = format!("its worker died under each of {attempts} attempts");
         self.graveyard.bury(message, Death { reason, attempts, status: None }).await
+    }
+
+    /// The policy for a call: what the directory knows of its function comes before what its message says.
+    fn policy_of(&self, invocation: &Invocation) -> RetryPolicy {
+        let directory = self.directory.borrow();
+        let known = directory.as_ref().and_then(|directory| directory.functions.get(&invocation.function));
+        let known = known.map(|function| function.retry.clone()).unwrap_or_default();
+        self.policy.overridden(&known.or(&invocation.retry))
     }
 
     fn decode(&self, message: &Message, delivery: Delivery) -> Result<Invocation, message::DecodeError> {
@@ -227,7 +238,7 @@ impl Invoke {
             status,
             duration: reply.duration,
             attempt: call.tries.attempt,
-            max_attempts: self.policy.max_attempts,
+            max_attempts: call.policy.max_attempts,
             headers: reply.headers,
             body: reply.body,
         };

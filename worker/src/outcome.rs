@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use asyncqueue::retry::RetryOverrides;
+
 use crate::{backoff::Waits, retry_after};
 
 /// The longest wait that a function's `Retry-After` can ask for beyond the policy's own longest.
@@ -115,6 +117,18 @@ impl Ending {
 // === impl RetryPolicy ===
 
 impl RetryPolicy {
+    /// This policy with what a function says of its own. A shortest wait over the longest raises that.
+    #[must_use]
+    pub fn overridden(&self, overrides: &RetryOverrides) -> Self {
+        let min = overrides.min_wait.map_or(self.waits.min, Duration::from);
+        let max = overrides.max_wait.map_or(self.waits.max.max(min), Duration::from);
+        Self {
+            max_attempts: overrides.attempts.unwrap_or(self.max_attempts),
+            waits: Waits { min: min.min(max), max, ..self.waits },
+            codes: overrides.codes.clone().unwrap_or_else(|| self.codes.clone()),
+        }
+    }
+
     /// What a call's end means after these tries. `chance`, from 0 to 1, is for the jitter.
     #[must_use]
     pub fn decide(&self, ending: &Ending, tries: Tries, now: SystemTime, chance: f64) -> Outcome {
@@ -196,6 +210,20 @@ mod tests {
         for status in [408, 429, 500, 502, 503, 504] {
             assert_eq!(decide(&answered(status), 1), retry_in(10), "{status}");
         }
+    }
+
+    #[test]
+    fn a_functions_own_settings_come_before_its_queues() {
+        assert_eq!(policy().overridden(&RetryOverrides::default()), policy());
+        let own = RetryOverrides {
+            attempts: Some(5),
+            codes: Some([418].into()),
+            min_wait: Some("5m".parse().unwrap()),
+            max_wait: None,
+        };
+        let policy = policy().overridden(&own);
+        assert_eq!((policy.max_attempts, policy.codes), (5, [418].into()));
+        assert_eq!((policy.waits.min.as_secs(), policy.waits.max.as_secs()), (300, 300));
     }
 
     #[test]

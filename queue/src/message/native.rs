@@ -21,6 +21,7 @@ use super::{DecodeError, function_name, http_lines, invalid};
 use crate::{
     call_id::CallId,
     invocation::{CallbackUrl, Invocation},
+    retry::RetryOverrides,
 };
 
 /// The version of the form that [`encode`] writes.
@@ -85,6 +86,7 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
         callback_url: get(H_CALLBACK_URL)
             .map(|url| CallbackUrl::parse(url).map_err(|e| invalid(H_CALLBACK_URL, "…", e)))
             .transpose()?,
+        retry: RetryOverrides::default(),
         submitted_at: submitted_at
             .parse::<Timestamp>()
             .map_err(|e| invalid(H_SUBMITTED_AT, submitted_at, e))?,
@@ -135,6 +137,7 @@ mod tests {
             query: Some("x=1&y=%2F".to_owned()),
             headers,
             callback_url: Some(CallbackUrl::parse("http://user:p%20s@h:1/cb?t=1").unwrap()),
+            retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T10:11:12.123456789Z".parse().unwrap(),
             body: Bytes::from_static(b"\x00\xffbody"),
         }

@@ -14,6 +14,7 @@ use crate::{
     forward::strip_connection_headers,
     invocation::{CallbackUrl, Invocation},
     name::FunctionName,
+    retry::RetryOverrides,
 };
 
 /// What is escaped in a path that comes to us decoded: all but `pchar` of RFC 3986 and the slash.
@@ -64,6 +65,7 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
         query: query(request.text("QueryString")?)?,
         headers,
         callback_url,
+        retry: retry(&request)?,
         submitted_at: fallback.stored_at,
         body: STANDARD.decode(body).map(Bytes::from).map_err(|e| invalid("Body", "…", e))?,
     })
@@ -109,6 +111,16 @@ fn http_headers(request: &Object<'_>) -> Result<HeaderMap, DecodeError> {
         }
     }
     Ok(headers)
+}
+
+/// What the function's annotations, sent along by some gateways, say of its retries.
+fn retry(request: &Object<'_>) -> Result<RetryOverrides, DecodeError> {
+    let Some(annotations) = request.get("Annotations") else { return Ok(RetryOverrides::default()) };
+    let object = annotations
+        .as_object()
+        .ok_or_else(|| invalid("Annotations", "…", "it must be an object of strings"))?;
+    // What can't be read there leaves the queue's own, as it does for the function's own gateway.
+    Ok(RetryOverrides::from_annotations(|name| object.get(name)?.as_str()).0)
 }
 
 /// The callback URL. The client's own header comes first: Go's encoding of a URL in `CallbackUrl` loses
@@ -210,6 +222,17 @@ mod tests {
             assert_eq!(call.method, Method::POST, "{json}");
             assert!(call.body.is_empty() && call.callback_url.is_none(), "{json}");
         }
+    }
+
+    #[test]
+    fn annotations_sent_along_say_how_the_call_is_tried_again() {
+        let call = read(
+            r#"{"Function":"f","Annotations":{"com.openfaas.retry.attempts":"3","com.openfaas.retry.codes":"x","other":"1"}}"#,
+        );
+        let retry = call.unwrap().retry;
+        assert_eq!((retry.attempts, retry.codes), (Some(3), None));
+        assert!(read(r#"{"Function":"f","Annotations":null}"#).unwrap().retry.is_empty());
+        assert!(read(r#"{"Function":"f","Annotations":"x"}"#).is_err());
     }
 
     #[test]

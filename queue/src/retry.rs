@@ -1,0 +1,136 @@
+//! What a function says of its own retries, over what its queue says.
+//!
+//! The annotations are those of `OpenFaaS` Pro (its documentation, "Retries for functions"), and so is the rule that a
+//! value which can't be read leaves the queue's own.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::duration::GoDuration;
+
+/// Annotation: runs in all, the first included.
+pub const ATTEMPTS: &str = "com.openfaas.retry.attempts";
+/// Annotation: the statuses that are tried again, comma-separated.
+pub const CODES: &str = "com.openfaas.retry.codes";
+/// Annotation: the wait before the second run.
+pub const MIN_WAIT: &str = "com.openfaas.retry.min_wait";
+/// Annotation: the longest wait.
+pub const MAX_WAIT: &str = "com.openfaas.retry.max_wait";
+
+/// A function's own settings; what is `None` is as its queue says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetryOverrides {
+    /// Runs in all, the first included; at least 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u64>,
+    /// The statuses that are tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub codes: Option<BTreeSet<u16>>,
+    /// The wait before the second run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_wait: Option<GoDuration>,
+    /// The longest wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_wait: Option<GoDuration>,
+}
+
+// === impl RetryOverrides ===
+
+impl RetryOverrides {
+    /// Reads the annotations that `get` finds. What can't be read is left out, and named in the second part.
+    #[must_use]
+    pub fn from_annotations<'a>(get: impl Fn(&str) -> Option<&'a str>) -> (Self, Vec<String>) {
+        let mut unread = Vec::new();
+        let overrides = Self {
+            attempts: read(ATTEMPTS, &get, &mut unread, |text| {
+                text.parse().ok().filter(|attempts| *attempts > 0)
+            }),
+            codes: read(CODES, &get, &mut unread, parse_codes),
+            min_wait: read(MIN_WAIT, &get, &mut unread, |text| text.parse().ok()),
+            max_wait: read(MAX_WAIT, &get, &mut unread, |text| text.parse().ok()),
+        };
+        (overrides, unread)
+    }
+
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These, and where they say nothing, the others.
+    #[must_use]
+    pub fn or(self, others: &Self) -> Self {
+        Self {
+            attempts: self.attempts.or(others.attempts),
+            codes: self.codes.or_else(|| others.codes.clone()),
+            min_wait: self.min_wait.or(others.min_wait),
+            max_wait: self.max_wait.or(others.max_wait),
+        }
+    }
+}
+
+fn read<'a, T>(
+    name: &'static str,
+    get: &impl Fn(&str) -> Option<&'a str>,
+    unread: &mut Vec<String>,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    let text = get(name)?.trim();
+    let value = parse(text);
+    if value.is_none() {
+        unread.push(format!("{name} `{text}`"));
+    }
+    value
+}
+
+/// Reads a comma-separated list of HTTP statuses.
+#[must_use]
+pub fn parse_codes(text: &str) -> Option<BTreeSet<u16>> {
+    let codes = text.split(',').map(str::trim).filter(|code| !code.is_empty());
+    codes.map(|code| code.parse().ok().filter(|code| (100..=599).contains(code))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overrides(annotations: &[(&str, &str)]) -> (RetryOverrides, Vec<String>) {
+        RetryOverrides::from_annotations(|name| {
+            annotations.iter().find(|(found, _)| *found == name).map(|(_, value)| *value)
+        })
+    }
+
+    #[test]
+    fn a_functions_annotations_are_read() {
+        let (read, unread) =
+            overrides(&[(ATTEMPTS, "3"), (CODES, "429, 503"), (MIN_WAIT, "1s"), (MAX_WAIT, "1m30s")]);
+        assert_eq!(read.attempts, Some(3));
+        assert_eq!(read.codes, Some([429, 503].into()));
+        assert_eq!(read.min_wait, Some("1s".parse().unwrap()));
+        assert_eq!(read.max_wait, Some("1m30s".parse().unwrap()));
+        assert!(unread.is_empty() && !read.is_empty());
+        let json = serde_json::to_string(&read).unwrap();
+        assert_eq!(serde_json::from_str::<RetryOverrides>(&json).unwrap(), read);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_leaves_the_queues_own() {
+        let (read, unread) =
+            overrides(&[(ATTEMPTS, "0"), (CODES, "abc"), (MIN_WAIT, "10"), (MAX_WAIT, "forever")]);
+        assert!(read.is_empty());
+        assert_eq!(unread.len(), 4);
+        assert_eq!(unread[0], "com.openfaas.retry.attempts `0`");
+        assert_eq!(overrides(&[]), (RetryOverrides::default(), Vec::new()));
+    }
+
+    #[test]
+    fn the_first_that_says_something_counts() {
+        let first = overrides(&[(ATTEMPTS, "3")]).0;
+        let second = overrides(&[(ATTEMPTS, "9"), (MIN_WAIT, "1s")]).0;
+        let both = first.or(&second);
+        assert_eq!((both.attempts, both.min_wait), (Some(3), Some("1s".parse().unwrap())));
+    }
+}
