@@ -1,1 +1,14 @@
-//! End-to-end tests on a real cluster.
+//! End-to-end tests on the cluster that `make up` starts, with all there is in `manifests/`.
+//!
+//! Each has a namespace and a queue of its own, so that they run side by side.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod admission;
+mod deletion;
+mod drift;
+mod manual;
+mod ownership;
+mod story;
+mod support;
+mod workers;

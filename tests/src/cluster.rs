@@ -104,6 +104,15 @@ pub fn apply_folder(folder: &str) {
     assert!(output.status.success(), "applying {folder}: {}", text(&output.stderr));
 }
 
+/// An image that was built from this tree and loaded, with its tag.
+#[must_use]
+pub fn loaded_image(name: &str) -> String {
+    let shell = format!(". {}/lib.sh && cat \"$run_dir/images/{name}\"", folder().display());
+    let output = Command::new("bash").args(["-c", &shell]).output().expect("bash runs");
+    assert!(output.status.success(), "the image {name} is not loaded: {}", text(&output.stderr));
+    format!("{name}:{}", text(&output.stdout).trim())
+}
+
 // === impl Namespace ===
 
 impl Namespace {

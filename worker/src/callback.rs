@@ -27,9 +27,10 @@ use crate::{
 };
 
 pub(crate) mod deliver;
-pub(crate) mod guard;
+pub mod guard;
 pub(crate) mod signature;
 pub(crate) mod store;
+mod tls;
 
 /// Results that are posted at once, in one worker. They wait for the network only.
 pub(crate) const CONCURRENCY: usize = 64;
@@ -91,17 +92,21 @@ pub(crate) enum Posted {
 // === impl Poster ===
 
 impl Poster {
-    pub(crate) fn new(guard: Guard, signer: Option<Signer>, time_limit: Duration) -> Self {
+    pub(crate) fn new(
+        guard: Guard,
+        signer: Option<Signer>,
+        tls_insecure: bool,
+        time_limit: Duration,
+    ) -> Self {
         let guard = Arc::new(guard);
         let mut connector = HttpConnector::new_with_resolver(GuardedResolver::new(guard.clone()));
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
         connector.enforce_http(false);
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
+        let https = hyper_rustls::HttpsConnectorBuilder::new();
+        let https =
+            if tls_insecure { https.with_tls_config(tls::insecure()) } else { https.with_webpki_roots() };
+        let connector = https.https_or_http().enable_http1().wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)

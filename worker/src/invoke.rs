@@ -48,6 +48,8 @@ pub(crate) struct Invoke {
     pub(crate) graveyard: Graveyard,
     pub(crate) callbacks: CallbackStore,
     pub(crate) messenger: Messenger,
+    /// Whether headers and bodies are logged.
+    pub(crate) verbose: bool,
     pub(crate) metrics: Metrics,
 }
 
@@ -103,6 +105,9 @@ impl Invoke {
         };
         let policy = self.policy_of(&invocation);
         let call = Call { invocation, stored, tries, policy };
+        if tries.deliveries == 1 {
+            self.metrics.waited(tries.age);
+        }
         if call.policy.is_poison(call.tries.attempt) {
             return self.give_up_poison(message, &call).await;
         }
@@ -125,10 +130,19 @@ impl Invoke {
         let _counted = self.metrics.running(function);
         let directory = self.directory.borrow().clone();
         let attempt = Attempt { number: attempt, max: call.policy.max_attempts };
-        tokio::select! {
-            reply = self.caller.call(invocation, attempt, directory.as_deref()) => Some(reply),
-            () = running.cancelled() => None,
+        if self.verbose {
+            let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
+            info!(%call_id, %function, path = invocation.path, query = invocation.query, ?headers, %body, "Request");
         }
+        let reply = tokio::select! {
+            reply = self.caller.call(invocation, attempt, directory.as_deref()) => reply,
+            () = running.cancelled() => return None,
+        };
+        if self.verbose {
+            let (headers, body) = (&reply.headers, String::from_utf8_lossy(&reply.body));
+            info!(%call_id, %function, ?headers, %body, "Answer");
+        }
+        Some(reply)
     }
 
     /// What the end of a call means for it.

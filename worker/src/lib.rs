@@ -9,6 +9,7 @@ mod bury;
 pub mod callback;
 mod cancellations;
 mod delivery;
+mod depth;
 mod function;
 mod invoke;
 mod lease;

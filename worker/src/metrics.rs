@@ -1,5 +1,7 @@
 //! The worker's metrics. Names as `OpenFaaS`'s dashboards know them, where they have one.
 
+use std::time::Duration;
+
 use asyncqueue::{FunctionName, QueueName};
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -20,6 +22,11 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    queue_name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FunctionLabels {
     queue_name: String,
     function_name: String,
@@ -32,7 +39,10 @@ pub(crate) struct Metrics {
     processed: Family<OutcomeLabels, Counter>,
     inflight: Family<FunctionLabels, Gauge>,
     callbacks: Family<OutcomeLabels, Counter>,
+    pending: Family<FunctionLabels, Gauge>,
+    submitted: Family<QueueLabels, Gauge>,
     duration: Histogram,
+    waiting: Histogram,
 }
 
 /// One running call; counted until it is dropped.
@@ -48,8 +58,21 @@ impl Metrics {
             processed: Family::default(),
             inflight: Family::default(),
             callbacks: Family::default(),
+            pending: Family::default(),
+            submitted: Family::default(),
             duration: Histogram::new(BUCKETS),
+            waiting: Histogram::new(BUCKETS),
         };
+        registry.register(
+            "pending_messages",
+            "Calls that wait in the queue, as of a few seconds ago; of all functions, so that function_name is empty",
+            metrics.pending.clone(),
+        );
+        registry.register(
+            "messages_submitted_total",
+            "Calls that the queue has ever stored, as of a few seconds ago",
+            metrics.submitted.clone(),
+        );
         registry.register(
             "messages_processed",
             "Attempts of calls by what came of them: done, retry, dead or cancelled",
@@ -70,7 +93,26 @@ impl Metrics {
             "Duration of attempts, from the first byte sent to the last received",
             metrics.duration.clone(),
         );
+        registry.register(
+            "waiting_seconds",
+            "Time that calls waited in the queue for their first attempt",
+            metrics.waiting.clone(),
+        );
         metrics
+    }
+
+    /// So many calls wait, and so many were ever stored.
+    pub(crate) fn queue(&self, pending: u64, submitted: u64) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        let queue_name = self.queue.clone();
+        let all = FunctionLabels { queue_name: queue_name.clone(), function_name: String::new() };
+        self.pending.get_or_create(&all).set(number(pending));
+        self.submitted.get_or_create(&QueueLabels { queue_name }).set(number(submitted));
+    }
+
+    /// A call has waited so long for its first attempt.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.waiting.observe(time.as_secs_f64());
     }
 
     /// Counts a call as running until the guard is dropped.

@@ -22,6 +22,7 @@ use crate::{
         self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::CallbackStore,
     },
     cancellations::Cancellations,
+    depth,
     function::{Caller, Target},
     invoke::Invoke,
     metrics::Metrics,
@@ -89,7 +90,7 @@ async fn work(
     let graveyard = Graveyard::new(js.clone(), queue, settings.worker_name.clone());
     let policy = settings.retry_policy();
     let guard = Guard::new(settings.callback_allowed_hosts.clone());
-    let poster = Poster::new(guard, signer, settings.callback_timeout.0);
+    let poster = Poster::new(guard, signer, settings.tls_insecure, settings.callback_timeout.0);
     let target = match settings.gateway_url.as_ref() {
         Some(url) => Target::Gateway(url.clone()),
         None => Target::Direct(settings.function_url.clone()),
@@ -97,6 +98,7 @@ async fn work(
     let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
     let deliver = Deliver { messenger: messenger.clone(), graveyard: graveyard.clone() };
     let cancellations = Cancellations::default();
+    let (stream, durable, queue_metrics) = (settings.stream(), settings.durable(), metrics.clone());
     let invoke = Invoke {
         js: js.clone(),
         queue: queue.clone(),
@@ -108,6 +110,7 @@ async fn work(
         graveyard,
         callbacks: CallbackStore::new(js.clone(), queue),
         messenger,
+        verbose: settings.write_debug,
         metrics,
     };
     let (running, is_running) = watch::channel(0);
@@ -147,6 +150,7 @@ async fn work(
     tokio::select! {
         _ = worked => {}
         () = cancellations.follow(js, queue) => {}
+        () = depth::follow(js, &stream, &durable, &queue_metrics) => {}
     }
 }
 

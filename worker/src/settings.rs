@@ -116,6 +116,14 @@ pub struct Settings {
     #[arg(long, env = "callback_allowed_hosts", default_value = "")]
     pub callback_allowed_hosts: Allowed,
 
+    /// Accept any certificate of a receiver of callbacks
+    #[arg(long, env = "tls_insecure", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    pub tls_insecure: bool,
+
+    /// Log headers and bodies of calls and of their answers, secrets in them included
+    #[arg(long, env = "write_debug", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    pub write_debug: bool,
+
     /// Most of an answer that is kept, in bytes or with a unit (16Mi); more is cut off
     #[arg(long, env = "max_response_bytes", default_value = "16Mi", value_parser = bytes)]
     pub max_response_bytes: usize,

@@ -1,0 +1,36 @@
+# Each target is a script, or a few words for one. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check unit up down install image crds clean-cache
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## show it all on a real cluster: a queue, two functions, a callback, the worker's log (as root)
+	@examples/demo
+
+test: ## run all tests: style, units, on a real nats-server, on a real cluster (as root)
+	@tests/run
+
+check: ## format, clippy, cargo-deny, shellcheck: what needs no server
+	@tests/run check
+
+unit: ## unit and property tests, and those on a real nats-server: what needs no root
+	@tests/run unit
+
+install: ## bring up the test cluster with all there is in manifests/
+	@tests/cluster/install
+
+crds: ## write crds/ anew from the operator's types
+	cargo run --quiet --bin asyncqueue-operator crd >crds/asyncqueues.yaml
+
+up: ## bring up the test cluster: a real Kubernetes of one node, on this machine (as root)
+	@tests/cluster/up
+
+down: ## end the test cluster and all that belongs to it
+	@tests/cluster/down
+
+image: ## build the binaries and the images asyncqueue and asyncqueue-example-function
+	@tests/cluster/images/build asyncqueue asyncqueue-example-function
+
+clean-cache: down ## end the test cluster, and remove the programs and images kept between runs
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/asyncqueue"

@@ -1,0 +1,20 @@
+//! A message that an existing gateway may have published: whatever it is, it decodes to a call that our own form can
+//! carry, or it is refused.
+#![no_main]
+
+use asyncqueue::message::{Fallback, native, openfaas};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|payload: &[u8]| {
+    let fallback = Fallback {
+        call_id: asyncqueue::CallId::of_sequence(1),
+        stored_at: "2026-01-01T00:00:00Z".parse().expect("a time"),
+        namespace: "openfaas-fn".to_owned(),
+    };
+    if let Ok(mut call) = openfaas::decode(payload, &fallback) {
+        // The native form has no place for it: the directory says it.
+        call.retry = asyncqueue::retry::RetryOverrides::default();
+        let read = native::decode(&native::encode(&call), call.body.clone());
+        assert_eq!(read.as_ref(), Ok(&call));
+    }
+});

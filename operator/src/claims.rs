@@ -1,0 +1,203 @@
+//! Two `AsyncQueues` that want the same thing on `JetStream`: which of them steps back.
+//!
+//! The stamp on the stream decides in the end; this decides the same earlier, before anything is touched, and also for
+//! what is not a stream yet. The one that owns its stream keeps it; among those that don't, the oldest goes first.
+
+use asyncqueue::{name::NameError, stream::QueueSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use crate::{
+    conditions::{find, kind, reason},
+    crd::AsyncQueue,
+    spec::{full_name, queue_spec},
+};
+
+/// What another `AsyncQueue` has that this one wants.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Conflict {
+    /// The name: workers and functions would not know which of the two is meant.
+    #[error(
+        "the AsyncQueue {other} has the same name, which must be unique on one NATS: \
+         delete one of the two, or create this one under another name"
+    )]
+    Name { other: String },
+    /// A stream.
+    #[error(
+        "stream `{stream}` belongs to the AsyncQueue {other}: give this queue another spec.stream.name (create it \
+         anew, the name can't be changed), or delete that one"
+    )]
+    Stream { stream: String, other: String },
+    /// A subject.
+    #[error(
+        "subject `{subject}` overlaps with `{others}` of the AsyncQueue {other}: give this queue another \
+         spec.stream.subject (create it anew, the subject can't be changed), or delete that one"
+    )]
+    Subject { subject: String, others: String, other: String },
+}
+
+/// What keeps an `AsyncQueue` from having what it asks for, if others have it or come before it.
+pub(crate) fn conflict<'a>(
+    mine: &AsyncQueue,
+    spec: &QueueSpec,
+    all: impl IntoIterator<Item = &'a AsyncQueue>,
+) -> Option<Conflict> {
+    // Nobody comes before it, so there is no need to compare it with each of ten thousand others.
+    if owns_stream(mine) {
+        return None;
+    }
+    let mut rivals: Vec<_> = all
+        .into_iter()
+        .filter(|other| other.uid() != mine.uid() && other.spec.nats.url == mine.spec.nats.url)
+        .filter(|other| !is_refused(other) && precedence(other) < precedence(mine))
+        .filter_map(|other| Some((precedence(other), overlap(spec, other).ok()??)))
+        .collect();
+    rivals.sort_by_key(|(precedence, _)| *precedence);
+    rivals.into_iter().next().map(|(_, conflict)| conflict)
+}
+
+/// Whether an `AsyncQueue` has stepped back itself, and so takes nothing from anybody.
+fn is_refused(queue: &AsyncQueue) -> bool {
+    let ready = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
+    ready.is_some_and(|ready| {
+        [reason::RESOURCE_CONFLICT, reason::SUBJECT_OVERLAP].contains(&ready.reason.as_str())
+            && !owns_stream(queue)
+    })
+}
+
+/// Whether an `AsyncQueue` has got its stream.
+pub(crate) fn owns_stream(queue: &AsyncQueue) -> bool {
+    queue.status.as_ref().is_some_and(|status| status.stream.is_some())
+}
+
+/// Less comes first.
+fn precedence(queue: &AsyncQueue) -> (bool, Option<&Time>, Option<&String>) {
+    (!owns_stream(queue), queue.metadata.creation_timestamp.as_ref(), queue.metadata.uid.as_ref())
+}
+
+/// What both want.
+fn overlap(mine: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, NameError> {
+    let theirs = queue_spec(other)?;
+    let other = full_name(other);
+    if mine.queue == theirs.queue {
+        return Ok(Some(Conflict::Name { other }));
+    }
+    let (mine, theirs) = (streams(mine), streams(&theirs));
+    let pairs = || mine.iter().flat_map(|a| theirs.iter().map(move |b| (a, b)));
+    if let Some((a, _)) = pairs().find(|(a, b)| a.stream == b.stream) {
+        return Ok(Some(Conflict::Stream { stream: a.stream.clone(), other }));
+    }
+    let clash = pairs().find(|(a, b)| covers(&a.subject, &b.subject) || covers(&b.subject, &a.subject));
+    Ok(clash.map(|(a, b)| Conflict::Subject { subject: a.subject.clone(), others: b.subject.clone(), other }))
+}
+
+struct Claimed {
+    stream: String,
+    subject: String,
+}
+
+/// The streams of a queue, each with the subject that it listens on and below.
+fn streams(spec: &QueueSpec) -> [Claimed; 3] {
+    let (callbacks, dead) = (spec.queue.callback_stream(), spec.queue.dead_letter_stream());
+    [
+        Claimed { stream: spec.stream.clone(), subject: spec.subject.clone() },
+        Claimed { stream: callbacks.clone(), subject: callbacks },
+        Claimed { stream: dead.clone(), subject: dead },
+    ]
+}
+
+/// Whether a subject is another, or below it.
+fn covers(subject: &str, other: &str) -> bool {
+    other.strip_prefix(subject).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{conditions::Verdict, crd::AsyncQueueStatus, fixtures};
+
+    fn younger(name: &str) -> AsyncQueue {
+        let mut queue = fixtures::queue(name);
+        queue.metadata.creation_timestamp = Some(fixtures::second(200));
+        queue
+    }
+
+    fn verdict(mine: &AsyncQueue, other: &AsyncQueue) -> Option<Conflict> {
+        conflict(mine, &queue_spec(mine).unwrap(), [mine, other])
+    }
+
+    #[test]
+    fn queues_with_nothing_in_common_do_not_meet() {
+        assert_eq!(verdict(&younger("a"), &fixtures::owner("b")), None);
+        // `jobs` does not cover `jobs2`.
+        let mut mine = younger("a");
+        mine.spec.stream.subject = Some("jobs2".to_owned());
+        let mut other = fixtures::owner("b");
+        other.spec.stream.subject = Some("jobs".to_owned());
+        assert_eq!(verdict(&mine, &other), None);
+    }
+
+    #[test]
+    fn the_second_claimant_of_a_stream_steps_back_and_the_first_does_not() {
+        let mut mine = younger("a");
+        mine.spec.stream.name = Some("b".to_owned());
+        let other = fixtures::owner("b");
+        let expected = Conflict::Stream { stream: "b".to_owned(), other: "openfaas/b".to_owned() };
+        assert_eq!(verdict(&mine, &other), Some(expected));
+        assert_eq!(verdict(&other, &mine), None);
+    }
+
+    #[test]
+    fn who_owns_the_stream_keeps_it_even_from_an_older_one() {
+        let mut old = fixtures::queue("old");
+        old.spec.stream.name = Some("young".to_owned());
+        let mut young = fixtures::owner("young");
+        young.metadata.creation_timestamp = Some(fixtures::second(200));
+        assert!(matches!(verdict(&old, &young), Some(Conflict::Stream { .. })));
+        assert_eq!(verdict(&young, &old), None);
+    }
+
+    #[test]
+    fn of_two_that_own_nothing_the_older_goes_first_and_one_of_equal_age() {
+        let (old, mut young) = (fixtures::queue("a"), younger("a"));
+        young.metadata.namespace = Some("other".to_owned());
+        young.metadata.uid = Some("uid-other".to_owned());
+        assert_eq!(verdict(&old, &young), None);
+        let expected = Conflict::Name { other: "openfaas/a".to_owned() };
+        assert_eq!(verdict(&young, &old), Some(expected));
+        young.metadata.creation_timestamp = old.metadata.creation_timestamp.clone();
+        assert_ne!(verdict(&young, &old).is_some(), verdict(&old, &young).is_some());
+    }
+
+    #[test]
+    fn a_queue_may_not_take_the_dead_letters_or_the_subjects_of_another() {
+        let other = fixtures::owner("b");
+        assert!(matches!(verdict(&younger("b-dead"), &other), Some(Conflict::Stream { .. })));
+        let mut mine = younger("a");
+        mine.spec.stream.subject = Some("b.more".to_owned());
+        let conflict = verdict(&mine, &other).unwrap().to_string();
+        assert!(conflict.starts_with("subject `b.more` overlaps with `b` of the AsyncQueue openfaas/b"));
+    }
+
+    #[test]
+    fn a_queue_that_has_stepped_back_itself_is_in_nobodys_way() {
+        let refused = || Verdict::no(reason::RESOURCE_CONFLICT, "");
+        let mut old = fixtures::queue("a");
+        let ready = refused().into_condition(kind::READY, None, &[], &fixtures::second(1));
+        old.status = Some(AsyncQueueStatus { conditions: vec![ready], ..AsyncQueueStatus::default() });
+        let mut young = younger("b");
+        young.spec.stream.subject = Some("a".to_owned());
+        assert_eq!(verdict(&young, &old), None);
+        old.status = None;
+        assert!(verdict(&young, &old).is_some());
+    }
+
+    #[test]
+    fn queues_on_different_nats_do_not_meet() {
+        let mut mine = younger("a");
+        mine.spec.nats.url = Some("nats://elsewhere".to_owned());
+        let mut other = fixtures::owner("a");
+        other.metadata.uid = Some("uid-other".to_owned());
+        assert_eq!(verdict(&mine, &other), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! The conditions of an `AsyncQueue`: their types, the reasons they give, and when they change.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Types of conditions.
+pub(crate) mod kind {
+    /// The stream stores calls.
+    pub(crate) const STREAM_READY: &str = "StreamReady";
+    /// Workers can take calls.
+    pub(crate) const CONSUMER_READY: &str = "ConsumerReady";
+    /// All workers are up.
+    pub(crate) const WORKERS_READY: &str = "WorkersReady";
+    /// All of these.
+    pub(crate) const READY: &str = "Ready";
+}
+
+/// Reasons: fixed words, which alerts and scripts may rely on.
+pub(crate) mod reason {
+    /// All is as the spec says.
+    pub(crate) const RECONCILED: &str = "Reconciled";
+    /// On its way there.
+    pub(crate) const PROGRESSING: &str = "Progressing";
+    /// `spec.replicas` is 0.
+    pub(crate) const SCALED_TO_ZERO: &str = "ScaledToZero";
+    /// Another owns the stream, the Deployment or the name.
+    pub(crate) const RESOURCE_CONFLICT: &str = "ResourceConflict";
+    /// Another stream has the subject, or one that overlaps.
+    pub(crate) const SUBJECT_OVERLAP: &str = "SubjectOverlap";
+    /// The stream is another than the spec says, and `JetStream` can't change it.
+    pub(crate) const IMMUTABLE_FIELD_CHANGED: &str = "ImmutableFieldChanged";
+    /// The spec can't be used, though the API server let it through.
+    pub(crate) const INVALID_SPEC: &str = "InvalidSpec";
+    /// NATS does not answer.
+    pub(crate) const NATS_UNAVAILABLE: &str = "NatsUnavailable";
+    /// NATS answers no.
+    pub(crate) const NATS_REFUSED: &str = "NatsRefused";
+    /// The API server answers no to the Deployment.
+    pub(crate) const KUBERNETES_REFUSED: &str = "KubernetesRefused";
+    /// Not looked at: something before it is missing.
+    pub(crate) const BLOCKED: &str = "Blocked";
+    /// Workers don't come up.
+    pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
+}
+
+/// Whether a condition holds, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) status: Status,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    True,
+    False,
+    Unknown,
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    pub(crate) fn yes(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status: Status::True, reason, message: message.into() }
+    }
+
+    pub(crate) fn no(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status: Status::False, reason, message: message.into() }
+    }
+
+    pub(crate) fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status: Status::Unknown, reason, message: message.into() }
+    }
+
+    /// The condition of this verdict. It keeps its time for as long as its status stays.
+    pub(crate) fn into_condition(
+        self,
+        kind: &str,
+        generation: Option<i64>,
+        before: &[Condition],
+        now: &Time,
+    ) -> Condition {
+        let status = self.status.as_str();
+        let since = find(before, kind).filter(|old| old.status == status);
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: self.reason.to_owned(),
+            message: self.message,
+            observed_generation: generation,
+            last_transition_time: since.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
+        }
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The condition of a type.
+pub(crate) fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn at(second: i64) -> Time {
+        Time(Timestamp::from_second(second).unwrap())
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_its_status_flips() {
+        let no = || Verdict::no(reason::NATS_UNAVAILABLE, "away");
+        let first = no().into_condition(kind::READY, Some(1), &[], &at(1));
+        assert_eq!(first.last_transition_time, at(1));
+        let same = no().into_condition(kind::READY, Some(2), std::slice::from_ref(&first), &at(2));
+        assert_eq!((same.last_transition_time, same.observed_generation), (at(1), Some(2)));
+        let yes = Verdict::yes(reason::RECONCILED, "").into_condition(kind::READY, Some(2), &[first], &at(3));
+        assert_eq!(yes.last_transition_time, at(3));
+    }
+}

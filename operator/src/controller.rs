@@ -1,0 +1,219 @@
+//! The controller of `AsyncQueues`: dereference -> validate -> build -> apply -> status.
+//!
+//! [`dereference`] and [`apply`] hold clients, and so does the write of the status; all between is plain values. Each
+//! pass looks at all there is and can be repeated at any time.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    runtime::{
+        Controller, Predicate, PredicateConfig, WatchStreamExt,
+        controller::{self, Action},
+        finalizer::{Event as FinalizerEvent, finalizer},
+        predicates,
+        reflector::Store,
+        watcher,
+    },
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::{
+    apply::{Applied, Outcome},
+    build::Installation,
+};
+use crate::{
+    broker::Brokers,
+    conditions::{Status, find, kind, reason},
+    crd::{AsyncQueue, AsyncQueueStatus},
+    events::Events,
+    finalizer::cleanup,
+    functions::Counts,
+    metrics::Metrics,
+    spec::full_name,
+    watch::Stores,
+};
+
+pub(crate) mod apply;
+pub(crate) mod build;
+pub(crate) mod dereference;
+pub(crate) mod status;
+pub(crate) mod validate;
+
+/// Keeps an `AsyncQueue` until its stream is let go of.
+pub(crate) const FINALIZER: &str = "asyncqueue.io/stream";
+
+/// Between two looks at a queue when nothing happens: what `kubectl get aq` shows is not older, and what somebody
+/// changes on NATS, of which there is no notice, comes back within it.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// The reason of the event that tells what was created or changed on NATS.
+const APPLIED: &str = "Applied";
+
+/// Queues that are looked at at once. They wait for NATS and the API server most of the time.
+const CONCURRENCY: u16 = 16;
+
+/// What reconciliations share.
+pub(crate) struct Context {
+    /// The Kubernetes API.
+    pub(crate) client: Client,
+    /// The connections to NATS.
+    pub(crate) brokers: Arc<Brokers>,
+    /// All `AsyncQueues`.
+    pub(crate) queues: Stores<AsyncQueue>,
+    /// All Deployments, of workers in whole and of functions in part.
+    pub(crate) deployments: Stores<Deployment>,
+    /// How many functions each queue has; `None` until that is known.
+    pub(crate) functions: watch::Receiver<Option<Counts>>,
+    /// What all queues have in common.
+    pub(crate) installation: Installation,
+    /// Where events go.
+    pub(crate) events: Events,
+    /// What is counted.
+    pub(crate) metrics: Metrics,
+}
+
+/// Why a reconciliation did not come to an end. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The API server did not take a status.
+    #[error("the status could not be written")]
+    Status(#[source] kube::Error),
+    /// The API server did not delete a Deployment.
+    #[error("the workers could not be deleted")]
+    Delete(#[source] kube::Error),
+    /// A queue is being deleted, and its stream can't be let go of yet.
+    #[error("{0}")]
+    Waiting(String),
+    /// The finalizer could not be added or removed, or one of the above within it.
+    #[error(transparent)]
+    Finalizer(Box<kube::runtime::finalizer::Error<Error>>),
+}
+
+/// Runs the controller over one store of `AsyncQueues` until `shutdown`.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    store: Store<AsyncQueue>,
+    queues: impl Stream<Item = watcher::Result<watcher::Event<AsyncQueue>>> + Send + 'static,
+    deployments: impl Stream<Item = watcher::Result<watcher::Event<Deployment>>> + Send + 'static,
+    shutdown: CancellationToken,
+) {
+    // What we write ourselves, the status, is no reason to look again.
+    let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
+    let queues = queues.applied_objects().predicate_filter(changed, PredicateConfig::default());
+    Controller::for_stream(queues, store)
+        .owns_stream(deployments.touched_objects())
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile, |queue, error, context| on_error(&queue, error, &context), context)
+        .for_each(|done| {
+            match done {
+                Ok((queue, _)) => debug!(%queue, "reconciled"),
+                Err(controller::Error::ObjectNotFound(queue)) => debug!(%queue, "gone"),
+                // Told by `on_error`.
+                Err(controller::Error::ReconcilerFailed(..)) => {}
+                Err(error) => warn!(%error, "the controller stumbled"),
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Action, Error> {
+    let _measured = context.metrics.reconciliation();
+    let api = Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
+    let done = finalizer(&api, FINALIZER, queue, async |event| match event {
+        FinalizerEvent::Apply(queue) => Box::pin(ensure(&queue, &context)).await,
+        FinalizerEvent::Cleanup(queue) => cleanup(&queue, &context).await,
+    });
+    Box::pin(done).await.map_err(|error| Error::Finalizer(Box::new(error)))
+}
+
+/// Brings all that belongs to a queue to what it shall be, and tells how that went.
+async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
+    let (seen, broker) = dereference::dereference(queue, context).await;
+    let outcome = match validate::validate(queue, &seen) {
+        Ok(valid) => {
+            let prepared = build::build(&valid, &context.installation);
+            Outcome::Applied(apply::apply(prepared, &seen, broker.as_deref(), context).await)
+        }
+        Err(invalid) => Outcome::Refused { workers: apply::withdraw(&seen, context).await, invalid },
+    };
+    let now = Time(Timestamp::now());
+    let status = status::status(queue, &outcome, seen.functions, &now);
+    tell(queue, &outcome, &status, context).await;
+    status::write(&context.client, queue, &status).await.map_err(Error::Status)?;
+    Ok(Action::requeue(REFRESH))
+}
+
+/// Tells of changes, and of nothing else: events for those who look there, and the log.
+async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, context: &Context) {
+    let (object, name) = (queue.object_ref(&()), full_name(queue));
+    if let Some(changes) = changes(outcome) {
+        info!(queue = name, "{changes}");
+        context.events.normal(&object, APPLIED, changes).await;
+    }
+    let before = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
+    let Some(ready) = find(&status.conditions, kind::READY) else { return };
+    if before.is_some_and(|before| before.reason == ready.reason && before.status == ready.status) {
+        return;
+    }
+    let calm = ready.status == Status::True.as_str() || ready.reason == reason::PROGRESSING;
+    if calm {
+        info!(queue = name, ready = ready.status, reason = ready.reason, "{}", ready.message);
+        context.events.normal(&object, &ready.reason, &*ready.message).await;
+    } else {
+        warn!(queue = name, ready = ready.status, reason = ready.reason, "{}", ready.message);
+        context.events.warning(&object, &ready.reason, &*ready.message).await;
+    }
+}
+
+/// What was created or changed on NATS, if anything was.
+fn changes(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Applied(Applied { stream: Ok(stored), .. }) if !stored.changes.is_empty() => {
+            Some(stored.changes.join(", "))
+        }
+        _ => None,
+    }
+}
+
+// === impl Error ===
+
+impl Error {
+    /// What failed, beneath the finalizer's wrapping.
+    fn inner(&self) -> &Self {
+        use kube::runtime::finalizer::Error as Wrapped;
+        match self {
+            Self::Finalizer(error) => match &**error {
+                Wrapped::ApplyFailed(inner) | Wrapped::CleanupFailed(inner) => inner.inner(),
+                _ => self,
+            },
+            _ => self,
+        }
+    }
+
+    /// A fixed word for each, to count by.
+    fn category(&self) -> &'static str {
+        match self.inner() {
+            Self::Status(_) => "status",
+            Self::Delete(_) => "delete",
+            Self::Waiting(_) => "waiting",
+            Self::Finalizer(_) => "finalizer",
+        }
+    }
+}
+
+fn on_error(queue: &AsyncQueue, error: &Error, context: &Context) -> Action {
+    context.metrics.reconcile_error(error.category());
+    let queue = full_name(queue);
+    match error.inner() {
+        Error::Waiting(why) => info!(queue, "{why}"),
+        error => warn!(queue, "{}", crate::error::chain(error)),
+    }
+    Action::requeue(REFRESH)
+}

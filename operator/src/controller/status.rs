@@ -1,0 +1,435 @@
+//! The last step: what the outcome means, in the words of the status. Pure, but for the write at the end.
+
+use asyncqueue::{ensure::EnsureError, stream::Refusal};
+use k8s_openapi::{
+    api::apps::v1::{Deployment, DeploymentStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::apply::{Applied, Outcome, Stored, StreamError, Workers, WorkersError};
+use crate::{
+    conditions::{Status, Verdict, kind, reason},
+    crd::{AsyncQueue, AsyncQueueStatus},
+};
+
+/// Who owns the fields of the status.
+const FIELD_MANAGER: &str = "asyncqueue-operator/status";
+
+/// Writes a status, if it says anything new. That the queue is gone is fine.
+pub(crate) async fn write(
+    client: &Client,
+    queue: &AsyncQueue,
+    status: &AsyncQueueStatus,
+) -> kube::Result<()> {
+    if queue.status.as_ref() == Some(status) {
+        return Ok(());
+    }
+    let name = queue.name_any();
+    let api: Api<AsyncQueue> = Api::namespaced(client.clone(), &queue.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": AsyncQueue::api_version(&()),
+        "kind": AsyncQueue::kind(&()),
+        // Not one of the same name that was created since.
+        "metadata": { "name": name, "uid": queue.uid() },
+        "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
+/// The status of a queue after a reconciliation.
+pub(crate) fn status(
+    queue: &AsyncQueue,
+    outcome: &Outcome,
+    functions: Option<usize>,
+    now: &Time,
+) -> AsyncQueueStatus {
+    let before = queue.status.clone().unwrap_or_default();
+    let (stream, consumer, workers) = verdicts(outcome);
+    let ready = ready(&[&stream, &consumer, &workers]);
+    let condition = |kind, verdict: Verdict| {
+        verdict.into_condition(kind, queue.metadata.generation, &before.conditions, now)
+    };
+    let conditions = vec![
+        condition(kind::READY, ready),
+        condition(kind::STREAM_READY, stream),
+        condition(kind::CONSUMER_READY, consumer),
+        condition(kind::WORKERS_READY, workers),
+    ];
+    let status = AsyncQueueStatus {
+        observed_generation: queue.metadata.generation,
+        conditions,
+        ..AsyncQueueStatus::default()
+    };
+    match outcome {
+        // Functions that name it find another queue of that name, or none.
+        Outcome::Refused { .. } => status,
+        Outcome::Applied(applied) => {
+            let status = AsyncQueueStatus { functions: functions.map(signed), ..status };
+            with_workers(with_stream(status, &before, &applied.stream), applied)
+        }
+    }
+}
+
+/// The status of a queue whose deletion has to wait, and why.
+pub(crate) fn going(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStatus {
+    let before = queue.status.clone().unwrap_or_default();
+    let conditions = before.conditions.iter().map(|condition| match condition.type_.as_str() {
+        kind @ (kind::READY | kind::STREAM_READY) => Verdict::no(reason::NATS_UNAVAILABLE, why)
+            .into_condition(kind, queue.metadata.generation, &before.conditions, now),
+        _ => condition.clone(),
+    });
+    AsyncQueueStatus {
+        observed_generation: queue.metadata.generation,
+        conditions: conditions.collect(),
+        stream: before.stream,
+        consumer: before.consumer,
+        stream_created: before.stream_created,
+        selector: before.selector,
+        ..AsyncQueueStatus::default()
+    }
+}
+
+/// What is known of the stream. Whose it is stays true while NATS is away; how much is in it does not.
+fn with_stream(
+    status: AsyncQueueStatus,
+    before: &AsyncQueueStatus,
+    stream: &Result<Stored, StreamError>,
+) -> AsyncQueueStatus {
+    match stream {
+        Ok(stored) => AsyncQueueStatus {
+            stream: Some(stored.stream.clone()),
+            consumer: Some(stored.consumer.clone()),
+            stream_created: stored.created.clone(),
+            pending: Some(signed(stored.messages.saturating_sub(stored.running))),
+            inflight: Some(signed(stored.running)),
+            redelivered: Some(signed(stored.redelivered)),
+            dead_letters: Some(signed(stored.dead_letters)),
+            ..status
+        },
+        Err(error) if error.is_foreign() => status,
+        Err(_) => AsyncQueueStatus {
+            stream: before.stream.clone(),
+            consumer: before.consumer.clone(),
+            stream_created: before.stream_created.clone(),
+            ..status
+        },
+    }
+}
+
+fn with_workers(status: AsyncQueueStatus, applied: &Applied) -> AsyncQueueStatus {
+    let selector = Some(applied.selector.clone());
+    let Ok(Workers::Deployed(deployment)) = &applied.workers else {
+        return AsyncQueueStatus { selector, ..status };
+    };
+    let workers = deployment.status.clone().unwrap_or_default();
+    AsyncQueueStatus {
+        replicas: workers.replicas.unwrap_or_default(),
+        ready_replicas: workers.ready_replicas.unwrap_or_default(),
+        selector,
+        ..status
+    }
+}
+
+/// `Ready` is the first that does not hold, or that all do.
+fn ready(parts: &[&Verdict]) -> Verdict {
+    match parts.iter().find(|part| part.status != Status::True) {
+        Some(part) => Verdict::no(part.reason, part.message.clone()),
+        None => match parts.iter().find(|part| part.reason != reason::RECONCILED) {
+            Some(special) => (*special).clone(),
+            None => Verdict::yes(reason::RECONCILED, "calls are accepted and run"),
+        },
+    }
+}
+
+/// Of stream, consumer and workers.
+fn verdicts(outcome: &Outcome) -> (Verdict, Verdict, Verdict) {
+    match outcome {
+        Outcome::Refused { invalid, workers } => (
+            Verdict::no(invalid.reason(), invalid.to_string()),
+            blocked(),
+            match workers {
+                Ok(_) => blocked(),
+                Err(error) => workers_error(error),
+            },
+        ),
+        Outcome::Applied(Applied { stream, workers, replicas, .. }) => {
+            let (stream, consumer) = match stream {
+                Ok(stored) => (
+                    Verdict::yes(reason::RECONCILED, format!("stream {} stores calls", stored.stream)),
+                    Verdict::yes(
+                        reason::RECONCILED,
+                        format!("workers take calls through {}", stored.consumer),
+                    ),
+                ),
+                Err(StreamError::Ensure(EnsureError::Consumer(error))) => {
+                    (Verdict::yes(reason::RECONCILED, "the stream stores calls"), stream_error(error))
+                }
+                Err(StreamError::Ensure(error)) => (stream_error(error), blocked()),
+                Err(error @ StreamError::Disconnected) => {
+                    (Verdict::no(reason::NATS_UNAVAILABLE, error.to_string()), blocked())
+                }
+            };
+            let workers = match workers {
+                Ok(Workers::Deployed(deployment)) => workers_verdict(deployment, *replicas),
+                Ok(Workers::None) => blocked(),
+                Err(error) => workers_error(error),
+            };
+            (stream, consumer, workers)
+        }
+    }
+}
+
+fn blocked() -> Verdict {
+    Verdict::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
+}
+
+fn stream_error(error: &EnsureError) -> Verdict {
+    let reason = match error {
+        EnsureError::Refused(refusal) => match refusal {
+            Refusal::Owned { .. } | Refusal::Namesake { .. } | Refusal::Unowned { .. } => {
+                reason::RESOURCE_CONFLICT
+            }
+            Refusal::Immutable { .. } => reason::IMMUTABLE_FIELD_CHANGED,
+        },
+        EnsureError::SubjectOverlap { .. } => reason::SUBJECT_OVERLAP,
+        EnsureError::Server { .. } => reason::NATS_REFUSED,
+        EnsureError::Unavailable { .. } => reason::NATS_UNAVAILABLE,
+        EnsureError::Consumer(error) => return stream_error(error),
+    };
+    Verdict::no(reason, crate::error::chain(error))
+}
+
+fn workers_error(error: &WorkersError) -> Verdict {
+    let reason = match error {
+        WorkersError::Foreign(_) => reason::RESOURCE_CONFLICT,
+        WorkersError::Going(_) => reason::PROGRESSING,
+        WorkersError::Kubernetes { .. } => reason::KUBERNETES_REFUSED,
+    };
+    Verdict::no(reason, error.to_string())
+}
+
+/// Whether the workers are up, as the Deployment says.
+fn workers_verdict(deployment: &Deployment, replicas: i32) -> Verdict {
+    let status = deployment.status.clone().unwrap_or_default();
+    let seen = status.observed_generation >= deployment.metadata.generation;
+    let ready = status.ready_replicas.unwrap_or_default();
+    let name = deployment.name_any();
+    if replicas == 0 {
+        return Verdict::yes(reason::SCALED_TO_ZERO, "spec.replicas is 0: calls are accepted, and none runs");
+    }
+    if seen && ready >= replicas {
+        return Verdict::yes(reason::RECONCILED, format!("all of {replicas} workers are ready"));
+    }
+    let namespace = deployment.namespace().unwrap_or_default();
+    match failure(&status).filter(|_| seen) {
+        Some(why) => Verdict::no(
+            reason::WORKERS_UNAVAILABLE,
+            format!(
+                "{ready} of {replicas} workers are ready: {why}; see kubectl -n {namespace} describe deployment/{name} and its pods"
+            ),
+        ),
+        None => Verdict::no(reason::PROGRESSING, format!("{ready} of {replicas} workers are ready")),
+    }
+}
+
+/// What the Deployment says of why it does not get on.
+fn failure(status: &DeploymentStatus) -> Option<&str> {
+    let conditions = status.conditions.as_deref()?;
+    let failed = |kind: &str, status: &str| {
+        conditions.iter().find(move |condition| condition.type_ == kind && condition.status == status)
+    };
+    failed("ReplicaFailure", "True").or_else(|| failed("Progressing", "False"))?.message.as_deref()
+}
+
+fn signed(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::{api::apps::v1::DeploymentCondition, apimachinery::pkg::apis::meta::v1::Condition};
+
+    use super::*;
+    use crate::{claims::Conflict, conditions::find, controller::validate::Invalid, fixtures};
+
+    fn stored() -> Stored {
+        Stored {
+            stream: "slow-queue".to_owned(),
+            consumer: "slow-queue-workers".to_owned(),
+            created: Some(fixtures::second(50)),
+            messages: 7,
+            running: 2,
+            redelivered: 1,
+            dead_letters: 3,
+            changes: vec![],
+        }
+    }
+
+    fn deployment(ready: i32, conditions: Vec<DeploymentCondition>) -> Deployment {
+        let mut deployment = fixtures::function("slow-queue-worker", None);
+        deployment.metadata.generation = Some(2);
+        deployment.status = Some(DeploymentStatus {
+            observed_generation: Some(2),
+            replicas: Some(2),
+            ready_replicas: Some(ready),
+            conditions: Some(conditions),
+            ..DeploymentStatus::default()
+        });
+        deployment
+    }
+
+    fn applied(stream: Result<Stored, StreamError>, workers: Deployment) -> Outcome {
+        let workers = Ok(Workers::Deployed(Arc::new(workers)));
+        Outcome::Applied(Applied { stream, workers, selector: "q=slow-queue".to_owned(), replicas: 2 })
+    }
+
+    fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
+        status(queue, outcome, Some(4), &fixtures::second(1000))
+    }
+
+    fn condition<'a>(status: &'a AsyncQueueStatus, kind: &str) -> &'a Condition {
+        find(&status.conditions, kind).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_condition(status: &AsyncQueueStatus, kind: &str, expected: (&str, &str)) {
+        let found = condition(status, kind);
+        assert_eq!((&*found.status, &*found.reason), expected, "{kind}: {}", found.message);
+    }
+
+    #[test]
+    fn a_queue_is_ready_when_all_of_it_is() {
+        let status = of(&fixtures::queue("slow-queue"), &applied(Ok(stored()), deployment(2, vec![])));
+        for kind in [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY] {
+            assert_condition(&status, kind, ("True", reason::RECONCILED));
+            assert_eq!(condition(&status, kind).observed_generation, Some(3));
+        }
+        assert_eq!((status.pending, status.inflight), (Some(5), Some(2)));
+        assert_eq!((status.redelivered, status.dead_letters), (Some(1), Some(3)));
+        assert_eq!((status.replicas, status.ready_replicas, status.functions), (2, 2, Some(4)));
+        assert_eq!(status.stream.as_deref(), Some("slow-queue"));
+        assert_eq!(status.selector.as_deref(), Some("q=slow-queue"));
+        assert_eq!(status.observed_generation, Some(3));
+    }
+
+    #[test]
+    fn nothing_new_is_the_same_status() {
+        let outcome = applied(Ok(stored()), deployment(2, vec![]));
+        let mut queue = fixtures::queue("slow-queue");
+        let first = of(&queue, &outcome);
+        queue.status = Some(first.clone());
+        assert_eq!(status(&queue, &outcome, Some(4), &fixtures::second(2000)), first);
+    }
+
+    #[test]
+    fn while_nats_is_away_the_stream_is_still_ours_and_its_numbers_are_unknown() {
+        let mut queue = fixtures::queue("slow-queue");
+        queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
+        let status = of(&queue, &applied(Err(StreamError::Disconnected), deployment(2, vec![])));
+        assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
+        assert_condition(&status, kind::STREAM_READY, ("False", reason::NATS_UNAVAILABLE));
+        assert_condition(&status, kind::CONSUMER_READY, ("Unknown", reason::BLOCKED));
+        assert_condition(&status, kind::WORKERS_READY, ("True", reason::RECONCILED));
+        assert_eq!((status.stream.as_deref(), status.pending), (Some("slow-queue"), None));
+        assert_eq!(status.stream_created, Some(fixtures::second(50)));
+    }
+
+    #[test]
+    fn a_stream_that_is_anothers_is_not_in_the_status() {
+        let mut queue = fixtures::queue("slow-queue");
+        queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
+        let refusal = Refusal::Owned { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
+        let stream = Err(StreamError::Ensure(EnsureError::Refused(refusal)));
+        let workers = Ok(Workers::None);
+        let outcome = Outcome::Applied(Applied { stream, workers, selector: String::new(), replicas: 2 });
+        let status = of(&queue, &outcome);
+        assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
+        assert!(condition(&status, kind::READY).message.contains("ns/other"));
+        assert_condition(&status, kind::WORKERS_READY, ("Unknown", reason::BLOCKED));
+        assert_eq!((status.stream, status.replicas), (None, 0));
+    }
+
+    #[test]
+    fn a_refused_queue_says_why() {
+        let invalid = Invalid::Conflict(Conflict::Name { other: "ns/slow-queue".to_owned() });
+        let outcome = Outcome::Refused { invalid, workers: Ok(Workers::None) };
+        let status = of(&fixtures::queue("slow-queue"), &outcome);
+        assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
+        assert!(condition(&status, kind::READY).message.contains("ns/slow-queue has the same name"));
+        assert_eq!(status.functions, None);
+    }
+
+    #[test]
+    fn a_consumer_that_fails_leaves_the_stream_ready() {
+        let source: async_nats::jetstream::Error =
+            serde_json::from_value(json!({ "code": 400, "err_code": 10100, "description": "no" })).unwrap();
+        let error = EnsureError::Server { what: "for consumer c".to_owned(), source };
+        let error = StreamError::Ensure(EnsureError::Consumer(Box::new(error)));
+        let status = of(&fixtures::queue("slow-queue"), &applied(Err(error), deployment(2, vec![])));
+        assert_condition(&status, kind::STREAM_READY, ("True", reason::RECONCILED));
+        assert_condition(&status, kind::CONSUMER_READY, ("False", reason::NATS_REFUSED));
+        assert_condition(&status, kind::READY, ("False", reason::NATS_REFUSED));
+    }
+
+    #[test]
+    fn workers_that_come_up_progress_and_those_that_do_not_are_unavailable() {
+        let queue = fixtures::queue("slow-queue");
+        let status = of(&queue, &applied(Ok(stored()), deployment(1, vec![])));
+        assert_condition(&status, kind::READY, ("False", reason::PROGRESSING));
+        assert_eq!(condition(&status, kind::READY).message, "1 of 2 workers are ready");
+
+        let stuck = DeploymentCondition {
+            type_: "Progressing".to_owned(),
+            status: "False".to_owned(),
+            message: Some("timed out progressing".to_owned()),
+            ..DeploymentCondition::default()
+        };
+        let status = of(&queue, &applied(Ok(stored()), deployment(1, vec![stuck.clone()])));
+        assert_condition(&status, kind::WORKERS_READY, ("False", reason::WORKERS_UNAVAILABLE));
+        let message = &condition(&status, kind::WORKERS_READY).message;
+        assert!(message.contains("timed out progressing; see kubectl"), "{message}");
+
+        // What the Deployment says of an earlier spec is not about this one.
+        let mut changed = deployment(2, vec![stuck]);
+        changed.metadata.generation = Some(3);
+        let status = of(&queue, &applied(Ok(stored()), changed));
+        assert_condition(&status, kind::WORKERS_READY, ("False", reason::PROGRESSING));
+    }
+
+    #[test]
+    fn a_queue_without_workers_is_ready_and_says_that_none_runs() {
+        let workers = Ok(Workers::Deployed(Arc::new(deployment(0, vec![]))));
+        let outcome =
+            Outcome::Applied(Applied { stream: Ok(stored()), workers, selector: String::new(), replicas: 0 });
+        let status = of(&fixtures::queue("slow-queue"), &outcome);
+        assert_condition(&status, kind::READY, ("True", reason::SCALED_TO_ZERO));
+    }
+
+    #[test]
+    fn a_deletion_that_waits_says_so() {
+        let mut queue = fixtures::queue("slow-queue");
+        queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
+        let status = going(&queue, "the deletion waits", &fixtures::second(2000));
+        assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
+        assert_eq!(condition(&status, kind::READY).message, "the deletion waits");
+        assert_eq!((status.stream.as_deref(), status.ready_replicas), (Some("slow-queue"), 0));
+    }
+
+    #[test]
+    fn more_running_than_stored_is_no_negative_number() {
+        let stored = Stored { messages: 1, running: 2, ..stored() };
+        let status = of(&fixtures::queue("slow-queue"), &applied(Ok(stored), deployment(2, vec![])));
+        assert_eq!((status.pending, status.inflight), (Some(0), Some(2)));
+    }
+}

@@ -1,0 +1,162 @@
+//! The second step: what the spec says, in types that can only hold what makes sense. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use asyncqueue::{name::NameError, stream::QueueSpec};
+use k8s_openapi::{
+    api::core::v1::ResourceRequirements,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference, util::intstr::IntOrString},
+};
+use kube::{Resource, ResourceExt};
+
+use super::dereference::Surroundings;
+use crate::{
+    claims::Conflict,
+    conditions::reason,
+    crd::{AsyncQueue, PullPolicy},
+    spec::{may_adopt, queue_spec},
+};
+
+/// A queue that may be built.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ValidQueue {
+    /// The queue on `JetStream`.
+    pub(crate) queue: QueueSpec,
+    /// Whether it may take over a stream that nobody owns.
+    pub(crate) adopt: bool,
+    /// Where it lives.
+    pub(crate) namespace: String,
+    /// What makes its Deployment go with it.
+    pub(crate) owner: OwnerReference,
+    /// Calls at once, in one worker.
+    pub(crate) max_inflight: u16,
+    /// Of one call.
+    pub(crate) timeout: Duration,
+    /// How many workers.
+    pub(crate) replicas: i32,
+    /// Their image, if not the common one.
+    pub(crate) image: Option<String>,
+    /// When it is pulled.
+    pub(crate) pull_policy: PullPolicy,
+    /// What they may use.
+    pub(crate) resources: ResourceRequirements,
+    /// The NATS server, if not the common one.
+    pub(crate) nats_url: Option<String>,
+}
+
+/// Why a queue may not be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    /// The name is no queue's.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The API server let a number through that is out of range: the CRD is not ours.
+    #[error(
+        "{field} is {value}, which is out of range: apply the CRD of this version, then this queue again"
+    )]
+    Range { field: &'static str, value: i32 },
+    /// The URL can't be used.
+    #[error("spec.nats.url can't be used: {0}")]
+    NatsUrl(String),
+    /// Another queue has what this one asks for.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+}
+
+// === impl Invalid ===
+
+impl Invalid {
+    /// The reason to give in conditions.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Name(_) | Self::Range { .. } | Self::NatsUrl(_) => reason::INVALID_SPEC,
+            Self::Conflict(Conflict::Name { .. } | Conflict::Stream { .. }) => reason::RESOURCE_CONFLICT,
+            Self::Conflict(Conflict::Subject { .. }) => reason::SUBJECT_OVERLAP,
+        }
+    }
+}
+
+/// Holds a queue against its surroundings.
+pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<ValidQueue, Invalid> {
+    let spec = &object.spec;
+    let queue = queue_spec(object)?;
+    seen.nats_url.clone().map_err(Invalid::NatsUrl)?;
+    if let Some(conflict) = &seen.conflict {
+        return Err(conflict.clone().into());
+    }
+    let max_inflight = u16::try_from(spec.max_inflight)
+        .map_err(|_| Invalid::Range { field: "spec.maxInflight", value: spec.max_inflight })?;
+    Ok(ValidQueue {
+        queue,
+        adopt: may_adopt(object),
+        namespace: object.namespace().unwrap_or_default(),
+        owner: object.controller_owner_ref(&()).unwrap_or_default(),
+        max_inflight,
+        timeout: spec.timeout.0,
+        replicas: spec.replicas,
+        image: spec.worker.image.clone(),
+        pull_policy: spec.worker.image_pull_policy,
+        resources: ResourceRequirements {
+            requests: quantities(&spec.worker.resources.requests),
+            limits: quantities(&spec.worker.resources.limits),
+            claims: None,
+        },
+        nats_url: spec.nats.url.clone(),
+    })
+}
+
+/// `None` for no quantity at all.
+fn quantities(of: &BTreeMap<String, IntOrString>) -> Option<BTreeMap<String, Quantity>> {
+    let quantity = |quantity: &IntOrString| match quantity {
+        IntOrString::Int(number) => Quantity(number.to_string()),
+        IntOrString::String(text) => Quantity(text.clone()),
+    };
+    (!of.is_empty()).then(|| of.iter().map(|(name, value)| (name.clone(), quantity(value))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{controller::dereference::Found, fixtures};
+
+    fn surroundings() -> Surroundings {
+        fixtures::surroundings(Found::None)
+    }
+
+    #[test]
+    fn a_queue_of_defaults_is_valid() {
+        let valid = validate(&fixtures::queue("slow-queue"), &surroundings()).unwrap();
+        assert_eq!((valid.max_inflight, valid.replicas), (1, 1));
+        assert_eq!(valid.timeout, Duration::from_secs(60));
+        assert_eq!(valid.resources.requests.unwrap()["memory"], Quantity("32Mi".to_owned()));
+        assert_eq!(valid.resources.limits, None);
+        assert_eq!(valid.owner.controller, Some(true));
+    }
+
+    #[test]
+    fn quantities_may_be_numbers() {
+        let mut queue = fixtures::queue("slow-queue");
+        queue.spec.worker.resources.limits = [("cpu".to_owned(), IntOrString::Int(2))].into();
+        let valid = validate(&queue, &surroundings()).unwrap();
+        assert_eq!(valid.resources.limits.unwrap()["cpu"], Quantity("2".to_owned()));
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_refused_with_its_reason() {
+        let reason_of = |queue: &AsyncQueue, seen: &Surroundings| validate(queue, seen).unwrap_err().reason();
+        assert_eq!(reason_of(&fixtures::queue("a.b"), &surroundings()), reason::INVALID_SPEC);
+
+        let mut queue = fixtures::queue("a");
+        queue.spec.max_inflight = 0x1_0000;
+        assert_eq!(reason_of(&queue, &surroundings()), reason::INVALID_SPEC);
+
+        let mut seen = surroundings();
+        seen.conflict = Some(Conflict::Name { other: "ns/a".to_owned() });
+        assert_eq!(reason_of(&fixtures::queue("a"), &seen), reason::RESOURCE_CONFLICT);
+
+        seen.conflict = None;
+        seen.nats_url = Err("it has no host".to_owned());
+        let error = validate(&fixtures::queue("a"), &seen).unwrap_err();
+        assert_eq!(error.to_string(), "spec.nats.url can't be used: it has no host");
+    }
+}

@@ -1,0 +1,89 @@
+//! The CustomResourceDefinition, as it is installed.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+use super::AsyncQueue;
+
+/// The CRD as YAML. `crds/asyncqueues.yaml` is a copy, made by `asyncqueue-operator crd`.
+pub fn yaml() -> anyhow::Result<String> {
+    let mut crd = serde_json::to_value(AsyncQueue::crd())?;
+    unwrap_descriptions(&mut crd);
+    // Through the type again, for its order of the fields.
+    let crd: CustomResourceDefinition = serde_json::from_value(crd)?;
+    Ok(serde_saphyr::to_string(&crd)?)
+}
+
+/// Takes out of each description the line breaks that only the source has: `kubectl explain` breaks lines itself.
+fn unwrap_descriptions(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field {
+                    Value::String(text) if name == "description" => *text = unwrapped(text),
+                    _ => unwrap_descriptions(field),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unwrap_descriptions),
+        _ => {}
+    }
+}
+
+/// Single line breaks become spaces; paragraphs stay.
+fn unwrapped(text: &str) -> String {
+    let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
+    paragraphs.collect::<Vec<_>>().join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_in_crds_is_the_generated_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/asyncqueues.yaml");
+        let file = std::fs::read_to_string(path).unwrap_or_default();
+        let how = "cargo run -p asyncqueue-operator -- crd > crds/asyncqueues.yaml";
+        assert!(file == yaml().unwrap(), "crds/asyncqueues.yaml is out of date, write it anew: {how}");
+    }
+
+    #[test]
+    fn descriptions_keep_their_paragraphs_and_lose_their_lines() {
+        assert_eq!(unwrapped("a\nb\n\nc"), "a b\n\nc");
+    }
+
+    #[test]
+    fn every_field_of_the_spec_is_described_and_bounded() {
+        let crd = serde_json::to_value(AsyncQueue::crd()).unwrap();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let mut seen = 0;
+        check(spec, "spec", &mut seen);
+        assert!(seen > 20, "{seen}");
+    }
+
+    fn check(schema: &Value, path: &str, seen: &mut usize) {
+        *seen += 1;
+        assert!(schema["description"].is_string(), "{path} has no description");
+        assert_ne!(schema["nullable"], true, "{path} may be null");
+        match schema["type"].as_str() {
+            Some("string") => {
+                assert!(
+                    schema["maxLength"].is_u64() || schema["enum"].is_array(),
+                    "{path} has no longest length"
+                );
+            }
+            Some("integer") => {
+                assert!(
+                    schema["maximum"].is_number() && schema["minimum"].is_number(),
+                    "{path} has no range"
+                );
+            }
+            _ => {}
+        }
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            check(field, &format!("{path}.{name}"), seen);
+        }
+    }
+}

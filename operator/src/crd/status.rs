@@ -1,0 +1,65 @@
+//! What is known of a queue.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the operator has found and done. Numbers of calls are read every few seconds, and absent while NATS is away.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AsyncQueueStatus {
+    /// The metadata.generation that this status is about; less than it, the operator has not seen the last change yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready, and what it is made of: StreamReady (the stream stores calls), ConsumerReady (workers can take them) and
+    /// WorkersReady (all workers are up). The reason of one that is not True is a fixed word, its message names
+    /// what to do.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+
+    /// The stream that this queue owns; absent until it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+
+    /// The durable consumer that its workers share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<String>,
+
+    /// When the stream was created. Later than before means that it was deleted by somebody, and its calls with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_created: Option<Time>,
+
+    /// Workers that exist.
+    #[serde(default)]
+    pub replicas: i32,
+
+    /// Workers that are ready.
+    #[serde(default)]
+    pub ready_replicas: i32,
+
+    /// The label selector of the workers' pods, for autoscalers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+
+    /// Calls that are stored and do not run now: they wait for a worker, or for their retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<i64>,
+
+    /// Calls that run now, as the workers say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inflight: Option<i64>,
+
+    /// Calls that are stored and were given to a worker more than once: they were retried, or their worker went away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redelivered: Option<i64>,
+
+    /// Calls in the stream of dead letters, NAME-dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<i64>,
+
+    /// Functions whose calls go to this queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub functions: Option<i64>,
+}

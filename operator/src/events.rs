@@ -1,0 +1,73 @@
+//! Events: what `kubectl describe` shows, said once for each change.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tracing::debug;
+
+/// Who signs.
+const CONTROLLER: &str = "asyncqueue-operator";
+
+/// The API server takes no longer notes, in bytes.
+const MAX_NOTE: usize = 1024;
+
+/// Publishes events.
+#[derive(Clone)]
+pub(crate) struct Events {
+    recorder: Recorder,
+}
+
+// === impl Events ===
+
+impl Events {
+    pub(crate) fn new(client: Client, pod: Option<String>) -> Self {
+        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: pod };
+        Self { recorder: Recorder::new(client, reporter) }
+    }
+
+    /// Nothing to worry about.
+    pub(crate) async fn normal(&self, object: &ObjectReference, reason: &str, note: impl Into<String>) {
+        self.publish(EventType::Normal, object, reason, note.into()).await;
+    }
+
+    /// Somebody should look.
+    pub(crate) async fn warning(&self, object: &ObjectReference, reason: &str, note: impl Into<String>) {
+        self.publish(EventType::Warning, object, reason, note.into()).await;
+    }
+
+    /// An event that can't be published is no reason to stop: conditions say the same.
+    async fn publish(&self, type_: EventType, object: &ObjectReference, reason: &str, note: String) {
+        let note = Some(shortened(note));
+        let event =
+            Event { type_, reason: reason.to_owned(), note, action: "Reconcile".to_owned(), secondary: None };
+        if let Err(error) = self.recorder.publish(&event, object).await {
+            debug!(%error, reason, "an event could not be published");
+        }
+    }
+}
+
+/// As much of a note as the API server takes.
+fn shortened(mut note: String) -> String {
+    const ELLIPSIS: &str = "…";
+    if note.len() > MAX_NOTE {
+        let room = MAX_NOTE - ELLIPSIS.len();
+        let end = (0..=room).rev().find(|end| note.is_char_boundary(*end)).unwrap_or_default();
+        note.truncate(end);
+        note.push_str(ELLIPSIS);
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_note_is_shortened_between_characters() {
+        assert_eq!(shortened("short".to_owned()), "short");
+        let long = shortened("ä".repeat(1000));
+        assert!(long.len() <= MAX_NOTE && long.ends_with('…'), "{}", long.len());
+    }
+}

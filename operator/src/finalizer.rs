@@ -1,0 +1,151 @@
+//! The end of a queue: the workers go at once, then its streams are let go of as `spec.deletionPolicy` says. A deletion
+//! does not wait for NATS for ever.
+
+use std::{sync::Arc, time::Duration};
+
+use asyncqueue::{
+    ensure::{EnsureError, Removal, RemovalPolicy, remove},
+    stream::QueueSpec,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{Resource, runtime::controller::Action};
+use tracing::info;
+
+use crate::{
+    broker::Broker,
+    claims::owns_stream,
+    controller::{
+        Context, Error,
+        apply::delete,
+        dereference::{Found, find_workers},
+        status,
+    },
+    crd::{AsyncQueue, DeletionPolicy},
+    spec::queue_spec,
+};
+
+/// How long a deletion waits for NATS. Longer than a restart of NATS takes, and short enough that nobody
+/// takes the namespace for stuck.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+/// Between attempts to release a stream after its queue is gone.
+const RELEASE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Reasons of the events.
+mod reason {
+    /// The stream is gone.
+    pub(super) const STREAM_DELETED: &str = "StreamDeleted";
+    /// The stream was kept.
+    pub(super) const STREAM_KEPT: &str = "StreamKept";
+}
+
+/// Lets go of all that belongs to a queue. Returns once its object may go.
+pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
+    if let Found::Ours(workers) = find_workers(queue, context) {
+        delete(&workers, &context.client).await.map_err(Error::Delete)?;
+    }
+    // A queue with a name or a URL that can't be used never had a stream.
+    let (Ok(spec), Ok(broker)) =
+        (queue_spec(queue), context.brokers.get(queue.spec.nats.url.as_deref()).await)
+    else {
+        return Ok(Action::await_change());
+    };
+    match let_go(&broker, &spec, policy(queue.spec.deletion_policy)).await {
+        Ok(removal) => tell(queue, &spec, removal, context).await,
+        // It has nothing there that would have to be waited for.
+        Err(why) if !owns_stream(queue) => info!(queue = %spec.queue, "nothing to let go of, and {why}"),
+        Err(why) => {
+            let (now, patience_ends) = (Timestamp::now(), patience_ends(queue));
+            if now < patience_ends {
+                let why = format!("the deletion waits for NATS until {patience_ends} at most: {why}");
+                let status = status::going(queue, &why, &Time(now));
+                status::write(&context.client, queue, &status).await.map_err(Error::Status)?;
+                return Err(Error::Waiting(why));
+            }
+            give_up(queue, &spec, broker.clone(), &why, context).await;
+        }
+    }
+    broker.running.forget(&spec.queue);
+    Ok(Action::await_change())
+}
+
+/// Removes or releases the streams; on failure, says why in words.
+async fn let_go(broker: &Broker, spec: &QueueSpec, policy: RemovalPolicy) -> Result<Removal, String> {
+    if !broker.is_connected() {
+        return Err("there is no connection to NATS".to_owned());
+    }
+    let removal: Result<_, EnsureError> = remove(&broker.js, spec, policy).await;
+    removal.map_err(|error| crate::error::chain(&error))
+}
+
+async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &Context) {
+    let (object, stream, events) = (queue.object_ref(&()), &spec.stream, &context.events);
+    match removal {
+        Removal::NotOurs => {}
+        Removal::Deleted => {
+            events.normal(&object, reason::STREAM_DELETED, format!("deleted stream {stream}")).await;
+        }
+        Removal::Released { messages: 0 } => {
+            let note = format!(
+                "kept stream {stream}, which is empty; the next AsyncQueue that names it takes it over"
+            );
+            events.normal(&object, reason::STREAM_KEPT, note).await;
+        }
+        Removal::Released { messages } => {
+            let note = format!(
+                "kept stream {stream} with {messages} calls (deletionPolicy {:?}): the next AsyncQueue that names it takes \
+                 them over; to delete them: nats stream rm {stream}",
+                queue.spec.deletion_policy
+            );
+            events.warning(&object, reason::STREAM_KEPT, note).await;
+        }
+    }
+}
+
+/// Lets the object go without its streams. They are released as soon as NATS is back, if this process lives that long;
+/// if not, a new queue of the name says how to take them over.
+async fn give_up(queue: &AsyncQueue, spec: &QueueSpec, broker: Arc<Broker>, why: &str, context: &Context) {
+    let note = format!(
+        "kept stream {} as with deletionPolicy Retain, since NATS could not be asked for {} minutes: {why}",
+        spec.stream,
+        PATIENCE.as_secs() / 60
+    );
+    context.events.warning(&queue.object_ref(&()), reason::STREAM_KEPT, note).await;
+    let spec = spec.clone();
+    tokio::spawn(async move {
+        loop {
+            broker.connected().await;
+            match let_go(&broker, &spec, RemovalPolicy::Retain).await {
+                Ok(_) => return info!(stream = spec.stream, "released the stream of a queue that is gone"),
+                Err(_) => tokio::time::sleep(RELEASE_PAUSE).await,
+            }
+        }
+    });
+}
+
+/// When a deletion stops waiting, in whole seconds.
+fn patience_ends(queue: &AsyncQueue) -> Timestamp {
+    let begun = queue.metadata.deletion_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    begun.saturating_add(PATIENCE).unwrap_or(begun)
+}
+
+fn policy(policy: DeletionPolicy) -> RemovalPolicy {
+    match policy {
+        DeletionPolicy::Retain => RemovalPolicy::Retain,
+        DeletionPolicy::Delete => RemovalPolicy::Delete,
+        DeletionPolicy::DeleteIfEmpty => RemovalPolicy::DeleteIfEmpty,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn patience_counts_from_the_deletion() {
+        let mut queue = fixtures::queue("q");
+        queue.metadata.deletion_timestamp = Some(fixtures::second(1000));
+        assert_eq!(patience_ends(&queue), fixtures::second(1300).0);
+    }
+}

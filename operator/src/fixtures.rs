@@ -1,0 +1,85 @@
+//! Objects for tests, built by what matters in them.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec},
+        core::v1::{PodTemplateSpec, Service, ServicePort, ServiceSpec},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
+
+use crate::{
+    controller::dereference::{Found, Surroundings},
+    crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
+};
+
+/// An `AsyncQueue` with every default, in the namespace `openfaas`.
+pub(crate) fn queue(name: &str) -> AsyncQueue {
+    let mut queue = AsyncQueue::new(name, AsyncQueueSpec::default());
+    queue.metadata.namespace = Some("openfaas".to_owned());
+    queue.metadata.uid = Some(format!("uid-{name}"));
+    queue.metadata.generation = Some(3);
+    queue.metadata.creation_timestamp = Some(second(100));
+    queue
+}
+
+/// The same, which owns its stream.
+pub(crate) fn owner(name: &str) -> AsyncQueue {
+    let stream = Some(name.to_owned());
+    AsyncQueue { status: Some(AsyncQueueStatus { stream, ..AsyncQueueStatus::default() }), ..queue(name) }
+}
+
+/// What a queue finds around it: nothing in its way.
+pub(crate) fn surroundings(workers: Found) -> Surroundings {
+    Surroundings { nats_url: Ok(()), workers, conflict: None, functions: None, running: 0 }
+}
+
+/// A point in time.
+pub(crate) fn second(second: i64) -> Time {
+    Time(Timestamp::from_second(second).unwrap())
+}
+
+/// A function as `OpenFaaS` deploys it, in the namespace `openfaas-fn`.
+pub(crate) fn function(name: &str, queue: Option<&str>) -> Deployment {
+    Deployment {
+        metadata: meta(name),
+        spec: Some(DeploymentSpec {
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some([("faas_function".to_owned(), name.to_owned())].into()),
+                    annotations: queue.map(|queue| annotation(queue).into()),
+                    ..ObjectMeta::default()
+                }),
+                spec: None,
+            },
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// A Service with one port, in the namespace `openfaas-fn`.
+pub(crate) fn service(name: &str, queue: Option<&str>, port: i32) -> Service {
+    Service {
+        metadata: ObjectMeta { annotations: queue.map(|queue| annotation(queue).into()), ..meta(name) },
+        spec: Some(ServiceSpec {
+            ports: Some(vec![ServicePort { port, ..ServicePort::default() }]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn meta(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some("openfaas-fn".to_owned()),
+        uid: Some(format!("uid-{name}")),
+        ..ObjectMeta::default()
+    }
+}
+
+fn annotation(queue: &str) -> [(String, String); 1] {
+    [("com.openfaas.queue".to_owned(), queue.to_owned())]
+}

@@ -1,0 +1,240 @@
+//! Functions and the queues that they name: an index of what the watches have seen, and the directory that
+//! follows from it. Pure.
+//!
+//! A function is a Deployment whose pods carry the label `faas_function`, however it was deployed, or any Service with
+//! the annotation `com.openfaas.queue`. Its queue is the annotation on the Deployment's pods, where `OpenFaaS` puts
+//! it, or on the Service.
+
+use std::collections::{BTreeMap, HashMap};
+
+use asyncqueue::{
+    FunctionName, QueueName,
+    directory::{Directory, FunctionEntry, QueueEntry},
+};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ObjectReference, Service},
+};
+use kube::{Resource, ResourceExt};
+
+use crate::{claims::owns_stream, crd::AsyncQueue, spec::queue_spec};
+
+/// The label of a function's pods.
+pub(crate) const FUNCTION_LABEL: &str = "faas_function";
+
+/// The annotation that names a function's queue.
+pub(crate) const QUEUE_ANNOTATION: &str = "com.openfaas.queue";
+
+/// Where `OpenFaaS` functions listen; a function elsewhere needs a URL in the directory.
+const DEFAULT_PORT: i32 = 8080;
+
+/// A function, as its objects describe it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Function {
+    /// The queue that it names, as it is written.
+    pub(crate) queue: Option<String>,
+    /// Its base URL, if it isn't the one that follows from its name.
+    pub(crate) url: Option<String>,
+    /// What to show to whoever is to blame.
+    pub(crate) object: ObjectReference,
+}
+
+/// A function that names a queue which is not there, so that its calls go to the default queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Lost {
+    pub(crate) function: FunctionName,
+    pub(crate) queue: String,
+}
+
+/// All functions, by name.
+pub(crate) type Functions = BTreeMap<FunctionName, Function>;
+
+/// How many functions have their calls in each queue.
+pub(crate) type Counts = HashMap<QueueName, usize>;
+
+/// The functions among Deployments and Services.
+pub(crate) fn index<'a>(
+    deployments: impl IntoIterator<Item = &'a Deployment>,
+    services: impl IntoIterator<Item = &'a Service>,
+) -> Functions {
+    let mut functions: Functions = services.into_iter().filter_map(from_service).collect();
+    for (name, deployed) in deployments.into_iter().filter_map(from_deployment) {
+        // OpenFaaS CE annotates the Service too, so the pods have the last word on the queue; only the
+        // Service knows the port.
+        let service = functions.remove(&name);
+        let (queue, url) = service.map_or((None, None), |service| (service.queue, service.url));
+        functions.insert(name, Function { queue: deployed.queue.or(queue), url, ..deployed });
+    }
+    functions
+}
+
+/// The directory of functions and queues. A queue is in it while it has its stream, on the NATS that the gateway
+/// publishes to, and is not being deleted.
+pub(crate) fn directory<'a>(
+    functions: &Functions,
+    queues: impl IntoIterator<Item = &'a AsyncQueue>,
+) -> Directory {
+    let functions = functions.iter().map(|(name, function)| {
+        let queue = function.queue.as_ref().and_then(|queue| queue.parse().ok());
+        (name.clone(), FunctionEntry { queue, url: function.url.clone(), ..FunctionEntry::default() })
+    });
+    let queues = queues
+        .into_iter()
+        .filter(|queue| owns_stream(queue) && queue.spec.nats.url.is_none())
+        .filter(|queue| queue.metadata.deletion_timestamp.is_none())
+        .filter_map(|queue| queue_spec(queue).ok())
+        .map(|spec| (spec.queue, QueueEntry { stream: spec.stream, subject: spec.subject }));
+    Directory { functions: functions.collect(), queues: queues.collect() }
+}
+
+/// How many functions have their calls in each queue.
+pub(crate) fn count(directory: &Directory, default_queue: Option<&QueueName>) -> Counts {
+    let mut counts = Counts::new();
+    for entry in directory.functions.values() {
+        let named = entry.queue.as_ref().filter(|queue| directory.queues.contains_key(queue));
+        if let Some(queue) = named.or(default_queue) {
+            *counts.entry(queue.clone()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// The functions that name a queue which no `AsyncQueue` is; one that is not ready yet is no reason to complain.
+pub(crate) fn lost<'a>(functions: &Functions, queues: impl IntoIterator<Item = &'a AsyncQueue>) -> Vec<Lost> {
+    let names: std::collections::HashSet<String> = queues.into_iter().map(ResourceExt::name_any).collect();
+    let missing = functions.iter().filter_map(|(name, function)| {
+        let queue = function.queue.as_ref().filter(|queue| !names.contains(*queue))?;
+        Some(Lost { function: name.clone(), queue: queue.clone() })
+    });
+    missing.collect()
+}
+
+fn from_deployment(deployment: &Deployment) -> Option<(FunctionName, Function)> {
+    let pods = deployment.spec.as_ref()?.template.metadata.as_ref()?;
+    let name = pods.labels.as_ref()?.get(FUNCTION_LABEL)?;
+    let name = FunctionName::new(name, &deployment.namespace()?).ok()?;
+    let queue = pods.annotations.as_ref().and_then(|annotations| annotations.get(QUEUE_ANNOTATION)).cloned();
+    Some((name, Function { queue, url: None, object: deployment.object_ref(&()) }))
+}
+
+fn from_service(service: &Service) -> Option<(FunctionName, Function)> {
+    let queue = service.annotations().get(QUEUE_ANNOTATION).cloned()?;
+    let name = FunctionName::new(&service.name_any(), &service.namespace()?).ok()?;
+    let port = port(service).filter(|port| *port != DEFAULT_PORT);
+    let url =
+        port.map(|port| format!("http://{}.{}.svc.cluster.local:{port}", name.name(), name.namespace()));
+    Some((name, Function { queue: Some(queue), url, object: service.object_ref(&()) }))
+}
+
+/// The port to call: `OpenFaaS`'s, or the one that is named so, or the first.
+fn port(service: &Service) -> Option<i32> {
+    let ports = service.spec.as_ref()?.ports.as_deref()?;
+    let default = ports.iter().find(|port| port.port == DEFAULT_PORT);
+    let named = || ports.iter().find(|port| port.name.as_deref() == Some("http"));
+    Some(default.or_else(named).or_else(|| ports.first())?.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    fn named(name: &str) -> FunctionName {
+        FunctionName::new(name, "openfaas-fn").unwrap()
+    }
+
+    fn entry(functions: &Functions, name: &str) -> FunctionEntry {
+        directory(functions, []).functions[&named(name)].clone()
+    }
+
+    #[test]
+    fn a_deployment_with_the_label_is_a_function_and_others_are_not() {
+        let mut other = fixtures::function("web", None);
+        other.spec.as_mut().unwrap().template.metadata = None;
+        let deployments =
+            [fixtures::function("slow", Some("slow-queue")), fixtures::function("fast", None), other];
+        let functions = index(&deployments, []);
+        assert_eq!(functions.len(), 2);
+        let slow = FunctionEntry { queue: Some("slow-queue".parse().unwrap()), ..FunctionEntry::default() };
+        assert_eq!(entry(&functions, "slow"), slow);
+        assert_eq!(entry(&functions, "fast"), FunctionEntry::default());
+    }
+
+    #[test]
+    fn an_annotation_on_the_deployment_itself_does_not_count() {
+        let mut deployment = fixtures::function("fast", None);
+        deployment.annotations_mut().insert(QUEUE_ANNOTATION.to_owned(), "slow-queue".to_owned());
+        assert_eq!(entry(&index([&deployment], []), "fast").queue, None);
+    }
+
+    #[test]
+    fn a_service_with_the_annotation_is_a_function_of_its_own_port() {
+        let services = [
+            fixtures::service("plain", None, 80),
+            fixtures::service("usual", Some("q"), 8080),
+            fixtures::service("web", Some("q"), 3000),
+        ];
+        let functions = index([], &services);
+        assert_eq!(functions.len(), 2);
+        assert_eq!(entry(&functions, "usual").url, None);
+        let url = "http://web.openfaas-fn.svc.cluster.local:3000";
+        assert_eq!(entry(&functions, "web").url.as_deref(), Some(url));
+    }
+
+    #[test]
+    fn where_both_exist_the_pods_name_the_queue_and_the_service_the_port() {
+        let deployment = fixtures::function("f", Some("of-pods"));
+        let service = fixtures::service("f", Some("of-service"), 80);
+        let both = entry(&index([&deployment], [&service]), "f");
+        assert_eq!(both.queue.unwrap().as_str(), "of-pods");
+        assert!(both.url.unwrap().ends_with(":80"));
+        let unnamed = fixtures::function("f", None);
+        let both = entry(&index([&unnamed], [&service]), "f");
+        assert_eq!(both.queue.unwrap().as_str(), "of-service");
+    }
+
+    #[test]
+    fn a_queue_is_in_the_directory_while_it_has_its_stream_here() {
+        let mut elsewhere = fixtures::owner("elsewhere");
+        elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
+        let mut going = fixtures::owner("going");
+        going.metadata.deletion_timestamp = Some(fixtures::second(300));
+        let mut renamed = fixtures::owner("renamed");
+        renamed.spec.stream.subject = Some("jobs".to_owned());
+        let queues = [fixtures::owner("mine"), fixtures::queue("not-yet"), elsewhere, going, renamed];
+        let queues = directory(&Functions::new(), &queues).queues;
+        let entry = |stream: &str, subject: &str| QueueEntry {
+            stream: stream.to_owned(),
+            subject: subject.to_owned(),
+        };
+        let expected = [("mine", entry("mine", "mine")), ("renamed", entry("renamed", "jobs"))];
+        assert_eq!(queues, expected.map(|(name, entry)| (name.parse().unwrap(), entry)).into());
+    }
+
+    #[test]
+    fn functions_are_counted_where_their_calls_go() {
+        let deployments = [
+            fixtures::function("a", Some("mine")),
+            fixtures::function("b", Some("mine")),
+            fixtures::function("c", Some("nowhere")),
+            fixtures::function("d", None),
+            fixtures::function("e", Some("Not a queue")),
+        ];
+        let directory = directory(&index(&deployments, []), &[fixtures::owner("mine")]);
+        let default: QueueName = "faas-request".parse().unwrap();
+        let counts = count(&directory, Some(&default));
+        assert_eq!(counts, [("mine".parse().unwrap(), 2), (default, 3)].into());
+        assert_eq!(count(&directory, None).len(), 1);
+    }
+
+    #[test]
+    fn a_function_is_lost_if_no_queue_has_that_name_and_not_while_it_gets_ready() {
+        let deployments = [
+            fixtures::function("a", Some("not-yet")),
+            fixtures::function("b", Some("nowhere")),
+            fixtures::function("c", None),
+        ];
+        let lost = lost(&index(&deployments, []), &[fixtures::queue("not-yet")]);
+        assert_eq!(lost, [Lost { function: named("b"), queue: "nowhere".to_owned() }]);
+    }
+}

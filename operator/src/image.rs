@@ -1,0 +1,61 @@
+//! The image of workers: unless a setting says otherwise, the operator's own.
+
+use std::time::Duration;
+
+use asyncqueue_runtime::{health::Health, program::UsageError};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use tokio::time::sleep;
+use tracing::warn;
+
+use crate::{Settings, error::chain};
+
+/// The readiness condition, and the name of our container.
+const CONDITION: &str = "worker-image";
+const CONTAINER: &str = "operator";
+
+/// Between attempts to read our own pod.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The image of workers. Waits for the API server, if it has to be asked.
+///
+/// # Errors
+///
+/// There is neither a setting nor a pod.
+pub(crate) async fn worker_image(
+    settings: &Settings,
+    client: &Client,
+    health: &Health,
+) -> anyhow::Result<String> {
+    if let Some(image) = settings.worker_image.as_ref() {
+        return Ok(image.clone());
+    }
+    let (Some(pod), Some(namespace)) = (settings.pod_name.as_ref(), settings.pod_namespace.as_ref()) else {
+        let problem = "worker_image is not set: outside of a pod, where the image can't be the operator's own, it must be";
+        return Err(UsageError(problem.to_owned()).into());
+    };
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    loop {
+        let why = match pods.get(pod).await {
+            Ok(pod) => match image_of(&pod) {
+                Some(image) => {
+                    health.ready(CONDITION);
+                    return Ok(image);
+                }
+                None => "it has no container".to_owned(),
+            },
+            Err(error) => chain(&error),
+        };
+        let why = format!("the operator's own pod can't be read (set worker_image to do without): {why}");
+        warn!("{why}");
+        health.not_ready(CONDITION, why);
+        sleep(PAUSE).await;
+    }
+}
+
+/// The image of our container, or of the first one where it has another name.
+fn image_of(pod: &Pod) -> Option<String> {
+    let containers = &pod.spec.as_ref()?.containers;
+    let ours = containers.iter().find(|container| container.name == CONTAINER);
+    ours.or_else(|| containers.first())?.image.clone()
+}

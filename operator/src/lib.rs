@@ -1,0 +1,36 @@
+//! The operator: `AsyncQueues` and function annotations in, streams and Deployments out.
+//!
+//! Two things go on at once. The [`controller`] brings each `AsyncQueue`'s streams and workers to what its spec says, and
+//! tells in its status how that went; the [`directory`] keeps what gateways and workers need to know of functions and
+//! queues. Both look at what the [`watch`]es have seen, decide in plain functions, and can do their work again at any
+//! time.
+
+mod broker;
+mod claims;
+mod conditions;
+mod controller;
+#[expect(
+    unreachable_pub,
+    reason = "the copies of each struct that derive(KubeSchema) makes inside of functions"
+)]
+#[expect(clippy::doc_markdown, reason = "`kubectl explain` prints these, and reads no Markdown")]
+pub mod crd;
+mod default_queue;
+mod directory;
+mod error;
+mod events;
+mod finalizer;
+#[cfg(test)]
+mod fixtures;
+mod functions;
+mod image;
+mod metrics;
+mod run;
+mod running;
+#[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
+mod settings;
+mod spec;
+mod watch;
+
+pub use run::run;
+pub use settings::{Cli, Command, Settings};

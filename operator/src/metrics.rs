@@ -1,0 +1,126 @@
+//! The operator's metrics. Labels are fixed words: no name of an object is one.
+
+use std::time::Instant;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Seconds: from a look at what is as it shall be to a NATS that answers at the last moment.
+const BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    error: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    resource: &'static str,
+}
+
+/// What the operator counts. Clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    reconciliations: Counter,
+    errors: Family<ErrorLabels, Counter>,
+    duration: Histogram,
+    watches_down: Family<ResourceLabels, Gauge>,
+    unreadable: Counter,
+    directory_errors: Counter,
+    directory_changes: Counter,
+}
+
+/// A reconciliation, which is measured until it is dropped.
+pub(crate) struct Measured {
+    duration: Histogram,
+    start: Instant,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reconciliations: Counter::default(),
+            errors: Family::default(),
+            duration: Histogram::new(BUCKETS),
+            watches_down: Family::default(),
+            unreadable: Counter::default(),
+            directory_errors: Counter::default(),
+            directory_changes: Counter::default(),
+        };
+        registry.register(
+            "reconciliations",
+            "Looks at an AsyncQueue and what belongs to it",
+            metrics.reconciliations.clone(),
+        );
+        registry.register(
+            "reconcile_errors",
+            "Reconciliations that did not come to an end, by what failed",
+            metrics.errors.clone(),
+        );
+        registry.register(
+            "reconcile_duration_seconds",
+            "Duration of reconciliations",
+            metrics.duration.clone(),
+        );
+        registry.register(
+            "watches_down",
+            "Watches of the Kubernetes API that don't work now, by resource: its CRD is missing, access is denied, \
+             or the API server is away",
+            metrics.watches_down.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "AsyncQueues that could not be read and were passed over",
+            metrics.unreadable.clone(),
+        );
+        registry.register(
+            "directory_errors",
+            "Attempts to write the directory that failed",
+            metrics.directory_errors.clone(),
+        );
+        registry.register(
+            "directory_changes",
+            "Entries of the directory that were written or removed",
+            metrics.directory_changes.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a reconciliation that begins.
+    pub(crate) fn reconciliation(&self) -> Measured {
+        self.reconciliations.inc();
+        Measured { duration: self.duration.clone(), start: Instant::now() }
+    }
+
+    pub(crate) fn reconcile_error(&self, error: &'static str) {
+        self.errors.get_or_create(&ErrorLabels { error }).inc();
+    }
+
+    pub(crate) fn watches_down(&self, resource: &'static str, count: usize) {
+        let gauge = self.watches_down.get_or_create_owned(&ResourceLabels { resource });
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn unreadable(&self) {
+        self.unreadable.inc();
+    }
+
+    pub(crate) fn directory_error(&self) {
+        self.directory_errors.inc();
+    }
+
+    pub(crate) fn directory_changes(&self, count: usize) {
+        self.directory_changes.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.duration.observe(self.start.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,143 @@
+//! The operator's settings. Names and defaults are a contract: manifests and tests use them.
+
+use std::{convert::Infallible, net::SocketAddr, str::FromStr};
+
+use asyncqueue::QueueName;
+use asyncqueue_runtime::settings::{LogSettings, NatsSettings, Optional};
+use clap::{Args, Parser, Subcommand};
+
+/// The controller: AsyncQueues and function annotations in, streams and Deployments out.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "asyncqueue-operator", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; without it, the operator runs.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to run.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What the program does beside running.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Print the CustomResourceDefinition, which crds/asyncqueues.yaml is a copy of
+    Crd,
+}
+
+/// How the operator runs.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// How NATS is reached.
+    #[command(flatten)]
+    pub nats: NatsSettings,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogSettings,
+
+    /// Namespaces with AsyncQueues and functions, comma-separated; all if not set
+    #[arg(long, env = "watch_namespaces", default_value = "", hide_default_value = true)]
+    pub watch_namespaces: Namespaces,
+
+    /// Workers: namespace of functions that are named without one
+    #[arg(long, env = "function_namespace", default_value = "openfaas-fn")]
+    pub function_namespace: String,
+
+    /// Workers: call functions through this gateway; empty: call them directly
+    #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true)]
+    pub gateway_url: Optional<String>,
+
+    /// Image of workers, unless their AsyncQueue names one; the operator's own if not set
+    #[arg(long, env = "worker_image", default_value_t, hide_default_value = true)]
+    pub worker_image: Optional<String>,
+
+    /// Queue of functions without an annotation, created at the start if there is none; empty: create none
+    #[arg(long, env = "default_queue", default_value = "faas-request")]
+    pub default_queue: Optional<QueueName>,
+
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(long, env = "http_addr", default_value = "0.0.0.0:8083")]
+    pub http_addr: SocketAddr,
+
+    /// Name of the operator's pod, by the downward API: to find its image, and to sign events
+    #[arg(long, env = "POD_NAME", default_value_t, hide_default_value = true)]
+    pub pod_name: Optional<String>,
+
+    /// Namespace of the operator's pod, by the downward API: to find its image, and for the default queue
+    #[arg(long, env = "POD_NAMESPACE", default_value_t, hide_default_value = true)]
+    pub pod_namespace: Optional<String>,
+}
+
+/// Where to look: in some namespaces, or in all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespaces(Vec<String>);
+
+// === impl Settings ===
+
+impl Settings {
+    /// The log, without what the Kubernetes client says of each failed request and each reconciliation: the
+    /// operator says that in fewer words. `RUST_LOG` may ask for it.
+    #[must_use]
+    pub fn log(&self) -> LogSettings {
+        let log_filter = format!("kube_client=off,kube_runtime=warn,{}", self.log.log_filter);
+        LogSettings { log_filter, ..self.log.clone() }
+    }
+}
+
+// === impl Namespaces ===
+
+impl Namespaces {
+    /// The places to watch: a namespace each, or `None` once for all of them.
+    pub fn places(&self) -> impl Iterator<Item = Option<&str>> {
+        let all = self.0.is_empty().then_some(None);
+        all.into_iter().chain(self.0.iter().map(|namespace| Some(namespace.as_str())))
+    }
+
+    /// Whether objects in a namespace are seen.
+    #[must_use]
+    pub fn contains(&self, namespace: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|watched| watched == namespace)
+    }
+}
+
+impl FromStr for Namespaces {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let mut namespaces: Vec<_> =
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        namespaces.sort();
+        namespaces.dedup();
+        Ok(Self(namespaces))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_a_contract() {
+        let Cli { command, settings } = Cli::parse_from(["asyncqueue-operator"]);
+        assert!(command.is_none());
+        assert_eq!(settings.default_queue.0.unwrap().as_str(), "faas-request");
+        assert_eq!(settings.function_namespace, "openfaas-fn");
+        assert_eq!(settings.http_addr.to_string(), "0.0.0.0:8083");
+        assert_eq!(settings.watch_namespaces.places().collect::<Vec<_>>(), [None]);
+    }
+
+    #[test]
+    fn namespaces_are_a_list_or_all() {
+        let Ok(some) = "openfaas, openfaas-fn,,openfaas".parse::<Namespaces>();
+        assert_eq!(some.places().collect::<Vec<_>>(), [Some("openfaas"), Some("openfaas-fn")]);
+        assert!(some.contains("openfaas") && !some.contains("default"));
+        let Ok(all) = "".parse::<Namespaces>();
+        assert!(all.contains("default"));
+    }
+
+    #[test]
+    fn no_default_queue_may_be_wanted() {
+        let cli = Cli::parse_from(["asyncqueue-operator", "--default-queue="]);
+        assert_eq!(cli.settings.default_queue, Optional(None));
+    }
+}

@@ -1,0 +1,92 @@
+//! The queue on `JetStream` that an `AsyncQueue` asks for.
+
+use asyncqueue::{
+    QueueName,
+    name::NameError,
+    stream::{self, Owner, QueueSpec},
+};
+use kube::ResourceExt;
+
+use crate::crd::{AsyncQueue, Storage};
+
+/// The annotation that allows taking over a stream that no living `AsyncQueue` owns.
+pub(crate) const ADOPT_ANNOTATION: &str = "asyncqueue.io/adopt";
+
+/// `namespace/name` of an `AsyncQueue`, as streams carry it.
+pub(crate) fn full_name(queue: &AsyncQueue) -> String {
+    format!("{}/{}", queue.namespace().unwrap_or_default(), queue.name_any())
+}
+
+/// Whether an `AsyncQueue` may take over a stream that nobody owns.
+pub(crate) fn may_adopt(queue: &AsyncQueue) -> bool {
+    queue.annotations().get(ADOPT_ANNOTATION).is_some_and(|adopt| adopt == "true")
+}
+
+/// The queue that an `AsyncQueue` asks for. Fails only on a name that the API server should not have let through.
+pub(crate) fn queue_spec(object: &AsyncQueue) -> Result<QueueSpec, NameError> {
+    let queue: QueueName = object.name_any().parse()?;
+    let owner = Owner { name: full_name(object), uid: object.uid().unwrap_or_default() };
+    let (stream, consumer) = (&object.spec.stream, &object.spec.consumer);
+    let defaults = QueueSpec::new(queue, owner);
+    Ok(QueueSpec {
+        stream: stream.name.clone().unwrap_or(defaults.stream),
+        subject: stream.subject.clone().unwrap_or(defaults.subject),
+        durable: consumer.durable_name.clone().unwrap_or(defaults.durable),
+        storage: match stream.storage {
+            Storage::File => stream::Storage::File,
+            Storage::Memory => stream::Storage::Memory,
+        },
+        replicas: usize::try_from(stream.replicas).unwrap_or(1),
+        duplicate_window: stream.duplicate_window.0,
+        ack_wait: consumer.ack_wait.0,
+        queue: defaults.queue,
+        owner: defaults.owner,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use asyncqueue::GoDuration;
+
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn names_follow_from_the_queues_own() {
+        let spec = queue_spec(&fixtures::queue("slow-queue")).unwrap();
+        assert_eq!((spec.stream.as_str(), spec.subject.as_str()), ("slow-queue", "slow-queue"));
+        assert_eq!(spec.durable, "slow-queue-workers");
+        assert_eq!(spec.owner.name, "openfaas/slow-queue");
+        assert_eq!(spec.owner.uid, "uid-slow-queue");
+    }
+
+    #[test]
+    fn what_the_spec_says_is_what_jetstream_gets() {
+        let mut queue = fixtures::queue("slow-queue");
+        queue.spec.stream.name = Some("SLOW".to_owned());
+        queue.spec.stream.subject = Some("jobs.slow".to_owned());
+        queue.spec.stream.replicas = 3;
+        queue.spec.stream.storage = Storage::Memory;
+        queue.spec.stream.duplicate_window = GoDuration(Duration::from_secs(5));
+        queue.spec.consumer.durable_name = Some("slow".to_owned());
+        queue.spec.consumer.ack_wait = GoDuration(Duration::from_secs(7));
+        let spec = queue_spec(&queue).unwrap();
+        let (stream, consumer) = (spec.stream_config(), spec.consumer_config());
+        assert_eq!((stream.name.as_str(), stream.num_replicas), ("SLOW", 3));
+        assert_eq!(stream.subjects, ["jobs.slow", "jobs.slow.>"]);
+        assert_eq!(stream.storage, stream::Storage::Memory.into());
+        assert_eq!(stream.duplicate_window, Duration::from_secs(5));
+        assert_eq!(consumer.durable_name.as_deref(), Some("slow"));
+        assert_eq!(consumer.ack_wait, Duration::from_secs(7));
+    }
+
+    #[test]
+    fn adoption_must_be_said() {
+        let mut queue = fixtures::queue("slow-queue");
+        assert!(!may_adopt(&queue));
+        queue.annotations_mut().insert(ADOPT_ANNOTATION.to_owned(), "true".to_owned());
+        assert!(may_adopt(&queue));
+    }
+}

@@ -1,0 +1,74 @@
+//! Workers in pods.
+
+use asyncqueue_tests::{
+    cluster::{PODS, get, kubectl, object_is},
+    wait::until_in,
+};
+
+use crate::support::{Gateway, Queue};
+
+#[tokio::test]
+async fn a_worker_pod_that_is_deleted_in_the_middle_of_a_call_loses_nothing() {
+    let queue = Queue::ready("deleted-pod", "{timeout: 1m}").await;
+    queue.deploy_functions(&["slow", "callbacks"]).await;
+    let gateway = Gateway::connect();
+    let call = gateway.submit(queue.name(), "slow?sleep=8s").await;
+    assert_eq!(call.status, 202);
+    queue.is("a call in flight", |queue| queue["status"]["inflight"].as_u64() == Some(1)).await;
+    let pods = "-l=asyncqueue.io/queue=".to_owned() + queue.name();
+    let _ = kubectl(&["delete", "pod", "-n", queue.name(), &pods, "--wait=false"]);
+    let result = gateway.callback(queue.name(), &call.call_id).await.to_string();
+    assert!(result.contains("200"), "{result}");
+    queue.is("empty again", |queue| queue["status"]["pending"].as_u64() == Some(0)).await;
+}
+
+#[tokio::test]
+async fn a_worker_pod_that_is_killed_in_the_middle_of_a_call_has_it_run_again() {
+    let queue = Queue::ready("killed-pod", "{timeout: 1m, consumer: {ackWait: 5s}}").await;
+    queue.deploy_functions(&["slow", "callbacks"]).await;
+    let gateway = Gateway::connect();
+    let call = gateway.submit(queue.name(), "slow?sleep=5s").await;
+    queue.is("a call in flight", |queue| queue["status"]["inflight"].as_u64() == Some(1)).await;
+    let pods = "-l=asyncqueue.io/queue=".to_owned() + queue.name();
+    let _ = kubectl(&["delete", "pod", "-n", queue.name(), &pods, "--grace-period=0", "--force"]);
+    gateway.callback(queue.name(), &call.call_id).await;
+}
+
+#[tokio::test]
+async fn workers_follow_their_queues_spec_and_scale() {
+    let queue = Queue::ready("scaled", "{maxInflight: 2, timeout: 3m}").await;
+    let deployment = get(queue.name(), &queue.worker()).unwrap();
+    let pod = &deployment["spec"]["template"]["spec"];
+    let environment = pod["containers"][0]["env"].as_array().unwrap();
+    let setting = |name: &str| {
+        environment.iter().find(|variable| variable["name"] == name).map(|variable| variable["value"].clone())
+    };
+    assert_eq!(setting("max_inflight").unwrap(), "2");
+    assert_eq!(setting("upstream_timeout").unwrap(), "3m");
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > 180);
+    assert_eq!(pod["automountServiceAccountToken"], false);
+
+    let _ = kubectl(&["scale", "-n", queue.name(), &format!("asyncqueue/{}", queue.name()), "--replicas=2"]);
+    let ready = |deployment: &serde_json::Value| deployment["status"]["readyReplicas"].as_u64() == Some(2);
+    object_is(queue.name(), &queue.worker(), "two workers ready", ready).await;
+    let _ = kubectl(&["scale", "-n", queue.name(), &format!("asyncqueue/{}", queue.name()), "--replicas=0"]);
+    let none = |deployment: &serde_json::Value| deployment["status"]["replicas"].as_u64().unwrap_or(0) == 0;
+    object_is(queue.name(), &queue.worker(), "no worker", none).await;
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_worker_and_is_counted_as_pending() {
+    let queue = Queue::ready("waiting", "{replicas: 0}").await;
+    queue.deploy_functions(&["fast", "callbacks"]).await;
+    let gateway = Gateway::connect();
+    let call = gateway.submit(queue.name(), "fast").await;
+    queue.is("one call pending", |queue| queue["status"]["pending"].as_u64() == Some(1)).await;
+    queue.apply("{replicas: 1}");
+    gateway.callback(queue.name(), &call.call_id).await;
+    let what = "the queue is empty";
+    until_in(PODS, what, async || {
+        let queue = get(queue.name(), &format!("asyncqueue/{}", queue.name()))?;
+        (queue["status"]["pending"].as_u64() == Some(0)).then_some(())
+    })
+    .await;
+}
