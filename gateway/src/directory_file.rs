@@ -78,7 +78,8 @@ fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Resu
             url.parse::<BaseUrl>()
                 .with_context(|| format!("line {line}: functions.{name}.url `{url}` is not valid"))?;
         }
-        if directory.functions.insert(function, FunctionEntry { queue, url, ..FunctionEntry::default() }).is_some() {
+        let entry = FunctionEntry { queue, url, ..FunctionEntry::default() };
+        if directory.functions.insert(function, entry).is_some() {
             bail!("line {line}: functions.{name} is there twice, with and without its namespace");
         }
     }
