@@ -1,11 +1,12 @@
 //! The answers of the gateway itself.
 
-use asyncqueue::{CallId, submit::Submitted};
+use asyncqueue::{CallId, status::CallStatus, submit::Submitted};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::{
     refusal::Refusal,
@@ -29,6 +30,34 @@ pub struct About {
     pub call_id: Option<CallId>,
     /// When the request came.
     pub started_at: Timestamp,
+    /// Whether the client reads problems as JSON.
+    pub as_json: bool,
+}
+
+/// A refusal as JSON, by RFC 9457.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    /// The kind of refusal, a word of a fixed set.
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call_id: Option<&'a str>,
+}
+
+/// Whether a client asks for JSON: it names a form of it, and not only `*/*`.
+#[must_use]
+pub fn asks_for_json(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let form = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let never = parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)));
+        matches!(&form[..], "application/json" | "application/problem+json") && !never
+    })
 }
 
 /// The call is stored: 202 without a body.
@@ -41,12 +70,34 @@ pub fn accepted(about: &About, submitted: Submitted) -> Answer {
     answer
 }
 
-/// The request is refused: a line of text says why.
+/// The call is cancelled, or being cancelled: 202 without a body.
+#[must_use]
+pub fn cancelled(about: &About) -> Answer {
+    answer(StatusCode::ACCEPTED, Bytes::new(), about)
+}
+
+/// Where a call is, as JSON.
+#[must_use]
+pub fn status(about: &About, status: &CallStatus) -> Answer {
+    let mut answer = answer(StatusCode::OK, json(status), about);
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // It is another in a moment.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// The request is refused, and a line of text, or JSON for who asks for it, says why and what to do.
 #[must_use]
 pub fn refused(about: &About, refusal: &Refusal) -> Answer {
-    let mut answer = answer(refusal.status(), Bytes::from(format!("{refusal}\n")), about);
+    let (content_type, body) = if about.as_json {
+        ("application/problem+json", json(&Problem::of(about, refusal)))
+    } else {
+        ("text/plain; charset=utf-8", Bytes::from(format!("{refusal}\n")))
+    };
+    let mut answer = answer(refusal.status(), body, about);
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     // The text repeats what the client sent: let no browser take it for a page.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(after) = refusal.retry_after() {
@@ -72,6 +123,30 @@ pub fn describe(headers: &mut HeaderMap, about: &About) {
     headers.insert(X_START_TIME, start_time(about.started_at));
 }
 
+/// What is written here has only texts for keys, and so does not fail.
+fn json(value: &impl Serialize) -> Bytes {
+    let mut json = serde_json::to_vec(value).unwrap_or_default();
+    json.push(b'\n');
+    json.into()
+}
+
+// === impl Problem ===
+
+impl<'a> Problem<'a> {
+    fn of(about: &'a About, refusal: &Refusal) -> Self {
+        let status = refusal.status();
+        Self {
+            // No page tells more of it than the detail.
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: refusal.to_string(),
+            code: refusal.category(),
+            call_id: about.call_id.as_ref().map(CallId::as_str),
+        }
+    }
+}
+
 fn answer(status: StatusCode, body: Bytes, about: &About) -> Answer {
     let mut answer = Response::new(Either::Left(Full::new(body)));
     *answer.status_mut() = status;
@@ -91,6 +166,7 @@ mod tests {
         About {
             call_id: id.map(|id| id.parse().unwrap()),
             started_at: "2026-11-24T10:11:12.123456789Z".parse().unwrap(),
+            as_json: false,
         }
     }
 
@@ -125,12 +201,42 @@ mod tests {
         assert!(text.ends_with('\n') && text.lines().count() == 1, "{text}");
     }
 
+    #[tokio::test]
+    async fn a_refusal_is_a_problem_for_who_reads_json() {
+        let about = About { as_json: true, ..about(Some("id-1")) };
+        let answer = refused(&about, &Refusal::NotFound);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let problem: serde_json::Value = serde_json::from_str(&text(answer).await).unwrap();
+        assert_eq!(problem["type"], "about:blank");
+        assert_eq!(problem["title"], "Not Found");
+        assert_eq!(problem["status"], 404);
+        assert_eq!(problem["detail"], Refusal::NotFound.to_string());
+        assert_eq!((&problem["code"], &problem["callId"]), (&"not_found".into(), &"id-1".into()));
+    }
+
+    #[test]
+    fn json_is_for_who_names_it() {
+        let asks = |values: &[&str]| {
+            let values = values.iter().map(|value| (header::ACCEPT, value.parse().unwrap()));
+            asks_for_json(&values.collect())
+        };
+        for yes in ["application/json", "text/html, Application/Problem+JSON; q=0.5"] {
+            assert!(asks(&[yes]), "{yes}");
+        }
+        assert!(asks(&["text/plain", "application/json"]));
+        for no in ["*/*", "application/*", "text/plain", "application/json;q=0", "application/json-seq", ""] {
+            assert!(!asks(&[no]), "{no}");
+        }
+        assert!(!asks(&[]));
+    }
+
     #[test]
     fn a_refusal_says_when_to_try_again_and_what_is_allowed() {
         let queue: asyncqueue::QueueName = "q".parse().unwrap();
         for (error, status, retry) in [
             (SubmitError::TooLarge { limit: 9 }, 413, false),
             (SubmitError::QueueFull { reason: "full".to_owned() }, 429, true),
+            (SubmitError::Conflict { call_id: "id-1".parse().unwrap() }, 409, false),
             (SubmitError::NoStream, 503, true),
             (SubmitError::Unavailable { reason: "away".to_owned() }, 503, true),
         ] {

@@ -1,16 +1,15 @@
 //! Reads bodies, within limits of size and time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::Refusal;
-
-/// For a whole body: what OpenFaaS's gateway gives it, and enough for a megabyte over a slow line.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the rest of a refused body is thrown away before the connection is closed. Closing it at once
 /// would reset it, and the client might lose the answer that says why.
@@ -48,18 +47,87 @@ impl Limit {
     }
 }
 
+/// The memory that bodies may take together. Clones are of the same memory.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    free: Arc<Semaphore>,
+    bytes: usize,
+    used: Gauge,
+}
+
+/// A body that was read. Its memory is free again when this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    /// The body.
+    pub bytes: Bytes,
+    _memory: Vec<Taken>,
+}
+
+/// Memory that is taken until this is dropped.
+#[derive(Debug)]
+struct Taken {
+    permit: OwnedSemaphorePermit,
+    used: Gauge,
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// So many bytes, of which `used` tells how many are taken.
+    #[must_use]
+    pub fn new(bytes: usize, used: Gauge) -> Self {
+        let bytes = bytes.min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(bytes)), bytes, used }
+    }
+
+    /// Takes memory for `bytes`, or refuses: to wait for it would be to hold what was read before.
+    fn take(&self, bytes: usize) -> Result<Taken, Refusal> {
+        let permits = u32::try_from(bytes).ok();
+        let permit = permits.and_then(|permits| self.free.clone().try_acquire_many_owned(permits).ok());
+        let permit = permit.ok_or(Refusal::Busy { with: "bytes of bodies", most: self.bytes })?;
+        self.used.inc_by(count(permit.num_permits()));
+        Ok(Taken { permit, used: self.used.clone() })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.used.dec_by(count(self.permit.num_permits()));
+    }
+}
+
+fn count(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// Reads a body. One that says that it is over the limit is refused before any of it is read, so that a
-/// client that asked (`Expect: 100-continue`) need not send it.
-pub async fn read(body: &mut Incoming, limit: Limit) -> Result<Bytes, Refusal> {
+/// client that asked (`Expect: 100-continue`) need not send it. Memory is taken for what has arrived, so that a slow
+/// client keeps none from others by what it announces.
+pub async fn read(
+    body: &mut Incoming,
+    limit: Limit,
+    time: Duration,
+    memory: &Memory,
+) -> Result<Held, Refusal> {
     if body.size_hint().lower() > limit.bytes as u64 {
         return Err(limit.exceeded());
     }
-    match tokio::time::timeout(READ_TIMEOUT, Limited::new(body, limit.bytes).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(limit.exceeded()),
-        Ok(Err(error)) => Err(Refusal::Body(error.to_string())),
-        Err(_) => Err(Refusal::BodyTimeout(READ_TIMEOUT)),
+    tokio::time::timeout(time, collect(body, limit, memory)).await.unwrap_or(Err(Refusal::BodyTimeout(time)))
+}
+
+async fn collect(body: &mut Incoming, limit: Limit, memory: &Memory) -> Result<Held, Refusal> {
+    let (mut bytes, mut taken) = (BytesMut::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::Body(asyncqueue_runtime::error::describe(&error)))?;
+        // Trailers are not stored.
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > limit.bytes - bytes.len() {
+            return Err(limit.exceeded());
+        }
+        taken.push(memory.take(data.len())?);
+        bytes.extend_from_slice(&data);
     }
+    Ok(Held { bytes: bytes.freeze(), _memory: taken })
 }
 
 /// Throws away what is still to come of a body whose request is refused, for a moment. A client that asked
@@ -74,6 +142,22 @@ pub fn discard(headers: &HeaderMap, mut body: Incoming) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_taken_until_there_is_none_and_given_back() {
+        let used = Gauge::default();
+        let memory = Memory::new(10, used.clone());
+        let first = memory.take(6).unwrap();
+        let _second = memory.clone().take(4).unwrap();
+        let refusal = memory.take(1).unwrap_err();
+        assert_eq!(refusal.status(), 503);
+        assert!(refusal.to_string().contains("10 bytes of bodies"), "{refusal}");
+        assert_eq!(used.get(), 10);
+        drop(first);
+        assert_eq!(used.get(), 4);
+        assert!(memory.take(6).is_ok());
+        assert!(memory.take(usize::MAX).is_err());
+    }
 
     #[test]
     fn the_lesser_of_two_limits_counts_and_is_named() {

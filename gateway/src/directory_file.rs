@@ -8,8 +8,10 @@
 //!     queue: slow-queue        # the default queue where absent
 //!     url: http://figlet:8080  # from function_url where absent
 //! ```
+//!
+//! It is read again when it changes. What is not valid then changes nothing: the last good one stays.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use asyncqueue::{
@@ -18,8 +20,14 @@ use asyncqueue::{
 };
 use serde::Deserialize;
 use serde_saphyr::Spanned;
+use tokio::sync::watch;
+use tracing::{info, warn};
 
-use crate::target::BaseUrl;
+use crate::{metrics::Metrics, target::BaseUrl};
+
+/// Between two looks at the file. Its contents are compared, not its time: a `ConfigMap` changes by a change of
+/// links.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,12 +52,81 @@ struct Function {
     url: Option<String>,
 }
 
-/// Reads a file. The error names it, the line and the field.
-pub fn read(path: &Path, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("directory_file `{}` can't be read", path.display()))?;
-    parse(&text, namespace, default_queue)
-        .with_context(|| format!("directory_file `{}` is not valid", path.display()))
+/// A directory file, and what is needed to read it.
+#[derive(Clone, Debug)]
+pub struct DirectoryFile {
+    /// Where it is.
+    pub path: Arc<Path>,
+    /// The namespace of functions named without one.
+    pub namespace: String,
+    /// The queue that need not be in it.
+    pub default_queue: QueueName,
+}
+
+// === impl DirectoryFile ===
+
+impl DirectoryFile {
+    /// Reads the file. The error names it, the line and the field.
+    pub fn read(&self) -> anyhow::Result<Directory> {
+        self.parse(&self.text()?)
+    }
+
+    /// Follows the file for as long as somebody listens.
+    pub async fn follow(self, directory: watch::Sender<Option<Arc<Directory>>>, metrics: Metrics) {
+        let mut seen = None;
+        loop {
+            let this = self.clone();
+            // An error is compared as a text is, so that it is said once.
+            let look = tokio::task::spawn_blocking(move || this.text().map_err(|error| format!("{error:#}")));
+            let Ok(text) = look.await else { return };
+            if seen.as_ref() != Some(&text) {
+                let read = text
+                    .as_ref()
+                    .map_err(Clone::clone)
+                    .and_then(|text| self.parse(text).map_err(|error| format!("{error:#}")));
+                self.apply(read, &directory, &metrics);
+                seen = Some(text);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = directory.closed() => return,
+            }
+        }
+    }
+
+    /// Puts a directory that was read in the place of the one before, if it is another.
+    fn apply(
+        &self,
+        read: Result<Directory, String>,
+        directory: &watch::Sender<Option<Arc<Directory>>>,
+        metrics: &Metrics,
+    ) {
+        metrics.directory_file(read.is_ok());
+        match read {
+            Ok(read) => {
+                let (queues, functions) = (read.queues.len(), read.functions.len());
+                let changed = directory.send_if_modified(|now| {
+                    let changed = now.as_deref() != Some(&read);
+                    *now = Some(Arc::new(read));
+                    changed
+                });
+                if changed {
+                    info!(queues, functions, "the directory was read anew from `{}`", self.path.display());
+                }
+            }
+            Err(error) => warn!("{error}; the directory stays as it was"),
+        }
+    }
+
+    fn text(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(&self.path)
+            .with_context(|| format!("directory_file `{}` can't be read", self.path.display()))
+    }
+
+    fn parse(&self, text: &str) -> anyhow::Result<Directory> {
+        parse(text, &self.namespace, &self.default_queue)
+            .with_context(|| format!("directory_file `{}` is not valid", self.path.display()))
+    }
 }
 
 fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {

@@ -1,8 +1,12 @@
 //! The gateway: takes HTTP calls of functions and stores them on their queues.
 //!
 //! A request's way: [`resource`] says what its path names, [`submission`] checks its head, [`body`] reads the
-//! rest, `asyncqueue::submit` stores it, and [`answer`] or [`refusal`] is what the client hears. The ends that
-//! do I/O are [`service`], which puts that in order, and [`proxy`], which sends on what is not ours.
+//! rest, `asyncqueue::submit` stores it, and [`answer`] or [`refusal`] is what the client hears. A request about a
+//! call that was stored goes to [`lookup`]. The ends that do I/O are [`service`], which puts that in order, and
+//! [`proxy`], which sends on what is not ours.
+//!
+//! What may be done at once is bounded, in number by [`slots`] and in memory by [`body`]: past that a client is
+//! told to come again, and nobody who was taken waits for it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,17 +22,22 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{metrics::Metrics, proxy::Proxy, service::Service, settings::Settings};
+use crate::{
+    body::Memory, directory_file::DirectoryFile, lookup::Lookups, metrics::Metrics, proxy::Proxy,
+    service::Service, settings::Settings, slots::Slots,
+};
 
 pub mod answer;
 pub mod body;
 pub mod directory_file;
+pub mod lookup;
 pub mod metrics;
 pub mod proxy;
 pub mod refusal;
 pub mod resource;
 pub mod service;
 pub mod settings;
+pub mod slots;
 pub mod streams;
 pub mod submission;
 pub mod target;
@@ -51,8 +60,8 @@ const SERVING: &str = "serving";
 #[derive(Debug)]
 pub struct Gateway {
     settings: Settings,
-    /// What `directory_file` holds.
-    fixed_directory: Option<Directory>,
+    /// Where the directory comes from, if not from the operator, and what it holds.
+    own_directory: Option<(Option<DirectoryFile>, Directory)>,
     http: TcpListener,
     admin: TcpListener,
     http_addr: SocketAddr,
@@ -69,11 +78,17 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 impl Gateway {
     /// Reads the directory file, if there is one, and listens on both addresses.
     pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
-        let fixed_directory = match settings.directory_file.as_ref() {
+        let own_directory = match settings.directory_file.as_ref() {
             Some(path) => {
-                Some(directory_file::read(path, &settings.function_namespace, &settings.default_queue)?)
+                let file = DirectoryFile {
+                    path: path.as_path().into(),
+                    namespace: settings.function_namespace.clone(),
+                    default_queue: settings.default_queue.clone(),
+                };
+                let directory = file.read()?;
+                Some((Some(file), directory))
             }
-            None if settings.ensure_stream => Some(Directory::default()),
+            None if settings.ensure_stream => Some((None, Directory::default())),
             None => None,
         };
         let http = server::bind(settings.http_addr).await.context("http_addr")?;
@@ -82,7 +97,7 @@ impl Gateway {
             http_addr: http.local_addr()?,
             metrics_addr: admin.local_addr()?,
             settings,
-            fixed_directory,
+            own_directory,
             http,
             admin,
         })
@@ -102,7 +117,7 @@ impl Gateway {
 
     /// Answers until `shutdown`, and then what was asked before.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, fixed_directory, http, admin, http_addr, metrics_addr } = self;
+        let Self { settings, own_directory, http, admin, http_addr, metrics_addr } = self;
         // Every field, so that a setting that nothing uses does not compile.
         let Settings {
             log: _,
@@ -117,6 +132,10 @@ impl Gateway {
             directory_file: _,
             max_payload,
             publish_timeout,
+            read_timeout,
+            max_publishing,
+            max_buffered,
+            access_log,
             ensure_stream,
         } = settings;
 
@@ -135,29 +154,39 @@ impl Gateway {
 
         // Dropped on return, and with it what runs in the background.
         let mut background = JoinSet::new();
-        if ensure_stream {
-            let specs =
-                streams::specs(fixed_directory.as_ref().unwrap_or(&Directory::default()), &default_queue);
-            health.register(streams::CONDITION, "waiting for NATS to create the streams");
-            background.spawn(streams::keep(js.clone(), specs, health.clone()));
-        }
-        let directory = if let Some(directory) = fixed_directory {
-            watch::channel(Some(Arc::new(directory))).1
+        let directory = if let Some((file, directory)) = own_directory {
+            let (sender, directory) = watch::channel(Some(Arc::new(directory)));
+            if let Some(file) = file {
+                background.spawn(file.follow(sender, metrics.clone()));
+            }
+            directory
         } else {
             health.register(DIRECTORY, NO_DIRECTORY);
-            let directory = directory::watch::follow(js);
+            let directory = directory::watch::follow(js.clone());
             background.spawn(report_directory(directory.clone(), health.clone()));
             directory
         };
+        if ensure_stream {
+            health.register(streams::CONDITION, "waiting for NATS to create the streams");
+            background.spawn(streams::keep(js, directory.clone(), default_queue.clone(), health.clone()));
+        }
+        let max_publishing = usize::try_from(max_publishing).unwrap_or(usize::MAX);
         let publish = jetstream::context::ContextBuilder::new()
             // Later than the submitter's own, whose error says more.
             .timeout(publish_timeout.0 * 2)
             .ack_timeout(publish_timeout.0)
+            // More than may be on their way, so that a call never waits in the client. Those count too of which the
+            // request has ended.
+            .max_ack_inflight(max_publishing.saturating_mul(2))
             .build(nats.clone());
+        let look_up =
+            jetstream::context::ContextBuilder::new().timeout(publish_timeout.0).build(nats.clone());
         let service = Arc::new(Service {
             health: health.clone(),
+            memory: Memory::new(max_buffered.0, metrics.buffered.clone()),
             metrics,
             directory,
+            lookups: Lookups::new(look_up),
             submitter: Submitter::new(publish, publish_timeout.0),
             nats,
             proxy: Proxy::new()?,
@@ -167,6 +196,9 @@ impl Gateway {
             upstream_url: upstream_url.0,
             unknown_function,
             max_payload: max_payload.0,
+            read_timeout: read_timeout.0,
+            publishing: Slots::new(max_publishing, "calls on their way to NATS"),
+            access_log,
         });
 
         let done = CancellationToken::new();

@@ -10,6 +10,6 @@ fn main() -> ExitCode {
     let settings = Settings::parse();
     let log = settings.log.clone();
     program::run("asyncqueue-gateway", &log, async |shutdown| {
-        asyncqueue_gateway::run(settings, shutdown).await
+        asyncqueue_gateway::run(settings, shutdown.requested).await
     })
 }

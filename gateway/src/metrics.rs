@@ -20,8 +20,13 @@ pub struct Metrics {
     requests: Family<Request, Counter>,
     request_seconds: Family<Request, Histogram>,
     submissions: Family<Outcome, Counter>,
+    lookups: Family<Lookup, Counter>,
     submit_seconds: Histogram,
     publishing: Gauge,
+    /// Bytes of bodies that are held.
+    pub buffered: Gauge,
+    directory_file_valid: Gauge,
+    directory_file_reads: Family<Outcome, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,6 +38,12 @@ struct Request {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Lookup {
+    operation: &'static str,
     outcome: &'static str,
 }
 
@@ -49,8 +60,12 @@ impl Metrics {
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(seconds),
             submissions: Family::default(),
+            lookups: Family::default(),
             submit_seconds: seconds(),
             publishing: Gauge::default(),
+            buffered: Gauge::default(),
+            directory_file_valid: Gauge::default(),
+            directory_file_reads: Family::default(),
         };
         registry.register("http_requests", "HTTP requests answered", metrics.requests.clone());
         registry.register(
@@ -65,6 +80,11 @@ impl Metrics {
             metrics.submissions.clone(),
         );
         registry.register(
+            "lookups",
+            "Requests about one call, by what was asked and what became of that",
+            metrics.lookups.clone(),
+        );
+        registry.register(
             "submit_duration_seconds",
             "From the publish of a call to the stream's word that it is stored",
             metrics.submit_seconds.clone(),
@@ -73,6 +93,21 @@ impl Metrics {
             "publishes_in_flight",
             "Calls on their way to the stream now",
             metrics.publishing.clone(),
+        );
+        registry.register(
+            "buffered_bytes",
+            "Bodies that are being read or stored now",
+            metrics.buffered.clone(),
+        );
+        registry.register(
+            "directory_file_valid",
+            "1 if directory_file is valid as it is; 0 if it is not and the last one that was is used",
+            metrics.directory_file_valid.clone(),
+        );
+        registry.register(
+            "directory_file_reads",
+            "How often directory_file was read, at the start and after changes",
+            metrics.directory_file_reads.clone(),
         );
         metrics
     }
@@ -87,6 +122,18 @@ impl Metrics {
     /// A call was stored, or not: the outcome is a word of a fixed set.
     pub fn submitted(&self, outcome: &'static str) {
         self.submissions.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A call was looked for: both are words of a fixed set.
+    pub fn looked_up(&self, operation: &'static str, outcome: &'static str) {
+        self.lookups.get_or_create(&Lookup { operation, outcome }).inc();
+    }
+
+    /// The directory file was read, and is valid or not.
+    pub fn directory_file(&self, valid: bool) {
+        self.directory_file_valid.set(valid.into());
+        let outcome = if valid { "valid" } else { "not_valid" };
+        self.directory_file_reads.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// A call is on its way to the stream.
@@ -143,6 +190,8 @@ mod tests {
             Duration::from_millis(1),
         );
         metrics.submitted("stored");
+        metrics.looked_up("cancel", "running");
+        metrics.directory_file(false);
         metrics.stored(Duration::from_millis(2));
         let publishing = metrics.publishing();
         let mut text = String::new();
@@ -151,8 +200,12 @@ mod tests {
             r#"http_requests_total{method="other",path="/async-function",status="405"} 1"#,
             r#"http_request_duration_seconds_count{method="other",path="/async-function",status="405"} 1"#,
             r#"gateway_submissions_total{outcome="stored"} 1"#,
+            r#"gateway_lookups_total{operation="cancel",outcome="running"} 1"#,
             "gateway_submit_duration_seconds_count 1",
+            "gateway_directory_file_valid 0",
+            r#"gateway_directory_file_reads_total{outcome="not_valid"} 1"#,
             "gateway_publishes_in_flight 1",
+            "gateway_buffered_bytes 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

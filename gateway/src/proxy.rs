@@ -1,21 +1,27 @@
-//! Sends a request on, and the answer back, both as they come.
+//! Sends a request on, and the answer back, both as they come: bodies while they arrive, trailers after them, and
+//! what is spoken after an upgrade, `WebSocket` or else.
 
 use std::{error::Error as _, net::IpAddr, time::Duration};
 
 use asyncqueue::forward::strip_connection_headers;
 use asyncqueue_runtime::{error, server::Peer};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header, request::Parts};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
+use hyper::{body::Incoming, upgrade};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use tracing::debug;
 
 use crate::refusal::Refusal;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What this program itself speaks. TLS ends before it, where that is said in the header.
+const PROTO: HeaderValue = HeaderValue::from_static("http");
 
 /// For a TCP connection within a cluster, retransmissions included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +59,8 @@ impl Proxy {
     }
 
     /// Sends a request to `uri`. `target` is what a refusal calls it.
+    ///
+    /// Without a limit of time: a function may run for hours, and the client, when it goes away, ends the request.
     pub async fn send(
         &self,
         target: &str,
@@ -61,12 +69,21 @@ impl Proxy {
         body: Incoming,
     ) -> Result<Response<Incoming>, Refusal> {
         let peer = head.extensions.get::<Peer>().map(|peer| peer.0.ip());
+        let Parts { method, headers, extensions, .. } = head;
         let mut request = Request::new(body);
-        *request.method_mut() = head.method;
+        *request.method_mut() = method;
         *request.uri_mut() = uri;
-        *request.headers_mut() = forwarded(head.headers, peer);
+        *request.extensions_mut() = extensions;
+        // Before the request is sent: the client would take it for its own.
+        let client_side = upgrade::on(&mut request);
+        *request.headers_mut() = forwarded(headers, peer);
         match self.client.request(request).await {
-            Ok(response) => Ok(returned(response)),
+            Ok(mut response) => {
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    tokio::spawn(tunnel(client_side, upgrade::on(&mut response)));
+                }
+                Ok(returned(response))
+            }
             Err(error) => {
                 let target = target.to_owned();
                 // The client's own text says no more than that it failed.
@@ -81,13 +98,31 @@ impl Proxy {
     }
 }
 
+/// Passes on what both sides say after an upgrade, until both have ended.
+async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade) {
+    let (client, other) = match tokio::try_join!(client_side, other_side) {
+        Ok(upgraded) => upgraded,
+        Err(error) => return debug!(%error, "a connection was not upgraded"),
+    };
+    let (mut client, mut other) = (TokioIo::new(client), TokioIo::new(other));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut other).await {
+        debug!(%error, "an upgraded connection ended early");
+    }
+}
+
 /// The headers of a request for the next hop, which learns whom it is for and who sent it.
 fn forwarded(mut headers: HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
     let host = headers.get(header::HOST).cloned();
-    strip_connection_headers(&mut headers);
+    let takes_trailers = has_token(&headers, header::TE, "trailers");
+    renew_connection_headers(&mut headers);
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.append(header::CONNECTION, HeaderValue::from_static("te"));
+    }
     if let Some(host) = host {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
+    headers.entry(X_FORWARDED_PROTO).or_insert(PROTO);
     if let Some(peer) = peer {
         let chain = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
         let chain = chain.map(str::to_owned).chain([peer.to_string()]).collect::<Vec<_>>().join(", ");
@@ -102,11 +137,33 @@ fn forwarded(mut headers: HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
 /// answer's own (the body may be none, to HEAD), so it stays.
 fn returned(mut response: Response<Incoming>) -> Response<Incoming> {
     let length = response.headers_mut().remove(header::CONTENT_LENGTH);
-    strip_connection_headers(response.headers_mut());
+    renew_connection_headers(response.headers_mut());
     if let Some(length) = length {
         response.headers_mut().insert(header::CONTENT_LENGTH, length);
     }
     response
+}
+
+/// Takes away what belongs to the connection and writes it anew for the next one, as far as it speaks of the message
+/// too: which trailers follow it, and to which protocol it changes.
+fn renew_connection_headers(headers: &mut HeaderMap) {
+    let trailer = headers.get(header::TRAILER).cloned();
+    let changes = has_token(headers, header::CONNECTION, "upgrade");
+    let upgrade = headers.get(header::UPGRADE).cloned().filter(|_| changes);
+    strip_connection_headers(headers);
+    if let Some(trailer) = trailer {
+        headers.insert(header::TRAILER, trailer);
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Whether a header that is a list holds a token.
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]
@@ -127,7 +184,38 @@ mod tests {
         let headers = forwarded(headers, Some("10.0.0.2".parse().unwrap()));
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2");
         assert_eq!(headers["x-forwarded-host"], "gateway.example");
+        assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["authorization"], "Bearer t");
-        assert_eq!(headers.len(), 3);
+        assert_eq!(headers.len(), 4);
+    }
+
+    #[test]
+    fn what_is_said_of_trailers_and_upgrades_is_said_again() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+            ("te", "gzip;q=0.5, trailers"),
+            ("trailer", "x-sum"),
+            ("x-forwarded-proto", "https"),
+        ] {
+            headers.append(name, value.parse().unwrap());
+        }
+        let headers = forwarded(headers, None);
+        let connection: Vec<_> = headers.get_all("connection").iter().collect();
+        assert_eq!(connection, ["upgrade", "te"]);
+        assert_eq!(
+            (&headers["upgrade"], &headers["te"]),
+            (&"websocket".parse().unwrap(), &"trailers".parse().unwrap())
+        );
+        assert_eq!(
+            (&headers["trailer"], &headers["x-forwarded-proto"]),
+            (&"x-sum".parse().unwrap(), &"https".parse().unwrap())
+        );
+
+        // An upgrade that the connection does not name is none.
+        let mut headers = HeaderMap::new();
+        headers.insert("upgrade", "h2c".parse().unwrap());
+        assert!(!forwarded(headers, None).contains_key("upgrade"));
     }
 }

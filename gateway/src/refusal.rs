@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use asyncqueue::{
-    FunctionName, QueueName, call_id::CallIdError, directory, invocation::CallbackUrlError, name::NameError,
-    submit::SubmitError,
+    CallId, FunctionName, GoDuration, QueueName, call_id::CallIdError, cancel::CancelError, directory,
+    invocation::CallbackUrlError, name::NameError, peek::NatsError, submit::SubmitError,
 };
+use asyncqueue_runtime::error;
 use http::{Method, StatusCode};
 
 /// When to try again after NATS was away: a reconnect takes a few seconds at most once NATS is back.
@@ -13,6 +14,9 @@ const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 
 /// When to try again after a queue was full: it has room as soon as one call ends, but many wait for that.
 const RETRY_QUEUE_FULL: Duration = Duration::from_secs(10);
+
+/// When to try again after this program had as much to do as it may have at once, each a matter of milliseconds.
+const RETRY_BUSY: Duration = Duration::from_secs(1);
 
 /// A request that is not done. Its text is for the client: what, with which value, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +41,17 @@ pub enum Refusal {
     /// A header's value is not UTF-8.
     #[error("{0} holds bytes that are not UTF-8 text")]
     HeaderNotText(&'static str),
-    /// The client's call id is none.
-    #[error("X-Call-Id: {0}")]
-    CallId(#[from] CallIdError),
+    /// A call id is none.
+    #[error("{field}: {error}")]
+    CallId {
+        /// Where it stands.
+        field: &'static str,
+        /// What is wrong with it.
+        error: CallIdError,
+    },
+    /// The path ends where a call's id should follow.
+    #[error("no call is named: use /async-function/CALL-ID or /async-function/NAME/CALL-ID")]
+    NoCallId,
     /// The callback URL is none.
     #[error("{error} (it is `{value}`)")]
     CallbackUrl {
@@ -66,7 +78,7 @@ pub enum Refusal {
         allow: &'static str,
     },
     /// The body took too long to arrive.
-    #[error("the body did not arrive within {} seconds: send it faster, or a smaller one", .0.as_secs())]
+    #[error("the body did not arrive within {}: send it faster, or a smaller one", GoDuration(*.0))]
     BodyTimeout(Duration),
     /// The body is over the limit.
     #[error("the body is larger than the limit of {limit} bytes, set by {set_by}")]
@@ -91,6 +103,58 @@ pub enum Refusal {
         /// What went wrong.
         error: SubmitError,
     },
+    /// Nothing is known of a call.
+    #[error(
+        "no call `{call_id}` is known{}: it was never stored, or has ended and its result was delivered. \
+         Check the id; name its function if the id is your own",
+        .queue.as_ref().map_or(String::new(), |queue| format!(" on queue `{queue}`"))
+    )]
+    UnknownCall {
+        /// Its id.
+        call_id: CallId,
+        /// The queue that was asked, if it was one.
+        queue: Option<QueueName>,
+    },
+    /// A call can't be cancelled, because it has ended.
+    #[error("call `{call_id}` can't be cancelled: it {how}")]
+    Ended {
+        /// Its id.
+        call_id: CallId,
+        /// How it ended.
+        how: &'static str,
+    },
+    /// An id that clients have used for several calls.
+    #[error(
+        "call id `{call_id}` names a call on each of the queues {}: name its function, as in \
+         /async-function/NAME/{call_id}",
+        names(.queues)
+    )]
+    Ambiguous {
+        /// The id.
+        call_id: CallId,
+        /// The queues.
+        queues: Vec<QueueName>,
+    },
+    /// A call could not be looked for.
+    #[error("the call can't be looked for: {}: try again", error::describe(.0))]
+    LookUp(#[from] NatsError),
+    /// A call could not be cancelled, or not to the end.
+    #[error("the call is not cancelled for certain: {}: try again", error::describe(.0))]
+    Cancel(#[from] CancelError),
+    /// This program ends while it cancels.
+    #[error("the call is not cancelled for certain: the gateway shuts down: try again")]
+    Interrupted,
+    /// NATS is known to be away.
+    #[error("NATS is not available: not connected: try again")]
+    NatsAway,
+    /// This program has as much to do as it may have at once.
+    #[error("the gateway is busy with {most} {with}, the most at once: try again")]
+    Busy {
+        /// What it does.
+        with: &'static str,
+        /// How much of that it may do at once.
+        most: usize,
+    },
     /// A function, or the gateway upstream, can't be reached.
     #[error("can't reach {target}: {reason}: check that it is deployed and ready")]
     Unreachable {
@@ -111,14 +175,19 @@ pub enum Refusal {
 
 fn remedy(error: &SubmitError) -> &'static str {
     match error {
-        SubmitError::TooLarge { .. } => ": send less",
+        SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream => ": send less",
         SubmitError::QueueFull { .. } => ": try again later, or raise the queue's limits",
+        SubmitError::Conflict { .. } => ": use another id for another call",
         // It says so itself.
         SubmitError::NoStream => "",
         SubmitError::Unavailable { .. } => {
             ": try again, with the X-Call-Id of this answer so that the call is stored once"
         }
     }
+}
+
+fn names(queues: &[QueueName]) -> String {
+    queues.iter().map(|queue| format!("`{queue}`")).collect::<Vec<_>>().join(", ")
 }
 
 // === impl Refusal ===
@@ -132,17 +201,30 @@ impl Refusal {
             | Self::PathEscape { .. }
             | Self::RepeatedHeader(_)
             | Self::HeaderNotText(_)
-            | Self::CallId(_)
+            | Self::CallId { .. }
             | Self::CallbackUrl { .. }
             | Self::Body(_) => StatusCode::BAD_REQUEST,
-            Self::NoFunction | Self::UnknownFunction(_) | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NoFunction
+            | Self::NoCallId
+            | Self::UnknownFunction(_)
+            | Self::UnknownCall { .. }
+            | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Ended { .. }
+            | Self::Ambiguous { .. }
+            | Self::Submit { error: SubmitError::Conflict { .. }, .. } => StatusCode::CONFLICT,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } | Self::Submit { error: SubmitError::TooLarge { .. }, .. } => {
+            Self::BodyTooLarge { .. }
+            | Self::Submit { error: SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream, .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Submit { error: SubmitError::QueueFull { .. }, .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoDirectory
+            | Self::LookUp(_)
+            | Self::Cancel(_)
+            | Self::Interrupted
+            | Self::NatsAway
+            | Self::Busy { .. }
             | Self::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -159,10 +241,16 @@ impl Refusal {
             Self::PathEscape { .. } => "path",
             Self::RepeatedHeader(_) => "repeated_header",
             Self::HeaderNotText(_) => "header_not_text",
-            Self::CallId(_) => "call_id",
+            Self::CallId { .. } => "call_id",
             Self::CallbackUrl { .. } => "callback_url",
             Self::Body(_) => "body",
             Self::UnknownFunction(_) => "unknown_function",
+            Self::NoCallId => "no_call_id",
+            Self::UnknownCall { .. } => "unknown_call",
+            Self::Ended { .. } => "ended",
+            Self::Ambiguous { .. } => "ambiguous",
+            Self::LookUp(_) | Self::Cancel(_) | Self::Interrupted | Self::NatsAway => "unavailable",
+            Self::Busy { .. } => "busy",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method",
             Self::BodyTimeout(_) => "body_timeout",
@@ -177,9 +265,10 @@ impl Refusal {
     /// When it makes sense to try again, if it does.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        match self.status() {
-            StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_UNAVAILABLE),
-            StatusCode::TOO_MANY_REQUESTS => Some(RETRY_QUEUE_FULL),
+        match (self, self.status()) {
+            (Self::Busy { .. }, _) => Some(RETRY_BUSY),
+            (_, StatusCode::SERVICE_UNAVAILABLE) => Some(RETRY_UNAVAILABLE),
+            (_, StatusCode::TOO_MANY_REQUESTS) => Some(RETRY_QUEUE_FULL),
             _ => None,
         }
     }

@@ -1,10 +1,17 @@
 //! Answers requests: the parts of this crate, put in order.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use async_nats::connection::State;
 use asyncqueue::{
     CallId, FunctionName, QueueName,
+    cancel::Cancelled,
     directory::{Directory, Route},
+    locate::Wanted,
+    status::CallStatus,
     submit::{SubmitError, Submitted, Submitter},
 };
 use asyncqueue_runtime::{admin, health::Health};
@@ -13,22 +20,27 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::{
     answer::{self, About, Answer},
-    body::{self, Limit},
+    body::{self, Limit, Memory},
+    lookup::{self, Lookups},
     metrics::Metrics,
     proxy::Proxy,
     refusal::Refusal,
     resource::{Call, Resource},
     settings::UnknownFunction,
+    slots::Slots,
     submission::{self, Submission},
     target::{BaseUrl, FunctionUrl},
 };
 
 /// What an answer calls the gateway upstream.
 const UPSTREAM: &str = "the gateway at upstream_url";
+
+/// The methods of `/async-function/…`.
+const QUEUE_METHODS: &str = "POST, GET, HEAD, DELETE";
 
 /// The methods that are sent on. All others are too, but for CONNECT: it asks for a tunnel, and is no request.
 const FORWARDED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -44,7 +56,9 @@ pub struct Service {
     pub directory: watch::Receiver<Option<Arc<Directory>>>,
     /// Stores calls.
     pub submitter: Submitter,
-    /// Its connection, for the server's limit of payload.
+    /// Looks for calls.
+    pub lookups: Lookups,
+    /// The connection, for its state and the server's limit of payload.
     pub nats: async_nats::Client,
     /// Sends requests on.
     pub proxy: Proxy,
@@ -60,6 +74,14 @@ pub struct Service {
     pub unknown_function: UnknownFunction,
     /// The largest body taken, in bytes.
     pub max_payload: usize,
+    /// How long a client has to send a body.
+    pub read_timeout: Duration,
+    /// The memory for bodies.
+    pub memory: Memory,
+    /// Calls on their way to NATS at once.
+    pub publishing: Slots,
+    /// Whether each request is logged.
+    pub access_log: bool,
 }
 
 // === impl Service ===
@@ -73,14 +95,22 @@ impl Service {
             return answer.map(Either::Left);
         }
         let label = Resource::of(request.uri().path()).label();
-        let mut about = About { call_id: None, started_at: Timestamp::now() };
+        // Without the query, which may hold secrets.
+        let logged = self.access_log.then(|| request.uri().path().to_owned());
+        let as_json = answer::asks_for_json(request.headers());
+        let mut about = About { call_id: None, started_at: Timestamp::now(), as_json };
         let answer = self.dispatch(request, &mut about).await.unwrap_or_else(|refusal| {
             // Not its text, which repeats what the client sent.
             let call_id = about.call_id.as_ref().map(tracing::field::display);
             debug!(path = label, call_id, status = %refusal.status(), "refused: {}", refusal.category());
             answer::refused(&about, &refusal)
         });
-        self.metrics.answered(&method, label, answer.status(), started.elapsed());
+        let (status, took) = (answer.status(), started.elapsed());
+        self.metrics.answered(&method, label, status, took);
+        if let Some(path) = logged {
+            let call_id = about.call_id.as_ref().map(tracing::field::display);
+            info!(%method, path, status = status.as_u16(), call_id, seconds = took.as_secs_f64(), "request");
+        }
         answer
     }
 
@@ -89,7 +119,7 @@ impl Service {
         let path = head.uri.path();
         let next = match (Resource::of(path), &self.upstream_url) {
             (Resource::Queue(call), _) => match self.queue(call, &head, &mut body, about).await {
-                Ok(submitted) => return Ok(answer::accepted(about, submitted)),
+                Ok(answer) => return Ok(answer),
                 Err(refusal) => Err(refusal),
             },
             (_, _) if head.method == Method::CONNECT => {
@@ -111,24 +141,70 @@ impl Service {
         }
     }
 
-    /// `/async-function/NAME[/path]`
+    /// `/async-function/…`
     async fn queue(
         &self,
         call: Call<'_>,
         head: &Parts,
         body: &mut Incoming,
         about: &mut About,
-    ) -> Result<Submitted, Refusal> {
-        let result = match head.method {
-            Method::POST => self.submit(call, head, body, about).await,
-            ref method => Err(Refusal::MethodNotAllowed { method: method.clone(), allow: "POST" }),
-        };
-        self.metrics.submitted(match &result {
-            Ok(Submitted::Stored) => "stored",
-            Ok(Submitted::Duplicate) => "duplicate",
-            Err(refusal) => refusal.category(),
-        });
-        result
+    ) -> Result<Answer, Refusal> {
+        match head.method {
+            Method::POST => {
+                let result = self.submit(call, head, body, about).await;
+                self.metrics.submitted(match &result {
+                    Ok(Submitted::Stored) => "stored",
+                    Ok(Submitted::Duplicate) => "duplicate",
+                    Err(refusal) => refusal.category(),
+                });
+                Ok(answer::accepted(about, result?))
+            }
+            Method::GET | Method::HEAD => {
+                let result = self.status(call, head, about).await;
+                self.metrics.looked_up("status", result.as_ref().map_or_else(Refusal::category, |_| "found"));
+                Ok(answer::status(about, &result?))
+            }
+            Method::DELETE => {
+                let result = self.cancel(call, head, about).await;
+                self.metrics.looked_up(
+                    "cancel",
+                    match &result {
+                        Ok(Cancelled::Running) => "running",
+                        Ok(Cancelled::Waiting) => "waiting",
+                        Ok(_) => "before",
+                        Err(refusal) => refusal.category(),
+                    },
+                );
+                result?;
+                Ok(answer::cancelled(about))
+            }
+            ref method => Err(Refusal::MethodNotAllowed { method: method.clone(), allow: QUEUE_METHODS }),
+        }
+    }
+
+    /// `GET /async-function/CALL-ID` and `GET /async-function/NAME/CALL-ID`
+    async fn status(&self, call: Call<'_>, head: &Parts, about: &mut About) -> Result<CallStatus, Refusal> {
+        let wanted = self.wanted(call, head, about)?;
+        let directory = self.known_directory()?;
+        self.lookups.status(&directory, &self.default_queue, wanted).await
+    }
+
+    /// `DELETE /async-function/CALL-ID` and `DELETE /async-function/NAME/CALL-ID`
+    async fn cancel(&self, call: Call<'_>, head: &Parts, about: &mut About) -> Result<Cancelled, Refusal> {
+        let wanted = self.wanted(call, head, about)?;
+        let directory = self.known_directory()?;
+        let cancelled = self.lookups.cancel(&directory, &self.default_queue, wanted).await;
+        debug!(call_id = about.call_id.as_ref().map(tracing::field::display), ?cancelled, "cancel");
+        cancelled
+    }
+
+    fn wanted(&self, call: Call<'_>, head: &Parts, about: &mut About) -> Result<Wanted, Refusal> {
+        let wanted = lookup::wanted(call, head.uri.query(), &self.function_namespace)?;
+        // A longer path is one of the function's own, for calls alone.
+        let not_allowed = || Refusal::MethodNotAllowed { method: head.method.clone(), allow: "POST" };
+        let wanted = wanted.ok_or_else(not_allowed)?;
+        about.call_id = Some(wanted.id.clone());
+        Ok(wanted)
     }
 
     async fn submit(
@@ -138,16 +214,25 @@ impl Service {
         body: &mut Incoming,
         about: &mut About,
     ) -> Result<Submitted, Refusal> {
-        about.call_id = submission::client_call_id(&head.headers)?;
+        let own_id = submission::client_call_id(&head.headers)?;
+        about.call_id.clone_from(&own_id);
         let submission = Submission::parse(call, head, &self.function_namespace)?;
         let Route { queue, subject, .. } = self.route(submission.function())?;
         let call_id = about.call_id.get_or_insert_with(|| CallId::generate(&queue)).clone();
-        let body = body::read(body, Limit::new(self.max_payload, self.nats.max_payload())).await?;
+        if self.nats.connection_state() != State::Connected {
+            return Err(Refusal::NatsAway);
+        }
+        let limit = Limit::new(self.max_payload, self.nats.max_payload());
+        let body = body::read(body, limit, self.read_timeout, &self.memory).await?;
 
-        let invocation = submission.into_invocation(call_id, about.started_at, body);
+        let invocation = submission.into_invocation(call_id, about.started_at, body.bytes.clone());
+        let _slot = self.publishing.take()?;
         let publishing = self.metrics.publishing();
         let started = Instant::now();
-        let result = self.submitter.submit(&invocation, &subject).await;
+        let result = match own_id {
+            Some(_) => self.submitter.submit(&invocation, &subject).await,
+            None => self.submitter.submit_new(&invocation, &subject).await,
+        };
         drop(publishing);
         if result.is_ok() {
             self.metrics.stored(started.elapsed());
@@ -174,13 +259,16 @@ impl Service {
 
     /// Where calls of a function go. Until the directory is known, a function may belong to any queue.
     fn route(&self, function: &FunctionName) -> Result<Route, Refusal> {
-        let directory = self.directory.borrow();
-        let directory = directory.as_ref().ok_or(Refusal::NoDirectory)?;
+        let directory = self.known_directory()?;
         let route = directory.route(function, &self.default_queue);
         if !route.known && self.unknown_function == UnknownFunction::Reject {
             return Err(Refusal::UnknownFunction(function.clone()));
         }
         Ok(route)
+    }
+
+    fn known_directory(&self) -> Result<Arc<Directory>, Refusal> {
+        self.directory.borrow().clone().ok_or(Refusal::NoDirectory)
     }
 
     fn url_in_directory(&self, function: &FunctionName) -> Option<String> {

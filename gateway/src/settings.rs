@@ -70,6 +70,31 @@ pub struct Settings {
     #[arg(long, env = "publish_timeout", default_value = "5s")]
     pub publish_timeout: GoDuration,
 
+    /// How long a client has to send a body
+    #[arg(long, env = "read_timeout", default_value = "60s")]
+    pub read_timeout: GoDuration,
+
+    /// Calls on their way to NATS at once; more are refused until one is stored. At full rate NATS stores a call in a
+    /// few milliseconds, so that more at once would only wait longer
+    #[arg(long, env = "max_publishing", default_value = "2048", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_publishing: u32,
+
+    /// Memory for bodies that are being read or stored; more are refused until some is free
+    #[arg(long, env = "max_buffered", default_value = "256Mi")]
+    pub max_buffered: ByteSize,
+
+    /// Log each request
+    #[arg(
+        long,
+        env = "access_log",
+        action = ArgAction::Set,
+        value_parser = parse_bool,
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true",
+    )]
+    pub access_log: bool,
+
     /// Create the streams of the default queue and of those in `directory_file`, where there is no operator
     #[arg(
         long,
@@ -113,7 +138,10 @@ mod tests {
         assert_eq!(settings.directory_file, Optional(None));
         assert_eq!(settings.max_payload, ByteSize(1 << 20));
         assert_eq!(settings.publish_timeout.to_string(), "5s");
-        assert!(!settings.ensure_stream);
+        assert_eq!(settings.read_timeout.to_string(), "1m");
+        assert_eq!(settings.max_publishing, 2048);
+        assert_eq!(settings.max_buffered, ByteSize(256 << 20));
+        assert!(!settings.ensure_stream && !settings.access_log);
     }
 
     #[test]
@@ -138,6 +166,10 @@ mod tests {
             ("--unknown-function", "maybe"),
             ("--max-payload", "1MB"),
             ("--publish-timeout", "5"),
+            ("--read-timeout", "60"),
+            ("--max-publishing", "0"),
+            ("--max-buffered", "256MB"),
+            ("--access-log", "yes"),
             ("--ensure-stream", "yes"),
         ] {
             let error = Settings::try_parse_from(["p", &format!("{flag}={value}")]).unwrap_err();

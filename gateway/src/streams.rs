@@ -1,6 +1,6 @@
-//! Sees to it that the queues' streams are there, where no operator does.
+//! Sees to it that the queues' streams are there, and the buckets beside them, where no operator does.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::Context;
 use asyncqueue::{
@@ -10,6 +10,7 @@ use asyncqueue::{
     stream::{Owner, QueueSpec},
 };
 use asyncqueue_runtime::{error, health::Health, nats};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// The readiness condition.
@@ -20,6 +21,9 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Between looks when all are there: a NATS server that lost its storage comes back without them.
 const RECHECK: Duration = Duration::from_secs(10);
+
+/// Copies of the buckets in a cluster of servers: as many as `QueueSpec` has of a stream by default.
+const BUCKET_REPLICAS: usize = 1;
 
 /// The queues whose streams this program sees to: the default queue and those of the directory.
 #[must_use]
@@ -40,12 +44,19 @@ pub fn specs(directory: &Directory, default_queue: &QueueName) -> Vec<QueueSpec>
     specs
 }
 
-/// Creates the streams, as often as it takes, and looks again every so often. Ends when it is dropped.
-pub async fn keep(js: Context, specs: Vec<QueueSpec>, health: Health) {
+/// Creates the streams of the directory as it is now, as often as it takes, and looks again every so often. Ends when
+/// it is dropped.
+pub async fn keep(
+    js: Context,
+    mut directory: watch::Receiver<Option<Arc<Directory>>>,
+    default_queue: QueueName,
+    health: Health,
+) {
     let mut reported = String::new();
     loop {
         nats::wait_connected(&js.client()).await;
-        let failures = ensure_all(&js, &specs).await;
+        let now = directory.borrow_and_update().clone().unwrap_or_default();
+        let failures = ensure_all(&js, &specs(&now, &default_queue)).await;
         if failures.is_empty() {
             health.ready(CONDITION);
         } else {
@@ -54,7 +65,11 @@ pub async fn keep(js: Context, specs: Vec<QueueSpec>, health: Health) {
                 warn!("streams are not as they should be: {failures}");
             }
         }
-        tokio::time::sleep(if failures.is_empty() { RECHECK } else { RETRY }).await;
+        let pause = if failures.is_empty() { RECHECK } else { RETRY };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Ok(()) = directory.changed() => {}
+        }
         reported = failures;
     }
 }
@@ -67,6 +82,10 @@ async fn ensure_all(js: &Context, specs: &[QueueSpec]) -> String {
             Ok(changes) => changes.iter().for_each(|change| info!(queue = %spec.queue, "{change}")),
             Err(error) => failures.push(format!("queue {}: {}", spec.queue, error::describe(&error))),
         }
+    }
+    // Without them no call could be cancelled.
+    if let Err(error) = ensure::ensure_buckets(js, BUCKET_REPLICAS).await {
+        failures.push(error::describe(&error));
     }
     failures.join("; ")
 }

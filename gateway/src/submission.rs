@@ -89,7 +89,12 @@ pub fn function_name(text: &str, namespace: &str) -> Result<FunctionName, Refusa
 /// The client's own call id, if it sent one.
 pub fn client_call_id(headers: &HeaderMap) -> Result<Option<CallId>, Refusal> {
     let id = single(headers, &X_CALL_ID, "X-Call-Id")?;
-    Ok(id.map(|id| shorten(id).parse()).transpose()?)
+    id.map(|id| call_id("X-Call-Id", id)).transpose()
+}
+
+/// Reads a call id; `field` is where it stands.
+pub fn call_id(field: &'static str, text: &str) -> Result<CallId, Refusal> {
+    shorten(text).parse().map_err(|error| Refusal::CallId { field, error })
 }
 
 /// A time as the value of `X-Start-Time`.
@@ -133,6 +138,7 @@ fn check_escapes(path: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A client's value as far as an answer repeats it.
 fn shorten(text: &str) -> String {
     if text.len() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
 }

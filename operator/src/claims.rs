@@ -42,10 +42,6 @@ pub(crate) fn conflict<'a>(
     spec: &QueueSpec,
     all: impl IntoIterator<Item = &'a AsyncQueue>,
 ) -> Option<Conflict> {
-    // Nobody comes before it, so there is no need to compare it with each of ten thousand others.
-    if owns_stream(mine) {
-        return None;
-    }
     let mut rivals: Vec<_> = all
         .into_iter()
         .filter(|other| other.uid() != mine.uid() && other.spec.nats.url == mine.spec.nats.url)

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use asyncqueue::QueueName;
 use futures::{Stream, StreamExt};
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
@@ -12,7 +13,7 @@ use kube::{
     runtime::{
         Controller, Predicate, PredicateConfig, WatchStreamExt,
         controller::{self, Action},
-        finalizer::{Event as FinalizerEvent, finalizer},
+        finalizer::{Error as Finalizing, Event as FinalizerEvent, finalizer},
         predicates,
         reflector::Store,
         watcher,
@@ -22,14 +23,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::{
-    apply::{Applied, Outcome},
-    build::Installation,
-};
+use self::{apply::Outcome, build::Installation};
 use crate::{
     broker::Brokers,
     conditions::{Status, find, kind, reason},
     crd::{AsyncQueue, AsyncQueueStatus},
+    error::chain,
     events::Events,
     finalizer::cleanup,
     functions::Counts,
@@ -53,6 +52,9 @@ const REFRESH: Duration = Duration::from_secs(5);
 
 /// The reason of the event that tells what was created or changed on NATS.
 const APPLIED: &str = "Applied";
+
+/// The reason of the event that tells of calls that are lost.
+const STREAM_RECREATED: &str = "StreamRecreated";
 
 /// Queues that are looked at at once. They wait for NATS and the API server most of the time.
 const CONCURRENCY: u16 = 16;
@@ -89,9 +91,12 @@ pub(crate) enum Error {
     /// A queue is being deleted, and its stream can't be let go of yet.
     #[error("{0}")]
     Waiting(String),
-    /// The finalizer could not be added or removed, or one of the above within it.
-    #[error(transparent)]
-    Finalizer(Box<kube::runtime::finalizer::Error<Error>>),
+    /// The API server did not add or remove the finalizer.
+    #[error("the finalizer could not be changed")]
+    Finalizer(#[source] kube::Error),
+    /// The object has no name, which the API server lets nobody create.
+    #[error("the object has no name")]
+    Nameless,
 }
 
 /// Runs the controller over one store of `AsyncQueues` until `shutdown`.
@@ -124,13 +129,21 @@ pub(crate) async fn run(
 }
 
 async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Action, Error> {
+    // A Deployment that is not seen yet might be taken for one that is not there.
+    context.complete().await;
     let _measured = context.metrics.reconciliation();
     let api = Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
     let done = finalizer(&api, FINALIZER, queue, async |event| match event {
         FinalizerEvent::Apply(queue) => Box::pin(ensure(&queue, &context)).await,
         FinalizerEvent::Cleanup(queue) => cleanup(&queue, &context).await,
     });
-    Box::pin(done).await.map_err(|error| Error::Finalizer(Box::new(error)))
+    match Box::pin(done).await {
+        // Of two events that ask for the same cleanup, the second may find that it is done.
+        Err(Finalizing::RemoveFinalizer(kube::Error::Api(status))) if status.is_not_found() => {
+            Ok(Action::await_change())
+        }
+        done => done.map_err(Error::from),
+    }
 }
 
 /// Brings all that belongs to a queue to what it shall be, and tells how that went.
@@ -139,9 +152,9 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let outcome = match validate::validate(queue, &seen) {
         Ok(valid) => {
             let prepared = build::build(&valid, &context.installation);
-            Outcome::Applied(apply::apply(prepared, &seen, broker.as_deref(), context).await)
+            apply::apply(prepared, &seen, broker.as_deref(), &context.client).await
         }
-        Err(invalid) => Outcome::Refused { workers: apply::withdraw(&seen, context).await, invalid },
+        Err(invalid) => apply::refuse(invalid, &seen, &context.client).await,
     };
     let now = Time(Timestamp::now());
     let status = status::status(queue, &outcome, seen.functions, &now);
@@ -156,6 +169,13 @@ async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, 
     if let Some(changes) = changes(outcome) {
         info!(queue = name, "{changes}");
         context.events.normal(&object, APPLIED, changes).await;
+    }
+    if let Some(stream) = queue.status.as_ref().and_then(|before| recreated(before, status)) {
+        let note = format!(
+            "stream {stream} was created anew: somebody deleted it, and the calls that it held with it"
+        );
+        warn!(queue = name, "{note}");
+        context.events.warning(&object, STREAM_RECREATED, note).await;
     }
     let before = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
     let Some(ready) = find(&status.conditions, kind::READY) else { return };
@@ -174,36 +194,52 @@ async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, 
 
 /// What was created or changed on NATS, if anything was.
 fn changes(outcome: &Outcome) -> Option<String> {
-    match outcome {
-        Outcome::Applied(Applied { stream: Ok(stored), .. }) if !stored.changes.is_empty() => {
-            Some(stored.changes.join(", "))
-        }
-        _ => None,
+    let changes = &outcome.stream.as_ref().ok()?.changes;
+    (!changes.is_empty()).then(|| changes.join(", "))
+}
+
+/// The stream, if it is not the one of before.
+fn recreated<'a>(before: &AsyncQueueStatus, now: &'a AsyncQueueStatus) -> Option<&'a String> {
+    let created = before.stream_created.as_ref().zip(now.stream_created.as_ref());
+    created.filter(|(before, now)| before != now).and(now.stream.as_ref())
+}
+
+// === impl Context ===
+
+impl Context {
+    /// Returns when all is known that there is.
+    pub(crate) async fn complete(&self) {
+        tokio::join!(self.queues.complete(), self.deployments.complete());
+    }
+
+    /// How many functions send their calls to a queue, as far as that is known.
+    fn functions_of(&self, queue: &QueueName) -> Option<usize> {
+        let counts = self.functions.borrow();
+        counts.as_ref().map(|counts| counts.get(queue).copied().unwrap_or_default())
     }
 }
 
 // === impl Error ===
 
 impl Error {
-    /// What failed, beneath the finalizer's wrapping.
-    fn inner(&self) -> &Self {
-        use kube::runtime::finalizer::Error as Wrapped;
-        match self {
-            Self::Finalizer(error) => match &**error {
-                Wrapped::ApplyFailed(inner) | Wrapped::CleanupFailed(inner) => inner.inner(),
-                _ => self,
-            },
-            _ => self,
-        }
-    }
-
     /// A fixed word for each, to count by.
     fn category(&self) -> &'static str {
-        match self.inner() {
+        match self {
             Self::Status(_) => "status",
             Self::Delete(_) => "delete",
             Self::Waiting(_) => "waiting",
             Self::Finalizer(_) => "finalizer",
+            Self::Nameless => "nameless",
+        }
+    }
+}
+
+impl From<Finalizing<Self>> for Error {
+    fn from(error: Finalizing<Self>) -> Self {
+        match error {
+            Finalizing::ApplyFailed(error) | Finalizing::CleanupFailed(error) => error,
+            Finalizing::AddFinalizer(error) | Finalizing::RemoveFinalizer(error) => Self::Finalizer(error),
+            Finalizing::UnnamedObject | Finalizing::InvalidFinalizer => Self::Nameless,
         }
     }
 }
@@ -211,9 +247,29 @@ impl Error {
 fn on_error(queue: &AsyncQueue, error: &Error, context: &Context) -> Action {
     context.metrics.reconcile_error(error.category());
     let queue = full_name(queue);
-    match error.inner() {
-        Error::Waiting(why) => info!(queue, "{why}"),
-        error => warn!(queue, "{}", crate::error::chain(error)),
+    match error {
+        // Told where it began.
+        Error::Waiting(why) => debug!(queue, "{why}"),
+        error => warn!(queue, "{}", chain(error)),
     }
     Action::requeue(REFRESH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn a_stream_is_another_one_when_it_was_created_again() {
+        let of = |second: Option<i64>| AsyncQueueStatus {
+            stream: second.map(|_| "s".to_owned()),
+            stream_created: second.map(fixtures::second),
+            ..AsyncQueueStatus::default()
+        };
+        assert_eq!(recreated(&of(Some(1)), &of(Some(2))), Some(&"s".to_owned()));
+        for (before, now) in [(Some(1), Some(1)), (None, Some(1)), (Some(1), None)] {
+            assert_eq!(recreated(&of(before), &of(now)), None);
+        }
+    }
 }

@@ -27,7 +27,8 @@ mod status;
 pub use definition::yaml;
 pub use status::AsyncQueueStatus;
 
-/// What a queue shall be. `{}` is a queue with one worker that runs one call at a time.
+/// What a queue shall be. Every field has a default: {} is a queue with one worker that runs one call at a time, for at
+/// most a minute. Example: {maxInflight: 5, timeout: 15m, replicas: 2}
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "asyncqueue.io",
@@ -130,15 +131,22 @@ pub struct AsyncQueueSpec {
     #[serde(default = "default::replicas")]
     pub replicas: i32,
 
-    /// Where the calls are stored.
+    /// The stream on NATS JetStream that stores the calls.
+    ///
+    /// A call leaves it when it is done (work-queue retention). Holding a million calls, it is full: it refuses new ones,
+    /// which the caller hears as 429, and drops none. A stream that exists already and that no AsyncQueue owns is taken
+    /// over only with the annotation asyncqueue.io/adopt: "true" on this object.
     #[serde(default)]
     pub stream: StreamSpec,
 
-    /// How workers take calls from the stream.
+    /// The durable pull consumer through which all workers of the queue take calls.
     #[serde(default)]
     pub consumer: ConsumerSpec,
 
-    /// The workers' pods.
+    /// The workers' pods, of the Deployment NAME-worker in this namespace.
+    ///
+    /// They run without root, without privileges and on a read-only file system. Changing anything in here replaces them one
+    /// after another, and loses no call.
     #[serde(default)]
     pub worker: WorkerSpec,
 
@@ -154,13 +162,12 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// The NATS server that holds this queue.
+    /// The NATS server that holds the queue.
     #[serde(default)]
     pub nats: NatsSpec,
 }
 
-/// The stream on NATS JetStream that stores the calls. Work-queue retention: a call leaves it when it is done. Full (a
-/// million calls), it refuses new calls and drops none.
+/// The stream that stores the calls.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamSpec {
@@ -204,7 +211,7 @@ pub struct StreamSpec {
     pub duplicate_window: GoDuration,
 }
 
-/// The durable pull consumer that the workers of the queue share.
+/// The durable pull consumer of the workers.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerSpec {
@@ -228,7 +235,7 @@ pub struct ConsumerSpec {
     pub ack_wait: GoDuration,
 }
 
-/// The pods of the Deployment NAME-worker. Changing anything in here rolls them, one at a time, and loses no call.
+/// The workers' pods.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerSpec {

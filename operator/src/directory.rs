@@ -25,7 +25,7 @@ use crate::{
     crd::AsyncQueue,
     error::chain,
     events::Events,
-    functions::{self, Counts, Functions, Lost},
+    functions::{self, Counts, Functions, Lost, Why},
     metrics::Metrics,
     watch::Stores,
 };
@@ -155,13 +155,15 @@ impl Librarian {
     }
 
     async fn complain(&self, functions: &Functions, lost: &[Lost]) {
-        for Lost { function, queue } in lost {
+        for Lost { function, queue, why } in lost {
             let Some(found) = functions.get(function) else { continue };
             let default =
                 self.default_queue.as_ref().map_or("the gateway's default queue", QueueName::as_str);
-            let note = format!(
-                "com.openfaas.queue names `{queue}`, and there is no AsyncQueue of that name: calls go to {default}"
-            );
+            let problem = match why {
+                Why::Missing => "there is no AsyncQueue of that name",
+                Why::Elsewhere => "that AsyncQueue is on another NATS than the gateway, by its spec.nats.url",
+            };
+            let note = format!("com.openfaas.queue names `{queue}`, and {problem}: calls go to {default}");
             warn!(%function, "{note}");
             self.events.warning(&found.object, QUEUE_NOT_FOUND, note).await;
         }
@@ -201,7 +203,11 @@ mod tests {
 
     #[test]
     fn a_lost_function_is_told_of_once_and_not_at_once() {
-        let lost = || Lost { function: FunctionName::new("f", "ns").unwrap(), queue: "q".to_owned() };
+        let lost = || Lost {
+            function: FunctionName::new("f", "ns").unwrap(),
+            queue: "q".to_owned(),
+            why: Why::Missing,
+        };
         let (mut complaints, start) = (Complaints::default(), Instant::now());
         assert_eq!(complaints.due(vec![lost()], start), []);
         assert!(complaints.pending());

@@ -1,16 +1,41 @@
 //! Errors in words.
 
+use std::error::Error;
+
 /// An error with what caused it, each said once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // The API server's answers are sentences; the client puts their code around them.
+        let (words, cause) = match error.downcast_ref() {
+            Some(kube::Error::Api(status)) => (status.message.clone(), None),
+            _ => (error.to_string(), error.source()),
+        };
+        if text.is_empty() {
+            text = words;
+        } else if !text.contains(&words) {
+            text = format!("{text}: {words}");
         }
-        next = cause.source();
+        next = cause;
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the workers could not be deleted")]
+    struct Outer(#[source] kube::Error);
+
+    #[test]
+    fn what_the_api_server_says_is_said_once_and_in_its_words() {
+        let status = Status { code: 422, message: "must be less than".to_owned(), ..Status::default() };
+        let error = Outer(kube::Error::Api(Box::new(status)));
+        assert_eq!(chain(&error), "the workers could not be deleted: must be less than");
+    }
 }

@@ -21,7 +21,7 @@ use crate::{
         status,
     },
     crd::{AsyncQueue, DeletionPolicy},
-    spec::queue_spec,
+    spec::{full_name, queue_spec},
 };
 
 /// How long a deletion waits for NATS. Longer than a restart of NATS takes, and short enough that nobody
@@ -59,6 +59,9 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
             if now < patience_ends {
                 let why = format!("the deletion waits for NATS until {patience_ends} at most: {why}");
                 let status = status::going(queue, &why, &Time(now));
+                if queue.status.as_ref() != Some(&status) {
+                    info!(queue = full_name(queue), "{why}");
+                }
                 status::write(&context.client, queue, &status).await.map_err(Error::Status)?;
                 return Err(Error::Waiting(why));
             }
@@ -92,8 +95,9 @@ async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &
             events.normal(&object, reason::STREAM_KEPT, note).await;
         }
         Removal::Released { messages } => {
+            let calls = if messages == 1 { "call" } else { "calls" };
             let note = format!(
-                "kept stream {stream} with {messages} calls (deletionPolicy {:?}): the next AsyncQueue that names it takes \
+                "kept stream {stream} with {messages} {calls} (deletionPolicy {:?}): the next AsyncQueue that names it takes \
                  them over; to delete them: nats stream rm {stream}",
                 queue.spec.deletion_policy
             );

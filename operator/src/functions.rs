@@ -39,11 +39,21 @@ pub(crate) struct Function {
     pub(crate) object: ObjectReference,
 }
 
-/// A function that names a queue which is not there, so that its calls go to the default queue.
+/// A function that names a queue which the gateway can't reach, so that its calls go to the default queue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Lost {
     pub(crate) function: FunctionName,
     pub(crate) queue: String,
+    pub(crate) why: Why,
+}
+
+/// Why a queue can't be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Why {
+    /// No `AsyncQueue` has that name.
+    Missing,
+    /// It is on another NATS than the gateway's.
+    Elsewhere,
 }
 
 /// All functions, by name.
@@ -99,14 +109,22 @@ pub(crate) fn count(directory: &Directory, default_queue: Option<&QueueName>) ->
     counts
 }
 
-/// The functions that name a queue which no `AsyncQueue` is; one that is not ready yet is no reason to complain.
+/// The functions that name a queue which the gateway can't reach. That one is not ready yet is no reason to complain.
 pub(crate) fn lost<'a>(functions: &Functions, queues: impl IntoIterator<Item = &'a AsyncQueue>) -> Vec<Lost> {
-    let names: std::collections::HashSet<String> = queues.into_iter().map(ResourceExt::name_any).collect();
-    let missing = functions.iter().filter_map(|(name, function)| {
-        let queue = function.queue.as_ref().filter(|queue| !names.contains(*queue))?;
-        Some(Lost { function: name.clone(), queue: queue.clone() })
+    let mut here: HashMap<String, bool> = HashMap::new();
+    for queue in queues {
+        *here.entry(queue.name_any()).or_default() |= queue.spec.nats.url.is_none();
+    }
+    let lost = functions.iter().filter_map(|(name, function)| {
+        let queue = function.queue.as_ref()?;
+        let why = match here.get(queue) {
+            Some(true) => return None,
+            Some(false) => Why::Elsewhere,
+            None => Why::Missing,
+        };
+        Some(Lost { function: name.clone(), queue: queue.clone(), why })
     });
-    missing.collect()
+    lost.collect()
 }
 
 fn from_deployment(deployment: &Deployment) -> Option<(FunctionName, Function)> {
@@ -228,13 +246,24 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_lost_if_no_queue_has_that_name_and_not_while_it_gets_ready() {
+    fn a_function_is_lost_if_the_gateway_can_not_reach_its_queue_and_not_while_that_gets_ready() {
         let deployments = [
             fixtures::function("a", Some("not-yet")),
             fixtures::function("b", Some("nowhere")),
             fixtures::function("c", None),
+            fixtures::function("d", Some("elsewhere")),
         ];
-        let lost = lost(&index(&deployments, []), &[fixtures::queue("not-yet")]);
-        assert_eq!(lost, [Lost { function: named("b"), queue: "nowhere".to_owned() }]);
+        let mut elsewhere = fixtures::owner("elsewhere");
+        elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
+        let lost = lost(&index(&deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
+        let expected = |function: &str, queue: &str, why| Lost {
+            function: named(function),
+            queue: queue.to_owned(),
+            why,
+        };
+        assert_eq!(
+            lost,
+            [expected("b", "nowhere", Why::Missing), expected("d", "elsewhere", Why::Elsewhere)]
+        );
     }
 }

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             }
         },
         None => program::run("asyncqueue-operator", &log, async |shutdown| {
-            Box::pin(asyncqueue_operator::run(settings, shutdown)).await
+            Box::pin(asyncqueue_operator::run(settings, shutdown.requested)).await
         }),
     }
 }

@@ -1,16 +1,19 @@
 //! Puts the operator together and runs it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use asyncqueue_runtime::{admin, health::Health, nats};
-use futures::{StreamExt, future::join_all};
+use futures::{FutureExt, StreamExt, future::join_all};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
 use kube::{Client, ResourceExt};
 use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     Settings,
@@ -25,8 +28,12 @@ use crate::{
     events::Events,
     image,
     metrics::Metrics,
-    watch::{Stores, Watch, Watched, Watches},
+    watch::{Stores, Watch, Watches},
 };
+
+/// What has begun when the operator is told to end has this long: NATS answers within 5 seconds or not at all, and
+/// Kubernetes waits 30.
+const DRAIN: Duration = Duration::from_secs(15);
 
 /// Runs the operator until `shutdown`.
 ///
@@ -79,8 +86,8 @@ async fn operate(
     let context = Arc::new(Context {
         client: client.clone(),
         brokers: brokers.clone(),
-        queues: stores(&queues),
-        deployments: stores(&deployments),
+        queues: Stores::new(&queues),
+        deployments: Stores::new(&deployments),
         functions,
         installation: Installation {
             nats: settings.nats.clone(),
@@ -96,7 +103,7 @@ async fn operate(
         brokers,
         queues: context.queues.clone(),
         deployments: context.deployments.clone(),
-        services: stores(&services),
+        services: Stores::new(&services),
         default_queue: settings.default_queue.0.clone(),
         counts,
         events: context.events.clone(),
@@ -124,23 +131,28 @@ async fn operate(
     });
     let default_queue = async {
         if let Some(name) = settings.default_queue.as_ref() {
-            let namespace = settings.pod_namespace.as_ref().map(String::as_str);
+            let namespace = settings.default_queue_namespace();
             default_queue::ensure(client, &context.queues, name, namespace).await;
         }
     };
     let beside = async {
         tokio::join!(join_all(services), librarian.run(changed.clone()), default_queue);
     };
+    let cut_off = async {
+        shutdown.cancelled().await;
+        // A controller does not end before it has begun, which is when all is known.
+        if context.complete().now_or_never().is_some() {
+            sleep(DRAIN).await;
+            warn!("what was begun did not end in time and is cut off");
+        }
+    };
     tokio::select! {
         // They end when told to, and finish what they have begun.
         _ = join_all(controllers) => {}
+        () = cut_off => {}
         () = beside => {}
     }
     Ok(())
-}
-
-fn stores<K: Watched>(watches: &[Watch<K>]) -> Stores<K> {
-    Stores::new(watches.iter().map(Watch::store).collect())
 }
 
 /// Of a Deployment that is not ours, what makes it a function is all that is read; there may be thousands of them.

@@ -75,6 +75,15 @@ pub struct Namespaces(Vec<String>);
 // === impl Settings ===
 
 impl Settings {
+    /// Where to create the default queue: beside the operator, or where it will be seen. `None` leaves it to the
+    /// Kubernetes client.
+    #[must_use]
+    pub fn default_queue_namespace(&self) -> Option<&str> {
+        let own = self.pod_namespace.as_ref().map(String::as_str);
+        let seen = own.filter(|own| self.watch_namespaces.contains(own));
+        seen.or_else(|| self.watch_namespaces.places().next().flatten()).or(own)
+    }
+
     /// The log, without what the Kubernetes client says of each failed request and each reconciliation: the
     /// operator says that in fewer words. `RUST_LOG` may ask for it.
     #[must_use]
@@ -133,6 +142,19 @@ mod tests {
         assert!(some.contains("openfaas") && !some.contains("default"));
         let Ok(all) = "".parse::<Namespaces>();
         assert!(all.contains("default"));
+    }
+
+    #[test]
+    fn the_default_queue_is_created_where_it_is_seen() {
+        let namespace = |arguments: &[&str]| {
+            let arguments = ["asyncqueue-operator"].iter().chain(arguments);
+            let settings = Cli::parse_from(arguments).settings;
+            settings.default_queue_namespace().map(str::to_owned)
+        };
+        assert_eq!(namespace(&["--pod-namespace=own"]).as_deref(), Some("own"));
+        assert_eq!(namespace(&["--pod-namespace=own", "--watch-namespaces=a,own"]).as_deref(), Some("own"));
+        assert_eq!(namespace(&["--pod-namespace=own", "--watch-namespaces=b,a"]).as_deref(), Some("a"));
+        assert_eq!(namespace(&[]), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::{error::chain, metrics::Metrics};
@@ -63,11 +64,20 @@ pub(crate) struct Watch<K: Watched> {
     api: Api<DeserializeGuard<K>>,
     place: Place,
     writer: Writer<K>,
+    complete: watch::Sender<bool>,
 }
 
 /// What has been seen of one kind of objects, in all places that are watched.
 #[derive(Clone)]
-pub(crate) struct Stores<K: Watched>(Vec<Store<K>>);
+pub(crate) struct Stores<K: Watched>(Vec<Seen<K>>);
+
+/// What one watch has seen.
+#[derive(Clone)]
+struct Seen<K: Watched> {
+    store: Store<K>,
+    /// Whether that is all there is. The store knows too, but wakes only one of those who wait for it (kube 5.0).
+    complete: watch::Receiver<bool>,
+}
 
 /// How all watches do.
 #[derive(Debug)]
@@ -112,7 +122,7 @@ impl<K: Watched> Watch<K> {
             None => Api::all(client.clone()),
         };
         let place = Place { resource, namespace: namespace.map(str::to_owned) };
-        Self { api, place, writer: reflector::store().1 }
+        Self { api, place, writer: reflector::store().1, complete: watch::Sender::new(false) }
     }
 
     /// What has been seen.
@@ -129,7 +139,7 @@ impl<K: Watched> Watch<K> {
         watches: Arc<Watches>,
         trim: fn(&mut K),
     ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static {
-        let Self { api, place, writer } = self;
+        let Self { api, place, writer, complete } = self;
         watches.set(&place, Trouble::waiting());
         watcher(api, watcher::Config::default())
             .backoff(Pause)
@@ -154,6 +164,11 @@ impl<K: Watched> Watch<K> {
                 trim(object);
             })
             .reflect(writer)
+            .inspect(move |event| {
+                if matches!(event, Ok(Event::InitDone)) {
+                    complete.send_replace(true);
+                }
+            })
     }
 }
 
@@ -180,27 +195,28 @@ fn readable<K: Watched>(event: Event<DeserializeGuard<K>>, metrics: &Metrics) ->
 // === impl Stores ===
 
 impl<K: Watched> Stores<K> {
-    pub(crate) fn new(stores: Vec<Store<K>>) -> Self {
-        Self(stores)
+    pub(crate) fn new(watches: &[Watch<K>]) -> Self {
+        let seen = |watch: &Watch<K>| Seen { store: watch.store(), complete: watch.complete.subscribe() };
+        Self(watches.iter().map(seen).collect())
     }
 
     /// Returns when each watch has seen all there is: an empty store before that means nothing.
     pub(crate) async fn complete(&self) {
-        for store in &self.0 {
+        for seen in &self.0 {
             // An error means that the program ends.
-            let _ = store.wait_until_ready().await;
+            let _ = seen.complete.clone().wait_for(|complete| *complete).await;
         }
     }
 
     /// All objects.
     pub(crate) fn all(&self) -> Vec<Arc<K>> {
-        self.0.iter().flat_map(Store::state).collect()
+        self.0.iter().flat_map(|seen| seen.store.state()).collect()
     }
 
     /// One object.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let object = ObjectRef::new(name).within(namespace);
-        self.0.iter().find_map(|store| store.get(&object))
+        self.0.iter().find_map(|seen| seen.store.get(&object))
     }
 }
 

@@ -10,12 +10,10 @@ use std::time::Duration;
 use async_nats::jetstream::{
     Context,
     message::{PublishMessage, StreamMessage},
-    stream::{LastRawMessageErrorKind, Stream},
 };
 use bytes::Bytes;
-use futures::StreamExt;
 use http::HeaderMap;
-use tokio::time::{Instant, timeout_at};
+use jiff::Timestamp;
 
 use crate::{
     bucket::{Bucket, BucketError},
@@ -24,7 +22,8 @@ use crate::{
     invocation::Invocation,
     message::{callback::Callback, native},
     name::QueueName,
-    subject::call_subject,
+    peek::{self, NatsError, ask_workers, failed, last_message},
+    subject::{call_filter, call_subject},
 };
 
 /// The KV bucket of tombstones: `<queue>.<call-id>` holds the sequence of the call on the queue's stream.
@@ -37,9 +36,6 @@ pub const BUCKET: Bucket = Bucket {
 
 /// The status that a caller is told of a call that was cancelled: the client closed the request.
 pub const CANCELLED: u16 = 499;
-
-/// How long workers have to answer the broadcast. They answer within a millisecond or not at all.
-const ANSWERS: Duration = Duration::from_millis(250);
 
 /// What a worker answers to the broadcast if it was running the call.
 pub const WAS_RUNNING: &str = "running";
@@ -64,14 +60,8 @@ pub enum CancelError {
     #[error(transparent)]
     Tombstone(#[from] BucketError),
     /// NATS is away or refused.
-    #[error("NATS could not {action}")]
-    Nats {
-        /// What was asked of it.
-        action: &'static str,
-        /// How it failed.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    #[error(transparent)]
+    Nats(#[from] NatsError),
 }
 
 /// The subject on which a queue's workers hear of cancellations.
@@ -89,16 +79,41 @@ pub struct StoredCall {
     pub sequence: u64,
 }
 
-/// Whether a stored call was cancelled.
-pub async fn is_cancelled(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<bool, BucketError> {
-    Ok(tombstone(js, queue, &call.id).await?.is_some_and(|sequence| sequence == call.sequence))
+/// A call that was cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// Its queue.
+    pub queue: QueueName,
+    /// The call.
+    pub call: StoredCall,
+    /// When it was cancelled.
+    pub at: Timestamp,
 }
 
-/// The sequence of the call with this id that was cancelled last, if any was.
-async fn tombstone(js: &Context, queue: &QueueName, call: &CallId) -> Result<Option<u64>, BucketError> {
-    let store = BUCKET.open(js).await?;
-    let value = store.get(tombstone_key(queue, call)).await.map_err(BUCKET.failed("read"))?;
-    Ok(value.and_then(|value| read_sequence(&value)))
+/// Whether a stored call was cancelled.
+pub async fn is_cancelled(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<bool, NatsError> {
+    Ok(tombstone(js, Some(queue), &call.id).await?.is_some_and(|tombstone| tombstone.call == *call))
+}
+
+/// The call with this id that was cancelled last, if any was: of one queue, or of any.
+pub async fn tombstone(
+    js: &Context,
+    queue: Option<&QueueName>,
+    call: &CallId,
+) -> Result<Option<Tombstone>, NatsError> {
+    // The bucket is a stream, and one request finds out what opening it and reading a key take several for.
+    let (stream, prefix) = (format!("KV_{}", BUCKET.name), format!("$KV.{}.", BUCKET.name));
+    let subject = format!("{prefix}{}.{call}", queue.map_or("*", QueueName::as_str));
+    Ok(last_message(js, &stream, &subject).await?.and_then(|message| {
+        let queue = message.subject.strip_prefix(&prefix)?.split('.').next()?.parse().ok()?;
+        let call = StoredCall { id: call.clone(), sequence: read_sequence(&message.payload)? };
+        Some(Tombstone { queue, call, at: stored_at(&message) })
+    }))
+}
+
+/// When a message was stored, by the server's clock.
+pub(crate) fn stored_at(message: &StreamMessage) -> Timestamp {
+    Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default()
 }
 
 fn tombstone_key(queue: &QueueName, call: &CallId) -> String {
@@ -123,11 +138,21 @@ pub async fn cancel(
     entry: &QueueEntry,
     call: &CallId,
 ) -> Result<Cancelled, CancelError> {
-    let stream = js.get_stream_no_info(&entry.stream).await.map_err(nats("open the stream"))?;
-    let Some(message) = find(&stream, &entry.subject, call).await? else {
-        let before = tombstone(js, queue, call).await.unwrap_or_default().is_some();
-        return Ok(if before { Cancelled::Before } else { Cancelled::NotFound });
-    };
+    match last_message(js, &entry.stream, &call_filter(&entry.subject, None, call)).await? {
+        Some(message) => cancel_stored(js, queue, &entry.stream, call, &message).await,
+        None if tombstone(js, Some(queue), call).await?.is_some() => Ok(Cancelled::Before),
+        None => Ok(Cancelled::NotFound),
+    }
+}
+
+/// Cancels a call whose message is on the queue's stream, or was when it was looked for.
+pub async fn cancel_stored(
+    js: &Context,
+    queue: &QueueName,
+    stream: &str,
+    call: &CallId,
+    message: &StreamMessage,
+) -> Result<Cancelled, CancelError> {
     let call = StoredCall { id: call.clone(), sequence: message.sequence };
     let tombstones = BUCKET.open(js).await?;
     let sequence = call.sequence.to_string().into();
@@ -135,23 +160,14 @@ pub async fn cancel(
     if let Ok(invocation) = native::decode(&message.headers, Bytes::new()) {
         tell_caller(js, queue, &invocation, call.sequence).await?;
     }
-    stream.purge().filter(message.subject.as_str()).await.map_err(nats("purge the call"))?;
-    let was_running = ask_workers(js, queue, &call).await?;
-    Ok(if was_running { Cancelled::Running } else { Cancelled::Waiting })
-}
-
-/// The message of a call, if the stream still holds it.
-pub async fn find(
-    stream: &Stream<()>,
-    subject: &str,
-    call: &CallId,
-) -> Result<Option<StreamMessage>, CancelError> {
-    let any_function = format!("{subject}.*.*.{call}");
-    match stream.get_last_raw_message_by_subject(&any_function).await {
-        Ok(message) => Ok(Some(message)),
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(nats("look for the call")(error)),
-    }
+    // Up to this message: a call that has the id after it is another one.
+    let purge = peek::stream(js, stream).await?.purge().filter(message.subject.as_str());
+    purge.sequence(call.sequence + 1).await.map_err(failed("purge the call"))?;
+    let question = broadcast(&call).into();
+    let was_running = ask_workers(js.client(), broadcast_subject(queue), question, |answer| {
+        (answer.payload == WAS_RUNNING).then_some(())
+    });
+    Ok(if was_running.await?.is_some() { Cancelled::Running } else { Cancelled::Waiting })
 }
 
 /// Stores the result of a cancelled call for its caller, unless another result of it is stored already.
@@ -160,7 +176,7 @@ async fn tell_caller(
     queue: &QueueName,
     invocation: &Invocation,
     sequence: u64,
-) -> Result<(), CancelError> {
+) -> Result<(), NatsError> {
     let Some(url) = invocation.callback_url.clone() else { return Ok(()) };
     let callback = Callback {
         call_id: invocation.call_id.clone(),
@@ -176,30 +192,13 @@ async fn tell_caller(
     let subject = call_subject(&queue.callback_stream(), &invocation.function, &invocation.call_id);
     let message = PublishMessage::build().headers(callback.encode(sequence));
     let stored = async { js.send_publish(subject, message).await?.await };
-    stored.await.map(drop).map_err(nats("store the result for the caller"))
+    stored.await.map(drop).map_err(failed("store the result for the caller"))
 }
 
-/// Tells the workers, and returns whether one of them was running the call.
-async fn ask_workers(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<bool, CancelError> {
-    let client = js.client();
-    let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.map_err(nats("hear the workers"))?;
-    let question = format!("{} {}", call.id, call.sequence).into();
-    client
-        .publish_with_reply(broadcast_subject(queue), inbox, question)
-        .await
-        .map_err(nats("tell the workers"))?;
-    let deadline = Instant::now() + ANSWERS;
-    while let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await {
-        // Nobody listens: no worker runs.
-        if answer.status.is_some() {
-            return Ok(false);
-        }
-        if answer.payload == WAS_RUNNING {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// What is broadcast of a call: its id and its sequence.
+#[must_use]
+pub fn broadcast(call: &StoredCall) -> String {
+    format!("{} {}", call.id, call.sequence)
 }
 
 /// Reads the broadcast: the call's id and its sequence.
@@ -207,12 +206,6 @@ async fn ask_workers(js: &Context, queue: &QueueName, call: &StoredCall) -> Resu
 pub fn read_broadcast(payload: &[u8]) -> Option<StoredCall> {
     let (id, sequence) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
     Some(StoredCall { id: id.parse().ok()?, sequence: sequence.parse().ok()? })
-}
-
-fn nats<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-    action: &'static str,
-) -> impl Fn(E) -> CancelError {
-    move |error| CancelError::Nats { action, source: error.into() }
 }
 
 #[cfg(test)]
@@ -227,7 +220,7 @@ mod tests {
         assert_eq!(read_tombstone(&queue, &key, b"7"), Some(call.clone()));
         assert_eq!(read_tombstone(&"other".parse().unwrap(), &key, b"7"), None);
         assert_eq!(read_tombstone(&queue, &key, b"x"), None);
-        assert_eq!(read_broadcast(b"id-1 7"), Some(call));
+        assert_eq!(read_broadcast(broadcast(&call).as_bytes()), Some(call));
         for bad in [&b""[..], b"id-1", b"a.b 7", b"id-1 x", b"\xff 7"] {
             assert_eq!(read_broadcast(bad), None);
         }

@@ -11,6 +11,7 @@ use crate::{call_id::CallId, invocation::Invocation, name::FunctionName};
 
 pub mod callback;
 pub mod dead_letter;
+pub mod digest;
 pub mod http_lines;
 pub mod native;
 pub mod openfaas;

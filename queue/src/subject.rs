@@ -19,6 +19,15 @@ pub fn call_subject(subject: &str, function: &FunctionName, call_id: &CallId) ->
     format!("{subject}.{}.{}.{call_id}", function.namespace(), function.name())
 }
 
+/// The filter for the calls with an id, below a queue's `subject`: those of one function, or of any.
+#[must_use]
+pub fn call_filter(subject: &str, function: Option<&FunctionName>, call_id: &CallId) -> String {
+    match function {
+        Some(function) => call_subject(subject, function, call_id),
+        None => format!("{subject}.*.*.{call_id}"),
+    }
+}
+
 /// The call id that a subject ends with; `None` on the queue's own subject.
 #[must_use]
 pub fn call_id_of(subject: &str, queue_subject: &str) -> Option<CallId> {
@@ -26,6 +35,15 @@ pub fn call_id_of(subject: &str, queue_subject: &str) -> Option<CallId> {
     let mut tokens = rest.split('.');
     let (_namespace, _function, id) = (tokens.next()?, tokens.next()?, tokens.next()?);
     if tokens.next().is_some() { None } else { id.parse().ok() }
+}
+
+/// The function that a call's subject names; `None` on a subject that is not of one call.
+#[must_use]
+pub fn function_of(subject: &str) -> Option<FunctionName> {
+    let mut tokens = subject.rsplit('.');
+    let (_id, name, namespace) = (tokens.next()?, tokens.next()?, tokens.next()?);
+    tokens.next()?;
+    FunctionName::new(name, namespace).ok()
 }
 
 #[cfg(test)]
@@ -38,6 +56,8 @@ mod tests {
         let subject = call_subject("slow.queue", &function, &"id-1".parse().unwrap());
         assert_eq!(subject, "slow.queue.openfaas-fn.figlet.id-1");
         assert_eq!(call_id_of(&subject, "slow.queue").unwrap().as_str(), "id-1");
+        assert_eq!(function_of(&subject), Some(function));
+        assert_eq!(function_of("slow.queue"), None);
         assert_eq!(call_id_of("slow.queue", "slow.queue"), None);
         assert_eq!(call_id_of("slow.queue.a.b", "slow.queue"), None);
         assert_eq!(call_id_of("slow.queue.a.b.c.d", "slow.queue"), None);

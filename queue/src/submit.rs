@@ -1,9 +1,14 @@
 //! Stores an invocation on its queue's stream.
+//!
+//! A client's own id names one call of a queue: while a call with it is pending, the stream takes no other one with
+//! it, of whatever function. Whether the second is the first again or another call, their digests tell.
 
 use std::{error::Error as _, time::Duration};
 
 use async_nats::{
+    HeaderMap as NatsHeaders,
     connection::State,
+    header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
     jetstream::{
         Context, ErrorCode,
         context::{PublishError, PublishErrorKind},
@@ -11,14 +16,30 @@ use async_nats::{
     },
 };
 
-use crate::{ensure::server_error, invocation::Invocation, message::native, subject::call_subject};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    call_id::CallId,
+    ensure::server_error,
+    invocation::Invocation,
+    message::{digest::message_id, native},
+    peek::last_message,
+    subject::{call_filter, call_subject},
+};
+
+/// The header that names the subjects whose last sequence is expected, where they are not the message's own.
+const EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+
+/// Before asking again for an id that was taken and then was not: the call with it has just ended, or is just being
+/// stored on a cluster of servers.
+const TAKEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// What became of an invocation that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submitted {
     /// It is stored now.
     Stored,
-    /// A call with its id is pending, or ended within the duplicate window: nothing was stored.
+    /// It is pending, or ended within the duplicate window: nothing was stored.
     Duplicate,
 }
 
@@ -32,11 +53,23 @@ pub enum SubmitError {
         /// The server's limit in bytes.
         limit: usize,
     },
+    /// Body and headers are more than the stream takes of one message.
+    #[error("the call is larger than the queue's stream takes: its max_msg_size counts body and headers")]
+    TooLargeForStream,
     /// The stream holds as many messages or bytes as it may.
     #[error("the queue is full: {reason}")]
     QueueFull {
         /// The server's words.
         reason: String,
+    },
+    /// Another call with its id is pending.
+    #[error(
+        "X-Call-Id `{call_id}` belongs to another call that is pending: function, method, path, query, \
+         X-Callback-Url or body differ"
+    )]
+    Conflict {
+        /// The id.
+        call_id: CallId,
     },
     /// No stream listens on the subject.
     #[error("no stream stores calls of this queue: is there an AsyncQueue for it?")]
@@ -63,8 +96,9 @@ impl SubmitError {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
-            Self::TooLarge { .. } => "too_large",
+            Self::TooLarge { .. } | Self::TooLargeForStream => "too_large",
             Self::QueueFull { .. } => "queue_full",
+            Self::Conflict { .. } => "conflict",
             Self::NoStream => "no_stream",
             Self::Unavailable { .. } => "unavailable",
         }
@@ -80,42 +114,114 @@ impl Submitter {
         Self { js, timeout }
     }
 
-    /// Publishes the invocation below the queue's `subject` and returns when the stream has stored it.
+    /// Stores an invocation whose id is its client's own, below the queue's `subject`, and returns when the stream
+    /// has stored it. The same again while it is pending or within the duplicate window stores nothing.
     pub async fn submit(&self, invocation: &Invocation, subject: &str) -> Result<Submitted, SubmitError> {
-        let client = self.js.client();
+        let same_id = call_filter(subject, None, &invocation.call_id);
+        let mut headers = native::encode(invocation);
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+        headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT, same_id.as_str());
+        let stored = async {
+            loop {
+                match self.publish(invocation, subject, headers.clone()).await {
+                    Err(error) if is_taken(&error) => {}
+                    Err(error) => return Err(self.classify(&error)),
+                    Ok(submitted) => return Ok(submitted),
+                }
+                match self.is_same(invocation, subject, &same_id).await? {
+                    Some(true) => return Ok(Submitted::Duplicate),
+                    Some(false) => {
+                        return Err(SubmitError::Conflict { call_id: invocation.call_id.clone() });
+                    }
+                    None => sleep(TAKEN_PAUSE).await,
+                }
+            }
+        };
+        self.in_time(stored).await
+    }
+
+    /// Stores an invocation whose id was made for it and so is nobody else's, as [`Submitter::submit`] does. Spares
+    /// the server the search for the id.
+    pub async fn submit_new(&self, invocation: &Invocation, subject: &str) -> Result<Submitted, SubmitError> {
+        let publish = self.publish(invocation, subject, native::encode(invocation));
+        self.in_time(async { publish.await.map_err(|error| self.classify(&error)) }).await
+    }
+
+    async fn publish(
+        &self,
+        invocation: &Invocation,
+        subject: &str,
+        headers: NatsHeaders,
+    ) -> Result<Submitted, PublishError> {
+        let subject = call_subject(subject, &invocation.function, &invocation.call_id);
+        let message = PublishMessage::build().headers(headers).payload(invocation.body.clone());
+        let ack = self.js.send_publish(subject, message).await?.await?;
+        Ok(if ack.duplicate { Submitted::Duplicate } else { Submitted::Stored })
+    }
+
+    /// Whether the pending call with an invocation's id asks for the same; `None` where none is pending any more.
+    async fn is_same(
+        &self,
+        invocation: &Invocation,
+        subject: &str,
+        same_id: &str,
+    ) -> Result<Option<bool>, SubmitError> {
+        let unavailable =
+            |error: &dyn std::error::Error| SubmitError::Unavailable { reason: error.to_string() };
+        let stream = self.js.stream_by_subject(subject).await.map_err(|error| unavailable(&error))?;
+        let pending = last_message(&self.js, &stream, same_id).await.map_err(|error| unavailable(&error))?;
+        // Not by the message's own id, which is another where a dead letter was replayed.
+        Ok(pending.map(|pending| {
+            native::decode(&pending.headers, pending.payload)
+                .is_ok_and(|pending| message_id(&pending) == message_id(invocation))
+        }))
+    }
+
+    async fn in_time(
+        &self,
+        submit: impl Future<Output = Result<Submitted, SubmitError>>,
+    ) -> Result<Submitted, SubmitError> {
         // Known to be away: an answer now is better than one after the timeout.
-        if client.connection_state() != State::Connected {
+        if self.js.client().connection_state() != State::Connected {
             return Err(SubmitError::Unavailable { reason: "not connected".to_owned() });
         }
-        let subject = call_subject(subject, &invocation.function, &invocation.call_id);
-        let message = PublishMessage::build()
-            .headers(native::encode(invocation))
-            .payload(invocation.body.clone())
-            // No call with this id is pending: its subject has no message.
-            .expected_last_subject_sequence(0);
-        let publish = async { self.js.send_publish(subject, message).await?.await };
-        match tokio::time::timeout(self.timeout, publish).await {
-            Ok(Ok(ack)) if ack.duplicate => Ok(Submitted::Duplicate),
-            Ok(Ok(_)) => Ok(Submitted::Stored),
-            Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Submitted::Duplicate),
-            Ok(Err(error)) => Err(classify(&error, client.server_info().max_payload)),
-            Err(_) => Err(SubmitError::Unavailable {
-                reason: format!("no answer in {}", crate::GoDuration(self.timeout)),
-            }),
+        timeout(self.timeout, submit).await.unwrap_or_else(|_| {
+            let reason = format!("no answer in {}", crate::GoDuration(self.timeout));
+            Err(SubmitError::Unavailable { reason })
+        })
+    }
+
+    fn classify(&self, error: &PublishError) -> SubmitError {
+        match error.kind() {
+            PublishErrorKind::StreamNotFound => return SubmitError::NoStream,
+            PublishErrorKind::MaxPayloadExceeded => {
+                return SubmitError::TooLarge { limit: self.js.client().max_payload() };
+            }
+            _ => {}
+        }
+        let Some(refused) = error.source().and_then(server_error) else {
+            return SubmitError::Unavailable { reason: error.to_string() };
+        };
+        let reason = refused.to_string();
+        match refused.error_code() {
+            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
+                SubmitError::TooLargeForStream
+            }
+            // The stream's own limits, and those of the account and the server that it is on.
+            ErrorCode::STREAM_STORE_FAILED
+            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+            | ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::MEMORY_RESOURCES_EXCEEDED
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED => SubmitError::QueueFull { reason },
+            _ => SubmitError::Unavailable { reason },
         }
     }
 }
 
-fn classify(error: &PublishError, max_payload: usize) -> SubmitError {
-    match error.kind() {
-        PublishErrorKind::StreamNotFound => return SubmitError::NoStream,
-        PublishErrorKind::MaxPayloadExceeded => return SubmitError::TooLarge { limit: max_payload },
-        _ => {}
-    }
-    match error.source().and_then(server_error) {
-        Some(refused) if refused.error_code() == ErrorCode::STREAM_STORE_FAILED => {
-            SubmitError::QueueFull { reason: refused.to_string() }
-        }
-        _ => SubmitError::Unavailable { reason: error.to_string() },
-    }
+/// Whether the stream holds a call with the id, or is just storing one.
+fn is_taken(error: &PublishError) -> bool {
+    let in_process =
+        [ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT, ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT];
+    error.kind() == PublishErrorKind::WrongLastSequence
+        || error.source().and_then(server_error).is_some_and(|e| in_process.contains(&e.error_code()))
 }

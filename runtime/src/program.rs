@@ -1,6 +1,6 @@
 //! How a program starts and stops.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,14 +23,26 @@ const EXIT_USAGE: u8 = 2;
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// Runs a program: installs the TLS provider and the log, starts the runtime, and calls `main` with a token
-/// that SIGTERM or SIGINT cancels. A second signal ends the program at once.
+/// How a program is told to end.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    /// Cancelled by the first SIGTERM or SIGINT: take nothing new, finish what runs.
+    pub requested: CancellationToken,
+    /// Cancelled by the second: let go of what runs. The program has [`HURRY`] left.
+    pub hurry: CancellationToken,
+}
+
+/// What a program has left after a second signal: for the last words that let others take over at once.
+pub const HURRY: Duration = Duration::from_secs(2);
+
+/// Runs a program: installs the TLS provider and the log, starts the runtime, and calls `main`, which is told when
+/// to end.
 ///
 /// An error is printed to stderr with what caused it. Returns exit code 0, 1 after an error, or 2 after a
 /// [`UsageError`].
 pub fn run<F>(name: &'static str, log: &LogSettings, main: F) -> ExitCode
 where
-    F: AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+    F: AsyncFnOnce(Shutdown) -> anyhow::Result<()>,
 {
     match try_run(name, log, main) {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,7 +55,7 @@ where
 
 fn try_run<F>(name: &'static str, log: &LogSettings, main: F) -> anyhow::Result<()>
 where
-    F: AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+    F: AsyncFnOnce(Shutdown) -> anyhow::Result<()>,
 {
     // An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -55,11 +67,16 @@ where
     let result = runtime.block_on(async {
         info!(version = crate::VERSION, "starting {name}");
         let mut signals = Signals::listen().context("signals can't be listened to")?;
-        let shutdown = CancellationToken::new();
+        let shutdown = Shutdown::default();
+        // Not awaited within the macros: they evaluate nothing at a level that is not logged.
         let stop = async {
-            info!("{} received, shutting down", signals.next().await);
-            shutdown.cancel();
-            warn!("{} received again, ending at once", signals.next().await);
+            let signal = signals.next().await;
+            info!("{signal} received, shutting down");
+            shutdown.requested.cancel();
+            let signal = signals.next().await;
+            warn!("{signal} received again, ending now");
+            shutdown.hurry.cancel();
+            tokio::time::sleep(HURRY).await;
         };
         tokio::select! {
             result = main(shutdown.clone()) => result,

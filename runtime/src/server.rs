@@ -119,3 +119,39 @@ async fn serve_connection<H, F, B>(
         debug!(%peer, %error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// What a client reads until the connection is closed, and how long that took.
+    async fn read_to_end(request: &str) -> (String, Duration) {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let handler = |_| std::future::ready(Response::new(Full::from("hi")));
+        tokio::spawn(serve(listener, handler, CancellationToken::new(), Duration::ZERO));
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        let begun = Instant::now();
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        (text, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_end_and_a_connection_that_idles_are_given_up() {
+        for (request, answered) in
+            [("", false), ("GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ", false), ("GET / HTTP/1.1\r\n\r\n", true)]
+        {
+            let (text, took) = read_to_end(request).await;
+            assert_eq!(text.ends_with("\r\n\r\nhi"), answered, "{request:?}: {text}");
+            assert!(took >= HEADER_TIMEOUT && took < HEADER_TIMEOUT * 2, "{request:?}: {took:?}");
+        }
+    }
+}

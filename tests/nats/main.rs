@@ -3,6 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod cancel;
+mod cli;
+mod gateway;
+mod gateway_calls;
+mod gateway_clients;
+mod gateway_identity;
+mod gateway_limits;
+mod gateway_proxy;
+mod gateway_routing;
+mod gateway_submit;
 mod support;
 mod worker;
 mod worker_faults;
+mod worker_storm;

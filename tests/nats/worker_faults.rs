@@ -83,6 +83,23 @@ async fn what_outlasts_the_grace_period_is_handed_back_at_once() {
 }
 
 #[tokio::test]
+async fn a_second_sigterm_hands_back_what_runs_without_waiting() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
+    let mut worker = queue.worker(&function, &[]);
+    queue.submit(|_| {}).await;
+    let begun = function.receives(1).await[0].at;
+    worker.signal("TERM");
+    worker.logged("draining").await;
+    worker.signal("TERM");
+    worker.ended().await;
+    let _next = queue.worker(&function, &[]);
+    let again = function.receives(2).await.remove(1);
+    assert!(again.at - begun < LEASE, "{:?}", again.at - begun);
+    assert_eq!(again.header("x-retry"), "1");
+}
+
+#[tokio::test]
 async fn a_worker_that_comes_before_nats_waits_visibly_and_then_works() {
     let function = HttpServer::start().await;
     let mut nats = NatsServer::prepare();

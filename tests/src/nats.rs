@@ -70,6 +70,22 @@ impl NatsServer {
         self.run().await;
     }
 
+    /// Stops the server where it is: connections stay, and nothing is answered.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a paused server go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.as_ref().expect("the server runs").id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
+        assert!(sent.success(), "SIG{signal} could not be sent to nats-server");
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn url(&self) -> String {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::wait::until;
+use crate::wait::{PATIENCE, until};
 
 /// A running program, killed when it is dropped.
 #[derive(Debug)]
@@ -93,6 +93,52 @@ fn collect(name: &'static str, stream: impl BufRead + Send + 'static, log: Arc<M
             log.lock().expect("no reader panicked").push(line);
         }
     });
+}
+
+/// A program that has run to its end.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to stdout.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// What it wrote to stdout, as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8(self.stdout.clone()).expect("stdout is text")
+    }
+}
+
+/// Runs a program with these arguments, and these settings as its environment, to its end.
+pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
+    let path = path(name);
+    let child = Command::new(&path)
+        .args(arguments)
+        .env_clear()
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("{} can't be started ({error}): `cargo build --workspace` makes it", path.display())
+        });
+    let pid = child.id().to_string();
+    let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
+    let Ok(ended) = tokio::time::timeout(PATIENCE, ended).await else {
+        // The thread that waits for it goes with it.
+        let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+        panic!("{name} does not end");
+    };
+    let output = ended.expect("nobody panicked").expect("its output is read");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{name} {}: {:?}\n{stderr}", arguments.join(" "), output.status.code());
+    Ended { code: output.status.code(), stdout: output.stdout, stderr }
 }
 
 /// Where cargo puts the programs: beside the folder of the test that runs.

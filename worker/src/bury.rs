@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{debug, error};
 
+use crate::delivery::Delivery;
+
 /// While NATS is away: the message can't be acknowledged either.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,8 +45,13 @@ impl Graveyard {
             &self.worker,
             Timestamp::now(),
         );
+        let id = format!("{}.{}", message.subject, Delivery::of(message).sequence);
         loop {
-            let dead = PublishMessage::build().headers(headers.clone()).payload(message.payload.clone());
+            let dead = PublishMessage::build()
+                .headers(headers.clone())
+                .payload(message.payload.clone())
+                // Buried twice, because the first burial was not acknowledged, it lies there once.
+                .message_id(&id);
             let publish = async { self.js.send_publish(subject.clone(), dead).await?.await };
             let Err(refused) = publish.await else { return AckKind::Ack };
             match refused.kind() {

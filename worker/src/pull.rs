@@ -13,20 +13,23 @@ use async_nats::{
         consumer::{PullConsumer, pull::BatchConfig},
     },
 };
-use asyncqueue_runtime::health::Health;
+use asyncqueue_runtime::{health::Health, program::Shutdown};
 use demand::Demand;
 use event::{Event, classify};
 use futures::StreamExt;
+use tasks::Tasks;
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::delivery::Delivery;
+
 mod demand;
 mod event;
+mod tasks;
 
 /// How long a request stays open at the server. Long: an idle worker asks once in this time.
 const PULL_EXPIRES: Duration = Duration::from_secs(120);
@@ -80,11 +83,12 @@ enum End {
 
 impl<H: Handler> Puller<H> {
     /// Pulls until `shutdown`, then gives what runs `grace` to finish and hands the rest back at once.
-    pub(crate) async fn run(self, shutdown: CancellationToken, grace: Duration) {
+    pub(crate) async fn run(self, shutdown: &Shutdown, grace: Duration) {
+        let Shutdown { requested, hurry } = shutdown;
         let hand_back = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::default();
         let mut demand = Demand::new(self.max);
-        while let Some((consumer, lease)) = self.find_consumer(&shutdown).await {
+        while let Some((consumer, lease)) = self.find_consumer(requested).await {
             let (inbox, mut subscriber) = match self.subscribe().await {
                 Ok(pair) => pair,
                 Err(error) => {
@@ -95,7 +99,7 @@ impl<H: Handler> Puller<H> {
             };
             demand.forget_requests();
             let pulling = Pulling { consumer, inbox, lease, hand_back: &hand_back };
-            let end = self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, &shutdown).await;
+            let end = self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await;
             self.release(subscriber).await;
             match end {
                 End::Shutdown => break,
@@ -105,7 +109,7 @@ impl<H: Handler> Puller<H> {
                 }
             }
         }
-        drain(tasks, grace, &hand_back).await;
+        drain(tasks, grace, hurry, &hand_back).await;
     }
 
     /// The consumer and its lease, waited for as long as it takes; `None` on shutdown.
@@ -162,7 +166,7 @@ impl<H: Handler> Puller<H> {
         pulling: &Pulling<'_>,
         subscriber: &mut Subscriber,
         demand: &mut Demand,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut Tasks,
         shutdown: &CancellationToken,
     ) -> End {
         let mut silent_at = Instant::now() + SILENCE;
@@ -175,10 +179,7 @@ impl<H: Handler> Puller<H> {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return End::Shutdown,
-                Some(ended) = tasks.join_next() => {
-                    if let Err(error) = ended {
-                        warn!(%error, "the task of a call failed; its message is delivered again after the lease");
-                    }
+                Some(()) = tasks.ended() => {
                     demand.finished();
                     self.running.send_replace(demand.running());
                 }
@@ -191,8 +192,15 @@ impl<H: Handler> Puller<H> {
                         Event::Renew(reason) => return End::Renew(reason),
                         Event::Message => {
                             let message = Message { message, context: self.js.clone() };
-                            if demand.received() {
-                                self.spawn(tasks, message, pulling);
+                            let sequence = Delivery::of(&message).sequence;
+                            if tasks.hold(sequence) {
+                                // The server has forgotten that it is here: it was killed before it wrote that
+                                // down, its consumer was made anew, or the lease ran out. The end of the call,
+                                // when it comes, is the end of this delivery too.
+                                debug!(sequence, "delivered again while it is being handled");
+                                demand.expired(1);
+                            } else if demand.received() {
+                                self.spawn(tasks, sequence, message, pulling);
                                 self.running.send_replace(demand.running());
                             } else {
                                 hand_back(&*self.handler, &message).await;
@@ -207,10 +215,10 @@ impl<H: Handler> Puller<H> {
         }
     }
 
-    fn spawn(&self, tasks: &mut JoinSet<()>, message: Message, pulling: &Pulling<'_>) {
+    fn spawn(&self, tasks: &mut Tasks, sequence: u64, message: Message, pulling: &Pulling<'_>) {
         let (handler, lease, hand_back_now) =
             (self.handler.clone(), pulling.lease, pulling.hand_back.clone());
-        tasks.spawn(async move {
+        tasks.spawn(sequence, async move {
             tokio::select! {
                 () = handler.handle(&message, lease) => {}
                 () = hand_back_now.cancelled() => hand_back(&*handler, &message).await,
@@ -252,16 +260,20 @@ impl Pulling<'_> {
 }
 
 /// Waits for what runs, and hands back what is not done in time.
-async fn drain(mut tasks: JoinSet<()>, grace: Duration, hand_back: &CancellationToken) {
+async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, hand_back: &CancellationToken) {
     if tasks.is_empty() {
         return;
     }
     info!(running = tasks.len(), "draining: no new calls, waiting for those that run");
-    let all = async { while tasks.join_next().await.is_some() {} };
-    if timeout(grace, all).await.is_err() {
-        warn!(running = tasks.len(), "the grace period is over: handing back what still runs");
+    let all = async { while tasks.ended().await.is_some() {} };
+    let all_ended = tokio::select! {
+        ended = timeout(grace, all) => ended.is_ok(),
+        () = hurry.cancelled() => false,
+    };
+    if !all_ended {
+        warn!(running = tasks.len(), "out of time: handing back what still runs");
         hand_back.cancel();
-        while tasks.join_next().await.is_some() {}
+        while tasks.ended().await.is_some() {}
     }
 }
 

@@ -9,7 +9,7 @@ use asyncqueue::{
     ensure::{EnsureError, ensure, ensure_buckets},
     stream::{Owner, QueueSpec},
 };
-use asyncqueue_runtime::{admin, error::describe, health::Health, nats};
+use asyncqueue_runtime::{admin, error::describe, health::Health, nats, program::Shutdown};
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,7 @@ const CONSUMER: &str = "consumer";
 ///
 /// A setting that can't be used, an address that can't be listened on, or a stream that belongs to somebody
 /// else. Never because NATS or the stream is away: that is waited for.
-pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let signer = settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
@@ -64,7 +64,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
     let worked = tokio::select! {
         ensured = ensure_streams(&settings, &js), if settings.ensure_stream => ensured,
-        () = shutdown.cancelled(), if settings.ensure_stream => Ok(()),
+        () = shutdown.requested.cancelled(), if settings.ensure_stream => Ok(()),
         else => Ok(()),
     };
     if worked.is_ok() {
@@ -84,7 +84,7 @@ async fn work(
     js: &Context,
     metrics: Metrics,
     health: &Health,
-    shutdown: &CancellationToken,
+    shutdown: &Shutdown,
 ) {
     let queue = &settings.queue_name;
     let graveyard = Graveyard::new(js.clone(), queue, settings.worker_name.clone());
@@ -136,8 +136,8 @@ async fn work(
     let grace = settings.grace();
     let worked = async {
         tokio::join!(
-            calls.run(shutdown.clone(), grace),
-            callbacks.run(shutdown.clone(), grace),
+            calls.run(shutdown, grace),
+            callbacks.run(shutdown, grace),
             stats::publish(
                 js.client(),
                 queue,

@@ -15,6 +15,6 @@ fn main() -> ExitCode {
     let settings = settings::Settings::parse();
     let log = settings.log.clone();
     program::run("asyncqueue-example-function", &log, async |shutdown| {
-        function::run(settings, shutdown).await
+        function::run(settings, shutdown.requested).await
     })
 }

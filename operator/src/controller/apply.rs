@@ -14,7 +14,6 @@ use kube::{
 use serde_json::Value;
 
 use super::{
-    Context,
     build::{APPLIED_ANNOTATION, Prepared},
     dereference::{Found, Surroundings},
     validate::Invalid,
@@ -24,31 +23,13 @@ use crate::broker::Broker;
 /// Who owns the fields of the Deployment that we set.
 const FIELD_MANAGER: &str = "asyncqueue-operator";
 
-/// How a reconciliation went.
+/// How a reconciliation went, part by part.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The queue may not be built, and its workers were taken away, if it had any.
-    Refused {
-        /// Why not.
-        invalid: Invalid,
-        /// How taking them away went.
-        workers: Result<Workers, WorkersError>,
-    },
-    /// It was applied, as far as that went.
-    Applied(Applied),
-}
-
-/// How applying went, part by part.
-#[derive(Debug)]
-pub(crate) struct Applied {
+pub(crate) struct Outcome {
     /// Streams and consumers.
     pub(crate) stream: Result<Stored, StreamError>,
     /// The Deployment.
     pub(crate) workers: Result<Workers, WorkersError>,
-    /// The workers' label selector.
-    pub(crate) selector: String,
-    /// How many they shall be.
-    pub(crate) replicas: i32,
 }
 
 /// What there is on `JetStream`.
@@ -75,6 +56,9 @@ pub(crate) struct Stored {
 /// Why there is no stream as it shall be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
+    /// Nothing was asked of NATS.
+    #[error(transparent)]
+    Invalid(Invalid),
     /// There is no connection.
     #[error("not connected to NATS: it is tried all the time, see whether NATS is up and the URL is right")]
     Disconnected,
@@ -89,7 +73,7 @@ pub(crate) enum Workers {
     /// The Deployment is as it shall be.
     Deployed(Arc<Deployment>),
     /// There are none, and shall be none for now.
-    None,
+    Absent,
 }
 
 /// Why there are no workers as they shall be.
@@ -114,6 +98,7 @@ impl StreamError {
     /// Whether it says that the stream is another's, so that our workers have no business with it.
     pub(crate) fn is_foreign(&self) -> bool {
         match self {
+            Self::Invalid(invalid) => matches!(invalid, Invalid::Conflict(_)),
             Self::Ensure(EnsureError::SubjectOverlap { .. }) => true,
             Self::Ensure(EnsureError::Refused(refusal)) => match refusal {
                 Refusal::Owned { .. } | Refusal::Namesake { .. } | Refusal::Unowned { .. } => true,
@@ -130,47 +115,56 @@ pub(crate) async fn apply(
     prepared: Prepared,
     seen: &Surroundings,
     broker: Option<&Broker>,
-    context: &Context,
-) -> Applied {
-    let Prepared { queue, adopt, workers } = prepared;
-    let selector = workers.spec.as_ref().and_then(|spec| spec.selector.match_labels.as_ref());
-    let selector = selector.into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
-    let selector = selector.collect::<Vec<_>>().join(",");
-    let replicas = workers.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
-
-    let stream = match broker {
-        Some(broker) if broker.is_connected() => match ensure(&broker.js, &queue, adopt).await {
-            Ok(ensured) => Ok(Stored {
-                stream: queue.stream,
-                consumer: queue.durable,
-                created: timestamp(ensured.info.created.unix_timestamp()),
-                messages: ensured.info.state.messages,
-                running: seen.running,
-                redelivered: u64::try_from(ensured.consumer.num_redelivered).unwrap_or(u64::MAX),
-                dead_letters: ensured.dead_letters,
-                changes: ensured.changes,
-            }),
-            Err(error) => Err(StreamError::Ensure(error)),
-        },
-        _ => Err(StreamError::Disconnected),
-    };
+    client: &Client,
+) -> Outcome {
+    let stream = store(&prepared, seen, broker).await;
     let workers = match &stream {
-        Err(error) if error.is_foreign() => withdraw(seen, context).await,
+        Err(error) if error.is_foreign() => withdraw(seen, client).await,
         // Workers that run go on, with what is new; new ones wait for their stream.
-        Err(_) if matches!(seen.workers, Found::None) => Ok(Workers::None),
-        _ => deploy(workers, &seen.workers, &context.client).await,
+        Err(_) if matches!(seen.workers, Found::None) => Ok(Workers::Absent),
+        _ => deploy(prepared.workers, &seen.workers, client).await,
     };
-    Applied { stream, workers, selector, replicas }
+    Outcome { stream, workers }
+}
+
+/// Leaves a queue that may not be built as it is. Only if it wants what another one has, its workers go.
+pub(crate) async fn refuse(invalid: Invalid, seen: &Surroundings, client: &Client) -> Outcome {
+    let error = StreamError::Invalid(invalid);
+    let workers = match &seen.workers {
+        _ if error.is_foreign() => withdraw(seen, client).await,
+        Found::Ours(live) => Ok(Workers::Deployed(live.clone())),
+        _ => Ok(Workers::Absent),
+    };
+    Outcome { stream: Err(error), workers }
+}
+
+async fn store(
+    prepared: &Prepared,
+    seen: &Surroundings,
+    broker: Option<&Broker>,
+) -> Result<Stored, StreamError> {
+    let broker = broker.filter(|broker| broker.is_connected()).ok_or(StreamError::Disconnected)?;
+    let queue = &prepared.queue;
+    let ensured = ensure(&broker.js, queue, prepared.adopt).await.map_err(StreamError::Ensure)?;
+    Ok(Stored {
+        stream: queue.stream.clone(),
+        consumer: queue.durable.clone(),
+        created: timestamp(ensured.info.created.unix_timestamp()),
+        messages: ensured.info.state.messages,
+        running: seen.running,
+        redelivered: u64::try_from(ensured.consumer.num_redelivered).unwrap_or(u64::MAX),
+        dead_letters: ensured.dead_letters,
+        changes: ensured.changes,
+    })
 }
 
 /// Takes a queue's workers away, if there are any: their stream is another's.
-pub(crate) async fn withdraw(seen: &Surroundings, context: &Context) -> Result<Workers, WorkersError> {
+async fn withdraw(seen: &Surroundings, client: &Client) -> Result<Workers, WorkersError> {
     if let Found::Ours(deployment) = &seen.workers {
-        delete(deployment, &context.client)
-            .await
-            .map_err(|source| WorkersError::Kubernetes { name: deployment.name_any(), source })?;
+        let name = deployment.name_any();
+        delete(deployment, client).await.map_err(|source| WorkersError::Kubernetes { name, source })?;
     }
-    Ok(Workers::None)
+    Ok(Workers::Absent)
 }
 
 /// Deletes a Deployment, and its pods with it. That it is gone already is fine.

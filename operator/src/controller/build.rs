@@ -89,6 +89,12 @@ pub(crate) fn selector(queue: &QueueName) -> BTreeMap<String, String> {
     labels([(QUEUE_LABEL, queue.as_str()), ("app.kubernetes.io/component", "worker")])
 }
 
+/// The same as a user writes it, after `-l`.
+pub(crate) fn selector_text(queue: &QueueName) -> String {
+    let pairs = selector(queue).into_iter().map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
 fn deployment(queue: &ValidQueue, installation: &Installation) -> Deployment {
     let name = &queue.queue.queue;
     let mut labels = labels([

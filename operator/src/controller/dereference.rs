@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use asyncqueue::QueueName;
+use asyncqueue::{QueueName, stream::QueueSpec};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Resource, ResourceExt};
 
@@ -53,20 +53,23 @@ pub(crate) async fn dereference(
     // A name that can't be used is for `validate` to refuse.
     let spec = queue_spec(queue).ok();
     let name = spec.as_ref().map(|spec| &spec.queue);
-    let counts = context.functions.borrow().clone();
+    let running = name.zip(broker.as_ref()).map(|(name, broker)| broker.running.of(name, Instant::now()));
     let seen = Surroundings {
-        workers: find_workers(queue, context),
-        conflict: spec.as_ref().and_then(|spec| {
-            let others = context.queues.all();
-            claims::conflict(queue, spec, others.iter().map(AsRef::as_ref))
-        }),
-        functions: name.zip(counts).map(|(name, counts)| counts.get(name).copied().unwrap_or_default()),
-        running: name
-            .zip(broker.as_ref())
-            .map_or(0, |(name, broker)| broker.running.of(name, Instant::now())),
         nats_url,
+        workers: find_workers(queue, context),
+        conflict: spec.as_ref().and_then(|spec| find_conflict(queue, spec, context)),
+        functions: name.and_then(|name| context.functions_of(name)),
+        running: running.unwrap_or_default(),
     };
     (seen, broker)
+}
+
+fn find_conflict(queue: &AsyncQueue, spec: &QueueSpec, context: &Context) -> Option<Conflict> {
+    // Nobody comes before it, so there is no need to compare it with each of ten thousand others.
+    if claims::owns_stream(queue) {
+        return None;
+    }
+    claims::conflict(queue, spec, context.queues.all().iter().map(AsRef::as_ref))
 }
 
 /// The Deployment of a queue's workers, as far as the watch has seen.

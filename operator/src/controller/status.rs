@@ -11,10 +11,14 @@ use kube::{
 };
 use serde_json::json;
 
-use super::apply::{Applied, Outcome, Stored, StreamError, Workers, WorkersError};
+use super::{
+    apply::{Outcome, Stored, StreamError, Workers, WorkersError},
+    build::selector_text,
+};
 use crate::{
     conditions::{Status, Verdict, kind, reason},
     crd::{AsyncQueue, AsyncQueueStatus},
+    error::chain,
 };
 
 /// Who owns the fields of the status.
@@ -53,30 +57,25 @@ pub(crate) fn status(
     now: &Time,
 ) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
-    let (stream, consumer, workers) = verdicts(outcome);
+    let (stream, consumer) = stream_verdicts(&outcome.stream);
+    let workers = workers_verdict(&outcome.workers, queue.spec.replicas);
     let ready = ready(&[&stream, &consumer, &workers]);
     let condition = |kind, verdict: Verdict| {
         verdict.into_condition(kind, queue.metadata.generation, &before.conditions, now)
     };
-    let conditions = vec![
-        condition(kind::READY, ready),
-        condition(kind::STREAM_READY, stream),
-        condition(kind::CONSUMER_READY, consumer),
-        condition(kind::WORKERS_READY, workers),
-    ];
     let status = AsyncQueueStatus {
         observed_generation: queue.metadata.generation,
-        conditions,
+        conditions: vec![
+            condition(kind::READY, ready),
+            condition(kind::STREAM_READY, stream),
+            condition(kind::CONSUMER_READY, consumer),
+            condition(kind::WORKERS_READY, workers),
+        ],
+        selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
+        functions: functions.map(signed),
         ..AsyncQueueStatus::default()
     };
-    match outcome {
-        // Functions that name it find another queue of that name, or none.
-        Outcome::Refused { .. } => status,
-        Outcome::Applied(applied) => {
-            let status = AsyncQueueStatus { functions: functions.map(signed), ..status };
-            with_workers(with_stream(status, &before, &applied.stream), applied)
-        }
-    }
+    with_workers(with_stream(status, &before, &outcome.stream), &outcome.workers)
 }
 
 /// The status of a queue whose deletion has to wait, and why.
@@ -115,7 +114,8 @@ fn with_stream(
             dead_letters: Some(signed(stored.dead_letters)),
             ..status
         },
-        Err(error) if error.is_foreign() => status,
+        // Functions that name it find another queue of that name, or none.
+        Err(error) if error.is_foreign() => AsyncQueueStatus { functions: None, ..status },
         Err(_) => AsyncQueueStatus {
             stream: before.stream.clone(),
             consumer: before.consumer.clone(),
@@ -125,16 +125,12 @@ fn with_stream(
     }
 }
 
-fn with_workers(status: AsyncQueueStatus, applied: &Applied) -> AsyncQueueStatus {
-    let selector = Some(applied.selector.clone());
-    let Ok(Workers::Deployed(deployment)) = &applied.workers else {
-        return AsyncQueueStatus { selector, ..status };
-    };
+fn with_workers(status: AsyncQueueStatus, workers: &Result<Workers, WorkersError>) -> AsyncQueueStatus {
+    let Ok(Workers::Deployed(deployment)) = workers else { return status };
     let workers = deployment.status.clone().unwrap_or_default();
     AsyncQueueStatus {
         replicas: workers.replicas.unwrap_or_default(),
         ready_replicas: workers.ready_replicas.unwrap_or_default(),
-        selector,
         ..status
     }
 }
@@ -150,41 +146,34 @@ fn ready(parts: &[&Verdict]) -> Verdict {
     }
 }
 
-/// Of stream, consumer and workers.
-fn verdicts(outcome: &Outcome) -> (Verdict, Verdict, Verdict) {
-    match outcome {
-        Outcome::Refused { invalid, workers } => (
-            Verdict::no(invalid.reason(), invalid.to_string()),
-            blocked(),
-            match workers {
-                Ok(_) => blocked(),
-                Err(error) => workers_error(error),
-            },
-        ),
-        Outcome::Applied(Applied { stream, workers, replicas, .. }) => {
-            let (stream, consumer) = match stream {
-                Ok(stored) => (
-                    Verdict::yes(reason::RECONCILED, format!("stream {} stores calls", stored.stream)),
-                    Verdict::yes(
-                        reason::RECONCILED,
-                        format!("workers take calls through {}", stored.consumer),
-                    ),
-                ),
-                Err(StreamError::Ensure(EnsureError::Consumer(error))) => {
-                    (Verdict::yes(reason::RECONCILED, "the stream stores calls"), stream_error(error))
-                }
-                Err(StreamError::Ensure(error)) => (stream_error(error), blocked()),
-                Err(error @ StreamError::Disconnected) => {
-                    (Verdict::no(reason::NATS_UNAVAILABLE, error.to_string()), blocked())
-                }
-            };
-            let workers = match workers {
-                Ok(Workers::Deployed(deployment)) => workers_verdict(deployment, *replicas),
-                Ok(Workers::None) => blocked(),
-                Err(error) => workers_error(error),
-            };
-            (stream, consumer, workers)
+/// Of stream and consumer.
+fn stream_verdicts(stream: &Result<Stored, StreamError>) -> (Verdict, Verdict) {
+    let (name, error) = match stream {
+        Ok(stored) => {
+            let stream = format!("stream {} stores calls", stored.stream);
+            let consumer = format!("workers take calls through {}", stored.consumer);
+            return (Verdict::yes(reason::RECONCILED, stream), Verdict::yes(reason::RECONCILED, consumer));
         }
+        Err(StreamError::Ensure(EnsureError::Consumer(error))) => {
+            let stream = Verdict::yes(reason::RECONCILED, "the stream stores calls");
+            return (stream, Verdict::no(refusal(error), chain(&**error)));
+        }
+        Err(StreamError::Ensure(error)) => (refusal(error), chain(error)),
+        Err(StreamError::Invalid(invalid)) => (invalid.reason(), invalid.to_string()),
+        Err(error @ StreamError::Disconnected) => (reason::NATS_UNAVAILABLE, error.to_string()),
+    };
+    (Verdict::no(name, error), blocked())
+}
+
+/// Why NATS has not got what it shall.
+fn refusal(error: &EnsureError) -> &'static str {
+    match error {
+        EnsureError::Refused(Refusal::Immutable { .. }) => reason::IMMUTABLE_FIELD_CHANGED,
+        EnsureError::Refused(_) => reason::RESOURCE_CONFLICT,
+        EnsureError::SubjectOverlap { .. } => reason::SUBJECT_OVERLAP,
+        EnsureError::Server { .. } => reason::NATS_REFUSED,
+        EnsureError::Unavailable { .. } => reason::NATS_UNAVAILABLE,
+        EnsureError::Consumer(error) => refusal(error),
     }
 }
 
@@ -192,33 +181,19 @@ fn blocked() -> Verdict {
     Verdict::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
 }
 
-fn stream_error(error: &EnsureError) -> Verdict {
-    let reason = match error {
-        EnsureError::Refused(refusal) => match refusal {
-            Refusal::Owned { .. } | Refusal::Namesake { .. } | Refusal::Unowned { .. } => {
-                reason::RESOURCE_CONFLICT
-            }
-            Refusal::Immutable { .. } => reason::IMMUTABLE_FIELD_CHANGED,
-        },
-        EnsureError::SubjectOverlap { .. } => reason::SUBJECT_OVERLAP,
-        EnsureError::Server { .. } => reason::NATS_REFUSED,
-        EnsureError::Unavailable { .. } => reason::NATS_UNAVAILABLE,
-        EnsureError::Consumer(error) => return stream_error(error),
-    };
-    Verdict::no(reason, crate::error::chain(error))
-}
-
-fn workers_error(error: &WorkersError) -> Verdict {
-    let reason = match error {
-        WorkersError::Foreign(_) => reason::RESOURCE_CONFLICT,
-        WorkersError::Going(_) => reason::PROGRESSING,
-        WorkersError::Kubernetes { .. } => reason::KUBERNETES_REFUSED,
+fn workers_verdict(workers: &Result<Workers, WorkersError>, replicas: i32) -> Verdict {
+    let (reason, error) = match workers {
+        Ok(Workers::Deployed(deployment)) => return deployment_verdict(deployment, replicas),
+        Ok(Workers::Absent) => return blocked(),
+        Err(error @ WorkersError::Foreign(_)) => (reason::RESOURCE_CONFLICT, error),
+        Err(error @ WorkersError::Going(_)) => (reason::PROGRESSING, error),
+        Err(error @ WorkersError::Kubernetes { .. }) => (reason::KUBERNETES_REFUSED, error),
     };
     Verdict::no(reason, error.to_string())
 }
 
 /// Whether the workers are up, as the Deployment says.
-fn workers_verdict(deployment: &Deployment, replicas: i32) -> Verdict {
+fn deployment_verdict(deployment: &Deployment, replicas: i32) -> Verdict {
     let status = deployment.status.clone().unwrap_or_default();
     let seen = status.observed_generation >= deployment.metadata.generation;
     let ready = status.ready_replicas.unwrap_or_default();
@@ -234,7 +209,9 @@ fn workers_verdict(deployment: &Deployment, replicas: i32) -> Verdict {
         Some(why) => Verdict::no(
             reason::WORKERS_UNAVAILABLE,
             format!(
-                "{ready} of {replicas} workers are ready: {why}; see kubectl -n {namespace} describe deployment/{name} and its pods"
+                "{ready} of {replicas} workers are ready: {}; see kubectl -n {namespace} describe deployment/{name} and its \
+                 pods",
+                why.trim_end_matches('.')
             ),
         ),
         None => Verdict::no(reason::PROGRESSING, format!("{ready} of {replicas} workers are ready")),
@@ -263,6 +240,13 @@ mod tests {
     use super::*;
     use crate::{claims::Conflict, conditions::find, controller::validate::Invalid, fixtures};
 
+    /// With two workers.
+    fn queue() -> AsyncQueue {
+        let mut queue = fixtures::queue("slow-queue");
+        queue.spec.replicas = 2;
+        queue
+    }
+
     fn stored() -> Stored {
         Stored {
             stream: "slow-queue".to_owned(),
@@ -290,8 +274,7 @@ mod tests {
     }
 
     fn applied(stream: Result<Stored, StreamError>, workers: Deployment) -> Outcome {
-        let workers = Ok(Workers::Deployed(Arc::new(workers)));
-        Outcome::Applied(Applied { stream, workers, selector: "q=slow-queue".to_owned(), replicas: 2 })
+        Outcome { stream, workers: Ok(Workers::Deployed(Arc::new(workers))) }
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
@@ -310,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_ready_when_all_of_it_is() {
-        let status = of(&fixtures::queue("slow-queue"), &applied(Ok(stored()), deployment(2, vec![])));
+        let status = of(&queue(), &applied(Ok(stored()), deployment(2, vec![])));
         for kind in [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY] {
             assert_condition(&status, kind, ("True", reason::RECONCILED));
             assert_eq!(condition(&status, kind).observed_generation, Some(3));
@@ -319,14 +302,14 @@ mod tests {
         assert_eq!((status.redelivered, status.dead_letters), (Some(1), Some(3)));
         assert_eq!((status.replicas, status.ready_replicas, status.functions), (2, 2, Some(4)));
         assert_eq!(status.stream.as_deref(), Some("slow-queue"));
-        assert_eq!(status.selector.as_deref(), Some("q=slow-queue"));
+        assert!(status.selector.unwrap().contains("asyncqueue.io/queue=slow-queue"));
         assert_eq!(status.observed_generation, Some(3));
     }
 
     #[test]
     fn nothing_new_is_the_same_status() {
         let outcome = applied(Ok(stored()), deployment(2, vec![]));
-        let mut queue = fixtures::queue("slow-queue");
+        let mut queue = queue();
         let first = of(&queue, &outcome);
         queue.status = Some(first.clone());
         assert_eq!(status(&queue, &outcome, Some(4), &fixtures::second(2000)), first);
@@ -334,7 +317,7 @@ mod tests {
 
     #[test]
     fn while_nats_is_away_the_stream_is_still_ours_and_its_numbers_are_unknown() {
-        let mut queue = fixtures::queue("slow-queue");
+        let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
         let status = of(&queue, &applied(Err(StreamError::Disconnected), deployment(2, vec![])));
         assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
@@ -347,12 +330,11 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_anothers_is_not_in_the_status() {
-        let mut queue = fixtures::queue("slow-queue");
+        let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
         let refusal = Refusal::Owned { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
         let stream = Err(StreamError::Ensure(EnsureError::Refused(refusal)));
-        let workers = Ok(Workers::None);
-        let outcome = Outcome::Applied(Applied { stream, workers, selector: String::new(), replicas: 2 });
+        let outcome = Outcome { stream, workers: Ok(Workers::Absent) };
         let status = of(&queue, &outcome);
         assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(condition(&status, kind::READY).message.contains("ns/other"));
@@ -363,11 +345,23 @@ mod tests {
     #[test]
     fn a_refused_queue_says_why() {
         let invalid = Invalid::Conflict(Conflict::Name { other: "ns/slow-queue".to_owned() });
-        let outcome = Outcome::Refused { invalid, workers: Ok(Workers::None) };
-        let status = of(&fixtures::queue("slow-queue"), &outcome);
+        let stream = Err(StreamError::Invalid(invalid));
+        let outcome = Outcome { stream, workers: Ok(Workers::Absent) };
+        let status = of(&queue(), &outcome);
         assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(condition(&status, kind::READY).message.contains("ns/slow-queue has the same name"));
         assert_eq!(status.functions, None);
+    }
+
+    #[test]
+    fn a_queue_that_is_not_valid_any_more_keeps_what_it_has() {
+        let mut queue = queue();
+        queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
+        let stream = Err(StreamError::Invalid(Invalid::NatsUrl("no host".to_owned())));
+        let status = of(&queue, &applied(stream, deployment(2, vec![])));
+        assert_condition(&status, kind::READY, ("False", reason::INVALID_SPEC));
+        assert_condition(&status, kind::WORKERS_READY, ("True", reason::RECONCILED));
+        assert_eq!((status.stream.as_deref(), status.ready_replicas), (Some("slow-queue"), 2));
     }
 
     #[test]
@@ -376,7 +370,7 @@ mod tests {
             serde_json::from_value(json!({ "code": 400, "err_code": 10100, "description": "no" })).unwrap();
         let error = EnsureError::Server { what: "for consumer c".to_owned(), source };
         let error = StreamError::Ensure(EnsureError::Consumer(Box::new(error)));
-        let status = of(&fixtures::queue("slow-queue"), &applied(Err(error), deployment(2, vec![])));
+        let status = of(&queue(), &applied(Err(error), deployment(2, vec![])));
         assert_condition(&status, kind::STREAM_READY, ("True", reason::RECONCILED));
         assert_condition(&status, kind::CONSUMER_READY, ("False", reason::NATS_REFUSED));
         assert_condition(&status, kind::READY, ("False", reason::NATS_REFUSED));
@@ -384,7 +378,7 @@ mod tests {
 
     #[test]
     fn workers_that_come_up_progress_and_those_that_do_not_are_unavailable() {
-        let queue = fixtures::queue("slow-queue");
+        let queue = queue();
         let status = of(&queue, &applied(Ok(stored()), deployment(1, vec![])));
         assert_condition(&status, kind::READY, ("False", reason::PROGRESSING));
         assert_eq!(condition(&status, kind::READY).message, "1 of 2 workers are ready");
@@ -392,7 +386,7 @@ mod tests {
         let stuck = DeploymentCondition {
             type_: "Progressing".to_owned(),
             status: "False".to_owned(),
-            message: Some("timed out progressing".to_owned()),
+            message: Some("timed out progressing.".to_owned()),
             ..DeploymentCondition::default()
         };
         let status = of(&queue, &applied(Ok(stored()), deployment(1, vec![stuck.clone()])));
@@ -409,16 +403,15 @@ mod tests {
 
     #[test]
     fn a_queue_without_workers_is_ready_and_says_that_none_runs() {
-        let workers = Ok(Workers::Deployed(Arc::new(deployment(0, vec![]))));
-        let outcome =
-            Outcome::Applied(Applied { stream: Ok(stored()), workers, selector: String::new(), replicas: 0 });
-        let status = of(&fixtures::queue("slow-queue"), &outcome);
+        let mut queue = queue();
+        queue.spec.replicas = 0;
+        let status = of(&queue, &applied(Ok(stored()), deployment(0, vec![])));
         assert_condition(&status, kind::READY, ("True", reason::SCALED_TO_ZERO));
     }
 
     #[test]
     fn a_deletion_that_waits_says_so() {
-        let mut queue = fixtures::queue("slow-queue");
+        let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
         let status = going(&queue, "the deletion waits", &fixtures::second(2000));
         assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
@@ -429,7 +422,7 @@ mod tests {
     #[test]
     fn more_running_than_stored_is_no_negative_number() {
         let stored = Stored { messages: 1, running: 2, ..stored() };
-        let status = of(&fixtures::queue("slow-queue"), &applied(Ok(stored), deployment(2, vec![])));
+        let status = of(&queue(), &applied(Ok(stored), deployment(2, vec![])));
         assert_eq!((status.pending, status.inflight), (Some(0), Some(2)));
     }
 }

@@ -1,6 +1,15 @@
 //! A dead letter: the message as it was, with headers that say why and when it died.
 
 use async_nats::HeaderMap as NatsHeaders;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{DecodeError, Fallback, callback::Callback, native};
+use crate::{
+    call_id::CallId,
+    invocation::Invocation,
+    name::{FunctionName, QueueName},
+};
 
 /// Header: what ended the call, in words.
 pub const H_REASON: &str = "Async-Dead-Reason";
@@ -15,6 +24,15 @@ pub const H_WORKER: &str = "Async-Dead-Worker";
 /// Header: the subject that the message had.
 pub const H_SUBJECT: &str = "Async-Dead-Subject";
 
+/// The headers that a dead letter has beside those of its message.
+const ADDED: [&str; 6] = [H_REASON, H_ATTEMPTS, H_STATUS, H_AT, H_WORKER, H_SUBJECT];
+
+/// Header of a message that is delivered without its payload: the size of that.
+const H_SIZE: &str = "Nats-Msg-Size";
+
+/// Namespace and function in the subject of a dead letter whose message's own had none.
+pub const UNKNOWN: &str = "unknown";
+
 /// Why a call is dead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
@@ -26,6 +44,69 @@ pub struct Death {
     pub status: Option<u16>,
 }
 
+/// What a dead letter was before it died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A call of the queue.
+    Call,
+    /// The result of a call, on its way to the caller.
+    Callback,
+}
+
+/// A dead letter, without its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it is on the stream of dead letters. That is what it is known by: a call may have several.
+    pub sequence: u64,
+    /// What it was.
+    pub kind: Kind,
+    /// The call.
+    pub call_id: CallId,
+    /// The function; `None` if the message does not say.
+    pub function: Option<FunctionName>,
+    /// Why it died.
+    pub death: Death,
+    /// When it died.
+    pub died_at: Timestamp,
+    /// The worker that buried it.
+    pub worker: String,
+    /// The size of its payload in bytes.
+    pub size: usize,
+}
+
+/// What a dead letter holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A call.
+    Call(Box<Invocation>),
+    /// The result of a call.
+    Callback(Box<Callback>),
+    /// What is neither, which may be why it is a dead letter.
+    Unreadable {
+        /// Why it can't be read.
+        error: DecodeError,
+        /// The payload.
+        payload: Bytes,
+    },
+}
+
+/// A message on the stream of dead letters, as it is stored there.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// The queue.
+    pub queue: &'a QueueName,
+    /// Its subject on the stream of dead letters.
+    pub subject: &'a str,
+    /// Where it is on that stream.
+    pub sequence: u64,
+    /// When the stream stored it.
+    pub stored_at: Timestamp,
+    /// Its headers.
+    pub headers: &'a NatsHeaders,
+    /// Its payload; empty where only headers were asked for.
+    pub payload: &'a Bytes,
+}
+
 /// The headers of a dead letter: those of the message, less the ones by which it was stored before, and why
 /// it died.
 #[must_use]
@@ -34,7 +115,7 @@ pub fn headers(
     subject: &str,
     death: &Death,
     worker: &str,
-    at: jiff::Timestamp,
+    at: Timestamp,
 ) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
     for (name, values) in original.into_iter().flat_map(NatsHeaders::iter) {
@@ -57,6 +138,98 @@ pub fn headers(
     headers
 }
 
+/// The headers of the message as it was: those of the dead letter, less what [`headers`] added, and less what
+/// speaks to a stream.
+#[must_use]
+pub fn original(dead: &NatsHeaders) -> NatsHeaders {
+    let mut headers = NatsHeaders::new();
+    for (name, values) in dead.iter() {
+        let text = name.to_string();
+        if ADDED.contains(&text.as_str()) || text.to_ascii_lowercase().starts_with("nats-") {
+            continue;
+        }
+        for value in values {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+// === impl Stored ===
+
+impl Stored<'_> {
+    /// What it was before it died.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        let callbacks = self.queue.callback_stream();
+        let is_callback = self.header(H_SUBJECT).and_then(|subject| subject.strip_prefix(&callbacks));
+        if is_callback.is_some_and(|rest| rest.starts_with('.')) { Kind::Callback } else { Kind::Call }
+    }
+
+    /// Whether the headers alone say which call it is. The `OpenFaaS` form says so in its payload.
+    #[must_use]
+    pub fn is_told_by_headers(&self) -> bool {
+        self.kind() == Kind::Callback || native::is_native(self.headers)
+    }
+
+    /// Reads it. `namespace` is that of a function which is named without one.
+    #[must_use]
+    pub fn read(&self, namespace: &str) -> (DeadLetter, Content) {
+        let kind = self.kind();
+        let (function, call_id) = self.told_by_subject();
+        let fallback =
+            Fallback { call_id: call_id.clone(), stored_at: self.stored_at, namespace: namespace.to_owned() };
+        let content = self.content(kind, &fallback);
+        let (call_id, function) = match &content {
+            Content::Call(call) => (call.call_id.clone(), Some(call.function.clone())),
+            Content::Callback(callback) => (callback.call_id.clone(), Some(callback.function.clone())),
+            Content::Unreadable { .. } => (call_id, function),
+        };
+        let letter = DeadLetter {
+            sequence: self.sequence,
+            kind,
+            call_id,
+            function,
+            death: Death {
+                reason: self.header(H_REASON).unwrap_or_default().to_owned(),
+                attempts: self.header(H_ATTEMPTS).and_then(|text| text.parse().ok()).unwrap_or_default(),
+                status: self.header(H_STATUS).and_then(|text| text.parse().ok()),
+            },
+            died_at: self.header(H_AT).and_then(|at| at.parse().ok()).unwrap_or(self.stored_at),
+            worker: self.header(H_WORKER).unwrap_or_default().to_owned(),
+            size: self.header(H_SIZE).and_then(|size| size.parse().ok()).unwrap_or(self.payload.len()),
+        };
+        (letter, content)
+    }
+
+    fn content(&self, kind: Kind, fallback: &Fallback) -> Content {
+        let read = match kind {
+            Kind::Call => super::decode(self.headers, self.payload, fallback)
+                .map(|invocation| Content::Call(Box::new(invocation))),
+            Kind::Callback => Callback::decode(self.headers, self.payload.clone())
+                .map(|callback| Content::Callback(Box::new(callback))),
+        };
+        read.unwrap_or_else(|error| Content::Unreadable { error, payload: self.payload.clone() })
+    }
+
+    /// Function and call id as the subject has them, `<stream>.<namespace>.<function>.<call-id>`. For a message
+    /// that was stored on its queue's own subject, that is no function, and an id by where it was stored.
+    fn told_by_subject(&self) -> (Option<FunctionName>, CallId) {
+        let mut tokens = self.subject.rsplitn(4, '.');
+        let (id, name, namespace) = (tokens.next(), tokens.next(), tokens.next());
+        let function = name
+            .zip(namespace)
+            .filter(|tokens| *tokens != (UNKNOWN, UNKNOWN))
+            .and_then(|(name, namespace)| FunctionName::new(name, namespace).ok());
+        let id = id.and_then(|id| id.parse().ok()).unwrap_or_else(|| CallId::of_sequence(self.sequence));
+        (function, id)
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(async_nats::HeaderValue::as_str)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,7 +242,7 @@ mod tests {
         original.insert("Nats-Msg-Id", "id-1");
         original.insert("nats-expected-last-subject-sequence", "0");
         let death = Death { reason: "two\nlines".into(), attempts: 3, status: Some(500) };
-        let headers = headers(Some(&original), "q.ns.f.id-1", &death, "w", jiff::Timestamp::UNIX_EPOCH);
+        let headers = headers(Some(&original), "q.ns.f.id-1", &death, "w", Timestamp::UNIX_EPOCH);
         assert_eq!(headers.get_all("Async-Header").count(), 2);
         assert!(headers.get("Nats-Msg-Id").is_none());
         assert!(headers.get("nats-expected-last-subject-sequence").is_none());
@@ -77,5 +250,89 @@ mod tests {
         assert_eq!(headers.get(H_ATTEMPTS).unwrap().as_str(), "3");
         assert_eq!(headers.get(H_STATUS).unwrap().as_str(), "500");
         assert_eq!(headers.get(H_SUBJECT).unwrap().as_str(), "q.ns.f.id-1");
+    }
+
+    /// A dead letter of `message`, as it is on the stream and as it reads.
+    fn buried(
+        message: &NatsHeaders,
+        payload: &'static [u8],
+        subject: &str,
+        dead_subject: &str,
+    ) -> (NatsHeaders, DeadLetter, Content) {
+        let death = Death { reason: "why".into(), attempts: 3, status: Some(500) };
+        let headers = headers(Some(message), subject, &death, "w", "2026-11-24T10:00:00Z".parse().unwrap());
+        let (queue, payload) = ("jobs".parse().unwrap(), Bytes::from_static(payload));
+        let stored = Stored {
+            queue: &queue,
+            subject: dead_subject,
+            sequence: 7,
+            stored_at: Timestamp::UNIX_EPOCH,
+            headers: &headers,
+            payload: &payload,
+        };
+        let (letter, content) = stored.read("openfaas-fn");
+        (headers, letter, content)
+    }
+
+    fn native_headers() -> NatsHeaders {
+        let mut headers = NatsHeaders::new();
+        headers.insert("Async-Call-Id", "id-1");
+        headers.insert("Async-Function", "figlet.dev");
+        headers.insert("Async-Submitted-At", "2026-11-24T09:00:00Z");
+        headers.append("Async-Header", "a: 1");
+        headers.append("Async-Header", "a: 2");
+        headers
+    }
+
+    #[test]
+    fn what_was_buried_comes_back_as_it_was() {
+        let message = native_headers();
+        let (dead, letter, content) =
+            buried(&message, b"hi", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
+        assert_eq!(original(&dead), message);
+        assert_eq!((letter.kind, letter.sequence, letter.size), (Kind::Call, 7, 2));
+        assert_eq!((letter.call_id.as_str(), letter.worker.as_str()), ("id-1", "w"));
+        assert_eq!(letter.function.unwrap().to_string(), "figlet.dev");
+        assert_eq!(letter.death, Death { reason: "why".into(), attempts: 3, status: Some(500) });
+        assert_eq!(letter.died_at.to_string(), "2026-11-24T10:00:00Z");
+        let Content::Call(call) = content else { panic!("{content:?}") };
+        assert_eq!(call.body, "hi");
+    }
+
+    #[test]
+    fn a_message_of_an_existing_gateway_names_its_call_in_its_payload() {
+        let json = br#"{"Function":"figlet","Header":{"X-Call-Id":["id-2"]},"Body":"aGk="}"#;
+        let (_, letter, content) =
+            buried(&NatsHeaders::new(), json, "jobs", "jobs-dead.unknown.unknown.seq-3");
+        assert_eq!(letter.call_id.as_str(), "id-2");
+        assert_eq!(letter.function.unwrap().to_string(), "figlet.openfaas-fn");
+        let Content::Call(call) = content else { panic!("{content:?}") };
+        assert_eq!(call.body, "hi");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_known_by_its_subject() {
+        let (_, letter, content) =
+            buried(&NatsHeaders::new(), b"garbage", "jobs", "jobs-dead.unknown.unknown.seq-3");
+        assert_eq!((letter.call_id.as_str(), letter.function), ("seq-3", None));
+        assert!(matches!(content, Content::Unreadable { payload, .. } if payload == "garbage"));
+
+        let mut later = native_headers();
+        later.insert("Async-Version", "99");
+        let (_, letter, _) = buried(&later, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
+        assert_eq!(letter.call_id.as_str(), "id-1");
+        assert_eq!(letter.function.unwrap().to_string(), "figlet.dev");
+    }
+
+    #[test]
+    fn a_result_is_told_from_a_call_by_the_subject_it_had() {
+        for (subject, kind) in [
+            ("jobs-callbacks.dev.figlet.id-1", Kind::Callback),
+            ("jobs-callbacks-x.dev.figlet.id-1", Kind::Call),
+            ("jobs.dev.figlet.id-1", Kind::Call),
+        ] {
+            let (_, letter, _) = buried(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
+            assert_eq!(letter.kind, kind, "{subject}");
+        }
     }
 }

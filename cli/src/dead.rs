@@ -1,0 +1,173 @@
+//! `kubectl aq dead`
+
+use asyncqueue::{
+    CallId, FunctionName, QueueName,
+    dead_letters::{DeadLetters, Selection},
+    message::dead_letter::{DeadLetter, Kind},
+};
+use asyncqueue_runtime::program::UsageError;
+use clap::{Args, Subcommand};
+
+use crate::session::Session;
+
+mod list;
+mod purge;
+mod replay;
+mod show;
+
+/// Lists, shows, replays and deletes dead letters: calls that were given up, and results that no caller took
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    List(list::Arguments),
+    Show(show::Arguments),
+    Replay(replay::Arguments),
+    Purge(purge::Arguments),
+}
+
+pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List(arguments) => list::run(session, &arguments).await,
+        Command::Show(arguments) => show::run(session, &arguments).await,
+        Command::Replay(arguments) => replay::run(session, &arguments).await,
+        Command::Purge(arguments) => purge::run(session, &arguments).await,
+    }
+}
+
+/// A queue's dead letters.
+#[derive(Args, Debug)]
+struct Place {
+    /// The queue
+    queue: QueueName,
+
+    /// Namespace of functions that are named without one
+    #[arg(long, env = "function_namespace", default_value = "openfaas-fn")]
+    function_namespace: String,
+}
+
+/// Which of them.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// The ids of their calls
+    #[arg(value_name = "CALL-ID")]
+    calls: Vec<CallId>,
+
+    /// Those of this function, NAME or NAME.NAMESPACE
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
+
+    /// All
+    #[arg(long)]
+    all: bool,
+}
+
+// === impl Place ===
+
+impl Place {
+    async fn open(&self, session: &Session) -> anyhow::Result<DeadLetters> {
+        Ok(DeadLetters::open(&session.js, &self.queue, self.function_namespace.as_str()).await?)
+    }
+
+    fn function(&self, name: &str) -> Result<FunctionName, UsageError> {
+        FunctionName::parse(name, &self.function_namespace).map_err(|error| UsageError(error.to_string()))
+    }
+}
+
+// === impl Which ===
+
+impl Which {
+    fn selection(&self, place: &Place) -> Result<Selection, UsageError> {
+        match &self.function {
+            Some(name) => Ok(Selection::Function(place.function(name)?)),
+            None if self.all => Ok(Selection::All),
+            None => Ok(Selection::Calls(self.calls.clone())),
+        }
+    }
+}
+
+/// The calls that were asked for by their ids and have no dead letter.
+fn missing<'a>(which: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> {
+    match which {
+        Selection::Calls(calls) => {
+            calls.iter().filter(|call| letters.iter().all(|letter| letter.call_id != **call)).collect()
+        }
+        Selection::All | Selection::Function(_) => Vec::new(),
+    }
+}
+
+/// Says of each call that was asked for by its id and has no dead letter that it has none; returns how many.
+fn say_missing(place: &Place, which: &Selection, letters: &[DeadLetter]) -> u64 {
+    let missing = missing(which, letters);
+    for call in &missing {
+        eprintln!("{}", no_letter(place, call));
+    }
+    missing.len() as u64
+}
+
+/// Says that a call has no dead letter, and how to find those that there are.
+fn no_letter(place: &Place, call: &CallId) -> String {
+    let queue = &place.queue;
+    format!("queue `{queue}` has no dead letter of call `{call}`: `kubectl aq dead list {queue}` lists them")
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Call => "call",
+        Kind::Callback => "callback",
+    }
+}
+
+/// A dead letter in a line: the call, and what of it.
+fn name(letter: &DeadLetter) -> String {
+    let function = letter.function.as_ref().map(|function| format!(" {function}")).unwrap_or_default();
+    match letter.kind {
+        Kind::Call => format!("{}{function}", letter.call_id),
+        Kind::Callback => format!("{}{function} (callback)", letter.call_id),
+    }
+}
+
+/// `1 dead letter`, `2 dead letters`.
+fn count(letters: u64) -> String {
+    format!("{letters} dead letter{}", if letters == 1 { "" } else { "s" })
+}
+
+/// Dead letters for the tests of all commands.
+#[cfg(test)]
+mod samples {
+    use asyncqueue::message::dead_letter::Death;
+
+    use super::*;
+
+    pub(super) fn letter(call_id: &str, kind: Kind) -> DeadLetter {
+        DeadLetter {
+            sequence: 7,
+            kind,
+            call_id: call_id.parse().unwrap(),
+            function: Some(FunctionName::new("figlet", "dev").unwrap()),
+            death: Death { reason: "the function answered 500".into(), attempts: 3, status: Some(500) },
+            died_at: "2026-11-24T10:00:00.5Z".parse().unwrap(),
+            worker: "w-1".to_owned(),
+            size: 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{samples::letter, *};
+
+    #[test]
+    fn a_call_without_a_letter_is_missed_only_if_it_was_named() {
+        let letters = [letter("a", Kind::Call)];
+        let calls = Selection::Calls(["a", "b"].map(|id| id.parse().unwrap()).into());
+        assert_eq!(missing(&calls, &letters), [&"b".parse().unwrap()]);
+        assert!(missing(&Selection::All, &letters).is_empty());
+    }
+
+    #[test]
+    fn letters_are_named_and_counted() {
+        assert_eq!(name(&letter("a", Kind::Call)), "a figlet.dev");
+        assert_eq!(name(&letter("a", Kind::Callback)), "a figlet.dev (callback)");
+        assert_eq!([0, 1, 2].map(count), ["0 dead letters", "1 dead letter", "2 dead letters"]);
+    }
+}

@@ -1,0 +1,250 @@
+//! `kubectl aq dead show`
+
+use asyncqueue::{
+    CallId, CallbackUrl,
+    dead_letters::Selection,
+    message::dead_letter::{Content, DeadLetter},
+};
+use bytes::Bytes;
+use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{Place, kind, no_letter};
+use crate::{output, session::Session, table};
+
+/// What is shown in place of a secret.
+const HIDDEN: &str = "(hidden, --reveal shows it)";
+
+/// Parts of the names of headers whose values are secrets.
+const SECRET_NAMES: [&str; 10] = [
+    "auth",
+    "cookie",
+    "token",
+    "secret",
+    "password",
+    "credential",
+    "api-key",
+    "apikey",
+    "session",
+    "signature",
+];
+
+/// Shows the dead letters of a call, all but the body
+///
+/// A call has several if it was given up and its callback failed too.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kubectl aq dead show slow-queue 01234567-89ab-7cde-8f01-23456789abcd
+  kubectl aq dead show slow-queue order-7 --body > body.json")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    place: Place,
+
+    /// The call's id
+    #[arg(value_name = "CALL-ID")]
+    call_id: CallId,
+
+    /// Write the body, and nothing else, as it is
+    #[arg(long)]
+    body: bool,
+
+    /// Show secrets too: Authorization, Cookie and the like, and the callback URL with credentials and query
+    #[arg(long, conflicts_with = "body")]
+    reveal: bool,
+
+    /// Only the one with this sequence, if the call has several
+    #[arg(long, value_name = "NUMBER")]
+    sequence: Option<u64>,
+}
+
+pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { place, call_id, body, reveal, sequence } = arguments;
+    let dead_letters = place.open(session).await?;
+    let mut letters = dead_letters.list(&Selection::Calls(vec![call_id.clone()])).await?;
+    letters.retain(|letter| sequence.is_none_or(|sequence| letter.sequence == sequence));
+    let mut whole = Vec::new();
+    for letter in letters {
+        whole.extend(dead_letters.content(&letter).await?.map(|content| (letter, content)));
+    }
+    match &whole[..] {
+        [] => anyhow::bail!("{}", no_letter(place, call_id)),
+        [(_, content)] if *body => output::print_bytes(body_of(content))?,
+        several if *body => anyhow::bail!(
+            "call `{call_id}` has {} dead letters: choose one by --sequence, of {}",
+            several.len(),
+            several.iter().map(|(letter, _)| letter.sequence.to_string()).collect::<Vec<_>>().join(", ")
+        ),
+        letters => {
+            let texts: Vec<String> =
+                letters.iter().map(|(letter, content)| render(letter, content, *reveal)).collect();
+            output::print(&texts.join("\n"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The body: of a call what the client sent, of a callback what the function answered.
+fn body_of(content: &Content) -> &Bytes {
+    match content {
+        Content::Call(call) => &call.body,
+        Content::Callback(callback) => &callback.body,
+        Content::Unreadable { payload, .. } => payload,
+    }
+}
+
+/// All of a dead letter but its body.
+fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
+    let mut fields = vec![("Call ID", letter.call_id.to_string()), ("Kind", kind(letter.kind).to_owned())];
+    fields.extend(letter.function.as_ref().map(|function| ("Function", function.to_string())));
+    fields.push(("Reason", letter.death.reason.clone()));
+    fields.push(("Attempts", letter.death.attempts.to_string()));
+    fields.extend(letter.death.status.map(|status| ("Status", status.to_string())));
+    fields.push(("Died at", letter.died_at.to_string()));
+    fields.push(("Worker", letter.worker.clone()));
+    fields.push(("Sequence", letter.sequence.to_string()));
+    match content {
+        Content::Call(call) => {
+            fields.push(("Submitted at", call.submitted_at.to_string()));
+            fields.push(("Method", call.method.to_string()));
+            fields
+                .extend(Some(&call.path).filter(|path| !path.is_empty()).map(|path| ("Path", path.clone())));
+            fields.extend(call.query.clone().map(|query| ("Query", query)));
+            fields.extend(call.callback_url.as_ref().map(|url| ("Callback URL", callback_url(url, reveal))));
+        }
+        Content::Callback(callback) => {
+            fields.push(("Callback URL", callback_url(&callback.url, reveal)));
+            fields.push(("Result", callback.status.to_string()));
+            fields.push(("Duration", format!("{:.3}s", callback.duration.as_secs_f64())));
+        }
+        Content::Unreadable { error, .. } => fields.push(("Not readable", error.to_string())),
+    }
+    fields.push(("Body", format!("{} bytes", body_of(content).len())));
+    let headers = match content {
+        Content::Call(call) => header_lines(&call.headers, reveal),
+        Content::Callback(callback) => header_lines(&callback.headers, reveal),
+        Content::Unreadable { .. } => String::new(),
+    };
+    format!("{}{headers}", table::fields(&fields))
+}
+
+fn callback_url(url: &CallbackUrl, reveal: bool) -> String {
+    if reveal { url.as_url().to_string() } else { url.to_string() }
+}
+
+fn header_lines(headers: &HeaderMap, reveal: bool) -> String {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let shown = if is_secret(name) && !reveal { HIDDEN } else { &value };
+        format!("  {name}: {}\n", table::printable(shown))
+    };
+    if headers.is_empty() {
+        return String::new();
+    }
+    format!("Headers:\n{}", headers.iter().map(line).collect::<String>())
+}
+
+/// Whether a header's value is a secret, by its name.
+fn is_secret(name: &HeaderName) -> bool {
+    SECRET_NAMES.iter().any(|part| name.as_str().contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use asyncqueue::{
+        FunctionName, Invocation,
+        message::{DecodeError, callback::Callback, dead_letter::Kind},
+        retry::RetryOverrides,
+    };
+
+    use super::{super::samples::letter, *};
+
+    fn headers() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.append("x-multi", "a".parse().unwrap());
+        headers.append("x-multi", "b".parse().unwrap());
+        headers.insert("authorization", "Bearer s3cret".parse().unwrap());
+        headers
+    }
+
+    fn call() -> Content {
+        Content::Call(Box::new(Invocation {
+            call_id: "id-1".parse().unwrap(),
+            function: FunctionName::new("figlet", "dev").unwrap(),
+            method: http::Method::POST,
+            path: "/a%2Fb".to_owned(),
+            query: Some("x=1".to_owned()),
+            headers: headers(),
+            callback_url: Some(CallbackUrl::parse("http://u:s3cret@h/cb?t=s3cret").unwrap()),
+            retry: RetryOverrides::default(),
+            submitted_at: "2026-11-24T09:00:00Z".parse().unwrap(),
+            body: Bytes::from_static(b"the body"),
+        }))
+    }
+
+    #[test]
+    fn all_is_shown_but_the_body_and_secrets() {
+        let text = render(&letter("id-1", Kind::Call), &call(), false);
+        for part in [
+            "Call ID:        id-1\n",
+            "Function:       figlet.dev\n",
+            "Path:           /a%2Fb\n",
+            "Query:          x=1\n",
+            "Callback URL:   http://h/cb\n",
+            "Body:           8 bytes\nHeaders:\n",
+            "  x-multi: a\n  x-multi: b\n",
+            "  authorization: (hidden",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert!(!text.contains("s3cret") && !text.contains("the body"), "{text}");
+    }
+
+    #[test]
+    fn secrets_are_shown_if_asked_for() {
+        let text = render(&letter("id-1", Kind::Call), &call(), true);
+        assert!(text.contains("authorization: Bearer s3cret"), "{text}");
+        assert!(text.contains("http://u:s3cret@h/cb?t=s3cret"), "{text}");
+    }
+
+    #[test]
+    fn a_callback_shows_the_functions_answer() {
+        let content = Content::Callback(Box::new(Callback {
+            call_id: "id-1".parse().unwrap(),
+            function: FunctionName::new("figlet", "dev").unwrap(),
+            url: CallbackUrl::parse("http://h/cb").unwrap(),
+            status: 202,
+            duration: Duration::from_millis(1500),
+            attempt: 1,
+            max_attempts: 10,
+            headers: headers(),
+            body: Bytes::from_static(b"answer"),
+        }));
+        let text = render(&letter("id-1", Kind::Callback), &content, false);
+        assert!(text.contains("Result:         202\nDuration:       1.500s\n"), "{text}");
+        assert_eq!(body_of(&content), "answer");
+    }
+
+    #[test]
+    fn what_is_no_call_says_why() {
+        let error = DecodeError::Missing("Async-Call-Id");
+        let content = Content::Unreadable { error, payload: Bytes::from_static(b"garbage") };
+        let text = render(&letter("seq-1", Kind::Call), &content, false);
+        assert!(text.contains("header Async-Call-Id is missing"), "{text}");
+        assert_eq!(body_of(&content), "garbage");
+    }
+
+    #[test]
+    fn secrets_are_known_by_the_names_of_their_headers() {
+        let secret = |name: &str| is_secret(&name.parse().unwrap());
+        for name in
+            ["Authorization", "proxy-authorization", "Cookie", "Set-Cookie", "X-Api-Key", "x-csrf-token"]
+        {
+            assert!(secret(name), "{name}");
+        }
+        for name in ["content-type", "x-call-id", "idempotency-key", "user-agent"] {
+            assert!(!secret(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Looks for a call by its id.
+
+use async_nats::jetstream::Context;
+use asyncqueue::{
+    CallId, QueueName,
+    directory::{Directory, QueueEntry},
+    locate::{self, Found, Place, Wanted, locate},
+};
+
+use crate::known::{self, Known};
+
+/// Looks for a call: on one queue, or on all that may have it.
+pub(crate) async fn find(js: &Context, queue: Option<&QueueName>, call: &CallId) -> anyhow::Result<Found> {
+    let wanted = wanted(call);
+    let places = match queue {
+        Some(queue) => vec![Place { queue: queue.clone(), entry: known::entry(js, queue).await? }],
+        None => places(&known::all(js).await?, &wanted),
+    };
+    Ok(locate(js, &places, &wanted).await?)
+}
+
+/// The call with an id, of whatever function.
+pub(crate) fn wanted(call: &CallId) -> Wanted {
+    Wanted { id: call.clone(), function: None }
+}
+
+/// A word on a call that is stored on several queues.
+pub(crate) fn ambiguous(call: &CallId, queues: &[QueueName]) -> anyhow::Error {
+    let names: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
+    anyhow::anyhow!("calls `{call}` are pending on several queues: name one of {}", names.join(", "))
+}
+
+/// A word on a call of which nothing is known.
+pub(crate) fn unknown(call: &CallId, queue: Option<&QueueName>) -> anyhow::Error {
+    let place = queue.map_or("any queue".to_owned(), |queue| format!("queue `{queue}`"));
+    anyhow::anyhow!("nothing is known of a call `{call}` on {place}: it never was, or ended long enough ago")
+}
+
+/// The queues that may have a call.
+fn places(known: &Known, wanted: &Wanted) -> Vec<Place> {
+    let Some(any) = known.queues.keys().next() else { return Vec::new() };
+    // Of a queue that is gone, dead letters may be left.
+    let gone = |queue: &QueueName| QueueEntry { stream: queue.to_string(), subject: queue.to_string() };
+    let queues = known
+        .queues
+        .iter()
+        .map(|(queue, entry)| (queue.clone(), entry.clone().unwrap_or_else(|| gone(queue))))
+        .collect();
+    // The default queue would be asked too if it were not among them.
+    locate::places(&Directory { queues, ..Directory::default() }, any, wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(queues: &[&str], call: &CallId) -> Vec<String> {
+        let queues = queues.iter().map(|queue| (queue.parse().unwrap(), None)).collect();
+        let places = places(&Known { queues, ..Known::default() }, &wanted(call));
+        let mut names: Vec<String> = places.into_iter().map(|place| place.queue.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_id_names_its_queue_or_all_are_asked() {
+        let generated = CallId::generate(&"slow".parse().unwrap());
+        assert_eq!(asked(&["fast", "slow"], &generated), ["slow"]);
+        assert_eq!(asked(&["fast", "slow"], &"own".parse().unwrap()), ["fast", "slow"]);
+        assert!(asked(&[], &generated).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_found_is_named() {
+        let (call, queue) = ("own".parse().unwrap(), "jobs".parse().unwrap());
+        assert!(unknown(&call, Some(&queue)).to_string().contains("`own` on queue `jobs`"));
+        assert!(unknown(&call, None).to_string().contains("`own` on any queue"));
+        assert!(ambiguous(&call, &[queue, "other".parse().unwrap()]).to_string().ends_with("jobs, other"));
+    }
+}

@@ -1,0 +1,211 @@
+//! Which queues there are: those of the directory, and those whose streams carry our mark.
+//!
+//! The operator writes the directory. Where none runs, and for what a deleted queue has left behind, streams say
+//! whose they are themselves.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use async_nats::jetstream::{
+    Context, ErrorCode,
+    context::{GetStreamError, GetStreamErrorKind},
+    kv::Store,
+    stream,
+};
+use asyncqueue::{
+    QueueName,
+    directory::{BUCKET, Directory, Key, QueueEntry},
+    stream::META_OWNER,
+    subject::stream_subjects,
+};
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+/// Entries of the directory that are asked for at once, each a round trip.
+const READS: usize = 64;
+
+/// How long the list of the directory's entries may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a stream says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamFacts {
+    pub(crate) name: String,
+    pub(crate) subjects: Vec<String>,
+    /// `namespace/name` of the `AsyncQueue`, or another word where no operator made it; `None`: it is not ours.
+    pub(crate) owner: Option<String>,
+    pub(crate) messages: u64,
+    /// When the oldest message was stored; means nothing where there is none.
+    pub(crate) oldest: Timestamp,
+}
+
+/// All queues, and all streams by their names.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Where a queue's calls go; `None` if only dead letters of it are left.
+    pub(crate) queues: BTreeMap<QueueName, Option<QueueEntry>>,
+    pub(crate) streams: HashMap<String, StreamFacts>,
+}
+
+/// Looks at all queues.
+pub(crate) async fn all(js: &Context) -> anyhow::Result<Known> {
+    let streams: Vec<StreamFacts> =
+        js.streams().map_ok(StreamFacts::of).try_collect().await.context("the streams can't be listed")?;
+    let directory = timeout(PATIENCE, read_directory(js)).await.context("the directory can't be read")??;
+    let queues = merge(&directory, &streams);
+    Ok(Known { queues, streams: streams.into_iter().map(|facts| (facts.name.clone(), facts)).collect() })
+}
+
+/// Where the calls of a queue go.
+pub(crate) async fn entry(js: &Context, queue: &QueueName) -> anyhow::Result<QueueEntry> {
+    if let Some(store) = open_directory(js).await?
+        && let Some(entry) = read_entry(&store, queue).await?
+    {
+        return Ok(entry);
+    }
+    all(js).await?.queues.remove(queue).flatten().with_context(|| {
+        format!("there is no queue `{queue}`: `kubectl aq queues` lists those that there are")
+    })
+}
+
+impl Known {
+    /// The stream of a queue's calls, if it is there.
+    pub(crate) fn stream_of_calls(&self, queue: &QueueName) -> Option<&StreamFacts> {
+        self.streams.get(&self.queues.get(queue)?.as_ref()?.stream)
+    }
+}
+
+impl StreamFacts {
+    fn of(info: stream::Info) -> Self {
+        let oldest = info.state.first_timestamp.unix_timestamp_nanos();
+        Self {
+            owner: info.config.metadata.get(META_OWNER).cloned(),
+            name: info.config.name,
+            subjects: info.config.subjects,
+            messages: info.state.messages,
+            oldest: Timestamp::from_nanosecond(oldest).unwrap_or_default(),
+        }
+    }
+
+    /// The queue whose calls it stores, if it is ours and does.
+    fn queue_of_calls(&self) -> Option<(QueueName, QueueEntry)> {
+        let owner = self.owner.as_ref()?;
+        let subject = self.subjects.first().filter(|first| self.subjects == stream_subjects(first))?;
+        // An AsyncQueue may give its stream another name; what a worker made for itself has the queue's.
+        let name = owner.split_once('/').map_or(self.name.as_str(), |(_, name)| name);
+        let entry = QueueEntry { stream: self.name.clone(), subject: subject.clone() };
+        Some((name.parse().ok()?, entry))
+    }
+
+    /// The queue whose dead letters it stores, if it is ours and does.
+    fn queue_of_dead_letters(&self) -> Option<QueueName> {
+        let queue: QueueName = self.name.strip_suffix("-dead")?.parse().ok()?;
+        let is_ours = self.owner.is_some() && self.subjects == [format!("{}.>", queue.dead_letter_stream())];
+        is_ours.then_some(queue)
+    }
+}
+
+/// All queues; what the directory says counts.
+fn merge(
+    directory: &BTreeMap<QueueName, QueueEntry>,
+    streams: &[StreamFacts],
+) -> BTreeMap<QueueName, Option<QueueEntry>> {
+    let mut queues: BTreeMap<_, _> =
+        streams.iter().filter_map(StreamFacts::queue_of_dead_letters).map(|queue| (queue, None)).collect();
+    let calls = streams.iter().filter_map(StreamFacts::queue_of_calls);
+    let named = directory.iter().map(|(queue, entry)| (queue.clone(), entry.clone()));
+    queues.extend(calls.chain(named).map(|(queue, entry)| (queue, Some(entry))));
+    queues
+}
+
+/// The directory's queues; none where there is no directory.
+async fn read_directory(js: &Context) -> anyhow::Result<BTreeMap<QueueName, QueueEntry>> {
+    let Some(store) = open_directory(js).await? else { return Ok(BTreeMap::new()) };
+    let keys: Vec<String> = store.keys().await?.try_collect().await?;
+    let queues = keys.iter().filter_map(|key| match Key::parse(key) {
+        Some(Key::Queue(queue)) => Some(queue),
+        _ => None,
+    });
+    futures::stream::iter(queues)
+        .map(async |queue| Ok(read_entry(&store, &queue).await?.map(|entry| (queue, entry))))
+        .buffer_unordered(READS)
+        .try_filter_map(async |entry| Ok(entry))
+        .try_collect()
+        .await
+}
+
+/// The directory's bucket; `None` where there is none.
+async fn open_directory(js: &Context) -> anyhow::Result<Option<Store>> {
+    match BUCKET.open(js).await.map_err(anyhow::Error::from) {
+        Ok(store) => Ok(Some(store)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the cause of an error is that there is no such stream.
+fn is_missing(error: &anyhow::Error) -> bool {
+    let cause = error.chain().find_map(|cause| cause.downcast_ref::<GetStreamError>());
+    cause.is_some_and(|cause| {
+        matches!(cause.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+    })
+}
+
+async fn read_entry(store: &Store, queue: &QueueName) -> anyhow::Result<Option<QueueEntry>> {
+    let key = Key::Queue(queue.clone());
+    let value = store.get(key.to_string()).await.with_context(|| format!("{key} can't be read"))?;
+    let mut directory = Directory::default();
+    directory
+        .apply(&key, value.as_deref())
+        .with_context(|| format!("{key} in the KV bucket {} is not valid", BUCKET.name))?;
+    Ok(directory.queues.remove(queue))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(name: &str, owner: &str, subjects: &[&str]) -> StreamFacts {
+        StreamFacts {
+            name: name.to_owned(),
+            subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+            owner: Some(owner.to_owned()).filter(|owner| !owner.is_empty()),
+            messages: 0,
+            oldest: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn queues_are_found_by_the_directory_and_by_the_marks_of_streams() {
+        let streams = [
+            facts("named", "ns/named", &["named", "named.>"]),
+            facts("OTHER", "ns/other", &["jobs.other", "jobs.other.>"]),
+            facts("alone", "standalone", &["alone", "alone.>"]),
+            facts("alone-callbacks", "standalone", &["alone-callbacks.>"]),
+            facts("alone-dead", "standalone", &["alone-dead.>"]),
+            facts("left-dead", "ns/left", &["left-dead.>"]),
+            facts("foreign", "", &["foreign", "foreign.>"]),
+            facts("foreign-dead", "", &["foreign-dead.>"]),
+        ];
+        let entry = |stream: &str, subject: &str| QueueEntry {
+            stream: stream.to_owned(),
+            subject: subject.to_owned(),
+        };
+        let directory = BTreeMap::from([("named".parse().unwrap(), entry("named", "told"))]);
+        let queues = merge(&directory, &streams);
+        let queues: Vec<_> = queues.iter().map(|(queue, entry)| (queue.as_str(), entry.clone())).collect();
+        assert_eq!(
+            queues,
+            [
+                ("alone", Some(entry("alone", "alone"))),
+                ("left", None),
+                ("named", Some(entry("named", "told"))),
+                ("other", Some(entry("OTHER", "jobs.other"))),
+            ]
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! Runs a command to its end.
+
+use std::{io, process::ExitCode};
+
+use anyhow::Context;
+use asyncqueue_runtime::{error, program::UsageError};
+
+use crate::{
+    arguments::{Arguments, Command},
+    cancel, dead, queues,
+    session::Session,
+    status,
+};
+
+/// Exit code for a command line that is not valid, as clap's.
+const EXIT_USAGE: u8 = 2;
+
+/// Runs the command; says in one line why it failed, if it did.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    let Err(error) = try_run(arguments) else { return ExitCode::SUCCESS };
+    if !is_closed_output(&error) {
+        eprintln!("kubectl aq: {}", error::describe(error.as_ref()));
+    }
+    if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+}
+
+fn try_run(arguments: Arguments) -> anyhow::Result<()> {
+    // An error means that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't be started")?;
+    let result = runtime.block_on(async {
+        let session = Session::open(&arguments.nats).await?;
+        match arguments.command {
+            Command::Queues(arguments) => queues::run(&session, &arguments).await,
+            Command::Dead(command) => dead::run(&session, command).await,
+            Command::Status(arguments) => status::run(&session, &arguments).await,
+            Command::Cancel(arguments) => cancel::run(&session, &arguments).await,
+        }
+    });
+    // Does not wait for a look-up of a name that may hang in the system's resolver.
+    runtime.shutdown_background();
+    result
+}
+
+/// Whether the output could not be written because whoever read it has seen enough.
+fn is_closed_output(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,36 @@
+//! The connection to NATS, for as long as a command runs.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{Context, ContextBuilder};
+use asyncqueue_runtime::{health::Health, nats, settings::NatsSettings};
+use prometheus_client::registry::Registry;
+use tokio::time::timeout;
+
+/// What NATS lists the connection as.
+const CONNECTION_NAME: &str = "kubectl-aq";
+
+/// How long NATS may take to be reached, or to answer: people wait for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection to NATS.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) js: Context,
+}
+
+impl Session {
+    /// Connects, or says why that can't be done.
+    pub(crate) async fn open(settings: &NatsSettings) -> anyhow::Result<Self> {
+        // The programs wait for NATS as long as it takes, and their health says what they wait for.
+        let health = Health::new();
+        let client = nats::connect(settings, CONNECTION_NAME, &health, &mut Registry::default()).await?;
+        if timeout(PATIENCE, nats::wait_connected(&client)).await.is_err() {
+            let reasons = health.report().err().unwrap_or_default();
+            let reason = reasons.into_iter().map(|(_, reason)| reason).next().unwrap_or_default();
+            anyhow::bail!("gave up after {}s {reason}; --nats-url says where NATS is", PATIENCE.as_secs());
+        }
+        let js = ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(client);
+        Ok(Self { js })
+    }
+}

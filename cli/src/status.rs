@@ -1,0 +1,107 @@
+//! `kubectl aq status`
+
+use asyncqueue::{
+    CallId, QueueName,
+    locate::Found,
+    status::{self, CallStatus, CallbackState, State},
+};
+use clap::Args;
+
+use crate::{
+    find,
+    output::{self, Format},
+    session::Session,
+    table,
+};
+
+/// Says where a call is
+///
+/// Of a call that ended well and had no callback, nothing is known any more.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kubectl aq status 01234567-89ab-7cde-8f01-23456789abcd")]
+pub(crate) struct Arguments {
+    /// Its id
+    #[arg(value_name = "CALL-ID")]
+    call_id: CallId,
+
+    /// Its queue; all that may have it are asked if not set
+    #[arg(long)]
+    queue: Option<QueueName>,
+
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { call_id, queue, output } = arguments;
+    let status = match find::find(&session.js, queue.as_ref(), call_id).await? {
+        Found::Stored(stored) => status::of_stored(&session.js, &find::wanted(call_id), &stored).await?,
+        Found::Ended(ended) => ended,
+        Found::Ambiguous(queues) => return Err(find::ambiguous(call_id, &queues)),
+        Found::Unknown => return Err(find::unknown(call_id, queue.as_ref())),
+    };
+    match output {
+        Format::Table => output::print(&render(&status))?,
+        Format::Json => output::print_json(&status)?,
+    }
+    Ok(())
+}
+
+fn render(status: &CallStatus) -> String {
+    let mut fields = vec![("Call ID", status.call_id.clone()), ("Queue", status.queue.to_string())];
+    fields.extend(status.function.clone().map(|function| ("Function", function)));
+    fields.push(("State", words(&status.state)));
+    fields.extend(status.submitted_at.map(|at| ("Submitted", at.to_string())));
+    table::fields(&fields)
+}
+
+/// A state in words.
+pub(crate) fn words(state: &State) -> String {
+    match state {
+        State::Queued { position: None } => "queued".to_owned(),
+        State::Queued { position: Some(position) } => format!("queued, {position} before it"),
+        State::Delivered => "running, or waiting for its next attempt".to_owned(),
+        State::Running { worker, attempt, max_attempts, since } => {
+            format!("running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}")
+        }
+        State::Waiting { attempt, max_attempts, next_attempt } => {
+            format!("waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} failed")
+        }
+        State::Done { status, callback: CallbackState::Pending, .. } => {
+            format!("done with status {status}, the result is on its way to the caller")
+        }
+        State::Done { status, callback: CallbackState::Dead, .. } => {
+            format!("done with status {status}, the caller did not take the result: it is a dead letter")
+        }
+        State::Dead { reason, since, .. } => format!("dead since {since:.0}: {reason}"),
+        State::Cancelled { since } => format!("cancelled at {since:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_told_in_words() {
+        let status = CallStatus {
+            call_id: "id-1".to_owned(),
+            function: Some("figlet.dev".to_owned()),
+            queue: "jobs".parse().unwrap(),
+            state: State::Running {
+                worker: "w-1".to_owned(),
+                attempt: 2,
+                max_attempts: 10,
+                since: "2026-11-24T10:00:00.5Z".parse().unwrap(),
+            },
+            submitted_at: None,
+            age: None,
+        };
+        assert_eq!(
+            render(&status),
+            "Call ID:    id-1\nQueue:      jobs\nFunction:   figlet.dev\n\
+             State:      running on w-1 since 2026-11-24T10:00:00Z, attempt 2 of 10\n"
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! Tables, and how their cells say sizes and ages.
+
+use std::time::Duration;
+
+/// Between two columns.
+const GAP: usize = 3;
+
+/// What stands in a cell that has nothing to say.
+pub(crate) const NOTHING: &str = "-";
+
+/// Lays out a heading and rows, each column as wide as its widest cell. The last column may be of any length.
+pub(crate) fn render<const COLUMNS: usize>(
+    heading: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
+    let mut lines = vec![heading.map(str::to_owned)];
+    lines.extend(rows.into_iter().map(|row| row.map(|cell| printable(&cell))));
+    let mut widths = [0; COLUMNS];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    lines.iter().map(|line| aligned(line.iter().zip(widths))).collect()
+}
+
+/// Lays out names and values, one a line.
+pub(crate) fn fields(fields: &[(&str, String)]) -> String {
+    let width = fields.iter().map(|(name, _)| name.chars().count() + 1).max().unwrap_or_default();
+    fields
+        .iter()
+        .map(|(name, value)| aligned([(&format!("{name}:"), width), (&printable(value), 0)]))
+        .collect()
+}
+
+/// A line of cells, each filled up to its width.
+fn aligned<'a>(cells: impl IntoIterator<Item = (&'a String, usize)>) -> String {
+    let padded = cells.into_iter().map(|(cell, width)| format!("{cell:<0$}", width + GAP));
+    format!("{}\n", padded.collect::<Vec<_>>().concat().trim_end())
+}
+
+/// A text in one line without anything that a terminal would obey: some of it comes from callers and functions.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A number of bytes, to three digits or so.
+pub(crate) fn size(bytes: usize) -> String {
+    // Up to ten of a unit, the smaller one says more.
+    match bytes {
+        0..10_240 => bytes.to_string(),
+        10_240..10_485_760 => format!("{}Ki", bytes >> 10),
+        _ => format!("{}Mi", bytes >> 20),
+    }
+}
+
+/// A time that has passed, to two or three digits.
+pub(crate) fn age(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7_200 => format!("{}m", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_blanks_at_their_end() {
+        let rows = [["a", "1", "x"], ["größe", "22", ""]].map(|row| row.map(str::to_owned));
+        let table = render(["NAME", "N", "WHY"], rows);
+        assert_eq!(table, "NAME    N    WHY\na       1    x\ngröße   22\n");
+        assert_eq!(render(["A", "B"], []), "A   B\n");
+    }
+
+    #[test]
+    fn values_are_aligned() {
+        let fields = fields(&[("A", "1".to_owned()), ("Long", String::new())]);
+        assert_eq!(fields, "A:      1\nLong:\n");
+    }
+
+    #[test]
+    fn a_cell_is_one_line_and_tells_the_terminal_nothing() {
+        let table = render(["A"], [["x\u{1b}[31m\ny".to_owned()]]);
+        assert_eq!(table, "A\nx\u{fffd}[31m\u{fffd}y\n");
+    }
+
+    #[test]
+    fn sizes_and_ages_are_short() {
+        assert_eq!([0, 10_239, 10_240, 10_485_760].map(size), ["0", "10239", "10Ki", "10Mi"]);
+        let ages = [0, 119, 120, 7_200, 172_800].map(|seconds| age(Duration::from_secs(seconds)));
+        assert_eq!(ages, ["0s", "119s", "2m", "2h", "2d"]);
+    }
+}

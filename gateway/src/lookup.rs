@@ -1,0 +1,173 @@
+//! Requests about one call: where it is, and that it be cancelled.
+
+use async_nats::{connection::State, jetstream::Context};
+use asyncqueue::{
+    CallId, QueueName,
+    cancel::{Cancelled, cancel_stored},
+    directory::Directory,
+    locate::{Found, Place, Stored, Wanted, locate, places},
+    status::{self, CallStatus, State as CallState},
+};
+use tokio::sync::SemaphorePermit;
+
+use crate::{
+    refusal::Refusal,
+    resource::Call,
+    slots::Slots,
+    submission::{call_id, function_name},
+};
+
+/// Look-ups at once. Each asks NATS for a few things, or for a few of each queue, and calls are to be stored too.
+const MAX_LOOKUPS: usize = 64;
+
+/// Looks for calls.
+#[derive(Debug)]
+pub struct Lookups {
+    js: Context,
+    slots: Slots,
+}
+
+/// Which call a path names: `/async-function/CALL-ID[?function=NAME]` or `/async-function/NAME/CALL-ID`; `None` for a
+/// longer path. `namespace` is that of a function named without one.
+pub fn wanted(call: Call<'_>, query: Option<&str>, namespace: &str) -> Result<Option<Wanted>, Refusal> {
+    let function = |name| function_name(name, namespace).map(Some);
+    let (function, id) = match call.path.strip_prefix('/').unwrap_or_default() {
+        "" => (parameter(query, "function").map_or(Ok(None), function)?, call.function),
+        path if path.contains('/') => return Ok(None),
+        id => (function(call.function)?, id),
+    };
+    if id.is_empty() {
+        return Err(Refusal::NoCallId);
+    }
+    Ok(Some(Wanted { id: call_id("path", id)?, function }))
+}
+
+/// A parameter of a query, as it stands there: names of functions hold nothing that would be escaped.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value).next_back()
+}
+
+// === impl Lookups ===
+
+impl Lookups {
+    /// Looks by this context.
+    #[must_use]
+    pub fn new(js: Context) -> Self {
+        Self { js, slots: Slots::new(MAX_LOOKUPS, "look-ups of calls") }
+    }
+
+    /// Where a call is.
+    pub async fn status(
+        &self,
+        directory: &Directory,
+        default_queue: &QueueName,
+        wanted: Wanted,
+    ) -> Result<CallStatus, Refusal> {
+        let _slot = self.slot()?;
+        let places = places(directory, default_queue, &wanted);
+        match locate(&self.js, &places, &wanted).await? {
+            Found::Stored(stored) => Ok(status::of_stored(&self.js, &wanted, &stored).await?),
+            Found::Ended(status) => Ok(status),
+            Found::Ambiguous(queues) => Err(Refusal::Ambiguous { call_id: wanted.id, queues }),
+            Found::Unknown => Err(unknown(wanted, &places)),
+        }
+    }
+
+    /// Cancels a call. A repeat says that it was cancelled before.
+    pub async fn cancel(
+        &self,
+        directory: &Directory,
+        default_queue: &QueueName,
+        wanted: Wanted,
+    ) -> Result<Cancelled, Refusal> {
+        let _slot = self.slot()?;
+        let places = places(directory, default_queue, &wanted);
+        match locate(&self.js, &places, &wanted).await? {
+            Found::Stored(stored) => self.cancel_stored(stored, wanted.id).await,
+            Found::Ended(CallStatus { state: CallState::Cancelled { .. }, .. }) => Ok(Cancelled::Before),
+            Found::Ended(CallStatus { state, .. }) => {
+                let dead = matches!(state, CallState::Dead { .. });
+                Err(Refusal::Ended {
+                    call_id: wanted.id,
+                    how: if dead { "is a dead letter" } else { "has run" },
+                })
+            }
+            Found::Ambiguous(queues) => Err(Refusal::Ambiguous { call_id: wanted.id, queues }),
+            Found::Unknown => Err(unknown(wanted, &places)),
+        }
+    }
+
+    /// Cancels a call to the end, also if the client goes away meanwhile: a call that is cancelled by half would seem
+    /// to be queued until a worker comes upon it.
+    async fn cancel_stored(&self, stored: Stored, id: CallId) -> Result<Cancelled, Refusal> {
+        let js = self.js.clone();
+        let cancelling = tokio::spawn(async move {
+            let Stored { place: Place { queue, entry }, message } = stored;
+            cancel_stored(&js, &queue, &entry.stream, &id, &message).await
+        });
+        Ok(cancelling.await.map_err(|_| Refusal::Interrupted)??)
+    }
+
+    fn slot(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        if self.js.client().connection_state() != State::Connected {
+            return Err(Refusal::NatsAway);
+        }
+        self.slots.take()
+    }
+}
+
+fn unknown(wanted: Wanted, places: &[Place]) -> Refusal {
+    let queue = match places {
+        [only] => Some(only.queue.clone()),
+        _ => None,
+    };
+    Refusal::UnknownCall { call_id: wanted.id, queue }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::Resource;
+
+    fn read(target: &str) -> Result<Option<(String, Option<String>)>, Refusal> {
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let Resource::Queue(call) = Resource::of(path) else { panic!("{target}") };
+        let wanted = wanted(call, query, "openfaas-fn")?;
+        Ok(wanted.map(|wanted| (wanted.id.to_string(), wanted.function.map(|f| f.to_string()))))
+    }
+
+    #[test]
+    fn a_path_names_a_call_and_perhaps_its_function() {
+        let named = |id: &str, function: Option<&str>| Some((id.to_owned(), function.map(str::to_owned)));
+        for (target, expected) in [
+            ("/async-function/id-1", named("id-1", None)),
+            ("/async-function/id-1/", named("id-1", None)),
+            ("/async-function/id-1?x&function=&y=1", named("id-1", None)),
+            ("/async-function/id-1?function=figlet", named("id-1", Some("figlet.openfaas-fn"))),
+            ("/async-function/id-1?a=b&function=figlet.dev", named("id-1", Some("figlet.dev"))),
+            ("/async-function/figlet/id-1", named("id-1", Some("figlet.openfaas-fn"))),
+            ("/async-function/figlet.dev/id-1?function=other", named("id-1", Some("figlet.dev"))),
+            ("/async-function/figlet/id-1/", None),
+            ("/async-function/figlet/a/b", None),
+        ] {
+            assert_eq!(read(target).unwrap(), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_or_no_function_is_named() {
+        for (target, status, expected) in [
+            ("/async-function/a.b", 400, "call id `a.b`"),
+            ("/async-function/figlet/%20", 400, "call id `%20`"),
+            ("/async-function/id?function=a%20b", 400, "function name `a%20b`"),
+            ("/async-function//id", 404, "no function is named"),
+            ("/async-function/", 404, "no call is named"),
+        ] {
+            let refusal = read(target).unwrap_err();
+            assert_eq!(refusal.status(), status, "{target}");
+            assert!(refusal.to_string().contains(expected), "{refusal}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The dead letters of a queue: listed, read, replayed and deleted.
+//!
+//! A replay publishes the message as it was, waits for the word that it is stored, and deletes the dead letter
+//! then. Interrupted in between and repeated, it finds its own message and stores no second one: the message id
+//! of a replay is the call's and the dead letter's, so that another death of the same call is another replay.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_nats::{
+    header::NATS_MESSAGE_ID,
+    jetstream::{
+        Context, ErrorCode, Message,
+        consumer::{AckPolicy, DeliverPolicy, pull},
+        context::{GetStreamError, GetStreamErrorKind, PublishError, PublishErrorKind},
+        message::{PublishMessage, StreamMessage},
+        response::Response,
+        stream::{DeleteStatus, DirectGetErrorKind, Info, Stream},
+    },
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream::iter};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::{
+    call_id::CallId,
+    directory::QueueEntry,
+    message::dead_letter::{self, Content, DeadLetter, Kind, Stored, UNKNOWN},
+    name::{FunctionName, QueueName},
+    peek::{NatsError, failed, last_message},
+    subject::call_subject,
+};
+
+/// Letters that are asked for at once: few enough that their headers are read while the next are on their way.
+const BATCH: usize = 500;
+
+/// How long a batch may take. Its messages are not acknowledged: lost with a broken connection, they don't come again.
+const BATCH_TIME: Duration = Duration::from_secs(10);
+
+/// Payloads that are asked for at once, each a round trip.
+const READS: usize = 16;
+
+/// How long the server keeps the list of a reader that is gone.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// Which dead letters are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All.
+    All,
+    /// Those of one function.
+    Function(FunctionName),
+    /// Those of these calls.
+    Calls(Vec<CallId>),
+}
+
+/// The dead letters of one queue.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    js: Context,
+    queue: QueueName,
+    stream: Stream<Info>,
+    namespace: String,
+}
+
+/// What became of a dead letter that was replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// Its message is on the queue again, and it is deleted.
+    Now,
+    /// Its message was on the queue already, by a replay that was interrupted; it is deleted.
+    Before,
+    /// It is no longer there: somebody else replayed or deleted it.
+    Gone,
+}
+
+/// Why the dead letters of a queue could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no stream of dead letters.
+    #[error("queue `{queue}` has no dead letters: there is no stream `{}`", .queue.dead_letter_stream())]
+    NoStream {
+        /// The queue.
+        queue: QueueName,
+    },
+    /// NATS is away or refused.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+}
+
+/// Why a replay did not come to its end. The dead letter is still there, and a repeat is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A call with its id is on the queue.
+    #[error("not replayed, a call with its id is pending: try again when that has ended")]
+    Pending,
+    /// No stream takes its message.
+    #[error("not replayed, no stream listens on `{subject}`")]
+    NoStream {
+        /// Where it was to be published.
+        subject: String,
+    },
+    /// The queue's stream did not take its message.
+    #[error("not replayed, the queue did not store it")]
+    NotStored(#[source] PublishError),
+    /// Its message is on the queue again, and the dead letter is still there.
+    #[error("replayed, but its dead letter is still there: replay it again to delete it")]
+    NotDeleted(#[source] NatsError),
+    /// NATS is away or refused.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+}
+
+// === impl Selection ===
+
+impl Selection {
+    fn has(&self, letter: &DeadLetter) -> bool {
+        match self {
+            Self::All => true,
+            Self::Function(function) => letter.function.as_ref() == Some(function),
+            Self::Calls(calls) => calls.contains(&letter.call_id),
+        }
+    }
+
+    /// The subjects that its letters have on the stream of dead letters, if the message's own named the call; none
+    /// for all.
+    fn subjects(&self, stream: &str) -> BTreeSet<String> {
+        match self {
+            Self::All => BTreeSet::new(),
+            Self::Function(function) => {
+                BTreeSet::from([format!("{stream}.{}.{}.*", function.namespace(), function.name())])
+            }
+            Self::Calls(calls) => calls.iter().map(|call| format!("{stream}.*.*.{call}")).collect(),
+        }
+    }
+}
+
+// === impl ReplayError ===
+
+impl ReplayError {
+    /// Whether it is of this letter alone; otherwise others fail for the same reason.
+    #[must_use]
+    pub fn is_of_this_letter(&self) -> bool {
+        match self {
+            Self::Pending => true,
+            Self::NotStored(error) => error.kind() == PublishErrorKind::MaxPayloadExceeded,
+            Self::NoStream { .. } | Self::NotDeleted(_) | Self::Nats(_) => false,
+        }
+    }
+}
+
+// === impl DeadLetters ===
+
+impl DeadLetters {
+    /// Opens the dead letters of a queue. `namespace` is that of a function which is named without one.
+    pub async fn open(
+        js: &Context,
+        queue: &QueueName,
+        namespace: impl Into<String>,
+    ) -> Result<Self, OpenError> {
+        match js.get_stream(queue.dead_letter_stream()).await {
+            Ok(stream) => {
+                Ok(Self { js: js.clone(), queue: queue.clone(), stream, namespace: namespace.into() })
+            }
+            Err(error) if is_missing(&error) => Err(OpenError::NoStream { queue: queue.clone() }),
+            Err(error) => Err(failed("open the stream of dead letters")(error).into()),
+        }
+    }
+
+    /// How many there were when they were opened.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.stream.cached_info().state.messages
+    }
+
+    /// The dead letters that are meant and are there now, oldest first. Reads headers alone, and the payload only of
+    /// the `OpenFaaS` form, which names its call in there.
+    pub async fn list(&self, which: &Selection) -> Result<Vec<DeadLetter>, NatsError> {
+        let stream = self.queue.dead_letter_stream();
+        let mut letters = self.scan(which.subjects(&stream)).await?;
+        letters.retain(|letter| which.has(letter));
+        // A message that had its queue's own subject is found by what it says alone.
+        let missing = match which {
+            Selection::All => false,
+            Selection::Function(_) => true,
+            Selection::Calls(calls) => {
+                !calls.iter().all(|call| letters.iter().any(|letter| letter.call_id == *call))
+            }
+        };
+        if missing {
+            let unnamed = self.scan(BTreeSet::from([format!("{stream}.{UNKNOWN}.{UNKNOWN}.*")])).await?;
+            letters.extend(unnamed.into_iter().filter(|letter| which.has(letter)));
+            letters.sort_by_key(|letter| letter.sequence);
+            letters.dedup_by_key(|letter| letter.sequence);
+        }
+        Ok(letters)
+    }
+
+    /// What a dead letter holds; `None` if it is no longer there.
+    pub async fn content(&self, letter: &DeadLetter) -> Result<Option<Content>, NatsError> {
+        let Some(message) = self.message(letter.sequence).await? else { return Ok(None) };
+        Ok(Some(self.read_whole(&message).1))
+    }
+
+    /// Puts the message of a dead letter back on the stream that it came from, `entry` being where calls of the queue
+    /// go now, and deletes the dead letter. Its attempts are counted anew.
+    pub async fn replay(&self, letter: &DeadLetter, entry: &QueueEntry) -> Result<Replayed, ReplayError> {
+        let Some(message) = self.message(letter.sequence).await? else { return Ok(Replayed::Gone) };
+        let (stream, subject) = self.origin(letter, entry, &message.subject);
+        let replayed = self.republish(letter, message, stream, subject).await?;
+        self.delete(letter).await.map_err(ReplayError::NotDeleted)?;
+        Ok(replayed)
+    }
+
+    /// Deletes a dead letter, and returns whether it was there.
+    pub async fn delete(&self, letter: &DeadLetter) -> Result<bool, NatsError> {
+        let action = "delete the dead letter";
+        let subject = format!("STREAM.MSG.DELETE.{}", self.queue.dead_letter_stream());
+        // Without this, as the client's `delete_message` has it, the server overwrites the message on disk: fifty
+        // times as long, and no more than what becomes of a call that ends well.
+        let request = json!({ "seq": letter.sequence, "no_erase": true });
+        match self.js.request(subject, &request).await.map_err(failed(action))? {
+            Response::Ok(DeleteStatus { success }) => Ok(success),
+            // The server's code for a message that is not there stands for any failure.
+            Response::Err { .. } if self.message(letter.sequence).await?.is_none() => Ok(false),
+            Response::Err { error } => Err(failed(action)(error)),
+        }
+    }
+
+    /// Deletes all, and returns how many.
+    pub async fn delete_all(&self) -> Result<u64, NatsError> {
+        let purged = self.stream.purge().await.map_err(failed("delete the dead letters"))?;
+        Ok(purged.purged)
+    }
+
+    /// The stream that a message came from, and the subject that it gets there. One that had its queue's own subject,
+    /// as all others of its form, gets one of its own, by which it is told from them.
+    fn origin(&self, letter: &DeadLetter, entry: &QueueEntry, dead_subject: &str) -> (String, String) {
+        let (stream, subject) = match letter.kind {
+            Kind::Call => (entry.stream.clone(), entry.subject.clone()),
+            Kind::Callback => (self.queue.callback_stream(), self.queue.callback_stream()),
+        };
+        let subject = match &letter.function {
+            Some(function) => call_subject(&subject, function, &letter.call_id),
+            None => dead_subject.replacen(&self.queue.dead_letter_stream(), &subject, 1),
+        };
+        (stream, subject)
+    }
+
+    async fn republish(
+        &self,
+        letter: &DeadLetter,
+        message: StreamMessage,
+        stream: String,
+        subject: String,
+    ) -> Result<Replayed, ReplayError> {
+        let id = format!("{}.replay.{}", letter.call_id, letter.sequence);
+        let mut headers = dead_letter::original(&message.headers);
+        headers.insert(NATS_MESSAGE_ID, id.as_str());
+        let replay = PublishMessage::build()
+            .headers(headers)
+            .payload(message.payload)
+            .expected_stream(&stream)
+            // No message of this call is pending: its subject has none.
+            .expected_last_subject_sequence(0);
+        let publish = async { self.js.send_publish(subject.clone(), replay).await?.await };
+        match publish.await {
+            Ok(ack) if ack.duplicate => Ok(Replayed::Before),
+            Ok(_) => Ok(Replayed::Now),
+            Err(error) => match error.kind() {
+                PublishErrorKind::WrongLastSequence => {
+                    let pending = last_message(&self.js, &stream, &subject).await?;
+                    let pending = pending.as_ref().and_then(|message| message.headers.get(NATS_MESSAGE_ID));
+                    let is_this = pending.is_some_and(|pending| pending.as_str() == id);
+                    if is_this { Ok(Replayed::Before) } else { Err(ReplayError::Pending) }
+                }
+                PublishErrorKind::StreamNotFound => Err(ReplayError::NoStream { subject }),
+                _ => Err(ReplayError::NotStored(error)),
+            },
+        }
+    }
+
+    /// All letters on these subjects, or on any if there are none, that are there now. What dies meanwhile, perhaps because it was replayed, is left
+    /// out: there is an end.
+    async fn scan(&self, subjects: BTreeSet<String>) -> Result<Vec<DeadLetter>, NatsError> {
+        let action = "list the dead letters";
+        let last = self.stream.get_info().await.map_err(failed(action))?.state.last_sequence;
+        let consumer = pull::Config {
+            description: Some("Lists dead letters".to_owned()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::None,
+            filter_subjects: subjects.into_iter().collect(),
+            headers_only: true,
+            memory_storage: true,
+            inactive_threshold: FORGOTTEN_AFTER,
+            ..pull::Config::default()
+        };
+        let consumer = self.stream.create_consumer(consumer).await.map_err(failed(action))?;
+        let mut letters = Vec::new();
+        loop {
+            let batch = consumer.fetch().max_messages(BATCH).messages().await.map_err(failed(action))?;
+            let batch: Vec<Message> = timeout(BATCH_TIME, batch.try_collect())
+                .await
+                .map_err(failed(action))?
+                .map_err(failed(action))?;
+            let whole = batch.len() == BATCH;
+            let read: Vec<DeadLetter> =
+                iter(batch).map(|message| self.read_headers(message)).buffered(READS).try_collect().await?;
+            letters.extend(read);
+            if !whole || letters.last().is_some_and(|letter| letter.sequence >= last) {
+                break;
+            }
+        }
+        letters.retain(|letter| letter.sequence <= last);
+        // It would be gone in a while by itself.
+        let _ = self.stream.delete_consumer(&consumer.cached_info().name).await;
+        Ok(letters)
+    }
+
+    /// Reads a message that was delivered without its payload; fetches that if it is needed.
+    async fn read_headers(&self, message: Message) -> Result<DeadLetter, NatsError> {
+        let info = message.info().map_err(failed("list the dead letters"))?;
+        let headers = message.headers.clone().unwrap_or_default();
+        let stored = Stored {
+            queue: &self.queue,
+            subject: &message.subject,
+            sequence: info.stream_sequence,
+            stored_at: timestamp(info.published),
+            headers: &headers,
+            payload: &Bytes::new(),
+        };
+        if !stored.is_told_by_headers()
+            && let Some(whole) = self.message(info.stream_sequence).await?
+        {
+            return Ok(self.read_whole(&whole).0);
+        }
+        Ok(stored.read(&self.namespace).0)
+    }
+
+    fn read_whole(&self, message: &StreamMessage) -> (DeadLetter, Content) {
+        let stored = Stored {
+            queue: &self.queue,
+            subject: &message.subject,
+            sequence: message.sequence,
+            stored_at: timestamp(message.time),
+            headers: &message.headers,
+            payload: &message.payload,
+        };
+        stored.read(&self.namespace)
+    }
+
+    async fn message(&self, sequence: u64) -> Result<Option<StreamMessage>, NatsError> {
+        // Not by `get_raw_message`: of headers with one name, as each HTTP header is, that keeps the last alone.
+        match self.stream.direct_get(sequence).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read the dead letter")(error)),
+        }
+    }
+}
+
+/// The client's time as ours. It is before the year 9999, as the server writes it.
+fn timestamp(at: async_nats::datetime::DateTime) -> Timestamp {
+    Timestamp::from_nanosecond(at.unix_timestamp_nanos()).unwrap_or_default()
+}
+
+fn is_missing(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_looked_for_where_their_subjects_put_them() {
+        let subjects = |which: &Selection| Vec::from_iter(which.subjects("jobs-dead"));
+        let function = FunctionName::new("figlet", "dev").unwrap();
+        let calls = ["b", "a", "a"].map(|id| id.parse().unwrap()).into();
+        assert!(subjects(&Selection::All).is_empty());
+        assert_eq!(subjects(&Selection::Function(function)), ["jobs-dead.dev.figlet.*"]);
+        assert_eq!(subjects(&Selection::Calls(calls)), ["jobs-dead.*.*.a", "jobs-dead.*.*.b"]);
+    }
+}

@@ -1,0 +1,92 @@
+//! What a call asks for, in short: two calls with one id are the same call if their digests are.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+
+use crate::invocation::Invocation;
+
+/// Bytes of the digest that are kept. The server remembers it for each call of the duplicate window, and 128 bits
+/// are beyond any accident.
+const KEPT: usize = 16;
+
+/// The `Nats-Msg-Id` of a call: `<call-id>.<digest>`. A repeat of the call has the same; another call that uses
+/// the id again has another, so that the server never takes it for a repeat.
+#[must_use]
+pub fn message_id(invocation: &Invocation) -> String {
+    format!("{}.{}", invocation.call_id, digest(invocation))
+}
+
+/// The first 128 bits of the SHA-256 of function, method, path, query, callback URL and body, each after its
+/// length. Not of the headers: a client that repeats itself sends another date, trace or token.
+fn digest(invocation: &Invocation) -> String {
+    let function = invocation.function.to_string();
+    // Absent is not empty.
+    let optional = |text: Option<&str>| text.map(|text| format!("={text}")).unwrap_or_default();
+    let query = optional(invocation.query.as_deref());
+    let callback_url = optional(invocation.callback_url.as_ref().map(|url| url.as_url().as_str()));
+    let mut hash = Sha256::new();
+    for part in [
+        function.as_bytes(),
+        invocation.method.as_str().as_bytes(),
+        invocation.path.as_bytes(),
+        query.as_bytes(),
+        callback_url.as_bytes(),
+        &invocation.body,
+    ] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    URL_SAFE_NO_PAD.encode(&hash.finalize()[..KEPT])
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::{invocation::CallbackUrl, name::FunctionName, retry::RetryOverrides};
+
+    fn sample() -> Invocation {
+        Invocation {
+            call_id: "id-1".parse().unwrap(),
+            function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
+            method: Method::POST,
+            path: "/a".to_owned(),
+            query: None,
+            headers: HeaderMap::new(),
+            callback_url: None,
+            retry: RetryOverrides::default(),
+            submitted_at: "2026-11-24T10:11:12Z".parse().unwrap(),
+            body: Bytes::from_static(b"hi"),
+        }
+    }
+
+    #[test]
+    fn a_repeat_has_the_same_id_whatever_its_time_and_headers() {
+        let mut repeat = sample();
+        repeat.submitted_at = "2027-01-01T00:00:00Z".parse().unwrap();
+        repeat.headers.insert("date", "today".parse().unwrap());
+        assert_eq!(message_id(&repeat), message_id(&sample()));
+        assert_eq!(message_id(&sample()), "id-1.LLWmjmkwVouiZljvWYQyyw", "it is a contract between gateways");
+    }
+
+    #[test]
+    fn another_call_has_another_id() {
+        let id = message_id(&sample());
+        let changes: [fn(&mut Invocation); 7] = [
+            |call| call.call_id = "id-2".parse().unwrap(),
+            |call| call.function = FunctionName::new("figlet", "dev").unwrap(),
+            |call| call.method = Method::PUT,
+            |call| (call.path, call.body) = ("/ahi".to_owned(), Bytes::new()),
+            |call| call.query = Some(String::new()),
+            |call| call.callback_url = Some(CallbackUrl::parse("http://h").unwrap()),
+            |call| call.body = Bytes::from_static(b"ho"),
+        ];
+        for change in changes {
+            let mut call = sample();
+            change(&mut call);
+            assert_ne!(message_id(&call), id);
+        }
+    }
+}

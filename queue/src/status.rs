@@ -1,0 +1,389 @@
+//! Where a call is, told from the streams themselves: there is no database beside them.
+//!
+//! A call that is stored is queued, or was delivered; of a delivered one its worker knows more and is asked over
+//! core NATS. Of a call that has ended, a trace is left in one of three places: its result until the caller has it,
+//! its dead letter for as long as that is kept, and its tombstone for a day. A call that ended well and has no
+//! caller to tell leaves none, and is not known any more.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap as NatsHeaders,
+    jetstream::{Context, context::ConsumerInfoErrorKind, message::StreamMessage, stream::Stream},
+};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    GoDuration,
+    cancel::{self, CANCELLED, StoredCall, broadcast, stored_at},
+    locate::{Stored, Wanted},
+    message::{callback::Callback, dead_letter, native},
+    name::{FunctionName, QueueName},
+    peek::{self, NatsError, ask_workers, failed, last_message},
+    subject::{call_filter, function_of},
+};
+
+/// Where a call is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallStatus {
+    /// The call's id.
+    pub call_id: String,
+    /// Its function, `name.namespace`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// Its queue.
+    pub queue: QueueName,
+    /// Where it is.
+    #[serde(flatten)]
+    pub state: State,
+    /// When the gateway took it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<Timestamp>,
+    /// How long ago that was, in whole seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<GoDuration>,
+}
+
+/// The state of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase", rename_all_fields = "camelCase")]
+pub enum State {
+    /// It was not delivered yet.
+    Queued {
+        /// How many calls are before it, at most.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        position: Option<u64>,
+    },
+    /// It was delivered, and no worker says more: it runs, or waits for its next attempt.
+    Delivered,
+    /// It runs.
+    Running {
+        /// Where.
+        worker: String,
+        /// Which attempt this is, from 1.
+        attempt: u64,
+        /// How many there can be.
+        max_attempts: u64,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// An attempt failed, and there will be another.
+    Waiting {
+        /// The attempt that failed, from 1.
+        attempt: u64,
+        /// How many there can be.
+        max_attempts: u64,
+        /// When the next one is due.
+        next_attempt: Timestamp,
+    },
+    /// It has run, and its result is on its way to the caller.
+    Done {
+        /// The function's status.
+        status: u16,
+        /// The attempt that ended it, from 1.
+        attempt: u64,
+        /// What becomes of the result.
+        callback: CallbackState,
+    },
+    /// It is a dead letter.
+    Dead {
+        /// Why.
+        reason: String,
+        /// How many attempts there were.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        attempt: Option<u64>,
+        /// The function's last status.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It was cancelled.
+    Cancelled {
+        /// When.
+        since: Timestamp,
+    },
+}
+
+/// What becomes of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallbackState {
+    /// The caller does not have it yet.
+    Pending,
+    /// The caller did not take it, and it is a dead letter.
+    Dead,
+}
+
+/// The subject on which a queue's workers are asked for a call. The question is the [`broadcast`] of the call; the
+/// worker that has it answers with a [`WorkerReport`] in JSON, and the others are silent.
+#[must_use]
+pub fn question_subject(queue: &QueueName) -> String {
+    format!("asyncqueue.status.{queue}")
+}
+
+/// What a worker says of a call that it runs, or has handed back for its next attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerReport {
+    /// The worker's name, as in its statistics.
+    pub worker: String,
+    /// The attempt that runs or has failed, from 1.
+    pub attempt: u64,
+    /// How many there can be.
+    pub max_attempts: u64,
+    /// What it does with the call.
+    #[serde(flatten)]
+    pub phase: Phase,
+}
+
+/// What a worker does with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "lowercase", rename_all_fields = "camelCase")]
+pub enum Phase {
+    /// It runs it.
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It has handed it back after a failed attempt. Said until the next one is due, and then no more.
+    Waiting {
+        /// When that is.
+        next_attempt: Timestamp,
+    },
+}
+
+/// The end of a call, and when it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) at: Timestamp,
+    pub(crate) status: CallStatus,
+}
+
+/// How far a consumer is.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// The last sequence of the stream that was delivered.
+    delivered: u64,
+    /// How many calls were not.
+    pending: u64,
+}
+
+// === impl CallStatus ===
+
+impl CallStatus {
+    fn new(call: &Wanted, queue: &QueueName, subject: Option<&str>, state: State) -> Self {
+        Self {
+            call_id: call.id.to_string(),
+            function: subject.and_then(function_of).as_ref().map(FunctionName::to_string),
+            queue: queue.clone(),
+            state,
+            submitted_at: None,
+            age: None,
+        }
+    }
+
+    fn submitted(mut self, at: Timestamp, now: Timestamp) -> Self {
+        let age = Duration::try_from(now.duration_since(at)).unwrap_or_default();
+        self.submitted_at = Some(at);
+        self.age = Some(GoDuration(Duration::from_secs(age.as_secs())));
+        self
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Whether the result is the one that callers hear of a cancelled call. A function may answer so too.
+    pub(crate) fn tells_of_cancellation(&self) -> bool {
+        matches!(self, Self::Done { status: CANCELLED, .. })
+    }
+}
+
+impl From<WorkerReport> for State {
+    fn from(report: WorkerReport) -> Self {
+        let WorkerReport { worker, attempt, max_attempts, phase } = report;
+        match phase {
+            Phase::Running { since } => Self::Running { worker, attempt, max_attempts, since },
+            Phase::Waiting { next_attempt } => Self::Waiting { attempt, max_attempts, next_attempt },
+        }
+    }
+}
+
+/// Where a stored call is.
+pub async fn of_stored(js: &Context, wanted: &Wanted, stored: &Stored) -> Result<CallStatus, NatsError> {
+    let Stored { place, message } = stored;
+    let (progress, tombstone) = futures::try_join!(
+        progress(js, &place.entry.stream, &place.queue),
+        cancel::tombstone(js, Some(&place.queue), &wanted.id)
+    )?;
+    let state = match tombstone.filter(|tombstone| tombstone.call.sequence == message.sequence) {
+        // Whoever cancelled it has not come to its end.
+        Some(tombstone) => State::Cancelled { since: tombstone.at },
+        None => match queued(progress, message.sequence) {
+            Some(state) => state,
+            None => ask(js, &place.queue, wanted, message.sequence).await?,
+        },
+    };
+    let submitted_at = native::decode(&message.headers, Bytes::new())
+        .map_or_else(|_| stored_at(message), |invocation| invocation.submitted_at);
+    Ok(CallStatus::new(wanted, &place.queue, Some(&message.subject), state)
+        .submitted(submitted_at, Timestamp::now()))
+}
+
+/// The state of the call at a sequence, if it was not delivered yet.
+fn queued(progress: Option<Progress>, sequence: u64) -> Option<State> {
+    // Without a consumer nothing is delivered.
+    let Some(progress) = progress else { return Some(State::Queued { position: None }) };
+    let distance = sequence.checked_sub(progress.delivered).filter(|distance| *distance > 0)?;
+    // Calls that have left the stream out of turn leave gaps, so that both are bounds.
+    let position = (distance - 1).min(progress.pending.saturating_sub(1));
+    Some(State::Queued { position: Some(position) })
+}
+
+async fn progress(js: &Context, stream_name: &str, queue: &QueueName) -> Result<Option<Progress>, NatsError> {
+    let stream = peek::stream(js, stream_name).await?;
+    let info = match stream.consumer_info(queue.durable()).await {
+        Ok(info) => Some(info),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => only_consumer(&stream).await?,
+        Err(error) => return Err(failed("say how far the consumer is")(error)),
+    };
+    Ok(info.map(|info| Progress { delivered: info.delivered.stream_sequence, pending: info.num_pending }))
+}
+
+/// The consumer of a stream that names it otherwise.
+async fn only_consumer(
+    stream: &Stream<()>,
+) -> Result<Option<async_nats::jetstream::consumer::Info>, NatsError> {
+    stream.consumers().try_next().await.map_err(failed("list the consumers"))
+}
+
+async fn ask(js: &Context, queue: &QueueName, wanted: &Wanted, sequence: u64) -> Result<State, NatsError> {
+    let question = broadcast(&StoredCall { id: wanted.id.clone(), sequence });
+    let report = ask_workers(js.client(), question_subject(queue), question.into(), |answer| {
+        serde_json::from_slice::<WorkerReport>(&answer.payload).ok()
+    });
+    Ok(report.await?.map_or(State::Delivered, State::from))
+}
+
+/// The ends of a call that a queue's streams of results and of dead letters know.
+pub(crate) async fn results(
+    js: &Context,
+    queue: &QueueName,
+    wanted: &Wanted,
+) -> Result<Vec<Ended>, NatsError> {
+    let (results, letters) = (queue.callback_stream(), queue.dead_letter_stream());
+    let filter = |stream: &str| call_filter(stream, wanted.function.as_ref(), &wanted.id);
+    let (result_filter, letter_filter) = (filter(&results), filter(&letters));
+    let (result, letter) = futures::try_join!(
+        last_message(js, &results, &result_filter),
+        last_message(js, &letters, &letter_filter)
+    )?;
+    let mut ends = Vec::new();
+    ends.extend(result.and_then(|message| of_result(wanted, queue, &message, CallbackState::Pending)));
+    if let Some(letter) = letter {
+        if buried_subject(&letter.headers).starts_with(&format!("{results}.")) {
+            // A result that the caller did not take. The call itself may be dead too, before it.
+            let first = peek::first_message(js, &letters, &letter_filter).await?;
+            let own = first.filter(|first| first.sequence != letter.sequence);
+            ends.extend(of_result(wanted, queue, &letter, CallbackState::Dead));
+            ends.extend(own.map(|own| Ended { at: stored_at(&letter), ..of_letter(wanted, queue, &own) }));
+        } else {
+            ends.push(of_letter(wanted, queue, &letter));
+        }
+    }
+    Ok(ends)
+}
+
+/// The cancellation of a call, on one queue or on any.
+pub(crate) async fn cancelled(
+    js: &Context,
+    queue: Option<&QueueName>,
+    wanted: &Wanted,
+) -> Result<Option<Ended>, NatsError> {
+    let tombstone = cancel::tombstone(js, queue, &wanted.id).await?;
+    Ok(tombstone.map(|tombstone| {
+        let state = State::Cancelled { since: tombstone.at };
+        Ended { at: tombstone.at, status: CallStatus::new(wanted, &tombstone.queue, None, state) }
+    }))
+}
+
+fn of_result(
+    wanted: &Wanted,
+    queue: &QueueName,
+    message: &StreamMessage,
+    callback: CallbackState,
+) -> Option<Ended> {
+    let result = Callback::decode(&message.headers, Bytes::new()).ok()?;
+    let at = stored_at(message);
+    let state = State::Done { status: result.status, attempt: result.attempt, callback };
+    Some(Ended { at, status: CallStatus::new(wanted, queue, Some(&message.subject), state) })
+}
+
+fn of_letter(wanted: &Wanted, queue: &QueueName, letter: &StreamMessage) -> Ended {
+    let get = |name| letter.headers.get(name).map(async_nats::HeaderValue::as_str);
+    let at = stored_at(letter);
+    let state = State::Dead {
+        reason: get(dead_letter::H_REASON).unwrap_or_default().to_owned(),
+        attempt: get(dead_letter::H_ATTEMPTS).and_then(|text| text.parse().ok()),
+        status: get(dead_letter::H_STATUS).and_then(|text| text.parse().ok()),
+        since: at,
+    };
+    let mut status = CallStatus::new(wanted, queue, Some(&letter.subject), state);
+    if let Ok(invocation) = native::decode(&letter.headers, Bytes::new()) {
+        status = status.submitted(invocation.submitted_at, Timestamp::now());
+    }
+    Ended { at, status }
+}
+
+fn buried_subject(headers: &NatsHeaders) -> &str {
+    headers.get(dead_letter::H_SUBJECT).map_or("", async_nats::HeaderValue::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_beyond_what_was_delivered_is_queued_and_so_is_one_without_a_consumer() {
+        let at = |delivered, pending| Some(Progress { delivered, pending });
+        let position = |position| Some(State::Queued { position });
+        assert_eq!(queued(None, 7), position(None));
+        assert_eq!(queued(at(0, 3), 1), position(Some(0)));
+        assert_eq!(queued(at(4, 9), 7), position(Some(2)));
+        // Of the calls before it, some are gone.
+        assert_eq!(queued(at(4, 2), 700), position(Some(1)));
+        assert_eq!(queued(at(7, 0), 7), None);
+        assert_eq!(queued(at(9, 0), 7), None);
+    }
+
+    #[test]
+    fn what_clients_read_and_what_workers_say_is_a_contract() {
+        let now: Timestamp = "2026-11-24T10:11:12Z".parse().unwrap();
+        let wanted = Wanted { id: "id-1".parse().unwrap(), function: None };
+        let report = r#"{"worker":"w-1","attempt":2,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z"}"#;
+        let report: WorkerReport = serde_json::from_str(report).unwrap();
+        assert_eq!(report.phase, Phase::Waiting { next_attempt: "2026-11-24T10:11:20Z".parse().unwrap() });
+        let queue = "jobs".parse().unwrap();
+        let status = CallStatus::new(&wanted, &queue, Some("jobs.ns.figlet.id-1"), report.into())
+            .submitted("2026-11-24T10:11:10.5Z".parse().unwrap(), now);
+        assert_eq!(
+            serde_json::to_string(&status).unwrap(),
+            r#"{"callId":"id-1","function":"figlet.ns","queue":"jobs","state":"waiting","attempt":2,"maxAttempts":10,"nextAttempt":"2026-11-24T10:11:20Z","submittedAt":"2026-11-24T10:11:10.5Z","age":"1s"}"#
+        );
+        let running = WorkerReport {
+            worker: "w-1".to_owned(),
+            attempt: 1,
+            max_attempts: 10,
+            phase: Phase::Running { since: now },
+        };
+        assert_eq!(
+            serde_json::to_string(&running).unwrap(),
+            r#"{"worker":"w-1","attempt":1,"maxAttempts":10,"phase":"running","since":"2026-11-24T10:11:12Z"}"#
+        );
+    }
+}

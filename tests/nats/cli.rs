@@ -1,0 +1,501 @@
+//! `kubectl aq`: the program itself, against a queue with a worker that makes the dead letters.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap as NatsHeaders, jetstream::message::StreamMessage};
+use asyncqueue::{
+    CallId, FunctionName,
+    dead_letters::{DeadLetters, Replayed, Selection},
+    directory::{Directory, QueueEntry, store::DirectoryStore},
+    message::native,
+};
+use asyncqueue_tests::{
+    http::{HttpServer, respond, respond_after},
+    nats::free_port,
+    program::{Ended, Program, run},
+    wait::until,
+};
+use serde_json::Value;
+
+use crate::support::{Queue, call, callback_at};
+
+/// Settings of a worker that gives up at once.
+const ONE_ATTEMPT: [(&str, &str); 1] = [("max_retry_attempts", "1")];
+
+/// A body that is no text.
+const BODY: &[u8] = b"\x00\xff\nbody\r\n";
+
+/// Runs `kubectl aq` to its end.
+async fn aq(queue: &Queue, arguments: &[&str]) -> Ended {
+    run("kubectl-aq", arguments, &[("nats_url", &queue.nats.url())]).await
+}
+
+/// Runs `kubectl aq` and expects that it does what it is told.
+async fn aq_ok(queue: &Queue, arguments: &[&str]) -> String {
+    let ended = aq(queue, arguments).await;
+    assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
+    ended.text()
+}
+
+/// The dead letters, as programs read them.
+async fn listed(queue: &Queue, arguments: &[&str]) -> Vec<Value> {
+    let mut all = vec!["dead", "list", "jobs", "-o", "json"];
+    all.extend(arguments);
+    serde_json::from_str(&aq_ok(queue, &all).await).unwrap()
+}
+
+/// Submits a call of a function.
+async fn submit(queue: &Queue, function: &str) -> CallId {
+    queue.submit(|call| call.function = FunctionName::new(function, "openfaas-fn").unwrap()).await
+}
+
+/// Waits until so many calls are dead letters and none is pending. The worker that buried them is gone then: others
+/// are to make what is replayed.
+async fn all_dead(queue: &Queue, worker: Program, letters: u64) {
+    queue.holds("jobs-dead", letters).await;
+    queue.empties().await;
+    drop(worker);
+}
+
+async fn failing() -> HttpServer {
+    HttpServer::answering(|_| respond(500, "sorry")).await
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let figlet = queue.submit(|call| call.body = BODY.into()).await;
+    queue.holds("jobs-dead", 1).await;
+    let other = submit(&queue, "other").await;
+    all_dead(&queue, worker, 2).await;
+
+    let table = aq_ok(&queue, &["dead", "list", "jobs"]).await;
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    assert!(lines[0].starts_with("CALL ID") && lines[0].ends_with("REASON"), "{table}");
+    assert!(lines[1].starts_with(figlet.as_str()), "{table}");
+    assert!(lines[1].ends_with("the function answered 500, after 1 attempts"), "{table}");
+
+    let letters = listed(&queue, &[]).await;
+    assert_eq!(letters[0]["callId"], figlet.as_str());
+    assert_eq!(letters[0]["function"], "figlet.openfaas-fn");
+    assert_eq!((&letters[0]["attempts"], &letters[0]["status"]), (&1.into(), &500.into()));
+    assert_eq!((&letters[0]["kind"], &letters[0]["size"]), (&"call".into(), &BODY.len().into()));
+    assert!(letters[0]["diedAt"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+    assert_eq!(letters[1]["callId"], other.as_str());
+
+    let letters = listed(&queue, &["--function", "other"]).await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["callId"], other.as_str());
+    assert!(listed(&queue, &["--function", "other.elsewhere"]).await.is_empty());
+    let none = aq(&queue, &["dead", "list", "jobs", "--function", "other.elsewhere"]).await;
+    assert_eq!((none.code, none.text().as_str(), none.stderr.as_str()), (Some(0), "", "no dead letters\n"));
+    // The list leaves nothing behind.
+    assert_eq!(queue.info("jobs-dead").await.state.consumer_count, 0);
+}
+
+#[tokio::test]
+async fn a_list_is_as_long_as_it_is() {
+    const LETTERS: usize = 1234;
+    let queue = Queue::start().await;
+    for n in 0..LETTERS {
+        let subject = format!("jobs-dead.openfaas-fn.figlet.id-{n}");
+        let mut headers = native::encode(&call());
+        headers.insert("Nats-Msg-Id", n.to_string());
+        queue.js.publish_with_headers(subject, headers, "hi".into()).await.unwrap();
+    }
+    queue.holds("jobs-dead", LETTERS as u64).await;
+    let letters = listed(&queue, &[]).await;
+    assert_eq!(letters.len(), LETTERS);
+    let sequences = letters.iter().map(|letter| letter["sequence"].as_u64().unwrap());
+    assert!(sequences.eq(1..=LETTERS as u64));
+    assert_eq!(letters[0]["size"], 2);
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_shown_without_its_body_and_its_secrets() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let id = queue
+        .submit(|call| {
+            call.body = BODY.into();
+            call.path = "/a%2Fb".to_owned();
+            call.headers.append("authorization", "Bearer s3cret".parse().unwrap());
+            call.headers.append("x-mine", "1".parse().unwrap());
+        })
+        .await;
+    all_dead(&queue, worker, 1).await;
+
+    let text = aq_ok(&queue, &["dead", "show", "jobs", id.as_str()]).await;
+    for part in [id.as_str(), "the function answered 500", "/a%2Fb", "x-mine: 1", "authorization: (hidden"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(!text.contains("s3cret") && !text.contains("body\r"), "{text}");
+    let text = aq_ok(&queue, &["dead", "show", "jobs", id.as_str(), "--reveal"]).await;
+    assert!(text.contains("authorization: Bearer s3cret"), "{text}");
+    let body = aq(&queue, &["dead", "show", "jobs", id.as_str(), "--body"]).await;
+    assert_eq!((body.code, &body.stdout[..]), (Some(0), BODY));
+}
+
+#[tokio::test]
+async fn a_replayed_call_runs_again_with_its_id_its_body_and_its_headers() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let id = queue
+        .submit(|call| {
+            call.body = BODY.into();
+            call.path = "/a%2Fb".to_owned();
+            call.query = Some("x=%2F".to_owned());
+            call.headers.append("x-multi", "a".parse().unwrap());
+            call.headers.append("x-multi", "b".parse().unwrap());
+        })
+        .await;
+    let before = pending(&queue, &id).await;
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    all_dead(&queue, worker, 1).await;
+
+    let said = aq_ok(&queue, &["dead", "replay", "jobs", id.as_str()]).await;
+    assert!(said.contains(&format!("{id} figlet.openfaas-fn: replayed\n1 dead letter replayed")), "{said}");
+    queue.holds("jobs-dead", 0).await;
+    let after = pending(&queue, &id).await;
+    assert_eq!(after.payload, before.payload);
+    assert_eq!(lines(&after.headers), lines(&before.headers));
+
+    let healthy = HttpServer::start().await;
+    let _worker = queue.worker(&healthy, &ONE_ATTEMPT);
+    let received = healthy.receives(1).await.remove(0);
+    assert_eq!(received.header("x-call-id"), id.as_str());
+    assert_eq!(received.header("x-retry"), "1", "attempts are counted anew");
+    assert_eq!(received.target, "/a%2Fb?x=%2F");
+    assert_eq!(received.headers.get_all("x-multi").iter().count(), 2);
+    assert_eq!(&received.body[..], BODY);
+    queue.empties().await;
+    assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
+}
+
+/// The message of a pending call.
+async fn pending(queue: &Queue, call: &CallId) -> StreamMessage {
+    let stream = queue.js.get_stream("jobs").await.unwrap();
+    stream.direct_get_last_for_subject(format!("jobs.openfaas-fn.figlet.{call}")).await.unwrap()
+}
+
+/// The headers of a message, without those that speak to its stream.
+fn lines(headers: &NatsHeaders) -> Vec<String> {
+    let mut lines: Vec<String> = headers
+        .iter()
+        .filter(|(name, _)| !name.to_string().starts_with("Nats-"))
+        .flat_map(|(name, values)| values.iter().map(move |value| format!("{name}: {value}")))
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn a_call_that_dies_again_can_be_replayed_again_within_the_duplicate_window() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let _worker = queue.worker(&function, &ONE_ATTEMPT);
+    let id = queue.submit(|_| {}).await;
+    for attempt in 1..=3 {
+        function.receives(attempt).await;
+        queue.holds("jobs-dead", 1).await;
+        queue.empties().await;
+        aq_ok(&queue, &["dead", "replay", "jobs", id.as_str()]).await;
+    }
+    function.receives(4).await;
+    queue.holds("jobs-dead", 1).await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_replayed_by_function_or_all() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    for name in ["figlet", "other", "figlet"] {
+        submit(&queue, name).await;
+    }
+    all_dead(&queue, worker, 3).await;
+
+    let said = aq_ok(&queue, &["dead", "replay", "jobs", "--function", "figlet"]).await;
+    assert!(said.ends_with("2 dead letters replayed\n"), "{said}");
+    let left = listed(&queue, &[]).await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0]["function"], "other.openfaas-fn");
+
+    let said = aq_ok(&queue, &["dead", "replay", "jobs", "--all"]).await;
+    assert!(said.ends_with("1 dead letter replayed\n"), "{said}");
+    let said = aq_ok(&queue, &["dead", "replay", "jobs", "--all"]).await;
+    assert_eq!(said, "0 dead letters replayed\n");
+    let healthy = HttpServer::start().await;
+    let _worker = queue.worker(&healthy, &ONE_ATTEMPT);
+    healthy.receives(3).await;
+    queue.empties().await;
+    assert_eq!(healthy.received().len(), 3);
+}
+
+#[tokio::test]
+async fn a_message_of_an_existing_gateway_is_found_by_what_it_says_and_replayed() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let json = r#"{"Function":"figlet","Header":{"X-Call-Id":["theirs"],"Cookie":["s3cret"]},"Body":"aGk="}"#;
+    for _ in 0..2 {
+        queue.js.publish("jobs", json.into()).await.unwrap().await.unwrap();
+    }
+    all_dead(&queue, worker, 2).await;
+
+    let letters = listed(&queue, &["--function", "figlet"]).await;
+    assert_eq!(letters.len(), 2);
+    assert_eq!(letters[0]["callId"], "theirs");
+    let text = aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--sequence", "2"]).await;
+    assert!(text.contains("Sequence:") && !text.contains("s3cret"), "{text}");
+    let ambiguous = aq(&queue, &["dead", "show", "jobs", "theirs", "--body"]).await;
+    assert!(ambiguous.code == Some(1) && ambiguous.stderr.contains("--sequence, of 1, 2"), "{ambiguous:?}");
+    let body = aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--body", "--sequence", "1"]).await;
+    assert_eq!(body, "hi");
+
+    // Both are the same call, which is pending once.
+    let replayed = aq(&queue, &["dead", "replay", "jobs", "theirs"]).await;
+    assert!(replayed.code == Some(1) && replayed.stderr.contains("is pending"), "{replayed:?}");
+    queue.holds("jobs", 1).await;
+    let again = pending(&queue, &"theirs".parse().unwrap()).await;
+    assert_eq!(&again.payload[..], json.as_bytes());
+    let healthy = HttpServer::start().await;
+    let _worker = queue.worker(&healthy, &ONE_ATTEMPT);
+    assert_eq!(healthy.receives(1).await[0].header("x-call-id"), "theirs");
+    queue.empties().await;
+    queue.holds("jobs-dead", 1).await;
+}
+
+#[tokio::test]
+async fn what_no_worker_can_read_is_replayed_as_it_is() {
+    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let mut headers = NatsHeaders::new();
+    headers.insert("Async-Version", "99");
+    queue.js.publish_with_headers("jobs", headers.clone(), "later".into()).await.unwrap().await.unwrap();
+    all_dead(&queue, worker, 1).await;
+
+    let text = aq_ok(&queue, &["dead", "show", "jobs", "seq-1"]).await;
+    assert!(text.contains("message version 99"), "{text}");
+    let said = aq_ok(&queue, &["dead", "replay", "jobs", "seq-1"]).await;
+    assert!(said.starts_with("seq-1: replayed\n"), "{said}");
+    let stream = queue.js.get_stream("jobs").await.unwrap();
+    let again = stream.direct_get_last_for_subject("jobs.unknown.unknown.seq-1").await.unwrap();
+    assert_eq!((lines(&again.headers), &again.payload[..]), (lines(&headers), &b"later"[..]));
+}
+
+#[tokio::test]
+async fn a_dead_callback_is_delivered_again_and_its_function_is_not_called() {
+    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    let caller = HttpServer::answering({
+        let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        move |_| match calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => respond(503, "not now"),
+            _ => respond(200, "ok"),
+        }
+    })
+    .await;
+    let _worker = queue.worker(&function, &[("callback_max_attempts", "1")]);
+    let id = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
+    queue.holds("jobs-dead", 1).await;
+    queue.holds("jobs-callbacks", 0).await;
+    assert_eq!(listed(&queue, &[]).await[0]["kind"], "callback");
+
+    let said = aq_ok(&queue, &["dead", "replay", "jobs", id.as_str()]).await;
+    assert!(said.contains("(callback): replayed"), "{said}");
+    let result = caller.receives(2).await.remove(1);
+    assert_eq!(result.header("x-function-status"), "200");
+    assert_eq!(&result.body[..], b"ok");
+    queue.holds("jobs-callbacks", 0).await;
+    queue.holds("jobs-dead", 0).await;
+    assert_eq!(function.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_replay_that_was_interrupted_is_finished_and_one_in_the_way_of_another_call_is_not_begun() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let (first, second) = (submit(&queue, "figlet").await, submit(&queue, "figlet").await);
+    all_dead(&queue, worker, 2).await;
+    let letters = listed(&queue, &[]).await;
+    let sequence =
+        letters.iter().find(|letter| letter["callId"] == first.as_str()).unwrap()["sequence"].clone();
+
+    // What an interrupted replay leaves: the message is on the queue, and the dead letter still there. It was
+    // long enough ago that the server does not know its message id any more.
+    let mut headers = NatsHeaders::new();
+    headers.insert("Nats-Msg-Id", format!("{first}.replay.{sequence}"));
+    let subject = format!("jobs.openfaas-fn.figlet.{first}");
+    let mut config = queue.info("jobs").await.config;
+    config.duplicate_window = Duration::from_millis(100);
+    queue.js.update_stream(config).await.unwrap();
+    queue.js.publish_with_headers(subject, headers, "hi".into()).await.unwrap().await.unwrap();
+    until("the server has forgotten the message id", async || {
+        let mut headers = NatsHeaders::new();
+        headers.insert("Nats-Msg-Id", format!("{first}.replay.{sequence}"));
+        let probe = queue.js.publish_with_headers("jobs.probe", headers, "".into()).await.unwrap();
+        (!probe.await.unwrap().duplicate).then_some(())
+    })
+    .await;
+    let stream = queue.js.get_stream("jobs").await.unwrap();
+    stream.purge().filter("jobs.probe").await.unwrap();
+    // And another call has the id of the second.
+    let subject = format!("jobs.openfaas-fn.figlet.{second}");
+    queue.js.publish(subject, "another".into()).await.unwrap().await.unwrap();
+
+    let ended = aq(&queue, &["dead", "replay", "jobs", "--all"]).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.text().contains(&format!("{first} figlet.openfaas-fn: was replayed before")), "{ended:?}");
+    assert!(ended.text().ends_with("1 dead letter replayed\n"), "{ended:?}");
+    assert!(ended.stderr.contains(&format!("{second} figlet.openfaas-fn: not replayed, a call with its id")));
+    assert!(ended.stderr.contains("kubectl aq: 1 dead letter could not be replayed"), "{ended:?}");
+    assert_eq!(queue.info("jobs").await.state.messages, 2);
+    assert_eq!(queue.info("jobs-dead").await.state.messages, 1);
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_somebody_else_took_is_gone() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    queue.submit(|_| {}).await;
+    all_dead(&queue, worker, 1).await;
+    let dead_letters = DeadLetters::open(&queue.js, &queue.spec.queue, "openfaas-fn").await.unwrap();
+    let letters = dead_letters.list(&Selection::All).await.unwrap();
+    aq_ok(&queue, &["dead", "purge", "jobs", "--all", "--yes"]).await;
+
+    let entry = QueueEntry { stream: "jobs".to_owned(), subject: "jobs".to_owned() };
+    assert_eq!(dead_letters.replay(&letters[0], &entry).await.unwrap(), Replayed::Gone);
+    assert!(!dead_letters.delete(&letters[0]).await.unwrap());
+    assert_eq!(dead_letters.content(&letters[0]).await.unwrap(), None);
+    queue.empties().await;
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_ends_a_replay() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    for _ in 0..20 {
+        queue.submit(|_| {}).await;
+    }
+    all_dead(&queue, worker, 20).await;
+    let mut config = queue.info("jobs").await.config;
+    config.max_messages = 2;
+    queue.js.update_stream(config).await.unwrap();
+
+    let ended = aq(&queue, &["dead", "replay", "jobs", "--all"]).await;
+    assert!(ended.code == Some(1) && ended.text().ends_with("\n2 dead letters replayed\n"), "{ended:?}");
+    assert!(ended.stderr.contains("not replayed, the queue did not store it"), "{ended:?}");
+    assert!(ended.stderr.contains("maximum messages exceeded"), "{ended:?}");
+    assert!(ended.stderr.contains("4 dead letters not tried"), "{ended:?}");
+    assert!(ended.stderr.contains("18 dead letters could not be replayed"), "{ended:?}");
+    assert_eq!(queue.info("jobs-dead").await.state.messages, 18);
+}
+
+#[tokio::test]
+async fn dead_letters_are_deleted_when_it_is_meant() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let first = submit(&queue, "figlet").await;
+    for name in ["figlet", "other", "third"] {
+        submit(&queue, name).await;
+    }
+    all_dead(&queue, worker, 4).await;
+
+    let said = aq(&queue, &["dead", "purge", "jobs", first.as_str(), "no-such-call"]).await;
+    assert!(said.code == Some(1) && said.text() == "1 dead letter deleted\n", "{said:?}");
+    assert!(said.stderr.contains("no dead letter of call `no-such-call`"), "{said:?}");
+    assert_eq!(
+        aq_ok(&queue, &["dead", "purge", "jobs", "--function", "figlet"]).await,
+        "1 dead letter deleted\n"
+    );
+    let refused = aq(&queue, &["dead", "purge", "jobs", "--all"]).await;
+    assert!(refused.code == Some(2) && refused.stderr.contains("--yes"), "{refused:?}");
+    assert!(refused.stderr.contains("2 dead letters"), "{refused:?}");
+    assert_eq!(queue.info("jobs-dead").await.state.messages, 2);
+    assert_eq!(aq_ok(&queue, &["dead", "purge", "jobs", "--all", "--yes"]).await, "2 dead letters deleted\n");
+    assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
+    assert!(queue.info("jobs").await.state.messages == 0, "nothing was replayed");
+}
+
+#[tokio::test]
+async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() {
+    let (queue, function) = (Queue::start().await, HttpServer::answering(|_| respond(503, "no")).await);
+    let worker = queue.worker(&function, &[("initial_retry_wait", "1h"), ("max_retry_wait", "1h")]);
+    queue.submit(|_| {}).await;
+    worker.logged("trying again in 1h").await;
+    drop(worker);
+    for _ in 0..2 {
+        queue.submit(|_| {}).await;
+    }
+
+    let table = aq_ok(&queue, &["queues"]).await;
+    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..6], ["jobs", "2", "1", "0", "0", "0"], "{table}");
+
+    let mut directory = Directory::default();
+    let entry = QueueEntry { stream: "SLOW".to_owned(), subject: "slow".to_owned() };
+    directory.queues.insert("slow".parse().unwrap(), entry);
+    DirectoryStore::open(&queue.js, 1).await.unwrap().sync(&directory).await.unwrap();
+    let queues: Value = serde_json::from_str(&aq_ok(&queue, &["queues", "-o", "json"]).await).unwrap();
+    let names: Vec<&str> = queues.as_array().unwrap().iter().map(|q| q["queue"].as_str().unwrap()).collect();
+    assert_eq!(names, ["jobs", "slow"]);
+    assert_eq!((&queues[0]["pending"], &queues[0]["stream"]), (&2.into(), &"jobs".into()));
+    assert_eq!((&queues[0]["unacknowledged"], &queues[1]["stream"]), (&1.into(), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_call_is_found_and_cancelled() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
+    let generated = queue.submit(|_| {}).await;
+    let status = aq_ok(&queue, &["status", generated.as_str()]).await;
+    assert!(status.contains("queued, 0 before it"), "{status}");
+    let own = queue.submit(|call| call.call_id = "order-7".parse().unwrap()).await;
+    assert!(aq_ok(&queue, &["cancel", "jobs", own.as_str()]).await.contains("it will not start"));
+    assert!(aq_ok(&queue, &["cancel", "-", own.as_str()]).await.contains("was cancelled before"));
+
+    let _worker = queue.worker(&function, &[]);
+    function.receives(1).await;
+    assert!(aq_ok(&queue, &["cancel", "-", generated.as_str()]).await.contains("while it was running"));
+    until("the connection is closed", async || (function.running() == 0).then_some(())).await;
+    let status: Value =
+        serde_json::from_str(&aq_ok(&queue, &["status", generated.as_str(), "-o", "json"]).await).unwrap();
+    assert_eq!(status["state"], "cancelled");
+
+    for arguments in [&["cancel", "-", "unknown"][..], &["cancel", "jobs", "unknown"], &["status", "unknown"]]
+    {
+        let ended = aq(&queue, arguments).await;
+        assert!(ended.code == Some(1) && ended.stderr.contains("call `unknown`"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_named() {
+    let queue = Queue::start().await;
+    for (arguments, named) in [
+        (&["dead", "list", "nope"][..], "queue `nope` has no dead letters: there is no stream `nope-dead`"),
+        (&["dead", "show", "jobs", "nope"], "no dead letter of call `nope`: `kubectl aq dead list jobs`"),
+        (&["dead", "replay", "jobs", "nope"], "no dead letter of call `nope`"),
+        (&["cancel", "nope", "id"], "there is no queue `nope`: `kubectl aq queues`"),
+    ] {
+        let ended = aq(&queue, arguments).await;
+        assert!(ended.code == Some(1) && ended.stderr.contains(named), "{ended:?}");
+    }
+    for (arguments, named) in [
+        (&["dead", "list", "Jobs"][..], "`Jobs`"),
+        (&["dead", "replay", "jobs"], "--all"),
+        (&["dead", "list", "jobs", "--function", "a b"], "`a b`"),
+        (&["queues", "--nats-url", "http://h"], "nats_url is not valid"),
+    ] {
+        let ended = aq(&queue, arguments).await;
+        assert!(ended.code == Some(2) && ended.stderr.contains(named), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn nats_that_is_away_is_an_error_that_names_it() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let url = format!("nats://user:s3cret@{address}");
+    let ended = run("kubectl-aq", &["--nats-url", &url, "queues"], &[]).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(&address) && ended.stderr.contains("--nats-url"), "{ended:?}");
+    assert!(!ended.stderr.contains("s3cret") && ended.stderr.lines().count() == 1, "{ended:?}");
+}

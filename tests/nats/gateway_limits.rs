@@ -1,0 +1,211 @@
+//! The gateway under load and among failures: bounded, honest, and without a call lost.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use asyncqueue_tests::{raw, wait::until};
+
+use crate::{
+    gateway::{Gateway, calls},
+    support::Queue,
+};
+
+const POST: &str = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\n";
+
+/// Waits until as many calls are on their way to NATS.
+async fn publishing(gateway: &Gateway, calls: u64) {
+    until("the calls are on their way", async || {
+        (gateway.metric("gateway_publishes_in_flight").await == calls).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_calls_than_may_be_on_their_way_are_refused_at_once() {
+    let queue = Queue::start().await;
+    let gateway = Gateway::before(&queue, &[("max_publishing", "2")]).await;
+    queue.nats.pause();
+    let mut waiting = [gateway.connect().await, gateway.connect().await];
+    for connection in &mut waiting {
+        connection.send(format!("{POST}Content-Length: 2\r\n\r\nhi")).await;
+    }
+    publishing(&gateway, 2).await;
+    let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+    assert!(answer.text().contains("busy with 2 calls on their way to NATS"), "{}", answer.text());
+    queue.nats.resume();
+    // Nothing was said before the word of the stream, and now it is.
+    for connection in &mut waiting {
+        assert_eq!(connection.response().await.status, 202);
+    }
+    gateway.submit(&[], "hi").await;
+    assert_eq!(gateway.metric(r#"gateway_submissions_total{outcome="busy"}"#).await, 1);
+    assert_eq!(calls(&queue).await.len(), 3);
+}
+
+#[tokio::test]
+async fn bodies_take_no_more_memory_than_they_may() {
+    let queue = Queue::start().await;
+    let gateway = Gateway::before(&queue, &[("max_buffered", "1000")]).await;
+    let mut slow = gateway.connect().await;
+    slow.send(format!("{POST}Content-Length: 901\r\n\r\n{}", "x".repeat(900))).await;
+    let buffered = || gateway.metric("gateway_buffered_bytes");
+    until("the slow body is held", async || (buffered().await == 900).then_some(())).await;
+    let refused = gateway.call("POST", "/async-function/figlet", &[], "x".repeat(200)).await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("busy with 1000 bytes of bodies"), "{}", refused.text());
+    assert_eq!(refused.header("retry-after"), "1");
+    // What fits is taken meanwhile, and the slow one too once it is whole.
+    gateway.submit(&[], "small").await;
+    slow.send("y").await;
+    assert_eq!(slow.response().await.status, 202);
+    until("the memory is free again", async || (buffered().await == 0).then_some(())).await;
+    gateway.submit(&[], &"x".repeat(1000)).await;
+}
+
+#[tokio::test]
+async fn while_nats_is_away_a_call_is_refused_at_once_and_taken_when_it_is_back() {
+    let mut queue = Queue::start().await;
+    // The answer is not the one after the timeout.
+    let gateway = Gateway::before(&queue, &[("publish_timeout", "1h")]).await;
+    queue.nats.kill();
+    gateway.program.logged("disconnected from NATS").await;
+    // Before the body: a client that asked need not send it.
+    let mut connection = gateway.connect().await;
+    connection.send(format!("{POST}Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")).await;
+    let answer = connection.response().await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "5"));
+    assert!(answer.text().contains("NATS is not available"), "{}", answer.text());
+    assert!(!answer.header("x-call-id").is_empty());
+    assert_eq!(gateway.call("GET", "/readyz", &[], "").await.status, 503);
+    assert_eq!(gateway.call("GET", "/healthz", &[], "").await.status, 200);
+    queue.nats.run().await;
+    until("it takes calls again", async || {
+        let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
+        (answer.status == 202).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.metric("gateway_nats_reconnect_total").await, 1);
+}
+
+#[tokio::test]
+async fn no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_again() {
+    const RESTARTS: usize = 5;
+    const CALLS_BETWEEN: usize = 50;
+    let mut queue = Queue::start().await;
+    let gateway = Gateway::before(&queue, &[("publish_timeout", "2s")]).await;
+    let (addr, stop) = (gateway.addr, Arc::new(AtomicBool::new(false)));
+    let accepted = Arc::new(Mutex::new(HashSet::new()));
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..8 {
+        let (stop, accepted) = (stop.clone(), accepted.clone());
+        clients.spawn(async move {
+            for call in 0.. {
+                // Some with ids of their own, which are repeated until they are taken.
+                let id = format!("client-{client}-{call}");
+                let headers = if client % 2 == 0 { vec![("x-call-id", id.as_str())] } else { vec![] };
+                while !stop.load(Ordering::SeqCst) {
+                    let answer =
+                        raw::request(addr, "POST", "/async-function/figlet", &headers, id.as_bytes()).await;
+                    match answer.status {
+                        202 => {
+                            accepted.lock().unwrap().insert(answer.header("x-call-id").to_owned());
+                            break;
+                        }
+                        503 => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                        other => panic!("{other}: {}", answer.text()),
+                    }
+                }
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+    }
+    let taken = || accepted.lock().unwrap().len();
+    for _ in 0..RESTARTS {
+        let before = taken();
+        until("more calls are taken", async || (taken() >= before + CALLS_BETWEEN).then_some(())).await;
+        queue.nats.restart().await;
+    }
+    let before = taken();
+    until("calls are taken again", async || (taken() >= before + CALLS_BETWEEN).then_some(())).await;
+    stop.store(true, Ordering::SeqCst);
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    let stored: Vec<String> = calls(&queue).await.into_iter().map(|call| call.call_id.to_string()).collect();
+    let distinct: HashSet<String> = stored.iter().cloned().collect();
+    assert_eq!(stored.len(), distinct.len(), "a call is stored twice");
+    let lost: Vec<_> = accepted.lock().unwrap().difference(&distinct).cloned().collect();
+    assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), taken());
+}
+
+#[tokio::test]
+async fn on_sigterm_what_was_begun_is_finished_and_nothing_new_is_taken() {
+    let queue = Queue::start().await;
+    let mut gateway = Gateway::before(&queue, &[]).await;
+    queue.nats.pause();
+    let mut begun = gateway.connect().await;
+    begun.send(format!("{POST}Content-Length: 2\r\n\r\nhi")).await;
+    publishing(&gateway, 1).await;
+    gateway.program.signal("TERM");
+    until("nobody is taken any more", async || {
+        gateway.try_call("GET", "/healthz", &[], "").await.is_err().then_some(())
+    })
+    .await;
+    queue.nats.resume();
+    let answer = begun.response().await;
+    assert_eq!((answer.status, answer.header("connection")), (202, "close"));
+    assert!(gateway.program.ended().await.success());
+    assert_eq!(calls(&queue).await.len(), 1);
+}
+
+#[tokio::test]
+async fn requests_are_logged_if_asked_for_and_without_anything_secret() {
+    let queue = Queue::start().await;
+    let secrets = [("authorization", "Bearer s3cret"), ("x-callback-url", "http://u:s3cret@h/?s3cret")];
+    let target = "/async-function/figlet/p?token=s3cret";
+    let silent = Gateway::before(&queue, &[("RUST_LOG", "debug")]).await;
+    let answer = silent.call("POST", target, &secrets, "s3cret").await;
+    silent.program.logged(answer.header("x-call-id")).await;
+    assert!(!silent.program.log().iter().any(|line| line.contains("/async-function/figlet/p")));
+
+    let gateway = Gateway::before(&queue, &[("RUST_LOG", "debug"), ("access_log", "true")]).await;
+    let answer = gateway.call("POST", target, &secrets, "s3cret").await;
+    let line = gateway.program.logged(" request ").await;
+    for part in
+        ["method=POST", r#"path="/async-function/figlet/p""#, "status=202", answer.header("x-call-id")]
+    {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    for program in [&silent.program, &gateway.program] {
+        assert!(!program.log().iter().any(|line| line.contains("s3cret")));
+    }
+}
+
+#[tokio::test]
+async fn what_the_gateway_does_is_counted() {
+    let queue = Queue::start().await;
+    let gateway = Gateway::before(&queue, &[]).await;
+    gateway.submit(&[], "hi").await;
+    gateway.call("POST", "/async-function/figlet", &[("x-call-id", "a.b")], "hi").await;
+    gateway.call("GET", "/async-function/unknown", &[], "").await;
+    for (name, expected) in [
+        (r#"http_requests_total{method="POST",path="/async-function",status="202"}"#, 1),
+        (r#"http_requests_total{method="POST",path="/async-function",status="400"}"#, 1),
+        (r#"gateway_submissions_total{outcome="stored"}"#, 1),
+        (r#"gateway_submissions_total{outcome="call_id"}"#, 1),
+        (r#"gateway_lookups_total{operation="status",outcome="unknown_call"}"#, 1),
+        ("gateway_submit_duration_seconds_count", 1),
+        ("gateway_publishes_in_flight", 0),
+        ("gateway_nats_reconnect_total", 0),
+    ] {
+        assert_eq!(gateway.metric(name).await, expected, "{name}");
+    }
+}

@@ -1,0 +1,142 @@
+//! To which queue a call goes, and what the gateway does when that changes.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use asyncqueue::directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore};
+use asyncqueue_tests::{nats::NatsServer, wait::until};
+
+use crate::{
+    gateway::Gateway,
+    support::{Queue, spec},
+};
+
+/// Writes a file as Kubernetes does a `ConfigMap`'s: a new one takes the place of the old.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
+async fn pending(js: &async_nats::jetstream::Context, stream: &str) -> u64 {
+    js.get_stream(stream).await.map_or(0, |stream| stream.cached_info().state.messages)
+}
+
+async fn ready(gateway: &Gateway) {
+    until("the gateway is ready", async || {
+        (gateway.call("GET", "/readyz", &[], "").await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_an_operator_the_gateway_makes_the_streams_of_its_directory_also_of_one_that_comes_later() {
+    let nats = NatsServer::start().await;
+    let js = nats.jetstream().await;
+    let settings = [("ensure_stream", "true")];
+    let gateway = Gateway::start(&nats, "queues: {}", &settings).await;
+    ready(&gateway).await;
+    let cancelled = gateway.submit(&[], "cancelled").await;
+    let answer = gateway.call("DELETE", &format!("/async-function/{cancelled}"), &[], "").await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    gateway.submit(&[], "default").await;
+    assert_eq!(pending(&js, "jobs").await, 1);
+
+    let directory = "queues: {slow: {stream: SLOW, subject: calls.slow}}\nfunctions: {figlet: {queue: slow}}";
+    replace(gateway.directory.path(), directory);
+    gateway.program.logged("the directory was read anew").await;
+    until("the new stream is there and takes calls", async || {
+        let answer = gateway.call("POST", "/async-function/figlet", &[], "slow").await;
+        (answer.status == 202).then_some(())
+    })
+    .await;
+    assert_eq!((pending(&js, "jobs").await, pending(&js, "SLOW").await), (1, 1));
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said() {
+    let queue = Queue::start().await;
+    let directory = "queues: {jobs: }\nfunctions: {figlet: {}}";
+    let gateway = Gateway::start(&queue.nats, directory, &[("unknown_function", "reject")]).await;
+    ready(&gateway).await;
+    let valid = || gateway.metric("gateway_directory_file_valid");
+    until("the file counts as valid", async || (valid().await == 1).then_some(())).await;
+    for broken in ["queues: [", "functions: {figlet: {queue: lost}}"] {
+        replace(gateway.directory.path(), broken);
+        until("the file counts as not valid", async || (valid().await == 0).then_some(())).await;
+        gateway.submit(&[], "hi").await;
+        replace(gateway.directory.path(), directory);
+        until("the file counts as valid", async || (valid().await == 1).then_some(())).await;
+    }
+    std::fs::remove_file(gateway.directory.path()).unwrap();
+    let line = gateway.program.logged("can't be read").await;
+    assert!(line.contains("the directory stays as it was"), "{line}");
+    gateway.submit(&[], "hi").await;
+    let line = gateway.program.logged("functions.figlet.queue `lost`").await;
+    assert!(line.contains("line 1") && line.contains("the directory stays as it was"), "{line}");
+    // What was read anew and is the same is no news.
+    assert!(!gateway.program.log().iter().any(|line| line.contains("read anew")));
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_valid_at_the_start_ends_it_and_names_the_line() {
+    let mut program = asyncqueue_tests::program::Program::start(
+        "asyncqueue-gateway",
+        &[("directory_file", "/does/not/exist.yaml"), ("http_addr", "127.0.0.1:0")],
+    );
+    assert!(!program.ended().await.success());
+    program.logged("directory_file `/does/not/exist.yaml` can't be read: No such file").await;
+}
+
+#[tokio::test]
+async fn calls_follow_the_directory_that_the_operator_writes_and_stay_on_it_while_nats_is_away() {
+    let mut queue = Queue::start().await;
+    let gateway =
+        Gateway::start(&queue.nats, "", &[("directory_file", ""), ("unknown_function", "reject")]).await;
+    let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "5"));
+    assert!(answer.text().contains("asyncqueue-directory was not read yet"), "{}", answer.text());
+    let readiness = gateway.call("GET", "/readyz", &[], "").await;
+    assert!(readiness.text().contains("directory: waiting for the KV bucket"), "{}", readiness.text());
+
+    let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
+    let mut directory = Directory::default();
+    let entry = QueueEntry { stream: queue.spec.stream.clone(), subject: queue.spec.subject.clone() };
+    directory.queues.insert(queue.spec.queue.clone(), entry);
+    store.sync(&directory).await.unwrap();
+    ready(&gateway).await;
+    assert_eq!(gateway.call("POST", "/async-function/figlet", &[], "hi").await.status, 404);
+
+    let json = format!(r#"{{"queue":"{}"}}"#, queue.spec.queue);
+    let entry: FunctionEntry = serde_json::from_str(&json).unwrap();
+    directory.functions.insert(asyncqueue::FunctionName::new("figlet", "openfaas-fn").unwrap(), entry);
+    store.sync(&directory).await.unwrap();
+    until("the function is known", async || {
+        let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
+        (answer.status == 202).then_some(())
+    })
+    .await;
+
+    queue.nats.restart().await;
+    until("calls are taken again", async || {
+        let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
+        // Known all the time.
+        assert_ne!(answer.status, 404);
+        (answer.status == 202).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_suspended_queue_takes_calls() {
+    let queue = Queue::start().await;
+    let gateway = Gateway::before(&queue, &[]).await;
+    let stream = queue.js.get_stream(&queue.spec.stream).await.unwrap();
+    let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
+    stream.pause_consumer(&spec().durable, in_an_hour.into()).await.unwrap();
+    let id = gateway.submit(&[], "hi").await;
+    let answer = gateway.call("GET", &format!("/async-function/{id}"), &[], "").await;
+    assert_eq!(answer.json()["state"], "queued");
+}
