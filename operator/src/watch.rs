@@ -323,6 +323,7 @@ impl Backoff for Pause {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::apps::v1::Deployment;
     use kube::core::Status;
     use prometheus_client::registry::Registry;
 
@@ -356,6 +357,22 @@ mod tests {
         watches.works(&queues);
         watches.works(&pods);
         assert_eq!(watches.health.report(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_for_a_store_are_woken() {
+        let complete = watch::Sender::new(false);
+        let store = reflector::store::<Deployment>().0;
+        let stores = Stores(vec![Seen { store, complete: complete.subscribe() }]);
+        let waiting = [0, 1].map(|_| {
+            let stores = stores.clone();
+            tokio::spawn(async move { stores.complete().await })
+        });
+        tokio::task::yield_now().await;
+        complete.send_replace(true);
+        for task in waiting {
+            tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ async fn dead_letters_are_listed() {
     assert_eq!(lines.len(), 3, "{table}");
     assert!(lines[0].starts_with("CALL ID") && lines[0].ends_with("REASON"), "{table}");
     assert!(lines[1].starts_with(figlet.as_str()), "{table}");
-    assert!(lines[1].ends_with("the function answered 500, after 1 attempts"), "{table}");
+    assert!(lines[1].ends_with("the function answered 500 (attempt 1 of 1)"), "{table}");
 
     let letters = listed(&queue, &[]).await;
     assert_eq!(letters[0]["callId"], figlet.as_str());

@@ -141,7 +141,7 @@ async fn a_call_that_has_ended_is_not_cancelled_for_as_long_as_its_end_is_known(
     let state = status(&gateway, &dead).await;
     assert_eq!((&state["state"], &state["status"]), (&"dead".into(), &500.into()));
     assert_eq!((&state["function"], &state["attempt"]), (&"figlet.openfaas-fn".into(), &1.into()));
-    assert_eq!(state["reason"], "the function answered 500, after 1 attempts");
+    assert_eq!(state["reason"], "the function answered 500 (attempt 1 of 1)");
     assert!(state["submittedAt"].is_string() && state["age"].is_string(), "{state}");
 
     let callback = callback_at(&caller).as_url().to_string();

@@ -160,7 +160,7 @@ async fn a_call_that_was_stored_under_another_message_id_is_known_by_what_it_ask
 async fn the_id_of_an_answer_that_said_unavailable_makes_the_repeat_safe() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[("publish_timeout", "300ms")]).await;
-    queue.nats.pause();
+    queue.nats.pause().await;
     let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.text().contains("no answer in 300ms: try again, with the X-Call-Id"), "{}", answer.text());

@@ -29,7 +29,7 @@ async fn publishing(gateway: &Gateway, calls: u64) {
 async fn more_calls_than_may_be_on_their_way_are_refused_at_once() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[("max_publishing", "2")]).await;
-    queue.nats.pause();
+    queue.nats.pause().await;
     let mut waiting = [gateway.connect().await, gateway.connect().await];
     for connection in &mut waiting {
         connection.send(format!("{POST}Content-Length: 2\r\n\r\nhi")).await;
@@ -150,7 +150,7 @@ async fn no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_aga
 async fn on_sigterm_what_was_begun_is_finished_and_nothing_new_is_taken() {
     let queue = Queue::start().await;
     let mut gateway = Gateway::before(&queue, &[]).await;
-    queue.nats.pause();
+    queue.nats.pause().await;
     let mut begun = gateway.connect().await;
     begun.send(format!("{POST}Content-Length: 2\r\n\r\nhi")).await;
     publishing(&gateway, 1).await;

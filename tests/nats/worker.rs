@@ -166,7 +166,7 @@ async fn a_call_that_fails_too_often_becomes_a_dead_letter_and_calls_back_once()
     let letter =
         stream.get_last_raw_message_by_subject(&format!("jobs-dead.openfaas-fn.figlet.{id}")).await.unwrap();
     let header = |name| letter.headers.get(name).map_or("", |value| value.as_str());
-    assert_eq!(header("Async-Dead-Reason"), "the function answered 500, after 3 attempts");
+    assert_eq!(header("Async-Dead-Reason"), "the function answered 500 (attempt 3 of 3)");
     assert_eq!(header("Async-Dead-Attempts"), "3");
     assert_eq!(header("Async-Dead-Status"), "500");
     assert_eq!(header("Async-Call-Id"), id.as_str());

@@ -71,8 +71,19 @@ impl NatsServer {
     }
 
     /// Stops the server where it is: connections stay, and nothing is answered.
-    pub fn pause(&self) {
+    pub async fn pause(&self) {
         self.signal("STOP");
+        // Each of its threads stops when it comes to it.
+        let threads = format!("/proc/{}/task", self.process.as_ref().expect("the server runs").id());
+        let is_stopped = |thread: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        };
+        until("nats-server is paused", async || {
+            let mut threads = std::fs::read_dir(&threads).expect("the server's threads").flatten();
+            threads.all(is_stopped).then_some(())
+        })
+        .await;
     }
 
     /// Lets a paused server go on.

@@ -19,6 +19,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::questions;
+
 /// Between attempts to hear, while NATS or the bucket is away.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -73,28 +75,11 @@ impl Cancellations {
 
     /// Hears of cancellations for as long as it is polled.
     pub(crate) async fn follow(&self, js: &Context, queue: &QueueName) {
-        tokio::join!(self.follow_broadcast(js, queue), self.follow_tombstones(js, queue));
-    }
-
-    async fn follow_broadcast(&self, js: &Context, queue: &QueueName) {
         let client = js.client();
-        loop {
-            match client.subscribe(broadcast_subject(queue)).await {
-                Ok(mut questions) => {
-                    while let Some(question) = questions.next().await {
-                        let Some(call) = read_broadcast(&question.payload) else { continue };
-                        let was_running = self.cancel(call);
-                        if let (true, Some(inbox)) = (was_running, question.reply)
-                            && let Err(error) = client.publish(inbox, WAS_RUNNING.into()).await
-                        {
-                            debug!(%error, "the answer to a cancellation could not be sent");
-                        }
-                    }
-                }
-                Err(error) => debug!(%error, "cancellations can't be heard now"),
-            }
-            sleep(PAUSE).await;
-        }
+        let broadcast = questions::answer(&client, broadcast_subject(queue), |call| {
+            self.cancel(read_broadcast(call)?).then(|| WAS_RUNNING.into())
+        });
+        tokio::join!(broadcast, self.follow_tombstones(js, queue));
     }
 
     async fn follow_tombstones(&self, js: &Context, queue: &QueueName) {

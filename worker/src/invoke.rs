@@ -30,6 +30,7 @@ use crate::{
     metrics::Metrics,
     outcome::{Outcome, RetryPolicy, Tries, UNREACHABLE},
     pull::Handler,
+    reports::{Reported, Reports},
     settle::settle,
 };
 
@@ -45,6 +46,7 @@ pub(crate) struct Invoke {
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
     pub(crate) function_namespace: String,
     pub(crate) cancellations: Cancellations,
+    pub(crate) reports: Reports,
     pub(crate) graveyard: Graveyard,
     pub(crate) callbacks: CallbackStore,
     pub(crate) messenger: Messenger,
@@ -60,6 +62,12 @@ struct Call {
     tries: Tries,
     /// The queue's policy, with what the function says of its own.
     policy: RetryPolicy,
+}
+
+impl Call {
+    fn attempt(&self) -> Attempt {
+        Attempt { number: self.tries.attempt, max: self.policy.max_attempts }
+    }
 }
 
 impl Handler for Invoke {
@@ -111,8 +119,9 @@ impl Invoke {
         if call.policy.is_poison(call.tries.attempt) {
             return self.give_up_poison(message, &call).await;
         }
+        let reported = self.reports.running(call.stored.clone(), call.attempt());
         match self.make(&call).await {
-            Some(reply) => self.end(message, &call, reply).await,
+            Some(reply) => self.end(message, &call, reply, reported).await,
             None => self.end_cancelled(&call).await,
         }
     }
@@ -129,13 +138,12 @@ impl Invoke {
         debug!(%call_id, %function, attempt, bytes = invocation.body.len(), "Invoking {}", function.name());
         let _counted = self.metrics.running(function);
         let directory = self.directory.borrow().clone();
-        let attempt = Attempt { number: attempt, max: call.policy.max_attempts };
         if self.verbose {
             let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
             info!(%call_id, %function, path = invocation.path, query = invocation.query, ?headers, %body, "Request");
         }
         let reply = tokio::select! {
-            reply = self.caller.call(invocation, attempt, directory.as_deref()) => reply,
+            reply = self.caller.call(invocation, call.attempt(), directory.as_deref()) => reply,
             () = running.cancelled() => return None,
         };
         if self.verbose {
@@ -146,7 +154,7 @@ impl Invoke {
     }
 
     /// What the end of a call means for it.
-    async fn end(&self, message: &Message, call: &Call, reply: Reply) -> AckKind {
+    async fn end(&self, message: &Message, call: &Call, reply: Reply, reported: Reported) -> AckKind {
         let outcome = call.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
         self.metrics.ended(&reply, &outcome);
         log(call, &reply, &outcome);
@@ -160,6 +168,7 @@ impl Invoke {
                     let uncounted = call.tries.deliveries - call.tries.attempt;
                     self.set_uncounted(&call.stored, uncounted + 1).await;
                 }
+                reported.waits(wait);
                 AckKind::Nak(Some(wait))
             }
             Outcome::Dead(reason) => {

@@ -16,6 +16,8 @@ mod lease;
 mod metrics;
 pub mod outcome;
 mod pull;
+mod questions;
+mod reports;
 pub mod retry_after;
 mod run;
 mod settings;

@@ -137,7 +137,12 @@ impl RetryPolicy {
         }
         let counted = !(ending.is_platforms() && tries.age < MAX_UNCOUNTED);
         if counted && tries.attempt >= self.max_attempts {
-            return Outcome::Dead(format!("{}, after {} attempts", ending.reason(), tries.attempt));
+            return Outcome::Dead(format!(
+                "{} (attempt {} of {})",
+                ending.reason(),
+                tries.attempt,
+                self.max_attempts
+            ));
         }
         let longest_asked = self.waits.max.min(MAX_RETRY_AFTER);
         let wait = match asked_for(ending, now) {
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn attempts_used_up_are_death_with_its_reason() {
         let Outcome::Dead(reason) = decide(&answered(500), 3) else { panic!("not dead") };
-        assert_eq!(reason, "the function answered 500, after 3 attempts");
+        assert_eq!(reason, "the function answered 500 (attempt 3 of 3)");
         assert!(!policy().is_poison(3));
         assert!(policy().is_poison(4));
     }

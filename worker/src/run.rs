@@ -27,6 +27,7 @@ use crate::{
     invoke::Invoke,
     metrics::Metrics,
     pull::Puller,
+    reports::Reports,
     stats,
 };
 
@@ -98,11 +99,14 @@ async fn work(
     let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
     let deliver = Deliver { messenger: messenger.clone(), graveyard: graveyard.clone() };
     let cancellations = Cancellations::default();
+    let reports = Reports::new(settings.worker_name.clone());
+    let client = js.client();
     let (stream, durable, queue_metrics) = (settings.stream(), settings.durable(), metrics.clone());
     let invoke = Invoke {
         js: js.clone(),
         queue: queue.clone(),
         cancellations: cancellations.clone(),
+        reports: reports.clone(),
         caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes),
         policy,
         directory: directory::watch::follow(js.clone()),
@@ -150,6 +154,7 @@ async fn work(
     tokio::select! {
         _ = worked => {}
         () = cancellations.follow(js, queue) => {}
+        () = reports.follow(&client, queue) => {}
         () = depth::follow(js, &stream, &durable, &queue_metrics) => {}
     }
 }

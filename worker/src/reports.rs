@@ -1,0 +1,135 @@
+//! What this worker has to say of the calls that it runs, or has handed back for their next attempt, to whoever asks
+//! for a call's status.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_nats::Client;
+use asyncqueue::{
+    QueueName,
+    cancel::{StoredCall, read_broadcast},
+    status::{Phase, WorkerReport, question_subject},
+};
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::{function::Attempt, questions};
+
+/// Calls that are remembered as waiting for their next attempt. Of one that is forgotten the status says that it was
+/// delivered.
+const REMEMBERED: usize = 100_000;
+
+/// The reports of a worker. Clones know the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Reports {
+    worker: String,
+    calls: Arc<Mutex<HashMap<StoredCall, (Attempt, Phase)>>>,
+}
+
+/// A call that runs here, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    reports: Reports,
+    call: StoredCall,
+    attempt: Attempt,
+    waits: bool,
+}
+
+// === impl Reports ===
+
+impl Reports {
+    pub(crate) fn new(worker: String) -> Self {
+        Self { worker, calls: Arc::default() }
+    }
+
+    /// Reports a call as running until the guard is dropped.
+    pub(crate) fn running(&self, call: StoredCall, attempt: Attempt) -> Reported {
+        self.lock().insert(call.clone(), (attempt, Phase::Running { since: Timestamp::now() }));
+        Reported { reports: self.clone(), call, attempt, waits: false }
+    }
+
+    /// Answers questions for as long as it is polled.
+    pub(crate) async fn follow(&self, client: &Client, queue: &QueueName) {
+        questions::answer(client, question_subject(queue), |question| self.answer(question)).await;
+    }
+
+    fn answer(&self, question: &[u8]) -> Option<Bytes> {
+        let report = self.report(&read_broadcast(question)?, Timestamp::now())?;
+        serde_json::to_vec(&report).ok().map(Bytes::from)
+    }
+
+    fn report(&self, call: &StoredCall, now: Timestamp) -> Option<WorkerReport> {
+        let (attempt, phase) = *self.lock().get(call)?;
+        if !is_so(phase, now) {
+            return None;
+        }
+        let (attempt, max_attempts) = (attempt.number, attempt.max);
+        Some(WorkerReport { worker: self.worker.clone(), attempt, max_attempts, phase })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StoredCall, (Attempt, Phase)>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Reported ===
+
+impl Reported {
+    /// The attempt has failed, and the next is due after this time: from now on the report says that.
+    pub(crate) fn waits(mut self, wait: Duration) {
+        let next_attempt = Timestamp::now().saturating_add(wait).unwrap_or(Timestamp::MAX);
+        let mut calls = self.reports.lock();
+        if calls.len() >= REMEMBERED {
+            let now = Timestamp::now();
+            calls.retain(|_, (_, phase)| matches!(phase, Phase::Running { .. }) || is_so(*phase, now));
+        }
+        if calls.len() < REMEMBERED {
+            calls.insert(self.call.clone(), (self.attempt, Phase::Waiting { next_attempt }));
+            drop(calls);
+            self.waits = true;
+        }
+    }
+}
+
+impl Drop for Reported {
+    fn drop(&mut self) {
+        if !self.waits {
+            self.reports.lock().remove(&self.call);
+        }
+    }
+}
+
+/// Whether what is remembered still holds: a call whose next attempt was due is with whichever worker has it now.
+fn is_so(phase: Phase, now: Timestamp) -> bool {
+    match phase {
+        Phase::Running { .. } => true,
+        Phase::Waiting { next_attempt } => now < next_attempt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_reported_while_it_runs_and_until_its_next_attempt_is_due() {
+        let reports = Reports::new("w".to_owned());
+        let call = StoredCall { id: "id-1".parse().unwrap(), sequence: 7 };
+        let now = Timestamp::now();
+        assert_eq!(reports.report(&call, now), None);
+        let reported = reports.running(call.clone(), Attempt { number: 2, max: 10 });
+        let report = reports.report(&call, now).unwrap();
+        assert_eq!((report.worker.as_str(), report.attempt, report.max_attempts), ("w", 2, 10));
+        assert!(matches!(report.phase, Phase::Running { .. }));
+
+        reported.waits(Duration::from_secs(60));
+        assert!(matches!(reports.report(&call, now).unwrap().phase, Phase::Waiting { .. }));
+        assert_eq!(reports.report(&call, now + Duration::from_secs(120)), None);
+
+        drop(reports.running(call.clone(), Attempt { number: 3, max: 10 }));
+        assert_eq!(reports.report(&call, now), None, "it has ended");
+    }
+}
