@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit up down install image crds clean-cache
+.PHONY: help demo test check unit bench-worker up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -16,6 +16,10 @@ check: ## format, clippy, cargo-deny, shellcheck: what needs no server
 
 unit: ## unit and property tests, and those on a real nats-server: what needs no root
 	@tests/run unit
+
+bench-worker: ## how fast the worker is, next to the limit of broker and HTTP
+	@tests/cluster/images/cargo build --release --bin=asyncqueue-worker
+	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=worker
 
 install: ## bring up the test cluster with all there is in manifests/
 	@tests/cluster/install

@@ -11,6 +11,7 @@ use asyncqueue::{
     QueueName,
     bucket::BucketError,
     directory::{Directory, store::DirectoryStore},
+    ensure::ensure_buckets,
 };
 use asyncqueue_runtime::health::Health;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
@@ -143,8 +144,9 @@ impl Librarian {
             return Err("waits for NATS".to_owned());
         }
         let written: Result<usize, BucketError> = async {
-            let store = DirectoryStore::open(&own.js, usize::try_from(replicas).unwrap_or(1)).await?;
-            store.sync(directory).await
+            let replicas = usize::try_from(replicas).unwrap_or(1);
+            ensure_buckets(&own.js, replicas).await?;
+            DirectoryStore::open(&own.js, replicas).await?.sync(directory).await
         }
         .await;
         written.map_err(|error| {

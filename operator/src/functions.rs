@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use asyncqueue::{
     FunctionName, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry},
+    retry::RetryOverrides,
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -35,6 +36,8 @@ pub(crate) struct Function {
     pub(crate) queue: Option<String>,
     /// Its base URL, if it isn't the one that follows from its name.
     pub(crate) url: Option<String>,
+    /// What it says of its retries, over what its queue says.
+    pub(crate) retry: RetryOverrides,
     /// What to show to whoever is to blame.
     pub(crate) object: ObjectReference,
 }
@@ -72,8 +75,16 @@ pub(crate) fn index<'a>(
         // OpenFaaS CE annotates the Service too, so the pods have the last word on the queue; only the
         // Service knows the port.
         let service = functions.remove(&name);
-        let (queue, url) = service.map_or((None, None), |service| (service.queue, service.url));
-        functions.insert(name, Function { queue: deployed.queue.or(queue), url, ..deployed });
+        let function = match service {
+            Some(service) => Function {
+                queue: deployed.queue.or(service.queue),
+                url: service.url,
+                retry: deployed.retry.or(&service.retry),
+                object: deployed.object,
+            },
+            None => deployed,
+        };
+        functions.insert(name, function);
     }
     functions
 }
@@ -86,7 +97,8 @@ pub(crate) fn directory<'a>(
 ) -> Directory {
     let functions = functions.iter().map(|(name, function)| {
         let queue = function.queue.as_ref().and_then(|queue| queue.parse().ok());
-        (name.clone(), FunctionEntry { queue, url: function.url.clone(), ..FunctionEntry::default() })
+        let entry = FunctionEntry { queue, url: function.url.clone(), retry: function.retry.clone() };
+        (name.clone(), entry)
     });
     let queues = queues
         .into_iter()
@@ -131,8 +143,9 @@ fn from_deployment(deployment: &Deployment) -> Option<(FunctionName, Function)> 
     let pods = deployment.spec.as_ref()?.template.metadata.as_ref()?;
     let name = pods.labels.as_ref()?.get(FUNCTION_LABEL)?;
     let name = FunctionName::new(name, &deployment.namespace()?).ok()?;
-    let queue = pods.annotations.as_ref().and_then(|annotations| annotations.get(QUEUE_ANNOTATION)).cloned();
-    Some((name, Function { queue, url: None, object: deployment.object_ref(&()) }))
+    let annotation = |name: &str| Some(pods.annotations.as_ref()?.get(name)?.as_str());
+    let queue = annotation(QUEUE_ANNOTATION).map(str::to_owned);
+    Some((name, Function { queue, url: None, retry: retry(annotation), object: deployment.object_ref(&()) }))
 }
 
 fn from_service(service: &Service) -> Option<(FunctionName, Function)> {
@@ -141,7 +154,13 @@ fn from_service(service: &Service) -> Option<(FunctionName, Function)> {
     let port = port(service).filter(|port| *port != DEFAULT_PORT);
     let url =
         port.map(|port| format!("http://{}.{}.svc.cluster.local:{port}", name.name(), name.namespace()));
-    Some((name, Function { queue: Some(queue), url, object: service.object_ref(&()) }))
+    let retry = retry(|name| Some(service.annotations().get(name)?.as_str()));
+    Some((name, Function { queue: Some(queue), url, retry, object: service.object_ref(&()) }))
+}
+
+/// A function's own retries. What can't be read leaves its queue's, as it does with `OpenFaaS`.
+fn retry<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> RetryOverrides {
+    RetryOverrides::from_annotations(annotation).0
 }
 
 /// The port to call: `OpenFaaS`'s, or the one that is named so, or the first.
@@ -209,6 +228,19 @@ mod tests {
         let unnamed = fixtures::function("f", None);
         let both = entry(&index([&unnamed], [&service]), "f");
         assert_eq!(both.queue.unwrap().as_str(), "of-service");
+    }
+
+    #[test]
+    fn what_a_function_says_of_its_retries_is_in_the_directory() {
+        let mut deployment = fixtures::function("f", None);
+        let annotate = |deployment: &mut Deployment, name: &str, value: &str| {
+            let pods = deployment.spec.as_mut().unwrap().template.metadata.as_mut().unwrap();
+            pods.annotations.get_or_insert_default().insert(name.to_owned(), value.to_owned());
+        };
+        annotate(&mut deployment, asyncqueue::retry::ATTEMPTS, "3");
+        annotate(&mut deployment, asyncqueue::retry::CODES, "what?");
+        let retry = entry(&index([&deployment], []), "f").retry;
+        assert_eq!((retry.attempts, retry.codes), (Some(3), None));
     }
 
     #[test]

@@ -28,7 +28,7 @@ async fn publishing(gateway: &Gateway, calls: u64) {
 #[tokio::test]
 async fn more_calls_than_may_be_on_their_way_are_refused_at_once() {
     let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[("max_publishing", "2")]).await;
+    let gateway = Gateway::before(&queue, &[("max_publishing", "2"), ("publish_timeout", "20s")]).await;
     queue.nats.pause().await;
     let mut waiting = [gateway.connect().await, gateway.connect().await];
     for connection in &mut waiting {
@@ -147,18 +147,20 @@ async fn no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_aga
 }
 
 #[tokio::test]
-async fn on_sigterm_what_was_begun_is_finished_and_nothing_new_is_taken() {
+async fn on_sigterm_what_was_begun_is_finished_and_readiness_says_that_no_more_is_taken() {
     let queue = Queue::start().await;
-    let mut gateway = Gateway::before(&queue, &[]).await;
+    let mut gateway = Gateway::before(&queue, &[("publish_timeout", "20s")]).await;
     queue.nats.pause().await;
     let mut begun = gateway.connect().await;
     begun.send(format!("{POST}Content-Length: 2\r\n\r\nhi")).await;
     publishing(&gateway, 1).await;
     gateway.program.signal("TERM");
-    until("nobody is taken any more", async || {
-        gateway.try_call("GET", "/healthz", &[], "").await.is_err().then_some(())
+    let readiness = until("it is not ready any more", async || {
+        let answer = raw::request(gateway.metrics_addr, "GET", "/readyz", &[], b"").await;
+        (answer.status == 503).then_some(answer)
     })
     .await;
+    assert!(readiness.text().contains("serving: shutting down"), "{}", readiness.text());
     queue.nats.resume();
     let answer = begun.response().await;
     assert_eq!((answer.status, answer.header("connection")), (202, "close"));

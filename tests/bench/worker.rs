@@ -1,0 +1,320 @@
+//! `make bench-worker`: how fast the worker dispatches calls, next to the limit of broker and HTTP measured in the
+//! same run; how long a call is under way; and how much memory a worker takes.
+//!
+//! Everything runs on this machine and shares its processors: nats-server with file storage, the function, the worker.
+//! Runs of worker and limit alternate, and the medians are compared, since machines are noisy.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::{AckKind, Context, consumer::PullConsumer};
+use asyncqueue::{
+    CallId, FunctionName, Invocation, QueueName,
+    ensure::{ensure, ensure_buckets},
+    message::native,
+    retry::RetryOverrides,
+    stream::{Owner, QueueSpec},
+    subject::call_subject,
+};
+use asyncqueue_runtime::server;
+use asyncqueue_tests::{
+    nats::{NatsServer, free_port},
+    program::Program,
+    wait::until_in,
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::sync::CancellationToken;
+
+/// Calls of one run.
+const CALLS: usize = 40_000;
+/// Calls at once, of the worker and of the limit alike.
+const IN_FLIGHT: usize = 64;
+/// Runs of each.
+const RUNS: usize = 5;
+/// Bytes of a body.
+const BODY: usize = 256;
+/// Of the run that measures how long a call is under way.
+const RATE: u64 = 1000;
+const RATE_SECONDS: u64 = 10;
+/// Calls in flight at once, for memory.
+const HELD: usize = 10_000;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    // `cargo bench` passes flags of the harness that this is none of.
+    let bench = Bench::start().await?;
+    println!("{CALLS} calls of {BODY} bytes, {IN_FLIGHT} at once, file storage, {RUNS} runs of each\n");
+    println!("| run | worker, calls/s | limit, calls/s | ratio |\n|---|---|---|---|");
+    let (mut workers, mut limits) = (Vec::new(), Vec::new());
+    for run in 1..=RUNS {
+        let limit = bench.limit().await?;
+        let worker = bench.worker().await?;
+        println!("| {run} | {worker:.0} | {limit:.0} | {:.2} |", worker / limit);
+        workers.push(worker);
+        limits.push(limit);
+    }
+    let (worker, limit) = (median(&mut workers), median(&mut limits));
+    println!("| median | {worker:.0} | {limit:.0} | {:.2} |\n", worker / limit);
+
+    let mut latencies = bench.latencies().await?;
+    latencies.sort();
+    let at = |percent: usize| milliseconds(latencies[(latencies.len() - 1) * percent / 100]);
+    println!(
+        "from submit to arrival at the function, {RATE} calls a second: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
+        at(50),
+        at(99),
+        at(100)
+    );
+    let (idle, held) = bench.memory().await?;
+    println!("resident memory of the worker: idle {idle:.1} MB, with {HELD} calls in flight {held:.1} MB");
+    Ok(())
+}
+
+/// A queue, a function, and what they count.
+struct Bench {
+    nats: NatsServer,
+    js: Context,
+    spec: QueueSpec,
+    function: Arc<Function>,
+    url: String,
+}
+
+/// The function: counts, and holds its answers back on demand.
+#[derive(Default)]
+struct Function {
+    received: AtomicUsize,
+    arrived: std::sync::Mutex<Vec<(u64, Instant)>>,
+    holds: std::sync::atomic::AtomicBool,
+    released: Notify,
+}
+
+impl Bench {
+    async fn start() -> Result<Self, Error> {
+        let nats = NatsServer::start().await;
+        let js = nats.jetstream().await;
+        let owner = Owner { name: "bench/jobs".to_owned(), uid: "1".to_owned() };
+        let spec = QueueSpec::new("jobs".parse::<QueueName>()?, owner);
+        ensure(&js, &spec, false).await?;
+        ensure_buckets(&js, 1).await?;
+        let function = Arc::new(Function::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let answering = function.clone();
+        let handler = move |request| answer(request, answering.clone());
+        tokio::spawn(server::serve(listener, handler, CancellationToken::new(), Duration::ZERO));
+        Ok(Self { nats, js, spec, function, url })
+    }
+
+    /// Calls a second of the real worker, the first call to the last.
+    async fn worker(&self) -> Result<f64, Error> {
+        self.fill(CALLS).await?;
+        let before = self.function.received.load(Ordering::SeqCst);
+        let worker = self.start_worker(IN_FLIGHT);
+        self.receives(before + 1).await;
+        let begun = Instant::now();
+        self.receives(before + CALLS).await;
+        let rate = per_second(begun.elapsed());
+        self.empties().await;
+        drop(worker);
+        Ok(rate)
+    }
+
+    /// Calls a second of the least that does it: a pull in batches, a pooled HTTP client, an acknowledgement that
+    /// nobody waits for. No lease, no retry, no callback, no log.
+    async fn limit(&self) -> Result<f64, Error> {
+        self.fill(CALLS).await?;
+        let consumer: PullConsumer =
+            self.js.get_consumer_from_stream(&self.spec.durable, &self.spec.stream).await?;
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let uri: http::Uri = format!("{}/", self.url).parse()?;
+        let messages = consumer.stream().max_messages_per_batch(IN_FLIGHT * 4).messages().await?;
+        let begun = Instant::now();
+        messages
+            .take(CALLS)
+            .map_err(Error::from)
+            .try_for_each_concurrent(IN_FLIGHT, |message| {
+                let (client, uri) = (client.clone(), uri.clone());
+                async move {
+                    tokio::spawn(async move {
+                        let mut request = Request::new(Full::new(message.payload.clone()));
+                        *request.method_mut() = Method::POST;
+                        *request.uri_mut() = uri;
+                        client.request(request).await?.into_body().collect().await?;
+                        message.ack_with(AckKind::Ack).await
+                    })
+                    .await?
+                }
+            })
+            .await?;
+        let rate = per_second(begun.elapsed());
+        self.empties().await;
+        Ok(rate)
+    }
+
+    /// How long calls are under way that come one by one.
+    async fn latencies(&self) -> Result<Vec<Duration>, Error> {
+        let _worker = self.start_worker(IN_FLIGHT);
+        // It is there when a first call has come through.
+        let before = self.function.received.load(Ordering::SeqCst);
+        self.fill(1).await?;
+        self.receives(before + 1).await;
+        self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+
+        let mut sent = Vec::new();
+        let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
+        let mut acks = Vec::new();
+        for number in 0..RATE * RATE_SECONDS {
+            ticks.tick().await;
+            let mut call = call();
+            call.query = Some(number.to_string());
+            sent.push(Instant::now());
+            acks.push(self.publish(&call).await?);
+        }
+        for ack in acks {
+            ack.await?;
+        }
+        self.empties().await;
+        let arrived = self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(arrived
+            .iter()
+            .filter_map(|(number, at)| Some(at.duration_since(*sent.get(usize::try_from(*number).ok()?)?)))
+            .collect())
+    }
+
+    /// Resident memory of a worker in MB: idle, and with many calls in flight.
+    async fn memory(&self) -> Result<(f64, f64), Error> {
+        let worker = self.start_worker(HELD);
+        worker.logged("connected to NATS").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let idle = worker.resident_bytes();
+        self.function.holds.store(true, Ordering::SeqCst);
+        let before = self.function.received.load(Ordering::SeqCst);
+        self.fill(HELD).await?;
+        self.receives(before + HELD).await;
+        let held = worker.resident_bytes();
+        self.function.holds.store(false, Ordering::SeqCst);
+        self.function.released.notify_waiters();
+        self.empties().await;
+        Ok((megabytes(idle), megabytes(held)))
+    }
+
+    fn start_worker(&self, in_flight: usize) -> Program {
+        let (url, admin) = (self.nats.url(), format!("127.0.0.1:{}", free_port()));
+        let in_flight = in_flight.to_string();
+        Program::start(
+            "asyncqueue-worker",
+            &[
+                ("nats_url", &url),
+                ("queue_name", "jobs"),
+                ("function_url", &self.url),
+                ("http_addr", &admin),
+                ("max_inflight", &in_flight),
+                ("log_encoding", "json"),
+            ],
+        )
+    }
+
+    /// Stores so many calls.
+    async fn fill(&self, calls: usize) -> Result<(), Error> {
+        futures::stream::iter(0..calls)
+            .map(async |_| self.publish(&call()).await?.await.map_err(Error::from))
+            .buffer_unordered(512)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await
+    }
+
+    async fn publish(
+        &self,
+        call: &Invocation,
+    ) -> Result<async_nats::jetstream::context::PublishAckFuture, Error> {
+        let subject = call_subject(&self.spec.subject, &call.function, &call.call_id);
+        Ok(self.js.publish_with_headers(subject, native::encode(call), call.body.clone()).await?)
+    }
+
+    async fn receives(&self, calls: usize) {
+        let what = format!("{calls} calls received");
+        until_in(PATIENCE, &what, async || {
+            (self.function.received.load(Ordering::SeqCst) >= calls).then_some(())
+        })
+        .await;
+    }
+
+    async fn empties(&self) {
+        until_in(PATIENCE, "the queue is empty", async || {
+            let stream = self.js.get_stream(&self.spec.stream).await.ok()?;
+            (stream.cached_info().state.messages == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn answer(request: Request<hyper::body::Incoming>, function: Arc<Function>) -> Response<Full<Bytes>> {
+    let at = Instant::now();
+    if let Some(number) = request.uri().query().and_then(|query| query.parse().ok()) {
+        function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, at));
+    }
+    // Its content does not matter here.
+    let _ = request.into_body().collect().await;
+    let released = function.released.notified();
+    function.received.fetch_add(1, Ordering::SeqCst);
+    if function.holds.load(Ordering::SeqCst) {
+        released.await;
+    }
+    Response::new(Full::new(Bytes::from_static(b"ok")))
+}
+
+fn call() -> Invocation {
+    Invocation {
+        call_id: CallId::of_sequence(next_number()),
+        function: function_name(),
+        method: Method::POST,
+        path: String::new(),
+        query: None,
+        headers: HeaderMap::new(),
+        callback_url: None,
+        retry: RetryOverrides::default(),
+        submitted_at: jiff::Timestamp::now(),
+        body: Bytes::from_static(&[b'x'; BODY]),
+    }
+}
+
+fn next_number() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::SeqCst)
+}
+
+fn function_name() -> FunctionName {
+    FunctionName::new("bench", "openfaas-fn").unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+#[allow(clippy::cast_precision_loss)] // far below what an f64 holds
+fn per_second(elapsed: Duration) -> f64 {
+    CALLS as f64 / elapsed.as_secs_f64()
+}
+
+#[allow(clippy::cast_precision_loss)] // far below what an f64 holds
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
