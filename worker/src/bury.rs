@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Context, Message, context::PublishErrorKind, message::PublishMessage};
 use asyncqueue::{
-    QueueName,
+    CallId, FunctionName, QueueName,
     message::dead_letter::{self, Death},
+    subject::call_subject,
 };
 use jiff::Timestamp;
 use tokio::time::sleep;
@@ -34,10 +35,19 @@ impl Graveyard {
         Self { js, stream: queue.dead_letter_stream(), worker }
     }
 
-    /// Stores a message as a dead letter and says what its end is: acknowledged once it is stored, or put off
+    /// Stores the message of a call, or of something that is none, as a dead letter and says what its end is: acknowledged once it is stored, or put off
     /// where it can't be. Nothing is lost for want of a graveyard.
-    pub(crate) async fn bury(&self, message: &Message, death: Death) -> AckKind {
-        let subject = format!("{}.{}", self.stream, tail(message));
+    pub(crate) async fn bury(
+        &self,
+        message: &Message,
+        call: Option<(&FunctionName, &CallId)>,
+        death: Death,
+    ) -> AckKind {
+        let sequence = Delivery::of(message).sequence;
+        let subject = match call {
+            Some((function, id)) => call_subject(&self.stream, function, id),
+            None => format!("{}.unknown.unknown.{}", self.stream, CallId::of_sequence(sequence)),
+        };
         let headers = dead_letter::headers(
             message.headers.as_ref(),
             &message.subject,
@@ -45,7 +55,7 @@ impl Graveyard {
             &self.worker,
             Timestamp::now(),
         );
-        let id = format!("{}.{}", message.subject, Delivery::of(message).sequence);
+        let id = format!("{}.{sequence}", message.subject);
         loop {
             let dead = PublishMessage::build()
                 .headers(headers.clone())
@@ -64,16 +74,5 @@ impl Graveyard {
             }
             sleep(PAUSE).await;
         }
-    }
-}
-
-/// What the subject of a dead letter ends with: namespace, function and call id where the message's own has
-/// them, or else where in the stream it was.
-fn tail(message: &Message) -> String {
-    let tokens: Vec<&str> = message.subject.rsplitn(4, '.').collect();
-    match (tokens[..].len(), message.info()) {
-        (4, _) => format!("{}.{}.{}", tokens[2], tokens[1], tokens[0]),
-        (_, Ok(info)) => format!("unknown.unknown.seq-{}", info.stream_sequence),
-        (_, Err(_)) => "unknown.unknown.unknown".to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use async_nats::jetstream::{AckKind, Context, Message};
 use asyncqueue::{
-    CallId, GoDuration, Invocation, QueueName,
+    CallId, FunctionName, GoDuration, Invocation, QueueName,
     cancel::{self, StoredCall},
     directory::Directory,
     message::{self, Fallback, callback::Callback, dead_letter::Death},
@@ -65,6 +65,10 @@ struct Call {
 }
 
 impl Call {
+    fn name(&self) -> (&FunctionName, &CallId) {
+        (&self.invocation.function, &self.invocation.call_id)
+    }
+
     fn attempt(&self) -> Attempt {
         Attempt { number: self.tries.attempt, max: self.policy.max_attempts }
     }
@@ -101,7 +105,7 @@ impl Invoke {
                 warn!(subject = %message.subject, %error, "a message is no call: it becomes a dead letter");
                 let reason = format!("undecodable: {error}");
                 let death = Death { reason, attempts: delivery.count, status: None };
-                return self.graveyard.bury(message, death).await;
+                return self.graveyard.bury(message, None, death).await;
             }
         };
         let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivery.sequence };
@@ -175,7 +179,7 @@ impl Invoke {
                 let status = reply.ending.status();
                 self.report(call, status, reply).await;
                 let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
-                self.graveyard.bury(message, death).await
+                self.graveyard.bury(message, Some(call.name()), death).await
             }
         }
     }
@@ -198,7 +202,7 @@ impl Invoke {
         self.metrics.poison();
         self.report(call, UNREACHABLE, Reply::none()).await;
         let reason = format!("its worker died under each of {attempts} attempts");
-        self.graveyard.bury(message, Death { reason, attempts, status: None }).await
+        self.graveyard.bury(message, Some(call.name()), Death { reason, attempts, status: None }).await
     }
 
     /// The policy for a call: what the directory knows of its function comes before what its message says.

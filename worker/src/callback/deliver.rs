@@ -32,7 +32,7 @@ impl Deliver {
             Err(error) => {
                 warn!(subject = %message.subject, %error, "a message is no result of a call: it becomes a dead letter");
                 let reason = format!("not a result of a call: {error}");
-                return self.graveyard.bury(message, Death { reason, attempts, status: None }).await;
+                return self.graveyard.bury(message, None, Death { reason, attempts, status: None }).await;
             }
         };
         match self.messenger.deliver(&callback, attempts).await {
@@ -40,7 +40,10 @@ impl Deliver {
             Delivery::Again(wait) => AckKind::Nak(Some(wait)),
             Delivery::GivenUp(reason) => {
                 let reason = format!("callback: {reason}");
-                self.graveyard.bury(message, Death { reason, attempts, status: Some(callback.status) }).await
+                let call = Some((&callback.function, &callback.call_id));
+                self.graveyard
+                    .bury(message, call, Death { reason, attempts, status: Some(callback.status) })
+                    .await
             }
         }
     }
