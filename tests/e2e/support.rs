@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use asyncqueue_tests::{
     cluster::{self, Namespace, PODS, PortForward, apply, is_true, kubectl, object_is},
+    raw::{self, RawResponse},
     wait::until_in,
 };
 use serde_json::Value;
@@ -165,16 +166,19 @@ impl Gateway {
         let what = format!("{method} {target} is answered");
         // The tunnel to a pod breaks when that pod ends.
         until_in(Duration::from_secs(30), &what, async || {
-            asyncqueue_tests::http::request(self.forward.addr(), method, target, headers, body).await.ok()
+            raw::try_request(self.forward.addr(), method, target, headers, body.as_bytes()).await.ok()
         })
         .await
         .into()
     }
 }
 
-impl From<(http::response::Parts, String)> for Answer {
-    fn from((head, body): (http::response::Parts, String)) -> Self {
-        let call_id = head.headers.get("x-call-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
-        Self { status: head.status.as_u16(), call_id: call_id.to_owned(), body }
+impl From<RawResponse> for Answer {
+    fn from(response: RawResponse) -> Self {
+        Self {
+            status: response.status,
+            call_id: response.header("x-call-id").to_owned(),
+            body: response.text(),
+        }
     }
 }

@@ -15,5 +15,6 @@ mod gateway_submit;
 mod status;
 mod support;
 mod worker;
+mod worker_answers;
 mod worker_faults;
 mod worker_storm;

@@ -1,11 +1,12 @@
 //! What the worker keeps when things around it fail.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use asyncqueue::ensure::ensure;
 use asyncqueue_tests::{
     http::{HttpServer, respond_after},
     nats::{NatsServer, free_port},
+    raw,
     wait::until,
 };
 
@@ -103,16 +104,18 @@ async fn a_second_sigterm_hands_back_what_runs_without_waiting() {
 async fn a_worker_that_comes_before_nats_waits_visibly_and_then_works() {
     let function = HttpServer::start().await;
     let mut nats = NatsServer::prepare();
-    let admin = format!("127.0.0.1:{}", free_port());
-    let mut worker = start_worker(&nats, &function, &[("http_addr", &admin), ("ensure_stream", "true")]);
+    let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let get = async |path| raw::try_request(admin, "GET", path, &[], b"").await.ok();
+    let settings = [("http_addr", &*admin.to_string()), ("ensure_stream", "true")];
+    let mut worker = start_worker(&nats, &function, &settings);
     worker.logged("waiting for NATS").await;
-    let readiness = until("it answers", async || get(&admin, "/readyz").await.ok()).await;
-    assert!(readiness.starts_with("503") && readiness.contains("waiting for NATS"), "{readiness}");
-    assert!(get(&admin, "/healthz").await.unwrap().starts_with("200"));
+    let readiness = until("it answers", async || get("/readyz").await).await;
+    assert_eq!(readiness.status, 503);
+    assert!(readiness.text().contains("waiting for NATS"), "{}", readiness.text());
+    assert_eq!(get("/healthz").await.unwrap().status, 200);
 
     nats.run().await;
-    until("it is ready", async || get(&admin, "/readyz").await.ok().filter(|text| text.starts_with("200")))
-        .await;
+    until("it is ready", async || get("/readyz").await.filter(|answer| answer.status == 200)).await;
     let js = nats.jetstream().await;
     let submitter = asyncqueue::submit::Submitter::new(js, Duration::from_secs(5));
     submitter.submit(&call(), "jobs").await.unwrap();
@@ -173,16 +176,4 @@ async fn a_worker_that_is_stopped_past_its_lease_does_not_call_back_twice() {
     queue.empties().await;
     queue.holds("jobs-callbacks", 0).await;
     assert_eq!((function.received().len(), caller.received().len()), (2, 1));
-}
-
-/// A request by hand: status and body.
-async fn get(addr: &str, path: &str) -> anyhow::Result<String> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(addr).await?;
-    stream
-        .write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())
-        .await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer.trim_start_matches("HTTP/1.1 ").to_owned())
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
@@ -33,7 +34,7 @@ pub struct Namespace {
 #[derive(Debug)]
 pub struct PortForward {
     process: Child,
-    addr: String,
+    addr: SocketAddr,
 }
 
 /// Runs kubectl and returns what it prints. A failure is a failure of the test.
@@ -159,6 +160,7 @@ impl PortForward {
         let mut lines = stdout.lines().map_while(Result::ok);
         let addr = lines
             .find_map(|line| Some(line.strip_prefix("Forwarding from ")?.split_once(" -> ")?.0.to_owned()))
+            .and_then(|addr| addr.parse().ok())
             .unwrap_or_else(|| panic!("no port forwarded to {object} in {namespace}"));
         // It goes on to print a line for each connection.
         std::thread::spawn(move || lines.for_each(drop));
@@ -167,8 +169,8 @@ impl PortForward {
 
     /// Host and port on this machine.
     #[must_use]
-    pub fn addr(&self) -> &str {
-        &self.addr
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 }
 

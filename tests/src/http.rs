@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -158,25 +157,4 @@ pub fn respond_after(delay: Duration, status: u16, body: &str) -> Answer {
         tokio::time::sleep(delay).await;
         Response::builder().status(status).header("x-mine", "1").body(Full::new(body)).expect("a response")
     })
-}
-
-/// Makes one request on a connection of its own, and returns the answer with its body as text. The target goes out as
-/// it is given.
-pub async fn request(
-    addr: &str,
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> anyhow::Result<(http::response::Parts, String)> {
-    let stream = TokioIo::new(tokio::net::TcpStream::connect(addr).await?);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-    tokio::spawn(connection);
-    let mut request = Request::builder().method(method).uri(target).header("host", addr);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
-    let (head, body) = sender.send_request(request.body(body)?).await?.into_parts();
-    Ok((head, String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned()))
 }
