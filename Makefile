@@ -1,12 +1,15 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit bench-worker up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit bench-worker up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: ## show it all on a real cluster: a queue, two functions, a callback, the worker's log (as root)
 	@examples/demo
+
+demo-local: ## show it in seconds without Kubernetes and root: two queues, a cancelled call, callbacks, the workers' log
+	@examples/standalone/demo
 
 test: ## run all tests: style, units, on a real nats-server, on a real cluster (as root)
 	@tests/run

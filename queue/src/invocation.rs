@@ -48,6 +48,25 @@ pub struct CallbackUrlError {
 
 // === impl Invocation ===
 
+impl Invocation {
+    /// A POST of this body, from now, without path, query, headers and callback: set those that it shall have.
+    #[must_use]
+    pub fn new(call_id: CallId, function: FunctionName, body: impl Into<Bytes>) -> Self {
+        Self {
+            call_id,
+            function,
+            method: Method::POST,
+            path: String::new(),
+            query: None,
+            headers: HeaderMap::new(),
+            callback_url: None,
+            retry: RetryOverrides::default(),
+            submitted_at: Timestamp::now(),
+            body: body.into(),
+        }
+    }
+}
+
 impl fmt::Debug for Invocation {
     /// Neither body, nor headers, nor query: they may hold secrets, and this may reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,52 @@
 //! no Kubernetes and no HTTP server in here. Decisions are plain functions of plain values
 //! ([`message`], [`subject`], [`stream`]); the modules that talk to NATS ([`ensure`], [`submit`], [`locate`],
 //! [`directory::watch`]) are thin around them.
+//!
+//! # Calls from other programs
+//!
+//! A program that speaks NATS needs no gateway: it stores calls as the gateway does, and workers make them all the
+//! same.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use asyncqueue::{
+//!     CallId, CallbackUrl, FunctionName, Invocation, QueueName, async_nats,
+//!     submit::{Submitted, Submitter},
+//! };
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = async_nats::connect("nats://127.0.0.1:4222").await?;
+//! let submitter = Submitter::new(async_nats::jetstream::new(client), Duration::from_secs(5));
+//!
+//! let queue: QueueName = "slow-queue".parse()?;
+//! let function = FunctionName::parse("figlet", "openfaas-fn")?;
+//! let mut call = Invocation::new(CallId::generate(&queue), function, "hi");
+//! call.headers.insert("content-type", "text/plain".parse()?);
+//! call.callback_url = Some(CallbackUrl::parse("https://example.com/results")?);
+//!
+//! // The second argument is the queue's subject: its name, unless its AsyncQueue says otherwise.
+//! let submitted = submitter.submit_new(&call, queue.as_str()).await?;
+//! assert_eq!(submitted, Submitted::Stored); // on the stream: it is not lost from here on
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - With an id of its own (`"order-7".parse()`), a program repeats itself safely: [`Submitter::submit`] stores one
+//!   call of an id, however often it is asked. Ids that were made by [`CallId::generate`] are nobody else's, and
+//!   [`Submitter::submit_new`] is spared the look for them.
+//! - Which queue a function belongs to, the operator keeps in the directory: [`directory::watch::follow`] has it, and
+//!   [`Directory::route`] reads it.
+//! - [`cancel::cancel`] cancels a call; [`locate::locate`] finds one, and [`status::of_stored`] says where it is.
+//!
+//! `examples/submit.rs` is a whole program. `docs/wire.md` says what is on the wire, for programs in other languages.
+//!
+//! [`Submitter::submit`]: submit::Submitter::submit
+//! [`Submitter::submit_new`]: submit::Submitter::submit_new
+//! [`Directory::route`]: directory::Directory::route
+
+// What this crate's functions take and give, in the versions that they do.
+pub use {async_nats, bytes, http, jiff};
 
 pub mod bucket;
 pub mod call_id;

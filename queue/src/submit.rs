@@ -2,6 +2,8 @@
 //!
 //! A client's own id names one call of a queue: while a call with it is pending, the stream takes no other one with
 //! it, of whatever function. Whether the second is the first again or another call, their digests tell.
+//!
+//! The [crate's documentation](crate#calls-from-other-programs) has an example.
 
 use std::{error::Error as _, time::Duration};
 
@@ -82,7 +84,8 @@ pub enum SubmitError {
     },
 }
 
-/// Stores invocations and waits until they are stored.
+/// Stores invocations and waits until they are stored. Clones share the connection, and one submitter serves as many
+/// calls at once as the `max_ack_inflight` of its context allows.
 #[derive(Clone, Debug)]
 pub struct Submitter {
     js: Context,
@@ -116,6 +119,11 @@ impl Submitter {
 
     /// Stores an invocation whose id is its client's own, below the queue's `subject`, and returns when the stream
     /// has stored it. The same again while it is pending or within the duplicate window stores nothing.
+    ///
+    /// # Errors
+    ///
+    /// After [`SubmitError::Unavailable`], the one after which the call may be stored all the same, repeat it with the
+    /// same id. After [`SubmitError::QueueFull`] it is not stored, and may be later.
     pub async fn submit(&self, invocation: &Invocation, subject: &str) -> Result<Submitted, SubmitError> {
         let same_id = call_filter(subject, None, &invocation.call_id);
         let mut headers = native::encode(invocation);
@@ -140,8 +148,12 @@ impl Submitter {
         self.in_time(stored).await
     }
 
-    /// Stores an invocation whose id was made for it and so is nobody else's, as [`Submitter::submit`] does. Spares
-    /// the server the search for the id.
+    /// Stores an invocation whose id was made for it ([`CallId::generate`]) and so is nobody else's, as
+    /// [`Submitter::submit`] does. Spares the server the search for the id.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Submitter::submit`], but for [`SubmitError::Conflict`], which is not looked for.
     pub async fn submit_new(&self, invocation: &Invocation, subject: &str) -> Result<Submitted, SubmitError> {
         let publish = self.publish(invocation, subject, native::encode(invocation));
         self.in_time(async { publish.await.map_err(|error| self.classify(&error)) }).await

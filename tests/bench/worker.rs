@@ -5,6 +5,7 @@
 //! Runs of worker and limit alternate, and the medians are compared, since machines are noisy.
 
 use std::{
+    future::IntoFuture,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -175,16 +176,16 @@ impl Bench {
 
         let mut sent = Vec::new();
         let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
-        let mut acks = Vec::new();
+        let mut acks = tokio::task::JoinSet::new();
         for number in 0..RATE * RATE_SECONDS {
             ticks.tick().await;
             let mut call = call();
             call.query = Some(number.to_string());
             sent.push(Instant::now());
-            acks.push(self.publish(&call).await?);
+            acks.spawn(self.publish(&call).await?.into_future());
         }
-        for ack in acks {
-            ack.await?;
+        while let Some(ack) = acks.join_next().await {
+            ack??;
         }
         self.empties().await;
         let arrived = self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -197,8 +198,11 @@ impl Bench {
     /// Resident memory of a worker in MB: idle, and with many calls in flight.
     async fn memory(&self) -> Result<(f64, f64), Error> {
         let worker = self.start_worker(HELD);
-        worker.logged("connected to NATS").await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        // It is there, and idle again, when a first call has come through.
+        let before = self.function.received.load(Ordering::SeqCst);
+        self.fill(1).await?;
+        self.receives(before + 1).await;
+        self.empties().await;
         let idle = worker.resident_bytes();
         self.function.holds.store(true, Ordering::SeqCst);
         let before = self.function.received.load(Ordering::SeqCst);
@@ -214,7 +218,7 @@ impl Bench {
     fn start_worker(&self, in_flight: usize) -> Program {
         let (url, admin) = (self.nats.url(), format!("127.0.0.1:{}", free_port()));
         let in_flight = in_flight.to_string();
-        Program::start(
+        Program::start_unheard(
             "asyncqueue-worker",
             &[
                 ("nats_url", &url),

@@ -18,21 +18,16 @@ pub struct Program {
 }
 
 impl Program {
+    /// As [`Program::start`], for a benchmark: what it prints is thrown away.
+    #[must_use]
+    pub fn start_unheard(name: &'static str, settings: &[(&str, &str)]) -> Self {
+        Self { name, process: spawn(name, settings, Stdio::null), log: Arc::default() }
+    }
+
     /// Starts a program with these settings as its environment.
     #[must_use]
     pub fn start(name: &'static str, settings: &[(&str, &str)]) -> Self {
-        let path = path(name);
-        let mut process = Command::new(&path)
-            .env_clear()
-            .envs(settings.iter().copied())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("{} can't be started ({error}): `cargo build --workspace` makes it", path.display())
-            });
+        let mut process = spawn(name, settings, Stdio::piped);
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         collect(name, BufReader::new(stdout.expect("stdout is piped")), log.clone());
@@ -93,6 +88,21 @@ impl Drop for Program {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn spawn(name: &str, settings: &[(&str, &str)], output: impl Fn() -> Stdio) -> Child {
+    let path = path(name);
+    Command::new(&path)
+        .env_clear()
+        .envs(settings.iter().copied())
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(output())
+        .stderr(output())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("{} can't be started ({error}): `cargo build --workspace` makes it", path.display())
+        })
 }
 
 /// Keeps the lines of a stream, and shows them where a test fails.

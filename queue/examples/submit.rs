@@ -1,0 +1,78 @@
+//! Stores a call on its queue and says when the stream has it.
+//!
+//!     cargo run -p asyncqueue --example submit -- FUNCTION BODY [CALL-ID]
+//!
+//! The function is `name` or `name.namespace`. With a call id of your own, the same again stores nothing. `nats_url` is
+//! where NATS is, `queue_name` the queue of functions that the directory knows none for.
+
+use std::{env, error::Error, process::ExitCode, sync::Arc, time::Duration};
+
+use asyncqueue::{
+    CallId, FunctionName, Invocation, QueueName, async_nats,
+    async_nats::jetstream::Context,
+    directory::{self, Directory},
+    submit::{Submitted, Submitter},
+};
+use tokio::time::timeout;
+
+/// For the server's word on the call.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// For the directory, which is there at once or, without an operator, not at all.
+const DIRECTORY_PATIENCE: Duration = Duration::from_secs(1);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (function, body, id) = match &arguments[..] {
+        [function, body] => (function, body, None),
+        [function, body, id] => (function, body, Some(id.as_str())),
+        _ => {
+            eprintln!("usage: submit FUNCTION BODY [CALL-ID]");
+            return ExitCode::from(2);
+        }
+    };
+    match submit(function, body, id).await {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("submit: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn submit(function: &str, body: &str, id: Option<&str>) -> Result<String, Box<dyn Error>> {
+    let function = FunctionName::parse(function, "openfaas-fn")?;
+    let default_queue: QueueName = setting("queue_name", "faas-request").parse()?;
+    let client = async_nats::connect(setting("nats_url", "nats://127.0.0.1:4222")).await?;
+    let js = async_nats::jetstream::new(client);
+
+    let route = directory(&js).await.route(&function, &default_queue);
+    let submitter = Submitter::new(js, PATIENCE);
+    let call_id = id.map_or_else(|| Ok(CallId::generate(&route.queue)), str::parse)?;
+    let call = Invocation::new(call_id, function, body.to_owned());
+    let outcome = if id.is_some() {
+        submitter.submit(&call, &route.subject).await?
+    } else {
+        submitter.submit_new(&call, &route.subject).await?
+    };
+    let what = match outcome {
+        Submitted::Stored => "stored",
+        Submitted::Duplicate => "stored before",
+    };
+    Ok(format!("{what}: {} on {}", call.call_id, route.queue))
+}
+
+/// The directory as it is now; empty where no operator keeps one. A program that runs on follows it instead.
+async fn directory(js: &Context) -> Arc<Directory> {
+    let mut directory = directory::watch::follow(js.clone());
+    let known = timeout(DIRECTORY_PATIENCE, directory.wait_for(Option::is_some)).await;
+    known.ok().and_then(Result::ok).and_then(|directory| directory.clone()).unwrap_or_default()
+}
+
+fn setting(name: &str, default: &str) -> String {
+    env::var(name).unwrap_or_else(|_| default.to_owned())
+}

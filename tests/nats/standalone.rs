@@ -1,0 +1,454 @@
+//! Without Kubernetes: the demo that users run, and what the documentation says that other programs can do. The texts
+//! of the examples are taken from the documents themselves, so that they can't differ.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use async_nats::HeaderMap as NatsHeaders;
+use asyncqueue::{
+    CallbackUrl, QueueName, cancel,
+    directory::{self, FunctionEntry, QueueEntry},
+    message::{
+        callback::Callback,
+        dead_letter::{self, Death},
+        digest::message_id,
+        native,
+    },
+    stats::{WorkerStats, stats_subject},
+    status::{WorkerReport, question_subject},
+    stream::{Owner, QueueSpec},
+    uncounted,
+};
+use asyncqueue_tests::{
+    http::{HttpServer, Received},
+    nats::{NatsServer, free_port},
+    program::{self, Program},
+    wait::until,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    gateway::{Gateway, calls, messages},
+    support::{self, Queue},
+};
+
+const WIRE: &str = include_str!("../../docs/wire.md");
+const STANDALONE: &str = include_str!("../../docs/standalone.md");
+const COMPOSE: &str = include_str!("../../examples/standalone/compose.yaml");
+
+/// A file of the repository.
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// Where cargo puts the programs: beside the folder of the test that runs.
+fn programs() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
+}
+
+/// The part of a document below a heading, to the next one of its rank.
+fn section<'a>(document: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = document.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+    let rank = heading.split(' ').next().unwrap();
+    rest.split(&format!("\n{rank} ")).next().unwrap()
+}
+
+/// The fenced block of a section that begins with this line.
+fn fenced<'a>(section: &'a str, fence: &str) -> &'a str {
+    let (_, rest) = section.split_once(&format!("\n{fence}\n")).unwrap();
+    rest.split_once("\n```").unwrap().0
+}
+
+/// The first indented block of a section.
+fn indented(section: &str) -> String {
+    let lines = section.lines().skip_while(|line| !line.starts_with("    "));
+    lines.map_while(|line| line.strip_prefix("    ")).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// The demo, with a folder of its own for what it keeps.
+fn demo(folder: &TempDir) -> Command {
+    let mut demo = Command::new(file("examples/standalone/demo"));
+    demo.env("TMPDIR", folder.path()).env("ASYNCQUEUE_BIN", programs()).env_remove("TERM");
+    demo.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    demo
+}
+
+/// Fails if a demo has left a file or a process.
+fn assert_nothing_is_left(folder: &TempDir) {
+    let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().map(|f| f.path()).collect();
+    assert!(files.is_empty(), "{files:?}");
+    // All that it started have its environment.
+    let mark = format!("TMPDIR={}", folder.path().display());
+    let of_the_demo = |process: &Path| {
+        let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    let processes: Vec<_> = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|process| of_the_demo(&process.path()))
+        .map(|process| std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default())
+        .collect();
+    assert!(processes.is_empty(), "{processes:?}");
+}
+
+/// Runs a command to its end, beside the other tasks of the test.
+async fn finished(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_what_it_promises_and_leaves_nothing_behind() {
+    let folder = TempDir::new().unwrap();
+    let output = finished(demo(&folder)).await;
+    let (text, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    println!("{text}\n{errors}");
+    assert!(output.status.success(), "{}", output.status);
+
+    // Three calls and a cancellation, each taken.
+    assert_eq!(text.matches("HTTP/1.1 202 Accepted").count(), 4);
+    let ids: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("x-call-id: ")).collect();
+    let [running, queued, quick, cancelled] = ids[..] else { panic!("{ids:?}") };
+    assert_eq!(cancelled, queued);
+    for (id, state) in [(running, "running"), (queued, "queued"), (queued, "cancelled")] {
+        let (id, state) = (format!(r#""callId":"{id}""#), format!(r#""state":"{state}""#));
+        assert!(text.lines().any(|line| line.contains(&id) && line.contains(&state)), "{id} {state}");
+    }
+    // The ends, in their order: the fast call was not held up by the slow one before it.
+    let end = |line: &str| text.find(&format!("\n{line}\n")).unwrap_or_else(|| panic!("no {line}"));
+    let slow = end(&format!("{running} slow.openfaas-fn 200"));
+    assert!(end(&format!("{quick} fast.openfaas-fn 200")) < slow);
+    assert!(end(&format!("{queued} slow.openfaas-fn 499")) < slow);
+    let invoked: Vec<_> = text.lines().filter(|line| line.contains("Invoked ")).collect();
+    let [fast, slow] = invoked[..] else { panic!("{invoked:?}") };
+    assert!(fast.contains("Invoked fast [200] in ") && fast.contains(quick), "{fast}");
+    assert!(slow.contains("Invoked slow [200] in ") && slow.contains(running), "{slow}");
+
+    assert_nothing_is_left(&folder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_is_told_to_end_leaves_nothing_behind() {
+    let folder = TempDir::new().unwrap();
+    let mut demo = demo(&folder).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap());
+    let pid = demo.id().to_string();
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        while !line.contains("202 Accepted") {
+            line.clear();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "the demo ended early");
+        }
+        // Whatever it has to say still, it is not held up by nobody listening.
+        let rest = std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+        assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+        let ended = demo.wait().unwrap();
+        rest.join().unwrap().unwrap();
+        ended
+    });
+    assert_eq!(ended.await.unwrap().code(), Some(143));
+    assert_nothing_is_left(&folder);
+}
+
+#[tokio::test]
+async fn the_gateway_takes_the_directory_file_of_the_example() {
+    let nats = NatsServer::start().await;
+    let http = format!("127.0.0.1:{}", free_port());
+    let gateway = Program::start(
+        "asyncqueue-gateway",
+        &[
+            ("nats_url", &nats.url()),
+            ("directory_file", file("examples/standalone/directory.yaml").to_str().unwrap()),
+            ("ensure_stream", "true"),
+            ("http_addr", &http),
+            ("metrics_addr", "127.0.0.1:0"),
+        ],
+    );
+    gateway.logged("created stream fast-queue queue").await;
+    gateway.logged("created stream slow-queue queue").await;
+}
+
+/// The settings of a program, as its manual has them.
+async fn settings(name: &'static str) -> Vec<String> {
+    let manual = program::run(name, &["--help"], &[]).await.text();
+    let names = manual.split("[env: ").skip(1);
+    names.filter_map(|rest| rest.split(['=', ']']).next()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn every_setting_in_the_documentation_is_one_of_a_program() {
+    let mut known = BTreeSet::new();
+    for name in ["asyncqueue-gateway", "asyncqueue-worker", "asyncqueue-example-function"] {
+        known.extend(settings(name).await);
+    }
+    // Of compose's own keys these look like settings.
+    known.extend(["depends_on", "stop_grace_period", "read_only"].map(str::to_owned));
+    let is_setting =
+        |name: &&str| name.contains('_') && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase());
+    let documented = STANDALONE.split([' ', '\n', '`']).filter_map(|word| Some(word.split_once('=')?.0));
+    let composed = COMPOSE.lines().filter_map(|line| Some(line.trim().split_once(": ")?.0));
+    let used: BTreeSet<_> = documented.chain(composed).filter(is_setting).collect();
+    assert!(used.len() > 8, "{used:?}");
+    for name in used {
+        assert!(known.contains(name), "{name} is no setting: {known:?}");
+    }
+}
+
+/// The headers of a message by which it is a call, without those that speak to the stream or come from it.
+fn of_the_call(headers: &NatsHeaders) -> NatsHeaders {
+    let mut own = NatsHeaders::new();
+    for (name, values) in headers.iter() {
+        let text = name.to_string();
+        if text.starts_with("Async-") || text == "Nats-Msg-Id" {
+            for value in values {
+                own.append(name.clone(), value.clone());
+            }
+        }
+    }
+    own
+}
+
+/// The names of headers that a text mentions.
+fn header_names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.filter(|word| word.starts_with("Async-") && word.len() > "Async-".len()).collect()
+}
+
+#[test]
+fn every_header_in_the_documentation_is_one_of_the_library_and_none_is_missing() {
+    let mut call = support::call();
+    (call.path, call.query, call.callback_url) =
+        ("/".to_owned(), Some(String::new()), CallbackUrl::parse("http://h").ok());
+    call.headers.insert("a", "b".parse().unwrap());
+    let result = Callback {
+        call_id: call.call_id.clone(),
+        function: call.function.clone(),
+        url: call.callback_url.clone().unwrap(),
+        status: 200,
+        duration: Duration::ZERO,
+        attempt: 1,
+        max_attempts: 1,
+        headers: call.headers.clone(),
+        body: call.body.clone(),
+    };
+    let death = Death { reason: "why".to_owned(), attempts: 1, status: Some(500) };
+    let dead = dead_letter::headers(None, "jobs", &death, "worker", call.submitted_at);
+    let written =
+        [native::encode(&call), result.encode(1), dead].map(|headers| format!("{headers:?}")).join(" ");
+    assert_eq!(header_names(WIRE), header_names(&written));
+}
+
+/// The texts in a section that are JSON objects.
+fn json(section: &str) -> Vec<&str> {
+    section
+        .split('`')
+        .filter(|text| text.starts_with('{') && text.ends_with('}') && !text.contains('<'))
+        .collect()
+}
+
+/// Reads JSON, and fails if it says more, or says it otherwise, than what is read writes.
+fn reads_back<T: serde::Serialize + serde::de::DeserializeOwned>(json: &str) {
+    let read: T = serde_json::from_str(json).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), json);
+}
+
+#[test]
+fn what_the_documentation_shows_as_json_is_what_the_library_writes() {
+    let [queue, function] = json(section(WIRE, "## The directory"))[..] else { panic!() };
+    reads_back::<QueueEntry>(queue);
+    reads_back::<FunctionEntry>(function);
+    let [report, stats] = json(section(WIRE, "## Follow and cancel a call"))[..] else { panic!() };
+    reads_back::<WorkerReport>(report);
+    reads_back::<WorkerStats>(stats);
+}
+
+#[test]
+fn names_and_limits_in_the_documentation_are_those_of_the_library() {
+    let queue: QueueName = "slow-queue".parse().unwrap();
+    let spec = QueueSpec::new(queue.clone(), Owner::standalone());
+    let [calls, results, dead] = [spec.stream_config(), spec.callback_config(), spec.dead_letter_config()];
+    for name in [
+        spec.durable,
+        results.name,
+        spec.queue.callback_durable(),
+        dead.name,
+        cancel::broadcast_subject(&queue),
+        question_subject(&queue),
+        stats_subject(&queue),
+    ] {
+        let name = name.replace(queue.as_str(), "<queue>");
+        assert!(WIRE.contains(&format!("`{name}`")), "{name}");
+    }
+    for bucket in [cancel::BUCKET, directory::BUCKET, uncounted::BUCKET] {
+        assert!(WIRE.contains(&format!("bucket `{}`", bucket.name)), "{}", bucket.name);
+    }
+    for (limit, values) in [
+        ("max_msgs", [calls.max_messages, results.max_messages, dead.max_messages].map(|n| n.to_string())),
+        ("max_age", ["0".to_owned(), "0".to_owned(), format!("{} days", dead.max_age.as_secs() / 86400)]),
+        (
+            "duplicate_window",
+            [
+                format!("{} minutes", calls.duplicate_window.as_secs() / 60),
+                format!("{} hour", results.duplicate_window.as_secs() / 3600),
+                format!("{} minutes", dead.duplicate_window.as_secs() / 60),
+            ],
+        ),
+    ] {
+        let row = format!("| `{limit}` | {} |", values.join(" | "));
+        assert!(WIRE.contains(&row), "{row}");
+    }
+}
+
+/// Lets a worker make the one call that is stored, and returns what its function received.
+async fn made(queue: &Queue) -> Received {
+    let function = HttpServer::start().await;
+    let _worker = queue.worker(&function, &[]);
+    let received = function.receives(1).await.remove(0);
+    assert_eq!(received.body, "hi there");
+    assert_eq!(received.header("content-type"), "text/plain");
+    assert_eq!(received.headers["x-name"].as_bytes(), "café, 100%".as_bytes());
+    received
+}
+
+#[tokio::test]
+async fn the_documented_bytes_are_those_that_the_library_writes() {
+    let queue = Queue::start().await;
+    let frame = fenced(section(WIRE, "### Byte for byte"), "```").replace('\n', "\r\n");
+    let address = queue.nats.url().replace("nats://", "");
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let hello =
+        "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB _INBOX.order-6 1\r\n";
+    connection.write_all(format!("{hello}{frame}\r\n{frame}\r\n").as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    while !answers.contains("10071") {
+        let mut bytes = [0; 4096];
+        let count = connection.read(&mut bytes).await.unwrap();
+        assert!(count > 0 && !answers.contains("-ERR"), "{answers}");
+        answers.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+    }
+    // The first is stored, and the second is not: its call is pending.
+    assert!(answers.contains(r#"{"stream":"jobs","seq":1}"#), "{answers}");
+
+    let message = messages(&queue, "jobs").await.remove(0);
+    assert_eq!(message.subject.as_str(), "jobs.openfaas-fn.figlet.order-6");
+    let call = native::decode(&message.headers, message.payload).unwrap();
+    assert_eq!(of_the_call(&message.headers), native::encode(&call));
+    assert_eq!(made(&queue).await.target, "/big%20letters?font=slant");
+}
+
+#[tokio::test]
+async fn the_documented_command_stores_a_call_and_a_repeat_is_known() {
+    let queue = Queue::start().await;
+    // What `nats` is given, by the shell that a user types it into.
+    let script =
+        format!("nats() {{ printf '%s\\0' \"$@\"; }}\n{}", indented(section(WIRE, "### With the nats CLI")));
+    let mut shell = Command::new("bash");
+    shell.args(["-euc", &script]);
+    let output = finished(shell).await;
+    assert!(output.status.success());
+    let words = String::from_utf8(output.stdout).unwrap();
+    let words: Vec<_> = words.split_terminator('\0').collect();
+    let ["pub", "--jetstream", subject, body, options @ ..] = &words[..] else { panic!("{words:?}") };
+    let mut headers = NatsHeaders::new();
+    for option in options.chunks(2) {
+        let ["-H", header] = option else { panic!("{option:?}") };
+        let (name, value) = header.split_once(':').unwrap();
+        headers.append(name, value);
+    }
+    let publish = async || {
+        let (subject, body) = ((*subject).to_owned(), (*body).to_owned());
+        queue.js.publish_with_headers(subject, headers.clone(), body.into()).await.unwrap().await
+    };
+    assert_eq!(publish().await.unwrap().sequence, 1);
+    let repeat = publish().await.unwrap_err().to_string();
+    assert!(repeat.contains("wrong last sequence"), "{repeat}");
+
+    // The gateway takes the same for a repeat too, by its content.
+    let gateway = Gateway::before(&queue, &[]).await;
+    let answer =
+        gateway.call("POST", "/async-function/figlet", &[("x-call-id", "order-7")], "hi there").await;
+    assert_eq!((answer.status, answer.header("x-call-duplicate")), (202, "true"));
+    made(&queue).await;
+}
+
+#[tokio::test]
+async fn the_documented_program_in_python_stores_a_call_once() {
+    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let mut import = Command::new(&python);
+    import.args(["-c", "import nats.js"]).stderr(Stdio::null());
+    if !import.status().is_ok_and(|status| status.success()) {
+        println!(
+            "NOT CHECKED: {python} has no nats-py (pip install nats-py, and PYTHON names another python)"
+        );
+        return;
+    }
+    let queue = Queue::start().await;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("submit.py");
+    std::fs::write(&path, fenced(section(WIRE, "### In Python"), "```python")).unwrap();
+    let submit = async |body: &str| {
+        let mut program = Command::new(&python);
+        program.arg(&path).args([&queue.nats.url(), "figlet", "order-8", body]);
+        let output = finished(program).await;
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(submit("hi there").await, ("stored\n".to_owned(), String::new()));
+    assert_eq!(submit("hi there").await.0, "stored before\n");
+    assert!(submit("other").await.1.contains("another call that is pending"));
+
+    let message = messages(&queue, "jobs").await.remove(0);
+    let call = calls(&queue).await.remove(0);
+    assert_eq!(message.headers.get("Nats-Msg-Id").unwrap().as_str(), message_id(&call));
+    made(&queue).await;
+    queue.empties().await;
+    assert_eq!(submit("hi there").await.0, "stored before\n", "it ended within the duplicate window");
+}
+
+#[tokio::test]
+async fn the_example_of_the_library_stores_a_call_on_the_queue_of_its_function() {
+    const SUBMIT: &str = "examples/submit";
+    let path = programs().join(SUBMIT);
+    assert!(
+        path.exists(),
+        "{} is missing: `cargo build --package asyncqueue --examples` makes it",
+        path.display()
+    );
+    let queue = Queue::start().await;
+    let url = queue.nats.url();
+    let submit = async |arguments: &'static [&str]| {
+        program::run(SUBMIT, arguments, &[("nats_url", &url), ("queue_name", "jobs")]).await
+    };
+    let new = submit(&["figlet.dev", "hi there"]).await;
+    let stored = calls(&queue).await.remove(0);
+    assert_eq!(new.text(), format!("stored: {} on jobs\n", stored.call_id));
+    assert_eq!((stored.function.to_string().as_str(), &stored.body[..]), ("figlet.dev", &b"hi there"[..]));
+
+    let own = &["figlet", "hi there", "order-9"];
+    assert_eq!(submit(own).await.text(), "stored: order-9 on jobs\n");
+    assert_eq!(submit(own).await.text(), "stored before: order-9 on jobs\n");
+    let other = submit(&["figlet", "other", "order-9"]).await;
+    assert_eq!(other.code, Some(1));
+    assert!(other.stderr.contains("order-9"), "{}", other.stderr);
+    assert_eq!(submit(&["figlet"]).await.code, Some(2));
+
+    // It follows the directory, where there is one.
+    let bucket = directory::BUCKET.ensure(&queue.js, 1).await.unwrap();
+    let entry = r#"{"stream":"jobs","subject":"jobs.elsewhere"}"#;
+    bucket.put("queue.elsewhere", entry.into()).await.unwrap();
+    bucket.put("function.openfaas-fn.figlet", r#"{"queue":"elsewhere"}"#.into()).await.unwrap();
+    assert!(submit(&["figlet", "hi there"]).await.text().ends_with(" on elsewhere\n"));
+    until("the call is below its queue's subject", async || {
+        let subject = messages(&queue, "jobs").await.pop()?.subject;
+        subject.starts_with("jobs.elsewhere.openfaas-fn.figlet.").then_some(())
+    })
+    .await;
+}
