@@ -18,7 +18,6 @@ use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName,
     ensure::{ensure, ensure_buckets},
     message::native,
-    retry::RetryOverrides,
     stream::{Owner, QueueSpec},
     subject::call_subject,
 };
@@ -30,7 +29,7 @@ use asyncqueue_tests::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{net::TcpListener, sync::Notify};
@@ -51,11 +50,20 @@ const RATE_SECONDS: u64 = 10;
 const HELD: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The first argument of the process that is the limit.
+const LIMIT: &str = "limit";
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    // `cargo bench` passes flags of the harness that this is none of.
+    let arguments: Vec<String> = std::env::args().collect();
+    // `cargo bench` passes flags of its own.
+    if let [_, mode, nats, function] = &arguments[..]
+        && mode == LIMIT
+    {
+        return limit(nats, function).await;
+    }
     let bench = Bench::start().await?;
     println!("{CALLS} calls of {BODY} bytes, {IN_FLIGHT} at once, file storage, {RUNS} runs of each\n");
     println!("| run | worker, calls/s | limit, calls/s | ratio |\n|---|---|---|---|");
@@ -133,34 +141,19 @@ impl Bench {
         Ok(rate)
     }
 
-    /// Calls a second of the least that does it: a pull in batches, a pooled HTTP client, an acknowledgement that
-    /// nobody waits for. No lease, no retry, no callback, no log.
+    /// Calls a second of the least that does it, in a process of its own as the worker is.
     async fn limit(&self) -> Result<f64, Error> {
         self.fill(CALLS).await?;
-        let consumer: PullConsumer =
-            self.js.get_consumer_from_stream(&self.spec.durable, &self.spec.stream).await?;
-        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-        let uri: http::Uri = format!("{}/", self.url).parse()?;
-        let messages = consumer.stream().max_messages_per_batch(IN_FLIGHT * 4).messages().await?;
+        let before = self.function.received.load(Ordering::SeqCst);
+        let mut limit = std::process::Command::new(std::env::current_exe()?)
+            .args([LIMIT, &self.nats.url(), &self.url])
+            .stdout(std::process::Stdio::null())
+            .spawn()?;
+        self.receives(before + 1).await;
         let begun = Instant::now();
-        messages
-            .take(CALLS)
-            .map_err(Error::from)
-            .try_for_each_concurrent(IN_FLIGHT, |message| {
-                let (client, uri) = (client.clone(), uri.clone());
-                async move {
-                    tokio::spawn(async move {
-                        let mut request = Request::new(Full::new(message.payload.clone()));
-                        *request.method_mut() = Method::POST;
-                        *request.uri_mut() = uri;
-                        client.request(request).await?.into_body().collect().await?;
-                        message.ack_with(AckKind::Ack).await
-                    })
-                    .await?
-                }
-            })
-            .await?;
+        self.receives(before + CALLS).await;
         let rate = per_second(begun.elapsed());
+        limit.wait()?;
         self.empties().await;
         Ok(rate)
     }
@@ -265,6 +258,35 @@ impl Bench {
     }
 }
 
+/// The least that does it: a pull in batches, a pooled HTTP client, an acknowledgement that nobody waits for. No lease,
+/// no retry, no callback, no log.
+async fn limit(nats: &str, function: &str) -> Result<(), Error> {
+    let js = async_nats::jetstream::new(async_nats::connect(nats).await?);
+    let consumer: PullConsumer = js.get_consumer_from_stream("jobs-workers", "jobs").await?;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let uri: http::Uri = format!("{function}/").parse()?;
+    let messages = consumer.stream().max_messages_per_batch(IN_FLIGHT * 4).messages().await?;
+    messages
+        .take(CALLS)
+        .map_err(Error::from)
+        .try_for_each_concurrent(IN_FLIGHT, |message| {
+            let (client, uri) = (client.clone(), uri.clone());
+            async move {
+                tokio::spawn(async move {
+                    let mut request = Request::new(Full::new(message.payload.clone()));
+                    *request.method_mut() = Method::POST;
+                    *request.uri_mut() = uri;
+                    client.request(request).await?.into_body().collect().await?;
+                    message.ack_with(AckKind::Ack).await
+                })
+                .await?
+            }
+        })
+        .await?;
+    js.client().flush().await?;
+    Ok(())
+}
+
 async fn answer(request: Request<hyper::body::Incoming>, function: Arc<Function>) -> Response<Full<Bytes>> {
     let at = Instant::now();
     if let Some(number) = request.uri().query().and_then(|query| query.parse().ok()) {
@@ -281,18 +303,7 @@ async fn answer(request: Request<hyper::body::Incoming>, function: Arc<Function>
 }
 
 fn call() -> Invocation {
-    Invocation {
-        call_id: CallId::of_sequence(next_number()),
-        function: function_name(),
-        method: Method::POST,
-        path: String::new(),
-        query: None,
-        headers: HeaderMap::new(),
-        callback_url: None,
-        retry: RetryOverrides::default(),
-        submitted_at: jiff::Timestamp::now(),
-        body: Bytes::from_static(&[b'x'; BODY]),
-    }
+    Invocation::new(CallId::of_sequence(next_number()), function_name(), Bytes::from_static(&[b'x'; BODY]))
 }
 
 fn next_number() -> u64 {

@@ -6,7 +6,6 @@ use async_nats::jetstream::{Context, consumer::PullConsumer, stream::Info};
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, Invocation,
     ensure::{ensure, ensure_buckets},
-    retry::RetryOverrides,
     stream::{Owner, QueueSpec},
     submit::{Submitted, Submitter},
 };
@@ -16,8 +15,6 @@ use asyncqueue_tests::{
     program::Program,
     wait::until,
 };
-use bytes::Bytes;
-use http::{HeaderMap, Method};
 
 /// The lease in tests: short, so that a test of a dead worker is, and long enough that a busy machine renews it.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
@@ -99,18 +96,8 @@ pub(crate) fn start_worker(nats: &NatsServer, function: &HttpServer, settings: &
 
 /// A call of `figlet` with the body `hi`.
 pub(crate) fn call() -> Invocation {
-    Invocation {
-        call_id: CallId::generate(&"jobs".parse().unwrap()),
-        function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
-        method: Method::POST,
-        path: String::new(),
-        query: None,
-        headers: HeaderMap::new(),
-        callback_url: None,
-        retry: RetryOverrides::default(),
-        submitted_at: jiff::Timestamp::now(),
-        body: Bytes::from_static(b"hi"),
-    }
+    let function = FunctionName::new("figlet", "openfaas-fn").unwrap();
+    Invocation::new(CallId::generate(&"jobs".parse().unwrap()), function, "hi")
 }
 
 /// A callback URL at a server.

@@ -1,7 +1,17 @@
 //! What the server says of a message it delivers.
 
-use async_nats::jetstream::Message;
+use std::sync::LazyLock;
+
+use async_nats::{HeaderMap, jetstream::Message};
 use jiff::Timestamp;
+
+/// The headers of a message that has none.
+static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+
+/// The headers of a message.
+pub(crate) fn headers(message: &Message) -> &HeaderMap {
+    message.headers.as_ref().unwrap_or(&NO_HEADERS)
+}
 
 /// One delivery of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The way of one call through the worker: decoded, made, decided on, reported.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -24,7 +25,7 @@ use crate::{
         store::{CallbackStore, StoreError},
     },
     cancellations::Cancellations,
-    delivery::Delivery,
+    delivery::{self, Delivery},
     function::{Attempt, Caller, Reply},
     lease,
     metrics::Metrics,
@@ -56,15 +57,15 @@ pub(crate) struct Invoke {
 }
 
 /// A call, and how its message came.
-struct Call {
+struct Call<'a> {
     invocation: Invocation,
     stored: StoredCall,
     tries: Tries,
     /// The queue's policy, with what the function says of its own.
-    policy: RetryPolicy,
+    policy: Cow<'a, RetryPolicy>,
 }
 
-impl Call {
+impl Call<'_> {
     fn name(&self) -> (&FunctionName, &CallId) {
         (&self.invocation.function, &self.invocation.call_id)
     }
@@ -105,7 +106,7 @@ impl Invoke {
                 warn!(subject = %message.subject, %error, "a message is no call: it becomes a dead letter");
                 let reason = format!("undecodable: {error}");
                 let death = Death { reason, attempts: delivery.count, status: None };
-                return self.graveyard.bury(message, None, death).await;
+                return Box::pin(self.graveyard.bury(message, None, death)).await;
             }
         };
         let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivery.sequence };
@@ -121,17 +122,18 @@ impl Invoke {
             self.metrics.waited(tries.age);
         }
         if call.policy.is_poison(call.tries.attempt) {
-            return self.give_up_poison(message, &call).await;
+            return Box::pin(self.give_up_poison(message, &call)).await;
         }
         let reported = self.reports.running(call.stored.clone(), call.attempt());
         match self.make(&call).await {
-            Some(reply) => self.end(message, &call, reply, reported).await,
-            None => self.end_cancelled(&call).await,
+            // In boxes of their own: while a call runs, as thousands may, its end takes no memory yet.
+            Some(reply) => Box::pin(self.end(message, &call, reply, reported)).await,
+            None => Box::pin(self.end_cancelled(&call)).await,
         }
     }
 
     /// Makes a call; `None` if it was cancelled before or meanwhile.
-    async fn make(&self, call: &Call) -> Option<Reply> {
+    async fn make(&self, call: &Call<'_>) -> Option<Reply> {
         // A first delivery is heard of in time; one that comes again may have been cancelled while nobody had it.
         if call.tries.deliveries > 1 && self.was_cancelled(&call.stored).await {
             return None;
@@ -158,7 +160,7 @@ impl Invoke {
     }
 
     /// What the end of a call means for it.
-    async fn end(&self, message: &Message, call: &Call, reply: Reply, reported: Reported) -> AckKind {
+    async fn end(&self, message: &Message, call: &Call<'_>, reply: Reply, reported: Reported) -> AckKind {
         let outcome = call.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
         self.metrics.ended(&reply, &outcome);
         log(call, &reply, &outcome);
@@ -186,7 +188,7 @@ impl Invoke {
 
     /// Ends a call that was cancelled. Whoever cancelled it has told its caller already, unless the message came
     /// from an existing gateway; told twice, the caller hears it once.
-    async fn end_cancelled(&self, call: &Call) -> AckKind {
+    async fn end_cancelled(&self, call: &Call<'_>) -> AckKind {
         let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
         info!(%call_id, %function, "Cancelled {}", function.name());
         self.metrics.cancelled();
@@ -195,7 +197,7 @@ impl Invoke {
     }
 
     /// Ends a call under which its workers died each time.
-    async fn give_up_poison(&self, message: &Message, call: &Call) -> AckKind {
+    async fn give_up_poison(&self, message: &Message, call: &Call<'_>) -> AckKind {
         let attempts = call.tries.attempt - 1;
         let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
         error!(%call_id, %function, attempts, "no attempt of this call came to an end: it becomes a dead letter");
@@ -206,21 +208,26 @@ impl Invoke {
     }
 
     /// The policy for a call: what the directory knows of its function comes before what its message says.
-    fn policy_of(&self, invocation: &Invocation) -> RetryPolicy {
+    fn policy_of(&self, invocation: &Invocation) -> Cow<'_, RetryPolicy> {
         let directory = self.directory.borrow();
         let known = directory.as_ref().and_then(|directory| directory.functions.get(&invocation.function));
         let known = known.map(|function| function.retry.clone()).unwrap_or_default();
-        self.policy.overridden(&known.or(&invocation.retry))
+        let overrides = known.or(&invocation.retry);
+        // As good as always: nothing is said, and nothing copied.
+        if overrides.is_empty() {
+            Cow::Borrowed(&self.policy)
+        } else {
+            Cow::Owned(self.policy.overridden(&overrides))
+        }
     }
 
     fn decode(&self, message: &Message, delivery: Delivery) -> Result<Invocation, message::DecodeError> {
-        let headers = message.headers.clone().unwrap_or_default();
         let fallback = Fallback {
             call_id: CallId::of_sequence(delivery.sequence),
             stored_at: delivery.stored_at,
             namespace: self.function_namespace.clone(),
         };
-        message::decode(&headers, &message.payload, &fallback)
+        message::decode(delivery::headers(message), &message.payload, &fallback)
     }
 
     async fn was_cancelled(&self, call: &StoredCall) -> bool {
@@ -255,7 +262,7 @@ impl Invoke {
 
     /// Sees to it that the caller hears the end of a call, if it wants to: stores the result for delivery, so
     /// that neither a slow receiver takes the slot of a call nor a failing one runs the function again.
-    async fn report(&self, call: &Call, status: u16, reply: Reply) {
+    async fn report(&self, call: &Call<'_>, status: u16, reply: Reply) {
         let invocation = &call.invocation;
         let Some(url) = invocation.callback_url.clone() else { return };
         let callback = Callback {
@@ -301,7 +308,7 @@ impl Invoke {
 }
 
 /// The line that people look for in `kubectl logs`.
-fn log(call: &Call, reply: &Reply, outcome: &Outcome) {
+fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
     let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
     let attempt = call.tries.attempt;
     let (name, status) = (function.name(), reply.ending.status());

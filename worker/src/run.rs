@@ -107,7 +107,7 @@ async fn work(
         queue: queue.clone(),
         cancellations: cancellations.clone(),
         reports: reports.clone(),
-        caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes),
+        caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes.0),
         policy,
         directory: directory::watch::follow(js.clone()),
         function_namespace: settings.function_namespace.clone(),

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use asyncqueue::{GoDuration, QueueName};
-use asyncqueue_runtime::settings::{LogSettings, NatsSettings, Optional, parse_bool};
+use asyncqueue::{GoDuration, QueueName, retry::parse_codes};
+use asyncqueue_runtime::{
+    byte_size::ByteSize,
+    settings::{LogSettings, NatsSettings, Optional, parse_bool},
+};
 use clap::Parser;
 
 use crate::{
@@ -125,8 +128,8 @@ pub struct Settings {
     pub write_debug: bool,
 
     /// Most of an answer that is kept, in bytes or with a unit (16Mi); more is cut off
-    #[arg(long, env = "max_response_bytes", default_value = "16Mi", value_parser = bytes)]
-    pub max_response_bytes: usize,
+    #[arg(long, env = "max_response_bytes", default_value = "16Mi")]
+    pub max_response_bytes: ByteSize,
 
     /// On SIGTERM: time for running calls; `upstream_timeout` and 10s if not set
     #[arg(long, env = "grace_period", default_value_t, hide_default_value = true)]
@@ -194,15 +197,9 @@ impl FromStr for Codes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.split(',')
-            .map(str::trim)
-            .filter(|code| !code.is_empty())
-            .map(|code| match code.parse() {
-                Ok(code @ 100..=599) => Ok(code),
-                _ => Err(format!("`{code}` is not an HTTP status from 100 to 599")),
-            })
-            .collect::<Result<_, _>>()
+        parse_codes(text)
             .map(Self)
+            .ok_or_else(|| "write HTTP statuses from 100 to 599, as 429,503".to_owned())
     }
 }
 
@@ -212,17 +209,6 @@ fn positive(text: &str) -> Result<GoDuration, String> {
         Ok(duration) => Ok(duration),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// Reads a size: bytes, or with one of the binary units of Kubernetes.
-fn bytes(text: &str) -> Result<usize, String> {
-    let rule = || "write it in bytes, or as 64Ki, 16Mi or 1Gi".to_owned();
-    let (number, unit) = ["Ki", "Mi", "Gi"]
-        .iter()
-        .zip([1 << 10, 1 << 20, 1 << 30])
-        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
-        .unwrap_or((text, 1));
-    number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(rule)
 }
 
 #[cfg(test)]
@@ -241,7 +227,7 @@ mod tests {
         assert_eq!(settings.subject(), "slow-queue");
         assert_eq!(settings.durable(), "slow-queue-workers");
         assert_eq!(settings.grace(), Duration::from_secs(70));
-        assert_eq!(settings.max_response_bytes, 16 << 20);
+        assert_eq!(settings.max_response_bytes, ByteSize(16 << 20));
     }
 
     #[test]
@@ -251,9 +237,9 @@ mod tests {
             ("--upstream-timeout", "15", "15m"),
             ("--upstream-timeout", "0s", "more than 0"),
             ("--max-retry-attempts", "0", "1.."),
-            ("--retry-http-codes", "200,abc", "`abc`"),
+            ("--retry-http-codes", "200,abc", "429,503"),
             ("--queue-name", "Slow", "a-z"),
-            ("--max-response-bytes", "16MB", "16Mi"),
+            ("--max-response-bytes", "16MB", "256Ki"),
             ("--backoff", "linear", "static"),
             ("--callback-allowed-hosts", "10.0.0.0/99", "10.0.0.0/99"),
         ] {

@@ -26,8 +26,7 @@ impl Deliver {
     /// Posts a result once, and says what that means for its message.
     async fn conclude(&self, message: &Message) -> AckKind {
         let attempts = delivery::Delivery::of(message).count;
-        let headers = message.headers.clone().unwrap_or_default();
-        let callback = match Callback::decode(&headers, message.payload.clone()) {
+        let callback = match Callback::decode(delivery::headers(message), message.payload.clone()) {
             Ok(callback) => callback,
             Err(error) => {
                 warn!(subject = %message.subject, %error, "a message is no result of a call: it becomes a dead letter");
