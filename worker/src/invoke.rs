@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -77,7 +78,7 @@ impl Call<'_> {
 
 impl Handler for Invoke {
     async fn handle(&self, message: &Message, lease: Duration) {
-        let held = lease::hold(message, lease, self.conclude(message)).await;
+        let held = lease::hold(message, lease, pin!(self.conclude(message))).await;
         if held.lost {
             let subject = &message.subject;
             warn!(%subject, "the lease could not be renewed in time: another worker may run this call too");
@@ -90,7 +91,7 @@ impl Handler for Invoke {
         let delivery = Delivery::of(message);
         if let Ok(invocation) = self.decode(message, delivery) {
             let stored = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
-            let uncounted = self.uncounted(&stored, delivery).await;
+            let uncounted = if delivery.count == 1 { 0 } else { self.uncounted(&stored).await };
             self.set_uncounted(&stored, uncounted + 1).await;
         }
     }
@@ -110,7 +111,9 @@ impl Invoke {
             }
         };
         let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivery.sequence };
-        let uncounted = self.uncounted(&stored, delivery).await;
+        // Here and below, what is seldom done is in a box of its own: while a call runs, as thousands may at once, it
+        // takes no memory.
+        let uncounted = if delivery.count == 1 { 0 } else { Box::pin(self.uncounted(&stored)).await };
         let tries = Tries {
             attempt: delivery.count.saturating_sub(uncounted).max(1),
             deliveries: delivery.count,
@@ -126,7 +129,6 @@ impl Invoke {
         }
         let reported = self.reports.running(call.stored.clone(), call.attempt());
         match self.make(&call).await {
-            // In boxes of their own: while a call runs, as thousands may, its end takes no memory yet.
             Some(reply) => Box::pin(self.end(message, &call, reply, reported)).await,
             None => Box::pin(self.end_cancelled(&call)).await,
         }
@@ -135,7 +137,7 @@ impl Invoke {
     /// Makes a call; `None` if it was cancelled before or meanwhile.
     async fn make(&self, call: &Call<'_>) -> Option<Reply> {
         // A first delivery is heard of in time; one that comes again may have been cancelled while nobody had it.
-        if call.tries.deliveries > 1 && self.was_cancelled(&call.stored).await {
+        if call.tries.deliveries > 1 && Box::pin(self.was_cancelled(&call.stored)).await {
             return None;
         }
         let running = self.cancellations.begin(call.stored.clone())?;
@@ -242,10 +244,7 @@ impl Invoke {
     }
 
     /// How many deliveries before this one were no attempts. Not known, each was one: the side on which a call ends.
-    async fn uncounted(&self, call: &StoredCall, delivery: Delivery) -> u64 {
-        if delivery.count == 1 {
-            return 0;
-        }
+    async fn uncounted(&self, call: &StoredCall) -> u64 {
         let counted = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await;
         counted.unwrap_or_else(|error| {
             debug!(call_id = %call.id, %error, "deliveries that are no attempts can't be looked up");

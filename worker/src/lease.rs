@@ -1,7 +1,10 @@
 //! The lease of a call: renewed while the call runs, so that a call may take hours and a dead worker's calls
 //! are picked up within one lease.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use async_nats::jetstream::{AckKind, Message};
 use tokio::time::{Instant, sleep, timeout};
@@ -19,14 +22,18 @@ pub(crate) struct Held<T> {
     pub(crate) lost: bool,
 }
 
-/// Runs `work` and renews the lease of `message` until it has ended.
-pub(crate) async fn hold<T>(message: &Message, lease: Duration, work: impl Future<Output = T>) -> Held<T> {
-    let mut work = pin!(work);
+/// Runs `work` and renews the lease of `message` until it has ended. `work` is pinned by the caller, since to take it in
+/// would be to have it in memory twice, for each call that runs.
+pub(crate) async fn hold<T>(
+    message: &Message,
+    lease: Duration,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Held<T> {
     let mut confirmed = Instant::now();
     let mut renewal = pin!(renew(message, lease / RENEWALS));
     loop {
         tokio::select! {
-            value = &mut work => return Held { value, lost: confirmed.elapsed() > lease },
+            value = work.as_mut() => return Held { value, lost: confirmed.elapsed() > lease },
             renewed = &mut renewal => {
                 confirmed = renewed.unwrap_or(confirmed);
                 renewal.set(renew(message, lease / RENEWALS));

@@ -221,7 +221,7 @@ impl<H: Handler> Puller<H> {
         tasks.spawn(sequence, async move {
             tokio::select! {
                 () = handler.handle(&message, lease) => {}
-                () = hand_back_now.cancelled() => hand_back(&*handler, &message).await,
+                () = hand_back_now.cancelled() => Box::pin(hand_back(&*handler, &message)).await,
             }
         });
     }

@@ -1,6 +1,6 @@
 //! Delivers the results on the queue's stream of callbacks.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use async_nats::jetstream::{AckKind, Message};
 use asyncqueue::message::{callback::Callback, dead_letter::Death};
@@ -17,7 +17,7 @@ pub(crate) struct Deliver {
 
 impl Handler for Deliver {
     async fn handle(&self, message: &Message, lease: Duration) {
-        let ack = lease::hold(message, lease, self.conclude(message)).await.value;
+        let ack = lease::hold(message, lease, pin!(self.conclude(message))).await.value;
         settle(message, ack, lease).await;
     }
 }
