@@ -18,6 +18,9 @@ const CALLS: usize = 300;
 /// Slots of each of the two workers.
 const SLOTS: usize = 20;
 
+/// Results that one worker posts at once.
+const POSTS: usize = 64;
+
 /// For all calls to end, the lease of those that a fault hit included.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -66,9 +69,9 @@ impl Storm {
         self.workers.push(self.queue.worker(&self.function, &settings));
     }
 
-    /// Waits until every call has ended, and holds the ends against what was submitted. At most `repeats` runs, and as
-    /// many posts of results, are more than there had to be: what was under way when the fault came.
-    async fn ends(&self, repeats: usize) {
+    /// Waits until every call has ended, and holds the ends against what was submitted. At most so many runs, and so many
+    /// posts of results, are more than there had to be: what was under way when the fault came.
+    async fn ends(&self, more_runs: usize, more_posts: usize) {
         until_in(PATIENCE, "every call has called back", async || {
             (self.callbacks().len() == CALLS).then_some(())
         })
@@ -82,14 +85,15 @@ impl Storm {
             assert!(statuses.iter().all(|status| *status == statuses[0]), "call {id} ended as {statuses:?}");
         }
         let posts = callbacks.values().map(Vec::len).sum::<usize>();
-        assert!(posts <= CALLS + repeats, "{posts} posts of {CALLS} results");
+        assert!(posts <= CALLS + more_posts, "{posts} posts of {CALLS} results");
         let failed = CALLS / 10;
+        // 503: a worker died under the last attempt of a call that fails, so that nobody knows how that ended.
         let count = |status: &str| callbacks.values().filter(|statuses| statuses[0] == status).count();
-        assert_eq!((count("200"), count("500")), (CALLS - failed, failed));
+        assert_eq!((count("200"), count("500") + count("503")), (CALLS - failed, failed));
         assert_eq!(self.queue.info("jobs-dead").await.state.messages, failed as u64);
         let runs = self.function.received().len();
         let needed = CALLS - failed + failed * 3;
-        assert!((needed..=needed + repeats).contains(&runs), "{runs} runs, {needed} were needed");
+        assert!((needed..=needed + more_runs).contains(&runs), "{runs} runs, {needed} were needed");
     }
 
     /// The statuses that callers were told, by call.
@@ -108,7 +112,7 @@ async fn a_worker_that_is_killed() {
     let mut storm = Storm::begin().await;
     storm.workers[0].kill();
     storm.add_worker();
-    storm.ends(SLOTS).await;
+    storm.ends(SLOTS, SLOTS + POSTS).await;
 }
 
 #[tokio::test]
@@ -121,7 +125,7 @@ async fn a_worker_that_is_stopped_for_longer_than_its_lease() {
     })
     .await;
     storm.workers[0].signal("CONT");
-    storm.ends(SLOTS).await;
+    storm.ends(SLOTS, SLOTS + POSTS).await;
 }
 
 #[tokio::test]
@@ -129,7 +133,7 @@ async fn a_worker_that_is_told_to_end() {
     let mut storm = Storm::begin().await;
     storm.workers[0].signal("TERM");
     assert!(storm.workers[0].ended().await.success());
-    storm.ends(0).await;
+    storm.ends(0, 0).await;
 }
 
 #[tokio::test]
@@ -138,7 +142,7 @@ async fn a_nats_server_that_is_killed_and_started_again_with_its_data() {
     storm.queue.nats.restart().await;
     // What it delivered in the last moments before it was killed, it may not have written down: of that, what the
     // other worker gets runs again.
-    storm.ends(SLOTS * 2).await;
+    storm.ends(SLOTS * 2, (SLOTS + POSTS) * 2).await;
     assert!(storm.workers.iter_mut().all(Program::is_running));
 }
 
@@ -150,7 +154,7 @@ async fn a_consumer_that_is_deleted_and_made_anew() {
     ensure(&storm.queue.js, &spec, false).await.unwrap();
     // The new consumer knows nothing of what was delivered: what runs is delivered to the other worker too, and what
     // waits for its next attempt begins anew.
-    storm.ends(CALLS).await;
+    storm.ends(CALLS, CALLS).await;
 }
 
 #[tokio::test]

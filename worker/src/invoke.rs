@@ -198,14 +198,15 @@ impl Invoke {
         AckKind::Ack
     }
 
-    /// Ends a call under which its workers died each time.
+    /// Ends a call whose attempts are used up, and under the last of which its worker died: had that come to an end, it
+    /// would be dead already.
     async fn give_up_poison(&self, message: &Message, call: &Call<'_>) -> AckKind {
         let attempts = call.tries.attempt - 1;
         let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
-        error!(%call_id, %function, attempts, "no attempt of this call came to an end: it becomes a dead letter");
+        error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
         self.metrics.poison();
         self.report(call, UNREACHABLE, Reply::none()).await;
-        let reason = format!("its worker died under each of {attempts} attempts");
+        let reason = format!("its worker died under the last of {attempts} attempts");
         self.graveyard.bury(message, Some(call.name()), Death { reason, attempts, status: None }).await
     }
 

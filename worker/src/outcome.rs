@@ -152,8 +152,8 @@ impl RetryPolicy {
         Outcome::Retry { wait, counted }
     }
 
-    /// Whether a call was tried so often already that it is not run once more: its worker died under it each
-    /// time, for otherwise it would have ended.
+    /// Whether a call was tried so often already that it is not run once more: its worker died under the last attempt,
+    /// for otherwise it would have ended.
     #[must_use]
     pub fn is_poison(&self, attempt: u64) -> bool {
         attempt > self.max_attempts
