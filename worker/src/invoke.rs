@@ -79,11 +79,7 @@ impl Call<'_> {
 impl Handler for Invoke {
     async fn handle(&self, message: &Message, lease: Duration) {
         let held = lease::hold(message, lease, pin!(self.conclude(message))).await;
-        if held.lost {
-            let subject = &message.subject;
-            warn!(%subject, "the lease could not be renewed in time: another worker may run this call too");
-        }
-        settle(message, held.value, lease).await;
+        settle(message, held, lease).await;
     }
 
     /// A call that is handed back has not had its attempt.

@@ -34,12 +34,14 @@ mod tasks;
 /// How long a request stays open at the server. Long: an idle worker asks once in this time.
 const PULL_EXPIRES: Duration = Duration::from_secs(120);
 
-/// While a request is open and nothing comes, the server says that it lives.
+/// While a request is open and nothing comes, the server says that it lives; more often where the lease is short.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
-/// Without a word for two heartbeats and a bit, the request is taken for lost (restart of the server, change
-/// of leader, consumer made anew) and made again.
-const SILENCE: Duration = Duration::from_secs(7);
+/// The least that nats-server takes for a heartbeat is 100 ms; this is a bit more, for a server that is busy.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(250);
+
+/// What a word of the server may be late by.
+const LATE: Duration = Duration::from_secs(1);
 
 /// Between attempts to find the consumer or to ask anew, with as much again by chance, so that the workers
 /// of a queue don't come all at once.
@@ -77,6 +79,9 @@ pub(crate) struct Puller<H> {
 enum End {
     Shutdown,
     Renew(String),
+    /// Nothing was heard for too long. Either the server has lost the request, or this process was stopped: what has
+    /// come meanwhile may be with another worker by now, and is nobody's to touch here.
+    Silence,
 }
 
 // === impl Puller ===
@@ -99,15 +104,20 @@ impl<H: Handler> Puller<H> {
             };
             demand.forget_requests();
             let pulling = Pulling { consumer, inbox, lease, hand_back: &hand_back };
-            let end = self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await;
-            self.release(subscriber).await;
-            match end {
-                End::Shutdown => break,
-                End::Renew(reason) => {
-                    info!(stream = self.stream, reason, "asking for messages anew");
-                    sleep(jittered(RENEW_WAIT)).await;
+            let reason = match self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await
+            {
+                End::Shutdown => {
+                    self.release(subscriber).await;
+                    break;
                 }
-            }
+                End::Renew(reason) => {
+                    self.release(subscriber).await;
+                    reason
+                }
+                End::Silence => "no word from the server in time".to_owned(),
+            };
+            info!(stream = self.stream, reason, "asking for messages anew");
+            sleep(jittered(RENEW_WAIT)).await;
         }
         drain(tasks, grace, hurry, &hand_back).await;
     }
@@ -169,13 +179,14 @@ impl<H: Handler> Puller<H> {
         tasks: &mut Tasks,
         shutdown: &CancellationToken,
     ) -> End {
-        let mut silent_at = Instant::now() + SILENCE;
+        let silence = pulling.silence();
+        let mut silent_at = Instant::now() + silence;
         loop {
             if let Some(batch) = demand.ask() {
                 if let Err(error) = pulling.request(batch).await {
                     return End::Renew(error.to_string());
                 }
-                silent_at = Instant::now() + SILENCE;
+                silent_at = Instant::now() + silence;
             }
             tokio::select! {
                 () = shutdown.cancelled() => return End::Shutdown,
@@ -185,7 +196,11 @@ impl<H: Handler> Puller<H> {
                 }
                 received = subscriber.next() => {
                     let Some(message) = received else { return End::Renew("the subscription ended".to_owned()) };
-                    silent_at = Instant::now() + SILENCE;
+                    // Awake too late to have seen the time run out: it has, all the same.
+                    if demand.is_asking() && Instant::now() > silent_at {
+                        return End::Silence;
+                    }
+                    silent_at = Instant::now() + silence;
                     match classify(&message) {
                         Event::Heartbeat => {}
                         Event::Expired(unfilled) => demand.expired(unfilled),
@@ -208,9 +223,7 @@ impl<H: Handler> Puller<H> {
                         }
                     }
                 }
-                () = sleep_until(silent_at), if demand.is_asking() => {
-                    return End::Renew("no word from the server".to_owned());
-                }
+                () = sleep_until(silent_at), if demand.is_asking() => return End::Silence,
             }
         }
     }
@@ -248,11 +261,22 @@ struct Pulling<'a> {
 }
 
 impl Pulling<'_> {
+    /// Often enough that two of them and some delay are within the lease.
+    fn heartbeat(&self) -> Duration {
+        (self.lease / 4).clamp(MIN_HEARTBEAT, HEARTBEAT)
+    }
+
+    /// Without a word for so long, the request is taken for lost (restart of the server, change of leader, consumer made
+    /// anew) and made again. Shorter than the lease: a process that was stopped for less still holds what it was sent.
+    fn silence(&self) -> Duration {
+        self.heartbeat() * 2 + LATE.min(self.lease / 4)
+    }
+
     async fn request(&self, batch: usize) -> Result<(), async_nats::Error> {
         let config = BatchConfig {
             batch,
             expires: Some(PULL_EXPIRES),
-            idle_heartbeat: HEARTBEAT,
+            idle_heartbeat: self.heartbeat(),
             ..BatchConfig::default()
         };
         Ok(self.consumer.request_batch(config, self.inbox.clone()).await?)

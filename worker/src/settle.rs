@@ -6,6 +6,8 @@ use async_nats::jetstream::{AckKind, Message};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+use crate::lease::Held;
+
 /// The server's word on an acknowledgement; it takes a millisecond when all is well.
 const CONFIRM: Duration = Duration::from_secs(5);
 
@@ -17,7 +19,16 @@ const PATIENCE_IN_LEASES: u32 = 2;
 
 /// Tells the server a message's end until it confirms that, while NATS is away too: a call that is done must
 /// not run again because of a lost acknowledgement.
-pub(crate) async fn settle(message: &Message, ack: AckKind, lease: Duration) {
+pub(crate) async fn settle(message: &Message, held: Held<AckKind>, lease: Duration) {
+    let ack = held.value;
+    if held.lost {
+        let subject = &message.subject;
+        warn!(%subject, "the lease could not be renewed in time: another worker may have this message too");
+        // What is done is done, whoever did it; but to put off what another has in hand would give it to a third.
+        if matches!(ack, AckKind::Nak(_)) {
+            return;
+        }
+    }
     let give_up = Instant::now() + (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2);
     loop {
         let error = match timeout(CONFIRM, message.double_ack_with(ack)).await {

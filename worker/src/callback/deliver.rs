@@ -17,8 +17,8 @@ pub(crate) struct Deliver {
 
 impl Handler for Deliver {
     async fn handle(&self, message: &Message, lease: Duration) {
-        let ack = lease::hold(message, lease, pin!(self.conclude(message))).await.value;
-        settle(message, ack, lease).await;
+        let held = lease::hold(message, lease, pin!(self.conclude(message))).await;
+        settle(message, held, lease).await;
     }
 }
 
