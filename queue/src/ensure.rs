@@ -14,6 +14,7 @@ use async_nats::jetstream::{
 use crate::{
     bucket::BucketError,
     cancel,
+    error::cause,
     stream::{META_RELEASED, Plan, QueueSpec, Refusal, is_owner, plan_consumer, plan_stream},
     uncounted,
 };
@@ -273,14 +274,7 @@ fn is_missing(error: &GetStreamError) -> bool {
 pub fn server_error<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a async_nats::jetstream::Error> {
-    let mut next = Some(error);
-    while let Some(current) = next {
-        if let Some(found) = current.downcast_ref() {
-            return Some(found);
-        }
-        next = current.source();
-    }
-    None
+    cause(error)
 }
 
 /// Why a stream could not be created or updated.

@@ -59,6 +59,7 @@ pub mod dead_letters;
 pub mod directory;
 pub mod duration;
 pub mod ensure;
+pub mod error;
 pub mod forward;
 pub mod invocation;
 pub mod locate;

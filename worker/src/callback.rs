@@ -5,9 +5,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use asyncqueue::{GoDuration, message::callback::Callback};
+use asyncqueue::{GoDuration, error::cause, message::callback::Callback};
 use bytes::Bytes;
-use guard::{Guard, GuardedResolver};
+use guard::{Guard, GuardedResolver, Refusal};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
@@ -137,7 +137,7 @@ impl Poster {
         };
         match timeout(self.time_limit, exchange).await {
             Ok(Ok((status, retry_after))) => classify(status, retry_after),
-            Ok(Err(error)) => match guard::refusal_in(&error) {
+            Ok(Err(error)) => match cause::<Refusal>(&error) {
                 Some(refusal) => Posted::Refused(refusal.to_string()),
                 None => Posted::Failed(Ending::Unreachable, format!("{:#}", anyhow::Error::new(error))),
             },

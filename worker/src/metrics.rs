@@ -139,7 +139,7 @@ impl Metrics {
         self.processed.get_or_create(&self.labels("cancelled")).inc();
     }
 
-    /// A call is dead whose worker died under each attempt.
+    /// A call is dead whose worker died under the last attempt.
     pub(crate) fn poison(&self) {
         self.processed.get_or_create(&self.labels("dead")).inc();
     }

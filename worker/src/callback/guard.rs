@@ -200,18 +200,6 @@ fn is_forbidden(address: IpAddr) -> bool {
     no_target || METADATA.contains(&address)
 }
 
-/// The guard's refusal, if that is what caused an error.
-pub(crate) fn refusal_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Refusal> {
-    let mut next = Some(error);
-    while let Some(current) = next {
-        if let Some(refusal) = current.downcast_ref() {
-            return Some(refusal);
-        }
-        next = current.source();
-    }
-    None
-}
-
 // === impl GuardedResolver ===
 
 impl GuardedResolver {
@@ -258,6 +246,8 @@ impl fmt::Display for Allowed {
 
 #[cfg(test)]
 mod tests {
+    use asyncqueue::error::cause;
+
     use super::*;
 
     fn check(allowed: &str, url: &str) -> Result<(), Refusal> {
@@ -326,11 +316,11 @@ mod tests {
             GuardedResolver::new(guard).call(Name::from_str("localhost").unwrap())
         };
         let error = resolve("").await.unwrap_err();
-        assert!(matches!(refusal_in(&*error), Some(Refusal::Loopback(_))), "{error}");
+        assert!(matches!(cause::<Refusal>(&*error), Some(Refusal::Loopback(_))), "{error}");
         assert!(resolve("localhost").await.unwrap().count() > 0);
         assert!(resolve("127.0.0.0/8,::1").await.unwrap().count() > 0);
         assert!(matches!(
-            refusal_in(&*resolve("10.0.0.0/8").await.unwrap_err()),
+            cause::<Refusal>(&*resolve("10.0.0.0/8").await.unwrap_err()),
             Some(Refusal::NotListed(_))
         ));
     }
