@@ -4,7 +4,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use async_nats::{Client, jetstream};
@@ -120,11 +123,22 @@ impl Drop for NatsServer {
     }
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on now, and that nobody is given before the caller listens on it: each caller gets another
+/// one, below those that the kernel gives to connections and to listeners that ask for any.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Another test process begins elsewhere.
+    let start = std::process::id().wrapping_mul(257);
+    (0..COUNT)
+        .filter_map(|_| {
+            let turn = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+            u16::try_from(FIRST + turn % COUNT).ok()
+        })
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// The server's program, built if need be.
