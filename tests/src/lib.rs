@@ -7,6 +7,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
 pub mod cluster;
+pub mod history;
 pub mod http;
 pub mod nats;
 pub mod program;
