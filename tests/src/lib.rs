@@ -9,7 +9,9 @@
 pub mod cluster;
 pub mod history;
 pub mod http;
+pub mod load;
 pub mod nats;
 pub mod program;
+pub mod proxy;
 pub mod raw;
 pub mod wait;

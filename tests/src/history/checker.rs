@@ -204,9 +204,12 @@ impl Call<'_> {
                 }
             }
         }
-        let last = self.runs.last().map_or(first.started, |run| run.started);
-        let excused = self.is_excused(first.started, self.steps.last().map_or(last, |(at, _)| *at));
-        let failed = self.runs.iter().filter(|run| self.failed_before(run, Duration::MAX)).count() as u64;
+        let (last, over) = (
+            self.runs.last().unwrap_or(first).started,
+            self.steps.last().map_or(first.started, |(at, _)| *at),
+        );
+        let excused = self.is_excused(first.started, over);
+        let failed = self.runs.iter().filter(|run| self.failed_before(run, over)).count() as u64;
         if failed > self.rules.attempts && !excused {
             broken.insert(Rule::RanTooOften);
         }
@@ -300,10 +303,14 @@ impl Call<'_> {
         match run.end {
             Some((at, RunEnd::Returned(status))) => at <= time && self.rules.retried.contains(&status),
             Some((at, RunEnd::Failed)) => at <= time,
-            Some((at, RunEnd::BrokenOff)) => at.min(time) - run.started >= self.rules.time_limit,
-            // Its worker's end of the connection is closed before ours.
-            None => time != Duration::MAX && time - run.started >= self.rules.time_limit,
+            // Cut off at its time limit; its worker's end of the connection may be closed before ours.
+            Some((at, RunEnd::BrokenOff)) => self.is_over_limit(run, at.min(time)),
+            None => self.is_over_limit(run, time),
         }
+    }
+
+    fn is_over_limit(&self, run: &Run, time: Duration) -> bool {
+        time.saturating_sub(run.started) >= self.rules.time_limit
     }
 
     /// Whether a worker or its lease may have died so that what was first seen at `first` comes again at `again`. What

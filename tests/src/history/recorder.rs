@@ -37,6 +37,12 @@ impl Recorder {
         self.events.lock().expect("no writer panicked").clone()
     }
 
+    /// What has been seen since the last time that it was taken, in order.
+    #[must_use]
+    pub fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock().expect("no writer panicked"))
+    }
+
     /// How many events of a kind there are so far.
     #[must_use]
     pub fn count(&self, is_counted: impl Fn(&What) -> bool) -> usize {
