@@ -9,7 +9,7 @@ use std::{
 
 use async_nats::{
     HeaderMap,
-    jetstream::{Context, stream::Info},
+    jetstream::{Context, consumer::pull, stream::Info},
 };
 use asyncqueue::{
     ensure::{ensure, ensure_buckets},
@@ -300,6 +300,7 @@ impl Stage {
         while Instant::now() < deadline && !(self.is_empty(QUEUE).await && self.is_empty(RESULTS).await) {
             sleep(LOOK_EVERY).await;
         }
+        self.keep_consumer().await;
         for headers in self.messages(QUEUE).await {
             self.take_down(of_call(&headers), Step::LeftQueued);
         }
@@ -322,6 +323,15 @@ impl Stage {
             self.js.get_stream_no_info(DEAD).await.ok()?.purge().await.ok()
         })
         .await;
+    }
+
+    /// What the server says of the consumer of calls, for who looks into a failure.
+    async fn keep_consumer(&self) {
+        let consumer =
+            self.js.get_consumer_from_stream::<pull::Config, _, _>(&self.spec.durable, QUEUE).await;
+        let told = consumer.map(|consumer| format!("{:#?}", consumer.cached_info()));
+        std::fs::write(self.folder.join("consumer.txt"), told.unwrap_or_else(|error| error.to_string()))
+            .unwrap();
     }
 
     fn take_down(&self, call: Option<CallNumber>, step: Step) {

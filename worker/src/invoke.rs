@@ -233,7 +233,7 @@ impl Invoke {
         match cancel::is_cancelled(&self.js, &self.queue, call).await {
             Ok(cancelled) => cancelled,
             Err(error) => {
-                // A cancelled call has been purged from its stream, so that this is a second look.
+                // A cancelled call has been taken off its stream, so that this is a second look.
                 debug!(call_id = %call.id, %error, "tombstones can't be looked up");
                 false
             }
