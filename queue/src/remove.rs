@@ -3,7 +3,7 @@
 use async_nats::jetstream::{Context, response::Response, stream::DeleteStatus};
 use serde_json::json;
 
-use crate::peek::{NatsError, failed, message_at};
+use crate::peek::{NatsError, failed, is_stored};
 
 /// Removes the message at a sequence, and returns whether it was there. `action` says what for, in an error.
 ///
@@ -21,7 +21,7 @@ pub(crate) async fn remove(
     match js.request(format!("STREAM.MSG.DELETE.{stream}"), &request).await.map_err(failed(action))? {
         Response::Ok(DeleteStatus { success }) => Ok(success),
         // The server's code for a message that is not there stands for any failure.
-        Response::Err { .. } if message_at(js, stream, sequence).await?.is_none() => Ok(false),
+        Response::Err { .. } if !is_stored(js, stream, sequence).await? => Ok(false),
         Response::Err { error } => Err(failed(action)(error)),
     }
 }

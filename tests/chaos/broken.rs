@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message, consumer::PullConsumer};
 use asyncqueue::message::native;
-use asyncqueue_tests::{history::checker::Rule, load::plan::Mix};
+use asyncqueue_tests::{
+    history::{checker::Rule, event::Excuse},
+    load::plan::Mix,
+};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use http::Request;
@@ -64,7 +67,7 @@ pub(crate) fn all() -> Vec<Scenario> {
 async fn killed(stage: &mut Stage, flaw: Flaw) {
     let worker = start(stage, flaw).await;
     stage.in_the_middle().await;
-    stage.recorder.fault("the worker is killed", true);
+    stage.recorder.fault("the worker is killed", Excuse::Once);
     drop(worker);
     stage.add_worker();
 }
@@ -83,7 +86,7 @@ async fn start(stage: &Stage, flaw: Flaw) -> JoinSet<()> {
     let consumer: PullConsumer =
         stage.js.get_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
     let mut messages = consumer.messages().await.unwrap();
-    let url = stage.function.url().to_owned();
+    let url = format!("http://127.0.0.1:{}", stage.function.port());
     let mut worker = JoinSet::new();
     worker.spawn(async move {
         let mut calls = JoinSet::new();

@@ -6,6 +6,7 @@
 mod arguments;
 mod broken;
 mod faults;
+mod rows;
 mod run;
 mod scenarios;
 mod servers;

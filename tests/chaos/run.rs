@@ -16,7 +16,7 @@ use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
     arguments::{Arguments, What},
-    broken, scenarios, soak,
+    broken, rows, scenarios, soak,
     stage::{Setup, Stage},
     table::{self, Outcome, Verdict},
 };
@@ -96,6 +96,7 @@ pub(crate) async fn run(arguments: Arguments) -> ExitCode {
     let folder = folder();
     println!("seed {seed}");
     let all = || scenarios::all().into_iter().chain(broken::all());
+    rows::check(&all().collect::<Vec<_>>());
     let chosen: Vec<Scenario> = match &what {
         What::Soak(time) => return soak::run(seed, *time, &folder).await,
         What::Short => all().filter(|scenario| scenario.is_short).collect(),
@@ -109,6 +110,9 @@ pub(crate) async fn run(arguments: Arguments) -> ExitCode {
         outcomes.push(scenario.run(seed, &folder).await);
     }
     println!("\n{}", table::of_outcomes(&outcomes));
+    if matches!(what, What::All) {
+        println!("{}", rows::table(&outcomes));
+    }
     let failed = outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))).count();
     if failed > 0 {
         println!("{failed} of {} failed, with the seed {seed}", outcomes.len());

@@ -3,6 +3,7 @@
 use crate::run::Scenario;
 
 mod callbacks;
+mod cancellations;
 mod cluster;
 mod disk;
 mod durability;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         cluster::all(),
         disk::all(),
         functions::all(),
+        cancellations::all(),
         callbacks::all(),
         durability::all(),
     ];

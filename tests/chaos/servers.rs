@@ -1,11 +1,17 @@
 //! The NATS of a scenario: one server, or three that are a cluster.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use async_nats::jetstream::Context;
-use asyncqueue_tests::nats::{
-    NatsServer,
-    cluster::{NODES, NatsCluster},
+use asyncqueue_tests::{
+    nats::{
+        NatsServer,
+        cluster::{NODES, NatsCluster},
+    },
+    wait::until,
 };
 
 /// Which NATS a scenario has.
@@ -16,14 +22,31 @@ pub(crate) enum Kind {
     One,
     /// One server whose store is written to disk before each acknowledgement (`sync_interval: always`).
     OneSyncing,
-    /// One server whose store is a disk of 24 MB of its own. Needs root.
-    OneOnSmallDisk,
+    /// One server whose store is a disk of its own, which can be filled and whose power can be cut. Needs root.
+    OneOnDisk {
+        /// As of [`Kind::OneSyncing`].
+        syncs: bool,
+    },
     /// Three servers, and three copies of each stream.
     Three,
 }
 
-/// The size of the small disk.
-const SMALL_DISK: &str = "24m";
+/// The size of a disk of its own.
+const DISK: &str = "64m";
+
+/// Waits until the kernel has let go of a disk, which it does when the server that mounted it has ended.
+async fn is_unmounted(disk: &Path) {
+    until("the disk is unmounted", async || {
+        let used = Command::new("losetup").arg("--associated").arg(disk).output().unwrap();
+        used.stdout.is_empty().then_some(())
+    })
+    .await;
+}
+
+/// The device of a disk of its own.
+fn disk(server: &NatsServer) -> PathBuf {
+    server.store().with_extension("disk")
+}
 
 /// Running servers.
 #[derive(Debug)]
@@ -36,16 +59,23 @@ impl Servers {
     pub(crate) async fn start(kind: Kind) -> Self {
         let prepared = NatsServer::prepare();
         let store = prepared.store().display().to_string();
+        let config = prepared.log().with_file_name("conf");
+        std::fs::write(&config, "jetstream { sync_interval: always }").unwrap();
+        let syncing = ["-c".to_owned(), config.display().to_string()];
         let mut server = match kind {
             Kind::Three => return Self::Three(NatsCluster::start().await),
             Kind::One => prepared,
-            Kind::OneSyncing => {
-                let config = prepared.log().with_file_name("conf");
-                std::fs::write(&config, "jetstream { sync_interval: always }").unwrap();
-                prepared.with(["-c".to_owned(), config.display().to_string()])
+            Kind::OneSyncing => prepared.with(syncing),
+            Kind::OneOnDisk { syncs } => {
+                let disk = disk(&prepared).display().to_string();
+                // A file is its device, so that what the file system has brought there can be seen.
+                let mount = format!(
+                    "[ -e '{disk}' ] || {{ truncate -s {DISK} '{disk}'; mkfs.ext4 -q '{disk}'; }}
+                    mkdir -p '{store}' && mount -o loop '{disk}' '{store}'"
+                );
+                let prepared = prepared.after(mount);
+                if syncs { prepared.with(syncing) } else { prepared }
             }
-            Kind::OneOnSmallDisk => prepared
-                .after(format!("mkdir -p '{store}' && mount -t tmpfs -o size={SMALL_DISK} tmpfs '{store}'")),
         };
         server.run().await;
         Self::One(server)
@@ -82,6 +112,28 @@ impl Servers {
         }
     }
 
+    /// Cuts the power of the only server's disk, and brings both up again. What the file system had not written to its
+    /// device by then is gone: the device is a file, of which a copy is taken while the file system is mounted.
+    pub(crate) async fn cut_power(&mut self) {
+        let server = self.one();
+        // Nothing new is written while the copy is taken; the kernel may write some of what is old.
+        server.pause().await;
+        let (disk, copy) = (disk(server), disk(server).with_extension("copy"));
+        std::fs::copy(&disk, &copy).unwrap();
+        server.kill();
+        is_unmounted(&disk).await;
+        std::fs::rename(&copy, &disk).unwrap();
+        server.run().await;
+    }
+
+    /// Ends the only server at once and starts it again, on the disk of its own.
+    pub(crate) async fn restart_on_disk(&mut self) {
+        let server = self.one();
+        server.kill();
+        is_unmounted(&disk(server)).await;
+        server.run().await;
+    }
+
     /// The cluster.
     pub(crate) fn three(&mut self) -> &mut NatsCluster {
         match self {
@@ -90,7 +142,7 @@ impl Servers {
         }
     }
 
-    /// Copies the logs to a folder.
+    /// Their logs.
     pub(crate) fn logs(&mut self) -> Vec<PathBuf> {
         match self {
             Self::One(server) => vec![server.log()],

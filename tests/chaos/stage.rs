@@ -30,6 +30,7 @@ use asyncqueue_tests::{
     },
     nats::free_port,
     program::Program,
+    proxy::Proxy,
     raw,
     wait::until_in,
 };
@@ -86,6 +87,8 @@ pub(crate) struct Setup {
     /// Beside a worker's usual settings.
     pub(crate) worker_settings: &'static [(&'static str, &'static str)],
     pub(crate) mix: Mix,
+    /// Whether the workers reach the function by a cable that can be pulled.
+    pub(crate) has_cable: bool,
     /// How long calls have to end once the load and the faults are over.
     pub(crate) patience: Duration,
 }
@@ -99,6 +102,7 @@ impl Default for Setup {
             workers: 2,
             worker_settings: &[],
             mix: Mix::default(),
+            has_cable: false,
             patience: PATIENCE,
         }
     }
@@ -114,6 +118,8 @@ pub(crate) struct Stage {
     pub(crate) gateways: Vec<Gateway>,
     pub(crate) workers: Vec<Program>,
     pub(crate) function: Function,
+    /// Between the workers and the function, if the scenario has one.
+    pub(crate) cable: Option<Proxy>,
     receiver: Arc<Receiver>,
     setup: Setup,
     load: Option<JoinHandle<()>>,
@@ -149,6 +155,7 @@ impl Stage {
             .await;
         let recorder = Recorder::default();
         let function = Function::start(recorder.clone()).await;
+        let cable = if setup.has_cable { Some(Proxy::before(function.port()).await) } else { None };
         let receiver = Arc::new(Receiver::start(recorder.clone()).await);
         let mut stage = Self {
             recorder,
@@ -159,6 +166,7 @@ impl Stage {
             gateways: Vec::new(),
             workers: Vec::new(),
             function,
+            cable,
             receiver,
             load: None,
             folder: folder.to_owned(),
@@ -198,11 +206,13 @@ impl Stage {
         let name = format!("worker-{}", self.workers_started);
         let (url, admin) = (self.servers.url(), format!("127.0.0.1:{}", free_port()));
         let (attempts, callback_attempts) = (ATTEMPTS.to_string(), CALLBACK_ATTEMPTS.to_string());
+        let function_port = self.cable.as_ref().map_or(self.function.port(), Proxy::port);
+        let function_url = format!("http://127.0.0.1:{function_port}");
         let time_limit = format!("{}s", TIME_LIMIT.as_secs());
         let mut settings = vec![
             ("nats_url", &*url),
             ("queue_name", QUEUE),
-            ("function_url", self.function.url()),
+            ("function_url", &function_url),
             ("http_addr", &admin),
             ("HOSTNAME", &name),
             ("max_inflight", "20"),

@@ -1,7 +1,9 @@
 //! What the tests stand on: real processes, started and ended by the tests themselves.
 //!
-//! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs a nats-server, [`program`] the programs of this project as they are built, [`http`] an HTTP
-//! server that records what it is asked, [`raw`] speaks HTTP by hand, and [`wait`] waits for conditions, never for a time.
+//! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs nats-servers, [`program`] the programs of this
+//! project as they are built, [`http`] an HTTP server that records what it is asked, [`raw`] speaks HTTP by hand,
+//! [`proxy`] is a cable that can be pulled, and [`wait`] waits for conditions, never for a time. [`load`] submits calls of
+//! all kinds, and [`history`] tells whether what became of them is what was promised.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]

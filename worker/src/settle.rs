@@ -6,7 +6,7 @@ use async_nats::jetstream::{AckKind, Message};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::lease::Held;
+use crate::{lease::Held, pull::Claim};
 
 /// The server's word on an acknowledgement; it takes a millisecond when all is well.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -14,12 +14,15 @@ const CONFIRM: Duration = Duration::from_secs(5);
 /// Between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// After this many leases the message is certainly with somebody else.
-const PATIENCE_IN_LEASES: u32 = 2;
+/// After this many leases the message is certainly with somebody else, and who had it has said its last word.
+pub(crate) const PATIENCE_IN_LEASES: u32 = 2;
 
 /// Tells the server a message's end until it confirms that, while NATS is away too: a call that is done must
 /// not run again because of a lost acknowledgement.
-pub(crate) async fn settle(message: &Message, held: Held<AckKind>, lease: Duration) {
+///
+/// A message that is put off is let go of first: its next delivery, which may come before the server's word, is another
+/// attempt.
+pub(crate) async fn settle(message: &Message, held: Held<AckKind>, lease: Duration, claim: Claim) {
     let ack = held.value;
     if held.lost {
         let subject = &message.subject;
@@ -29,7 +32,15 @@ pub(crate) async fn settle(message: &Message, held: Held<AckKind>, lease: Durati
             return;
         }
     }
-    let give_up = Instant::now() + (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2);
+    let patience = match ack {
+        // After that, it would put off the next attempt, which may run by then.
+        AckKind::Nak(Some(wait)) => {
+            drop(claim);
+            wait
+        }
+        _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
+    };
+    let give_up = Instant::now() + patience;
     loop {
         let error = match timeout(CONFIRM, message.double_ack_with(ack)).await {
             Ok(Ok(())) => return,

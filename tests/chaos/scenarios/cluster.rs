@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use asyncqueue_tests::load::plan::Mix;
+use asyncqueue_tests::{history::event::Excuse, load::plan::Mix};
 use futures::FutureExt;
 use tokio::time::sleep;
 
@@ -75,8 +75,12 @@ async fn stepped_down(stage: &mut Stage) {
 async fn lost(stage: &mut Stage) {
     stage.in_the_middle().await;
     let leader = faults::stream_leader(stage).await;
-    stage.recorder.fault(format!("node {leader}, the leader, is killed and does not come back"), true);
+    stage
+        .recorder
+        .fault(format!("node {leader}, the leader, is killed and does not come back"), Excuse::Begins);
     stage.servers.three().node(leader).kill();
+    sleep(faults::BEYOND_AN_ELECTION).await;
+    stage.recorder.fault("another leads", Excuse::Ends);
 }
 
 /// Workers that ask and get nothing, each time another leads the consumer: a call that comes then is run soon.
@@ -87,11 +91,11 @@ async fn stalled(stage: &mut Stage) {
     for turn in 0..4 {
         let leader = stage.servers.three().consumer_leader(&js, &stream, &durable).await;
         if turn % 2 == 0 {
-            stage.recorder.fault("the consumer's leader steps down", true);
+            stage.recorder.fault("the consumer's leader steps down", Excuse::Once);
             let consumer = faults::consumer_of(stage);
             stage.servers.three().step_down(&js, "CONSUMER", &consumer).await;
         } else {
-            stage.recorder.fault(format!("node {leader}, the consumer's leader, is killed"), true);
+            stage.recorder.fault(format!("node {leader}, the consumer's leader, is killed"), Excuse::Once);
             stage.servers.three().node(leader).kill();
             sleep(Duration::from_secs(1)).await;
             stage.servers.three().node(leader).run().await;

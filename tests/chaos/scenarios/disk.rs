@@ -1,9 +1,9 @@
-//! The disk of a nats-server fills up, and has room again.
+//! The disk of a nats-server fills up; it has room again, and the server is started again.
 
 use std::{fs::File, io::Write, path::PathBuf, time::Duration};
 
 use asyncqueue_tests::{
-    history::event::{Step, What},
+    history::event::{Excuse, Step, What},
     load::plan::Mix,
     wait::until,
 };
@@ -23,7 +23,7 @@ pub(super) fn all() -> Vec<Scenario> {
     vec![Scenario {
         needs_root: true,
         setup: Setup {
-            servers: Kind::OneOnSmallDisk,
+            servers: Kind::OneOnDisk { syncs: false },
             mix: Mix { calls: 400, over: Duration::from_secs(8), ..Mix::default() },
             ..Setup::default()
         },
@@ -35,7 +35,7 @@ async fn full(stage: &mut Stage) {
     stage.in_the_middle().await;
     let ballast = ballast(stage);
     // What was being written then may be lost with its acknowledgement, and be delivered again.
-    stage.recorder.fault("the disk is full", true);
+    stage.recorder.fault("the disk is full", Excuse::Begins);
     fill(&ballast);
     let refused = || {
         stage
@@ -45,7 +45,10 @@ async fn full(stage: &mut Stage) {
     until("a call is refused", async || (refused() > 0).then_some(())).await;
     sleep(FULL).await;
     std::fs::remove_file(&ballast).unwrap();
-    stage.recorder.fault("the disk has room again", true);
+    stage.recorder.fault("the disk has room again", Excuse::None);
+    // A stream that could not be written is not written any more until the server starts again.
+    stage.servers.restart_on_disk().await;
+    stage.recorder.fault("nats-server is started again", Excuse::Ends);
 }
 
 /// A file that takes the room on the server's disk.

@@ -1,7 +1,11 @@
 //! What a 202 is worth, by where a stream keeps its messages.
 
 use asyncqueue::{ensure::ensure, stream::Storage};
-use asyncqueue_tests::{history::checker::Rule, load::plan::Mix, wait::until};
+use asyncqueue_tests::{
+    history::{checker::Rule, event::Excuse},
+    load::plan::Mix,
+    wait::until,
+};
 use futures::FutureExt;
 
 use crate::{
@@ -33,6 +37,27 @@ pub(super) fn all() -> Vec<Scenario> {
                 killed_with_all_queued(stage).boxed_local()
             })
         },
+        Scenario {
+            needs_root: true,
+            setup: Setup {
+                servers: Kind::OneOnDisk { syncs: false },
+                workers: 0,
+                mix: burst(),
+                ..Setup::default()
+            },
+            breaks: Some(Rule::Lost),
+            ..Scenario::new("power cut: file storage", |stage| power_cut(stage).boxed_local())
+        },
+        Scenario {
+            needs_root: true,
+            setup: Setup {
+                servers: Kind::OneOnDisk { syncs: true },
+                workers: 0,
+                mix: burst(),
+                ..Setup::default()
+            },
+            ..Scenario::new("power cut: file storage, sync always", |stage| power_cut(stage).boxed_local())
+        },
     ]
 }
 
@@ -42,10 +67,21 @@ fn burst() -> Mix {
 
 async fn killed_with_all_queued(stage: &mut Stage) {
     stage.load_ends().await;
-    stage.recorder.fault("nats-server is killed", true);
+    stage.recorder.fault("nats-server is killed", Excuse::Begins);
     stage.servers.one().restart().await;
-    stage.recorder.fault("nats-server is back", true);
-    // In memory, the streams themselves are gone too.
+    back(stage).await;
+}
+
+async fn power_cut(stage: &mut Stage) {
+    stage.load_ends().await;
+    stage.recorder.fault("the power is cut", Excuse::Begins);
+    stage.servers.cut_power().await;
+    back(stage).await;
+}
+
+async fn back(stage: &mut Stage) {
+    stage.recorder.fault("nats-server is back", Excuse::Ends);
+    // The streams themselves may be gone too.
     until("the queue is there", async || ensure(&stage.js, &stage.spec, false).await.ok()).await;
     stage.add_worker();
 }

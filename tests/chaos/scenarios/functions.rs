@@ -1,9 +1,16 @@
 //! Functions that fail in every way that a function can.
 
-use asyncqueue_tests::load::plan::{Failure, Mix};
+use std::time::Duration;
+
+use asyncqueue_tests::{
+    history::event::Excuse,
+    load::plan::{Failure, Mix},
+};
 use futures::FutureExt;
+use tokio::time::sleep;
 
 use crate::{
+    faults,
     run::Scenario,
     stage::{Setup, Stage},
 };
@@ -37,10 +44,25 @@ pub(super) fn all() -> Vec<Scenario> {
                 killed(stage).boxed_local()
             })
         },
+        Scenario {
+            setup: Setup { has_cable: true, ..Setup::default() },
+            ..Scenario::new("functions can't be reached for a while", |stage| cut_off(stage).boxed_local())
+        },
     ]
 }
 
 async fn killed(stage: &mut Stage) {
     stage.in_the_middle().await;
-    crate::faults::kill_worker(stage);
+    faults::kill_worker(stage);
+}
+
+/// No packet arrives: longer than a run may take, and shorter than all attempts of a call.
+async fn cut_off(stage: &mut Stage) {
+    stage.in_the_middle().await;
+    let set_passing = |stage: &Stage, passes| stage.cable.as_ref().unwrap().set_passing(passes);
+    stage.recorder.fault("functions can't be reached", Excuse::None);
+    set_passing(stage, false);
+    sleep(Duration::from_secs(8)).await;
+    set_passing(stage, true);
+    stage.recorder.fault("functions can be reached again", Excuse::None);
 }

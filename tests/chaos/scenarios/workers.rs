@@ -16,6 +16,12 @@ pub(super) fn all() -> Vec<Scenario> {
             ..Scenario::new("a worker is killed", |stage| killed(stage, 1).boxed_local())
         },
         Scenario::new("workers are killed one after the other", |stage| killed(stage, 4).boxed_local()),
+        Scenario {
+            setup: Setup { workers: 8, ..Setup::default() },
+            ..Scenario::new("all workers are killed and started at once", |stage| {
+                all_killed(stage).boxed_local()
+            })
+        },
         Scenario::new("a worker is told to end", |stage| ended(stage, true).boxed_local()),
         Scenario {
             setup: Setup { worker_settings: &[("grace_period", "100ms")], ..Setup::default() },
@@ -31,6 +37,13 @@ pub(super) fn all() -> Vec<Scenario> {
 async fn killed(stage: &mut Stage, times: usize) {
     for turn in 1..=times {
         stage.has_started(40 * turn).await;
+        faults::kill_worker(stage);
+    }
+}
+
+async fn all_killed(stage: &mut Stage) {
+    stage.in_the_middle().await;
+    for _ in 0..stage.workers.len() {
         faults::kill_worker(stage);
     }
 }

@@ -7,10 +7,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::RangeInclusive,
     time::Duration,
 };
 
-use super::event::{CallNumber, Event, Step, What};
+use super::event::{CallNumber, Event, Excuse, Step, What};
 use runs::{Run, RunEnd};
 
 mod runs;
@@ -112,14 +113,12 @@ enum End {
 #[must_use]
 pub fn check(history: &[Event], rules: &Rules) -> Report {
     let mut steps: BTreeMap<CallNumber, Vec<(Duration, Step)>> = BTreeMap::new();
-    let mut excuses = Vec::new();
     for event in history {
-        match &event.what {
-            What::Step(call, step) => steps.entry(*call).or_default().push((event.at, *step)),
-            What::Fault { excuses: true, .. } => excuses.push(event.at),
-            What::Fault { excuses: false, .. } => {}
+        if let What::Step(call, step) = event.what {
+            steps.entry(call).or_default().push((event.at, step));
         }
     }
+    let excuses = excuses(history);
     let mut report = Report::default();
     for (number, steps) in steps {
         let call = Call { runs: runs::of(&steps), steps, excuses: &excuses, rules };
@@ -134,12 +133,29 @@ pub fn check(history: &[Event], rules: &Rules) -> Report {
     report
 }
 
+/// The times in which a worker or its lease may have died.
+fn excuses(history: &[Event]) -> Vec<RangeInclusive<Duration>> {
+    let (mut excuses, mut begun) = (Vec::new(), Vec::new());
+    for event in history {
+        match event.what {
+            What::Fault { excuse: Excuse::Once, .. } => excuses.push(event.at..=event.at),
+            What::Fault { excuse: Excuse::Begins, .. } => begun.push(event.at),
+            What::Fault { excuse: Excuse::Ends, .. } => {
+                excuses.extend(begun.pop().map(|since| since..=event.at));
+            }
+            What::Fault { excuse: Excuse::None, .. } | What::Step(..) => {}
+        }
+    }
+    excuses.extend(begun.into_iter().map(|since| since..=Duration::MAX));
+    excuses
+}
+
 /// What was seen of one call.
 struct Call<'a> {
     steps: Vec<(Duration, Step)>,
     runs: Vec<Run>,
     /// When a worker or its lease may have died.
-    excuses: &'a [Duration],
+    excuses: &'a [RangeInclusive<Duration>],
     rules: &'a Rules,
 }
 
@@ -208,7 +224,8 @@ impl Call<'_> {
             self.runs.last().unwrap_or(first).started,
             self.steps.last().map_or(first.started, |(at, _)| *at),
         );
-        let excused = self.is_excused(first.started, over);
+        // A delivery that was lost has counted, too, as an attempt.
+        let excused = self.is_excused(self.steps.first().map_or(first.started, |(at, _)| *at), over);
         let failed = self.runs.iter().filter(|run| self.failed_before(run, over)).count() as u64;
         if failed > self.rules.attempts && !excused {
             broken.insert(Rule::RanTooOften);
@@ -317,7 +334,7 @@ impl Call<'_> {
     /// begins within a lease after the fault may have been delivered before it.
     fn is_excused(&self, first: Duration, again: Duration) -> bool {
         let since = first.saturating_sub(self.rules.lease);
-        self.excuses.iter().any(|at| (since..=again).contains(at))
+        self.excuses.iter().any(|excuse| *excuse.start() <= again && since <= *excuse.end())
     }
 }
 

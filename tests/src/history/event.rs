@@ -23,9 +23,22 @@ pub enum What {
     Fault {
         /// In words.
         name: String,
-        /// Whether a worker or its lease may have died of it, so that calls may run again.
-        excuses: bool,
+        /// Whether calls may run again because of it.
+        excuse: Excuse,
     },
+}
+
+/// When a worker or its lease may have died, so that calls may run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excuse {
+    /// Not of this.
+    None,
+    /// At this moment.
+    Once,
+    /// From here on.
+    Begins,
+    /// Up to here.
+    Ends,
 }
 
 /// A step of a call.

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::event::{CallNumber, Event, Step, What};
+use super::event::{CallNumber, Event, Excuse, Step, What};
 
 /// The history of a run in the making. Clones write to the same.
 #[derive(Clone, Debug)]
@@ -26,9 +26,9 @@ impl Recorder {
         self.record(What::Step(call, step));
     }
 
-    /// Something that is done to the system, now. `excuses`: a worker or its lease may die of it.
-    pub fn fault(&self, name: impl Into<String>, excuses: bool) {
-        self.record(What::Fault { name: name.into(), excuses });
+    /// Something that is done to the system, now.
+    pub fn fault(&self, name: impl Into<String>, excuse: Excuse) {
+        self.record(What::Fault { name: name.into(), excuse });
     }
 
     /// What has been seen so far, in order.

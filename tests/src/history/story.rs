@@ -43,12 +43,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::history::{checker::Rule, event::Step};
+    use crate::history::{
+        checker::Rule,
+        event::{Excuse, Step},
+    };
 
     #[test]
     fn the_shortest_story_is_told_in_order_with_the_faults_between() {
         let at = |millis, what| Event { at: Duration::from_millis(millis), what };
-        let fault = |name: &str| What::Fault { name: name.to_owned(), excuses: true };
+        let fault = |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once };
         let history = [
             at(0, fault("before it all")),
             at(10, What::Step(1, Step::Submitted { callback: false })),

@@ -33,7 +33,7 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 /// A function on loopback, ended when it is dropped.
 #[derive(Debug)]
 pub struct Function {
-    url: String,
+    port: u16,
     state: Arc<State>,
     _running: DropGuard,
 }
@@ -57,7 +57,7 @@ impl Function {
     /// Starts a function that takes down what it sees.
     pub async fn start(recorder: Recorder) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        let port = listener.local_addr().expect("its address").port();
         let state = Arc::new(State { recorder, behaviours: Mutex::default(), runs: Mutex::default() });
         let answering = state.clone();
         let handler = move |request| {
@@ -66,13 +66,13 @@ impl Function {
         };
         let shutdown = CancellationToken::new();
         tokio::spawn(server::serve(listener, handler, shutdown.clone(), Duration::ZERO));
-        Self { url, state, _running: shutdown.drop_guard() }
+        Self { port, state, _running: shutdown.drop_guard() }
     }
 
-    /// Its URL, without a slash at the end.
+    /// Its port on loopback.
     #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Tells it what to do with calls.

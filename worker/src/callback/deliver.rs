@@ -7,7 +7,12 @@ use asyncqueue::message::{callback::Callback, dead_letter::Death};
 use tracing::warn;
 
 use super::{Delivery, Messenger};
-use crate::{bury::Graveyard, delivery, lease, pull::Handler, settle::settle};
+use crate::{
+    bury::Graveyard,
+    delivery, lease,
+    pull::{Claim, Handler},
+    settle::settle,
+};
 
 /// Delivers results, one message each.
 pub(crate) struct Deliver {
@@ -16,9 +21,9 @@ pub(crate) struct Deliver {
 }
 
 impl Handler for Deliver {
-    async fn handle(&self, message: &Message, lease: Duration) {
+    async fn handle(&self, message: &Message, lease: Duration, claim: Claim) {
         let held = lease::hold(message, lease, pin!(self.conclude(message))).await;
-        settle(message, held, lease).await;
+        settle(message, held, lease, claim).await;
     }
 }
 

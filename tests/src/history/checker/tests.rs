@@ -24,8 +24,8 @@ impl Told {
         self
     }
 
-    fn fault(mut self, millis: u64, excuses: bool) -> Self {
-        let what = What::Fault { name: "a fault".to_owned(), excuses };
+    fn fault(mut self, millis: u64, excuse: Excuse) -> Self {
+        let what = What::Fault { name: "a fault".to_owned(), excuse };
         self.0.push(Event { at: Duration::from_millis(millis), what });
         self
     }
@@ -97,7 +97,7 @@ fn a_failed_run_is_followed_by_another_and_the_last_by_a_dead_letter() {
 fn a_call_without_an_end_is_lost() {
     accepted().breaks(&[Rule::Lost]);
     accepted().run(1, 10, 20, 500).breaks(&[Rule::Lost]);
-    accepted().at(10, Step::Started { run: 1 }).fault(15, true).breaks(&[Rule::Lost]);
+    accepted().at(10, Step::Started { run: 1 }).fault(15, Excuse::Once).breaks(&[Rule::Lost]);
     assert_eq!(accepted().report().tally.lost, 1);
 }
 
@@ -137,14 +137,19 @@ fn nothing_runs_twice_unless_a_worker_or_its_lease_died() {
     again(accepted().at(10, Step::Started { run: 1 }).at(20, Step::BrokenOff { run: 1 }))
         .breaks(&[Rule::RanAgain]);
     // A fault excuses it, within a lease before the first run too, and is counted.
-    let tally = again(accepted().run(1, 10, 20, 200).fault(25, true)).is_whole();
+    let tally = again(accepted().run(1, 10, 20, 200).fault(25, Excuse::Once)).is_whole();
     assert_eq!((tally.done, tally.rerun), (1, 1));
-    again(accepted().fault(5, true).run(1, 10, 20, 200)).is_whole();
+    again(accepted().fault(5, Excuse::Once).run(1, 10, 20, 200)).is_whole();
     // Not one that no worker dies of, one long ago, or one that came later.
-    again(accepted().run(1, 10, 20, 200).fault(25, false)).breaks(&[Rule::RanAgain]);
-    again(Told::default().fault(0, true).at(3500, answered(202)).run(1, 3600, 3610, 200))
+    again(accepted().run(1, 10, 20, 200).fault(25, Excuse::None)).breaks(&[Rule::RanAgain]);
+    again(Told::default().fault(0, Excuse::Once).at(3500, answered(202)).run(1, 3600, 3610, 200))
         .breaks(&[Rule::RanAgain]);
-    again(accepted().run(1, 10, 20, 200)).fault(4001, true).breaks(&[Rule::RanAgain]);
+    let lasting = |begins, ends| {
+        Told::default().fault(begins, Excuse::Begins).fault(ends, Excuse::Ends).at(9000, answered(202))
+    };
+    lasting(0, 7000).run(1, 9010, 9020, 200).run(2, 9500, 9510, 200).is_whole();
+    lasting(0, 5000).run(1, 9010, 9020, 200).run(2, 9500, 9510, 200).breaks(&[Rule::RanAgain]);
+    again(accepted().run(1, 10, 20, 200)).fault(4001, Excuse::Once).breaks(&[Rule::RanAgain]);
 }
 
 #[test]
@@ -153,7 +158,7 @@ fn nothing_starts_after_a_confirmed_cancellation() {
     let tally = cancelled().is_whole();
     assert_eq!(tally, Tally { accepted: 1, cancelled: 1, ..Tally::default() });
     cancelled().run(1, 300, 310, 200).breaks(&[Rule::StartedAfterCancel]);
-    cancelled().fault(120, true).run(1, 300, 310, 200).breaks(&[Rule::StartedAfterCancel]);
+    cancelled().fault(120, Excuse::Once).run(1, 300, 310, 200).breaks(&[Rule::StartedAfterCancel]);
     // On its way to the function when the worker heard of it.
     cancelled().at(150, Step::Started { run: 1 }).at(160, Step::BrokenOff { run: 1 }).is_whole();
     accepted().at(100, Step::CancelSent).at(110, Step::CancelAnswered { status: 404 }).breaks(&[Rule::Lost]);
@@ -192,7 +197,7 @@ fn the_caller_is_told_the_end_once() {
     done().at(30, Step::Told { status: 200, taken: false }).at(40, told(200)).is_whole();
     done().at(30, Step::Told { status: 200, taken: false }).at(40, Step::ResultBuried).is_whole();
     done().at(30, told(200)).at(40, told(200)).breaks(&[Rule::ToldAgain]);
-    assert_eq!(done().at(30, told(200)).fault(35, true).at(40, told(200)).is_whole().retold, 1);
+    assert_eq!(done().at(30, told(200)).fault(35, Excuse::Once).at(40, told(200)).is_whole().retold, 1);
     with_callback().at(10, Step::CancelAnswered { status: 202 }).breaks(&[Rule::NotTold]);
 }
 
