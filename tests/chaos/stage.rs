@@ -21,6 +21,7 @@ use asyncqueue_tests::{
         checker::Rules,
         event::{CallNumber, Step, What},
         recorder::Recorder,
+        stalls,
     },
     load::{
         client::Client,
@@ -36,7 +37,7 @@ use asyncqueue_tests::{
 };
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
 
@@ -123,6 +124,7 @@ pub(crate) struct Stage {
     receiver: Arc<Receiver>,
     setup: Setup,
     load: Option<JoinHandle<()>>,
+    _stalls: JoinSet<()>,
     /// Where the programs log to.
     folder: PathBuf,
     workers_started: usize,
@@ -158,6 +160,7 @@ impl Stage {
         let cable = if setup.has_cable { Some(Proxy::before(function.port()).await) } else { None };
         let receiver = Arc::new(Receiver::start(recorder.clone()).await);
         let mut stage = Self {
+            _stalls: stalls::watch(recorder.clone()),
             recorder,
             rng: StdRng::seed_from_u64(seed),
             servers,

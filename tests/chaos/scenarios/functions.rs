@@ -60,9 +60,10 @@ async fn killed(stage: &mut Stage) {
 async fn cut_off(stage: &mut Stage) {
     stage.in_the_middle().await;
     let set_passing = |stage: &Stage, passes| stage.cable.as_ref().unwrap().set_passing(passes);
-    stage.recorder.fault("functions can't be reached", Excuse::None);
+    // What a worker sends meanwhile arrives when it has given that up.
+    stage.recorder.fault("functions can't be reached", Excuse::Begins);
     set_passing(stage, false);
     sleep(Duration::from_secs(8)).await;
     set_passing(stage, true);
-    stage.recorder.fault("functions can be reached again", Excuse::None);
+    stage.recorder.fault("functions can be reached again", Excuse::Ends);
 }
