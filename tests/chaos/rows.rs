@@ -17,14 +17,14 @@ struct Row {
 /// What shows that a fault is survived.
 enum Shown {
     /// The scenarios whose names begin so.
-    Scenario(&'static str),
+    By(&'static str),
     /// A test: its file and its name.
     Test(&'static str, &'static str),
     /// Nothing, or not all of it, for this reason.
     Not(&'static str),
 }
 
-use Shown::{Not, Scenario as By, Test};
+use Shown::{By, Not, Test};
 
 const ROWS: &[Row] = &[
     Row {
