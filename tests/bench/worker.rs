@@ -24,6 +24,7 @@ use asyncqueue::{
 use asyncqueue_runtime::server;
 use asyncqueue_tests::{
     nats::{NatsServer, free_port},
+    process::{processor_time, resident_bytes},
     program::Program,
     wait::until_in,
 };
@@ -66,17 +67,17 @@ async fn main() -> Result<(), Error> {
     }
     let bench = Bench::start().await?;
     println!("{CALLS} calls of {BODY} bytes, {IN_FLIGHT} at once, file storage, {RUNS} runs of each\n");
-    println!("| run | worker, calls/s | limit, calls/s | ratio |\n|---|---|---|---|");
-    let (mut workers, mut limits) = (Vec::new(), Vec::new());
-    for run in 1..=RUNS {
-        let limit = bench.limit().await?;
-        let worker = bench.worker().await?;
-        println!("| {run} | {worker:.0} | {limit:.0} | {:.2} |", worker / limit);
-        workers.push(worker);
-        limits.push(limit);
+    println!(
+        "| run | worker, calls/s | limit, calls/s | ratio | processor time of a call, µs: worker + broker | limit + broker |\n\
+         |---|---|---|---|---|---|"
+    );
+    let mut runs = Vec::new();
+    for number in 1..=RUNS {
+        let run = Run { limit: bench.limit().await?, worker: bench.worker().await? };
+        println!("| {number} | {run} |");
+        runs.push(run);
     }
-    let (worker, limit) = (median(&mut workers), median(&mut limits));
-    println!("| median | {worker:.0} | {limit:.0} | {:.2} |\n", worker / limit);
+    println!("| median | {} |\n", Run::median(&runs));
 
     let mut latencies = bench.latencies().await?;
     latencies.sort();
@@ -90,6 +91,47 @@ async fn main() -> Result<(), Error> {
     let (idle, held) = bench.memory().await?;
     println!("resident memory of the worker: idle {idle:.1} MB, with {HELD} calls in flight {held:.1} MB");
     Ok(())
+}
+
+/// What one way of dispatching calls comes to.
+#[derive(Clone, Copy)]
+struct Figures {
+    /// Calls a second, the first to the last.
+    rate: f64,
+    /// Processor time of a call in microseconds, of whoever takes it from the broker and makes it.
+    dispatcher: f64,
+    /// The same of the broker.
+    broker: f64,
+}
+
+/// Both ways, one after the other.
+struct Run {
+    worker: Figures,
+    limit: Figures,
+}
+
+impl Run {
+    /// Each figure's own median.
+    fn median(runs: &[Self]) -> Self {
+        let figures = |of: fn(&Self) -> Figures| Figures {
+            rate: median(runs, |run| of(run).rate),
+            dispatcher: median(runs, |run| of(run).dispatcher),
+            broker: median(runs, |run| of(run).broker),
+        };
+        Self { worker: figures(|run| run.worker), limit: figures(|run| run.limit) }
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { worker, limit } = self;
+        let ratio = worker.rate / limit.rate;
+        write!(f, "{:.0} | {:.0} | {ratio:.2}", worker.rate, limit.rate)?;
+        for Figures { dispatcher, broker, .. } in [worker, limit] {
+            write!(f, " | {dispatcher:.0} + {broker:.0}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A queue, a function, and what they count.
@@ -127,35 +169,41 @@ impl Bench {
         Ok(Self { nats, js, spec, function, url })
     }
 
-    /// Calls a second of the real worker, the first call to the last.
-    async fn worker(&self) -> Result<f64, Error> {
+    /// The real worker.
+    async fn worker(&self) -> Result<Figures, Error> {
         self.fill(CALLS).await?;
-        let before = self.function.received.load(Ordering::SeqCst);
         let worker = self.start_worker(IN_FLIGHT);
-        self.receives(before + 1).await;
-        let begun = Instant::now();
-        self.receives(before + CALLS).await;
-        let rate = per_second(begun.elapsed());
+        let figures = self.measure(worker.id()).await;
         self.empties().await;
-        drop(worker);
-        Ok(rate)
+        Ok(figures)
     }
 
-    /// Calls a second of the least that does it, in a process of its own as the worker is.
-    async fn limit(&self) -> Result<f64, Error> {
+    /// The least that does it, in a process of its own as the worker is.
+    async fn limit(&self) -> Result<Figures, Error> {
         self.fill(CALLS).await?;
-        let before = self.function.received.load(Ordering::SeqCst);
         let mut limit = std::process::Command::new(std::env::current_exe()?)
             .args([LIMIT, &self.nats.url(), &self.url])
             .stdout(std::process::Stdio::null())
             .spawn()?;
-        self.receives(before + 1).await;
-        let begun = Instant::now();
-        self.receives(before + CALLS).await;
-        let rate = per_second(begun.elapsed());
+        let figures = self.measure(limit.id()).await;
         limit.wait()?;
         self.empties().await;
-        Ok(rate)
+        Ok(figures)
+    }
+
+    /// Measures from the first call that the function receives to the last.
+    async fn measure(&self, dispatcher: u32) -> Figures {
+        let before = self.function.received.load(Ordering::SeqCst);
+        self.receives(before + 1).await;
+        let used = || (processor_time(dispatcher), processor_time(self.nats.id()));
+        let (begun, at_first) = (Instant::now(), used());
+        self.receives(before + CALLS).await;
+        let (elapsed, at_last) = (begun.elapsed(), used());
+        Figures {
+            rate: calls() / elapsed.as_secs_f64(),
+            dispatcher: micros_of_a_call(at_last.0.saturating_sub(at_first.0)),
+            broker: micros_of_a_call(at_last.1.saturating_sub(at_first.1)),
+        }
     }
 
     /// How long calls are under way that come one by one.
@@ -196,12 +244,12 @@ impl Bench {
         self.fill(1).await?;
         self.receives(before + 1).await;
         self.empties().await;
-        let idle = worker.resident_bytes();
+        let idle = resident_bytes(worker.id());
         self.function.holds.store(true, Ordering::SeqCst);
         let before = self.function.received.load(Ordering::SeqCst);
         self.fill(HELD).await?;
         self.receives(before + HELD).await;
-        let held = worker.resident_bytes();
+        let held = resident_bytes(worker.id());
         self.function.holds.store(false, Ordering::SeqCst);
         self.function.released.notify_waiters();
         self.empties().await;
@@ -316,8 +364,13 @@ fn function_name() -> FunctionName {
 }
 
 #[allow(clippy::cast_precision_loss)] // far below what an f64 holds
-fn per_second(elapsed: Duration) -> f64 {
-    CALLS as f64 / elapsed.as_secs_f64()
+fn calls() -> f64 {
+    CALLS as f64
+}
+
+/// The part of one call, in microseconds, of what was used for all.
+fn micros_of_a_call(used: Duration) -> f64 {
+    used.as_secs_f64() * 1e6 / calls()
 }
 
 #[allow(clippy::cast_precision_loss)] // far below what an f64 holds
@@ -325,7 +378,9 @@ fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-fn median(values: &mut [f64]) -> f64 {
+/// The middle one of what `of` says of each run.
+fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tracing::warn;
 
 /// Running tasks, each of which holds the message at one sequence of the stream.
@@ -25,9 +25,20 @@ impl Tasks {
         self.held.insert(sequence);
     }
 
-    /// Waits until a task has ended; `None` if there is none.
-    pub(crate) async fn ended(&mut self) -> Option<()> {
-        let id = match self.set.join_next_with_id().await? {
+    /// Waits until a task has ended, and returns how many have by then; `None` if there is none.
+    pub(crate) async fn ended(&mut self) -> Option<usize> {
+        let mut next = Some(self.set.join_next_with_id().await?);
+        let mut count = 0;
+        while let Some(ended) = next {
+            count += 1;
+            self.forget(ended);
+            next = self.set.try_join_next_with_id();
+        }
+        Some(count)
+    }
+
+    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = match ended {
             Ok((id, ())) => id,
             Err(error) => {
                 warn!(%error, "the task of a call failed; its message is delivered again after the lease");
@@ -37,7 +48,6 @@ impl Tasks {
         if let Some(sequence) = self.by_task.remove(&id) {
             self.held.remove(&sequence);
         }
-        Some(())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -59,8 +69,11 @@ mod tests {
         tasks.spawn(1, async {});
         tasks.spawn(2, async { panic!("on purpose") });
         assert!(tasks.hold(1) && tasks.hold(2) && !tasks.hold(3));
-        assert_eq!((tasks.ended().await, tasks.ended().await), (Some(()), Some(())));
+        let mut ended = 0;
+        while let Some(count) = tasks.ended().await {
+            ended += count;
+        }
+        assert_eq!(ended, 2);
         assert!(!tasks.hold(1) && !tasks.hold(2) && tasks.is_empty());
-        assert_eq!(tasks.ended().await, None);
     }
 }
