@@ -263,11 +263,21 @@ async fn only_consumer(
 }
 
 async fn ask(js: &Context, queue: &QueueName, wanted: &Wanted, sequence: u64) -> Result<State, NatsError> {
-    let question = broadcast(&StoredCall { id: wanted.id.clone(), sequence });
-    let report = ask_workers(js.client(), question_subject(queue), question.into(), |answer| {
-        serde_json::from_slice::<WorkerReport>(&answer.payload).ok()
-    });
-    Ok(report.await?.map_or(State::Delivered, State::from))
+    let report = worker_report(js, queue, &StoredCall { id: wanted.id.clone(), sequence }).await?;
+    Ok(report.map_or(State::Delivered, State::from))
+}
+
+/// What the worker says that has a stored call; `None` if none says that it has it.
+pub async fn worker_report(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+) -> Result<Option<WorkerReport>, NatsError> {
+    let question = broadcast(call).into();
+    ask_workers(js.client(), question_subject(queue), question, |answer| {
+        serde_json::from_slice(&answer.payload).ok()
+    })
+    .await
 }
 
 /// The ends of a call that a queue's streams of results and of dead letters know.

@@ -1,8 +1,9 @@
 //! The programs of this project, as processes.
 
 use std::{
+    fs::OpenOptions,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
 };
@@ -22,6 +23,14 @@ impl Program {
     #[must_use]
     pub fn start_unheard(name: &'static str, settings: &[(&str, &str)]) -> Self {
         Self { name, process: spawn(name, settings, Stdio::null), log: Arc::default() }
+    }
+
+    /// As [`Program::start`], for a run of many programs: what it prints is added to a file.
+    #[must_use]
+    pub fn start_logging(name: &'static str, settings: &[(&str, &str)], log: &Path) -> Self {
+        let file = OpenOptions::new().create(true).append(true).open(log).expect("the program's log");
+        let output = || Stdio::from(file.try_clone().expect("a file descriptor"));
+        Self { name, process: spawn(name, settings, output), log: Arc::default() }
     }
 
     /// Starts a program with these settings as its environment.

@@ -17,6 +17,7 @@ use asyncqueue_runtime::{health::Health, program::Shutdown};
 use demand::Demand;
 use event::{Event, classify};
 use futures::StreamExt;
+pub(crate) use tasks::Claim;
 use tasks::Tasks;
 use tokio::{
     sync::watch,
@@ -52,8 +53,9 @@ const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
 
 /// Runs what a message asks for.
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// Handles one message, and says what that means for it. May be dropped at any point: the message is handed back then.
-    fn handle(&self, message: &Message) -> impl Future<Output = AckKind> + Send;
+    /// Handles one message under a lease that is renewed meanwhile, and says what that means for the message. May be
+    /// dropped at any point: the message is handed back then.
+    fn handle(&self, message: &Message, lease: Duration) -> impl Future<Output = AckKind> + Send;
 
     /// Does what is to be done before a message is handed back unhandled.
     fn before_hand_back(&self, _message: &Message) -> impl Future<Output = ()> + Send {
@@ -183,6 +185,10 @@ impl<H: Handler> Puller<H> {
         let silence = pulling.silence();
         let mut silent_at = Instant::now() + silence;
         loop {
+            // Awake too late to have seen the time run out: it has, all the same, for whatever has come meanwhile.
+            if demand.is_asking() && Instant::now() > silent_at {
+                return End::Silence;
+            }
             if let Some(batch) = demand.ask() {
                 if let Err(error) = pulling.request(batch).await {
                     return End::Renew(error.to_string());
@@ -197,7 +203,6 @@ impl<H: Handler> Puller<H> {
                 }
                 received = subscriber.next() => {
                     let Some(message) = received else { return End::Renew("the subscription ended".to_owned()) };
-                    // Awake too late to have seen the time run out: it has, all the same.
                     if demand.is_asking() && Instant::now() > silent_at {
                         return End::Silence;
                     }
@@ -209,14 +214,16 @@ impl<H: Handler> Puller<H> {
                         Event::Message => {
                             let message = Message { message, context: self.js.clone() };
                             let sequence = Delivery::of(&message).sequence;
-                            if tasks.hold(sequence) {
+                            let Some(claim) = tasks.claim(sequence) else {
                                 // The server has forgotten that it is here: it was killed before it wrote that
                                 // down, its consumer was made anew, or the lease ran out. The end of the call,
                                 // when it comes, is the end of this delivery too.
                                 debug!(sequence, "delivered again while it is being handled");
                                 demand.expired(1);
-                            } else if demand.received() {
-                                self.spawn(tasks, sequence, message, pulling);
+                                continue;
+                            };
+                            if demand.received() {
+                                self.spawn(tasks, claim, message, pulling);
                                 self.running.send_replace(demand.running());
                             } else {
                                 hand_back(&*self.handler, &message).await;
@@ -229,13 +236,13 @@ impl<H: Handler> Puller<H> {
         }
     }
 
-    fn spawn(&self, tasks: &mut Tasks, sequence: u64, message: Message, pulling: &Pulling<'_>) {
+    fn spawn(&self, tasks: &mut Tasks, claim: Claim, message: Message, pulling: &Pulling<'_>) {
         let (handler, lease) = (self.handler.clone(), pulling.lease);
         let (acks, hand_back_now) = (pulling.acks.clone(), pulling.hand_back.clone());
-        tasks.spawn(sequence, async move {
+        tasks.spawn(async move {
             let work = async {
-                let held = lease::hold(&acks, &message, lease, pin!(handler.handle(&message))).await;
-                settle(&acks, &message, held, lease).await;
+                let held = lease::hold(&acks, &message, lease, pin!(handler.handle(&message, lease))).await;
+                settle(&acks, &message, held, lease, claim).await;
             };
             tokio::select! {
                 () = work => {}

@@ -105,6 +105,7 @@ async fn work(
     let invoke = Invoke {
         js: js.clone(),
         queue: queue.clone(),
+        stream: settings.stream(),
         cancellations: cancellations.clone(),
         reports: reports.clone(),
         caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes.0),

@@ -9,17 +9,27 @@ use tracing::{debug, warn};
 use crate::{
     ack::{Acks, CONFIRM},
     lease::Held,
+    pull::Claim,
 };
 
 /// Between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// After this many leases the message is certainly with somebody else.
-const PATIENCE_IN_LEASES: u32 = 2;
+/// After this many leases the message is certainly with somebody else, and who had it has said its last word.
+pub(crate) const PATIENCE_IN_LEASES: u32 = 2;
 
 /// Tells the server a message's end until it confirms that, while NATS is away too: a call that is done must
 /// not run again because of a lost acknowledgement.
-pub(crate) async fn settle(acks: &Acks, message: &Message, held: Held<AckKind>, lease: Duration) {
+///
+/// A message that is put off is let go of first: its next delivery, which may come before the server's word, is another
+/// attempt.
+pub(crate) async fn settle(
+    acks: &Acks,
+    message: &Message,
+    held: Held<AckKind>,
+    lease: Duration,
+    claim: Claim,
+) {
     let ack = held.value;
     if held.lost {
         let subject = &message.subject;
@@ -29,7 +39,15 @@ pub(crate) async fn settle(acks: &Acks, message: &Message, held: Held<AckKind>, 
             return;
         }
     }
-    let give_up = Instant::now() + (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2);
+    let patience = match ack {
+        // After that, it would put off the next attempt, which may run by then.
+        AckKind::Nak(Some(wait)) => {
+            drop(claim);
+            wait
+        }
+        _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
+    };
+    let give_up = Instant::now() + patience;
     loop {
         let Err(error) = acks.confirm(message, ack).await else { return };
         if Instant::now() > give_up {

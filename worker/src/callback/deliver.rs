@@ -1,5 +1,7 @@
 //! Delivers the results on the queue's stream of callbacks.
 
+use std::time::Duration;
+
 use async_nats::jetstream::{AckKind, Message};
 use asyncqueue::message::{callback::Callback, dead_letter::Death};
 use tracing::warn;
@@ -15,7 +17,7 @@ pub(crate) struct Deliver {
 
 impl Handler for Deliver {
     /// Posts a result once.
-    async fn handle(&self, message: &Message) -> AckKind {
+    async fn handle(&self, message: &Message, _lease: Duration) -> AckKind {
         let attempts = delivery::Delivery::of(message).count;
         let callback = match Callback::decode(delivery::headers(message), message.payload.clone()) {
             Ok(callback) => callback,
