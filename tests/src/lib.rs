@@ -1,11 +1,13 @@
 //! What the tests stand on: real processes, started and ended by the tests themselves.
 //!
 //! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs a nats-server, [`program`] the programs of this project as they are built, [`http`] an HTTP
-//! server that records what it is asked, [`raw`] speaks HTTP by hand, and [`wait`] waits for conditions, never for a time.
+//! server that records what it is asked, [`raw`] speaks HTTP by hand, [`wait`] waits for conditions, never for a time, and
+//! [`bench`] is what the benchmarks have in common.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod bench;
 pub mod cluster;
 pub mod http;
 pub mod nats;
