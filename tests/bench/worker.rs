@@ -18,6 +18,7 @@ use asyncqueue_runtime::server;
 use asyncqueue_tests::{
     bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile},
     nats::free_port,
+    process::resident_bytes,
     program::Program,
     wait::until_in,
 };
@@ -182,12 +183,12 @@ impl Bench {
         self.queue.fill(1, &BODY).await;
         self.receives(before + 1).await;
         self.empties().await;
-        let idle = worker.resident_bytes();
+        let idle = resident_bytes(worker.id());
         self.function.holds.store(true, Ordering::SeqCst);
         let before = self.function.received.load(Ordering::SeqCst);
         self.queue.fill(HELD, &BODY).await;
         self.receives(before + HELD).await;
-        let held = worker.resident_bytes();
+        let held = resident_bytes(worker.id());
         self.function.holds.store(false, Ordering::SeqCst);
         self.function.released.notify_waiters();
         self.empties().await;

@@ -1,8 +1,9 @@
 //! What the tests stand on: real processes, started and ended by the tests themselves.
 //!
-//! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs a nats-server, [`program`] the programs of this project as they are built, [`http`] an HTTP
-//! server that records what it is asked, [`raw`] speaks HTTP by hand, [`wait`] waits for conditions, never for a time, and
-//! [`bench`] is what the benchmarks have in common.
+//! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs a nats-server, [`program`] the programs of this
+//! project as they are built, [`process`] reads what the kernel says of them, [`http`] is an HTTP server that records what
+//! it is asked, [`raw`] speaks HTTP by hand, [`wait`] waits for conditions, never for a time, and [`bench`] is what the
+//! benchmarks have in common.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
@@ -11,6 +12,7 @@ pub mod bench;
 pub mod cluster;
 pub mod http;
 pub mod nats;
+pub mod process;
 pub mod program;
 pub mod raw;
 pub mod wait;

@@ -59,6 +59,12 @@ impl NatsServer {
         until("JetStream answers", async || js.query_account().await.ok()).await;
     }
 
+    /// The id of the server's process, which runs.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
+    }
+
     /// Ends the server at once, as a crash does.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -67,14 +67,10 @@ impl Program {
         self.process.try_wait().expect("its state is known").is_none()
     }
 
-    /// Its resident memory.
+    /// Its process id.
     #[must_use]
-    pub fn resident_bytes(&self) -> u64 {
-        let status = format!("/proc/{}/status", self.process.id());
-        let status = std::fs::read_to_string(status).expect("the process runs");
-        let kilobytes =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("VmRSS in kB") * 1024
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Its log lines so far.

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asyncqueue_tests::bench::per_second;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -39,6 +38,17 @@ pub(crate) struct Load {
     pub(crate) body: usize,
 }
 
+/// How many requests were answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answers {
+    /// In all.
+    pub(crate) all: usize,
+    /// In the time that counts.
+    pub(crate) measured: usize,
+    /// How long that was.
+    pub(crate) elapsed: Duration,
+}
+
 /// A connection, and the request that goes through it again and again.
 struct Client {
     stream: TcpStream,
@@ -46,8 +56,8 @@ struct Client {
 }
 
 impl Load {
-    /// Answers a second, over this time, where each connection sends the next request as soon as the last is answered.
-    pub(crate) async fn rate(self, time: Duration) -> Result<f64, Error> {
+    /// The answers of a run of this time, where each connection sends the next request as soon as the last is answered.
+    pub(crate) async fn answers(self, time: Duration) -> Result<Answers, Error> {
         in_a_thread(async move {
             let answered = Arc::new(AtomicUsize::new(0));
             let mut running = JoinSet::new();
@@ -66,10 +76,11 @@ impl Load {
                 tokio::time::sleep(WARM_UP).await;
                 let (begun, before) = (Instant::now(), answered.load(Ordering::Relaxed));
                 tokio::time::sleep(time).await;
-                per_second(answered.load(Ordering::Relaxed) - before, begun.elapsed())
+                let (all, elapsed) = (answered.load(Ordering::Relaxed), begun.elapsed());
+                Answers { all, measured: all - before, elapsed }
             };
             tokio::select! {
-                rate = count => Ok(rate),
+                answers = count => Ok(answers),
                 Some(error) = running.join_next() => Err(error?),
             }
         })

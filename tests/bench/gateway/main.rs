@@ -16,8 +16,9 @@ use asyncqueue::{
     directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore},
 };
 use asyncqueue_tests::{
-    bench::{FUNCTION, QUEUE, Queue, median, megabytes, percentile},
+    bench::{FUNCTION, QUEUE, Queue, median, megabytes, per_second, percentile},
     nats::free_port,
+    process::{processor_time, resident_bytes},
     program::Program,
     raw,
     wait::until,
@@ -114,6 +115,15 @@ struct Server {
     program: Program,
 }
 
+/// What a run comes to.
+struct Run {
+    /// Calls a second.
+    rate: f64,
+    /// Processor time of a call, in microseconds: of what takes it, and of the broker.
+    server: f64,
+    broker: f64,
+}
+
 // === impl Bench ===
 
 impl Bench {
@@ -124,18 +134,30 @@ impl Bench {
             limits.push(self.rate(&self.limit().await, connections, body).await?);
             gateways.push(self.rate(&self.gateway().await, connections, body).await?);
         }
-        let (gateway, limit, with) = (median(&gateways), median(&limits), &self.with);
-        let ratio = gateway / limit;
-        println!(
-            "| calls/s, {connections} connections, {body} bytes{with} | {gateway:.0} | {limit:.0} | {ratio:.2} |"
-        );
+        let (what, with) = (format!("{connections} connections, {body} bytes"), &self.with);
+        for (figure, of) in [
+            ("calls/s", (|run| run.rate) as fn(&Run) -> f64),
+            ("its processor time of a call, µs", |run| run.server),
+            ("the broker's, µs", |run| run.broker),
+        ] {
+            let median = |runs: &[Run]| median(&runs.iter().map(of).collect::<Vec<_>>());
+            let (gateway, limit) = (median(&gateways), median(&limits));
+            let ratio = gateway / limit;
+            println!("| {figure}, {what}{with} | {gateway:.0} | {limit:.0} | {ratio:.2} |");
+        }
         Ok(())
     }
 
-    async fn rate(&self, server: &Server, connections: usize, body: usize) -> Result<f64, Error> {
-        let rate = Load { addr: server.addr, connections, body }.rate(RUN).await?;
+    async fn rate(&self, server: &Server, connections: usize, body: usize) -> Result<Run, Error> {
+        let used = || [server.program.id(), self.queue.nats.id()].map(processor_time);
+        let before = used();
+        let load = Load { addr: server.addr, connections, body };
+        let answered = load.answers(RUN).await?;
+        let after = used();
         self.run_ended().await;
-        Ok(rate)
+        let [server, broker] =
+            std::array::from_fn(|at| 1e6 / per_second(answered.all, after[at].saturating_sub(before[at])));
+        Ok(Run { rate: per_second(answered.measured, answered.elapsed), server, broker })
     }
 
     /// From a request to its answer.
@@ -171,15 +193,15 @@ impl Bench {
     }
 
     async fn resident(&self, server: &Server) -> Result<(f64, f64), Error> {
-        let resident = || megabytes(server.program.resident_bytes());
+        let resident = || megabytes(resident_bytes(server.program.id()));
         let idle = resident();
         let load = Load { addr: server.addr, connections: HELD, body: BODY };
         // The load goes on for longer, by its warm-up.
-        let (rate, busy) = tokio::join!(load.rate(RUN), async {
+        let (answered, busy) = tokio::join!(load.answers(RUN), async {
             tokio::time::sleep(RUN).await;
             resident()
         });
-        rate?;
+        answered?;
         self.run_ended().await;
         Ok((idle, busy))
     }
