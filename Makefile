@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit chaos soak bench-worker up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit chaos soak bench-worker bench-gateway up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,10 @@ soak: ## random faults for an hour, or for as long as SOAK=… says
 bench-worker: ## how fast the worker is, next to the limit of broker and HTTP
 	@tests/cluster/images/cargo build --release --bin=asyncqueue-worker
 	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=worker
+
+bench-gateway: ## how fast the gateway stores calls, next to the limit of HTTP and broker
+	@tests/cluster/images/cargo build --release --bin=asyncqueue-gateway
+	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=gateway
 
 install: ## bring up the test cluster with all there is in manifests/
 	@tests/cluster/install

@@ -33,6 +33,14 @@ impl Program {
         Self { name, process: spawn(name, settings, output), log: Arc::default() }
     }
 
+    /// Starts the program that runs once more, with these arguments: a benchmark's other half.
+    #[must_use]
+    pub fn start_again(arguments: &[&str]) -> Self {
+        let path = std::env::current_exe().expect("this program has a path");
+        let process = Command::new(path).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Self { name: "the limit", process: process.expect("this program starts"), log: Arc::default() }
+    }
+
     /// Starts a program with these settings as its environment.
     #[must_use]
     pub fn start(name: &'static str, settings: &[(&str, &str)]) -> Self {
