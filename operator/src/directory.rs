@@ -28,6 +28,7 @@ use crate::{
     events::Events,
     functions::{self, Counts, Functions, Lost, Why},
     metrics::Metrics,
+    openfaas,
     watch::Stores,
 };
 
@@ -55,6 +56,7 @@ pub(crate) struct Librarian {
     pub(crate) queues: Stores<AsyncQueue>,
     pub(crate) deployments: Stores<Deployment>,
     pub(crate) services: Stores<Service>,
+    pub(crate) functions: Stores<openfaas::Function>,
     pub(crate) default_queue: Option<QueueName>,
     pub(crate) counts: watch::Sender<Option<Counts>>,
     pub(crate) events: Events,
@@ -81,7 +83,12 @@ impl Librarian {
     pub(crate) async fn run(self, changed: Arc<Notify>) {
         self.health.register(CONDITION, "not written yet");
         // Before all is known, what is missing in the caches would be removed from the directory.
-        tokio::join!(self.queues.complete(), self.deployments.complete(), self.services.complete());
+        tokio::join!(
+            self.queues.complete(),
+            self.deployments.complete(),
+            self.services.complete(),
+            self.functions.complete(),
+        );
         let mut complaints = Complaints::default();
         let mut written: Option<(Directory, Instant)> = None;
         loop {
@@ -113,8 +120,13 @@ impl Librarian {
     }
 
     fn functions(&self) -> Functions {
-        let (deployments, services) = (self.deployments.all(), self.services.all());
-        functions::index(deployments.iter().map(AsRef::as_ref), services.iter().map(AsRef::as_ref))
+        let (services, deployments) = (self.services.all(), self.deployments.all());
+        let functions = self.functions.all();
+        functions::index(
+            services.iter().map(AsRef::as_ref),
+            deployments.iter().map(AsRef::as_ref),
+            functions.iter().map(AsRef::as_ref),
+        )
     }
 
     /// Writes the directory, and returns it if that went well. `replicas` is for a bucket that isn't there yet: as

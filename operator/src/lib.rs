@@ -1,6 +1,6 @@
 //! The operator: `AsyncQueues` and function annotations in, streams and Deployments out.
 //!
-//! Two things go on at once. The [`controller`] brings each `AsyncQueue`'s streams and workers to what its spec says, and
+//! Of several operators one works, the [`leader`]. Two things go on at once. The [`controller`] brings each `AsyncQueue`'s streams and workers to what its spec says, and
 //! tells in its status how that went; the [`directory`] keeps what gateways and workers need to know of functions and
 //! queues. Both look at what the [`watch`]es have seen, decide in plain functions, and can do their work again at any
 //! time.
@@ -24,12 +24,16 @@ mod finalizer;
 mod fixtures;
 mod functions;
 mod image;
+mod leader;
 mod metrics;
+mod openfaas;
+mod operate;
 mod run;
 mod running;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
 mod settings;
 mod spec;
+mod trim;
 mod watch;
 
 pub use run::run;

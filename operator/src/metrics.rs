@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     unreadable: Counter,
     directory_errors: Counter,
     directory_changes: Counter,
+    leader: Gauge,
 }
 
 /// A reconciliation, which is measured until it is dropped.
@@ -51,6 +52,7 @@ impl Metrics {
             unreadable: Counter::default(),
             directory_errors: Counter::default(),
             directory_changes: Counter::default(),
+            leader: Gauge::default(),
         };
         registry.register(
             "reconciliations",
@@ -88,6 +90,11 @@ impl Metrics {
             "Entries of the directory that were written or removed",
             metrics.directory_changes.clone(),
         );
+        registry.register(
+            "leader",
+            "1 in the operator that works, 0 in one that stands by",
+            metrics.leader.clone(),
+        );
         metrics
     }
 
@@ -108,6 +115,11 @@ impl Metrics {
 
     pub(crate) fn unreadable(&self) {
         self.unreadable.inc();
+    }
+
+    /// Whether this operator is the one that works.
+    pub(crate) fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
     }
 
     pub(crate) fn directory_error(&self) {

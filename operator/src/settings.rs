@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, str::FromStr};
 
 use asyncqueue::QueueName;
-use asyncqueue_runtime::settings::{LogSettings, NatsSettings, Optional};
+use asyncqueue_runtime::settings::{LogSettings, NatsSettings, Optional, parse_bool};
 use clap::{Args, Parser, Subcommand};
 
 /// The controller: AsyncQueues and function annotations in, streams and Deployments out.
@@ -59,11 +59,15 @@ pub struct Settings {
     #[arg(long, env = "http_addr", default_value = "0.0.0.0:8083")]
     pub http_addr: SocketAddr,
 
-    /// Name of the operator's pod, by the downward API: to find its image, and to sign events
+    /// Work only while holding the Lease asyncqueue-operator in POD_NAMESPACE, so that several operators may run
+    #[arg(long, env = "leader_elect", default_value = "true", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+
+    /// Name of the operator's pod, by the downward API: to find its image, and to sign events and the Lease
     #[arg(long, env = "POD_NAME", default_value_t, hide_default_value = true)]
     pub pod_name: Optional<String>,
 
-    /// Namespace of the operator's pod, by the downward API: to find its image, and for the default queue
+    /// Namespace of the operator's pod, by the downward API: to find its image, for the default queue and the Lease
     #[arg(long, env = "POD_NAMESPACE", default_value_t, hide_default_value = true)]
     pub pod_namespace: Optional<String>,
 }
@@ -132,6 +136,7 @@ mod tests {
         assert_eq!(settings.default_queue.0.unwrap().as_str(), "faas-request");
         assert_eq!(settings.function_namespace, "openfaas-fn");
         assert_eq!(settings.http_addr.to_string(), "0.0.0.0:8083");
+        assert!(settings.leader_elect);
         assert_eq!(settings.watch_namespaces.places().collect::<Vec<_>>(), [None]);
     }
 
