@@ -33,7 +33,7 @@ pub(crate) fn owner(name: &str) -> AsyncQueue {
 
 /// What a queue finds around it: nothing in its way.
 pub(crate) fn surroundings(workers: Found) -> Surroundings {
-    Surroundings { nats_url: Ok(()), workers, conflict: None, functions: None, running: 0 }
+    Surroundings { nats_url: Ok(()), workers, conflict: None }
 }
 
 /// A point in time.

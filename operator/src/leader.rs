@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asyncqueue_runtime::{health::Health, program::UsageError};
+use asyncqueue_runtime::health::Health;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -72,30 +72,18 @@ pub(crate) struct Deposed(String);
 // === impl Candidate ===
 
 impl Candidate {
-    /// Prepares to stand for election, if that is wanted.
-    ///
-    /// # Errors
-    ///
-    /// It is wanted, and there is no namespace for the Lease.
-    pub(crate) fn new(program: &Program) -> Result<Option<Self>, UsageError> {
+    /// Prepares to stand for election, with a Lease in this namespace.
+    pub(crate) fn new(program: &Program, namespace: &str) -> Self {
         let Program { settings, client, health, metrics, .. } = program;
-        if !settings.leader_elect {
-            return Ok(None);
-        }
-        let Some(namespace) = settings.pod_namespace.as_ref() else {
-            let problem = "leader_elect is on, and the namespace of its Lease is not known: set POD_NAMESPACE, or \
-                           leader_elect=false where no other operator runs";
-            return Err(UsageError(problem.to_owned()));
-        };
         // A container that starts again in its pod need not wait for the lease of the one before it. Outside of pods,
         // each process is one of its own.
         let me = settings.pod_name.as_ref().cloned();
-        Ok(Some(Self {
+        Self {
             api: Api::namespaced(client.clone(), namespace),
             me: me.unwrap_or_else(|| format!("{NAME}-{}", std::process::id())),
             health: health.clone(),
             metrics: metrics.clone(),
-        }))
+        }
     }
 
     /// Waits for as long as another leads, and for the API server. Then this one leads.

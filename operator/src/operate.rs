@@ -1,26 +1,29 @@
-//! What the operator does while it works: watches, the controller, the directory.
+//! What the operator does while it works: watches, the controller, the numbers, the directory.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    advisories,
     broker::Brokers,
     controller::{self, Context, build::Installation},
     crd::AsyncQueue,
     default_queue,
     directory::Librarian,
     events::Events,
+    figures::refresh::Refresher,
     image,
     openfaas::Function,
     run::Program,
+    triggers::Triggers,
     trim::{trim_deployment, trim_function, trim_service},
     watch::{Need, Stores, Watch, Watched, Watches},
 };
@@ -32,7 +35,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// Watches and acts until `shutdown`, and finishes what has begun.
 pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Program { settings, client, nats, health, metrics } = program;
-    let brokers = Arc::new(Brokers::new(nats.clone()));
+    let (changed_streams, told) = mpsc::unbounded_channel();
+    let brokers = Arc::new(Brokers::new(nats.clone(), changed_streams));
     let watches = Watches::new(health.clone(), metrics.clone());
     let queues = watch_all::<AsyncQueue>(program, "asyncqueues", Need::Required);
     let deployments = watch_all::<Deployment>(program, "deployments", Need::Required);
@@ -78,13 +82,16 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         let changed = changed.clone();
         move || changed.notify_one()
     };
-    let controllers = queues.into_iter().zip(deployments).map(|(queues, deployments)| {
-        let (store, changed, changed_too) = (queues.store(), notify(), notify());
-        let queues = queues.follow(watches.clone(), |_| {}).inspect(move |_| changed());
-        let deployments =
-            deployments.follow(watches.clone(), trim_deployment).inspect(move |_| changed_too());
-        controller::run(context.clone(), store, queues, deployments, shutdown.clone())
-    });
+    let mut triggers = Triggers::default();
+    let places: Vec<_> = settings.watch_namespaces.places().map(|place| triggers.add(place)).collect();
+    let controllers =
+        queues.into_iter().zip(deployments).zip(places).map(|((queues, deployments), triggers)| {
+            let (store, changed, changed_too) = (queues.store(), notify(), notify());
+            let queues = queues.follow(watches.clone(), |_| {}).inspect(move |_| changed());
+            let deployments =
+                deployments.follow(watches.clone(), trim_deployment).inspect(move |_| changed_too());
+            controller::run(context.clone(), store, queues, deployments, triggers, shutdown.clone())
+        });
     let services =
         services.into_iter().map(|services| drain(services.follow(watches.clone(), trim_service), notify()));
     let functions = functions
@@ -98,7 +105,9 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     };
     let beside = async {
         let directory = librarian.run(changed.clone());
-        tokio::join!(join_all(services), join_all(functions), directory, default_queue);
+        let notices = advisories::heed(told, &context.queues, &triggers);
+        let figures = Refresher { context: context.clone(), triggers: triggers.clone() }.run();
+        tokio::join!(join_all(services), join_all(functions), directory, notices, figures, default_queue);
     };
     let cut_off = async {
         shutdown.cancelled().await;

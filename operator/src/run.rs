@@ -29,6 +29,7 @@ pub(crate) struct Program {
 /// A setting that can't be used, no configuration for the Kubernetes API, an address that can't be listened on, or a lease
 /// that was lost. Never because the API server, the CRD or NATS is away: that is waited for.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let lease = settings.lease_namespace()?.map(str::to_owned);
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("asyncqueue_operator");
@@ -41,20 +42,20 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let done = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
     let program = Program { settings, client, nats, health, metrics };
-    let led = Box::pin(lead(&program, shutdown)).await;
+    let led = Box::pin(lead(&program, lease.as_deref(), shutdown)).await;
     done.cancel();
     admin.await.context("the server of /metrics failed")?;
     led
 }
 
-/// Operates while nobody else does.
-async fn lead(program: &Program, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Some(candidate) = Candidate::new(program)? else {
+/// Operates while nobody else does, by a Lease in this namespace, if there shall be one.
+async fn lead(program: &Program, lease: Option<&str>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Some(namespace) = lease else {
         program.metrics.leads(true);
         return Box::pin(operate(program, shutdown)).await;
     };
     let leader = tokio::select! {
-        leader = candidate.elected() => leader,
+        leader = Candidate::new(program, namespace).elected() => leader,
         () = shutdown.cancelled() => return Ok(()),
     };
     let done = CancellationToken::new();

@@ -3,7 +3,10 @@
 use std::{convert::Infallible, net::SocketAddr, str::FromStr};
 
 use asyncqueue::QueueName;
-use asyncqueue_runtime::settings::{LogSettings, NatsSettings, Optional, parse_bool};
+use asyncqueue_runtime::{
+    program::UsageError,
+    settings::{LogSettings, NatsSettings, Optional, parse_bool},
+};
 use clap::{Args, Parser, Subcommand};
 
 /// The controller: AsyncQueues and function annotations in, streams and Deployments out.
@@ -88,6 +91,23 @@ impl Settings {
         seen.or_else(|| self.watch_namespaces.places().next().flatten()).or(own)
     }
 
+    /// The namespace of the Lease that is held while working; `None` if none is.
+    ///
+    /// # Errors
+    ///
+    /// There shall be one, and no namespace is known.
+    pub fn lease_namespace(&self) -> Result<Option<&str>, UsageError> {
+        if !self.leader_elect {
+            return Ok(None);
+        }
+        let own = self.pod_namespace.as_ref().map(String::as_str).ok_or_else(|| {
+            let problem = "leader_elect is on, and the namespace of the Lease is not known: set POD_NAMESPACE, or \
+                           leader_elect=false where no other operator runs";
+            UsageError(problem.to_owned())
+        });
+        own.map(Some)
+    }
+
     /// The log, without what the Kubernetes client says of each failed request and each reconciliation: the
     /// operator says that in fewer words. `RUST_LOG` may ask for it.
     #[must_use]
@@ -160,6 +180,19 @@ mod tests {
         assert_eq!(namespace(&["--pod-namespace=own", "--watch-namespaces=a,own"]).as_deref(), Some("own"));
         assert_eq!(namespace(&["--pod-namespace=own", "--watch-namespaces=b,a"]).as_deref(), Some("a"));
         assert_eq!(namespace(&[]), None);
+    }
+
+    #[test]
+    fn a_lease_needs_a_namespace() {
+        let lease = |arguments: &[&str]| {
+            let arguments = ["asyncqueue-operator"].iter().chain(arguments);
+            let settings = Cli::parse_from(arguments).settings;
+            settings.lease_namespace().map(|namespace| namespace.map(str::to_owned))
+        };
+        assert_eq!(lease(&["--pod-namespace=own"]), Ok(Some("own".to_owned())));
+        assert_eq!(lease(&["--pod-namespace=own", "--leader-elect=false"]), Ok(None));
+        assert_eq!(lease(&["--leader-elect=0"]), Ok(None));
+        assert!(lease(&[]).unwrap_err().to_string().contains("set POD_NAMESPACE"));
     }
 
     #[test]

@@ -222,6 +222,11 @@ impl<K: Watched> Stores<K> {
         self.0.iter().flat_map(|seen| seen.store.state()).collect()
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(|seen| seen.store.len()).sum()
+    }
+
     /// One object.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let object = ObjectRef::new(name).within(namespace);
