@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit bench-worker up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit bench-worker bench-operator up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,6 +23,11 @@ unit: ## unit and property tests, and those on a real nats-server: what needs no
 bench-worker: ## how fast the worker is, next to the limit of broker and HTTP
 	@tests/cluster/images/cargo build --release --bin=asyncqueue-worker
 	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=worker
+
+bench-operator: ## how the operator does with many queues: time, memory, and that it writes nothing when nothing happens (as root)
+	@tests/cluster/up
+	@tests/cluster/images/cargo build --release --bin=asyncqueue-operator
+	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=operator
 
 install: ## bring up the test cluster with all there is in manifests/
 	@tests/cluster/install

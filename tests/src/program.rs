@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use crate::wait::{PATIENCE, until};
@@ -57,6 +58,18 @@ impl Program {
     /// Whether it runs.
     pub fn is_running(&mut self) -> bool {
         self.process.try_wait().expect("its state is known").is_none()
+    }
+
+    /// How long it has kept processors busy.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        /// Of the times that Linux tells, whatever its clock does: `man 5 proc_pid_stat`.
+        const TICK: Duration = Duration::from_millis(10);
+        let stat = format!("/proc/{}/stat", self.process.id());
+        let stat = std::fs::read_to_string(stat).expect("the process runs");
+        // After the name, which may hold anything, in user mode and in the kernel.
+        let fields = stat.rsplit(')').next().expect("there is a part").split_whitespace().skip(11).take(2);
+        TICK * fields.map(|ticks| ticks.parse::<u32>().expect("a number")).sum()
     }
 
     /// Its resident memory.

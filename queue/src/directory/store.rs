@@ -9,6 +9,9 @@ use futures::{StreamExt, TryStreamExt};
 use super::{BUCKET, Directory, Key};
 use crate::bucket::BucketError;
 
+/// Requests at once. A round trip each: enough of them that ten thousand take a second.
+const CONCURRENCY: usize = 64;
+
 /// The KV bucket, for its one writer.
 #[derive(Clone, Debug)]
 pub struct DirectoryStore {
@@ -26,22 +29,34 @@ impl DirectoryStore {
     /// leaves keys alone that it doesn't know.
     pub async fn sync(&self, wanted: &Directory) -> Result<usize, BucketError> {
         let current = self.read().await?;
-        let wanted = wanted.entries().map_err(BUCKET.failed("encode"))?;
-        let mut changed = 0;
-        for (key, value) in &wanted {
-            if current.get(key).is_none_or(|now| now[..] != value[..]) {
-                self.bucket
-                    .put(key.to_string(), value.clone().into())
-                    .await
-                    .map_err(BUCKET.failed("write"))?;
-                changed += 1;
+        self.put(&current, &wanted.entries().map_err(BUCKET.failed("encode"))?).await
+    }
+
+    /// The same, for one who follows the bucket and so knows what is in it.
+    pub async fn update(&self, current: &Directory, wanted: &Directory) -> Result<usize, BucketError> {
+        let current = current.entries().map_err(BUCKET.failed("encode"))?;
+        self.put(&current, &wanted.entries().map_err(BUCKET.failed("encode"))?).await
+    }
+
+    async fn put(
+        &self,
+        current: &HashMap<Key, impl AsRef<[u8]>>,
+        wanted: &HashMap<Key, Vec<u8>>,
+    ) -> Result<usize, BucketError> {
+        let is_other = |key, value: &[u8]| current.get(key).is_none_or(|now| now.as_ref() != value);
+        let put =
+            wanted.iter().filter(|(key, value)| is_other(key, value)).map(|(key, value)| (key, Some(value)));
+        let delete = current.keys().filter(|key| !wanted.contains_key(key)).map(|key| (key, None));
+        let changes: Vec<_> = put.chain(delete).collect();
+        let written = futures::stream::iter(&changes).map(async |(key, value)| match value {
+            Some(value) => {
+                let put = self.bucket.put(key.to_string(), Bytes::copy_from_slice(value)).await;
+                put.map(drop).map_err(BUCKET.failed("write"))
             }
-        }
-        for key in current.keys().filter(|key| !wanted.contains_key(key)) {
-            self.bucket.delete(key.to_string()).await.map_err(BUCKET.failed("write"))?;
-            changed += 1;
-        }
-        Ok(changed)
+            None => self.bucket.delete(key.to_string()).await.map_err(BUCKET.failed("write")),
+        });
+        written.buffer_unordered(CONCURRENCY).try_for_each(|()| std::future::ready(Ok(()))).await?;
+        Ok(changes.len())
     }
 
     async fn read(&self) -> Result<HashMap<Key, Bytes>, BucketError> {
@@ -58,8 +73,7 @@ impl DirectoryStore {
             .map(async |key| {
                 Ok((self.bucket.get(key.to_string()).await.map_err(BUCKET.failed("read"))?, key))
             })
-            // A round trip each: enough of them at once that ten thousand take a second.
-            .buffer_unordered(64)
+            .buffer_unordered(CONCURRENCY)
             .try_filter_map(async |(value, key)| Ok(value.map(|value| (key, value))))
             .try_collect()
             .await
