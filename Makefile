@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit chaos soak bench-worker bench-gateway up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit chaos soak bench-worker bench-gateway bench-operator up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,11 @@ bench-worker: ## how fast the worker is, next to the limit of broker and HTTP
 bench-gateway: ## how fast the gateway stores calls, next to the limit of HTTP and broker
 	@tests/cluster/images/cargo build --release --bin=asyncqueue-gateway
 	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=gateway
+
+bench-operator: ## how the operator does with many queues: time, memory, and that it writes nothing when nothing happens (as root)
+	@tests/cluster/up
+	@tests/cluster/images/cargo build --release --bin=asyncqueue-operator
+	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=operator
 
 install: ## bring up the test cluster with all there is in manifests/
 	@tests/cluster/install

@@ -8,9 +8,12 @@ use std::{
 use async_nats::{Client, connection::State, jetstream};
 use asyncqueue_runtime::{health::Health, nats, settings::NatsSettings};
 use prometheus_client::registry::Registry;
-use tokio::{sync::Mutex, task::AbortHandle};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::AbortHandle,
+};
 
-use crate::running::Running;
+use crate::{advisories, running::Running};
 
 /// What NATS lists our connections as.
 pub(crate) const CONNECTION_NAME: &str = "asyncqueue-operator";
@@ -30,6 +33,8 @@ pub(crate) struct Broker {
 #[derive(Debug)]
 pub(crate) struct Brokers {
     own: Arc<Broker>,
+    /// Takes the names of streams that something happened to.
+    changed: mpsc::UnboundedSender<String>,
     others: Mutex<HashMap<String, Arc<Broker>>>,
 }
 
@@ -37,11 +42,11 @@ pub(crate) struct Brokers {
 
 impl Broker {
     /// Wraps a client and begins to listen.
-    fn new(client: Client) -> Arc<Self> {
+    fn new(client: Client, changed: mpsc::UnboundedSender<String>) -> Arc<Self> {
         let running = Arc::new(Running::default());
         let listener = tokio::spawn({
             let (client, running) = (client.clone(), running.clone());
-            async move { running.listen(&client).await }
+            async move { tokio::join!(running.listen(&client), advisories::listen(&client, changed)) }
         });
         let js = jetstream::new(client.clone());
         Arc::new(Self { client, js, running, listener: listener.abort_handle() })
@@ -67,9 +72,9 @@ impl Drop for Broker {
 // === impl Brokers ===
 
 impl Brokers {
-    /// The operator's own to begin with.
-    pub(crate) fn new(own: Client) -> Self {
-        Self { own: Broker::new(own), others: Mutex::default() }
+    /// The operator's own to begin with. The names of streams that something happens to go to `changed`.
+    pub(crate) fn new(own: Client, changed: mpsc::UnboundedSender<String>) -> Self {
+        Self { own: Broker::new(own, changed.clone()), changed, others: Mutex::default() }
     }
 
     /// The operator's own.
@@ -88,7 +93,7 @@ impl Brokers {
         let settings = NatsSettings::from_url(url);
         let client =
             nats::connect(&settings, CONNECTION_NAME, &Health::new(), &mut Registry::default()).await?;
-        let broker = Broker::new(client);
+        let broker = Broker::new(client, self.changed.clone());
         others.insert(url.to_owned(), broker.clone());
         Ok(broker)
     }

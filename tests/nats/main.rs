@@ -12,6 +12,7 @@ mod gateway_limits;
 mod gateway_proxy;
 mod gateway_routing;
 mod gateway_submit;
+mod operator;
 mod standalone;
 mod status;
 mod support;
