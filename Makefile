@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit bench-worker up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit manifests bench-worker up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +19,9 @@ check: ## format, clippy, cargo-deny, shellcheck: what needs no server
 
 unit: ## unit and property tests, and those on a real nats-server: what needs no root
 	@tests/run unit
+
+manifests: ## what is in manifests/, rendered and checked: kustomize folders, the Helm chart, alerts and dashboard
+	@tests/run manifests
 
 bench-worker: ## how fast the worker is, next to the limit of broker and HTTP
 	@tests/cluster/images/cargo build --release --bin=asyncqueue-worker

@@ -1,7 +1,9 @@
 //! What the tests stand on: real processes, started and ended by the tests themselves.
 //!
-//! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs a nats-server, [`program`] the programs of this project as they are built, [`http`] an HTTP
-//! server that records what it is asked, [`raw`] speaks HTTP by hand, [`rights`] compares what a service account may and does, and [`wait`] waits for conditions, never for a time.
+//! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs a nats-server, [`program`] the programs of this
+//! project as they are built, [`tools`] those of others; [`http`] is an HTTP server that records what it is asked, [`raw`]
+//! speaks HTTP by hand, [`rights`] compares what a service account may do with what it does, and [`wait`] waits for
+//! conditions, never for a time.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
@@ -12,4 +14,5 @@ pub mod nats;
 pub mod program;
 pub mod raw;
 pub mod rights;
+pub mod tools;
 pub mod wait;

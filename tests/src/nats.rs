@@ -2,18 +2,14 @@
 
 use std::{
     net::TcpListener,
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use async_nats::{Client, jetstream};
 use tempfile::TempDir;
 
-use crate::wait::until;
+use crate::{tools, wait::until};
 
 /// A nats-server, ended when it is dropped.
 #[derive(Debug)]
@@ -46,7 +42,7 @@ impl NatsServer {
             .append(true)
             .open(self.folder.path().join("log"))
             .expect("the server's log");
-        let child = Command::new(program())
+        let child = Command::new(tools::program("nats", "nats-server"))
             .args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"])
             .arg(self.folder.path())
             .stdin(Stdio::null())
@@ -139,20 +135,4 @@ pub fn free_port() -> u16 {
         })
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
-}
-
-/// The server's program, built if need be.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/tools");
-        let output = Command::new(&tools)
-            .arg("nats")
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap_or_else(|error| panic!("{} can't be run: {error}", tools.display()));
-        assert!(output.status.success(), "nats-server could not be built, see above");
-        let folder = String::from_utf8(output.stdout).expect("a path");
-        Path::new(folder.trim()).join("nats-server")
-    })
 }

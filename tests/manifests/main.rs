@@ -1,0 +1,8 @@
+//! What is in `manifests/`, without a cluster: rendered by `kubectl kustomize` and `helm template`, compared, and checked.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod chart;
+mod network;
+mod overlays;
+mod support;
