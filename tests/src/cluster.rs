@@ -207,7 +207,8 @@ fn try_kubectl(arguments: &[&str], input: Option<&str>) -> Output {
 }
 
 /// A command with the cluster's environment.
-fn command(program: &str) -> Command {
+#[must_use]
+pub fn command(program: &str) -> Command {
     static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
     let environment = ENVIRONMENT.get_or_init(Environment::read);
     let mut command = Command::new(program);
