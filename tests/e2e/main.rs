@@ -8,6 +8,7 @@ mod admission;
 mod deletion;
 mod drift;
 mod manual;
+mod monitoring;
 mod ownership;
 mod story;
 mod support;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod chart;
+mod monitoring;
 mod network;
 mod overlays;
 mod support;
