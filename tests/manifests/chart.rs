@@ -150,6 +150,16 @@ fn values_change_what_they_are_to_change() {
 }
 
 #[test]
+fn a_misspelt_value_is_refused_by_name() {
+    let chart = manifests().join("helm");
+    let mut helm = Command::new(tools::program("helm", "helm"));
+    let refused =
+        helm.args(["template", "--set=gateway.setings.max_payload=2Mi"]).arg(chart).output().unwrap();
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && complaint.contains("setings"), "{complaint}");
+}
+
+#[test]
 fn helm_finds_no_fault_with_it() {
     let chart = manifests().join("helm");
     let mut helm = Command::new(tools::program("helm", "helm"));
