@@ -9,6 +9,7 @@ mod deletion;
 mod drift;
 mod functions;
 mod manual;
+mod monitoring;
 mod ownership;
 mod story;
 mod support;

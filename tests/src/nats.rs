@@ -4,16 +4,13 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use async_nats::{Client, jetstream};
 use tempfile::TempDir;
 
-use crate::wait::until;
+use crate::{tools, wait::until};
 
 pub mod cluster;
 
@@ -75,15 +72,14 @@ impl NatsServer {
         assert!(self.process.is_none(), "the server runs already");
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("the server's log");
+        let program = tools::program("nats", "nats-server");
         let mut command = match &self.before {
             Some(commands) => {
                 let mut shell = Command::new("unshare");
-                shell
-                    .args(["--mount", "sh", "-ec", &format!("{commands}\nexec \"$@\""), "sh"])
-                    .arg(program());
+                shell.args(["--mount", "sh", "-ec", &format!("{commands}\nexec \"$@\""), "sh"]).arg(program);
                 shell
             }
-            None => Command::new(program()),
+            None => Command::new(program),
         };
         let child = command
             .args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"])
@@ -202,20 +198,4 @@ pub fn free_port() -> u16 {
         })
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
-}
-
-/// The server's program, built if need be.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/tools");
-        let output = Command::new(&tools)
-            .arg("nats")
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap_or_else(|error| panic!("{} can't be run: {error}", tools.display()));
-        assert!(output.status.success(), "nats-server could not be built, see above");
-        let folder = String::from_utf8(output.stdout).expect("a path");
-        Path::new(folder.trim()).join("nats-server")
-    })
 }
