@@ -217,12 +217,12 @@ impl Service {
         let own_id = submission::client_call_id(&head.headers)?;
         about.call_id.clone_from(&own_id);
         let submission = Submission::parse(call, head, &self.function_namespace)?;
-        let Route { queue, subject, .. } = self.route(submission.function())?;
+        let Route { queue, subject, max_payload, .. } = self.route(submission.function())?;
         let call_id = about.call_id.get_or_insert_with(|| CallId::generate(&queue)).clone();
         if self.nats.connection_state() != State::Connected {
             return Err(Refusal::NatsAway);
         }
-        let limit = Limit::new(self.max_payload, self.nats.max_payload());
+        let limit = Limit::new(self.max_payload, self.nats.max_payload()).within(max_payload);
         let body = body::read(body, limit, self.read_timeout, &self.memory).await?;
 
         let invocation = submission.into_invocation(call_id, about.started_at, body.bytes.clone());

@@ -27,6 +27,7 @@ mod image;
 mod metrics;
 mod run;
 mod running;
+mod secret;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
 mod settings;
 mod spec;

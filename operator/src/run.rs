@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use asyncqueue_runtime::{admin, health::Health, nats};
 use futures::{FutureExt, StreamExt, future::join_all};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
+};
 use kube::{Client, ResourceExt};
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -53,7 +57,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 
     let done = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
-    let brokers = Arc::new(Brokers::new(nats));
+    let brokers = Arc::new(Brokers::new(nats, client.clone()));
     let operated = Box::pin(operate(&settings, &client, brokers, &health, &metrics, shutdown)).await;
     done.cancel();
     admin.await.context("the server of /metrics failed")?;
@@ -77,6 +81,14 @@ async fn operate(
         places.iter().map(|place| Watch::new(client, "deployments", *place)).collect();
     let services: Vec<Watch<Service>> =
         places.iter().map(|place| Watch::new(client, "services", *place)).collect();
+    let accounts: Vec<Watch<ServiceAccount>> = places
+        .iter()
+        .map(|place| Watch::new(client, "serviceaccounts", *place).labelled(QUEUE_LABEL))
+        .collect();
+    let budgets: Vec<Watch<PodDisruptionBudget>> = places
+        .iter()
+        .map(|place| Watch::new(client, "poddisruptionbudgets", *place).labelled(QUEUE_LABEL))
+        .collect();
 
     let worker_image = tokio::select! {
         image = image::worker_image(settings, client, health) => image?,
@@ -88,6 +100,8 @@ async fn operate(
         brokers: brokers.clone(),
         queues: Stores::new(&queues),
         deployments: Stores::new(&deployments),
+        accounts: Stores::new(&accounts),
+        budgets: Stores::new(&budgets),
         functions,
         installation: Installation {
             nats: settings.nats.clone(),
@@ -116,11 +130,15 @@ async fn operate(
         let changed = changed.clone();
         move || changed.notify_one()
     };
-    let controllers = queues.into_iter().zip(deployments).map(|(queues, deployments)| {
+    let beside_workers = accounts.into_iter().zip(budgets);
+    let each_place = queues.into_iter().zip(deployments).zip(beside_workers);
+    let controllers = each_place.map(|((queues, deployments), (accounts, budgets))| {
         let (store, changed, changed_too) = (queues.store(), notify(), notify());
         let queues = queues.follow(watches.clone(), |_| {}).inspect(move |_| changed());
         let deployments = deployments.follow(watches.clone(), trim_function).inspect(move |_| changed_too());
-        controller::run(context.clone(), store, queues, deployments, shutdown.clone())
+        let accounts = accounts.follow(watches.clone(), |_| {});
+        let budgets = budgets.follow(watches.clone(), |_| {});
+        controller::run(context.clone(), store, queues, deployments, accounts, budgets, shutdown.clone())
     });
     let services = services.into_iter().map(|services| {
         let changed = notify();

@@ -63,6 +63,7 @@ impl<K> Watched for K where
 pub(crate) struct Watch<K: Watched> {
     api: Api<DeserializeGuard<K>>,
     place: Place,
+    config: watcher::Config,
     writer: Writer<K>,
     complete: watch::Sender<bool>,
 }
@@ -122,7 +123,14 @@ impl<K: Watched> Watch<K> {
             None => Api::all(client.clone()),
         };
         let place = Place { resource, namespace: namespace.map(str::to_owned) };
-        Self { api, place, writer: reflector::store().1, complete: watch::Sender::new(false) }
+        let (config, writer) = (watcher::Config::default(), reflector::store().1);
+        Self { api, place, config, writer, complete: watch::Sender::new(false) }
+    }
+
+    /// Of the objects with this label alone.
+    pub(crate) fn labelled(mut self, label: &str) -> Self {
+        self.config = self.config.labels(label);
+        self
     }
 
     /// What has been seen.
@@ -139,9 +147,9 @@ impl<K: Watched> Watch<K> {
         watches: Arc<Watches>,
         trim: fn(&mut K),
     ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static {
-        let Self { api, place, writer, complete } = self;
+        let Self { api, place, config, writer, complete } = self;
         watches.set(&place, Trouble::waiting());
-        watcher(api, watcher::Config::default())
+        watcher(api, config)
             .backoff(Pause)
             .filter_map(move |event| {
                 let event = match event {

@@ -4,6 +4,8 @@
 
 mod cancel;
 mod cli;
+mod credentials;
+mod dead_letters;
 mod gateway;
 mod gateway_calls;
 mod gateway_clients;
@@ -15,6 +17,7 @@ mod gateway_submit;
 mod standalone;
 mod status;
 mod support;
+mod suspend;
 mod worker;
 mod worker_answers;
 mod worker_faults;

@@ -9,6 +9,7 @@
 pub mod cluster;
 pub mod http;
 pub mod nats;
+pub mod nats_auth;
 pub mod program;
 pub mod raw;
 pub mod wait;

@@ -8,12 +8,13 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use async_nats::{Client, jetstream};
 use tempfile::TempDir;
 
-use crate::wait::until;
+use crate::{nats_auth::Trust, wait::until};
 
 /// A nats-server, ended when it is dropped.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct NatsServer {
     folder: TempDir,
     port: u16,
     process: Option<Child>,
+    trust: Option<Trust>,
 }
 
 impl NatsServer {
@@ -35,7 +37,21 @@ impl NatsServer {
     #[must_use]
     pub fn prepare() -> Self {
         let folder = TempDir::with_prefix("asyncqueue-nats-").expect("a folder for the store");
-        Self { folder, port: free_port(), process: None }
+        Self { folder, port: free_port(), process: None, trust: None }
+    }
+
+    /// Starts a server that lets in only whom `trust` has given credentials, and waits until it answers.
+    pub async fn start_guarded(trust: Trust) -> Self {
+        let mut server = Self::prepare();
+        server.trust = Some(trust);
+        server.run().await;
+        server
+    }
+
+    /// A new file of credentials, good for this long; of a server that wants none, an empty one.
+    #[must_use]
+    pub fn credentials(&self, good_for: Duration) -> String {
+        self.trust.as_ref().map(|trust| trust.user(good_for)).unwrap_or_default()
     }
 
     /// Starts the server, on its port and with what it stored before, and waits until it answers.
@@ -46,7 +62,12 @@ impl NatsServer {
             .append(true)
             .open(self.folder.path().join("log"))
             .expect("the server's log");
+        let config = self.folder.path().join("config");
+        std::fs::write(&config, self.trust.as_ref().map(Trust::config).unwrap_or_default())
+            .expect("the server's configuration");
         let child = Command::new(program())
+            .arg("-c")
+            .arg(&config)
             .args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"])
             .arg(self.folder.path())
             .stdin(Stdio::null())
@@ -108,7 +129,16 @@ impl NatsServer {
 
     /// A client of its own.
     pub async fn client(&self) -> Client {
-        until("nats-server answers", async || async_nats::connect(self.url()).await.ok()).await
+        let credentials = self.credentials(Duration::from_secs(3600));
+        let connect = async || match &self.trust {
+            Some(_) => {
+                let options =
+                    async_nats::ConnectOptions::with_credentials(&credentials).expect("credentials");
+                options.connect(self.url()).await.ok()
+            }
+            None => async_nats::connect(self.url()).await.ok(),
+        };
+        until("nats-server answers", connect).await
     }
 
     /// A `JetStream` context of its own.
