@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use asyncqueue::message::HEADER_ROOM;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -13,10 +14,6 @@ use crate::refusal::Refusal;
 /// How long the rest of a refused body is thrown away before the connection is closed. Closing it at once
 /// would reset it, and the client might lose the answer that says why.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// Room that a message needs besides its body, for its headers: as much as most servers take of them. A call
-/// with more is refused too, though only when NATS does so.
-const HEADER_ROOM: usize = 8 * 1024;
 
 /// The most that a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +35,15 @@ impl Limit {
             Self { bytes: max_payload, set_by: "max_payload of the gateway" }
         } else {
             Self { bytes: server, set_by: "max_payload of the NATS server, less room for headers" }
+        }
+    }
+
+    /// The lesser of this and what a queue takes, in bytes, if it says.
+    #[must_use]
+    pub fn within(self, queue: Option<u64>) -> Self {
+        match queue.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes < self.bytes) {
+            Some(bytes) => Self { bytes, set_by: "limits.maxPayload of the queue" },
+            None => self,
         }
     }
 
@@ -182,5 +188,9 @@ mod tests {
         assert_eq!(server.bytes, (1 << 20) - HEADER_ROOM);
         assert!(server.set_by.contains("NATS"));
         assert_eq!(Limit::new(1 << 20, 0).bytes, 0);
+        assert_eq!(own.within(Some(999)), Limit { bytes: 999, set_by: "limits.maxPayload of the queue" });
+        for no_less in [None, Some(1000), Some(u64::MAX)] {
+            assert_eq!(own.within(no_less), own);
+        }
     }
 }

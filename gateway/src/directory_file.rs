@@ -159,7 +159,7 @@ fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Resu
         let subject = subject.unwrap_or_else(|| name.to_string());
         check_stream(&stream).with_context(|| format!("queues.{name}.stream `{stream}` is not valid"))?;
         check_subject(&subject).with_context(|| format!("queues.{name}.subject `{subject}` is not valid"))?;
-        directory.queues.insert(name, QueueEntry { stream, subject });
+        directory.queues.insert(name, QueueEntry::new(stream, subject));
     }
     for (name, function) in file.functions {
         let line = function.referenced.line();

@@ -216,12 +216,12 @@ impl Service {
         let own_id = submission::client_call_id(&headers)?;
         about.call_id.clone_from(&own_id);
         let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, &self.function_namespace)?;
-        let Route { queue, subject, .. } = self.route(submission.function())?;
+        let Route { queue, subject, max_payload, .. } = self.route(submission.function())?;
         let call_id = about.call_id.get_or_insert_with(|| CallId::generate(&queue)).clone();
         if self.nats.connection_state() != State::Connected {
             return Err(Refusal::NatsAway);
         }
-        let limit = Limit::new(self.max_payload, self.nats.max_payload());
+        let limit = Limit::new(self.max_payload, self.nats.max_payload()).within(max_payload);
         let Held { bytes, memory: _memory } =
             body::read(body, limit, self.read_timeout, &self.memory).await?;
         // It and the headers lie in what the connection reads into, which is free for it again while the stream is

@@ -123,7 +123,7 @@ mod tests {
         let pair = |stream: &str, subject: &str| (stream.to_owned(), subject.to_owned());
         assert_eq!(names(&directory), [pair("faas-request", "faas-request")]);
         for (queue, stream, subject) in [("slow", "SLOW", "jobs.slow"), ("faas-request", "FAAS", "faas")] {
-            let entry = QueueEntry { stream: stream.to_owned(), subject: subject.to_owned() };
+            let entry = QueueEntry::new(stream, subject);
             directory.queues.insert(queue.parse().unwrap(), entry);
         }
         assert_eq!(names(&directory), [pair("FAAS", "faas"), pair("SLOW", "jobs.slow")]);

@@ -12,7 +12,9 @@ pub(crate) mod kind {
     pub(crate) const CONSUMER_READY: &str = "ConsumerReady";
     /// All workers are up.
     pub(crate) const WORKERS_READY: &str = "WorkersReady";
-    /// All of these.
+    /// No call is delivered.
+    pub(crate) const SUSPENDED: &str = "Suspended";
+    /// All of these but the last.
     pub(crate) const READY: &str = "Ready";
 }
 
@@ -24,6 +26,10 @@ pub(crate) mod reason {
     pub(crate) const PROGRESSING: &str = "Progressing";
     /// `spec.replicas` is 0.
     pub(crate) const SCALED_TO_ZERO: &str = "ScaledToZero";
+    /// `spec.suspend` is true.
+    pub(crate) const SUSPENDED: &str = "Suspended";
+    /// `spec.suspend` is false.
+    pub(crate) const ACTIVE: &str = "Active";
     /// Another owns the stream, the Deployment or the name.
     pub(crate) const RESOURCE_CONFLICT: &str = "ResourceConflict";
     /// Another stream has the subject, or one that overlaps.

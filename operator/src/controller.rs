@@ -7,7 +7,11 @@ use std::{sync::Arc, time::Duration};
 
 use asyncqueue::QueueName;
 use futures::{Stream, StreamExt};
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     runtime::{
@@ -39,6 +43,7 @@ use crate::{
 
 pub(crate) mod apply;
 pub(crate) mod build;
+mod current;
 pub(crate) mod dereference;
 pub(crate) mod status;
 pub(crate) mod validate;
@@ -75,6 +80,10 @@ pub(crate) struct Context {
     pub(crate) queues: Stores<AsyncQueue>,
     /// All Deployments, of workers in whole and of functions in part.
     pub(crate) deployments: Stores<Deployment>,
+    /// The accounts of workers.
+    pub(crate) accounts: Stores<ServiceAccount>,
+    /// The disruption budgets of workers.
+    pub(crate) budgets: Stores<PodDisruptionBudget>,
     /// How many functions each queue has; `None` until that is known.
     pub(crate) functions: watch::Receiver<Option<Counts>>,
     /// What all queues have in common.
@@ -83,6 +92,21 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     /// What is counted.
     pub(crate) metrics: Metrics,
+}
+
+/// What a watch of one kind of objects sees.
+pub(crate) trait Changes<K>:
+    Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static
+{
+}
+
+impl<K, S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static> Changes<K> for S {}
+
+/// The changes of what is made for queues in Kubernetes.
+pub(crate) struct Owned<D, A, B> {
+    pub(crate) deployments: D,
+    pub(crate) accounts: A,
+    pub(crate) budgets: B,
 }
 
 /// Why a reconciliation did not come to an end. It is tried again.
@@ -109,8 +133,8 @@ pub(crate) enum Error {
 pub(crate) async fn run(
     context: Arc<Context>,
     store: Store<AsyncQueue>,
-    queues: impl Stream<Item = watcher::Result<watcher::Event<AsyncQueue>>> + Send + 'static,
-    deployments: impl Stream<Item = watcher::Result<watcher::Event<Deployment>>> + Send + 'static,
+    queues: impl Changes<AsyncQueue>,
+    owned: Owned<impl Changes<Deployment>, impl Changes<ServiceAccount>, impl Changes<PodDisruptionBudget>>,
     triggers: impl Stream<Item = ObjectRef<AsyncQueue>> + Send + 'static,
     shutdown: CancellationToken,
 ) {
@@ -118,7 +142,9 @@ pub(crate) async fn run(
     let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let queues = queues.applied_objects().predicate_filter(changed, PredicateConfig::default());
     Controller::for_stream(queues, store)
-        .owns_stream(deployments.touched_objects())
+        .owns_stream(owned.deployments.touched_objects())
+        .owns_stream(owned.accounts.touched_objects())
+        .owns_stream(owned.budgets.touched_objects())
         .reconcile_on(triggers)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.cancelled_owned())
@@ -137,7 +163,7 @@ pub(crate) async fn run(
 }
 
 async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Action, Error> {
-    // A Deployment that is not seen yet might be taken for one that is not there.
+    // What is not seen yet might be taken for what is not there.
     context.complete().await;
     let _measured = context.metrics.reconciliation();
     let api = Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
@@ -160,7 +186,7 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let outcome = match validate::validate(queue, &seen) {
         Ok(valid) => {
             let prepared = build::build(&valid, &context.installation);
-            apply::apply(prepared, &seen, broker.as_deref(), &context.client).await
+            Box::pin(apply::apply(prepared, &seen, broker.as_deref(), &context.client)).await
         }
         Err(invalid) => apply::refuse(invalid, &seen, &context.client).await,
     };
@@ -232,7 +258,12 @@ fn recreated<'a>(before: &AsyncQueueStatus, now: &'a AsyncQueueStatus) -> Option
 impl Context {
     /// Returns when all is known that there is.
     pub(crate) async fn complete(&self) {
-        tokio::join!(self.queues.complete(), self.deployments.complete());
+        tokio::join!(
+            self.queues.complete(),
+            self.deployments.complete(),
+            self.accounts.complete(),
+            self.budgets.complete()
+        );
     }
 
     /// How many functions send their calls to a queue, as far as that is known.

@@ -22,7 +22,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    broker::Brokers,
+    broker::{Address, Brokers},
     crd::AsyncQueue,
     error::chain,
     events::Events,
@@ -110,7 +110,7 @@ impl Librarian {
             self.counts.send_replace(Some(functions::count(&directory, self.default_queue.as_ref())));
             let lost = complaints.due(functions::lost(&functions, queues()), Instant::now());
             self.complain(&functions, &lost).await;
-            self.brokers.retain(&queues().filter_map(|queue| queue.spec.nats.url.clone()).collect()).await;
+            self.brokers.retain(&queues().filter_map(Address::of).collect()).await;
 
             let settle = SETTLE.max(begun.elapsed() * REST);
 

@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 
 use crate::{
-    controller::dereference::{Found, Surroundings},
+    controller::dereference::{Objects, Surroundings},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
     openfaas,
 };
@@ -31,9 +31,9 @@ pub(crate) fn owner(name: &str) -> AsyncQueue {
     AsyncQueue { status: Some(AsyncQueueStatus { stream, ..AsyncQueueStatus::default() }), ..queue(name) }
 }
 
-/// What a queue finds around it: nothing in its way.
-pub(crate) fn surroundings(workers: Found) -> Surroundings {
-    Surroundings { nats_url: Ok(()), workers, conflict: None }
+/// What a queue finds around it: nothing in its way, and nothing of its own yet.
+pub(crate) fn surroundings() -> Surroundings {
+    Surroundings { nats: Ok(()), objects: Objects::default(), gateway_url: None, conflict: None }
 }
 
 /// A point in time.

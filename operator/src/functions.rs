@@ -105,7 +105,10 @@ pub(crate) fn directory<'a>(
         .filter(|queue| owns_stream(queue) && queue.spec.nats.url.is_none())
         .filter(|queue| queue.metadata.deletion_timestamp.is_none())
         .filter_map(|queue| queue_spec(queue).ok())
-        .map(|spec| (spec.queue, QueueEntry { stream: spec.stream, subject: spec.subject }));
+        .map(|spec| {
+            let max_payload = spec.limits.max_payload;
+            (spec.queue, QueueEntry { stream: spec.stream, subject: spec.subject, max_payload })
+        });
     Directory { functions: functions.collect(), queues: queues.collect() }
 }
 
@@ -197,7 +200,7 @@ fn port(service: &Service) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
+    use crate::{crd::Size, fixtures};
 
     fn named(name: &str) -> FunctionName {
         FunctionName::new(name, "openfaas-fn").unwrap()
@@ -301,13 +304,11 @@ mod tests {
         going.metadata.deletion_timestamp = Some(fixtures::second(300));
         let mut renamed = fixtures::owner("renamed");
         renamed.spec.stream.subject = Some("jobs".to_owned());
+        renamed.spec.limits.max_payload = Some(Size(64 << 10));
         let queues = [fixtures::owner("mine"), fixtures::queue("not-yet"), elsewhere, going, renamed];
         let queues = directory(&Functions::new(), &queues).queues;
-        let entry = |stream: &str, subject: &str| QueueEntry {
-            stream: stream.to_owned(),
-            subject: subject.to_owned(),
-        };
-        let expected = [("mine", entry("mine", "mine")), ("renamed", entry("renamed", "jobs"))];
+        let limited = QueueEntry { max_payload: Some(64 << 10), ..QueueEntry::new("renamed", "jobs") };
+        let expected = [("mine", QueueEntry::new("mine", "mine")), ("renamed", limited)];
         assert_eq!(queues, expected.map(|(name, entry)| (name.parse().unwrap(), entry)).into());
     }
 

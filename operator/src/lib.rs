@@ -32,6 +32,7 @@ mod openfaas;
 mod operate;
 mod run;
 mod running;
+mod secret;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
 mod settings;
 mod spec;

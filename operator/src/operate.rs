@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
+};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::sleep,
@@ -14,7 +18,10 @@ use tracing::warn;
 use crate::{
     advisories,
     broker::Brokers,
-    controller::{self, Context, build::Installation},
+    controller::{
+        self, Context, Owned,
+        build::{Installation, QUEUE_LABEL},
+    },
     crd::AsyncQueue,
     default_queue,
     directory::Librarian,
@@ -36,12 +43,14 @@ const DRAIN: Duration = Duration::from_secs(15);
 pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Program { settings, client, nats, health, metrics } = program;
     let (changed_streams, told) = mpsc::unbounded_channel();
-    let brokers = Arc::new(Brokers::new(nats.clone(), changed_streams));
+    let brokers = Arc::new(Brokers::new(nats.clone(), client.clone(), changed_streams));
     let watches = Watches::new(health.clone(), metrics.clone());
     let queues = watch_all::<AsyncQueue>(program, "asyncqueues", Need::Required);
     let deployments = watch_all::<Deployment>(program, "deployments", Need::Required);
     let services = watch_all::<Service>(program, "services", Need::Required);
     let functions = watch_all::<Function>(program, "functions", Need::Optional);
+    let accounts = watch_ours::<ServiceAccount>(program, "serviceaccounts");
+    let budgets = watch_ours::<PodDisruptionBudget>(program, "poddisruptionbudgets");
 
     let worker_image = tokio::select! {
         image = image::worker_image(settings, client, health) => image?,
@@ -53,6 +62,8 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         brokers: brokers.clone(),
         queues: Stores::new(&queues),
         deployments: Stores::new(&deployments),
+        accounts: Stores::new(&accounts),
+        budgets: Stores::new(&budgets),
         functions: counted,
         installation: Installation {
             nats: settings.nats.clone(),
@@ -84,14 +95,18 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     };
     let mut triggers = Triggers::default();
     let places: Vec<_> = settings.watch_namespaces.places().map(|place| triggers.add(place)).collect();
-    let controllers =
-        queues.into_iter().zip(deployments).zip(places).map(|((queues, deployments), triggers)| {
-            let (store, changed, changed_too) = (queues.store(), notify(), notify());
-            let queues = queues.follow(watches.clone(), |_| {}).inspect(move |_| changed());
-            let deployments =
-                deployments.follow(watches.clone(), trim_deployment).inspect(move |_| changed_too());
-            controller::run(context.clone(), store, queues, deployments, triggers, shutdown.clone())
-        });
+    let owned = deployments.into_iter().zip(accounts).zip(budgets);
+    let controllers = queues.into_iter().zip(owned).zip(places).map(|((queues, owned), triggers)| {
+        let ((deployments, accounts), budgets) = owned;
+        let (store, changed, changed_too) = (queues.store(), notify(), notify());
+        let queues = queues.follow(watches.clone(), |_| {}).inspect(move |_| changed());
+        let owned = Owned {
+            deployments: deployments.follow(watches.clone(), trim_deployment).inspect(move |_| changed_too()),
+            accounts: accounts.follow(watches.clone(), |_| {}),
+            budgets: budgets.follow(watches.clone(), |_| {}),
+        };
+        controller::run(context.clone(), store, queues, owned, triggers, shutdown.clone())
+    });
     let services =
         services.into_iter().map(|services| drain(services.follow(watches.clone(), trim_service), notify()));
     let functions = functions
@@ -130,6 +145,12 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
 fn watch_all<K: Watched>(program: &Program, resource: &'static str, need: Need) -> Vec<Watch<K>> {
     let places = program.settings.watch_namespaces.places();
     places.map(|namespace| Watch::new(&program.client, resource, need, namespace)).collect()
+}
+
+/// A watch in each place of one kind of objects that are made for queues, whoever made them.
+fn watch_ours<K: Watched>(program: &Program, resource: &'static str) -> Vec<Watch<K>> {
+    let watches = watch_all(program, resource, Need::Required).into_iter();
+    watches.map(|watch| watch.labelled(QUEUE_LABEL)).collect()
 }
 
 /// Keeps a store up to date of which no controller does, and tells of every change.

@@ -58,6 +58,7 @@ pub(crate) struct Watch<K: Watched> {
     api: Api<DeserializeGuard<K>>,
     place: Place,
     need: Need,
+    config: watcher::Config,
     writer: Writer<K>,
     complete: watch::Sender<bool>,
 }
@@ -105,7 +106,14 @@ impl<K: Watched> Watch<K> {
             None => Api::all(client.clone()),
         };
         let place = Place { resource, namespace: namespace.map(str::to_owned) };
-        Self { api, place, need, writer: reflector::store().1, complete: watch::Sender::new(false) }
+        let (config, writer) = (watcher::Config::default(), reflector::store().1);
+        Self { api, place, need, config, writer, complete: watch::Sender::new(false) }
+    }
+
+    /// Of the objects with this label alone.
+    pub(crate) fn labelled(mut self, label: &str) -> Self {
+        self.config = self.config.labels(label);
+        self
     }
 
     /// What has been seen.
@@ -122,14 +130,14 @@ impl<K: Watched> Watch<K> {
         watches: Arc<Watches>,
         trim: fn(&mut K),
     ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static {
-        let Self { api, place, need, writer, complete } = self;
+        let Self { api, place, need, config, writer, complete } = self;
         let pause = match need {
             Need::Required => PAUSE,
             Need::Optional => OPTIONAL_PAUSE,
         };
         watches.set(&place, Trouble::waiting());
         let mut reading = Reading { place, need, absent: false, watches };
-        watcher(api, watcher::Config::default())
+        watcher(api, config)
             .backoff(Pause(pause))
             .flat_map(move |event| stream::iter(reading.take(event)).map(Ok))
             .modify(move |object| {

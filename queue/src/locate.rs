@@ -71,7 +71,7 @@ pub fn places(directory: &Directory, default_queue: &QueueName, wanted: &Wanted)
         .map(|(queue, entry)| Place { queue: queue.clone(), entry: entry.clone() })
         .collect();
     if !directory.queues.contains_key(default_queue) {
-        let entry = QueueEntry { stream: default_queue.to_string(), subject: default_queue.to_string() };
+        let entry = QueueEntry::named(default_queue);
         all.push(Place { queue: default_queue.clone(), entry });
     }
     let of_function = wanted.function.as_ref().map(|f| directory.route(f, default_queue).queue);
@@ -140,7 +140,7 @@ mod tests {
     fn directory(queues: &[&str]) -> Directory {
         let mut directory = Directory::default();
         for queue in queues {
-            let entry = QueueEntry { stream: queue.to_uppercase(), subject: format!("jobs.{queue}") };
+            let entry = QueueEntry::new(queue.to_uppercase(), format!("jobs.{queue}"));
             directory.queues.insert(queue.parse().unwrap(), entry);
         }
         let json = br#"{"queue":"slow"}"#;

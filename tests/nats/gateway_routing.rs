@@ -130,7 +130,7 @@ async fn calls_follow_the_directory_that_the_operator_writes_and_stay_on_it_whil
 
     let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
     let mut directory = Directory::default();
-    let entry = QueueEntry { stream: queue.spec.stream.clone(), subject: queue.spec.subject.clone() };
+    let entry = QueueEntry::new(&*queue.spec.stream, &*queue.spec.subject);
     directory.queues.insert(queue.spec.queue.clone(), entry);
     store.sync(&directory).await.unwrap();
     ready(&gateway).await;
@@ -154,6 +154,25 @@ async fn calls_follow_the_directory_that_the_operator_writes_and_stay_on_it_whil
         (answer.status == 202).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_queue_may_take_less_than_the_gateway() {
+    let queue = Queue::start().await;
+    let gateway = Gateway::start(&queue.nats, "", &[("directory_file", "")]).await;
+    let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
+    let mut directory = Directory::default();
+    let entry =
+        QueueEntry { max_payload: Some(10), ..QueueEntry::new(&*queue.spec.stream, &*queue.spec.subject) };
+    directory.queues.insert(queue.spec.queue.clone(), entry);
+    let small = FunctionEntry { queue: Some(queue.spec.queue.clone()), ..FunctionEntry::default() };
+    directory.functions.insert(asyncqueue::FunctionName::new("small", "openfaas-fn").unwrap(), small);
+    store.sync(&directory).await.unwrap();
+    ready(&gateway).await;
+    let refused = gateway.call("POST", "/async-function/small", &[], "x".repeat(11)).await;
+    assert_eq!(refused.status, 413);
+    assert!(refused.text().contains("limits.maxPayload of the queue"), "{}", refused.text());
+    assert_eq!(gateway.call("POST", "/async-function/small", &[], "x".repeat(10)).await.status, 202);
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 
 mod cancel;
 mod cli;
+mod credentials;
+mod dead_letters;
 mod gateway;
 mod gateway_calls;
 mod gateway_clients;
@@ -16,6 +18,7 @@ mod operator;
 mod standalone;
 mod status;
 mod support;
+mod suspend;
 mod worker;
 mod worker_answers;
 mod worker_faults;

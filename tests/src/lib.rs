@@ -19,6 +19,7 @@ pub mod http;
 pub mod load;
 pub mod monitoring;
 pub mod nats;
+pub mod nats_auth;
 pub mod process;
 pub mod program;
 pub mod promql;

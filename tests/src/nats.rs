@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use async_nats::{Client, jetstream};
 use tempfile::TempDir;
 
-use crate::{tools, wait::until};
+use crate::{nats_auth::Trust, tools, wait::until};
 
 pub mod cluster;
 
@@ -24,6 +25,7 @@ pub struct NatsServer {
     /// Commands of a shell that come before it, in its own mounts.
     before: Option<String>,
     process: Option<Child>,
+    trust: Option<Box<Trust>>,
 }
 
 impl NatsServer {
@@ -38,7 +40,7 @@ impl NatsServer {
     #[must_use]
     pub fn prepare() -> Self {
         let folder = TempDir::with_prefix("asyncqueue-nats-").expect("a folder for the store");
-        Self { folder, port: free_port(), arguments: Vec::new(), before: None, process: None }
+        Self { folder, port: free_port(), arguments: Vec::new(), before: None, process: None, trust: None }
     }
 
     /// With these arguments beside its usual ones.
@@ -53,6 +55,20 @@ impl NatsServer {
     pub fn after(mut self, commands: impl Into<String>) -> Self {
         self.before = Some(commands.into());
         self
+    }
+
+    /// Starts a server that lets in only whom `trust` has given credentials, and waits until it answers.
+    pub async fn start_guarded(trust: Trust) -> Self {
+        let mut server = Self::prepare();
+        server.trust = Some(Box::new(trust));
+        server.run().await;
+        server
+    }
+
+    /// A new file of credentials, good for this long; of a server that wants none, an empty one.
+    #[must_use]
+    pub fn credentials(&self, good_for: Duration) -> String {
+        self.trust.as_ref().map(|trust| trust.user(good_for)).unwrap_or_default()
     }
 
     /// Starts the server, on its port and with what it stored before, and waits until it answers.
@@ -72,6 +88,9 @@ impl NatsServer {
         assert!(self.process.is_none(), "the server runs already");
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("the server's log");
+        let config = self.folder.path().join("config");
+        std::fs::write(&config, self.trust.as_deref().map(Trust::config).unwrap_or_default())
+            .expect("the server's configuration");
         let program = tools::program("nats", "nats-server");
         let mut command = match &self.before {
             Some(commands) => {
@@ -82,6 +101,8 @@ impl NatsServer {
             None => Command::new(program),
         };
         let child = command
+            .arg("-c")
+            .arg(&config)
             .args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"])
             .arg(self.store())
             .args(&self.arguments)
@@ -167,7 +188,16 @@ impl NatsServer {
 
     /// A client of its own.
     pub async fn client(&self) -> Client {
-        until("nats-server answers", async || async_nats::connect(self.url()).await.ok()).await
+        let credentials = self.credentials(Duration::from_secs(3600));
+        let connect = async || match &self.trust {
+            Some(_) => {
+                let options =
+                    async_nats::ConnectOptions::with_credentials(&credentials).expect("credentials");
+                options.connect(self.url()).await.ok()
+            }
+            None => async_nats::connect(self.url()).await.ok(),
+        };
+        until("nats-server answers", connect).await
     }
 
     /// A `JetStream` context of its own.

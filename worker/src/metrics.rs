@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     processed: Family<OutcomeLabels, Counter>,
     inflight: Family<FunctionLabels, Gauge>,
     callbacks: Family<OutcomeLabels, Counter>,
+    dead_letters: Family<OutcomeLabels, Counter>,
     pending: Family<FunctionLabels, Gauge>,
     submitted: Family<QueueLabels, Gauge>,
     fullness: Family<QueueLabels, Gauge<f64, AtomicU64>>,
@@ -59,6 +60,7 @@ impl Metrics {
             processed: Family::default(),
             inflight: Family::default(),
             callbacks: Family::default(),
+            dead_letters: Family::default(),
             pending: Family::default(),
             submitted: Family::default(),
             fullness: Family::default(),
@@ -94,6 +96,11 @@ impl Metrics {
             "callbacks",
             "Attempts to post a result by what came of them: accepted, failed or refused",
             metrics.callbacks.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Calls, results and unreadable messages that were given up: stored as a dead letter, or dropped where none are kept",
+            metrics.dead_letters.clone(),
         );
         registry.register(
             "function_duration_seconds",
@@ -172,6 +179,12 @@ impl Metrics {
             Posted::Refused(_) => "refused",
         };
         self.callbacks.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    /// What was given up is stored as a dead letter, or dropped.
+    pub(crate) fn buried(&self, stored: bool) {
+        let outcome = if stored { "stored" } else { "dropped" };
+        self.dead_letters.get_or_create(&self.labels(outcome)).inc();
     }
 
     fn labels(&self, outcome: &'static str) -> OutcomeLabels {

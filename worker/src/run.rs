@@ -7,7 +7,7 @@ use async_nats::jetstream::{self, Context};
 use asyncqueue::{
     directory,
     ensure::{EnsureError, ensure, ensure_buckets},
-    stream::{Owner, QueueSpec},
+    stream::{DeadLetters, Owner, QueueSpec},
 };
 use asyncqueue_runtime::{admin, error::describe, health::Health, nats, program::Shutdown};
 use prometheus_client::registry::Registry;
@@ -88,7 +88,13 @@ async fn work(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let queue = &settings.queue_name;
-    let graveyard = Graveyard::new(js.clone(), queue, settings.worker_name.clone());
+    let graveyard = Graveyard {
+        js: js.clone(),
+        stream: queue.dead_letter_stream(),
+        worker: settings.worker_name.clone(),
+        enabled: settings.dead_letters,
+        metrics: metrics.clone(),
+    };
     let policy = settings.retry_policy();
     let guard = Guard::new(settings.callback_allowed_hosts.clone());
     let poster = Poster::new(guard, signer, settings.tls_insecure, settings.callback_timeout.0);
@@ -158,7 +164,9 @@ async fn work(
 
 /// Ensures the queue's streams, where no operator does. Waits for NATS for as long as it takes.
 async fn ensure_streams(settings: &Settings, js: &Context) -> anyhow::Result<()> {
+    let dead_letters = DeadLetters { enabled: settings.dead_letters, ..DeadLetters::default() };
     let spec = QueueSpec {
+        dead_letters,
         stream: settings.stream(),
         subject: settings.subject(),
         durable: settings.durable(),

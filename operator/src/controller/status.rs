@@ -12,7 +12,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    apply::{Outcome, Stored, StreamError, Workers, WorkersError},
+    apply::{ObjectError, Outcome, Stored, StreamError, Workers},
     build::selector_text,
     ignore_gone,
 };
@@ -25,6 +25,9 @@ use crate::{
 
 /// Who owns the fields of the status.
 const FIELD_MANAGER: &str = "asyncqueue-operator/status";
+
+/// Of a queue that is suspended.
+const SUSPENDED: &str = "spec.suspend is true: calls are accepted, and none is delivered";
 
 /// Writes a status, if it says anything new. That the queue is gone is fine.
 pub(crate) async fn write(
@@ -58,7 +61,8 @@ pub(crate) fn is_news(queue: &AsyncQueue, status: &AsyncQueueStatus) -> bool {
 pub(crate) fn status(queue: &AsyncQueue, outcome: &Outcome, now: &Time) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
     let (stream, consumer) = stream_verdicts(&outcome.stream);
-    let workers = workers_verdict(&outcome.workers, queue.spec.replicas);
+    let suspended = suspended_verdict(&outcome.stream);
+    let workers = workers_verdict(outcome, queue.spec.replicas);
     let ready = ready(&[&stream, &consumer, &workers]);
     let condition = |kind, verdict: Verdict| {
         verdict.into_condition(kind, queue.metadata.generation, &before.conditions, now)
@@ -70,6 +74,7 @@ pub(crate) fn status(queue: &AsyncQueue, outcome: &Outcome, now: &Time) -> Async
             condition(kind::STREAM_READY, stream),
             condition(kind::CONSUMER_READY, consumer),
             condition(kind::WORKERS_READY, workers),
+            condition(kind::SUSPENDED, suspended),
         ],
         selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
         ..AsyncQueueStatus::default()
@@ -119,7 +124,7 @@ fn with_stream(
     }
 }
 
-fn with_workers(status: AsyncQueueStatus, workers: &Result<Workers, WorkersError>) -> AsyncQueueStatus {
+fn with_workers(status: AsyncQueueStatus, workers: &Result<Workers, ObjectError>) -> AsyncQueueStatus {
     let Ok(Workers::Deployed(deployment)) = workers else { return status };
     let workers = deployment.status.clone().unwrap_or_default();
     AsyncQueueStatus {
@@ -145,8 +150,13 @@ fn stream_verdicts(stream: &Result<Stored, StreamError>) -> (Verdict, Verdict) {
     let (name, error) = match stream {
         Ok(stored) => {
             let stream = format!("stream {} stores calls", stored.stream);
-            let consumer = format!("workers take calls through {}", stored.consumer);
-            return (Verdict::yes(reason::RECONCILED, stream), Verdict::yes(reason::RECONCILED, consumer));
+            let consumer = if stored.suspended {
+                Verdict::yes(reason::SUSPENDED, SUSPENDED)
+            } else {
+                let takes = format!("workers take calls through {}", stored.consumer);
+                Verdict::yes(reason::RECONCILED, takes)
+            };
+            return (Verdict::yes(reason::RECONCILED, stream), consumer);
         }
         Err(StreamError::Ensure(EnsureError::Consumer(error))) => {
             let stream = Verdict::yes(reason::RECONCILED, "the stream stores calls");
@@ -157,6 +167,15 @@ fn stream_verdicts(stream: &Result<Stored, StreamError>) -> (Verdict, Verdict) {
         Err(error @ StreamError::Disconnected) => (reason::NATS_UNAVAILABLE, error.to_string()),
     };
     (Verdict::no(name, error), blocked())
+}
+
+/// Whether the queue is suspended, as the server says: that it shall be is in the spec.
+fn suspended_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
+    match stream {
+        Ok(Stored { suspended: true, .. }) => Verdict::yes(reason::SUSPENDED, SUSPENDED),
+        Ok(_) => Verdict::no(reason::ACTIVE, "calls are delivered"),
+        Err(_) => blocked(),
+    }
 }
 
 /// Why NATS has not got what it shall.
@@ -175,13 +194,18 @@ fn blocked() -> Verdict {
     Verdict::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
 }
 
-fn workers_verdict(workers: &Result<Workers, WorkersError>, replicas: i32) -> Verdict {
+/// Of the Deployment and what is beside it.
+fn workers_verdict(outcome: &Outcome, replicas: i32) -> Verdict {
+    let workers = match (&outcome.workers, &outcome.beside) {
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(workers), Ok(())) => Ok(workers),
+    };
     let (reason, error) = match workers {
         Ok(Workers::Deployed(deployment)) => return deployment_verdict(deployment, replicas),
         Ok(Workers::Absent) => return blocked(),
-        Err(error @ WorkersError::Foreign(_)) => (reason::RESOURCE_CONFLICT, error),
-        Err(error @ WorkersError::Going(_)) => (reason::PROGRESSING, error),
-        Err(error @ WorkersError::Kubernetes { .. }) => (reason::KUBERNETES_REFUSED, error),
+        Err(error @ ObjectError::Foreign { .. }) => (reason::RESOURCE_CONFLICT, error),
+        Err(error @ ObjectError::Going { .. }) => (reason::PROGRESSING, error),
+        Err(error @ ObjectError::Kubernetes { .. }) => (reason::KUBERNETES_REFUSED, error),
     };
     Verdict::no(reason, error.to_string())
 }
@@ -242,6 +266,7 @@ mod tests {
             stream: "slow-queue".to_owned(),
             consumer: "slow-queue-workers".to_owned(),
             created: Some(fixtures::second(50)),
+            suspended: false,
             changes: vec![],
         }
     }
@@ -260,7 +285,7 @@ mod tests {
     }
 
     fn applied(stream: Result<Stored, StreamError>, workers: Deployment) -> Outcome {
-        Outcome { stream, workers: Ok(Workers::Deployed(Arc::new(workers))) }
+        Outcome { stream, workers: Ok(Workers::Deployed(Arc::new(workers))), beside: Ok(()) }
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
@@ -322,7 +347,7 @@ mod tests {
         queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
         let refusal = Refusal::Owned { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
         let stream = Err(StreamError::Ensure(EnsureError::Refused(refusal)));
-        let outcome = Outcome { stream, workers: Ok(Workers::Absent) };
+        let outcome = Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
         let status = of(&queue, &outcome);
         assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(condition(&status, kind::READY).message.contains("ns/other"));
@@ -334,7 +359,7 @@ mod tests {
     fn a_refused_queue_says_why() {
         let invalid = Invalid::Conflict(Conflict::Name { other: "ns/slow-queue".to_owned() });
         let stream = Err(StreamError::Invalid(invalid));
-        let outcome = Outcome { stream, workers: Ok(Workers::Absent) };
+        let outcome = Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
         let status = of(&queue(), &outcome);
         assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(condition(&status, kind::READY).message.contains("ns/slow-queue has the same name"));
@@ -344,7 +369,7 @@ mod tests {
     fn a_queue_that_is_not_valid_any_more_keeps_what_it_has() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
-        let stream = Err(StreamError::Invalid(Invalid::NatsUrl("no host".to_owned())));
+        let stream = Err(StreamError::Invalid(Invalid::Nats("no host".to_owned())));
         let status = of(&queue, &applied(stream, deployment(2, vec![])));
         assert_condition(&status, kind::READY, ("False", reason::INVALID_SPEC));
         assert_condition(&status, kind::WORKERS_READY, ("True", reason::RECONCILED));
@@ -394,6 +419,32 @@ mod tests {
         queue.spec.replicas = 0;
         let status = of(&queue, &applied(Ok(stored()), deployment(0, vec![])));
         assert_condition(&status, kind::READY, ("True", reason::SCALED_TO_ZERO));
+    }
+
+    #[test]
+    fn a_suspended_queue_is_ready_and_says_so_as_the_server_does() {
+        let queue = queue();
+        let running = of(&queue, &applied(Ok(stored()), deployment(2, vec![])));
+        assert_condition(&running, kind::SUSPENDED, ("False", reason::ACTIVE));
+
+        let paused = Stored { suspended: true, ..stored() };
+        let suspended = of(&queue, &applied(Ok(paused), deployment(2, vec![])));
+        assert_condition(&suspended, kind::SUSPENDED, ("True", reason::SUSPENDED));
+        assert_condition(&suspended, kind::READY, ("True", reason::SUSPENDED));
+
+        let away = of(&queue, &applied(Err(StreamError::Disconnected), deployment(2, vec![])));
+        assert_condition(&away, kind::SUSPENDED, ("Unknown", reason::BLOCKED));
+    }
+
+    #[test]
+    fn what_is_missing_beside_the_workers_is_told() {
+        let foreign = || ObjectError::Foreign { kind: "ServiceAccount".into(), name: "a".to_owned() };
+        let outcome = Outcome { beside: Err(foreign()), ..applied(Ok(stored()), deployment(2, vec![])) };
+        let status = of(&queue(), &outcome);
+        assert_condition(&status, kind::WORKERS_READY, ("False", reason::RESOURCE_CONFLICT));
+        assert!(condition(&status, kind::WORKERS_READY).message.starts_with("ServiceAccount `a` exists"));
+        // The workers are there all the same.
+        assert_eq!(status.ready_replicas, 2);
     }
 
     #[test]

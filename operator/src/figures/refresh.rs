@@ -22,7 +22,7 @@ use super::{
     survey::{Survey, Surveyed},
 };
 use crate::{
-    broker::Broker,
+    broker::{Address, Broker},
     claims::owns_stream,
     controller::{Context, ignore_gone},
     crd::AsyncQueue,
@@ -50,7 +50,7 @@ pub(crate) struct Refresher {
 }
 
 /// Whether each NATS server was connected when it was last looked at, by the URL in the queues' specs.
-type Connected = HashMap<Option<String>, bool>;
+type Connected = HashMap<Option<Address>, bool>;
 
 // === impl Refresher ===
 
@@ -69,16 +69,16 @@ impl Refresher {
     async fn refresh(&self, connected: &mut Connected) {
         let queues = self.context.queues.all();
         self.context.metrics.queues(queues.iter().map(AsRef::as_ref));
-        let mut servers: HashMap<Option<String>, Vec<Arc<AsyncQueue>>> = HashMap::new();
+        let mut servers: HashMap<Option<Address>, Vec<Arc<AsyncQueue>>> = HashMap::new();
         for queue in queues {
-            servers.entry(queue.spec.nats.url.clone()).or_default().push(queue);
+            servers.entry(Address::of(&queue)).or_default().push(queue);
         }
-        connected.retain(|url, _| servers.contains_key(url));
-        for (url, queues) in servers {
-            // A URL that can't be used is told in the queue's status.
-            let Ok(broker) = self.context.brokers.get(url.as_deref()).await else { continue };
+        connected.retain(|address, _| servers.contains_key(address));
+        for (address, queues) in servers {
+            // An address that can't be used is told in the queue's status.
+            let Ok(broker) = self.context.brokers.get(address.clone()).await else { continue };
             let now = broker.is_connected();
-            if connected.insert(url, now).unwrap_or(now) != now {
+            if connected.insert(address, now).unwrap_or(now) != now {
                 for queue in &queues {
                     self.triggers.look(queue);
                 }

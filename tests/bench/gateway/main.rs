@@ -250,7 +250,7 @@ impl Bench {
             let function = FunctionName::new(&function, "openfaas-fn")?;
             let entry = FunctionEntry { queue: Some(queue.parse()?), ..FunctionEntry::default() };
             directory.functions.insert(function, entry);
-            let entry = QueueEntry { stream: queue.clone(), subject: queue.clone() };
+            let entry = QueueEntry { stream: queue.clone(), subject: queue.clone(), max_payload: None };
             directory.queues.insert(queue.parse()?, entry);
         }
         DirectoryStore::open(&self.queue.js, 1).await?.sync(&directory).await?;
