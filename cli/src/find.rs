@@ -39,12 +39,11 @@ pub(crate) fn unknown(call: &CallId, queue: Option<&QueueName>) -> anyhow::Error
 /// The queues that may have a call.
 fn places(known: &Known, wanted: &Wanted) -> Vec<Place> {
     let Some(any) = known.queues.keys().next() else { return Vec::new() };
-    // Of a queue that is gone, dead letters may be left.
-    let gone = |queue: &QueueName| QueueEntry { stream: queue.to_string(), subject: queue.to_string() };
     let queues = known
         .queues
         .iter()
-        .map(|(queue, entry)| (queue.clone(), entry.clone().unwrap_or_else(|| gone(queue))))
+        // Of a queue that is gone, dead letters may be left.
+        .map(|(queue, entry)| (queue.clone(), entry.clone().unwrap_or_else(|| QueueEntry::named(queue))))
         .collect();
     // The default queue would be asked too if it were not among them.
     locate::places(&Directory { queues, ..Directory::default() }, any, wanted)

@@ -97,7 +97,7 @@ impl StreamFacts {
         let subject = self.subjects.first().filter(|first| self.subjects == stream_subjects(first))?;
         // An AsyncQueue may give its stream another name; what a worker made for itself has the queue's.
         let name = owner.split_once('/').map_or(self.name.as_str(), |(_, name)| name);
-        let entry = QueueEntry { stream: self.name.clone(), subject: subject.clone() };
+        let entry = QueueEntry::new(&*self.name, &**subject);
         Some((name.parse().ok()?, entry))
     }
 
@@ -191,10 +191,7 @@ mod tests {
             facts("foreign", "", &["foreign", "foreign.>"]),
             facts("foreign-dead", "", &["foreign-dead.>"]),
         ];
-        let entry = |stream: &str, subject: &str| QueueEntry {
-            stream: stream.to_owned(),
-            subject: subject.to_owned(),
-        };
+        let entry = |stream: &str, subject: &str| QueueEntry::new(stream, subject);
         let directory = BTreeMap::from([("named".parse().unwrap(), entry("named", "told"))]);
         let queues = merge(&directory, &streams);
         let queues: Vec<_> = queues.iter().map(|(queue, entry)| (queue.as_str(), entry.clone())).collect();

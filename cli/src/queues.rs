@@ -142,7 +142,7 @@ mod tests {
             oldest: "2026-11-24T10:00:00Z".parse().unwrap(),
         };
         let streams = [stream("JOBS", 5), stream("jobs-callbacks", 2), stream("jobs-dead", 3)];
-        let entry = QueueEntry { stream: "JOBS".to_owned(), subject: "jobs".to_owned() };
+        let entry = QueueEntry::new("JOBS", "jobs");
         Known {
             queues: [("jobs".parse().unwrap(), Some(entry)), ("left".parse().unwrap(), None)].into(),
             streams: streams.into_iter().map(|facts| (facts.name.clone(), facts)).collect(),

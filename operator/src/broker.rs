@@ -1,16 +1,33 @@
 //! The connections to NATS: the operator's own, and one to each other server that a queue names.
+//!
+//! The Secrets that open another server are read only for these connections, one by one and by name: the operator needs no
+//! right to read any but those.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
+use anyhow::Context;
 use async_nats::{Client, connection::State, jetstream};
-use asyncqueue_runtime::{health::Health, nats, settings::NatsSettings};
+use asyncqueue_runtime::{
+    health::Health,
+    nats::{self, Authority, Credentials, Secrets},
+    settings::NatsSettings,
+};
+use kube::ResourceExt;
 use prometheus_client::registry::Registry;
-use tokio::{sync::Mutex, task::AbortHandle};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::AbortHandle,
+};
 
-use crate::running::Running;
+use crate::{
+    advisories,
+    crd::AsyncQueue,
+    running::Running,
+    secret::{self, Secret},
+};
 
 /// What NATS lists our connections as.
 pub(crate) const CONNECTION_NAME: &str = "asyncqueue-operator";
@@ -26,22 +43,48 @@ pub(crate) struct Broker {
     listener: AbortHandle,
 }
 
+/// Another server than the operator's own, as a queue names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Address {
+    url: String,
+    credentials: Option<Secret>,
+    authority: Option<Secret>,
+}
+
 /// All of them.
-#[derive(Debug)]
 pub(crate) struct Brokers {
     own: Arc<Broker>,
-    others: Mutex<HashMap<String, Arc<Broker>>>,
+    /// Takes the names of streams that something happened to.
+    changed: mpsc::UnboundedSender<String>,
+    others: Mutex<HashMap<Address, Arc<Broker>>>,
+    kubernetes: kube::Client,
+}
+
+// === impl Address ===
+
+impl Address {
+    /// That of a queue; `None` is the operator's own.
+    pub(crate) fn of(queue: &AsyncQueue) -> Option<Self> {
+        let nats = &queue.spec.nats;
+        let namespace = queue.namespace().unwrap_or_default();
+        let secret = |key| Secret { namespace: namespace.clone(), key };
+        Some(Self {
+            url: nats.url.clone()?,
+            credentials: nats.credentials_secret_ref.clone().map(secret),
+            authority: nats.ca_secret_ref.clone().map(secret),
+        })
+    }
 }
 
 // === impl Broker ===
 
 impl Broker {
     /// Wraps a client and begins to listen.
-    fn new(client: Client) -> Arc<Self> {
+    fn new(client: Client, changed: mpsc::UnboundedSender<String>) -> Arc<Self> {
         let running = Arc::new(Running::default());
         let listener = tokio::spawn({
             let (client, running) = (client.clone(), running.clone());
-            async move { running.listen(&client).await }
+            async move { tokio::join!(running.listen(&client), advisories::listen(&client, changed)) }
         });
         let js = jetstream::new(client.clone());
         Arc::new(Self { client, js, running, listener: listener.abort_handle() })
@@ -67,9 +110,9 @@ impl Drop for Broker {
 // === impl Brokers ===
 
 impl Brokers {
-    /// The operator's own to begin with.
-    pub(crate) fn new(own: Client) -> Self {
-        Self { own: Broker::new(own), others: Mutex::default() }
+    /// The operator's own to begin with. The names of streams that something happens to go to `changed`.
+    pub(crate) fn new(own: Client, kubernetes: kube::Client, changed: mpsc::UnboundedSender<String>) -> Self {
+        Self { own: Broker::new(own, changed.clone()), changed, others: Mutex::default(), kubernetes }
     }
 
     /// The operator's own.
@@ -77,24 +120,41 @@ impl Brokers {
         &self.own
     }
 
-    /// The one of a queue, which may not be connected yet. Fails on a URL that can't be used.
-    pub(crate) async fn get(&self, url: Option<&str>) -> anyhow::Result<Arc<Broker>> {
-        let Some(url) = url else { return Ok(self.own.clone()) };
-        let mut others = self.others.lock().await;
-        if let Some(broker) = others.get(url) {
+    /// The one at an address, which may not be connected yet. Fails on a URL or a Secret that can't be used.
+    pub(crate) async fn get(&self, address: Option<Address>) -> anyhow::Result<Arc<Broker>> {
+        let Some(address) = address else { return Ok(self.own.clone()) };
+        if let Some(broker) = self.others.lock().await.get(&address) {
             return Ok(broker.clone());
         }
-        // A queue's own NATS has no say in whether the operator is ready: its queue tells of it.
-        let settings = NatsSettings::from_url(url);
-        let client =
-            nats::connect(&settings, CONNECTION_NAME, &Health::new(), &mut Registry::default()).await?;
-        let broker = Broker::new(client);
-        others.insert(url.to_owned(), broker.clone());
-        Ok(broker)
+        // Not under the lock, which queues of other servers wait for.
+        let broker = Broker::new(self.connect(&address).await?, self.changed.clone());
+        // Of two that were made at once, one is dropped.
+        Ok(self.others.lock().await.entry(address).or_insert(broker).clone())
     }
 
-    /// Closes the connections that no queue names any more.
-    pub(crate) async fn retain(&self, urls: &HashSet<String>) {
-        self.others.lock().await.retain(|url, _| urls.contains(url));
+    async fn connect(&self, address: &Address) -> anyhow::Result<Client> {
+        let authority = match &address.authority {
+            Some(secret) => {
+                let pem = secret::read(&self.kubernetes, secret).await?;
+                Some(Authority::from_pem(&pem).with_context(|| format!("{secret} is no authority"))?)
+            }
+            None => None,
+        };
+        let credentials = address.credentials.clone().map(|secret| {
+            let kubernetes = self.kubernetes.clone();
+            Credentials::new(move || {
+                let (kubernetes, secret) = (kubernetes.clone(), secret.clone());
+                async move { secret::read(&kubernetes, &secret).await }
+            })
+        });
+        let (settings, secrets) = (NatsSettings::from_url(&*address.url), Secrets { credentials, authority });
+        // A queue's own NATS has no say in whether the operator is ready: its queue tells of it.
+        let (health, mut registry) = (Health::new(), Registry::default());
+        nats::connect_with(&settings, secrets, CONNECTION_NAME, &health, &mut registry).await
+    }
+
+    /// Closes the connections that no queue needs any more.
+    pub(crate) async fn retain(&self, addresses: &HashSet<Address>) {
+        self.others.lock().await.retain(|address, _| addresses.contains(address));
     }
 }

@@ -2,6 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::crd::AsyncQueue;
+
 /// Types of conditions.
 pub(crate) mod kind {
     /// The stream stores calls.
@@ -10,7 +12,9 @@ pub(crate) mod kind {
     pub(crate) const CONSUMER_READY: &str = "ConsumerReady";
     /// All workers are up.
     pub(crate) const WORKERS_READY: &str = "WorkersReady";
-    /// All of these.
+    /// No call is delivered.
+    pub(crate) const SUSPENDED: &str = "Suspended";
+    /// All of these but the last.
     pub(crate) const READY: &str = "Ready";
 }
 
@@ -22,6 +26,10 @@ pub(crate) mod reason {
     pub(crate) const PROGRESSING: &str = "Progressing";
     /// `spec.replicas` is 0.
     pub(crate) const SCALED_TO_ZERO: &str = "ScaledToZero";
+    /// `spec.suspend` is true.
+    pub(crate) const SUSPENDED: &str = "Suspended";
+    /// `spec.suspend` is false.
+    pub(crate) const ACTIVE: &str = "Active";
     /// Another owns the stream, the Deployment or the name.
     pub(crate) const RESOURCE_CONFLICT: &str = "ResourceConflict";
     /// Another stream has the subject, or one that overlaps.
@@ -40,6 +48,22 @@ pub(crate) mod reason {
     pub(crate) const BLOCKED: &str = "Blocked";
     /// Workers don't come up.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
+
+    /// All of them.
+    pub(crate) const ALL: [&str; 12] = [
+        RECONCILED,
+        PROGRESSING,
+        SCALED_TO_ZERO,
+        RESOURCE_CONFLICT,
+        SUBJECT_OVERLAP,
+        IMMUTABLE_FIELD_CHANGED,
+        INVALID_SPEC,
+        NATS_UNAVAILABLE,
+        NATS_REFUSED,
+        KUBERNETES_REFUSED,
+        BLOCKED,
+        WORKERS_UNAVAILABLE,
+    ];
 }
 
 /// Whether a condition holds, and why.
@@ -104,6 +128,17 @@ impl Status {
             Self::Unknown => "Unknown",
         }
     }
+}
+
+/// The status of a queue's condition Ready, and its reason, in fixed words.
+pub(crate) fn readiness(queue: &AsyncQueue) -> (&'static str, &'static str) {
+    let ready = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
+    let Some(ready) = ready else { return (Status::Unknown.as_str(), "NotReconciled") };
+    let statuses = [Status::True, Status::False, Status::Unknown].map(Status::as_str);
+    let status = statuses.into_iter().find(|status| *status == ready.status);
+    // Another version of this program may have other reasons.
+    let reason = reason::ALL.into_iter().find(|reason| *reason == ready.reason);
+    (status.unwrap_or(Status::Unknown.as_str()), reason.unwrap_or("Other"))
 }
 
 /// The condition of a type.

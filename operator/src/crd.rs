@@ -7,25 +7,45 @@
 //! Each field has an effect. Each string has a longest length, without which CEL rules on it are refused as too
 //! costly; numbers are signed, since the schema knows no others.
 
-use std::collections::BTreeMap;
-
 use asyncqueue::GoDuration;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use self::rules::{RESERVED_LABELS, RESERVED_VARIABLES};
+pub use self::{
+    callback::CallbackSpec,
+    dead_letter::DeadLetterSpec,
+    definition::yaml,
+    invoke::{InvokeSpec, Via},
+    limits::LimitsSpec,
+    nats::NatsSpec,
+    retry::{Backoff, Jitter, RetrySpec},
+    secret::SecretKey,
+    size::Size,
+    status::AsyncQueueStatus,
+    stream::{ConsumerSpec, Storage, StreamSpec},
+    worker::{PullPolicy, Resources, WorkerSpec},
+};
 use self::{defaults as default, rules as rule};
 
-mod definition;
-
+mod callback;
+mod dead_letter;
 mod defaults;
+mod definition;
+mod invoke;
+#[expect(clippy::struct_field_names, reason = "the fields are called as on JetStream")]
+mod limits;
+mod nats;
+mod retry;
 mod rules;
 mod schemas;
+mod secret;
+mod size;
 mod status;
-
-pub use definition::yaml;
-pub use status::AsyncQueueStatus;
+mod stream;
+mod worker;
 
 /// What a queue shall be. Every field has a default: {} is a queue with one worker that runs one call at a time, for at
 /// most a minute. Example: {maxInflight: 5, timeout: 15m, replicas: 2}
@@ -100,7 +120,8 @@ pub use status::AsyncQueueStatus;
     validation = rule::reserved_name(),
     validation = rule::stream_is_immutable(),
     validation = rule::subject_is_immutable(),
-    validation = rule::durable_is_immutable()
+    validation = rule::durable_is_immutable(),
+    validation = rule::duplicates_are_known()
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
@@ -125,23 +146,56 @@ pub struct AsyncQueueSpec {
 
     /// How many workers the queue has, 0 to 1000. Default: 1.
     ///
-    /// 0 accepts calls and runs none. `kubectl scale asyncqueue NAME --replicas=3` and autoscalers set it
-    /// through the scale subresource. Example: 3
+    /// 0 accepts calls and runs none. `kubectl scale asyncqueue NAME --replicas=3` and autoscalers, such as a
+    /// HorizontalPodAutoscaler or KEDA with this object as its scaleTargetRef, set it through the scale subresource. Where one
+    /// does, leave this field out of what you apply: kubectl apply --server-side then never sets it back. Example: 3
     #[schemars(range(min = 0, max = 1000))]
     #[serde(default = "default::replicas")]
     pub replicas: i32,
 
     /// The stream on NATS JetStream that stores the calls.
     ///
-    /// A call leaves it when it is done (work-queue retention). Holding a million calls, it is full: it refuses new ones,
-    /// which the caller hears as 429, and drops none. A stream that exists already and that no AsyncQueue owns is taken
-    /// over only with the annotation asyncqueue.io/adopt: "true" on this object.
+    /// A call leaves it when it is done (work-queue retention). A stream that exists already and that no AsyncQueue owns is
+    /// taken over only with the annotation asyncqueue.io/adopt: "true" on this object.
     #[serde(default)]
     pub stream: StreamSpec,
 
     /// The durable pull consumer through which all workers of the queue take calls.
     #[serde(default)]
     pub consumer: ConsumerSpec,
+
+    /// Suspends the queue: calls are accepted and none is delivered; those that run end, and their results are posted.
+    /// Default: false.
+    ///
+    /// Workers stay, and go on the moment this is false again. It pauses the consumer on JetStream, which takes nats-server
+    /// 2.11 or later; the condition Suspended tells whether it is. Calls that wait keep their place, and with
+    /// limits.maxAge their age. Example: true
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// When a call that failed is made again. The annotations com.openfaas.retry.* of a function come before it.
+    #[serde(default)]
+    pub retry: RetrySpec,
+
+    /// What becomes of calls that are given up.
+    #[serde(default)]
+    pub dead_letter: DeadLetterSpec,
+
+    /// How results are posted to the X-Callback-Url of their call.
+    #[serde(default)]
+    pub callback: CallbackSpec,
+
+    /// What the queue holds at most. Full, it refuses calls, which the caller hears as 429; it drops none that it has.
+    #[serde(default)]
+    pub limits: LimitsSpec,
+
+    /// How workers reach functions.
+    #[serde(default)]
+    pub invoke: InvokeSpec,
+
+    /// Workers log headers and bodies of calls and of their answers, secrets in them included. Default: false.
+    #[serde(default)]
+    pub verbose: bool,
 
     /// The workers' pods, of the Deployment NAME-worker in this namespace.
     ///
@@ -167,136 +221,6 @@ pub struct AsyncQueueSpec {
     pub nats: NatsSpec,
 }
 
-/// The stream that stores the calls.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StreamSpec {
-    /// Name of the stream, 1 to 64 of A-Z, a-z, 0-9, - and _. Default: the queue's name. Can't be changed.
-    ///
-    /// It is the name in `nats stream ls` and in KEDA's nats-jetstream trigger. Example: SLOW
-    #[schemars(schema_with = "schemas::jetstream_name")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule::jetstream_name())]
-    pub name: Option<String>,
-
-    /// Subject of the queue: calls are published to it and below it. Default: the queue's name. Can't be changed.
-    ///
-    /// Tokens of A-Z, a-z, 0-9, - and _ separated by dots, 128 characters at most. No two streams of a NATS account
-    /// may have overlapping subjects. Example: jobs.slow
-    #[schemars(schema_with = "schemas::subject")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule::subject(), validation = rule::reserved_subject())]
-    pub subject: Option<String>,
-
-    /// Copies of the stream in a cluster of NATS servers, 1 to 5; use 3 to survive the loss of a server. Default: 1.
-    ///
-    /// More than the cluster has servers is refused by NATS, which StreamReady tells. Example: 3
-    #[schemars(range(min = 1, max = 5))]
-    #[serde(default = "default::replicas")]
-    pub replicas: i32,
-
-    /// File keeps calls over a restart of NATS, Memory is faster and loses them. Default: File. Can't be changed.
-    #[x_kube(validation = rule::storage_is_immutable())]
-    #[serde(default)]
-    pub storage: Storage,
-
-    /// How long a call id that was accepted is recognised when it is sent again, counted from the first time it
-    /// was sent. Default: 2m.
-    ///
-    /// A duration from 1s to 24h, written as 90s, 15m or 1h30m. NATS holds each id in memory this long.
-    /// Example: 10m
-    #[schemars(schema_with = "schemas::duration")]
-    #[x_kube(validation = rule::duplicate_window())]
-    #[serde(default = "default::duplicate_window")]
-    pub duplicate_window: GoDuration,
-}
-
-/// The durable pull consumer of the workers.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConsumerSpec {
-    /// Name of the durable consumer, 1 to 64 of A-Z, a-z, 0-9, - and _. Default: the queue's name with -workers. Can't be
-    /// changed.
-    ///
-    /// It is the name in `nats consumer ls` and in KEDA's nats-jetstream trigger. Example: slow-workers
-    #[schemars(schema_with = "schemas::jetstream_name")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule::jetstream_name())]
-    pub durable_name: Option<String>,
-
-    /// The lease of a call: how long its worker may be silent before another worker takes the call over. Default: 30s.
-    ///
-    /// A duration from 1s to 1h. It is no limit on the time of a call, which may be far longer (see spec.timeout): a
-    /// worker renews the lease while the function runs. Shorter takes over the calls of a killed worker
-    /// sooner, longer bears a longer break between worker and NATS. Example: 1m
-    #[schemars(schema_with = "schemas::duration")]
-    #[x_kube(validation = rule::ack_wait())]
-    #[serde(default = "default::ack_wait")]
-    pub ack_wait: GoDuration,
-}
-
-/// The workers' pods.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkerSpec {
-    /// Image with the program asyncqueue-worker. Default: the operator's own image, so that an upgrade of the operator
-    /// upgrades all workers. Example: registry.example.com/asyncqueue:0.1.0
-    #[schemars(schema_with = "schemas::image")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-
-    /// When the image is pulled. Default: IfNotPresent.
-    #[serde(default)]
-    pub image_pull_policy: PullPolicy,
-
-    /// Compute resources of one worker.
-    ///
-    /// A worker holds each call that it runs and the function's answer in memory, up to 17 MiB a call: size memory by
-    /// maxInflight. There is no limit unless one is set here, for a worker that is killed over it leaves its calls to
-    /// be run again.
-    #[serde(default)]
-    pub resources: Resources,
-}
-
-/// Compute resources, as in a container.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Resources {
-    /// What is set aside for it, by resource. Default: cpu 10m, memory 32Mi. Example: {cpu: 100m, memory: 128Mi}
-    #[schemars(schema_with = "schemas::quantities")]
-    #[serde(default = "default::requests")]
-    pub requests: BTreeMap<String, IntOrString>,
-
-    /// What it may use at most, by resource. Default: none. Example: {memory: 512Mi}
-    #[schemars(schema_with = "schemas::quantities")]
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub limits: BTreeMap<String, IntOrString>,
-}
-
-/// The NATS server that holds this queue.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct NatsSpec {
-    /// URL of the server, or several, comma-separated. Default: the operator's own.
-    ///
-    /// Set it only for a queue on another NATS than the operator's. The gateway publishes to its own NATS, so such a
-    /// queue is not in its directory: calls come from a gateway or a publisher of that NATS. Changing it moves
-    /// no calls. Example: nats://nats.other:4222
-    #[schemars(schema_with = "schemas::nats_url")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule::nats_url())]
-    pub url: Option<String>,
-}
-
-/// Where a stream keeps its messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum Storage {
-    /// On disk.
-    #[default]
-    File,
-    /// In memory.
-    Memory,
-}
-
 /// What becomes of the stored calls when the queue is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -310,15 +234,24 @@ pub enum DeletionPolicy {
     DeleteIfEmpty,
 }
 
-/// When an image is pulled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum PullPolicy {
-    /// Each time a pod starts.
-    Always,
-    /// If the node doesn't have it.
-    #[default]
-    IfNotPresent,
-    /// Never: the node has it.
-    Never,
+impl Default for AsyncQueueSpec {
+    fn default() -> Self {
+        Self {
+            max_inflight: default::max_inflight(),
+            timeout: default::timeout(),
+            replicas: default::replicas(),
+            stream: StreamSpec::default(),
+            consumer: ConsumerSpec::default(),
+            suspend: false,
+            retry: RetrySpec::default(),
+            dead_letter: DeadLetterSpec::default(),
+            callback: CallbackSpec::default(),
+            limits: LimitsSpec::default(),
+            invoke: InvokeSpec::default(),
+            verbose: false,
+            worker: WorkerSpec::default(),
+            deletion_policy: DeletionPolicy::default(),
+            nats: NatsSpec::default(),
+        }
+    }
 }

@@ -12,12 +12,12 @@ use kube::{Resource, runtime::controller::Action};
 use tracing::info;
 
 use crate::{
-    broker::Broker,
+    broker::{Address, Broker},
     claims::owns_stream,
     controller::{
         Context, Error,
         apply::delete,
-        dereference::{Found, find_workers},
+        dereference::{Found, find_objects},
         status,
     },
     crd::{AsyncQueue, DeletionPolicy},
@@ -41,13 +41,11 @@ mod reason {
 
 /// Lets go of all that belongs to a queue. Returns once its object may go.
 pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
-    if let Found::Ours(workers) = find_workers(queue, context) {
-        delete(&workers, &context.client).await.map_err(Error::Delete)?;
+    if let Found::Ours(workers) = find_objects(queue, context).workers {
+        delete(&*workers, &context.client).await.map_err(Error::Delete)?;
     }
     // A queue with a name or a URL that can't be used never had a stream.
-    let (Ok(spec), Ok(broker)) =
-        (queue_spec(queue), context.brokers.get(queue.spec.nats.url.as_deref()).await)
-    else {
+    let (Ok(spec), Ok(broker)) = (queue_spec(queue), context.brokers.get(Address::of(queue)).await) else {
         return Ok(Action::await_change());
     };
     match let_go(&broker, &spec, policy(queue.spec.deletion_policy)).await {
@@ -59,7 +57,7 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
             if now < patience_ends {
                 let why = format!("the deletion waits for NATS until {patience_ends} at most: {why}");
                 let status = status::going(queue, &why, &Time(now));
-                if queue.status.as_ref() != Some(&status) {
+                if status::is_news(queue, &status) {
                     info!(queue = full_name(queue), "{why}");
                 }
                 status::write(&context.client, queue, &status).await.map_err(Error::Status)?;

@@ -3,11 +3,11 @@
 use asyncqueue::{
     QueueName,
     name::NameError,
-    stream::{self, Owner, QueueSpec},
+    stream::{self, DeadLetters, Limits, Owner, QueueSpec},
 };
 use kube::ResourceExt;
 
-use crate::crd::{AsyncQueue, Storage};
+use crate::crd::{AsyncQueue, LimitsSpec, Storage};
 
 /// The annotation that allows taking over a stream that no living `AsyncQueue` owns.
 pub(crate) const ADOPT_ANNOTATION: &str = "asyncqueue.io/adopt";
@@ -26,7 +26,7 @@ pub(crate) fn may_adopt(queue: &AsyncQueue) -> bool {
 pub(crate) fn queue_spec(object: &AsyncQueue) -> Result<QueueSpec, NameError> {
     let queue: QueueName = object.name_any().parse()?;
     let owner = Owner { name: full_name(object), uid: object.uid().unwrap_or_default() };
-    let (stream, consumer) = (&object.spec.stream, &object.spec.consumer);
+    let (stream, consumer, dead) = (&object.spec.stream, &object.spec.consumer, &object.spec.dead_letter);
     let defaults = QueueSpec::new(queue, owner);
     Ok(QueueSpec {
         stream: stream.name.clone().unwrap_or(defaults.stream),
@@ -39,9 +39,25 @@ pub(crate) fn queue_spec(object: &AsyncQueue) -> Result<QueueSpec, NameError> {
         replicas: usize::try_from(stream.replicas).unwrap_or(1),
         duplicate_window: stream.duplicate_window.0,
         ack_wait: consumer.ack_wait.0,
+        limits: limits(&object.spec.limits),
+        dead_letters: DeadLetters {
+            enabled: dead.enabled,
+            max_age: dead.max_age.0,
+            max_messages: dead.max_messages,
+        },
+        suspended: object.spec.suspend,
         queue: defaults.queue,
         owner: defaults.owner,
     })
+}
+
+fn limits(spec: &LimitsSpec) -> Limits {
+    Limits {
+        max_payload: spec.max_payload.map(|size| size.0),
+        max_messages: spec.max_messages,
+        max_bytes: spec.max_bytes.map(|size| i64::try_from(size.0).unwrap_or(i64::MAX)),
+        max_age: spec.max_age.map(|age| age.0),
+    }
 }
 
 #[cfg(test)]
@@ -51,7 +67,7 @@ mod tests {
     use asyncqueue::GoDuration;
 
     use super::*;
-    use crate::fixtures;
+    use crate::{crd::Size, fixtures};
 
     #[test]
     fn names_follow_from_the_queues_own() {
@@ -80,6 +96,45 @@ mod tests {
         assert_eq!(stream.duplicate_window, Duration::from_secs(5));
         assert_eq!(consumer.durable_name.as_deref(), Some("slow"));
         assert_eq!(consumer.ack_wait, Duration::from_secs(7));
+    }
+
+    #[test]
+    fn what_a_queue_holds_at_most_is_what_its_streams_do() {
+        let mut queue = fixtures::queue("slow-queue");
+        queue.spec.limits = LimitsSpec {
+            max_payload: Some(Size(256 << 10)),
+            max_messages: 7,
+            max_bytes: Some(Size(5000)),
+            max_age: Some(GoDuration(Duration::from_secs(3600))),
+        };
+        queue.spec.dead_letter.max_age = GoDuration(Duration::from_secs(60));
+        queue.spec.dead_letter.max_messages = 8;
+        let spec = queue_spec(&queue).unwrap();
+        let calls = spec.stream_config();
+        assert_eq!((calls.max_messages, calls.max_bytes, calls.max_message_size), (7, 5000, 264 << 10));
+        assert_eq!(calls.max_age, Duration::from_secs(3600));
+        let dead = spec.dead_letter_config();
+        assert_eq!((dead.max_messages, dead.max_age), (8, Duration::from_secs(60)));
+        // JetStream refuses to remember ids for longer than messages.
+        assert_eq!(dead.duplicate_window, Duration::from_secs(60));
+        // Results are none of these: theirs is another stream.
+        let results = spec.callback_config();
+        assert_eq!((results.max_bytes, results.max_message_size, results.max_age), (-1, -1, Duration::ZERO));
+        let unlimited = queue_spec(&fixtures::queue("q")).unwrap().stream_config();
+        assert_eq!((unlimited.max_messages, unlimited.max_bytes), (1_000_000, -1));
+        assert_eq!((unlimited.max_message_size, unlimited.max_age), (-1, Duration::ZERO));
+    }
+
+    #[test]
+    fn how_workers_work_is_none_of_the_streams_business() {
+        let mut queue = fixtures::queue("slow-queue");
+        let before = queue_spec(&queue).unwrap();
+        queue.spec.max_inflight = 9;
+        queue.spec.timeout = GoDuration(Duration::from_secs(900));
+        queue.spec.replicas = 3;
+        queue.spec.retry.max_attempts = 2;
+        queue.spec.callback.max_attempts = 2;
+        assert_eq!(queue_spec(&queue).unwrap(), before);
     }
 
     #[test]

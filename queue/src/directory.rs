@@ -1,8 +1,8 @@
 //! The directory: which queue a function belongs to, and where a queue's calls go.
 //!
-//! The operator alone writes it, into a KV bucket ([`BUCKET`]): `function.<namespace>.<name>` holds a
-//! [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`], both JSON. Gateway and worker watch it and keep its
-//! last state while NATS is away.
+//! The operator alone writes it, or where there is none a gateway with a directory file, into a KV bucket ([`BUCKET`]):
+//! `function.<namespace>.<name>` holds a [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`], both JSON. Gateway and
+//! worker watch it and keep its last state while NATS is away.
 
 use std::collections::HashMap;
 
@@ -44,6 +44,9 @@ pub struct QueueEntry {
     pub stream: String,
     /// The subject below which its calls are published.
     pub subject: String,
+    /// The largest body that it takes, in bytes; as much as the gateway takes where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_payload: Option<u64>,
 }
 
 /// All functions and queues that are known.
@@ -62,6 +65,8 @@ pub struct Route {
     pub queue: QueueName,
     /// The subject below which to publish.
     pub subject: String,
+    /// The largest body that the queue takes, in bytes, if it says.
+    pub max_payload: Option<u64>,
     /// Whether the directory knows the function.
     pub known: bool,
 }
@@ -88,8 +93,9 @@ impl Directory {
             .filter(|queue| self.queues.contains_key(queue))
             .unwrap_or(default_queue)
             .clone();
-        let subject = self.queues.get(&queue).map_or_else(|| queue.to_string(), |q| q.subject.clone());
-        Route { queue, subject, known: entry.is_some() }
+        let QueueEntry { subject, max_payload, .. } =
+            self.queues.get(&queue).cloned().unwrap_or_else(|| QueueEntry::named(&queue));
+        Route { queue, subject, max_payload, known: entry.is_some() }
     }
 
     /// Takes in one entry of the bucket; `None` removes it. An entry that can't be read is an error and
@@ -119,6 +125,22 @@ impl Directory {
         let queues =
             self.queues.iter().map(|(name, e)| Ok((Key::Queue(name.clone()), serde_json::to_vec(e)?)));
         functions.chain(queues).collect()
+    }
+}
+
+// === impl QueueEntry ===
+
+impl QueueEntry {
+    /// A queue of which nothing is known: its stream and its subject have its name.
+    #[must_use]
+    pub fn named(queue: &QueueName) -> Self {
+        Self::new(queue.as_str(), queue.as_str())
+    }
+
+    /// A queue with this stream and subject that says nothing of its limits.
+    #[must_use]
+    pub fn new(stream: impl Into<String>, subject: impl Into<String>) -> Self {
+        Self { stream: stream.into(), subject: subject.into(), max_payload: None }
     }
 }
 
@@ -192,6 +214,19 @@ mod tests {
             read.apply(key, None).unwrap();
         }
         assert_eq!(read, Directory::default());
+    }
+
+    #[test]
+    fn entries_of_earlier_and_later_programs_are_read() {
+        let mut directory = sample();
+        let key = Key::parse("queue.slow-queue").unwrap();
+        let json = br#"{"stream":"SLOW","subject":"jobs.slow","maxPayload":1024,"ofTheFuture":true}"#;
+        directory.apply(&key, Some(json)).unwrap();
+        let function = FunctionName::parse("slow", "openfaas-fn").unwrap();
+        let route = directory.route(&function, &"faas-request".parse().unwrap());
+        assert_eq!(route.max_payload, Some(1024));
+        // And what says nothing of the limit is written as it was before there was one.
+        assert_eq!(sample().entries().unwrap()[&key], br#"{"stream":"SLOW","subject":"jobs.slow"}"#);
     }
 
     #[test]

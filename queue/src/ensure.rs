@@ -8,7 +8,7 @@ use async_nats::jetstream::{
     Context, ErrorCode,
     consumer::{self, FromConsumer, pull},
     context::{ConsumerInfoErrorKind, CreateStreamError, GetStreamError, GetStreamErrorKind},
-    stream::{Config, ConsumerErrorKind, Info, Stream},
+    stream::{Config, ConsumerError, ConsumerErrorKind, Info, Stream},
 };
 
 use crate::{
@@ -28,7 +28,7 @@ pub struct Ensured {
     pub info: Info,
     /// What the server says of the consumer of calls.
     pub consumer: consumer::Info,
-    /// How many dead letters there are.
+    /// How many dead letters there are, kept now or before.
     pub dead_letters: u64,
     /// What was created or changed, in words; empty where all was as it should be.
     pub changes: Vec<String>,
@@ -106,7 +106,7 @@ pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Ensur
         Ok((stream, consumer))
     };
     let (stream, consumer) = consumers.await.map_err(|error| EnsureError::Consumer(Box::new(error)))?;
-    let dead_letters = streams.dead_letters.state.messages;
+    let dead_letters = streams.dead_letters.map_or(0, |info| info.state.messages);
     Ok(Ensured { stream, info: streams.calls, consumer, dead_letters, changes })
 }
 
@@ -141,7 +141,8 @@ pub async fn remove(js: &Context, spec: &QueueSpec, policy: RemovalPolicy) -> Re
 struct Streams {
     calls: Info,
     callbacks: Info,
-    dead_letters: Info,
+    /// `None` where none are kept, now or before.
+    dead_letters: Option<Info>,
 }
 
 /// A stream as it is, and what to do about it.
@@ -161,10 +162,15 @@ async fn streams(
     let calls = plan(js, spec.stream_config(), adopt).await?;
     let callbacks = plan(js, spec.callback_config(), adopt).await?;
     let dead_letters = plan(js, spec.dead_letter_config(), adopt).await?;
+    let keeps_dead_letters = spec.dead_letters.enabled || dead_letters.existing.is_some();
     Ok(Streams {
         calls: carry_out(js, calls, changes).await?,
         callbacks: carry_out(js, callbacks, changes).await?,
-        dead_letters: carry_out(js, dead_letters, changes).await?,
+        dead_letters: if keeps_dead_letters {
+            Some(carry_out(js, dead_letters, changes).await?)
+        } else {
+            None
+        },
     })
 }
 
@@ -215,17 +221,35 @@ async fn ensure_consumer(
     let config = existing.as_ref().map(|info| pull::Config::try_from_consumer_config(info.config.clone()));
     let config = config.transpose().map_err(|e| unavailable(&what, e))?;
     let (config, change) = match (plan_consumer(config.as_ref(), wanted), existing) {
-        (Plan::Keep, Some(info)) => return Ok(info),
+        (Plan::Keep, Some(info)) => return pause(stream, info, wanted, changes).await,
         (Plan::Refuse(refusal), _) => return Err(refusal.into()),
         (Plan::Update(config), _) => (config, "updated"),
         (Plan::Create(_) | Plan::Keep, _) => (wanted.clone(), "created"),
     };
-    let consumer = stream.create_consumer(config).await.map_err(|error| match error.kind() {
-        ConsumerErrorKind::JetStream(source) => EnsureError::Server { what: what.clone(), source },
-        _ => unavailable(&what, error),
-    })?;
+    let consumer = stream.create_consumer(config).await.map_err(|error| refused_consumer(&what, error))?;
     changes.push(format!("{change} consumer {name}"));
-    Ok(consumer.cached_info().clone())
+    pause(stream, consumer.cached_info().clone(), wanted, changes).await
+}
+
+/// Pauses or resumes a consumer, if it is not as it shall be.
+async fn pause(
+    stream: &Stream<()>,
+    mut info: consumer::Info,
+    wanted: &pull::Config,
+    changes: &mut Vec<String>,
+) -> Result<consumer::Info, EnsureError> {
+    if info.config.pause_until == wanted.pause_until {
+        return Ok(info);
+    }
+    let name = &info.name;
+    let (change, answer) = match wanted.pause_until {
+        Some(until) => ("paused", stream.pause_consumer(name, until).await),
+        None => ("resumed", stream.resume_consumer(name).await),
+    };
+    let what = format!("to have consumer {name} {change}, which nats-server can since 2.11");
+    info.paused = answer.map_err(|error| refused_consumer(&what, error))?.paused;
+    changes.push(format!("{change} consumer {name}"));
+    Ok(info)
 }
 
 async fn remove_stream(js: &Context, ours: &Config, policy: RemovalPolicy) -> Result<Removal, EnsureError> {
@@ -275,6 +299,14 @@ pub fn server_error<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a async_nats::jetstream::Error> {
     cause(error)
+}
+
+/// Why a consumer could not be created, updated or paused.
+fn refused_consumer(what: &str, error: ConsumerError) -> EnsureError {
+    match error.kind() {
+        ConsumerErrorKind::JetStream(source) => EnsureError::Server { what: what.to_owned(), source },
+        _ => unavailable(what, error),
+    }
 }
 
 /// Why a stream could not be created or updated.

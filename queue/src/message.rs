@@ -16,6 +16,10 @@ pub mod http_lines;
 pub mod native;
 pub mod openfaas;
 
+/// Room that a message needs besides its body, for its headers, in bytes: as much as most servers take of them. A call with
+/// more is refused too, though only when NATS does so.
+pub const HEADER_ROOM: usize = 8 * 1024;
+
 /// What a message of the `OpenFaaS` form may lack and the stream knows in its place.
 #[derive(Clone, Debug)]
 pub struct Fallback {

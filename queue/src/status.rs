@@ -283,7 +283,7 @@ pub async fn worker_report(
 /// The ends of a call that a queue's streams of results and of dead letters know.
 pub(crate) async fn results(
     js: &Context,
-    queue: &QueueName,
+    queue: QueueName,
     wanted: &Wanted,
 ) -> Result<Vec<Ended>, NatsError> {
     let (results, letters) = (queue.callback_stream(), queue.dead_letter_stream());
@@ -294,16 +294,16 @@ pub(crate) async fn results(
         last_message(js, &letters, &letter_filter)
     )?;
     let mut ends = Vec::new();
-    ends.extend(result.and_then(|message| of_result(wanted, queue, &message, CallbackState::Pending)));
+    ends.extend(result.and_then(|message| of_result(wanted, &queue, &message, CallbackState::Pending)));
     if let Some(letter) = letter {
         if buried_subject(&letter.headers).starts_with(&format!("{results}.")) {
             // A result that the caller did not take. The call itself may be dead too, before it.
             let first = peek::first_message(js, &letters, &letter_filter).await?;
             let own = first.filter(|first| first.sequence != letter.sequence);
-            ends.extend(of_result(wanted, queue, &letter, CallbackState::Dead));
-            ends.extend(own.map(|own| Ended { at: stored_at(&letter), ..of_letter(wanted, queue, &own) }));
+            ends.extend(of_result(wanted, &queue, &letter, CallbackState::Dead));
+            ends.extend(own.map(|own| Ended { at: stored_at(&letter), ..of_letter(wanted, &queue, &own) }));
         } else {
-            ends.push(of_letter(wanted, queue, &letter));
+            ends.push(of_letter(wanted, &queue, &letter));
         }
     }
     Ok(ends)

@@ -10,9 +10,12 @@ use self::{
     address::{Login, Servers},
     monitor::Monitor,
 };
+pub use self::{authority::Authority, credentials::Credentials};
 use crate::{health::Health, settings::NatsSettings};
 
 mod address;
+mod authority;
+mod credentials;
 mod monitor;
 
 /// The readiness condition that [`connect`] keeps.
@@ -25,9 +28,19 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How often [`wait_connected`] looks: the client offers its state, but no notice of its change.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A client that connects in the background, as often as it takes.
+/// What a connection takes that is not in the settings, because it is not in files.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    /// Who we are.
+    pub credentials: Option<Credentials>,
+    /// Whom we trust; set, TLS is required.
+    pub authority: Option<Authority>,
+}
+
+/// A client that connects in the background, as often as it takes. The files that the settings name are read for each
+/// connection, so that a change of them counts.
 ///
-/// Registers the readiness condition `nats` and the counter `nats_reconnect_total`, and logs when the
+/// Registers the readiness condition `nats` and the metrics `nats_reconnect_total` and `nats_connected`, and logs when the
 /// connection comes and goes and, while it doesn't come, why. `name` is what NATS lists the connection as.
 ///
 /// # Errors
@@ -39,9 +52,36 @@ pub async fn connect(
     health: &Health,
     registry: &mut Registry,
 ) -> anyhow::Result<Client> {
+    let credentials = settings.nats_creds_file.as_ref().cloned().map(Credentials::file);
+    let secrets = Secrets { credentials, authority: None };
+    connect_with(settings, secrets, name, health, registry).await
+}
+
+/// The same with secrets that are not in files, which come before those that the settings name.
+///
+/// # Errors
+///
+/// A setting or a secret that can't be used. Never because NATS is away.
+pub async fn connect_with(
+    settings: &NatsSettings,
+    secrets: Secrets,
+    name: &str,
+    health: &Health,
+    registry: &mut Registry,
+) -> anyhow::Result<Client> {
     let servers = Servers::from_settings(settings)?;
     let monitor = Monitor::new(servers.to_string(), health.clone(), registry);
-    let mut options = ConnectOptions::new()
+    let mut options = match secrets.credentials {
+        Some(credentials) => {
+            credentials.check().await?;
+            ConnectOptions::with_auth_callback(move |nonce| {
+                let credentials = credentials.clone();
+                async move { credentials.answer(nonce).await }
+            })
+        }
+        None => ConnectOptions::new(),
+    };
+    options = options
         .name(name)
         .retry_on_initial_connect()
         .max_reconnects(None)
@@ -63,13 +103,9 @@ pub async fn connect(
         Some(Login::Token(token)) => options.token(token),
         None => options,
     };
-    if let Some(file) = settings.nats_creds_file.as_ref() {
-        options = options
-            .credentials_file(file)
-            .await
-            .with_context(|| format!("nats_creds_file `{}` can't be read", file.display()))?;
-    }
-    if let Some(file) = settings.nats_tls_ca_file.as_ref() {
+    if let Some(authority) = secrets.authority {
+        options = options.tls_client_config(authority.into_config()).require_tls(true);
+    } else if let Some(file) = settings.nats_tls_ca_file.as_ref() {
         // The client reads it at each attempt and would wait for ever for a file that isn't there.
         std::fs::metadata(file)
             .with_context(|| format!("nats_tls_ca_file `{}` can't be read", file.display()))?;

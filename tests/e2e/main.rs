@@ -7,7 +7,9 @@
 mod admission;
 mod deletion;
 mod drift;
+mod functions;
 mod manual;
+mod monitoring;
 mod ownership;
 mod story;
 mod support;

@@ -79,7 +79,7 @@ pub(crate) fn object(namespace: &str, name: &str, spec: &str) -> String {
 }
 
 /// The example function, as `OpenFaaS` deploys one, in a pod that passes the restricted standard.
-fn function(namespace: &str, name: &str, queue: &str) -> String {
+pub(crate) fn function(namespace: &str, name: &str, queue: &str) -> String {
     let image = example_image();
     format!(
         r"

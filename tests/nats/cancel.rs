@@ -15,7 +15,7 @@ use asyncqueue_tests::{
 use crate::support::{Queue, callback_at};
 
 async fn cancel_call(queue: &Queue, call: &CallId) -> Cancelled {
-    let entry = QueueEntry { stream: queue.spec.stream.clone(), subject: queue.spec.subject.clone() };
+    let entry = QueueEntry::new(&*queue.spec.stream, &*queue.spec.subject);
     cancel(&queue.js, &queue.spec.queue, &entry, call).await.unwrap()
 }
 

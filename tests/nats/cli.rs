@@ -361,7 +361,7 @@ async fn a_dead_letter_that_somebody_else_took_is_gone() {
     let letters = dead_letters.list(&Selection::All).await.unwrap();
     aq_ok(&queue, &["dead", "purge", "jobs", "--all", "--yes"]).await;
 
-    let entry = QueueEntry { stream: "jobs".to_owned(), subject: "jobs".to_owned() };
+    let entry = QueueEntry::new("jobs", "jobs");
     assert_eq!(dead_letters.replay(&letters[0], &entry).await.unwrap(), Replayed::Gone);
     assert!(!dead_letters.delete(&letters[0]).await.unwrap());
     assert_eq!(dead_letters.content(&letters[0]).await.unwrap(), None);
@@ -431,7 +431,7 @@ async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() 
     assert_eq!(row[..6], ["jobs", "2", "1", "0", "0", "0"], "{table}");
 
     let mut directory = Directory::default();
-    let entry = QueueEntry { stream: "SLOW".to_owned(), subject: "slow".to_owned() };
+    let entry = QueueEntry::new("SLOW", "slow");
     directory.queues.insert("slow".parse().unwrap(), entry);
     DirectoryStore::open(&queue.js, 1).await.unwrap().sync(&directory).await.unwrap();
     let queues: Value = serde_json::from_str(&aq_ok(&queue, &["queues", "-o", "json"]).await).unwrap();

@@ -4,6 +4,8 @@
 
 mod cancel;
 mod cli;
+mod credentials;
+mod dead_letters;
 mod gateway;
 mod gateway_calls;
 mod gateway_clients;
@@ -12,9 +14,11 @@ mod gateway_limits;
 mod gateway_proxy;
 mod gateway_routing;
 mod gateway_submit;
+mod operator;
 mod standalone;
 mod status;
 mod support;
+mod suspend;
 mod worker;
 mod worker_answers;
 mod worker_faults;

@@ -4,16 +4,14 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use async_nats::{Client, jetstream};
 use tempfile::TempDir;
 
-use crate::wait::until;
+use crate::{nats_auth::Trust, tools, wait::until};
 
 pub mod cluster;
 
@@ -27,6 +25,7 @@ pub struct NatsServer {
     /// Commands of a shell that come before it, in its own mounts.
     before: Option<String>,
     process: Option<Child>,
+    trust: Option<Box<Trust>>,
 }
 
 impl NatsServer {
@@ -41,7 +40,7 @@ impl NatsServer {
     #[must_use]
     pub fn prepare() -> Self {
         let folder = TempDir::with_prefix("asyncqueue-nats-").expect("a folder for the store");
-        Self { folder, port: free_port(), arguments: Vec::new(), before: None, process: None }
+        Self { folder, port: free_port(), arguments: Vec::new(), before: None, process: None, trust: None }
     }
 
     /// With these arguments beside its usual ones.
@@ -56,6 +55,20 @@ impl NatsServer {
     pub fn after(mut self, commands: impl Into<String>) -> Self {
         self.before = Some(commands.into());
         self
+    }
+
+    /// Starts a server that lets in only whom `trust` has given credentials, and waits until it answers.
+    pub async fn start_guarded(trust: Trust) -> Self {
+        let mut server = Self::prepare();
+        server.trust = Some(Box::new(trust));
+        server.run().await;
+        server
+    }
+
+    /// A new file of credentials, good for this long; of a server that wants none, an empty one.
+    #[must_use]
+    pub fn credentials(&self, good_for: Duration) -> String {
+        self.trust.as_ref().map(|trust| trust.user(good_for)).unwrap_or_default()
     }
 
     /// Starts the server, on its port and with what it stored before, and waits until it answers.
@@ -75,17 +88,21 @@ impl NatsServer {
         assert!(self.process.is_none(), "the server runs already");
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("the server's log");
+        let config = self.folder.path().join("config");
+        std::fs::write(&config, self.trust.as_deref().map(Trust::config).unwrap_or_default())
+            .expect("the server's configuration");
+        let program = tools::program("nats", "nats-server");
         let mut command = match &self.before {
             Some(commands) => {
                 let mut shell = Command::new("unshare");
-                shell
-                    .args(["--mount", "sh", "-ec", &format!("{commands}\nexec \"$@\""), "sh"])
-                    .arg(program());
+                shell.args(["--mount", "sh", "-ec", &format!("{commands}\nexec \"$@\""), "sh"]).arg(program);
                 shell
             }
-            None => Command::new(program()),
+            None => Command::new(program),
         };
         let child = command
+            .arg("-c")
+            .arg(&config)
             .args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"])
             .arg(self.store())
             .args(&self.arguments)
@@ -114,6 +131,12 @@ impl NatsServer {
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.folder.path().join("log")
+    }
+
+    /// The id of the server's process, which runs.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
     }
 
     /// Ends the server at once, as a crash does.
@@ -165,7 +188,16 @@ impl NatsServer {
 
     /// A client of its own.
     pub async fn client(&self) -> Client {
-        until("nats-server answers", async || async_nats::connect(self.url()).await.ok()).await
+        let credentials = self.credentials(Duration::from_secs(3600));
+        let connect = async || match &self.trust {
+            Some(_) => {
+                let options =
+                    async_nats::ConnectOptions::with_credentials(&credentials).expect("credentials");
+                options.connect(self.url()).await.ok()
+            }
+            None => async_nats::connect(self.url()).await.ok(),
+        };
+        until("nats-server answers", connect).await
     }
 
     /// A `JetStream` context of its own.
@@ -196,20 +228,4 @@ pub fn free_port() -> u16 {
         })
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
-}
-
-/// The server's program, built if need be.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/tools");
-        let output = Command::new(&tools)
-            .arg("nats")
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap_or_else(|error| panic!("{} can't be run: {error}", tools.display()));
-        assert!(output.status.success(), "nats-server could not be built, see above");
-        let folder = String::from_utf8(output.stdout).expect("a path");
-        Path::new(folder.trim()).join("nats-server")
-    })
 }

@@ -1,10 +1,10 @@
-//! Stores dead letters.
+//! The end of what is given up: a dead letter, or a line in the log.
 
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Context, Message, context::PublishErrorKind, message::PublishMessage};
 use asyncqueue::{
-    CallId, FunctionName, QueueName,
+    CallId, FunctionName,
     message::dead_letter::{self, Death},
     subject::call_subject,
 };
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
 
-use crate::delivery::Delivery;
+use crate::{delivery::Delivery, metrics::Metrics};
 
 /// While NATS is away: the message can't be acknowledged either.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -27,20 +27,21 @@ const PUT_OFF: Duration = Duration::from_secs(60);
 /// The queue's stream of dead letters.
 #[derive(Clone, Debug)]
 pub(crate) struct Graveyard {
-    js: Context,
-    stream: String,
-    worker: String,
+    pub(crate) js: Context,
+    pub(crate) stream: String,
+    /// Who buries.
+    pub(crate) worker: String,
+    /// Whether dead letters are kept.
+    pub(crate) enabled: bool,
+    pub(crate) metrics: Metrics,
 }
 
 // === impl Graveyard ===
 
 impl Graveyard {
-    pub(crate) fn new(js: Context, queue: &QueueName, worker: String) -> Self {
-        Self { js, stream: queue.dead_letter_stream(), worker }
-    }
-
-    /// Stores the message of a call, or of something that is none, as a dead letter and says what its end is: acknowledged once it is stored, or put off
-    /// where it can't be. Nothing is lost for want of a graveyard.
+    /// Stores the message of a call, or of something that is none, as a dead letter and says what its end is:
+    /// acknowledged once it is stored, or put off where it can't be. Nothing is lost for want of a graveyard, unless
+    /// none is wanted: then it is told and let go.
     pub(crate) async fn bury(
         &self,
         message: &Message,
@@ -48,6 +49,16 @@ impl Graveyard {
         death: Death,
     ) -> AckKind {
         let sequence = Delivery::of(message).sequence;
+        if !self.enabled {
+            let (call_id, function) = call.map(|(function, id)| (id, function)).unzip();
+            error!(
+                call_id = call_id.map(tracing::field::display), function = function.map(tracing::field::display),
+                subject = %message.subject, sequence, attempts = death.attempts,
+                "it is let go, since no dead letters are kept: {}", death.reason
+            );
+            self.metrics.buried(false);
+            return AckKind::Ack;
+        }
         let subject = match call {
             Some((function, id)) => call_subject(&self.stream, function, id),
             None => format!("{}.unknown.unknown.{}", self.stream, CallId::of_sequence(sequence)),
@@ -68,7 +79,10 @@ impl Graveyard {
                 // Buried twice, because the first burial was not acknowledged, it lies there once.
                 .message_id(&id);
             let publish = async { self.js.send_publish(subject.clone(), dead).await?.await };
-            let Err(refused) = publish.await else { return AckKind::Ack };
+            let Err(refused) = publish.await else {
+                self.metrics.buried(true);
+                return AckKind::Ack;
+            };
             let is_for_ever = match refused.kind() {
                 PublishErrorKind::StreamNotFound => begun.elapsed() > ELECTION,
                 kind => kind == PublishErrorKind::MaxPayloadExceeded,

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -33,12 +32,11 @@ use crate::{
     cancellations::Cancellations,
     delivery::{self, Delivery},
     function::{Attempt, Caller, Reply},
-    lease,
     metrics::Metrics,
     outcome::{Outcome, RetryPolicy, Tries, UNREACHABLE},
-    pull::{Claim, Handler},
+    pull::Handler,
     reports::{Reported, Reports},
-    settle::{PATIENCE_IN_LEASES, settle},
+    settle::PATIENCE_IN_LEASES,
 };
 
 /// Between attempts to store a result while NATS is away.
@@ -84,25 +82,8 @@ impl Call<'_> {
 }
 
 impl Handler for Invoke {
-    async fn handle(&self, message: &Message, lease: Duration, claim: Claim) {
-        let held = lease::hold(message, lease, pin!(self.conclude(message, lease))).await;
-        settle(message, held, lease, claim).await;
-    }
-
-    /// A call that is handed back has not had its attempt.
-    async fn before_hand_back(&self, message: &Message) {
-        let delivery = Delivery::of(message);
-        if let Ok(invocation) = self.decode(message, delivery) {
-            let stored = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
-            let uncounted = if delivery.count == 1 { 0 } else { self.uncounted(&stored).await };
-            self.set_uncounted(&stored, uncounted + 1).await;
-        }
-    }
-}
-
-impl Invoke {
-    /// Brings a call to its end, or to its next attempt, and says what that means for its message.
-    async fn conclude(&self, message: &Message, lease: Duration) -> AckKind {
+    /// Brings a call to its end, or to its next attempt.
+    async fn handle(&self, message: &Message, lease: Duration) -> AckKind {
         let delivery = Delivery::of(message);
         let invocation = match self.decode(message, delivery) {
             Ok(invocation) => invocation,
@@ -137,6 +118,18 @@ impl Invoke {
         }
     }
 
+    /// A call that is handed back has not had its attempt.
+    async fn before_hand_back(&self, message: &Message) {
+        let delivery = Delivery::of(message);
+        if let Ok(invocation) = self.decode(message, delivery) {
+            let stored = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
+            let uncounted = if delivery.count == 1 { 0 } else { self.uncounted(&stored).await };
+            self.set_uncounted(&stored, uncounted + 1).await;
+        }
+    }
+}
+
+impl Invoke {
     /// Makes a call; `None` if it was cancelled before or meanwhile.
     async fn make(&self, call: &Call<'_>) -> Option<Reply> {
         // A first delivery is heard of in time; one that comes again may have been cancelled while nobody had it.

@@ -1,6 +1,6 @@
 //! The worker's metrics. Names as `OpenFaaS`'s dashboards know them, where they have one.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use asyncqueue::{FunctionName, QueueName};
 use prometheus_client::{
@@ -39,8 +39,10 @@ pub(crate) struct Metrics {
     processed: Family<OutcomeLabels, Counter>,
     inflight: Family<FunctionLabels, Gauge>,
     callbacks: Family<OutcomeLabels, Counter>,
+    dead_letters: Family<OutcomeLabels, Counter>,
     pending: Family<FunctionLabels, Gauge>,
     submitted: Family<QueueLabels, Gauge>,
+    fullness: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     duration: Histogram,
     waiting: Histogram,
 }
@@ -58,8 +60,10 @@ impl Metrics {
             processed: Family::default(),
             inflight: Family::default(),
             callbacks: Family::default(),
+            dead_letters: Family::default(),
             pending: Family::default(),
             submitted: Family::default(),
+            fullness: Family::default(),
             duration: Histogram::new(BUCKETS),
             waiting: Histogram::new(BUCKETS),
         };
@@ -72,6 +76,11 @@ impl Metrics {
             "messages_submitted_total",
             "Calls that the queue has ever stored, as of a few seconds ago",
             metrics.submitted.clone(),
+        );
+        registry.register(
+            "fullness_ratio",
+            "How much of what the queue may hold it holds, as of a few seconds ago: at 1 it refuses calls",
+            metrics.fullness.clone(),
         );
         registry.register(
             "messages_processed",
@@ -89,6 +98,11 @@ impl Metrics {
             metrics.callbacks.clone(),
         );
         registry.register(
+            "dead_letters",
+            "Calls, results and unreadable messages that were given up: stored as a dead letter, or dropped where none are kept",
+            metrics.dead_letters.clone(),
+        );
+        registry.register(
             "function_duration_seconds",
             "Duration of attempts, from the first byte sent to the last received",
             metrics.duration.clone(),
@@ -98,6 +112,13 @@ impl Metrics {
             "Time that calls waited in the queue for their first attempt",
             metrics.waiting.clone(),
         );
+        // Counted from nothing, so that the first dead letter is seen as an increase.
+        for outcome in ["done", "retry", "dead", "cancelled"] {
+            let _ = metrics.processed.get_or_create(&metrics.labels(outcome));
+        }
+        for outcome in ["accepted", "failed", "refused"] {
+            let _ = metrics.callbacks.get_or_create(&metrics.labels(outcome));
+        }
         metrics
     }
 
@@ -108,6 +129,12 @@ impl Metrics {
         let all = FunctionLabels { queue_name: queue_name.clone(), function_name: String::new() };
         self.pending.get_or_create(&all).set(number(pending));
         self.submitted.get_or_create(&QueueLabels { queue_name }).set(number(submitted));
+    }
+
+    /// The queue holds this share of what it may hold.
+    pub(crate) fn fullness(&self, share: f64) {
+        let queue_name = self.queue.clone();
+        self.fullness.get_or_create(&QueueLabels { queue_name }).set(share);
     }
 
     /// A call has waited so long for its first attempt.
@@ -152,6 +179,12 @@ impl Metrics {
             Posted::Refused(_) => "refused",
         };
         self.callbacks.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    /// What was given up is stored as a dead letter, or dropped.
+    pub(crate) fn buried(&self, stored: bool) {
+        let outcome = if stored { "stored" } else { "dropped" };
+        self.dead_letters.get_or_create(&self.labels(outcome)).inc();
     }
 
     fn labels(&self, outcome: &'static str) -> OutcomeLabels {

@@ -7,12 +7,12 @@ use async_nats::jetstream::{self, Context};
 use asyncqueue::{
     directory,
     ensure::{EnsureError, ensure, ensure_buckets},
-    stream::{Owner, QueueSpec},
+    stream::{DeadLetters, Owner, QueueSpec},
 };
 use asyncqueue_runtime::{admin, error::describe, health::Health, nats, program::Shutdown};
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
@@ -63,13 +63,13 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 
     let done = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
-    let worked = tokio::select! {
+    let mut worked = tokio::select! {
         ensured = ensure_streams(&settings, &js), if settings.ensure_stream => ensured,
         () = shutdown.requested.cancelled(), if settings.ensure_stream => Ok(()),
         else => Ok(()),
     };
     if worked.is_ok() {
-        Box::pin(work(&settings, signer, &js, metrics, &health, &shutdown)).await;
+        worked = Box::pin(work(&settings, signer, &js, metrics, &health, &shutdown)).await;
         // What has been said is still on its way.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -86,9 +86,15 @@ async fn work(
     metrics: Metrics,
     health: &Health,
     shutdown: &Shutdown,
-) {
+) -> anyhow::Result<()> {
     let queue = &settings.queue_name;
-    let graveyard = Graveyard::new(js.clone(), queue, settings.worker_name.clone());
+    let graveyard = Graveyard {
+        js: js.clone(),
+        stream: queue.dead_letter_stream(),
+        worker: settings.worker_name.clone(),
+        enabled: settings.dead_letters,
+        metrics: metrics.clone(),
+    };
     let policy = settings.retry_policy();
     let guard = Guard::new(settings.callback_allowed_hosts.clone());
     let poster = Poster::new(guard, signer, settings.tls_insecure, settings.callback_timeout.0);
@@ -139,30 +145,28 @@ async fn work(
         readiness: None,
     };
     let grace = settings.grace();
+    // Tasks, since each message wakes them, and the runtime wakes its own threads for less than the one that waits here.
+    let calls = AbortOnDropHandle::new(tokio::spawn(calls.run(shutdown.clone(), grace)));
+    let callbacks = AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
     let worked = async {
-        tokio::join!(
-            calls.run(shutdown, grace),
-            callbacks.run(shutdown, grace),
-            stats::publish(
-                js.client(),
-                queue,
-                settings.worker_name.clone(),
-                settings.max_inflight.into(),
-                is_running
-            ),
-        )
+        let (name, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
+        let said = stats::publish(js.client(), queue, name, max_inflight, is_running);
+        let (calls, callbacks, ()) = tokio::join!(calls, callbacks, said);
+        calls.and(callbacks)
     };
     tokio::select! {
-        _ = worked => {}
-        () = cancellations.follow(js, queue) => {}
-        () = reports.follow(&client, queue) => {}
-        () = depth::follow(js, &stream, &durable, &queue_metrics) => {}
+        worked = worked => worked.context("the task that takes messages failed"),
+        () = cancellations.follow(js, queue) => Ok(()),
+        () = reports.follow(&client, queue) => Ok(()),
+        () = depth::follow(js, &stream, &durable, &queue_metrics) => Ok(()),
     }
 }
 
 /// Ensures the queue's streams, where no operator does. Waits for NATS for as long as it takes.
 async fn ensure_streams(settings: &Settings, js: &Context) -> anyhow::Result<()> {
+    let dead_letters = DeadLetters { enabled: settings.dead_letters, ..DeadLetters::default() };
     let spec = QueueSpec {
+        dead_letters,
         stream: settings.stream(),
         subject: settings.subject(),
         durable: settings.durable(),

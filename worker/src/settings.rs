@@ -21,6 +21,7 @@ const GRACE_MARGIN: Duration = Duration::from_secs(10);
 /// The worker of one queue: takes its calls and makes them.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "asyncqueue-worker", version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch that a user sets on its own")]
 pub struct Settings {
     /// How NATS is reached.
     #[command(flatten)]
@@ -122,6 +123,10 @@ pub struct Settings {
     /// Accept any certificate of a receiver of callbacks
     #[arg(long, env = "tls_insecure", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]
     pub tls_insecure: bool,
+
+    /// Keep calls that are given up as dead letters; false: log and count them, and let them go
+    #[arg(long, env = "dead_letters", default_value = "true", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    pub dead_letters: bool,
 
     /// Log headers and bodies of calls and of their answers, secrets in them included
     #[arg(long, env = "write_debug", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]

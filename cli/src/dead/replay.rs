@@ -59,7 +59,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
 /// Where calls of the queue go. Callbacks alone need no such place.
 async fn entry(session: &Session, place: &Place, letters: &[DeadLetter]) -> anyhow::Result<QueueEntry> {
     if letters.iter().all(|letter| letter.kind == Kind::Callback) {
-        return Ok(QueueEntry { stream: place.queue.to_string(), subject: place.queue.to_string() });
+        return Ok(QueueEntry::named(&place.queue));
     }
     known::entry(&session.js, &place.queue).await
 }

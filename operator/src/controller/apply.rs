@@ -1,6 +1,6 @@
 //! The fourth step: brings NATS and Kubernetes to what was built, and tells how that went.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use asyncqueue::{
     ensure::{EnsureError, ensure},
@@ -11,17 +11,23 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
-use serde_json::Value;
+use serde::Serialize;
 
 use super::{
-    build::{APPLIED_ANNOTATION, Prepared},
-    dereference::{Found, Surroundings},
+    build::Prepared,
+    current::is_current,
+    dereference::{Found, Objects, Surroundings},
     validate::Invalid,
 };
-use crate::broker::Broker;
+use crate::{broker::Broker, watch::Watched};
 
-/// Who owns the fields of the Deployment that we set.
+/// Who owns the fields that we set.
 const FIELD_MANAGER: &str = "asyncqueue-operator";
+
+/// A kind of objects that queues consist of.
+pub(crate) trait Object: Watched + Serialize {}
+
+impl<K: Watched + Serialize> Object for K {}
 
 /// How a reconciliation went, part by part.
 #[derive(Debug)]
@@ -29,7 +35,9 @@ pub(crate) struct Outcome {
     /// Streams and consumers.
     pub(crate) stream: Result<Stored, StreamError>,
     /// The Deployment.
-    pub(crate) workers: Result<Workers, WorkersError>,
+    pub(crate) workers: Result<Workers, ObjectError>,
+    /// What there is beside it: account and budget.
+    pub(crate) beside: Result<(), ObjectError>,
 }
 
 /// What there is on `JetStream`.
@@ -41,14 +49,8 @@ pub(crate) struct Stored {
     pub(crate) consumer: String,
     /// When the stream was created.
     pub(crate) created: Option<Time>,
-    /// Calls that are stored.
-    pub(crate) messages: u64,
-    /// Calls that run.
-    pub(crate) running: u64,
-    /// Calls that were given to a worker more than once.
-    pub(crate) redelivered: u64,
-    /// Dead letters.
-    pub(crate) dead_letters: u64,
+    /// Whether no call is delivered.
+    pub(crate) suspended: bool,
     /// What was created or changed, in words.
     pub(crate) changes: Vec<String>,
 }
@@ -76,20 +78,20 @@ pub(crate) enum Workers {
     Absent,
 }
 
-/// Why there are no workers as they shall be.
+/// Why an object is not as it shall be.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WorkersError {
-    /// Somebody else's Deployment has the name.
+pub(crate) enum ObjectError {
+    /// Somebody else's has the name.
     #[error(
-        "Deployment `{0}` exists and does not belong to this queue: delete it, or create this queue under another name"
+        "{kind} `{name}` exists and does not belong to this queue: delete it, or create this queue under another name"
     )]
-    Foreign(String),
-    /// The Deployment of a queue before this one is not gone yet.
-    #[error("Deployment `{0}` is still being deleted")]
-    Going(String),
+    Foreign { kind: Cow<'static, str>, name: String },
+    /// That of a queue before this one is not gone yet.
+    #[error("{kind} `{name}` is still being deleted")]
+    Going { kind: Cow<'static, str>, name: String },
     /// The API server answered no, or not at all.
-    #[error("Deployment `{name}`: {}", crate::error::chain(.source))]
-    Kubernetes { name: String, source: kube::Error },
+    #[error("{kind} `{name}`: {}", crate::error::chain(.source))]
+    Kubernetes { kind: Cow<'static, str>, name: String, source: kube::Error },
 }
 
 // === impl StreamError ===
@@ -117,32 +119,49 @@ pub(crate) async fn apply(
     broker: Option<&Broker>,
     client: &Client,
 ) -> Outcome {
-    let stream = store(&prepared, seen, broker).await;
-    let workers = match &stream {
-        Err(error) if error.is_foreign() => withdraw(seen, client).await,
+    let stream = store(&prepared, broker).await;
+    let Objects { account, workers, budget } = &seen.objects;
+    match &stream {
+        Err(error) if error.is_foreign() => return withdraw(stream, seen, client).await,
         // Workers that run go on, with what is new; new ones wait for their stream.
-        Err(_) if matches!(seen.workers, Found::None) => Ok(Workers::Absent),
-        _ => deploy(prepared.workers, &seen.workers, client).await,
-    };
-    Outcome { stream, workers }
+        Err(_) if matches!(workers, Found::None) => {
+            return Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
+        }
+        _ => {}
+    }
+    // The account first: no pod starts without it.
+    let account = bring(prepared.account, account, client).await;
+    let workers = bring(Some(prepared.workers), workers, client).await;
+    let budget = bring(prepared.budget, budget, client).await;
+    Outcome {
+        stream,
+        workers: workers.map(|workers| workers.map_or(Workers::Absent, Workers::Deployed)),
+        beside: account.and(budget.map(|_| ())),
+    }
 }
 
 /// Leaves a queue that may not be built as it is. Only if it wants what another one has, its workers go.
 pub(crate) async fn refuse(invalid: Invalid, seen: &Surroundings, client: &Client) -> Outcome {
     let error = StreamError::Invalid(invalid);
-    let workers = match &seen.workers {
-        _ if error.is_foreign() => withdraw(seen, client).await,
-        Found::Ours(live) => Ok(Workers::Deployed(live.clone())),
-        _ => Ok(Workers::Absent),
+    if error.is_foreign() {
+        return withdraw(Err(error), seen, client).await;
+    }
+    let workers = match &seen.objects.workers {
+        Found::Ours(live) => Workers::Deployed(live.clone()),
+        _ => Workers::Absent,
     };
-    Outcome { stream: Err(error), workers }
+    Outcome { stream: Err(error), workers: Ok(workers), beside: Ok(()) }
 }
 
-async fn store(
-    prepared: &Prepared,
-    seen: &Surroundings,
-    broker: Option<&Broker>,
-) -> Result<Stored, StreamError> {
+/// Takes a queue's workers away, if there are any: their stream is another's.
+async fn withdraw(stream: Result<Stored, StreamError>, seen: &Surroundings, client: &Client) -> Outcome {
+    let Objects { account, workers, budget } = &seen.objects;
+    let workers = bring(None, workers, client).await;
+    let beside = bring(None, budget, client).await.and(bring(None, account, client).await.map(|_| ()));
+    Outcome { stream, workers: workers.map(|_| Workers::Absent), beside }
+}
+
+async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, StreamError> {
     let broker = broker.filter(|broker| broker.is_connected()).ok_or(StreamError::Disconnected)?;
     let queue = &prepared.queue;
     let ensured = ensure(&broker.js, queue, prepared.adopt).await.map_err(StreamError::Ensure)?;
@@ -150,72 +169,51 @@ async fn store(
         stream: queue.stream.clone(),
         consumer: queue.durable.clone(),
         created: timestamp(ensured.info.created.unix_timestamp()),
-        messages: ensured.info.state.messages,
-        running: seen.running,
-        redelivered: u64::try_from(ensured.consumer.num_redelivered).unwrap_or(u64::MAX),
-        dead_letters: ensured.dead_letters,
+        suspended: ensured.consumer.paused,
         changes: ensured.changes,
     })
 }
 
-/// Takes a queue's workers away, if there are any: their stream is another's.
-async fn withdraw(seen: &Surroundings, client: &Client) -> Result<Workers, WorkersError> {
-    if let Found::Ours(deployment) = &seen.workers {
-        let name = deployment.name_any();
-        delete(deployment, client).await.map_err(|source| WorkersError::Kubernetes { name, source })?;
+/// Brings an object to what is wanted, which may be none, and returns it.
+async fn bring<K: Object>(
+    wanted: Option<K>,
+    found: &Found<K>,
+    client: &Client,
+) -> Result<Option<Arc<K>>, ObjectError> {
+    let Some(wanted) = wanted else {
+        if let Found::Ours(live) = found {
+            delete(&**live, client).await.map_err(|source| refused(&**live, source))?;
+        }
+        return Ok(None);
+    };
+    match found {
+        Found::Foreign => return Err(ObjectError::Foreign { kind: K::kind(&()), name: wanted.name_any() }),
+        Found::Going => return Err(ObjectError::Going { kind: K::kind(&()), name: wanted.name_any() }),
+        Found::Ours(live) if is_current(&**live, &wanted) => return Ok(Some(live.clone())),
+        Found::Ours(_) | Found::None => {}
     }
-    Ok(Workers::Absent)
+    let api: Api<K> = Api::namespaced(client.clone(), &wanted.namespace().unwrap_or_default());
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch(&wanted.name_any(), &params, &Patch::Apply(&wanted)).await {
+        Ok(object) => Ok(Some(Arc::new(object))),
+        Err(source) => Err(refused(&wanted, source)),
+    }
 }
 
-/// Deletes a Deployment, and its pods with it. That it is gone already is fine.
-pub(crate) async fn delete(deployment: &Deployment, client: &Client) -> kube::Result<()> {
-    let api: Api<Deployment> = Api::namespaced(client.clone(), &deployment.namespace().unwrap_or_default());
+/// Deletes an object, and what belongs to it. That it is gone already is fine.
+pub(crate) async fn delete<K: Object>(object: &K, client: &Client) -> kube::Result<()> {
+    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     // This very one: the cache may be older than another of the same name.
-    let preconditions = Preconditions { uid: deployment.uid(), resource_version: None };
+    let preconditions = Preconditions { uid: object.uid(), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-    match api.delete(&deployment.name_any(), &params).await {
+    match api.delete(&object.name_any(), &params).await {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         result => result.map(|_| ()),
     }
 }
 
-async fn deploy(wanted: Deployment, found: &Found, client: &Client) -> Result<Workers, WorkersError> {
-    let name = wanted.name_any();
-    match found {
-        Found::Foreign => return Err(WorkersError::Foreign(name)),
-        Found::Going => return Err(WorkersError::Going(name)),
-        Found::Ours(live) if is_current(live, &wanted) => return Ok(Workers::Deployed(live.clone())),
-        Found::Ours(_) | Found::None => {}
-    }
-    let api = Api::namespaced(client.clone(), &wanted.namespace().unwrap_or_default());
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch(&name, &params, &Patch::Apply(&wanted)).await {
-        Ok(deployment) => Ok(Workers::Deployed(Arc::new(deployment))),
-        Err(source) => Err(WorkersError::Kubernetes { name, source }),
-    }
-}
-
-/// Whether a Deployment is as it was applied, and that is what is wanted now. Saves the API server a request every few
-/// seconds for each queue.
-fn is_current(live: &Deployment, wanted: &Deployment) -> bool {
-    let applied = |deployment: &Deployment| deployment.annotations().get(APPLIED_ANNOTATION).cloned();
-    // What can't be written as JSON is not current.
-    let json = |deployment| serde_json::to_value(deployment).ok();
-    applied(live) == applied(wanted)
-        && json(live).zip(json(wanted)).is_some_and(|(live, wanted)| covers(&live, &wanted))
-}
-
-/// Whether all that is wanted is there. More may be: the API server adds defaults, and others their own fields.
-fn covers(live: &Value, wanted: &Value) -> bool {
-    match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, value)| live.get(key).is_some_and(|live| covers(live, value)))
-        }
-        (Value::Array(live), Value::Array(wanted)) => {
-            wanted.iter().all(|value| live.iter().any(|live| covers(live, value)))
-        }
-        _ => live == wanted,
-    }
+fn refused<K: Object>(object: &K, source: kube::Error) -> ObjectError {
+    ObjectError::Kubernetes { kind: K::kind(&()), name: object.name_any(), source }
 }
 
 fn timestamp(second: i64) -> Option<Time> {
@@ -224,34 +222,7 @@ fn timestamp(second: i64) -> Option<Time> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn more_may_be_there_than_is_wanted_but_not_less_or_other() {
-        let wanted = json!({ "a": 1, "list": [{ "name": "x", "value": "1" }] });
-        let live =
-            json!({ "a": 1, "b": 2, "list": [{ "name": "y" }, { "name": "x", "value": "1", "more": true }] });
-        assert!(covers(&live, &wanted));
-        assert!(!covers(&json!({ "a": 1 }), &wanted));
-        assert!(!covers(&json!({ "a": 1, "list": [{ "name": "x", "value": "2" }] }), &wanted));
-    }
-
-    #[test]
-    fn a_deployment_is_current_if_it_was_applied_as_it_is_wanted_and_left_alone() {
-        let applied = |fingerprint: &str, replicas: i32| -> Deployment {
-            serde_json::from_value(json!({
-                "metadata": { "name": "a", "annotations": { APPLIED_ANNOTATION: fingerprint } },
-                "spec": { "replicas": replicas, "selector": {}, "template": {} },
-            }))
-            .unwrap()
-        };
-        assert!(is_current(&applied("x", 1), &applied("x", 1)));
-        assert!(!is_current(&applied("x", 2), &applied("x", 1)));
-        // Something that was set once is not wanted any more.
-        assert!(!is_current(&applied("x", 1), &applied("y", 1)));
-    }
 
     #[test]
     fn workers_leave_a_stream_that_is_anothers_and_only_that() {

@@ -1,41 +1,52 @@
 //! The first step: looks up what a queue depends on.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use asyncqueue::{QueueName, stream::QueueSpec};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget};
 use kube::{Resource, ResourceExt};
 
 use super::Context;
 use crate::{
-    broker::Broker,
+    broker::{Address, Broker},
     claims::{self, Conflict},
     crd::AsyncQueue,
     spec::queue_spec,
+    watch::{Stores, Watched},
 };
 
 /// What a queue finds around it.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
-    /// Whether the URL of its NATS can be used, or why not.
-    pub(crate) nats_url: Result<(), String>,
-    /// The Deployment that has the name of its workers'.
-    pub(crate) workers: Found,
+    /// Whether URL and Secrets of its NATS can be used, or why not.
+    pub(crate) nats: Result<(), String>,
+    /// The objects that have the name of its own.
+    pub(crate) objects: Objects,
+    /// The gateway through which the workers of all queues call functions, if any.
+    pub(crate) gateway_url: Option<String>,
     /// What another queue has that this one wants.
     pub(crate) conflict: Option<Conflict>,
-    /// How many functions send their calls to it, as far as that is known.
-    pub(crate) functions: Option<usize>,
-    /// How many of its calls run.
-    pub(crate) running: u64,
 }
 
-/// A Deployment of the name that a queue's workers have.
-#[derive(Clone, Debug)]
-pub(crate) enum Found {
+/// The objects that a queue consists of, as far as the watches have seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Objects {
+    /// What the workers run as.
+    pub(crate) account: Found<ServiceAccount>,
+    /// The workers.
+    pub(crate) workers: Found<Deployment>,
+    /// How many workers may be away at once.
+    pub(crate) budget: Found<PodDisruptionBudget>,
+}
+
+/// An object of the name that a queue's own has.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Found<K> {
     /// None.
+    #[default]
     None,
     /// The queue's own.
-    Ours(Arc<Deployment>),
+    Ours(Arc<K>),
     /// One that is being deleted, or that will be, since it belongs to a queue of this name that is gone.
     Going,
     /// Somebody else's.
@@ -47,19 +58,16 @@ pub(crate) async fn dereference(
     queue: &AsyncQueue,
     context: &Context,
 ) -> (Surroundings, Option<Arc<Broker>>) {
-    let broker = context.brokers.get(queue.spec.nats.url.as_deref()).await;
-    let nats_url = broker.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
+    let broker = context.brokers.get(Address::of(queue)).await;
+    let nats = broker.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
     let broker = broker.ok();
     // A name that can't be used is for `validate` to refuse.
     let spec = queue_spec(queue).ok();
-    let name = spec.as_ref().map(|spec| &spec.queue);
-    let running = name.zip(broker.as_ref()).map(|(name, broker)| broker.running.of(name, Instant::now()));
     let seen = Surroundings {
-        nats_url,
-        workers: find_workers(queue, context),
+        nats,
+        objects: find_objects(queue, context),
+        gateway_url: context.installation.gateway_url.clone(),
         conflict: spec.as_ref().and_then(|spec| find_conflict(queue, spec, context)),
-        functions: name.and_then(|name| context.functions_of(name)),
-        running: running.unwrap_or_default(),
     };
     (seen, broker)
 }
@@ -72,21 +80,27 @@ fn find_conflict(queue: &AsyncQueue, spec: &QueueSpec, context: &Context) -> Opt
     claims::conflict(queue, spec, context.queues.all().iter().map(AsRef::as_ref))
 }
 
-/// The Deployment of a queue's workers, as far as the watch has seen.
-pub(crate) fn find_workers(queue: &AsyncQueue, context: &Context) -> Found {
-    let Ok(name) = queue.name_any().parse::<QueueName>() else { return Found::None };
-    let namespace = queue.namespace().unwrap_or_default();
-    match context.deployments.get(&namespace, &name.worker_deployment()) {
-        Some(deployment) => whose(deployment, queue),
-        None => Found::None,
+/// The objects of a queue, which all have one name.
+pub(crate) fn find_objects(queue: &AsyncQueue, context: &Context) -> Objects {
+    let Ok(name) = queue.name_any().parse::<QueueName>() else { return Objects::default() };
+    let name = name.worker_deployment();
+    Objects {
+        account: find(&context.accounts, queue, &name),
+        workers: find(&context.deployments, queue, &name),
+        budget: find(&context.budgets, queue, &name),
     }
 }
 
-fn whose(deployment: Arc<Deployment>, queue: &AsyncQueue) -> Found {
-    let owner = deployment.owner_references().iter().find(|owner| owner.kind == AsyncQueue::kind(&()));
+fn find<K: Watched>(objects: &Stores<K>, queue: &AsyncQueue, name: &str) -> Found<K> {
+    let object = objects.get(&queue.namespace().unwrap_or_default(), name);
+    object.map_or(Found::None, |object| whose(object, queue))
+}
+
+fn whose<K: Resource>(object: Arc<K>, queue: &AsyncQueue) -> Found<K> {
+    let owner = object.owner_references().iter().find(|owner| owner.kind == AsyncQueue::kind(&()));
     match owner {
-        _ if deployment.metadata.deletion_timestamp.is_some() => Found::Going,
-        Some(owner) if Some(&owner.uid) == queue.metadata.uid.as_ref() => Found::Ours(deployment),
+        _ if object.meta().deletion_timestamp.is_some() => Found::Going,
+        Some(owner) if Some(&owner.uid) == queue.metadata.uid.as_ref() => Found::Ours(object),
         Some(owner) if owner.name == queue.name_any() => Found::Going,
         _ => Found::Foreign,
     }
@@ -105,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_is_ours_by_its_owners_uid() {
+    fn an_object_is_ours_by_its_owners_uid() {
         let queue = fixtures::queue("q");
         let found = |deployment| whose(Arc::new(deployment), &queue);
         assert!(matches!(found(deployment(Some(&queue))), Found::Ours(_)));

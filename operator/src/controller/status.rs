@@ -12,17 +12,22 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    apply::{Outcome, Stored, StreamError, Workers, WorkersError},
+    apply::{ObjectError, Outcome, Stored, StreamError, Workers},
     build::selector_text,
+    ignore_gone,
 };
 use crate::{
     conditions::{Status, Verdict, kind, reason},
     crd::{AsyncQueue, AsyncQueueStatus},
     error::chain,
+    figures::Figures,
 };
 
 /// Who owns the fields of the status.
 const FIELD_MANAGER: &str = "asyncqueue-operator/status";
+
+/// Of a queue that is suspended.
+const SUSPENDED: &str = "spec.suspend is true: calls are accepted, and none is delivered";
 
 /// Writes a status, if it says anything new. That the queue is gone is fine.
 pub(crate) async fn write(
@@ -30,7 +35,7 @@ pub(crate) async fn write(
     queue: &AsyncQueue,
     status: &AsyncQueueStatus,
 ) -> kube::Result<()> {
-    if queue.status.as_ref() == Some(status) {
+    if !is_news(queue, status) {
         return Ok(());
     }
     let name = queue.name_any();
@@ -43,22 +48,21 @@ pub(crate) async fn write(
         "status": status,
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-        result => result.map(|_| ()),
-    }
+    ignore_gone(api.patch_status(&name, &params, &Patch::Apply(&patch)).await)
 }
 
-/// The status of a queue after a reconciliation.
-pub(crate) fn status(
-    queue: &AsyncQueue,
-    outcome: &Outcome,
-    functions: Option<usize>,
-    now: &Time,
-) -> AsyncQueueStatus {
+/// Whether a status says anything that the queue's own does not. The numbers in that are written by another.
+pub(crate) fn is_news(queue: &AsyncQueue, status: &AsyncQueueStatus) -> bool {
+    let before = queue.status.clone().map(|before| Figures::default().put(before));
+    before.as_ref() != Some(status)
+}
+
+/// The status of a queue after a reconciliation, without its numbers.
+pub(crate) fn status(queue: &AsyncQueue, outcome: &Outcome, now: &Time) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
     let (stream, consumer) = stream_verdicts(&outcome.stream);
-    let workers = workers_verdict(&outcome.workers, queue.spec.replicas);
+    let suspended = suspended_verdict(&outcome.stream);
+    let workers = workers_verdict(outcome, queue.spec.replicas);
     let ready = ready(&[&stream, &consumer, &workers]);
     let condition = |kind, verdict: Verdict| {
         verdict.into_condition(kind, queue.metadata.generation, &before.conditions, now)
@@ -70,9 +74,9 @@ pub(crate) fn status(
             condition(kind::STREAM_READY, stream),
             condition(kind::CONSUMER_READY, consumer),
             condition(kind::WORKERS_READY, workers),
+            condition(kind::SUSPENDED, suspended),
         ],
         selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
-        functions: functions.map(signed),
         ..AsyncQueueStatus::default()
     };
     with_workers(with_stream(status, &before, &outcome.stream), &outcome.workers)
@@ -97,7 +101,7 @@ pub(crate) fn going(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStat
     }
 }
 
-/// What is known of the stream. Whose it is stays true while NATS is away; how much is in it does not.
+/// What is known of the stream. Whose it is stays true while NATS is away.
 fn with_stream(
     status: AsyncQueueStatus,
     before: &AsyncQueueStatus,
@@ -108,14 +112,9 @@ fn with_stream(
             stream: Some(stored.stream.clone()),
             consumer: Some(stored.consumer.clone()),
             stream_created: stored.created.clone(),
-            pending: Some(signed(stored.messages.saturating_sub(stored.running))),
-            inflight: Some(signed(stored.running)),
-            redelivered: Some(signed(stored.redelivered)),
-            dead_letters: Some(signed(stored.dead_letters)),
             ..status
         },
-        // Functions that name it find another queue of that name, or none.
-        Err(error) if error.is_foreign() => AsyncQueueStatus { functions: None, ..status },
+        Err(error) if error.is_foreign() => status,
         Err(_) => AsyncQueueStatus {
             stream: before.stream.clone(),
             consumer: before.consumer.clone(),
@@ -125,7 +124,7 @@ fn with_stream(
     }
 }
 
-fn with_workers(status: AsyncQueueStatus, workers: &Result<Workers, WorkersError>) -> AsyncQueueStatus {
+fn with_workers(status: AsyncQueueStatus, workers: &Result<Workers, ObjectError>) -> AsyncQueueStatus {
     let Ok(Workers::Deployed(deployment)) = workers else { return status };
     let workers = deployment.status.clone().unwrap_or_default();
     AsyncQueueStatus {
@@ -151,8 +150,13 @@ fn stream_verdicts(stream: &Result<Stored, StreamError>) -> (Verdict, Verdict) {
     let (name, error) = match stream {
         Ok(stored) => {
             let stream = format!("stream {} stores calls", stored.stream);
-            let consumer = format!("workers take calls through {}", stored.consumer);
-            return (Verdict::yes(reason::RECONCILED, stream), Verdict::yes(reason::RECONCILED, consumer));
+            let consumer = if stored.suspended {
+                Verdict::yes(reason::SUSPENDED, SUSPENDED)
+            } else {
+                let takes = format!("workers take calls through {}", stored.consumer);
+                Verdict::yes(reason::RECONCILED, takes)
+            };
+            return (Verdict::yes(reason::RECONCILED, stream), consumer);
         }
         Err(StreamError::Ensure(EnsureError::Consumer(error))) => {
             let stream = Verdict::yes(reason::RECONCILED, "the stream stores calls");
@@ -163,6 +167,15 @@ fn stream_verdicts(stream: &Result<Stored, StreamError>) -> (Verdict, Verdict) {
         Err(error @ StreamError::Disconnected) => (reason::NATS_UNAVAILABLE, error.to_string()),
     };
     (Verdict::no(name, error), blocked())
+}
+
+/// Whether the queue is suspended, as the server says: that it shall be is in the spec.
+fn suspended_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
+    match stream {
+        Ok(Stored { suspended: true, .. }) => Verdict::yes(reason::SUSPENDED, SUSPENDED),
+        Ok(_) => Verdict::no(reason::ACTIVE, "calls are delivered"),
+        Err(_) => blocked(),
+    }
 }
 
 /// Why NATS has not got what it shall.
@@ -181,13 +194,18 @@ fn blocked() -> Verdict {
     Verdict::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
 }
 
-fn workers_verdict(workers: &Result<Workers, WorkersError>, replicas: i32) -> Verdict {
+/// Of the Deployment and what is beside it.
+fn workers_verdict(outcome: &Outcome, replicas: i32) -> Verdict {
+    let workers = match (&outcome.workers, &outcome.beside) {
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(workers), Ok(())) => Ok(workers),
+    };
     let (reason, error) = match workers {
         Ok(Workers::Deployed(deployment)) => return deployment_verdict(deployment, replicas),
         Ok(Workers::Absent) => return blocked(),
-        Err(error @ WorkersError::Foreign(_)) => (reason::RESOURCE_CONFLICT, error),
-        Err(error @ WorkersError::Going(_)) => (reason::PROGRESSING, error),
-        Err(error @ WorkersError::Kubernetes { .. }) => (reason::KUBERNETES_REFUSED, error),
+        Err(error @ ObjectError::Foreign { .. }) => (reason::RESOURCE_CONFLICT, error),
+        Err(error @ ObjectError::Going { .. }) => (reason::PROGRESSING, error),
+        Err(error @ ObjectError::Kubernetes { .. }) => (reason::KUBERNETES_REFUSED, error),
     };
     Verdict::no(reason, error.to_string())
 }
@@ -227,10 +245,6 @@ fn failure(status: &DeploymentStatus) -> Option<&str> {
     failed("ReplicaFailure", "True").or_else(|| failed("Progressing", "False"))?.message.as_deref()
 }
 
-fn signed(count: impl TryInto<i64>) -> i64 {
-    count.try_into().unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -252,10 +266,7 @@ mod tests {
             stream: "slow-queue".to_owned(),
             consumer: "slow-queue-workers".to_owned(),
             created: Some(fixtures::second(50)),
-            messages: 7,
-            running: 2,
-            redelivered: 1,
-            dead_letters: 3,
+            suspended: false,
             changes: vec![],
         }
     }
@@ -274,11 +285,11 @@ mod tests {
     }
 
     fn applied(stream: Result<Stored, StreamError>, workers: Deployment) -> Outcome {
-        Outcome { stream, workers: Ok(Workers::Deployed(Arc::new(workers))) }
+        Outcome { stream, workers: Ok(Workers::Deployed(Arc::new(workers))), beside: Ok(()) }
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
-        status(queue, outcome, Some(4), &fixtures::second(1000))
+        status(queue, outcome, &fixtures::second(1000))
     }
 
     fn condition<'a>(status: &'a AsyncQueueStatus, kind: &str) -> &'a Condition {
@@ -298,9 +309,7 @@ mod tests {
             assert_condition(&status, kind, ("True", reason::RECONCILED));
             assert_eq!(condition(&status, kind).observed_generation, Some(3));
         }
-        assert_eq!((status.pending, status.inflight), (Some(5), Some(2)));
-        assert_eq!((status.redelivered, status.dead_letters), (Some(1), Some(3)));
-        assert_eq!((status.replicas, status.ready_replicas, status.functions), (2, 2, Some(4)));
+        assert_eq!((status.replicas, status.ready_replicas), (2, 2));
         assert_eq!(status.stream.as_deref(), Some("slow-queue"));
         assert!(status.selector.unwrap().contains("asyncqueue.io/queue=slow-queue"));
         assert_eq!(status.observed_generation, Some(3));
@@ -311,8 +320,12 @@ mod tests {
         let outcome = applied(Ok(stored()), deployment(2, vec![]));
         let mut queue = queue();
         let first = of(&queue, &outcome);
-        queue.status = Some(first.clone());
-        assert_eq!(status(&queue, &outcome, Some(4), &fixtures::second(2000)), first);
+        queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first.clone() });
+        let second = status(&queue, &outcome, &fixtures::second(2000));
+        assert_eq!(second, first);
+        assert!(!is_news(&queue, &second));
+        let other = AsyncQueueStatus { ready_replicas: 1, ..second };
+        assert!(is_news(&queue, &other));
     }
 
     #[test]
@@ -324,7 +337,7 @@ mod tests {
         assert_condition(&status, kind::STREAM_READY, ("False", reason::NATS_UNAVAILABLE));
         assert_condition(&status, kind::CONSUMER_READY, ("Unknown", reason::BLOCKED));
         assert_condition(&status, kind::WORKERS_READY, ("True", reason::RECONCILED));
-        assert_eq!((status.stream.as_deref(), status.pending), (Some("slow-queue"), None));
+        assert_eq!(status.stream.as_deref(), Some("slow-queue"));
         assert_eq!(status.stream_created, Some(fixtures::second(50)));
     }
 
@@ -334,7 +347,7 @@ mod tests {
         queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
         let refusal = Refusal::Owned { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
         let stream = Err(StreamError::Ensure(EnsureError::Refused(refusal)));
-        let outcome = Outcome { stream, workers: Ok(Workers::Absent) };
+        let outcome = Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
         let status = of(&queue, &outcome);
         assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(condition(&status, kind::READY).message.contains("ns/other"));
@@ -346,18 +359,17 @@ mod tests {
     fn a_refused_queue_says_why() {
         let invalid = Invalid::Conflict(Conflict::Name { other: "ns/slow-queue".to_owned() });
         let stream = Err(StreamError::Invalid(invalid));
-        let outcome = Outcome { stream, workers: Ok(Workers::Absent) };
+        let outcome = Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
         let status = of(&queue(), &outcome);
         assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(condition(&status, kind::READY).message.contains("ns/slow-queue has the same name"));
-        assert_eq!(status.functions, None);
     }
 
     #[test]
     fn a_queue_that_is_not_valid_any_more_keeps_what_it_has() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
-        let stream = Err(StreamError::Invalid(Invalid::NatsUrl("no host".to_owned())));
+        let stream = Err(StreamError::Invalid(Invalid::Nats("no host".to_owned())));
         let status = of(&queue, &applied(stream, deployment(2, vec![])));
         assert_condition(&status, kind::READY, ("False", reason::INVALID_SPEC));
         assert_condition(&status, kind::WORKERS_READY, ("True", reason::RECONCILED));
@@ -410,6 +422,32 @@ mod tests {
     }
 
     #[test]
+    fn a_suspended_queue_is_ready_and_says_so_as_the_server_does() {
+        let queue = queue();
+        let running = of(&queue, &applied(Ok(stored()), deployment(2, vec![])));
+        assert_condition(&running, kind::SUSPENDED, ("False", reason::ACTIVE));
+
+        let paused = Stored { suspended: true, ..stored() };
+        let suspended = of(&queue, &applied(Ok(paused), deployment(2, vec![])));
+        assert_condition(&suspended, kind::SUSPENDED, ("True", reason::SUSPENDED));
+        assert_condition(&suspended, kind::READY, ("True", reason::SUSPENDED));
+
+        let away = of(&queue, &applied(Err(StreamError::Disconnected), deployment(2, vec![])));
+        assert_condition(&away, kind::SUSPENDED, ("Unknown", reason::BLOCKED));
+    }
+
+    #[test]
+    fn what_is_missing_beside_the_workers_is_told() {
+        let foreign = || ObjectError::Foreign { kind: "ServiceAccount".into(), name: "a".to_owned() };
+        let outcome = Outcome { beside: Err(foreign()), ..applied(Ok(stored()), deployment(2, vec![])) };
+        let status = of(&queue(), &outcome);
+        assert_condition(&status, kind::WORKERS_READY, ("False", reason::RESOURCE_CONFLICT));
+        assert!(condition(&status, kind::WORKERS_READY).message.starts_with("ServiceAccount `a` exists"));
+        // The workers are there all the same.
+        assert_eq!(status.ready_replicas, 2);
+    }
+
+    #[test]
     fn a_deletion_that_waits_says_so() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
@@ -417,12 +455,5 @@ mod tests {
         assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
         assert_eq!(condition(&status, kind::READY).message, "the deletion waits");
         assert_eq!((status.stream.as_deref(), status.ready_replicas), (Some("slow-queue"), 0));
-    }
-
-    #[test]
-    fn more_running_than_stored_is_no_negative_number() {
-        let stored = Stored { messages: 1, running: 2, ..stored() };
-        let status = of(&queue(), &applied(Ok(stored), deployment(2, vec![])));
-        assert_eq!((status.pending, status.inflight), (Some(0), Some(2)));
     }
 }

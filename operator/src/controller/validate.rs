@@ -13,7 +13,7 @@ use super::dereference::Surroundings;
 use crate::{
     claims::Conflict,
     conditions::reason,
-    crd::{AsyncQueue, PullPolicy},
+    crd::{AsyncQueue, CallbackSpec, InvokeSpec, NatsSpec, RetrySpec, Via, WorkerSpec},
     spec::{may_adopt, queue_spec},
 };
 
@@ -34,14 +34,20 @@ pub(crate) struct ValidQueue {
     pub(crate) timeout: Duration,
     /// How many workers.
     pub(crate) replicas: i32,
-    /// Their image, if not the common one.
-    pub(crate) image: Option<String>,
-    /// When it is pulled.
-    pub(crate) pull_policy: PullPolicy,
     /// What they may use.
     pub(crate) resources: ResourceRequirements,
-    /// The NATS server, if not the common one.
-    pub(crate) nats_url: Option<String>,
+    /// The gateway that they call functions through, if any.
+    pub(crate) gateway_url: Option<String>,
+    /// When a call is made again.
+    pub(crate) retry: RetrySpec,
+    /// How results are posted.
+    pub(crate) callback: CallbackSpec,
+    /// Whether headers and bodies are logged.
+    pub(crate) verbose: bool,
+    /// The rest of their pods.
+    pub(crate) worker: WorkerSpec,
+    /// The NATS server, and the credentials for it.
+    pub(crate) nats: NatsSpec,
 }
 
 /// Why a queue may not be built.
@@ -55,9 +61,14 @@ pub(crate) enum Invalid {
         "{field} is {value}, which is out of range: apply the CRD of this version, then this queue again"
     )]
     Range { field: &'static str, value: i32 },
-    /// The URL can't be used.
-    #[error("spec.nats.url can't be used: {0}")]
-    NatsUrl(String),
+    /// URL or Secrets can't be used.
+    #[error("spec.nats can't be used: {0}")]
+    Nats(String),
+    /// Functions are to be called through a gateway that nobody has named.
+    #[error(
+        "spec.invoke.via is Gateway, and there is no gateway: set spec.invoke.gatewayUrl, or gateway_url of the operator"
+    )]
+    NoGateway,
     /// Another queue has what this one asks for.
     #[error(transparent)]
     Conflict(#[from] Conflict),
@@ -69,7 +80,7 @@ impl Invalid {
     /// The reason to give in conditions.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Name(_) | Self::Range { .. } | Self::NatsUrl(_) => reason::INVALID_SPEC,
+            Self::Name(_) | Self::Range { .. } | Self::Nats(_) | Self::NoGateway => reason::INVALID_SPEC,
             Self::Conflict(Conflict::Name { .. } | Conflict::Stream { .. }) => reason::RESOURCE_CONFLICT,
             Self::Conflict(Conflict::Subject { .. }) => reason::SUBJECT_OVERLAP,
         }
@@ -80,7 +91,7 @@ impl Invalid {
 pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<ValidQueue, Invalid> {
     let spec = &object.spec;
     let queue = queue_spec(object)?;
-    seen.nats_url.clone().map_err(Invalid::NatsUrl)?;
+    seen.nats.clone().map_err(Invalid::Nats)?;
     if let Some(conflict) = &seen.conflict {
         return Err(conflict.clone().into());
     }
@@ -94,15 +105,30 @@ pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<Valid
         max_inflight,
         timeout: spec.timeout.0,
         replicas: spec.replicas,
-        image: spec.worker.image.clone(),
-        pull_policy: spec.worker.image_pull_policy,
+        gateway_url: gateway(&spec.invoke, seen.gateway_url.as_ref())?,
+        retry: spec.retry.clone(),
+        callback: spec.callback.clone(),
+        verbose: spec.verbose,
+        worker: spec.worker.clone(),
+        nats: spec.nats.clone(),
         resources: ResourceRequirements {
             requests: quantities(&spec.worker.resources.requests),
             limits: quantities(&spec.worker.resources.limits),
             claims: None,
         },
-        nats_url: spec.nats.url.clone(),
     })
+}
+
+/// The gateway that functions are called through. `common` is the operator's own.
+fn gateway(invoke: &InvokeSpec, common: Option<&String>) -> Result<Option<String>, Invalid> {
+    match invoke.via {
+        Some(Via::Direct) => Ok(None),
+        Some(Via::Gateway) => {
+            let url = invoke.gateway_url.as_ref().or(common).ok_or(Invalid::NoGateway)?;
+            Ok(Some(url.clone()))
+        }
+        None => Ok(common.cloned()),
+    }
 }
 
 /// `None` for no quantity at all.
@@ -117,11 +143,7 @@ fn quantities(of: &BTreeMap<String, IntOrString>) -> Option<BTreeMap<String, Qua
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{controller::dereference::Found, fixtures};
-
-    fn surroundings() -> Surroundings {
-        fixtures::surroundings(Found::None)
-    }
+    use crate::fixtures::{self, surroundings};
 
     #[test]
     fn a_queue_of_defaults_is_valid() {
@@ -142,6 +164,22 @@ mod tests {
     }
 
     #[test]
+    fn functions_are_called_as_the_queue_says_or_as_the_operator_does() {
+        let url = |text: &str| Some(text.to_owned());
+        let gateway_of = |via, own: Option<&str>, common: Option<&str>| {
+            let invoke = InvokeSpec { via, gateway_url: own.map(str::to_owned) };
+            gateway(&invoke, common.map(str::to_owned).as_ref())
+        };
+        assert_eq!(gateway_of(None, None, None), Ok(None));
+        assert_eq!(gateway_of(None, None, Some("http://g")), Ok(url("http://g")));
+        assert_eq!(gateway_of(Some(Via::Direct), None, Some("http://g")), Ok(None));
+        assert_eq!(gateway_of(Some(Via::Gateway), None, Some("http://g")), Ok(url("http://g")));
+        assert_eq!(gateway_of(Some(Via::Gateway), Some("http://own"), None), Ok(url("http://own")));
+        let missing = gateway_of(Some(Via::Gateway), None, None).unwrap_err();
+        assert_eq!(missing.reason(), reason::INVALID_SPEC);
+    }
+
+    #[test]
     fn what_cannot_be_built_is_refused_with_its_reason() {
         let reason_of = |queue: &AsyncQueue, seen: &Surroundings| validate(queue, seen).unwrap_err().reason();
         assert_eq!(reason_of(&fixtures::queue("a.b"), &surroundings()), reason::INVALID_SPEC);
@@ -155,8 +193,8 @@ mod tests {
         assert_eq!(reason_of(&fixtures::queue("a"), &seen), reason::RESOURCE_CONFLICT);
 
         seen.conflict = None;
-        seen.nats_url = Err("it has no host".to_owned());
+        seen.nats = Err("it has no host".to_owned());
         let error = validate(&fixtures::queue("a"), &seen).unwrap_err();
-        assert_eq!(error.to_string(), "spec.nats.url can't be used: it has no host");
+        assert_eq!(error.to_string(), "spec.nats can't be used: it has no host");
     }
 }

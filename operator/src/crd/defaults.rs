@@ -4,13 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use asyncqueue::{
     GoDuration,
-    stream::{DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW},
+    stream::{DEAD_LETTER_MAX_AGE, DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW, DEFAULT_MAX_MESSAGES},
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
-use super::{
-    AsyncQueueSpec, ConsumerSpec, DeletionPolicy, NatsSpec, Resources, Storage, StreamSpec, WorkerSpec,
-};
 
 /// One call at a time, as `OpenFaaS` does: of a function that bears more, its owner says so.
 pub(super) fn max_inflight() -> i32 {
@@ -41,41 +37,40 @@ pub(super) fn requests() -> BTreeMap<String, IntOrString> {
         .into()
 }
 
-impl Default for AsyncQueueSpec {
-    fn default() -> Self {
-        Self {
-            max_inflight: max_inflight(),
-            timeout: timeout(),
-            replicas: replicas(),
-            stream: StreamSpec::default(),
-            consumer: ConsumerSpec::default(),
-            worker: WorkerSpec::default(),
-            deletion_policy: DeletionPolicy::default(),
-            nats: NatsSpec::default(),
-        }
-    }
+/// Each call is made ten times at most, as `OpenFaaS` does.
+pub(super) fn max_attempts() -> i32 {
+    10
 }
 
-impl Default for StreamSpec {
-    fn default() -> Self {
-        Self {
-            name: None,
-            subject: None,
-            replicas: replicas(),
-            storage: Storage::default(),
-            duplicate_window: duplicate_window(),
-        }
-    }
+pub(super) fn min_backoff() -> GoDuration {
+    GoDuration(Duration::from_secs(10))
 }
 
-impl Default for ConsumerSpec {
-    fn default() -> Self {
-        Self { durable_name: None, ack_wait: ack_wait() }
-    }
+pub(super) fn max_backoff() -> GoDuration {
+    GoDuration(Duration::from_secs(120))
 }
 
-impl Default for Resources {
-    fn default() -> Self {
-        Self { requests: requests(), limits: BTreeMap::new() }
-    }
+/// What may be over by the next attempt: too slow, too many calls, or trouble on the function's side.
+pub(super) fn status_codes() -> Vec<i32> {
+    vec![408, 429, 500, 502, 503, 504]
+}
+
+pub(super) fn enabled() -> bool {
+    true
+}
+
+pub(super) fn dead_letter_max_age() -> GoDuration {
+    GoDuration(DEAD_LETTER_MAX_AGE)
+}
+
+pub(super) fn max_messages() -> i64 {
+    DEFAULT_MAX_MESSAGES
+}
+
+pub(super) fn callback_timeout() -> GoDuration {
+    GoDuration(Duration::from_secs(30))
+}
+
+pub(super) fn callback_max_attempts() -> i32 {
+    5
 }

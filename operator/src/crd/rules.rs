@@ -18,6 +18,52 @@ pub(super) const SUBJECT: &str = r"^[A-Za-z0-9-][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)
 pub(super) const NATS_URL: &str =
     r"^((nats|tls|ws|wss)://[^\s,/]+/?)(\s*,\s*(nats|tls|ws|wss)://[^\s,/]+/?)*$";
 
+/// The variables that the operator sets, and with which a worker would be another queue's, deaf or blind if somebody else
+/// did.
+pub(crate) const RESERVED_VARIABLES: [&str; 31] = [
+    "ack_wait",
+    "backoff",
+    "callback_allowed_hosts",
+    "callback_max_attempts",
+    "callback_signing_secret_file",
+    "callback_timeout",
+    "dead_letters",
+    "ensure_stream",
+    "function_namespace",
+    "gateway_url",
+    "grace_period",
+    "HOSTNAME",
+    "http_addr",
+    "initial_retry_wait",
+    "log_encoding",
+    "max_inflight",
+    "max_retry_attempts",
+    "max_retry_wait",
+    "nats_creds_file",
+    "nats_durable",
+    "nats_host",
+    "nats_port",
+    "nats_stream",
+    "nats_subject",
+    "nats_tls_ca_file",
+    "nats_url",
+    "queue_name",
+    "retry_http_codes",
+    "retry_jitter",
+    "upstream_timeout",
+    "write_debug",
+];
+
+/// The labels that the operator sets on pods: it, and people, know them by these.
+pub(crate) const RESERVED_LABELS: [&str; 6] = [
+    "asyncqueue.io/queue",
+    "app.kubernetes.io/component",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/part-of",
+];
+
 pub(super) fn queue_name() -> Rule {
     rule(
         "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
@@ -59,26 +105,82 @@ pub(super) fn storage_is_immutable() -> Rule {
 }
 
 pub(super) fn timeout() -> Rule {
-    duration(
-        "timeout",
-        "duration(self) > duration('0s') && duration(self) <= duration('24h')",
-        "of more than 0s and at most 24h",
-    )
+    positive("timeout", "24h")
+}
+
+pub(super) fn callback_timeout() -> Rule {
+    positive("timeout of a callback", "1h")
 }
 
 pub(super) fn ack_wait() -> Rule {
-    duration(
-        "ackWait",
-        "duration(self) >= duration('1s') && duration(self) <= duration('1h')",
-        "from 1s to 1h",
-    )
+    between("ackWait", "1s", "1h")
 }
 
 pub(super) fn duplicate_window() -> Rule {
-    duration(
-        "duplicateWindow",
-        "duration(self) >= duration('1s') && duration(self) <= duration('24h')",
-        "from 1s to 24h",
+    between("duplicateWindow", "1s", "24h")
+}
+
+pub(super) fn backoff(field: &str) -> Rule {
+    between(field, "0s", "24h")
+}
+
+pub(super) fn max_age() -> Rule {
+    between("maxAge", "1s", "87600h")
+}
+
+/// Not shorter than a minute: dead letters are looked at by people.
+pub(super) fn dead_letter_max_age() -> Rule {
+    between("maxAge of dead letters", "1m", "87600h")
+}
+
+pub(super) fn backoffs() -> Rule {
+    in_order(
+        "self.minBackoff",
+        "self.maxBackoff",
+        "minBackoff must not be more than maxBackoff: it is the first wait, and that the longest",
+    )
+}
+
+pub(super) fn duplicates_are_known() -> Rule {
+    let order = in_order(
+        "self.spec.stream.duplicateWindow",
+        "self.spec.limits.maxAge",
+        "limits.maxAge must not be less than stream.duplicateWindow: JetStream does not remember the id of a call for longer \
+         than it keeps calls",
+    );
+    Rule { rule: format!("!has(self.spec.limits.maxAge) || {}", order.rule), ..order }
+        .field_path(".spec.limits.maxAge")
+}
+
+pub(super) fn allowed_hosts() -> Rule {
+    rule(
+        r"self.all(host, host.contains('/') ? isCIDR(host) : isIP(host) || host.matches('^(\\*\\.)?[A-Za-z0-9._-]+$'))",
+        "allowedHosts must hold host names, *.suffix, addresses, or networks as 10.0.0.0/8",
+    )
+}
+
+pub(super) fn gateway_url_is_used() -> Rule {
+    rule(
+        "!has(self.gatewayUrl) || (has(self.via) && self.via == 'Gateway')",
+        "gatewayUrl needs via: Gateway beside it: a call that goes straight to its function passes no gateway",
+    )
+}
+
+pub(super) fn reserved_variables() -> Rule {
+    let names = RESERVED_VARIABLES.map(|name| format!("'{name}'")).join(", ");
+    rule(
+        format!("self.all(variable, !(variable.name in [{names}]))"),
+        "the operator sets this variable from the fields of the spec: set the field instead. See kubectl explain \
+         asyncqueue.spec; variables for the rest of asyncqueue-worker --help may be set here",
+    )
+}
+
+pub(super) fn reserved_labels() -> Rule {
+    let labels = RESERVED_LABELS.map(|label| format!("'{label}'")).join(", ");
+    rule(
+        format!("![{labels}].exists(label, label in self)"),
+        "podLabels can't set the labels by which the operator knows its workers: asyncqueue.io/queue and \
+         app.kubernetes.io/name, instance, component, part-of and managed-by",
     )
 }
 
@@ -115,10 +217,30 @@ fn rule(rule: impl Into<String>, message: impl Into<String>) -> Rule {
     Rule::new(rule).message(Message::Message(message.into()))
 }
 
+/// A duration of more than nothing.
+fn positive(field: &str, most: &str) -> Rule {
+    let bounds = format!("duration(self) > duration('0s') && duration(self) <= duration('{most}')");
+    duration(field, &bounds, &format!("of more than 0s and at most {most}"))
+}
+
+fn between(field: &str, least: &str, most: &str) -> Rule {
+    let bounds = format!("duration(self) >= duration('{least}') && duration(self) <= duration('{most}')");
+    duration(field, &bounds, &format!("from {least} to {most}"))
+}
+
 fn duration(field: &str, bounds: &str, allowed: &str) -> Rule {
     rule(
         format!("self.matches('{}') && {bounds}", escaped(DURATION)),
         format!("{field} must be a duration {allowed}, written as 200ms, 90s, 15m or 1h30m"),
+    )
+}
+
+/// One duration is not more than another. What is no duration is for the rule on its field to tell.
+fn in_order(lesser: &str, greater: &str, message: &str) -> Rule {
+    let is_none = |field: &str| format!("!{field}.matches('{}')", escaped(DURATION));
+    rule(
+        format!("{} || {} || duration({lesser}) <= duration({greater})", is_none(lesser), is_none(greater)),
+        message,
     )
 }
 
@@ -148,9 +270,10 @@ mod tests {
     use std::time::Duration;
 
     use asyncqueue::GoDuration;
+    use k8s_openapi::api::core::v1::EnvVar;
 
     use crate::{
-        crd::{AsyncQueue, AsyncQueueSpec, Storage},
+        crd::{AsyncQueue, AsyncQueueSpec, Storage, Via},
         fixtures,
     };
 
@@ -253,6 +376,74 @@ mod tests {
                 "a NATS URL must be written as",
             );
         }
+    }
+
+    #[test]
+    fn the_first_wait_is_not_more_than_the_longest() {
+        let backoffs = |min, max| {
+            refused(|spec| (spec.retry.min_backoff, spec.retry.max_backoff) = (seconds(min), seconds(max)))
+        };
+        assert_eq!(backoffs(0, 0), None);
+        assert_eq!(backoffs(60, 60), None);
+        assert_says(backoffs(61, 60), "minBackoff must not be more than maxBackoff");
+        assert_says(backoffs(1, 24 * 3600 + 1), "maxBackoff must be a duration from 0s to 24h");
+    }
+
+    #[test]
+    fn ids_are_not_remembered_for_longer_than_calls_are_kept() {
+        let ages = |max_age| refused(|spec| spec.limits.max_age = Some(seconds(max_age)));
+        assert_eq!(ages(120), None);
+        assert_says(ages(119), "limits.maxAge must not be less than stream.duplicateWindow");
+        assert_says(ages(0), "maxAge must be a duration from 1s");
+    }
+
+    #[test]
+    fn callbacks_go_to_hosts_and_networks() {
+        let hosts = |host: &str| refused(|spec| spec.callback.allowed_hosts = vec![host.to_owned()]);
+        for good in ["a.example.com", "*.example.com", "10.0.0.1", "10.0.0.0/8", "fd00::/8", "fd00::1"] {
+            assert_eq!(hosts(good), None, "{good}");
+        }
+        for bad in ["http://a", "a,b", "a:80", "10.0.0.0/99", "a/b", "*"] {
+            assert_says(hosts(bad), "allowedHosts must hold");
+        }
+        assert_says(refused(|spec| spec.callback.timeout = seconds(0)), "timeout of a callback must be");
+    }
+
+    #[test]
+    fn a_gateways_url_is_not_passed_over() {
+        let gateway = |via| {
+            refused(|spec| {
+                spec.invoke.via = via;
+                spec.invoke.gateway_url = Some("http://gateway:8080".to_owned());
+            })
+        };
+        assert_eq!(gateway(Some(Via::Gateway)), None);
+        assert_says(gateway(Some(Via::Direct)), "gatewayUrl needs via: Gateway");
+        assert_says(gateway(None), "gatewayUrl needs via: Gateway");
+    }
+
+    #[test]
+    fn what_the_operator_sets_on_workers_is_not_the_users_to_set() {
+        let variable = |name: &str| {
+            refused(|spec| {
+                spec.worker.env = vec![EnvVar { name: name.to_owned(), ..EnvVar::default() }];
+            })
+        };
+        assert_eq!(variable("max_response_bytes"), None);
+        assert_says(variable("queue_name"), "the operator sets this variable");
+        let label = |label: &str| {
+            refused(|spec| spec.worker.pod_labels = [(label.to_owned(), "x".to_owned())].into())
+        };
+        assert_eq!(label("team"), None);
+        assert_says(label("asyncqueue.io/queue"), "podLabels can't set the labels");
+    }
+
+    #[test]
+    fn dead_letters_are_kept_for_a_while() {
+        assert_says(
+            refused(|spec| spec.dead_letter.max_age = seconds(59)),
+            "maxAge of dead letters must be a duration from 1m",
+        );
     }
 
     #[test]

@@ -38,12 +38,18 @@ impl Tasks {
         self.set.spawn(task);
     }
 
-    /// Waits until a task has ended; `None` if there is none.
-    pub(crate) async fn ended(&mut self) -> Option<()> {
-        if let Err(error) = self.set.join_next().await? {
-            warn!(%error, "the task of a call failed; its message is delivered again after the lease");
+    /// Waits until a task has ended, and returns how many have by then; `None` if there is none.
+    pub(crate) async fn ended(&mut self) -> Option<usize> {
+        let mut next = Some(self.set.join_next().await?);
+        let mut count = 0;
+        while let Some(ended) = next {
+            if let Err(error) = ended {
+                warn!(%error, "the task of a call failed; its message is delivered again after the lease");
+            }
+            count += 1;
+            next = self.set.try_join_next();
         }
-        Some(())
+        Some(count)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,0 +1,94 @@
+//! The worker's settings, by the names that it knows.
+
+use asyncqueue::GoDuration;
+use asyncqueue_runtime::settings::{LogEncoding, NatsSettings};
+use k8s_openapi::api::core::v1::EnvVar;
+
+use super::{Installation, pod::GRACE_MARGIN, secrets};
+use crate::{
+    controller::validate::ValidQueue,
+    crd::{Backoff, Jitter},
+};
+
+/// All of them, those of the spec's `worker.env` last.
+pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvVar> {
+    let mut settings = vec![("queue_name", queue.queue.queue.to_string())];
+    settings.extend(nats(queue, &installation.nats));
+    settings.extend(calls(queue));
+    settings.extend(retries(queue));
+    settings.extend(callbacks(queue));
+    settings.push(("function_namespace", installation.function_namespace.clone()));
+    settings.extend(queue.gateway_url.clone().map(|url| ("gateway_url", url)));
+    settings.push(("log_encoding", log_encoding(installation.log_encoding).to_owned()));
+    settings.push(("write_debug", queue.verbose.to_string()));
+    let settings = settings.into_iter().map(|(name, value)| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        ..EnvVar::default()
+    });
+    let files = secrets::mounted(queue).into_iter().map(|secret| secret.variable());
+    settings.chain(files).chain(queue.worker.env.iter().cloned()).collect()
+}
+
+fn nats(queue: &ValidQueue, common: &NatsSettings) -> Vec<(&'static str, String)> {
+    let spec = &queue.queue;
+    let mut settings = match queue.nats.url.as_ref().or(common.nats_url.as_ref()) {
+        Some(url) => vec![("nats_url", url.clone())],
+        None => vec![("nats_host", common.nats_host.clone()), ("nats_port", common.nats_port.to_string())],
+    };
+    settings.extend([
+        ("nats_stream", spec.stream.clone()),
+        ("nats_subject", spec.subject.clone()),
+        ("nats_durable", spec.durable.clone()),
+    ]);
+    settings
+}
+
+fn calls(queue: &ValidQueue) -> [(&'static str, String); 4] {
+    [
+        ("max_inflight", queue.max_inflight.to_string()),
+        ("upstream_timeout", GoDuration(queue.timeout).to_string()),
+        // The consumer has it too; here it restarts workers on a change, which then renew in time.
+        ("ack_wait", GoDuration(queue.queue.ack_wait).to_string()),
+        ("grace_period", GoDuration(queue.timeout + GRACE_MARGIN).to_string()),
+    ]
+}
+
+fn retries(queue: &ValidQueue) -> [(&'static str, String); 7] {
+    let retry = &queue.retry;
+    let backoff = match retry.backoff {
+        Backoff::Exponential => "exponential",
+        Backoff::Static => "static",
+    };
+    let jitter = match retry.jitter {
+        Jitter::None => "none",
+        Jitter::Full => "full",
+        Jitter::Equal => "equal",
+    };
+    let codes: Vec<_> = retry.status_codes.iter().map(i32::to_string).collect();
+    [
+        ("max_retry_attempts", retry.max_attempts.to_string()),
+        ("initial_retry_wait", retry.min_backoff.to_string()),
+        ("max_retry_wait", retry.max_backoff.to_string()),
+        ("backoff", backoff.to_owned()),
+        ("retry_jitter", jitter.to_owned()),
+        ("retry_http_codes", codes.join(",")),
+        ("dead_letters", queue.queue.dead_letters.enabled.to_string()),
+    ]
+}
+
+fn callbacks(queue: &ValidQueue) -> [(&'static str, String); 3] {
+    let callback = &queue.callback;
+    [
+        ("callback_timeout", callback.timeout.to_string()),
+        ("callback_max_attempts", callback.max_attempts.to_string()),
+        ("callback_allowed_hosts", callback.allowed_hosts.join(",")),
+    ]
+}
+
+fn log_encoding(encoding: LogEncoding) -> &'static str {
+    match encoding {
+        LogEncoding::Console => "console",
+        LogEncoding::Json => "json",
+    }
+}

@@ -1,0 +1,164 @@
+//! One worker: a pod that a namespace of the level `restricted` admits.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, ContainerPort, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec,
+        Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint,
+    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
+
+use super::{Installation, environment, label_selector, labels, secrets, strings};
+use crate::{controller::validate::ValidQueue, crd::PullPolicy};
+
+/// The user that workers run as: nobody's in particular, and not root.
+const USER: i64 = 65_532;
+
+/// The worker's /healthz, /readyz and /metrics.
+const PORT: i32 = 8081;
+
+/// What a worker has beyond the time limit of a call, to finish: as it does itself when it isn't told.
+pub(super) const GRACE_MARGIN: Duration = Duration::from_secs(10);
+
+/// What the kubelet gives beyond that, so that a worker can still hand back what it did not finish.
+const KILL_MARGIN: Duration = Duration::from_secs(5);
+
+pub(super) fn template(queue: &ValidQueue, installation: &Installation) -> PodTemplateSpec {
+    // Those of the operator last: nobody may take its workers from it.
+    let mut pod_labels = queue.worker.pod_labels.clone();
+    pod_labels.extend(labels(&queue.queue.queue));
+    let mut annotations = scrape();
+    annotations.extend(queue.worker.pod_annotations.clone());
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(pod_labels),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(spec(queue, installation)),
+    }
+}
+
+fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
+    let worker = &queue.worker;
+    let account =
+        worker.service_account_name.clone().unwrap_or_else(|| queue.queue.queue.worker_deployment());
+    let grace = queue.timeout + GRACE_MARGIN + KILL_MARGIN;
+    // Rounded up: a fraction of a second less is a fraction too little.
+    let grace_seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+    PodSpec {
+        service_account_name: Some(account),
+        // A worker talks to NATS and functions, never to the API server.
+        automount_service_account_token: Some(false),
+        // A variable for each Service of the namespace might be taken for a setting.
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: i64::try_from(grace_seconds).ok(),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..SeccompProfile::default()
+            }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container(queue, installation)],
+        volumes: some(secrets::mounted(queue).iter().map(secrets::Mounted::volume).collect()),
+        image_pull_secrets: some(worker.image_pull_secrets.clone()),
+        node_selector: Some(worker.node_selector.clone()).filter(|labels| !labels.is_empty()),
+        tolerations: some(worker.tolerations.clone()),
+        affinity: worker.affinity.clone(),
+        topology_spread_constraints: some(spread(queue)),
+        priority_class_name: worker.priority_class_name.clone(),
+        runtime_class_name: worker.runtime_class_name.clone(),
+        ..PodSpec::default()
+    }
+}
+
+fn container(queue: &ValidQueue, installation: &Installation) -> Container {
+    let worker = &queue.worker;
+    Container {
+        name: "worker".to_owned(),
+        image: Some(worker.image.as_ref().unwrap_or(&installation.worker_image).clone()),
+        image_pull_policy: Some(pull_policy(worker.image_pull_policy).to_owned()),
+        command: Some(vec!["asyncqueue-worker".to_owned()]),
+        env: Some(environment::build(queue, installation)),
+        ports: Some(vec![ContainerPort {
+            name: Some("metrics".to_owned()),
+            container_port: PORT,
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        resources: Some(queue.resources.clone()),
+        volume_mounts: some(secrets::mounted(queue).iter().map(secrets::Mounted::mount).collect()),
+        liveness_probe: Some(probe("/healthz", 10, 3)),
+        readiness_probe: Some(probe("/readyz", 2, 2)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+/// Over nodes, where the spec doesn't say otherwise: one that fails shall not take all workers with it. A worker that can't
+/// be spread is better than none.
+fn spread(queue: &ValidQueue) -> Vec<TopologySpreadConstraint> {
+    let workers = || Some(label_selector(&queue.queue.queue));
+    match &queue.worker.topology_spread_constraints {
+        Some(constraints) => constraints
+            .iter()
+            .map(|constraint| TopologySpreadConstraint {
+                label_selector: constraint.label_selector.clone().or_else(workers),
+                ..constraint.clone()
+            })
+            .collect(),
+        None => vec![TopologySpreadConstraint {
+            max_skew: 1,
+            topology_key: "kubernetes.io/hostname".to_owned(),
+            when_unsatisfiable: "ScheduleAnyway".to_owned(),
+            label_selector: workers(),
+            ..TopologySpreadConstraint::default()
+        }],
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("metrics".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+fn scrape() -> BTreeMap<String, String> {
+    let port = PORT.to_string();
+    strings([
+        ("prometheus.io/scrape", "true"),
+        ("prometheus.io/port", &port),
+        ("prometheus.io/path", "/metrics"),
+    ])
+}
+
+fn pull_policy(policy: PullPolicy) -> &'static str {
+    match policy {
+        PullPolicy::Always => "Always",
+        PullPolicy::IfNotPresent => "IfNotPresent",
+        PullPolicy::Never => "Never",
+    }
+}
+
+/// No list rather than an empty one, as the API server keeps it.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}

@@ -1,0 +1,60 @@
+//! The Secrets that workers read, as files: mounted, so that nobody copies them, and a change reaches a worker that runs.
+
+use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
+
+use crate::{controller::validate::ValidQueue, crd::SecretKey};
+
+/// The folder with a folder for each Secret.
+const FOLDER: &str = "/run/secrets/asyncqueue";
+
+/// What the file is called in each.
+const FILE: &str = "value";
+
+/// A key of a Secret, and the setting that says where it is.
+pub(super) struct Mounted<'a> {
+    name: &'static str,
+    variable: &'static str,
+    key: &'a SecretKey,
+}
+
+/// The Secrets of a queue.
+pub(super) fn mounted(queue: &ValidQueue) -> Vec<Mounted<'_>> {
+    let secrets = [
+        ("nats-credentials", "nats_creds_file", &queue.nats.credentials_secret_ref),
+        ("nats-ca", "nats_tls_ca_file", &queue.nats.ca_secret_ref),
+        ("callback-signing", "callback_signing_secret_file", &queue.callback.signing_secret_ref),
+    ];
+    let named = |(name, variable, key)| Option::as_ref(key).map(|key| Mounted { name, variable, key });
+    secrets.into_iter().filter_map(named).collect()
+}
+
+// === impl Mounted ===
+
+impl Mounted<'_> {
+    pub(super) fn variable(&self) -> EnvVar {
+        let file = format!("{FOLDER}/{}/{FILE}", self.name);
+        EnvVar { name: self.variable.to_owned(), value: Some(file), ..EnvVar::default() }
+    }
+
+    pub(super) fn mount(&self) -> VolumeMount {
+        VolumeMount {
+            name: self.name.to_owned(),
+            // The folder: a single file is not replaced when the Secret changes.
+            mount_path: format!("{FOLDER}/{}", self.name),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        }
+    }
+
+    pub(super) fn volume(&self) -> Volume {
+        Volume {
+            name: self.name.to_owned(),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(self.key.name.clone()),
+                items: Some(vec![KeyToPath { key: self.key.key.clone(), path: FILE.to_owned(), mode: None }]),
+                ..SecretVolumeSource::default()
+            }),
+            ..Volume::default()
+        }
+    }
+}

@@ -1,0 +1,253 @@
+use std::time::Duration;
+
+use asyncqueue::GoDuration;
+use asyncqueue_runtime::settings::Optional;
+use k8s_openapi::api::core::v1::{EnvVar, PodSpec, Toleration, TopologySpreadConstraint};
+
+use super::*;
+use crate::{
+    controller::validate::validate,
+    crd::{AsyncQueue, Backoff, Jitter, PullPolicy, RESERVED_LABELS, RESERVED_VARIABLES, SecretKey},
+    fixtures,
+};
+
+fn installation() -> Installation {
+    Installation {
+        nats: NatsSettings::from_url("nats://nats.openfaas:4222"),
+        worker_image: "asyncqueue:test".to_owned(),
+        function_namespace: "openfaas-fn".to_owned(),
+        gateway_url: None,
+        log_encoding: LogEncoding::Json,
+    }
+}
+
+fn prepared(queue: &AsyncQueue, installation: &Installation) -> Prepared {
+    build(&validate(queue, &fixtures::surroundings()).unwrap(), installation)
+}
+
+fn variables(prepared: &Prepared) -> BTreeMap<&str, &str> {
+    let pod = prepared.workers.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    let variables = pod.containers[0].env.as_ref().unwrap().iter();
+    variables.map(|variable| (&*variable.name, variable.value.as_deref().unwrap())).collect()
+}
+
+/// A queue of which nothing is at its default.
+fn sample() -> AsyncQueue {
+    let mut queue = fixtures::queue("slow-queue");
+    queue.spec.max_inflight = 5;
+    queue.spec.timeout = GoDuration(Duration::from_secs(900));
+    queue.spec.replicas = 3;
+    queue.spec.stream.name = Some("SLOW".to_owned());
+    queue.spec.stream.subject = Some("jobs.slow".to_owned());
+    queue.spec.consumer.durable_name = Some("slow".to_owned());
+    queue.spec.consumer.ack_wait = GoDuration(Duration::from_secs(20));
+    queue.spec.worker.image_pull_policy = PullPolicy::Always;
+    queue
+}
+
+#[test]
+fn the_deployment_is_this_one() {
+    let mut workers = prepared(&sample(), &installation()).workers;
+    // Its value is nobody's business, that it is there is.
+    let applied = workers.metadata.annotations.as_mut().unwrap().get_mut(APPLIED_ANNOTATION).unwrap();
+    *applied = "fingerprint".to_owned();
+    let actual = serde_saphyr::to_string(&workers).unwrap();
+    assert!(
+        actual == include_str!("golden.yaml"),
+        "if this is as it shall be, it is the new golden.yaml:\n{actual}"
+    );
+}
+
+#[test]
+fn the_stream_is_the_specs() {
+    let queue = prepared(&sample(), &installation()).queue;
+    assert_eq!((&*queue.stream, &*queue.subject, &*queue.durable), ("SLOW", "jobs.slow", "slow"));
+}
+
+#[test]
+fn a_queue_may_have_an_image_and_a_nats_of_its_own() {
+    let mut queue = sample();
+    queue.spec.worker.image = Some("mine:1".to_owned());
+    queue.spec.nats.url = Some("nats://elsewhere".to_owned());
+    let prepared = prepared(&queue, &installation());
+    assert_eq!(variables(&prepared)["nats_url"], "nats://elsewhere");
+    let pod = prepared.workers.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.containers[0].image.as_deref(), Some("mine:1"));
+}
+
+#[test]
+fn what_the_installation_says_reaches_the_workers() {
+    let installation = Installation {
+        nats: NatsSettings {
+            nats_url: Optional(None),
+            nats_host: "nats".to_owned(),
+            nats_port: 4333,
+            ..NatsSettings::from_url("")
+        },
+        function_namespace: "fn".to_owned(),
+        ..installation()
+    };
+    let prepared = prepared(&sample(), &installation);
+    let variables = variables(&prepared);
+    assert_eq!((variables["nats_host"], variables["nats_port"]), ("nats", "4333"));
+    assert!(!variables.contains_key("nats_url"));
+    assert_eq!(variables["function_namespace"], "fn");
+}
+
+#[test]
+fn a_pod_is_killed_only_after_its_worker_had_its_time() {
+    let mut queue = sample();
+    queue.spec.timeout = GoDuration(Duration::from_millis(500));
+    let prepared = prepared(&queue, &installation());
+    assert_eq!(variables(&prepared)["grace_period"], "10s500ms");
+    let pod = prepared.workers.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.termination_grace_period_seconds, Some(16));
+}
+
+#[test]
+fn no_two_queues_select_the_same_pods() {
+    let select = |name: &str| {
+        let workers = prepared(&fixtures::queue(name), &installation()).workers;
+        let spec = workers.spec.unwrap();
+        let pods = spec.template.metadata.unwrap().labels.unwrap();
+        (spec.selector.match_labels.unwrap(), pods)
+    };
+    let ((selector, pods), (_, others)) = (select("a"), select("b"));
+    let selects = |pods: &BTreeMap<String, String>| selector.iter().all(|(k, v)| pods.get(k) == Some(v));
+    assert!(selects(&pods) && !selects(&others));
+}
+
+#[test]
+fn the_fingerprint_follows_what_is_wanted() {
+    let of = |queue: &AsyncQueue| prepared(queue, &installation()).workers.metadata.annotations;
+    assert_eq!(of(&sample()), of(&sample()));
+    assert_ne!(of(&sample()), of(&fixtures::queue("slow-queue")));
+}
+
+fn pod(queue: &AsyncQueue) -> PodSpec {
+    prepared(queue, &installation()).workers.spec.unwrap().template.spec.unwrap()
+}
+
+#[test]
+fn what_the_spec_says_of_calls_is_what_workers_are_told() {
+    let mut queue = fixtures::queue("q");
+    queue.spec.retry.max_attempts = 3;
+    queue.spec.retry.min_backoff = GoDuration(Duration::from_secs(1));
+    queue.spec.retry.max_backoff = GoDuration(Duration::from_secs(90));
+    queue.spec.retry.backoff = Backoff::Static;
+    queue.spec.retry.jitter = Jitter::None;
+    queue.spec.retry.status_codes = vec![429, 503];
+    queue.spec.dead_letter.enabled = false;
+    queue.spec.callback.timeout = GoDuration(Duration::from_secs(7));
+    queue.spec.callback.max_attempts = 8;
+    queue.spec.callback.allowed_hosts = vec!["a".to_owned(), "*.b".to_owned()];
+    queue.spec.verbose = true;
+    let prepared = prepared(&queue, &installation());
+    let variables = variables(&prepared);
+    for (name, value) in [
+        ("max_retry_attempts", "3"),
+        ("initial_retry_wait", "1s"),
+        ("max_retry_wait", "1m30s"),
+        ("backoff", "static"),
+        ("retry_jitter", "none"),
+        ("retry_http_codes", "429,503"),
+        ("dead_letters", "false"),
+        ("callback_timeout", "7s"),
+        ("callback_max_attempts", "8"),
+        ("callback_allowed_hosts", "a,*.b"),
+        ("write_debug", "true"),
+    ] {
+        assert_eq!(variables[name], value, "{name}");
+    }
+}
+
+#[test]
+fn every_variable_of_the_operator_is_reserved() {
+    let mut queue = sample();
+    let key = SecretKey { name: "s".to_owned(), key: "k".to_owned() };
+    queue.spec.nats.credentials_secret_ref = Some(key.clone());
+    queue.spec.nats.ca_secret_ref = Some(key.clone());
+    queue.spec.callback.signing_secret_ref = Some(key);
+    let prepared = prepared(&queue, &installation());
+    for name in variables(&prepared).keys() {
+        assert!(RESERVED_VARIABLES.contains(name), "{name} can be set by worker.env");
+    }
+    for name in prepared.workers.spec.unwrap().template.metadata.unwrap().labels.unwrap().keys() {
+        assert!(RESERVED_LABELS.contains(&&**name), "{name} can be set by worker.podLabels");
+    }
+}
+
+#[test]
+fn secrets_are_mounted_and_the_worker_is_told_where() {
+    let mut queue = fixtures::queue("q");
+    assert_eq!(pod(&queue).volumes, None);
+    let key = SecretKey { name: "webhooks".to_owned(), key: "secrets".to_owned() };
+    queue.spec.callback.signing_secret_ref = Some(key);
+    let prepared = prepared(&queue, &installation());
+    let file = variables(&prepared)["callback_signing_secret_file"];
+    let pod = pod(&queue);
+    let mount = &pod.containers[0].volume_mounts.as_ref().unwrap()[0];
+    let volume = &pod.volumes.as_ref().unwrap()[0];
+    let secret = volume.secret.as_ref().unwrap();
+    let item = &secret.items.as_ref().unwrap()[0];
+    assert_eq!((&volume.name, secret.secret_name.as_deref()), (&mount.name, Some("webhooks")));
+    assert_eq!(item.key, "secrets");
+    assert_eq!(file, format!("{}/{}", mount.mount_path, item.path));
+}
+
+#[test]
+fn a_users_wishes_for_pods_are_heeded_and_the_operators_labels_stay() {
+    let mut queue = fixtures::queue("q");
+    let text = |text: &str| text.to_owned();
+    queue.spec.worker.pod_labels = strings([("team", "a"), (QUEUE_LABEL, "another")]);
+    queue.spec.worker.pod_annotations = strings([("prometheus.io/scrape", "false"), ("note", "b")]);
+    queue.spec.worker.node_selector = strings([("disk", "ssd")]);
+    queue.spec.worker.tolerations = vec![Toleration { key: Some(text("queues")), ..Toleration::default() }];
+    queue.spec.worker.priority_class_name = Some(text("high"));
+    queue.spec.worker.env =
+        vec![EnvVar { name: text("RUST_LOG"), value: Some(text("debug")), ..EnvVar::default() }];
+    let prepared = prepared(&queue, &installation());
+    assert_eq!(variables(&prepared)["RUST_LOG"], "debug");
+    let template = prepared.workers.spec.unwrap().template;
+    let meta = template.metadata.unwrap();
+    let labels = meta.labels.unwrap();
+    assert_eq!((&*labels["team"], &*labels[QUEUE_LABEL]), ("a", "q"));
+    assert_eq!(meta.annotations.unwrap()["prometheus.io/scrape"], "false");
+    let pod = template.spec.unwrap();
+    assert_eq!(pod.node_selector.unwrap()["disk"], "ssd");
+    assert_eq!(pod.tolerations.unwrap()[0].key.as_deref(), Some("queues"));
+    assert_eq!(pod.priority_class_name.as_deref(), Some("high"));
+}
+
+#[test]
+fn workers_are_spread_over_nodes_unless_the_spec_says_how() {
+    let mut queue = fixtures::queue("q");
+    let spread = |queue: &AsyncQueue| pod(queue).topology_spread_constraints.unwrap_or_default();
+    assert_eq!(spread(&queue)[0].topology_key, "kubernetes.io/hostname");
+    queue.spec.worker.topology_spread_constraints = Some(vec![]);
+    assert_eq!(spread(&queue), []);
+    let zones = TopologySpreadConstraint { topology_key: "zone".to_owned(), ..Default::default() };
+    queue.spec.worker.topology_spread_constraints = Some(vec![zones]);
+    let selected = spread(&queue)[0].label_selector.clone().unwrap().match_labels.unwrap();
+    assert_eq!(selected[QUEUE_LABEL], "q");
+}
+
+#[test]
+fn more_than_one_worker_is_drained_one_at_a_time() {
+    let mut queue = fixtures::queue("q");
+    assert_eq!(prepared(&queue, &installation()).budget, None);
+    queue.spec.replicas = 2;
+    let budget = prepared(&queue, &installation()).budget.unwrap();
+    assert_eq!(budget.spec.unwrap().selector.unwrap().match_labels.unwrap()[QUEUE_LABEL], "q");
+}
+
+#[test]
+fn workers_run_as_an_account_of_their_own_or_as_the_one_that_is_named() {
+    let mut queue = fixtures::queue("q");
+    let account = prepared(&queue, &installation()).account.unwrap();
+    assert_eq!(account.metadata.name, pod(&queue).service_account_name);
+    assert_eq!(account.automount_service_account_token, Some(false));
+    queue.spec.worker.service_account_name = Some("mine".to_owned());
+    assert_eq!(prepared(&queue, &installation()).account, None);
+    assert_eq!(pod(&queue).service_account_name.as_deref(), Some("mine"));
+}

@@ -1,0 +1,93 @@
+//! `spec.retry`: when a call is made again.
+
+use asyncqueue::GoDuration;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{defaults as default, rules as rule, schemas};
+
+/// When a call that failed is made again.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = rule::backoffs())]
+#[serde(rename_all = "camelCase")]
+pub struct RetrySpec {
+    /// How often a call is made in all, the first time included, 1 to 1000. Default: 10.
+    ///
+    /// After that it is given up: see spec.deadLetter. 1 tries nothing again. Example: 3
+    #[schemars(range(min = 1, max = 1000))]
+    #[serde(default = "default::max_attempts")]
+    pub max_attempts: i32,
+
+    /// The wait before the second attempt. Default: 10s.
+    ///
+    /// A duration from 0s to 24h, written as 200ms, 90s, 15m or 1h30m, and not more than maxBackoff. Example: 1s
+    #[schemars(schema_with = "schemas::duration")]
+    #[x_kube(validation = rule::backoff("minBackoff"))]
+    #[serde(default = "default::min_backoff")]
+    pub min_backoff: GoDuration,
+
+    /// The longest wait between two attempts. Default: 2m.
+    ///
+    /// A duration from 0s to 24h. It bounds what a function asks for by Retry-After, too, which otherwise comes before the
+    /// wait that is computed here. Example: 10m
+    #[schemars(schema_with = "schemas::duration")]
+    #[x_kube(validation = rule::backoff("maxBackoff"))]
+    #[serde(default = "default::max_backoff")]
+    pub max_backoff: GoDuration,
+
+    /// How the wait grows. Exponential doubles it from attempt to attempt, up to maxBackoff; Static keeps it at
+    /// minBackoff. Default: Exponential.
+    #[serde(default)]
+    pub backoff: Backoff,
+
+    /// How much of the wait is left to chance, so that calls that failed together don't come back together. Full: all of it,
+    /// from nothing to the whole wait. Equal: half of it. None: nothing. Default: Full.
+    #[serde(default)]
+    pub jitter: Jitter,
+
+    /// The HTTP statuses after which a call is made again, 100 to 599. Default: [408, 429, 500, 502, 503, 504].
+    ///
+    /// Every other status ends the call, and its result goes to the callback. No answer at all, or none in time, always
+    /// counts as failed. Example: [429, 503]
+    #[schemars(schema_with = "schemas::status_codes")]
+    #[serde(default = "default::status_codes")]
+    pub status_codes: Vec<i32>,
+}
+
+/// How the wait grows from attempt to attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Backoff {
+    /// Doubled each time.
+    #[default]
+    Exponential,
+    /// Always the same.
+    Static,
+}
+
+/// How much of the wait is left to chance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Jitter {
+    /// Nothing.
+    None,
+    /// All of it.
+    #[default]
+    Full,
+    /// Half of it.
+    Equal,
+}
+
+impl Default for RetrySpec {
+    fn default() -> Self {
+        Self {
+            max_attempts: default::max_attempts(),
+            min_backoff: default::min_backoff(),
+            max_backoff: default::max_backoff(),
+            backoff: Backoff::default(),
+            jitter: Jitter::default(),
+            status_codes: default::status_codes(),
+        }
+    }
+}

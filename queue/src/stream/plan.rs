@@ -1,0 +1,268 @@
+//! What to do about the stream or consumer that is there, given the one that shall be.
+
+use async_nats::jetstream::{consumer::pull, stream::Config};
+
+use super::{META_OWNER, META_OWNER_UID, META_RELEASED, Owner};
+
+/// What to do about a stream or consumer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plan<C> {
+    /// There is none: create it.
+    Create(C),
+    /// It is as it shall be.
+    Keep,
+    /// Some of the fields that we set differ: update to this, which leaves all others as they are.
+    Update(C),
+    /// It can't be brought to what it shall be.
+    Refuse(Refusal),
+}
+
+/// Why a stream or consumer is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It belongs to somebody else.
+    #[error(
+        "stream `{stream}` belongs to {owner}: give this queue another spec.stream.name, or delete that owner"
+    )]
+    Owned {
+        /// The stream.
+        stream: String,
+        /// Its owner, `namespace/name`.
+        owner: String,
+    },
+    /// It belongs to an earlier `AsyncQueue` of the same name, which went without letting go of it.
+    #[error(
+        "stream `{stream}` belongs to an earlier AsyncQueue {owner} that did not let go of it: annotate this one \
+         with asyncqueue.io/adopt=true to take it over, with the calls that it holds"
+    )]
+    Namesake {
+        /// The stream.
+        stream: String,
+        /// Its owner, `namespace/name`.
+        owner: String,
+    },
+    /// Nobody is known to own it, and nobody said that it may be taken.
+    #[error(
+        "stream `{stream}` exists and belongs to no AsyncQueue: annotate the AsyncQueue with \
+         asyncqueue.io/adopt=true to take it over, or give this queue another spec.stream.name"
+    )]
+    Unowned {
+        /// The stream.
+        stream: String,
+    },
+    /// `JetStream` can't change this on an existing stream.
+    #[error(
+        "{field} of `{name}` is {is} and can't be changed to {wanted} on an existing stream: \
+         change it back, or drain and delete the stream to have it created anew"
+    )]
+    Immutable {
+        /// The stream.
+        name: String,
+        /// The field, in `JetStream`'s words.
+        field: &'static str,
+        /// What it is.
+        is: String,
+        /// What it shall be.
+        wanted: String,
+    },
+}
+
+/// What to do about a stream, given the one that is there. `adopt` allows taking over a stream that nobody
+/// is known to own; one with another living owner is never taken.
+#[must_use]
+pub fn plan_stream(existing: Option<&Config>, wanted: &Config, adopt: bool) -> Plan<Config> {
+    let Some(existing) = existing else { return Plan::Create(wanted.clone()) };
+    if let Err(refusal) = may_claim(existing, wanted, adopt) {
+        return Plan::Refuse(refusal);
+    }
+    let immutable = |field, is: &dyn std::fmt::Debug, wanted_value: &dyn std::fmt::Debug| {
+        Plan::Refuse(Refusal::Immutable {
+            name: wanted.name.clone(),
+            field,
+            is: format!("{is:?}"),
+            wanted: format!("{wanted_value:?}"),
+        })
+    };
+    if existing.storage != wanted.storage {
+        return immutable("storage", &existing.storage, &wanted.storage);
+    }
+    if existing.retention != wanted.retention {
+        return immutable("retention", &existing.retention, &wanted.retention);
+    }
+    // Only what we set; what others set beside it stays theirs.
+    let mut update = existing.clone();
+    update.description.clone_from(&wanted.description);
+    update.subjects.clone_from(&wanted.subjects);
+    update.discard = wanted.discard;
+    update.max_messages = wanted.max_messages;
+    update.max_bytes = wanted.max_bytes;
+    update.max_message_size = wanted.max_message_size;
+    update.max_age = wanted.max_age;
+    update.num_replicas = wanted.num_replicas;
+    update.duplicate_window = wanted.duplicate_window;
+    update.allow_direct = wanted.allow_direct;
+    update.metadata.remove(META_RELEASED);
+    update.metadata.extend(wanted.metadata.clone());
+    if update == *existing { Plan::Keep } else { Plan::Update(update) }
+}
+
+/// What to do about the durable consumer, given the one that is there, apart from pausing it: the server leaves that as it
+/// is when a consumer is updated, and has a request of its own for it.
+#[must_use]
+pub fn plan_consumer(existing: Option<&pull::Config>, wanted: &pull::Config) -> Plan<pull::Config> {
+    let Some(existing) = existing else { return Plan::Create(wanted.clone()) };
+    let mut update = existing.clone();
+    update.description.clone_from(&wanted.description);
+    update.ack_wait = wanted.ack_wait;
+    update.max_deliver = wanted.max_deliver;
+    update.max_ack_pending = wanted.max_ack_pending;
+    update.metadata.extend(wanted.metadata.clone());
+    if update == *existing { Plan::Keep } else { Plan::Update(update) }
+}
+
+/// Whether a stream carries the UID that `wanted` does.
+#[must_use]
+pub fn is_owner(existing: &Config, wanted: &Config) -> bool {
+    let uid = existing.metadata.get(META_OWNER_UID);
+    uid.is_some() && uid == wanted.metadata.get(META_OWNER_UID)
+}
+
+/// Whether a stream is ours to touch: it carries our UID, or its owner let go of it. With `adopt` also where nobody
+/// lives who owns it: no owner is known, a program without an operator made it, or a namesake of ours did.
+fn may_claim(existing: &Config, wanted: &Config, adopt: bool) -> Result<(), Refusal> {
+    let released = existing.metadata.get(META_RELEASED).is_some_and(|released| released == "true");
+    if released || is_owner(existing, wanted) {
+        return Ok(());
+    }
+    let stream = existing.name.clone();
+    let refusal = match existing.metadata.get(META_OWNER) {
+        None => Refusal::Unowned { stream },
+        Some(owner) if *owner == Owner::standalone().name => Refusal::Unowned { stream },
+        Some(owner) if wanted.metadata.get(META_OWNER) == Some(owner) => {
+            Refusal::Namesake { stream, owner: owner.clone() }
+        }
+        Some(owner) => return Err(Refusal::Owned { stream, owner: owner.clone() }),
+    };
+    if adopt { Ok(()) } else { Err(refusal) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_nats::jetstream::stream::StorageType;
+
+    use super::*;
+    use crate::stream::{DEFAULT_DUPLICATE_WINDOW, DEFAULT_MAX_MESSAGES, QueueSpec};
+
+    fn spec(uid: &str) -> QueueSpec {
+        let owner = Owner { name: format!("ns/{uid}"), uid: uid.to_owned() };
+        QueueSpec::new("slow-queue".parse().unwrap(), owner)
+    }
+
+    fn stream(uid: &str) -> Config {
+        spec(uid).stream_config()
+    }
+
+    #[test]
+    fn a_missing_stream_is_created_and_an_equal_one_kept() {
+        assert_eq!(plan_stream(None, &stream("a"), false), Plan::Create(stream("a")));
+        assert_eq!(plan_stream(Some(&stream("a")), &stream("a"), false), Plan::Keep);
+    }
+
+    #[test]
+    fn drift_in_what_we_set_is_repaired_and_the_rest_is_left_alone() {
+        let mut existing = stream("a");
+        existing.duplicate_window = Duration::from_secs(1);
+        existing.max_messages = 7;
+        existing.max_bytes = 5;
+        existing.max_message_size = 9;
+        existing.max_age = Duration::from_secs(1);
+        existing.max_messages_per_subject = 3;
+        existing.metadata.insert("theirs".to_owned(), "1".to_owned());
+        let Plan::Update(update) = plan_stream(Some(&existing), &stream("a"), false) else {
+            panic!("no update")
+        };
+        assert_eq!(update.duplicate_window, DEFAULT_DUPLICATE_WINDOW);
+        assert_eq!((update.max_messages, update.max_bytes), (DEFAULT_MAX_MESSAGES, -1));
+        assert_eq!((update.max_message_size, update.max_age), (-1, Duration::ZERO));
+        assert_eq!(update.max_messages_per_subject, 3);
+        assert_eq!(update.metadata["theirs"], "1");
+    }
+
+    #[test]
+    fn a_stream_of_another_owner_is_never_taken() {
+        for adopt in [false, true] {
+            let plan = plan_stream(Some(&stream("a")), &stream("b"), adopt);
+            let Plan::Refuse(Refusal::Owned { owner, .. }) = plan else { panic!("{plan:?}") };
+            assert_eq!(owner, "ns/a");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_nobody_is_taken_only_when_told_to() {
+        let mut existing = stream("a");
+        existing.metadata.clear();
+        let refused = plan_stream(Some(&existing), &stream("b"), false);
+        assert!(matches!(refused, Plan::Refuse(Refusal::Unowned { .. })), "{refused:?}");
+        assert!(matches!(plan_stream(Some(&existing), &stream("b"), true), Plan::Update(_)));
+    }
+
+    #[test]
+    fn a_stream_of_a_namesake_or_of_no_operator_is_taken_only_when_told_to() {
+        let mut wanted = stream("b");
+        wanted.metadata.insert(META_OWNER.to_owned(), "ns/a".to_owned());
+        let refused = plan_stream(Some(&stream("a")), &wanted, false);
+        assert!(matches!(refused, Plan::Refuse(Refusal::Namesake { .. })), "{refused:?}");
+        assert!(matches!(plan_stream(Some(&stream("a")), &wanted, true), Plan::Update(_)));
+
+        let standalone = QueueSpec { owner: Owner::standalone(), ..spec("a") }.stream_config();
+        let refused = plan_stream(Some(&standalone), &wanted, false);
+        assert!(matches!(refused, Plan::Refuse(Refusal::Unowned { .. })), "{refused:?}");
+        assert!(matches!(plan_stream(Some(&standalone), &wanted, true), Plan::Update(_)));
+        // And not the other way: a program without an operator adopts all it finds.
+        let refused = plan_stream(Some(&wanted), &standalone, true);
+        assert!(matches!(refused, Plan::Refuse(Refusal::Owned { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_released_stream_is_adopted_and_no_longer_released() {
+        let mut existing = stream("a");
+        existing.metadata.insert(META_RELEASED.to_owned(), "true".to_owned());
+        let Plan::Update(update) = plan_stream(Some(&existing), &stream("b"), false) else {
+            panic!("no update")
+        };
+        assert_eq!(update.metadata, stream("b").metadata);
+    }
+
+    #[test]
+    fn what_jetstream_cannot_change_is_refused_with_its_name() {
+        let mut wanted = stream("a");
+        wanted.storage = StorageType::Memory;
+        let Plan::Refuse(refusal) = plan_stream(Some(&stream("a")), &wanted, false) else { panic!("taken") };
+        assert!(refusal.to_string().starts_with("storage of `slow-queue` is File"), "{refusal}");
+    }
+
+    #[test]
+    fn a_consumers_lease_follows_the_spec() {
+        let mut wanted = spec("a");
+        let existing = wanted.consumer_config();
+        assert_eq!(plan_consumer(Some(&existing), &wanted.consumer_config()), Plan::Keep);
+        wanted.ack_wait = Duration::from_secs(5);
+        let Plan::Update(update) = plan_consumer(Some(&existing), &wanted.consumer_config()) else {
+            panic!("no update")
+        };
+        assert_eq!(update.ack_wait, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_queue_is_suspended_by_its_consumer_of_calls_alone() {
+        let (running, mut suspended) = (spec("a"), spec("a"));
+        suspended.suspended = true;
+        assert_eq!(suspended.stream_config(), running.stream_config());
+        assert_eq!(suspended.callback_consumer_config(), running.callback_consumer_config());
+        let (paused, active) = (suspended.consumer_config(), running.consumer_config());
+        assert!(paused.pause_until.is_some() && active.pause_until.is_none());
+        assert_eq!(plan_consumer(Some(&active), &paused), Plan::Keep);
+    }
+}

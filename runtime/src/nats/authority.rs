@@ -1,0 +1,48 @@
+//! The certificate authority of a NATS server, where it is not in a file.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+/// Certificates of which one must have signed that of the server.
+#[derive(Clone, Debug)]
+pub struct Authority(Arc<RootCertStore>);
+
+impl Authority {
+    /// Reads certificates in PEM.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or one can't be read.
+    pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            let certificate = certificate.ok().context("a certificate in it is not valid PEM")?;
+            roots.add(certificate).context("a certificate in it can't be read")?;
+        }
+        ensure!(!roots.is_empty(), "it holds no certificate in PEM");
+        Ok(Self(Arc::new(roots)))
+    }
+
+    pub(super) fn into_config(self) -> ClientConfig {
+        ClientConfig::builder().with_root_certificates(self.0).with_no_client_auth()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_no_certificate_is_refused() {
+        let garbage = "-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n";
+        for (bad, why) in [("", "no certificate"), ("hello", "no certificate"), (garbage, "can't be read")] {
+            let error = format!("{:#}", Authority::from_pem(bad).unwrap_err());
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

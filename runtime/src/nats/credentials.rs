@@ -1,0 +1,131 @@
+//! Credentials that may change while a program runs: each connection is made with those that count then.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, bail};
+use async_nats::{Auth, AuthError};
+use futures::future::BoxFuture;
+use nkeys::KeyPair;
+
+/// What the lines before JWT and seed begin with, in a file as `nsc generate creds` writes it.
+const BEGIN: &str = "-----BEGIN";
+
+/// Gives the content of a credentials file, whenever a connection is made.
+#[derive(Clone)]
+pub struct Credentials(Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<String>> + Send + Sync>);
+
+/// A JWT and the key that it is about.
+struct Parsed {
+    jwt: String,
+    key: KeyPair,
+}
+
+// === impl Credentials ===
+
+impl Credentials {
+    /// Those that `give` gives.
+    pub fn new<F>(give: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = anyhow::Result<String>> + Send + 'static,
+    {
+        Self(Arc::new(move || Box::pin(give())))
+    }
+
+    /// Those in a file, which is read for each connection.
+    #[must_use]
+    pub fn file(file: PathBuf) -> Self {
+        Self::new(move || {
+            // A few hundred bytes: not worth another thread.
+            let text = std::fs::read_to_string(&file);
+            let text = text.with_context(|| format!("nats_creds_file `{}` can't be read", file.display()));
+            std::future::ready(text)
+        })
+    }
+
+    /// Whether they can be used now.
+    ///
+    /// # Errors
+    ///
+    /// They are not there, or hold no JWT and seed.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        Parsed::read(&(self.0)().await?).map(|_| ())
+    }
+
+    /// The answer to a server that asks who is there, `nonce` being what is to be signed.
+    pub(super) async fn answer(&self, nonce: Vec<u8>) -> Result<Auth, AuthError> {
+        // In a task of its own, for the client wants a future that threads can share.
+        let given = tokio::spawn((self.0)()).await.map_err(AuthError::new)?;
+        given
+            .and_then(|text| Parsed::read(&text)?.sign(&nonce))
+            .map_err(|error| AuthError::new(format!("{error:#}")))
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+// === impl Parsed ===
+
+impl Parsed {
+    /// Reads a credentials file: the lines after the first two that begin something. The errors show none of it.
+    fn read(text: &str) -> anyhow::Result<Self> {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let mut begun = lines.windows(2).filter(|pair| pair[0].starts_with(BEGIN)).map(|pair| pair[1]);
+        let (Some(jwt), Some(seed)) = (begun.next(), begun.next()) else {
+            bail!(
+                "it is no credentials file: a JWT and a seed are missing, as `nsc generate creds` writes them"
+            );
+        };
+        let Ok(key) = KeyPair::from_seed(seed) else { bail!("it is no credentials file: its seed is none") };
+        Ok(Self { jwt: jwt.to_owned(), key })
+    }
+
+    fn sign(self, nonce: &[u8]) -> anyhow::Result<Auth> {
+        let mut auth = Auth::new();
+        auth.signature = Some(self.key.sign(nonce).context("the server's nonce can't be signed")?);
+        auth.jwt = Some(self.jwt);
+        Ok(auth)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn creds(seed: &str) -> String {
+        format!(
+            "-----BEGIN NATS USER JWT-----\neyJ0.e30.c2ln\n------END NATS USER JWT------\n\n\
+             ************************* IMPORTANT *************************\nKeep it secret.\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_credentials_file_is_read_whenever_a_connection_is_made() {
+        let (first, second) = (KeyPair::new_user(), KeyPair::new_user());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let credentials = Credentials::file(file.path().to_owned());
+        for key in [first, second] {
+            std::fs::write(file.path(), creds(&key.seed().unwrap())).unwrap();
+            let auth = credentials.answer(b"nonce".to_vec()).await.unwrap();
+            assert_eq!(auth.jwt.as_deref(), Some("eyJ0.e30.c2ln"));
+            assert!(key.verify(b"nonce", &auth.signature.unwrap()).is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_credentials_file_is_refused_without_being_shown() {
+        for bad in ["", "hunter2", &creds("hunter2"), &creds("hunter2").replace("-----", "")] {
+            let text = bad.to_owned();
+            let credentials = Credentials::new(move || std::future::ready(Ok(text.clone())));
+            let error = format!("{:#}", credentials.check().await.unwrap_err());
+            assert!(error.contains("no credentials file") && !error.contains("hunter2"), "{error}");
+        }
+        let missing = Credentials::file("/does/not/exist".into());
+        let error = format!("{:#}", missing.check().await.unwrap_err());
+        assert!(error.contains("nats_creds_file `/does/not/exist` can't be read"), "{error}");
+    }
+}

@@ -1,0 +1,50 @@
+//! Credentials of NATS, and their rotation.
+
+use std::time::Duration;
+
+use asyncqueue::ensure::{ensure, ensure_buckets};
+use asyncqueue_tests::{http::HttpServer, nats::NatsServer, nats_auth::Trust, wait::until};
+
+use crate::support::{Queue, spec};
+
+#[tokio::test]
+async fn a_worker_whose_credentials_are_replaced_before_they_expire_goes_on_without_a_restart() {
+    const GOOD_FOR: Duration = Duration::from_secs(4);
+    let nats = NatsServer::start_guarded(Trust::default()).await;
+    let js = nats.jetstream().await;
+    ensure(&js, &spec(), false).await.unwrap();
+    ensure_buckets(&js, 1).await.unwrap();
+    let queue = Queue { nats, js, spec: spec() };
+    let function = HttpServer::start().await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("creds");
+    std::fs::write(&file, queue.nats.credentials(GOOD_FOR)).unwrap();
+    let mut worker = queue.worker(&function, &[("nats_creds_file", file.to_str().unwrap())]);
+    queue.submit(|_| {}).await;
+    function.receives(1).await;
+
+    // As the kubelet does: another file under the same name.
+    let new = folder.path().join("new");
+    std::fs::write(&new, queue.nats.credentials(Duration::from_secs(3600))).unwrap();
+    std::fs::rename(&new, &file).unwrap();
+    worker.logged("disconnected from NATS").await;
+    until("it is connected again", async || {
+        let log = worker.log();
+        (log.iter().filter(|line| line.contains("connected to NATS at")).count() > 2).then_some(())
+    })
+    .await;
+    queue.submit(|_| {}).await;
+    function.receives(2).await;
+    queue.empties().await;
+    assert!(worker.is_running());
+}
+
+#[tokio::test]
+async fn a_worker_without_credentials_is_not_let_in_and_says_so() {
+    let nats = NatsServer::start_guarded(Trust::default()).await;
+    let function = HttpServer::start().await;
+    let worker = crate::support::start_worker(&nats, &function, &[]);
+    worker.logged("waiting for NATS").await;
+    worker.logged("uthorization").await;
+}

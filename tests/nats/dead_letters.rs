@@ -1,0 +1,58 @@
+//! What becomes of calls that are given up, and how many of them are kept.
+
+use std::time::Duration;
+
+use asyncqueue::{
+    ensure::ensure,
+    stream::{DeadLetters, QueueSpec},
+};
+use asyncqueue_tests::http::{HttpServer, respond};
+
+use crate::support::{Queue, callback_at};
+
+fn with(queue: &Queue, change: impl FnOnce(&mut DeadLetters)) -> QueueSpec {
+    let mut spec = queue.spec.clone();
+    change(&mut spec.dead_letters);
+    spec
+}
+
+#[tokio::test]
+async fn where_none_are_kept_a_call_that_is_given_up_is_told_counted_and_let_go() {
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond(500, "")).await;
+    let settings = [("max_retry_attempts", "2"), ("dead_letters", "false")];
+    let worker = queue.worker(&function, &settings);
+    let id = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
+    let heard = caller.receives(1).await;
+    assert_eq!(heard[0].header("x-function-status"), "500");
+    queue.empties().await;
+    let line = worker.logged("since no dead letters are kept").await;
+    assert!(line.contains(id.as_str()) && line.contains("attempt 2 of 2"), "{line}");
+    assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
+}
+
+#[tokio::test]
+async fn a_stream_for_dead_letters_is_made_where_they_are_kept_and_stays_with_what_it_holds() {
+    let queue = Queue::start().await;
+    let off = with(&queue, |dead| dead.enabled = false);
+    // It was made when they were kept, and is none of those who ended that.
+    assert!(ensure(&queue.js, &off, false).await.unwrap().changes.is_empty());
+    queue.info("jobs-dead").await;
+    queue.js.delete_stream("jobs-dead").await.unwrap();
+    assert!(ensure(&queue.js, &off, false).await.unwrap().changes.is_empty());
+    assert!(queue.js.get_stream("jobs-dead").await.is_err());
+    ensure(&queue.js, &queue.spec, false).await.unwrap();
+    queue.info("jobs-dead").await;
+}
+
+#[tokio::test]
+async fn limits_of_dead_letters_reach_the_stream_that_is_there() {
+    let queue = Queue::start().await;
+    // Less than the time for which ids of calls are remembered.
+    let (max_age, max_messages) = (Duration::from_secs(60), 7);
+    let spec = with(&queue, |dead| (dead.max_age, dead.max_messages) = (max_age, max_messages));
+    ensure(&queue.js, &spec, false).await.unwrap();
+    let config = queue.info("jobs-dead").await.config;
+    assert_eq!((config.max_age, config.max_messages), (max_age, max_messages));
+    assert!(ensure(&queue.js, &spec, false).await.unwrap().changes.is_empty());
+}
