@@ -20,6 +20,10 @@ use tokio::{
 /// The server's word takes a millisecond when all is well.
 pub(crate) const CONFIRM: Duration = Duration::from_secs(5);
 
+/// A question that has no answer by then holds up those that come after it no longer: a consumer says nothing to what it
+/// does not know of (any more), and leases have to be renewed meanwhile.
+const SOON: Duration = Duration::from_millis(100);
+
 /// Acknowledgements that go with one question. Bounds what is sent again if it gets no answer.
 const TOGETHER: usize = 1024;
 
@@ -83,14 +87,21 @@ impl Acks {
 async fn run(client: Client, mut received: mpsc::UnboundedReceiver<Waiting>) {
     let mut together = Vec::new();
     while received.recv_many(&mut together, TOGETHER).await > 0 {
-        let confirmed = match timeout(CONFIRM, confirm(&client, &together)).await {
-            Ok(confirmed) => confirmed,
-            Err(_) => Err(Unconfirmed::Silence),
-        };
-        for waiting in together.drain(..) {
-            // Who is not there any more does not need to know.
-            let _ = waiting.heard.send(confirmed.clone());
-        }
+        let mut asked = tokio::spawn(ask(client.clone(), std::mem::take(&mut together)));
+        // Not answered soon, it goes on by itself.
+        let _ = timeout(SOON, &mut asked).await;
+    }
+}
+
+/// Asks once for some, and tells who waits for it.
+async fn ask(client: Client, together: Vec<Waiting>) {
+    let confirmed = match timeout(CONFIRM, confirm(&client, &together)).await {
+        Ok(confirmed) => confirmed,
+        Err(_) => Err(Unconfirmed::Silence),
+    };
+    for waiting in together {
+        // Who is not there any more does not need to know.
+        let _ = waiting.heard.send(confirmed.clone());
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn settle(
     let give_up = Instant::now() + patience;
     loop {
         let Err(error) = acks.confirm(message, ack).await else { return };
-        if Instant::now() > give_up {
+        if Instant::now() + PAUSE > give_up {
             let subject = &message.subject;
             warn!(%subject, %error, "a message could not be acknowledged and will be delivered again");
             return;
