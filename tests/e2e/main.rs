@@ -5,10 +5,16 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod admission;
+mod callbacks;
+mod credentials;
 mod deletion;
 mod drift;
+mod limits;
 mod manual;
 mod ownership;
+mod pods;
+mod retries;
 mod story;
 mod support;
+mod suspend;
 mod workers;
