@@ -70,6 +70,14 @@ impl Queue {
     }
 }
 
+/// A stream of the cluster's NATS, as it is configured.
+pub(crate) async fn stream_config(name: &str) -> async_nats::jetstream::stream::Config {
+    let forward = PortForward::to("openfaas", "service/nats", 4222);
+    let client = async_nats::connect(forward.addr().to_string()).await.unwrap();
+    let stream = async_nats::jetstream::new(client).get_stream(name).await.unwrap();
+    stream.cached_info().config.clone()
+}
+
 /// An `AsyncQueue` as YAML.
 pub(crate) fn object(namespace: &str, name: &str, spec: &str) -> String {
     format!(
@@ -160,6 +168,11 @@ impl Gateway {
             callbacks.into_iter().find(|callback| callback.to_string().contains(call_id))
         })
         .await
+    }
+
+    /// Submits a call with this body.
+    pub(crate) async fn submit_body(&self, namespace: &str, function: &str, body: &str) -> Answer {
+        self.request("POST", &format!("/async-function/{function}.{namespace}"), &[], body).await
     }
 
     async fn request(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
