@@ -7,6 +7,7 @@
 mod admission;
 mod deletion;
 mod drift;
+mod figures;
 mod functions;
 mod manual;
 mod ownership;
