@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// A client that connects in the background, as often as it takes.
 ///
-/// Registers the readiness condition `nats` and the counter `nats_reconnect_total`, and logs when the
+/// Registers the readiness condition `nats` and the metrics `nats_reconnect_total` and `nats_connected`, and logs when the
 /// connection comes and goes and, while it doesn't come, why. `name` is what NATS lists the connection as.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ use async_nats::jetstream;
 use asyncqueue_tests::{
     cluster::{self, Namespace, ScaledDown, Stopped},
     nats::{NatsServer, free_port},
+    process::{processor_time, resident_bytes},
     program::Program,
     raw,
     wait::until_in,
@@ -165,7 +166,7 @@ impl Bench {
         self.check(size).await?;
         sleep(SETTLE.max(ready)).await;
         let steady = self.steady(steady).await?;
-        Ok(Measured { queues: size, ready, writes, resident: self.operator.resident_bytes(), steady })
+        Ok(Measured { queues: size, ready, writes, resident: resident_bytes(self.operator.id()), steady })
     }
 
     /// Creates so many queues.
@@ -254,7 +255,7 @@ impl Bench {
             api_writes: metrics.lines().filter_map(api_writes).sum(),
             stored,
             jetstream_requests: requests.total,
-            busy: self.operator.processor_time(),
+            busy: processor_time(self.operator.id()),
         })
     }
 

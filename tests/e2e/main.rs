@@ -10,6 +10,7 @@ mod drift;
 mod figures;
 mod functions;
 mod manual;
+mod monitoring;
 mod ownership;
 mod story;
 mod support;

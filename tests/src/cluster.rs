@@ -142,10 +142,21 @@ pub fn apply_folder(folder: &str) {
 /// An image that was built from this tree and loaded, with its tag.
 #[must_use]
 pub fn loaded_image(name: &str) -> String {
-    let shell = format!(". {}/lib.sh && cat \"$run_dir/images/{name}\"", folder().display());
+    format!("{name}:{}", run_file(&format!("images/{name}")).trim())
+}
+
+/// A file of the node, by its path from the node's root.
+#[must_use]
+pub fn node_file(path: &str) -> String {
+    run_file(&format!("root/{path}"))
+}
+
+/// A file of the running cluster.
+fn run_file(path: &str) -> String {
+    let shell = format!(". {}/lib.sh && cat \"$run_dir/{path}\"", folder().display());
     let output = Command::new("bash").args(["-c", &shell]).output().expect("bash runs");
-    assert!(output.status.success(), "the image {name} is not loaded: {}", text(&output.stderr));
-    format!("{name}:{}", text(&output.stdout).trim())
+    assert!(output.status.success(), "the cluster has no {path}: {}", text(&output.stderr));
+    text(&output.stdout)
 }
 
 // === impl Stopped ===
@@ -272,7 +283,8 @@ fn try_kubectl(arguments: &[&str], input: Option<&str>) -> Output {
 }
 
 /// A command with the cluster's environment.
-fn command(program: &str) -> Command {
+#[must_use]
+pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.envs(Environment::get().variables.iter().map(|(name, value)| (name, value)));
     command
@@ -313,7 +325,9 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
 }
 
-fn repository() -> PathBuf {
+/// This project's root folder.
+#[must_use]
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 

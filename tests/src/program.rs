@@ -1,11 +1,11 @@
 //! The programs of this project, as processes.
 
 use std::{
+    fs::OpenOptions,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use crate::wait::{PATIENCE, until};
@@ -23,6 +23,22 @@ impl Program {
     #[must_use]
     pub fn start_unheard(name: &'static str, settings: &[(&str, &str)]) -> Self {
         Self { name, process: spawn(name, settings, Stdio::null), log: Arc::default() }
+    }
+
+    /// As [`Program::start`], for a run of many programs: what it prints is added to a file.
+    #[must_use]
+    pub fn start_logging(name: &'static str, settings: &[(&str, &str)], log: &Path) -> Self {
+        let file = OpenOptions::new().create(true).append(true).open(log).expect("the program's log");
+        let output = || Stdio::from(file.try_clone().expect("a file descriptor"));
+        Self { name, process: spawn(name, settings, output), log: Arc::default() }
+    }
+
+    /// Starts the program that runs once more, with these arguments: a benchmark's other half.
+    #[must_use]
+    pub fn start_again(arguments: &[&str]) -> Self {
+        let path = std::env::current_exe().expect("this program has a path");
+        let process = Command::new(path).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Self { name: "the limit", process: process.expect("this program starts"), log: Arc::default() }
     }
 
     /// Starts a program with these settings as its environment.
@@ -60,26 +76,10 @@ impl Program {
         self.process.try_wait().expect("its state is known").is_none()
     }
 
-    /// How long it has kept processors busy.
+    /// Its process id.
     #[must_use]
-    pub fn processor_time(&self) -> Duration {
-        /// Of the times that Linux tells, whatever its clock does: `man 5 proc_pid_stat`.
-        const TICK: Duration = Duration::from_millis(10);
-        let stat = format!("/proc/{}/stat", self.process.id());
-        let stat = std::fs::read_to_string(stat).expect("the process runs");
-        // After the name, which may hold anything, in user mode and in the kernel.
-        let fields = stat.rsplit(')').next().expect("there is a part").split_whitespace().skip(11).take(2);
-        TICK * fields.map(|ticks| ticks.parse::<u32>().expect("a number")).sum()
-    }
-
-    /// Its resident memory.
-    #[must_use]
-    pub fn resident_bytes(&self) -> u64 {
-        let status = format!("/proc/{}/status", self.process.id());
-        let status = std::fs::read_to_string(status).expect("the process runs");
-        let kilobytes =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("VmRSS in kB") * 1024
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Its log lines so far.

@@ -44,19 +44,18 @@ impl DirectoryStore {
         wanted: &HashMap<Key, Vec<u8>>,
     ) -> Result<usize, BucketError> {
         let is_other = |key, value: &[u8]| current.get(key).is_none_or(|now| now.as_ref() != value);
-        let put =
-            wanted.iter().filter(|(key, value)| is_other(key, value)).map(|(key, value)| (key, Some(value)));
-        let delete = current.keys().filter(|key| !wanted.contains_key(key)).map(|key| (key, None));
+        let put = wanted.iter().filter(|(key, value)| is_other(key, value));
+        let put = put.map(|(key, value)| (key.to_string(), Some(Bytes::copy_from_slice(value))));
+        let delete =
+            current.keys().filter(|key| !wanted.contains_key(key)).map(|key| (key.to_string(), None));
         let changes: Vec<_> = put.chain(delete).collect();
-        let written = futures::stream::iter(&changes).map(async |(key, value)| match value {
-            Some(value) => {
-                let put = self.bucket.put(key.to_string(), Bytes::copy_from_slice(value)).await;
-                put.map(drop).map_err(BUCKET.failed("write"))
-            }
-            None => self.bucket.delete(key.to_string()).await.map_err(BUCKET.failed("write")),
+        let count = changes.len();
+        let written = futures::stream::iter(changes).map(async |(key, value)| match value {
+            Some(value) => self.bucket.put(key, value).await.map(drop).map_err(BUCKET.failed("write")),
+            None => self.bucket.delete(key).await.map_err(BUCKET.failed("write")),
         });
         written.buffer_unordered(CONCURRENCY).try_for_each(|()| std::future::ready(Ok(()))).await?;
-        Ok(changes.len())
+        Ok(count)
     }
 
     async fn read(&self) -> Result<HashMap<Key, Bytes>, BucketError> {
