@@ -9,6 +9,7 @@ mod callbacks;
 mod credentials;
 mod deletion;
 mod drift;
+mod figures;
 mod functions;
 mod limits;
 mod manual;
