@@ -58,8 +58,8 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a gateway may take to answer: a cancellation asks NATS several times, and each time waits for five seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a worker sent before it heard of a cancellation may be seen so much later, on a machine that does much else.
-const SLACK: Duration = Duration::from_millis(250);
+/// What a worker sends may be seen so much later, on a machine that does much else.
+const SLACK: Duration = Duration::from_millis(500);
 
 /// For something to happen that will.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -9,13 +9,17 @@ use asyncqueue::{
     subject::call_subject,
 };
 use jiff::Timestamp;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
 
 use crate::{delivery::Delivery, metrics::Metrics};
 
 /// While NATS is away: the message can't be acknowledged either.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// While the servers of a cluster choose a stream's leader, nobody answers for it, as if it were not there. They take ten
+/// seconds at most, and may have to begin anew: what is missing for longer is not there.
+pub(crate) const ELECTION: Duration = Duration::from_secs(20);
 
 /// How long a message waits whose dead letter can't be stored at all: somebody has to see to it.
 const PUT_OFF: Duration = Duration::from_secs(60);
@@ -67,6 +71,7 @@ impl Graveyard {
             Timestamp::now(),
         );
         let id = format!("{}.{sequence}", message.subject);
+        let begun = Instant::now();
         loop {
             let dead = PublishMessage::build()
                 .headers(headers.clone())
@@ -78,14 +83,16 @@ impl Graveyard {
                 self.metrics.buried(true);
                 return AckKind::Ack;
             };
-            match refused.kind() {
-                PublishErrorKind::StreamNotFound | PublishErrorKind::MaxPayloadExceeded => {
-                    let stream = &self.stream;
-                    error!(stream, %subject, error = %refused, "a dead letter can't be stored: its message stays in the queue");
-                    return AckKind::Nak(Some(PUT_OFF));
-                }
-                _ => debug!(error = %refused, "a dead letter is not stored yet, trying again"),
+            let is_for_ever = match refused.kind() {
+                PublishErrorKind::StreamNotFound => begun.elapsed() > ELECTION,
+                kind => kind == PublishErrorKind::MaxPayloadExceeded,
+            };
+            if is_for_ever {
+                let stream = &self.stream;
+                error!(stream, %subject, error = %refused, "a dead letter can't be stored: its message stays in the queue");
+                return AckKind::Nak(Some(PUT_OFF));
             }
+            debug!(error = %refused, "a dead letter is not stored yet, trying again");
             sleep(PAUSE).await;
         }
     }

@@ -17,11 +17,14 @@ use asyncqueue::{
     uncounted,
 };
 use jiff::Timestamp;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    bury::Graveyard,
+    bury::{ELECTION, Graveyard},
     callback::{
         self, Messenger,
         store::{CallbackStore, StoreError},
@@ -283,17 +286,19 @@ impl Invoke {
             headers: reply.headers,
             body: reply.body,
         };
+        let begun = Instant::now();
         loop {
-            match self.callbacks.put(&callback, call.stored.sequence).await {
-                Ok(()) => return,
-                Err(error @ StoreError::Never(_)) => {
-                    debug!(call_id = %callback.call_id, %error, "the result is posted directly");
-                    return self.deliver(&callback).await;
-                }
-                Err(error @ StoreError::NotNow(_)) => {
-                    debug!(call_id = %callback.call_id, %error, "the result is not stored yet, trying again");
-                }
+            let Err(error) = self.callbacks.put(&callback, call.stored.sequence).await else { return };
+            let is_for_ever = match error {
+                StoreError::Never(_) => true,
+                StoreError::NoStream(_) => begun.elapsed() > ELECTION,
+                StoreError::NotNow(_) => false,
+            };
+            if is_for_ever {
+                debug!(call_id = %callback.call_id, %error, "the result is posted directly");
+                return self.deliver(&callback).await;
             }
+            debug!(call_id = %callback.call_id, %error, "the result is not stored yet, trying again");
             sleep(STORE_PAUSE).await;
         }
     }

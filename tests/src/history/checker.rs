@@ -29,8 +29,8 @@ pub struct Rules {
     pub attempts: u64,
     /// Statuses after which a call is run again.
     pub retried: BTreeSet<u16>,
-    /// A run that a worker began before it heard of the cancellation may be seen by the function this much after the
-    /// client heard of it: the two are told by two connections.
+    /// What a worker has sent may be seen by the function this much later. So a run that it began before it heard of the
+    /// cancellation may start after the client heard of it: the two are told by two connections.
     pub slack: Duration,
 }
 

@@ -17,9 +17,12 @@ pub(crate) struct CallbackStore {
 /// Why a result is not on the stream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// Trying again does not help: it is larger than NATS takes, or there is no such stream.
+    /// Trying again does not help: it is larger than NATS takes.
     #[error("it can't be stored: {0}")]
     Never(PublishError),
+    /// There is no such stream, or no server leads it now.
+    #[error("there is no stream for it: {0}")]
+    NoStream(PublishError),
     /// NATS is away, or the stream is full.
     #[error("it can't be stored now: {0}")]
     NotNow(PublishError),
@@ -41,9 +44,8 @@ impl CallbackStore {
         match publish.await {
             Ok(_) => Ok(()),
             Err(error) => Err(match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::StreamNotFound => {
-                    StoreError::Never(error)
-                }
+                PublishErrorKind::MaxPayloadExceeded => StoreError::Never(error),
+                PublishErrorKind::StreamNotFound => StoreError::NoStream(error),
                 _ => StoreError::NotNow(error),
             }),
         }

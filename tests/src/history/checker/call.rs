@@ -214,7 +214,8 @@ impl<'a> Call<'a> {
     }
 
     fn is_over_limit(&self, run: &Run, time: Duration) -> bool {
-        time.saturating_sub(run.started) >= self.rules.time_limit
+        // Its worker counts from when it sent the call.
+        time.saturating_sub(run.started) + self.rules.slack >= self.rules.time_limit
     }
 
     /// Whether a worker or its lease may have died so that what was first seen at `first` comes again at `again`. What
