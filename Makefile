@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit bench-worker up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit manifests chaos soak test-keda bench-worker bench-gateway bench-operator up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,9 +20,30 @@ check: ## format, clippy, cargo-deny, shellcheck: what needs no server
 unit: ## unit and property tests, and those on a real nats-server: what needs no root
 	@tests/run unit
 
+manifests: ## what is in manifests/, rendered and checked: kustomize folders, the Helm chart, alerts and dashboard
+	@tests/run manifests
+
+chaos: ## faults of all kinds under load, and a table of what became of each call (SEED=… repeats a run; some need root)
+	@tests/run chaos
+
+soak: ## random faults for an hour, or for as long as SOAK=… says
+	@tests/run soak
+
+test-keda: ## workers scaled by the real KEDA on the real cluster, to zero and back (as root; builds KEDA first, once)
+	@tests/run keda
+
 bench-worker: ## how fast the worker is, next to the limit of broker and HTTP
 	@tests/cluster/images/cargo build --release --bin=asyncqueue-worker
 	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=worker
+
+bench-gateway: ## how fast the gateway stores calls, next to the limit of HTTP and broker
+	@tests/cluster/images/cargo build --release --bin=asyncqueue-gateway
+	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=gateway
+
+bench-operator: ## how the operator does with many queues: time, memory, and that it writes nothing when nothing happens (as root)
+	@tests/cluster/up
+	@tests/cluster/images/cargo build --release --bin=asyncqueue-operator
+	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=operator
 
 install: ## bring up the test cluster with all there is in manifests/
 	@tests/cluster/install

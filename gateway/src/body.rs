@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use asyncqueue::message::HEADER_ROOM;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use prometheus_client::metrics::gauge::Gauge;
@@ -61,17 +60,18 @@ pub struct Memory {
     used: Gauge,
 }
 
-/// A body that was read. Its memory is free again when this is dropped.
+/// A body that was read.
 #[derive(Debug)]
 pub struct Held {
     /// The body.
     pub bytes: Bytes,
-    _memory: Vec<Taken>,
+    /// What it takes of the memory.
+    pub memory: Option<Taken>,
 }
 
 /// Memory that is taken until this is dropped.
 #[derive(Debug)]
-struct Taken {
+pub struct Taken {
     permit: OwnedSemaphorePermit,
     used: Gauge,
 }
@@ -93,6 +93,16 @@ impl Memory {
         let permit = permit.ok_or(Refusal::Busy { with: "bytes of bodies", most: self.bytes })?;
         self.used.inc_by(count(permit.num_permits()));
         Ok(Taken { permit, used: self.used.clone() })
+    }
+}
+
+impl Taken {
+    /// Both, of the same memory.
+    fn and(mut self, mut other: Self) -> Self {
+        if let Some(permit) = other.permit.split(other.permit.num_permits()) {
+            self.permit.merge(permit);
+        }
+        self
     }
 }
 
@@ -122,7 +132,7 @@ pub async fn read(
 }
 
 async fn collect(body: &mut Incoming, limit: Limit, memory: &Memory) -> Result<Held, Refusal> {
-    let (mut bytes, mut taken) = (BytesMut::new(), Vec::new());
+    let (mut bytes, mut taken) = (BytesMut::new(), None::<Taken>);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal::Body(asyncqueue_runtime::error::describe(&error)))?;
         // Trailers are not stored.
@@ -130,16 +140,21 @@ async fn collect(body: &mut Incoming, limit: Limit, memory: &Memory) -> Result<H
         if data.len() > limit.bytes - bytes.len() {
             return Err(limit.exceeded());
         }
-        taken.push(memory.take(data.len())?);
+        let more = memory.take(data.len())?;
+        taken = Some(match taken {
+            Some(taken) => taken.and(more),
+            None => more,
+        });
+        // A copy, also of what came at once: what the connection reads into is then free for it again.
         bytes.extend_from_slice(&data);
     }
-    Ok(Held { bytes: bytes.freeze(), _memory: taken })
+    Ok(Held { bytes: bytes.freeze(), memory: taken })
 }
 
-/// Throws away what is still to come of a body whose request is refused, for a moment. A client that asked
-/// whether to send it is not told to: to read is to say yes.
-pub fn discard(headers: &HeaderMap, mut body: Incoming) {
-    if body.is_end_stream() || headers.contains_key(header::EXPECT) {
+/// Throws away what is still to come of a body whose request is refused, for a moment. Not where the client asked
+/// whether to send it: to read is to say yes.
+pub fn discard(mut body: Incoming) {
+    if body.is_end_stream() {
         return;
     }
     tokio::spawn(tokio::time::timeout(LINGER, async move { while let Some(Ok(_)) = body.frame().await {} }));

@@ -7,16 +7,24 @@
 //!   figlet:                    # or name.namespace
 //!     queue: slow-queue        # the default queue where absent
 //!     url: http://figlet:8080  # from function_url where absent
+//!     retry: {attempts: 3, codes: [429, 503], minWait: 1s, maxWait: 1m}   # each from the queue's workers where absent
 //! ```
 //!
 //! It is read again when it changes. What is not valid then changes nothing: the last good one stays.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use asyncqueue::{
-    FunctionName, QueueName,
+    FunctionName, GoDuration, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry},
+    retry::RetryOverrides,
 };
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -50,6 +58,18 @@ struct Queue {
 struct Function {
     queue: Option<QueueName>,
     url: Option<String>,
+    #[serde(default)]
+    retry: Retry,
+}
+
+/// The fields of [`RetryOverrides`], and no others: a wrong name is an error here, and not of a later version.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Retry {
+    attempts: Option<NonZeroU64>,
+    codes: Option<BTreeSet<u16>>,
+    min_wait: Option<GoDuration>,
+    max_wait: Option<GoDuration>,
 }
 
 /// A directory file, and what is needed to read it.
@@ -143,7 +163,7 @@ fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Resu
     }
     for (name, function) in file.functions {
         let line = function.referenced.line();
-        let Function { queue, url } = function.value;
+        let Function { queue, url, retry } = function.value;
         let function =
             FunctionName::parse(&name, namespace).with_context(|| format!("line {line}: functions"))?;
         if let Some(queue) =
@@ -155,12 +175,21 @@ fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Resu
             url.parse::<BaseUrl>()
                 .with_context(|| format!("line {line}: functions.{name}.url `{url}` is not valid"))?;
         }
-        let entry = FunctionEntry { queue, url, ..FunctionEntry::default() };
+        if let Some(code) = retry.codes.iter().flatten().find(|code| !(100..=599).contains(*code)) {
+            bail!("line {line}: functions.{name}.retry.codes: `{code}` is no status of HTTP: use 100 to 599");
+        }
+        let entry = FunctionEntry { queue, url, retry: retry.into() };
         if directory.functions.insert(function, entry).is_some() {
             bail!("line {line}: functions.{name} is there twice, with and without its namespace");
         }
     }
     Ok(directory)
+}
+
+impl From<Retry> for RetryOverrides {
+    fn from(Retry { attempts, codes, min_wait, max_wait }: Retry) -> Self {
+        Self { attempts: attempts.map(NonZeroU64::get), codes, min_wait, max_wait }
+    }
 }
 
 fn check_stream(name: &str) -> anyhow::Result<()> {
@@ -208,6 +237,21 @@ mod tests {
     }
 
     #[test]
+    fn a_function_has_retries_of_its_own() {
+        let yaml = "functions:\n  a: {retry: {attempts: 3, codes: [429, 503], minWait: 1s, maxWait: 1m30s}}\n  b: {}";
+        let directory = read(yaml).unwrap();
+        let retry = |name: &str| &directory.functions[&FunctionName::new(name, "openfaas-fn").unwrap()].retry;
+        let expected = RetryOverrides {
+            attempts: Some(3),
+            codes: Some([429, 503].into()),
+            min_wait: Some("1s".parse().unwrap()),
+            max_wait: Some("1m30s".parse().unwrap()),
+        };
+        assert_eq!(*retry("a"), expected);
+        assert!(retry("b").is_empty());
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line_and_field() {
         for (yaml, expected) in [
             ("queues:\n  Slow: {}", &["line 2", "`Slow`"][..]),
@@ -220,6 +264,10 @@ mod tests {
             ("functions:\n  a: {queue: lost}", &["line 2", "functions.a.queue `lost`"]),
             ("functions:\n  a: {url: h}", &["line 2", "functions.a.url `h`"]),
             ("functions:\n  a: {}\n  a.openfaas-fn: {}", &["line 3", "twice"]),
+            ("functions:\n  a: {retry: {attempts: 0}}", &["line 2", "nonzero"]),
+            ("functions:\n  a: {retry: {codes: [99]}}", &["line 2", "functions.a.retry.codes", "`99`"]),
+            ("functions:\n  a: {retry: {minWait: 10}}", &["line 2", "`10` is not a duration"]),
+            ("functions:\n  a: {retry: {min_wait: 1s}}", &["line 2", "min_wait"]),
             ("function: {}", &["line 1", "function"]),
             ("queues: [", &["line 1"]),
         ] {

@@ -154,6 +154,7 @@ impl Gateway {
 
         // Dropped on return, and with it what runs in the background.
         let mut background = JoinSet::new();
+        let has_file = matches!(own_directory, Some((Some(_), _)));
         let directory = if let Some((file, directory)) = own_directory {
             let (sender, directory) = watch::channel(Some(Arc::new(directory)));
             if let Some(file) = file {
@@ -168,7 +169,8 @@ impl Gateway {
         };
         if ensure_stream {
             health.register(streams::CONDITION, "waiting for NATS to create the streams");
-            background.spawn(streams::keep(js, directory.clone(), default_queue.clone(), health.clone()));
+            let (directory, default_queue) = (directory.clone(), default_queue.clone());
+            background.spawn(streams::keep(js, directory, has_file, default_queue, health.clone()));
         }
         let max_publishing = usize::try_from(max_publishing).unwrap_or(usize::MAX);
         let publish = jetstream::context::ContextBuilder::new()

@@ -15,7 +15,7 @@ use asyncqueue::{
     submit::{SubmitError, Submitted, Submitter},
 };
 use asyncqueue_runtime::{admin, health::Health};
-use http::{Method, Request, Uri, request::Parts};
+use http::{HeaderMap, Method, Request, Uri, header, request::Parts};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ use tracing::{debug, info};
 
 use crate::{
     answer::{self, About, Answer},
-    body::{self, Limit, Memory},
+    body::{self, Held, Limit, Memory},
     lookup::{self, Lookups},
     metrics::Metrics,
     proxy::Proxy,
@@ -116,42 +116,40 @@ impl Service {
 
     async fn dispatch(&self, request: Request<Incoming>, about: &mut About) -> Result<Answer, Refusal> {
         let (head, mut body) = request.into_parts();
+        let asks_before_it_sends = head.headers.contains_key(header::EXPECT);
+        let result = match self.next_hop(&head) {
+            Some(Ok((target, uri))) => {
+                let response = self.proxy.send(&target, uri, head, body).await?;
+                return Ok(response.map(Either::Right));
+            }
+            Some(Err(refusal)) => Err(refusal),
+            None => self.queue(head, &mut body, about).await,
+        };
+        if result.is_err() && !asks_before_it_sends {
+            body::discard(body);
+        }
+        result
+    }
+
+    /// Where a request goes on to, and what to call that; `None` for what is answered here.
+    fn next_hop(&self, head: &Parts) -> Option<Result<(String, Uri), Refusal>> {
         let path = head.uri.path();
-        let next = match (Resource::of(path), &self.upstream_url) {
-            (Resource::Queue(call), _) => match self.queue(call, &head, &mut body, about).await {
-                Ok(answer) => return Ok(answer),
-                Err(refusal) => Err(refusal),
-            },
+        Some(match (Resource::of(path), &self.upstream_url) {
+            (Resource::Queue(_), _) => return None,
             (_, _) if head.method == Method::CONNECT => {
                 Err(Refusal::MethodNotAllowed { method: head.method.clone(), allow: FORWARDED })
             }
-            (_, Some(upstream)) => next_hop(UPSTREAM.to_owned(), upstream, path, &head),
-            (Resource::Function(call), None) => self.function(call, &head),
+            (_, Some(upstream)) => next_hop(UPSTREAM.to_owned(), upstream, path, head),
+            (Resource::Function(call), None) => self.function(call, head),
             (Resource::Other, None) => Err(Refusal::NotFound),
-        };
-        match next {
-            Ok((target, uri)) => {
-                let response = self.proxy.send(&target, uri, head, body).await?;
-                Ok(response.map(Either::Right))
-            }
-            Err(refusal) => {
-                body::discard(&head.headers, body);
-                Err(refusal)
-            }
-        }
+        })
     }
 
     /// `/async-function/…`
-    async fn queue(
-        &self,
-        call: Call<'_>,
-        head: &Parts,
-        body: &mut Incoming,
-        about: &mut About,
-    ) -> Result<Answer, Refusal> {
+    async fn queue(&self, head: Parts, body: &mut Incoming, about: &mut About) -> Result<Answer, Refusal> {
         match head.method {
             Method::POST => {
-                let result = self.submit(call, head, body, about).await;
+                let result = self.submit(head.uri, head.headers, body, about).await;
                 self.metrics.submitted(match &result {
                     Ok(Submitted::Stored) => "stored",
                     Ok(Submitted::Duplicate) => "duplicate",
@@ -160,12 +158,12 @@ impl Service {
                 Ok(answer::accepted(about, result?))
             }
             Method::GET | Method::HEAD => {
-                let result = self.status(call, head, about).await;
+                let result = self.status(&head, about).await;
                 self.metrics.looked_up("status", result.as_ref().map_or_else(Refusal::category, |_| "found"));
                 Ok(answer::status(about, &result?))
             }
             Method::DELETE => {
-                let result = self.cancel(call, head, about).await;
+                let result = self.cancel(&head, about).await;
                 self.metrics.looked_up(
                     "cancel",
                     match &result {
@@ -178,28 +176,28 @@ impl Service {
                 result?;
                 Ok(answer::cancelled(about))
             }
-            ref method => Err(Refusal::MethodNotAllowed { method: method.clone(), allow: QUEUE_METHODS }),
+            method => Err(Refusal::MethodNotAllowed { method, allow: QUEUE_METHODS }),
         }
     }
 
     /// `GET /async-function/CALL-ID` and `GET /async-function/NAME/CALL-ID`
-    async fn status(&self, call: Call<'_>, head: &Parts, about: &mut About) -> Result<CallStatus, Refusal> {
-        let wanted = self.wanted(call, head, about)?;
+    async fn status(&self, head: &Parts, about: &mut About) -> Result<CallStatus, Refusal> {
+        let wanted = self.wanted(head, about)?;
         let directory = self.known_directory()?;
         self.lookups.status(&directory, &self.default_queue, wanted).await
     }
 
     /// `DELETE /async-function/CALL-ID` and `DELETE /async-function/NAME/CALL-ID`
-    async fn cancel(&self, call: Call<'_>, head: &Parts, about: &mut About) -> Result<Cancelled, Refusal> {
-        let wanted = self.wanted(call, head, about)?;
+    async fn cancel(&self, head: &Parts, about: &mut About) -> Result<Cancelled, Refusal> {
+        let wanted = self.wanted(head, about)?;
         let directory = self.known_directory()?;
         let cancelled = self.lookups.cancel(&directory, &self.default_queue, wanted).await;
         debug!(call_id = about.call_id.as_ref().map(tracing::field::display), ?cancelled, "cancel");
         cancelled
     }
 
-    fn wanted(&self, call: Call<'_>, head: &Parts, about: &mut About) -> Result<Wanted, Refusal> {
-        let wanted = lookup::wanted(call, head.uri.query(), &self.function_namespace)?;
+    fn wanted(&self, head: &Parts, about: &mut About) -> Result<Wanted, Refusal> {
+        let wanted = lookup::wanted(queued(&head.uri)?, head.uri.query(), &self.function_namespace)?;
         // A longer path is one of the function's own, for calls alone.
         let not_allowed = || Refusal::MethodNotAllowed { method: head.method.clone(), allow: "POST" };
         let wanted = wanted.ok_or_else(not_allowed)?;
@@ -207,38 +205,43 @@ impl Service {
         Ok(wanted)
     }
 
+    /// `POST /async-function/NAME[/path][?query]`
     async fn submit(
         &self,
-        call: Call<'_>,
-        head: &Parts,
+        uri: Uri,
+        headers: HeaderMap,
         body: &mut Incoming,
         about: &mut About,
     ) -> Result<Submitted, Refusal> {
-        let own_id = submission::client_call_id(&head.headers)?;
+        let own_id = submission::client_call_id(&headers)?;
         about.call_id.clone_from(&own_id);
-        let submission = Submission::parse(call, head, &self.function_namespace)?;
+        let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, &self.function_namespace)?;
         let Route { queue, subject, max_payload, .. } = self.route(submission.function())?;
         let call_id = about.call_id.get_or_insert_with(|| CallId::generate(&queue)).clone();
         if self.nats.connection_state() != State::Connected {
             return Err(Refusal::NatsAway);
         }
         let limit = Limit::new(self.max_payload, self.nats.max_payload()).within(max_payload);
-        let body = body::read(body, limit, self.read_timeout, &self.memory).await?;
-
-        let invocation = submission.into_invocation(call_id, about.started_at, body.bytes.clone());
+        let Held { bytes, memory: _memory } =
+            body::read(body, limit, self.read_timeout, &self.memory).await?;
+        // It and the headers lie in what the connection reads into, which is free for it again while the stream is
+        // waited for, and need not be allocated anew for each call.
+        drop(uri);
+        let length = bytes.len();
+        let invocation = submission.into_invocation(call_id, about.started_at, headers, bytes);
         let _slot = self.publishing.take()?;
         let publishing = self.metrics.publishing();
         let started = Instant::now();
         let result = match own_id {
             Some(_) => self.submitter.submit(&invocation, &subject).await,
-            None => self.submitter.submit_new(&invocation, &subject).await,
+            None => self.submitter.submit_new(invocation, &subject).await,
         };
         drop(publishing);
         if result.is_ok() {
             self.metrics.stored(started.elapsed());
         }
-        debug!(call_id = %invocation.call_id, function = %invocation.function, %queue,
-            bytes = invocation.body.len(), ?result, "submitted");
+        let call_id = about.call_id.as_ref().map(tracing::field::display);
+        debug!(call_id, %queue, bytes = length, ?result, "submitted");
         result.map_err(|error: SubmitError| Refusal::Submit { queue, error })
     }
 
@@ -273,6 +276,14 @@ impl Service {
 
     fn url_in_directory(&self, function: &FunctionName) -> Option<String> {
         self.directory.borrow().as_ref()?.functions.get(function)?.url.clone()
+    }
+}
+
+/// What a path below `/async-function` names.
+fn queued(uri: &Uri) -> Result<Call<'_>, Refusal> {
+    match Resource::of(uri.path()) {
+        Resource::Queue(call) => Ok(call),
+        _ => Err(Refusal::NotFound),
     }
 }
 

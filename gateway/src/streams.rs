@@ -1,11 +1,13 @@
-//! Sees to it that the queues' streams are there, and the buckets beside them, where no operator does.
+//! Sees to it that the queues' streams are there, and the buckets beside them, where no operator does; and that workers
+//! know of a function what the directory file says of it.
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::Context;
 use asyncqueue::{
     QueueName,
-    directory::Directory,
+    bucket::BucketError,
+    directory::{Directory, store::DirectoryStore},
     ensure,
     stream::{Owner, QueueSpec},
 };
@@ -45,10 +47,12 @@ pub fn specs(directory: &Directory, default_queue: &QueueName) -> Vec<QueueSpec>
 }
 
 /// Creates the streams of the directory as it is now, as often as it takes, and looks again every so often. Ends when
-/// it is dropped.
+/// it is dropped. `is_written` is whether the directory is written to its bucket, where workers read it: it is not
+/// where it comes from nowhere, so that nobody's entries are taken away.
 pub async fn keep(
     js: Context,
     mut directory: watch::Receiver<Option<Arc<Directory>>>,
+    is_written: bool,
     default_queue: QueueName,
     health: Health,
 ) {
@@ -56,7 +60,8 @@ pub async fn keep(
     loop {
         nats::wait_connected(&js.client()).await;
         let now = directory.borrow_and_update().clone().unwrap_or_default();
-        let failures = ensure_all(&js, &specs(&now, &default_queue)).await;
+        let written = Some(&*now).filter(|_| is_written);
+        let failures = ensure_all(&js, &specs(&now, &default_queue), written).await;
         if failures.is_empty() {
             health.ready(CONDITION);
         } else {
@@ -74,8 +79,8 @@ pub async fn keep(
     }
 }
 
-/// Looks at every stream, whatever becomes of the others. Returns what went wrong, or nothing.
-async fn ensure_all(js: &Context, specs: &[QueueSpec]) -> String {
+/// Looks at every stream, whatever becomes of the others, and writes the directory. Returns what went wrong, or nothing.
+async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Directory>) -> String {
     let mut failures = Vec::new();
     for spec in specs {
         match ensure::ensure_streams(js, spec, false).await {
@@ -87,7 +92,16 @@ async fn ensure_all(js: &Context, specs: &[QueueSpec]) -> String {
     if let Err(error) = ensure::ensure_buckets(js, BUCKET_REPLICAS).await {
         failures.push(error::describe(&error));
     }
+    if let Some(directory) = directory
+        && let Err(error) = write(js, directory).await
+    {
+        failures.push(error::describe(&error));
+    }
     failures.join("; ")
+}
+
+async fn write(js: &Context, directory: &Directory) -> Result<(), BucketError> {
+    DirectoryStore::open(js, BUCKET_REPLICAS).await?.sync(directory).await.map(drop)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use asyncqueue::{
     CallId, CallbackUrl, FunctionName, Invocation, forward::strip_connection_headers, retry::RetryOverrides,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
 use crate::{refusal::Refusal, resource::Call};
@@ -26,7 +26,6 @@ pub struct Submission {
     function: FunctionName,
     path: String,
     query: Option<String>,
-    headers: HeaderMap,
     callback_url: Option<CallbackUrl>,
 }
 
@@ -34,19 +33,16 @@ pub struct Submission {
 
 impl Submission {
     /// Checks the head of a request. `namespace` is that of a function named without one.
-    pub fn parse(call: Call<'_>, head: &Parts, namespace: &str) -> Result<Self, Refusal> {
+    pub fn parse(
+        call: Call<'_>,
+        query: Option<&str>,
+        headers: &HeaderMap,
+        namespace: &str,
+    ) -> Result<Self, Refusal> {
         let function = function_name(call.function, namespace)?;
         check_escapes(call.path)?;
-        let callback_url = callback_url(&head.headers)?;
-        let mut headers = head.headers.clone();
-        strip_connection_headers(&mut headers);
-        Ok(Self {
-            function,
-            path: call.path.to_owned(),
-            query: head.uri.query().map(str::to_owned),
-            headers,
-            callback_url,
-        })
+        let callback_url = callback_url(headers)?;
+        Ok(Self { function, path: call.path.to_owned(), query: query.map(str::to_owned), callback_url })
     }
 
     /// The function to call.
@@ -55,10 +51,18 @@ impl Submission {
         &self.function
     }
 
-    /// The invocation to store. Its headers tell the function the call's id and when the call was taken.
+    /// The invocation to store, with the headers of the request as the client sent them. They tell the function the
+    /// call's id and when the call was taken, and nothing of the connection.
     #[must_use]
-    pub fn into_invocation(self, call_id: CallId, submitted_at: Timestamp, body: Bytes) -> Invocation {
-        let Self { function, path, query, mut headers, callback_url } = self;
+    pub fn into_invocation(
+        self,
+        call_id: CallId,
+        submitted_at: Timestamp,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Invocation {
+        let Self { function, path, query, callback_url } = self;
+        strip_connection_headers(&mut headers);
         if let Ok(value) = HeaderValue::from_str(call_id.as_str()) {
             headers.insert(X_CALL_ID, value);
         }
@@ -100,8 +104,8 @@ pub fn call_id(field: &'static str, text: &str) -> Result<CallId, Refusal> {
 /// A time as the value of `X-Start-Time`.
 #[must_use]
 pub fn start_time(at: Timestamp) -> HeaderValue {
-    // A number of nanoseconds since 1970 is at most 20 digits and a sign.
-    HeaderValue::from_str(&at.as_nanosecond().to_string()).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    // Enough until the year 2262.
+    HeaderValue::from(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX))
 }
 
 fn callback_url(headers: &HeaderMap) -> Result<Option<CallbackUrl>, Refusal> {
@@ -145,7 +149,7 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::{Request, request::Parts};
     use proptest::prelude::*;
 
     use super::*;
@@ -162,12 +166,13 @@ mod tests {
     fn parse(target: &str, headers: &[(&str, &str)]) -> Result<Submission, Refusal> {
         let head = head(target, headers);
         let Resource::Queue(call) = Resource::of(head.uri.path()) else { panic!("{target}") };
-        Submission::parse(call, &head, "openfaas-fn")
+        Submission::parse(call, head.uri.query(), &head.headers, "openfaas-fn")
     }
 
     fn invocation(target: &str, headers: &[(&str, &str)]) -> Invocation {
         let at = "2026-11-24T10:11:12.123456789Z".parse().unwrap();
-        parse(target, headers).unwrap().into_invocation("id-1".parse().unwrap(), at, Bytes::from("body"))
+        let submission = parse(target, headers).unwrap();
+        submission.into_invocation("id-1".parse().unwrap(), at, head(target, headers).headers, "body".into())
     }
 
     #[test]
@@ -260,9 +265,9 @@ mod tests {
             let Ok(request) = Request::post(&target).body(()) else { return Ok(()) };
             let head = request.into_parts().0;
             let Resource::Queue(call) = Resource::of(head.uri.path()) else { panic!("{target}") };
-            let Ok(submission) = Submission::parse(call, &head, "ns") else { return Ok(()) };
+            let Ok(submission) = Submission::parse(call, head.uri.query(), &head.headers, "ns") else { return Ok(()) };
             let at = Timestamp::UNIX_EPOCH;
-            let call = submission.into_invocation("id".parse().unwrap(), at, Bytes::new());
+            let call = submission.into_invocation("id".parse().unwrap(), at, head.headers, Bytes::new());
             prop_assert_eq!(&call.path, &path);
             prop_assert_eq!(call.query.as_deref(), Some(query.as_str()));
             let message = asyncqueue::message::native::encode(&call);

@@ -17,9 +17,13 @@ use asyncqueue_runtime::{
 };
 use kube::ResourceExt;
 use prometheus_client::registry::Registry;
-use tokio::{sync::Mutex, task::AbortHandle};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::AbortHandle,
+};
 
 use crate::{
+    advisories,
     crd::AsyncQueue,
     running::Running,
     secret::{self, Secret},
@@ -50,6 +54,8 @@ pub(crate) struct Address {
 /// All of them.
 pub(crate) struct Brokers {
     own: Arc<Broker>,
+    /// Takes the names of streams that something happened to.
+    changed: mpsc::UnboundedSender<String>,
     others: Mutex<HashMap<Address, Arc<Broker>>>,
     kubernetes: kube::Client,
 }
@@ -74,11 +80,11 @@ impl Address {
 
 impl Broker {
     /// Wraps a client and begins to listen.
-    fn new(client: Client) -> Arc<Self> {
+    fn new(client: Client, changed: mpsc::UnboundedSender<String>) -> Arc<Self> {
         let running = Arc::new(Running::default());
         let listener = tokio::spawn({
             let (client, running) = (client.clone(), running.clone());
-            async move { running.listen(&client).await }
+            async move { tokio::join!(running.listen(&client), advisories::listen(&client, changed)) }
         });
         let js = jetstream::new(client.clone());
         Arc::new(Self { client, js, running, listener: listener.abort_handle() })
@@ -104,9 +110,9 @@ impl Drop for Broker {
 // === impl Brokers ===
 
 impl Brokers {
-    /// The operator's own to begin with.
-    pub(crate) fn new(own: Client, kubernetes: kube::Client) -> Self {
-        Self { own: Broker::new(own), others: Mutex::default(), kubernetes }
+    /// The operator's own to begin with. The names of streams that something happens to go to `changed`.
+    pub(crate) fn new(own: Client, kubernetes: kube::Client, changed: mpsc::UnboundedSender<String>) -> Self {
+        Self { own: Broker::new(own, changed.clone()), changed, others: Mutex::default(), kubernetes }
     }
 
     /// The operator's own.
@@ -121,7 +127,7 @@ impl Brokers {
             return Ok(broker.clone());
         }
         // Not under the lock, which queues of other servers wait for.
-        let broker = Broker::new(self.connect(&address).await?);
+        let broker = Broker::new(self.connect(&address).await?, self.changed.clone());
         // Of two that were made at once, one is dropped.
         Ok(self.others.lock().await.entry(address).or_insert(broker).clone())
     }

@@ -2,6 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::crd::AsyncQueue;
+
 /// Types of conditions.
 pub(crate) mod kind {
     /// The stream stores calls.
@@ -46,6 +48,22 @@ pub(crate) mod reason {
     pub(crate) const BLOCKED: &str = "Blocked";
     /// Workers don't come up.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
+
+    /// All of them.
+    pub(crate) const ALL: [&str; 12] = [
+        RECONCILED,
+        PROGRESSING,
+        SCALED_TO_ZERO,
+        RESOURCE_CONFLICT,
+        SUBJECT_OVERLAP,
+        IMMUTABLE_FIELD_CHANGED,
+        INVALID_SPEC,
+        NATS_UNAVAILABLE,
+        NATS_REFUSED,
+        KUBERNETES_REFUSED,
+        BLOCKED,
+        WORKERS_UNAVAILABLE,
+    ];
 }
 
 /// Whether a condition holds, and why.
@@ -110,6 +128,17 @@ impl Status {
             Self::Unknown => "Unknown",
         }
     }
+}
+
+/// The status of a queue's condition Ready, and its reason, in fixed words.
+pub(crate) fn readiness(queue: &AsyncQueue) -> (&'static str, &'static str) {
+    let ready = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
+    let Some(ready) = ready else { return (Status::Unknown.as_str(), "NotReconciled") };
+    let statuses = [Status::True, Status::False, Status::Unknown].map(Status::as_str);
+    let status = statuses.into_iter().find(|status| *status == ready.status);
+    // Another version of this program may have other reasons.
+    let reason = reason::ALL.into_iter().find(|reason| *reason == ready.reason);
+    (status.unwrap_or(Status::Unknown.as_str()), reason.unwrap_or("Other"))
 }
 
 /// The condition of a type.

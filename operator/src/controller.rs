@@ -19,7 +19,7 @@ use kube::{
         controller::{self, Action},
         finalizer::{Error as Finalizing, Event as FinalizerEvent, finalizer},
         predicates,
-        reflector::Store,
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
@@ -51,9 +51,15 @@ pub(crate) mod validate;
 /// Keeps an `AsyncQueue` until its stream is let go of.
 pub(crate) const FINALIZER: &str = "asyncqueue.io/stream";
 
-/// Between two looks at a queue when nothing happens: what `kubectl get aq` shows is not older, and what somebody
-/// changes on NATS, of which there is no notice, comes back within it.
-const REFRESH: Duration = Duration::from_secs(5);
+/// Between two looks at a queue that is as it shall be, at least: what somebody changes on NATS, of which there may be no
+/// notice, comes back within it.
+const RESYNC: Duration = Duration::from_secs(10);
+
+/// Where there are many queues, so many of them are looked at a second: a look takes a handful of requests to NATS.
+const LOOKS_PER_SECOND: u64 = 10;
+
+/// Between two looks at a queue that is not yet as it shall be.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The reason of the event that tells what was created or changed on NATS.
 const APPLIED: &str = "Applied";
@@ -96,6 +102,13 @@ pub(crate) trait Changes<K>:
 
 impl<K, S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static> Changes<K> for S {}
 
+/// The changes of what is made for queues in Kubernetes.
+pub(crate) struct Owned<D, A, B> {
+    pub(crate) deployments: D,
+    pub(crate) accounts: A,
+    pub(crate) budgets: B,
+}
+
 /// Why a reconciliation did not come to an end. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -121,18 +134,18 @@ pub(crate) async fn run(
     context: Arc<Context>,
     store: Store<AsyncQueue>,
     queues: impl Changes<AsyncQueue>,
-    deployments: impl Changes<Deployment>,
-    accounts: impl Changes<ServiceAccount>,
-    budgets: impl Changes<PodDisruptionBudget>,
+    owned: Owned<impl Changes<Deployment>, impl Changes<ServiceAccount>, impl Changes<PodDisruptionBudget>>,
+    triggers: impl Stream<Item = ObjectRef<AsyncQueue>> + Send + 'static,
     shutdown: CancellationToken,
 ) {
     // What we write ourselves, the status, is no reason to look again.
     let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let queues = queues.applied_objects().predicate_filter(changed, PredicateConfig::default());
     Controller::for_stream(queues, store)
-        .owns_stream(deployments.touched_objects())
-        .owns_stream(accounts.touched_objects())
-        .owns_stream(budgets.touched_objects())
+        .owns_stream(owned.deployments.touched_objects())
+        .owns_stream(owned.accounts.touched_objects())
+        .owns_stream(owned.budgets.touched_objects())
+        .reconcile_on(triggers)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, |queue, error, context| on_error(&queue, error, &context), context)
@@ -178,10 +191,25 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
         Err(invalid) => apply::refuse(invalid, &seen, &context.client).await,
     };
     let now = Time(Timestamp::now());
-    let status = status::status(queue, &outcome, seen.functions, &now);
+    let status = status::status(queue, &outcome, &now);
     tell(queue, &outcome, &status, context).await;
     status::write(&context.client, queue, &status).await.map_err(Error::Status)?;
-    Ok(Action::requeue(REFRESH))
+    let settled = outcome.stream.is_ok() && outcome.workers.is_ok();
+    Ok(Action::requeue(if settled { resync(context.queues.len()) } else { RETRY }))
+}
+
+/// Between two looks at one of so many queues.
+fn resync(queues: usize) -> Duration {
+    let queues = u64::try_from(queues).unwrap_or(u64::MAX);
+    RESYNC.max(Duration::from_secs(queues / LOOKS_PER_SECOND))
+}
+
+/// That an object is gone, or another of its name, is fine.
+pub(crate) fn ignore_gone<T>(result: kube::Result<T>) -> kube::Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        result => result.map(|_| ()),
+    }
 }
 
 /// Tells of changes, and of nothing else: events for those who look there, and the log.
@@ -239,7 +267,7 @@ impl Context {
     }
 
     /// How many functions send their calls to a queue, as far as that is known.
-    fn functions_of(&self, queue: &QueueName) -> Option<usize> {
+    pub(crate) fn functions_of(&self, queue: &QueueName) -> Option<usize> {
         let counts = self.functions.borrow();
         counts.as_ref().map(|counts| counts.get(queue).copied().unwrap_or_default())
     }
@@ -278,13 +306,20 @@ fn on_error(queue: &AsyncQueue, error: &Error, context: &Context) -> Action {
         Error::Waiting(why) => debug!(queue, "{why}"),
         error => warn!(queue, "{}", chain(error)),
     }
-    Action::requeue(REFRESH)
+    Action::requeue(RETRY)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixtures;
+
+    #[test]
+    fn many_queues_are_looked_at_less_often() {
+        assert_eq!(resync(1), Duration::from_secs(10));
+        assert_eq!(resync(100), Duration::from_secs(10));
+        assert_eq!(resync(10_000), Duration::from_secs(1000));
+    }
 
     #[test]
     fn a_stream_is_another_one_when_it_was_created_again() {

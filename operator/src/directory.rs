@@ -10,7 +10,7 @@ use std::{
 use asyncqueue::{
     QueueName,
     bucket::BucketError,
-    directory::{Directory, store::DirectoryStore},
+    directory::{Directory, store::DirectoryStore, watch::follow},
     ensure::ensure_buckets,
 };
 use asyncqueue_runtime::health::Health;
@@ -28,6 +28,7 @@ use crate::{
     events::Events,
     functions::{self, Counts, Functions, Lost, Why},
     metrics::Metrics,
+    openfaas,
     watch::Stores,
 };
 
@@ -37,7 +38,10 @@ const CONDITION: &str = "directory";
 /// Changes come in bursts: those within this time are written as one.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Without a change, look this often whether the bucket still says what it shall, which somebody may have changed.
+/// Where there are many functions and queues, changes are collected so many times as long as it takes to go through them.
+const REST: u32 = 10;
+
+/// Without a change, look this often whether the bucket is there, which somebody may have deleted.
 const RESYNC: Duration = Duration::from_secs(30);
 
 /// Between attempts while NATS is away.
@@ -55,11 +59,20 @@ pub(crate) struct Librarian {
     pub(crate) queues: Stores<AsyncQueue>,
     pub(crate) deployments: Stores<Deployment>,
     pub(crate) services: Stores<Service>,
+    pub(crate) functions: Stores<openfaas::Function>,
     pub(crate) default_queue: Option<QueueName>,
     pub(crate) counts: watch::Sender<Option<Counts>>,
     pub(crate) events: Events,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+}
+
+/// The KV bucket.
+struct Bucket {
+    /// What is in it; `None` until that has been read.
+    written: watch::Receiver<Option<Arc<Directory>>>,
+    /// When it was last seen to be there.
+    ensured: Option<Instant>,
 }
 
 /// The functions that name no queue, each complained about once.
@@ -81,10 +94,16 @@ impl Librarian {
     pub(crate) async fn run(self, changed: Arc<Notify>) {
         self.health.register(CONDITION, "not written yet");
         // Before all is known, what is missing in the caches would be removed from the directory.
-        tokio::join!(self.queues.complete(), self.deployments.complete(), self.services.complete());
+        tokio::join!(
+            self.queues.complete(),
+            self.deployments.complete(),
+            self.services.complete(),
+            self.functions.complete(),
+        );
         let mut complaints = Complaints::default();
-        let mut written: Option<(Directory, Instant)> = None;
+        let mut bucket = Bucket { written: follow(self.brokers.own().js.clone()), ensured: None };
         loop {
+            let begun = Instant::now();
             let (functions, queues) = (self.functions(), self.queues.all());
             let queues = || queues.iter().map(AsRef::as_ref);
             let directory = functions::directory(&functions, queues());
@@ -93,34 +112,40 @@ impl Librarian {
             self.complain(&functions, &lost).await;
             self.brokers.retain(&queues().filter_map(Address::of).collect()).await;
 
-            let current =
-                written.as_ref().is_some_and(|(last, at)| *last == directory && at.elapsed() < RESYNC);
-            if !current {
-                let replicas = queues().map(|queue| queue.spec.stream.replicas).max().unwrap_or(1);
-                written = self.write(directory, replicas).await;
-            }
-            let pause = if written.is_none() {
+            let settle = SETTLE.max(begun.elapsed() * REST);
+
+            let replicas = queues().map(|queue| queue.spec.stream.replicas).max().unwrap_or(1);
+            let kept = self.keep(&mut bucket, &directory, replicas).await;
+            let pause = if !kept {
                 RETRY
             } else if complaints.pending() {
                 GRACE
             } else {
                 RESYNC
             };
-            if timeout(pause, changed.notified()).await.is_ok() {
-                sleep(SETTLE).await;
+            tokio::select! {
+                () = changed.notified() => sleep(settle).await,
+                // Somebody else has written to it.
+                Ok(_) = bucket.written.wait_for(|written| written.as_deref() != Some(&directory)), if kept => {}
+                () = sleep(pause) => {}
             }
         }
     }
 
     fn functions(&self) -> Functions {
-        let (deployments, services) = (self.deployments.all(), self.services.all());
-        functions::index(deployments.iter().map(AsRef::as_ref), services.iter().map(AsRef::as_ref))
+        let (services, deployments) = (self.services.all(), self.deployments.all());
+        let functions = self.functions.all();
+        functions::index(
+            services.iter().map(AsRef::as_ref),
+            deployments.iter().map(AsRef::as_ref),
+            functions.iter().map(AsRef::as_ref),
+        )
     }
 
-    /// Writes the directory, and returns it if that went well. `replicas` is for a bucket that isn't there yet: as
-    /// many copies as the best-kept queue.
-    async fn write(&self, directory: Directory, replicas: i32) -> Option<(Directory, Instant)> {
-        match self.try_write(&directory, replicas).await {
+    /// Brings the bucket to the directory, if it isn't; returns whether that went well. `replicas` is for a bucket
+    /// that isn't there yet: as many copies as the best-kept queue.
+    async fn keep(&self, bucket: &mut Bucket, directory: &Directory, replicas: i32) -> bool {
+        match self.try_keep(bucket, directory, usize::try_from(replicas).unwrap_or(1)).await {
             Ok(changes) => {
                 if changes > 0 {
                     let (functions, queues) = (directory.functions.len(), directory.queues.len());
@@ -128,32 +153,57 @@ impl Librarian {
                 }
                 self.metrics.directory_changes(changes);
                 self.health.ready(CONDITION);
-                Some((directory, Instant::now()))
+                true
             }
             Err(why) => {
                 self.metrics.directory_error();
                 self.health.not_ready(CONDITION, why);
-                None
+                false
             }
         }
     }
 
-    async fn try_write(&self, directory: &Directory, replicas: i32) -> Result<usize, String> {
-        let own = self.brokers.own();
-        if !own.is_connected() {
+    async fn try_keep(
+        &self,
+        bucket: &mut Bucket,
+        directory: &Directory,
+        replicas: usize,
+    ) -> Result<usize, String> {
+        if !self.brokers.own().is_connected() {
             return Err("waits for NATS".to_owned());
         }
-        let written: Result<usize, BucketError> = async {
-            let replicas = usize::try_from(replicas).unwrap_or(1);
-            ensure_buckets(&own.js, replicas).await?;
-            DirectoryStore::open(&own.js, replicas).await?.sync(directory).await
-        }
-        .await;
-        written.map_err(|error| {
+        self.write(bucket, directory, replicas).await.map_err(|error| {
             let why = chain(&error);
             warn!("the directory could not be written, and will be tried again: {why}");
             why
         })
+    }
+
+    async fn write(
+        &self,
+        bucket: &mut Bucket,
+        directory: &Directory,
+        replicas: usize,
+    ) -> Result<usize, BucketError> {
+        let js = &self.brokers.own().js;
+        if bucket.ensured.is_none_or(|at| at.elapsed() >= RESYNC) {
+            ensure_buckets(js, replicas).await?;
+            DirectoryStore::open(js, replicas).await?;
+            bucket.ensured = Some(Instant::now());
+        }
+        // What was written is seen again as soon as NATS has stored it. Until then it would be written twice.
+        let read = timeout(RETRY, bucket.written.wait_for(Option::is_some)).await;
+        let written = read.ok().and_then(Result::ok).and_then(|written| written.clone());
+        let changes = match written {
+            Some(written) if *written == *directory => return Ok(0),
+            Some(written) => DirectoryStore::open(js, replicas).await?.update(&written, directory).await?,
+            None => DirectoryStore::open(js, replicas).await?.sync(directory).await?,
+        };
+        let seen = bucket.written.wait_for(|written| written.as_deref() == Some(directory));
+        if timeout(RETRY, seen).await.is_err() {
+            bucket.ensured = None;
+        }
+        Ok(changes)
     }
 
     async fn complain(&self, functions: &Functions, lost: &[Lost]) {

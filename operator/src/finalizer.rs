@@ -57,7 +57,7 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
             if now < patience_ends {
                 let why = format!("the deletion waits for NATS until {patience_ends} at most: {why}");
                 let status = status::going(queue, &why, &Time(now));
-                if queue.status.as_ref() != Some(&status) {
+                if status::is_news(queue, &status) {
                     info!(queue = full_name(queue), "{why}");
                 }
                 status::write(&context.client, queue, &status).await.map_err(Error::Status)?;

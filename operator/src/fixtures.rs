@@ -12,6 +12,7 @@ use k8s_openapi::{
 use crate::{
     controller::dereference::{Objects, Surroundings},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
+    openfaas,
 };
 
 /// An `AsyncQueue` with every default, in the namespace `openfaas`.
@@ -32,14 +33,7 @@ pub(crate) fn owner(name: &str) -> AsyncQueue {
 
 /// What a queue finds around it: nothing in its way, and nothing of its own yet.
 pub(crate) fn surroundings() -> Surroundings {
-    Surroundings {
-        nats: Ok(()),
-        objects: Objects::default(),
-        gateway_url: None,
-        conflict: None,
-        functions: None,
-        running: 0,
-    }
+    Surroundings { nats: Ok(()), objects: Objects::default(), gateway_url: None, conflict: None }
 }
 
 /// A point in time.
@@ -64,6 +58,13 @@ pub(crate) fn function(name: &str, queue: Option<&str>) -> Deployment {
         }),
         status: None,
     }
+}
+
+/// The same as an `openfaas.com/v1` Function.
+pub(crate) fn openfaas_function(name: &str, queue: Option<&str>) -> openfaas::Function {
+    let spec =
+        openfaas::FunctionSpec { name: None, annotations: queue.map(|queue| annotation(queue).into()) };
+    openfaas::Function { metadata: meta(name), spec }
 }
 
 /// A Service with one port, in the namespace `openfaas-fn`.

@@ -1,9 +1,9 @@
 //! Functions and the queues that they name: an index of what the watches have seen, and the directory that
 //! follows from it. Pure.
 //!
-//! A function is a Deployment whose pods carry the label `faas_function`, however it was deployed, or any Service with
-//! the annotation `com.openfaas.queue`. Its queue is the annotation on the Deployment's pods, where `OpenFaaS` puts
-//! it, or on the Service.
+//! A function is an `OpenFaaS` Function, a Deployment whose pods carry the label `faas_function`, however it was deployed,
+//! or any Service with the annotation `com.openfaas.queue`. Its queue is the annotation in the Function's spec, on the
+//! Deployment's pods, where `OpenFaaS` copies it, or on the Service.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,10 +18,13 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, ResourceExt};
 
-use crate::{claims::owns_stream, crd::AsyncQueue, spec::queue_spec};
+use crate::{claims::owns_stream, crd::AsyncQueue, openfaas, spec::queue_spec};
 
 /// The label of a function's pods.
 pub(crate) const FUNCTION_LABEL: &str = "faas_function";
+
+/// What the names of all annotations begin with that say something of a function.
+pub(crate) const ANNOTATIONS: &str = "com.openfaas.";
 
 /// The annotation that names a function's queue.
 pub(crate) const QUEUE_ANNOTATION: &str = "com.openfaas.queue";
@@ -65,28 +68,25 @@ pub(crate) type Functions = BTreeMap<FunctionName, Function>;
 /// How many functions have their calls in each queue.
 pub(crate) type Counts = HashMap<QueueName, usize>;
 
-/// The functions among Deployments and Services.
+/// The functions among Services, Deployments and Functions. Of what several say of one, the later has the last word: a
+/// Function is what its Deployment and its Service are made from, and only a Service knows a port.
 pub(crate) fn index<'a>(
-    deployments: impl IntoIterator<Item = &'a Deployment>,
     services: impl IntoIterator<Item = &'a Service>,
+    deployments: impl IntoIterator<Item = &'a Deployment>,
+    functions: impl IntoIterator<Item = &'a openfaas::Function>,
 ) -> Functions {
-    let mut functions: Functions = services.into_iter().filter_map(from_service).collect();
-    for (name, deployed) in deployments.into_iter().filter_map(from_deployment) {
-        // OpenFaaS CE annotates the Service too, so the pods have the last word on the queue; only the
-        // Service knows the port.
-        let service = functions.remove(&name);
-        let function = match service {
-            Some(service) => Function {
-                queue: deployed.queue.or(service.queue),
-                url: service.url,
-                retry: deployed.retry.or(&service.retry),
-                object: deployed.object,
-            },
-            None => deployed,
+    let services = services.into_iter().filter_map(from_service);
+    let deployments = deployments.into_iter().filter_map(from_deployment);
+    let functions = functions.into_iter().filter_map(from_function);
+    let mut index = Functions::new();
+    for (name, function) in services.chain(deployments).chain(functions) {
+        let function = match index.remove(&name) {
+            Some(before) => function.over(before),
+            None => function,
         };
-        functions.insert(name, function);
+        index.insert(name, function);
     }
-    functions
+    index
 }
 
 /// The directory of functions and queues. A queue is in it while it has its stream, on the NATS that the gateway
@@ -142,6 +142,29 @@ pub(crate) fn lost<'a>(functions: &Functions, queues: impl IntoIterator<Item = &
     lost.collect()
 }
 
+// === impl Function ===
+
+impl Function {
+    /// What this says, and where it says nothing, what `other` does.
+    fn over(self, other: Self) -> Self {
+        Self {
+            queue: self.queue.or(other.queue),
+            url: self.url.or(other.url),
+            retry: self.retry.or(&other.retry),
+            object: self.object,
+        }
+    }
+}
+
+fn from_function(function: &openfaas::Function) -> Option<(FunctionName, Function)> {
+    let spec = &function.spec;
+    let name = spec.name.clone().unwrap_or_else(|| function.name_any());
+    let name = FunctionName::new(&name, &function.namespace()?).ok()?;
+    let annotation = |name: &str| Some(spec.annotations.as_ref()?.get(name)?.as_str());
+    let queue = annotation(QUEUE_ANNOTATION).map(str::to_owned);
+    Some((name, Function { queue, url: None, retry: retry(annotation), object: function.object_ref(&()) }))
+}
+
 fn from_deployment(deployment: &Deployment) -> Option<(FunctionName, Function)> {
     let pods = deployment.spec.as_ref()?.template.metadata.as_ref()?;
     let name = pods.labels.as_ref()?.get(FUNCTION_LABEL)?;
@@ -193,7 +216,7 @@ mod tests {
         other.spec.as_mut().unwrap().template.metadata = None;
         let deployments =
             [fixtures::function("slow", Some("slow-queue")), fixtures::function("fast", None), other];
-        let functions = index(&deployments, []);
+        let functions = index([], &deployments, []);
         assert_eq!(functions.len(), 2);
         let slow = FunctionEntry { queue: Some("slow-queue".parse().unwrap()), ..FunctionEntry::default() };
         assert_eq!(entry(&functions, "slow"), slow);
@@ -204,7 +227,7 @@ mod tests {
     fn an_annotation_on_the_deployment_itself_does_not_count() {
         let mut deployment = fixtures::function("fast", None);
         deployment.annotations_mut().insert(QUEUE_ANNOTATION.to_owned(), "slow-queue".to_owned());
-        assert_eq!(entry(&index([&deployment], []), "fast").queue, None);
+        assert_eq!(entry(&index([], [&deployment], []), "fast").queue, None);
     }
 
     #[test]
@@ -214,7 +237,7 @@ mod tests {
             fixtures::service("usual", Some("q"), 8080),
             fixtures::service("web", Some("q"), 3000),
         ];
-        let functions = index([], &services);
+        let functions = index(&services, [], []);
         assert_eq!(functions.len(), 2);
         assert_eq!(entry(&functions, "usual").url, None);
         let url = "http://web.openfaas-fn.svc.cluster.local:3000";
@@ -225,12 +248,39 @@ mod tests {
     fn where_both_exist_the_pods_name_the_queue_and_the_service_the_port() {
         let deployment = fixtures::function("f", Some("of-pods"));
         let service = fixtures::service("f", Some("of-service"), 80);
-        let both = entry(&index([&deployment], [&service]), "f");
+        let both = entry(&index([&service], [&deployment], []), "f");
         assert_eq!(both.queue.unwrap().as_str(), "of-pods");
         assert!(both.url.unwrap().ends_with(":80"));
         let unnamed = fixtures::function("f", None);
-        let both = entry(&index([&unnamed], [&service]), "f");
+        let both = entry(&index([&service], [&unnamed], []), "f");
         assert_eq!(both.queue.unwrap().as_str(), "of-service");
+    }
+
+    #[test]
+    fn a_function_of_openfaas_needs_no_deployment_and_is_called_what_its_spec_says() {
+        let mut function = fixtures::openfaas_function("object", Some("q"));
+        function.spec.name = Some("f".to_owned());
+        // Annotations of the object are not the function's.
+        function.annotations_mut().insert(QUEUE_ANNOTATION.to_owned(), "another".to_owned());
+        let functions = index([], [], [&function]);
+        assert_eq!(entry(&functions, "f").queue.unwrap().as_str(), "q");
+        assert_eq!(functions[&named("f")].object.kind.as_deref(), Some("Function"));
+        assert_eq!(functions[&named("f")].object.name.as_deref(), Some("object"));
+    }
+
+    #[test]
+    fn a_function_of_openfaas_has_the_last_word_over_what_is_made_from_it() {
+        let (service, deployment) =
+            (fixtures::service("f", Some("before"), 80), fixtures::function("f", Some("before")));
+        let function = fixtures::openfaas_function("f", Some("now"));
+        let all = index([&service], [&deployment], [&function]);
+        assert_eq!(all.len(), 1);
+        let all = entry(&all, "f");
+        assert_eq!(all.queue.unwrap().as_str(), "now");
+        assert!(all.url.unwrap().ends_with(":80"));
+        let silent = fixtures::openfaas_function("f", None);
+        let all = entry(&index([&service], [&deployment], [&silent]), "f");
+        assert_eq!(all.queue.unwrap().as_str(), "before");
     }
 
     #[test]
@@ -242,7 +292,7 @@ mod tests {
         };
         annotate(&mut deployment, asyncqueue::retry::ATTEMPTS, "3");
         annotate(&mut deployment, asyncqueue::retry::CODES, "what?");
-        let retry = entry(&index([&deployment], []), "f").retry;
+        let retry = entry(&index([], [&deployment], []), "f").retry;
         assert_eq!((retry.attempts, retry.codes), (Some(3), None));
     }
 
@@ -271,7 +321,7 @@ mod tests {
             fixtures::function("d", None),
             fixtures::function("e", Some("Not a queue")),
         ];
-        let directory = directory(&index(&deployments, []), &[fixtures::owner("mine")]);
+        let directory = directory(&index([], &deployments, []), &[fixtures::owner("mine")]);
         let default: QueueName = "faas-request".parse().unwrap();
         let counts = count(&directory, Some(&default));
         assert_eq!(counts, [("mine".parse().unwrap(), 2), (default, 3)].into());
@@ -288,7 +338,7 @@ mod tests {
         ];
         let mut elsewhere = fixtures::owner("elsewhere");
         elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
-        let lost = lost(&index(&deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
+        let lost = lost(&index([], &deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
         let expected = |function: &str, queue: &str, why| Lost {
             function: named(function),
             queue: queue.to_owned(),

@@ -1,10 +1,11 @@
 //! The operator: `AsyncQueues` and function annotations in, streams and Deployments out.
 //!
-//! Two things go on at once. The [`controller`] brings each `AsyncQueue`'s streams and workers to what its spec says, and
-//! tells in its status how that went; the [`directory`] keeps what gateways and workers need to know of functions and
-//! queues. Both look at what the [`watch`]es have seen, decide in plain functions, and can do their work again at any
-//! time.
+//! Of several operators one works, the [`leader`]. Three things go on at once. The [`controller`] brings each `AsyncQueue`'s streams and workers to what its spec
+//! says, and tells in its status how that went; the [`figures`] keep the numbers in it; the [`directory`] keeps what
+//! gateways and workers need to know of functions and queues. All look at what the [`watch`]es have seen, decide in plain
+//! functions, and can do their work again at any time.
 
+mod advisories;
 mod broker;
 mod claims;
 mod conditions;
@@ -19,18 +20,24 @@ mod default_queue;
 mod directory;
 mod error;
 mod events;
+mod figures;
 mod finalizer;
 #[cfg(test)]
 mod fixtures;
 mod functions;
 mod image;
+mod leader;
 mod metrics;
+mod openfaas;
+mod operate;
 mod run;
 mod running;
 mod secret;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
 mod settings;
 mod spec;
+mod triggers;
+mod trim;
 mod watch;
 
 pub use run::run;

@@ -1,12 +1,14 @@
 //! The operator's metrics. Labels are fixed words: no name of an object is one.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+
+use crate::{conditions::readiness, crd::AsyncQueue};
 
 /// Seconds: from a look at what is as it shall be to a NATS that answers at the last moment.
 const BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
@@ -21,6 +23,12 @@ struct ResourceLabels {
     resource: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    ready: &'static str,
+    reason: &'static str,
+}
+
 /// What the operator counts. Clones count together.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -31,6 +39,8 @@ pub(crate) struct Metrics {
     unreadable: Counter,
     directory_errors: Counter,
     directory_changes: Counter,
+    leader: Gauge,
+    queues: Family<QueueLabels, Gauge>,
 }
 
 /// A reconciliation, which is measured until it is dropped.
@@ -51,6 +61,8 @@ impl Metrics {
             unreadable: Counter::default(),
             directory_errors: Counter::default(),
             directory_changes: Counter::default(),
+            leader: Gauge::default(),
+            queues: Family::default(),
         };
         registry.register(
             "reconciliations",
@@ -88,6 +100,16 @@ impl Metrics {
             "Entries of the directory that were written or removed",
             metrics.directory_changes.clone(),
         );
+        registry.register(
+            "leader",
+            "1 in the operator that works, 0 in one that stands by",
+            metrics.leader.clone(),
+        );
+        registry.register(
+            "queues",
+            "AsyncQueues, by the status of their condition Ready and its reason",
+            metrics.queues.clone(),
+        );
         metrics
     }
 
@@ -108,6 +130,24 @@ impl Metrics {
 
     pub(crate) fn unreadable(&self) {
         self.unreadable.inc();
+    }
+
+    /// Counts the queues that there are.
+    pub(crate) fn queues<'a>(&self, queues: impl IntoIterator<Item = &'a AsyncQueue>) {
+        let mut counts: HashMap<QueueLabels, i64> = HashMap::new();
+        for queue in queues {
+            let (ready, reason) = readiness(queue);
+            *counts.entry(QueueLabels { ready, reason }).or_default() += 1;
+        }
+        self.queues.clear();
+        for (labels, count) in counts {
+            self.queues.get_or_create(&labels).set(count);
+        }
+    }
+
+    /// Whether this operator is the one that works.
+    pub(crate) fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
     }
 
     pub(crate) fn directory_error(&self) {

@@ -3,7 +3,10 @@
 use std::{convert::Infallible, net::SocketAddr, str::FromStr};
 
 use asyncqueue::QueueName;
-use asyncqueue_runtime::settings::{LogSettings, NatsSettings, Optional};
+use asyncqueue_runtime::{
+    program::UsageError,
+    settings::{LogSettings, NatsSettings, Optional, parse_bool},
+};
 use clap::{Args, Parser, Subcommand};
 
 /// The controller: AsyncQueues and function annotations in, streams and Deployments out.
@@ -59,11 +62,15 @@ pub struct Settings {
     #[arg(long, env = "http_addr", default_value = "0.0.0.0:8083")]
     pub http_addr: SocketAddr,
 
-    /// Name of the operator's pod, by the downward API: to find its image, and to sign events
+    /// Work only while holding the Lease asyncqueue-operator in POD_NAMESPACE, so that several operators may run
+    #[arg(long, env = "leader_elect", default_value = "true", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+
+    /// Name of the operator's pod, by the downward API: to find its image, and to sign events and the Lease
     #[arg(long, env = "POD_NAME", default_value_t, hide_default_value = true)]
     pub pod_name: Optional<String>,
 
-    /// Namespace of the operator's pod, by the downward API: to find its image, and for the default queue
+    /// Namespace of the operator's pod, by the downward API: to find its image, for the default queue and the Lease
     #[arg(long, env = "POD_NAMESPACE", default_value_t, hide_default_value = true)]
     pub pod_namespace: Optional<String>,
 }
@@ -82,6 +89,23 @@ impl Settings {
         let own = self.pod_namespace.as_ref().map(String::as_str);
         let seen = own.filter(|own| self.watch_namespaces.contains(own));
         seen.or_else(|| self.watch_namespaces.places().next().flatten()).or(own)
+    }
+
+    /// The namespace of the Lease that is held while working; `None` if none is.
+    ///
+    /// # Errors
+    ///
+    /// There shall be one, and no namespace is known.
+    pub fn lease_namespace(&self) -> Result<Option<&str>, UsageError> {
+        if !self.leader_elect {
+            return Ok(None);
+        }
+        let own = self.pod_namespace.as_ref().map(String::as_str).ok_or_else(|| {
+            let problem = "leader_elect is on, and the namespace of the Lease is not known: set POD_NAMESPACE, or \
+                           leader_elect=false where no other operator runs";
+            UsageError(problem.to_owned())
+        });
+        own.map(Some)
     }
 
     /// The log, without what the Kubernetes client says of each failed request and each reconciliation: the
@@ -132,6 +156,7 @@ mod tests {
         assert_eq!(settings.default_queue.0.unwrap().as_str(), "faas-request");
         assert_eq!(settings.function_namespace, "openfaas-fn");
         assert_eq!(settings.http_addr.to_string(), "0.0.0.0:8083");
+        assert!(settings.leader_elect);
         assert_eq!(settings.watch_namespaces.places().collect::<Vec<_>>(), [None]);
     }
 
@@ -155,6 +180,19 @@ mod tests {
         assert_eq!(namespace(&["--pod-namespace=own", "--watch-namespaces=a,own"]).as_deref(), Some("own"));
         assert_eq!(namespace(&["--pod-namespace=own", "--watch-namespaces=b,a"]).as_deref(), Some("a"));
         assert_eq!(namespace(&[]), None);
+    }
+
+    #[test]
+    fn a_lease_needs_a_namespace() {
+        let lease = |arguments: &[&str]| {
+            let arguments = ["asyncqueue-operator"].iter().chain(arguments);
+            let settings = Cli::parse_from(arguments).settings;
+            settings.lease_namespace().map(|namespace| namespace.map(str::to_owned))
+        };
+        assert_eq!(lease(&["--pod-namespace=own"]), Ok(Some("own".to_owned())));
+        assert_eq!(lease(&["--pod-namespace=own", "--leader-elect=false"]), Ok(None));
+        assert_eq!(lease(&["--leader-elect=0"]), Ok(None));
+        assert!(lease(&[]).unwrap_err().to_string().contains("set POD_NAMESPACE"));
     }
 
     #[test]

@@ -1,15 +1,9 @@
 //! Watches of the Kubernetes API. They never give up: a CRD that is missing, an access that is denied, an API server
 //! that is away are waited for, and told in readiness, log and metrics.
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Debug},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use asyncqueue_runtime::health::Health;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use kube::{
     Api, Client, Resource,
     core::{DeserializeGuard, NamespaceResourceScope},
@@ -22,19 +16,19 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::error;
 
-use crate::{error::chain, metrics::Metrics};
+pub(crate) use self::health::Watches;
+use self::health::{Place, Trouble};
 
-/// The readiness condition of all watches together.
-const CONDITION: &str = "kubernetes";
+mod health;
 
 /// Between attempts. A few requests every two seconds are nothing to an API server, and what was waited for is seen
 /// as soon as it is there.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// While a watch fails for the same reason, say so this often.
-const LOG_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks for a kind that may never be there.
+const OPTIONAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a namespaced object must be able to do to be watched.
 pub(crate) trait Watched:
@@ -63,9 +57,19 @@ impl<K> Watched for K where
 pub(crate) struct Watch<K: Watched> {
     api: Api<DeserializeGuard<K>>,
     place: Place,
+    need: Need,
     config: watcher::Config,
     writer: Writer<K>,
     complete: watch::Sender<bool>,
+}
+
+/// Whether the API server must know a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Without it, nothing is known.
+    Required,
+    /// Where the API server doesn't know it, there are no objects of it. Its CRD may come and go.
+    Optional,
 }
 
 /// What has been seen of one kind of objects, in all places that are watched.
@@ -80,51 +84,30 @@ struct Seen<K: Watched> {
     complete: watch::Receiver<bool>,
 }
 
-/// How all watches do.
-#[derive(Debug)]
-pub(crate) struct Watches {
-    health: Health,
-    metrics: Metrics,
-    /// The watches that don't work, and why.
-    down: Mutex<BTreeMap<Place, Down>>,
-}
-
-/// What is watched.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    resource: &'static str,
-    namespace: Option<String>,
-}
-
-#[derive(Debug)]
-struct Down {
-    trouble: Trouble,
-    logged: Option<Instant>,
-}
-
-/// Why a watch does not work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Trouble {
-    message: String,
-    /// Time alone won't help.
-    denied: bool,
+/// Makes of what a watch reports what the store shall hold.
+struct Reading {
+    place: Place,
+    need: Need,
+    /// Whether the API server does not know the kind.
+    absent: bool,
+    watches: Arc<Watches>,
 }
 
 /// Waits the same time after each error.
-struct Pause;
+struct Pause(Duration);
 
 // === impl Watch ===
 
 impl<K: Watched> Watch<K> {
     /// Prepares a watch, which begins when its stream is polled.
-    pub(crate) fn new(client: &Client, resource: &'static str, namespace: Option<&str>) -> Self {
+    pub(crate) fn new(client: &Client, resource: &'static str, need: Need, namespace: Option<&str>) -> Self {
         let api = match namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
         };
         let place = Place { resource, namespace: namespace.map(str::to_owned) };
         let (config, writer) = (watcher::Config::default(), reflector::store().1);
-        Self { api, place, config, writer, complete: watch::Sender::new(false) }
+        Self { api, place, need, config, writer, complete: watch::Sender::new(false) }
     }
 
     /// Of the objects with this label alone.
@@ -147,26 +130,16 @@ impl<K: Watched> Watch<K> {
         watches: Arc<Watches>,
         trim: fn(&mut K),
     ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static {
-        let Self { api, place, config, writer, complete } = self;
+        let Self { api, place, need, config, writer, complete } = self;
+        let pause = match need {
+            Need::Required => PAUSE,
+            Need::Optional => OPTIONAL_PAUSE,
+        };
         watches.set(&place, Trouble::waiting());
+        let mut reading = Reading { place, need, absent: false, watches };
         watcher(api, config)
-            .backoff(Pause)
-            .filter_map(move |event| {
-                let event = match event {
-                    Ok(event) => {
-                        // A list begins also where it will fail.
-                        if !matches!(event, Event::Init) {
-                            watches.works(&place);
-                        }
-                        readable(event, &watches.metrics)
-                    }
-                    Err(error) => {
-                        watches.set(&place, Trouble::new(&error, place.resource));
-                        None
-                    }
-                };
-                std::future::ready(event.map(Ok))
-            })
+            .backoff(Pause(pause))
+            .flat_map(move |event| stream::iter(reading.take(event)).map(Ok))
             .modify(move |object| {
                 object.meta_mut().managed_fields = None;
                 trim(object);
@@ -180,23 +153,59 @@ impl<K: Watched> Watch<K> {
     }
 }
 
-/// The event without the guard; `None` if its object can't be read.
-fn readable<K: Watched>(event: Event<DeserializeGuard<K>>, metrics: &Metrics) -> Option<Event<K>> {
-    let read = |DeserializeGuard(object): DeserializeGuard<K>| {
-        object
-            .inspect_err(|invalid| {
-                let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
-                error!(?namespace, ?name, error = invalid.error, "{} can't be read", K::kind(&()));
-                metrics.unreadable();
-            })
-            .ok()
-    };
-    match event {
-        Event::Init => Some(Event::Init),
-        Event::InitDone => Some(Event::InitDone),
-        Event::InitApply(object) => read(object).map(Event::InitApply),
-        Event::Apply(object) => read(object).map(Event::Apply),
-        Event::Delete(object) => read(object).map(Event::Delete),
+// === impl Reading ===
+
+impl Reading {
+    /// What the store shall be told.
+    fn take<K: Watched>(&mut self, event: watcher::Result<Event<DeserializeGuard<K>>>) -> Vec<Event<K>> {
+        match event {
+            // A list begins also where it will fail.
+            Ok(Event::Init) => vec![Event::Init],
+            Ok(event) => {
+                self.absent = false;
+                self.watches.works(&self.place);
+                self.readable(event).into_iter().collect()
+            }
+            Err(error) => {
+                let trouble = Trouble::new(&error, self.place.resource);
+                // While it does not know all its CRDs yet, an API server answers 503.
+                if self.need == Need::Optional && trouble.unknown {
+                    self.is_absent()
+                } else {
+                    self.watches.set(&self.place, trouble);
+                    vec![]
+                }
+            }
+        }
+    }
+
+    /// There is no object of a kind that the API server does not know.
+    fn is_absent<K>(&mut self) -> Vec<Event<K>> {
+        if std::mem::replace(&mut self.absent, true) {
+            return vec![];
+        }
+        self.watches.absent(&self.place);
+        vec![Event::Init, Event::InitDone]
+    }
+
+    /// The event without the guard; `None` if its object can't be read.
+    fn readable<K: Watched>(&self, event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {
+        let read = |DeserializeGuard(object): DeserializeGuard<K>| {
+            object
+                .inspect_err(|invalid| {
+                    let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
+                    error!(?namespace, ?name, error = invalid.error, "{} can't be read", K::kind(&()));
+                    self.watches.unreadable();
+                })
+                .ok()
+        };
+        match event {
+            Event::Init => Some(Event::Init),
+            Event::InitDone => Some(Event::InitDone),
+            Event::InitApply(object) => read(object).map(Event::InitApply),
+            Event::Apply(object) => read(object).map(Event::Apply),
+            Event::Delete(object) => read(object).map(Event::Delete),
+        }
     }
 }
 
@@ -221,97 +230,15 @@ impl<K: Watched> Stores<K> {
         self.0.iter().flat_map(|seen| seen.store.state()).collect()
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(|seen| seen.store.len()).sum()
+    }
+
     /// One object.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let object = ObjectRef::new(name).within(namespace);
         self.0.iter().find_map(|seen| seen.store.get(&object))
-    }
-}
-
-// === impl Watches ===
-
-impl Watches {
-    pub(crate) fn new(health: Health, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { health, metrics, down: Mutex::default() })
-    }
-
-    /// A watch works.
-    fn works(&self, place: &Place) {
-        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        if down.remove(place).is_some() {
-            info!("watching {place}");
-            self.tell(&down, place.resource);
-        }
-    }
-
-    /// A watch does not work.
-    fn set(&self, place: &Place, trouble: Trouble) {
-        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        let logged =
-            down.get(place).filter(|before| before.trouble == trouble).and_then(|before| before.logged);
-        let log = trouble != Trouble::waiting() && logged.is_none_or(|at| at.elapsed() >= LOG_EVERY);
-        if log && trouble.denied {
-            error!("can't watch {place}: {}", trouble.message);
-        } else if log {
-            warn!("waiting to watch {place}: {}", trouble.message);
-        }
-        let logged = if log { Some(Instant::now()) } else { logged };
-        down.insert(place.clone(), Down { trouble, logged });
-        self.tell(&down, place.resource);
-    }
-
-    fn tell(&self, down: &BTreeMap<Place, Down>, resource: &'static str) {
-        self.metrics.watches_down(resource, down.keys().filter(|place| place.resource == resource).count());
-        let reasons: Vec<_> =
-            down.iter().map(|(place, down)| format!("{place}: {}", down.trouble.message)).collect();
-        if reasons.is_empty() {
-            self.health.ready(CONDITION);
-        } else {
-            self.health.not_ready(CONDITION, reasons.join("; "));
-        }
-    }
-}
-
-// === impl Place ===
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.resource)?;
-        self.namespace.as_ref().map_or(Ok(()), |namespace| write!(f, " in the namespace {namespace}"))
-    }
-}
-
-// === impl Trouble ===
-
-impl Trouble {
-    /// Nothing is known yet.
-    fn waiting() -> Self {
-        Self { message: "not read yet".to_owned(), denied: false }
-    }
-
-    fn new(error: &watcher::Error, resource: &'static str) -> Self {
-        use watcher::Error;
-        let status = match error {
-            Error::WatchError(status)
-            | Error::InitialListFailed(kube::Error::Api(status))
-            | Error::WatchStartFailed(kube::Error::Api(status))
-            | Error::WatchFailed(kube::Error::Api(status)) => Some(status),
-            _ => None,
-        };
-        let Some(status) = status else {
-            let message = format!("the Kubernetes API is away: {}", chain(error));
-            return Self { message, denied: false };
-        };
-        let (message, denied) = match status.code {
-            404 => ("the API server does not know them: is the CRD installed? Apply crds/".to_owned(), false),
-            401 => (format!("the API server does not accept our credentials: {}", status.message), true),
-            403 => {
-                let message = &status.message;
-                (format!("RBAC denies it, grant get, list and watch on {resource}: {message}"), true)
-            }
-            _ => (format!("the API server answers {}: {}", status.code, status.message), false),
-        };
-        Self { message, denied }
     }
 }
 
@@ -321,7 +248,7 @@ impl Iterator for Pause {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        Some(PAUSE)
+        Some(self.0)
     }
 }
 
@@ -331,40 +258,51 @@ impl Backoff for Pause {
 
 #[cfg(test)]
 mod tests {
+    use asyncqueue_runtime::health::Health;
     use k8s_openapi::api::apps::v1::Deployment;
-    use kube::core::Status;
     use prometheus_client::registry::Registry;
 
-    use super::*;
+    use super::{health::fixtures::refused, *};
+    use crate::metrics::Metrics;
 
-    fn watches() -> Arc<Watches> {
-        Watches::new(Health::new(), Metrics::new(&mut Registry::default()))
+    fn reading(need: Need) -> Reading {
+        let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default()));
+        let place = Place { resource: "functions", namespace: None };
+        Reading { place, need, absent: false, watches }
     }
 
-    fn place(resource: &'static str, namespace: Option<&str>) -> Place {
-        Place { resource, namespace: namespace.map(str::to_owned) }
-    }
-
-    fn refused(code: u16) -> watcher::Error {
-        let status = Status { code, message: "its words".to_owned(), ..Status::default() };
-        watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+    fn names(events: &[Event<Deployment>]) -> Vec<&'static str> {
+        let name = |event: &Event<Deployment>| match event {
+            Event::Init => "Init",
+            Event::InitApply(_) => "InitApply",
+            Event::InitDone => "InitDone",
+            Event::Apply(_) => "Apply",
+            Event::Delete(_) => "Delete",
+        };
+        events.iter().map(name).collect()
     }
 
     #[test]
-    fn readiness_names_each_watch_that_does_not_work() {
-        let watches = watches();
-        let (queues, pods) = (place("asyncqueues", Some("a")), place("deployments", None));
-        watches.set(&queues, Trouble::waiting());
-        watches.set(&pods, Trouble::new(&refused(403), "deployments"));
-        let (_, reason) = watches.health.report().unwrap_err().remove(0);
-        assert_eq!(
-            reason,
-            "asyncqueues in the namespace a: not read yet; deployments: RBAC denies it, grant get, list and watch on \
-             deployments: its words"
-        );
-        watches.works(&queues);
-        watches.works(&pods);
-        assert_eq!(watches.health.report(), Ok(()));
+    fn of_a_kind_that_nobody_needs_and_nobody_knows_there_is_no_object() {
+        let mut reading = reading(Need::Optional);
+        assert_eq!(names(&reading.take(Ok(Event::Init))), ["Init"]);
+        assert_eq!(names(&reading.take(Err(refused(404)))), ["Init", "InitDone"]);
+        assert_eq!(reading.watches.report(), Ok(()));
+        // That is told once.
+        assert_eq!(names(&reading.take(Err(refused(404)))), [""; 0]);
+        // It comes, and goes again.
+        assert_eq!(names(&reading.take(Ok(Event::InitDone))), ["InitDone"]);
+        assert_eq!(names(&reading.take(Err(refused(404)))), ["Init", "InitDone"]);
+    }
+
+    #[test]
+    fn a_watch_that_breaks_empties_nothing() {
+        for code in [401, 403, 410, 500, 503] {
+            let mut reading = reading(Need::Optional);
+            assert_eq!(names(&reading.take(Err(refused(code)))), [""; 0], "{code}");
+            assert!(reading.watches.report().is_err(), "{code}");
+        }
+        assert_eq!(names(&reading(Need::Required).take(Err(refused(404)))), [""; 0]);
     }
 
     #[tokio::test]
@@ -381,14 +319,5 @@ mod tests {
         for task in waiting {
             tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
         }
-    }
-
-    #[test]
-    fn trouble_says_what_to_do() {
-        let trouble = |code| Trouble::new(&refused(code), "asyncqueues");
-        assert!(trouble(404).message.contains("is the CRD installed?"));
-        assert!(!trouble(404).denied && !trouble(500).denied);
-        assert!(trouble(401).denied && trouble(403).denied);
-        assert_eq!(trouble(500).message, "the API server answers 500: its words");
     }
 }

@@ -53,17 +53,17 @@ async fn submit(function: &str, body: &str, id: Option<&str>) -> Result<String, 
     let route = directory(&js).await.route(&function, &default_queue);
     let submitter = Submitter::new(js, PATIENCE);
     let call_id = id.map_or_else(|| Ok(CallId::generate(&route.queue)), str::parse)?;
-    let call = Invocation::new(call_id, function, body.to_owned());
+    let call = Invocation::new(call_id.clone(), function, body.to_owned());
     let outcome = if id.is_some() {
         submitter.submit(&call, &route.subject).await?
     } else {
-        submitter.submit_new(&call, &route.subject).await?
+        submitter.submit_new(call, &route.subject).await?
     };
     let what = match outcome {
         Submitted::Stored => "stored",
         Submitted::Duplicate => "stored before",
     };
-    Ok(format!("{what}: {} on {}", call.call_id, route.queue))
+    Ok(format!("{what}: {call_id} on {}", route.queue))
 }
 
 /// The directory as it is now; empty where no operator keeps one. A program that runs on follows it instead.

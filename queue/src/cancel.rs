@@ -2,10 +2,13 @@
 //!
 //! A stored call is known by its id and its sequence on the stream: an id that a client uses again is another call.
 //! In this order, so that whoever comes late still finds out: a tombstone, which workers follow and look up
-//! before they run a call that was delivered before; the result for the caller; the purge of the call's subject,
+//! before they run a call that was delivered before; the result for the caller; the removal of the call's message,
 //! after which no server delivers it; and a broadcast to the workers, whose answers say who was running it.
 
-use std::time::Duration;
+use std::{
+    hash::{Hash, Hasher},
+    time::Duration,
+};
 
 use async_nats::jetstream::{
     Context,
@@ -22,7 +25,8 @@ use crate::{
     invocation::Invocation,
     message::{callback::Callback, native},
     name::QueueName,
-    peek::{self, NatsError, ask_workers, failed, last_message},
+    peek::{NatsError, ask_workers, failed, last_message},
+    remove::remove,
     subject::{call_filter, call_subject},
 };
 
@@ -71,12 +75,19 @@ pub fn broadcast_subject(queue: &QueueName) -> String {
 }
 
 /// A stored call: its id, and its sequence on the queue's stream.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCall {
     /// The call's id.
     pub id: CallId,
     /// Its sequence.
     pub sequence: u64,
+}
+
+impl Hash for StoredCall {
+    /// Two calls at one sequence are only where a stream was made anew: the sequence alone tells them apart well enough.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.sequence.hash(state);
+    }
 }
 
 /// A call that was cancelled.
@@ -160,9 +171,8 @@ pub async fn cancel_stored(
     if let Ok(invocation) = native::decode(&message.headers, Bytes::new()) {
         tell_caller(js, queue, &invocation, call.sequence).await?;
     }
-    // Up to this message: a call that has the id after it is another one.
-    let purge = peek::stream(js, stream).await?.purge().filter(message.subject.as_str());
-    purge.sequence(call.sequence + 1).await.map_err(failed("purge the call"))?;
+    // This message alone: a call that has the id after it is another one.
+    remove(js, stream, call.sequence, "take the call off its queue").await?;
     let question = broadcast(&call).into();
     let was_running = ask_workers(js.client(), broadcast_subject(queue), question, |answer| {
         (answer.payload == WAS_RUNNING).then_some(())

@@ -13,14 +13,12 @@ use async_nats::{
         consumer::{AckPolicy, DeliverPolicy, pull},
         context::{GetStreamError, GetStreamErrorKind, PublishError, PublishErrorKind},
         message::{PublishMessage, StreamMessage},
-        response::Response,
-        stream::{DeleteStatus, DirectGetErrorKind, Info, Stream},
+        stream::{DirectGetErrorKind, Info, Stream},
     },
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::iter};
 use jiff::Timestamp;
-use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
@@ -29,6 +27,7 @@ use crate::{
     message::dead_letter::{self, Content, DeadLetter, Kind, Stored, UNKNOWN},
     name::{FunctionName, QueueName},
     peek::{NatsError, failed, last_message},
+    remove::remove,
     subject::call_subject,
 };
 
@@ -215,17 +214,7 @@ impl DeadLetters {
 
     /// Deletes a dead letter, and returns whether it was there.
     pub async fn delete(&self, letter: &DeadLetter) -> Result<bool, NatsError> {
-        let action = "delete the dead letter";
-        let subject = format!("STREAM.MSG.DELETE.{}", self.queue.dead_letter_stream());
-        // Without this, as the client's `delete_message` has it, the server overwrites the message on disk: fifty
-        // times as long, and no more than what becomes of a call that ends well.
-        let request = json!({ "seq": letter.sequence, "no_erase": true });
-        match self.js.request(subject, &request).await.map_err(failed(action))? {
-            Response::Ok(DeleteStatus { success }) => Ok(success),
-            // The server's code for a message that is not there stands for any failure.
-            Response::Err { .. } if self.message(letter.sequence).await?.is_none() => Ok(false),
-            Response::Err { error } => Err(failed(action)(error)),
-        }
+        remove(&self.js, &self.queue.dead_letter_stream(), letter.sequence, "delete the dead letter").await
     }
 
     /// Deletes all, and returns how many.

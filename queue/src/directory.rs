@@ -1,8 +1,8 @@
 //! The directory: which queue a function belongs to, and where a queue's calls go.
 //!
-//! The operator alone writes it, into a KV bucket ([`BUCKET`]): `function.<namespace>.<name>` holds a
-//! [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`], both JSON. Gateway and worker watch it and keep its
-//! last state while NATS is away.
+//! The operator alone writes it, or where there is none a gateway with a directory file, into a KV bucket ([`BUCKET`]):
+//! `function.<namespace>.<name>` holds a [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`], both JSON. Gateway and
+//! worker watch it and keep its last state while NATS is away.
 
 use std::collections::HashMap;
 

@@ -30,7 +30,7 @@
 //! call.callback_url = Some(CallbackUrl::parse("https://example.com/results")?);
 //!
 //! // The second argument is the queue's subject: its name, unless its AsyncQueue says otherwise.
-//! let submitted = submitter.submit_new(&call, queue.as_str()).await?;
+//! let submitted = submitter.submit_new(call, queue.as_str()).await?;
 //! assert_eq!(submitted, Submitted::Stored); // on the stream: it is not lost from here on
 //! # Ok(())
 //! # }
@@ -66,6 +66,7 @@ pub mod locate;
 pub mod message;
 pub mod name;
 pub mod peek;
+mod remove;
 pub mod retry;
 pub mod stats;
 pub mod status;

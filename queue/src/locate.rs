@@ -4,7 +4,7 @@
 //! function is named.
 
 use async_nats::jetstream::{Context, message::StreamMessage};
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     call_id::{CallId, queue_hash},
@@ -85,11 +85,12 @@ pub fn places(directory: &Directory, default_queue: &QueueName, wanted: &Wanted)
 
 /// Looks for a call in these places.
 pub async fn locate(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Found, NatsError> {
-    let mut stored = Vec::new();
-    for places in places.chunks(AT_ONCE) {
-        stored.extend(try_join_all(places.iter().map(|place| stored_at(js, place, wanted))).await?);
-    }
-    let mut stored: Vec<Stored> = stored.into_iter().flatten().collect();
+    let mut stored: Vec<Stored> = stream::iter(places.iter().cloned())
+        .map(|place| stored_at(js, place, wanted))
+        .buffer_unordered(AT_ONCE)
+        .try_filter_map(async |found| Ok(found))
+        .try_collect()
+        .await?;
     match (stored.pop(), &stored[..]) {
         (Some(stored), []) => Ok(Found::Stored(stored)),
         (Some(last), others) => {
@@ -101,20 +102,20 @@ pub async fn locate(js: &Context, places: &[Place], wanted: &Wanted) -> Result<F
     }
 }
 
-async fn stored_at(js: &Context, place: &Place, wanted: &Wanted) -> Result<Option<Stored>, NatsError> {
+async fn stored_at(js: &Context, place: Place, wanted: &Wanted) -> Result<Option<Stored>, NatsError> {
     let filter = call_filter(&place.entry.subject, wanted.function.as_ref(), &wanted.id);
     let message = last_message(js, &place.entry.stream, &filter).await?;
-    Ok(message.map(|message| Stored { place: place.clone(), message }))
+    Ok(message.map(|message| Stored { place, message }))
 }
 
 /// The end of a call, as far as one of these places still knows it. Where several do, because the id was used
 /// again, the latest counts.
 async fn ended(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Option<CallStatus>, NatsError> {
-    let mut results = Vec::new();
-    for places in places.chunks(AT_ONCE) {
-        let questions = places.iter().map(|place| status::results(js, &place.queue, wanted));
-        results.extend(try_join_all(questions).await?);
-    }
+    let results: Vec<_> = stream::iter(places.iter().cloned())
+        .map(|place| status::results(js, place.queue, wanted))
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
     let cancelled = match places {
         [only] => status::cancelled(js, Some(&only.queue), wanted).await?,
         _ => status::cancelled(js, None, wanted).await?,

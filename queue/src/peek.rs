@@ -64,6 +64,20 @@ pub(crate) async fn first_message(
     )
 }
 
+/// Whether a stream holds a message at a sequence.
+pub async fn is_stored(js: &Context, stream_name: &str, sequence: u64) -> Result<bool, NatsError> {
+    Ok(message_at(js, stream_name, sequence).await?.is_some())
+}
+
+/// The message of a stream at a sequence, as [`last_message`].
+pub(crate) async fn message_at(
+    js: &Context,
+    stream_name: &str,
+    sequence: u64,
+) -> Result<Option<StreamMessage>, NatsError> {
+    found(stream(js, stream_name).await?.raw_message_builder().sequence(sequence).send().await)
+}
+
 fn found(answer: Result<StreamMessage, RawMessageError>) -> Result<Option<StreamMessage>, NatsError> {
     match answer {
         Ok(message) => Ok(Some(message)),

@@ -263,17 +263,27 @@ async fn only_consumer(
 }
 
 async fn ask(js: &Context, queue: &QueueName, wanted: &Wanted, sequence: u64) -> Result<State, NatsError> {
-    let question = broadcast(&StoredCall { id: wanted.id.clone(), sequence });
-    let report = ask_workers(js.client(), question_subject(queue), question.into(), |answer| {
-        serde_json::from_slice::<WorkerReport>(&answer.payload).ok()
-    });
-    Ok(report.await?.map_or(State::Delivered, State::from))
+    let report = worker_report(js, queue, &StoredCall { id: wanted.id.clone(), sequence }).await?;
+    Ok(report.map_or(State::Delivered, State::from))
+}
+
+/// What the worker says that has a stored call; `None` if none says that it has it.
+pub async fn worker_report(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+) -> Result<Option<WorkerReport>, NatsError> {
+    let question = broadcast(call).into();
+    ask_workers(js.client(), question_subject(queue), question, |answer| {
+        serde_json::from_slice(&answer.payload).ok()
+    })
+    .await
 }
 
 /// The ends of a call that a queue's streams of results and of dead letters know.
 pub(crate) async fn results(
     js: &Context,
-    queue: &QueueName,
+    queue: QueueName,
     wanted: &Wanted,
 ) -> Result<Vec<Ended>, NatsError> {
     let (results, letters) = (queue.callback_stream(), queue.dead_letter_stream());
@@ -284,16 +294,16 @@ pub(crate) async fn results(
         last_message(js, &letters, &letter_filter)
     )?;
     let mut ends = Vec::new();
-    ends.extend(result.and_then(|message| of_result(wanted, queue, &message, CallbackState::Pending)));
+    ends.extend(result.and_then(|message| of_result(wanted, &queue, &message, CallbackState::Pending)));
     if let Some(letter) = letter {
         if buried_subject(&letter.headers).starts_with(&format!("{results}.")) {
             // A result that the caller did not take. The call itself may be dead too, before it.
             let first = peek::first_message(js, &letters, &letter_filter).await?;
             let own = first.filter(|first| first.sequence != letter.sequence);
-            ends.extend(of_result(wanted, queue, &letter, CallbackState::Dead));
-            ends.extend(own.map(|own| Ended { at: stored_at(&letter), ..of_letter(wanted, queue, &own) }));
+            ends.extend(of_result(wanted, &queue, &letter, CallbackState::Dead));
+            ends.extend(own.map(|own| Ended { at: stored_at(&letter), ..of_letter(wanted, &queue, &own) }));
         } else {
-            ends.push(of_letter(wanted, queue, &letter));
+            ends.push(of_letter(wanted, &queue, &letter));
         }
     }
     Ok(ends)

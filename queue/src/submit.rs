@@ -18,6 +18,7 @@ use async_nats::{
     },
 };
 
+use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -131,7 +132,8 @@ impl Submitter {
         headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT, same_id.as_str());
         let stored = async {
             loop {
-                match self.publish(invocation, subject, headers.clone()).await {
+                let own = call_subject(subject, &invocation.function, &invocation.call_id);
+                match self.publish(own, headers.clone(), invocation.body.clone()).await {
                     Err(error) if is_taken(&error) => {}
                     Err(error) => return Err(self.classify(&error)),
                     Ok(submitted) => return Ok(submitted),
@@ -149,24 +151,25 @@ impl Submitter {
     }
 
     /// Stores an invocation whose id was made for it ([`CallId::generate`]) and so is nobody else's, as
-    /// [`Submitter::submit`] does. Spares the server the search for the id.
+    /// [`Submitter::submit`] does. Spares the server the search for the id, and lets go of the invocation as soon as it
+    /// is sent.
     ///
     /// # Errors
     ///
     /// As of [`Submitter::submit`], but for [`SubmitError::Conflict`], which is not looked for.
-    pub async fn submit_new(&self, invocation: &Invocation, subject: &str) -> Result<Submitted, SubmitError> {
-        let publish = self.publish(invocation, subject, native::encode(invocation));
+    pub async fn submit_new(&self, invocation: Invocation, subject: &str) -> Result<Submitted, SubmitError> {
+        let (subject, headers, body) = message(invocation, subject);
+        let publish = self.publish(subject, headers, body);
         self.in_time(async { publish.await.map_err(|error| self.classify(&error)) }).await
     }
 
     async fn publish(
         &self,
-        invocation: &Invocation,
-        subject: &str,
+        subject: String,
         headers: NatsHeaders,
+        body: Bytes,
     ) -> Result<Submitted, PublishError> {
-        let subject = call_subject(subject, &invocation.function, &invocation.call_id);
-        let message = PublishMessage::build().headers(headers).payload(invocation.body.clone());
+        let message = PublishMessage::build().headers(headers).payload(body);
         let ack = self.js.send_publish(subject, message).await?.await?;
         Ok(if ack.duplicate { Submitted::Duplicate } else { Submitted::Stored })
     }
@@ -228,6 +231,12 @@ impl Submitter {
             _ => SubmitError::Unavailable { reason },
         }
     }
+}
+
+/// The message of an invocation: its subject, headers and payload. Of the invocation nothing is left.
+fn message(invocation: Invocation, subject: &str) -> (String, NatsHeaders, Bytes) {
+    let subject = call_subject(subject, &invocation.function, &invocation.call_id);
+    (subject, native::encode(&invocation), invocation.body)
 }
 
 /// Whether the stream holds a call with the id, or is just storing one.

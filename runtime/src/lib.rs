@@ -4,6 +4,7 @@
 //! and metrics ([`admin`]).
 
 pub mod admin;
+mod allocator;
 pub mod byte_size;
 pub mod error;
 pub mod health;

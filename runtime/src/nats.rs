@@ -40,7 +40,7 @@ pub struct Secrets {
 /// A client that connects in the background, as often as it takes. The files that the settings name are read for each
 /// connection, so that a change of them counts.
 ///
-/// Registers the readiness condition `nats` and the counter `nats_reconnect_total`, and logs when the
+/// Registers the readiness condition `nats` and the metrics `nats_reconnect_total` and `nats_connected`, and logs when the
 /// connection comes and goes and, while it doesn't come, why. `name` is what NATS lists the connection as.
 ///
 /// # Errors

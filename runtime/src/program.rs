@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tracing_subscriber::fmt;
+use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     error,
@@ -95,10 +95,12 @@ fn install_log(log: &LogSettings) -> anyhow::Result<()> {
     let filter = log
         .filter()
         .map_err(|error| UsageError(format!("RUST_LOG `{}` is not valid: {error}", log.log_filter)))?;
-    let subscriber = fmt().with_env_filter(filter).with_target(false);
+    let (filtered, lines) = (tracing_subscriber::registry().with(filter), fmt::layer().with_target(false));
     let installed = match log.log_encoding {
-        LogEncoding::Console => subscriber.with_ansi(std::io::stdout().is_terminal()).try_init(),
-        LogEncoding::Json => subscriber.json().flatten_event(true).with_current_span(false).try_init(),
+        LogEncoding::Console => filtered.with(lines.with_ansi(std::io::stdout().is_terminal())).try_init(),
+        LogEncoding::Json => {
+            filtered.with(lines.json().flatten_event(true).with_current_span(false)).try_init()
+        }
     };
     installed.map_err(|error| anyhow::anyhow!("the log can't be installed: {error}"))
 }

@@ -44,8 +44,26 @@ pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Serves connections until `shutdown`; then accepts no more, finishes the requests that have begun, and
 /// returns. What is not done after `drain` is cut off.
+///
+/// What is no HTTP is answered by hyper itself, with a status and no body: 400, or 431 where the head is too long.
 pub async fn serve<H, F, B>(listener: TcpListener, handler: H, shutdown: CancellationToken, drain: Duration)
 where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    serve_at_most(MAX_CONNECTIONS, listener, handler, shutdown, drain).await;
+}
+
+/// As [`serve`]. Of more connections, the system keeps some waiting until one is closed.
+async fn serve_at_most<H, F, B>(
+    most: usize,
+    listener: TcpListener,
+    handler: H,
+    shutdown: CancellationToken,
+    drain: Duration,
+) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
@@ -57,7 +75,7 @@ where
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            (stream, peer) = accept(&listener), if connections.len() < MAX_CONNECTIONS => {
+            (stream, peer) = accept(&listener), if connections.len() < most => {
                 connections.spawn(serve_connection(stream, peer, handler.clone(), shutdown.clone()));
             }
         }
@@ -142,6 +160,28 @@ mod tests {
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();
         (text, begun.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_connection_past_the_most_at_once_waits_until_one_is_closed() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let handler = |_| std::future::ready(Response::new(Full::from("hi")));
+        tokio::spawn(serve_at_most(2, listener, handler, CancellationToken::new(), Duration::ZERO));
+        let ask = async || {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            client
+        };
+        let mut clients = [ask().await, ask().await, ask().await];
+        for client in &mut clients[..2] {
+            assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
+        }
+        let [first, _second, mut third] = clients;
+        let unanswered = tokio::time::timeout(Duration::from_millis(200), third.readable()).await;
+        assert!(unanswered.is_err(), "a third connection was served beside two");
+        drop(first);
+        assert!(third.read(&mut [0; 1024]).await.unwrap() > 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
 
 const DEFAULT_LOG_FILTER: &str = "info";
 
@@ -75,7 +75,7 @@ pub fn parse_bool(text: &str) -> Result<bool, String> {
 }
 
 fn parse_log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
+    match text.parse::<Targets>() {
         Ok(_) if text.is_empty() => Ok(DEFAULT_LOG_FILTER.to_owned()),
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("{error} (set by RUST_LOG)")),
@@ -86,11 +86,11 @@ fn parse_log_filter(text: &str) -> Result<String, String> {
 
 impl LogSettings {
     /// The filter, in which the NATS client is silent unless it is named.
-    pub(crate) fn filter(&self) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    pub(crate) fn filter(&self) -> Result<Targets, ParseError> {
         if self.log_filter.contains(CLIENT_LOG) {
-            EnvFilter::try_new(&self.log_filter)
+            self.log_filter.parse()
         } else {
-            EnvFilter::try_new(format!("{},{CLIENT_LOG}=off", self.log_filter))
+            format!("{},{CLIENT_LOG}=off", self.log_filter).parse()
         }
     }
 }

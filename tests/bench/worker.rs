@@ -13,17 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::{AckKind, Context, consumer::PullConsumer};
-use asyncqueue::{
-    CallId, FunctionName, Invocation, QueueName,
-    ensure::{ensure, ensure_buckets},
-    message::native,
-    stream::{Owner, QueueSpec},
-    subject::call_subject,
-};
+use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use asyncqueue_runtime::server;
 use asyncqueue_tests::{
-    nats::{NatsServer, free_port},
+    bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile},
+    nats::free_port,
+    process::{processor_time, resident_bytes},
     program::Program,
     wait::until_in,
 };
@@ -41,8 +36,8 @@ const CALLS: usize = 40_000;
 const IN_FLIGHT: usize = 64;
 /// Runs of each.
 const RUNS: usize = 5;
-/// Bytes of a body.
-const BODY: usize = 256;
+/// The body of a call.
+const BODY: Bytes = Bytes::from_static(&[b'x'; 256]);
 /// Of the run that measures how long a call is under way.
 const RATE: u64 = 1000;
 const RATE_SECONDS: u64 = 10;
@@ -65,22 +60,24 @@ async fn main() -> Result<(), Error> {
         return limit(nats, function).await;
     }
     let bench = Bench::start().await?;
-    println!("{CALLS} calls of {BODY} bytes, {IN_FLIGHT} at once, file storage, {RUNS} runs of each\n");
-    println!("| run | worker, calls/s | limit, calls/s | ratio |\n|---|---|---|---|");
-    let (mut workers, mut limits) = (Vec::new(), Vec::new());
-    for run in 1..=RUNS {
-        let limit = bench.limit().await?;
-        let worker = bench.worker().await?;
-        println!("| {run} | {worker:.0} | {limit:.0} | {:.2} |", worker / limit);
-        workers.push(worker);
-        limits.push(limit);
+    println!(
+        "{CALLS} calls of {} bytes, {IN_FLIGHT} at once, file storage, {RUNS} runs of each\n",
+        BODY.len()
+    );
+    println!(
+        "| run | worker, calls/s | limit, calls/s | ratio | processor time of a call, µs: worker + broker | limit + broker |\n\
+         |---|---|---|---|---|---|"
+    );
+    let mut runs = Vec::new();
+    for number in 1..=RUNS {
+        let run = Run { limit: bench.limit().await?, worker: bench.worker().await? };
+        println!("| {number} | {run} |");
+        runs.push(run);
     }
-    let (worker, limit) = (median(&mut workers), median(&mut limits));
-    println!("| median | {worker:.0} | {limit:.0} | {:.2} |\n", worker / limit);
+    println!("| median | {} |\n", Run::median(&runs));
 
     let mut latencies = bench.latencies().await?;
-    latencies.sort();
-    let at = |percent: usize| milliseconds(latencies[(latencies.len() - 1) * percent / 100]);
+    let mut at = |percent| percentile(&mut latencies, percent);
     println!(
         "from submit to arrival at the function, {RATE} calls a second: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
         at(50),
@@ -92,11 +89,51 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
+/// What one way of dispatching calls comes to.
+#[derive(Clone, Copy)]
+struct Figures {
+    /// Calls a second, the first to the last.
+    rate: f64,
+    /// Processor time of a call in microseconds, of whoever takes it from the broker and makes it.
+    dispatcher: f64,
+    /// The same of the broker.
+    broker: f64,
+}
+
+/// Both ways, one after the other.
+struct Run {
+    worker: Figures,
+    limit: Figures,
+}
+
+impl Run {
+    /// Each figure's own median.
+    fn median(runs: &[Self]) -> Self {
+        let middle = |of: &dyn Fn(&Self) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
+        let figures = |of: fn(&Self) -> Figures| Figures {
+            rate: middle(&|run| of(run).rate),
+            dispatcher: middle(&|run| of(run).dispatcher),
+            broker: middle(&|run| of(run).broker),
+        };
+        Self { worker: figures(|run| run.worker), limit: figures(|run| run.limit) }
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { worker, limit } = self;
+        let ratio = worker.rate / limit.rate;
+        write!(f, "{:.0} | {:.0} | {ratio:.2}", worker.rate, limit.rate)?;
+        for Figures { dispatcher, broker, .. } in [worker, limit] {
+            write!(f, " | {dispatcher:.0} + {broker:.0}")?;
+        }
+        Ok(())
+    }
+}
+
 /// A queue, a function, and what they count.
 struct Bench {
-    nats: NatsServer,
-    js: Context,
-    spec: QueueSpec,
+    queue: Queue,
     function: Arc<Function>,
     url: String,
 }
@@ -112,50 +149,48 @@ struct Function {
 
 impl Bench {
     async fn start() -> Result<Self, Error> {
-        let nats = NatsServer::start().await;
-        let js = nats.jetstream().await;
-        let owner = Owner { name: "bench/jobs".to_owned(), uid: "1".to_owned() };
-        let spec = QueueSpec::new("jobs".parse::<QueueName>()?, owner);
-        ensure(&js, &spec, false).await?;
-        ensure_buckets(&js, 1).await?;
+        let queue = Queue::start().await;
         let function = Arc::new(Function::default());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let answering = function.clone();
         let handler = move |request| answer(request, answering.clone());
         tokio::spawn(server::serve(listener, handler, CancellationToken::new(), Duration::ZERO));
-        Ok(Self { nats, js, spec, function, url })
+        Ok(Self { queue, function, url })
     }
 
-    /// Calls a second of the real worker, the first call to the last.
-    async fn worker(&self) -> Result<f64, Error> {
-        self.fill(CALLS).await?;
-        let before = self.function.received.load(Ordering::SeqCst);
+    /// The real worker.
+    async fn worker(&self) -> Result<Figures, Error> {
+        self.queue.fill(CALLS, &BODY).await;
         let worker = self.start_worker(IN_FLIGHT);
-        self.receives(before + 1).await;
-        let begun = Instant::now();
-        self.receives(before + CALLS).await;
-        let rate = per_second(begun.elapsed());
+        let figures = self.measure(worker.id()).await;
         self.empties().await;
-        drop(worker);
-        Ok(rate)
+        Ok(figures)
     }
 
-    /// Calls a second of the least that does it, in a process of its own as the worker is.
-    async fn limit(&self) -> Result<f64, Error> {
-        self.fill(CALLS).await?;
-        let before = self.function.received.load(Ordering::SeqCst);
-        let mut limit = std::process::Command::new(std::env::current_exe()?)
-            .args([LIMIT, &self.nats.url(), &self.url])
-            .stdout(std::process::Stdio::null())
-            .spawn()?;
-        self.receives(before + 1).await;
-        let begun = Instant::now();
-        self.receives(before + CALLS).await;
-        let rate = per_second(begun.elapsed());
-        limit.wait()?;
+    /// The least that does it, in a process of its own as the worker is.
+    async fn limit(&self) -> Result<Figures, Error> {
+        self.queue.fill(CALLS, &BODY).await;
+        let mut limit = Program::start_again(&[LIMIT, &self.queue.nats.url(), &self.url]);
+        let figures = self.measure(limit.id()).await;
+        limit.ended().await;
         self.empties().await;
-        Ok(rate)
+        Ok(figures)
+    }
+
+    /// Measures from the first call that the function receives to the last.
+    async fn measure(&self, dispatcher: u32) -> Figures {
+        let before = self.function.received.load(Ordering::SeqCst);
+        self.receives(before + 1).await;
+        let used = || (processor_time(dispatcher), processor_time(self.queue.nats.id()));
+        let (begun, at_first) = (Instant::now(), used());
+        self.receives(before + CALLS).await;
+        let (elapsed, at_last) = (begun.elapsed(), used());
+        Figures {
+            rate: per_second(CALLS, elapsed),
+            dispatcher: micros_of_a_call(at_last.0.saturating_sub(at_first.0)),
+            broker: micros_of_a_call(at_last.1.saturating_sub(at_first.1)),
+        }
     }
 
     /// How long calls are under way that come one by one.
@@ -163,7 +198,7 @@ impl Bench {
         let _worker = self.start_worker(IN_FLIGHT);
         // It is there when a first call has come through.
         let before = self.function.received.load(Ordering::SeqCst);
-        self.fill(1).await?;
+        self.queue.fill(1, &BODY).await;
         self.receives(before + 1).await;
         self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
 
@@ -172,10 +207,10 @@ impl Bench {
         let mut acks = tokio::task::JoinSet::new();
         for number in 0..RATE * RATE_SECONDS {
             ticks.tick().await;
-            let mut call = call();
+            let mut call = call(BODY);
             call.query = Some(number.to_string());
             sent.push(Instant::now());
-            acks.spawn(self.publish(&call).await?.into_future());
+            acks.spawn(self.queue.publish(&call).await.into_future());
         }
         while let Some(ack) = acks.join_next().await {
             ack??;
@@ -193,15 +228,15 @@ impl Bench {
         let worker = self.start_worker(HELD);
         // It is there, and idle again, when a first call has come through.
         let before = self.function.received.load(Ordering::SeqCst);
-        self.fill(1).await?;
+        self.queue.fill(1, &BODY).await;
         self.receives(before + 1).await;
         self.empties().await;
-        let idle = worker.resident_bytes();
+        let idle = resident_bytes(worker.id());
         self.function.holds.store(true, Ordering::SeqCst);
         let before = self.function.received.load(Ordering::SeqCst);
-        self.fill(HELD).await?;
+        self.queue.fill(HELD, &BODY).await;
         self.receives(before + HELD).await;
-        let held = worker.resident_bytes();
+        let held = resident_bytes(worker.id());
         self.function.holds.store(false, Ordering::SeqCst);
         self.function.released.notify_waiters();
         self.empties().await;
@@ -209,36 +244,19 @@ impl Bench {
     }
 
     fn start_worker(&self, in_flight: usize) -> Program {
-        let (url, admin) = (self.nats.url(), format!("127.0.0.1:{}", free_port()));
+        let (url, admin) = (self.queue.nats.url(), format!("127.0.0.1:{}", free_port()));
         let in_flight = in_flight.to_string();
         Program::start_unheard(
             "asyncqueue-worker",
             &[
                 ("nats_url", &url),
-                ("queue_name", "jobs"),
+                ("queue_name", QUEUE),
                 ("function_url", &self.url),
                 ("http_addr", &admin),
                 ("max_inflight", &in_flight),
                 ("log_encoding", "json"),
             ],
         )
-    }
-
-    /// Stores so many calls.
-    async fn fill(&self, calls: usize) -> Result<(), Error> {
-        futures::stream::iter(0..calls)
-            .map(async |_| self.publish(&call()).await?.await.map_err(Error::from))
-            .buffer_unordered(512)
-            .try_for_each(|_| std::future::ready(Ok(())))
-            .await
-    }
-
-    async fn publish(
-        &self,
-        call: &Invocation,
-    ) -> Result<async_nats::jetstream::context::PublishAckFuture, Error> {
-        let subject = call_subject(&self.spec.subject, &call.function, &call.call_id);
-        Ok(self.js.publish_with_headers(subject, native::encode(call), call.body.clone()).await?)
     }
 
     async fn receives(&self, calls: usize) {
@@ -250,11 +268,8 @@ impl Bench {
     }
 
     async fn empties(&self) {
-        until_in(PATIENCE, "the queue is empty", async || {
-            let stream = self.js.get_stream(&self.spec.stream).await.ok()?;
-            (stream.cached_info().state.messages == 0).then_some(())
-        })
-        .await;
+        until_in(PATIENCE, "the queue is empty", async || (self.queue.messages().await? == 0).then_some(()))
+            .await;
     }
 }
 
@@ -262,7 +277,7 @@ impl Bench {
 /// no retry, no callback, no log.
 async fn limit(nats: &str, function: &str) -> Result<(), Error> {
     let js = async_nats::jetstream::new(async_nats::connect(nats).await?);
-    let consumer: PullConsumer = js.get_consumer_from_stream("jobs-workers", "jobs").await?;
+    let consumer: PullConsumer = js.get_consumer_from_stream(format!("{QUEUE}-workers"), QUEUE).await?;
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let uri: http::Uri = format!("{function}/").parse()?;
     let messages = consumer.stream().max_messages_per_batch(IN_FLIGHT * 4).messages().await?;
@@ -302,34 +317,7 @@ async fn answer(request: Request<hyper::body::Incoming>, function: Arc<Function>
     Response::new(Full::new(Bytes::from_static(b"ok")))
 }
 
-fn call() -> Invocation {
-    Invocation::new(CallId::of_sequence(next_number()), function_name(), Bytes::from_static(&[b'x'; BODY]))
-}
-
-fn next_number() -> u64 {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::SeqCst)
-}
-
-fn function_name() -> FunctionName {
-    FunctionName::new("bench", "openfaas-fn").unwrap_or_else(|error| unreachable!("{error}"))
-}
-
-#[allow(clippy::cast_precision_loss)] // far below what an f64 holds
-fn per_second(elapsed: Duration) -> f64 {
-    CALLS as f64 / elapsed.as_secs_f64()
-}
-
-#[allow(clippy::cast_precision_loss)] // far below what an f64 holds
-fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+/// The part of one call, in microseconds, of what was used for all.
+fn micros_of_a_call(used: Duration) -> f64 {
+    1e6 / per_second(CALLS, used)
 }

@@ -92,3 +92,27 @@ async fn a_result_that_is_on_its_way_is_not_cancelled() {
     assert_eq!(cancel_call(&queue, &call).await, Cancelled::NotFound);
     assert_eq!(caller.receives(1).await[0].header("x-function-status"), "200");
 }
+
+/// nats-server, told to purge a message that a consumer has delivered, takes all deliveries before it for acknowledged
+/// as soon as the next one is (nats-server#5727).
+#[tokio::test]
+async fn a_cancellation_loses_no_call_that_was_delivered_before_it() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|request| match (&request.body[..], request.header("x-retry")) {
+        (b"fails late", "1") => respond_after(Duration::from_secs(1), 503, "no"),
+        (b"slow", _) => respond_after(Duration::from_secs(60), 200, "late"),
+        _ => respond(200, "ok"),
+    })
+    .await;
+    let _worker = queue.worker(&function, &[("max_inflight", "3")]);
+    queue.submit(|call| call.body = "fails late".into()).await;
+    function.receives(1).await;
+    let slow = queue.submit(|call| call.body = "slow".into()).await;
+    function.receives(2).await;
+    assert_eq!(cancel_call(&queue, &slow).await, Cancelled::Running);
+    queue.submit(|_| {}).await;
+    // The first is tried again.
+    let last = function.receives(4).await.remove(3);
+    assert_eq!(&last.body[..], b"fails late");
+    queue.empties().await;
+}

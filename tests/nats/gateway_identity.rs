@@ -61,6 +61,25 @@ async fn a_repeat_after_the_call_has_ended_does_not_run_it_again() {
     assert_eq!(function.receives(2).await[1].body, "other");
 }
 
+/// What docs/durability.md does not promise: the server knows an id by the messages that it has.
+#[tokio::test]
+async fn a_repeat_after_the_call_has_ended_is_another_call_once_nats_was_restarted() {
+    let (mut queue, function) = (Queue::start().await, HttpServer::start().await);
+    let gateway = Gateway::before(&queue, &[]).await;
+    let _worker = queue.worker(&function, &[]);
+    assert!(!is_duplicate(&post(&gateway, "/async-function/figlet", "mine", "hi").await));
+    function.receives(1).await;
+    queue.empties().await;
+    queue.nats.restart().await;
+    until("the gateway has found it again", async || {
+        let answer = gateway.try_call("GET", "/readyz", &[], "").await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    assert!(!is_duplicate(&post(&gateway, "/async-function/figlet", "mine", "hi").await));
+    function.receives(2).await;
+}
+
 #[tokio::test]
 async fn a_repeat_that_comes_after_the_cancellation_does_not_start_the_call() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);

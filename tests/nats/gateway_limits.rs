@@ -94,24 +94,26 @@ async fn while_nats_is_away_a_call_is_refused_at_once_and_taken_when_it_is_back(
 }
 
 #[tokio::test]
-async fn no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_again() {
+async fn at_full_rate_no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_again() {
     const RESTARTS: usize = 5;
-    const CALLS_BETWEEN: usize = 50;
+    const CLIENTS: usize = 32;
+    const CALLS_BETWEEN: usize = 500;
     let mut queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[("publish_timeout", "2s")]).await;
-    let (addr, stop) = (gateway.addr, Arc::new(AtomicBool::new(false)));
+    let stop = Arc::new(AtomicBool::new(false));
     let accepted = Arc::new(Mutex::new(HashSet::new()));
     let mut clients = tokio::task::JoinSet::new();
-    for client in 0..8 {
-        let (stop, accepted) = (stop.clone(), accepted.clone());
+    for client in 0..CLIENTS {
+        let (stop, accepted, mut connection) = (stop.clone(), accepted.clone(), gateway.connect().await);
         clients.spawn(async move {
             for call in 0.. {
                 // Some with ids of their own, which are repeated until they are taken.
                 let id = format!("client-{client}-{call}");
-                let headers = if client % 2 == 0 { vec![("x-call-id", id.as_str())] } else { vec![] };
+                let own = if client % 2 == 0 { format!("X-Call-Id: {id}\r\n") } else { String::new() };
+                let request = format!("{POST}{own}Content-Length: {}\r\n\r\n{id}", id.len());
                 while !stop.load(Ordering::SeqCst) {
-                    let answer =
-                        raw::request(addr, "POST", "/async-function/figlet", &headers, id.as_bytes()).await;
+                    connection.send(&request).await;
+                    let answer = connection.response().await;
                     match answer.status {
                         202 => {
                             accepted.lock().unwrap().insert(answer.header("x-call-id").to_owned());

@@ -6,11 +6,15 @@ use std::{
 };
 
 use asyncqueue::directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore};
-use asyncqueue_tests::{nats::NatsServer, wait::until};
+use asyncqueue_tests::{
+    http::{HttpServer, respond},
+    nats::NatsServer,
+    wait::until,
+};
 
 use crate::{
     gateway::Gateway,
-    support::{Queue, spec},
+    support::{Queue, spec, start_worker},
 };
 
 /// Writes a file as Kubernetes does a `ConfigMap`'s: a new one takes the place of the old.
@@ -53,6 +57,29 @@ async fn without_an_operator_the_gateway_makes_the_streams_of_its_directory_also
     })
     .await;
     assert_eq!((pending(&js, "jobs").await, pending(&js, "SLOW").await), (1, 1));
+}
+
+#[tokio::test]
+async fn a_functions_own_retries_in_the_directory_file_are_known_to_workers() {
+    let nats = NatsServer::start().await;
+    let js = nats.jetstream().await;
+    let function = HttpServer::answering(|_| respond(503, "no")).await;
+    let directory = "queues: {jobs: }\nfunctions: {figlet: {retry: {attempts: 2, minWait: 10ms}}}";
+    let gateway = Gateway::start(&nats, directory, &[("ensure_stream", "true")]).await;
+    ready(&gateway).await;
+    let settings = [("max_retry_attempts", "5"), ("ensure_stream", "true")];
+    let _worker = start_worker(&nats, &function, &settings);
+    gateway.submit(&[], "hi").await;
+    until("the call is dead", async || (pending(&js, "jobs-dead").await == 1).then_some(())).await;
+    assert_eq!(function.received().len(), 2);
+
+    // What is taken out of the file is taken out of the bucket.
+    replace(gateway.directory.path(), "queues: {jobs: }");
+    let bucket = js.get_key_value("asyncqueue-directory").await.unwrap();
+    until("the function is no longer there", async || {
+        bucket.get("function.openfaas-fn.figlet").await.unwrap().is_none().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

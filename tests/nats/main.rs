@@ -14,6 +14,7 @@ mod gateway_limits;
 mod gateway_proxy;
 mod gateway_routing;
 mod gateway_submit;
+mod operator;
 mod standalone;
 mod status;
 mod support;

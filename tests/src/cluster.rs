@@ -37,6 +37,18 @@ pub struct PortForward {
     addr: SocketAddr,
 }
 
+/// A component of the node (see `tests/cluster/node/components`) that is stopped, until it is dropped.
+#[derive(Debug)]
+pub struct Stopped(&'static str);
+
+/// A Deployment without pods, until it is dropped.
+#[derive(Debug)]
+pub struct ScaledDown {
+    namespace: &'static str,
+    name: String,
+    replicas: u64,
+}
+
 /// Runs kubectl and returns what it prints. A failure is a failure of the test.
 #[must_use]
 pub fn kubectl(arguments: &[&str]) -> String {
@@ -99,6 +111,28 @@ pub fn is_true(object: &Value, name: &str) -> bool {
     condition(object, name).0 == "True"
 }
 
+/// The file that says how the cluster is reached.
+#[must_use]
+pub fn kubeconfig() -> String {
+    let variables = &Environment::get().variables;
+    let kubeconfig = variables.iter().find(|(name, _)| name == "KUBECONFIG");
+    kubeconfig.map(|(_, path)| path.clone()).expect("KUBECONFIG is one of them")
+}
+
+/// A client of the cluster's API server.
+pub async fn client() -> kube::Client {
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig()).expect("the kubeconfig is read");
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("it can be used");
+    kube::Client::try_from(config).expect("a client")
+}
+
+/// Applies a file of this project as it stands.
+pub fn apply_file(file: &str) {
+    let path = repository().join(file);
+    apply(&std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+}
+
 /// Applies a folder of this project as it stands, with the images that were built from this tree.
 pub fn apply_folder(folder: &str) {
     let output = script("apply").arg(folder).current_dir(repository()).output().expect("the script runs");
@@ -108,10 +142,63 @@ pub fn apply_folder(folder: &str) {
 /// An image that was built from this tree and loaded, with its tag.
 #[must_use]
 pub fn loaded_image(name: &str) -> String {
-    let shell = format!(". {}/lib.sh && cat \"$run_dir/images/{name}\"", folder().display());
+    format!("{name}:{}", run_file(&format!("images/{name}")).trim())
+}
+
+/// A file of the node, by its path from the node's root.
+#[must_use]
+pub fn node_file(path: &str) -> String {
+    run_file(&format!("root/{path}"))
+}
+
+/// A file of the running cluster.
+fn run_file(path: &str) -> String {
+    let shell = format!(". {}/lib.sh && cat \"$run_dir/{path}\"", folder().display());
     let output = Command::new("bash").args(["-c", &shell]).output().expect("bash runs");
-    assert!(output.status.success(), "the image {name} is not loaded: {}", text(&output.stderr));
-    format!("{name}:{}", text(&output.stdout).trim())
+    assert!(output.status.success(), "the cluster has no {path}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+// === impl Stopped ===
+
+impl Stopped {
+    /// Stops a component.
+    #[must_use]
+    pub fn component(name: &'static str) -> Self {
+        let output = script("stop").arg(name).output().expect("the script runs");
+        assert!(output.status.success(), "stopping {name}: {}", text(&output.stderr));
+        Self(name)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let output = script("restart").arg(self.0).output().expect("the script runs");
+        if !output.status.success() {
+            eprintln!("{} is not there again: {}", self.0, text(&output.stderr));
+        }
+    }
+}
+
+// === impl ScaledDown ===
+
+impl ScaledDown {
+    /// Scales a Deployment to nothing, if there is one, and waits until its pods are gone.
+    pub async fn deployment(namespace: &'static str, name: &str) -> Option<Self> {
+        let name = format!("deployment/{name}");
+        let replicas = get(namespace, &name)?["spec"]["replicas"].as_u64().unwrap_or_default();
+        let _ = kubectl(&["scale", "-n", namespace, &name, "--replicas=0"]);
+        let none = |deployment: &Value| deployment["status"].get("replicas").is_none();
+        object_is(namespace, &name, "without pods", none).await;
+        Some(Self { namespace, name, replicas })
+    }
+}
+
+impl Drop for ScaledDown {
+    fn drop(&mut self) {
+        let replicas = format!("--replicas={}", self.replicas);
+        let _ = try_kubectl(&["scale", "-n", self.namespace, &self.name, &replicas], None);
+    }
 }
 
 // === impl Namespace ===
@@ -196,15 +283,19 @@ fn try_kubectl(arguments: &[&str], input: Option<&str>) -> Output {
 }
 
 /// A command with the cluster's environment.
-fn command(program: &str) -> Command {
-    static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
-    let environment = ENVIRONMENT.get_or_init(Environment::read);
+#[must_use]
+pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    command.envs(environment.variables.iter().map(|(name, value)| (name, value)));
+    command.envs(Environment::get().variables.iter().map(|(name, value)| (name, value)));
     command
 }
 
 impl Environment {
+    fn get() -> &'static Self {
+        static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+        ENVIRONMENT.get_or_init(Self::read)
+    }
+
     fn read() -> Self {
         let names = ["KUBECONFIG", "KUBECACHEDIR", "PATH"];
         let mut print = String::new();
@@ -234,7 +325,9 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
 }
 
-fn repository() -> PathBuf {
+/// This project's root folder.
+#[must_use]
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 

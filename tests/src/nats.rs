@@ -4,25 +4,28 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use async_nats::{Client, jetstream};
 use tempfile::TempDir;
 
-use crate::{nats_auth::Trust, wait::until};
+use crate::{nats_auth::Trust, tools, wait::until};
+
+pub mod cluster;
 
 /// A nats-server, ended when it is dropped.
 #[derive(Debug)]
 pub struct NatsServer {
     folder: TempDir,
     port: u16,
+    /// Beside those that every server here has.
+    arguments: Vec<String>,
+    /// Commands of a shell that come before it, in its own mounts.
+    before: Option<String>,
     process: Option<Child>,
-    trust: Option<Trust>,
+    trust: Option<Box<Trust>>,
 }
 
 impl NatsServer {
@@ -37,13 +40,27 @@ impl NatsServer {
     #[must_use]
     pub fn prepare() -> Self {
         let folder = TempDir::with_prefix("asyncqueue-nats-").expect("a folder for the store");
-        Self { folder, port: free_port(), process: None, trust: None }
+        Self { folder, port: free_port(), arguments: Vec::new(), before: None, process: None, trust: None }
+    }
+
+    /// With these arguments beside its usual ones.
+    #[must_use]
+    pub fn with(mut self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// With these commands of a shell run before it, by root, in mounts of its own: what is mounted goes with its process.
+    #[must_use]
+    pub fn after(mut self, commands: impl Into<String>) -> Self {
+        self.before = Some(commands.into());
+        self
     }
 
     /// Starts a server that lets in only whom `trust` has given credentials, and waits until it answers.
     pub async fn start_guarded(trust: Trust) -> Self {
         let mut server = Self::prepare();
-        server.trust = Some(trust);
+        server.trust = Some(Box::new(trust));
         server.run().await;
         server
     }
@@ -56,28 +73,70 @@ impl NatsServer {
 
     /// Starts the server, on its port and with what it stored before, and waits until it answers.
     pub async fn run(&mut self) {
+        self.launch();
+        self.answers().await;
+    }
+
+    /// Waits until its `JetStream` answers.
+    pub async fn answers(&self) {
+        let js = jetstream::new(self.client().await);
+        until("JetStream answers", async || js.query_account().await.ok()).await;
+    }
+
+    /// Starts the server and does not wait.
+    pub fn launch(&mut self) {
         assert!(self.process.is_none(), "the server runs already");
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join("log"))
-            .expect("the server's log");
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("the server's log");
         let config = self.folder.path().join("config");
-        std::fs::write(&config, self.trust.as_ref().map(Trust::config).unwrap_or_default())
+        std::fs::write(&config, self.trust.as_deref().map(Trust::config).unwrap_or_default())
             .expect("the server's configuration");
-        let child = Command::new(program())
+        let program = tools::program("nats", "nats-server");
+        let mut command = match &self.before {
+            Some(commands) => {
+                let mut shell = Command::new("unshare");
+                shell.args(["--mount", "sh", "-ec", &format!("{commands}\nexec \"$@\""), "sh"]).arg(program);
+                shell
+            }
+            None => Command::new(program),
+        };
+        let child = command
             .arg("-c")
             .arg(&config)
             .args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"])
-            .arg(self.folder.path())
+            .arg(self.store())
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("nats-server starts");
         self.process = Some(child);
-        let js = jetstream::new(self.client().await);
-        until("JetStream answers", async || js.query_account().await.ok()).await;
+    }
+
+    /// The folder of its store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// A path in its own mounts, seen from here.
+    #[must_use]
+    pub fn seen_from_here(&self, path: &Path) -> PathBuf {
+        let root = format!("/proc/{}/root", self.process.as_ref().expect("the server runs").id());
+        Path::new(&root).join(path.strip_prefix("/").expect("an absolute path"))
+    }
+
+    /// Its log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// The id of the server's process, which runs.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
     }
 
     /// Ends the server at once, as a crash does.
@@ -169,20 +228,4 @@ pub fn free_port() -> u16 {
         })
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
-}
-
-/// The server's program, built if need be.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/tools");
-        let output = Command::new(&tools)
-            .arg("nats")
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap_or_else(|error| panic!("{} can't be run: {error}", tools.display()));
-        assert!(output.status.success(), "nats-server could not be built, see above");
-        let folder = String::from_utf8(output.stdout).expect("a path");
-        Path::new(folder.trim()).join("nats-server")
-    })
 }

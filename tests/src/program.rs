@@ -1,8 +1,9 @@
 //! The programs of this project, as processes.
 
 use std::{
+    fs::OpenOptions,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
 };
@@ -22,6 +23,22 @@ impl Program {
     #[must_use]
     pub fn start_unheard(name: &'static str, settings: &[(&str, &str)]) -> Self {
         Self { name, process: spawn(name, settings, Stdio::null), log: Arc::default() }
+    }
+
+    /// As [`Program::start`], for a run of many programs: what it prints is added to a file.
+    #[must_use]
+    pub fn start_logging(name: &'static str, settings: &[(&str, &str)], log: &Path) -> Self {
+        let file = OpenOptions::new().create(true).append(true).open(log).expect("the program's log");
+        let output = || Stdio::from(file.try_clone().expect("a file descriptor"));
+        Self { name, process: spawn(name, settings, output), log: Arc::default() }
+    }
+
+    /// Starts the program that runs once more, with these arguments: a benchmark's other half.
+    #[must_use]
+    pub fn start_again(arguments: &[&str]) -> Self {
+        let path = std::env::current_exe().expect("this program has a path");
+        let process = Command::new(path).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Self { name: "the limit", process: process.expect("this program starts"), log: Arc::default() }
     }
 
     /// Starts a program with these settings as its environment.
@@ -59,14 +76,10 @@ impl Program {
         self.process.try_wait().expect("its state is known").is_none()
     }
 
-    /// Its resident memory.
+    /// Its process id.
     #[must_use]
-    pub fn resident_bytes(&self) -> u64 {
-        let status = format!("/proc/{}/status", self.process.id());
-        let status = std::fs::read_to_string(status).expect("the process runs");
-        let kilobytes =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("VmRSS in kB") * 1024
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Its log lines so far.

@@ -24,6 +24,30 @@ pub(crate) async fn follow(js: &Context, stream: &str, durable: &str, metrics: &
 async fn look(js: &Context, stream: &str, durable: &str, metrics: &Metrics) -> Result<(), async_nats::Error> {
     let stream = js.get_stream(stream).await?;
     let consumer = stream.consumer_info(durable).await?;
-    metrics.queue(consumer.num_pending, stream.cached_info().state.last_sequence);
+    let info = stream.cached_info();
+    metrics.queue(consumer.num_pending, info.state.last_sequence);
+    let (state, config) = (&info.state, &info.config);
+    metrics.fullness(share(state.messages, config.max_messages).max(share(state.bytes, config.max_bytes)));
     Ok(())
+}
+
+/// How much of what a stream may hold it holds, from 0 to 1; without a limit, it is never full.
+fn share(held: u64, limit: i64) -> f64 {
+    // Counts lose nothing that matters as floating-point numbers.
+    #[allow(clippy::cast_precision_loss)]
+    if limit > 0 { held as f64 / limit as f64 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_without_a_limit_is_never_full() {
+        for (held, limit, expected) in
+            [(0, 100, 0.0), (90, 100, 0.9), (100, 100, 1.0), (90, -1, 0.0), (90, 0, 0.0)]
+        {
+            assert!((share(held, limit) - expected).abs() < 1e-9, "{held} of {limit}");
+        }
+    }
 }

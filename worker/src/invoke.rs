@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -13,6 +12,8 @@ use asyncqueue::{
     cancel::{self, StoredCall},
     directory::Directory,
     message::{self, Fallback, callback::Callback, dead_letter::Death},
+    peek::{NatsError, is_stored},
+    status::{Phase, worker_report},
     uncounted,
 };
 use jiff::Timestamp;
@@ -28,12 +29,11 @@ use crate::{
     cancellations::Cancellations,
     delivery::{self, Delivery},
     function::{Attempt, Caller, Reply},
-    lease,
     metrics::Metrics,
     outcome::{Outcome, RetryPolicy, Tries, UNREACHABLE},
     pull::Handler,
     reports::{Reported, Reports},
-    settle::settle,
+    settle::PATIENCE_IN_LEASES,
 };
 
 /// Between attempts to store a result while NATS is away.
@@ -43,6 +43,8 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Invoke {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
+    /// The queue's stream.
+    pub(crate) stream: String,
     pub(crate) caller: Caller,
     pub(crate) policy: RetryPolicy,
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
@@ -77,25 +79,8 @@ impl Call<'_> {
 }
 
 impl Handler for Invoke {
-    async fn handle(&self, message: &Message, lease: Duration) {
-        let held = lease::hold(message, lease, pin!(self.conclude(message))).await;
-        settle(message, held, lease).await;
-    }
-
-    /// A call that is handed back has not had its attempt.
-    async fn before_hand_back(&self, message: &Message) {
-        let delivery = Delivery::of(message);
-        if let Ok(invocation) = self.decode(message, delivery) {
-            let stored = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
-            let uncounted = if delivery.count == 1 { 0 } else { self.uncounted(&stored).await };
-            self.set_uncounted(&stored, uncounted + 1).await;
-        }
-    }
-}
-
-impl Invoke {
-    /// Brings a call to its end, or to its next attempt, and says what that means for its message.
-    async fn conclude(&self, message: &Message) -> AckKind {
+    /// Brings a call to its end, or to its next attempt.
+    async fn handle(&self, message: &Message, lease: Duration) -> AckKind {
         let delivery = Delivery::of(message);
         let invocation = match self.decode(message, delivery) {
             Ok(invocation) => invocation,
@@ -121,7 +106,7 @@ impl Invoke {
             self.metrics.waited(tries.age);
         }
         if call.policy.is_poison(call.tries.attempt) {
-            return Box::pin(self.give_up_poison(message, &call)).await;
+            return Box::pin(self.give_up_poison(message, &call, lease)).await;
         }
         let reported = self.reports.running(call.stored.clone(), call.attempt());
         match self.make(&call).await {
@@ -130,6 +115,18 @@ impl Invoke {
         }
     }
 
+    /// A call that is handed back has not had its attempt.
+    async fn before_hand_back(&self, message: &Message) {
+        let delivery = Delivery::of(message);
+        if let Ok(invocation) = self.decode(message, delivery) {
+            let stored = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
+            let uncounted = if delivery.count == 1 { 0 } else { self.uncounted(&stored).await };
+            self.set_uncounted(&stored, uncounted + 1).await;
+        }
+    }
+}
+
+impl Invoke {
     /// Makes a call; `None` if it was cancelled before or meanwhile.
     async fn make(&self, call: &Call<'_>) -> Option<Reply> {
         // A first delivery is heard of in time; one that comes again may have been cancelled while nobody had it.
@@ -196,7 +193,10 @@ impl Invoke {
 
     /// Ends a call whose attempts are used up, and under the last of which its worker died: had that come to an end, it
     /// would be dead already.
-    async fn give_up_poison(&self, message: &Message, call: &Call<'_>) -> AckKind {
+    async fn give_up_poison(&self, message: &Message, call: &Call<'_>, lease: Duration) -> AckKind {
+        if self.may_end_otherwise(call, lease).await.unwrap_or(true) {
+            return AckKind::Nak(Some(lease));
+        }
         let attempts = call.tries.attempt - 1;
         let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
         error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
@@ -204,6 +204,17 @@ impl Invoke {
         self.report(call, UNREACHABLE, Reply::none()).await;
         let reason = format!("its worker died under the last of {attempts} attempts");
         self.graveyard.bury(message, Some(call.name()), Death { reason, attempts, status: None }).await
+    }
+
+    /// Whether a call whose last attempt has no end yet may still have one: its worker did not die but lost its lease, or
+    /// its acknowledgement is on the way.
+    async fn may_end_otherwise(&self, call: &Call<'_>, lease: Duration) -> Result<bool, NatsError> {
+        sleep(lease * PATIENCE_IN_LEASES).await;
+        if !is_stored(&self.js, &self.stream, call.stored.sequence).await? {
+            return Ok(true);
+        }
+        let report = worker_report(&self.js, &self.queue, &call.stored).await?;
+        Ok(report.is_some_and(|report| matches!(report.phase, Phase::Running { .. })))
     }
 
     /// The policy for a call: what the directory knows of its function comes before what its message says.
@@ -233,7 +244,7 @@ impl Invoke {
         match cancel::is_cancelled(&self.js, &self.queue, call).await {
             Ok(cancelled) => cancelled,
             Err(error) => {
-                // A cancelled call has been purged from its stream, so that this is a second look.
+                // A cancelled call has been taken off its stream, so that this is a second look.
                 debug!(call_id = %call.id, %error, "tombstones can't be looked up");
                 false
             }

@@ -10,6 +10,8 @@ use async_nats::jetstream::{AckKind, Message};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use crate::ack::Acks;
+
 /// Renewed this many times within a lease: two renewals in a row may fail before it is lost.
 const RENEWALS: u32 = 3;
 
@@ -25,18 +27,19 @@ pub(crate) struct Held<T> {
 /// Runs `work` and renews the lease of `message` until it has ended. `work` is pinned by the caller, since to take it in
 /// would be to have it in memory twice, for each call that runs.
 pub(crate) async fn hold<T>(
+    acks: &Acks,
     message: &Message,
     lease: Duration,
     mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Held<T> {
     let mut confirmed = Instant::now();
-    let mut renewal = pin!(renew(message, lease / RENEWALS));
+    let mut renewal = pin!(renew(acks, message, lease / RENEWALS));
     loop {
         tokio::select! {
             value = work.as_mut() => return Held { value, lost: confirmed.elapsed() > lease },
             renewed = &mut renewal => {
                 confirmed = renewed.unwrap_or(confirmed);
-                renewal.set(renew(message, lease / RENEWALS));
+                renewal.set(renew(acks, message, lease / RENEWALS));
             }
         }
     }
@@ -44,10 +47,10 @@ pub(crate) async fn hold<T>(
 
 /// Waits for `pause`, then renews. Returns when the renewal was sent if the server confirmed it, since the new
 /// lease began no earlier.
-async fn renew(message: &Message, pause: Duration) -> Option<Instant> {
+async fn renew(acks: &Acks, message: &Message, pause: Duration) -> Option<Instant> {
     sleep(pause).await;
     let sent = Instant::now();
-    match timeout(pause, message.double_ack_with(AckKind::Progress)).await {
+    match timeout(pause, acks.confirm(message, AckKind::Progress)).await {
         Ok(Ok(())) => Some(sent),
         Ok(Err(error)) => {
             debug!(%error, "a lease was not renewed");

@@ -4,6 +4,7 @@
 //! [`function`] under a [`lease`], lets the pure [`outcome`] decide what its end means, and [`settle`]s the message.
 //! Results go over a stream of their own to [`callback`]; what can't be done goes to [`bury`].
 
+mod ack;
 pub mod backoff;
 mod bury;
 pub mod callback;

@@ -1,6 +1,6 @@
 //! The worker's metrics. Names as `OpenFaaS`'s dashboards know them, where they have one.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use asyncqueue::{FunctionName, QueueName};
 use prometheus_client::{
@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     dead_letters: Family<OutcomeLabels, Counter>,
     pending: Family<FunctionLabels, Gauge>,
     submitted: Family<QueueLabels, Gauge>,
+    fullness: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     duration: Histogram,
     waiting: Histogram,
 }
@@ -62,6 +63,7 @@ impl Metrics {
             dead_letters: Family::default(),
             pending: Family::default(),
             submitted: Family::default(),
+            fullness: Family::default(),
             duration: Histogram::new(BUCKETS),
             waiting: Histogram::new(BUCKETS),
         };
@@ -74,6 +76,11 @@ impl Metrics {
             "messages_submitted_total",
             "Calls that the queue has ever stored, as of a few seconds ago",
             metrics.submitted.clone(),
+        );
+        registry.register(
+            "fullness_ratio",
+            "How much of what the queue may hold it holds, as of a few seconds ago: at 1 it refuses calls",
+            metrics.fullness.clone(),
         );
         registry.register(
             "messages_processed",
@@ -105,6 +112,13 @@ impl Metrics {
             "Time that calls waited in the queue for their first attempt",
             metrics.waiting.clone(),
         );
+        // Counted from nothing, so that the first dead letter is seen as an increase.
+        for outcome in ["done", "retry", "dead", "cancelled"] {
+            let _ = metrics.processed.get_or_create(&metrics.labels(outcome));
+        }
+        for outcome in ["accepted", "failed", "refused"] {
+            let _ = metrics.callbacks.get_or_create(&metrics.labels(outcome));
+        }
         metrics
     }
 
@@ -115,6 +129,12 @@ impl Metrics {
         let all = FunctionLabels { queue_name: queue_name.clone(), function_name: String::new() };
         self.pending.get_or_create(&all).set(number(pending));
         self.submitted.get_or_create(&QueueLabels { queue_name }).set(number(submitted));
+    }
+
+    /// The queue holds this share of what it may hold.
+    pub(crate) fn fullness(&self, share: f64) {
+        let queue_name = self.queue.clone();
+        self.fullness.get_or_create(&QueueLabels { queue_name }).set(share);
     }
 
     /// A call has waited so long for its first attempt.

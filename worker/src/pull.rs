@@ -4,7 +4,7 @@
 //! than the client library's stream of messages, which asks ahead: what is asked for ahead sits with one
 //! worker while another has nothing to do.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use async_nats::{
     Subject, Subscriber,
@@ -17,6 +17,7 @@ use asyncqueue_runtime::{health::Health, program::Shutdown};
 use demand::Demand;
 use event::{Event, classify};
 use futures::StreamExt;
+pub(crate) use tasks::Claim;
 use tasks::Tasks;
 use tokio::{
     sync::watch,
@@ -25,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::delivery::Delivery;
+use crate::{ack::Acks, delivery::Delivery, lease, settle::settle};
 
 mod demand;
 mod event;
@@ -50,10 +51,11 @@ const RENEW_WAIT: Duration = Duration::from_millis(250);
 /// What is done before a message is handed back takes a round trip or two.
 const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
 
-/// Runs what a message asks for, to its end: acknowledged, handed back or put off.
+/// Runs what a message asks for.
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// Handles one message. May be dropped at any point: the message is handed back then.
-    fn handle(&self, message: &Message, lease: Duration) -> impl Future<Output = ()> + Send;
+    /// Handles one message under a lease that is renewed meanwhile, and says what that means for the message. May be
+    /// dropped at any point: the message is handed back then.
+    fn handle(&self, message: &Message, lease: Duration) -> impl Future<Output = AckKind> + Send;
 
     /// Does what is to be done before a message is handed back unhandled.
     fn before_hand_back(&self, _message: &Message) -> impl Future<Output = ()> + Send {
@@ -88,9 +90,10 @@ enum End {
 
 impl<H: Handler> Puller<H> {
     /// Pulls until `shutdown`, then gives what runs `grace` to finish and hands the rest back at once.
-    pub(crate) async fn run(self, shutdown: &Shutdown, grace: Duration) {
-        let Shutdown { requested, hurry } = shutdown;
+    pub(crate) async fn run(self, shutdown: Shutdown, grace: Duration) {
+        let Shutdown { requested, hurry } = &shutdown;
         let hand_back = CancellationToken::new();
+        let acks = Acks::start(self.js.client());
         let mut tasks = Tasks::default();
         let mut demand = Demand::new(self.max);
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
@@ -103,7 +106,7 @@ impl<H: Handler> Puller<H> {
                 }
             };
             demand.forget_requests();
-            let pulling = Pulling { consumer, inbox, lease, hand_back: &hand_back };
+            let pulling = Pulling { consumer, inbox, lease, acks: &acks, hand_back: &hand_back };
             let reason = match self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await
             {
                 End::Shutdown => {
@@ -182,6 +185,10 @@ impl<H: Handler> Puller<H> {
         let silence = pulling.silence();
         let mut silent_at = Instant::now() + silence;
         loop {
+            // Awake too late to have seen the time run out: it has, all the same, for whatever has come meanwhile.
+            if demand.is_asking() && Instant::now() > silent_at {
+                return End::Silence;
+            }
             if let Some(batch) = demand.ask() {
                 if let Err(error) = pulling.request(batch).await {
                     return End::Renew(error.to_string());
@@ -190,13 +197,12 @@ impl<H: Handler> Puller<H> {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return End::Shutdown,
-                Some(()) = tasks.ended() => {
-                    demand.finished();
+                Some(count) = tasks.ended() => {
+                    demand.finished(count);
                     self.running.send_replace(demand.running());
                 }
                 received = subscriber.next() => {
                     let Some(message) = received else { return End::Renew("the subscription ended".to_owned()) };
-                    // Awake too late to have seen the time run out: it has, all the same.
                     if demand.is_asking() && Instant::now() > silent_at {
                         return End::Silence;
                     }
@@ -208,14 +214,16 @@ impl<H: Handler> Puller<H> {
                         Event::Message => {
                             let message = Message { message, context: self.js.clone() };
                             let sequence = Delivery::of(&message).sequence;
-                            if tasks.hold(sequence) {
+                            let Some(claim) = tasks.claim(sequence) else {
                                 // The server has forgotten that it is here: it was killed before it wrote that
                                 // down, its consumer was made anew, or the lease ran out. The end of the call,
                                 // when it comes, is the end of this delivery too.
                                 debug!(sequence, "delivered again while it is being handled");
                                 demand.expired(1);
-                            } else if demand.received() {
-                                self.spawn(tasks, sequence, message, pulling);
+                                continue;
+                            };
+                            if demand.received() {
+                                self.spawn(tasks, claim, message, pulling);
                                 self.running.send_replace(demand.running());
                             } else {
                                 hand_back(&*self.handler, &message).await;
@@ -228,12 +236,16 @@ impl<H: Handler> Puller<H> {
         }
     }
 
-    fn spawn(&self, tasks: &mut Tasks, sequence: u64, message: Message, pulling: &Pulling<'_>) {
-        let (handler, lease, hand_back_now) =
-            (self.handler.clone(), pulling.lease, pulling.hand_back.clone());
-        tasks.spawn(sequence, async move {
+    fn spawn(&self, tasks: &mut Tasks, claim: Claim, message: Message, pulling: &Pulling<'_>) {
+        let (handler, lease) = (self.handler.clone(), pulling.lease);
+        let (acks, hand_back_now) = (pulling.acks.clone(), pulling.hand_back.clone());
+        tasks.spawn(async move {
+            let work = async {
+                let held = lease::hold(&acks, &message, lease, pin!(handler.handle(&message, lease))).await;
+                settle(&acks, &message, held, lease, claim).await;
+            };
             tokio::select! {
-                () = handler.handle(&message, lease) => {}
+                () = work => {}
                 () = hand_back_now.cancelled() => Box::pin(hand_back(&*handler, &message)).await,
             }
         });
@@ -257,6 +269,7 @@ struct Pulling<'a> {
     consumer: PullConsumer,
     inbox: Subject,
     lease: Duration,
+    acks: &'a Acks,
     hand_back: &'a CancellationToken,
 }
 

@@ -12,7 +12,7 @@ use asyncqueue::{
 use asyncqueue_runtime::{admin, error::describe, health::Health, nats, program::Shutdown};
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
@@ -63,13 +63,13 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 
     let done = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
-    let worked = tokio::select! {
+    let mut worked = tokio::select! {
         ensured = ensure_streams(&settings, &js), if settings.ensure_stream => ensured,
         () = shutdown.requested.cancelled(), if settings.ensure_stream => Ok(()),
         else => Ok(()),
     };
     if worked.is_ok() {
-        Box::pin(work(&settings, signer, &js, metrics, &health, &shutdown)).await;
+        worked = Box::pin(work(&settings, signer, &js, metrics, &health, &shutdown)).await;
         // What has been said is still on its way.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -86,7 +86,7 @@ async fn work(
     metrics: Metrics,
     health: &Health,
     shutdown: &Shutdown,
-) {
+) -> anyhow::Result<()> {
     let queue = &settings.queue_name;
     let graveyard = Graveyard {
         js: js.clone(),
@@ -111,6 +111,7 @@ async fn work(
     let invoke = Invoke {
         js: js.clone(),
         queue: queue.clone(),
+        stream: settings.stream(),
         cancellations: cancellations.clone(),
         reports: reports.clone(),
         caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes.0),
@@ -144,24 +145,20 @@ async fn work(
         readiness: None,
     };
     let grace = settings.grace();
+    // Tasks, since each message wakes them, and the runtime wakes its own threads for less than the one that waits here.
+    let calls = AbortOnDropHandle::new(tokio::spawn(calls.run(shutdown.clone(), grace)));
+    let callbacks = AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
     let worked = async {
-        tokio::join!(
-            calls.run(shutdown, grace),
-            callbacks.run(shutdown, grace),
-            stats::publish(
-                js.client(),
-                queue,
-                settings.worker_name.clone(),
-                settings.max_inflight.into(),
-                is_running
-            ),
-        )
+        let (name, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
+        let said = stats::publish(js.client(), queue, name, max_inflight, is_running);
+        let (calls, callbacks, ()) = tokio::join!(calls, callbacks, said);
+        calls.and(callbacks)
     };
     tokio::select! {
-        _ = worked => {}
-        () = cancellations.follow(js, queue) => {}
-        () = reports.follow(&client, queue) => {}
-        () = depth::follow(js, &stream, &durable, &queue_metrics) => {}
+        worked = worked => worked.context("the task that takes messages failed"),
+        () = cancellations.follow(js, queue) => Ok(()),
+        () = reports.follow(&client, queue) => Ok(()),
+        () = depth::follow(js, &stream, &durable, &queue_metrics) => Ok(()),
     }
 }
 

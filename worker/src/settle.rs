@@ -3,23 +3,33 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use crate::lease::Held;
-
-/// The server's word on an acknowledgement; it takes a millisecond when all is well.
-const CONFIRM: Duration = Duration::from_secs(5);
+use crate::{
+    ack::{Acks, CONFIRM},
+    lease::Held,
+    pull::Claim,
+};
 
 /// Between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// After this many leases the message is certainly with somebody else.
-const PATIENCE_IN_LEASES: u32 = 2;
+/// After this many leases the message is certainly with somebody else, and who had it has said its last word.
+pub(crate) const PATIENCE_IN_LEASES: u32 = 2;
 
 /// Tells the server a message's end until it confirms that, while NATS is away too: a call that is done must
 /// not run again because of a lost acknowledgement.
-pub(crate) async fn settle(message: &Message, held: Held<AckKind>, lease: Duration) {
+///
+/// A message that is put off is let go of first: its next delivery, which may come before the server's word, is another
+/// attempt.
+pub(crate) async fn settle(
+    acks: &Acks,
+    message: &Message,
+    held: Held<AckKind>,
+    lease: Duration,
+    claim: Claim,
+) {
     let ack = held.value;
     if held.lost {
         let subject = &message.subject;
@@ -29,19 +39,23 @@ pub(crate) async fn settle(message: &Message, held: Held<AckKind>, lease: Durati
             return;
         }
     }
-    let give_up = Instant::now() + (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2);
+    let patience = match ack {
+        // After that, it would put off the next attempt, which may run by then.
+        AckKind::Nak(Some(wait)) => {
+            drop(claim);
+            wait
+        }
+        _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
+    };
+    let give_up = Instant::now() + patience;
     loop {
-        let error = match timeout(CONFIRM, message.double_ack_with(ack)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
-        };
+        let Err(error) = acks.confirm(message, ack).await else { return };
         if Instant::now() > give_up {
             let subject = &message.subject;
-            warn!(%subject, error, "a message could not be acknowledged and will be delivered again");
+            warn!(%subject, %error, "a message could not be acknowledged and will be delivered again");
             return;
         }
-        debug!(error, "an acknowledgement is not confirmed, trying again");
+        debug!(%error, "an acknowledgement is not confirmed, trying again");
         sleep(PAUSE).await;
     }
 }

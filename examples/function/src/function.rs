@@ -1,7 +1,7 @@
 //! Answers calls.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -46,9 +46,9 @@ struct Line {
 
 /// Runs the function until `shutdown`.
 pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Settings { log: _, port, sleep } = settings;
-    let listener = server::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await?;
-    info!("listening on port {port}");
+    let Settings { log: _, address, port, sleep } = settings;
+    let listener = server::bind(SocketAddr::new(address, port)).await?;
+    info!("listening on {}", listener.local_addr()?);
     let function =
         Arc::new(Function { sleep: sleep.0, attempts: Attempts::default(), callbacks: Callbacks::default() });
     let handler = move |request| function.clone().answer(request);

@@ -1,5 +1,7 @@
 //! The settings of the function.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use asyncqueue::GoDuration;
 use asyncqueue_runtime::settings::LogSettings;
 use clap::Parser;
@@ -15,6 +17,10 @@ use clap::Parser;
 pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) log: LogSettings,
+
+    /// Address to listen on
+    #[arg(long, env = "address", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    pub(crate) address: IpAddr,
 
     /// Port to listen on
     #[arg(long, env = "port", default_value_t = 8080)]

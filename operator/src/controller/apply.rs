@@ -49,14 +49,6 @@ pub(crate) struct Stored {
     pub(crate) consumer: String,
     /// When the stream was created.
     pub(crate) created: Option<Time>,
-    /// Calls that are stored.
-    pub(crate) messages: u64,
-    /// Calls that run.
-    pub(crate) running: u64,
-    /// Calls that were given to a worker more than once.
-    pub(crate) redelivered: u64,
-    /// Dead letters.
-    pub(crate) dead_letters: u64,
     /// Whether no call is delivered.
     pub(crate) suspended: bool,
     /// What was created or changed, in words.
@@ -127,7 +119,7 @@ pub(crate) async fn apply(
     broker: Option<&Broker>,
     client: &Client,
 ) -> Outcome {
-    let stream = store(&prepared, seen, broker).await;
+    let stream = store(&prepared, broker).await;
     let Objects { account, workers, budget } = &seen.objects;
     match &stream {
         Err(error) if error.is_foreign() => return withdraw(stream, seen, client).await,
@@ -169,11 +161,7 @@ async fn withdraw(stream: Result<Stored, StreamError>, seen: &Surroundings, clie
     Outcome { stream, workers: workers.map(|_| Workers::Absent), beside }
 }
 
-async fn store(
-    prepared: &Prepared,
-    seen: &Surroundings,
-    broker: Option<&Broker>,
-) -> Result<Stored, StreamError> {
+async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, StreamError> {
     let broker = broker.filter(|broker| broker.is_connected()).ok_or(StreamError::Disconnected)?;
     let queue = &prepared.queue;
     let ensured = ensure(&broker.js, queue, prepared.adopt).await.map_err(StreamError::Ensure)?;
@@ -181,10 +169,6 @@ async fn store(
         stream: queue.stream.clone(),
         consumer: queue.durable.clone(),
         created: timestamp(ensured.info.created.unix_timestamp()),
-        messages: ensured.info.state.messages,
-        running: seen.running,
-        redelivered: u64::try_from(ensured.consumer.num_redelivered).unwrap_or(u64::MAX),
-        dead_letters: ensured.dead_letters,
         suspended: ensured.consumer.paused,
         changes: ensured.changes,
     })

@@ -1,6 +1,6 @@
 //! The first step: looks up what a queue depends on.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use asyncqueue::{QueueName, stream::QueueSpec};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget};
@@ -26,10 +26,6 @@ pub(crate) struct Surroundings {
     pub(crate) gateway_url: Option<String>,
     /// What another queue has that this one wants.
     pub(crate) conflict: Option<Conflict>,
-    /// How many functions send their calls to it, as far as that is known.
-    pub(crate) functions: Option<usize>,
-    /// How many of its calls run.
-    pub(crate) running: u64,
 }
 
 /// The objects that a queue consists of, as far as the watches have seen.
@@ -67,15 +63,11 @@ pub(crate) async fn dereference(
     let broker = broker.ok();
     // A name that can't be used is for `validate` to refuse.
     let spec = queue_spec(queue).ok();
-    let name = spec.as_ref().map(|spec| &spec.queue);
-    let running = name.zip(broker.as_ref()).map(|(name, broker)| broker.running.of(name, Instant::now()));
     let seen = Surroundings {
         nats,
         objects: find_objects(queue, context),
         gateway_url: context.installation.gateway_url.clone(),
         conflict: spec.as_ref().and_then(|spec| find_conflict(queue, spec, context)),
-        functions: name.and_then(|name| context.functions_of(name)),
-        running: running.unwrap_or_default(),
     };
     (seen, broker)
 }

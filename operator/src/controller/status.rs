@@ -14,11 +14,13 @@ use serde_json::json;
 use super::{
     apply::{ObjectError, Outcome, Stored, StreamError, Workers},
     build::selector_text,
+    ignore_gone,
 };
 use crate::{
     conditions::{Status, Verdict, kind, reason},
     crd::{AsyncQueue, AsyncQueueStatus},
     error::chain,
+    figures::Figures,
 };
 
 /// Who owns the fields of the status.
@@ -33,7 +35,7 @@ pub(crate) async fn write(
     queue: &AsyncQueue,
     status: &AsyncQueueStatus,
 ) -> kube::Result<()> {
-    if queue.status.as_ref() == Some(status) {
+    if !is_news(queue, status) {
         return Ok(());
     }
     let name = queue.name_any();
@@ -46,19 +48,17 @@ pub(crate) async fn write(
         "status": status,
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-        result => result.map(|_| ()),
-    }
+    ignore_gone(api.patch_status(&name, &params, &Patch::Apply(&patch)).await)
 }
 
-/// The status of a queue after a reconciliation.
-pub(crate) fn status(
-    queue: &AsyncQueue,
-    outcome: &Outcome,
-    functions: Option<usize>,
-    now: &Time,
-) -> AsyncQueueStatus {
+/// Whether a status says anything that the queue's own does not. The numbers in that are written by another.
+pub(crate) fn is_news(queue: &AsyncQueue, status: &AsyncQueueStatus) -> bool {
+    let before = queue.status.clone().map(|before| Figures::default().put(before));
+    before.as_ref() != Some(status)
+}
+
+/// The status of a queue after a reconciliation, without its numbers.
+pub(crate) fn status(queue: &AsyncQueue, outcome: &Outcome, now: &Time) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
     let (stream, consumer) = stream_verdicts(&outcome.stream);
     let suspended = suspended_verdict(&outcome.stream);
@@ -77,7 +77,6 @@ pub(crate) fn status(
             condition(kind::SUSPENDED, suspended),
         ],
         selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
-        functions: functions.map(signed),
         ..AsyncQueueStatus::default()
     };
     with_workers(with_stream(status, &before, &outcome.stream), &outcome.workers)
@@ -102,7 +101,7 @@ pub(crate) fn going(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStat
     }
 }
 
-/// What is known of the stream. Whose it is stays true while NATS is away; how much is in it does not.
+/// What is known of the stream. Whose it is stays true while NATS is away.
 fn with_stream(
     status: AsyncQueueStatus,
     before: &AsyncQueueStatus,
@@ -113,14 +112,9 @@ fn with_stream(
             stream: Some(stored.stream.clone()),
             consumer: Some(stored.consumer.clone()),
             stream_created: stored.created.clone(),
-            pending: Some(signed(stored.messages.saturating_sub(stored.running))),
-            inflight: Some(signed(stored.running)),
-            redelivered: Some(signed(stored.redelivered)),
-            dead_letters: Some(signed(stored.dead_letters)),
             ..status
         },
-        // Functions that name it find another queue of that name, or none.
-        Err(error) if error.is_foreign() => AsyncQueueStatus { functions: None, ..status },
+        Err(error) if error.is_foreign() => status,
         Err(_) => AsyncQueueStatus {
             stream: before.stream.clone(),
             consumer: before.consumer.clone(),
@@ -251,10 +245,6 @@ fn failure(status: &DeploymentStatus) -> Option<&str> {
     failed("ReplicaFailure", "True").or_else(|| failed("Progressing", "False"))?.message.as_deref()
 }
 
-fn signed(count: impl TryInto<i64>) -> i64 {
-    count.try_into().unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -276,10 +266,6 @@ mod tests {
             stream: "slow-queue".to_owned(),
             consumer: "slow-queue-workers".to_owned(),
             created: Some(fixtures::second(50)),
-            messages: 7,
-            running: 2,
-            redelivered: 1,
-            dead_letters: 3,
             suspended: false,
             changes: vec![],
         }
@@ -303,7 +289,7 @@ mod tests {
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
-        status(queue, outcome, Some(4), &fixtures::second(1000))
+        status(queue, outcome, &fixtures::second(1000))
     }
 
     fn condition<'a>(status: &'a AsyncQueueStatus, kind: &str) -> &'a Condition {
@@ -323,9 +309,7 @@ mod tests {
             assert_condition(&status, kind, ("True", reason::RECONCILED));
             assert_eq!(condition(&status, kind).observed_generation, Some(3));
         }
-        assert_eq!((status.pending, status.inflight), (Some(5), Some(2)));
-        assert_eq!((status.redelivered, status.dead_letters), (Some(1), Some(3)));
-        assert_eq!((status.replicas, status.ready_replicas, status.functions), (2, 2, Some(4)));
+        assert_eq!((status.replicas, status.ready_replicas), (2, 2));
         assert_eq!(status.stream.as_deref(), Some("slow-queue"));
         assert!(status.selector.unwrap().contains("asyncqueue.io/queue=slow-queue"));
         assert_eq!(status.observed_generation, Some(3));
@@ -336,8 +320,12 @@ mod tests {
         let outcome = applied(Ok(stored()), deployment(2, vec![]));
         let mut queue = queue();
         let first = of(&queue, &outcome);
-        queue.status = Some(first.clone());
-        assert_eq!(status(&queue, &outcome, Some(4), &fixtures::second(2000)), first);
+        queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first.clone() });
+        let second = status(&queue, &outcome, &fixtures::second(2000));
+        assert_eq!(second, first);
+        assert!(!is_news(&queue, &second));
+        let other = AsyncQueueStatus { ready_replicas: 1, ..second };
+        assert!(is_news(&queue, &other));
     }
 
     #[test]
@@ -349,7 +337,7 @@ mod tests {
         assert_condition(&status, kind::STREAM_READY, ("False", reason::NATS_UNAVAILABLE));
         assert_condition(&status, kind::CONSUMER_READY, ("Unknown", reason::BLOCKED));
         assert_condition(&status, kind::WORKERS_READY, ("True", reason::RECONCILED));
-        assert_eq!((status.stream.as_deref(), status.pending), (Some("slow-queue"), None));
+        assert_eq!(status.stream.as_deref(), Some("slow-queue"));
         assert_eq!(status.stream_created, Some(fixtures::second(50)));
     }
 
@@ -375,7 +363,6 @@ mod tests {
         let status = of(&queue(), &outcome);
         assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(condition(&status, kind::READY).message.contains("ns/slow-queue has the same name"));
-        assert_eq!(status.functions, None);
     }
 
     #[test]
@@ -468,12 +455,5 @@ mod tests {
         assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
         assert_eq!(condition(&status, kind::READY).message, "the deletion waits");
         assert_eq!((status.stream.as_deref(), status.ready_replicas), (Some("slow-queue"), 0));
-    }
-
-    #[test]
-    fn more_running_than_stored_is_no_negative_number() {
-        let stored = Stored { messages: 1, running: 2, ..stored() };
-        let status = of(&queue(), &applied(Ok(stored), deployment(2, vec![])));
-        assert_eq!((status.pending, status.inflight), (Some(0), Some(2)));
     }
 }

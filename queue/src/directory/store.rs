@@ -9,6 +9,9 @@ use futures::{StreamExt, TryStreamExt};
 use super::{BUCKET, Directory, Key};
 use crate::bucket::BucketError;
 
+/// Requests at once. A round trip each: enough of them that ten thousand take a second.
+const CONCURRENCY: usize = 64;
+
 /// The KV bucket, for its one writer.
 #[derive(Clone, Debug)]
 pub struct DirectoryStore {
@@ -26,22 +29,33 @@ impl DirectoryStore {
     /// leaves keys alone that it doesn't know.
     pub async fn sync(&self, wanted: &Directory) -> Result<usize, BucketError> {
         let current = self.read().await?;
-        let wanted = wanted.entries().map_err(BUCKET.failed("encode"))?;
-        let mut changed = 0;
-        for (key, value) in &wanted {
-            if current.get(key).is_none_or(|now| now[..] != value[..]) {
-                self.bucket
-                    .put(key.to_string(), value.clone().into())
-                    .await
-                    .map_err(BUCKET.failed("write"))?;
-                changed += 1;
-            }
-        }
-        for key in current.keys().filter(|key| !wanted.contains_key(key)) {
-            self.bucket.delete(key.to_string()).await.map_err(BUCKET.failed("write"))?;
-            changed += 1;
-        }
-        Ok(changed)
+        self.put(&current, &wanted.entries().map_err(BUCKET.failed("encode"))?).await
+    }
+
+    /// The same, for one who follows the bucket and so knows what is in it.
+    pub async fn update(&self, current: &Directory, wanted: &Directory) -> Result<usize, BucketError> {
+        let current = current.entries().map_err(BUCKET.failed("encode"))?;
+        self.put(&current, &wanted.entries().map_err(BUCKET.failed("encode"))?).await
+    }
+
+    async fn put(
+        &self,
+        current: &HashMap<Key, impl AsRef<[u8]>>,
+        wanted: &HashMap<Key, Vec<u8>>,
+    ) -> Result<usize, BucketError> {
+        let is_other = |key, value: &[u8]| current.get(key).is_none_or(|now| now.as_ref() != value);
+        let put = wanted.iter().filter(|(key, value)| is_other(key, value));
+        let put = put.map(|(key, value)| (key.to_string(), Some(Bytes::copy_from_slice(value))));
+        let delete =
+            current.keys().filter(|key| !wanted.contains_key(key)).map(|key| (key.to_string(), None));
+        let changes: Vec<_> = put.chain(delete).collect();
+        let count = changes.len();
+        let written = futures::stream::iter(changes).map(async |(key, value)| match value {
+            Some(value) => self.bucket.put(key, value).await.map(drop).map_err(BUCKET.failed("write")),
+            None => self.bucket.delete(key).await.map_err(BUCKET.failed("write")),
+        });
+        written.buffer_unordered(CONCURRENCY).try_for_each(|()| std::future::ready(Ok(()))).await?;
+        Ok(count)
     }
 
     async fn read(&self) -> Result<HashMap<Key, Bytes>, BucketError> {
@@ -58,8 +72,7 @@ impl DirectoryStore {
             .map(async |key| {
                 Ok((self.bucket.get(key.to_string()).await.map_err(BUCKET.failed("read"))?, key))
             })
-            // A round trip each: enough of them at once that ten thousand take a second.
-            .buffer_unordered(64)
+            .buffer_unordered(CONCURRENCY)
             .try_filter_map(async |(value, key)| Ok(value.map(|value| (key, value))))
             .try_collect()
             .await

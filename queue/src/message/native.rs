@@ -13,7 +13,7 @@
 //! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_lines`] |
 //! | `Nats-Msg-Id` | `<call-id>.<digest>`, by which the server knows a repeat; see [`super::digest`]. Not read |
 
-use async_nats::HeaderMap as NatsHeaders;
+use async_nats::{HeaderMap as NatsHeaders, HeaderName};
 use bytes::Bytes;
 use http::Method;
 use jiff::Timestamp;
@@ -48,19 +48,21 @@ pub fn is_native(headers: &NatsHeaders) -> bool {
 pub fn encode(invocation: &Invocation) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
     headers.insert(async_nats::header::NATS_MESSAGE_ID, digest::message_id(invocation));
-    headers.insert(H_VERSION, VERSION);
-    headers.insert(H_CALL_ID, invocation.call_id.as_str());
-    headers.insert(H_FUNCTION, invocation.function.to_string());
-    headers.insert(H_METHOD, invocation.method.as_str());
-    headers.insert(H_SUBMITTED_AT, invocation.submitted_at.to_string());
+    // A name that is static is not copied for each call.
+    let mut set = |name, value: String| headers.insert(HeaderName::from_static(name), value);
+    set(H_VERSION, VERSION.to_owned());
+    set(H_CALL_ID, invocation.call_id.to_string());
+    set(H_FUNCTION, invocation.function.to_string());
+    set(H_METHOD, invocation.method.to_string());
+    set(H_SUBMITTED_AT, invocation.submitted_at.to_string());
     if !invocation.path.is_empty() {
-        headers.insert(H_PATH, invocation.path.as_str());
+        set(H_PATH, invocation.path.clone());
     }
     if let Some(query) = &invocation.query {
-        headers.insert(H_QUERY, query.as_str());
+        set(H_QUERY, query.clone());
     }
     if let Some(url) = &invocation.callback_url {
-        headers.insert(H_CALLBACK_URL, url.as_url().as_str());
+        set(H_CALLBACK_URL, url.as_url().to_string());
     }
     http_lines::append(&mut headers, &invocation.headers);
     headers

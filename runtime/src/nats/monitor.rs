@@ -1,4 +1,4 @@
-//! Tells of the connection: to readiness, to the log, and to a counter.
+//! Tells of the connection: to readiness, to the log, and to metrics.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,7 +7,10 @@ use std::{
 
 use async_nats::{ClientError, ConnectErrorKind, Event, Server};
 use jiff::Timestamp;
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
 use tracing::{info, warn};
 
 use super::CONDITION;
@@ -23,6 +26,7 @@ pub(super) struct Monitor {
     servers: String,
     health: Health,
     reconnects: Counter,
+    connected: Gauge,
     state: Mutex<State>,
 }
 
@@ -39,12 +43,17 @@ struct State {
 
 impl Monitor {
     pub(super) fn new(servers: String, health: Health, registry: &mut Registry) -> Arc<Self> {
-        let reconnects = Counter::default();
+        let (reconnects, connected) = (Counter::default(), Gauge::default());
         registry.register("nats_reconnect", "Connections to NATS after the first", reconnects.clone());
+        registry.register(
+            "nats_connected",
+            "1 while there is a connection to NATS, else 0",
+            connected.clone(),
+        );
         let missing = format!("waiting for NATS at {servers}");
         health.register(CONDITION, missing.clone());
         let state = State { connected: false, connected_before: false, missing, logged: None };
-        Arc::new(Self { servers, health, reconnects, state: Mutex::new(state) })
+        Arc::new(Self { servers, health, reconnects, connected, state: Mutex::new(state) })
     }
 
     /// Something happened to the connection.
@@ -82,6 +91,7 @@ impl Monitor {
         state.connected = true;
         state.connected_before = true;
         state.logged = None;
+        self.connected.set(1);
         self.health.ready(CONDITION);
         info!("connected to NATS at {}", self.servers);
     }
@@ -89,6 +99,7 @@ impl Monitor {
     fn disconnected(&self) {
         let mut state = self.lock();
         state.connected = false;
+        self.connected.set(0);
         state.missing = format!("disconnected from NATS at {} since {:.0}", self.servers, Timestamp::now());
         self.health.not_ready(CONDITION, state.missing.clone());
         warn!("disconnected from NATS at {}", self.servers);
@@ -135,17 +146,18 @@ mod tests {
 
         monitor.event(&Event::Connected);
         assert_eq!(health.report(), Ok(()));
-        assert_eq!(monitor.reconnects.get(), 0);
+        assert_eq!((monitor.reconnects.get(), monitor.connected.get()), (0, 1));
 
         monitor.event(&Event::Disconnected);
         monitor.waiting("refused");
         let reason = reason(&health);
+        assert_eq!(monitor.connected.get(), 0);
         assert!(reason.starts_with("disconnected from NATS at nats:4222 since "), "{reason}");
         assert!(reason.ends_with(": refused"), "{reason}");
 
         monitor.event(&Event::Connected);
         assert_eq!(health.report(), Ok(()));
-        assert_eq!(monitor.reconnects.get(), 1);
+        assert_eq!((monitor.reconnects.get(), monitor.connected.get()), (1, 1));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Delivers the results on the queue's stream of callbacks.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
 use asyncqueue::message::{callback::Callback, dead_letter::Death};
 use tracing::warn;
 
 use super::{Delivery, Messenger};
-use crate::{bury::Graveyard, delivery, lease, pull::Handler, settle::settle};
+use crate::{bury::Graveyard, delivery, pull::Handler};
 
 /// Delivers results, one message each.
 pub(crate) struct Deliver {
@@ -16,15 +16,8 @@ pub(crate) struct Deliver {
 }
 
 impl Handler for Deliver {
-    async fn handle(&self, message: &Message, lease: Duration) {
-        let held = lease::hold(message, lease, pin!(self.conclude(message))).await;
-        settle(message, held, lease).await;
-    }
-}
-
-impl Deliver {
-    /// Posts a result once, and says what that means for its message.
-    async fn conclude(&self, message: &Message) -> AckKind {
+    /// Posts a result once.
+    async fn handle(&self, message: &Message, _lease: Duration) -> AckKind {
         let attempts = delivery::Delivery::of(message).count;
         let callback = match Callback::decode(delivery::headers(message), message.payload.clone()) {
             Ok(callback) => callback,

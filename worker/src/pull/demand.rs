@@ -39,9 +39,9 @@ impl Demand {
         fits
     }
 
-    /// A message's call has ended.
-    pub(crate) fn finished(&mut self) {
-        self.running = self.running.saturating_sub(1);
+    /// So many calls have ended.
+    pub(crate) fn finished(&mut self, calls: usize) {
+        self.running = self.running.saturating_sub(calls);
     }
 
     /// A request ended with so many messages not sent.
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(demand.ask(), None);
         assert!(demand.received());
         assert_eq!(demand.ask(), None);
-        demand.finished();
+        demand.finished(1);
         assert_eq!(demand.ask(), Some(1));
     }
 
@@ -125,7 +125,7 @@ mod tests {
                     // The server sends only what it was asked for.
                     Step::Receive if demand.is_asking() => prop_assert!(demand.received()),
                     Step::Receive => {}
-                    Step::Finish => demand.finished(),
+                    Step::Finish => demand.finished(1),
                     Step::Expire(n) => demand.expired(n),
                     Step::Forget => demand.forget_requests(),
                 }

@@ -1,0 +1,122 @@
+//! What `JetStream` tells of streams and consumers that somebody changed or deleted, so that they come back at once.
+//!
+//! It tells over core NATS, so a notice may be lost; and of a consumer that was changed it tells nothing. The looks that
+//! come by themselves find the rest.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use async_nats::Client;
+use futures::{StreamExt, stream::select_all};
+use tokio::{sync::mpsc, time::sleep};
+use tracing::{debug, warn};
+
+use crate::{crd::AsyncQueue, spec::queue_spec, triggers::Triggers, watch::Stores};
+
+/// What is listened to. The token after each is the stream:
+/// <https://github.com/nats-io/nats-server>, `server/jetstream_api.go`.
+const SUBJECTS: [&str; 4] = [
+    "$JS.EVENT.ADVISORY.STREAM.UPDATED.*",
+    "$JS.EVENT.ADVISORY.STREAM.DELETED.*",
+    "$JS.EVENT.ADVISORY.CONSUMER.DELETED.*.*",
+    "$JS.EVENT.ADVISORY.CONSUMER.PAUSE.*.*",
+];
+
+/// Where in a subject the stream is.
+const STREAM_TOKEN: usize = 5;
+
+/// Notices come in bursts: those within this time are dealt with together.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Notices taken in at once, at most.
+const CHUNK: usize = 4096;
+
+/// Passes the names of streams on that something happened to, for as long as the client lives.
+pub(crate) async fn listen(client: &Client, streams: mpsc::UnboundedSender<String>) {
+    let mut notices = Vec::new();
+    for subject in SUBJECTS {
+        match client.subscribe(subject).await {
+            Ok(messages) => notices.push(messages),
+            Err(error) => warn!(%error, subject, "JetStream's advisories can't be listened to"),
+        }
+    }
+    let mut notices = select_all(notices);
+    while let Some(message) = notices.next().await {
+        if let Some(stream) = stream(&message.subject) {
+            debug!(subject = %message.subject, "told by JetStream");
+            // Whoever does not listen any more is about to end.
+            let _ = streams.send(stream.to_owned());
+        }
+    }
+}
+
+/// Has the queues looked at whose streams something happened to.
+pub(crate) async fn heed(
+    mut streams: mpsc::UnboundedReceiver<String>,
+    queues: &Stores<AsyncQueue>,
+    triggers: &Triggers,
+) {
+    let mut names = Vec::new();
+    while streams.recv_many(&mut names, CHUNK).await > 0 {
+        sleep(SETTLE).await;
+        while names.len() < CHUNK
+            && let Ok(name) = streams.try_recv()
+        {
+            names.push(name);
+        }
+        let names: HashSet<String> = names.drain(..).collect();
+        for queue in concerned(&names, queues.all()) {
+            triggers.look(&queue);
+        }
+    }
+}
+
+/// The queues that one of these streams belongs to.
+fn concerned(
+    streams: &HashSet<String>,
+    queues: impl IntoIterator<Item = Arc<AsyncQueue>>,
+) -> Vec<Arc<AsyncQueue>> {
+    let is_concerned = |queue: &Arc<AsyncQueue>| {
+        let Ok(spec) = queue_spec(queue) else { return false };
+        let beside = [spec.queue.callback_stream(), spec.queue.dead_letter_stream()];
+        streams.contains(&spec.stream) || beside.iter().any(|stream| streams.contains(stream))
+    };
+    queues.into_iter().filter(is_concerned).collect()
+}
+
+/// The stream that a notice is about.
+fn stream(subject: &str) -> Option<&str> {
+    subject.split('.').nth(STREAM_TOKEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::ResourceExt;
+
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn a_notice_names_its_stream() {
+        assert_eq!(stream("$JS.EVENT.ADVISORY.STREAM.DELETED.q"), Some("q"));
+        assert_eq!(stream("$JS.EVENT.ADVISORY.CONSUMER.DELETED.q-dead.q-dead-workers"), Some("q-dead"));
+        for subject in SUBJECTS {
+            assert_eq!(stream(subject), Some("*"), "{subject}");
+        }
+    }
+
+    #[test]
+    fn a_queue_is_concerned_by_each_of_its_streams() {
+        let mut renamed = fixtures::queue("b");
+        renamed.spec.stream.name = Some("B".to_owned());
+        let queues = || [Arc::new(fixtures::queue("a")), Arc::new(renamed.clone())];
+        let names = |stream: &str| {
+            let concerned = concerned(&[stream.to_owned()].into(), queues());
+            concerned.iter().map(|queue| queue.name_any()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("a"), ["a"]);
+        assert_eq!(names("B"), ["b"]);
+        assert_eq!(names("b"), [""; 0]);
+        assert_eq!(names(&"a".parse::<asyncqueue::QueueName>().unwrap().dead_letter_stream()), ["a"]);
+        assert_eq!(names(&"b".parse::<asyncqueue::QueueName>().unwrap().callback_stream()), ["b"]);
+    }
+}

@@ -1,0 +1,121 @@
+//! The numbers in a queue's status: how many calls wait, run, were retried, are dead, and how many functions there are.
+//!
+//! They change all the time, so they are not the controller's: one task lists the streams of all queues at once, asks
+//! for a consumer only where a queue holds calls, and writes what has changed, as a field manager of its own.
+
+use serde::Serialize;
+
+use crate::crd::AsyncQueueStatus;
+
+pub(crate) mod refresh;
+mod survey;
+
+/// The numbers. What is not known is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Figures {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inflight: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redelivered: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letters: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    functions: Option<i64>,
+}
+
+/// What was counted on NATS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counted {
+    /// Calls that are stored.
+    messages: u64,
+    /// Calls that run, as the workers say.
+    running: u64,
+    /// Stored calls that were given to a worker more than once.
+    redelivered: u64,
+    dead_letters: u64,
+}
+
+// === impl Figures ===
+
+impl Figures {
+    /// The numbers of a queue that has its stream.
+    fn new(counted: Option<Counted>, functions: Option<usize>) -> Self {
+        let of = |number: fn(&Counted) -> u64| counted.as_ref().map(|counted| signed(number(counted)));
+        Self {
+            // An unacknowledged call is stored, whether it runs or waits for its retry.
+            pending: of(|counted| counted.messages.saturating_sub(counted.running)),
+            inflight: of(|counted| counted.running),
+            redelivered: of(|counted| counted.redelivered),
+            dead_letters: of(|counted| counted.dead_letters),
+            functions: functions.map(signed),
+        }
+    }
+
+    /// The numbers in a status.
+    pub(crate) fn of(status: &AsyncQueueStatus) -> Self {
+        Self {
+            pending: status.pending,
+            inflight: status.inflight,
+            redelivered: status.redelivered,
+            dead_letters: status.dead_letters,
+            functions: status.functions,
+        }
+    }
+
+    /// A status with these numbers.
+    pub(crate) fn put(self, status: AsyncQueueStatus) -> AsyncQueueStatus {
+        AsyncQueueStatus {
+            pending: self.pending,
+            inflight: self.inflight,
+            redelivered: self.redelivered,
+            dead_letters: self.dead_letters,
+            functions: self.functions,
+            ..status
+        }
+    }
+}
+
+fn signed(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn counted() -> Counted {
+        Counted { messages: 7, running: 2, redelivered: 1, dead_letters: 3 }
+    }
+
+    #[test]
+    fn what_does_not_run_is_pending() {
+        let figures = Figures::new(Some(counted()), Some(4));
+        let expected =
+            json!({ "pending": 5, "inflight": 2, "redelivered": 1, "deadLetters": 3, "functions": 4 });
+        assert_eq!(serde_json::to_value(figures).unwrap(), expected);
+    }
+
+    #[test]
+    fn while_nats_is_away_its_numbers_are_absent() {
+        let figures = Figures::new(None, Some(4));
+        assert_eq!(serde_json::to_value(figures).unwrap(), json!({ "functions": 4 }));
+    }
+
+    #[test]
+    fn more_running_than_stored_is_no_negative_number() {
+        let figures = Figures::new(Some(Counted { messages: 1, ..counted() }), None);
+        assert_eq!((figures.pending, figures.inflight), (Some(0), Some(2)));
+    }
+
+    #[test]
+    fn what_is_put_into_a_status_is_read_back() {
+        let figures = Figures::new(Some(counted()), Some(4));
+        let status = figures.clone().put(AsyncQueueStatus { replicas: 2, ..AsyncQueueStatus::default() });
+        assert_eq!((Figures::of(&status), status.replicas), (figures, 2));
+    }
+}

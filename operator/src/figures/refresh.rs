@@ -1,0 +1,179 @@
+//! Keeps the numbers of all queues up to date.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream;
+use asyncqueue::QueueName;
+use futures::StreamExt;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::{
+    Counted, Figures,
+    survey::{Survey, Surveyed},
+};
+use crate::{
+    broker::{Address, Broker},
+    claims::owns_stream,
+    controller::{Context, ignore_gone},
+    crd::AsyncQueue,
+    error::chain,
+    triggers::Triggers,
+};
+
+/// Who owns these fields of the status.
+const FIELD_MANAGER: &str = "asyncqueue-operator/figures";
+
+/// Between two listings: what `kubectl get aq` shows is not older.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The pause is so many times as long as the work, if that is longer: where there are tens of thousands of streams,
+/// neither NATS nor the API server is kept busy by numbers.
+const REST: u32 = 5;
+
+/// Requests at once, for consumers and for statuses.
+const CONCURRENCY: usize = 16;
+
+/// Keeps the numbers.
+pub(crate) struct Refresher {
+    pub(crate) context: Arc<Context>,
+    pub(crate) triggers: Triggers,
+}
+
+/// Whether each NATS server was connected when it was last looked at, by the URL in the queues' specs.
+type Connected = HashMap<Option<Address>, bool>;
+
+// === impl Refresher ===
+
+impl Refresher {
+    /// Keeps the numbers for as long as it is polled.
+    pub(crate) async fn run(self) {
+        self.context.complete().await;
+        let mut connected = Connected::new();
+        loop {
+            let begun = Instant::now();
+            self.refresh(&mut connected).await;
+            sleep(INTERVAL.max(begun.elapsed() * REST)).await;
+        }
+    }
+
+    async fn refresh(&self, connected: &mut Connected) {
+        let queues = self.context.queues.all();
+        self.context.metrics.queues(queues.iter().map(AsRef::as_ref));
+        let mut servers: HashMap<Option<Address>, Vec<Arc<AsyncQueue>>> = HashMap::new();
+        for queue in queues {
+            servers.entry(Address::of(&queue)).or_default().push(queue);
+        }
+        connected.retain(|address, _| servers.contains_key(address));
+        for (address, queues) in servers {
+            // An address that can't be used is told in the queue's status.
+            let Ok(broker) = self.context.brokers.get(address.clone()).await else { continue };
+            let now = broker.is_connected();
+            if connected.insert(address, now).unwrap_or(now) != now {
+                for queue in &queues {
+                    self.triggers.look(queue);
+                }
+            }
+            self.refresh_server(now.then_some(&*broker), queues).await;
+        }
+    }
+
+    /// The numbers of the queues on one NATS server, which may be away.
+    async fn refresh_server(&self, broker: Option<&Broker>, queues: Vec<Arc<AsyncQueue>>) {
+        let (mine, others): (Vec<_>, Vec<_>) = queues.into_iter().partition(|queue| has_stream(queue));
+        let mut figures: Vec<(Arc<AsyncQueue>, Figures)> =
+            others.into_iter().map(|queue| (queue, Figures::default())).collect();
+        match broker {
+            None => figures.extend(mine.into_iter().map(|queue| {
+                let functions = self.functions(&queue);
+                (queue, Figures::new(None, functions))
+            })),
+            Some(broker) => match Survey::new(mine).list(&broker.js).await {
+                Ok(surveyed) => figures.extend(self.count(broker, surveyed).await),
+                // What was known is not wrong yet; an outage shows in the connection.
+                Err(error) => debug!("the streams can't be listed now: {}", chain(&error)),
+            },
+        }
+        self.write(figures).await;
+    }
+
+    /// Counts what a listing alone does not tell, and has looked at what is not as it shall be.
+    async fn count(&self, broker: &Broker, surveyed: Vec<Surveyed>) -> Vec<(Arc<AsyncQueue>, Figures)> {
+        let now = Instant::now();
+        let counted = surveyed.into_iter().map(async |surveyed| {
+            if surveyed.is_due() {
+                self.triggers.look(&surveyed.queue);
+            }
+            let (messages, dead_letters) = surveyed.counted()?;
+            let redelivered = redelivered(&broker.js, &surveyed, messages).await?;
+            let running = broker.running.of(surveyed.name(), now);
+            let counted = Counted { messages, running, redelivered, dead_letters };
+            let figures = Figures::new(Some(counted), self.functions(&surveyed.queue));
+            Some((surveyed.queue, figures))
+        });
+        let counted = futures::stream::iter(counted).buffer_unordered(CONCURRENCY);
+        counted.filter_map(std::future::ready).collect().await
+    }
+
+    fn functions(&self, queue: &AsyncQueue) -> Option<usize> {
+        let name: QueueName = queue.name_any().parse().ok()?;
+        self.context.functions_of(&name)
+    }
+
+    /// Writes what differs from what is there.
+    async fn write(&self, figures: Vec<(Arc<AsyncQueue>, Figures)>) {
+        let changed = figures.into_iter().filter(|(queue, figures)| {
+            *figures != queue.status.as_ref().map(Figures::of).unwrap_or_default()
+        });
+        let writes = changed.map(async |(queue, figures)| self.write_one(&queue, &figures).await);
+        let mut written = futures::stream::iter(writes).buffer_unordered(CONCURRENCY);
+        let mut told = false;
+        while let Some(written) = written.next().await {
+            let Err(error) = written else { continue };
+            self.context.metrics.reconcile_error("figures");
+            // What is wrong with one is mostly wrong with all.
+            if !std::mem::replace(&mut told, true) {
+                warn!("the numbers of a queue could not be written, and will be again: {}", chain(&error));
+            }
+        }
+    }
+
+    async fn write_one(&self, queue: &AsyncQueue, figures: &Figures) -> kube::Result<()> {
+        let namespace = queue.namespace().unwrap_or_default();
+        let api: Api<AsyncQueue> = Api::namespaced(self.context.client.clone(), &namespace);
+        let patch = json!({
+            "apiVersion": AsyncQueue::api_version(&()),
+            "kind": AsyncQueue::kind(&()),
+            "metadata": { "name": queue.name_any(), "uid": queue.uid() },
+            "status": figures,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        ignore_gone(api.patch_status(&queue.name_any(), &params, &Patch::Apply(&patch)).await)
+    }
+}
+
+/// Whether a queue's calls are its own to count.
+fn has_stream(queue: &AsyncQueue) -> bool {
+    owns_stream(queue) && queue.metadata.deletion_timestamp.is_none()
+}
+
+/// How many of the stored calls were given to a worker more than once; `None` if NATS does not say. None of no calls
+/// were, so that of ten thousand queues only those are asked about that hold any.
+async fn redelivered(js: &jetstream::Context, surveyed: &Surveyed, messages: u64) -> Option<u64> {
+    if messages == 0 {
+        return Some(0);
+    }
+    let (stream, consumer) = surveyed.consumer();
+    let stream = js.get_stream_no_info(stream).await.ok()?;
+    let info = stream.consumer_info(consumer).await.ok()?;
+    u64::try_from(info.num_redelivered).ok()
+}

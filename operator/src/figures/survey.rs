@@ -1,0 +1,202 @@
+//! What a listing of all streams says of each queue. Pure, but for the listing itself.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_nats::jetstream::{
+    Context,
+    context::StreamsError,
+    stream::{Config, Info},
+};
+use asyncqueue::{
+    QueueName,
+    stream::{Plan, QueueSpec, plan_stream},
+};
+use futures::TryStreamExt;
+
+use crate::{crd::AsyncQueue, spec::queue_spec};
+
+/// Queues, and what has been found of them so far.
+pub(super) struct Survey {
+    queues: Vec<Surveyed>,
+    /// By stream, the queue in `queues`, and what the stream is to it.
+    streams: HashMap<String, (usize, Part)>,
+}
+
+/// A queue, and what was found of its streams.
+#[derive(Clone, Debug)]
+pub(super) struct Surveyed {
+    pub(super) queue: Arc<AsyncQueue>,
+    spec: QueueSpec,
+    calls: Option<u64>,
+    callbacks: Option<u64>,
+    dead_letters: Option<u64>,
+    changed: bool,
+}
+
+/// What a stream is to its queue.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Calls,
+    Callbacks,
+    DeadLetters,
+}
+
+// === impl Survey ===
+
+impl Survey {
+    /// Of queues that have their streams.
+    pub(super) fn new(queues: impl IntoIterator<Item = Arc<AsyncQueue>>) -> Self {
+        let mut survey = Self { queues: Vec::new(), streams: HashMap::new() };
+        for queue in queues {
+            let Ok(spec) = queue_spec(&queue) else { continue };
+            let number = survey.queues.len();
+            let names = [
+                (spec.stream.clone(), Part::Calls),
+                (spec.queue.callback_stream(), Part::Callbacks),
+                (spec.queue.dead_letter_stream(), Part::DeadLetters),
+            ];
+            survey.streams.extend(names.map(|(name, part)| (name, (number, part))));
+            survey.queues.push(Surveyed {
+                queue,
+                spec,
+                calls: None,
+                callbacks: None,
+                dead_letters: None,
+                changed: false,
+            });
+        }
+        survey
+    }
+
+    /// Lists all streams: a request for each 256 of them.
+    pub(super) async fn list(mut self, js: &Context) -> Result<Vec<Surveyed>, StreamsError> {
+        let mut streams = js.streams();
+        while let Some(info) = streams.try_next().await? {
+            self.take(&info);
+        }
+        Ok(self.queues)
+    }
+
+    /// Takes in what the server says of one stream.
+    fn take(&mut self, info: &Info) {
+        let Some((number, part)) = self.streams.get(&info.config.name) else { return };
+        let surveyed = &mut self.queues[*number];
+        let messages = Some(info.state.messages);
+        let wanted = match part {
+            Part::Calls => {
+                surveyed.calls = messages;
+                surveyed.changed |= surveyed.is_another(info.created.unix_timestamp());
+                surveyed.spec.stream_config()
+            }
+            Part::Callbacks => {
+                surveyed.callbacks = messages;
+                surveyed.spec.callback_config()
+            }
+            Part::DeadLetters => {
+                surveyed.dead_letters = messages;
+                surveyed.spec.dead_letter_config()
+            }
+        };
+        surveyed.changed |= is_changed(&info.config, &wanted);
+    }
+}
+
+fn is_changed(config: &Config, wanted: &Config) -> bool {
+    plan_stream(Some(config), wanted, false) != Plan::Keep
+}
+
+// === impl Surveyed ===
+
+impl Surveyed {
+    pub(super) fn name(&self) -> &QueueName {
+        &self.spec.queue
+    }
+
+    /// Its stream and the consumer of its workers.
+    pub(super) fn consumer(&self) -> (&str, &str) {
+        (&self.spec.stream, &self.spec.durable)
+    }
+
+    /// How many calls are stored, and how many dead letters.
+    pub(super) fn counted(&self) -> Option<(u64, u64)> {
+        self.calls.zip(self.dead_letters)
+    }
+
+    /// Whether the controller should have a look: a stream was not seen, is not as it shall be, or is another than before.
+    /// One that was not seen need not be gone: streams come and go between the pages of a listing.
+    pub(super) fn is_due(&self) -> bool {
+        self.changed || self.callbacks.is_none() || self.counted().is_none()
+    }
+
+    /// Whether the stream of calls is not the one that the status tells of.
+    fn is_another(&self, created: i64) -> bool {
+        let known = self.queue.status.as_ref().and_then(|status| status.stream_created.as_ref());
+        known.is_some_and(|known| known.0.as_second() != created)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures;
+
+    /// What the server says of a stream.
+    fn info(config: &Config, messages: u64) -> Info {
+        created(config, messages, "1970-01-01T00:00:50Z")
+    }
+
+    fn created(config: &Config, messages: u64, created: &str) -> Info {
+        serde_json::from_value(json!({
+            "config": config,
+            "created": created,
+            "ts": "1970-01-01T00:01:00Z",
+            "state": {
+                "messages": messages, "bytes": 0, "consumer_count": 1,
+                "first_seq": 1, "first_ts": "1970-01-01T00:00:00Z",
+                "last_seq": 1, "last_ts": "1970-01-01T00:00:00Z",
+            },
+        }))
+        .unwrap()
+    }
+
+    fn owner() -> (Arc<AsyncQueue>, [Config; 3]) {
+        let mut queue = fixtures::owner("q");
+        queue.status.as_mut().unwrap().stream_created = Some(fixtures::second(50));
+        let spec = queue_spec(&queue).unwrap();
+        (Arc::new(queue), [spec.stream_config(), spec.callback_config(), spec.dead_letter_config()])
+    }
+
+    fn surveyed(infos: &[Info]) -> Surveyed {
+        let mut survey = Survey::new([owner().0]);
+        for info in infos {
+            survey.take(info);
+        }
+        survey.queues.remove(0)
+    }
+
+    #[test]
+    fn a_queue_whose_streams_are_as_they_shall_be_is_counted_and_left_alone() {
+        let (_, [calls, callbacks, dead]) = owner();
+        let other = Config { name: "other".to_owned(), ..Config::default() };
+        let surveyed = surveyed(&[info(&other, 9), info(&calls, 7), info(&callbacks, 1), info(&dead, 3)]);
+        assert_eq!(surveyed.counted(), Some((7, 3)));
+        assert!(!surveyed.is_due());
+    }
+
+    #[test]
+    fn a_stream_that_is_missing_changed_or_another_is_looked_at() {
+        let (_, [calls, callbacks, dead]) = owner();
+        let all = [&calls, &callbacks, &dead];
+        for missing in 0..all.len() {
+            let rest = all.iter().enumerate().filter(|(number, _)| *number != missing);
+            let infos: Vec<_> = rest.map(|(_, config)| info(config, 0)).collect();
+            assert!(surveyed(&infos).is_due(), "{missing}");
+        }
+        let changed = Config { max_messages: 1, ..dead.clone() };
+        assert!(surveyed(&[info(&calls, 0), info(&callbacks, 0), info(&changed, 0)]).is_due());
+        let another = created(&calls, 0, "1970-01-01T00:00:51Z");
+        assert!(surveyed(&[another, info(&callbacks, 0), info(&dead, 0)]).is_due());
+    }
+}

@@ -1,0 +1,164 @@
+//! What the operator does while it works: watches, the controller, the numbers, the directory.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{FutureExt, Stream, StreamExt, future::join_all};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
+};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{
+    advisories,
+    broker::Brokers,
+    controller::{
+        self, Context, Owned,
+        build::{Installation, QUEUE_LABEL},
+    },
+    crd::AsyncQueue,
+    default_queue,
+    directory::Librarian,
+    events::Events,
+    figures::refresh::Refresher,
+    image,
+    openfaas::Function,
+    run::Program,
+    triggers::Triggers,
+    trim::{trim_deployment, trim_function, trim_service},
+    watch::{Need, Stores, Watch, Watched, Watches},
+};
+
+/// What has begun when the operator is told to end has this long: NATS answers within 5 seconds or not at all, and
+/// Kubernetes waits 30.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// Watches and acts until `shutdown`, and finishes what has begun.
+pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Program { settings, client, nats, health, metrics } = program;
+    let (changed_streams, told) = mpsc::unbounded_channel();
+    let brokers = Arc::new(Brokers::new(nats.clone(), client.clone(), changed_streams));
+    let watches = Watches::new(health.clone(), metrics.clone());
+    let queues = watch_all::<AsyncQueue>(program, "asyncqueues", Need::Required);
+    let deployments = watch_all::<Deployment>(program, "deployments", Need::Required);
+    let services = watch_all::<Service>(program, "services", Need::Required);
+    let functions = watch_all::<Function>(program, "functions", Need::Optional);
+    let accounts = watch_ours::<ServiceAccount>(program, "serviceaccounts");
+    let budgets = watch_ours::<PodDisruptionBudget>(program, "poddisruptionbudgets");
+
+    let worker_image = tokio::select! {
+        image = image::worker_image(settings, client, health) => image?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let (counts, counted) = watch::channel(None);
+    let context = Arc::new(Context {
+        client: client.clone(),
+        brokers: brokers.clone(),
+        queues: Stores::new(&queues),
+        deployments: Stores::new(&deployments),
+        accounts: Stores::new(&accounts),
+        budgets: Stores::new(&budgets),
+        functions: counted,
+        installation: Installation {
+            nats: settings.nats.clone(),
+            worker_image,
+            function_namespace: settings.function_namespace.clone(),
+            gateway_url: settings.gateway_url.0.clone(),
+            log_encoding: settings.log.log_encoding,
+        },
+        events: Events::new(client.clone(), settings.pod_name.0.clone()),
+        metrics: metrics.clone(),
+    });
+    let librarian = Librarian {
+        brokers,
+        queues: context.queues.clone(),
+        deployments: context.deployments.clone(),
+        services: Stores::new(&services),
+        functions: Stores::new(&functions),
+        default_queue: settings.default_queue.0.clone(),
+        counts,
+        events: context.events.clone(),
+        health: health.clone(),
+        metrics: metrics.clone(),
+    };
+
+    let changed = Arc::new(Notify::new());
+    let notify = || {
+        let changed = changed.clone();
+        move || changed.notify_one()
+    };
+    let mut triggers = Triggers::default();
+    let places: Vec<_> = settings.watch_namespaces.places().map(|place| triggers.add(place)).collect();
+    let owned = deployments.into_iter().zip(accounts).zip(budgets);
+    let controllers = queues.into_iter().zip(owned).zip(places).map(|((queues, owned), triggers)| {
+        let ((deployments, accounts), budgets) = owned;
+        let (store, changed, changed_too) = (queues.store(), notify(), notify());
+        let queues = queues.follow(watches.clone(), |_| {}).inspect(move |_| changed());
+        let owned = Owned {
+            deployments: deployments.follow(watches.clone(), trim_deployment).inspect(move |_| changed_too()),
+            accounts: accounts.follow(watches.clone(), |_| {}),
+            budgets: budgets.follow(watches.clone(), |_| {}),
+        };
+        controller::run(context.clone(), store, queues, owned, triggers, shutdown.clone())
+    });
+    let services =
+        services.into_iter().map(|services| drain(services.follow(watches.clone(), trim_service), notify()));
+    let functions = functions
+        .into_iter()
+        .map(|functions| drain(functions.follow(watches.clone(), trim_function), notify()));
+    let default_queue = async {
+        if let Some(name) = settings.default_queue.as_ref() {
+            let namespace = settings.default_queue_namespace();
+            default_queue::ensure(client, &context.queues, name, namespace).await;
+        }
+    };
+    let beside = async {
+        let directory = librarian.run(changed.clone());
+        let notices = advisories::heed(told, &context.queues, &triggers);
+        let figures = Refresher { context: context.clone(), triggers: triggers.clone() }.run();
+        tokio::join!(join_all(services), join_all(functions), directory, notices, figures, default_queue);
+    };
+    let cut_off = async {
+        shutdown.cancelled().await;
+        // A controller does not end before it has begun, which is when all is known.
+        if context.complete().now_or_never().is_some() {
+            sleep(DRAIN).await;
+            warn!("what was begun did not end in time and is cut off");
+        }
+    };
+    tokio::select! {
+        // They end when told to, and finish what they have begun.
+        _ = join_all(controllers) => {}
+        () = cut_off => {}
+        () = beside => {}
+    }
+    Ok(())
+}
+
+/// A watch of one kind in each place.
+fn watch_all<K: Watched>(program: &Program, resource: &'static str, need: Need) -> Vec<Watch<K>> {
+    let places = program.settings.watch_namespaces.places();
+    places.map(|namespace| Watch::new(&program.client, resource, need, namespace)).collect()
+}
+
+/// A watch in each place of one kind of objects that are made for queues, whoever made them.
+fn watch_ours<K: Watched>(program: &Program, resource: &'static str) -> Vec<Watch<K>> {
+    let watches = watch_all(program, resource, Need::Required).into_iter();
+    watches.map(|watch| watch.labelled(QUEUE_LABEL)).collect()
+}
+
+/// Keeps a store up to date of which no controller does, and tells of every change.
+async fn drain<T>(events: impl Stream<Item = T>, changed: impl Fn()) {
+    events
+        .for_each(|_| {
+            changed();
+            std::future::ready(())
+        })
+        .await;
+}

@@ -1,0 +1,65 @@
+//! What is kept of objects that are watched: what somebody reads. There may be thousands of them.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Service, ServiceSpec},
+};
+use kube::ResourceExt;
+
+use crate::{controller::build::QUEUE_LABEL, functions::ANNOTATIONS, openfaas::Function};
+
+/// Of a Deployment that is not ours, what makes it a function.
+pub(crate) fn trim_deployment(deployment: &mut Deployment) {
+    if deployment.labels().contains_key(QUEUE_LABEL) {
+        return;
+    }
+    deployment.status = None;
+    deployment.metadata.annotations = None;
+    if let Some(spec) = &mut deployment.spec {
+        spec.template.spec = None;
+    }
+}
+
+/// Of a Service, its ports and what makes it a function.
+pub(crate) fn trim_service(service: &mut Service) {
+    service.status = None;
+    service.metadata.labels = None;
+    service.annotations_mut().retain(|name, _| name.starts_with(ANNOTATIONS));
+    let ports = service.spec.take().and_then(|spec| spec.ports);
+    service.spec = Some(ServiceSpec { ports, ..ServiceSpec::default() });
+}
+
+/// Of an `OpenFaaS` Function, what its spec says in annotations.
+pub(crate) fn trim_function(function: &mut Function) {
+    function.metadata.labels = None;
+    function.metadata.annotations = None;
+    if let Some(annotations) = &mut function.spec.annotations {
+        annotations.retain(|name, _| name.starts_with(ANNOTATIONS));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fixtures, functions::index};
+
+    #[test]
+    fn what_is_kept_makes_the_same_function() {
+        let mut service = fixtures::service("f", Some("of-service"), 80);
+        let mut deployment = fixtures::function("f", Some("of-pods"));
+        let mut function = fixtures::openfaas_function("f", Some("of-function"));
+        let before = index([&service], [&deployment], [&function]);
+        let (labels, annotations) = (service.labels_mut(), [("kubectl", "much")]);
+        labels.insert("app".to_owned(), "f".to_owned());
+        for (name, value) in annotations {
+            service.annotations_mut().insert(name.to_owned(), value.to_owned());
+            function.annotations_mut().insert(name.to_owned(), value.to_owned());
+        }
+        trim_service(&mut service);
+        trim_deployment(&mut deployment);
+        trim_function(&mut function);
+        assert_eq!(index([&service], [&deployment], [&function]), before);
+        assert_eq!((service.labels().len(), service.annotations().len()), (0, 1));
+        assert_eq!(function.annotations().len(), 0);
+    }
+}

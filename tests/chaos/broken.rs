@@ -1,0 +1,114 @@
+//! Workers that are broken on purpose. Each breaks a promise, which the checker must find: the proof that a history
+//! without a finding means something.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, Message, consumer::PullConsumer};
+use asyncqueue::message::native;
+use asyncqueue_tests::{
+    history::{checker::Rule, event::Excuse},
+    load::plan::Mix,
+};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    run::Scenario,
+    stage::{LEASE, Setup, Stage},
+};
+
+/// How a worker is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    /// It acknowledges a call before it has made it.
+    AcksEarly,
+    /// It never acknowledges.
+    NeverAcks,
+    /// It holds calls for a while before it makes them, and does not ask whether they were cancelled.
+    RunsCancelled,
+}
+
+pub(crate) fn all() -> Vec<Scenario> {
+    let mix = Mix {
+        calls: 60,
+        over: Duration::from_secs(1),
+        callbacks: 0,
+        failing: 0,
+        slow: 50,
+        slowest: Duration::from_secs(1),
+        ..Mix::default()
+    };
+    let setup = Setup { workers: 0, mix: mix.clone(), patience: LEASE * 2, ..Setup::default() };
+    let scenario = |name, rule, setup: &Setup, act| Scenario {
+        is_short: true,
+        setup: setup.clone(),
+        breaks: Some(rule),
+        ..Scenario::new(name, act)
+    };
+    let cancelling = Setup { mix: Mix { cancelled: 50, ..mix }, ..setup.clone() };
+    vec![
+        scenario("a worker acknowledges early, and is killed", Rule::Lost, &setup, |stage| {
+            killed(stage, Flaw::AcksEarly).boxed_local()
+        }),
+        scenario("a worker never acknowledges", Rule::RanAgain, &setup, |stage| {
+            runs(stage, Flaw::NeverAcks).boxed_local()
+        }),
+        scenario("a worker runs what was cancelled", Rule::StartedAfterCancel, &cancelling, |stage| {
+            runs(stage, Flaw::RunsCancelled).boxed_local()
+        }),
+    ]
+}
+
+/// The worker dies in the middle of it, and a whole one takes over.
+async fn killed(stage: &mut Stage, flaw: Flaw) {
+    let worker = start(stage, flaw).await;
+    stage.in_the_middle().await;
+    stage.recorder.fault("the worker is killed", Excuse::Once);
+    drop(worker);
+    stage.add_worker();
+}
+
+/// The worker goes on until the load has ended, and for some leases more.
+async fn runs(stage: &mut Stage, flaw: Flaw) {
+    let worker = start(stage, flaw).await;
+    stage.load_ends().await;
+    sleep(LEASE * 2).await;
+    drop(worker);
+}
+
+/// A worker in this process. Dropped, it is as dead as one that was killed.
+async fn start(stage: &Stage, flaw: Flaw) -> JoinSet<()> {
+    let spec = &stage.spec;
+    let consumer: PullConsumer =
+        stage.js.get_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
+    let mut messages = consumer.messages().await.unwrap();
+    let url = format!("http://127.0.0.1:{}", stage.function.port());
+    let mut worker = JoinSet::new();
+    worker.spawn(async move {
+        let mut calls = JoinSet::new();
+        while let Some(Ok(message)) = messages.next().await {
+            calls.spawn(handle(message, url.clone(), flaw));
+        }
+    });
+    worker
+}
+
+async fn handle(message: Message, url: String, flaw: Flaw) {
+    match flaw {
+        Flaw::AcksEarly => message.double_ack().await.unwrap(),
+        Flaw::RunsCancelled => sleep(LEASE / 2).await,
+        Flaw::NeverAcks => {}
+    }
+    let call = native::decode(message.headers.as_ref().unwrap(), Bytes::new()).unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let uri = format!("{url}/?{}", call.query.unwrap());
+    let answer = client.request(Request::post(uri).body(Full::default()).unwrap()).await.unwrap();
+    answer.into_body().collect().await.unwrap();
+    if flaw == Flaw::RunsCancelled {
+        message.ack_with(AckKind::Ack).await.unwrap();
+    }
+}

@@ -1,0 +1,21 @@
+//! Faults of all kinds under load, with the real programs: each scenario ends with the history of its calls held against
+//! what the system promises ([`asyncqueue_tests::history::checker`]). `make chaos` runs all of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod arguments;
+mod broken;
+mod faults;
+mod rows;
+mod run;
+mod scenarios;
+mod servers;
+mod soak;
+mod stage;
+mod table;
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    let arguments = arguments::Arguments::parse(std::env::args().skip(1));
+    run::run(arguments).await
+}

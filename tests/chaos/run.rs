@@ -1,0 +1,132 @@
+//! Runs scenarios, each to its verdict, and prints the tables.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use asyncqueue_tests::history::{
+    checker::{Rule, Tally, check},
+    story::explain,
+};
+use futures::{FutureExt, future::LocalBoxFuture};
+
+use crate::{
+    arguments::{Arguments, What},
+    broken, rows, scenarios, soak,
+    stage::{Setup, Stage},
+    table::{self, Outcome, Verdict},
+};
+
+/// A fault, and the load that it comes over.
+#[derive(Clone)]
+pub(crate) struct Scenario {
+    /// What happens, in words.
+    pub(crate) name: &'static str,
+    /// Whether it belongs to `make test`.
+    pub(crate) is_short: bool,
+    pub(crate) setup: Setup,
+    /// Does it, while the load is on.
+    pub(crate) act: for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, ()>,
+    /// The promise that is broken on purpose, for the proof that it would be found.
+    pub(crate) breaks: Option<Rule>,
+    /// Whether it needs root.
+    pub(crate) needs_root: bool,
+}
+
+impl Scenario {
+    /// A scenario in which all promises are kept, with the usual setup.
+    pub(crate) fn new(name: &'static str, act: for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, ()>) -> Self {
+        let setup = Setup::default();
+        Self { name, is_short: false, setup, act, breaks: None, needs_root: false }
+    }
+
+    /// Runs it to its verdict. What the programs logged is kept in `folder` if it fails.
+    pub(crate) async fn run(&self, seed: u64, folder: &Path) -> Outcome {
+        let name = self.name;
+        if self.needs_root && !is_root() {
+            return Outcome { name, tally: Tally::default(), verdict: Verdict::NotTried("it needs root") };
+        }
+        let (begun, folder) = (Instant::now(), folder.join(name.replace(' ', "-")));
+        // What everything random in it comes from: each scenario has the same with or without the others.
+        let mut hasher = DefaultHasher::new();
+        (seed, name).hash(&mut hasher);
+        let mut stage = Stage::set(self.setup.clone(), hasher.finish(), &folder).await;
+        let played = AssertUnwindSafe(self.play(&mut stage)).catch_unwind().await;
+        let history = stage.recorder.history();
+        let report = check(&history, &Stage::rules());
+        let is_found = |rule: &Rule| report.broken.iter().any(|broken| broken.rule == *rule);
+        let verdict = match (played, self.breaks) {
+            (Err(_), _) => Verdict::Failed("it could not be played to its end, see above".to_owned()),
+            (Ok(()), None) if report.broken.is_empty() => Verdict::Kept,
+            (Ok(()), None) => Verdict::Failed(explain(&history, &report.broken)),
+            (Ok(()), Some(rule)) if is_found(&rule) => Verdict::Found(rule.to_string()),
+            (Ok(()), Some(rule)) => Verdict::Failed(format!("not found, as it should be: {rule}")),
+        };
+        println!("{name}: {:.0} s", begun.elapsed().as_secs_f64());
+        if let Verdict::Failed(why) = &verdict {
+            println!("seed {seed}\n{why}logs: {}", stage.keep_logs().display());
+        } else {
+            drop(stage);
+            // It is only for who looks into a failure.
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+        Outcome { name, tally: report.tally, verdict }
+    }
+
+    async fn play(&self, stage: &mut Stage) {
+        stage.begin_load();
+        (self.act)(stage).await;
+        stage.load_ends().await;
+        stage.last_look().await;
+        for program in
+            stage.workers.iter_mut().chain(stage.gateways.iter_mut().map(|gateway| &mut gateway.program))
+        {
+            assert!(program.is_running(), "a program ended that nobody ended");
+        }
+    }
+}
+
+/// Runs what the arguments ask for.
+pub(crate) async fn run(arguments: Arguments) -> ExitCode {
+    let Arguments { seed, what } = arguments;
+    let folder = folder();
+    println!("seed {seed}");
+    let all = || scenarios::all().into_iter().chain(broken::all());
+    rows::check(&all().collect::<Vec<_>>());
+    let chosen: Vec<Scenario> = match &what {
+        What::Soak(time) => return soak::run(seed, *time, &folder).await,
+        What::Short => all().filter(|scenario| scenario.is_short).collect(),
+        What::All => all().collect(),
+        What::Named(words) => {
+            all().filter(|scenario| words.iter().any(|word| scenario.name.contains(word))).collect()
+        }
+    };
+    let mut outcomes = Vec::new();
+    for scenario in chosen {
+        outcomes.push(scenario.run(seed, &folder).await);
+    }
+    println!("\n{}", table::of_outcomes(&outcomes));
+    if matches!(what, What::All) {
+        println!("{}", rows::table(&outcomes));
+    }
+    let failed = outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))).count();
+    if failed > 0 {
+        println!("{failed} of {} failed, with the seed {seed}", outcomes.len());
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Where the programs log to: beside the programs.
+fn folder() -> PathBuf {
+    let program = std::env::current_exe().expect("this program has a path");
+    program.ancestors().nth(2).expect("target/<profile>/deps/<program>").join("chaos")
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}

@@ -1,0 +1,97 @@
+//! The programs on the stage, and their settings.
+
+use std::net::SocketAddr;
+
+use asyncqueue_tests::{nats::free_port, program::Program, proxy::Proxy, raw, wait::until_in};
+
+use super::{ATTEMPTS, CALLBACK_ATTEMPTS, PATIENCE, PUBLISH_TIMEOUT, QUEUE, Stage, TIME_LIMIT};
+
+/// A gateway at an address that it keeps.
+pub(crate) struct Gateway {
+    pub(crate) program: Program,
+    addr: SocketAddr,
+    metrics: SocketAddr,
+}
+
+impl Stage {
+    /// Starts another worker.
+    pub(crate) fn add_worker(&mut self) {
+        self.workers_started += 1;
+        let name = format!("worker-{}", self.workers_started);
+        let (url, admin) = (self.servers.url(), format!("127.0.0.1:{}", free_port()));
+        let (attempts, callback_attempts) = (ATTEMPTS.to_string(), CALLBACK_ATTEMPTS.to_string());
+        let function_port = self.cable.as_ref().map_or(self.function.port(), Proxy::port);
+        let function_url = format!("http://127.0.0.1:{function_port}");
+        let time_limit = format!("{}s", TIME_LIMIT.as_secs());
+        let mut settings = vec![
+            ("nats_url", &*url),
+            ("queue_name", QUEUE),
+            ("function_url", &function_url),
+            ("http_addr", &admin),
+            ("HOSTNAME", &name),
+            ("max_inflight", "20"),
+            ("upstream_timeout", &time_limit),
+            ("max_retry_attempts", &attempts),
+            // Sooner than a user would want, for a scenario to be short.
+            ("initial_retry_wait", "100ms"),
+            ("max_retry_wait", "1s"),
+            ("callback_allowed_hosts", "127.0.0.1"),
+            ("callback_max_attempts", &callback_attempts),
+            ("callback_timeout", "2s"),
+            ("RUST_LOG", "info,asyncqueue_worker=debug"),
+        ];
+        settings.extend_from_slice(self.setup.worker_settings);
+        let log = self.folder.join(format!("{name}.log"));
+        self.workers.push(Program::start_logging("asyncqueue-worker", &settings, &log));
+    }
+
+    /// Takes a worker off the stage: it is not expected to run any more.
+    pub(crate) fn remove_worker(&mut self, index: usize) -> Program {
+        self.workers.remove(index)
+    }
+
+    /// Starts another gateway.
+    pub(super) fn add_gateway(&mut self) {
+        let address = || ([127, 0, 0, 1], free_port()).into();
+        let (addr, metrics) = (address(), address());
+        let program = self.start_gateway(addr, metrics);
+        self.gateways.push(Gateway { program, addr, metrics });
+    }
+
+    /// Starts a gateway again, at its address.
+    pub(crate) fn restart_gateway(&mut self, index: usize) {
+        let Gateway { addr, metrics, .. } = self.gateways[index];
+        self.gateways[index].program = self.start_gateway(addr, metrics);
+    }
+
+    fn start_gateway(&self, addr: SocketAddr, metrics: SocketAddr) -> Program {
+        let (url, directory) = (self.servers.url(), self.folder.join("directory.yaml"));
+        let settings = [
+            ("nats_url", &*url),
+            ("http_addr", &addr.to_string()),
+            ("metrics_addr", &metrics.to_string()),
+            ("default_queue", QUEUE),
+            ("directory_file", directory.to_str().unwrap()),
+            ("publish_timeout", &format!("{}s", PUBLISH_TIMEOUT.as_secs())),
+            ("RUST_LOG", "info,asyncqueue_gateway=debug"),
+        ];
+        let log = self.folder.join(format!("gateway-{}.log", addr.port()));
+        Program::start_logging("asyncqueue-gateway", &settings, &log)
+    }
+}
+
+impl Gateway {
+    /// Where it takes calls.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Waits until it takes calls.
+    pub(crate) async fn is_ready(&self) {
+        until_in(PATIENCE, "the gateway is ready", async || {
+            let answer = raw::try_request(self.addr, "GET", "/readyz", &[], b"").await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+}

@@ -1,0 +1,97 @@
+//! Functions find their queues, and change them.
+
+use asyncqueue_tests::cluster::{apply, apply_file, get, kubectl, object_is, object_is_gone};
+use asyncqueue_tests::{cluster::PODS, wait::until_in};
+use serde_json::Value;
+
+use crate::support::{Gateway, Queue, function, object};
+
+#[tokio::test]
+async fn functions_of_openfaas_are_found_while_their_crd_is_there() {
+    let queue = Queue::ready("function-cr", "{replicas: 0}").await;
+    let namespace = queue.name();
+    let (gateway, crd) = (Gateway::connect(), "customresourcedefinition/functions.openfaas.com");
+    // Twice: what is forgotten when it goes is found again when it comes.
+    for calls in 1..=2 {
+        apply_file("tests/e2e/functions-crd.yaml");
+        let _ = kubectl(&["wait", "--for=condition=Established", crd, "--timeout=60s"]);
+        apply(&openfaas_function(namespace, "figlet", namespace));
+        queue.is("a function known", |queue| functions(queue) == Some(1)).await;
+        assert_eq!(gateway.submit(namespace, "figlet").await.status, 202);
+        queue.is("its calls pending", |queue| pending(queue) == Some(calls)).await;
+        let _ = kubectl(&["delete", crd, "--timeout=60s"]);
+        queue.is("no function known", |queue| functions(queue) == Some(0)).await;
+    }
+    object_is("openfaas", "deployment/asyncqueue-operator", "still ready", |operator| {
+        operator["status"]["readyReplicas"].as_u64() >= Some(1)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_follow_the_annotation_and_those_that_are_queued_stay_where_they_are() {
+    let first = Queue::ready("moving", "{replicas: 0}").await;
+    let namespace = first.name();
+    let second = format!("{namespace}-b");
+    apply(&object(namespace, &second, "{replicas: 0}"));
+    let (gateway, second) = (Gateway::connect(), format!("asyncqueue/{second}"));
+    object_is(namespace, &second, "its stream there", |queue| queue["status"]["stream"].is_string()).await;
+
+    apply(&function(namespace, "fast", namespace));
+    apply(&function(namespace, "callbacks", namespace));
+    first.is("functions known", |queue| functions(queue) == Some(2)).await;
+    let stays = gateway.submit(namespace, "fast").await;
+    first.is("a call pending", |queue| pending(queue) == Some(1)).await;
+
+    apply(&function(namespace, "fast", &format!("{namespace}-b")));
+    object_is(namespace, &second, "the function known", |queue| functions(queue) == Some(1)).await;
+    let moves = gateway.submit(namespace, "fast").await;
+    object_is(namespace, &second, "a call pending", |queue| pending(queue) == Some(1)).await;
+    first.is("the first call still pending", |queue| pending(queue) == Some(1)).await;
+
+    // Each is run by the workers of its queue, and of no other.
+    first.apply("{replicas: 1}");
+    gateway.callback(namespace, &stays.call_id).await;
+    assert_eq!(pending(&get(namespace, &second).unwrap()), Some(1));
+    apply(&object(namespace, &format!("{namespace}-b"), "{replicas: 1}"));
+    gateway.callback(namespace, &moves.call_id).await;
+}
+
+#[tokio::test]
+async fn a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue() {
+    let queue = Queue::ready("lost", "{replicas: 0}").await;
+    let namespace = queue.name();
+    apply(&function(namespace, "callbacks", namespace));
+    apply(&function(namespace, "fast", "no-such-queue"));
+    until_in(PODS, "an event that names the queue", async || {
+        let events = kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
+        let told = "com.openfaas.queue names `no-such-queue`, and there is no AsyncQueue of that name: calls go to \
+                    faas-request";
+        events.contains(told).then_some(())
+    })
+    .await;
+    let gateway = Gateway::connect();
+    let call = gateway.submit(namespace, "fast").await;
+    gateway.callback(namespace, &call.call_id).await;
+
+    // A function that is gone is not counted any more.
+    queue.is("a function known", |queue| functions(queue) == Some(1)).await;
+    let _ = kubectl(&["delete", "-n", namespace, "deployment/callbacks", "--wait=false"]);
+    object_is_gone(namespace, "deployment/callbacks").await;
+    queue.is("no function known", |queue| functions(queue) == Some(0)).await;
+}
+
+fn functions(queue: &Value) -> Option<u64> {
+    queue["status"]["functions"].as_u64()
+}
+
+fn pending(queue: &Value) -> Option<u64> {
+    queue["status"]["pending"].as_u64()
+}
+
+fn openfaas_function(namespace: &str, name: &str, queue: &str) -> String {
+    format!(
+        "{{apiVersion: openfaas.com/v1, kind: Function, metadata: {{name: {name}, namespace: {namespace}}}, \
+         spec: {{name: {name}, image: none, annotations: {{com.openfaas.queue: {queue}}}}}}}"
+    )
+}

@@ -1,0 +1,68 @@
+//! What the alerts and the dashboard read is what the programs export.
+
+use std::collections::BTreeMap;
+
+use asyncqueue_tests::{
+    cluster::{PODS, PortForward},
+    monitoring::{alerts, dashboard_expressions},
+    promql::{Exported, exported, used},
+    raw,
+    wait::until_in,
+};
+
+use crate::support::{Gateway, Queue};
+
+/// Metrics with labels have no series before something happens. These count what a healthy program does not do: that they
+/// are there is tested, and their labels are not.
+const OF_FAILURES: [&str; 1] = ["asyncqueue_operator_reconcile_errors"];
+
+#[tokio::test]
+async fn alerts_and_dashboard_read_what_the_programs_export() {
+    let queue = Queue::ready("monitored", "{timeout: 1m}").await;
+    queue.deploy_functions(&["fast", "callbacks"]).await;
+    let gateway = Gateway::connect();
+    let call = gateway.submit(queue.name(), "fast").await;
+    gateway.callback(queue.name(), &call.call_id).await;
+
+    let worker = queue.worker();
+    let programs = [
+        ("openfaas", "deployment/asyncqueue-operator", 8083),
+        ("openfaas", "deployment/asyncqueue-gateway", 8082),
+        (queue.name(), worker.as_str(), 8081),
+    ]
+    .map(|(namespace, deployment, port)| PortForward::to(namespace, deployment, port));
+
+    let mut expressions = dashboard_expressions();
+    expressions.extend(alerts().iter().map(|alert| alert["expr"].as_str().unwrap().to_owned()));
+    // Some figures are looked up every few seconds.
+    let mut missing = Vec::new();
+    let all = until_in(PODS, "all metrics", async || {
+        let mut scrapes = String::new();
+        for program in &programs {
+            let answer = raw::try_request(program.addr(), "GET", "/metrics", &[], b"").await.ok()?;
+            scrapes.push_str(&answer.text());
+        }
+        missing = expressions.iter().flat_map(|expression| missing_in(expression, &scrapes)).collect();
+        missing.is_empty().then_some(())
+    });
+    let all = tokio::time::timeout(PODS / 2, all).await;
+    assert!(all.is_ok(), "not exported:\n{}", missing.join("\n"));
+}
+
+/// What an expression reads and no program exports.
+fn missing_in(expression: &str, scrapes: &str) -> Vec<String> {
+    let exported: BTreeMap<String, Exported> = exported(scrapes);
+    let mut missing = Vec::new();
+    for used in used(expression) {
+        let of_failures = OF_FAILURES
+            .iter()
+            .any(|metric| used.metric.starts_with(metric) && scrapes.contains(&format!("# TYPE {metric} ")));
+        match exported.get(&used.metric) {
+            Some(metric)
+                if used.labels.is_subset(&metric.labels) && used.values.is_subset(&metric.values) => {}
+            None if of_failures => {}
+            found => missing.push(format!("{used:?}, but {found:?}, for {expression}")),
+        }
+    }
+    missing
+}

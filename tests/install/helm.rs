@@ -1,0 +1,73 @@
+//! The Helm chart, on a cluster that had the manifests before.
+
+use std::process::Output;
+
+use asyncqueue_tests::{
+    cluster::{command, get, is_true, loaded_image, object_is_gone, repository},
+    tools,
+};
+
+use crate::{
+    e2e::{Gateway, Queue},
+    support::{Restored, is_ready, remove_base},
+};
+
+const OPERATOR: &str = "deployment/asyncqueue-operator";
+
+fn try_helm(arguments: &[&str]) -> Output {
+    let program = tools::program("helm", "helm");
+    let namespace = ["--namespace", "openfaas", "--timeout=180s"];
+    command(program.to_str().unwrap()).args(arguments).args(namespace).output().unwrap()
+}
+
+fn helm(arguments: &[&str]) {
+    let output = try_helm(arguments);
+    assert!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// With the image that was built from this tree.
+fn helm_with_image(arguments: &[&str]) {
+    let image = loaded_image("asyncqueue");
+    let tag = format!("--set-string=image.tag={}", image.split_once(':').unwrap().1);
+    let chart = repository().join("manifests/helm");
+    helm(&[arguments, &["asyncqueue", chart.to_str().unwrap(), "--wait", &tag]].concat());
+}
+
+#[tokio::test]
+async fn the_chart_takes_over_upgrades_and_goes_and_the_queues_stay() {
+    let queue = Queue::ready("helm", "{timeout: 1m}").await;
+    queue.deploy_functions(&["fast", "callbacks"]).await;
+    let restored = Restored;
+
+    remove_base();
+    object_is_gone("openfaas", OPERATOR).await;
+    // The definition was not installed by Helm.
+    helm_with_image(&["install", "--take-ownership"]);
+    let call = Gateway::connect().submit(queue.name(), "fast").await;
+    assert_eq!(call.status, 202, "{call:?}");
+    Gateway::connect().callback(queue.name(), &call.call_id).await;
+
+    helm_with_image(&[
+        "upgrade",
+        "--set=gateway.deployment.replicas=2",
+        "--set=operator.settings.RUST_LOG=debug",
+    ]);
+    let gateway = get("openfaas", "deployment/asyncqueue-gateway").unwrap();
+    assert_eq!(gateway["status"]["readyReplicas"], 2);
+    queue.apply("{timeout: 2m}");
+    queue
+        .is("as it was changed", |queue| {
+            is_true(queue, "Ready")
+                && queue["status"]["observedGeneration"] == queue["metadata"]["generation"]
+        })
+        .await;
+
+    helm(&["uninstall", "asyncqueue", "--wait"]);
+    object_is_gone("openfaas", OPERATOR).await;
+    let left = get(queue.name(), &format!("asyncqueue/{}", queue.name())).unwrap();
+    assert!(is_true(&left, "Ready") && left["metadata"]["deletionTimestamp"].is_null());
+    assert!(get(queue.name(), &queue.worker()).is_some(), "the workers went with the release");
+
+    drop(restored);
+    is_ready(queue.name(), queue.name()).await;
+}

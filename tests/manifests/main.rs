@@ -1,0 +1,9 @@
+//! What is in `manifests/`, without a cluster: rendered by `kubectl kustomize` and `helm template`, compared, and checked.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod chart;
+mod monitoring;
+mod network;
+mod overlays;
+mod support;

@@ -1,0 +1,142 @@
+//! Two operators, and one that may not see all there is.
+
+use asyncqueue_tests::{
+    cluster::{Namespace, PODS, PortForward, apply, get, is_true, kubectl, object_is},
+    raw,
+    wait::until_in,
+};
+use serde_json::Value;
+
+const DEPLOYMENT: &str = "deployment/asyncqueue-operator";
+
+#[tokio::test]
+async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
+    let namespace = Namespace::create("standby");
+    let name = &namespace.name;
+    queue(name, name);
+    object_is(name, &format!("asyncqueue/{name}"), "ready", |queue| is_true(queue, "Ready")).await;
+    scale(2).await;
+    for force in [false, true] {
+        let leader = leader().await;
+        let standby = pods().into_iter().find(|pod| *pod != leader).unwrap();
+        assert_eq!(metric(&leader, "asyncqueue_operator_leader").await, 1);
+        assert_eq!(metric(&standby, "asyncqueue_operator_leader").await, 0);
+        assert_eq!(metric(&standby, "asyncqueue_operator_reconciliations_total").await, 0);
+
+        let before = get(name, &format!("deployment/{name}-worker")).unwrap()["metadata"].clone();
+        let pod = format!("pod/{leader}");
+        let how: &[&str] = if force { &["--grace-period=0", "--force"] } else { &["--wait=false"] };
+        let _ = kubectl(&[&["delete", "-n", "openfaas", &pod], how].concat());
+        let what = "another one holds the Lease";
+        until_in(PODS, what, async || holder().filter(|holder| *holder == standby)).await;
+        // What it takes over is left as it is, and what comes is seen to.
+        let other = format!("{name}-{}", if force { "b" } else { "a" });
+        queue(name, &other);
+        object_is(name, &format!("asyncqueue/{other}"), "ready", |queue| is_true(queue, "Ready")).await;
+        assert!(metric(&standby, "asyncqueue_operator_reconciliations_total").await > 0);
+        let after = get(name, &format!("deployment/{name}-worker")).unwrap()["metadata"].clone();
+        assert_eq!((&after["uid"], &after["generation"]), (&before["uid"], &before["generation"]));
+        scale(2).await;
+    }
+    scale(1).await;
+}
+
+#[tokio::test]
+async fn an_operator_that_may_not_see_all_there_is_empties_no_directory() {
+    let namespace = Namespace::create("denied");
+    let name = &namespace.name;
+    queue(name, name);
+    apply(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: {name}, annotations: \
+         {{com.openfaas.queue: {name}}}}}, spec: {{ports: [{{port: 80}}]}}}}"
+    ));
+    let known = |queue: &Value| queue["status"]["functions"].as_u64() == Some(1);
+    object_is(name, &format!("asyncqueue/{name}"), "its function known", known).await;
+
+    let rules = kubectl(&["get", "clusterrole", "asyncqueue-operator", "-o", "jsonpath={.rules}"]);
+    let without: Vec<Value> = serde_json::from_str::<Vec<Value>>(&rules)
+        .unwrap()
+        .into_iter()
+        .filter(|rule| rule["resources"][0] != "services")
+        .collect();
+    set_rules(&Value::from(without).to_string());
+    let _ = kubectl(&["delete", "pods", "-n", "openfaas", "-l=app.kubernetes.io/name=asyncqueue-operator"]);
+    let what = "the operator says what it may not see";
+    until_in(PODS, what, async || {
+        let selector = "-l=app.kubernetes.io/name=asyncqueue-operator";
+        let log = kubectl(&["logs", "-n", "openfaas", selector, "--tail=50", "--ignore-errors"]);
+        log.contains("RBAC denies it, grant get, list and watch on services").then_some(())
+    })
+    .await;
+    object_is("openfaas", DEPLOYMENT, "not ready", |operator| {
+        operator["status"].get("readyReplicas").is_none()
+    })
+    .await;
+
+    // The gateway still knows where calls of the function go.
+    let gateway = PortForward::to("openfaas", "service/asyncqueue-gateway", 8080);
+    let target = format!("/async-function/web.{name}");
+    let answer = raw::request(gateway.addr(), "POST", &target, &[], b"").await;
+    assert_eq!(answer.status, 202);
+    set_rules(&rules);
+    object_is("openfaas", DEPLOYMENT, "ready again", |operator| {
+        operator["status"]["readyReplicas"].as_u64() == Some(1)
+    })
+    .await;
+    let queued = |queue: &Value| queue["status"]["pending"].as_u64() == Some(1);
+    object_is(name, &format!("asyncqueue/{name}"), "the call in it", queued).await;
+}
+
+/// An `AsyncQueue` without workers.
+fn queue(namespace: &str, name: &str) {
+    apply(&format!(
+        "{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, metadata: {{namespace: {namespace}, name: {name}}}, \
+         spec: {{replicas: 0}}}}"
+    ));
+}
+
+fn set_rules(rules: &str) {
+    let patch = format!("{{\"rules\": {rules}}}");
+    let _ = kubectl(&["patch", "clusterrole", "asyncqueue-operator", "--type=merge", "-p", &patch]);
+}
+
+async fn scale(replicas: usize) {
+    let _ = kubectl(&["scale", "-n", "openfaas", DEPLOYMENT, &format!("--replicas={replicas}")]);
+    let what = format!("{replicas} operators ready, and no other");
+    until_in(PODS, &what, async || {
+        let operator = get("openfaas", DEPLOYMENT)?;
+        let ready = operator["status"]["readyReplicas"].as_u64() == Some(replicas as u64);
+        (ready && pods().len() == replicas).then_some(())
+    })
+    .await;
+}
+
+/// The operator's pods.
+fn pods() -> Vec<String> {
+    let selector = "-l=app.kubernetes.io/name=asyncqueue-operator";
+    let names =
+        kubectl(&["get", "pods", "-n", "openfaas", selector, "-o", "jsonpath={.items[*].metadata.name}"]);
+    names.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Who the Lease says leads.
+fn holder() -> Option<String> {
+    let lease = get("openfaas", "lease/asyncqueue-operator")?;
+    Some(lease["spec"]["holderIdentity"].as_str()?.to_owned())
+}
+
+/// The pod that leads.
+async fn leader() -> String {
+    until_in(PODS, "a pod leads", async || holder().filter(|holder| pods().contains(holder))).await
+}
+
+/// A number that a pod exports.
+async fn metric(pod: &str, name: &str) -> u64 {
+    let path = format!("/api/v1/namespaces/openfaas/pods/{pod}:8083/proxy/metrics");
+    let what = format!("{pod} exports {name}");
+    until_in(PODS, &what, async || {
+        let metrics = kubectl(&["get", "--raw", &path]);
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    })
+    .await
+}

@@ -1,0 +1,129 @@
+//! What the benchmarks have in common: a queue that takes calls, and numbers for people.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use async_nats::jetstream::{Context, context::PublishAckFuture};
+use asyncqueue::{
+    CallId, FunctionName, Invocation,
+    ensure::{ensure, ensure_buckets},
+    message::native,
+    stream::{Owner, QueueSpec},
+    subject::call_subject,
+};
+use bytes::Bytes;
+use futures::StreamExt;
+
+use crate::nats::NatsServer;
+
+/// The queue's name.
+pub const QUEUE: &str = "jobs";
+/// The function's name.
+pub const FUNCTION: &str = "bench";
+
+/// Publishes on their way at once, where a stream is filled.
+const FILLING: usize = 512;
+
+/// The queue `jobs` on a nats-server of its own, with file storage.
+#[derive(Debug)]
+pub struct Queue {
+    /// The server.
+    pub nats: NatsServer,
+    /// A connection to it.
+    pub js: Context,
+    /// The queue as it was made.
+    pub spec: QueueSpec,
+}
+
+impl Queue {
+    /// A queue that is empty.
+    pub async fn start() -> Self {
+        let nats = NatsServer::start().await;
+        let js = nats.jetstream().await;
+        let owner = Owner { name: format!("bench/{QUEUE}"), uid: "1".to_owned() };
+        let spec = QueueSpec::new(QUEUE.parse().expect("a name"), owner);
+        ensure(&js, &spec, false).await.expect("the streams are made");
+        ensure_buckets(&js, 1).await.expect("the buckets are made");
+        Self { nats, js, spec }
+    }
+
+    /// Stores so many calls.
+    pub async fn fill(&self, calls: usize, body: &Bytes) {
+        futures::stream::iter(0..calls)
+            .map(async |_| self.publish(&call(body.clone())).await.await.expect("a call is stored"))
+            .buffer_unordered(FILLING)
+            .for_each(|_| std::future::ready(()))
+            .await;
+    }
+
+    /// Sends a call to the stream, and returns what waits for the stream's word.
+    pub async fn publish(&self, call: &Invocation) -> PublishAckFuture {
+        let subject = call_subject(&self.spec.subject, &call.function, &call.call_id);
+        let sent = self.js.publish_with_headers(subject, native::encode(call), call.body.clone()).await;
+        sent.expect("a call is sent")
+    }
+
+    /// Takes all calls away.
+    pub async fn purge(&self) {
+        let stream = self.js.get_stream(&self.spec.stream).await.expect("the stream is there");
+        stream.purge().await.expect("the stream is emptied");
+    }
+
+    /// How many calls the stream holds.
+    pub async fn messages(&self) -> Option<u64> {
+        Some(self.js.get_stream(&self.spec.stream).await.ok()?.cached_info().state.messages)
+    }
+}
+
+/// A call of the function, with an id that no other has.
+#[must_use]
+pub fn call(body: Bytes) -> Invocation {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let function = FunctionName::new(FUNCTION, "openfaas-fn").expect("a name");
+    Invocation::new(CallId::of_sequence(NEXT.fetch_add(1, Ordering::Relaxed)), function, body)
+}
+
+/// The one in the middle; of an even number the upper of two.
+#[must_use]
+pub fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The time, in milliseconds, that so many of a hundred did not exceed.
+#[must_use]
+pub fn percentile(times: &mut [Duration], percent: usize) -> f64 {
+    times.sort();
+    times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3
+}
+
+/// So many a second.
+#[must_use]
+#[allow(clippy::cast_precision_loss)] // far below what an f64 holds
+pub fn per_second(count: usize, elapsed: Duration) -> f64 {
+    count as f64 / elapsed.as_secs_f64()
+}
+
+/// Bytes in millions.
+#[must_use]
+#[allow(clippy::cast_precision_loss)] // far below what an f64 holds
+pub fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_as_people_count_them() {
+        let mut times: Vec<_> = (0..=100).rev().map(Duration::from_millis).collect();
+        assert!((percentile(&mut times, 99) - 99.0).abs() < 1e-9);
+        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!((per_second(500, Duration::from_millis(250)) - 2000.0).abs() < 1e-9);
+        assert!((megabytes(2_500_000) - 2.5).abs() < 1e-9);
+    }
+}

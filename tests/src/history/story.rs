@@ -1,0 +1,76 @@
+//! Tells a broken promise as what happened to one call, in order.
+
+use std::fmt::Write as _;
+
+use super::{
+    checker::Broken,
+    event::{CallNumber, Event, What},
+};
+
+/// The shortest of the stories that explain what was broken, and a line for each of the others.
+#[must_use]
+pub fn explain(history: &[Event], broken: &[Broken]) -> String {
+    let mut stories: Vec<_> = broken.iter().map(|broken| (broken, of(history, broken.call))).collect();
+    stories.sort_by_key(|(_, story)| story.len());
+    let mut text = String::new();
+    for (index, (broken, story)) in stories.iter().enumerate() {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "call {}: {}", broken.call, broken.rule);
+        if index == 0 {
+            for event in story {
+                let _ = writeln!(text, "  {:>8.3} s  {}", event.at.as_secs_f64(), event.what);
+            }
+        }
+    }
+    text
+}
+
+/// What was seen of a call, with what was done to the system between the first and the last of it.
+fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
+    let is_of_call = |event: &&Event| matches!(event.what, What::Step(number, _) if number == call);
+    let (first, last) = (
+        history.iter().find(is_of_call).map(|event| event.at),
+        history.iter().rev().find(is_of_call).map(|event| event.at),
+    );
+    let is_meanwhile = |event: &&Event| {
+        matches!(event.what, What::Fault { .. }) && first <= Some(event.at) && Some(event.at) <= last
+    };
+    history.iter().filter(|event| is_of_call(event) || is_meanwhile(event)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::history::{
+        checker::Rule,
+        event::{Excuse, Step},
+    };
+
+    #[test]
+    fn the_shortest_story_is_told_in_order_with_the_faults_between() {
+        let at = |millis, what| Event { at: Duration::from_millis(millis), what };
+        let fault = |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once };
+        let history = [
+            at(0, fault("before it all")),
+            at(10, What::Step(1, Step::Submitted { callback: false })),
+            at(11, What::Step(2, Step::Submitted { callback: false })),
+            at(12, What::Step(1, Step::Answered { status: 202, retry_after: false })),
+            at(1500, fault("the worker is killed")),
+            at(2000, What::Step(1, Step::Started { run: 1 })),
+            at(2100, What::Step(2, Step::Answered { status: 202, retry_after: false })),
+            at(3000, fault("after it all")),
+        ];
+        let broken = [Broken { call: 1, rule: Rule::Unfinished }, Broken { call: 2, rule: Rule::Lost }];
+        assert_eq!(
+            explain(&history, &broken),
+            "call 2: lost: it was answered 202 and has no end
+     0.011 s  submitted
+     1.500 s  -- the worker is killed
+     2.100 s  answered 202
+call 1: unfinished: it, or its result, is still on the way
+"
+        );
+    }
+}

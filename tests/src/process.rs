@@ -1,0 +1,44 @@
+//! What the kernel says of a process.
+
+use std::time::Duration;
+
+/// The kernel counts processor time in these, whatever its own clock is (`USER_HZ`, proc(5)).
+const TICK: Duration = Duration::from_millis(10);
+
+/// Resident memory, in bytes.
+#[must_use]
+pub fn resident_bytes(process: u32) -> u64 {
+    let status = read(process, "status");
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("VmRSS in kB") * 1024
+}
+
+/// Processor time so far, its own and the kernel's for it. A process that has ended and that nobody has waited for yet
+/// still has it.
+#[must_use]
+pub fn processor_time(process: u32) -> Duration {
+    let stat = read(process, "stat");
+    // What is before the last parenthesis is the name, with any spaces; the times are fields 14 and 15 of all.
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|ticks| TICK * ticks.parse::<u32>().expect("a number of ticks")).sum()
+}
+
+fn read(process: u32, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("the process is there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_works_has_used_memory_and_time() {
+        let me = std::process::id();
+        let before = processor_time(me);
+        while processor_time(me) < before + TICK * 2 {
+            std::hint::spin_loop();
+        }
+        assert!(resident_bytes(me) > 100_000);
+    }
+}
