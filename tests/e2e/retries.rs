@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use asyncqueue_tests::cluster::kubectl;
 
-use crate::support::{Gateway, Queue, stream_config};
+use crate::{
+    limits::stream_config,
+    support::{Gateway, Queue},
+};
 
 #[tokio::test]
 async fn a_call_is_made_as_often_as_its_queue_says_and_then_becomes_a_dead_letter() {

@@ -70,14 +70,6 @@ impl Queue {
     }
 }
 
-/// A stream of the cluster's NATS, as it is configured.
-pub(crate) async fn stream_config(name: &str) -> async_nats::jetstream::stream::Config {
-    let forward = PortForward::to("openfaas", "service/nats", 4222);
-    let client = async_nats::connect(forward.addr().to_string()).await.unwrap();
-    let stream = async_nats::jetstream::new(client).get_stream(name).await.unwrap();
-    stream.cached_info().config.clone()
-}
-
 /// An `AsyncQueue` as YAML.
 pub(crate) fn object(namespace: &str, name: &str, spec: &str) -> String {
     format!(
@@ -170,12 +162,14 @@ impl Gateway {
         .await
     }
 
-    /// Submits a call with this body.
-    pub(crate) async fn submit_body(&self, namespace: &str, function: &str, body: &str) -> Answer {
-        self.request("POST", &format!("/async-function/{function}.{namespace}"), &[], body).await
-    }
-
-    async fn request(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    /// Sends a request.
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let what = format!("{method} {target} is answered");
         // The tunnel to a pod breaks when that pod ends.
         until_in(Duration::from_secs(30), &what, async || {
