@@ -6,6 +6,7 @@
 
 #[path = "../e2e/support.rs"]
 mod e2e;
+mod external_nats;
 mod helm;
 mod overlays;
 mod support;
