@@ -18,7 +18,7 @@ struct Row {
 enum Shown {
     /// The scenarios whose names begin so.
     By(&'static str),
-    /// A test: its file and its name.
+    /// A test: the folder that it is in, and its name.
     Test(&'static str, &'static str),
     /// Nothing, or not all of it, for this reason.
     Not(&'static str),
@@ -32,32 +32,23 @@ const ROWS: &[Row] = &[
         shown: &[
             By("a worker is killed"),
             By("workers are killed"),
-            Test("tests/nats/worker_faults.rs", "a_killed_workers_call_runs_again_within_the_lease"),
-            Test(
-                "tests/e2e/workers.rs",
-                "a_worker_pod_that_is_killed_in_the_middle_of_a_call_has_it_run_again",
-            ),
+            Test("tests/nats", "a_killed_workers_call_runs_again_within_the_lease"),
+            Test("tests/e2e", "a_worker_pod_that_is_killed_in_the_middle_of_a_call_has_it_run_again"),
         ],
     },
     Row {
         fault: "a worker is told to end",
         shown: &[
             By("a worker is told to end"),
-            Test("tests/nats/worker_faults.rs", "a_second_sigterm_hands_back_what_runs_without_waiting"),
-            Test(
-                "tests/e2e/workers.rs",
-                "a_worker_pod_that_is_deleted_in_the_middle_of_a_call_loses_nothing",
-            ),
+            Test("tests/nats", "a_second_sigterm_hands_back_what_runs_without_waiting"),
+            Test("tests/e2e", "a_worker_pod_that_is_deleted_in_the_middle_of_a_call_loses_nothing"),
         ],
     },
     Row {
         fault: "a worker stands still for longer than its lease",
         shown: &[
             By("a worker is stopped beyond its lease"),
-            Test(
-                "tests/nats/worker_faults.rs",
-                "a_worker_that_is_stopped_past_its_lease_does_not_call_back_twice",
-            ),
+            Test("tests/nats", "a_worker_that_is_stopped_past_its_lease_does_not_call_back_twice"),
         ],
     },
     Row {
@@ -66,10 +57,10 @@ const ROWS: &[Row] = &[
             By("nats-server is"),
             By("three servers"),
             Test(
-                "tests/nats/gateway_limits.rs",
-                "no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_again",
+                "tests/nats",
+                "at_full_rate_no_call_that_was_answered_202_is_lost_when_nats_is_killed_again_and_again",
             ),
-            Test("tests/outage/main.rs", "all_programs_started_before_nats_wait_visibly_and_then_work"),
+            Test("tests/outage", "all_programs_started_before_nats_wait_visibly_and_then_work"),
         ],
     },
     Row { fault: "the power goes", shown: &[By("file storage"), By("memory storage"), By("power cut")] },
@@ -77,73 +68,61 @@ const ROWS: &[Row] = &[
         fault: "the acknowledgement of a publish is lost",
         shown: &[
             By("nats-server is"),
-            Test(
-                "tests/nats/gateway_identity.rs",
-                "the_id_of_an_answer_that_said_unavailable_makes_the_repeat_safe",
-            ),
-            Test("tests/nats/gateway_identity.rs", "of_many_repeats_at_once_one_is_stored"),
+            Test("tests/nats", "the_id_of_an_answer_that_said_unavailable_makes_the_repeat_safe"),
+            Test("tests/nats", "of_many_repeats_at_once_one_is_stored"),
         ],
     },
     Row {
         fault: "a function takes too long",
         shown: &[
             By("functions fail"),
-            Test("tests/nats/worker.rs", "a_call_over_its_time_limit_is_cut_off_and_counts_as_504"),
+            Test("tests/nats", "a_call_over_its_time_limit_is_cut_off_and_counts_as_504"),
         ],
     },
     Row {
         fault: "a function answers 500, 502, 503, 429 with any Retry-After",
         shown: &[
             By("functions fail"),
-            Test("worker/src/outcome.rs", "a_retry_after_beats_the_computed_wait_within_bounds"),
-            Test("worker/src/retry_after.rs", "seconds_and_dates_are_read_and_the_rest_is_nothing"),
+            Test("worker", "a_retry_after_beats_the_computed_wait_within_bounds"),
+            Test("worker", "seconds_and_dates_are_read_and_the_rest_is_nothing"),
             Not("a whole queue backs off on 429: not planned"),
         ],
     },
     Row {
         fault: "a function answers 400, 404, 413, 422",
-        shown: &[Test("worker/src/outcome.rs", "only_the_codes_in_the_list_are_tried_again")],
+        shown: &[Test("worker", "only_the_codes_in_the_list_are_tried_again")],
     },
     Row {
         fault: "a function resets, breaks off, never ends, answers slowly or too much",
         shown: &[
             By("functions fail"),
-            Test("tests/nats/worker_answers.rs", "half_an_answer_is_none"),
-            Test("tests/nats/worker_answers.rs", "an_endless_answer_takes_no_more_memory_than_is_kept"),
-            Test("tests/nats/worker_answers.rs", "an_answer_that_does_not_end_in_time_is_cut_off"),
+            Test("tests/nats", "half_an_answer_is_none"),
+            Test("tests/nats", "an_endless_answer_takes_no_more_memory_than_is_kept"),
+            Test("tests/nats", "an_answer_that_does_not_end_in_time_is_cut_off"),
         ],
     },
     Row {
         fault: "a function is away",
         shown: &[
             By("functions can't be reached"),
-            Test("worker/src/outcome.rs", "no_answer_is_always_tried_again"),
-            Test(
-                "tests/nats/worker.rs",
-                "a_failure_of_the_platform_is_tried_again_without_counting_as_an_attempt",
-            ),
+            Test("worker", "no_answer_is_always_tried_again"),
+            Test("tests/nats", "a_failure_of_the_platform_is_tried_again_without_counting_as_an_attempt"),
         ],
     },
     Row {
         fault: "a call kills each worker that makes it",
-        shown: &[Test(
-            "tests/nats/worker_faults.rs",
-            "a_call_under_which_its_workers_die_becomes_a_dead_letter",
-        )],
+        shown: &[Test("tests/nats", "a_call_under_which_its_workers_die_becomes_a_dead_letter")],
     },
     Row {
         fault: "a message that is no call",
-        shown: &[Test("tests/nats/worker.rs", "what_is_no_call_becomes_a_dead_letter_at_once")],
+        shown: &[Test("tests/nats", "what_is_no_call_becomes_a_dead_letter_at_once")],
     },
     Row {
         fault: "a body that is too large",
         shown: &[
+            Test("tests/nats", "a_body_that_says_that_it_is_too_large_is_refused_before_it_is_sent"),
             Test(
-                "tests/nats/gateway_submit.rs",
-                "a_body_that_says_that_it_is_too_large_is_refused_before_it_is_sent",
-            ),
-            Test(
-                "tests/nats/gateway_submit.rs",
+                "tests/nats",
                 "headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server",
             ),
             Not("claim checks: not planned"),
@@ -153,28 +132,22 @@ const ROWS: &[Row] = &[
         fault: "the stream or the disk is full",
         shown: &[
             By("the disk of nats-server is full"),
-            Test(
-                "tests/nats/gateway_submit.rs",
-                "a_full_queue_refuses_and_takes_calls_again_when_there_is_room",
-            ),
+            Test("tests/nats", "a_full_queue_refuses_and_takes_calls_again_when_there_is_room"),
         ],
     },
     Row {
         fault: "receivers of callbacks are down, slow, gone, or where none may go",
         shown: &[
             By("callbacks fail"),
-            Test("tests/nats/worker_storm.rs", "a_thousand_callbacks_to_a_dead_address_hold_up_no_call"),
-            Test("tests/nats/worker.rs", "a_callback_to_where_none_may_go_is_not_posted"),
-            Test(
-                "worker/src/callback/guard.rs",
-                "metadata_and_link_local_addresses_are_never_reached_however_written",
-            ),
+            Test("tests/nats", "a_thousand_callbacks_to_a_dead_address_hold_up_no_call"),
+            Test("tests/nats", "a_callback_to_where_none_may_go_is_not_posted"),
+            Test("worker", "metadata_and_link_local_addresses_are_never_reached_however_written"),
         ],
     },
     Row {
         fault: "the API server is away",
         shown: &[
-            Test("operator/src/watch.rs", "trouble_says_what_to_do"),
+            Test("operator", "trouble_says_what_to_do"),
             Not(
                 "with calls in flight: gateway and worker have no client of it, so that every scenario here runs without one",
             ),
@@ -182,40 +155,34 @@ const ROWS: &[Row] = &[
     },
     Row {
         fault: "two operators at once",
-        shown: &[Not("a Lease and server-side apply with one field manager; no scenario yet")],
+        shown: &[Test("tests/outage", "a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone")],
     },
     Row {
         fault: "a queue is deleted with calls in it",
         shown: &[
-            Test(
-                "tests/e2e/deletion.rs",
-                "calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_name",
-            ),
-            Test("operator/src/finalizer.rs", "patience_counts_from_the_deletion"),
+            Test("tests/e2e", "calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_name"),
+            Test("operator", "patience_counts_from_the_deletion"),
         ],
     },
     Row {
         fault: "what can't be changed is changed",
-        shown: &[Test("tests/e2e/admission.rs", "what_can_not_be_changed_is_refused_with_what_to_do")],
+        shown: &[Test("tests/e2e", "what_can_not_be_changed_is_refused_with_what_to_do")],
     },
     Row {
         fault: "stream or consumer changed or deleted by hand",
         shown: &[
             By("the consumer is deleted and made anew"),
-            Test("queue/src/stream.rs", "drift_in_what_we_set_is_repaired_and_the_rest_is_left_alone"),
+            Test("queue", "drift_in_what_we_set_is_repaired_and_the_rest_is_left_alone"),
         ],
     },
     Row {
         fault: "two queues over one stream",
-        shown: &[Test(
-            "tests/e2e/ownership.rs",
-            "a_second_queue_over_one_stream_is_told_so_and_disturbs_nothing",
-        )],
+        shown: &[Test("tests/e2e", "a_second_queue_over_one_stream_is_told_so_and_disturbs_nothing")],
     },
     Row {
         fault: "clocks differ or jump",
         shown: &[
-            Test("worker/src/retry_after.rs", "seconds_and_dates_are_read_and_the_rest_is_nothing"),
+            Test("worker", "seconds_and_dates_are_read_and_the_rest_is_nothing"),
             Not("a jump: all programs of a machine have one clock, and it can't be set for some of them"),
         ],
     },
@@ -232,18 +199,15 @@ const ROWS: &[Row] = &[
         shown: &[
             By("every other call is cancelled"),
             Test(
-                "tests/nats/gateway_calls.rs",
+                "tests/nats",
                 "whenever_a_cancellation_comes_no_call_starts_after_it_and_each_caller_hears_one_end",
             ),
-            Test("tests/nats/cancel.rs", "a_cancellation_loses_no_call_that_was_delivered_before_it"),
+            Test("tests/nats", "a_cancellation_loses_no_call_that_was_delivered_before_it"),
         ],
     },
     Row {
         fault: "one id, two calls",
-        shown: &[Test(
-            "tests/nats/gateway_identity.rs",
-            "an_id_that_belongs_to_another_pending_call_is_refused",
-        )],
+        shown: &[Test("tests/nats", "an_id_that_belongs_to_another_pending_call_is_refused")],
     },
     Row {
         fault: "all workers start at once",
@@ -255,23 +219,23 @@ const ROWS: &[Row] = &[
     Row { fault: "a million pending calls", shown: &[Not("a benchmark, not a fault")] },
     Row {
         fault: "programs of two versions",
-        shown: &[
-            Test("queue/src/message/native.rs", "the_form_on_the_wire_is_a_contract"),
-            Not("there is one version yet"),
-        ],
+        shown: &[Test("queue", "the_form_on_the_wire_is_a_contract"), Not("there is one version yet")],
     },
     Row {
         fault: "secrets are rotated",
         shown: &[
-            Test("tests/nats/worker_answers.rs", "callbacks_are_signed_and_a_rotated_secret_counts_at_once"),
-            Not("credentials of NATS: no test yet"),
+            Test("tests/nats", "callbacks_are_signed_and_a_rotated_secret_counts_at_once"),
+            Test(
+                "tests/nats",
+                "a_worker_whose_credentials_are_replaced_before_they_expire_goes_on_without_a_restart",
+            ),
         ],
     },
     Row {
         fault: "workers are scaled down with long calls in flight",
         shown: &[
             By("a worker is told to end"),
-            Test("tests/e2e/workers.rs", "workers_follow_their_queues_spec_and_scale"),
+            Test("tests/e2e", "workers_follow_their_queues_spec_and_scale"),
         ],
     },
     Row {
@@ -294,7 +258,7 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
                     let kept = of_name().filter(|outcome| is_as_expected(&outcome.verdict)).count();
                     (format!("scenario: {name}…"), format!("{kept} of {}", of_name().count()))
                 }
-                Test(file, name) => (format!("{file}: {name}"), "test".to_owned()),
+                Test(folder, name) => (format!("{folder}: {name}"), "test".to_owned()),
                 Not(reason) => (format!("NOT TRIED: {reason}"), String::new()),
             };
             vec![if index == 0 { row.fault.to_owned() } else { String::new() }, by, verdict]
@@ -305,20 +269,29 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
 
 /// Panics if the table names a scenario or a test that is not there.
 pub(crate) fn check(scenarios: &[Scenario]) {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for shown in ROWS.iter().flat_map(|row| row.shown) {
         match shown {
             By(name) => {
                 let is_there = scenarios.iter().any(|scenario| scenario.name.starts_with(name));
                 assert!(is_there, "no scenario begins with: {name}");
             }
-            Test(file, name) => {
-                let source = std::fs::read_to_string(repository.join(file)).unwrap_or_default();
-                assert!(source.contains(&format!("fn {name}(")), "{file} has no test {name}");
+            Test(folder, name) => {
+                let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+                assert!(has_test(&folder, name), "{} has no test {name}", folder.display());
             }
             Not(_) => {}
         }
     }
+}
+
+/// Whether a folder, or one in it, has the source of a test.
+fn has_test(folder: &Path, name: &str) -> bool {
+    let definition = format!("fn {name}(");
+    let has = |path: &Path| std::fs::read_to_string(path).is_ok_and(|source| source.contains(&definition));
+    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() { has_test(&path, name) } else { has(&path) }
+    })
 }
 
 fn is_as_expected(verdict: &Verdict) -> bool {
