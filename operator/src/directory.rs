@@ -191,7 +191,6 @@ impl Librarian {
             DirectoryStore::open(js, replicas).await?;
             bucket.ensured = Some(Instant::now());
         }
-        // What was written is seen again as soon as NATS has stored it. Until then it would be written twice.
         let read = timeout(RETRY, bucket.written.wait_for(Option::is_some)).await;
         let written = read.ok().and_then(Result::ok).and_then(|written| written.clone());
         let changes = match written {
@@ -199,6 +198,7 @@ impl Librarian {
             Some(written) => DirectoryStore::open(js, replicas).await?.update(&written, directory).await?,
             None => DirectoryStore::open(js, replicas).await?.sync(directory).await?,
         };
+        // Before it is seen what was written, it would be written once more.
         let seen = bucket.written.wait_for(|written| written.as_deref() == Some(directory));
         if timeout(RETRY, seen).await.is_err() {
             bucket.ensured = None;

@@ -102,7 +102,7 @@ impl Metrics {
         );
         registry.register(
             "leader",
-            "1 in the operator that works, 0 in one that stands by",
+            "Whether this operator works (1) or stands by for the one that does (0)",
             metrics.leader.clone(),
         );
         registry.register(

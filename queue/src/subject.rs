@@ -16,7 +16,7 @@ pub fn stream_subjects(subject: &str) -> Vec<String> {
 /// the name of that stream.
 #[must_use]
 pub fn call_subject(subject: &str, function: &FunctionName, call_id: &CallId) -> String {
-    format!("{subject}.{}.{}.{call_id}", function.namespace(), function.name())
+    [subject, function.namespace(), function.name(), call_id.as_str()].join(".")
 }
 
 /// The filter for the calls with an id, below a queue's `subject`: those of one function, or of any.

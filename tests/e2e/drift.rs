@@ -1,8 +1,17 @@
 //! What is changed or deleted by hand comes back.
 
-use asyncqueue_tests::cluster::{get, is_true, kubectl, object_is};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use asyncqueue_tests::{
+    cluster::{PortForward, get, is_true, kubectl, object_is},
+    wait::until_in,
+};
 
 use crate::support::Queue;
+
+/// What is done by hand to streams and consumers comes back in seconds, also on a machine that does much else.
+const SECONDS: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_deployment_that_is_deleted_or_changed_by_hand_comes_back() {
@@ -23,5 +32,48 @@ async fn a_deployment_that_is_deleted_or_changed_by_hand_comes_back() {
             .any(|variable| variable["name"] == "max_inflight" && variable["value"] == "3")
     })
     .await;
+    queue.is("ready", |queue| is_true(queue, "Ready")).await;
+}
+
+#[tokio::test]
+async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
+    let queue = Queue::ready("drift-nats", "{replicas: 0}").await;
+    let (name, consumer) = (queue.name(), format!("{}-workers", queue.name()));
+    let nats = PortForward::to("openfaas", "service/nats", 4222);
+    let js = jetstream::new(async_nats::connect(nats.addr().to_string()).await.unwrap());
+    let stream = js.get_stream_no_info(name).await.unwrap();
+
+    stream.delete_consumer(&consumer).await.unwrap();
+    let what = "the consumer is there again";
+    until_in(SECONDS, what, async || stream.consumer_info(&consumer).await.ok()).await;
+
+    // JetStream tells nobody of this one.
+    let mut changed = stream.consumer_info(&consumer).await.unwrap().config;
+    changed.ack_wait *= 2;
+    let pull =
+        <jetstream::consumer::pull::Config as jetstream::consumer::FromConsumer>::try_from_consumer_config(
+            changed.clone(),
+        );
+    let _ = stream.update_consumer(pull.unwrap()).await.unwrap();
+    until_in(SECONDS, "the consumer is as it was", async || {
+        let info = stream.consumer_info(&consumer).await.ok()?;
+        (info.config.ack_wait != changed.ack_wait).then_some(())
+    })
+    .await;
+
+    let mut config = js.get_stream(name).await.unwrap().cached_info().config.clone();
+    let subjects = config.subjects.clone();
+    config.subjects.push(format!("{name}-more"));
+    js.update_stream(config).await.unwrap();
+    until_in(SECONDS, "the stream is as it was", async || {
+        let info = js.get_stream(name).await.ok()?;
+        (info.cached_info().config.subjects == subjects).then_some(())
+    })
+    .await;
+
+    let dead = format!("{name}-dead");
+    js.delete_stream(&dead).await.unwrap();
+    until_in(SECONDS, "the stream of dead letters is there again", async || js.get_stream(&dead).await.ok())
+        .await;
     queue.is("ready", |queue| is_true(queue, "Ready")).await;
 }

@@ -5,12 +5,19 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod admission;
+mod callbacks;
+mod credentials;
 mod deletion;
 mod drift;
+mod figures;
 mod functions;
+mod limits;
 mod manual;
 mod monitoring;
 mod ownership;
+mod pods;
+mod retries;
 mod story;
 mod support;
+mod suspend;
 mod workers;

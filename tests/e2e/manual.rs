@@ -5,9 +5,23 @@ use asyncqueue_tests::cluster::kubectl;
 #[tokio::test]
 async fn every_field_explains_itself() {
     let explained = kubectl(&["explain", "asyncqueue.spec", "--recursive=false"]);
-    for field in
-        ["maxInflight", "timeout", "replicas", "stream", "consumer", "worker", "nats", "deletionPolicy"]
-    {
+    for field in [
+        "maxInflight",
+        "timeout",
+        "replicas",
+        "retry",
+        "deadLetter",
+        "callback",
+        "limits",
+        "stream",
+        "consumer",
+        "invoke",
+        "suspend",
+        "verbose",
+        "worker",
+        "nats",
+        "deletionPolicy",
+    ] {
         assert!(explained.contains(field), "{field} is not in {explained}");
     }
     for path in [
@@ -17,6 +31,9 @@ async fn every_field_explains_itself() {
         "asyncqueue.spec.timeout",
         "asyncqueue.spec.stream.duplicateWindow",
         "asyncqueue.spec.consumer.ackWait",
+        "asyncqueue.spec.limits.maxAge",
+        "asyncqueue.spec.callback.signingSecretRef.key",
+        "asyncqueue.spec.worker.topologySpreadConstraints",
         "asyncqueue.status",
         "asyncqueue.status.inflight",
     ] {

@@ -162,7 +162,14 @@ impl Gateway {
         .await
     }
 
-    async fn request(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    /// Sends a request.
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let what = format!("{method} {target} is answered");
         // The tunnel to a pod breaks when that pod ends.
         until_in(Duration::from_secs(30), &what, async || {

@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 #[path = "../e2e/support.rs"]
+#[allow(dead_code)] // the other end-to-end tests use more of it
 mod e2e;
+mod external_nats;
 mod helm;
 mod overlays;
 mod support;

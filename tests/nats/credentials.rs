@@ -31,7 +31,7 @@ async fn a_worker_whose_credentials_are_replaced_before_they_expire_goes_on_with
     worker.logged("disconnected from NATS").await;
     until("it is connected again", async || {
         let log = worker.log();
-        (log.iter().filter(|line| line.contains("connected to NATS at")).count() > 2).then_some(())
+        (log.iter().filter(|line| line.contains("connected to NATS at")).count() == 2).then_some(())
     })
     .await;
     queue.submit(|_| {}).await;

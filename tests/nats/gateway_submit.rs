@@ -169,9 +169,12 @@ async fn a_head_beyond_all_measure_is_refused() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let long = "x".repeat(70_000);
-    assert_eq!(gateway.call("POST", "/async-function/figlet", &[("x-long", &long)], "").await.status, 431);
     let many: Vec<_> = (0..150).map(|_| ("x-many", "1")).collect();
-    assert_eq!(gateway.call("POST", "/async-function/figlet", &many, "").await.status, 431);
+    for headers in [&[("x-long", &long[..])][..], &many] {
+        let answer = gateway.call("POST", "/async-function/figlet", headers, "").await;
+        // The parser's own, before there is a request, and as docs/gateway.md says without a body.
+        assert_eq!((answer.status, answer.text().as_str()), (431, ""));
+    }
 }
 
 #[tokio::test]

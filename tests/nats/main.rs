@@ -12,6 +12,7 @@ mod gateway_clients;
 mod gateway_identity;
 mod gateway_limits;
 mod gateway_proxy;
+mod gateway_races;
 mod gateway_routing;
 mod gateway_submit;
 mod operator;

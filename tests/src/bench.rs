@@ -46,6 +46,10 @@ impl Queue {
         let spec = QueueSpec::new(QUEUE.parse().expect("a name"), owner);
         ensure(&js, &spec, false).await.expect("the streams are made");
         ensure_buckets(&js, 1).await.expect("the buckets are made");
+        // A million calls that wait are the most by default, and a benchmark adds to them.
+        let mut config = spec.stream_config();
+        config.max_messages = -1;
+        js.update_stream(config).await.expect("the stream takes more");
         Self { nats, js, spec }
     }
 

@@ -7,16 +7,18 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
-/// The keys of an operator and an account.
+/// The keys of an operator, an account, and the server's own account.
 #[derive(Debug)]
 pub struct Trust {
     operator: KeyPair,
     account: KeyPair,
+    system: KeyPair,
 }
 
 impl Default for Trust {
     fn default() -> Self {
-        Self { operator: KeyPair::new_operator(), account: KeyPair::new_account() }
+        let (account, system) = (KeyPair::new_account(), KeyPair::new_account());
+        Self { operator: KeyPair::new_operator(), account, system }
     }
 }
 
@@ -41,10 +43,15 @@ impl Trust {
         let mut limits: serde_json::Map<_, _> =
             limits.into_iter().map(|limit| (limit.to_owned(), json!(-1))).collect();
         limits.insert("wildcards".to_owned(), json!(true));
-        let account =
-            jwt(&self.operator, &self.account, None, &json!({ "type": "account", "limits": limits }));
-        let name = self.account.public_key();
-        format!("operator: {operator}\nresolver: MEMORY\nresolver_preload: {{ {name}: {account} }}\n")
+        let with_jetstream = json!({ "type": "account", "limits": limits });
+        let accounts = [(&self.account, with_jetstream), (&self.system, json!({ "type": "account" }))];
+        let preloaded = accounts.map(|(key, claims)| {
+            format!("{}: {}", key.public_key(), jwt(&self.operator, key, None, &claims))
+        });
+        let (preloaded, system) = (preloaded.join(", "), self.system.public_key());
+        format!(
+            "operator: {operator}\nsystem_account: {system}\nresolver: MEMORY\nresolver_preload: {{ {preloaded} }}\n"
+        )
     }
 
     /// The credentials file of a new user, good for this long.

@@ -119,6 +119,9 @@ impl Metrics {
         for outcome in ["accepted", "failed", "refused"] {
             let _ = metrics.callbacks.get_or_create(&metrics.labels(outcome));
         }
+        for outcome in ["stored", "dropped"] {
+            let _ = metrics.dead_letters.get_or_create(&metrics.labels(outcome));
+        }
         metrics
     }
 

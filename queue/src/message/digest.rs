@@ -13,7 +13,7 @@ const KEPT: usize = 16;
 /// the id again has another, so that the server never takes it for a repeat.
 #[must_use]
 pub fn message_id(invocation: &Invocation) -> String {
-    format!("{}.{}", invocation.call_id, digest(invocation))
+    [invocation.call_id.as_str(), ".", &digest(invocation)].concat()
 }
 
 /// The first 128 bits of the SHA-256 of function, method, path, query, callback URL and body, each after its

@@ -51,9 +51,9 @@ pub fn encode(invocation: &Invocation) -> NatsHeaders {
     // A name that is static is not copied for each call.
     let mut set = |name, value: String| headers.insert(HeaderName::from_static(name), value);
     set(H_VERSION, VERSION.to_owned());
-    set(H_CALL_ID, invocation.call_id.to_string());
+    set(H_CALL_ID, invocation.call_id.as_str().to_owned());
     set(H_FUNCTION, invocation.function.to_string());
-    set(H_METHOD, invocation.method.to_string());
+    set(H_METHOD, invocation.method.as_str().to_owned());
     set(H_SUBMITTED_AT, invocation.submitted_at.to_string());
     if !invocation.path.is_empty() {
         set(H_PATH, invocation.path.clone());

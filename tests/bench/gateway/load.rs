@@ -25,6 +25,10 @@ const ACCEPTED: &[u8] = b"HTTP/1.1 202 ";
 /// Longer than any answer that is expected.
 const ANSWER: usize = 4096;
 
+/// The headers that common clients send.
+pub(crate) const HEADERS: [(&str, &str); 3] =
+    [("user-agent", "bench/1.0"), ("accept", "*/*"), ("content-type", "application/octet-stream")];
+
 /// Before a rate is measured: connections are opened, and memory is taken that stays.
 const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -123,10 +127,9 @@ impl Load {
     async fn connect(&self) -> Result<Client, Error> {
         let stream = TcpStream::connect(self.addr).await?;
         stream.set_nodelay(true)?;
-        // The headers that common clients send.
+        let fields: String = HEADERS.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
         let head = format!(
-            "POST /async-function/bench HTTP/1.1\r\nHost: {}\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n\
-             Content-Type: application/octet-stream\r\nContent-Length: {}\r\n\r\n",
+            "POST /async-function/bench HTTP/1.1\r\nHost: {}\r\n{fields}Content-Length: {}\r\n\r\n",
             self.addr, self.body
         );
         let request = [head.into_bytes(), vec![b'x'; self.body]].concat().into();

@@ -25,7 +25,10 @@ use asyncqueue_tests::{
 };
 use bytes::Bytes;
 
-use crate::load::Load;
+use crate::{
+    limit::{BARE, WITH_HEADERS},
+    load::Load,
+};
 
 mod limit;
 mod load;
@@ -49,18 +52,15 @@ const BACKLOG: usize = 1_000_000;
 /// Queues in the directory, each with a function.
 const QUEUES: [usize; 2] = [100, 10_000];
 
-/// The first argument of the process that is the limit.
-const LIMIT: &str = "limit";
-
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [mode, nats, addr] = &arguments[..]
-        && mode == LIMIT
+    if let [form, nats, addr] = &arguments[..]
+        && [BARE, WITH_HEADERS].contains(&&form[..])
     {
-        return limit::serve(nats, addr).await;
+        return limit::serve(form, nats, addr).await;
     }
     // `cargo bench` passes flags of its own.
     let parts: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
@@ -68,7 +68,7 @@ async fn main() -> Result<(), Error> {
     let mut bench = Bench { queue: Queue::start().await, with: String::new(), keeps_calls: false };
     bench.fill_directory(1).await?;
     println!("medians of {RUNS} runs of each, interleaved; file storage\n");
-    println!("| | gateway | limit | ratio |\n|---|---|---|---|");
+    println!("| | gateway | limit | ratio | limit with headers | ratio |\n|---|---|---|---|---|---|");
     if asks_for("rates") {
         for (connections, body) in [(64, 256), (64, 1024), (256, 256), (256, 1024)] {
             bench.rates(connections, body).await?;
@@ -129,9 +129,10 @@ struct Run {
 impl Bench {
     /// Calls a second.
     async fn rates(&self, connections: usize, body: usize) -> Result<(), Error> {
-        let (mut gateways, mut limits) = (Vec::new(), Vec::new());
+        let (mut gateways, mut limits, mut with_headers) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..RUNS {
-            limits.push(self.rate(&self.limit().await, connections, body).await?);
+            limits.push(self.rate(&self.limit(BARE).await, connections, body).await?);
+            with_headers.push(self.rate(&self.limit(WITH_HEADERS).await, connections, body).await?);
             gateways.push(self.rate(&self.gateway().await, connections, body).await?);
         }
         let (what, with) = (format!("{connections} connections, {body} bytes"), &self.with);
@@ -141,9 +142,9 @@ impl Bench {
             ("the broker's, µs", |run| run.broker),
         ] {
             let median = |runs: &[Run]| median(&runs.iter().map(of).collect::<Vec<_>>());
-            let (gateway, limit) = (median(&gateways), median(&limits));
-            let ratio = gateway / limit;
-            println!("| {figure}, {what}{with} | {gateway:.0} | {limit:.0} | {ratio:.2} |");
+            let (gateway, limits) = (median(&gateways), [median(&limits), median(&with_headers)]);
+            let [bare, with_headers] = limits.map(|limit| format!("{limit:.0} | {:.2}", gateway / limit));
+            println!("| {figure}, {what}{with} | {gateway:.0} | {bare} | {with_headers} |");
         }
         Ok(())
     }
@@ -162,12 +163,12 @@ impl Bench {
 
     /// From a request to its answer.
     async fn latencies(&self) -> Result<(), Error> {
-        let mut limit = self.times(&self.limit().await).await?;
+        let mut limit = self.times(&self.limit(BARE).await).await?;
         let mut gateway = self.times(&self.gateway().await).await?;
         for percent in [50, 99] {
             let (gateway, limit) = (percentile(&mut gateway, percent), percentile(&mut limit, percent));
             let (ratio, with) = (gateway / limit, &self.with);
-            println!("| p{percent}, ms, {RATE} calls/s{with} | {gateway:.2} | {limit:.2} | {ratio:.2} |");
+            println!("| p{percent}, ms, {RATE} calls/s{with} | {gateway:.2} | {limit:.2} | {ratio:.2} | | |");
         }
         Ok(())
     }
@@ -181,12 +182,12 @@ impl Bench {
 
     /// Resident memory: idle, and with many connections that send one call after the other.
     async fn memory(&self) -> Result<(), Error> {
-        let (limit_idle, limit_busy) = self.resident(&self.limit().await).await?;
+        let (limit_idle, limit_busy) = self.resident(&self.limit(BARE).await).await?;
         let (idle, busy) = self.resident(&self.gateway().await).await?;
         let with = &self.with;
-        println!("| resident MB, idle{with} | {idle:.1} | {limit_idle:.1} | {:.2} |", idle / limit_idle);
+        println!("| resident MB, idle{with} | {idle:.1} | {limit_idle:.1} | {:.2} | | |", idle / limit_idle);
         println!(
-            "| resident MB, {HELD} busy connections{with} | {busy:.1} | {limit_busy:.1} | {:.2} |",
+            "| resident MB, {HELD} busy connections{with} | {busy:.1} | {limit_busy:.1} | {:.2} | | |",
             busy / limit_busy
         );
         Ok(())
@@ -225,9 +226,9 @@ impl Bench {
         Server { addr, program }
     }
 
-    async fn limit(&self) -> Server {
+    async fn limit(&self, form: &str) -> Server {
         let addr = free_addr();
-        let program = Program::start_again(&[LIMIT, &self.queue.nats.url(), &addr.to_string()]);
+        let program = Program::start_again(&[form, &self.queue.nats.url(), &addr.to_string()]);
         until("the limit listens", async || tokio::net::TcpStream::connect(addr).await.ok()).await;
         Server { addr, program }
     }

@@ -1,0 +1,25 @@
+//! Results, signed with a Secret.
+
+use asyncqueue_tests::cluster::apply;
+
+use crate::support::{Gateway, Queue};
+
+#[tokio::test]
+async fn a_result_is_signed_with_the_secret_that_the_queue_names() {
+    let spec = "{callback: {signingSecretRef: {name: webhooks, key: secrets}, allowedHosts: [10.0.0.0/8]}}";
+    let queue = Queue::create("signed", spec);
+    // The workers wait for it.
+    apply(&format!(
+        "{{apiVersion: v1, kind: Secret, metadata: {{name: webhooks, namespace: {}}}, \
+         stringData: {{secrets: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}}}}",
+        queue.name()
+    ));
+    queue.deploy_functions(&["fast", "callbacks"]).await;
+    let gateway = Gateway::connect();
+    let call = gateway.submit(queue.name(), "fast").await;
+    let result = gateway.callback(queue.name(), &call.call_id).await;
+    let headers = &result["headers"];
+    assert_eq!(headers["webhook-id"], call.call_id.as_str());
+    let signature = headers["webhook-signature"].as_str().unwrap();
+    assert!(signature.starts_with("v1,"), "{signature}");
+}

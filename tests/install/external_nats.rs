@@ -1,0 +1,119 @@
+//! A NATS elsewhere that asks for credentials and speaks TLS, with `manifests/external-nats`.
+
+use std::{fs, process::Command, time::Duration};
+
+use asyncqueue_tests::{
+    cluster::{Namespace, apply, apply_folder, is_true, kubectl},
+    nats_auth::Trust,
+    tools::output,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    e2e::{Gateway, Queue},
+    support::{Restored, rolled_out},
+};
+
+/// Longer than this test.
+const GOOD_FOR: Duration = Duration::from_secs(3600);
+
+/// A certificate for a host, which is its own authority, and its key.
+fn certificate(host: &str) -> (String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let name = format!("subjectAltName=DNS:{host}");
+    let _ = output(
+        Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days=2",
+            ])
+            .args(["-subj=/CN=nats", "-addext", "basicConstraints=critical,CA:FALSE", "-addext", &name])
+            .args(["-keyout", "key", "-out", "crt"])
+            .current_dir(folder.path()),
+    );
+    let read = |file| fs::read_to_string(folder.path().join(file)).unwrap();
+    (read("crt"), read("key"))
+}
+
+fn secret(namespace: &str, name: &str, data: &Value) -> String {
+    let metadata = json!({ "name": name, "namespace": namespace });
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data }).to_string()
+}
+
+/// A server in this namespace, with this configuration and certificate.
+fn start_server(namespace: &str, config: &str, (certificate, key): &(String, String)) {
+    let config = format!(
+        "{config}\nhttp_port: 8222\njetstream {{ store_dir: /data }}\ntls {{ cert_file: /etc/nats/tls.crt, key_file: /etc/nats/tls.key }}\n"
+    );
+    let files = json!({ "nats.conf": config, "tls.crt": certificate, "tls.key": key });
+    apply(&secret(namespace, "server", &files));
+    apply(&format!(
+        r"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: nats, namespace: {namespace}}}
+spec:
+  selector: {{matchLabels: {{app: nats}}}}
+  template:
+    metadata: {{labels: {{app: nats}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      automountServiceAccountToken: false
+      securityContext:
+        {{runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532, seccompProfile: {{type: RuntimeDefault}}}}
+      containers:
+        - name: nats
+          image: nats:2.15.1
+          imagePullPolicy: IfNotPresent
+          args: [--config, /etc/nats/nats.conf]
+          readinessProbe: {{httpGet: {{path: /healthz, port: 8222}}, periodSeconds: 1}}
+          securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
+          volumeMounts: [{{name: config, mountPath: /etc/nats}}, {{name: data, mountPath: /data}}]
+      volumes: [{{name: config, secret: {{secretName: server}}}}, {{name: data, emptyDir: {{}}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: nats, namespace: {namespace}}}
+spec: {{selector: {{app: nats}}, ports: [{{port: 4222}}]}}
+"
+    ));
+    let _ = kubectl(&["rollout", "status", "-n", namespace, "deployment/nats", "--timeout=120s"]);
+}
+
+#[tokio::test]
+async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
+    let elsewhere = Namespace::create("nats");
+    let host = format!("nats.{}", elsewhere.name);
+    let (trust, certificate) = (Trust::default(), certificate(&host));
+    start_server(&elsewhere.name, &trust.config(), &certificate);
+
+    let restored = Restored;
+    let data = json!({
+        "url": format!("tls://{host}:4222"), "nats.creds": trust.user(GOOD_FOR), "ca.crt": certificate.0,
+    });
+    apply(&secret("openfaas", "nats", &data));
+    apply_folder("manifests/external-nats");
+    // Ready is connected.
+    rolled_out();
+
+    let nats =
+        "{credentialsSecretRef: {name: nats, key: nats.creds}, caSecretRef: {name: nats, key: ca.crt}}";
+    let queue = Queue::create("external", &format!("{{timeout: 1m, nats: {nats}}}"));
+    apply(&secret(queue.name(), "nats", &data));
+    queue.is("ready", |queue| is_true(queue, "Ready")).await;
+    queue.deploy_functions(&["fast", "callbacks"]).await;
+    let call = Gateway::connect().submit(queue.name(), "fast").await;
+    assert_eq!(call.status, 202, "{call:?}");
+    Gateway::connect().callback(queue.name(), &call.call_id).await;
+
+    // While its stream can still be reached.
+    drop(queue);
+    drop(restored);
+    let _ = kubectl(&["delete", "-n", "openfaas", "secret/nats"]);
+}

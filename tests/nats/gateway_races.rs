@@ -1,0 +1,61 @@
+//! Cancellations that meet a call where nobody sees it: on its way to the stream, or with a worker that is silent.
+
+use asyncqueue_tests::{http::HttpServer, wait::until};
+use futures::StreamExt;
+
+use crate::{gateway::Gateway, support::Queue};
+
+#[tokio::test]
+async fn a_cancellation_that_meets_a_call_on_its_way_to_the_stream_comes_before_it_or_after_it() {
+    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    let gateway = Gateway::before(&queue, &[("publish_timeout", "20s")]).await;
+    queue.nats.pause().await;
+    let mut submitting = gateway.connect().await;
+    let head =
+        "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: mine\r\nContent-Length: 2\r\n\r\n";
+    submitting.send(format!("{head}hi")).await;
+    until("the call is on its way", async || {
+        (gateway.metric("gateway_publishes_in_flight").await == 1).then_some(())
+    })
+    .await;
+    let mut cancelling = gateway.connect().await;
+    cancelling.send("DELETE /async-function/mine HTTP/1.1\r\nHost: g\r\n\r\n").await;
+    queue.nats.resume();
+    let cancelled = cancelling.response().await;
+    assert_eq!(submitting.response().await.status, 202);
+
+    let _worker = queue.worker(&function, &[]);
+    gateway.submit(&[], "other").await;
+    let expected: &[&str] = match cancelled.status {
+        202 => &["other"],
+        404 => &["hi", "other"],
+        other => panic!("{other}: {}", cancelled.text()),
+    };
+    function.receives(expected.len()).await;
+    queue.empties().await;
+    let bodies: Vec<_> = function.received().into_iter().map(|request| request.body).collect();
+    assert_eq!(bodies, expected);
+}
+
+#[tokio::test]
+async fn a_call_whose_worker_is_silent_is_cancelled_and_not_delivered_again() {
+    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    let gateway = Gateway::before(&queue, &[]).await;
+    let id = gateway.submit(&[], "hi").await;
+    let mut consumer = queue.consumer().await;
+    let delivered = consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
+    for _ in 0..2 {
+        let answer = gateway.call("DELETE", &format!("/async-function/{id}"), &[], "").await;
+        assert_eq!((answer.status, answer.text().as_str()), (202, ""));
+    }
+    // Its worker is gone, and another would be given the call when the lease is over.
+    drop(delivered);
+    let _worker = queue.worker(&function, &[]);
+    gateway.submit(&[], "other").await;
+    assert_eq!(function.receives(1).await[0].body, "other");
+    until("nothing is left to be delivered", async || {
+        (consumer.info().await.unwrap().num_ack_pending == 0).then_some(())
+    })
+    .await;
+    assert_eq!(function.received().len(), 1);
+}
