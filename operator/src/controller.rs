@@ -276,6 +276,9 @@ impl Context {
 // === impl Error ===
 
 impl Error {
+    /// All that [`Self::category`] says.
+    pub(crate) const CATEGORIES: [&str; 5] = ["status", "delete", "waiting", "finalizer", "nameless"];
+
     /// A fixed word for each, to count by.
     fn category(&self) -> &'static str {
         match self {

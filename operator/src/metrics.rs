@@ -8,7 +8,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{conditions::readiness, crd::AsyncQueue};
+use crate::{conditions::readiness, controller::Error, crd::AsyncQueue};
+
+/// What failed, where it is the numbers in a status that could not be written.
+pub(crate) const FIGURES: &str = "figures";
 
 /// Seconds: from a look at what is as it shall be to a NATS that answers at the last moment.
 const BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
@@ -64,6 +67,10 @@ impl Metrics {
             leader: Gauge::default(),
             queues: Family::default(),
         };
+        // Zero before the first, so that an alert sees that one.
+        for error in Error::CATEGORIES.into_iter().chain([FIGURES]) {
+            let _ = metrics.errors.get_or_create(&ErrorLabels { error });
+        }
         registry.register(
             "reconciliations",
             "Looks at an AsyncQueue and what belongs to it",

@@ -88,6 +88,7 @@ mod tests {
             return;
         }
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            assert!(!name.contains('_'), "{path}.{name} is not written as Kubernetes writes names");
             check(field, &format!("{path}.{name}"), seen);
         }
     }

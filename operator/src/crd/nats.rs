@@ -7,6 +7,7 @@ use super::{rules as rule, schemas, secret::SecretKey};
 
 /// The NATS server that holds this queue.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NatsSpec {
     /// URL of the server, or several, comma-separated. Default: the operator's own.
     ///

@@ -27,6 +27,7 @@ use crate::{
     controller::{Context, ignore_gone},
     crd::AsyncQueue,
     error::chain,
+    metrics::FIGURES,
     triggers::Triggers,
 };
 
@@ -139,7 +140,7 @@ impl Refresher {
         let mut told = false;
         while let Some(written) = written.next().await {
             let Err(error) = written else { continue };
-            self.context.metrics.reconcile_error("figures");
+            self.context.metrics.reconcile_error(FIGURES);
             // What is wrong with one is mostly wrong with all.
             if !std::mem::replace(&mut told, true) {
                 warn!("the numbers of a queue could not be written, and will be again: {}", chain(&error));

@@ -117,9 +117,10 @@ impl Surveyed {
         (&self.spec.stream, &self.spec.durable)
     }
 
-    /// How many calls are stored, and how many dead letters.
+    /// How many calls are stored, and how many dead letters. A queue that keeps none may still have some from before.
     pub(super) fn counted(&self) -> Option<(u64, u64)> {
-        self.calls.zip(self.dead_letters)
+        let none = (!self.spec.dead_letters.enabled).then_some(0);
+        self.calls.zip(self.dead_letters.or(none))
     }
 
     /// Whether the controller should have a look: a stream was not seen, is not as it shall be, or is another than before.
@@ -182,6 +183,19 @@ mod tests {
         let other = Config { name: "other".to_owned(), ..Config::default() };
         let surveyed = surveyed(&[info(&other, 9), info(&calls, 7), info(&callbacks, 1), info(&dead, 3)]);
         assert_eq!(surveyed.counted(), Some((7, 3)));
+        assert!(!surveyed.is_due());
+    }
+
+    #[test]
+    fn a_queue_that_keeps_no_dead_letters_lacks_no_stream_for_them() {
+        let mut queue = fixtures::owner("q");
+        queue.spec.dead_letter.enabled = false;
+        let spec = queue_spec(&queue).unwrap();
+        let mut survey = Survey::new([Arc::new(queue)]);
+        survey.take(&info(&spec.stream_config(), 7));
+        survey.take(&info(&spec.callback_config(), 0));
+        let surveyed = survey.queues.remove(0);
+        assert_eq!(surveyed.counted(), Some((7, 0)));
         assert!(!surveyed.is_due());
     }
 
