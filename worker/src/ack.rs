@@ -1,9 +1,13 @@
 //! Acknowledgements, and the server's word that it has them.
 //!
 //! Each call waits for that word, but not each for one of its own: a consumer takes acknowledgements in the order in which
-//! they were sent over one connection, so its word on the last of several is its word on all. Those that come up while
-//! the server is asked go together with the next question. (The client library's `double_ack` asks for each, by a
-//! subscription for each, which costs the server more than the acknowledgement does.)
+//! they were sent over one connection, and if it knows of one delivery, it knows of all before it. So its word on what was
+//! delivered last of several is its word on all. Those that come up while the server is asked go together with the next
+//! question. (The client library's `double_ack` asks for each, by a subscription for each, which costs the server more than
+//! the acknowledgement does.)
+//!
+//! A consumer that was made anew, or whose server was, may have forgotten deliveries, and says nothing to what it does not
+//! know of. From then on, each of them is asked about alone.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -12,10 +16,12 @@ use async_nats::{
     client::{PublishErrorKind, RequestErrorKind},
     jetstream::{AckKind, Message},
 };
+use futures::future::join_all;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 /// The server's word takes a millisecond when all is well.
 pub(crate) const CONFIRM: Duration = Duration::from_secs(5);
@@ -27,10 +33,12 @@ const SOON: Duration = Duration::from_millis(100);
 /// Acknowledgements that go with one question. Bounds what is sent again if it gets no answer.
 const TOGETHER: usize = 1024;
 
-/// Acknowledges the messages of one consumer. Clones share their questions.
+/// Acknowledges what a consumer has delivered to one inbox. Clones share their questions.
 #[derive(Clone, Debug)]
 pub(crate) struct Acks {
     waiting: mpsc::UnboundedSender<Waiting>,
+    /// Whether the consumer may have forgotten its deliveries.
+    doubt: CancellationToken,
 }
 
 /// Why the server may not have an acknowledgement.
@@ -61,36 +69,74 @@ pub(crate) enum Unconfirmed {
 struct Waiting {
     to: Subject,
     kind: AckKind,
+    /// The number of the delivery among those of its consumer.
+    delivery: u64,
+    /// Whether a question about it has failed.
+    again: bool,
     heard: oneshot::Sender<Result<(), Unconfirmed>>,
 }
 
 // === impl Acks ===
 
 impl Acks {
-    /// For the messages of one consumer, over this connection.
+    /// For what comes over this connection.
     pub(crate) fn start(client: Client) -> Self {
         let (waiting, received) = mpsc::unbounded_channel();
-        tokio::spawn(run(client, received));
-        Self { waiting }
+        let doubt = CancellationToken::new();
+        tokio::spawn(run(client, received, doubt.clone()));
+        Self { waiting, doubt }
     }
 
-    /// Acknowledges a message, and returns when the server says that it has it. To acknowledge it once more is harmless.
+    /// Acknowledges a message, and returns when the server says that it has it.
     pub(crate) async fn confirm(&self, message: &Message, kind: AckKind) -> Result<(), Unconfirmed> {
+        self.ask(message, kind, false).await
+    }
+
+    /// The same after that has failed. To acknowledge a message once more is harmless.
+    pub(crate) async fn confirm_again(&self, message: &Message, kind: AckKind) -> Result<(), Unconfirmed> {
+        self.ask(message, kind, true).await
+    }
+
+    /// From now on the consumer may be another, or not know of what it has delivered.
+    pub(crate) fn doubt(&self) {
+        self.doubt.cancel();
+    }
+
+    async fn ask(&self, message: &Message, kind: AckKind, again: bool) -> Result<(), Unconfirmed> {
         let to = message.reply.clone().ok_or(Unconfirmed::NoReply)?;
+        let delivery = message.info().map_err(|_| Unconfirmed::NoReply)?.consumer_sequence;
         let (heard, word) = oneshot::channel();
-        self.waiting.send(Waiting { to, kind, heard }).map_err(|_| Unconfirmed::Ending)?;
+        let waiting = Waiting { to, kind, delivery, again, heard };
+        self.waiting.send(waiting).map_err(|_| Unconfirmed::Ending)?;
         word.await.map_err(|_| Unconfirmed::Ending)?
     }
 }
 
 /// Asks for as long as there is anybody who could wait.
-async fn run(client: Client, mut received: mpsc::UnboundedReceiver<Waiting>) {
-    let mut together = Vec::new();
-    while received.recv_many(&mut together, TOGETHER).await > 0 {
-        let mut asked = tokio::spawn(ask(client.clone(), std::mem::take(&mut together)));
-        // Not answered soon, it goes on by itself.
-        let _ = timeout(SOON, &mut asked).await;
+async fn run(client: Client, mut received: mpsc::UnboundedReceiver<Waiting>, doubt: CancellationToken) {
+    let first_connection = connections(&client);
+    let mut waiting = Vec::new();
+    while received.recv_many(&mut waiting, TOGETHER).await > 0 {
+        let one_by_one = doubt.is_cancelled() || connections(&client) != first_connection;
+        let questions = grouped(std::mem::take(&mut waiting), one_by_one).into_iter();
+        let asked: Vec<_> = questions.map(|together| tokio::spawn(ask(client.clone(), together))).collect();
+        // Not answered soon, they go on by themselves.
+        let _ = timeout(SOON, join_all(asked)).await;
     }
+}
+
+/// Which of them go with one question, the one that was delivered last at the end.
+fn grouped(mut waiting: Vec<Waiting>, one_by_one: bool) -> Vec<Vec<Waiting>> {
+    waiting.sort_by_key(|waiting| waiting.delivery);
+    let (alone, together): (Vec<_>, Vec<_>) =
+        waiting.into_iter().partition(|waiting| one_by_one || waiting.again);
+    let together = (!together.is_empty()).then_some(together);
+    alone.into_iter().map(|waiting| vec![waiting]).chain(together).collect()
+}
+
+/// How often the connection was made.
+fn connections(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
 }
 
 /// Asks once for some, and tells who waits for it.
@@ -108,13 +154,36 @@ async fn ask(client: Client, together: Vec<Waiting>) {
 /// Sends them all, and asks with the last.
 async fn confirm(client: &Client, together: &[Waiting]) -> Result<(), Unconfirmed> {
     let Some((last, before)) = together.split_last() else { return Ok(()) };
-    let connections = || client.statistics().connects.load(Ordering::Relaxed);
-    let connection = connections();
+    let connection = connections(client);
     for Waiting { to, kind, .. } in before {
         let sent = client.publish(to.clone(), (*kind).into()).await;
         sent.map_err(|error| Unconfirmed::Send(error.kind()))?;
     }
     let answered = client.request(last.to.clone(), last.kind.into()).await;
     answered.map_err(|error| Unconfirmed::Ask(error.kind()))?;
-    if connections() == connection { Ok(()) } else { Err(Unconfirmed::Reconnected) }
+    if connections(client) == connection { Ok(()) } else { Err(Unconfirmed::Reconnected) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_certain_is_asked_about_together_by_what_was_delivered_last() {
+        let waiting = |(delivery, again)| Waiting {
+            to: "ack".into(),
+            kind: AckKind::Ack,
+            delivery,
+            again,
+            heard: oneshot::channel().0,
+        };
+        let grouped = |one_by_one| -> Vec<Vec<u64>> {
+            let waiting = [(7, false), (3, true), (9, false), (5, false)].map(waiting).into();
+            let groups = grouped(waiting, one_by_one).into_iter();
+            groups.map(|group| group.iter().map(|waiting| waiting.delivery).collect()).collect()
+        };
+        assert_eq!(grouped(false), [vec![3], vec![5, 7, 9]]);
+        assert_eq!(grouped(true), [[3], [5], [7], [9]].map(Vec::from));
+        assert!(super::grouped(vec![], false).is_empty());
+    }
 }

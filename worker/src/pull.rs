@@ -93,7 +93,6 @@ impl<H: Handler> Puller<H> {
     pub(crate) async fn run(self, shutdown: Shutdown, grace: Duration) {
         let Shutdown { requested, hurry } = &shutdown;
         let hand_back = CancellationToken::new();
-        let acks = Acks::start(self.js.client());
         let mut tasks = Tasks::default();
         let mut demand = Demand::new(self.max);
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
@@ -106,7 +105,8 @@ impl<H: Handler> Puller<H> {
                 }
             };
             demand.forget_requests();
-            let pulling = Pulling { consumer, inbox, lease, acks: &acks, hand_back: &hand_back };
+            let acks = Acks::start(self.js.client());
+            let pulling = Pulling { consumer, inbox, lease, acks, hand_back: &hand_back };
             let reason = match self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await
             {
                 End::Shutdown => {
@@ -119,6 +119,7 @@ impl<H: Handler> Puller<H> {
                 }
                 End::Silence => "no word from the server in time".to_owned(),
             };
+            pulling.acks.doubt();
             info!(stream = self.stream, reason, "asking for messages anew");
             sleep(jittered(RENEW_WAIT)).await;
         }
@@ -269,7 +270,7 @@ struct Pulling<'a> {
     consumer: PullConsumer,
     inbox: Subject,
     lease: Duration,
-    acks: &'a Acks,
+    acks: Acks,
     hand_back: &'a CancellationToken,
 }
 

@@ -48,8 +48,8 @@ pub(crate) async fn settle(
         _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
     };
     let give_up = Instant::now() + patience;
-    loop {
-        let Err(error) = acks.confirm(message, ack).await else { return };
+    let mut confirmed = acks.confirm(message, ack).await;
+    while let Err(error) = confirmed {
         if Instant::now() + PAUSE > give_up {
             let subject = &message.subject;
             warn!(%subject, %error, "a message could not be acknowledged and will be delivered again");
@@ -57,5 +57,6 @@ pub(crate) async fn settle(
         }
         debug!(%error, "an acknowledgement is not confirmed, trying again");
         sleep(PAUSE).await;
+        confirmed = acks.confirm_again(message, ack).await;
     }
 }
