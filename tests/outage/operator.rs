@@ -27,13 +27,14 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
         let pod = format!("pod/{leader}");
         let how: &[&str] = if force { &["--grace-period=0", "--force"] } else { &["--wait=false"] };
         let _ = kubectl(&[&["delete", "-n", "openfaas", &pod], how].concat());
+        // The one that stood by, or the one that comes for the one that went.
         let what = "another one holds the Lease";
-        until_in(PODS, what, async || holder().filter(|holder| *holder == standby)).await;
+        let next = until_in(PODS, what, async || holder().filter(|holder| *holder != leader)).await;
         // What it takes over is left as it is, and what comes is seen to.
         let other = format!("{name}-{}", if force { "b" } else { "a" });
         queue(name, &other);
         object_is(name, &format!("asyncqueue/{other}"), "ready", |queue| is_true(queue, "Ready")).await;
-        assert!(metric(&standby, "asyncqueue_operator_reconciliations_total").await > 0);
+        assert!(metric(&next, "asyncqueue_operator_reconciliations_total").await > 0);
         let after = get(name, &format!("deployment/{name}-worker")).unwrap()["metadata"].clone();
         assert_eq!((&after["uid"], &after["generation"]), (&before["uid"], &before["generation"]));
         scale(2).await;
