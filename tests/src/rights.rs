@@ -59,7 +59,8 @@ pub struct Request {
 pub struct Difference {
     /// Rules that no request needed.
     pub unused: Vec<Grant>,
-    /// Requests that were denied and that no rule allows. One that was denied only before its rule was there is none.
+    /// Requests that were denied, never allowed, and that no rule allows. One that was denied only before its rule was there
+    /// is none, nor is one that was allowed by a rule that is gone again, as users grant some.
     pub missing: Vec<Request>,
 }
 
@@ -97,10 +98,14 @@ pub fn requests(log: &str, account: (&str, &str)) -> serde_json::Result<BTreeSet
 #[must_use]
 pub fn difference(grants: &[Grant], requests: &BTreeSet<Request>) -> Difference {
     let is_used = |grant: &Grant| requests.iter().any(|request| request.allowed && grant.covers(request));
-    let is_granted = |request: &Request| grants.iter().any(|grant| grant.covers(request));
+    let is_missing = |request: &&Request| {
+        let granted = grants.iter().any(|grant| grant.covers(request));
+        let allowed = Request { allowed: true, ..Request::clone(request) };
+        !request.allowed && !granted && !requests.contains(&allowed)
+    };
     Difference {
         unused: grants.iter().filter(|grant| !is_used(grant)).cloned().collect(),
-        missing: requests.iter().filter(|r| !r.allowed && !is_granted(r)).cloned().collect(),
+        missing: requests.iter().filter(is_missing).cloned().collect(),
     }
 }
 
@@ -302,6 +307,13 @@ mod tests {
         assert!(difference.missing.is_empty());
         // What was denied is not used.
         assert_eq!(difference.unused.len(), 1);
+    }
+
+    #[test]
+    fn a_request_that_a_user_has_allowed_in_the_end_is_no_missing_rule() {
+        let get = |decision: &str| event("get", "deployments", "ns", decision, &json!({ "code": 200 }));
+        assert_eq!(compared(&json!([]), &[get("forbid")]).missing.len(), 1);
+        assert!(compared(&json!([]), &[get("forbid"), get("allow")]).is_empty());
     }
 
     #[test]
