@@ -123,7 +123,9 @@ fn pods() -> Vec<String> {
 /// Who the Lease says leads.
 fn holder() -> Option<String> {
     let lease = get("openfaas", "lease/asyncqueue-operator")?;
-    Some(lease["spec"]["holderIdentity"].as_str()?.to_owned())
+    // Nobody, once it was given up.
+    let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty());
+    holder.map(str::to_owned)
 }
 
 /// The pod that leads.
