@@ -1,7 +1,7 @@
 //! Two operators, and one that may not see all there is.
 
 use asyncqueue_tests::{
-    cluster::{Namespace, PODS, PortForward, apply, get, is_true, kubectl, object_is},
+    cluster::{Namespace, PODS, PortForward, apply, command, get, is_true, kubectl, object_is},
     raw,
     wait::until_in,
 };
@@ -138,7 +138,9 @@ async fn metric(pod: &str, name: &str) -> u64 {
     let path = format!("/api/v1/namespaces/openfaas/pods/{pod}:8083/proxy/metrics");
     let what = format!("{pod} exports {name}");
     until_in(PODS, &what, async || {
-        let metrics = kubectl(&["get", "--raw", &path]);
+        // A pod may lead before its address is known.
+        let answer = command("kubectl").args(["get", "--raw", &path]).output().ok()?;
+        let metrics = String::from_utf8(answer.stdout).ok()?;
         metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     })
     .await
