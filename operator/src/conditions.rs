@@ -49,11 +49,12 @@ pub(crate) mod reason {
     /// Workers don't come up.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
 
-    /// All of them.
-    pub(crate) const ALL: [&str; 12] = [
+    /// All that `Ready` may give.
+    pub(crate) const ALL: [&str; 13] = [
         RECONCILED,
         PROGRESSING,
         SCALED_TO_ZERO,
+        SUSPENDED,
         RESOURCE_CONFLICT,
         SUBJECT_OVERLAP,
         IMMUTABLE_FIELD_CHANGED,

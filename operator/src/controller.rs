@@ -194,7 +194,7 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let status = status::status(queue, &outcome, &now);
     tell(queue, &outcome, &status, context).await;
     status::write(&context.client, queue, &status).await.map_err(Error::Status)?;
-    let settled = outcome.stream.is_ok() && outcome.workers.is_ok();
+    let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.beside.is_ok();
     Ok(Action::requeue(if settled { resync(context.queues.len()) } else { RETRY }))
 }
 
