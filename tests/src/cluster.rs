@@ -133,9 +133,11 @@ pub fn apply_file(file: &str) {
     apply(&std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
 }
 
-/// Applies a folder of this project as it stands, with the images that were built from this tree.
+/// Applies a folder of this project as it stands, with the images that were built from this tree, over what others have
+/// set.
 pub fn apply_folder(folder: &str) {
-    let output = script("apply").arg(folder).current_dir(repository()).output().expect("the script runs");
+    let arguments = [folder, "--force-conflicts"];
+    let output = script("apply").args(arguments).current_dir(repository()).output().expect("the script runs");
     assert!(output.status.success(), "applying {folder}: {}", text(&output.stderr));
 }
 

@@ -10,6 +10,7 @@ use super::AsyncQueue;
 pub fn yaml() -> anyhow::Result<String> {
     let mut crd = serde_json::to_value(AsyncQueue::crd())?;
     unwrap_descriptions(&mut crd);
+    drop_what_is_the_default(&mut crd);
     // Through the type again, for its order of the fields.
     let crd: CustomResourceDefinition = serde_json::from_value(crd)?;
     Ok(serde_saphyr::to_string(&crd)?)
@@ -27,6 +28,19 @@ fn unwrap_descriptions(schema: &mut Value) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(unwrap_descriptions),
+        _ => {}
+    }
+}
+
+/// Takes out what the API server leaves out: whoever applies the same definition under another name, as Helm does, would be
+/// told of a conflict.
+fn drop_what_is_the_default(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.retain(|name, field| name != "nullable" || *field != Value::Bool(false));
+            fields.values_mut().for_each(drop_what_is_the_default);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_what_is_the_default),
         _ => {}
     }
 }
@@ -52,6 +66,11 @@ mod tests {
     #[test]
     fn descriptions_keep_their_paragraphs_and_lose_their_lines() {
         assert_eq!(unwrapped("a\nb\n\nc"), "a b\n\nc");
+    }
+
+    #[test]
+    fn nothing_is_said_that_the_api_server_leaves_out() {
+        assert!(!yaml().unwrap().contains("nullable: false"));
     }
 
     #[test]
