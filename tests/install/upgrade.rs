@@ -13,6 +13,8 @@ const CALLS: usize = 5;
 #[tokio::test]
 async fn an_upgrade_loses_no_call_and_finds_no_fault_with_old_queues() {
     let restored = Restored;
+    // An older Deployment over a newer one is no upgrade.
+    let _ = kubectl(&["delete", "-n", "openfaas", "--wait", "deployment/asyncqueue-operator"]);
     apply_folder("tests/install/previous");
     rolled_out();
     let queues = std::fs::read_to_string(repository().join("tests/install/previous/queues.yaml")).unwrap();
