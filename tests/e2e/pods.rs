@@ -57,4 +57,7 @@ async fn more_than_one_worker_has_a_disruption_budget_and_what_is_deleted_comes_
     assert_eq!(made["spec"]["selector"]["matchLabels"]["asyncqueue.io/queue"], queue.name());
     let _ = kubectl(&["scale", "-n", queue.name(), &scaled, "--replicas=1"]);
     object_is_gone(queue.name(), &budget).await;
+    // With an account that is there already, it needs none of its own.
+    queue.apply("{maxInflight: 2, worker: {serviceAccountName: default}}");
+    object_is_gone(queue.name(), &account).await;
 }
