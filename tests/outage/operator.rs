@@ -66,7 +66,7 @@ async fn an_operator_that_may_not_see_all_there_is_empties_no_directory() {
     until_in(PODS, what, async || {
         let selector = "-l=app.kubernetes.io/name=asyncqueue-operator";
         let log = kubectl(&["logs", "-n", "openfaas", selector, "--tail=50", "--ignore-errors"]);
-        log.contains("RBAC denies it, grant get, list and watch on services").then_some(())
+        log.contains("RBAC denies it, grant list and watch on services").then_some(())
     })
     .await;
     object_is("openfaas", DEPLOYMENT, "not ready", |operator| {

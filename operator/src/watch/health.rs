@@ -149,7 +149,7 @@ impl Trouble {
             401 => (format!("the API server does not accept our credentials: {}", status.message), true),
             403 => {
                 let message = &status.message;
-                (format!("RBAC denies it, grant get, list and watch on {resource}: {message}"), true)
+                (format!("RBAC denies it, grant list and watch on {resource}: {message}"), true)
             }
             _ => (format!("the API server answers {}: {}", status.code, status.message), false),
         };
@@ -197,7 +197,7 @@ mod tests {
         let (_, reason) = watches.report().unwrap_err().remove(0);
         assert_eq!(
             reason,
-            "asyncqueues in the namespace a: not read yet; deployments: RBAC denies it, grant get, list and watch on \
+            "asyncqueues in the namespace a: not read yet; deployments: RBAC denies it, grant list and watch on \
              deployments: its words"
         );
         watches.works(&queues);
