@@ -77,8 +77,7 @@ fn concerned(
 ) -> Vec<Arc<AsyncQueue>> {
     let is_concerned = |queue: &Arc<AsyncQueue>| {
         let Ok(spec) = queue_spec(queue) else { return false };
-        let beside = [spec.queue.callback_stream(), spec.queue.dead_letter_stream()];
-        streams.contains(&spec.stream) || beside.iter().any(|stream| streams.contains(stream))
+        spec.streams().iter().any(|stream| streams.contains(stream))
     };
     queues.into_iter().filter(is_concerned).collect()
 }

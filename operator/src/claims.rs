@@ -94,9 +94,9 @@ struct Claimed {
 
 /// The streams of a queue, each with the subject that it listens on and below.
 fn streams(spec: &QueueSpec) -> [Claimed; 3] {
-    let (callbacks, dead) = (spec.queue.callback_stream(), spec.queue.dead_letter_stream());
+    let [calls, callbacks, dead] = spec.streams();
     [
-        Claimed { stream: spec.stream.clone(), subject: spec.subject.clone() },
+        Claimed { stream: calls, subject: spec.subject.clone() },
         Claimed { stream: callbacks.clone(), subject: callbacks },
         Claimed { stream: dead.clone(), subject: dead },
     ]

@@ -205,7 +205,7 @@ fn resync(queues: usize) -> Duration {
 }
 
 /// That an object is gone, or another of its name, is fine.
-pub(crate) fn ignore_gone<T>(result: kube::Result<T>) -> kube::Result<()> {
+fn ignore_gone<T>(result: kube::Result<T>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         result => result.map(|_| ()),

@@ -179,6 +179,12 @@ impl QueueSpec {
         }
     }
 
+    /// The names of its streams: of calls, of results and of dead letters.
+    #[must_use]
+    pub fn streams(&self) -> [String; 3] {
+        [self.stream.clone(), self.queue.callback_stream(), self.queue.dead_letter_stream()]
+    }
+
     /// The stream of calls. Full, it refuses new calls and drops none.
     #[must_use]
     pub fn stream_config(&self) -> Config {

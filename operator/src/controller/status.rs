@@ -9,6 +9,7 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
 };
+use serde::Serialize;
 use serde_json::json;
 
 use super::{
@@ -38,6 +39,16 @@ pub(crate) async fn write(
     if !is_news(queue, status) {
         return Ok(());
     }
+    apply(client, queue, FIELD_MANAGER, status).await
+}
+
+/// Applies a part of a status, as its owner. That the queue is gone is fine.
+pub(crate) async fn apply(
+    client: &Client,
+    queue: &AsyncQueue,
+    field_manager: &str,
+    status: &impl Serialize,
+) -> kube::Result<()> {
     let name = queue.name_any();
     let api: Api<AsyncQueue> = Api::namespaced(client.clone(), &queue.namespace().unwrap_or_default());
     let patch = json!({
@@ -47,7 +58,7 @@ pub(crate) async fn write(
         "metadata": { "name": name, "uid": queue.uid() },
         "status": status,
     });
-    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let params = PatchParams::apply(field_manager).force();
     ignore_gone(api.patch_status(&name, &params, &Patch::Apply(&patch)).await)
 }
 

@@ -9,11 +9,7 @@ use std::{
 use async_nats::jetstream;
 use asyncqueue::QueueName;
 use futures::StreamExt;
-use kube::{
-    Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
+use kube::ResourceExt;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -24,7 +20,7 @@ use super::{
 use crate::{
     broker::{Address, Broker},
     claims::owns_stream,
-    controller::{Context, ignore_gone},
+    controller::{Context, status},
     crd::AsyncQueue,
     error::chain,
     metrics::FIGURES,
@@ -50,7 +46,7 @@ pub(crate) struct Refresher {
     pub(crate) triggers: Triggers,
 }
 
-/// Whether each NATS server was connected when it was last looked at, by the URL in the queues' specs.
+/// Whether each NATS server was connected when it was last looked at, by the address in the queues' specs.
 type Connected = HashMap<Option<Address>, bool>;
 
 // === impl Refresher ===
@@ -135,7 +131,9 @@ impl Refresher {
         let changed = figures.into_iter().filter(|(queue, figures)| {
             *figures != queue.status.as_ref().map(Figures::of).unwrap_or_default()
         });
-        let writes = changed.map(async |(queue, figures)| self.write_one(&queue, &figures).await);
+        let client = &self.context.client;
+        let writes = changed
+            .map(async |(queue, figures)| status::apply(client, &queue, FIELD_MANAGER, &figures).await);
         let mut written = futures::stream::iter(writes).buffer_unordered(CONCURRENCY);
         let mut told = false;
         while let Some(written) = written.next().await {
@@ -146,19 +144,6 @@ impl Refresher {
                 warn!("the numbers of a queue could not be written, and will be again: {}", chain(&error));
             }
         }
-    }
-
-    async fn write_one(&self, queue: &AsyncQueue, figures: &Figures) -> kube::Result<()> {
-        let namespace = queue.namespace().unwrap_or_default();
-        let api: Api<AsyncQueue> = Api::namespaced(self.context.client.clone(), &namespace);
-        let patch = json!({
-            "apiVersion": AsyncQueue::api_version(&()),
-            "kind": AsyncQueue::kind(&()),
-            "metadata": { "name": queue.name_any(), "uid": queue.uid() },
-            "status": figures,
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        ignore_gone(api.patch_status(&queue.name_any(), &params, &Patch::Apply(&patch)).await)
     }
 }
 

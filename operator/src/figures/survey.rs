@@ -50,12 +50,8 @@ impl Survey {
         for queue in queues {
             let Ok(spec) = queue_spec(&queue) else { continue };
             let number = survey.queues.len();
-            let names = [
-                (spec.stream.clone(), Part::Calls),
-                (spec.queue.callback_stream(), Part::Callbacks),
-                (spec.queue.dead_letter_stream(), Part::DeadLetters),
-            ];
-            survey.streams.extend(names.map(|(name, part)| (name, (number, part))));
+            let parts = [Part::Calls, Part::Callbacks, Part::DeadLetters].map(|part| (number, part));
+            survey.streams.extend(spec.streams().into_iter().zip(parts));
             survey.queues.push(Surveyed {
                 queue,
                 spec,
