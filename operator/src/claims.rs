@@ -45,6 +45,8 @@ pub(crate) fn conflict<'a>(
     let mut rivals: Vec<_> = all
         .into_iter()
         .filter(|other| other.uid() != mine.uid() && other.spec.nats.url == mine.spec.nats.url)
+        // Most have nothing in common, and there may be ten thousand of them: that comes first, and costs least.
+        .filter(|other| may_meet(mine, other))
         .filter(|other| !is_refused(other) && precedence(other) < precedence(mine))
         .filter_map(|other| Some((precedence(other), overlap(spec, other).ok()??)))
         .collect();
@@ -69,6 +71,18 @@ pub(crate) fn owns_stream(queue: &AsyncQueue) -> bool {
 /// Less comes first.
 fn precedence(queue: &AsyncQueue) -> (bool, Option<&Time>, Option<&String>) {
     (!owns_stream(queue), queue.metadata.creation_timestamp.as_ref(), queue.metadata.uid.as_ref())
+}
+
+/// Whether two queues could want the same. All that a queue claims begins with one of its names, so that what is common
+/// to two begins with names of both, of which one begins the other.
+fn may_meet(mine: &AsyncQueue, other: &AsyncQueue) -> bool {
+    names(mine).any(|a| names(other).any(|b| a.starts_with(b) || b.starts_with(a)))
+}
+
+/// What the names of streams and subjects are made of.
+fn names(queue: &AsyncQueue) -> impl Iterator<Item = &str> {
+    let stream = &queue.spec.stream;
+    [queue.metadata.name.as_deref(), stream.name.as_deref(), stream.subject.as_deref()].into_iter().flatten()
 }
 
 /// What both want.
@@ -173,6 +187,34 @@ mod tests {
         mine.spec.stream.subject = Some("b.more".to_owned());
         let conflict = verdict(&mine, &other).unwrap().to_string();
         assert!(conflict.starts_with("subject `b.more` overlaps with `b` of the AsyncQueue openfaas/b"));
+    }
+
+    #[test]
+    fn whoever_wants_the_same_may_meet() {
+        let of = |name: &str, stream: Option<&str>, subject: Option<&str>| {
+            let mut queue = younger(name);
+            queue.spec.stream.name = stream.map(str::to_owned);
+            queue.spec.stream.subject = subject.map(str::to_owned);
+            queue
+        };
+        let names = ["a", "b", "ab", "a-dead", "a-callbacks", "b-dead"];
+        let names = || names.into_iter().map(Some).chain([None]);
+        let queues: Vec<_> = names()
+            .flatten()
+            .flat_map(|name| names().map(move |stream| (name, stream)))
+            .flat_map(|(name, stream)| names().map(move |subject| of(name, stream, subject)))
+            .collect();
+        let mut met = 0;
+        for mine in &queues {
+            let spec = queue_spec(mine).unwrap();
+            for other in &queues {
+                if overlap(&spec, other).unwrap().is_some() {
+                    met += 1;
+                    assert!(may_meet(mine, other), "{:?} {:?}", mine.spec.stream, other.spec.stream);
+                }
+            }
+        }
+        assert!(met > queues.len());
     }
 
     #[test]

@@ -23,11 +23,11 @@ use kube::{
         watcher,
     },
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::{apply::Outcome, build::Installation};
+use self::{apply::Outcome, build::Installation, verified::Verified, written::Written};
 use crate::{
     broker::Brokers,
     conditions::{Status, find, kind, reason},
@@ -47,6 +47,8 @@ mod current;
 pub(crate) mod dereference;
 pub(crate) mod status;
 pub(crate) mod validate;
+pub(crate) mod verified;
+pub(crate) mod written;
 
 /// Keeps an `AsyncQueue` until its stream is let go of.
 pub(crate) const FINALIZER: &str = "asyncqueue.io/stream";
@@ -56,7 +58,7 @@ pub(crate) const FINALIZER: &str = "asyncqueue.io/stream";
 const RESYNC: Duration = Duration::from_secs(10);
 
 /// Where there are many queues, so many of them are looked at a second: a look takes a handful of requests to NATS.
-const LOOKS_PER_SECOND: u64 = 10;
+const LOOKS_PER_SECOND: u64 = 50;
 
 /// Between two looks at a queue that is not yet as it shall be.
 const RETRY: Duration = Duration::from_secs(5);
@@ -66,6 +68,10 @@ const APPLIED: &str = "Applied";
 
 /// The reason of the event that tells of calls that are lost.
 const STREAM_RECREATED: &str = "StreamRecreated";
+
+/// What is made for a queue changes together, and mostly because we have just written it: it is looked at this much later,
+/// once. So long also what we have written to the queue itself may take to be seen.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Queues that are looked at at once. They wait for NATS and the API server most of the time.
 const CONCURRENCY: u16 = 16;
@@ -84,6 +90,10 @@ pub(crate) struct Context {
     pub(crate) accounts: Stores<ServiceAccount>,
     /// The disruption budgets of workers.
     pub(crate) budgets: Stores<PodDisruptionBudget>,
+    /// Which of the workers' Deployments are as they were applied.
+    pub(crate) verified: Verified,
+    /// What we have written to queues and not seen yet.
+    pub(crate) written: Written,
     /// How many functions each queue has; `None` until that is known.
     pub(crate) functions: watch::Receiver<Option<Counts>>,
     /// What all queues have in common.
@@ -142,9 +152,9 @@ pub(crate) async fn run(
     let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let queues = queues.applied_objects().predicate_filter(changed, PredicateConfig::default());
     Controller::for_stream(queues, store)
-        .owns_stream(owned.deployments.touched_objects())
-        .owns_stream(owned.accounts.touched_objects())
-        .owns_stream(owned.budgets.touched_objects())
+        .reconcile_on(later(owners(owned.deployments)))
+        .reconcile_on(later(owners(owned.accounts)))
+        .reconcile_on(later(owners(owned.budgets)))
         .reconcile_on(triggers)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.cancelled_owned())
@@ -162,9 +172,32 @@ pub(crate) async fn run(
         .await;
 }
 
+/// The queues whose objects change.
+fn owners<K: Resource>(changes: impl Changes<K>) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
+    let owner = |object: watcher::Result<K>| {
+        let object = object.ok()?;
+        let namespace = object.namespace()?;
+        let owner = object.owner_references().iter().find(|owner| owner.kind == AsyncQueue::kind(&()))?;
+        Some(ObjectRef::new(&owner.name).within(&namespace))
+    };
+    changes.touched_objects().filter_map(move |object| std::future::ready(owner(object)))
+}
+
+/// The same, [`SETTLE`] later.
+fn later<T: Send>(stream: impl Stream<Item = T> + Send) -> impl Stream<Item = T> + Send {
+    let wait = |item| async move {
+        sleep(SETTLE).await;
+        item
+    };
+    stream.map(wait).buffered(usize::MAX)
+}
+
 async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Action, Error> {
     // What is not seen yet might be taken for what is not there.
     context.complete().await;
+    if context.written.is_ahead_of(&queue) {
+        return Ok(Action::requeue(SETTLE));
+    }
     let _measured = context.metrics.reconciliation();
     let api = Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
     let done = finalizer(&api, FINALIZER, queue, async |event| match event {
@@ -186,14 +219,16 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let outcome = match validate::validate(queue, &seen) {
         Ok(valid) => {
             let prepared = build::build(&valid, &context.installation);
-            Box::pin(apply::apply(prepared, &seen, broker.as_deref(), &context.client)).await
+            let Context { client, verified, .. } = context;
+            Box::pin(apply::apply(prepared, &seen, broker.as_deref(), client, verified)).await
         }
         Err(invalid) => apply::refuse(invalid, &seen, &context.client).await,
     };
     let now = Time(Timestamp::now());
-    let status = status::status(queue, &outcome, &now);
+    let functions = queue.name_any().parse().ok().and_then(|name| context.functions_of(&name));
+    let status = status::status(queue, &outcome, functions, &now);
     tell(queue, &outcome, &status, context).await;
-    status::write(&context.client, queue, &status).await.map_err(Error::Status)?;
+    status::write(context, queue, &status).await.map_err(Error::Status)?;
     let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.beside.is_ok();
     Ok(Action::requeue(if settled { resync(context.queues.len()) } else { RETRY }))
 }
@@ -320,8 +355,8 @@ mod tests {
     #[test]
     fn many_queues_are_looked_at_less_often() {
         assert_eq!(resync(1), Duration::from_secs(10));
-        assert_eq!(resync(100), Duration::from_secs(10));
-        assert_eq!(resync(10_000), Duration::from_secs(1000));
+        assert_eq!(resync(500), Duration::from_secs(10));
+        assert_eq!(resync(10_000), Duration::from_secs(200));
     }
 
     #[test]

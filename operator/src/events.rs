@@ -16,7 +16,8 @@ const MAX_NOTE: usize = 1024;
 /// Publishes events.
 #[derive(Clone)]
 pub(crate) struct Events {
-    recorder: Recorder,
+    client: Client,
+    reporter: Reporter,
 }
 
 // === impl Events ===
@@ -24,7 +25,7 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn new(client: Client, pod: Option<String>) -> Self {
         let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: pod };
-        Self { recorder: Recorder::new(client, reporter) }
+        Self { client, reporter }
     }
 
     /// Nothing to worry about.
@@ -42,7 +43,10 @@ impl Events {
         let note = Some(shortened(note));
         let event =
             Event { type_, reason: reason.to_owned(), note, action: "Reconcile".to_owned(), secondary: None };
-        if let Err(error) = self.recorder.publish(&event, object).await {
+        // A new one each time: it would remember what it has published, to count what is said again and again, and look
+        // through all of that each time. We say nothing again.
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        if let Err(error) = recorder.publish(&event, object).await {
             debug!(%error, reason, "an event could not be published");
         }
     }

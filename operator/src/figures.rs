@@ -1,9 +1,8 @@
 //! The numbers in a queue's status: how many calls wait, run, were retried, are dead, and how many functions there are.
 //!
 //! They change all the time, so they are not the controller's: one task lists the streams of all queues at once, asks
-//! for a consumer only where a queue holds calls, and writes what has changed, as a field manager of its own.
-
-use serde::Serialize;
+//! for a consumer only where a queue holds calls, and writes what has changed. Those of a new queue, which has none, come with
+//! its first status.
 
 use crate::crd::AsyncQueueStatus;
 
@@ -11,18 +10,12 @@ pub(crate) mod refresh;
 mod survey;
 
 /// The numbers. What is not known is absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     inflight: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     redelivered: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     dead_letters: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     functions: Option<i64>,
 }
 
@@ -52,6 +45,17 @@ impl Figures {
             dead_letters: of(|counted| counted.dead_letters),
             functions: functions.map(signed),
         }
+    }
+
+    /// The numbers of a queue that holds no call.
+    pub(crate) fn of_empty(dead_letters: u64, functions: Option<usize>) -> Self {
+        let counted = Counted { messages: 0, running: 0, redelivered: 0, dead_letters };
+        Self::new(Some(counted), functions)
+    }
+
+    /// Whether calls were counted.
+    pub(crate) fn are_known(&self) -> bool {
+        self.pending.is_some()
     }
 
     /// The numbers in a status.
@@ -84,8 +88,6 @@ fn signed(count: impl TryInto<i64>) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn counted() -> Counted {
@@ -95,15 +97,21 @@ mod tests {
     #[test]
     fn what_does_not_run_is_pending() {
         let figures = Figures::new(Some(counted()), Some(4));
-        let expected =
-            json!({ "pending": 5, "inflight": 2, "redelivered": 1, "deadLetters": 3, "functions": 4 });
-        assert_eq!(serde_json::to_value(figures).unwrap(), expected);
+        let expected = Figures {
+            pending: Some(5),
+            inflight: Some(2),
+            redelivered: Some(1),
+            dead_letters: Some(3),
+            functions: Some(4),
+        };
+        assert_eq!(figures, expected);
     }
 
     #[test]
     fn while_nats_is_away_its_numbers_are_absent() {
         let figures = Figures::new(None, Some(4));
-        assert_eq!(serde_json::to_value(figures).unwrap(), json!({ "functions": 4 }));
+        assert_eq!(figures, Figures { functions: Some(4), ..Figures::default() });
+        assert!(!figures.are_known());
     }
 
     #[test]

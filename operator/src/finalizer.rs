@@ -43,6 +43,7 @@ mod reason {
 pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
     if let Found::Ours(workers) = find_objects(queue, context).workers {
         delete(&*workers, &context.client).await.map_err(Error::Delete)?;
+        context.verified.forget(&workers);
     }
     // A queue with a name or a URL that can't be used never had a stream.
     let (Ok(spec), Ok(broker)) = (queue_spec(queue), context.brokers.get(Address::of(queue)).await) else {
@@ -57,10 +58,9 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
             if now < patience_ends {
                 let why = format!("the deletion waits for NATS until {patience_ends} at most: {why}");
                 let status = status::going(queue, &why, &Time(now));
-                if status::is_news(queue, &status) {
+                if status::write(context, queue, &status).await.map_err(Error::Status)? {
                     info!(queue = full_name(queue), "{why}");
                 }
-                status::write(&context.client, queue, &status).await.map_err(Error::Status)?;
                 return Err(Error::Waiting(why));
             }
             give_up(queue, &spec, broker.clone(), &why, context).await;

@@ -21,6 +21,8 @@ use crate::{
     controller::{
         self, Context, Owned,
         build::{Installation, QUEUE_LABEL},
+        verified::Verified,
+        written::Written,
     },
     crd::AsyncQueue,
     default_queue,
@@ -31,7 +33,7 @@ use crate::{
     openfaas::Function,
     run::Program,
     triggers::Triggers,
-    trim::{trim_deployment, trim_function, trim_service},
+    trim::{trim_deployment, trim_function, trim_queue, trim_service},
     watch::{Need, Stores, Watch, Watched, Watches},
 };
 
@@ -64,6 +66,8 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         deployments: Stores::new(&deployments),
         accounts: Stores::new(&accounts),
         budgets: Stores::new(&budgets),
+        verified: Verified::default(),
+        written: Written::default(),
         functions: counted,
         installation: Installation {
             nats: settings.nats.clone(),
@@ -99,7 +103,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let controllers = queues.into_iter().zip(owned).zip(places).map(|((queues, owned), triggers)| {
         let ((deployments, accounts), budgets) = owned;
         let (store, changed, changed_too) = (queues.store(), notify(), notify());
-        let queues = queues.follow(watches.clone(), |_| {}).inspect(move |_| changed());
+        let queues = queues.follow(watches.clone(), trim_queue).inspect(move |_| changed());
         let owned = Owned {
             deployments: deployments.follow(watches.clone(), trim_deployment).inspect(move |_| changed_too()),
             accounts: accounts.follow(watches.clone(), |_| {}),

@@ -6,11 +6,23 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use crate::{controller::build::QUEUE_LABEL, functions::ANNOTATIONS, openfaas::Function};
+use crate::{controller::build::QUEUE_LABEL, crd::AsyncQueue, functions::ANNOTATIONS, openfaas::Function};
 
-/// Of a Deployment that is not ours, what makes it a function.
+/// What `kubectl apply` writes for itself: all that it was given, once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Of an `AsyncQueue`, all but what is there twice.
+pub(crate) fn trim_queue(queue: &mut AsyncQueue) {
+    if let Some(annotations) = &mut queue.metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
+/// Of a Deployment that is not ours, what makes it a function. Of ours, all but the spec, of which
+/// [`crate::controller::verified`] knows.
 pub(crate) fn trim_deployment(deployment: &mut Deployment) {
     if deployment.labels().contains_key(QUEUE_LABEL) {
+        deployment.spec = None;
         return;
     }
     deployment.status = None;

@@ -46,13 +46,17 @@ const STEADY: &str = "30";
 /// Requests at once, to create queues.
 const APPLY: usize = 16;
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(1800);
 /// The operator's numbers are in every status by then, and nothing is under way any more.
 const SETTLE: Duration = Duration::from_secs(15);
+/// So long at most, where it took long for all to be ready.
+const MAX_SETTLE: Duration = Duration::from_secs(60);
 /// The most objects of a list.
 const PAGE: u32 = 500;
 /// What the operator writes to the API server, but for its Lease, which others of that group would hide.
 const GROUPS: [&str; 4] = ["apps", "asyncqueue.io", "events.k8s.io", "policy"];
+/// Of the operator's own metrics.
+const RECONCILIATIONS: &str = "asyncqueue_operator_reconciliations_total ";
 const WRITES: [&str; 5] = ["APPLY", "DELETE", "PATCH", "POST", "PUT"];
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -63,6 +67,10 @@ struct Measured {
     ready: Duration,
     /// To the API server, for all queues to be ready.
     writes: f64,
+    /// Reconciliations until then.
+    looks: f64,
+    /// The operator's processor time until then.
+    busy: Duration,
     resident: u64,
     steady: Steady,
 }
@@ -81,6 +89,7 @@ struct Counted {
     /// Messages that were ever stored in the buckets.
     stored: u64,
     jetstream_requests: u64,
+    looks: f64,
     busy: Duration,
 }
 
@@ -91,6 +100,7 @@ struct Bench {
     deployments: Api<Deployment>,
     namespace: Namespace,
     js: jetstream::Context,
+    admin: SocketAddr,
     operator: Program,
     // Ended last.
     _nats: NatsServer,
@@ -107,8 +117,8 @@ async fn main() -> Result<(), Error> {
     let _manager = Stopped::component("kube-controller-manager");
 
     println!(
-        "| queues | all ready after, s | API writes a queue | resident, MB | in {} s: API writes | JetStream writes | \
-         JetStream requests/s | operator's CPU |\n|---|---|---|---|---|---|---|---|",
+        "| queues | all ready after, s | operator's CPU, s | looks a queue | API writes a queue | resident, MB | in {} s: API writes | JetStream writes | \
+         JetStream requests/s | operator's CPU |\n|---|---|---|---|---|---|---|---|---|---|",
         steady.as_secs()
     );
     for size in sizes {
@@ -152,7 +162,7 @@ impl Bench {
         let queues = Api::namespaced_with(client.clone(), &namespace.name, &ApiResource::from_gvk(&kind));
         let deployments = Api::namespaced(client.clone(), &namespace.name);
         let js = nats.jetstream().await;
-        Ok(Self { client, queues, deployments, namespace, js, operator, _nats: nats })
+        Ok(Self { client, queues, deployments, namespace, js, admin, operator, _nats: nats })
     }
 
     async fn measure(&self, size: usize, steady: Duration) -> Result<Measured, Error> {
@@ -162,11 +172,14 @@ impl Bench {
         applied?;
         seen??;
         let ready = begun.elapsed();
-        let writes = self.count().await?.api_writes - before.api_writes;
+        let after = self.count().await?;
+        let (writes, looks) = (after.api_writes - before.api_writes, after.looks - before.looks);
+        let busy = after.busy.saturating_sub(before.busy);
         self.check(size).await?;
-        sleep(SETTLE.max(ready)).await;
+        sleep(ready.clamp(SETTLE, MAX_SETTLE)).await;
         let steady = self.steady(steady).await?;
-        Ok(Measured { queues: size, ready, writes, resident: resident_bytes(self.operator.id()), steady })
+        let resident = resident_bytes(self.operator.id());
+        Ok(Measured { queues: size, ready, writes, looks, busy, resident, steady })
     }
 
     /// Creates so many queues.
@@ -251,10 +264,14 @@ impl Bench {
             }
         }
         let requests = self.js.query_account().await?.requests;
+        let own = raw::try_request(self.admin, "GET", "/metrics", &[], b"").await?;
+        let looks =
+            own.text().lines().find_map(|line| line.strip_prefix(RECONCILIATIONS)?.trim().parse().ok());
         Ok(Counted {
             api_writes: metrics.lines().filter_map(api_writes).sum(),
             stored,
             jetstream_requests: requests.total,
+            looks: looks.unwrap_or_default(),
             busy: processor_time(self.operator.id()),
         })
     }
@@ -284,11 +301,14 @@ impl Measured {
     #[allow(clippy::cast_precision_loss)] // far below what an f64 holds
     fn row(&self, time: Duration) -> String {
         let (steady, seconds) = (&self.steady, time.as_secs_f64());
+        let each = |number: f64| number / self.queues as f64;
         format!(
-            "| {} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {:.1} % |",
+            "| {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {:.1} % |",
             self.queues,
             self.ready.as_secs_f64(),
-            self.writes / self.queues as f64,
+            self.busy.as_secs_f64(),
+            each(self.looks),
+            each(self.writes),
             self.resident as f64 / 1e6,
             steady.api_writes,
             steady.jetstream_writes,

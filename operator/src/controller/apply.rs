@@ -18,6 +18,7 @@ use super::{
     current::is_current,
     dereference::{Found, Objects, Surroundings},
     validate::Invalid,
+    verified::Verified,
 };
 use crate::{broker::Broker, watch::Watched};
 
@@ -51,6 +52,10 @@ pub(crate) struct Stored {
     pub(crate) created: Option<Time>,
     /// Whether no call is delivered.
     pub(crate) suspended: bool,
+    /// How many calls it holds.
+    pub(crate) messages: u64,
+    /// How many dead letters there are.
+    pub(crate) dead_letters: u64,
     /// What was created or changed, in words.
     pub(crate) changes: Vec<String>,
 }
@@ -118,6 +123,7 @@ pub(crate) async fn apply(
     seen: &Surroundings,
     broker: Option<&Broker>,
     client: &Client,
+    verified: &Verified,
 ) -> Outcome {
     let stream = store(&prepared, broker).await;
     let Objects { account, workers, budget } = &seen.objects;
@@ -131,13 +137,9 @@ pub(crate) async fn apply(
     }
     // The account first: no pod starts without it.
     let account = bring(prepared.account, account, client).await;
-    let workers = bring(Some(prepared.workers), workers, client).await;
+    let workers = bring_workers(prepared.workers, workers, client, verified).await;
     let budget = bring(prepared.budget, budget, client).await;
-    Outcome {
-        stream,
-        workers: workers.map(|workers| workers.map_or(Workers::Absent, Workers::Deployed)),
-        beside: account.and(budget.map(|_| ())),
-    }
+    Outcome { stream, workers: workers.map(Workers::Deployed), beside: account.and(budget.map(|_| ())) }
 }
 
 /// Leaves a queue that may not be built as it is. Only if it wants what another one has, its workers go.
@@ -170,6 +172,8 @@ async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, S
         consumer: queue.durable.clone(),
         created: timestamp(ensured.info.created.unix_timestamp()),
         suspended: ensured.consumer.paused,
+        messages: ensured.info.state.messages,
+        dead_letters: ensured.dead_letters,
         changes: ensured.changes,
     })
 }
@@ -186,18 +190,45 @@ async fn bring<K: Object>(
         }
         return Ok(None);
     };
-    match found {
-        Found::Foreign => return Err(ObjectError::Foreign { kind: K::kind(&()), name: wanted.name_any() }),
-        Found::Going => return Err(ObjectError::Going { kind: K::kind(&()), name: wanted.name_any() }),
-        Found::Ours(live) if is_current(&**live, &wanted) => return Ok(Some(live.clone())),
-        Found::Ours(_) | Found::None => {}
+    match ours(&wanted, found)? {
+        Some(live) if is_current(&**live, &wanted) => Ok(Some(live.clone())),
+        _ => put(&wanted, client).await.map(Some),
     }
+}
+
+/// Brings the Deployment to what is wanted, and returns it, maybe without its spec.
+async fn bring_workers(
+    wanted: Deployment,
+    found: &Found<Deployment>,
+    client: &Client,
+    verified: &Verified,
+) -> Result<Arc<Deployment>, ObjectError> {
+    if let Some(live) = ours(&wanted, found)?
+        && verified.is_current(live, &wanted, client).await
+    {
+        return Ok(live.clone());
+    }
+    let applied = put(&wanted, client).await?;
+    verified.note(&applied);
+    Ok(applied)
+}
+
+/// What is there already of an object that is wanted, unless it is somebody else's.
+fn ours<'a, K: Object>(wanted: &K, found: &'a Found<K>) -> Result<Option<&'a Arc<K>>, ObjectError> {
+    match found {
+        Found::Foreign => Err(ObjectError::Foreign { kind: K::kind(&()), name: wanted.name_any() }),
+        Found::Going => Err(ObjectError::Going { kind: K::kind(&()), name: wanted.name_any() }),
+        Found::Ours(live) => Ok(Some(live)),
+        Found::None => Ok(None),
+    }
+}
+
+/// Writes an object, and returns it as it is then.
+async fn put<K: Object>(wanted: &K, client: &Client) -> Result<Arc<K>, ObjectError> {
     let api: Api<K> = Api::namespaced(client.clone(), &wanted.namespace().unwrap_or_default());
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch(&wanted.name_any(), &params, &Patch::Apply(&wanted)).await {
-        Ok(object) => Ok(Some(Arc::new(object))),
-        Err(source) => Err(refused(&wanted, source)),
-    }
+    let applied = api.patch(&wanted.name_any(), &params, &Patch::Apply(wanted)).await;
+    applied.map(Arc::new).map_err(|source| refused(wanted, source))
 }
 
 /// Deletes an object, and what belongs to it. That it is gone already is fine.

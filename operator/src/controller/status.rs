@@ -6,13 +6,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, ResourceExt,
     api::{Patch, PatchParams},
 };
-use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
+    Context,
     apply::{ObjectError, Outcome, Stored, StreamError, Workers},
     build::selector_text,
     ignore_gone,
@@ -30,46 +30,54 @@ const FIELD_MANAGER: &str = "asyncqueue-operator/status";
 /// Of a queue that is suspended.
 const SUSPENDED: &str = "spec.suspend is true: calls are accepted, and none is delivered";
 
-/// Writes a status, if it says anything new. That the queue is gone is fine.
+/// Writes what a status says anew, if it does, and returns whether that is so. That the queue is gone is fine.
 pub(crate) async fn write(
-    client: &Client,
+    context: &Context,
     queue: &AsyncQueue,
     status: &AsyncQueueStatus,
-) -> kube::Result<()> {
-    if !is_news(queue, status) {
-        return Ok(());
+) -> kube::Result<bool> {
+    let news = news(queue.status.as_ref(), status);
+    if news.is_empty() {
+        return Ok(false);
     }
-    apply(client, queue, FIELD_MANAGER, status).await
+    let namespace = queue.namespace().unwrap_or_default();
+    let api: Api<AsyncQueue> = Api::namespaced(context.client.clone(), &namespace);
+    // Not to one of the same name that was created since.
+    let patch = json!({ "metadata": { "uid": queue.uid() }, "status": news });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let answer = api.patch_status(&queue.name_any(), &params, &Patch::Merge(&patch)).await;
+    if let Ok(queue) = &answer {
+        context.written.note(queue);
+    }
+    ignore_gone(answer)?;
+    Ok(true)
 }
 
-/// Applies a part of a status, as its owner. That the queue is gone is fine.
-pub(crate) async fn apply(
-    client: &Client,
+/// What a status says that the one before does not, as a JSON merge patch (RFC 7386). Its numbers and the rest are
+/// written by two tasks, of which neither touches what the other has written meanwhile.
+fn news(before: Option<&AsyncQueueStatus>, now: &AsyncQueueStatus) -> Map<String, Value> {
+    let (before, mut news) = (before.map(fields).unwrap_or_default(), fields(now));
+    for name in before.keys() {
+        news.entry(name).or_insert(Value::Null);
+    }
+    news.retain(|name, value| before.get(name) != Some(value));
+    news
+}
+
+fn fields(status: &AsyncQueueStatus) -> Map<String, Value> {
+    // A status is an object.
+    let Ok(Value::Object(fields)) = serde_json::to_value(status) else { return Map::new() };
+    fields
+}
+
+/// The status of a queue after a reconciliation. The numbers stay as they are; only an empty queue that has just got its
+/// stream begins with its own.
+pub(crate) fn status(
     queue: &AsyncQueue,
-    field_manager: &str,
-    status: &impl Serialize,
-) -> kube::Result<()> {
-    let name = queue.name_any();
-    let api: Api<AsyncQueue> = Api::namespaced(client.clone(), &queue.namespace().unwrap_or_default());
-    let patch = json!({
-        "apiVersion": AsyncQueue::api_version(&()),
-        "kind": AsyncQueue::kind(&()),
-        // Not one of the same name that was created since.
-        "metadata": { "name": name, "uid": queue.uid() },
-        "status": status,
-    });
-    let params = PatchParams::apply(field_manager).force();
-    ignore_gone(api.patch_status(&name, &params, &Patch::Apply(&patch)).await)
-}
-
-/// Whether a status says anything that the queue's own does not. The numbers in that are written by another.
-pub(crate) fn is_news(queue: &AsyncQueue, status: &AsyncQueueStatus) -> bool {
-    let before = queue.status.clone().map(|before| Figures::default().put(before));
-    before.as_ref() != Some(status)
-}
-
-/// The status of a queue after a reconciliation, without its numbers.
-pub(crate) fn status(queue: &AsyncQueue, outcome: &Outcome, now: &Time) -> AsyncQueueStatus {
+    outcome: &Outcome,
+    functions: Option<usize>,
+    now: &Time,
+) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
     let (stream, consumer) = stream_verdicts(&outcome.stream);
     let suspended = suspended_verdict(&outcome.stream);
@@ -77,6 +85,12 @@ pub(crate) fn status(queue: &AsyncQueue, outcome: &Outcome, now: &Time) -> Async
     let ready = ready(&[&stream, &consumer, &workers]);
     let condition = |kind, verdict: Verdict| {
         verdict.into_condition(kind, queue.metadata.generation, &before.conditions, now)
+    };
+    let figures = match (&outcome.stream, Figures::of(&before)) {
+        (Ok(Stored { messages: 0, dead_letters, .. }), figures) if !figures.are_known() => {
+            Figures::of_empty(*dead_letters, functions)
+        }
+        (_, figures) => figures,
     };
     let status = AsyncQueueStatus {
         observed_generation: queue.metadata.generation,
@@ -90,7 +104,7 @@ pub(crate) fn status(queue: &AsyncQueue, outcome: &Outcome, now: &Time) -> Async
         selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
         ..AsyncQueueStatus::default()
     };
-    with_workers(with_stream(status, &before, &outcome.stream), &outcome.workers)
+    with_workers(with_stream(figures.put(status), &before, &outcome.stream), &outcome.workers)
 }
 
 /// The status of a queue whose deletion has to wait, and why.
@@ -104,11 +118,9 @@ pub(crate) fn going(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStat
     AsyncQueueStatus {
         observed_generation: queue.metadata.generation,
         conditions: conditions.collect(),
-        stream: before.stream,
-        consumer: before.consumer,
-        stream_created: before.stream_created,
-        selector: before.selector,
-        ..AsyncQueueStatus::default()
+        replicas: 0,
+        ready_replicas: 0,
+        ..before
     }
 }
 
@@ -278,6 +290,8 @@ mod tests {
             consumer: "slow-queue-workers".to_owned(),
             created: Some(fixtures::second(50)),
             suspended: false,
+            messages: 0,
+            dead_letters: 3,
             changes: vec![],
         }
     }
@@ -300,7 +314,7 @@ mod tests {
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
-        status(queue, outcome, &fixtures::second(1000))
+        status(queue, outcome, Some(2), &fixtures::second(1000))
     }
 
     fn condition<'a>(status: &'a AsyncQueueStatus, kind: &str) -> &'a Condition {
@@ -331,12 +345,28 @@ mod tests {
         let outcome = applied(Ok(stored()), deployment(2, vec![]));
         let mut queue = queue();
         let first = of(&queue, &outcome);
-        queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first.clone() });
-        let second = status(&queue, &outcome, &fixtures::second(2000));
-        assert_eq!(second, first);
-        assert!(!is_news(&queue, &second));
-        let other = AsyncQueueStatus { ready_replicas: 1, ..second };
-        assert!(is_news(&queue, &other));
+        queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first });
+        let second = status(&queue, &outcome, Some(9), &fixtures::second(2000));
+        assert_eq!(Some(&second), queue.status.as_ref());
+        assert_eq!(news(queue.status.as_ref(), &second), Map::new());
+    }
+
+    #[test]
+    fn of_a_status_what_changed_is_written_and_what_is_not_known_any_more_is_removed() {
+        let before = AsyncQueueStatus { pending: Some(5), inflight: Some(1), ..AsyncQueueStatus::default() };
+        let now = AsyncQueueStatus { pending: Some(6), inflight: None, ..before.clone() };
+        assert_eq!(Value::Object(news(Some(&before), &now)), json!({ "pending": 6, "inflight": null }));
+        // The first one says also what it has by default.
+        assert_eq!(news(None, &now)["replicas"], 0);
+    }
+
+    #[test]
+    fn an_empty_queue_begins_with_its_numbers_and_one_that_holds_calls_waits_for_them() {
+        let status = of(&queue(), &applied(Ok(stored()), deployment(2, vec![])));
+        assert_eq!(Figures::of(&status), Figures::of_empty(3, Some(2)));
+        let full = Stored { messages: 1, ..stored() };
+        let status = of(&queue(), &applied(Ok(full), deployment(2, vec![])));
+        assert_eq!(Figures::of(&status), Figures::default());
     }
 
     #[test]

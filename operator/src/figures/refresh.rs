@@ -27,15 +27,12 @@ use crate::{
     triggers::Triggers,
 };
 
-/// Who owns these fields of the status.
-const FIELD_MANAGER: &str = "asyncqueue-operator/figures";
-
 /// Between two listings: what `kubectl get aq` shows is not older.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The pause is so many times as long as the work, if that is longer: where there are tens of thousands of streams,
 /// neither NATS nor the API server is kept busy by numbers.
-const REST: u32 = 5;
+const REST: u32 = 20;
 
 /// Requests at once, for consumers and for statuses.
 const CONCURRENCY: usize = 16;
@@ -131,9 +128,10 @@ impl Refresher {
         let changed = figures.into_iter().filter(|(queue, figures)| {
             *figures != queue.status.as_ref().map(Figures::of).unwrap_or_default()
         });
-        let client = &self.context.client;
-        let writes = changed
-            .map(async |(queue, figures)| status::apply(client, &queue, FIELD_MANAGER, &figures).await);
+        let writes = changed.map(async |(queue, figures)| {
+            let status = figures.put(queue.status.clone().unwrap_or_default());
+            status::write(&self.context, &queue, &status).await
+        });
         let mut written = futures::stream::iter(writes).buffer_unordered(CONCURRENCY);
         let mut told = false;
         while let Some(written) = written.next().await {
