@@ -33,12 +33,12 @@ test-keda: ## workers scaled by the real KEDA on the real cluster, to zero and b
 	@tests/run keda
 
 bench-worker: ## how fast the worker is, next to the limit of broker and HTTP
-	@tests/cluster/images/cargo build --release --bin=asyncqueue-worker
-	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=worker
+	@tests/cluster/images/cargo build --profile=fast --bin=asyncqueue-worker
+	@tests/cluster/images/cargo bench --profile=fast --package=asyncqueue-tests --bench=worker
 
 bench-gateway: ## how fast the gateway stores calls, next to the limit of HTTP and broker
-	@tests/cluster/images/cargo build --release --bin=asyncqueue-gateway
-	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=gateway
+	@tests/cluster/images/cargo build --profile=fast --bin=asyncqueue-gateway
+	@tests/cluster/images/cargo bench --profile=fast --package=asyncqueue-tests --bench=gateway
 
 bench-operator: ## how the operator does with many queues: time, memory, and that it writes nothing when nothing happens (as root)
 	@tests/cluster/up

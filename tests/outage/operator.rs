@@ -1,13 +1,26 @@
 //! Two operators, and one that may not see all there is.
 
+use std::time::{Duration, Instant};
+
 use asyncqueue_tests::{
-    cluster::{Namespace, PODS, PortForward, apply, command, get, is_true, kubectl, object_is},
+    cluster::{Namespace, PODS, PortForward, Stopped, apply, command, get, is_true, kubectl, object_is},
+    process::{in_pod, signal},
     raw,
     wait::until_in,
 };
 use serde_json::Value;
 
 const DEPLOYMENT: &str = "deployment/asyncqueue-operator";
+
+/// What manifests/README.md says of how long nobody leads, and a bit for this test to see it.
+const TAKEOVER: Duration = Duration::from_secs(17 + 2);
+
+/// An API server away for longer than a leader waits for it.
+const AWAY: Duration = Duration::from_secs(15);
+
+/// What kubectl shall print of pods: each, and how often its container has started again.
+const RESTARTS: &str =
+    "-o=custom-columns=POD:.metadata.name,RESTARTS:.status.containerStatuses[*].restartCount";
 
 #[tokio::test]
 async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
@@ -40,6 +53,56 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
         scale(2).await;
     }
     scale(1).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_stands_still_is_followed_and_leads_no_more() {
+    scale(2).await;
+    let stopped = leader().await;
+    let process = in_pod(&stopped, "asyncqueue-operator").expect("the leader runs on this node");
+    signal(process, "STOP");
+    let begun = Instant::now();
+    let what = "another one holds the Lease";
+    let next = until_in(PODS, what, async || holder().filter(|holder| *holder != stopped)).await;
+    let took = begun.elapsed();
+    signal(process, "CONT");
+    assert!(took < TAKEOVER, "{took:?}");
+    // It ends, and starts again as one that stands by.
+    until_in(PODS, "the old leader started again", async || (restarts(&stopped) > 0).then_some(())).await;
+    scale(2).await;
+    assert_eq!(metric(&stopped, "asyncqueue_operator_leader").await, 0);
+    assert_eq!(holder(), Some(next));
+    scale(1).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_is_waited_for_and_nothing_else_is_touched() {
+    let namespace = Namespace::create("no-api");
+    let name = &namespace.name;
+    let operator = leader().await;
+    let before = restarts(&operator);
+    let others = || {
+        kubectl(&[
+            "get",
+            "pods",
+            "-n",
+            "openfaas",
+            "-l=app.kubernetes.io/name!=asyncqueue-operator",
+            RESTARTS,
+        ])
+    };
+    let others_before = others();
+    assert!(others_before.contains("asyncqueue-gateway"), "{others_before}");
+    {
+        let _away = Stopped::component("kube-apiserver");
+        tokio::time::sleep(AWAY).await;
+    }
+    // A leader that can't renew its lease ends, since another may lead by then, and starts again.
+    until_in(PODS, "the operator started again", async || (restarts(&operator) > before).then_some(())).await;
+    scale(1).await;
+    queue(name, name);
+    object_is(name, &format!("asyncqueue/{name}"), "ready", |queue| is_true(queue, "Ready")).await;
+    assert_eq!(others(), others_before);
 }
 
 #[tokio::test]
@@ -110,6 +173,12 @@ async fn scale(replicas: usize) {
         (ready && pods().len() == replicas).then_some(())
     })
     .await;
+}
+
+/// How often the container of a pod has started again.
+fn restarts(pod: &str) -> u64 {
+    let Some(pod) = get("openfaas", &format!("pod/{pod}")) else { return 0 };
+    pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or_default()
 }
 
 /// The operator's pods.

@@ -11,7 +11,7 @@ use std::{
 use async_nats::{Client, jetstream};
 use tempfile::TempDir;
 
-use crate::{nats_auth::Trust, tools, wait::until};
+use crate::{nats_auth::Trust, process, tools, wait::until};
 
 pub mod cluster;
 
@@ -175,9 +175,7 @@ impl NatsServer {
     }
 
     fn signal(&self, signal: &str) {
-        let pid = self.process.as_ref().expect("the server runs").id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
-        assert!(sent.success(), "SIG{signal} could not be sent to nats-server");
+        process::signal(self.process.as_ref().expect("the server runs").id(), signal);
     }
 
     /// Where it listens.

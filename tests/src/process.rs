@@ -1,6 +1,6 @@
-//! What the kernel says of a process.
+//! What the kernel says of a process, and what a process is told.
 
-use std::time::Duration;
+use std::{path::PathBuf, process::Command, time::Duration};
 
 /// The kernel counts processor time in these, whatever its own clock is (`USER_HZ`, proc(5)).
 const TICK: Duration = Duration::from_millis(10);
@@ -22,6 +22,29 @@ pub fn processor_time(process: u32) -> Duration {
     let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
     let ticks = fields.split_whitespace().skip(11).take(2);
     ticks.map(|ticks| TICK * ticks.parse::<u32>().expect("a number of ticks")).sum()
+}
+
+/// Sends a signal, by its name without `SIG`.
+pub fn signal(process: u32, signal: &str) {
+    let sent = Command::new("kill").args(["-s", signal, &process.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "SIG{signal} could not be sent to {process}");
+}
+
+/// The process of a program in a pod of this node.
+#[must_use]
+pub fn in_pod(pod: &str, program: &str) -> Option<u32> {
+    // A container's host is called as its pod.
+    let (name, host) = (format!("/{program}"), format!("HOSTNAME={pod}"));
+    let is_it = |process: &PathBuf| {
+        let file = |file: &str| std::fs::read(process.join(file)).unwrap_or_default();
+        let has =
+            |strings: Vec<u8>, wanted: &dyn Fn(&[u8]) -> bool| strings.split(|byte| *byte == 0).any(wanted);
+        has(file("cmdline"), &|argument| {
+            argument.ends_with(name.as_bytes()) || argument == program.as_bytes()
+        }) && has(file("environ"), &|variable| variable == host.as_bytes())
+    };
+    let processes = std::fs::read_dir("/proc").expect("/proc is there").flatten().map(|entry| entry.path());
+    processes.filter(is_it).find_map(|process| process.file_name()?.to_str()?.parse().ok())
 }
 
 fn read(process: u32, file: &str) -> String {

@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::wait::{PATIENCE, until};
+use crate::{
+    process,
+    wait::{PATIENCE, until},
+};
 
 /// A running program, killed when it is dropped.
 #[derive(Debug)]
@@ -54,9 +57,7 @@ impl Program {
 
     /// Sends a signal, by its name without `SIG`.
     pub fn signal(&self, signal: &str) {
-        let pid = self.process.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
-        assert!(sent.success(), "SIG{signal} could not be sent to {}", self.name);
+        process::signal(self.process.id(), signal);
     }
 
     /// Ends it at once, as a crash does.
@@ -161,11 +162,11 @@ pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str
         .unwrap_or_else(|error| {
             panic!("{} can't be started ({error}): `cargo build --workspace` makes it", path.display())
         });
-    let pid = child.id().to_string();
+    let pid = child.id();
     let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
     let Ok(ended) = tokio::time::timeout(PATIENCE, ended).await else {
         // The thread that waits for it goes with it.
-        let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+        process::signal(pid, "KILL");
         panic!("{name} does not end");
     };
     let output = ended.expect("nobody panicked").expect("its output is read");
