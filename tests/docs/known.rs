@@ -134,7 +134,18 @@ pub(crate) const AROUND: &[Around] = &[
         prints: "broken-1",
         ..NOTHING
     },
-    Around { document: "docs/operations.md", command: "kubectl aq dead show", prints: "hi", ..NOTHING },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq dead show slow-queue CALL-ID --body",
+        prints: "hi",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq dead show",
+        prints: "the function answered 500 (attempt 1 of 1)",
+        ..NOTHING
+    },
     Around {
         document: "docs/operations.md",
         command: "kubectl aq dead replay",

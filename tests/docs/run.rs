@@ -25,10 +25,31 @@ pub(crate) struct Restored;
 
 impl Drop for Restored {
     fn drop(&mut self) {
-        let install = Command::new(repository().join("tests/cluster/install")).status();
-        if !install.is_ok_and(|status| status.success()) {
-            eprintln!("tests/cluster/install: AsyncQueue is not there again");
+        // Namespaces first: what goes into them can't be validated before they are there.
+        for folder in ["manifests/namespaces", "manifests/standalone"] {
+            try_run(
+                Command::new(repository().join("tests/cluster/apply")).args([folder, "--force-conflicts"]),
+            );
         }
+        for workload in
+            ["statefulset/nats", "deployment/asyncqueue-operator", "deployment/asyncqueue-gateway"]
+        {
+            try_run(command("kubectl").args(["rollout", "status", workload]).args(IN_TIME));
+        }
+        for what in ["--for=create", "--for=condition=Ready"] {
+            try_run(command("kubectl").args(["wait", what, "asyncqueue/faas-request"]).args(IN_TIME));
+        }
+    }
+}
+
+/// Of what takes its time in a namespace.
+const IN_TIME: [&str; 2] = ["--namespace=openfaas", "--timeout=180s"];
+
+/// Runs a command, and says so if it fails: a test that has failed already is not to fail otherwise.
+fn try_run(command: &mut Command) {
+    let status = command.current_dir(repository()).status();
+    if !status.is_ok_and(|status| status.success()) {
+        eprintln!("failed: {command:?}");
     }
 }
 
