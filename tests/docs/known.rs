@@ -43,8 +43,10 @@ pub(crate) struct Around {
     pub(crate) after: &'static [(&'static str, &'static str)],
 }
 
-const NOTHING: Around = Around { document: "", command: "", before: &[], prints: "", after: &[] };
+/// Around a command that is enough by itself.
+pub(crate) const NOTHING: Around = Around { document: "", command: "", before: &[], prints: "", after: &[] };
 
+/// What is typed around which commands.
 pub(crate) const AROUND: &[Around] = &[
     Around {
         document: "README.md",

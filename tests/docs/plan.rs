@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     documents::{Command, Kind, Piece},
-    known::{AROUND, Around, ELSEWHERE, How, PLACEHOLDERS, SERVERS},
+    known::{AROUND, Around, ELSEWHERE, How, NOTHING, PLACEHOLDERS, SERVERS},
 };
 
 /// What is to be done for a document.
@@ -113,8 +113,7 @@ impl Plan {
         }
         let around =
             AROUND.iter().find(|around| around.document == document && begins(command, around.command));
-        let Around { before, prints, after, .. } =
-            around.unwrap_or(&Around { document: "", command: "", before: &[], prints: "", after: &[] });
+        let Around { before, prints, after, .. } = around.unwrap_or(&NOTHING);
         for (text, prints) in *before {
             self.step("before it", text, prints, "");
         }
