@@ -202,8 +202,8 @@ impl QueueSpec {
         }
     }
 
-    /// The stream of results on their way to the caller. Full, it takes no more, and the worker posts the
-    /// result at once instead.
+    /// The stream of results on their way to the caller. Full, it takes no more, and workers hold on to theirs until it has
+    /// room.
     #[must_use]
     pub fn callback_config(&self) -> Config {
         let name = self.queue.callback_stream();

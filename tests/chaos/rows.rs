@@ -1,7 +1,7 @@
 //! Every fault that the system must survive, and what shows that it does: a scenario here, or a test elsewhere. Where a
 //! fault can't be tried on one machine without virtual ones, that is said.
 
-use std::path::Path;
+use asyncqueue_tests::sources::has_test;
 
 use crate::{
     run::Scenario,
@@ -276,22 +276,11 @@ pub(crate) fn check(scenarios: &[Scenario]) {
                 assert!(is_there, "no scenario begins with: {name}");
             }
             Test(folder, name) => {
-                let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
-                assert!(has_test(&folder, name), "{} has no test {name}", folder.display());
+                assert!(has_test(folder, name), "{folder} has no test {name}");
             }
             Not(_) => {}
         }
     }
-}
-
-/// Whether a folder, or one in it, has the source of a test.
-fn has_test(folder: &Path, name: &str) -> bool {
-    let definition = format!("fn {name}(");
-    let has = |path: &Path| std::fs::read_to_string(path).is_ok_and(|source| source.contains(&definition));
-    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
-        let path = entry.path();
-        if path.is_dir() { has_test(&path, name) } else { has(&path) }
-    })
 }
 
 fn is_as_expected(verdict: &Verdict) -> bool {

@@ -1,0 +1,164 @@
+//! The names in the documents are those of the programs, and none is missing.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use asyncqueue_tests::{
+    cluster::repository,
+    monitoring::alerts,
+    tools::{output, program},
+};
+use serde_json::Value;
+
+use crate::documents::{Kind, paths, pieces_of};
+
+/// Documents that are not there yet.
+const TO_COME: [&str; 1] = ["bench.md"];
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap()
+}
+
+/// The texts in backticks.
+fn quoted(text: &str) -> BTreeSet<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The texts in a source that stand between these two, each in one line.
+fn between<'a>(source: &'a str, before: &'a str, after: &'a str) -> impl Iterator<Item = &'a str> {
+    source.lines().filter_map(move |line| Some(line.split_once(before)?.1.split_once(after)?.0))
+}
+
+#[test]
+fn each_alert_has_a_remedy() {
+    let operations = read("docs/operations.md");
+    let alerts = alerts();
+    assert!(alerts.len() > 5);
+    for alert in alerts {
+        let row = format!("| `{}` |", alert["alert"].as_str().unwrap());
+        assert!(operations.contains(&row), "docs/operations.md has no row for {row}");
+    }
+}
+
+#[test]
+fn each_reason_of_a_condition_is_explained() {
+    let source = read("operator/src/conditions.rs");
+    let (_, reasons) = source.split_once("pub(crate) mod reason {").unwrap();
+    let reasons: Vec<_> =
+        between(reasons, "const ", "\";").filter_map(|text| text.split_once(": &str = \"")).collect();
+    assert!(reasons.len() > 10, "{reasons:?}");
+    let explained = read("docs/troubleshooting.md");
+    for (_, reason) in reasons {
+        assert!(quoted(&explained).contains(reason), "docs/troubleshooting.md says nothing of {reason}");
+    }
+}
+
+#[test]
+fn each_refusal_of_the_gateway_is_explained() {
+    let source = read("gateway/src/refusal.rs") + &read("queue/src/submit.rs");
+    let codes: BTreeSet<_> = between(&source, " => \"", "\",").filter(|code| is_word(code)).collect();
+    assert!(codes.len() > 20, "{codes:?}");
+    let explained = read("docs/troubleshooting.md");
+    for code in codes {
+        assert!(quoted(&explained).contains(code), "docs/troubleshooting.md says nothing of {code}");
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+#[test]
+fn each_metric_in_the_documents_is_one_of_a_program() {
+    let sources = [
+        ("gateway_", "gateway/src/metrics.rs"),
+        ("http_", "gateway/src/metrics.rs"),
+        ("queue_worker_", "worker/src/metrics.rs"),
+        ("asyncqueue_operator_", "operator/src/metrics.rs"),
+    ]
+    .map(|(prefix, path)| (prefix, read(path) + &read("runtime/src/nats/monitor.rs")));
+    let mut found = 0;
+    for document in paths() {
+        let text = read(&document);
+        for word in text.split(|c: char| !c.is_ascii_lowercase() && c != '_') {
+            let Some((prefix, source)) = sources.iter().find(|(prefix, _)| word.starts_with(prefix)) else {
+                continue;
+            };
+            let registered = if *prefix == "http_" { word } else { &word[prefix.len()..] };
+            let is_metric = [registered, registered.strip_suffix("_total").unwrap_or(registered)]
+                .iter()
+                .any(|name| source.contains(&format!("\"{name}\"")));
+            // Settings of these programs begin so too.
+            if !["gateway_url", "http_addr"].contains(&word) {
+                assert!(is_metric, "{document}: {word} is no metric");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 10, "{found} metrics in the documents");
+}
+
+/// Whether all that one value says, another says too.
+fn says(all: &Value, part: &Value) -> bool {
+    match (all, part) {
+        (Value::Object(all), Value::Object(part)) => {
+            part.iter().all(|(name, part)| all.get(name).is_some_and(|all| says(all, part)))
+        }
+        (Value::Array(all), Value::Array(part)) => {
+            all.len() == part.len() && all.iter().zip(part).all(|(all, part)| says(all, part))
+        }
+        _ => all == part,
+    }
+}
+
+#[test]
+fn what_is_shown_of_an_example_is_in_it() {
+    let whole: Value = serde_saphyr::from_str(&read("examples/keda/scaledobject.yaml")).unwrap();
+    let mut pieces = pieces_of("docs/autoscaling.md").into_iter();
+    let shown = pieces.find_map(|piece| match piece.kind {
+        Kind::Yaml(value) if value["scaleTargetRef"].is_object() && value["triggers"].is_array() => {
+            Some(value)
+        }
+        _ => None,
+    });
+    let shown = shown.unwrap();
+    assert!(says(&whole["spec"], &shown), "{shown}");
+}
+
+#[test]
+fn what_is_shown_of_the_configuration_of_nats_is_valid() {
+    let mut pieces = pieces_of("docs/durability.md").into_iter();
+    let shown = pieces.find(|piece| piece.text.starts_with("jetstream {")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("nats.conf");
+    fs::write(&config, shown.text).unwrap();
+    let _ = output(Command::new(program("nats", "nats-server")).arg("-t").arg("-c").arg(config));
+}
+
+#[test]
+fn each_link_leads_somewhere() {
+    for document in paths() {
+        let text = read(&document);
+        let folder = repository().join(&document).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") || TO_COME.contains(&link) {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let path = if path.is_empty() { repository().join(&document) } else { folder.join(path) };
+            assert!(path.exists(), "{document}: there is no {link}");
+            if !heading.is_empty() {
+                let target = fs::read_to_string(&path).unwrap();
+                let has =
+                    target.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
+                assert!(has, "{document}: {link} leads to no heading");
+            }
+        }
+    }
+}
+
+/// What a heading is called in a link, as common renderers have it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}

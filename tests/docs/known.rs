@@ -1,0 +1,398 @@
+//! What the documents leave to the reader: what stands for something of the user's own, what has to be there before a
+//! command, what is seen after it, and which commands are run elsewhere.
+
+/// Where the commands of a document are typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Session {
+    /// In the network of the cluster, one document after another, in this order.
+    Cluster,
+    /// On a machine of their own without Kubernetes.
+    Alone,
+}
+
+/// The documents with commands or objects. The last one removes all that there is.
+pub(crate) const SESSIONS: [(&str, Session); 9] = [
+    ("README.md", Session::Cluster),
+    ("docs/autoscaling.md", Session::Cluster),
+    ("docs/operations.md", Session::Cluster),
+    ("docs/troubleshooting.md", Session::Cluster),
+    ("docs/security.md", Session::Cluster),
+    ("docs/migration.md", Session::Cluster),
+    ("manifests/README.md", Session::Cluster),
+    ("docs/standalone.md", Session::Alone),
+    ("docs/wire.md", Session::Alone),
+];
+
+/// What stands for something of the user's own, and what it is here. Images are replaced, too: see `plan`. CALL-ID is the
+/// call that was answered last: see `shell`.
+pub(crate) const PLACEHOLDERS: [(&str, &str); 4] = [
+    ("github.com/you/asyncqueue/manifests", "manifests"),
+    ("https://…/manifests", "manifests"),
+    ("/var/lib/asyncqueue", "store"),
+    ("/etc/asyncqueue", "etc"),
+];
+
+/// What is typed around a command of a document, which begins as said.
+pub(crate) struct Around {
+    pub(crate) document: &'static str,
+    pub(crate) command: &'static str,
+    /// Each with what it prints.
+    pub(crate) before: &'static [(&'static str, &'static str)],
+    /// What the command itself prints.
+    pub(crate) prints: &'static str,
+    pub(crate) after: &'static [(&'static str, &'static str)],
+}
+
+/// Around a command that is enough by itself.
+pub(crate) const NOTHING: Around = Around { document: "", command: "", before: &[], prints: "", after: &[] };
+
+/// What is typed around which commands.
+pub(crate) const AROUND: &[Around] = &[
+    Around {
+        document: "README.md",
+        command: "kubectl apply -f slow-queue.yaml",
+        before: &[
+            ("kubectl apply -f around.yaml", ""),
+            ("kubectl rollout status -n openfaas-fn deploy/functions --timeout=120s", ""),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "README.md",
+        command: "curl -d hi",
+        // A call that comes before its queue goes to another.
+        before: &[
+            ("kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue --timeout=120s", ""),
+            (
+                "kubectl wait -n openfaas --for=jsonpath='{.status.functions}'=2 asyncqueue/slow-queue --timeout=60s",
+                "",
+            ),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "README.md",
+        command: "kubectl logs -n openfaas deploy/slow-queue-worker",
+        prints: "Invoked slow [200] in ",
+        ..NOTHING
+    },
+    Around {
+        document: "README.md",
+        command: "curl http",
+        before: &[("curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=1m'", "")],
+        prints: r#""state":"running""#,
+        ..NOTHING
+    },
+    Around {
+        document: "README.md",
+        command: "kubectl aq --nats-url nats://127.0.0.1:4222 queues",
+        prints: "slow-queue",
+        ..NOTHING
+    },
+    Around {
+        document: "README.md",
+        command: "kubectl aq --nats-url nats://127.0.0.1:4222 dead list",
+        before: &[(
+            "curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/broken?status=500'",
+            "",
+        )],
+        prints: "broken.openfaas-fn",
+        ..NOTHING
+    },
+    Around {
+        document: "README.md",
+        command: "kubectl aq --nats-url nats://127.0.0.1:4222 dead replay",
+        prints: "1 dead letter replayed",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl exec -n openfaas deploy/asyncqueue-gateway",
+        prints: "slow-queue",
+        ..NOTHING
+    },
+    Around { document: "docs/operations.md", command: "kubectl get --raw", prints: "ok", ..NOTHING },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq status",
+        before: &[("curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=1m'", "")],
+        prints: "running on slow-queue-worker-",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq cancel",
+        prints: "cancelled while it was running",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq dead list",
+        // The call of the commands after it.
+        before: &[(
+            "curl -d hi -H 'X-Call-Id: broken-1' 'http://asyncqueue-gateway.openfaas:8080/async-function/broken?status=500'",
+            "",
+        )],
+        prints: "broken-1",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq dead show slow-queue CALL-ID --body",
+        prints: "hi",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq dead show",
+        prints: "the function answered 500 (attempt 1 of 1)",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq dead replay",
+        prints: "1 dead letter replayed",
+        ..NOTHING
+    },
+    Around { document: "docs/operations.md", command: "kubectl aq dead purge", prints: "deleted", ..NOTHING },
+    Around {
+        document: "docs/operations.md",
+        command: "nats --server=nats://127.0.0.1:4222 backup account",
+        // A call that waits, and is there again when all else is.
+        before: &[
+            (
+                "kubectl patch asyncqueue slow-queue -n openfaas --type=merge -p '{\"spec\":{\"suspend\":true}}'",
+                "",
+            ),
+            ("kubectl wait -n openfaas --for=condition=Suspended asyncqueue/slow-queue --timeout=60s", ""),
+            ("curl -d hi http://asyncqueue-gateway.openfaas:8080/async-function/slow", ""),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "nats --server=nats://127.0.0.1:4222 backup restore account",
+        before: &[
+            (
+                "kubectl wait -n openfaas --for=delete pod -l app.kubernetes.io/name=asyncqueue-operator --timeout=60s",
+                "",
+            ),
+            (
+                "nats --server=nats://127.0.0.1:4222 stream ls --all --names | \
+                 xargs -n 1 nats --server=nats://127.0.0.1:4222 stream rm --force",
+                "",
+            ),
+        ],
+        after: &[("kubectl aq status CALL-ID", "queued")],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl scale -n openfaas deploy/asyncqueue-operator --replicas=1",
+        after: &[
+            ("kubectl rollout status -n openfaas deploy/asyncqueue-operator --timeout=120s", ""),
+            (
+                "kubectl patch asyncqueue slow-queue -n openfaas --type=merge -p '{\"spec\":{\"suspend\":false}}'",
+                "",
+            ),
+            ("kubectl logs -n openfaas deploy/slow-queue-worker | grep CALL-ID", "Invoked slow [200] in "),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl create secret generic webhooks -n openfaas --from-literal",
+        before: &[("kubectl delete secret webhooks -n openfaas", "")],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/troubleshooting.md",
+        command: "curl http",
+        before: &[("curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=5s'", "")],
+        prints: r#""queue":"slow-queue","state":"#,
+        ..NOTHING
+    },
+    Around {
+        document: "docs/troubleshooting.md",
+        command: "curl -H",
+        prints: r#""code":"call_id""#,
+        ..NOTHING
+    },
+    Around {
+        document: "docs/troubleshooting.md",
+        command: "nats --server=nats://127.0.0.1:4222 kv get",
+        prints: r#""queue":"slow-queue""#,
+        ..NOTHING
+    },
+    Around {
+        document: "docs/migration.md",
+        command: "kubectl apply --server-side -k .",
+        before: &[("kubectl apply -f openfaas.yaml", "")],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/migration.md",
+        command: "curl -i -d hi",
+        before: &[
+            ("kubectl rollout status -n openfaas deploy/asyncqueue-operator --timeout=120s", ""),
+            ("kubectl rollout status -n openfaas deploy/asyncqueue-gateway --timeout=120s", ""),
+            ("kubectl get -n openfaas deploy/faas-request-worker -o yaml", "nats-asyncqueue"),
+            ("kubectl rollout status -n openfaas deploy/faas-request-worker --timeout=120s", ""),
+            ("kubectl delete asyncqueue slow-queue -n openfaas", ""),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/migration.md",
+        command: "kubectl logs -n openfaas deploy/faas-request-worker",
+        prints: "Invoked figlet [200]",
+        ..NOTHING
+    },
+    Around {
+        document: "docs/migration.md",
+        command: "kubectl apply -f slow-queue.yaml",
+        // A queue as OpenFaaS's documentation had it made, with a call as a gateway publishes it.
+        before: &[
+            ("kubectl port-forward -n openfaas service/nats-asyncqueue 4222 &", ""),
+            (
+                "nats --server=nats://127.0.0.1:4222 stream add slow-queue --subjects=slow-queue --replicas=1 \
+                 --retention=work --discard=old --max-msgs-per-subject=-1 --defaults",
+                "",
+            ),
+            (
+                "nats --server=nats://127.0.0.1:4222 consumer add slow-queue slow-queue-workers --pull --deliver=all \
+                 --ack=explicit --replay=instant --max-deliver=-1 --max-pending=-1 --wait=3m --defaults",
+                "",
+            ),
+            (
+                "nats --server=nats://127.0.0.1:4222 pub --jetstream slow-queue \
+                 '{\"Method\":\"POST\",\"Function\":\"figlet\",\"Body\":\"aGk=\"}'",
+                "",
+            ),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/migration.md",
+        command: "kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue",
+        after: &[("kubectl logs -n openfaas deploy/slow-queue-worker", "Invoked figlet [200]")],
+        ..NOTHING
+    },
+    Around {
+        document: "manifests/README.md",
+        command: "kubectl delete asyncqueues --all",
+        before: &[("kubectl rollout status -n openfaas deploy/asyncqueue-operator --timeout=120s", "")],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/standalone.md",
+        command: "curl -i -d hi",
+        before: &[
+            ("address=127.0.0.1 port=8091 asyncqueue-example-function &", ""),
+            ("address=127.0.0.1 port=8092 sleep=1m asyncqueue-example-function &", ""),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/standalone.md",
+        command: "curl http",
+        prints: r#""queue":"slow-queue","state":"running""#,
+        ..NOTHING
+    },
+    Around {
+        document: "docs/standalone.md",
+        command: "nats-server -js -a 127.0.0.1 -p 4322",
+        // What was started further above ends, and what answers like a gateway stands for faasd's.
+        before: &[
+            ("kill $(jobs -p); wait", ""),
+            ("address=127.0.0.1 port=8080 asyncqueue-example-function &", ""),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/standalone.md",
+        command: "nats_url=nats://127.0.0.1:4322 ensure_stream=true gateway_url",
+        after: &[
+            ("curl -d hi http://127.0.0.1:8090/async-function/figlet", ""),
+            (
+                "curl http://127.0.0.1:8083/metrics",
+                r#"queue_worker_messages_processed_total{queue_name="slow-queue",outcome="done"} 1"#,
+            ),
+        ],
+        ..NOTHING
+    },
+    Around {
+        document: "docs/wire.md",
+        command: "nats pub",
+        before: &[
+            ("nats-server -js -a 127.0.0.1 -sd store &", ""),
+            (
+                "nats_url=nats://127.0.0.1:4222 default_queue=jobs ensure_stream=true http_addr=127.0.0.1:8080 \
+                 metrics_addr=127.0.0.1:8082 asyncqueue-gateway &",
+                "",
+            ),
+            ("nats stream info jobs", "jobs"),
+        ],
+        prints: "Stored in Stream: jobs Sequence: 1",
+        ..NOTHING
+    },
+];
+
+/// Programs that run until they are told to end: the next command does not wait for that.
+pub(crate) const SERVERS: [&str; 3] = ["nats-server", "asyncqueue-gateway", "asyncqueue-worker"];
+
+/// How a command is run that is not run here.
+pub(crate) enum How {
+    /// By a test: the folder that it is in, and its name.
+    Test(&'static str, &'static str),
+    /// By a script of this project, which has this text in it.
+    Script(&'static str, &'static str),
+    /// It is not, for this reason.
+    Not(&'static str),
+}
+
+use How::{Not, Script, Test};
+
+/// Commands that are not run here, by how they begin.
+pub(crate) const ELSEWHERE: &[(&str, How)] = &[
+    ("make demo ", Script("tests/run", "examples/demo")),
+    ("make test ", Script(".ci/run", "make test")),
+    ("make chaos ", Script("tests/run", "play all")),
+    ("make demo-local", Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind")),
+    ("make image", Script("tests/cluster/install", "images/load")),
+    ("cargo build --release", Script("tests/cluster/images/build", "build --release")),
+    (
+        "docker build",
+        Not(
+            "no container engine and no registry here; tests/cluster/images/build makes the image from the same Dockerfile",
+        ),
+    ),
+    ("cd examples/standalone && docker compose up", Not("no container engine here")),
+    ("helm install", Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay")),
+    (
+        "kubectl delete -k manifests/base",
+        Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay"),
+    ),
+    ("kubectl drain", Not("the cluster has one node, so that its pods have nowhere to go")),
+    ("python3 submit.py", Test("tests/nats", "the_documented_program_in_python_stores_a_call_once")),
+];
+
+/// What is neither a command nor an object that an API server could take: the document, and how the piece begins.
+pub(crate) const PICTURES: &[(&str, &str)] = &[
+    ("README.md", "client ──HTTP──> gateway"),
+    ("README.md", "NAME         READY"),
+    ("docs/architecture.md", "gateway  ──>"),
+    ("docs/durability.md", "jetstream {"),
+    // A part of examples/keda/scaledobject.yaml, which `make test-keda` applies.
+    ("docs/autoscaling.md", "scaleTargetRef:"),
+    // prometheus-adapter's.
+    ("docs/autoscaling.md", "externalRules:"),
+    // A line of the directory file above it.
+    ("docs/standalone.md", "  figlet: {queue: slow-queue"),
+    ("docs/wire.md", "<subject>.<namespace>"),
+    ("docs/wire.md", "Nats-Expected-Last-Subject-Sequence: 0"),
+    // tests/nats runs it.
+    ("docs/wire.md", "# pip install nats-py"),
+    // tests/nats sends it.
+    ("docs/wire.md", "HPUB jobs"),
+];
