@@ -149,7 +149,8 @@ impl DirectoryFile {
     }
 }
 
-fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
+/// Reads a directory. The error names line and field.
+pub fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
     // Without the excerpt of the file, so that the error stays one line.
     let file: File = serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{}", error.without_snippet()))?;
     let mut directory = Directory::default();

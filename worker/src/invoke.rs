@@ -31,7 +31,7 @@ use crate::{
     },
     cancellations::Cancellations,
     delivery::{self, Delivery},
-    function::{Attempt, Caller, Reply},
+    function::{Caller, Reply, request::Attempt},
     metrics::Metrics,
     outcome::{Outcome, RetryPolicy, Tries, UNREACHABLE},
     pull::Handler,

@@ -23,7 +23,7 @@ use crate::{
     },
     cancellations::Cancellations,
     depth,
-    function::{Caller, Target},
+    function::{Caller, request::Target},
     invoke::Invoke,
     metrics::Metrics,
     pull::Puller,
