@@ -118,6 +118,15 @@ impl Handler for Invoke {
         }
     }
 
+    async fn bury(&self, message: &Message, why: String) -> AckKind {
+        let death = Death {
+            reason: format!("undecodable: {why}"),
+            attempts: Delivery::of(message).count,
+            status: None,
+        };
+        self.graveyard.bury(message, None, death).await
+    }
+
     /// A call that is handed back has not had its attempt.
     async fn before_hand_back(&self, message: &Message) {
         let delivery = Delivery::of(message);
