@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit manifests chaos soak test-keda bench-worker bench-gateway bench-operator up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit manifests chaos soak fuzz test-keda bench-worker bench-gateway bench-operator up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,9 @@ chaos: ## faults of all kinds under load, and a table of what became of each cal
 
 soak: ## random faults for an hour, or for as long as SOAK=… says
 	@tests/run soak
+
+fuzz: ## fuzz targets for all that reads what others wrote, a minute each, or as long as FUZZ=… says (needs cargo-fuzz)
+	@fuzz/run
 
 test-keda: ## workers scaled by the real KEDA on the real cluster, to zero and back (as root; builds KEDA first, once)
 	@tests/run keda

@@ -1,9 +1,10 @@
-//! NATS headers as anybody may have written them, one `name: value` a line and the body after an empty one: what
-//! decodes encodes to what decodes to the same.
+//! NATS headers as anybody may have written them, one `name: value` a line and the body after an empty one: a call that
+//! can be stored again and made, a result that can be stored again, or a refusal.
 #![no_main]
 
 use async_nats::HeaderMap;
-use asyncqueue::message::native;
+use asyncqueue::message::{callback::Callback, native};
+use asyncqueue_fuzz::{check_call, over_the_wire};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
@@ -18,7 +19,11 @@ fuzz_target!(|message: &str| {
             headers.append(name, value);
         }
     }
-    if let Ok(call) = native::decode(&headers, Bytes::copy_from_slice(body.as_bytes())) {
-        assert_eq!(native::decode(&native::encode(&call), call.body.clone()), Ok(call));
+    let (headers, body) = (over_the_wire(&headers), Bytes::copy_from_slice(body.as_bytes()));
+    if let Ok(call) = native::decode(&headers, body.clone()) {
+        check_call(&call);
+    }
+    if let Ok(result) = Callback::decode(&headers, body.clone()) {
+        assert_eq!(Callback::decode(&over_the_wire(&result.encode(7)), body), Ok(result));
     }
 });

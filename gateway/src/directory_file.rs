@@ -24,6 +24,7 @@ use anyhow::{Context, anyhow, bail};
 use asyncqueue::{
     FunctionName, GoDuration, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry},
+    name::{parse_stream, parse_subject},
     retry::RetryOverrides,
 };
 use serde::Deserialize;
@@ -149,7 +150,8 @@ impl DirectoryFile {
     }
 }
 
-fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
+/// Reads a directory. The error names line and field.
+pub fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
     // Without the excerpt of the file, so that the error stays one line.
     let file: File = serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{}", error.without_snippet()))?;
     let mut directory = Directory::default();
@@ -157,8 +159,8 @@ fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Resu
         let Queue { stream, subject } = queue.unwrap_or_default();
         let stream = stream.unwrap_or_else(|| name.to_string());
         let subject = subject.unwrap_or_else(|| name.to_string());
-        check_stream(&stream).with_context(|| format!("queues.{name}.stream `{stream}` is not valid"))?;
-        check_subject(&subject).with_context(|| format!("queues.{name}.subject `{subject}` is not valid"))?;
+        parse_stream(&stream).with_context(|| format!("queues.{name}"))?;
+        parse_subject(&subject).with_context(|| format!("queues.{name}"))?;
         directory.queues.insert(name, QueueEntry::new(stream, subject));
     }
     for (name, function) in file.functions {
@@ -190,22 +192,6 @@ impl From<Retry> for RetryOverrides {
     fn from(Retry { attempts, codes, min_wait, max_wait }: Retry) -> Self {
         Self { attempts: attempts.map(NonZeroU64::get), codes, min_wait, max_wait }
     }
-}
-
-fn check_stream(name: &str) -> anyhow::Result<()> {
-    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || ".*>/\\".contains(c)) {
-        bail!("a stream's name holds no spaces and none of . * > / \\");
-    }
-    Ok(())
-}
-
-fn check_subject(subject: &str) -> anyhow::Result<()> {
-    let token =
-        |token: &str| !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || "*>".contains(c));
-    if !subject.split('.').all(token) {
-        bail!("a subject is of tokens separated by single dots, without spaces, * and >");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -256,9 +242,9 @@ mod tests {
         for (yaml, expected) in [
             ("queues:\n  Slow: {}", &["line 2", "`Slow`"][..]),
             ("queues:\n  a: {streams: x}", &["line 2", "streams"]),
-            ("queues:\n  a: {stream: a.b}", &["queues.a.stream `a.b`"]),
-            ("queues:\n  a: {subject: a..b}", &["queues.a.subject `a..b`"]),
-            ("queues:\n  a: {subject: a.>}", &["queues.a.subject"]),
+            ("queues:\n  a: {stream: a.b}", &["queues.a: stream `a.b`"]),
+            ("queues:\n  a: {subject: a..b}", &["queues.a: subject `a..b`"]),
+            ("queues:\n  a: {subject: a.>}", &["queues.a: subject `a.>`"]),
             ("queues:\n  a: {}\n  a: {}", &["line 3", "duplicate"]),
             ("functions:\n  a.b.c: {}", &["line 2", "`a.b`"]),
             ("functions:\n  a: {queue: lost}", &["line 2", "functions.a.queue `lost`"]),

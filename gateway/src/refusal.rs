@@ -3,8 +3,14 @@
 use std::time::Duration;
 
 use asyncqueue::{
-    CallId, FunctionName, GoDuration, QueueName, call_id::CallIdError, cancel::CancelError, directory,
-    invocation::CallbackUrlError, name::NameError, peek::NatsError, submit::SubmitError,
+    CallId, FunctionName, GoDuration, QueueName,
+    call_id::CallIdError,
+    cancel::CancelError,
+    directory,
+    invocation::{CallbackUrlError, MAX_TARGET},
+    name::NameError,
+    peek::NatsError,
+    submit::SubmitError,
 };
 use asyncqueue_runtime::error;
 use http::{Method, StatusCode};
@@ -35,6 +41,15 @@ pub enum Refusal {
         /// The `%` and what follows it.
         escape: String,
     },
+    /// White space in the path or the query that is not escaped.
+    #[error("path or query: white space (U+{:04X}) is not percent-encoded: write its bytes as %XX", u32::from(*.space))]
+    WhiteSpace {
+        /// The first of it.
+        space: char,
+    },
+    /// Path and query are too long to be called.
+    #[error("path and query are longer than {MAX_TARGET} bytes together: send more in the body")]
+    TargetTooLong,
     /// A header that means one thing is there twice.
     #[error("{0} is given more than once: send it once")]
     RepeatedHeader(&'static str),
@@ -199,6 +214,7 @@ impl Refusal {
         match self {
             Self::FunctionName(_)
             | Self::PathEscape { .. }
+            | Self::WhiteSpace { .. }
             | Self::RepeatedHeader(_)
             | Self::HeaderNotText(_)
             | Self::CallId { .. }
@@ -213,6 +229,7 @@ impl Refusal {
             | Self::Ambiguous { .. }
             | Self::Submit { error: SubmitError::Conflict { .. }, .. } => StatusCode::CONFLICT,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. }
             | Self::Submit { error: SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream, .. } => {
@@ -238,7 +255,7 @@ impl Refusal {
         match self {
             Self::NoFunction => "no_function",
             Self::FunctionName(_) => "function_name",
-            Self::PathEscape { .. } => "path",
+            Self::PathEscape { .. } | Self::WhiteSpace { .. } | Self::TargetTooLong => "path",
             Self::RepeatedHeader(_) => "repeated_header",
             Self::HeaderNotText(_) => "header_not_text",
             Self::CallId { .. } => "call_id",

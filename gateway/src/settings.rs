@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use asyncqueue::{FunctionName, GoDuration, QueueName};
+use asyncqueue::{GoDuration, QueueName, name::parse_namespace};
 use asyncqueue_runtime::{
     byte_size::ByteSize,
     settings::{LogSettings, NatsSettings, Optional, parse_bool},
@@ -63,15 +63,15 @@ pub struct Settings {
     pub directory_file: Optional<PathBuf>,
 
     /// The largest body taken; never above what the NATS server takes
-    #[arg(long, env = "max_payload", default_value = "1Mi")]
+    #[arg(long, env = "max_payload", default_value = "1Mi", value_parser = ByteSize::parse_positive)]
     pub max_payload: ByteSize,
 
     /// How long NATS has to store a call before the client hears that it is unavailable
-    #[arg(long, env = "publish_timeout", default_value = "5s")]
+    #[arg(long, env = "publish_timeout", default_value = "5s", value_parser = GoDuration::parse_positive)]
     pub publish_timeout: GoDuration,
 
     /// How long a client has to send a body
-    #[arg(long, env = "read_timeout", default_value = "60s")]
+    #[arg(long, env = "read_timeout", default_value = "60s", value_parser = GoDuration::parse_positive)]
     pub read_timeout: GoDuration,
 
     /// Calls on their way to NATS at once; more are refused until one is stored. At full rate NATS stores a call in a
@@ -80,7 +80,7 @@ pub struct Settings {
     pub max_publishing: u32,
 
     /// Memory for bodies that are being read or stored; more are refused until some is free
-    #[arg(long, env = "max_buffered", default_value = "256Mi")]
+    #[arg(long, env = "max_buffered", default_value = "256Mi", value_parser = ByteSize::parse_positive)]
     pub max_buffered: ByteSize,
 
     /// Log each request
@@ -116,10 +116,6 @@ pub enum UnknownFunction {
     Accept,
     /// Answer 404.
     Reject,
-}
-
-fn parse_namespace(text: &str) -> Result<String, asyncqueue::name::NameError> {
-    FunctionName::new("any", text).map(|_| text.to_owned())
 }
 
 #[cfg(test)]

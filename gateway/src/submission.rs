@@ -1,7 +1,8 @@
 //! A submission: a request to call a function later, from its head to the invocation that is stored.
 
 use asyncqueue::{
-    CallId, CallbackUrl, FunctionName, Invocation, forward::strip_connection_headers, retry::RetryOverrides,
+    CallId, CallbackUrl, FunctionName, Invocation, forward::strip_connection_headers, invocation::MAX_TARGET,
+    retry::RetryOverrides,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -41,6 +42,7 @@ impl Submission {
     ) -> Result<Self, Refusal> {
         let function = function_name(call.function, namespace)?;
         check_escapes(call.path)?;
+        check_target(call.path, query)?;
         let callback_url = callback_url(headers)?;
         Ok(Self { function, path: call.path.to_owned(), query: query.map(str::to_owned), callback_url })
     }
@@ -142,6 +144,19 @@ fn check_escapes(path: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Refuses what could not be stored, or not be called once it is.
+fn check_target(path: &str, query: Option<&str>) -> Result<(), Refusal> {
+    let query = query.unwrap_or_default();
+    if path.len() + query.len() > MAX_TARGET {
+        return Err(Refusal::TargetTooLong);
+    }
+    // That of ASCII ends a request line. Other white space is lost at the end of a header of NATS.
+    match path.chars().chain(query.chars()).find(|c| c.is_whitespace()) {
+        Some(space) => Err(Refusal::WhiteSpace { space }),
+        None => Ok(()),
+    }
+}
+
 /// A client's value as far as an answer repeats it.
 fn shorten(text: &str) -> String {
     if text.len() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
@@ -220,6 +235,9 @@ mod tests {
             ("/async-function/figlet/%zz", &[], "`%zz`"),
             ("/async-function/figlet/%2", &[], "`%2`"),
             ("/async-function/figlet/%2ü", &[], "`%2ü`"),
+            ("/async-function/figlet/a\u{a0}", &[], "U+00A0"),
+            ("/async-function/figlet?\u{3000}a", &[], "U+3000"),
+            (&format!("/async-function/figlet?{}", "x".repeat(62_000)), &[], "61440 bytes"),
             ("/async-function/figlet", &[("x-callback-url", "ftp://h/p")], "`ftp://h/p`"),
             (
                 "/async-function/figlet",
@@ -231,7 +249,11 @@ mod tests {
             let text = refusal.to_string();
             assert!(text.contains(expected), "{text}");
             assert!(text.len() < 400, "{text}");
-            let status = if text.starts_with("no function") { 404 } else { 400 };
+            let status = match &text {
+                text if text.starts_with("no function") => 404,
+                text if text.contains("longer than") => 414,
+                _ => 400,
+            };
             assert_eq!(refusal.status(), status, "{text}");
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     crd::AsyncQueue,
     error::chain,
     events::Events,
-    functions::{self, Counts, Functions, Lost, Why},
+    functions::{self, Counts, Fault, Functions, Why},
     metrics::Metrics,
     openfaas,
     watch::Stores,
@@ -53,6 +53,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The event's reason.
 const QUEUE_NOT_FOUND: &str = "QueueNotFound";
 
+/// The reason of the event on a function of which an annotation can't be read.
+const ANNOTATION_INVALID: &str = "AnnotationInvalid";
+
 /// Keeps the directory.
 pub(crate) struct Librarian {
     pub(crate) brokers: Arc<Brokers>,
@@ -78,7 +81,7 @@ struct Bucket {
 /// The functions that name no queue, each complained about once.
 #[derive(Debug, Default)]
 struct Complaints {
-    known: HashMap<Lost, Complaint>,
+    known: HashMap<Fault, Complaint>,
 }
 
 #[derive(Debug)]
@@ -108,8 +111,8 @@ impl Librarian {
             let queues = || queues.iter().map(AsRef::as_ref);
             let directory = functions::directory(&functions, queues());
             self.counts.send_replace(Some(functions::count(&directory, self.default_queue.as_ref())));
-            let lost = complaints.due(functions::lost(&functions, queues()), Instant::now());
-            self.complain(&functions, &lost).await;
+            let faults = complaints.due(functions::faults(&functions, queues()), Instant::now());
+            self.complain(&functions, &faults).await;
             self.brokers.retain(&queues().filter_map(Address::of).collect()).await;
 
             let settle = SETTLE.max(begun.elapsed() * REST);
@@ -206,18 +209,30 @@ impl Librarian {
         Ok(changes)
     }
 
-    async fn complain(&self, functions: &Functions, lost: &[Lost]) {
-        for Lost { function, queue, why } in lost {
+    async fn complain(&self, functions: &Functions, faults: &[Fault]) {
+        let default = self.default_queue.as_ref().map_or("the gateway's default queue", QueueName::as_str);
+        for Fault { function, why } in faults {
             let Some(found) = functions.get(function) else { continue };
-            let default =
-                self.default_queue.as_ref().map_or("the gateway's default queue", QueueName::as_str);
-            let problem = match why {
-                Why::Missing => "there is no AsyncQueue of that name",
-                Why::Elsewhere => "that AsyncQueue is on another NATS than the gateway, by its spec.nats.url",
+            let (reason, note) = match why {
+                Why::Missing(queue) => (
+                    QUEUE_NOT_FOUND,
+                    format!(
+                        "com.openfaas.queue names `{queue}`, and there is no AsyncQueue of that name: calls go to {default}"
+                    ),
+                ),
+                Why::Elsewhere(queue) => (
+                    QUEUE_NOT_FOUND,
+                    format!(
+                        "com.openfaas.queue names `{queue}`, and that AsyncQueue is on another NATS than the gateway, by its \
+                     spec.nats.url: calls go to {default}"
+                    ),
+                ),
+                Why::Unread(annotation) => {
+                    (ANNOTATION_INVALID, format!("{annotation} can't be read: its queue's own counts"))
+                }
             };
-            let note = format!("com.openfaas.queue names `{queue}`, and {problem}: calls go to {default}");
             warn!(%function, "{note}");
-            self.events.warning(&found.object, QUEUE_NOT_FOUND, note).await;
+            self.events.warning(&found.object, reason, note).await;
         }
     }
 }
@@ -226,15 +241,15 @@ impl Librarian {
 
 impl Complaints {
     /// What to complain about now, given all that is wrong.
-    fn due(&mut self, lost: Vec<Lost>, now: Instant) -> Vec<Lost> {
-        let lost: HashSet<Lost> = lost.into_iter().collect();
-        self.known.retain(|known, _| lost.contains(known));
+    fn due(&mut self, faults: Vec<Fault>, now: Instant) -> Vec<Fault> {
+        let faults: HashSet<Fault> = faults.into_iter().collect();
+        self.known.retain(|known, _| faults.contains(known));
         let mut due = Vec::new();
-        for lost in lost {
-            let complaint = self.known.entry(lost.clone()).or_insert(Complaint { since: now, made: false });
+        for fault in faults {
+            let complaint = self.known.entry(fault.clone()).or_insert(Complaint { since: now, made: false });
             if !complaint.made && now.duration_since(complaint.since) >= GRACE {
                 complaint.made = true;
-                due.push(lost);
+                due.push(fault);
             }
         }
         due.sort();
@@ -255,11 +270,8 @@ mod tests {
 
     #[test]
     fn a_lost_function_is_told_of_once_and_not_at_once() {
-        let lost = || Lost {
-            function: FunctionName::new("f", "ns").unwrap(),
-            queue: "q".to_owned(),
-            why: Why::Missing,
-        };
+        let lost =
+            || Fault { function: FunctionName::new("f", "ns").unwrap(), why: Why::Missing("q".to_owned()) };
         let (mut complaints, start) = (Complaints::default(), Instant::now());
         assert_eq!(complaints.due(vec![lost()], start), []);
         assert!(complaints.pending());

@@ -5,7 +5,7 @@
 //! or any Service with the annotation `com.openfaas.queue`. Its queue is the annotation in the Function's spec, on the
 //! Deployment's pods, where `OpenFaaS` copies it, or on the Service.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use asyncqueue::{
     FunctionName, QueueName,
@@ -41,25 +41,28 @@ pub(crate) struct Function {
     pub(crate) url: Option<String>,
     /// What it says of its retries, over what its queue says.
     pub(crate) retry: RetryOverrides,
+    /// What it says of them and nobody can read.
+    pub(crate) unread: BTreeSet<String>,
     /// What to show to whoever is to blame.
     pub(crate) object: ObjectReference,
 }
 
-/// A function that names a queue which the gateway can't reach, so that its calls go to the default queue.
+/// An annotation of a function that does not do what it says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Lost {
+pub(crate) struct Fault {
     pub(crate) function: FunctionName,
-    pub(crate) queue: String,
     pub(crate) why: Why,
 }
 
-/// Why a queue can't be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Why {
-    /// No `AsyncQueue` has that name.
-    Missing,
-    /// It is on another NATS than the gateway's.
-    Elsewhere,
+    /// No `AsyncQueue` has the name of this queue, so that calls go to the default queue.
+    Missing(String),
+    /// This queue is on another NATS than the gateway's, so that calls go to the default queue.
+    Elsewhere(String),
+    /// This, of its retries, can't be read, so that its queue's own counts.
+    Unread(String),
 }
 
 /// All functions, by name.
@@ -124,33 +127,39 @@ pub(crate) fn count(directory: &Directory, default_queue: Option<&QueueName>) ->
     counts
 }
 
-/// The functions that name a queue which the gateway can't reach. That one is not ready yet is no reason to complain.
-pub(crate) fn lost<'a>(functions: &Functions, queues: impl IntoIterator<Item = &'a AsyncQueue>) -> Vec<Lost> {
+/// What is wrong with the annotations of functions. That a queue is not ready yet is no reason to complain.
+pub(crate) fn faults<'a>(
+    functions: &Functions,
+    queues: impl IntoIterator<Item = &'a AsyncQueue>,
+) -> Vec<Fault> {
     let mut here: HashMap<String, bool> = HashMap::new();
     for queue in queues {
         *here.entry(queue.name_any()).or_default() |= queue.spec.nats.url.is_none();
     }
-    let lost = functions.iter().filter_map(|(name, function)| {
-        let queue = function.queue.as_ref()?;
-        let why = match here.get(queue) {
-            Some(true) => return None,
-            Some(false) => Why::Elsewhere,
-            None => Why::Missing,
-        };
-        Some(Lost { function: name.clone(), queue: queue.clone(), why })
+    let faults = functions.iter().flat_map(|(name, function)| {
+        let lost = function.queue.iter().filter_map(|queue| match here.get(queue) {
+            Some(true) => None,
+            Some(false) => Some(Why::Elsewhere(queue.clone())),
+            None => Some(Why::Missing(queue.clone())),
+        });
+        let unread = function.unread.iter().cloned().map(Why::Unread);
+        lost.chain(unread).map(|why| Fault { function: name.clone(), why })
     });
-    lost.collect()
+    faults.collect()
 }
 
 // === impl Function ===
 
 impl Function {
     /// What this says, and where it says nothing, what `other` does.
-    fn over(self, other: Self) -> Self {
+    fn over(mut self, other: Self) -> Self {
+        // Mostly the same, copied from the one to the other.
+        self.unread.extend(other.unread);
         Self {
             queue: self.queue.or(other.queue),
             url: self.url.or(other.url),
             retry: self.retry.or(&other.retry),
+            unread: self.unread,
             object: self.object,
         }
     }
@@ -162,7 +171,8 @@ fn from_function(function: &openfaas::Function) -> Option<(FunctionName, Functio
     let name = FunctionName::new(&name, &function.namespace()?).ok()?;
     let annotation = |name: &str| Some(spec.annotations.as_ref()?.get(name)?.as_str());
     let queue = annotation(QUEUE_ANNOTATION).map(str::to_owned);
-    Some((name, Function { queue, url: None, retry: retry(annotation), object: function.object_ref(&()) }))
+    let (retry, unread) = retry(annotation);
+    Some((name, Function { queue, url: None, retry, unread, object: function.object_ref(&()) }))
 }
 
 fn from_deployment(deployment: &Deployment) -> Option<(FunctionName, Function)> {
@@ -171,7 +181,8 @@ fn from_deployment(deployment: &Deployment) -> Option<(FunctionName, Function)> 
     let name = FunctionName::new(name, &deployment.namespace()?).ok()?;
     let annotation = |name: &str| Some(pods.annotations.as_ref()?.get(name)?.as_str());
     let queue = annotation(QUEUE_ANNOTATION).map(str::to_owned);
-    Some((name, Function { queue, url: None, retry: retry(annotation), object: deployment.object_ref(&()) }))
+    let (retry, unread) = retry(annotation);
+    Some((name, Function { queue, url: None, retry, unread, object: deployment.object_ref(&()) }))
 }
 
 fn from_service(service: &Service) -> Option<(FunctionName, Function)> {
@@ -180,13 +191,14 @@ fn from_service(service: &Service) -> Option<(FunctionName, Function)> {
     let port = port(service).filter(|port| *port != DEFAULT_PORT);
     let url =
         port.map(|port| format!("http://{}.{}.svc.cluster.local:{port}", name.name(), name.namespace()));
-    let retry = retry(|name| Some(service.annotations().get(name)?.as_str()));
-    Some((name, Function { queue: Some(queue), url, retry, object: service.object_ref(&()) }))
+    let (retry, unread) = retry(|name| Some(service.annotations().get(name)?.as_str()));
+    Some((name, Function { queue: Some(queue), url, retry, unread, object: service.object_ref(&()) }))
 }
 
-/// A function's own retries. What can't be read leaves its queue's, as it does with `OpenFaaS`.
-fn retry<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> RetryOverrides {
-    RetryOverrides::from_annotations(annotation).0
+/// A function's own retries, and what can't be read of them: that leaves its queue's, as it does with `OpenFaaS`.
+fn retry<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> (RetryOverrides, BTreeSet<String>) {
+    let (retry, unread) = RetryOverrides::from_annotations(annotation);
+    (retry, unread.into_iter().collect())
 }
 
 /// The port to call: `OpenFaaS`'s, or the one that is named so, or the first.
@@ -292,8 +304,12 @@ mod tests {
         };
         annotate(&mut deployment, asyncqueue::retry::ATTEMPTS, "3");
         annotate(&mut deployment, asyncqueue::retry::CODES, "what?");
-        let retry = entry(&index([], [&deployment], []), "f").retry;
+        let functions = index([], [&deployment], []);
+        let retry = entry(&functions, "f").retry;
         assert_eq!((retry.attempts, retry.codes), (Some(3), None));
+        // And what can't be read is somebody's fault.
+        let why = Why::Unread("com.openfaas.retry.codes `what?`".to_owned());
+        assert_eq!(faults(&functions, []), [Fault { function: named("f"), why }]);
     }
 
     #[test]
@@ -338,15 +354,12 @@ mod tests {
         ];
         let mut elsewhere = fixtures::owner("elsewhere");
         elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
-        let lost = lost(&index([], &deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
-        let expected = |function: &str, queue: &str, why| Lost {
-            function: named(function),
-            queue: queue.to_owned(),
-            why,
-        };
-        assert_eq!(
-            lost,
-            [expected("b", "nowhere", Why::Missing), expected("d", "elsewhere", Why::Elsewhere)]
-        );
+        let faults = faults(&index([], &deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
+        let fault = |function: &str, why| Fault { function: named(function), why };
+        let expected = [
+            fault("b", Why::Missing("nowhere".to_owned())),
+            fault("d", Why::Elsewhere("elsewhere".to_owned())),
+        ];
+        assert_eq!(faults, expected);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::{convert::Infallible, net::SocketAddr, str::FromStr};
 
-use asyncqueue::QueueName;
+use asyncqueue::{QueueName, name::parse_namespace};
 use asyncqueue_runtime::{
     program::UsageError,
-    settings::{LogSettings, NatsSettings, Optional, parse_bool},
+    settings::{LogSettings, NatsSettings, Optional, optional, parse_bool, parse_call_url},
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -43,11 +43,11 @@ pub struct Settings {
     pub watch_namespaces: Namespaces,
 
     /// Workers: namespace of functions that are named without one
-    #[arg(long, env = "function_namespace", default_value = "openfaas-fn")]
+    #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
     pub function_namespace: String,
 
     /// Workers: call functions through this gateway; empty: call them directly
-    #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true)]
+    #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
     pub gateway_url: Optional<String>,
 
     /// Image of workers, unless their AsyncQueue names one; the operator's own if not set

@@ -38,6 +38,17 @@ pub struct ParseDurationError {
 
 // === impl GoDuration ===
 
+impl GoDuration {
+    /// Reads a duration that is not 0, for a setting.
+    pub fn parse_positive(text: &str) -> Result<Self, ParseDurationError> {
+        let refuse = |rule| ParseDurationError { value: text.to_owned(), rule };
+        match parse(text) {
+            Ok(Duration::ZERO) => Err(refuse("it must be more than 0")),
+            read => read.map(Self).map_err(refuse),
+        }
+    }
+}
+
 impl FromStr for GoDuration {
     type Err = ParseDurationError;
 
@@ -155,6 +166,15 @@ mod tests {
         for text in ["", "5", "m", "-1s", "1.2.3s", "1 s", "99999999h", "1d", "1h30", "٣s", "."] {
             let error = text.parse::<GoDuration>().unwrap_err().to_string();
             assert!(error.contains(&format!("`{text}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_it_must_be_more_than_nothing_that_is_said() {
+        assert_eq!(GoDuration::parse_positive("1ns").unwrap().0, Duration::from_nanos(1));
+        for nothing in ["0", "0s", "0.1ns"] {
+            let error = GoDuration::parse_positive(nothing).unwrap_err().to_string();
+            assert!(error.contains("more than 0") && error.contains(nothing), "{error}");
         }
     }
 

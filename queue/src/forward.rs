@@ -21,9 +21,9 @@ pub fn strip_connection_headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        // Bytes, since one name that is no text must not hide the others.
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     for name in named {
         headers.remove(name);
@@ -38,6 +38,8 @@ pub fn strip_connection_headers(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -55,6 +57,8 @@ mod tests {
         ] {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
+        headers.append("connection", HeaderValue::from_bytes(b"\xff, x-hidden").unwrap());
+        headers.append("x-hidden", "1".parse().unwrap());
         strip_connection_headers(&mut headers);
         assert_eq!(headers.len(), 3);
         assert_eq!(headers.get_all("x-multi").iter().count(), 2);

@@ -9,6 +9,10 @@ use url::Url;
 
 use crate::{call_id::CallId, name::FunctionName, retry::RetryOverrides};
 
+/// The longest path and query of a call together, in bytes: the parsers of URLs that gateway and worker have take 64 KiB for
+/// all of one, and a function's own URL comes before these.
+pub const MAX_TARGET: usize = 60 * 1024;
+
 /// One asynchronous call, as the gateway took it and as the worker will make it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invocation {

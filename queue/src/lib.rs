@@ -66,7 +66,7 @@ pub mod locate;
 pub mod message;
 pub mod name;
 pub mod peek;
-mod remove;
+pub mod remove;
 pub mod retry;
 pub mod stats;
 pub mod status;

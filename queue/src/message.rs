@@ -5,9 +5,14 @@
 
 use async_nats::HeaderMap as NatsHeaders;
 use bytes::Bytes;
+use http::Method;
 use jiff::Timestamp;
 
-use crate::{call_id::CallId, invocation::Invocation, name::FunctionName};
+use crate::{
+    call_id::CallId,
+    invocation::{Invocation, MAX_TARGET},
+    name::FunctionName,
+};
 
 pub mod callback;
 pub mod dead_letter;
@@ -73,6 +78,27 @@ pub fn decode(
 fn invalid(field: &'static str, value: &str, rule: impl std::fmt::Display) -> DecodeError {
     const SHOWN: usize = 64;
     DecodeError::Invalid { field, value: value.chars().take(SHOWN).collect(), rule: rule.to_string() }
+}
+
+/// Refuses a path and query that are no URL together with that of a function: nobody could make the call.
+fn check_target(path: &str, query: Option<&str>) -> Result<(), DecodeError> {
+    match path.len() + query.map_or(0, str::len) {
+        0..=MAX_TARGET => Ok(()),
+        length => Err(invalid(
+            "length of path and query",
+            &length.to_string(),
+            format_args!("at most {MAX_TARGET} bytes together"),
+        )),
+    }
+}
+
+/// Reads a method.
+fn method(field: &'static str, text: &str) -> Result<Method, DecodeError> {
+    match text.parse() {
+        Ok(Method::CONNECT) => Err(invalid(field, text, "it asks for a tunnel and is no call")),
+        Ok(method) => Ok(method),
+        Err(error) => Err(invalid(field, text, error)),
+    }
 }
 
 /// Reads `name.namespace`.

@@ -147,6 +147,40 @@ impl fmt::Display for FunctionName {
     }
 }
 
+/// Reads a namespace, for a setting.
+pub fn parse_namespace(text: &str) -> Result<String, NameError> {
+    label("function namespace", text).map(|()| text.to_owned())
+}
+
+/// Reads the name of a stream that a user chose, for a setting.
+pub fn parse_stream(text: &str) -> Result<String, NameError> {
+    jetstream_name("stream", text)
+}
+
+/// Reads the name of a durable consumer that a user chose, for a setting.
+pub fn parse_durable(text: &str) -> Result<String, NameError> {
+    jetstream_name("consumer", text)
+}
+
+fn jetstream_name(kind: &'static str, text: &str) -> Result<String, NameError> {
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || ".*>/\\".contains(c)) {
+        let rule = "such a name holds no spaces and none of . * > / \\";
+        return Err(NameError { kind, value: text.to_owned(), rule });
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads a subject that a user chose, for a setting.
+pub fn parse_subject(text: &str) -> Result<String, NameError> {
+    let is_token =
+        |token: &str| !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || "*>".contains(c));
+    if text.split('.').all(is_token) {
+        return Ok(text.to_owned());
+    }
+    let rule = "a subject is of tokens separated by single dots, without spaces, * and >";
+    Err(NameError { kind: "subject", value: text.to_owned(), rule })
+}
+
 fn label(kind: &'static str, text: &str) -> Result<(), NameError> {
     let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(ok) {
@@ -179,6 +213,19 @@ mod tests {
         assert_eq!(queue.callback_durable(), "slow-queue-callback-workers");
         assert_eq!(queue.dead_letter_stream(), "slow-queue-dead");
         assert_eq!(queue.worker_deployment(), "slow-queue-worker");
+    }
+
+    #[test]
+    fn what_a_user_chose_on_jetstream_is_a_name_there() {
+        assert_eq!(parse_stream("SLOW-1").as_deref(), Ok("SLOW-1"));
+        assert_eq!(parse_subject("jobs.slow").as_deref(), Ok("jobs.slow"));
+        for bad in ["", "a.b", "a b", "a*", "a/b", "a\\b"] {
+            assert!(parse_stream(bad).is_err() && parse_durable(bad).is_err(), "{bad}");
+        }
+        for bad in ["", ".", "a..b", "a.", "a.>", "*.a", "a b"] {
+            assert!(parse_subject(bad).is_err(), "{bad}");
+        }
+        assert!(parse_namespace("a.b").is_err() && parse_namespace("fn").is_ok());
     }
 
     #[test]

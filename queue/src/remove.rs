@@ -9,7 +9,7 @@ use crate::peek::{NatsError, failed, is_stored};
 ///
 /// Not by a purge of its subject: nats-server then takes what a consumer was delivered before that message for
 /// acknowledged, and never delivers it again (nats-server#5727, seen in 2.15.1).
-pub(crate) async fn remove(
+pub async fn remove(
     js: &Context,
     stream: &str,
     sequence: u64,

@@ -24,6 +24,16 @@ pub struct ByteSizeError(String);
 
 // === impl ByteSize ===
 
+impl ByteSize {
+    /// Reads a size that is not 0, for a setting.
+    pub fn parse_positive(text: &str) -> Result<Self, String> {
+        match text.parse::<Self>() {
+            Ok(Self(0)) => Err("it must be more than 0".to_owned()),
+            read => read.map_err(|error| error.to_string()),
+        }
+    }
+}
+
 impl FromStr for ByteSize {
     type Err = ByteSizeError;
 
@@ -61,6 +71,7 @@ mod tests {
         for (text, bytes) in [("0", 0), ("512", 512), ("64Ki", 65_536), ("1Mi", 1_048_576), ("2k", 2_000)] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
+        assert!(ByteSize::parse_positive("0Mi").is_err() && ByteSize::parse_positive("1").is_ok());
         for bad in ["", "Mi", "-1", "1.5Mi", "1 Mi", "1mi", "99999999999Gi"] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use async_nats::{Client, ConnectOptions, connection::State};
+use async_nats::{Client, ConnectOptions, client::FlushErrorKind, connection::State};
 use prometheus_client::registry::Registry;
 
 use self::{
@@ -112,6 +112,14 @@ pub async fn connect_with(
         options = options.add_root_certificates(file.clone()).require_tls(true);
     }
     options.connect(&servers.addresses[..]).await.context("the NATS client can't be started")
+}
+
+/// Returns if the client has ended, which it never does by itself: what it was sent has ended its task in a panic. Nothing
+/// that is asked of it is answered then, so that the program can only be started again.
+pub async fn ended(client: &Client) {
+    while !client.flush().await.is_err_and(|error| error.kind() == FlushErrorKind::SendError) {
+        tokio::time::sleep(PING_INTERVAL).await;
+    }
 }
 
 /// Returns when the client is connected. To stop waiting, drop it.

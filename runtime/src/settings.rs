@@ -7,6 +7,7 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
+use http::Uri;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 const DEFAULT_LOG_FILTER: &str = "info";
@@ -71,6 +72,32 @@ pub fn parse_bool(text: &str) -> Result<bool, String> {
         "true" | "1" => Ok(true),
         "false" | "0" | "" => Ok(false),
         _ => Err("use true or false (or 1 or 0)".to_owned()),
+    }
+}
+
+/// A parser of settings that may be absent, from one of those that are there; the empty text is absent.
+pub fn optional<T: Clone, E>(
+    parse: fn(&str) -> Result<T, E>,
+) -> impl Fn(&str) -> Result<Optional<T>, E> + Clone + Send + Sync {
+    move |text| {
+        if text.is_empty() { Ok(Optional(None)) } else { parse(text).map(|value| Optional(Some(value))) }
+    }
+}
+
+/// Reads the URL of a function or a gateway that a worker calls, in which `{function}` and `{namespace}` may stand.
+pub fn parse_call_url(text: &str) -> Result<String, String> {
+    let refuse = |rule: &str| Err(format!("{rule}; write it as http://host:port or http://host/path"));
+    let url = match text.replace("{function}", "function").replace("{namespace}", "namespace").parse::<Uri>()
+    {
+        Ok(url) => url,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    match (url.scheme_str(), url.authority()) {
+        (Some("http"), Some(host)) if host.as_str().contains('@') => refuse("it holds credentials"),
+        (Some("http"), Some(_)) if url.query().is_some() => refuse("it has a query"),
+        (Some("http"), Some(_)) => Ok(text.to_owned()),
+        (Some("https"), _) => refuse("workers call functions and gateways without TLS"),
+        _ => refuse("its scheme is not http, or it has no host"),
     }
 }
 
@@ -176,6 +203,27 @@ mod tests {
             assert_eq!(parse_bool(text), Ok(false), "{text}");
         }
         assert!(parse_bool("yes").is_err());
+    }
+
+    #[test]
+    fn a_url_to_call_is_http_with_a_host() {
+        for good in
+            ["http://gateway:8080", "http://{function}.{namespace}.svc:8080/", "http://g/function/{function}"]
+        {
+            assert_eq!(parse_call_url(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "gateway",
+            "gateway:8080",
+            "https://g",
+            "ftp://g",
+            "http://u:p@g",
+            "http://g/?q",
+            "http://a b",
+        ] {
+            assert!(parse_call_url(bad).unwrap_err().contains("http://host:port"), "{bad}");
+        }
     }
 
     #[test]

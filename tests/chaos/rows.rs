@@ -1,7 +1,7 @@
 //! Every fault that the system must survive, and what shows that it does: a scenario here, or a test elsewhere. Where a
 //! fault can't be tried on one machine without virtual ones, that is said.
 
-use asyncqueue_tests::sources::has_test;
+use asyncqueue_tests::sources::assert_has_test;
 
 use crate::{
     run::Scenario,
@@ -115,7 +115,11 @@ const ROWS: &[Row] = &[
     },
     Row {
         fault: "a message that is no call",
-        shown: &[Test("tests/nats", "what_is_no_call_becomes_a_dead_letter_at_once")],
+        shown: &[
+            Test("tests/nats", "what_is_no_call_becomes_a_dead_letter_at_once"),
+            Test("tests/nats", "messages_become_dead_letters_as_the_table_says"),
+            Test("tests/nats", "headers_that_can_not_be_read_hold_up_nothing_for_long"),
+        ],
     },
     Row {
         fault: "a body that is too large",
@@ -129,9 +133,10 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
-        fault: "the stream or the disk is full",
+        fault: "the stream or the disk is full, or the disk is slow",
         shown: &[
             By("the disk of nats-server is full"),
+            By("the disk of nats-server is slow"),
             Test("tests/nats", "a_full_queue_refuses_and_takes_calls_again_when_there_is_room"),
         ],
     },
@@ -182,8 +187,9 @@ const ROWS: &[Row] = &[
     Row {
         fault: "clocks differ or jump",
         shown: &[
+            By("clocks:"),
             Test("worker", "seconds_and_dates_are_read_and_the_rest_is_nothing"),
-            Not("a jump: all programs of a machine have one clock, and it can't be set for some of them"),
+            Not("a jump of nats-server's own: libfaketime does not reach it"),
         ],
     },
     Row {
@@ -219,7 +225,14 @@ const ROWS: &[Row] = &[
     Row { fault: "a million pending calls", shown: &[Not("a benchmark, not a fault")] },
     Row {
         fault: "programs of two versions",
-        shown: &[Test("queue", "the_form_on_the_wire_is_a_contract"), Not("there is one version yet")],
+        shown: &[
+            Test("queue", "the_form_on_the_wire_is_a_contract"),
+            Test("tests/nats", "what_version_1_stored_is_run_told_and_replayed"),
+            Test("tests/nats", "what_a_later_version_may_add_is_carried_on_or_left_alone"),
+            Test("tests/nats", "messages_become_dead_letters_as_the_table_says"),
+            Test("tests/install", "an_upgrade_loses_no_call_and_finds_no_fault_with_old_queues"),
+            Not("programs of two versions at once: there is one version yet"),
+        ],
     },
     Row {
         fault: "secrets are rotated",
@@ -275,9 +288,7 @@ pub(crate) fn check(scenarios: &[Scenario]) {
                 let is_there = scenarios.iter().any(|scenario| scenario.name.starts_with(name));
                 assert!(is_there, "no scenario begins with: {name}");
             }
-            Test(folder, name) => {
-                assert!(has_test(folder, name), "{folder} has no test {name}");
-            }
+            Test(folder, name) => assert_has_test(folder, name),
             Not(_) => {}
         }
     }

@@ -16,8 +16,10 @@ use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
     arguments::{Arguments, What},
-    broken, rows, scenarios, soak,
-    stage::{Setup, Stage},
+    broken, rows, scenarios,
+    servers::slow,
+    soak,
+    stage::{Setup, Stage, clocks},
     table::{self, Outcome, Verdict},
 };
 
@@ -33,22 +35,49 @@ pub(crate) struct Scenario {
     pub(crate) act: for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, ()>,
     /// The promise that is broken on purpose, for the proof that it would be found.
     pub(crate) breaks: Option<Rule>,
-    /// Whether it needs root.
-    pub(crate) needs_root: bool,
+    /// What it needs of the machine.
+    pub(crate) needs: &'static [Need],
+}
+
+/// What a scenario may need of the machine that not every machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    Root,
+    /// libfaketime.
+    FakeTime,
+    /// Version 1 of control groups, with that of block devices.
+    BlockDevices,
+}
+
+impl Need {
+    /// Why it can't be tried here, if it can't.
+    fn missing(self) -> Option<&'static str> {
+        let (is_there, missing) = match self {
+            Self::Root => (is_root(), "it needs root"),
+            Self::FakeTime => {
+                (clocks::are_there(), "it needs libfaketime, in Debian and Ubuntu the package faketime")
+            }
+            Self::BlockDevices => {
+                (slow::is_there(), "it needs the control group blkio, of version 1: /sys/fs/cgroup/blkio")
+            }
+        };
+        (!is_there).then_some(missing)
+    }
 }
 
 impl Scenario {
     /// A scenario in which all promises are kept, with the usual setup.
     pub(crate) fn new(name: &'static str, act: for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, ()>) -> Self {
         let setup = Setup::default();
-        Self { name, is_short: false, setup, act, breaks: None, needs_root: false }
+        Self { name, is_short: false, setup, act, breaks: None, needs: &[] }
     }
 
     /// Runs it to its verdict. What the programs logged is kept in `folder` if it fails.
     pub(crate) async fn run(&self, seed: u64, folder: &Path) -> Outcome {
         let name = self.name;
-        if self.needs_root && !is_root() {
-            return Outcome { name, tally: Tally::default(), verdict: Verdict::NotTried("it needs root") };
+        if let Some(missing) = self.needs.iter().find_map(|need| need.missing()) {
+            println!("{name}: NOT TRIED: {missing}");
+            return Outcome { name, tally: Tally::default(), verdict: Verdict::NotTried(missing) };
         }
         let (begun, folder) = (Instant::now(), folder.join(name.replace(' ', "-")));
         // What everything random in it comes from: each scenario has the same with or without the others.

@@ -4,6 +4,7 @@ use crate::run::Scenario;
 
 mod callbacks;
 mod cancellations;
+mod clocks;
 mod cluster;
 mod disk;
 mod durability;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         nats::all(),
         cluster::all(),
         disk::all(),
+        clocks::all(),
         functions::all(),
         cancellations::all(),
         callbacks::all(),

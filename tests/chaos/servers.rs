@@ -14,6 +14,8 @@ use asyncqueue_tests::{
     wait::until,
 };
 
+pub(crate) mod slow;
+
 /// Which NATS a scenario has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -34,6 +34,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::servers::{Kind, Servers};
 
+pub(crate) mod clocks;
 mod look;
 mod programs;
 
@@ -84,6 +85,8 @@ pub(crate) struct Setup {
     pub(crate) mix: Mix,
     /// Whether the workers reach the function by a cable that can be pulled.
     pub(crate) has_cable: bool,
+    /// Whether the clocks of gateways and workers can be set.
+    pub(crate) has_clocks: bool,
     /// How long calls have to end once the load and the faults are over.
     pub(crate) patience: Duration,
 }
@@ -98,6 +101,7 @@ impl Default for Setup {
             worker_settings: &[],
             mix: Mix::default(),
             has_cable: false,
+            has_clocks: false,
             patience: PATIENCE,
         }
     }
@@ -227,6 +231,11 @@ impl Stage {
             (self.runs_started() >= runs).then_some(())
         })
         .await;
+    }
+
+    /// How many calls were answered with 202 so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.recorder.count(|what| matches!(what, What::Step(_, Step::Answered { status: 202, .. })))
     }
 
     /// How many runs have started so far.

@@ -11,7 +11,7 @@ mod known;
 mod plan;
 mod run;
 
-use asyncqueue_tests::{cluster::repository, sources::has_test};
+use asyncqueue_tests::{cluster::repository, sources::assert_has_test};
 
 use crate::{
     documents::{Kind, paths, pieces_of},
@@ -65,7 +65,7 @@ fn what_is_run_elsewhere_is() {
         let shown = commands.iter().any(|(_, command)| plan::begins(command, begins));
         assert!(shown, "no document shows `{begins}` any more");
         match how {
-            How::Test(folder, name) => assert!(has_test(folder, name), "{folder} has no test {name}"),
+            How::Test(folder, name) => assert_has_test(folder, name),
             How::Script(path, text) => {
                 let script = std::fs::read_to_string(repository().join(path)).unwrap();
                 assert!(script.contains(text), "{path} does not run `{text}`");

@@ -62,12 +62,13 @@ async fn a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_defau
     let queue = Queue::ready("lost", "{replicas: 0}").await;
     let namespace = queue.name();
     apply(&function(namespace, "callbacks", namespace));
-    apply(&function(namespace, "fast", "no-such-queue"));
-    until_in(PODS, "an event that names the queue", async || {
+    apply(&function(namespace, "fast", "no-such-queue, com.openfaas.retry.attempts: many"));
+    until_in(PODS, "events that name the queue and the attempts", async || {
         let events = kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
+        let unread = "com.openfaas.retry.attempts `many` can't be read: its queue's own counts";
         let told = "com.openfaas.queue names `no-such-queue`, and there is no AsyncQueue of that name: calls go to \
                     faas-request";
-        events.contains(told).then_some(())
+        (events.contains(told) && events.contains(unread)).then_some(())
     })
     .await;
     let gateway = Gateway::connect();

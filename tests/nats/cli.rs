@@ -468,29 +468,6 @@ async fn a_call_is_found_and_cancelled() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_named() {
-    let queue = Queue::start().await;
-    for (arguments, named) in [
-        (&["dead", "list", "nope"][..], "queue `nope` has no dead letters: there is no stream `nope-dead`"),
-        (&["dead", "show", "jobs", "nope"], "no dead letter of call `nope`: `kubectl aq dead list jobs`"),
-        (&["dead", "replay", "jobs", "nope"], "no dead letter of call `nope`"),
-        (&["cancel", "nope", "id"], "there is no queue `nope`: `kubectl aq queues`"),
-    ] {
-        let ended = aq(&queue, arguments).await;
-        assert!(ended.code == Some(1) && ended.stderr.contains(named), "{ended:?}");
-    }
-    for (arguments, named) in [
-        (&["dead", "list", "Jobs"][..], "`Jobs`"),
-        (&["dead", "replay", "jobs"], "--all"),
-        (&["dead", "list", "jobs", "--function", "a b"], "`a b`"),
-        (&["queues", "--nats-url", "http://h"], "nats_url is not valid"),
-    ] {
-        let ended = aq(&queue, arguments).await;
-        assert!(ended.code == Some(2) && ended.stderr.contains(named), "{ended:?}");
-    }
-}
-
-#[tokio::test]
 async fn nats_that_is_away_is_an_error_that_names_it() {
     let address = format!("127.0.0.1:{}", free_port());
     let url = format!("nats://user:s3cret@{address}");

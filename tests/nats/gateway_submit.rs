@@ -198,26 +198,6 @@ async fn requests_that_are_sent_at_once_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn what_could_be_read_in_two_ways_is_not_read_at_all() {
-    let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[]).await;
-    for fields in [
-        "Content-Length: 2\r\nContent-Length: 3",
-        "Content-Length: +2",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
-        "Transfer-Encoding: gzip",
-        "Content-Length : 2",
-        "X-Folded: a\r\n b",
-    ] {
-        let mut connection = gateway.connect().await;
-        let head = format!("POST /async-function/figlet HTTP/1.1\r\nHost: g\r\n{fields}\r\n\r\nhi\r\n");
-        connection.send(head).await;
-        assert_eq!(connection.response().await.status, 400, "{fields}");
-    }
-    queue.holds("jobs", 0).await;
-}
-
-#[tokio::test]
 async fn of_a_client_that_goes_away_half_way_nothing_is_stored() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
@@ -245,38 +225,6 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
     one_line(&connection.response().await, 408, "did not arrive within 300ms");
     // And so is the connection, on which the rest may come at any time.
     connection.closed().await;
-}
-
-#[tokio::test]
-async fn what_is_wrong_with_a_request_is_named_with_its_value_and_the_rule() {
-    let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[]).await;
-    let long = "x".repeat(129);
-    for (target, headers, status, text) in [
-        (
-            "/async-function/figlet",
-            [("x-call-id", "a.b")],
-            400,
-            "X-Call-Id: call id `a.b` is not valid: use 1 to 128",
-        ),
-        ("/async-function/figlet", [("x-call-id", &long)], 400, "use 1 to 128 of A-Z, a-z, 0-9, _ and -"),
-        ("/async-function/figlet", [("x-callback-url", "ftp://h")], 400, "its scheme is `ftp`"),
-        ("/async-function/figlet", [("x-callback-url", "ht tp://h")], 400, "(it is `ht tp://h`)"),
-        (
-            "/async-function/figlet/100%",
-            [("x", "")],
-            400,
-            "`%` is not a percent escape: write two hex digits",
-        ),
-        ("/async-function/fig%2Flet", [("x", "")], 400, "function name `fig%2Flet` is not valid"),
-        ("/async-function/a.b.c", [("x", "")], 400, "function name `a.b` is not valid"),
-        ("/async-function/", [("x", "")], 404, "no function is named: use /async-function/NAME"),
-        ("/async-function", [("x", "")], 404, "no function is named"),
-        ("/elsewhere", [("x", "")], 404, "call functions at /async-function/NAME"),
-    ] {
-        one_line(&gateway.call("POST", target, &headers, "hi").await, status, text);
-    }
-    queue.holds("jobs", 0).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod bad_inputs;
 mod cancel;
 mod cli;
 mod credentials;
@@ -20,6 +21,7 @@ mod standalone;
 mod status;
 mod support;
 mod suspend;
+mod versions;
 mod worker;
 mod worker_answers;
 mod worker_faults;

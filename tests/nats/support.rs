@@ -15,6 +15,10 @@ use asyncqueue_tests::{
     program::Program,
     wait::until,
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// The lease in tests: short, so that a test of a dead worker is, and long enough that a busy machine renews it.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
@@ -103,4 +107,19 @@ pub(crate) fn call() -> Invocation {
 /// A callback URL at a server.
 pub(crate) fn callback_at(server: &HttpServer) -> CallbackUrl {
     CallbackUrl::parse(&format!("{}/callback", server.url())).unwrap()
+}
+
+/// Publishes a message whose headers are these bytes, also such that no client library would write, and waits until the
+/// server has it.
+pub(crate) async fn publish_raw(queue: &Queue, subject: &str, headers: &[u8], body: &[u8]) {
+    let mut server = TcpStream::connect(queue.nats.url().replace("nats://", "")).await.unwrap();
+    let (length, all) = (headers.len(), headers.len() + body.len());
+    let head = format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB {subject} {length} {all}\r\n");
+    server.write_all(&[head.as_bytes(), headers, body, b"\r\nPING\r\n"].concat()).await.unwrap();
+    let mut said = Vec::new();
+    until("the server has taken it", async || {
+        server.read_buf(&mut said).await.unwrap();
+        said.windows(4).any(|window| window == b"PONG").then_some(())
+    })
+    .await;
 }

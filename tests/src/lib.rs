@@ -7,12 +7,13 @@
 //!
 //! [`load`] submits calls of all kinds, and [`history`] tells whether what became of them is what was promised; [`rights`]
 //! compares what a service account may do with what it does, [`promql`] what alerts and dashboards read with what programs
-//! export ([`monitoring`] has those of this project), [`sources`] whether a test that is named somewhere is there; [`bench`]
-//! is what the benchmarks have in common.
+//! export ([`monitoring`] has those of this project); [`bench`] is what the benchmarks have in common,
+//! [`bad_inputs`] is what every door is given that it can't use, and [`sources`] knows which tests there are.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod bad_inputs;
 pub mod bench;
 pub mod cluster;
 pub mod history;

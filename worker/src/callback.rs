@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use asyncqueue::{GoDuration, error::cause, message::callback::Callback};
+use asyncqueue::{CallbackUrl, GoDuration, error::cause, message::callback::Callback};
 use bytes::Bytes;
 use guard::{Guard, GuardedResolver, Refusal};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -203,18 +203,9 @@ impl Messenger {
 /// The request: the function's answer, and what the platform has to say of the call.
 fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<Bytes>>, http::Error> {
     let url = callback.url.as_url();
-    let target = match url.query() {
-        Some(query) => format!("{}?{query}", url.path()),
-        None => url.path().to_owned(),
-    };
-    let authority = match (url.host_str(), url.port()) {
-        (host, Some(port)) => format!("{}:{port}", host.unwrap_or_default()),
-        (host, None) => host.unwrap_or_default().to_owned(),
-    };
-    let uri = Uri::builder().scheme(url.scheme()).authority(authority).path_and_query(target).build()?;
     let mut request = Request::new(Full::new(callback.body.clone()));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri;
+    *request.uri_mut() = uri(&callback.url)?;
     let headers = request.headers_mut();
     headers.clone_from(&callback.headers);
     headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
@@ -240,6 +231,20 @@ fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<
     Ok(request)
 }
 
+/// Where a result is posted: the URL without what is not sent, its credentials and its fragment.
+pub fn uri(url: &CallbackUrl) -> Result<Uri, http::Error> {
+    let url = url.as_url();
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let authority = match (url.host_str(), url.port()) {
+        (host, Some(port)) => format!("{}:{port}", host.unwrap_or_default()),
+        (host, None) => host.unwrap_or_default().to_owned(),
+    };
+    Uri::builder().scheme(url.scheme()).authority(authority).path_and_query(target).build()
+}
+
 /// The credentials of a URL as a header.
 fn basic_auth(url: &url::Url) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
     use base64::{Engine, engine::general_purpose::STANDARD};
@@ -254,7 +259,7 @@ fn basic_auth(url: &url::Url) -> Result<HeaderValue, http::header::InvalidHeader
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::{CallbackUrl, FunctionName};
+    use asyncqueue::FunctionName;
     use http::HeaderMap;
 
     use super::*;

@@ -31,7 +31,7 @@ use crate::{
     },
     cancellations::Cancellations,
     delivery::{self, Delivery},
-    function::{Attempt, Caller, Reply},
+    function::{Caller, Reply, request::Attempt},
     metrics::Metrics,
     outcome::{Outcome, RetryPolicy, Tries, UNREACHABLE},
     pull::Handler,
@@ -116,6 +116,15 @@ impl Handler for Invoke {
             Some(reply) => Box::pin(self.end(message, &call, reply, reported)).await,
             None => Box::pin(self.end_cancelled(&call)).await,
         }
+    }
+
+    async fn bury(&self, message: &Message, why: String) -> AckKind {
+        let death = Death {
+            reason: format!("undecodable: {why}"),
+            attempts: Delivery::of(message).count,
+            status: None,
+        };
+        self.graveyard.bury(message, None, death).await
     }
 
     /// A call that is handed back has not had its attempt.

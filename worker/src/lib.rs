@@ -11,7 +11,7 @@ pub mod callback;
 mod cancellations;
 mod delivery;
 mod depth;
-mod function;
+pub mod function;
 mod invoke;
 mod lease;
 mod metrics;

@@ -10,9 +10,10 @@ use async_nats::{
     Subject, Subscriber,
     jetstream::{
         AckKind, Context, Message,
-        consumer::{PullConsumer, pull::BatchConfig},
+        consumer::{Info, PullConsumer, pull::BatchConfig},
     },
 };
+use asyncqueue::remove::remove;
 use asyncqueue_runtime::{health::Health, program::Shutdown};
 use demand::Demand;
 use event::{Event, classify};
@@ -25,12 +26,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use unreadable::Unreadable;
 
 use crate::{ack::Acks, delivery::Delivery, lease, settle::settle};
 
 mod demand;
 mod event;
 mod tasks;
+mod unreadable;
 
 /// How long a request stays open at the server. Long: an idle worker asks once in this time.
 const PULL_EXPIRES: Duration = Duration::from_secs(120);
@@ -51,11 +54,17 @@ const RENEW_WAIT: Duration = Duration::from_millis(250);
 /// What is done before a message is handed back takes a round trip or two.
 const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
 
+/// Requests that are lost so soon after a message may have come again: that message may be why.
+const SOON: Duration = Duration::from_secs(30);
+
 /// Runs what a message asks for.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// Handles one message under a lease that is renewed meanwhile, and says what that means for the message. May be
     /// dropped at any point: the message is handed back then.
     fn handle(&self, message: &Message, lease: Duration) -> impl Future<Output = AckKind> + Send;
+
+    /// Ends a message whose headers can't be read, for this reason.
+    fn bury(&self, message: &Message, why: String) -> impl Future<Output = AckKind> + Send;
 
     /// Does what is to be done before a message is handed back unhandled.
     fn before_hand_back(&self, _message: &Message) -> impl Future<Output = ()> + Send {
@@ -95,7 +104,12 @@ impl<H: Handler> Puller<H> {
         let hand_back = CancellationToken::new();
         let mut tasks = Tasks::default();
         let mut demand = Demand::new(self.max);
+        // As if requests had been lost before: that may be why this program was started.
+        let mut is_in_trouble = true;
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
+            if is_in_trouble {
+                self.bury_unreadable(consumer.cached_info()).await;
+            }
             let (inbox, mut subscriber) = match self.subscribe().await {
                 Ok(pair) => pair,
                 Err(error) => {
@@ -106,6 +120,7 @@ impl<H: Handler> Puller<H> {
             };
             demand.forget_requests();
             let acks = Acks::start(self.js.client());
+            let begun = Instant::now();
             let pulling = Pulling { consumer, inbox, lease, acks, hand_back: &hand_back };
             let reason = match self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await
             {
@@ -120,10 +135,30 @@ impl<H: Handler> Puller<H> {
                 End::Silence => "no word from the server in time".to_owned(),
             };
             pulling.acks.doubt();
+            is_in_trouble = begun.elapsed() < lease * 2 + SOON;
             info!(stream = self.stream, reason, "asking for messages anew");
             sleep(jittered(RENEW_WAIT)).await;
         }
         drain(tasks, grace, hurry, &hand_back).await;
+    }
+
+    /// Ends what breaks the connection each time that it is delivered.
+    async fn bury_unreadable(&self, consumer: &Info) {
+        // Nothing has come twice yet.
+        if consumer.num_redelivered == 0 {
+            return;
+        }
+        for Unreadable { message, sequence, why } in unreadable::find(&self.js, consumer).await {
+            let (stream, subject) = (&self.stream, &message.subject);
+            warn!(stream, %subject, sequence, "the headers of a message can't be read, and {why}: it is given up");
+            let ended = self.handler.bury(&message, format!("headers can't be read: {why}")).await;
+            if let AckKind::Ack = ended
+                && let Err(error) =
+                    remove(&self.js, stream, sequence, "remove a message that can't be read").await
+            {
+                debug!(sequence, %error, "it could not be removed, and will be looked at again");
+            }
+        }
     }
 
     /// The consumer and its lease, waited for as long as it takes; `None` on shutdown.

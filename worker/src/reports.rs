@@ -16,7 +16,7 @@ use asyncqueue::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::{function::Attempt, questions};
+use crate::{function::request::Attempt, questions};
 
 /// Calls that are remembered as waiting for their next attempt. Of one that is forgotten the status says that it was
 /// delivered.

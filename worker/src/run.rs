@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use async_nats::jetstream::{self, Context};
 use asyncqueue::{
     directory,
@@ -23,7 +23,7 @@ use crate::{
     },
     cancellations::Cancellations,
     depth,
-    function::{Caller, Target},
+    function::{Caller, request::Target},
     invoke::Invoke,
     metrics::Metrics,
     pull::Puller,
@@ -156,6 +156,7 @@ async fn work(
     };
     tokio::select! {
         worked = worked => worked.context("the task that takes messages failed"),
+        () = nats::ended(&client) => bail!("the client of NATS has ended: a message may hold what it can't read"),
         () = cancellations.follow(js, queue) => Ok(()),
         () = reports.follow(&client, queue) => Ok(()),
         () = depth::follow(js, &stream, &durable, &queue_metrics) => Ok(()),

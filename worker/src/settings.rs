@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use asyncqueue::{GoDuration, QueueName, retry::parse_codes};
+use asyncqueue::{
+    GoDuration, QueueName,
+    name::{parse_durable, parse_namespace, parse_stream, parse_subject},
+    retry::parse_codes,
+};
 use asyncqueue_runtime::{
     byte_size::ByteSize,
-    settings::{LogSettings, NatsSettings, Optional, parse_bool},
+    settings::{LogSettings, NatsSettings, Optional, optional, parse_bool, parse_call_url},
 };
 use clap::Parser;
 
@@ -35,15 +39,15 @@ pub struct Settings {
     pub queue_name: QueueName,
 
     /// The queue's stream; the queue's name if not set
-    #[arg(long, env = "nats_stream", default_value_t, hide_default_value = true)]
+    #[arg(long, env = "nats_stream", default_value_t, hide_default_value = true, value_parser = optional(parse_stream))]
     pub nats_stream: Optional<String>,
 
     /// The queue's subject; the queue's name if not set
-    #[arg(long, env = "nats_subject", default_value_t, hide_default_value = true)]
+    #[arg(long, env = "nats_subject", default_value_t, hide_default_value = true, value_parser = optional(parse_subject))]
     pub nats_subject: Optional<String>,
 
     /// The durable consumer; <queue>-workers if not set
-    #[arg(long, env = "nats_durable", default_value_t, hide_default_value = true)]
+    #[arg(long, env = "nats_durable", default_value_t, hide_default_value = true, value_parser = optional(parse_durable))]
     pub nats_durable: Optional<String>,
 
     /// Create or update streams and consumers, where no operator does
@@ -55,11 +59,11 @@ pub struct Settings {
     pub max_inflight: u16,
 
     /// The lease of a call, renewed at a third of it; counts only with `ensure_stream`, since the consumer has it
-    #[arg(long, env = "ack_wait", default_value = "30s", value_parser = positive)]
+    #[arg(long, env = "ack_wait", default_value = "30s", value_parser = GoDuration::parse_positive)]
     pub ack_wait: GoDuration,
 
     /// Time limit of one call, from the first byte sent to the last received
-    #[arg(long, env = "upstream_timeout", default_value = "1m", value_parser = positive)]
+    #[arg(long, env = "upstream_timeout", default_value = "1m", value_parser = GoDuration::parse_positive)]
     pub upstream_timeout: GoDuration,
 
     /// Runs of a call in all, the first included
@@ -87,23 +91,24 @@ pub struct Settings {
     pub retry_http_codes: Codes,
 
     /// Call functions through this gateway, as <URL>/function/<name>.<namespace>; empty: call them directly
-    #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true)]
+    #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
     pub gateway_url: Optional<String>,
 
     /// Where a function is, if the directory doesn't say
     #[arg(
         long,
         env = "function_url",
-        default_value = "http://{function}.{namespace}.svc.cluster.local:8080"
+        default_value = "http://{function}.{namespace}.svc.cluster.local:8080",
+        value_parser = parse_call_url
     )]
     pub function_url: String,
 
     /// Namespace of functions that are named without one
-    #[arg(long, env = "function_namespace", default_value = "openfaas-fn")]
+    #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
     pub function_namespace: String,
 
     /// Time limit of one callback
-    #[arg(long, env = "callback_timeout", default_value = "30s", value_parser = positive)]
+    #[arg(long, env = "callback_timeout", default_value = "30s", value_parser = GoDuration::parse_positive)]
     pub callback_timeout: GoDuration,
 
     /// Attempts of one callback in all
@@ -208,14 +213,6 @@ impl FromStr for Codes {
     }
 }
 
-fn positive(text: &str) -> Result<GoDuration, String> {
-    match text.parse::<GoDuration>() {
-        Ok(duration) if duration.0.is_zero() => Err("it must be more than 0".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +243,9 @@ mod tests {
             ("--queue-name", "Slow", "a-z"),
             ("--max-response-bytes", "16MB", "256Ki"),
             ("--backoff", "linear", "static"),
+            ("--gateway-url", "gateway:8080", "http://host:port"),
+            ("--function-url", "https://{function}", "without TLS"),
+            ("--nats-stream", "a.b", "none of"),
             ("--callback-allowed-hosts", "10.0.0.0/99", "10.0.0.0/99"),
         ] {
             let error = parse(&[flag, value]).unwrap_err();

@@ -81,7 +81,7 @@ pub(super) fn secret_key(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn http_url(_: &mut SchemaGenerator) -> Schema {
-    text(r"^https?://[^\s/]+\S*$", 1024)
+    text(r"^http://[^\s/@?#]+(/[^\s?#]*)?$", 1024)
 }
 
 pub(super) fn via(generator: &mut SchemaGenerator) -> Schema {

@@ -29,7 +29,12 @@ pub fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
 
 /// Reads the lines that [`append`] wrote.
 pub fn read(nats: &NatsHeaders) -> Result<HeaderMap, DecodeError> {
-    nats.get_all(H_HEADER).map(|line| read_line(line.as_str())).collect()
+    let mut headers = HeaderMap::new();
+    for line in nats.get_all(H_HEADER) {
+        let (name, value) = read_line(line.as_str())?;
+        headers.try_append(name, value).map_err(|e| invalid(H_HEADER, "…", e))?;
+    }
+    Ok(headers)
 }
 
 fn read_line(line: &str) -> Result<(HeaderName, HeaderValue), DecodeError> {
@@ -37,7 +42,10 @@ fn read_line(line: &str) -> Result<(HeaderName, HeaderValue), DecodeError> {
     let (name, value) = line.split_once(':').ok_or_else(|| invalid(H_HEADER, "…", rule))?;
     let value: Vec<u8> = percent_decode_str(value.trim_start()).collect();
     let name = name.parse().map_err(|e| invalid(H_HEADER, name, e))?;
-    let value = HeaderValue::from_bytes(&value).map_err(|e| invalid(H_HEADER, "…", e))?;
+    // White space around a value is none of it (RFC 9110, 5.5), also where it was escaped.
+    let value = HeaderValue::from_bytes(&value)
+        .and_then(|value| HeaderValue::from_bytes(value.as_bytes().trim_ascii()))
+        .map_err(|e| invalid(H_HEADER, "…", e))?;
     Ok((name, value))
 }
 

@@ -15,10 +15,9 @@
 
 use async_nats::{HeaderMap as NatsHeaders, HeaderName};
 use bytes::Bytes;
-use http::Method;
 use jiff::Timestamp;
 
-use super::{DecodeError, digest, function_name, http_lines, invalid};
+use super::{DecodeError, check_target, digest, function_name, http_lines, invalid, method};
 use crate::{
     call_id::CallId,
     invocation::{CallbackUrl, Invocation},
@@ -77,14 +76,16 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
     }
     let call_id = require(H_CALL_ID)?;
     let function = require(H_FUNCTION)?;
-    let method = get(H_METHOD).unwrap_or("POST");
     let submitted_at = require(H_SUBMITTED_AT)?;
+    let path = get(H_PATH).map(path).transpose()?.unwrap_or_default();
+    let query = get(H_QUERY).map(query).transpose()?;
+    check_target(&path, query.as_deref())?;
     Ok(Invocation {
         call_id: call_id.parse::<CallId>().map_err(|e| invalid(H_CALL_ID, call_id, e))?,
         function: function_name(H_FUNCTION, function)?,
-        method: method.parse::<Method>().map_err(|e| invalid(H_METHOD, method, e))?,
-        path: get(H_PATH).map(path).transpose()?.unwrap_or_default(),
-        query: get(H_QUERY).map(query).transpose()?,
+        method: method(H_METHOD, get(H_METHOD).unwrap_or("POST"))?,
+        path,
+        query,
         headers: http_lines::read(headers)?,
         callback_url: get(H_CALLBACK_URL)
             .map(|url| CallbackUrl::parse(url).map_err(|e| invalid(H_CALLBACK_URL, "…", e)))
@@ -98,7 +99,9 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
 }
 
 fn path(text: &str) -> Result<String, DecodeError> {
-    if text.is_empty() || (text.starts_with('/') && is_uri_text(text)) {
+    // A `?` in it is sent as it is, and begins the query then.
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    if text.is_empty() || (path.starts_with('/') && is_path(path) && is_query(query)) {
         Ok(text.to_owned())
     } else {
         Err(invalid(H_PATH, text, "it must be percent-encoded and begin with /"))
@@ -106,25 +109,34 @@ fn path(text: &str) -> Result<String, DecodeError> {
 }
 
 fn query(text: &str) -> Result<String, DecodeError> {
-    if is_uri_text(text) {
+    if is_query(text) {
         Ok(text.to_owned())
     } else {
         Err(invalid(H_QUERY, "…", "it must be percent-encoded"))
     }
 }
 
-/// Whether a text can stand in a request line: anything else would end it, or the URI, too early.
-fn is_uri_text(text: &str) -> bool {
-    text.bytes().all(|b| b > b' ' && b != 0x7f && b != b'#')
+fn is_path(text: &str) -> bool {
+    is_uri_text(text, b"#<>`")
+}
+
+fn is_query(text: &str) -> bool {
+    is_uri_text(text, b"#<>\"")
+}
+
+/// Whether a text can stand in a request line: white space would end it too early, `#` the URI, and the others the parser
+/// of URIs does not take, so that the call could never be made.
+fn is_uri_text(text: &str, others: &[u8]) -> bool {
+    text.bytes().all(|b| b > b' ' && b != 0x7f && !others.contains(&b))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue};
+    use http::{HeaderMap, HeaderValue, Method};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::name::FunctionName;
+    use crate::{invocation::MAX_TARGET, name::FunctionName};
 
     fn sample() -> Invocation {
         let mut headers = HeaderMap::new();
@@ -178,7 +190,14 @@ mod tests {
             (("Async-Function", "nons"), "Async-Function `nons`"),
             (("Async-Path", "a b"), "Async-Path `a b`"),
             (("Async-Path", "/a#b"), "Async-Path"),
+            (("Async-Path", "/a<b"), "Async-Path"),
+            (("Async-Path", "/a`b"), "Async-Path"),
+            (("Async-Path", "/a?b=\"c\""), "Async-Path"),
             (("Async-Query", "a b"), "Async-Query"),
+            (("Async-Query", "a=\"b\""), "Async-Query"),
+            (("Async-Query", &*"a".repeat(MAX_TARGET)), "at most 61440 bytes"),
+            (("Async-Method", "a b"), "Async-Method `a b`"),
+            (("Async-Method", "CONNECT"), "Async-Method `CONNECT`"),
             (("Async-Callback-Url", "ftp://h"), "Async-Callback-Url"),
             (("Async-Submitted-At", "today"), "Async-Submitted-At `today`"),
             (("Async-Header", "no colon"), "Async-Header"),
@@ -190,6 +209,25 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         }
         assert_eq!(decode(&NatsHeaders::new(), Bytes::new()), Err(DecodeError::Missing(H_CALL_ID)));
+    }
+
+    #[test]
+    fn white_space_around_a_header_is_none_of_it_however_it_is_written() {
+        let mut headers = encode(&sample());
+        headers.append("Async-Header", "x-space: %20 a%20b\t%09");
+        let call = decode(&headers, Bytes::new()).unwrap();
+        assert_eq!(call.headers["x-space"], "a b");
+        assert_eq!(decode(&encode(&call), Bytes::new()), Ok(call));
+    }
+
+    #[test]
+    fn more_headers_than_can_be_kept_are_refused() {
+        let mut headers = encode(&sample());
+        for number in 0..40_000 {
+            headers.append("Async-Header", format!("h{number}: 1"));
+        }
+        let error = decode(&headers, Bytes::new()).unwrap_err().to_string();
+        assert!(error.contains("Async-Header"), "{error}");
     }
 
     proptest! {

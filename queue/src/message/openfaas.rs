@@ -5,11 +5,11 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
-use super::{DecodeError, Fallback, invalid};
+use super::{DecodeError, Fallback, check_target, invalid, method};
 use crate::{
     forward::strip_connection_headers,
     invocation::{CallbackUrl, Invocation},
@@ -38,6 +38,9 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'@')
     .remove(b'/');
 
+/// What is escaped in a query, which comes as the client sent it: what no URL holds. Go's gateway lets it pass.
+const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
+
 /// Reads a `QueueRequest`.
 pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeError> {
     let object: Map<String, Value> =
@@ -54,15 +57,17 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
         .unwrap_or_else(|| fallback.call_id.clone());
 
     let function = request.text("Function")?.unwrap_or_default();
-    let method = request.text("Method")?.unwrap_or("POST");
+    let path = path(request.text("Path")?.unwrap_or_default());
+    let query = request.text("QueryString")?.map(|raw| utf8_percent_encode(raw, QUERY).to_string());
+    check_target(&path, query.as_deref())?;
     let body = request.text("Body")?.unwrap_or_default();
     Ok(Invocation {
         call_id,
         function: FunctionName::parse(function, &fallback.namespace)
             .map_err(|e| invalid("Function", function, e))?,
-        method: method.parse::<Method>().map_err(|e| invalid("Method", method, e))?,
-        path: path(request.text("Path")?.unwrap_or_default()),
-        query: query(request.text("QueryString")?)?,
+        method: method("Method", request.text("Method")?.unwrap_or("POST"))?,
+        path,
+        query,
         headers,
         callback_url,
         retry: retry(&request)?,
@@ -107,7 +112,7 @@ fn http_headers(request: &Object<'_>) -> Result<HeaderMap, DecodeError> {
         for value in values {
             let value = value.as_str().ok_or_else(|| invalid("Header", name, rule))?;
             let value = HeaderValue::from_str(value.trim()).map_err(|e| invalid("Header", name, e))?;
-            headers.append(header.clone(), value);
+            headers.try_append(header.clone(), value).map_err(|e| invalid("Header", name, e))?;
         }
     }
     Ok(headers)
@@ -162,17 +167,9 @@ fn path(decoded: &str) -> String {
     if encoded.is_empty() || encoded.starts_with('/') { encoded } else { format!("/{encoded}") }
 }
 
-fn query(raw: Option<&str>) -> Result<Option<String>, DecodeError> {
-    match raw {
-        Some(raw) if raw.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'#') => {
-            Err(invalid("QueryString", "…", "it must be percent-encoded"))
-        }
-        raw => Ok(raw.map(str::to_owned)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use http::Method;
     use proptest::prelude::*;
 
     use super::*;
@@ -225,6 +222,20 @@ mod tests {
     }
 
     #[test]
+    fn what_no_url_holds_is_escaped_in_the_query() {
+        let call = read("{\"Function\":\"f\",\"QueryString\":\"q=\\\"a b\\\"&<é>#%2F%zz\u{3000}\"}").unwrap();
+        assert_eq!(call.query.as_deref(), Some("q=%22a%20b%22&%3C%C3%A9%3E%23%2F%zz%E3%80%80"));
+    }
+
+    #[test]
+    fn more_headers_than_can_be_kept_are_refused() {
+        let headers: Vec<String> = (0..40_000).map(|number| format!("\"h{number}\":[\"1\"]")).collect();
+        let error =
+            read(&format!("{{\"Function\":\"f\",\"Header\":{{{}}}}}", headers.join(","))).unwrap_err();
+        assert!(error.to_string().contains("Header"), "{error}");
+    }
+
+    #[test]
     fn annotations_sent_along_say_how_the_call_is_tried_again() {
         let call = read(
             r#"{"Function":"f","Annotations":{"com.openfaas.retry.attempts":"3","com.openfaas.retry.codes":"x","other":"1"}}"#,
@@ -255,7 +266,9 @@ mod tests {
             (r#"{"Function":"f","Body":"%"}"#, "Body"),
             (r#"{"Function":"f","Header":{"a b":["x"]}}"#, "Header `a b`"),
             (r#"{"Function":"f","Header":{"a":"x"}}"#, "Header `a`"),
-            (r#"{"Function":"f","QueryString":"a b"}"#, "QueryString"),
+            (r#"{"Function":"f","QueryString":1}"#, "QueryString"),
+            (r#"{"Function":"f","Method":"CONNECT"}"#, "Method `CONNECT`"),
+            (&format!(r#"{{"Function":"f","Path":"{}"}}"#, "%".repeat(30_000)), "at most 61440 bytes"),
             (r#"{"Function":"f","CallbackUrl":{"Scheme":"ftp","Host":"h"}}"#, "CallbackUrl"),
         ] {
             let error = read(json).unwrap_err().to_string();

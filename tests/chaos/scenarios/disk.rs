@@ -1,4 +1,4 @@
-//! The disk of a nats-server fills up; it has room again, and the server is started again.
+//! The disk of a nats-server fills up, has room again, and the server is started again; and one that is slow for a while.
 
 use std::{fs::File, io::Write, path::PathBuf, time::Duration};
 
@@ -11,7 +11,7 @@ use futures::FutureExt;
 use tokio::time::sleep;
 
 use crate::{
-    run::Scenario,
+    run::{Need, Scenario},
     servers::Kind,
     stage::{Setup, Stage},
 };
@@ -19,16 +19,44 @@ use crate::{
 /// How long there is no room.
 const FULL: Duration = Duration::from_secs(3);
 
+/// Writes a second that a slow disk does, and for how long it is so slow: a call takes several.
+const WRITES: u32 = 8;
+const SLOW: Duration = Duration::from_secs(8);
+
 pub(super) fn all() -> Vec<Scenario> {
-    vec![Scenario {
-        needs_root: true,
-        setup: Setup {
-            servers: Kind::OneOnDisk { syncs: false },
-            mix: Mix { calls: 400, over: Duration::from_secs(8), ..Mix::default() },
-            ..Setup::default()
+    let setup = |syncs| Setup {
+        servers: Kind::OneOnDisk { syncs },
+        mix: Mix { calls: 400, over: Duration::from_secs(8), ..Mix::default() },
+        ..Setup::default()
+    };
+    vec![
+        Scenario {
+            needs: &[Need::Root],
+            setup: setup(false),
+            ..Scenario::new("the disk of nats-server is full for a while", |stage| full(stage).boxed_local())
         },
-        ..Scenario::new("the disk of nats-server is full for a while", |stage| full(stage).boxed_local())
-    }]
+        Scenario {
+            needs: &[Need::Root, Need::BlockDevices],
+            setup: Setup { gateways: 2, ..setup(true) },
+            ..Scenario::new("the disk of nats-server is slow for a while", |stage| slow(stage).boxed_local())
+        },
+    ]
+}
+
+async fn slow(stage: &mut Stage) {
+    stage.in_the_middle().await;
+    // A word of a worker that waits for the disk may come after its lease.
+    stage.recorder.fault("the disk is slow", Excuse::Begins);
+    let disk = stage.servers.slow_down(WRITES);
+    let before = stage.accepted();
+    sleep(SLOW).await;
+    let accepted = stage.accepted() - before;
+    drop(disk);
+    stage.recorder.fault("the disk is as fast as before", Excuse::Ends);
+    assert!(
+        accepted < usize::try_from(WRITES).unwrap() * usize::try_from(SLOW.as_secs()).unwrap(),
+        "{accepted} calls were accepted: the disk was not slow"
+    );
 }
 
 async fn full(stage: &mut Stage) {

@@ -9,7 +9,7 @@ use asyncqueue_tests::{
 use futures::FutureExt;
 
 use crate::{
-    run::Scenario,
+    run::{Need, Scenario},
     servers::Kind,
     stage::{Setup, Stage},
 };
@@ -38,7 +38,7 @@ pub(super) fn all() -> Vec<Scenario> {
             })
         },
         Scenario {
-            needs_root: true,
+            needs: &[Need::Root],
             setup: Setup {
                 servers: Kind::OneOnDisk { syncs: false },
                 workers: 0,
@@ -49,7 +49,7 @@ pub(super) fn all() -> Vec<Scenario> {
             ..Scenario::new("power cut: file storage", |stage| power_cut(stage).boxed_local())
         },
         Scenario {
-            needs_root: true,
+            needs: &[Need::Root],
             setup: Setup {
                 servers: Kind::OneOnDisk { syncs: true },
                 workers: 0,

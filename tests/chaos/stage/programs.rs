@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use asyncqueue_tests::{nats::free_port, program::Program, proxy::Proxy, raw, wait::until_in};
 
-use super::{ATTEMPTS, CALLBACK_ATTEMPTS, PATIENCE, PUBLISH_TIMEOUT, QUEUE, Stage, TIME_LIMIT};
+use super::{
+    ATTEMPTS, CALLBACK_ATTEMPTS, PATIENCE, PUBLISH_TIMEOUT, QUEUE, Stage, TIME_LIMIT, clocks::Whose,
+};
 
 /// A gateway at an address that it keeps.
 pub(crate) struct Gateway {
@@ -41,6 +43,8 @@ impl Stage {
             ("RUST_LOG", "info,asyncqueue_worker=debug"),
         ];
         settings.extend_from_slice(self.setup.worker_settings);
+        let clock = self.clock_settings(Whose::Workers);
+        settings.extend(clock.iter().map(|(name, value)| (*name, value.as_str())));
         let log = self.folder.join(format!("{name}.log"));
         self.workers.push(Program::start_logging("asyncqueue-worker", &settings, &log));
     }
@@ -66,15 +70,19 @@ impl Stage {
 
     fn start_gateway(&self, addr: SocketAddr, metrics: SocketAddr) -> Program {
         let (url, directory) = (self.servers.url(), self.folder.join("directory.yaml"));
-        let settings = [
+        let (addr_setting, metrics) = (addr.to_string(), metrics.to_string());
+        let publish_timeout = format!("{}s", PUBLISH_TIMEOUT.as_secs());
+        let mut settings = vec![
             ("nats_url", &*url),
-            ("http_addr", &addr.to_string()),
-            ("metrics_addr", &metrics.to_string()),
+            ("http_addr", &addr_setting),
+            ("metrics_addr", &metrics),
             ("default_queue", QUEUE),
             ("directory_file", directory.to_str().unwrap()),
-            ("publish_timeout", &format!("{}s", PUBLISH_TIMEOUT.as_secs())),
+            ("publish_timeout", &publish_timeout),
             ("RUST_LOG", "info,asyncqueue_gateway=debug"),
         ];
+        let clock = self.clock_settings(Whose::Gateways);
+        settings.extend(clock.iter().map(|(name, value)| (*name, value.as_str())));
         let log = self.folder.join(format!("gateway-{}.log", addr.port()));
         Program::start_logging("asyncqueue-gateway", &settings, &log)
     }

@@ -39,4 +39,10 @@ impl Handler for Deliver {
             }
         }
     }
+
+    async fn bury(&self, message: &Message, why: String) -> AckKind {
+        let attempts = delivery::Delivery::of(message).count;
+        let death = Death { reason: format!("not a result of a call: {why}"), attempts, status: None };
+        self.graveyard.bury(message, None, death).await
+    }
 }

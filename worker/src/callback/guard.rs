@@ -42,18 +42,21 @@ enum Rule {
 
 /// Why a callback is not posted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub enum Refusal {
+    /// There is a list, and it is not in it.
     #[error("`{0}` is not in callback_allowed_hosts")]
     NotListed(String),
+    /// It is link-local, of a metadata service, or no address of one host.
     #[error("{0} is an address that callbacks never go to")]
     Forbidden(IpAddr),
+    /// It is loopback, and there is no list.
     #[error("{0} is a loopback address: list it in callback_allowed_hosts if that is meant")]
     Loopback(IpAddr),
 }
 
 /// Decides where callbacks may go.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub struct Guard {
     allowed: Allowed,
 }
 
@@ -138,12 +141,14 @@ fn contains(network: IpAddr, prefix: u8, address: IpAddr) -> bool {
 // === impl Guard ===
 
 impl Guard {
-    pub(crate) fn new(allowed: Allowed) -> Self {
+    /// A guard that lets callbacks go to these.
+    #[must_use]
+    pub fn new(allowed: Allowed) -> Self {
         Self { allowed }
     }
 
     /// Whether a URL's host may be a target, as far as can be said before its name is resolved.
-    pub(crate) fn check_url(&self, url: &Url) -> Result<(), Refusal> {
+    pub fn check_url(&self, url: &Url) -> Result<(), Refusal> {
         match url.host() {
             Some(Host::Ipv4(address)) => self.check_address(IpAddr::V4(address), false),
             Some(Host::Ipv6(address)) => self.check_address(IpAddr::V6(address), false),
@@ -160,7 +165,7 @@ impl Guard {
     }
 
     /// Whether an address may be a target; `named`: its name is listed.
-    fn check_address(&self, address: IpAddr, named: bool) -> Result<(), Refusal> {
+    pub fn check_address(&self, address: IpAddr, named: bool) -> Result<(), Refusal> {
         let address = embedded_v4(address).map_or(address, IpAddr::V4);
         if is_forbidden(address) {
             return Err(Refusal::Forbidden(address));
@@ -178,16 +183,19 @@ impl Guard {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, where it does: mapped, compatible, NAT64 and 6to4.
+/// The IPv4 address that an IPv6 address stands for, where it does: mapped, compatible, translated (SIIT), NAT64
+/// (also of an operator's own prefix, RFC 8215) and 6to4.
 fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     let low = |a: u16, b: u16| Ipv4Addr::from_bits(u32::from(a) << 16 | u32::from(b));
     match address.segments() {
         // ::1 and :: are themselves.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        [0, 0, 0, 0, 0, 0xffff | 0, a, b] | [0x64, 0xff9b, 0, 0, 0, 0, a, b] | [0x2002, a, b, ..] => {
-            Some(low(a, b))
-        }
+        [0, 0, 0, 0, 0, 0xffff | 0, a, b]
+        | [0, 0, 0, 0, 0xffff, 0, a, b]
+        | [0x64, 0xff9b, 0, 0, 0, 0, a, b]
+        | [0x64, 0xff9b, 1, _, _, _, a, b]
+        | [0x2002, a, b, ..] => Some(low(a, b)),
         _ => None,
     }
 }
@@ -267,7 +275,9 @@ mod tests {
             "[fe80::1]",
             "[::ffff:169.254.169.254]",
             "[::169.254.169.254]",
+            "[::ffff:0:169.254.169.254]",
             "[64:ff9b::a9fe:a9fe]",
+            "[64:ff9b:1::a9fe:a9fe]",
             "[2002:a9fe:a9fe::1]",
             "[fd00:ec2::254]",
             "[::]",

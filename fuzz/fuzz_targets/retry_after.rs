@@ -1,0 +1,41 @@
+//! `Retry-After` as a function writes it: whatever it is, and whatever the clock says, the wait stays within the policy's.
+#![no_main]
+
+use std::time::{Duration, SystemTime};
+
+use asyncqueue_worker::{
+    backoff::{Backoff, Jitter, Waits},
+    outcome::{Ending, Outcome, RetryPolicy, Tries},
+    retry_after::parse,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// The longest wait that a function can ask for, whatever its queue's own.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
+fuzz_target!(|input: (u32, u32, u32, &str)| {
+    let (now, min, max, value) = input;
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.into());
+    let asked = parse(value, now);
+    let trimmed = value.trim();
+    if !trimmed.is_empty() && trimmed.bytes().all(|b| b.is_ascii_digit()) {
+        let seconds = trimmed.parse().unwrap_or(u64::from(u32::MAX));
+        assert_eq!(asked, Some(Duration::from_secs(seconds)));
+    } else if let Some(wait) = asked {
+        let date = httpdate::parse_http_date(trimmed).expect("a date, since it is no number");
+        assert!(if date > now { now + wait == date } else { wait.is_zero() });
+    }
+
+    let (min, max) = (Duration::from_secs(min.min(max).into()), Duration::from_secs(max.into()));
+    let waits = Waits { min, max, backoff: Backoff::Exponential, jitter: Jitter::Full };
+    let policy = RetryPolicy { max_attempts: 3, waits, codes: [429].into() };
+    let ending = Ending::Answered { status: 429, internal: false, retry_after: Some(value.to_owned()) };
+    let Outcome::Retry { wait, counted: true } = policy.decide(&ending, Tries::all_counted(1), now, 0.5) else {
+        panic!("it is tried again");
+    };
+    assert!(wait <= max);
+    match asked {
+        Some(asked) => assert_eq!(wait, asked.clamp(min.min(LONGEST_ASKED), max.min(LONGEST_ASKED))),
+        None => assert!(wait <= min.min(max)),
+    }
+});

@@ -1,0 +1,216 @@
+//! Messages on the streams of a queue.
+
+use super::{Elsewhere, code};
+
+/// A message, and why it becomes a dead letter.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Its headers.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// Its payload.
+    pub payload: &'static str,
+    /// What the dead letter's reason says.
+    pub reason: &'static str,
+}
+
+/// The headers that a call must have.
+pub const CALL: [(&str, &str); 3] = [
+    ("Async-Call-Id", "order-7"),
+    ("Async-Function", "figlet.openfaas-fn"),
+    ("Async-Submitted-At", "2026-11-24T10:11:12Z"),
+];
+
+/// The headers that a result must have.
+pub const RESULT: [(&str, &str); 7] = [
+    ("Async-Call-Id", "order-7"),
+    ("Async-Function", "figlet.openfaas-fn"),
+    ("Async-Callback-Url", "http://127.0.0.1:9/"),
+    ("Async-Status", "200"),
+    ("Async-Duration-Microseconds", "1"),
+    ("Async-Attempt", "1"),
+    ("Async-Max-Attempts", "1"),
+];
+
+const fn json(payload: &'static str, reason: &'static str) -> Message {
+    Message { headers: &[], payload, reason }
+}
+
+const fn with(headers: &'static [(&'static str, &'static str)], reason: &'static str) -> Message {
+    Message { headers, payload: "hi", reason }
+}
+
+/// On the stream of calls. With headers, they are in the place of those in [`CALL`], or beside them.
+pub const CALLS: &[Message] = &[
+    json("", "undecodable: payload is not an OpenFaaS QueueRequest"),
+    json("hello", "undecodable: payload is not an OpenFaaS QueueRequest"),
+    json("[]", "undecodable: payload is not an OpenFaaS QueueRequest"),
+    json("⟨200 [⟩", "undecodable: payload is not an OpenFaaS QueueRequest"),
+    json("{}", "undecodable: Function `` is not valid"),
+    json(r#"{"Function":"a b"}"#, "undecodable: Function `a b` is not valid"),
+    json(r#"{"Function":"f","Body":"%"}"#, "undecodable: Body `…` is not valid"),
+    json(
+        r#"{"Function":"f","Method":"CONNECT"}"#,
+        "undecodable: Method `CONNECT` is not valid: it asks for a tunnel",
+    ),
+    json(r#"{"Function":"f","Header":{"a b":["x"]}}"#, "undecodable: Header `a b` is not valid"),
+    json(r#"{"Function":"f","Header":{"a":"x"}}"#, "it must be an object of lists of strings"),
+    json(r#"{"Function":"f","CallbackUrl":{"Scheme":"ftp","Host":"h"}}"#, "its scheme is `ftp`"),
+    json(r#"{"Function":"f","Path":"⟨30000 %⟩"}"#, "at most 61440 bytes together"),
+    with(
+        &[("Async-Version", "99")],
+        "message version 99 is not known to this worker: upgrade it, then replay",
+    ),
+    with(&[("Async-Call-Id", "a.b")], "undecodable: Async-Call-Id `a.b` is not valid"),
+    with(
+        &[("Async-Function", "figlet")],
+        "undecodable: Async-Function `figlet` is not valid: write it as name.namespace",
+    ),
+    with(&[("Async-Submitted-At", "today")], "undecodable: Async-Submitted-At `today` is not valid"),
+    with(
+        &[("Async-Method", "CONNECT")],
+        "undecodable: Async-Method `CONNECT` is not valid: it asks for a tunnel",
+    ),
+    with(
+        &[("Async-Path", "a")],
+        "undecodable: Async-Path `a` is not valid: it must be percent-encoded and begin with /",
+    ),
+    with(&[("Async-Path", "/a<b")], "undecodable: Async-Path `/a<b` is not valid"),
+    with(&[("Async-Query", "a b")], "undecodable: Async-Query `…` is not valid: it must be percent-encoded"),
+    with(
+        &[("Async-Query", "a=\"b\"")],
+        "undecodable: Async-Query `…` is not valid: it must be percent-encoded",
+    ),
+    with(&[("Async-Query", "⟨61441 x⟩")], "at most 61440 bytes together"),
+    with(&[("Async-Callback-Url", "ftp://h")], "its scheme is `ftp`"),
+    with(
+        &[("Async-Header", "no colon")],
+        "undecodable: Async-Header `…` is not valid: write it as `name: value`",
+    ),
+    with(&[("Async-Header", "a b: c")], "undecodable: Async-Header `a b` is not valid"),
+    with(&[("Async-Header", "x: a%0Ab")], "undecodable: Async-Header `…` is not valid"),
+];
+
+/// What takes more than a row.
+pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
+    Elsewhere {
+        input: "`Async-Function` alone",
+        answer: "header Async-Call-Id is missing",
+        folder: "queue",
+        test: "what_is_missing_or_wrong_is_named",
+    },
+    Elsewhere {
+        input: "more than 32768 `Async-Header`s",
+        answer: "Async-Header `…` is not valid: max size reached",
+        folder: "queue",
+        test: "more_headers_than_can_be_kept_are_refused",
+    },
+    Elsewhere {
+        input: "headers that are no headers of NATS: not UTF-8, a line without a colon",
+        answer: "undecodable: headers can't be read. Found when it has broken the worker's connection twice",
+        folder: "tests/nats",
+        test: "headers_that_can_not_be_read_hold_up_nothing_for_long",
+    },
+    Elsewhere {
+        input: "a carriage return within a header",
+        answer: "undecodable: headers can't be read. Found when it has ended the worker twice, which is started again",
+        folder: "tests/nats",
+        test: "headers_that_end_the_client_of_nats_end_the_worker_until_they_are_known",
+    },
+    Elsewhere {
+        input: "a call that kills each worker that makes it",
+        answer: "its worker died under the last of so many attempts",
+        folder: "tests/nats",
+        test: "a_call_under_which_its_workers_die_becomes_a_dead_letter",
+    },
+];
+
+/// On the stream of results. With headers, they are in the place of those in [`RESULT`].
+pub const RESULTS: &[Message] = &[
+    with(&[("Async-Function", "figlet")], "not a result of a call: Async-Function `figlet` is not valid"),
+    with(&[("Async-Status", "all good")], "not a result of a call: Async-Status `all good` is not valid"),
+    with(&[("Async-Attempt", "-1")], "not a result of a call: Async-Attempt `-1` is not valid"),
+    with(&[("Async-Callback-Url", "ftp://h")], "not a result of a call: Async-Callback-Url"),
+    with(
+        &[("Async-Callback-Url", "http://127.0.0.1:9/")],
+        "callback: 127.0.0.1 is a loopback address: list it in callback_allowed_hosts",
+    ),
+    with(
+        &[("Async-Callback-Url", "http://localhost:9/")],
+        "is a loopback address: list it in callback_allowed_hosts",
+    ),
+    with(&[("Async-Callback-Url", "http://2130706433/")], "callback: 127.0.0.1 is a loopback address"),
+    with(
+        &[("Async-Callback-Url", "http://169.254.169.254/latest/meta-data")],
+        "callback: 169.254.169.254 is an address that callbacks never go to",
+    ),
+    with(
+        &[("Async-Callback-Url", "http://0xa9fea9fe/")],
+        "callback: 169.254.169.254 is an address that callbacks never go to",
+    ),
+    with(
+        &[("Async-Callback-Url", "http://[::ffff:169.254.169.254]/")],
+        "callback: 169.254.169.254 is an address that callbacks never go to",
+    ),
+    with(
+        &[("Async-Callback-Url", "http://[64:ff9b::a9fe:a9fe]/")],
+        "callback: 169.254.169.254 is an address that callbacks never go to",
+    ),
+    with(
+        &[("Async-Callback-Url", "http://[fe80::1]/")],
+        "callback: fe80::1 is an address that callbacks never go to",
+    ),
+    with(
+        &[("Async-Callback-Url", "http://good.example@169.254.169.254/")],
+        "callback: 169.254.169.254 is an address that callbacks never go to",
+    ),
+];
+
+/// What takes more than a row.
+pub const RESULTS_ELSEWHERE: &[Elsewhere] = &[Elsewhere {
+    input: "a host that is not in `callback_allowed_hosts`",
+    answer: "`…` is not in callback_allowed_hosts",
+    folder: "worker",
+    test: "a_list_allows_what_it_names_and_nothing_else",
+}];
+
+/// Beside the streams.
+pub const ELSEWHERE: &[Elsewhere] = &[
+    Elsewhere {
+        input: "an entry of the directory that is no JSON, or lacks a field",
+        answer: "it is logged, and what was known before stays",
+        folder: "queue",
+        test: "an_entry_that_cannot_be_read_changes_nothing",
+    },
+    Elsewhere {
+        input: "anything on `asyncqueue.cancel.<queue>` and `asyncqueue.status.<queue>`",
+        answer: "no reply, and nothing changes",
+        folder: "tests/nats",
+        test: "what_is_no_question_is_not_answered",
+    },
+];
+
+/// The rows of the document.
+pub(super) fn call_rows() -> Vec<[String; 2]> {
+    rows(CALLS, "payload")
+}
+
+/// The rows of the document.
+pub(super) fn result_rows() -> Vec<[String; 2]> {
+    rows(RESULTS, "payload")
+}
+
+fn rows(messages: &[Message], payload: &str) -> Vec<[String; 2]> {
+    let row = |message: &Message| {
+        let input = match message.headers {
+            [] if message.payload.is_empty() => format!("no headers, no {payload}"),
+            [] => format!("no headers, {payload} {}", code(message.payload)),
+            headers => {
+                let headers: Vec<String> =
+                    headers.iter().map(|(name, value)| code(&format!("{name}: {value}"))).collect();
+                headers.join(", ")
+            }
+        };
+        [input, message.reason.to_owned()]
+    };
+    messages.iter().map(row).collect()
+}

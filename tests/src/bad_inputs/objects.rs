@@ -1,0 +1,106 @@
+//! Objects of Kubernetes.
+
+use super::{Elsewhere, code};
+
+/// An `AsyncQueue` that is not admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Its `spec`.
+    pub spec: &'static str,
+    /// The field that is named.
+    pub field: &'static str,
+    /// The rule.
+    pub rule: &'static str,
+}
+
+const fn refused(spec: &'static str, field: &'static str, rule: &'static str) -> Spec {
+    Spec { spec, field, rule }
+}
+
+/// What is refused when it is created.
+pub const SPECS: &[Spec] = &[
+    refused("{maxInflight: 0}", "spec.maxInflight", "greater than or equal to 1"),
+    refused("{maxInflight: 10001}", "spec.maxInflight", "less than or equal to 10000"),
+    refused("{timeout: 15}", "spec.timeout", "expected string"),
+    refused("{timeout: 15 minutes}", "spec.timeout", "15m"),
+    refused("{timeout: 0s}", "spec.timeout", "timeout"),
+    refused("{consumer: {ackWait: 1ms}}", "spec.consumer.ackWait", "from 1s"),
+    refused("{replicas: -1}", "spec.replicas", "greater than or equal to 0"),
+    refused("{stream: {name: a.b}}", "spec.stream.name", "1 to 64"),
+    refused("{stream: {replicas: 6}}", "spec.stream.replicas", "less than or equal to 5"),
+    refused("{stream: {storage: Tape}}", "spec.stream.storage", "File"),
+    refused("{deletionPolicy: Never}", "spec.deletionPolicy", "Retain"),
+    refused("{retry: {minBackoff: 2m, maxBackoff: 1m}}", "spec.retry", "minBackoff must not be more"),
+    refused("{retry: {statusCodes: [700]}}", "spec.retry.statusCodes[0]", "less than or equal to 599"),
+    refused("{retry: {jitter: Some}}", "spec.retry.jitter", "Equal"),
+    refused("{deadLetter: {maxAge: 1s}}", "spec.deadLetter.maxAge", "from 1m"),
+    refused("{limits: {maxAge: 1m}}", "spec.limits.maxAge", "must not be less than stream.duplicateWindow"),
+    refused("{limits: {maxBytes: much}}", "spec.limits.maxBytes", "should match"),
+    refused("{limits: {maxPayload: 0}}", "spec.limits.maxPayload", "greater than or equal to 1"),
+    refused("{callback: {allowedHosts: [10.0.0.0/99]}}", "spec.callback.allowedHosts", "networks as"),
+    refused("{callback: {signingSecretRef: {name: a}}}", "spec.callback.signingSecretRef.key", "Required"),
+    refused("{invoke: {gatewayUrl: 'http://g'}}", "spec.invoke", "needs via: Gateway"),
+    refused(
+        "{invoke: {via: Gateway, gatewayUrl: 'https://g'}}",
+        "spec.invoke.gatewayUrl",
+        "should match '^http://",
+    ),
+    refused("{worker: {env: [{name: nats_url, value: x}]}}", "spec.worker.env", "set the field instead"),
+    refused(
+        "{worker: {podLabels: {asyncqueue.io/queue: x}}}",
+        "spec.worker.podLabels",
+        "by which the operator",
+    ),
+    refused("{worker: {affinity: {nodeAfinity: {}}}}", "nodeAfinity", "field not declared in schema"),
+    refused("{worker: {tolerations: [{tolerationSeconds: soon}]}}", "tolerationSeconds", "expected"),
+    refused("{maxInflght: 1}", "spec.maxInflght", "field not declared in schema"),
+];
+
+/// What takes more than a row.
+pub const ELSEWHERE: &[Elsewhere] = &[
+    Elsewhere {
+        input: "the name `dots.in.it`",
+        answer: "a queue's name must have 1 to 40 of a-z, 0-9, - and _",
+        folder: "tests/e2e",
+        test: "a_bad_queue_is_refused_with_the_field_and_the_rule",
+    },
+    Elsewhere {
+        input: "a change of `stream.name`, `stream.subject` or `stream.storage`",
+        answer: "`…` can't be changed; create another queue",
+        folder: "tests/e2e",
+        test: "what_can_not_be_changed_is_refused_with_what_to_do",
+    },
+    Elsewhere {
+        input: "two queues over one stream",
+        answer: "admitted; the second is not ready and says whose the stream is",
+        folder: "tests/e2e",
+        test: "a_second_queue_over_one_stream_is_told_so_and_disturbs_nothing",
+    },
+];
+
+/// Functions and Secrets.
+pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
+    Elsewhere {
+        input: "`com.openfaas.queue: no-such-queue`",
+        answer: "a Warning event on the function; its calls go to the default queue",
+        folder: "tests/e2e",
+        test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
+    },
+    Elsewhere {
+        input: "`com.openfaas.retry.attempts: many`",
+        answer: "a Warning event on the function; its queue's own counts",
+        folder: "tests/e2e",
+        test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
+    },
+    Elsewhere {
+        input: "`credentialsSecretRef` names a Secret that the operator may not read",
+        answer: "the queue is not ready, and its condition says what to grant",
+        folder: "tests/e2e",
+        test: "a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_them",
+    },
+];
+
+/// The rows of the document.
+pub(super) fn rows() -> Vec<[String; 2]> {
+    SPECS.iter().map(|row| [code(row.spec), format!("{}: … {}", code(row.field), row.rule)]).collect()
+}

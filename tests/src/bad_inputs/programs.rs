@@ -1,0 +1,214 @@
+//! Settings, files and arguments of the programs.
+
+use super::{Elsewhere, code};
+
+/// A setting that a program can't use.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The program.
+    pub program: &'static str,
+    /// The setting, as an environment variable.
+    pub name: &'static str,
+    /// Its value.
+    pub value: &'static str,
+    /// The exit code: 2 for a value that is wrong on its own, 1 for what shows when it is used.
+    pub code: i32,
+    /// What it says beside the setting's name.
+    pub says: &'static str,
+}
+
+const WORKER: &str = "asyncqueue-worker";
+const GATEWAY: &str = "asyncqueue-gateway";
+const OPERATOR: &str = "asyncqueue-operator";
+
+const fn wrong(
+    program: &'static str,
+    name: &'static str,
+    value: &'static str,
+    says: &'static str,
+) -> Setting {
+    Setting { program, name, value, code: 2, says }
+}
+
+const fn fails(
+    program: &'static str,
+    name: &'static str,
+    value: &'static str,
+    says: &'static str,
+) -> Setting {
+    Setting { program, name, value, code: 1, says }
+}
+
+/// The settings.
+pub const SETTINGS: &[Setting] = &[
+    wrong(WORKER, "max_inflight", "0", "1..=10000"),
+    wrong(
+        WORKER,
+        "upstream_timeout",
+        "15",
+        "`15` is not a duration: a number needs a unit; write it as 200ms, 90s",
+    ),
+    wrong(WORKER, "upstream_timeout", "0s", "it must be more than 0"),
+    wrong(WORKER, "ack_wait", "-1s", "`-1s` is not a duration"),
+    wrong(WORKER, "max_retry_attempts", "0", "0 is not in 1.."),
+    wrong(WORKER, "max_retry_wait", "99999999h", "`99999999h` is not a duration: it is longer than 10 years"),
+    wrong(WORKER, "retry_http_codes", "200,abc", "write HTTP statuses from 100 to 599, as 429,503"),
+    wrong(WORKER, "backoff", "linear", "[possible values: exponential, static]"),
+    wrong(WORKER, "queue_name", "Slow", "queue name `Slow` is not valid: use 1 to 40 of a-z, 0-9, - and _"),
+    wrong(WORKER, "nats_stream", "a.b", "stream `a.b` is not valid"),
+    wrong(WORKER, "nats_subject", "a.>", "subject `a.>` is not valid"),
+    wrong(WORKER, "function_namespace", "a.b", "function namespace `a.b` is not valid"),
+    wrong(WORKER, "function_url", "https://{function}", "workers call functions and gateways without TLS"),
+    wrong(WORKER, "gateway_url", "gateway:8080", "write it as http://host:port"),
+    wrong(
+        WORKER,
+        "callback_allowed_hosts",
+        "10.0.0.0/99",
+        "`10.0.0.0/99` is none of a host, *.suffix, an address",
+    ),
+    fails(WORKER, "callback_signing_secret_file", "/nowhere", "`/nowhere` can't be read"),
+    wrong(
+        WORKER,
+        "max_response_bytes",
+        "16MB",
+        "`16MB` is not a size in bytes; write it as 262144, 256Ki or 1Mi",
+    ),
+    wrong(WORKER, "http_addr", "8081", "invalid socket address syntax"),
+    wrong(WORKER, "tls_insecure", "maybe", "use true or false (or 1 or 0)"),
+    wrong(WORKER, "nats_port", "99999", "99999 is not in 0..=65535"),
+    wrong(WORKER, "log_encoding", "xml", "[possible values: console, json]"),
+    wrong(WORKER, "RUST_LOG", "a=b=c", "set by RUST_LOG"),
+    wrong(GATEWAY, "nats_url", "http://h", "is not valid"),
+    wrong(GATEWAY, "default_queue", "a.b", "queue name `a.b` is not valid"),
+    wrong(GATEWAY, "function_namespace", "a b", "function namespace `a b` is not valid"),
+    wrong(GATEWAY, "upstream_url", "gateway:8080", "write it as http://host:port"),
+    wrong(GATEWAY, "function_url", "{function}:8080", "write it as http://host:port"),
+    wrong(GATEWAY, "unknown_function", "maybe", "[possible values: accept, reject]"),
+    wrong(GATEWAY, "max_payload", "0", "it must be more than 0"),
+    wrong(GATEWAY, "publish_timeout", "0s", "it must be more than 0"),
+    wrong(GATEWAY, "max_publishing", "0", "0 is not in 1..=1000000"),
+    fails(GATEWAY, "http_addr", "192.0.2.1:80", "Cannot assign requested address"),
+    fails(GATEWAY, "directory_file", "/nowhere", "`/nowhere` can't be read"),
+    wrong(OPERATOR, "leader_elect", "true", "the namespace of the Lease is not known: set POD_NAMESPACE"),
+    wrong(OPERATOR, "default_queue", "Slow", "queue name `Slow` is not valid"),
+    wrong(OPERATOR, "gateway_url", "https://gateway", "workers call functions and gateways without TLS"),
+    wrong(OPERATOR, "function_namespace", "a.b", "function namespace `a.b` is not valid"),
+];
+
+/// What takes more than a row.
+pub const ELSEWHERE: &[Elsewhere] = &[
+    Elsewhere {
+        input: "a setting that is empty, where one may be absent",
+        answer: "as if it were not set",
+        folder: "runtime",
+        test: "an_empty_setting_is_an_absent_one",
+    },
+    Elsewhere {
+        input: "credentials that NATS does not take",
+        answer: "the program waits, is not ready, and says so",
+        folder: "tests/nats",
+        test: "a_worker_without_credentials_is_not_let_in_and_says_so",
+    },
+];
+
+/// A directory file that can't be used.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectoryFile {
+    /// Its text.
+    pub yaml: &'static str,
+    /// What the gateway says of it.
+    pub says: &'static [&'static str],
+}
+
+const fn file(yaml: &'static str, says: &'static [&'static str]) -> DirectoryFile {
+    DirectoryFile { yaml, says }
+}
+
+/// The files.
+pub const DIRECTORY_FILES: &[DirectoryFile] = &[
+    file("queues: [", &["line 1"]),
+    file("function: {}", &["line 1", "function"]),
+    file("queues: {Slow: {}}", &["line 1", "queue name `Slow` is not valid"]),
+    file("queues: {a: {streams: x}}", &["line 1", "streams"]),
+    file("queues: {a: {stream: a.b}}", &["queues.a: stream `a.b` is not valid"]),
+    file("queues: {a: {subject: a.>}}", &["queues.a: subject `a.>` is not valid"]),
+    file("queues: {a: {}, a: {}}", &["line 1", "duplicate"]),
+    file("functions: {a.b.c: {}}", &["line 1", "function name `a.b` is not valid"]),
+    file(
+        "functions: {a: {queue: lost}}",
+        &["line 1", "functions.a.queue `lost` is not one of queues: add it there"],
+    ),
+    file("functions: {a: {url: h}}", &["line 1", "functions.a.url `h` is not valid"]),
+    file(
+        "functions: {a: {}, a.openfaas-fn: {}}",
+        &["line 1", "is there twice, with and without its namespace"],
+    ),
+    file("functions: {a: {retry: {attempts: 0}}}", &["line 1", "nonzero"]),
+    file("functions: {a: {retry: {codes: [99]}}}", &["line 1", "`99` is no status of HTTP: use 100 to 599"]),
+    file("functions: {a: {retry: {minWait: 10}}}", &["line 1", "`10` is not a duration"]),
+];
+
+/// What takes more than a row.
+pub const DIRECTORY_ELSEWHERE: &[Elsewhere] = &[Elsewhere {
+    input: "any of these in a file that was valid before",
+    answer: "the gateway goes on with what it knew; log and `gateway_directory_file_valid` say so",
+    folder: "tests/nats",
+    test: "a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said",
+}];
+
+/// Arguments of `kubectl aq` that do not do.
+#[derive(Clone, Copy, Debug)]
+pub struct Arguments {
+    /// The arguments.
+    pub arguments: &'static [&'static str],
+    /// The exit code: 2 where they are wrong, 1 where there is no such thing.
+    pub code: i32,
+    /// What it says.
+    pub says: &'static str,
+}
+
+const fn aq(arguments: &'static [&'static str], code: i32, says: &'static str) -> Arguments {
+    Arguments { arguments, code, says }
+}
+
+/// The arguments.
+pub const ARGUMENTS: &[Arguments] = &[
+    aq(&["dead", "list", "nope"], 1, "queue `nope` has no dead letters: there is no stream `nope-dead`"),
+    aq(&["dead", "show", "jobs", "nope"], 1, "no dead letter of call `nope`: `kubectl aq dead list jobs`"),
+    aq(&["dead", "replay", "jobs", "nope"], 1, "no dead letter of call `nope`"),
+    aq(&["cancel", "nope", "id"], 1, "there is no queue `nope`: `kubectl aq queues`"),
+    aq(&["cancel", "jobs", "nope"], 1, "call `nope`"),
+    aq(&["status", "nope"], 1, "call `nope`"),
+    aq(&["cancel", "jobs", "a.b"], 2, "call id `a.b` is not valid"),
+    aq(&["dead", "list", "Jobs"], 2, "queue name `Jobs` is not valid"),
+    aq(&["dead", "list", "jobs", "--function", "a b"], 2, "function name `a b` is not valid"),
+    aq(&["dead", "replay", "jobs"], 2, "--all"),
+    aq(&["dead", "purge", "jobs", "id", "--all"], 2, "cannot be used with"),
+    aq(&["queues", "--nats-url", "http://h"], 2, "nats_url is not valid"),
+    aq(&["undo"], 2, "unrecognized subcommand 'undo'"),
+];
+
+/// The rows of the document.
+pub(super) fn setting_rows() -> Vec<[String; 2]> {
+    let row = |row: &Setting| {
+        let program = row.program.trim_start_matches("asyncqueue-");
+        [
+            format!("{program}: {}", code(&format!("{}={}", row.name, row.value))),
+            format!("{}: {}", row.code, row.says),
+        ]
+    };
+    SETTINGS.iter().map(row).collect()
+}
+
+/// The rows of the document.
+pub(super) fn directory_rows() -> Vec<[String; 2]> {
+    DIRECTORY_FILES.iter().map(|row| [code(row.yaml), row.says.join(" … ")]).collect()
+}
+
+/// The rows of the document.
+pub(super) fn argument_rows() -> Vec<[String; 2]> {
+    ARGUMENTS
+        .iter()
+        .map(|row| [code(&row.arguments.join(" ")), format!("{}: {}", row.code, row.says)])
+        .collect()
+}

@@ -1,0 +1,241 @@
+//! Requests to a gateway.
+
+use super::{Elsewhere, code};
+
+/// A request, and its refusal.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// What is wrong with it.
+    pub what: &'static str,
+    /// Method and target.
+    pub line: &'static str,
+    /// The header fields after `Host`, each with its line end, as bytes.
+    pub fields: &'static [u8],
+    /// The body.
+    pub body: &'static str,
+    /// The status of the answer.
+    pub status: u16,
+    /// What the answer's one line says; nothing where the HTTP parser refuses what is no request yet.
+    pub says: &'static str,
+}
+
+/// The settings of the gateway that is asked.
+pub const SETTINGS: [(&str, &str); 3] =
+    [("max_payload", "1Ki"), ("read_timeout", "300ms"), ("unknown_function", "reject")];
+
+const POST: &str = "POST /async-function/figlet";
+
+const fn line(what: &'static str, line: &'static str, status: u16, says: &'static str) -> Request {
+    Request { what, line, fields: b"", body: "hi", status, says }
+}
+
+const fn field(what: &'static str, fields: &'static [u8], status: u16, says: &'static str) -> Request {
+    Request { what, line: POST, fields, body: "hi", status, says }
+}
+
+/// A request whose framing is its own.
+const fn raw(what: &'static str, fields: &'static [u8], body: &'static str, status: u16) -> Request {
+    Request { what, line: POST, fields, body, status, says: "" }
+}
+
+/// The requests.
+pub const REQUESTS: &[Request] = &[
+    line("no function", "POST /async-function/", 404, "no function is named: use /async-function/NAME"),
+    line("no function", "POST /async-function", 404, "no function is named: use /async-function/NAME"),
+    line(
+        "a name of three parts",
+        "POST /async-function/a.b.c",
+        400,
+        "function name `a.b` is not valid: use 1 to 63",
+    ),
+    line(
+        "an escape in the name",
+        "POST /async-function/fig%2Flet",
+        400,
+        "function name `fig%2Flet` is not valid",
+    ),
+    line(
+        "a name that is too long",
+        "POST /async-function/⟨64 x⟩",
+        400,
+        "is not valid: use 1 to 63 of A-Z, a-z, 0-9",
+    ),
+    line(
+        "a name of nobody, with `unknown_function=reject`",
+        "POST /async-function/nobody",
+        404,
+        "function `nobody.openfaas-fn` is not known",
+    ),
+    line(
+        "`%` that is no escape",
+        "POST /async-function/figlet/100%",
+        400,
+        "path: `%` is not a percent escape",
+    ),
+    line(
+        "`%` that is no escape",
+        "POST /async-function/figlet/%zz",
+        400,
+        "path: `%zz` is not a percent escape",
+    ),
+    line(
+        "white space in the path",
+        "POST /async-function/figlet/a\u{a0}",
+        400,
+        "white space (U+00A0) is not percent-encoded",
+    ),
+    line(
+        "white space in the query",
+        "POST /async-function/figlet?\u{3000}",
+        400,
+        "white space (U+3000) is not percent-encoded",
+    ),
+    line(
+        "path and query too long",
+        "POST /async-function/figlet?⟨61500 x⟩",
+        414,
+        "longer than 61440 bytes together",
+    ),
+    line("a space in the target", "POST /async-function/figlet a", 400, ""),
+    line("a quote in the query", "POST /async-function/figlet?a=\"b\"", 400, ""),
+    line("another path", "POST /elsewhere", 404, "nothing is served at this path"),
+    line(
+        "another method",
+        "PUT /async-function/figlet",
+        405,
+        "method PUT is not allowed here: use POST, GET, HEAD, DELETE",
+    ),
+    line("a tunnel", "CONNECT /function/figlet", 405, "method CONNECT is not allowed here: use GET, HEAD"),
+    line("a call that is none", "GET /async-function/nobody", 404, "no call `nobody` is known"),
+    line("a call id that is none", "GET /async-function/a.b", 400, "call id `a.b` is not valid"),
+    line("a call of no function", "DELETE /async-function/a.b.c/id", 400, "function name `a.b` is not valid"),
+    line("no call", "DELETE /async-function/", 404, "no call is named: use /async-function/CALL-ID"),
+    line(
+        "a path of the function's own",
+        "DELETE /async-function/figlet/a/b",
+        405,
+        "method DELETE is not allowed here: use POST",
+    ),
+    field(
+        "an id that is no token",
+        b"X-Call-Id: a.b\r\n",
+        400,
+        "X-Call-Id: call id `a.b` is not valid: use 1 to 128",
+    ),
+    field(
+        "an id that is too long",
+        "X-Call-Id: ⟨129 x⟩\r\n".as_bytes(),
+        400,
+        "is not valid: use 1 to 128 of A-Z, a-z, 0-9",
+    ),
+    field("two ids", b"X-Call-Id: a\r\nX-Call-Id: b\r\n", 400, "X-Call-Id is given more than once"),
+    field(
+        "an id of other bytes",
+        b"X-Call-Id: \xff\r\n",
+        400,
+        "X-Call-Id holds bytes that are not UTF-8 text",
+    ),
+    field("a callback of another scheme", b"X-Callback-Url: ftp://h/p\r\n", 400, "its scheme is `ftp`"),
+    field(
+        "a callback of another scheme",
+        b"X-Callback-Url: javascript:alert(1)\r\n",
+        400,
+        "its scheme is `javascript`",
+    ),
+    field("a callback that is no URL", b"X-Callback-Url: ht tp://h\r\n", 400, "write it as http://host/path"),
+    field("a callback without a host", b"X-Callback-Url: http://\r\n", 400, "write it as http://host/path"),
+    field(
+        "two callbacks",
+        b"X-Callback-Url: http://a\r\nX-Callback-Url: http://b\r\n",
+        400,
+        "X-Callback-Url is given more than once",
+    ),
+    field("a header that is too long", "X-Long: ⟨70000 x⟩\r\n".as_bytes(), 431, ""),
+    field("too many headers", "⟨150 X-Many: 1\r\n⟩".as_bytes(), 431, ""),
+    field("a header without a name", b": 1\r\n", 400, ""),
+    field("a control character in a header", b"X-Bad: a\x01b\r\n", 400, ""),
+    raw("two lengths", b"Content-Length: 2\r\nContent-Length: 3\r\n", "hi", 400),
+    raw("a length that is none", b"Content-Length: +2\r\n", "hi", 400),
+    raw("a space before the colon", b"Content-Length : 2\r\n", "hi", 400),
+    raw("a folded header", b"X-Folded: a\r\n b\r\n", "hi", 400),
+    raw(
+        "a coding that ends nowhere",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "hi",
+        400,
+    ),
+    raw("a coding that is not chunked", b"Transfer-Encoding: gzip\r\n", "hi", 400),
+    Request {
+        says: "the body can't be read",
+        ..raw("a chunk of no size", b"Transfer-Encoding: chunked\r\n", "nonsense\r\n", 400)
+    },
+    Request {
+        says: "larger than the limit of 1024 bytes, set by max_payload of the gateway",
+        ..raw("a body that says that it is too large", b"Content-Length: 1025\r\n", "", 413)
+    },
+    Request {
+        says: "larger than the limit of 1024 bytes, set by max_payload of the gateway",
+        ..raw(
+            "a body that grows too large",
+            b"Transfer-Encoding: chunked\r\n",
+            "500\r\n⟨1280 x⟩\r\n0\r\n\r\n",
+            413,
+        )
+    },
+    Request {
+        says: "the body did not arrive within 300ms",
+        ..raw("a body that does not come", b"Content-Length: 10\r\n", "half", 408)
+    },
+];
+
+/// What takes more than a row.
+pub const ELSEWHERE: &[Elsewhere] = &[
+    Elsewhere {
+        input: "headers of NATS (`Nats-Rollup: all`)",
+        answer: "202: headers of the call like any other, and none of the message",
+        folder: "tests/nats",
+        test: "a_call_is_answered_202_with_an_empty_body_and_stored_as_it_came",
+    },
+    Elsewhere {
+        input: "an `X-Call-Id` that belongs to another call",
+        answer: "409: function, method, path, query, X-Callback-Url or body differ",
+        folder: "tests/nats",
+        test: "an_id_that_belongs_to_another_pending_call_is_refused",
+    },
+    Elsewhere {
+        input: "body and headers larger than NATS or the stream takes",
+        answer: "413, with the limit and whose it is",
+        folder: "tests/nats",
+        test: "headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server",
+    },
+    Elsewhere {
+        input: "a client that goes away in the middle of its body",
+        answer: "nothing is stored",
+        folder: "tests/nats",
+        test: "of_a_client_that_goes_away_half_way_nothing_is_stored",
+    },
+];
+
+/// The rows of the document.
+pub(super) fn rows() -> Vec<[String; 2]> {
+    let row = |request: &Request| {
+        let shown = if request.line == POST {
+            let lines = match str::from_utf8(request.fields) {
+                Ok(text) => text.trim_end().replace("\r\n", "; "),
+                Err(_) => request.fields.trim_ascii_end().escape_ascii().to_string(),
+            };
+            lines.replace('\x01', "\\x01")
+        } else {
+            request.line.to_owned()
+        };
+        // White space and quotes would not be seen.
+        let shown = if shown.contains(['\u{a0}', '\u{3000}']) {
+            String::new()
+        } else {
+            format!(": {}", code(&shown))
+        };
+        let says = if request.says.is_empty() { String::new() } else { format!(": {}", request.says) };
+        [format!("{}{shown}", request.what), format!("{}{says}", request.status)]
+    };
+    REQUESTS.iter().map(row).collect()
+}
