@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::{self, Context};
 use asyncqueue::{
-    directory,
+    directory::{self, Directory},
     ensure::{EnsureError, ensure, ensure_buckets},
     stream::{DeadLetters, Owner, QueueSpec},
 };
@@ -33,6 +33,9 @@ use crate::{
 
 /// Between attempts to ensure the queue's streams.
 const ENSURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Calls wait so long at the start for the directory to be read, which takes some milliseconds.
+const DIRECTORY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The last acknowledgements on their way out.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -107,6 +110,7 @@ async fn work(
     let cancellations = Cancellations::default();
     let reports = Reports::new(settings.worker_name.clone());
     let client = js.client();
+    let directory = directory::watch::follow(js.clone());
     let (stream, durable, queue_metrics) = (settings.stream(), settings.durable(), metrics.clone());
     let invoke = Invoke {
         js: js.clone(),
@@ -116,7 +120,7 @@ async fn work(
         reports: reports.clone(),
         caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes.0),
         policy,
-        directory: directory::watch::follow(js.clone()),
+        directory: directory.clone(),
         function_namespace: settings.function_namespace.clone(),
         graveyard,
         callbacks: CallbackStore::new(js.clone(), queue),
@@ -146,7 +150,15 @@ async fn work(
     };
     let grace = settings.grace();
     // Tasks, since each message wakes them, and the runtime wakes its own threads for less than the one that waits here.
-    let calls = AbortOnDropHandle::new(tokio::spawn(calls.run(shutdown.clone(), grace)));
+    let (end, start) = (shutdown.clone(), knows_functions(js.clone(), directory));
+    let calls = async move {
+        tokio::select! {
+            () = start => {}
+            () = end.requested.cancelled() => {}
+        }
+        calls.run(end, grace).await;
+    };
+    let calls = AbortOnDropHandle::new(tokio::spawn(calls));
     let callbacks = AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
     let worked = async {
         let (name, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
@@ -161,6 +173,13 @@ async fn work(
         () = reports.follow(&client, queue) => Ok(()),
         () = depth::follow(js, &stream, &durable, &queue_metrics) => Ok(()),
     }
+}
+
+/// Returns when NATS is there and the directory has been read, if there is one: without it, the first calls might go where
+/// their functions are not.
+async fn knows_functions(js: Context, directory: watch::Receiver<Option<Arc<Directory>>>) {
+    nats::wait_connected(&js.client()).await;
+    directory::watch::read_once(&js, directory, DIRECTORY_PATIENCE).await;
 }
 
 /// Ensures the queue's streams, where no operator does. Waits for NATS for as long as it takes.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{Context, kv};
 use futures::StreamExt;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tracing::{debug, warn};
 
 use super::{BUCKET, Directory, Key};
@@ -36,6 +36,21 @@ pub fn follow(js: Context) -> watch::Receiver<Option<Arc<Directory>>> {
         }
     });
     receiver
+}
+
+/// Returns when the directory has been read, or after `patience`; at once where there is none.
+pub async fn read_once(
+    js: &Context,
+    mut directory: watch::Receiver<Option<Arc<Directory>>>,
+    patience: Duration,
+) {
+    let read = async {
+        if BUCKET.open(js).await.is_ok() {
+            // An error means that nobody follows it any more.
+            let _ = directory.wait_for(Option::is_some).await;
+        }
+    };
+    let _ = timeout(patience, read).await;
 }
 
 /// Reads the bucket once and then every change, until the watch ends.
