@@ -7,7 +7,8 @@
 //!
 //! [`load`] submits calls of all kinds, and [`history`] tells whether what became of them is what was promised; [`rights`]
 //! compares what a service account may do with what it does, [`promql`] what alerts and dashboards read with what programs
-//! export ([`monitoring`] has those of this project); [`bench`] is what the benchmarks have in common.
+//! export ([`monitoring`] has those of this project); [`bench`] is what the benchmarks have in common,
+//! and [`report`] what becomes of what they print.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
@@ -25,6 +26,7 @@ pub mod program;
 pub mod promql;
 pub mod proxy;
 pub mod raw;
+pub mod report;
 pub mod rights;
 pub mod tools;
 pub mod wait;
