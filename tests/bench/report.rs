@@ -41,7 +41,12 @@ fn main() -> Result<(), Error> {
 /// What was measured, and on what.
 fn facts(parts: &[Part]) -> Result<Facts, Error> {
     let ran = |name| parts.iter().any(|part| part.name == name && part.printed.is_some());
-    let changed = if says("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() {
+    let changed = if says(
+        "git",
+        &["status", "--porcelain", "--untracked-files=no", "--", ":!docs/bench.md", ":!docs/bench"],
+    )
+    .is_empty()
+    {
         ""
     } else {
         ", with changes that are not committed"
@@ -58,7 +63,7 @@ fn facts(parts: &[Part]) -> Result<Facts, Error> {
         versions.push(says("go", &["version"]));
         versions.push(peer("Asynq", "github.com/hibiken/asynq"));
         versions.push(peer("River", "github.com/riverqueue/river"));
-        versions.push(says("redis-server", &["--version"]));
+        versions.push(says("redis-server", &["--version"]).split(" sha=").take(1).collect());
         versions.push(says("psql", &["--version"]));
     }
     Ok(vec![
@@ -75,10 +80,11 @@ fn facts(parts: &[Part]) -> Result<Facts, Error> {
     ])
 }
 
-/// What a program says of itself; nothing if it isn't there.
+/// What a program says of itself, on one line; nothing if it isn't there.
 fn says(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The file system under the data of all that was measured.
@@ -105,7 +111,8 @@ fn module(folder: &str, name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("go.mod");
     let text = fs::read_to_string(path).unwrap_or_default();
     let mut lines = text.lines().map(|line| line.trim().trim_start_matches("require "));
-    let version = lines.find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+    let version =
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.split_whitespace().next());
     version.unwrap_or_default().to_owned()
 }
 

@@ -25,8 +25,7 @@ pub const PARTS: [(&str, &str, &str); 4] = [
         "Submit: the gateway",
         "A call is stored when the queue's stream has acknowledged it. One limit is hyper's server with a bare publish of\n\
          the body, the other the same with a message id and as many bytes of headers as a call has; each is a process of\n\
-         its own, in the same run. All but the load itself counts: nats-server, the gateway and the load share the\n\
-         processors.",
+         its own, in the same run. nats-server, the load and what is measured share the processors.",
     ),
     (
         "worker",

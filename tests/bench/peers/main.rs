@@ -58,8 +58,10 @@ async fn main() -> Result<(), Error> {
     for kind in Kind::ALL {
         measured.push((System::start(kind).await?, Vec::new()));
     }
-    for _ in 0..RUNS {
+    for number in 1..=RUNS {
         for (system, runs) in &mut measured {
+            // It takes minutes, and prints nothing before the end.
+            eprintln!("run {number} of {RUNS}: {}", system.kind.name());
             runs.push(function.run(system).await?);
         }
     }
