@@ -30,6 +30,8 @@ fn main() -> Result<(), Error> {
         })
         .collect();
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs");
+    // No plot is left of what was not measured this time.
+    let _ = fs::remove_dir_all(docs.join("bench"));
     fs::create_dir_all(docs.join("bench"))?;
     for (name, svg) in report::plots(&parts) {
         fs::write(docs.join("bench").join(name).with_extension("svg"), svg)?;
