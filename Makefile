@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit manifests chaos soak fuzz test-keda bench-worker bench-gateway bench-operator up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit manifests chaos soak fuzz test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,18 +35,20 @@ fuzz: ## fuzz targets for all that reads what others wrote, a minute each, or as
 test-keda: ## workers scaled by the real KEDA on the real cluster, to zero and back (as root; builds KEDA first, once)
 	@tests/run keda
 
+bench: ## all benchmarks, next to limits and to other queues, and a report of them in docs/bench.md (as root)
+	@tests/bench/run
+
 bench-worker: ## how fast the worker is, next to the limit of broker and HTTP
-	@tests/cluster/images/cargo build --profile=fast --bin=asyncqueue-worker
-	@tests/cluster/images/cargo bench --profile=fast --package=asyncqueue-tests --bench=worker
+	@tests/bench/run worker
 
 bench-gateway: ## how fast the gateway stores calls, next to the limit of HTTP and broker
-	@tests/cluster/images/cargo build --profile=fast --bin=asyncqueue-gateway
-	@tests/cluster/images/cargo bench --profile=fast --package=asyncqueue-tests --bench=gateway
+	@tests/bench/run gateway
 
 bench-operator: ## how the operator does with many queues: time, memory, and that it writes nothing when nothing happens (as root)
-	@tests/cluster/up
-	@tests/cluster/images/cargo build --release --bin=asyncqueue-operator
-	@tests/cluster/images/cargo bench --package=asyncqueue-tests --bench=operator
+	@tests/bench/run operator
+
+bench-peers: ## AsyncQueue next to other queues: Asynq on Redis, River on PostgreSQL
+	@tests/bench/run peers
 
 install: ## bring up the test cluster with all there is in manifests/
 	@tests/cluster/install

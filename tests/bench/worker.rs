@@ -17,7 +17,6 @@ use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use asyncqueue_runtime::server;
 use asyncqueue_tests::{
     bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile},
-    nats::free_port,
     process::{processor_time, resident_bytes},
     program::Program,
     wait::until_in,
@@ -77,15 +76,15 @@ async fn main() -> Result<(), Error> {
     println!("| median | {} |\n", Run::median(&runs));
 
     let mut latencies = bench.latencies().await?;
-    let mut at = |percent| percentile(&mut latencies, percent);
-    println!(
-        "from submit to arrival at the function, {RATE} calls a second: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms",
-        at(50),
-        at(99),
-        at(100)
-    );
+    println!("| | worker |\n|---|---|");
+    for percent in [50, 99, 100] {
+        println!(
+            "| p{percent} from submit to arrival at the function, ms, {RATE} calls/s | {:.2} |",
+            percentile(&mut latencies, percent)
+        );
+    }
     let (idle, held) = bench.memory().await?;
-    println!("resident memory of the worker: idle {idle:.1} MB, with {HELD} calls in flight {held:.1} MB");
+    println!("| resident MB, idle | {idle:.1} |\n| resident MB, {HELD} calls in flight | {held:.1} |");
     Ok(())
 }
 
@@ -244,19 +243,7 @@ impl Bench {
     }
 
     fn start_worker(&self, in_flight: usize) -> Program {
-        let (url, admin) = (self.queue.nats.url(), format!("127.0.0.1:{}", free_port()));
-        let in_flight = in_flight.to_string();
-        Program::start_unheard(
-            "asyncqueue-worker",
-            &[
-                ("nats_url", &url),
-                ("queue_name", QUEUE),
-                ("function_url", &self.url),
-                ("http_addr", &admin),
-                ("max_inflight", &in_flight),
-                ("log_encoding", "json"),
-            ],
-        )
+        self.queue.worker(&self.url, in_flight)
     }
 
     async fn receives(&self, calls: usize) {

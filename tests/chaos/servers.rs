@@ -33,6 +33,9 @@ pub(crate) enum Kind {
     Three,
 }
 
+/// Before each acknowledgement.
+const ALWAYS: &str = "always";
+
 /// The size of a disk of its own.
 const DISK: &str = "64m";
 
@@ -61,13 +64,10 @@ impl Servers {
     pub(crate) async fn start(kind: Kind) -> Self {
         let prepared = NatsServer::prepare();
         let store = prepared.store().display().to_string();
-        let config = prepared.log().with_file_name("conf");
-        std::fs::write(&config, "jetstream { sync_interval: always }").unwrap();
-        let syncing = ["-c".to_owned(), config.display().to_string()];
         let mut server = match kind {
             Kind::Three => return Self::Three(NatsCluster::start().await),
             Kind::One => prepared,
-            Kind::OneSyncing => prepared.with(syncing),
+            Kind::OneSyncing => prepared.syncing(ALWAYS),
             Kind::OneOnDisk { syncs } => {
                 let disk = disk(&prepared).display().to_string();
                 // A file is its device, so that what the file system has brought there can be seen.
@@ -76,7 +76,7 @@ impl Servers {
                     mkdir -p '{store}' && mount -o loop '{disk}' '{store}'"
                 );
                 let prepared = prepared.after(mount);
-                if syncs { prepared.with(syncing) } else { prepared }
+                if syncs { prepared.syncing(ALWAYS) } else { prepared }
             }
         };
         server.run().await;

@@ -1,13 +1,16 @@
-//! What the benchmarks have in common: a queue that takes calls, and numbers for people.
+//! What the benchmarks have in common: a queue that takes calls, the programs before and behind it, and numbers for
+//! people.
 
 use std::{
+    net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use async_nats::jetstream::{Context, context::PublishAckFuture};
 use asyncqueue::{
-    CallId, FunctionName, Invocation,
+    CallId, FunctionName, Invocation, QueueName,
+    directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore},
     ensure::{ensure, ensure_buckets},
     message::native,
     stream::{Owner, QueueSpec},
@@ -16,7 +19,14 @@ use asyncqueue::{
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::nats::NatsServer;
+use crate::{
+    nats::{NatsServer, free_port},
+    program::Program,
+    raw,
+    wait::until,
+};
+
+pub mod load;
 
 /// The queue's name.
 pub const QUEUE: &str = "jobs";
@@ -40,7 +50,11 @@ pub struct Queue {
 impl Queue {
     /// A queue that is empty.
     pub async fn start() -> Self {
-        let nats = NatsServer::start().await;
+        Self::start_on(NatsServer::start().await).await
+    }
+
+    /// The same on a server that runs.
+    pub async fn start_on(nats: NatsServer) -> Self {
         let js = nats.jetstream().await;
         let owner = Owner { name: format!("bench/{QUEUE}"), uid: "1".to_owned() };
         let spec = QueueSpec::new(QUEUE.parse().expect("a name"), owner);
@@ -69,6 +83,64 @@ impl Queue {
         sent.expect("a call is sent")
     }
 
+    /// Makes the directory one of so many queues with a function each. Calls go to one of them, that the rate be the
+    /// gateway's and not that of a broker with as many streams.
+    pub async fn fill_directory(&self, queues: usize) {
+        let mut directory = Directory::default();
+        for number in 0..queues {
+            let (queue, function) = match number {
+                0 => (QUEUE.to_owned(), FUNCTION.to_owned()),
+                _ => (format!("queue-{number}"), format!("function-{number}")),
+            };
+            let name: QueueName = queue.parse().expect("a name");
+            let function = FunctionName::new(&function, "openfaas-fn").expect("a name");
+            let entry = FunctionEntry { queue: Some(name.clone()), ..FunctionEntry::default() };
+            directory.functions.insert(function, entry);
+            let entry = QueueEntry { stream: queue.clone(), subject: queue, max_payload: None };
+            directory.queues.insert(name, entry);
+        }
+        let store = DirectoryStore::open(&self.js, 1).await.expect("the directory is there");
+        store.sync(&directory).await.expect("the directory is written");
+    }
+
+    /// A gateway before it, once there is a directory, that is ready; and where that listens.
+    pub async fn gateway(&self) -> (SocketAddr, Program) {
+        let (addr, url) = (free_addr(), self.nats.url());
+        let (http, metrics) = (addr.to_string(), free_addr().to_string());
+        let settings = [
+            ("nats_url", &url[..]),
+            ("http_addr", &http),
+            ("metrics_addr", &metrics),
+            ("default_queue", QUEUE),
+            ("log_encoding", "json"),
+        ];
+        let program = Program::start_unheard("asyncqueue-gateway", &settings);
+        until("the gateway is ready", async || {
+            let answer = raw::try_request(addr, "GET", "/readyz", &[], b"").await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        (addr, program)
+    }
+
+    /// A worker behind it, that makes so many calls at once of a function at a URL.
+    #[must_use]
+    pub fn worker(&self, function_url: &str, in_flight: usize) -> Program {
+        let (url, admin) = (self.nats.url(), free_addr().to_string());
+        let in_flight = in_flight.to_string();
+        Program::start_unheard(
+            "asyncqueue-worker",
+            &[
+                ("nats_url", &url),
+                ("queue_name", QUEUE),
+                ("function_url", function_url),
+                ("http_addr", &admin),
+                ("max_inflight", &in_flight),
+                ("log_encoding", "json"),
+            ],
+        )
+    }
+
     /// Takes all calls away.
     pub async fn purge(&self) {
         let stream = self.js.get_stream(&self.spec.stream).await.expect("the stream is there");
@@ -87,6 +159,12 @@ pub fn call(body: Bytes) -> Invocation {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let function = FunctionName::new(FUNCTION, "openfaas-fn").expect("a name");
     Invocation::new(CallId::of_sequence(NEXT.fetch_add(1, Ordering::Relaxed)), function, body)
+}
+
+/// An address on loopback that nobody listens at.
+#[must_use]
+pub fn free_addr() -> SocketAddr {
+    ([127, 0, 0, 1], free_port()).into()
 }
 
 /// The one in the middle; of an even number the upper of two.

@@ -8,7 +8,8 @@
 //! [`load`] submits calls of all kinds, and [`history`] tells whether what became of them is what was promised; [`rights`]
 //! compares what a service account may do with what it does, [`promql`] what alerts and dashboards read with what programs
 //! export ([`monitoring`] has those of this project); [`bench`] is what the benchmarks have in common,
-//! [`bad_inputs`] is what every door is given that it can't use, and [`sources`] knows which tests there are.
+//! [`report`] what becomes of what they print, [`bad_inputs`] what every door is given that it can't use, and [`sources`]
+//! knows which tests there are.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
@@ -27,6 +28,7 @@ pub mod program;
 pub mod promql;
 pub mod proxy;
 pub mod raw;
+pub mod report;
 pub mod rights;
 pub mod sources;
 pub mod tools;

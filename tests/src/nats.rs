@@ -50,6 +50,16 @@ impl NatsServer {
         self
     }
 
+    /// With its store written to disk this often, or `always`: before each acknowledgement.
+    #[must_use]
+    pub fn syncing(self, interval: &str) -> Self {
+        let config = self.folder.path().join("syncing");
+        std::fs::write(&config, format!("jetstream {{ sync_interval: {interval} }}"))
+            .expect("its configuration");
+        let config = config.display().to_string();
+        self.with(["-c".to_owned(), config])
+    }
+
     /// With these commands of a shell run before it, by root, in mounts of its own: what is mounted goes with its process.
     #[must_use]
     pub fn after(mut self, commands: impl Into<String>) -> Self {

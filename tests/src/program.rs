@@ -44,6 +44,15 @@ impl Program {
         Self { name: "the limit", process: process.expect("this program starts"), log: Arc::default() }
     }
 
+    /// Starts a program that is not of this project, for a benchmark: what it prints is thrown away, but for what goes
+    /// wrong.
+    #[must_use]
+    pub fn start_other(name: &'static str, command: &mut Command) -> Self {
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let process = process.unwrap_or_else(|error| panic!("{name} can't be started: {error}"));
+        Self { name, process, log: Arc::default() }
+    }
+
     /// Starts a program with these settings as its environment.
     #[must_use]
     pub fn start(name: &'static str, settings: &[(&str, &str)]) -> Self {

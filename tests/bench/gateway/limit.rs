@@ -19,7 +19,7 @@ use async_nats::{
     jetstream::{self, Context},
 };
 use asyncqueue::message::native;
-use asyncqueue_tests::bench::{FUNCTION, QUEUE, call};
+use asyncqueue_tests::bench::{FUNCTION, QUEUE, call, load};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -92,7 +92,7 @@ impl Publisher {
 /// One header as long as all of a call with the headers that the load sends.
 fn as_long_as_a_calls() -> NatsHeaders {
     let mut call = call(Bytes::new());
-    for (name, value) in crate::load::HEADERS {
+    for (name, value) in load::HEADERS {
         call.headers.insert(name, http::HeaderValue::from_static(value));
     }
     let length = native::encode(&call)

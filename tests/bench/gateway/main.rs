@@ -11,27 +11,21 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use asyncqueue::{
-    FunctionName,
-    directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore},
-};
 use asyncqueue_tests::{
-    bench::{FUNCTION, QUEUE, Queue, median, megabytes, per_second, percentile},
-    nats::free_port,
+    bench::{
+        Queue, free_addr,
+        load::{Error, Load},
+        median, megabytes, per_second, percentile,
+    },
     process::{processor_time, resident_bytes},
     program::Program,
-    raw,
     wait::until,
 };
 use bytes::Bytes;
 
-use crate::{
-    limit::{BARE, WITH_HEADERS},
-    load::Load,
-};
+use crate::limit::{BARE, WITH_HEADERS};
 
 mod limit;
-mod load;
 
 /// Runs of each rate, and how long one is.
 const RUNS: usize = 3;
@@ -52,8 +46,6 @@ const BACKLOG: usize = 1_000_000;
 /// Queues in the directory, each with a function.
 const QUEUES: [usize; 2] = [100, 10_000];
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
-
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -66,7 +58,7 @@ async fn main() -> Result<(), Error> {
     let parts: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let asks_for = |part: &str| parts.is_empty() || parts.iter().any(|asked| *asked == part);
     let mut bench = Bench { queue: Queue::start().await, with: String::new(), keeps_calls: false };
-    bench.fill_directory(1).await?;
+    bench.queue.fill_directory(1).await;
     println!("medians of {RUNS} runs of each, interleaved; file storage\n");
     println!("| | gateway | limit | ratio | limit with headers | ratio |\n|---|---|---|---|---|---|");
     if asks_for("rates") {
@@ -82,13 +74,13 @@ async fn main() -> Result<(), Error> {
     }
     if asks_for("directory") {
         for queues in QUEUES {
-            bench.fill_directory(queues).await?;
+            bench.queue.fill_directory(queues).await;
             bench.with = format!(", {queues} queues in the directory");
             bench.rates(CONNECTIONS, BODY).await?;
             bench.latencies().await?;
             bench.memory().await?;
         }
-        bench.fill_directory(1).await?;
+        bench.queue.fill_directory(1).await;
     }
     if asks_for("backlog") {
         bench.queue.fill(BACKLOG, &Bytes::from_static(&[b'x'; BODY])).await;
@@ -208,21 +200,7 @@ impl Bench {
     }
 
     async fn gateway(&self) -> Server {
-        let (addr, url) = (free_addr(), self.queue.nats.url());
-        let (http, metrics) = (addr.to_string(), free_addr().to_string());
-        let settings = [
-            ("nats_url", &url[..]),
-            ("http_addr", &http),
-            ("metrics_addr", &metrics),
-            ("default_queue", QUEUE),
-            ("log_encoding", "json"),
-        ];
-        let program = Program::start_unheard("asyncqueue-gateway", &settings);
-        until("the gateway is ready", async || {
-            let answer = raw::try_request(addr, "GET", "/readyz", &[], b"").await.ok()?;
-            (answer.status == 200).then_some(())
-        })
-        .await;
+        let (addr, program) = self.queue.gateway().await;
         Server { addr, program }
     }
 
@@ -238,27 +216,4 @@ impl Bench {
             self.queue.purge().await;
         }
     }
-
-    /// Makes the directory one of so many queues with a function each. Calls go to one of them, that the rate be the
-    /// gateway's and not that of a broker with as many streams.
-    async fn fill_directory(&self, queues: usize) -> Result<(), Error> {
-        let mut directory = Directory::default();
-        for number in 0..queues {
-            let (queue, function) = match number {
-                0 => (QUEUE.to_owned(), FUNCTION.to_owned()),
-                _ => (format!("queue-{number}"), format!("function-{number}")),
-            };
-            let function = FunctionName::new(&function, "openfaas-fn")?;
-            let entry = FunctionEntry { queue: Some(queue.parse()?), ..FunctionEntry::default() };
-            directory.functions.insert(function, entry);
-            let entry = QueueEntry { stream: queue.clone(), subject: queue.clone(), max_payload: None };
-            directory.queues.insert(queue.parse()?, entry);
-        }
-        DirectoryStore::open(&self.queue.js, 1).await?.sync(&directory).await?;
-        Ok(())
-    }
-}
-
-fn free_addr() -> SocketAddr {
-    ([127, 0, 0, 1], free_port()).into()
 }

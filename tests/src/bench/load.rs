@@ -17,7 +17,8 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::Error;
+/// What can go wrong.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// What every answer begins with, or the benchmark measures something else.
 const ACCEPTED: &[u8] = b"HTTP/1.1 202 ";
@@ -26,7 +27,7 @@ const ACCEPTED: &[u8] = b"HTTP/1.1 202 ";
 const ANSWER: usize = 4096;
 
 /// The headers that common clients send.
-pub(crate) const HEADERS: [(&str, &str); 3] =
+pub const HEADERS: [(&str, &str); 3] =
     [("user-agent", "bench/1.0"), ("accept", "*/*"), ("content-type", "application/octet-stream")];
 
 /// Before a rate is measured: connections are opened, and memory is taken that stays.
@@ -34,23 +35,24 @@ const WARM_UP: Duration = Duration::from_millis(500);
 
 /// A client of a server.
 #[derive(Clone, Debug)]
-pub(crate) struct Load {
-    pub(crate) addr: SocketAddr,
+pub struct Load {
+    /// Where that listens.
+    pub addr: SocketAddr,
     /// Connections at once.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// Bytes of a body.
-    pub(crate) body: usize,
+    pub body: usize,
 }
 
 /// How many requests were answered.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Answers {
+pub struct Answers {
     /// In all.
-    pub(crate) all: usize,
+    pub all: usize,
     /// In the time that counts.
-    pub(crate) measured: usize,
+    pub measured: usize,
     /// How long that was.
-    pub(crate) elapsed: Duration,
+    pub elapsed: Duration,
 }
 
 /// A connection, and the request that goes through it again and again.
@@ -61,7 +63,7 @@ struct Client {
 
 impl Load {
     /// The answers of a run of this time, where each connection sends the next request as soon as the last is answered.
-    pub(crate) async fn answers(self, time: Duration) -> Result<Answers, Error> {
+    pub async fn answers(self, time: Duration) -> Result<Answers, Error> {
         in_a_thread(async move {
             let answered = Arc::new(AtomicUsize::new(0));
             let mut running = JoinSet::new();
@@ -92,7 +94,7 @@ impl Load {
     }
 
     /// How long each answer took at so many requests a second over all connections together.
-    pub(crate) async fn latencies(self, rate: u32, time: Duration) -> Result<Vec<Duration>, Error> {
+    pub async fn latencies(self, rate: u32, time: Duration) -> Result<Vec<Duration>, Error> {
         in_a_thread(async move {
             let between = Duration::from_secs(1) / rate;
             let connections = u32::try_from(self.connections)?;
