@@ -360,7 +360,7 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("make chaos ", Script("tests/run", "play all")),
     ("make demo-local", Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind")),
     ("make image", Script("tests/cluster/install", "images/load")),
-    ("cargo build --release", Script("tests/cluster/images/build", "build --release")),
+    ("cargo build --profile fast", Script("tests/cluster/images/build", "profile=fast")),
     (
         "docker build",
         Not(
