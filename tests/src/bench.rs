@@ -23,7 +23,7 @@ use crate::{
     nats::{NatsServer, free_port},
     program::Program,
     raw,
-    wait::until,
+    wait::{PATIENCE, until},
 };
 
 pub mod load;
@@ -55,7 +55,9 @@ impl Queue {
 
     /// The same on a server that runs.
     pub async fn start_on(nats: NatsServer) -> Self {
-        let js = nats.jetstream().await;
+        let mut js = nats.jetstream().await;
+        // So many publishes at once take a slow disk longer than the client waits by itself.
+        js.set_timeout(PATIENCE);
         let owner = Owner { name: format!("bench/{QUEUE}"), uid: "1".to_owned() };
         let spec = QueueSpec::new(QUEUE.parse().expect("a name"), owner);
         ensure(&js, &spec, false).await.expect("the streams are made");
