@@ -358,6 +358,7 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("make demo ", Script("tests/run", "examples/demo")),
     ("make test ", Script(".ci/run", "make test")),
     ("make chaos ", Script("tests/run", "play all")),
+    ("make bench ", Not("it takes half an hour, alone on the machine; docs/bench.md is what it wrote last")),
     ("make demo-local", Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind")),
     ("make image", Script("tests/cluster/install", "images/load")),
     ("cargo build --profile fast", Script("tests/cluster/images/build", "profile=fast")),
