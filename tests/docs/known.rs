@@ -52,6 +52,8 @@ pub(crate) const AROUND: &[Around] = &[
         document: "README.md",
         command: "kubectl apply -f slow-queue.yaml",
         before: &[
+            // That of examples/demo, whose selector and port would be merged with these.
+            ("kubectl delete service slow -n openfaas-fn --ignore-not-found", ""),
             ("kubectl apply -f around.yaml", ""),
             ("kubectl rollout status -n openfaas-fn deploy/functions --timeout=120s", ""),
         ],
