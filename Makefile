@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit manifests chaos soak fuzz test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit manifests chaos soak fuzz test-docs test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +31,9 @@ soak: ## random faults for an hour, or for as long as SOAK=… says
 
 fuzz: ## fuzz targets for all that reads what others wrote, a minute each, or as long as FUZZ=… says (needs cargo-fuzz)
 	@fuzz/run
+
+test-docs: ## every command in README.md and docs/ that takes a cluster, run there (as root)
+	@tests/run docs
 
 test-keda: ## workers scaled by the real KEDA on the real cluster, to zero and back (as root; builds KEDA first, once)
 	@tests/run keda
