@@ -143,14 +143,14 @@ impl Gateway {
         let mut registry = Registry::default();
         admin::register_build_info(&mut registry);
         let metrics = Metrics::register(&mut registry);
-        let nats = nats::connect(
+        let client = nats::connect(
             &nats_settings,
             "asyncqueue-gateway",
             &health,
             registry.sub_registry_with_prefix("gateway"),
         )
         .await?;
-        let js = jetstream::new(nats.clone());
+        let js = jetstream::new(client.clone());
 
         // Dropped on return, and with it what runs in the background.
         let mut background = JoinSet::new();
@@ -180,9 +180,9 @@ impl Gateway {
             // More than may be on their way, so that a call never waits in the client. Those count too of which the
             // request has ended.
             .max_ack_inflight(max_publishing.saturating_mul(2))
-            .build(nats.clone());
+            .build(client.clone());
         let look_up =
-            jetstream::context::ContextBuilder::new().timeout(publish_timeout.0).build(nats.clone());
+            jetstream::context::ContextBuilder::new().timeout(publish_timeout.0).build(client.clone());
         let service = Arc::new(Service {
             health: health.clone(),
             memory: Memory::new(max_buffered.0, metrics.buffered.clone()),
@@ -190,7 +190,7 @@ impl Gateway {
             directory,
             lookups: Lookups::new(look_up),
             submitter: Submitter::new(publish, publish_timeout.0),
-            nats,
+            nats: client.clone(),
             proxy: Proxy::new()?,
             default_queue,
             function_namespace,
@@ -213,9 +213,13 @@ impl Gateway {
             }
         });
         info!("taking calls at http://{http_addr}/async-function/, metrics at http://{metrics_addr}/metrics");
-        server::serve(http, move |request| service.clone().answer(request), shutdown, DRAIN).await;
+        let served = tokio::select! {
+            () = server::serve(http, move |request| service.clone().answer(request), shutdown, DRAIN) => Ok(()),
+            error = nats::ended(&client) => Err(error),
+        };
         done.cancel();
-        admin.await.context("the server of metrics failed")
+        admin.await.context("the server of metrics failed")?;
+        served
     }
 }
 

@@ -42,7 +42,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let done = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
     let program = Program { settings, client, nats, health, metrics };
-    let led = Box::pin(lead(&program, lease.as_deref(), shutdown)).await;
+    let led = tokio::select! {
+        led = Box::pin(lead(&program, lease.as_deref(), shutdown)) => led,
+        error = nats::ended(&program.nats) => Err(error),
+    };
     done.cancel();
     admin.await.context("the server of /metrics failed")?;
     led

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use async_nats::{Client, ConnectOptions, client::FlushErrorKind, connection::State};
 use prometheus_client::registry::Registry;
 
@@ -115,11 +115,12 @@ pub async fn connect_with(
 }
 
 /// Returns if the client has ended, which it never does by itself: what it was sent has ended its task in a panic. Nothing
-/// that is asked of it is answered then, so that the program can only be started again.
-pub async fn ended(client: &Client) {
+/// that is asked of it is answered then, so that the program can only be started again; the error is why.
+pub async fn ended(client: &Client) -> anyhow::Error {
     while !client.flush().await.is_err_and(|error| error.kind() == FlushErrorKind::SendError) {
         tokio::time::sleep(PING_INTERVAL).await;
     }
+    anyhow!("the client of NATS has ended: a message may hold what it can't read")
 }
 
 /// Returns when the client is connected. To stop waiting, drop it.

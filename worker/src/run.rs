@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use async_nats::jetstream::{self, Context};
 use asyncqueue::{
     directory::{self, Directory},
@@ -168,7 +168,7 @@ async fn work(
     };
     tokio::select! {
         worked = worked => worked.context("the task that takes messages failed"),
-        () = nats::ended(&client) => bail!("the client of NATS has ended: a message may hold what it can't read"),
+        error = nats::ended(&client) => Err(error),
         () = cancellations.follow(js, queue) => Ok(()),
         () = reports.follow(&client, queue) => Ok(()),
         () = depth::follow(js, &stream, &durable, &queue_metrics) => Ok(()),
