@@ -71,6 +71,8 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         functions: counted,
         installation: Installation {
             nats: settings.nats.clone(),
+            nats_credentials: settings.worker_nats_creds_secret.0.clone(),
+            nats_authority: settings.worker_nats_ca_secret.0.clone(),
             worker_image,
             function_namespace: settings.function_namespace.clone(),
             gateway_url: settings.gateway_url.0.clone(),

@@ -7,7 +7,7 @@ use asyncqueue_runtime::{admin, health::Health, nats};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{Settings, broker::CONNECTION_NAME, leader::Candidate, metrics::Metrics, operate::operate};
 
@@ -38,6 +38,12 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let client = Client::try_default().await.context("there is no way to the Kubernetes API")?;
     let listener = admin::bind(settings.http_addr).await?;
     info!(namespaces = ?settings.watch_namespaces.places().collect::<Vec<_>>(), "watching");
+    if settings.nats.nats_creds_file.0.is_some() && settings.worker_nats_creds_secret.0.is_none() {
+        warn!(
+            "NATS asks for credentials, and workers have those alone that their AsyncQueues name: see nats.credentialsSecretRef \
+             and the setting worker_nats_creds_secret"
+        );
+    }
 
     let done = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));

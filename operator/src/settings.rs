@@ -9,6 +9,8 @@ use asyncqueue_runtime::{
 };
 use clap::{Args, Parser, Subcommand};
 
+use crate::crd::SecretKey;
+
 /// The controller: AsyncQueues and function annotations in, streams and Deployments out.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "asyncqueue-operator", version, args_conflicts_with_subcommands = true)]
@@ -53,6 +55,16 @@ pub struct Settings {
     /// Image of workers, unless their AsyncQueue names one; the operator's own if not set
     #[arg(long, env = "worker_image", default_value_t, hide_default_value = true)]
     pub worker_image: Optional<String>,
+
+    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the credentials file for the operator's NATS, unless
+    /// their AsyncQueue names one or has another NATS
+    #[arg(long, env = "worker_nats_creds_secret", default_value_t, hide_default_value = true)]
+    pub worker_nats_creds_secret: Optional<SecretKey>,
+
+    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the certificate authority of the operator's NATS,
+    /// likewise
+    #[arg(long, env = "worker_nats_ca_secret", default_value_t, hide_default_value = true)]
+    pub worker_nats_ca_secret: Optional<SecretKey>,
 
     /// Queue of functions without an annotation, created at the start if there is none; empty: create none
     #[arg(long, env = "default_queue", default_value = "faas-request")]

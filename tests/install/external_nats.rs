@@ -102,9 +102,11 @@ async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
     // Ready is connected.
     rolled_out();
 
-    let nats =
-        "{credentialsSecretRef: {name: nats, key: nats.creds}, caSecretRef: {name: nats, key: ca.crt}}";
-    let queue = Queue::create("external", &format!("{{timeout: 1m, nats: {nats}}}"));
+    // The default queue, whose workers are beside the operator, needs nothing more.
+    let ready =
+        ["wait", "-n", "openfaas", "asyncqueue/faas-request", "--for=condition=Ready", "--timeout=120s"];
+    let _ = kubectl(&ready);
+    let queue = Queue::create("external", "{timeout: 1m}");
     apply(&secret(queue.name(), "nats", &data));
     queue.is("ready", |queue| is_true(queue, "Ready")).await;
     queue.deploy_functions(&["fast", "callbacks"]).await;

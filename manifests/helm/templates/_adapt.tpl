@@ -27,6 +27,12 @@ app.kubernetes.io/part-of: asyncqueue
 {{- $_ := set $container "image" (printf "%s:%s" $image.repository $image.tag) }}
 {{- $_ := set $container "imagePullPolicy" $image.pullPolicy }}
 {{- include "asyncqueue.nats" (dict "pod" $template.spec "container" $container "nats" .root.Values.nats) }}
+{{- if and (eq $component "operator") .root.Values.nats.secret }}
+{{- range $name, $key := dict "worker_nats_creds_secret" "nats.creds" "worker_nats_ca_secret" "ca.crt" }}
+{{- $variable := dict "name" $name "value" (printf "%s/%s" $.root.Values.nats.secret $key) }}
+{{- include "asyncqueue.variable" (dict "container" $container "variable" $variable) }}
+{{- end }}
+{{- end }}
 {{- if and (eq $component "operator") .root.Values.watchNamespaces }}
 {{- $_ := set $values.settings "watch_namespaces" (join "," .root.Values.watchNamespaces) }}
 {{- end }}

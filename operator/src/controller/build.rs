@@ -15,6 +15,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 
 use super::validate::ValidQueue;
+use crate::crd::SecretKey;
 
 mod deployment;
 mod disruption_budget;
@@ -37,6 +38,10 @@ pub(crate) const APPLIED_ANNOTATION: &str = "asyncqueue.io/applied";
 pub(crate) struct Installation {
     /// How they reach NATS.
     pub(crate) nats: NatsSettings,
+    /// The credentials that they have there, in each queue's namespace, where the queue names none.
+    pub(crate) nats_credentials: Option<SecretKey>,
+    /// The authority of the servers there, likewise.
+    pub(crate) nats_authority: Option<SecretKey>,
     /// Their image.
     pub(crate) worker_image: String,
     /// Where functions are that are named without a namespace.

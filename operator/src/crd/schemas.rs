@@ -11,6 +11,9 @@ use super::{Via, rules};
 /// The most bytes that a number can say: a petabyte, which a JSON number holds exactly.
 const MAX_BYTES: u64 = 1_000_000_000_000_000;
 
+/// The longest name of an object, and the longest key of a Secret.
+pub(super) const MAX_SECRET_TEXT: u32 = 253;
+
 /// As long as the longest sensible spelling, `23h59m59.999999999s`.
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
     text(rules::DURATION, 32)
@@ -72,12 +75,12 @@ pub(super) fn hosts(_: &mut SchemaGenerator) -> Schema {
 
 /// The name of an object, which is a name in DNS.
 pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
-    text(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", 253)
+    text(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", MAX_SECRET_TEXT)
 }
 
 /// A key in the data of a Secret.
 pub(super) fn secret_key(_: &mut SchemaGenerator) -> Schema {
-    text("^[A-Za-z0-9._-]+$", 253)
+    text("^[A-Za-z0-9._-]+$", MAX_SECRET_TEXT)
 }
 
 pub(super) fn http_url(_: &mut SchemaGenerator) -> Schema {

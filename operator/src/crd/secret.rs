@@ -1,5 +1,7 @@
 //! References to Secrets.
 
+use std::str::FromStr;
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,4 +17,45 @@ pub struct SecretKey {
     /// Key in its data.
     #[schemars(schema_with = "schemas::secret_key")]
     pub key: String,
+}
+
+/// A text that names no key of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write it as NAME/KEY, the name of a Secret and a key in its data, as in nats/nats.creds")]
+pub struct SecretKeyError;
+
+impl FromStr for SecretKey {
+    type Err = SecretKeyError;
+
+    /// Reads `NAME/KEY`, of the characters that Kubernetes allows for each.
+    fn from_str(text: &str) -> Result<Self, SecretKeyError> {
+        let (name, key) = text.split_once('/').ok_or(SecretKeyError)?;
+        let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+        let is_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        let is_text = |text: &str, of: fn(u8) -> bool| {
+            let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+            (1..=schemas::MAX_SECRET_TEXT).contains(&length) && text.bytes().all(of)
+        };
+        let ends_well = !name.starts_with(['-', '.']) && !name.ends_with(['-', '.']);
+        if is_text(name, is_name) && ends_well && is_text(key, is_key) {
+            Ok(Self { name: name.to_owned(), key: key.to_owned() })
+        } else {
+            Err(SecretKeyError)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_a_secret_is_two_names() {
+        let read: SecretKey = "nats.own/user.creds_1".parse().unwrap();
+        assert_eq!((&*read.name, &*read.key), ("nats.own", "user.creds_1"));
+        for bad in ["", "nats", "/key", "nats/", "Nats/key", "-nats/key", "nats./key", "nats/a/b", "nats/k y"]
+        {
+            assert_eq!(bad.parse::<SecretKey>(), Err(SecretKeyError), "{bad}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvV
         value: Some(value),
         ..EnvVar::default()
     });
-    let files = secrets::mounted(queue).into_iter().map(|secret| secret.variable());
+    let files = secrets::mounted(queue, installation).into_iter().map(|secret| secret.variable());
     settings.chain(files).chain(queue.worker.env.iter().cloned()).collect()
 }
 

@@ -66,7 +66,7 @@ fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
             ..PodSecurityContext::default()
         }),
         containers: vec![container(queue, installation)],
-        volumes: some(secrets::mounted(queue).iter().map(secrets::Mounted::volume).collect()),
+        volumes: some(secrets::mounted(queue, installation).iter().map(secrets::Mounted::volume).collect()),
         image_pull_secrets: some(worker.image_pull_secrets.clone()),
         node_selector: Some(worker.node_selector.clone()).filter(|labels| !labels.is_empty()),
         tolerations: some(worker.tolerations.clone()),
@@ -93,7 +93,9 @@ fn container(queue: &ValidQueue, installation: &Installation) -> Container {
             ..ContainerPort::default()
         }]),
         resources: Some(queue.resources.clone()),
-        volume_mounts: some(secrets::mounted(queue).iter().map(secrets::Mounted::mount).collect()),
+        volume_mounts: some(
+            secrets::mounted(queue, installation).iter().map(secrets::Mounted::mount).collect(),
+        ),
         liveness_probe: Some(probe("/healthz", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         security_context: Some(SecurityContext {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 
+use super::Installation;
 use crate::{controller::validate::ValidQueue, crd::SecretKey};
 
 /// The folder with a folder for each Secret.
@@ -17,14 +18,20 @@ pub(super) struct Mounted<'a> {
     key: &'a SecretKey,
 }
 
-/// The Secrets of a queue.
-pub(super) fn mounted(queue: &ValidQueue) -> Vec<Mounted<'_>> {
+/// The Secrets of a queue: those that it names, and for the operator's own NATS else those of the installation.
+pub(super) fn mounted<'a>(queue: &'a ValidQueue, installation: &'a Installation) -> Vec<Mounted<'a>> {
+    let nats = &queue.nats;
+    let or_common = |own: &'a Option<SecretKey>, common: &'a Option<SecretKey>| {
+        own.as_ref().or(common.as_ref().filter(|_| nats.url.is_none()))
+    };
+    let credentials = or_common(&nats.credentials_secret_ref, &installation.nats_credentials);
+    let authority = or_common(&nats.ca_secret_ref, &installation.nats_authority);
     let secrets = [
-        ("nats-credentials", "nats_creds_file", &queue.nats.credentials_secret_ref),
-        ("nats-ca", "nats_tls_ca_file", &queue.nats.ca_secret_ref),
-        ("callback-signing", "callback_signing_secret_file", &queue.callback.signing_secret_ref),
+        ("nats-credentials", "nats_creds_file", credentials),
+        ("nats-ca", "nats_tls_ca_file", authority),
+        ("callback-signing", "callback_signing_secret_file", queue.callback.signing_secret_ref.as_ref()),
     ];
-    let named = |(name, variable, key)| Option::as_ref(key).map(|key| Mounted { name, variable, key });
+    let named = |(name, variable, key): (_, _, Option<_>)| key.map(|key| Mounted { name, variable, key });
     secrets.into_iter().filter_map(named).collect()
 }
 

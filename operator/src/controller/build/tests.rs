@@ -14,6 +14,8 @@ use crate::{
 fn installation() -> Installation {
     Installation {
         nats: NatsSettings::from_url("nats://nats.openfaas:4222"),
+        nats_credentials: None,
+        nats_authority: None,
         worker_image: "asyncqueue:test".to_owned(),
         function_namespace: "openfaas-fn".to_owned(),
         gateway_url: None,
@@ -175,6 +177,28 @@ fn every_variable_of_the_operator_is_reserved() {
     for name in prepared.workers.spec.unwrap().template.metadata.unwrap().labels.unwrap().keys() {
         assert!(RESERVED_LABELS.contains(&&**name), "{name} can be set by worker.podLabels");
     }
+}
+
+#[test]
+fn workers_have_the_installations_credentials_unless_their_queue_has_others_or_another_nats() {
+    let key = |name: &str| Some(SecretKey { name: name.to_owned(), key: "k".to_owned() });
+    let installation =
+        Installation { nats_credentials: key("common"), nats_authority: key("common-ca"), ..installation() };
+    let mounted = |change: fn(&mut AsyncQueue)| {
+        let mut queue = sample();
+        change(&mut queue);
+        let pod = prepared(&queue, &installation).workers.spec.unwrap().template.spec.unwrap();
+        let volumes = pod.volumes.unwrap_or_default().into_iter();
+        volumes.map(|volume| volume.secret.unwrap().secret_name.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(mounted(|_| {}), ["common", "common-ca"]);
+    let own = |queue: &mut AsyncQueue| {
+        let key = SecretKey { name: "own".to_owned(), key: "k".to_owned() };
+        queue.spec.nats.credentials_secret_ref = Some(key);
+    };
+    assert_eq!(mounted(own), ["own", "common-ca"]);
+    let elsewhere = |queue: &mut AsyncQueue| queue.spec.nats.url = Some("nats://elsewhere".to_owned());
+    assert!(mounted(elsewhere).is_empty());
 }
 
 #[test]
