@@ -255,7 +255,9 @@ pub(crate) const AROUND: &[Around] = &[
         command: "kubectl apply -f slow-queue.yaml",
         // A queue as OpenFaaS's documentation had it made, with a call as a gateway publishes it.
         before: &[
-            ("kubectl port-forward -n openfaas service/nats-asyncqueue 4222 &", ""),
+            ("kubectl rollout status -n openfaas statefulset/nats-asyncqueue --timeout=120s", ""),
+            // Again where it ends: it takes whichever pod there is, also one that is just going.
+            ("until kubectl port-forward -n openfaas service/nats-asyncqueue 4222; do sleep 1; done &", ""),
             (
                 "nats --server=nats://127.0.0.1:4222 stream add slow-queue --subjects=slow-queue --replicas=1 \
                  --retention=work --discard=old --max-msgs-per-subject=-1 --defaults",
