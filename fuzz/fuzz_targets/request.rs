@@ -70,7 +70,7 @@ fuzz_target!(|head: &[u8]| {
         assert_eq!((read.path.as_str(), read.query.as_deref()), (path, query));
     }
 
-    let sent = request_headers(&read, Attempt { number: 1, max: 2 }).expect("headers");
+    let sent = request_headers(read.headers.clone(), &read, Attempt { number: 1, max: 2 }).expect("headers");
     let mut own: BTreeMap<Vec<u8>, Vec<&[u8]>> = BTreeMap::new();
     let named: Vec<Vec<u8>> = request
         .headers

@@ -44,7 +44,7 @@ pub fn check_call(call: &Invocation) {
     let expected = format!("/function/{}{path}{query}", call.function);
     assert_eq!(url.path_and_query().expect("a path").as_str(), expected);
     assert_eq!(url.authority().expect("a host"), "gateway:8080");
-    let headers = request_headers(call, Attempt { number: 2, max: 3 }).expect("headers");
+    let headers = request_headers(call.headers.clone(), call, Attempt { number: 2, max: 3 }).expect("headers");
     let mut stripped = headers.clone();
     strip_connection_headers(&mut stripped);
     assert_eq!(headers, stripped, "something of a connection is sent on");

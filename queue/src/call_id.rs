@@ -3,6 +3,7 @@
 use std::{
     fmt,
     str::FromStr,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -12,9 +13,9 @@ use crate::name::QueueName;
 /// for each pending message.
 pub const MAX_CALL_ID: usize = 128;
 
-/// Identifies an invocation. One subject token: 1 to 128 of `A-Z a-z 0-9 _ -`.
+/// Identifies an invocation. One subject token: 1 to 128 of `A-Z a-z 0-9 _ -`. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(String);
+pub struct CallId(Arc<str>);
 
 /// A client's call id that is not a subject token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,13 +33,14 @@ impl CallId {
         let mut random: [u8; 10] = rand::random();
         random[8..].copy_from_slice(&queue_hash(queue).to_be_bytes());
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string())
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+        Self(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).into())
     }
 
     /// The id of a message that carries none: where in its stream it is, `seq-7`.
     #[must_use]
     pub fn of_sequence(sequence: u64) -> Self {
-        Self(format!("seq-{sequence}"))
+        Self(format!("seq-{sequence}").into())
     }
 
     /// The queue's hash that a generated id carries; `None` for an id that is not a `UUIDv7`.
@@ -63,7 +65,7 @@ impl FromStr for CallId {
     fn from_str(text: &str) -> Result<Self, CallIdError> {
         let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         if (1..=MAX_CALL_ID).contains(&text.len()) && text.bytes().all(ok) {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(CallIdError(text.to_owned()))
         }

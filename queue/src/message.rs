@@ -61,16 +61,16 @@ pub enum DecodeError {
     UnknownVersion(String),
 }
 
-/// Reads an invocation from a message of either form.
+/// Reads an invocation from a message of either form. `fallback` is asked for where the form may lack something.
 pub fn decode(
     headers: &NatsHeaders,
     payload: &Bytes,
-    fallback: &Fallback,
+    fallback: impl FnOnce() -> Fallback,
 ) -> Result<Invocation, DecodeError> {
     if native::is_native(headers) {
         native::decode(headers, payload.clone())
     } else {
-        openfaas::decode(payload, fallback)
+        openfaas::decode(payload, &fallback())
     }
 }
 

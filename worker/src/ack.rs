@@ -9,12 +9,15 @@
 //! A consumer that was made anew, or whose server was, may have forgotten deliveries, and says nothing to what it does not
 //! know of. From then on, each of them is asked about alone.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_nats::{
     Client, Subject,
     client::{PublishErrorKind, RequestErrorKind},
-    jetstream::{AckKind, Message},
+    jetstream::AckKind,
 };
 use futures::future::join_all;
 use tokio::{
@@ -22,6 +25,8 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::delivery::Delivered;
 
 /// The server's word takes a millisecond when all is well.
 pub(crate) const CONFIRM: Duration = Duration::from_secs(5);
@@ -35,7 +40,11 @@ const TOGETHER: usize = 1024;
 
 /// Acknowledges what a consumer has delivered to one inbox. Clones share their questions.
 #[derive(Clone, Debug)]
-pub(crate) struct Acks {
+pub(crate) struct Acks(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
     waiting: mpsc::UnboundedSender<Waiting>,
     /// Whether the consumer may have forgotten its deliveries.
     doubt: CancellationToken,
@@ -83,31 +92,40 @@ impl Acks {
     pub(crate) fn start(client: Client) -> Self {
         let (waiting, received) = mpsc::unbounded_channel();
         let doubt = CancellationToken::new();
-        tokio::spawn(run(client, received, doubt.clone()));
-        Self { waiting, doubt }
+        tokio::spawn(run(client.clone(), received, doubt.clone()));
+        Self(Arc::new(Shared { client, waiting, doubt }))
     }
 
     /// Acknowledges a message, and returns when the server says that it has it.
-    pub(crate) async fn confirm(&self, message: &Message, kind: AckKind) -> Result<(), Unconfirmed> {
-        self.ask(message, kind, false).await
+    pub(crate) async fn confirm(&self, delivered: &Delivered, kind: AckKind) -> Result<(), Unconfirmed> {
+        self.ask(delivered, kind, false).await
     }
 
     /// The same after that has failed. To acknowledge a message once more is harmless.
-    pub(crate) async fn confirm_again(&self, message: &Message, kind: AckKind) -> Result<(), Unconfirmed> {
-        self.ask(message, kind, true).await
+    pub(crate) async fn confirm_again(
+        &self,
+        delivered: &Delivered,
+        kind: AckKind,
+    ) -> Result<(), Unconfirmed> {
+        self.ask(delivered, kind, true).await
+    }
+
+    /// Sends an acknowledgement, and waits for nothing.
+    pub(crate) async fn send(&self, delivered: &Delivered, kind: AckKind) -> Result<(), Unconfirmed> {
+        let to = delivered.message.reply.clone().ok_or(Unconfirmed::NoReply)?;
+        send(&self.0.client, to, kind).await
     }
 
     /// From now on the consumer may be another, or not know of what it has delivered.
     pub(crate) fn doubt(&self) {
-        self.doubt.cancel();
+        self.0.doubt.cancel();
     }
 
-    async fn ask(&self, message: &Message, kind: AckKind, again: bool) -> Result<(), Unconfirmed> {
-        let to = message.reply.clone().ok_or(Unconfirmed::NoReply)?;
-        let delivery = message.info().map_err(|_| Unconfirmed::NoReply)?.consumer_sequence;
+    async fn ask(&self, delivered: &Delivered, kind: AckKind, again: bool) -> Result<(), Unconfirmed> {
+        let to = delivered.message.reply.clone().ok_or(Unconfirmed::NoReply)?;
         let (heard, word) = oneshot::channel();
-        let waiting = Waiting { to, kind, delivery, again, heard };
-        self.waiting.send(waiting).map_err(|_| Unconfirmed::Ending)?;
+        let waiting = Waiting { to, kind, delivery: delivered.number, again, heard };
+        self.0.waiting.send(waiting).map_err(|_| Unconfirmed::Ending)?;
         word.await.map_err(|_| Unconfirmed::Ending)?
     }
 }
@@ -156,12 +174,15 @@ async fn confirm(client: &Client, together: &[Waiting]) -> Result<(), Unconfirme
     let Some((last, before)) = together.split_last() else { return Ok(()) };
     let connection = connections(client);
     for Waiting { to, kind, .. } in before {
-        let sent = client.publish(to.clone(), (*kind).into()).await;
-        sent.map_err(|error| Unconfirmed::Send(error.kind()))?;
+        send(client, to.clone(), *kind).await?;
     }
     let answered = client.request(last.to.clone(), last.kind.into()).await;
     answered.map_err(|error| Unconfirmed::Ask(error.kind()))?;
     if connections(client) == connection { Ok(()) } else { Err(Unconfirmed::Reconnected) }
+}
+
+async fn send(client: &Client, to: Subject, kind: AckKind) -> Result<(), Unconfirmed> {
+    client.publish(to, kind.into()).await.map_err(|error| Unconfirmed::Send(error.kind()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{AckKind, Context, Message, context::PublishErrorKind, message::PublishMessage};
+use async_nats::jetstream::{AckKind, Context, context::PublishErrorKind, message::PublishMessage};
 use asyncqueue::{
     CallId, FunctionName,
     message::dead_letter::{self, Death},
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
 
-use crate::{delivery::Delivery, metrics::Metrics};
+use crate::{delivery::Delivered, metrics::Metrics};
 
 /// While NATS is away: the message can't be acknowledged either.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -44,11 +44,11 @@ impl Graveyard {
     /// none is wanted: then it is told and let go.
     pub(crate) async fn bury(
         &self,
-        message: &Message,
+        delivered: &Delivered,
         call: Option<(&FunctionName, &CallId)>,
         death: Death,
     ) -> AckKind {
-        let sequence = Delivery::of(message).sequence;
+        let (message, sequence) = (&delivered.message, delivered.sequence);
         if !self.enabled {
             let (call_id, function) = call.map(|(function, id)| (id, function)).unzip();
             error!(

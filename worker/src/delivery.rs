@@ -1,42 +1,122 @@
-//! What the server says of a message it delivers.
+//! A message as the server delivered it, and what the server says of that.
 
 use std::sync::LazyLock;
 
-use async_nats::{HeaderMap, jetstream::Message};
+use async_nats::{HeaderMap, Message};
 use jiff::Timestamp;
 
 /// The headers of a message that has none.
 static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
-/// The headers of a message.
-pub(crate) fn headers(message: &Message) -> &HeaderMap {
-    message.headers.as_ref().unwrap_or(&NO_HEADERS)
-}
-
-/// One delivery of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Delivery {
+/// A message as it was delivered.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    /// The message.
+    pub(crate) message: Message,
     /// How often it was delivered, this time included.
     pub(crate) count: u64,
     /// Where it is on its stream.
     pub(crate) sequence: u64,
+    /// The number of this delivery among those of its consumer.
+    pub(crate) number: u64,
     /// When the stream stored it.
     pub(crate) stored_at: Timestamp,
 }
 
-impl Delivery {
+/// What stands in the subject on which a delivery is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Numbers {
+    count: u64,
+    sequence: u64,
+    number: u64,
+    stored_at: i128,
+}
+
+// === impl Delivered ===
+
+impl Delivered {
     /// Reads the delivery of a message. One that did not come from a stream, which can't be on a consumer's inbox,
     /// reads as delivered for the first time.
-    pub(crate) fn of(message: &Message) -> Self {
-        let info = message.info().ok();
-        let stored_at = info
-            .as_ref()
-            .and_then(|info| Timestamp::from_nanosecond(info.published.unix_timestamp_nanos()).ok())
-            .unwrap_or_else(Timestamp::now);
+    pub(crate) fn of(message: Message) -> Self {
+        let numbers = message.reply.as_ref().and_then(|subject| Numbers::read(subject));
+        let stored_at = numbers.and_then(|numbers| Timestamp::from_nanosecond(numbers.stored_at).ok());
         Self {
-            count: info.as_ref().and_then(|info| u64::try_from(info.delivered).ok()).unwrap_or(1),
-            sequence: info.map_or(0, |info| info.stream_sequence),
-            stored_at,
+            message,
+            count: numbers.map_or(1, |numbers| numbers.count),
+            sequence: numbers.map_or(0, |numbers| numbers.sequence),
+            number: numbers.map_or(0, |numbers| numbers.number),
+            stored_at: stored_at.unwrap_or_else(Timestamp::now),
         }
+    }
+
+    /// The message's headers.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        self.message.headers.as_ref().unwrap_or(&NO_HEADERS)
+    }
+}
+
+// === impl Numbers ===
+
+impl Numbers {
+    /// Reads `$JS.ACK.<stream>.<consumer>.<count>.<sequence>.<number>.<time>.<pending>`, or what has a domain and the hash of
+    /// an account after `ACK`, and may have more at its end (NATS ADR-15). Not by the client library, whose message must
+    /// hold a handle of its connection for that, copied for each call.
+    fn read(subject: &str) -> Option<Self> {
+        /// The tokens of the short form, of which two come before the stream.
+        const SHORT: usize = 9;
+        /// The least of the long form, of which four do.
+        const LONG: usize = 11;
+        let acknowledges = subject.strip_prefix("$JS.ACK.")?;
+        let before_the_count = match 2 + acknowledges.split('.').count() {
+            SHORT => 2,
+            LONG.. => 4,
+            _ => return None,
+        };
+        let mut tokens = acknowledges.split('.').skip(before_the_count);
+        let mut next = || tokens.next()?.parse().ok();
+        Some(Self {
+            count: next()?,
+            sequence: next()?,
+            number: next()?,
+            stored_at: tokens.next()?.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_of_the_subject_says_the_same() {
+        let numbers =
+            Numbers { count: 2, sequence: 1070, number: 1071, stored_at: 1_795_514_400_123_456_789 };
+        for subject in [
+            "$JS.ACK.q.q-workers.2.1070.1071.1795514400123456789.3",
+            "$JS.ACK._.hash.q.q-workers.2.1070.1071.1795514400123456789.3",
+            "$JS.ACK.hub.hash.q.q-workers.2.1070.1071.1795514400123456789.3.token",
+        ] {
+            assert_eq!(Numbers::read(subject), Some(numbers), "{subject}");
+        }
+        for subject in
+            ["", "_INBOX.1", "$JS.ACK.q.c.1.2.3.4", "$JS.ACK.q.c.x.2.3.4.5", "$JS.ACK.q.c.1.2.-3.4.5"]
+        {
+            assert_eq!(Numbers::read(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn what_came_from_no_stream_is_a_first_delivery() {
+        let message = Message {
+            subject: "q".into(),
+            reply: None,
+            payload: bytes::Bytes::new(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        let delivered = Delivered::of(message);
+        assert_eq!((delivered.count, delivered.sequence, delivered.headers().len()), (1, 0, 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use asyncqueue::{Invocation, directory::Directory, forward::strip_connection_headers};
+use asyncqueue::{Invocation, directory::Directory};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Request, header};
 use http_body_util::{BodyExt, Full};
@@ -32,7 +32,7 @@ const H_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 pub(crate) struct Reply {
     /// How it ended.
     pub(crate) ending: Ending,
-    /// The headers of the answer, without those of the connection.
+    /// The headers of the answer.
     pub(crate) headers: HeaderMap,
     /// The body of the answer.
     pub(crate) body: Bytes,
@@ -67,16 +67,17 @@ impl Caller {
         Self { client, target, time_limit, max_response }
     }
 
-    /// Makes one call and waits for its end. Dropped, it closes the connection, so that the function sees it.
+    /// Makes one call with these headers of its caller, and waits for its end. Dropped, it closes the connection, so that the function sees it.
     pub(crate) async fn call(
         &self,
         invocation: &Invocation,
+        headers: HeaderMap,
         attempt: Attempt,
         directory: Option<&Directory>,
     ) -> Reply {
         let begun = Instant::now();
         let deadline = (begun + self.time_limit).into();
-        let reply = match timeout_at(deadline, self.exchange(invocation, attempt, directory)).await {
+        let reply = match timeout_at(deadline, self.exchange(invocation, headers, attempt, directory)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => Reply::without_answer(Ending::Unreachable, format!("{error:#}")),
             Err(_) => Reply::without_answer(Ending::TimedOut, "the time limit was reached".to_owned()),
@@ -87,13 +88,14 @@ impl Caller {
     async fn exchange(
         &self,
         invocation: &Invocation,
+        headers: HeaderMap,
         attempt: Attempt,
         directory: Option<&Directory>,
     ) -> anyhow::Result<Reply> {
         let mut request = Request::new(Full::new(invocation.body.clone()));
         *request.uri_mut() = self.target.url(invocation, directory)?;
         *request.method_mut() = invocation.method.clone();
-        *request.headers_mut() = request_headers(invocation, attempt)?;
+        *request.headers_mut() = request_headers(headers, invocation, attempt)?;
         let (parts, mut body) = self.client.request(request).await?.into_parts();
 
         let mut kept = BytesMut::new();
@@ -107,10 +109,9 @@ impl Caller {
                 break;
             }
         }
-        let mut headers = parts.headers;
+        let headers = parts.headers;
         let internal = headers.contains_key(H_INTERNAL) && parts.status.as_u16() >= 400;
         let retry_after = headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        strip_connection_headers(&mut headers);
         Ok(Reply {
             ending: Ending::Answered { status: parts.status.as_u16(), internal, retry_after },
             headers,

@@ -6,11 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_nats::jetstream::{AckKind, Context, Message};
+use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
     CallId, FunctionName, GoDuration, Invocation, QueueName,
     cancel::{self, StoredCall},
     directory::Directory,
+    forward::strip_connection_headers,
     message::{self, Fallback, callback::Callback, dead_letter::Death},
     peek::{NatsError, is_stored},
     status::{Phase, worker_report},
@@ -30,7 +31,7 @@ use crate::{
         store::{CallbackStore, StoreError},
     },
     cancellations::Cancellations,
-    delivery::{self, Delivery},
+    delivery::Delivered,
     function::{Caller, Reply, request::Attempt},
     metrics::Metrics,
     outcome::{Outcome, RetryPolicy, Tries, UNREACHABLE},
@@ -83,56 +84,50 @@ impl Call<'_> {
 
 impl Handler for Invoke {
     /// Brings a call to its end, or to its next attempt.
-    async fn handle(&self, message: &Message, lease: Duration) -> AckKind {
-        let delivery = Delivery::of(message);
-        let invocation = match self.decode(message, delivery) {
+    async fn handle(&self, delivered: &Delivered, lease: Duration) -> AckKind {
+        let invocation = match self.decode(delivered) {
             Ok(invocation) => invocation,
             Err(error) => {
-                warn!(subject = %message.subject, %error, "a message is no call: it becomes a dead letter");
+                warn!(subject = %delivered.message.subject, %error, "a message is no call: it becomes a dead letter");
                 let reason = format!("undecodable: {error}");
-                let death = Death { reason, attempts: delivery.count, status: None };
-                return Box::pin(self.graveyard.bury(message, None, death)).await;
+                let death = Death { reason, attempts: delivered.count, status: None };
+                return Box::pin(self.graveyard.bury(delivered, None, death)).await;
             }
         };
-        let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivery.sequence };
+        let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivered.sequence };
         // Here and below, what is seldom done is in a box of its own: while a call runs, as thousands may at once, it
         // takes no memory.
-        let uncounted = if delivery.count == 1 { 0 } else { Box::pin(self.uncounted(&stored)).await };
+        let uncounted = if delivered.count == 1 { 0 } else { Box::pin(self.uncounted(&stored)).await };
         let tries = Tries {
-            attempt: delivery.count.saturating_sub(uncounted).max(1),
-            deliveries: delivery.count,
-            age: age(delivery.stored_at),
+            attempt: delivered.count.saturating_sub(uncounted).max(1),
+            deliveries: delivered.count,
+            age: age(delivered.stored_at),
         };
         let policy = self.policy_of(&invocation);
-        let call = Call { invocation, stored, tries, policy };
+        let mut call = Call { invocation, stored, tries, policy };
         if tries.deliveries == 1 {
             self.metrics.waited(tries.age);
         }
         if call.policy.is_poison(call.tries.attempt) {
-            return Box::pin(self.give_up_poison(message, &call, lease)).await;
+            return Box::pin(self.give_up_poison(delivered, &call, lease)).await;
         }
         let reported = self.reports.running(call.stored.clone(), call.attempt());
-        match self.make(&call).await {
-            Some(reply) => Box::pin(self.end(message, &call, reply, reported)).await,
+        match self.make(&mut call).await {
+            Some(reply) => Box::pin(self.end(delivered, &call, reply, reported)).await,
             None => Box::pin(self.end_cancelled(&call)).await,
         }
     }
 
-    async fn bury(&self, message: &Message, why: String) -> AckKind {
-        let death = Death {
-            reason: format!("undecodable: {why}"),
-            attempts: Delivery::of(message).count,
-            status: None,
-        };
-        self.graveyard.bury(message, None, death).await
+    async fn bury(&self, delivered: &Delivered, why: String) -> AckKind {
+        let death = Death { reason: format!("undecodable: {why}"), attempts: delivered.count, status: None };
+        self.graveyard.bury(delivered, None, death).await
     }
 
     /// A call that is handed back has not had its attempt.
-    async fn before_hand_back(&self, message: &Message) {
-        let delivery = Delivery::of(message);
-        if let Ok(invocation) = self.decode(message, delivery) {
-            let stored = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
-            let uncounted = if delivery.count == 1 { 0 } else { self.uncounted(&stored).await };
+    async fn before_hand_back(&self, delivered: &Delivered) {
+        if let Ok(invocation) = self.decode(delivered) {
+            let stored = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
+            let uncounted = if delivered.count == 1 { 0 } else { self.uncounted(&stored).await };
             self.set_uncounted(&stored, uncounted + 1).await;
         }
     }
@@ -140,7 +135,7 @@ impl Handler for Invoke {
 
 impl Invoke {
     /// Makes a call; `None` if it was cancelled before or meanwhile.
-    async fn make(&self, call: &Call<'_>) -> Option<Reply> {
+    async fn make(&self, call: &mut Call<'_>) -> Option<Reply> {
         // A first delivery is heard of in time; one that comes again may have been cancelled while nobody had it.
         if call.tries.deliveries > 1 && Box::pin(self.was_cancelled(&call.stored)).await {
             return None;
@@ -155,19 +150,23 @@ impl Invoke {
             let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
             info!(%call_id, %function, path = invocation.path, query = invocation.query, ?headers, %body, "Request");
         }
+        // Nobody needs them after this attempt, so that there is no copy of them while it runs.
+        let headers = std::mem::take(&mut call.invocation.headers);
+        let invocation = &call.invocation;
         let reply = tokio::select! {
-            reply = self.caller.call(invocation, call.attempt(), directory.as_deref()) => reply,
+            reply = self.caller.call(invocation, headers, call.attempt(), directory.as_deref()) => reply,
             () = running.cancelled() => return None,
         };
         if self.verbose {
             let (headers, body) = (&reply.headers, String::from_utf8_lossy(&reply.body));
+            let (call_id, function) = (&invocation.call_id, &invocation.function);
             info!(%call_id, %function, ?headers, %body, "Answer");
         }
         Some(reply)
     }
 
     /// What the end of a call means for it.
-    async fn end(&self, message: &Message, call: &Call<'_>, reply: Reply, reported: Reported) -> AckKind {
+    async fn end(&self, delivered: &Delivered, call: &Call<'_>, reply: Reply, reported: Reported) -> AckKind {
         let outcome = call.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
         self.metrics.ended(&reply, &outcome);
         log(call, &reply, &outcome);
@@ -188,7 +187,7 @@ impl Invoke {
                 let status = reply.ending.status();
                 self.report(call, status, reply).await;
                 let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
-                self.graveyard.bury(message, Some(call.name()), death).await
+                self.graveyard.bury(delivered, Some(call.name()), death).await
             }
         }
     }
@@ -205,7 +204,7 @@ impl Invoke {
 
     /// Ends a call whose attempts are used up, and under the last of which its worker died: had that come to an end, it
     /// would be dead already.
-    async fn give_up_poison(&self, message: &Message, call: &Call<'_>, lease: Duration) -> AckKind {
+    async fn give_up_poison(&self, delivered: &Delivered, call: &Call<'_>, lease: Duration) -> AckKind {
         if self.may_end_otherwise(call, lease).await.unwrap_or(true) {
             return AckKind::Nak(Some(lease));
         }
@@ -215,7 +214,7 @@ impl Invoke {
         self.metrics.poison();
         self.report(call, UNREACHABLE, Reply::none()).await;
         let reason = format!("its worker died under the last of {attempts} attempts");
-        self.graveyard.bury(message, Some(call.name()), Death { reason, attempts, status: None }).await
+        self.graveyard.bury(delivered, Some(call.name()), Death { reason, attempts, status: None }).await
     }
 
     /// Whether a call whose last attempt has no end yet may still have one: its worker did not die but lost its lease, or
@@ -243,13 +242,12 @@ impl Invoke {
         }
     }
 
-    fn decode(&self, message: &Message, delivery: Delivery) -> Result<Invocation, message::DecodeError> {
-        let fallback = Fallback {
-            call_id: CallId::of_sequence(delivery.sequence),
-            stored_at: delivery.stored_at,
+    fn decode(&self, delivered: &Delivered) -> Result<Invocation, message::DecodeError> {
+        message::decode(delivered.headers(), &delivered.message.payload, || Fallback {
+            call_id: CallId::of_sequence(delivered.sequence),
+            stored_at: delivered.stored_at,
             namespace: self.function_namespace.clone(),
-        };
-        message::decode(delivery::headers(message), &message.payload, &fallback)
+        })
     }
 
     async fn was_cancelled(&self, call: &StoredCall) -> bool {
@@ -284,6 +282,8 @@ impl Invoke {
     async fn report(&self, call: &Call<'_>, status: u16, reply: Reply) {
         let invocation = &call.invocation;
         let Some(url) = invocation.callback_url.clone() else { return };
+        let mut headers = reply.headers;
+        strip_connection_headers(&mut headers);
         let callback = Callback {
             call_id: invocation.call_id.clone(),
             function: invocation.function.clone(),
@@ -292,7 +292,7 @@ impl Invoke {
             duration: reply.duration,
             attempt: call.tries.attempt,
             max_attempts: call.policy.max_attempts,
-            headers: reply.headers,
+            headers,
             body: reply.body,
         };
         let begun = Instant::now();

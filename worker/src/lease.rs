@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::AckKind;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use crate::ack::Acks;
+use crate::{ack::Acks, delivery::Delivered};
 
 /// Renewed this many times within a lease: two renewals in a row may fail before it is lost.
 const RENEWALS: u32 = 3;
@@ -24,22 +24,22 @@ pub(crate) struct Held<T> {
     pub(crate) lost: bool,
 }
 
-/// Runs `work` and renews the lease of `message` until it has ended. `work` is pinned by the caller, since to take it in
+/// Runs `work` and renews the lease of what was delivered until it has ended. `work` is pinned by the caller, since to take it in
 /// would be to have it in memory twice, for each call that runs.
 pub(crate) async fn hold<T>(
     acks: &Acks,
-    message: &Message,
+    delivered: &Delivered,
     lease: Duration,
     mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Held<T> {
     let mut confirmed = Instant::now();
-    let mut renewal = pin!(renew(acks, message, lease / RENEWALS));
+    let mut renewal = pin!(renew(acks, delivered, lease / RENEWALS));
     loop {
         tokio::select! {
             value = work.as_mut() => return Held { value, lost: confirmed.elapsed() > lease },
             renewed = &mut renewal => {
                 confirmed = renewed.unwrap_or(confirmed);
-                renewal.set(renew(acks, message, lease / RENEWALS));
+                renewal.set(renew(acks, delivered, lease / RENEWALS));
             }
         }
     }
@@ -47,10 +47,10 @@ pub(crate) async fn hold<T>(
 
 /// Waits for `pause`, then renews. Returns when the renewal was sent if the server confirmed it, since the new
 /// lease began no earlier.
-async fn renew(acks: &Acks, message: &Message, pause: Duration) -> Option<Instant> {
+async fn renew(acks: &Acks, delivered: &Delivered, pause: Duration) -> Option<Instant> {
     sleep(pause).await;
     let sent = Instant::now();
-    match timeout(pause, acks.confirm(message, AckKind::Progress)).await {
+    match timeout(pause, acks.confirm(delivered, AckKind::Progress)).await {
         Ok(Ok(())) => Some(sent),
         Ok(Err(error)) => {
             debug!(%error, "a lease was not renewed");

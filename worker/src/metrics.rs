@@ -1,6 +1,9 @@
 //! The worker's metrics. Names as `OpenFaaS`'s dashboards know them, where they have one.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use asyncqueue::{FunctionName, QueueName};
 use prometheus_client::{
@@ -17,25 +20,25 @@ const BUCKETS: [f64; 14] =
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
-    queue_name: String,
+    queue_name: Arc<str>,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueueLabels {
-    queue_name: String,
+    queue_name: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FunctionLabels {
-    queue_name: String,
+    queue_name: Arc<str>,
     function_name: String,
 }
 
 /// What the worker counts. Clones count together.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    queue: String,
+    queue: Arc<str>,
     processed: Family<OutcomeLabels, Counter>,
     inflight: Family<FunctionLabels, Gauge>,
     callbacks: Family<OutcomeLabels, Counter>,
@@ -56,7 +59,7 @@ impl Metrics {
     /// Registers the metrics of a queue.
     pub(crate) fn new(registry: &mut Registry, queue: &QueueName) -> Self {
         let metrics = Self {
-            queue: queue.to_string(),
+            queue: queue.as_str().into(),
             processed: Family::default(),
             inflight: Family::default(),
             callbacks: Family::default(),

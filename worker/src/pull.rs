@@ -9,7 +9,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use async_nats::{
     Subject, Subscriber,
     jetstream::{
-        AckKind, Context, Message,
+        AckKind, Context,
         consumer::{Info, PullConsumer, pull::BatchConfig},
     },
 };
@@ -17,7 +17,7 @@ use asyncqueue::remove::remove;
 use asyncqueue_runtime::{health::Health, program::Shutdown};
 use demand::Demand;
 use event::{Event, classify};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 pub(crate) use tasks::Claim;
 use tasks::Tasks;
 use tokio::{
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use unreadable::Unreadable;
 
-use crate::{ack::Acks, delivery::Delivery, lease, settle::settle};
+use crate::{ack::Acks, delivery::Delivered, lease, settle::settle};
 
 mod demand;
 mod event;
@@ -61,13 +61,13 @@ const SOON: Duration = Duration::from_secs(30);
 pub(crate) trait Handler: Send + Sync + 'static {
     /// Handles one message under a lease that is renewed meanwhile, and says what that means for the message. May be
     /// dropped at any point: the message is handed back then.
-    fn handle(&self, message: &Message, lease: Duration) -> impl Future<Output = AckKind> + Send;
+    fn handle(&self, delivered: &Delivered, lease: Duration) -> impl Future<Output = AckKind> + Send;
 
     /// Ends a message whose headers can't be read, for this reason.
-    fn bury(&self, message: &Message, why: String) -> impl Future<Output = AckKind> + Send;
+    fn bury(&self, delivered: &Delivered, why: String) -> impl Future<Output = AckKind> + Send;
 
     /// Does what is to be done before a message is handed back unhandled.
-    fn before_hand_back(&self, _message: &Message) -> impl Future<Output = ()> + Send {
+    fn before_hand_back(&self, _delivered: &Delivered) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 }
@@ -125,11 +125,11 @@ impl<H: Handler> Puller<H> {
             let reason = match self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await
             {
                 End::Shutdown => {
-                    self.release(subscriber).await;
+                    self.release(subscriber, &pulling.acks).await;
                     break;
                 }
                 End::Renew(reason) => {
-                    self.release(subscriber).await;
+                    self.release(subscriber, &pulling.acks).await;
                     reason
                 }
                 End::Silence => "no word from the server in time".to_owned(),
@@ -148,10 +148,10 @@ impl<H: Handler> Puller<H> {
         if consumer.num_redelivered == 0 {
             return;
         }
-        for Unreadable { message, sequence, why } in unreadable::find(&self.js, consumer).await {
-            let (stream, subject) = (&self.stream, &message.subject);
+        for Unreadable { delivered, why } in unreadable::find(&self.js, consumer).await {
+            let (stream, subject, sequence) = (&self.stream, &delivered.message.subject, delivered.sequence);
             warn!(stream, %subject, sequence, "the headers of a message can't be read, and {why}: it is given up");
-            let ended = self.handler.bury(&message, format!("headers can't be read: {why}")).await;
+            let ended = self.handler.bury(&delivered, format!("headers can't be read: {why}")).await;
             if let AckKind::Ack = ended
                 && let Err(error) =
                     remove(&self.js, stream, sequence, "remove a message that can't be read").await
@@ -220,6 +220,9 @@ impl<H: Handler> Puller<H> {
     ) -> End {
         let silence = pulling.silence();
         let mut silent_at = Instant::now() + silence;
+        // Waits for that, or for an earlier one, and then for that: it is not made anew for each message.
+        let mut alarm = pin!(sleep_until(silent_at));
+        let mut shutdown = pin!(shutdown.cancelled());
         loop {
             // Awake too late to have seen the time run out: it has, all the same, for whatever has come meanwhile.
             if demand.is_asking() && Instant::now() > silent_at {
@@ -231,70 +234,80 @@ impl<H: Handler> Puller<H> {
                 }
                 silent_at = Instant::now() + silence;
             }
+            let running = demand.running();
+            self.running.send_if_modified(|told| std::mem::replace(told, running) != running);
             tokio::select! {
-                () = shutdown.cancelled() => return End::Shutdown,
-                Some(count) = tasks.ended() => {
-                    demand.finished(count);
-                    self.running.send_replace(demand.running());
-                }
+                () = &mut shutdown => return End::Shutdown,
+                Some(count) = tasks.ended() => demand.finished(count),
                 received = subscriber.next() => {
-                    let Some(message) = received else { return End::Renew("the subscription ended".to_owned()) };
-                    if demand.is_asking() && Instant::now() > silent_at {
-                        return End::Silence;
-                    }
-                    silent_at = Instant::now() + silence;
-                    match classify(&message) {
-                        Event::Heartbeat => {}
-                        Event::Expired(unfilled) => demand.expired(unfilled),
-                        Event::Renew(reason) => return End::Renew(reason),
-                        Event::Message => {
-                            let message = Message { message, context: self.js.clone() };
-                            let sequence = Delivery::of(&message).sequence;
-                            let Some(claim) = tasks.claim(sequence) else {
-                                // The server has forgotten that it is here: it was killed before it wrote that
-                                // down, its consumer was made anew, or the lease ran out. The end of the call,
-                                // when it comes, is the end of this delivery too.
-                                debug!(sequence, "delivered again while it is being handled");
-                                demand.expired(1);
-                                continue;
-                            };
-                            if demand.received() {
-                                self.spawn(tasks, claim, message, pulling);
-                                self.running.send_replace(demand.running());
-                            } else {
-                                hand_back(&*self.handler, &message).await;
-                            }
+                    let mut received = Some(received);
+                    // With what has come together with it.
+                    while let Some(next) = received {
+                        let Some(message) = next else { return End::Renew("the subscription ended".to_owned()) };
+                        if demand.is_asking() && Instant::now() > silent_at {
+                            return End::Silence;
                         }
+                        silent_at = Instant::now() + silence;
+                        match classify(&message) {
+                            Event::Heartbeat => {}
+                            Event::Expired(unfilled) => demand.expired(unfilled),
+                            Event::Renew(reason) => return End::Renew(reason),
+                            Event::Message => self.take(Delivered::of(message), pulling, demand, tasks).await,
+                        }
+                        received = subscriber.next().now_or_never();
                     }
                 }
-                () = sleep_until(silent_at), if demand.is_asking() => return End::Silence,
+                () = &mut alarm, if demand.is_asking() => alarm.as_mut().reset(silent_at),
             }
         }
     }
 
-    fn spawn(&self, tasks: &mut Tasks, claim: Claim, message: Message, pulling: &Pulling<'_>) {
+    /// Begins with a message, if nobody here has it and there is a slot for it.
+    async fn take(
+        &self,
+        delivered: Delivered,
+        pulling: &Pulling<'_>,
+        demand: &mut Demand,
+        tasks: &mut Tasks,
+    ) {
+        let sequence = delivered.sequence;
+        let Some(claim) = tasks.claim(sequence) else {
+            // The server has forgotten that it is here: it was killed before it wrote that down, its consumer was made
+            // anew, or the lease ran out. The end of the call, when it comes, is the end of this delivery too.
+            debug!(sequence, "delivered again while it is being handled");
+            return demand.expired(1);
+        };
+        if demand.received() {
+            self.spawn(tasks, claim, delivered, pulling);
+        } else {
+            hand_back(&*self.handler, &pulling.acks, &delivered).await;
+        }
+    }
+
+    fn spawn(&self, tasks: &mut Tasks, claim: Claim, delivered: Delivered, pulling: &Pulling<'_>) {
         let (handler, lease) = (self.handler.clone(), pulling.lease);
         let (acks, hand_back_now) = (pulling.acks.clone(), pulling.hand_back.clone());
         tasks.spawn(async move {
             let work = async {
-                let held = lease::hold(&acks, &message, lease, pin!(handler.handle(&message, lease))).await;
-                settle(&acks, &message, held, lease, claim).await;
+                let work = pin!(handler.handle(&delivered, lease));
+                let held = lease::hold(&acks, &delivered, lease, work).await;
+                settle(&acks, &delivered, held, lease, claim).await;
             };
             tokio::select! {
                 () = work => {}
-                () = hand_back_now.cancelled() => Box::pin(hand_back(&*handler, &message)).await,
+                () = hand_back_now.cancelled() => Box::pin(hand_back(&*handler, &acks, &delivered)).await,
             }
         });
     }
 
     /// Ends a subscription. What the server sent before it knew is handed back rather than left to its lease.
-    async fn release(&self, mut subscriber: Subscriber) {
+    async fn release(&self, mut subscriber: Subscriber, acks: &Acks) {
         if subscriber.drain().await.is_err() {
             return;
         }
         while let Ok(Some(message)) = timeout(RENEW_WAIT, subscriber.next()).await {
             if classify(&message) == Event::Message {
-                hand_back(&*self.handler, &Message { message, context: self.js.clone() }).await;
+                hand_back(&*self.handler, acks, &Delivered::of(message)).await;
             }
         }
     }
@@ -351,10 +364,10 @@ async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, han
 }
 
 /// Gives a message to whoever asks next, now.
-async fn hand_back(handler: &impl Handler, message: &Message) {
+async fn hand_back(handler: &impl Handler, acks: &Acks, delivered: &Delivered) {
     // In haste: whatever it is, it must not keep the message.
-    let _ = timeout(BEFORE_HAND_BACK, handler.before_hand_back(message)).await;
-    if let Err(error) = message.ack_with(AckKind::Nak(None)).await {
+    let _ = timeout(BEFORE_HAND_BACK, handler.before_hand_back(delivered)).await;
+    if let Err(error) = acks.send(delivered, AckKind::Nak(None)).await {
         debug!(%error, "could not hand a message back; it is delivered again after the lease");
     }
 }

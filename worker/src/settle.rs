@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::AckKind;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use crate::{
     ack::{Acks, CONFIRM},
+    delivery::Delivered,
     lease::Held,
     pull::Claim,
 };
@@ -25,14 +26,14 @@ pub(crate) const PATIENCE_IN_LEASES: u32 = 2;
 /// attempt.
 pub(crate) async fn settle(
     acks: &Acks,
-    message: &Message,
+    delivered: &Delivered,
     held: Held<AckKind>,
     lease: Duration,
     claim: Claim,
 ) {
     let ack = held.value;
     if held.lost {
-        let subject = &message.subject;
+        let subject = &delivered.message.subject;
         warn!(%subject, "the lease could not be renewed in time: another worker may have this message too");
         // What is done is done, whoever did it; but to put off what another has in hand would give it to a third.
         if matches!(ack, AckKind::Nak(_)) {
@@ -48,15 +49,15 @@ pub(crate) async fn settle(
         _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
     };
     let give_up = Instant::now() + patience;
-    let mut confirmed = acks.confirm(message, ack).await;
+    let mut confirmed = acks.confirm(delivered, ack).await;
     while let Err(error) = confirmed {
         if Instant::now() + PAUSE > give_up {
-            let subject = &message.subject;
+            let subject = &delivered.message.subject;
             warn!(%subject, %error, "a message could not be acknowledged and will be delivered again");
             return;
         }
         debug!(%error, "an acknowledgement is not confirmed, trying again");
         sleep(PAUSE).await;
-        confirmed = acks.confirm_again(message, ack).await;
+        confirmed = acks.confirm_again(delivered, ack).await;
     }
 }

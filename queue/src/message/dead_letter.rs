@@ -177,9 +177,11 @@ impl Stored<'_> {
     pub fn read(&self, namespace: &str) -> (DeadLetter, Content) {
         let kind = self.kind();
         let (function, call_id) = self.told_by_subject();
-        let fallback =
-            Fallback { call_id: call_id.clone(), stored_at: self.stored_at, namespace: namespace.to_owned() };
-        let content = self.content(kind, &fallback);
+        let content = self.content(kind, || Fallback {
+            call_id: call_id.clone(),
+            stored_at: self.stored_at,
+            namespace: namespace.to_owned(),
+        });
         let (call_id, function) = match &content {
             Content::Call(call) => (call.call_id.clone(), Some(call.function.clone())),
             Content::Callback(callback) => (callback.call_id.clone(), Some(callback.function.clone())),
@@ -202,7 +204,7 @@ impl Stored<'_> {
         (letter, content)
     }
 
-    fn content(&self, kind: Kind, fallback: &Fallback) -> Content {
+    fn content(&self, kind: Kind, fallback: impl FnOnce() -> Fallback) -> Content {
         let read = match kind {
             Kind::Call => super::decode(self.headers, self.payload, fallback)
                 .map(|invocation| Content::Call(Box::new(invocation))),

@@ -4,6 +4,8 @@
 //! printable ASCII, and `%` itself, is written as `%XX`. A client's header is always the *value* of a NATS
 //! header, never one of its own: no client can set `Nats-Rollup` and the like.
 
+use std::borrow::Cow;
+
 use async_nats::{HeaderMap as NatsHeaders, HeaderName as NatsHeaderName};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
@@ -30,7 +32,7 @@ pub fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
 /// Reads the lines that [`append`] wrote.
 pub fn read(nats: &NatsHeaders) -> Result<HeaderMap, DecodeError> {
     let mut headers = HeaderMap::new();
-    for line in nats.get_all(H_HEADER) {
+    for line in nats.get_all(NatsHeaderName::from_static(H_HEADER)) {
         let (name, value) = read_line(line.as_str())?;
         headers.try_append(name, value).map_err(|e| invalid(H_HEADER, "…", e))?;
     }
@@ -40,13 +42,19 @@ pub fn read(nats: &NatsHeaders) -> Result<HeaderMap, DecodeError> {
 fn read_line(line: &str) -> Result<(HeaderName, HeaderValue), DecodeError> {
     let rule = "write it as `name: value` with non-ASCII as %XX";
     let (name, value) = line.split_once(':').ok_or_else(|| invalid(H_HEADER, "…", rule))?;
-    let value: Vec<u8> = percent_decode_str(value.trim_start()).collect();
     let name = name.parse().map_err(|e| invalid(H_HEADER, name, e))?;
-    // White space around a value is none of it (RFC 9110, 5.5), also where it was escaped.
-    let value = HeaderValue::from_bytes(&value)
-        .and_then(|value| HeaderValue::from_bytes(value.as_bytes().trim_ascii()))
-        .map_err(|e| invalid(H_HEADER, "…", e))?;
+    let decoded: Cow<'_, [u8]> = percent_decode_str(value.trim_start()).into();
+    // Blanks around a value are none of it (RFC 9110, 5.5), also where they were escaped.
+    let value = trim_blanks(&decoded);
+    let value = HeaderValue::from_bytes(value).map_err(|e| invalid(H_HEADER, "…", e))?;
     Ok((name, value))
+}
+
+fn trim_blanks(value: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let begin = value.iter().position(is_text).unwrap_or(value.len());
+    let end = value.iter().rposition(is_text).map_or(begin, |last| last + 1);
+    &value[begin..end]
 }
 
 #[cfg(test)]

@@ -39,7 +39,8 @@ const H_SUBMITTED_AT: &str = "Async-Submitted-At";
 /// Whether a message is of the native form. A message that isn't is of the `OpenFaaS` form.
 #[must_use]
 pub fn is_native(headers: &NatsHeaders) -> bool {
-    headers.get(H_FUNCTION).is_some() || headers.get(H_VERSION).is_some()
+    let has = |name| headers.get(HeaderName::from_static(name)).is_some();
+    has(H_FUNCTION) || has(H_VERSION)
 }
 
 /// The NATS headers of an invocation; the payload is its body.
@@ -69,7 +70,9 @@ pub fn encode(invocation: &Invocation) -> NatsHeaders {
 
 /// Reads what [`encode`] wrote.
 pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeError> {
-    let get = |name: &'static str| headers.get(name).map(async_nats::HeaderValue::as_str);
+    // A name that is static is not copied to be looked up.
+    let get =
+        |name: &'static str| headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str);
     let require = |name: &'static str| get(name).ok_or(DecodeError::Missing(name));
     if let Some(version) = get(H_VERSION).filter(|version| *version != VERSION) {
         return Err(DecodeError::UnknownVersion(version.chars().take(16).collect()));

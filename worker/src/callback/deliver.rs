@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::AckKind;
 use asyncqueue::message::{callback::Callback, dead_letter::Death};
 use tracing::warn;
 
 use super::{Delivery, Messenger};
-use crate::{bury::Graveyard, delivery, pull::Handler};
+use crate::{bury::Graveyard, delivery::Delivered, pull::Handler};
 
 /// Delivers results, one message each.
 pub(crate) struct Deliver {
@@ -17,14 +17,14 @@ pub(crate) struct Deliver {
 
 impl Handler for Deliver {
     /// Posts a result once.
-    async fn handle(&self, message: &Message, _lease: Duration) -> AckKind {
-        let attempts = delivery::Delivery::of(message).count;
-        let callback = match Callback::decode(delivery::headers(message), message.payload.clone()) {
+    async fn handle(&self, delivered: &Delivered, _lease: Duration) -> AckKind {
+        let (message, attempts) = (&delivered.message, delivered.count);
+        let callback = match Callback::decode(delivered.headers(), message.payload.clone()) {
             Ok(callback) => callback,
             Err(error) => {
                 warn!(subject = %message.subject, %error, "a message is no result of a call: it becomes a dead letter");
                 let reason = format!("not a result of a call: {error}");
-                return self.graveyard.bury(message, None, Death { reason, attempts, status: None }).await;
+                return self.graveyard.bury(delivered, None, Death { reason, attempts, status: None }).await;
             }
         };
         match self.messenger.deliver(&callback, attempts).await {
@@ -34,15 +34,15 @@ impl Handler for Deliver {
                 let reason = format!("callback: {reason}");
                 let call = Some((&callback.function, &callback.call_id));
                 self.graveyard
-                    .bury(message, call, Death { reason, attempts, status: Some(callback.status) })
+                    .bury(delivered, call, Death { reason, attempts, status: Some(callback.status) })
                     .await
             }
         }
     }
 
-    async fn bury(&self, message: &Message, why: String) -> AckKind {
-        let attempts = delivery::Delivery::of(message).count;
-        let death = Death { reason: format!("not a result of a call: {why}"), attempts, status: None };
-        self.graveyard.bury(message, None, death).await
+    async fn bury(&self, delivered: &Delivered, why: String) -> AckKind {
+        let reason = format!("not a result of a call: {why}");
+        let death = Death { reason, attempts: delivered.count, status: None };
+        self.graveyard.bury(delivered, None, death).await
     }
 }

@@ -50,8 +50,8 @@ impl Target {
         };
         let path = if invocation.path.is_empty() { "/" } else { &invocation.path };
         match &invocation.query {
-            Some(query) => format!("{base}{path}?{query}").parse(),
-            None => format!("{base}{path}").parse(),
+            Some(query) => format!("{base}{path}?{query}").try_into(),
+            None => format!("{base}{path}").try_into(),
         }
     }
 }
@@ -60,13 +60,13 @@ fn fill_in(template: &str, function: &FunctionName) -> String {
     template.replace("{function}", function.name()).replace("{namespace}", function.namespace())
 }
 
-/// The caller's headers, and what the platform has to say of the call. Where the caller said it itself, its word
+/// `headers`, which are the caller's, and what the platform has to say of the call. Where the caller said it itself, its word
 /// stands: its own call id, and its own key for what it does in several calls.
 pub fn request_headers(
+    mut headers: HeaderMap,
     invocation: &Invocation,
     attempt: Attempt,
 ) -> Result<HeaderMap, http::header::InvalidHeaderValue> {
-    let mut headers = invocation.headers.clone();
     strip_connection_headers(&mut headers);
     let call_id = HeaderValue::from_str(invocation.call_id.as_str())?;
     headers.entry(H_CALL_ID).or_insert_with(|| call_id.clone());
@@ -134,9 +134,9 @@ mod tests {
 
     #[test]
     fn the_function_is_told_of_the_call_and_the_callers_own_word_stands() {
-        let mut invocation = call("", None);
+        let invocation = call("", None);
         let attempt = Attempt { number: 2, max: 10 };
-        let headers = request_headers(&invocation, attempt).unwrap();
+        let headers = request_headers(HeaderMap::new(), &invocation, attempt).unwrap();
         for (name, value) in [
             ("x-call-id", "id-1"),
             ("idempotency-key", "id-1"),
@@ -146,12 +146,10 @@ mod tests {
         ] {
             assert_eq!(headers[name], value, "{name}");
         }
-        for (name, value) in
-            [("x-call-id", "job.42"), ("idempotency-key", "mine"), ("traceparent", "00-1"), ("x-retry", "9")]
-        {
-            invocation.headers.insert(HeaderName::from_static(name), value.parse().unwrap());
-        }
-        let headers = request_headers(&invocation, attempt).unwrap();
+        let own =
+            [("x-call-id", "job.42"), ("idempotency-key", "mine"), ("traceparent", "00-1"), ("x-retry", "9")];
+        let own = own.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let headers = request_headers(HeaderMap::from_iter(own), &invocation, attempt).unwrap();
         assert_eq!(headers["x-call-id"], "job.42");
         assert_eq!(headers["idempotency-key"], "mine");
         assert_eq!(headers["traceparent"], "00-1");

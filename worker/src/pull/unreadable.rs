@@ -5,21 +5,22 @@
 //! So when requests have been lost again and again, what was delivered and is not acknowledged is looked at in that way.
 
 use async_nats::{
-    HeaderName,
-    jetstream::{Context, Message, consumer::Info},
+    HeaderName, Message,
+    jetstream::{Context, consumer::Info},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tracing::debug;
 
+use crate::delivery::Delivered;
+
 /// As many messages are looked at, at most: more than the workers of most queues have at once.
 const LOOKS: usize = 10_000;
 
 /// A message that can't be read, and why.
 pub(super) struct Unreadable {
-    pub(super) message: Message,
-    pub(super) sequence: u64,
+    pub(super) delivered: Delivered,
     pub(super) why: String,
 }
 
@@ -37,7 +38,7 @@ pub(super) async fn find(js: &Context, consumer: &Info) -> Vec<Unreadable> {
         }
         next = sequence + 1;
         if let Err(why) = check(&bytes(&message["hdrs"])) {
-            found.push(Unreadable { message: rebuilt(js, consumer, &message, sequence), sequence, why });
+            found.push(Unreadable { delivered: rebuilt(consumer, &message, sequence), why });
         }
     }
     found
@@ -56,10 +57,10 @@ async fn message_from(js: &Context, stream: &str, sequence: u64) -> Option<Value
 }
 
 /// The message without its headers, as if it had been delivered.
-fn rebuilt(js: &Context, consumer: &Info, message: &Value, sequence: u64) -> Message {
+fn rebuilt(consumer: &Info, message: &Value, sequence: u64) -> Delivered {
     let reply = format!("$JS.ACK.{}.{}.1.{sequence}.{sequence}.0.0", consumer.stream_name, consumer.name);
     let payload = Bytes::from(bytes(&message["data"]));
-    let message = async_nats::Message {
+    Delivered::of(Message {
         subject: message["subject"].as_str().unwrap_or_default().into(),
         reply: Some(reply.into()),
         length: payload.len(),
@@ -67,8 +68,7 @@ fn rebuilt(js: &Context, consumer: &Info, message: &Value, sequence: u64) -> Mes
         headers: None,
         status: None,
         description: None,
-    };
-    Message { message, context: js.clone() }
+    })
 }
 
 /// What the API has in base64, and leaves out where there is nothing.
