@@ -63,6 +63,7 @@ fn describe(cancelled: Cancelled) -> &'static str {
         Cancelled::Waiting => "cancelled, it will not start",
         Cancelled::Running => "cancelled while it was running",
         Cancelled::Before => "was cancelled before",
+        Cancelled::Dead => "has just become a dead letter",
         Cancelled::NotFound => "has just ended",
     }
 }

@@ -20,6 +20,9 @@ use crate::{
 /// Look-ups at once. Each asks NATS for a few things, or for a few of each queue, and calls are to be stored too.
 const MAX_LOOKUPS: usize = 64;
 
+/// How a call has ended that was given up.
+const DEAD: &str = "is a dead letter";
+
 /// Looks for calls.
 #[derive(Debug)]
 pub struct Lookups {
@@ -84,14 +87,14 @@ impl Lookups {
         let _slot = self.slot()?;
         let places = places(directory, default_queue, &wanted);
         match locate(&self.js, &places, &wanted).await? {
-            Found::Stored(stored) => self.cancel_stored(stored, wanted.id).await,
+            Found::Stored(stored) => match self.cancel_stored(stored, wanted.id.clone()).await? {
+                Cancelled::Dead => Err(Refusal::Ended { call_id: wanted.id, how: DEAD }),
+                cancelled => Ok(cancelled),
+            },
             Found::Ended(CallStatus { state: CallState::Cancelled { .. }, .. }) => Ok(Cancelled::Before),
             Found::Ended(CallStatus { state, .. }) => {
                 let dead = matches!(state, CallState::Dead { .. });
-                Err(Refusal::Ended {
-                    call_id: wanted.id,
-                    how: if dead { "is a dead letter" } else { "has run" },
-                })
+                Err(Refusal::Ended { call_id: wanted.id, how: if dead { DEAD } else { "has run" } })
             }
             Found::Ambiguous(queues) => Err(Refusal::Ambiguous { call_id: wanted.id, queues }),
             Found::Unknown => Err(unknown(wanted, &places)),
@@ -106,7 +109,7 @@ impl Lookups {
             let Stored { place: Place { queue, entry }, message } = stored;
             cancel_stored(&js, &queue, &entry.stream, &id, &message).await
         });
-        Ok(cancelling.await.map_err(|_| Refusal::Interrupted)??)
+        cancelling.await.map_err(|_| Refusal::Interrupted)?.map_err(Refusal::Cancel)
     }
 
     fn slot(&self) -> Result<SemaphorePermit<'_>, Refusal> {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use asyncqueue::{
     CallId, FunctionName, GoDuration, QueueName,
     call_id::CallIdError,
-    cancel::CancelError,
     directory,
     invocation::{CallbackUrlError, MAX_TARGET},
     name::NameError,
@@ -155,7 +154,7 @@ pub enum Refusal {
     LookUp(#[from] NatsError),
     /// A call could not be cancelled, or not to the end.
     #[error("the call is not cancelled for certain: {}: try again", error::describe(.0))]
-    Cancel(#[from] CancelError),
+    Cancel(#[source] NatsError),
     /// This program ends while it cancels.
     #[error("the call is not cancelled for certain: the gateway shuts down: try again")]
     Interrupted,

@@ -2,7 +2,7 @@
 //!
 //! A stored call is known by its id and its sequence on the stream: an id that a client uses again is another call.
 //! In this order, so that whoever comes late still finds out: a tombstone, which workers follow and look up
-//! before they run a call that was delivered before; the result for the caller; the removal of the call's message,
+//! before they run a call that was delivered before, unless a worker is just giving the call up ([`give_up`]); the result for the caller; the removal of the call's message,
 //! after which no server delivers it; and a broadcast to the workers, whose answers say who was running it.
 
 use std::{
@@ -18,8 +18,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use jiff::Timestamp;
 
+use self::end::{End, end};
 use crate::{
-    bucket::{Bucket, BucketError},
+    bucket::Bucket,
     call_id::CallId,
     directory::QueueEntry,
     invocation::Invocation,
@@ -30,7 +31,10 @@ use crate::{
     subject::{call_filter, call_subject},
 };
 
-/// The KV bucket of tombstones: `<queue>.<call-id>` holds the sequence of the call on the queue's stream.
+mod end;
+
+/// The KV bucket of tombstones: `<queue>.<call-id>` holds the sequence of the call on the queue's stream; after `dead `, where
+/// the call was not cancelled but given up.
 pub const BUCKET: Bucket = Bucket {
     name: "asyncqueue-cancelled",
     description: "calls that were cancelled",
@@ -53,19 +57,10 @@ pub enum Cancelled {
     Running,
     /// It was cancelled before.
     Before,
+    /// It had used up its attempts just before, and becomes a dead letter.
+    Dead,
     /// The stream holds no such call: it never was, or it has ended.
     NotFound,
-}
-
-/// Why a call could not be cancelled. A repeat is safe.
-#[derive(Debug, thiserror::Error)]
-pub enum CancelError {
-    /// The tombstone could not be written.
-    #[error(transparent)]
-    Tombstone(#[from] BucketError),
-    /// NATS is away or refused.
-    #[error(transparent)]
-    Nats(#[from] NatsError),
 }
 
 /// The subject on which a queue's workers hear of cancellations.
@@ -148,7 +143,7 @@ pub async fn cancel(
     queue: &QueueName,
     entry: &QueueEntry,
     call: &CallId,
-) -> Result<Cancelled, CancelError> {
+) -> Result<Cancelled, NatsError> {
     match last_message(js, &entry.stream, &call_filter(&entry.subject, None, call)).await? {
         Some(message) => cancel_stored(js, queue, &entry.stream, call, &message).await,
         None if tombstone(js, Some(queue), call).await?.is_some() => Ok(Cancelled::Before),
@@ -163,11 +158,13 @@ pub async fn cancel_stored(
     stream: &str,
     call: &CallId,
     message: &StreamMessage,
-) -> Result<Cancelled, CancelError> {
+) -> Result<Cancelled, NatsError> {
     let call = StoredCall { id: call.clone(), sequence: message.sequence };
-    let tombstones = BUCKET.open(js).await?;
-    let sequence = call.sequence.to_string().into();
-    tombstones.put(tombstone_key(queue, &call.id), sequence).await.map_err(BUCKET.failed("write"))?;
+    match end(js, queue, &call, End::Cancelled).await? {
+        Some(End::Cancelled) => {}
+        Some(End::Dead) => return Ok(Cancelled::Dead),
+        None => return Err(failed("write the tombstone")(format!("there is no KV bucket {}", BUCKET.name))),
+    }
     if let Ok(invocation) = native::decode(&message.headers, Bytes::new()) {
         tell_caller(js, queue, &invocation, call.sequence).await?;
     }
@@ -178,6 +175,12 @@ pub async fn cancel_stored(
         (answer.payload == WAS_RUNNING).then_some(())
     });
     Ok(if was_running.await?.is_some() { Cancelled::Running } else { Cancelled::Waiting })
+}
+
+/// Gives a call up that has used up its attempts, unless it was cancelled: returns whether it may become a dead letter. From
+/// then on it can't be cancelled. `None` where there is no bucket of tombstones, or no server leads it now. A repeat is safe.
+pub async fn give_up(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<Option<bool>, NatsError> {
+    Ok(end(js, queue, call, End::Dead).await?.map(|end| end == End::Dead))
 }
 
 /// Stores the result of a cancelled call for its caller, unless another result of it is stored already.

@@ -240,7 +240,7 @@ fn message(invocation: Invocation, subject: &str) -> (String, NatsHeaders, Bytes
 }
 
 /// Whether the stream holds a call with the id, or is just storing one.
-fn is_taken(error: &PublishError) -> bool {
+pub(crate) fn is_taken(error: &PublishError) -> bool {
     let in_process =
         [ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT, ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT];
     error.kind() == PublishErrorKind::WrongLastSequence

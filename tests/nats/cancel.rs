@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use asyncqueue::{
     CallId,
-    cancel::{Cancelled, cancel},
+    cancel::{Cancelled, StoredCall, cancel, give_up, is_cancelled},
     directory::QueueEntry,
 };
 use asyncqueue_tests::{
@@ -80,6 +80,38 @@ async fn a_call_that_has_ended_or_never_was_is_not_found() {
     queue.empties().await;
     assert_eq!(cancel_call(&queue, &call).await, Cancelled::NotFound);
     assert_eq!(cancel_call(&queue, &"unknown".parse().unwrap()).await, Cancelled::NotFound);
+}
+
+#[tokio::test]
+async fn of_a_cancellation_and_the_end_of_the_last_attempt_the_first_counts() {
+    let queue = Queue::start().await;
+    let [first, second] = [queue.submit(|_| {}).await, queue.submit(|call| call.body = "2".into()).await];
+    let [first, second] = [(first, 1), (second, 2)].map(|(id, sequence)| StoredCall { id, sequence });
+    let give_up = async |call| give_up(&queue.js, &queue.spec.queue, call).await.unwrap();
+    // A worker whose word was lost writes it once more.
+    assert_eq!([give_up(&first).await, give_up(&first).await], [Some(true); 2]);
+    assert_eq!(cancel_call(&queue, &first.id).await, Cancelled::Dead);
+    queue.holds("jobs", 2).await;
+    assert!(!is_cancelled(&queue.js, &queue.spec.queue, &first).await.unwrap());
+
+    assert_eq!(cancel_call(&queue, &second.id).await, Cancelled::Waiting);
+    assert_eq!(give_up(&second).await, Some(false));
+    // Another call with that id is another one.
+    let again = StoredCall { id: second.id.clone(), sequence: 3 };
+    assert_eq!([give_up(&again).await, give_up(&again).await], [Some(true); 2]);
+}
+
+#[tokio::test]
+async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled_any_more() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond(500, "no")).await;
+    let worker = queue.worker(&function, &[("max_retry_attempts", "1")]);
+    let call = queue.submit(|_| {}).await;
+    worker.logged("becomes a dead letter").await;
+    queue.holds("jobs-dead", 1).await;
+    let stored = StoredCall { id: call, sequence: 1 };
+    assert_eq!(give_up(&queue.js, &queue.spec.queue, &stored).await.unwrap(), Some(true));
+    assert!(!is_cancelled(&queue.js, &queue.spec.queue, &stored).await.unwrap());
 }
 
 #[tokio::test]

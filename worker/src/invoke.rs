@@ -40,7 +40,7 @@ use crate::{
     settle::PATIENCE_IN_LEASES,
 };
 
-/// Between attempts to store a result while NATS is away.
+/// Between attempts to store a result, or to give a call up, while NATS is away.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes calls, one message each.
@@ -168,6 +168,9 @@ impl Invoke {
     /// What the end of a call means for it.
     async fn end(&self, delivered: &Delivered, call: &Call<'_>, reply: Reply, reported: Reported) -> AckKind {
         let outcome = call.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
+        if matches!(outcome, Outcome::Dead(_)) && !self.may_die(call).await {
+            return self.end_cancelled(call).await;
+        }
         self.metrics.ended(&reply, &outcome);
         log(call, &reply, &outcome);
         match outcome {
@@ -208,6 +211,9 @@ impl Invoke {
         if self.may_end_otherwise(call, lease).await.unwrap_or(true) {
             return AckKind::Nak(Some(lease));
         }
+        if !self.may_die(call).await {
+            return self.end_cancelled(call).await;
+        }
         let attempts = call.tries.attempt - 1;
         let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
         error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
@@ -226,6 +232,21 @@ impl Invoke {
         }
         let report = worker_report(&self.js, &self.queue, &call.stored).await?;
         Ok(report.is_some_and(|report| matches!(report.phase, Phase::Running { .. })))
+    }
+
+    /// Whether a call that is to be given up was not cancelled meanwhile. From then on it can't be.
+    async fn may_die(&self, call: &Call<'_>) -> bool {
+        let begun = Instant::now();
+        loop {
+            match cancel::give_up(&self.js, &self.queue, &call.stored).await {
+                Ok(Some(given_up)) => return given_up,
+                // Nobody can cancel it either.
+                Ok(None) if begun.elapsed() > ELECTION => return true,
+                Ok(None) => debug!(call_id = %call.stored.id, "there is no bucket of tombstones now"),
+                Err(error) => debug!(call_id = %call.stored.id, %error, "it can't be given up now"),
+            }
+            sleep(STORE_PAUSE).await;
+        }
     }
 
     /// The policy for a call: what the directory knows of its function comes before what its message says.
