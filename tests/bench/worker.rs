@@ -42,6 +42,8 @@ const RATE: u64 = 1000;
 const RATE_SECONDS: u64 = 10;
 /// Calls in flight at once, for memory.
 const HELD: usize = 10_000;
+/// So many of them begin together: each is a new connection, of which a listener keeps a thousand that it has not accepted.
+const AT_ONCE: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The first argument of the process that is the limit.
@@ -233,8 +235,10 @@ impl Bench {
         let idle = resident_bytes(worker.id());
         self.function.holds.store(true, Ordering::SeqCst);
         let before = self.function.received.load(Ordering::SeqCst);
-        self.queue.fill(HELD, &BODY).await;
-        self.receives(before + HELD).await;
+        for begun in (AT_ONCE..=HELD).step_by(AT_ONCE) {
+            self.queue.fill(AT_ONCE, &BODY).await;
+            self.receives(before + begun).await;
+        }
         let held = resident_bytes(worker.id());
         self.function.holds.store(false, Ordering::SeqCst);
         self.function.released.notify_waiters();
