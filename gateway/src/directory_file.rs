@@ -150,8 +150,16 @@ impl DirectoryFile {
     }
 }
 
-/// Reads a directory. The error names line and field.
+/// Reads a directory. The error names line and field, and is one line, whatever the file's values hold.
 pub fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
+    parse_values(yaml, namespace, default_queue).map_err(|error| {
+        let line =
+            format!("{error:#}").chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+        anyhow!(line)
+    })
+}
+
+fn parse_values(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
     // Without the excerpt of the file, so that the error stays one line.
     let file: File = serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{}", error.without_snippet()))?;
     let mut directory = Directory::default();
@@ -249,6 +257,8 @@ mod tests {
             ("functions:\n  a.b.c: {}", &["line 2", "`a.b`"]),
             ("functions:\n  a: {queue: lost}", &["line 2", "functions.a.queue `lost`"]),
             ("functions:\n  a: {url: h}", &["line 2", "functions.a.url `h`"]),
+            ("functions:\n  a: {url: \"http:/>\n\n  0\"}", &["line 2", "functions.a.url `http:/>"]),
+            ("functions:\n  \"a\\nb\": {}", &["line 2", "`a b`"]),
             ("functions:\n  a: {}\n  a.openfaas-fn: {}", &["line 3", "twice"]),
             ("functions:\n  a: {retry: {attempts: 0}}", &["line 2", "nonzero"]),
             ("functions:\n  a: {retry: {codes: [99]}}", &["line 2", "functions.a.retry.codes", "`99`"]),
@@ -258,6 +268,7 @@ mod tests {
             ("queues: [", &["line 1"]),
         ] {
             let error = format!("{:#}", read(yaml).unwrap_err());
+            assert_eq!(error.lines().count(), 1, "{error}");
             for part in expected {
                 assert!(error.contains(part), "{yaml}: {error}");
             }

@@ -5,6 +5,7 @@
 //! Runs of worker and limit alternate, and the medians are compared, since machines are noisy.
 
 use std::{
+    convert::Infallible,
     future::IntoFuture,
     sync::{
         Arc,
@@ -14,7 +15,6 @@ use std::{
 };
 
 use async_nats::jetstream::{AckKind, consumer::PullConsumer};
-use asyncqueue_runtime::server;
 use asyncqueue_tests::{
     bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile},
     process::{processor_time, resident_bytes},
@@ -25,9 +25,12 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
 use tokio::{net::TcpListener, sync::Notify};
-use tokio_util::sync::CancellationToken;
 
 /// Calls of one run.
 const CALLS: usize = 40_000;
@@ -154,9 +157,7 @@ impl Bench {
         let function = Arc::new(Function::default());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let answering = function.clone();
-        let handler = move |request| answer(request, answering.clone());
-        tokio::spawn(server::serve(listener, handler, CancellationToken::new(), Duration::ZERO));
+        tokio::spawn(serve(listener, function.clone()));
         Ok(Self { queue, function, url })
     }
 
@@ -293,7 +294,21 @@ async fn limit(nats: &str, function: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn answer(request: Request<hyper::body::Incoming>, function: Arc<Function>) -> Response<Full<Bytes>> {
+/// Takes calls for as long as the benchmark runs. Not by the server of the programs here, which has a limit of connections.
+async fn serve(listener: TcpListener, function: Arc<Function>) -> std::io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let function = function.clone();
+        let service = service_fn(move |request| answer(request, function.clone()));
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+async fn answer(
+    request: Request<hyper::body::Incoming>,
+    function: Arc<Function>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let at = Instant::now();
     if let Some(number) = request.uri().query().and_then(|query| query.parse().ok()) {
         function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, at));
@@ -305,7 +320,7 @@ async fn answer(request: Request<hyper::body::Incoming>, function: Arc<Function>
     if function.holds.load(Ordering::SeqCst) {
         released.await;
     }
-    Response::new(Full::new(Bytes::from_static(b"ok")))
+    Ok(Response::new(Full::new(Bytes::from_static(b"ok"))))
 }
 
 /// The part of one call, in microseconds, of what was used for all.

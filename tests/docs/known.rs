@@ -256,6 +256,11 @@ pub(crate) const AROUND: &[Around] = &[
         // A queue as OpenFaaS's documentation had it made, with a call as a gateway publishes it.
         before: &[
             ("kubectl rollout status -n openfaas statefulset/nats-asyncqueue --timeout=120s", ""),
+            // Workers that end would take the call, and tell of it in a log that is gone with them.
+            (
+                "kubectl wait -n openfaas --for=delete pod -l asyncqueue.io/queue=slow-queue --timeout=120s",
+                "",
+            ),
             // Again where it ends: it takes whichever pod there is, also one that is just going.
             ("until kubectl port-forward -n openfaas service/nats-asyncqueue 4222; do sleep 1; done &", ""),
             (
