@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use asyncqueue::QueueName;
 use futures::{Stream, StreamExt};
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
+    api::{core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
@@ -39,6 +39,7 @@ use crate::{
     metrics::Metrics,
     spec::full_name,
     watch::Stores,
+    workload::Workload,
 };
 
 pub(crate) mod apply;
@@ -85,7 +86,7 @@ pub(crate) struct Context {
     /// All `AsyncQueues`.
     pub(crate) queues: Stores<AsyncQueue>,
     /// All Deployments, of workers in whole and of functions in part.
-    pub(crate) deployments: Stores<Deployment>,
+    pub(crate) deployments: Stores<Workload>,
     /// The accounts of workers.
     pub(crate) accounts: Stores<ServiceAccount>,
     /// The disruption budgets of workers.
@@ -144,7 +145,7 @@ pub(crate) async fn run(
     context: Arc<Context>,
     store: Store<AsyncQueue>,
     queues: impl Changes<AsyncQueue>,
-    owned: Owned<impl Changes<Deployment>, impl Changes<ServiceAccount>, impl Changes<PodDisruptionBudget>>,
+    owned: Owned<impl Changes<Workload>, impl Changes<ServiceAccount>, impl Changes<PodDisruptionBudget>>,
     triggers: impl Stream<Item = ObjectRef<AsyncQueue>> + Send + 'static,
     shutdown: CancellationToken,
 ) {

@@ -14,7 +14,7 @@ use asyncqueue::{
     ensure::ensure_buckets,
 };
 use asyncqueue_runtime::health::Health;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::core::v1::Service;
 use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
@@ -30,6 +30,7 @@ use crate::{
     metrics::Metrics,
     openfaas,
     watch::Stores,
+    workload::Workload,
 };
 
 /// The readiness condition.
@@ -60,7 +61,7 @@ const ANNOTATION_INVALID: &str = "AnnotationInvalid";
 pub(crate) struct Librarian {
     pub(crate) brokers: Arc<Brokers>,
     pub(crate) queues: Stores<AsyncQueue>,
-    pub(crate) deployments: Stores<Deployment>,
+    pub(crate) deployments: Stores<Workload>,
     pub(crate) services: Stores<Service>,
     pub(crate) functions: Stores<openfaas::Function>,
     pub(crate) default_queue: Option<QueueName>,

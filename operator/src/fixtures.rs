@@ -1,10 +1,7 @@
 //! Objects for tests, built by what matters in them.
 
 use k8s_openapi::{
-    api::{
-        apps::v1::{Deployment, DeploymentSpec},
-        core::v1::{PodTemplateSpec, Service, ServicePort, ServiceSpec},
-    },
+    api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
@@ -13,6 +10,7 @@ use crate::{
     controller::dereference::{Objects, Surroundings},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
     openfaas,
+    workload::{PodMeta, Spec, Template, Workload},
 };
 
 /// An `AsyncQueue` with every default, in the namespace `openfaas`.
@@ -42,22 +40,13 @@ pub(crate) fn second(second: i64) -> Time {
 }
 
 /// A function as `OpenFaaS` deploys it, in the namespace `openfaas-fn`.
-pub(crate) fn function(name: &str, queue: Option<&str>) -> Deployment {
-    Deployment {
-        metadata: meta(name),
-        spec: Some(DeploymentSpec {
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some([("faas_function".to_owned(), name.to_owned())].into()),
-                    annotations: queue.map(|queue| annotation(queue).into()),
-                    ..ObjectMeta::default()
-                }),
-                spec: None,
-            },
-            ..DeploymentSpec::default()
-        }),
-        status: None,
-    }
+pub(crate) fn function(name: &str, queue: Option<&str>) -> Workload {
+    let metadata = PodMeta {
+        labels: [("faas_function".to_owned(), name.to_owned())].into(),
+        annotations: queue.map(|queue| annotation(queue).into()).unwrap_or_default(),
+    };
+    let spec = Some(Box::new(Spec { template: Template { metadata } }));
+    Workload { metadata: meta(name), spec, status: None }
 }
 
 /// The same as an `openfaas.com/v1` Function.

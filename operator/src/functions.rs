@@ -12,13 +12,10 @@ use asyncqueue::{
     directory::{Directory, FunctionEntry, QueueEntry},
     retry::RetryOverrides,
 };
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ObjectReference, Service},
-};
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use kube::{Resource, ResourceExt};
 
-use crate::{claims::owns_stream, crd::AsyncQueue, openfaas, spec::queue_spec};
+use crate::{claims::owns_stream, crd::AsyncQueue, openfaas, spec::queue_spec, workload::Workload};
 
 /// The label of a function's pods.
 pub(crate) const FUNCTION_LABEL: &str = "faas_function";
@@ -75,7 +72,7 @@ pub(crate) type Counts = HashMap<QueueName, usize>;
 /// Function is what its Deployment and its Service are made from, and only a Service knows a port.
 pub(crate) fn index<'a>(
     services: impl IntoIterator<Item = &'a Service>,
-    deployments: impl IntoIterator<Item = &'a Deployment>,
+    deployments: impl IntoIterator<Item = &'a Workload>,
     functions: impl IntoIterator<Item = &'a openfaas::Function>,
 ) -> Functions {
     let services = services.into_iter().filter_map(from_service);
@@ -175,11 +172,11 @@ fn from_function(function: &openfaas::Function) -> Option<(FunctionName, Functio
     Some((name, Function { queue, url: None, retry, unread, object: function.object_ref(&()) }))
 }
 
-fn from_deployment(deployment: &Deployment) -> Option<(FunctionName, Function)> {
-    let pods = deployment.spec.as_ref()?.template.metadata.as_ref()?;
-    let name = pods.labels.as_ref()?.get(FUNCTION_LABEL)?;
+fn from_deployment(deployment: &Workload) -> Option<(FunctionName, Function)> {
+    let pods = &deployment.spec.as_ref()?.template.metadata;
+    let name = pods.labels.get(FUNCTION_LABEL)?;
     let name = FunctionName::new(name, &deployment.namespace()?).ok()?;
-    let annotation = |name: &str| Some(pods.annotations.as_ref()?.get(name)?.as_str());
+    let annotation = |name: &str| Some(pods.annotations.get(name)?.as_str());
     let queue = annotation(QUEUE_ANNOTATION).map(str::to_owned);
     let (retry, unread) = retry(annotation);
     Some((name, Function { queue, url: None, retry, unread, object: deployment.object_ref(&()) }))
@@ -212,7 +209,7 @@ fn port(service: &Service) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{crd::Size, fixtures};
+    use crate::{crd::Size, fixtures, workload::PodMeta};
 
     fn named(name: &str) -> FunctionName {
         FunctionName::new(name, "openfaas-fn").unwrap()
@@ -225,7 +222,7 @@ mod tests {
     #[test]
     fn a_deployment_with_the_label_is_a_function_and_others_are_not() {
         let mut other = fixtures::function("web", None);
-        other.spec.as_mut().unwrap().template.metadata = None;
+        other.spec.as_mut().unwrap().template.metadata = PodMeta::default();
         let deployments =
             [fixtures::function("slow", Some("slow-queue")), fixtures::function("fast", None), other];
         let functions = index([], &deployments, []);
@@ -298,9 +295,9 @@ mod tests {
     #[test]
     fn what_a_function_says_of_its_retries_is_in_the_directory() {
         let mut deployment = fixtures::function("f", None);
-        let annotate = |deployment: &mut Deployment, name: &str, value: &str| {
-            let pods = deployment.spec.as_mut().unwrap().template.metadata.as_mut().unwrap();
-            pods.annotations.get_or_insert_default().insert(name.to_owned(), value.to_owned());
+        let annotate = |deployment: &mut Workload, name: &str, value: &str| {
+            let pods = &mut deployment.spec.as_mut().unwrap().template.metadata;
+            pods.annotations.insert(name.to_owned(), value.to_owned());
         };
         annotate(&mut deployment, asyncqueue::retry::ATTEMPTS, "3");
         annotate(&mut deployment, asyncqueue::retry::CODES, "what?");

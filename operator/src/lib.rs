@@ -39,6 +39,7 @@ mod spec;
 mod triggers;
 mod trim;
 mod watch;
+mod workload;
 
 pub use run::run;
 pub use settings::{Cli, Command, Settings};

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
 use k8s_openapi::api::{
-    apps::v1::Deployment,
     core::v1::{Service, ServiceAccount},
     policy::v1::PodDisruptionBudget,
 };
@@ -35,6 +34,7 @@ use crate::{
     triggers::Triggers,
     trim::{trim_deployment, trim_function, trim_queue, trim_service},
     watch::{Need, Stores, Watch, Watched, Watches},
+    workload::Workload,
 };
 
 /// What has begun when the operator is told to end has this long: NATS answers within 5 seconds or not at all, and
@@ -48,7 +48,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let brokers = Arc::new(Brokers::new(nats.clone(), client.clone(), changed_streams));
     let watches = Watches::new(health.clone(), metrics.clone());
     let queues = watch_all::<AsyncQueue>(program, "asyncqueues", Need::Required);
-    let deployments = watch_all::<Deployment>(program, "deployments", Need::Required);
+    let deployments = watch_all::<Workload>(program, "deployments", Need::Required);
     let services = watch_all::<Service>(program, "services", Need::Required);
     let functions = watch_all::<Function>(program, "functions", Need::Optional);
     let accounts = watch_ours::<ServiceAccount>(program, "serviceaccounts");

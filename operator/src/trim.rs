@@ -1,12 +1,15 @@
 //! What is kept of objects that are watched: what somebody reads. There may be thousands of them.
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Service, ServiceSpec},
-};
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;
 
-use crate::{controller::build::QUEUE_LABEL, crd::AsyncQueue, functions::ANNOTATIONS, openfaas::Function};
+use crate::{
+    controller::{build::QUEUE_LABEL, status::is_failure},
+    crd::AsyncQueue,
+    functions::{ANNOTATIONS, FUNCTION_LABEL},
+    openfaas::Function,
+    workload::Workload,
+};
 
 /// What `kubectl apply` writes for itself: all that it was given, once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -18,17 +21,24 @@ pub(crate) fn trim_queue(queue: &mut AsyncQueue) {
     }
 }
 
-/// Of a Deployment that is not ours, what makes it a function. Of ours, all but the spec, of which
-/// [`crate::controller::verified`] knows.
-pub(crate) fn trim_deployment(deployment: &mut Deployment) {
+/// Of a Deployment that is not ours, what makes it a function. Of ours, what is known of its workers but for the spec, of
+/// which [`crate::controller::verified`] knows.
+pub(crate) fn trim_deployment(deployment: &mut Workload) {
     if deployment.labels().contains_key(QUEUE_LABEL) {
         deployment.spec = None;
+        if let Some(conditions) = deployment.status.as_mut().and_then(|status| status.conditions.as_mut()) {
+            conditions.retain(is_failure);
+            conditions.shrink_to_fit();
+        }
         return;
     }
     deployment.status = None;
+    deployment.metadata.labels = None;
     deployment.metadata.annotations = None;
     if let Some(spec) = &mut deployment.spec {
-        spec.template.spec = None;
+        let pods = &mut spec.template.metadata;
+        pods.labels.retain(|name, _| name == FUNCTION_LABEL);
+        pods.annotations.retain(|name, _| name.starts_with(ANNOTATIONS));
     }
 }
 
@@ -61,11 +71,20 @@ mod tests {
         let mut deployment = fixtures::function("f", Some("of-pods"));
         let mut function = fixtures::openfaas_function("f", Some("of-function"));
         let before = index([&service], [&deployment], [&function]);
-        let (labels, annotations) = (service.labels_mut(), [("kubectl", "much")]);
-        labels.insert("app".to_owned(), "f".to_owned());
-        for (name, value) in annotations {
-            service.annotations_mut().insert(name.to_owned(), value.to_owned());
-            function.annotations_mut().insert(name.to_owned(), value.to_owned());
+        let pods = &mut deployment.spec.as_mut().unwrap().template.metadata;
+        for (labels, annotations) in [
+            (&mut pods.labels, &mut pods.annotations),
+            (
+                service.metadata.labels.get_or_insert_default(),
+                service.metadata.annotations.get_or_insert_default(),
+            ),
+            (
+                function.metadata.labels.get_or_insert_default(),
+                function.metadata.annotations.get_or_insert_default(),
+            ),
+        ] {
+            labels.insert("app".to_owned(), "f".to_owned());
+            annotations.insert("kubectl".to_owned(), "much".to_owned());
         }
         trim_service(&mut service);
         trim_deployment(&mut deployment);
@@ -73,5 +92,7 @@ mod tests {
         assert_eq!(index([&service], [&deployment], [&function]), before);
         assert_eq!((service.labels().len(), service.annotations().len()), (0, 1));
         assert_eq!(function.annotations().len(), 0);
+        let pods = deployment.spec.unwrap().template.metadata;
+        assert_eq!((pods.labels.len(), pods.annotations.len()), (1, 1));
     }
 }

@@ -164,9 +164,12 @@ impl Bench {
     /// The real worker.
     async fn worker(&self) -> Result<Figures, Error> {
         self.queue.fill(CALLS, &BODY).await;
-        let worker = self.start_worker(IN_FLIGHT);
+        let mut worker = self.start_worker(IN_FLIGHT);
         let figures = self.measure(worker.id()).await;
         self.empties().await;
+        // Killed, it would leave requests behind, to which the broker might give calls of the next run.
+        worker.signal("TERM");
+        worker.ended().await;
         Ok(figures)
     }
 

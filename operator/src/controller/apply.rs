@@ -20,7 +20,7 @@ use super::{
     validate::Invalid,
     verified::Verified,
 };
-use crate::{broker::Broker, watch::Watched};
+use crate::{broker::Broker, watch::Watched, workload::Workload};
 
 /// Who owns the fields that we set.
 const FIELD_MANAGER: &str = "asyncqueue-operator";
@@ -78,7 +78,7 @@ pub(crate) enum StreamError {
 #[derive(Clone, Debug)]
 pub(crate) enum Workers {
     /// The Deployment is as it shall be.
-    Deployed(Arc<Deployment>),
+    Deployed(Arc<Workload>),
     /// There are none, and shall be none for now.
     Absent,
 }
@@ -192,43 +192,43 @@ async fn bring<K: Object>(
     };
     match ours(&wanted, found)? {
         Some(live) if is_current(&**live, &wanted) => Ok(Some(live.clone())),
-        _ => put(&wanted, client).await.map(Some),
+        _ => put(&wanted, client).await.map(|applied| Some(Arc::new(applied))),
     }
 }
 
-/// Brings the Deployment to what is wanted, and returns it, maybe without its spec.
+/// Brings the Deployment to what is wanted, and returns what is kept of it.
 async fn bring_workers(
     wanted: Deployment,
-    found: &Found<Deployment>,
+    found: &Found<Workload>,
     client: &Client,
     verified: &Verified,
-) -> Result<Arc<Deployment>, ObjectError> {
+) -> Result<Arc<Workload>, ObjectError> {
     if let Some(live) = ours(&wanted, found)?
         && verified.is_current(live, &wanted, client).await
     {
         return Ok(live.clone());
     }
-    let applied = put(&wanted, client).await?;
-    verified.note(&applied);
-    Ok(applied)
+    let applied = Workload::from(put(&wanted, client).await?);
+    verified.note(&applied.metadata);
+    Ok(Arc::new(applied))
 }
 
 /// What is there already of an object that is wanted, unless it is somebody else's.
-fn ours<'a, K: Object>(wanted: &K, found: &'a Found<K>) -> Result<Option<&'a Arc<K>>, ObjectError> {
+fn ours<'a, W: Object, K>(wanted: &W, found: &'a Found<K>) -> Result<Option<&'a Arc<K>>, ObjectError> {
     match found {
-        Found::Foreign => Err(ObjectError::Foreign { kind: K::kind(&()), name: wanted.name_any() }),
-        Found::Going => Err(ObjectError::Going { kind: K::kind(&()), name: wanted.name_any() }),
+        Found::Foreign => Err(ObjectError::Foreign { kind: W::kind(&()), name: wanted.name_any() }),
+        Found::Going => Err(ObjectError::Going { kind: W::kind(&()), name: wanted.name_any() }),
         Found::Ours(live) => Ok(Some(live)),
         Found::None => Ok(None),
     }
 }
 
 /// Writes an object, and returns it as it is then.
-async fn put<K: Object>(wanted: &K, client: &Client) -> Result<Arc<K>, ObjectError> {
+async fn put<K: Object>(wanted: &K, client: &Client) -> Result<K, ObjectError> {
     let api: Api<K> = Api::namespaced(client.clone(), &wanted.namespace().unwrap_or_default());
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let applied = api.patch(&wanted.name_any(), &params, &Patch::Apply(wanted)).await;
-    applied.map(Arc::new).map_err(|source| refused(wanted, source))
+    applied.map_err(|source| refused(wanted, source))
 }
 
 /// Deletes an object, and what belongs to it. That it is gone already is fine.

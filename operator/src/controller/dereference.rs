@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use asyncqueue::{QueueName, stream::QueueSpec};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget};
+use k8s_openapi::api::{core::v1::ServiceAccount, policy::v1::PodDisruptionBudget};
 use kube::{Resource, ResourceExt};
 
 use super::Context;
@@ -13,6 +13,7 @@ use crate::{
     crd::AsyncQueue,
     spec::queue_spec,
     watch::{Stores, Watched},
+    workload::Workload,
 };
 
 /// What a queue finds around it.
@@ -34,7 +35,7 @@ pub(crate) struct Objects {
     /// What the workers run as.
     pub(crate) account: Found<ServiceAccount>,
     /// The workers.
-    pub(crate) workers: Found<Deployment>,
+    pub(crate) workers: Found<Workload>,
     /// How many workers may be away at once.
     pub(crate) budget: Found<PodDisruptionBudget>,
 }
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    fn deployment(owner: Option<&AsyncQueue>) -> Deployment {
+    fn deployment(owner: Option<&AsyncQueue>) -> Workload {
         let mut deployment = fixtures::function("q-worker", None);
         deployment.metadata.owner_references =
             owner.map(|queue| vec![queue.controller_owner_ref(&()).unwrap()]);

@@ -2,7 +2,7 @@
 
 use asyncqueue::{ensure::EnsureError, stream::Refusal};
 use k8s_openapi::{
-    api::apps::v1::{Deployment, DeploymentStatus},
+    api::apps::v1::{DeploymentCondition, DeploymentStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
@@ -22,10 +22,14 @@ use crate::{
     crd::{AsyncQueue, AsyncQueueStatus},
     error::chain,
     figures::Figures,
+    workload::Workload,
 };
 
 /// Who owns the fields of the status.
 const FIELD_MANAGER: &str = "asyncqueue-operator/status";
+
+/// The condition of a Deployment that says why it has no pods: it comes before all else.
+const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 /// Of a queue that is suspended.
 const SUSPENDED: &str = "spec.suspend is true: calls are accepted, and none is delivered";
@@ -234,7 +238,7 @@ fn workers_verdict(outcome: &Outcome, replicas: i32) -> Verdict {
 }
 
 /// Whether the workers are up, as the Deployment says.
-fn deployment_verdict(deployment: &Deployment, replicas: i32) -> Verdict {
+fn deployment_verdict(deployment: &Workload, replicas: i32) -> Verdict {
     let status = deployment.status.clone().unwrap_or_default();
     let seen = status.observed_generation >= deployment.metadata.generation;
     let ready = status.ready_replicas.unwrap_or_default();
@@ -261,18 +265,20 @@ fn deployment_verdict(deployment: &Deployment, replicas: i32) -> Verdict {
 
 /// What the Deployment says of why it does not get on.
 fn failure(status: &DeploymentStatus) -> Option<&str> {
-    let conditions = status.conditions.as_deref()?;
-    let failed = |kind: &str, status: &str| {
-        conditions.iter().find(move |condition| condition.type_ == kind && condition.status == status)
-    };
-    failed("ReplicaFailure", "True").or_else(|| failed("Progressing", "False"))?.message.as_deref()
+    let failures = status.conditions.iter().flatten().filter(|condition| is_failure(condition));
+    failures.max_by_key(|failure| failure.type_ == REPLICA_FAILURE)?.message.as_deref()
+}
+
+/// Whether that is why a Deployment does not get on.
+pub(crate) fn is_failure(condition: &DeploymentCondition) -> bool {
+    matches!((&*condition.type_, &*condition.status), (REPLICA_FAILURE, "True") | ("Progressing", "False"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use k8s_openapi::{api::apps::v1::DeploymentCondition, apimachinery::pkg::apis::meta::v1::Condition};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
     use super::*;
     use crate::{claims::Conflict, conditions::find, controller::validate::Invalid, fixtures};
@@ -296,7 +302,7 @@ mod tests {
         }
     }
 
-    fn deployment(ready: i32, conditions: Vec<DeploymentCondition>) -> Deployment {
+    fn deployment(ready: i32, conditions: Vec<DeploymentCondition>) -> Workload {
         let mut deployment = fixtures::function("slow-queue-worker", None);
         deployment.metadata.generation = Some(2);
         deployment.status = Some(DeploymentStatus {
@@ -309,7 +315,7 @@ mod tests {
         deployment
     }
 
-    fn applied(stream: Result<Stored, StreamError>, workers: Deployment) -> Outcome {
+    fn applied(stream: Result<Stored, StreamError>, workers: Workload) -> Outcome {
         Outcome { stream, workers: Ok(Workers::Deployed(Arc::new(workers))), beside: Ok(()) }
     }
 

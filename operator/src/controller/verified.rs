@@ -9,83 +9,78 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::{Api, Client, ResourceExt};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Api, Client, Resource, ResourceExt};
 
 use super::current::is_current;
+use crate::workload::Workload;
 
-/// The uid and the generation in which the Deployment of each name, with its namespace, was what was applied.
+/// The generation in which each Deployment was what was applied, by uid.
 #[derive(Debug, Default)]
-pub(crate) struct Verified(Mutex<HashMap<String, Version>>);
-
-type Version = (String, i64);
+pub(crate) struct Verified(Mutex<HashMap<String, i64>>);
 
 // === impl Verified ===
 
 impl Verified {
-    /// Whether a Deployment is `wanted`. `live` may lack its spec; the API server is asked for it only where it is
-    /// not known. That it does not answer is no reason to take anything for granted.
-    pub(crate) async fn is_current(&self, live: &Deployment, wanted: &Deployment, client: &Client) -> bool {
-        if !is_current(&metadata(live), &metadata(wanted)) {
+    /// Whether a Deployment is `wanted`. The API server is asked for the spec only where that is not known. That it does
+    /// not answer is no reason to take anything for granted.
+    pub(crate) async fn is_current(&self, live: &Workload, wanted: &Deployment, client: &Client) -> bool {
+        if !is_current(&metadata(live.meta()), &metadata(wanted.meta())) {
             return false;
         }
-        if self.knows(live) {
+        if self.knows(live.meta()) {
             return true;
         }
         let api: Api<Deployment> = Api::namespaced(client.clone(), &live.namespace().unwrap_or_default());
         let Ok(Some(whole)) = api.get_opt(&live.name_any()).await else { return false };
         let current = is_current(&whole, wanted);
         if current {
-            self.note(&whole);
+            self.note(whole.meta());
         }
         current
     }
 
     /// Notes a Deployment that is as it was applied.
-    pub(crate) fn note(&self, deployment: &Deployment) {
-        if let Some(version) = version(deployment) {
-            self.versions().insert(name(deployment), version);
+    pub(crate) fn note(&self, deployment: &ObjectMeta) {
+        if let Some((uid, generation)) = version(deployment) {
+            self.generations().insert(uid.clone(), generation);
         }
     }
 
     /// Forgets one that goes.
-    pub(crate) fn forget(&self, deployment: &Deployment) {
-        self.versions().remove(&name(deployment));
+    pub(crate) fn forget(&self, deployment: &ObjectMeta) {
+        if let Some((uid, _)) = version(deployment) {
+            self.generations().remove(uid);
+        }
     }
 
-    fn knows(&self, deployment: &Deployment) -> bool {
-        version(deployment).is_some_and(|version| self.versions().get(&name(deployment)) == Some(&version))
+    fn knows(&self, deployment: &ObjectMeta) -> bool {
+        version(deployment).is_some_and(|(uid, generation)| self.generations().get(uid) == Some(&generation))
     }
 
-    fn versions(&self) -> MutexGuard<'_, HashMap<String, Version>> {
+    fn generations(&self) -> MutexGuard<'_, HashMap<String, i64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn name(deployment: &Deployment) -> String {
-    format!("{}/{}", deployment.namespace().unwrap_or_default(), deployment.name_any())
+fn version(deployment: &ObjectMeta) -> Option<(&String, i64)> {
+    deployment.uid.as_ref().zip(deployment.generation)
 }
 
-fn version(deployment: &Deployment) -> Option<Version> {
-    deployment.metadata.uid.clone().zip(deployment.metadata.generation)
-}
-
-fn metadata(deployment: &Deployment) -> Deployment {
-    Deployment { metadata: deployment.metadata.clone(), ..Deployment::default() }
+fn metadata(metadata: &ObjectMeta) -> Workload {
+    Workload { metadata: metadata.clone(), ..Workload::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
 
     #[test]
     fn a_deployment_is_known_until_its_spec_changes() {
-        let of = |uid: &str, generation| {
-            let mut deployment = fixtures::function("q-worker", None);
-            deployment.metadata.uid = Some(uid.to_owned());
-            deployment.metadata.generation = Some(generation);
-            deployment
+        let of = |uid: &str, generation| ObjectMeta {
+            uid: Some(uid.to_owned()),
+            generation: Some(generation),
+            ..ObjectMeta::default()
         };
         let verified = Verified::default();
         assert!(!verified.knows(&of("a", 1)));
