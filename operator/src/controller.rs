@@ -9,7 +9,7 @@ use asyncqueue::QueueName;
 use futures::{Stream, StreamExt};
 use k8s_openapi::{
     api::{core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
-    apimachinery::pkg::apis::meta::v1::Time,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
 use kube::{
@@ -251,9 +251,9 @@ fn ignore_gone<T>(result: kube::Result<T>) -> kube::Result<()> {
 /// Tells of changes, and of nothing else: events for those who look there, and the log.
 async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, context: &Context) {
     let (object, name) = (queue.object_ref(&()), full_name(queue));
-    if let Some(changes) = changes(outcome) {
+    let changes = changes(outcome);
+    if let Some(changes) = &changes {
         info!(queue = name, "{changes}");
-        context.events.normal(&object, APPLIED, changes).await;
     }
     if let Some(stream) = queue.status.as_ref().and_then(|before| recreated(before, status)) {
         let note = format!(
@@ -262,19 +262,32 @@ async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, 
         warn!(queue = name, "{note}");
         context.events.warning(&object, STREAM_RECREATED, note).await;
     }
-    let before = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
-    let Some(ready) = find(&status.conditions, kind::READY) else { return };
-    if before.is_some_and(|before| before.reason == ready.reason && before.status == ready.status) {
+    let Some(ready) = turned(queue.status.as_ref(), status) else {
+        if let Some(changes) = changes {
+            context.events.normal(&object, APPLIED, changes).await;
+        }
         return;
-    }
+    };
+    // One event for both where both come at once.
+    let note =
+        changes.map_or_else(|| ready.message.clone(), |changes| format!("{}; {changes}", ready.message));
     let calm = ready.status == Status::True.as_str() || ready.reason == reason::PROGRESSING;
     if calm {
         info!(queue = name, ready = ready.status, reason = ready.reason, "{}", ready.message);
-        context.events.normal(&object, &ready.reason, &*ready.message).await;
+        context.events.normal(&object, &ready.reason, note).await;
     } else {
         warn!(queue = name, ready = ready.status, reason = ready.reason, "{}", ready.message);
-        context.events.warning(&object, &ready.reason, &*ready.message).await;
+        context.events.warning(&object, &ready.reason, note).await;
     }
+}
+
+/// Whether a queue is ready and why, if it was not so before.
+fn turned<'a>(before: Option<&AsyncQueueStatus>, now: &'a AsyncQueueStatus) -> Option<&'a Condition> {
+    let before = before.and_then(|status| find(&status.conditions, kind::READY));
+    let same = |now: &Condition| {
+        before.is_some_and(|before| before.reason == now.reason && before.status == now.status)
+    };
+    find(&now.conditions, kind::READY).filter(|now| !same(now))
 }
 
 /// What was created or changed on NATS, if anything was.
@@ -351,7 +364,7 @@ fn on_error(queue: &AsyncQueue, error: &Error, context: &Context) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
+    use crate::{conditions::Verdict, fixtures};
 
     #[test]
     fn many_queues_are_looked_at_less_often() {
@@ -371,5 +384,26 @@ mod tests {
         for (before, now) in [(Some(1), Some(1)), (None, Some(1)), (Some(1), None)] {
             assert_eq!(recreated(&of(before), &of(now)), None);
         }
+    }
+
+    #[test]
+    fn a_queue_turns_when_it_is_ready_or_not_for_another_reason() {
+        let of = |verdict: Verdict| AsyncQueueStatus {
+            conditions: vec![verdict.into_condition(kind::READY, Some(1), &[], &fixtures::second(1))],
+            ..AsyncQueueStatus::default()
+        };
+        let away = |message| of(Verdict::no(reason::NATS_UNAVAILABLE, message));
+        let (refused, ready) =
+            (of(Verdict::no(reason::NATS_REFUSED, "no")), of(Verdict::yes(reason::RECONCILED, "well")));
+        for (before, now) in [
+            (None, &ready),
+            (Some(&AsyncQueueStatus::default()), &ready),
+            (Some(&ready), &refused),
+            (Some(&away("for 1 s")), &refused),
+        ] {
+            assert_eq!(turned(before, now), find(&now.conditions, kind::READY), "{before:?} {now:?}");
+        }
+        assert_eq!(turned(Some(&away("for 1 s")), &away("for 2 s")), None);
+        assert_eq!(turned(Some(&ready), &AsyncQueueStatus::default()), None);
     }
 }

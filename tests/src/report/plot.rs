@@ -45,7 +45,7 @@ pub const PLOTS: [Plot; 6] = [
         title: "Seconds until all queues are ready",
         part: "operator",
         rows: &[],
-        columns: &[("all ready after, s", "queues")],
+        columns: &[("all ready after, s", "queues"), ("limit, s", "queues, limit")],
     },
     Plot {
         name: "peers-submit",

@@ -5,6 +5,8 @@
 //! its processors. No pod is started: the queues have no replicas, and the controller manager, which would make
 //! `ReplicaSets` of their Deployments, is stopped for the while.
 //!
+//! The limit is the same once more by a plain client, which writes what the operator wrote and looks at nothing.
+//!
 //! `bench_queues=100,1000,10000 bench_steady=600` in the environment measures ten minutes of each of these numbers of
 //! queues; without them it is a part of that, which takes a few minutes.
 
@@ -30,14 +32,13 @@ use http::Request;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, Client,
-    api::{
-        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
-        PostParams,
-    },
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
 use tokio::time::{sleep, timeout};
+
+mod limit;
 
 /// Numbers of queues, each measured with an operator and a NATS of its own.
 const QUEUES: &str = "100,1000";
@@ -53,8 +54,11 @@ const SETTLE: Duration = Duration::from_secs(15);
 const MAX_SETTLE: Duration = Duration::from_secs(60);
 /// The most objects of a list.
 const PAGE: u32 = 500;
-/// What the operator writes to the API server, but for its Lease, which others of that group would hide.
+/// What the operator writes to the API server, but for its Lease and the workers' accounts, which others of their groups
+/// would hide.
 const GROUPS: [&str; 4] = ["apps", "asyncqueue.io", "events.k8s.io", "policy"];
+/// The workers' accounts, of the API's own group.
+const ACCOUNTS: &str = "serviceaccounts";
 /// Of the operator's own metrics.
 const RECONCILIATIONS: &str = "asyncqueue_operator_reconciliations_total ";
 const WRITES: [&str; 5] = ["APPLY", "DELETE", "PATCH", "POST", "PUT"];
@@ -65,6 +69,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 struct Measured {
     queues: usize,
     ready: Duration,
+    /// What a plain client takes for the same writes.
+    limit: Duration,
     /// To the API server, for all queues to be ready.
     writes: f64,
     /// Reconciliations until then.
@@ -117,16 +123,27 @@ async fn main() -> Result<(), Error> {
     let _manager = Stopped::component("kube-controller-manager");
 
     println!(
-        "| queues | all ready after, s | operator's CPU, s | looks a queue | API writes a queue | resident, MB | in {} s: API writes | JetStream writes | \
-         JetStream requests/s | operator's CPU |\n|---|---|---|---|---|---|---|---|---|---|",
+        "| queues | all ready after, s | limit, s | ratio | operator's CPU, s | looks a queue | API writes a queue | resident, MB | in {} s: API writes | JetStream writes | \
+         JetStream requests/s | operator's CPU |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
         steady.as_secs()
     );
     for size in sizes {
-        let bench = Bench::start().await?;
-        println!("{}", bench.measure(size, steady).await?.row(steady));
-        bench.clear().await?;
+        let mut bench = Bench::start().await?;
+        let measured = bench.measure(size, steady).await?;
+        println!("{}", measured.row(steady));
+        clear(&bench.queues).await?;
     }
     Ok(())
+}
+
+/// A queue that needs no pod.
+fn queue(name: &str) -> serde_json::Result<DynamicObject> {
+    serde_json::from_value(json!({
+        "apiVersion": "asyncqueue.io/v1alpha1",
+        "kind": "AsyncQueue",
+        "metadata": { "name": name },
+        "spec": { "replicas": 0 },
+    }))
 }
 
 fn setting(name: &str, default: &str) -> String {
@@ -158,14 +175,13 @@ impl Bench {
         })
         .await;
         let client = cluster::client().await;
-        let kind = GroupVersionKind::gvk("asyncqueue.io", "v1alpha1", "AsyncQueue");
-        let queues = Api::namespaced_with(client.clone(), &namespace.name, &ApiResource::from_gvk(&kind));
+        let queues = limit::queues(&client, &namespace.name);
         let deployments = Api::namespaced(client.clone(), &namespace.name);
         let js = nats.jetstream().await;
         Ok(Self { client, queues, deployments, namespace, js, admin, operator, _nats: nats })
     }
 
-    async fn measure(&self, size: usize, steady: Duration) -> Result<Measured, Error> {
+    async fn measure(&mut self, size: usize, steady: Duration) -> Result<Measured, Error> {
         let before = self.count().await?;
         let begun = Instant::now();
         let (applied, seen) = tokio::join!(self.apply(size), timeout(PATIENCE, self.ready(size)));
@@ -179,20 +195,16 @@ impl Bench {
         sleep(ready.clamp(SETTLE, MAX_SETTLE)).await;
         let steady = self.steady(steady).await?;
         let resident = resident_bytes(self.operator.id());
-        Ok(Measured { queues: size, ready, writes, looks, busy, resident, steady })
+        self.operator.kill();
+        let limit = limit::measure(self, size).await?;
+        Ok(Measured { queues: size, ready, limit, writes, looks, busy, resident, steady })
     }
 
     /// Creates so many queues.
     async fn apply(&self, size: usize) -> Result<(), Error> {
         futures::stream::iter(0..size)
             .map(async |number| {
-                let name = format!("{}-{number}", self.namespace.name);
-                let queue: DynamicObject = serde_json::from_value(json!({
-                    "apiVersion": "asyncqueue.io/v1alpha1",
-                    "kind": "AsyncQueue",
-                    "metadata": { "name": name },
-                    "spec": { "replicas": 0 },
-                }))?;
+                let queue = queue(&format!("{}-{number}", self.namespace.name))?;
                 self.queues.create(&PostParams::default(), &queue).await.map_err(Error::from)
             })
             .buffer_unordered(APPLY)
@@ -275,25 +287,24 @@ impl Bench {
             busy: processor_time(self.operator.id()),
         })
     }
+}
 
-    /// Removes the queues, without the operator, which would let go of streams that end with their NATS anyway.
-    async fn clear(mut self) -> Result<(), Error> {
-        self.operator.kill();
-        self.queues.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        let release = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-        loop {
-            let list = self.queues.list_metadata(&ListParams::default().limit(PAGE)).await?;
-            if list.items.is_empty() {
-                return Ok(());
-            }
-            let names = list.items.into_iter().filter_map(|queue| queue.metadata.name);
-            futures::stream::iter(names)
-                .for_each_concurrent(APPLY, async |name| {
-                    // It may be gone by itself.
-                    let _ = self.queues.patch_metadata(&name, &PatchParams::default(), &release).await;
-                })
-                .await;
+/// Removes all queues of a namespace, without the operator, which would let go of streams that end with their NATS anyway.
+async fn clear(queues: &Api<DynamicObject>) -> Result<(), Error> {
+    queues.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    let release = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    loop {
+        let list = queues.list_metadata(&ListParams::default().limit(PAGE)).await?;
+        if list.items.is_empty() {
+            return Ok(());
         }
+        let names = list.items.into_iter().filter_map(|queue| queue.metadata.name);
+        futures::stream::iter(names)
+            .for_each_concurrent(APPLY, async |name| {
+                // It may be gone by itself.
+                let _ = queues.patch_metadata(&name, &PatchParams::default(), &release).await;
+            })
+            .await;
     }
 }
 
@@ -303,9 +314,11 @@ impl Measured {
         let (steady, seconds) = (&self.steady, time.as_secs_f64());
         let each = |number: f64| number / self.queues as f64;
         format!(
-            "| {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {:.1} % |",
+            "| {} | {:.1} | {:.1} | {:.2} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {:.1} % |",
             self.queues,
             self.ready.as_secs_f64(),
+            self.limit.as_secs_f64(),
+            self.limit.as_secs_f64() / self.ready.as_secs_f64(),
             self.busy.as_secs_f64(),
             each(self.looks),
             each(self.writes),
@@ -325,5 +338,6 @@ fn api_writes(line: &str) -> Option<f64> {
     let has = |name: &str, values: &[&str]| {
         values.iter().any(|value| labels.split(',').any(|label| label == format!("{name}=\"{value}\"")))
     };
-    (has("group", &GROUPS) && has("verb", &WRITES)).then(|| count.parse().ok())?
+    let ours = has("group", &GROUPS) || has("resource", &[ACCOUNTS]);
+    (ours && has("verb", &WRITES)).then(|| count.parse().ok())?
 }
