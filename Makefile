@@ -50,7 +50,7 @@ bench-gateway: ## how fast the gateway stores calls, next to the limit of HTTP a
 bench-operator: ## how the operator does with many queues: time, memory, and that it writes nothing when nothing happens (as root)
 	@tests/bench/run operator
 
-bench-peers: ## AsyncQueue next to other queues: Asynq on Redis, River on PostgreSQL
+bench-peers: ## AsyncQueue next to other queues: Faktory, Asynq on Redis, River on PostgreSQL
 	@tests/bench/run peers
 
 install: ## bring up the test cluster with all there is in manifests/

@@ -64,6 +64,7 @@ fn facts(parts: &[Part]) -> Result<Facts, Error> {
         let peer = |name, module_name| format!("{name} {}", module("bench/peers/program", module_name));
         versions.push(says("go", &["version"]));
         versions.push(peer("Asynq", "github.com/hibiken/asynq"));
+        versions.push(peer("Faktory", "github.com/contribsys/faktory"));
         versions.push(peer("River", "github.com/riverqueue/river"));
         versions.push(says("redis-server", &["--version"]).split(" sha=").take(1).collect());
         versions.push(says("psql", &["--version"]));

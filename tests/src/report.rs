@@ -45,20 +45,18 @@ pub const PARTS: [(&str, &str, &str); 4] = [
     (
         "peers",
         "Next to other queues",
-        "The same of AsyncQueue and of two others, from end to end: 64 clients store jobs, a worker with 64 jobs at once\n\
+        "The same of AsyncQueue and of three others, from end to end: 64 clients store jobs, a worker with 64 jobs at once\n\
          posts each to an HTTP function, from a backlog, and then as they come. AsyncQueue's clients speak HTTP to its\n\
-         gateway, which stores calls on NATS. The clients of [Asynq](https://github.com/hibiken/asynq), on Redis, and\n\
-         [River](https://riverqueue.com), on PostgreSQL, are Go programs that use their libraries and store jobs\n\
-         themselves, with no server before the store. All else is alike: the machine, the job, the function.\n\
+         gateway, which stores calls on NATS. [Faktory](https://github.com/contribsys/faktory) is a server with a Redis of its\n\
+         own. The clients of [Asynq](https://github.com/hibiken/asynq), the Go job queue on Redis that is used most, and\n\
+         [River](https://riverqueue.com), on PostgreSQL, store jobs themselves, with no server before the store. All three\n\
+         have their own Go libraries for clients and worker. All else is alike: the machine, the job, the function.\n\
          \n\
-         Asynq and River run with the settings they come with, and once more *eager*: their workers look for jobs every 2 ms\n\
-         (Asynq, when it found none; as it comes, every second) or fetch again after 2 ms (River; as it comes, after\n\
-         100 ms), which costs their store more. Compare rows whose jobs are equally safe: only what is synced before it is\n\
-         acknowledged survives a power cut; what is written to a file survives a kill of the server; what PostgreSQL does\n\
-         not write at once is lost with a kill of it.\n\
-         \n\
-         Faktory was to be compared too. Its Go module was not to be had where this was written; Asynq stands in its place,\n\
-         as the Go job queue on Redis that is used most.",
+         They run with the settings they come with; Asynq and River once more *eager*: their workers look for jobs every\n\
+         2 ms (Asynq, when it found none; as it comes, every second) or fetch again after 2 ms (River; as it comes, after\n\
+         100 ms), which costs their store more. A worker of Faktory waits for jobs at the server. Compare rows whose jobs are\n\
+         equally safe: only what is synced before it is acknowledged survives a power cut; what is written to a file survives\n\
+         a kill of the server; what Redis or PostgreSQL does not write at once is lost with a kill of it.",
     ),
 ];
 

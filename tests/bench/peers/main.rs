@@ -2,9 +2,9 @@
 //! many a worker takes from a backlog and posts to a function, and how long a job takes from the one to the other.
 //!
 //! `AsyncQueue` is measured from end to end: calls over HTTP to the gateway, stored by nats-server, made by the worker. Its
-//! peers are [Asynq](https://github.com/hibiken/asynq) on Redis and [River](https://riverqueue.com) on PostgreSQL, used as
-//! their libraries are: the clients store jobs themselves, with no server before the store. `program/` is that client and
-//! that worker. Each queue is measured as it is recommended, and once more as near to the other kind as its settings go.
+//! peers are [Faktory](https://github.com/contribsys/faktory), a server with a Redis of its own, and two libraries whose
+//! clients store jobs themselves, with no server before the store: [Asynq](https://github.com/hibiken/asynq) on Redis and
+//! [River](https://riverqueue.com) on PostgreSQL. `program/` is that client and that worker. Each queue is measured as it is recommended, and once more as near to the other kind as its settings go.
 //!
 //! Everything runs on this machine and shares its processors. Runs of all alternate.
 
@@ -19,6 +19,7 @@ use std::{
 use asyncqueue_runtime::server;
 use asyncqueue_tests::{
     bench::{load::Error, median, per_second, percentile},
+    program::Program,
     wait::until_in,
 };
 use bytes::Bytes;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::systems::{Kind, System};
 
+mod programs;
 mod servers;
 mod systems;
 
@@ -148,27 +150,35 @@ impl Function {
     /// Jobs a second, from the first that arrives.
     async fn dispatch(&self, system: &System) -> f64 {
         let before = self.jobs();
-        let _worker = system.work(&self.url, IN_FLIGHT);
-        self.receives(before + 1).await;
+        let worker = system.work(&self.url, IN_FLIGHT);
+        self.begins(system, before).await;
         let (begun, first) = (Instant::now(), self.jobs());
         while self.jobs() < before + BACKLOG && begun.elapsed() < DISPATCH {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        per_second(self.jobs() - first, begun.elapsed())
+        let rate = per_second(self.jobs() - first, begun.elapsed());
+        end(worker).await;
+        rate
     }
 
     /// How long jobs are under way.
     async fn times(&self, system: &mut System, rate: f64) -> Result<Vec<Duration>, Error> {
-        let _worker = system.work(&self.url, IN_FLIGHT);
-        // It is there when a first job has come through.
+        let worker = system.work(&self.url, IN_FLIGHT);
         let before = self.jobs();
         system.fill(1, BYTES).await?;
-        self.receives(before + 1).await;
+        self.begins(system, before).await;
         self.received.times.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let before = self.jobs();
         let submitted = system.pace(rate, PACE, BYTES).await?;
         self.receives(before + submitted).await;
+        end(worker).await;
         Ok(std::mem::take(&mut *self.received.times.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The worker is there when a first job has come through, with all of its slots soon after.
+    async fn begins(&self, system: &System, before: usize) {
+        self.receives(before + 1).await;
+        tokio::time::sleep(system.kind.begins_within()).await;
     }
 
     fn jobs(&self) -> usize {
@@ -179,6 +189,12 @@ impl Function {
         until_in(PATIENCE, &format!("{jobs} jobs received"), async || (self.jobs() >= jobs).then_some(()))
             .await;
     }
+}
+
+/// Ends a worker in its own time. Killed, it would leave requests behind, to which the queue might give jobs of the next.
+async fn end(mut worker: Program) {
+    worker.signal("TERM");
+    worker.ended().await;
 }
 
 /// A job's body, as `program/` makes it: with the time at its beginning.

@@ -1,4 +1,4 @@
-//! Redis and PostgreSQL, each on loopback, with its data in a folder that goes with it.
+//! Redis, PostgreSQL and Faktory, each on loopback, with its data in a folder that goes with it.
 
 use std::{
     os::unix::{fs::chown, process::CommandExt},
@@ -14,6 +14,8 @@ use asyncqueue_tests::{
 };
 use tempfile::TempDir;
 
+use crate::programs;
+
 /// Where Debian has the programs of each version of PostgreSQL.
 const VERSIONS: &str = "/usr/lib/postgresql";
 /// Whom PostgreSQL runs as, where this is root, which it refuses to be.
@@ -21,7 +23,7 @@ const USER: &str = "postgres";
 /// PostgreSQL's own is 100, less three that it keeps: enough for clients and a worker's, but not for both of two runs.
 const CONNECTIONS: &str = "200";
 
-/// A running server of either kind.
+/// A running server of any kind.
 pub(crate) struct Server {
     program: Program,
     /// What ends it such that it leaves nothing behind.
@@ -39,6 +41,18 @@ impl Server {
         command.args(["--bind", "127.0.0.1", "--port", &addr.port().to_string(), "--dir"]).arg(folder.path());
         command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
         let program = Program::start_other("redis-server", &mut command);
+        Ok(Self { program, signal: "TERM", store: addr.to_string(), _folder: folder })
+    }
+
+    /// Faktory as it comes, with a Redis of its own that it starts.
+    pub(crate) fn faktory() -> Result<Self, Error> {
+        let (folder, addr) = (folder()?, free_addr());
+        let mut command = Command::new(&*programs::FAKTORY);
+        command.args(["-e", "development", "-l", "warn", "-b", &addr.to_string()]);
+        // Its page for a browser.
+        command.args(["-w", &free_addr().to_string()]);
+        command.arg("-d").arg(folder.path().join("data")).arg("-c").arg(folder.path());
+        let program = Program::start_other("faktory", &mut command);
         Ok(Self { program, signal: "TERM", store: addr.to_string(), _folder: folder })
     }
 

@@ -1,11 +1,6 @@
 //! The queues that are compared, and how each is told what to do.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use asyncqueue_tests::{
     bench::{
@@ -15,7 +10,6 @@ use asyncqueue_tests::{
     },
     nats::NatsServer,
     program::Program,
-    tools,
     wait::until,
 };
 use bytes::Bytes;
@@ -24,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{task::JoinSet, task::spawn_blocking};
 
-use crate::{body, servers::Server};
+use crate::{body, programs, servers::Server};
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +28,7 @@ pub(crate) enum Kind {
     AsyncQueueSynced,
     Asynq,
     AsynqEager,
+    Faktory,
     River,
     RiverEager,
 }
@@ -50,11 +45,12 @@ enum Runs {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::AsyncQueue,
         Self::AsyncQueueSynced,
         Self::Asynq,
         Self::AsynqEager,
+        Self::Faktory,
         Self::River,
         Self::RiverEager,
     ];
@@ -65,6 +61,7 @@ impl Kind {
             Self::AsyncQueueSynced => "AsyncQueue, synced",
             Self::Asynq => "Asynq on Redis",
             Self::AsynqEager => "Asynq on Redis, eager",
+            Self::Faktory => "Faktory",
             Self::River => "River on PostgreSQL",
             Self::RiverEager => "River on PostgreSQL, eager, not synced",
         }
@@ -77,6 +74,7 @@ impl Kind {
             Self::Asynq | Self::AsynqEager => {
                 "written to a file, which is synced every second (appendfsync everysec)"
             }
+            Self::Faktory => "in memory; all is written every 30 s",
             Self::River => "written and synced (synchronous_commit on)",
             Self::RiverEager => "in memory; written and synced within 0.6 s (synchronous_commit off)",
         }
@@ -86,6 +84,12 @@ impl Kind {
     fn is_eager(self) -> bool {
         matches!(self, Self::AsynqEager | Self::RiverEager)
     }
+
+    /// How long its worker takes from its first job until it has begun in all of its slots: they begin at random in
+    /// Faktory's, each within 2^31 ns.
+    pub(crate) fn begins_within(self) -> Duration {
+        if self == Self::Faktory { Duration::from_millis(2200) } else { Duration::ZERO }
+    }
 }
 
 impl System {
@@ -94,6 +98,7 @@ impl System {
             Kind::AsyncQueue => Runs::ours("5s").await,
             Kind::AsyncQueueSynced => Runs::ours("always").await,
             Kind::Asynq | Kind::AsynqEager => Runs::Other { queue: "asynq", server: Server::redis()? },
+            Kind::Faktory => Runs::Other { queue: "faktory", server: Server::faktory()? },
             Kind::River => Runs::Other { queue: "river", server: Server::postgres("on")? },
             Kind::RiverEager => Runs::Other { queue: "river", server: Server::postgres("off")? },
         };
@@ -155,7 +160,7 @@ impl System {
         match &self.runs {
             Runs::Ours { queue, .. } => queue.worker(url, in_flight),
             Runs::Other { queue, server } => {
-                let mut command = Command::new(program());
+                let mut command = Command::new(&*programs::PEERS);
                 command.args([queue, &server.store[..], "work", url, &in_flight.to_string()]);
                 Program::start_other("peers", command.arg(self.kind.is_eager().to_string()))
             }
@@ -165,7 +170,7 @@ impl System {
     /// Has the program of the peers do something, and returns what it prints.
     async fn tell(&self, command: &'static str, arguments: &[String]) -> Result<String, Error> {
         let Runs::Other { queue, server } = &self.runs else { return Err("it is no peer".into()) };
-        let mut peer = Command::new(program());
+        let mut peer = Command::new(&*programs::PEERS);
         peer.args([queue, &server.store[..], command]).args(arguments);
         let output = spawn_blocking(move || peer.output()).await??;
         if output.status.success() {
@@ -212,17 +217,4 @@ async fn pace(gateway: SocketAddr, rate: f64, time: Duration, bytes: usize) -> R
         called??;
     }
     Ok(submitted)
-}
-
-/// The client and worker of the peers, as `program/` is built, once.
-fn program() -> PathBuf {
-    static PROGRAM: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| {
-        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
-        let mut go = Command::new("go");
-        go.current_dir(tests.join("bench/peers/program")).env("CGO_ENABLED", "0");
-        let _ = tools::output(go.args(["build", "-mod=readonly", "-trimpath", "-o"]).arg(&program).arg("."));
-        program
-    });
-    PROGRAM.clone()
 }

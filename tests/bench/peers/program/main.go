@@ -6,7 +6,7 @@
 //	peers QUEUE STORE purge                          takes all jobs away
 //	peers QUEUE STORE work URL IN_FLIGHT EAGER       posts each job to the URL, until it is ended
 //
-// QUEUE is asynq or river, and STORE the address of its Redis or PostgreSQL. EAGER is true or false: false is as the
+// QUEUE is asynq, faktory or river, and STORE the address of its Redis, server or PostgreSQL. EAGER is true or false: false is as the
 // queue comes.
 package main
 
@@ -25,7 +25,7 @@ import (
 	"time"
 )
 
-// queue is what both have in common.
+// queue is what all have in common.
 type queue interface {
 	submit(ctx context.Context, body []byte) error
 	fill(ctx context.Context, jobs int, body []byte) error
@@ -46,11 +46,16 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 3 {
-		return fmt.Errorf("usage: peers asynq|river STORE submit|pace|fill|purge|work ARGUMENT...")
+		return fmt.Errorf("usage: peers asynq|faktory|river STORE submit|pace|fill|purge|work ARGUMENT...")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	open := map[string]func(context.Context, string) (queue, error){"asynq": openAsynq, "river": openRiver}[args[0]]
+	queues := map[string]func(context.Context, string) (queue, error){
+		"asynq":   openAsynq,
+		"faktory": openFaktory,
+		"river":   openRiver,
+	}
+	open := queues[args[0]]
 	if open == nil {
 		return fmt.Errorf("there is no queue %q", args[0])
 	}
