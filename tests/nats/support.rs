@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{Context, consumer::PullConsumer, stream::Info};
+use async_nats::{
+    connection::State,
+    jetstream::{Context, consumer::PullConsumer, stream::Info},
+};
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, Invocation,
     ensure::{ensure, ensure_buckets},
@@ -49,6 +52,12 @@ impl Queue {
     pub(crate) async fn submit(&self, change: impl FnOnce(&mut Invocation)) -> CallId {
         let mut call = call();
         change(&mut call);
+        // It may be on its way back after a restart of NATS.
+        let client = self.js.client();
+        until("the client is connected", async || {
+            (client.connection_state() == State::Connected).then_some(())
+        })
+        .await;
         let submitter = Submitter::new(self.js.clone(), Duration::from_secs(5));
         assert_eq!(submitter.submit(&call, &self.spec.subject).await.unwrap(), Submitted::Stored);
         call.call_id
