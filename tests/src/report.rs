@@ -39,7 +39,7 @@ pub const PARTS: [(&str, &str, &str); 4] = [
         "On a real API server, with a nats-server and the operator on the same processors. Ready means that each queue has\n\
          its streams, consumers, Deployment and status; no pod is started. The limit is a client that knows beforehand what\n\
          there is to write: it writes all that the operator wrote once more, under other names, 16 queues at once, and\n\
-         neither watches nor asks nor decides. The steady state is counted after that. 10,000 queues take an hour more:\n\
+         neither watches nor asks nor decides. The steady state is counted after that. 10,000 queues take more than an hour:\n\
          `bench_queues=100,1000,10000 make bench`.",
     ),
     (
