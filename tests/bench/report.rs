@@ -45,7 +45,15 @@ fn facts(parts: &[Part]) -> Result<Facts, Error> {
     let ran = |name| parts.iter().any(|part| part.name == name && part.printed.is_some());
     let changed = if says(
         "git",
-        &["status", "--porcelain", "--untracked-files=no", "--", ":!docs/bench.md", ":!docs/bench"],
+        &[
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            ":/",
+            ":(top,exclude)docs/bench.md",
+            ":(top,exclude)docs/bench",
+        ],
     )
     .is_empty()
     {
