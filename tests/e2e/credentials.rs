@@ -4,20 +4,24 @@ use std::time::Duration;
 
 use asyncqueue::{CallId, FunctionName, Invocation, submit::Submitter};
 use asyncqueue_tests::{
-    cluster::{PODS, PortForward, apply, condition, is_true, kubectl, loaded_image, object_is},
+    cluster::{PODS, PortForward, apply, condition, is_true, kubectl, nats, object_is},
     nats_auth::Trust,
     wait::until_in,
 };
+use serde_json::json;
 
 use crate::support::{Queue, function};
+
+/// Longer than this test.
+const GOOD_FOR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_them() {
     let trust = Trust::default();
     let queue = Queue::create("guarded", "{replicas: 0, suspend: true}");
     let name = queue.name();
-    apply(&guarded_nats(name, &trust));
-    let _ = kubectl(&["rollout", "status", "-n", name, "deployment/nats", "--timeout=120s"]);
+    nats::start(name, &trust.config(), json!({}));
+    apply(&nats::secret(name, "user", &json!({ "creds": trust.user(GOOD_FOR) })));
     let other = format!("{name}-2");
     let nats =
         format!("{{url: 'nats://nats.{name}:4222', credentialsSecretRef: {{name: user, key: creds}}}}");
@@ -33,8 +37,7 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
     apply(&function(name, "fast", &other));
     let _ = kubectl(&["rollout", "status", "-n", name, "deployment/fast", "--timeout=120s"]);
     let forward = PortForward::to(name, "deployment/nats", 4222);
-    let options =
-        async_nats::ConnectOptions::with_credentials(&trust.user(Duration::from_secs(3600))).unwrap();
+    let options = async_nats::ConnectOptions::with_credentials(&trust.user(GOOD_FOR)).unwrap();
     let client = options.connect(forward.addr().to_string()).await.unwrap();
     let submitter = Submitter::new(async_nats::jetstream::new(client), Duration::from_secs(5));
     let call = Invocation::new(
@@ -48,56 +51,6 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
         log.contains("Invoked fast [200]").then_some(())
     })
     .await;
-}
-
-/// A nats-server with `JetStream` that trusts these keys, and a Secret with credentials for it.
-fn guarded_nats(namespace: &str, trust: &Trust) -> String {
-    let image = loaded_image("nats");
-    let indented = |text: String| text.replace('\n', "\n    ");
-    let (config, creds) = (indented(trust.config()), indented(trust.user(Duration::from_secs(3600))));
-    format!(
-        r"
-apiVersion: v1
-kind: Secret
-metadata: {{name: nats, namespace: {namespace}}}
-stringData:
-  config: |
-    {config}
----
-apiVersion: v1
-kind: Secret
-metadata: {{name: user, namespace: {namespace}}}
-stringData:
-  creds: |
-    {creds}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: nats, namespace: {namespace}}}
-spec: {{selector: {{app: nats}}, ports: [{{port: 4222}}]}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: nats, namespace: {namespace}}}
-spec:
-  selector: {{matchLabels: {{app: nats}}}}
-  template:
-    metadata: {{labels: {{app: nats}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      automountServiceAccountToken: false
-      securityContext: {{runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532, seccompProfile: {{type: RuntimeDefault}}}}
-      containers:
-        - name: nats
-          image: {image}
-          imagePullPolicy: IfNotPresent
-          args: [-c, /etc/nats/config, -js, -sd, /data, -m, '8222']
-          readinessProbe: {{httpGet: {{path: '/healthz?js-server-only=true', port: 8222}}, periodSeconds: 1}}
-          securityContext: {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
-          volumeMounts: [{{name: config, mountPath: /etc/nats}}, {{name: data, mountPath: /data}}]
-      volumes: [{{name: config, secret: {{secretName: nats}}}}, {{name: data, emptyDir: {{}}}}]
-"
-    )
 }
 
 /// What the condition says to do.

@@ -3,11 +3,11 @@
 use std::{fs, process::Command, time::Duration};
 
 use asyncqueue_tests::{
-    cluster::{Namespace, apply, apply_folder, is_true, kubectl},
+    cluster::{Namespace, apply, apply_folder, is_true, kubectl, nats},
     nats_auth::Trust,
     tools::output,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     e2e::{Gateway, Queue},
@@ -41,63 +41,20 @@ fn certificate(host: &str) -> (String, String) {
     (read("crt"), read("key"))
 }
 
-fn secret(namespace: &str, name: &str, data: &Value) -> String {
-    let metadata = json!({ "name": name, "namespace": namespace });
-    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data }).to_string()
-}
-
-/// A server in this namespace, with this configuration and certificate.
-fn start_server(namespace: &str, config: &str, (certificate, key): &(String, String)) {
-    let config = format!(
-        "{config}\nhttp_port: 8222\njetstream {{ store_dir: /data }}\ntls {{ cert_file: /etc/nats/tls.crt, key_file: /etc/nats/tls.key }}\n"
-    );
-    let files = json!({ "nats.conf": config, "tls.crt": certificate, "tls.key": key });
-    apply(&secret(namespace, "server", &files));
-    apply(&format!(
-        r"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: nats, namespace: {namespace}}}
-spec:
-  selector: {{matchLabels: {{app: nats}}}}
-  template:
-    metadata: {{labels: {{app: nats}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      automountServiceAccountToken: false
-      securityContext:
-        {{runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532, seccompProfile: {{type: RuntimeDefault}}}}
-      containers:
-        - name: nats
-          image: nats:2.15.1
-          imagePullPolicy: IfNotPresent
-          args: [--config, /etc/nats/nats.conf]
-          readinessProbe: {{httpGet: {{path: /healthz, port: 8222}}, periodSeconds: 1}}
-          securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
-          volumeMounts: [{{name: config, mountPath: /etc/nats}}, {{name: data, mountPath: /data}}]
-      volumes: [{{name: config, secret: {{secretName: server}}}}, {{name: data, emptyDir: {{}}}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: nats, namespace: {namespace}}}
-spec: {{selector: {{app: nats}}, ports: [{{port: 4222}}]}}
-"
-    ));
-    let _ = kubectl(&["rollout", "status", "-n", namespace, "deployment/nats", "--timeout=120s"]);
-}
-
 #[tokio::test]
 async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
     let elsewhere = Namespace::create("nats");
     let host = format!("nats.{}", elsewhere.name);
     let (trust, certificate) = (Trust::default(), certificate(&host));
-    start_server(&elsewhere.name, &trust.config(), &certificate);
+    let tls = "tls { cert_file: /etc/nats/tls.crt, key_file: /etc/nats/tls.key }";
+    let files = json!({ "tls.crt": certificate.0, "tls.key": certificate.1 });
+    nats::start(&elsewhere.name, &format!("{}\n{tls}", trust.config()), files);
 
     let restored = Restored;
     let data = json!({
         "url": format!("tls://{host}:4222"), "nats.creds": trust.user(GOOD_FOR), "ca.crt": certificate.0,
     });
-    apply(&secret("openfaas", "nats", &data));
+    apply(&nats::secret("openfaas", "nats", &data));
     apply_folder("manifests/external-nats");
     // Ready is connected.
     rolled_out();
@@ -107,7 +64,7 @@ async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
         ["wait", "-n", "openfaas", "asyncqueue/faas-request", "--for=condition=Ready", "--timeout=120s"];
     let _ = kubectl(&ready);
     let queue = Queue::create("external", "{timeout: 1m}");
-    apply(&secret(queue.name(), "nats", &data));
+    apply(&nats::secret(queue.name(), "nats", &data));
     queue.is("ready", |queue| is_true(queue, "Ready")).await;
     queue.deploy_functions(&["fast", "callbacks"]).await;
     let call = Gateway::connect().submit(queue.name(), "fast").await;

@@ -1,5 +1,7 @@
 //! The cluster that `make up` starts, through `kubectl`, as a user sees it.
 
+pub mod nats;
+
 use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Write as _},
