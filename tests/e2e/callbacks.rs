@@ -1,6 +1,7 @@
 //! Results, signed with a Secret.
 
-use asyncqueue_tests::cluster::apply;
+use asyncqueue_tests::cluster::{apply, secret};
+use serde_json::json;
 
 use crate::support::{Gateway, Queue};
 
@@ -9,11 +10,8 @@ async fn a_result_is_signed_with_the_secret_that_the_queue_names() {
     let spec = "{callback: {signingSecretRef: {name: webhooks, key: secrets}, allowedHosts: [10.0.0.0/8]}}";
     let queue = Queue::create("signed", spec);
     // The workers wait for it.
-    apply(&format!(
-        "{{apiVersion: v1, kind: Secret, metadata: {{name: webhooks, namespace: {}}}, \
-         stringData: {{secrets: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}}}}",
-        queue.name()
-    ));
+    let data = json!({ "secrets": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" });
+    apply(&secret(queue.name(), "webhooks", &data));
     queue.deploy_functions(&["fast", "callbacks"]).await;
     let gateway = Gateway::connect();
     let call = gateway.submit(queue.name(), "fast").await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use asyncqueue::{CallId, FunctionName, Invocation, submit::Submitter};
 use asyncqueue_tests::{
-    cluster::{PODS, PortForward, apply, condition, is_true, kubectl, nats, object_is},
+    cluster::{PODS, PortForward, apply, condition, is_true, kubectl, nats, object_is, secret},
     nats_auth::Trust,
     wait::until_in,
 };
@@ -21,7 +21,7 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
     let queue = Queue::create("guarded", "{replicas: 0, suspend: true}");
     let name = queue.name();
     nats::start(name, &trust.config(), json!({}));
-    apply(&nats::secret(name, "user", &json!({ "creds": trust.user(GOOD_FOR) })));
+    apply(&secret(name, "user", &json!({ "creds": trust.user(GOOD_FOR) })));
     let other = format!("{name}-2");
     let nats =
         format!("{{url: 'nats://nats.{name}:4222', credentialsSecretRef: {{name: user, key: creds}}}}");

@@ -3,7 +3,7 @@
 use std::{fs, process::Command, time::Duration};
 
 use asyncqueue_tests::{
-    cluster::{Namespace, apply, apply_folder, is_true, kubectl, nats},
+    cluster::{Namespace, apply, apply_folder, is_true, kubectl, nats, secret},
     nats_auth::Trust,
     tools::output,
 };
@@ -54,7 +54,7 @@ async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
     let data = json!({
         "url": format!("tls://{host}:4222"), "nats.creds": trust.user(GOOD_FOR), "ca.crt": certificate.0,
     });
-    apply(&nats::secret("openfaas", "nats", &data));
+    apply(&secret("openfaas", "nats", &data));
     apply_folder("manifests/external-nats");
     // Ready is connected.
     rolled_out();
@@ -64,7 +64,7 @@ async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
         ["wait", "-n", "openfaas", "asyncqueue/faas-request", "--for=condition=Ready", "--timeout=120s"];
     let _ = kubectl(&ready);
     let queue = Queue::create("external", "{timeout: 1m}");
-    apply(&nats::secret(queue.name(), "nats", &data));
+    apply(&secret(queue.name(), "nats", &data));
     queue.is("ready", |queue| is_true(queue, "Ready")).await;
     queue.deploy_functions(&["fast", "callbacks"]).await;
     let call = Gateway::connect().submit(queue.name(), "fast").await;

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::wait::until_in;
 
@@ -141,6 +141,13 @@ pub fn apply_folder(folder: &str) {
     let arguments = [folder, "--force-conflicts"];
     let output = script("apply").args(arguments).current_dir(repository()).output().expect("the script runs");
     assert!(output.status.success(), "applying {folder}: {}", text(&output.stderr));
+}
+
+/// A Secret with these texts.
+#[must_use]
+pub fn secret(namespace: &str, name: &str, data: &Value) -> String {
+    let metadata = json!({ "name": name, "namespace": namespace });
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data }).to_string()
 }
 
 /// An image that was built from this tree and loaded, with its tag.

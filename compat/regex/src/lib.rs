@@ -1,7 +1,7 @@
 //! `regex-lite`, of the same authors and with the same interface, by the name of `regex`.
 //!
-//! The client of NATS has three expressions: of a server's version, of a bucket's name and of a file of credentials, each
-//! used once. For them the engines and Unicode tables of `regex` would be a tenth of the program, which is in memory all the
-//! time.
+//! The client of NATS has a few plain expressions: of a server's version, of the names of buckets and keys, and of a file of
+//! credentials. For them the engines and Unicode tables of `regex` would be a tenth of the program, which is in memory all
+//! the time.
 
 pub use regex_lite::*;

@@ -9,12 +9,12 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{APPLY, Bench, Error, clear, queue};
+use crate::{APPLY, Bench, Error, clear, kind, queue, queues};
 
 /// As the operator's.
 const FIELD_MANAGER: &str = "asyncqueue-bench";
@@ -44,14 +44,6 @@ pub(crate) async fn measure(bench: &Bench, size: usize) -> Result<Duration, Erro
     let taken = begun.elapsed();
     clear(&queues(&bench.client, &namespace.name)).await?;
     Ok(taken)
-}
-
-fn kind(group: &str, version: &str, kind: &str) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
-}
-
-pub(crate) fn queues(client: &Client, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(client.clone(), namespace, &kind("asyncqueue.io", "v1alpha1", "AsyncQueue"))
 }
 
 fn event() -> ApiResource {

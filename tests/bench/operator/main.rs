@@ -32,7 +32,10 @@ use http::Request;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, Client,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+        PostParams,
+    },
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
@@ -136,6 +139,14 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
+fn kind(group: &str, version: &str, kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+fn queues(client: &Client, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &kind("asyncqueue.io", "v1alpha1", "AsyncQueue"))
+}
+
 /// A queue that needs no pod.
 fn queue(name: &str) -> serde_json::Result<DynamicObject> {
     serde_json::from_value(json!({
@@ -175,7 +186,7 @@ impl Bench {
         })
         .await;
         let client = cluster::client().await;
-        let queues = limit::queues(&client, &namespace.name);
+        let queues = queues(&client, &namespace.name);
         let deployments = Api::namespaced(client.clone(), &namespace.name);
         let js = nats.jetstream().await;
         Ok(Self { client, queues, deployments, namespace, js, admin, operator, _nats: nats })

@@ -1,15 +1,8 @@
 //! A nats-server of a test's own in the cluster.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{apply, kubectl, loaded_image};
-
-/// A Secret with these texts.
-#[must_use]
-pub fn secret(namespace: &str, name: &str, data: &Value) -> String {
-    let metadata = json!({ "name": name, "namespace": namespace });
-    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data }).to_string()
-}
+use super::{apply, kubectl, loaded_image, secret};
 
 /// Starts one with `JetStream` at `nats.NAMESPACE:4222`, and returns when it answers. Its configuration is completed by where
 /// it stores; what that names of `files`, a text each, it finds in `/etc/nats`.

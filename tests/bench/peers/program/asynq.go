@@ -12,8 +12,6 @@ import (
 
 const (
 	asynqJob = "job"
-	// Clients at once, and connections of the pool.
-	asynqClients = 64
 	// How soon an eager worker looks again that found nothing; as it comes, a second.
 	asynqLooks = 2 * time.Millisecond
 )
@@ -24,7 +22,7 @@ type asynqPeer struct {
 }
 
 func openAsynq(_ context.Context, addr string) (queue, error) {
-	options := asynq.RedisClientOpt{Addr: addr, PoolSize: asynqClients}
+	options := asynq.RedisClientOpt{Addr: addr, PoolSize: connections}
 	return &asynqPeer{options, asynq.NewClient(options)}, nil
 }
 
@@ -35,10 +33,10 @@ func (q *asynqPeer) submit(ctx context.Context, body []byte) error {
 
 func (q *asynqPeer) fill(ctx context.Context, jobs int, body []byte) error {
 	var running sync.WaitGroup
-	failures := make([]error, asynqClients)
-	for client := range asynqClients {
+	failures := make([]error, connections)
+	for client := range connections {
 		running.Go(func() {
-			for job := client; job < jobs && failures[client] == nil; job += asynqClients {
+			for job := client; job < jobs && failures[client] == nil; job += connections {
 				failures[client] = q.submit(ctx, body)
 			}
 		})

@@ -10,13 +10,7 @@ import (
 	worker "github.com/contribsys/faktory_worker_go"
 )
 
-const (
-	faktoryJob = "job"
-	// Clients at once, and connections of the pool.
-	faktoryClients = 64
-	// Jobs of one push, where the backlog is prepared.
-	faktoryBatch = 1000
-)
+const faktoryJob = "job"
 
 type faktoryPeer struct{ pool *faktory.Pool }
 
@@ -25,7 +19,7 @@ func openFaktory(_ context.Context, addr string) (queue, error) {
 	if err := os.Setenv("FAKTORY_URL", "tcp://"+addr); err != nil {
 		return nil, err
 	}
-	pool, err := faktory.NewPool(faktoryClients)
+	pool, err := faktory.NewPool(connections)
 	return &faktoryPeer{pool}, err
 }
 
@@ -38,7 +32,7 @@ func (q *faktoryPeer) submit(_ context.Context, body []byte) error {
 func (q *faktoryPeer) fill(_ context.Context, jobs int, body []byte) error {
 	return q.pool.With(func(client *faktory.Client) error {
 		for jobs > 0 {
-			batch := make([]*faktory.Job, min(jobs, faktoryBatch))
+			batch := make([]*faktory.Job, min(jobs, batchSize))
 			for at := range batch {
 				batch[at] = faktory.NewJob(faktoryJob, string(body))
 			}

@@ -34,8 +34,14 @@ type queue interface {
 	work(ctx context.Context, inFlight int, eager bool, run func(context.Context, []byte) error) error
 }
 
-// Before a rate is measured: connections are opened, and memory is taken that stays.
-const warmUp = 500 * time.Millisecond
+const (
+	// Before a rate is measured: connections are opened, and memory is taken that stays.
+	warmUp = 500 * time.Millisecond
+	// Clients at once, and connections of a pool.
+	connections = 64
+	// Jobs that are stored together, where the backlog is prepared and the queue can do that.
+	batchSize = 1000
+)
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {

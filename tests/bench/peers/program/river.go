@@ -12,10 +12,6 @@ import (
 )
 
 const (
-	// Clients at once, and connections of the pool.
-	riverClients = 64
-	// Jobs of one insert, where the backlog is prepared.
-	riverBatch = 1000
 	// How soon after a fetch an eager worker fetches again, and how soon unasked; as it comes, 100 ms and a second.
 	riverCooldown = 2 * time.Millisecond
 	riverLooks    = 20 * time.Millisecond
@@ -46,7 +42,7 @@ func openRiver(ctx context.Context, url string) (queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.MaxConns = riverClients
+	config.MaxConns = connections
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -70,7 +66,7 @@ func (q *riverPeer) submit(ctx context.Context, body []byte) error {
 
 func (q *riverPeer) fill(ctx context.Context, jobs int, body []byte) error {
 	for jobs > 0 {
-		batch := make([]river.InsertManyParams, min(jobs, riverBatch))
+		batch := make([]river.InsertManyParams, min(jobs, batchSize))
 		for at := range batch {
 			batch[at].Args = riverArgs{body}
 		}
