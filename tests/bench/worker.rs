@@ -17,7 +17,7 @@ use std::{
 use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use asyncqueue_tests::{
     bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile},
-    process::{processor_time, resident_bytes},
+    process::{processor_time, resident_bytes, unless_ended},
     program::Program,
     wait::until_in,
 };
@@ -63,6 +63,10 @@ async fn main() -> Result<(), Error> {
     {
         return limit(nats, function).await;
     }
+    unless_ended(measure()).await
+}
+
+async fn measure() -> Result<(), Error> {
     let bench = Bench::start().await?;
     println!(
         "{CALLS} calls of {} bytes, {IN_FLIGHT} at once, file storage, {RUNS} runs of each\n",

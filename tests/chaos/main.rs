@@ -14,8 +14,10 @@ mod soak;
 mod stage;
 mod table;
 
+use asyncqueue_tests::process;
+
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
     let arguments = arguments::Arguments::parse(std::env::args().skip(1));
-    run::run(arguments).await
+    process::unless_ended(run::run(arguments)).await
 }

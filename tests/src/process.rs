@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
+use tokio::signal::unix::{SignalKind, signal as listen};
+
 /// The kernel counts processor time in these, whatever its own clock is (`USER_HZ`, proc(5)).
 const TICK: Duration = Duration::from_millis(10);
 
@@ -28,6 +30,29 @@ pub fn processor_time(process: u32) -> Duration {
 pub fn signal(process: u32, signal: &str) {
     let sent = Command::new("kill").args(["-s", signal, &process.to_string()]).status().expect("kill runs");
     assert!(sent.success(), "SIG{signal} could not be sent to {process}");
+}
+
+/// Works to the end, or until this process is told to end. Then the work is dropped, and what it started ends with it.
+///
+/// # Panics
+///
+/// Where signals can't be listened to.
+pub fn unless_ended<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    /// A shell says of a program that a signal ended this and the signal's number.
+    const ENDED: i32 = 128;
+    // It may be large.
+    let work = Box::pin(work);
+    async {
+        let [mut terminate, mut interrupt] = [SignalKind::terminate(), SignalKind::interrupt()]
+            .map(|kind| listen(kind).expect("signals can be listened to"));
+        let signal = tokio::select! {
+            done = work => return done,
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = interrupt.recv() => SignalKind::interrupt(),
+        };
+        eprintln!("ended by a signal before it was done");
+        std::process::exit(ENDED + signal.as_raw_value())
+    }
 }
 
 /// The process of a program in a pod of this node.

@@ -17,7 +17,7 @@ use asyncqueue_tests::{
         load::{Error, Load},
         median, megabytes, per_second, percentile,
     },
-    process::{processor_time, resident_bytes},
+    process::{processor_time, resident_bytes, unless_ended},
     program::Program,
     wait::until,
 };
@@ -54,6 +54,10 @@ async fn main() -> Result<(), Error> {
     {
         return limit::serve(form, nats, addr).await;
     }
+    unless_ended(measure(&arguments)).await
+}
+
+async fn measure(arguments: &[String]) -> Result<(), Error> {
     // `cargo bench` passes flags of its own.
     let parts: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let asks_for = |part: &str| parts.is_empty() || parts.iter().any(|asked| *asked == part);

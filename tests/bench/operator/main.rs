@@ -5,13 +5,14 @@
 //! its processors. No pod is started: the queues have no replicas, and the controller manager, which would make
 //! `ReplicaSets` of their Deployments, is stopped for the while.
 //!
-//! The limit is the same once more by a plain client, which writes what the operator wrote and looks at nothing.
+//! The limit is the same once more by a plain client, which writes what the operator wrote and looks at nothing. What was
+//! written while nothing happened is named beside the table.
 //!
 //! `bench_queues=100,1000,10000 bench_steady=600` in the environment measures ten minutes of each of these numbers of
 //! queues; without them it is a part of that, which takes a few minutes.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     env,
     net::SocketAddr,
     pin::pin,
@@ -22,7 +23,7 @@ use async_nats::jetstream;
 use asyncqueue_tests::{
     cluster::{self, Namespace, ScaledDown, Stopped},
     nats::{NatsServer, free_port},
-    process::{processor_time, resident_bytes},
+    process::{processor_time, resident_bytes, unless_ended},
     program::Program,
     raw,
     wait::until_in,
@@ -55,6 +56,9 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 const SETTLE: Duration = Duration::from_secs(15);
 /// So long at most, where it took long for all to be ready.
 const MAX_SETTLE: Duration = Duration::from_secs(60);
+/// The most queues for which the limit is measured: NATS takes longer for each stream the more it has, so that the plain
+/// client needs most of an hour for ten times as many.
+const LIMITED: usize = 1000;
 /// The most objects of a list.
 const PAGE: u32 = 500;
 /// What the operator writes to the API server, but for its Lease and the workers' accounts, which others of their groups
@@ -72,8 +76,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 struct Measured {
     queues: usize,
     ready: Duration,
-    /// What a plain client takes for the same writes.
-    limit: Duration,
+    /// What a plain client takes for the same writes; not for more than [`LIMITED`].
+    limit: Option<Duration>,
     /// To the API server, for all queues to be ready.
     writes: f64,
     /// Reconciliations until then.
@@ -84,9 +88,12 @@ struct Measured {
     steady: Steady,
 }
 
+/// Requests to the API server that write, by verb and resource.
+type ApiWrites = BTreeMap<String, f64>;
+
 /// What went on while nothing happened.
 struct Steady {
-    api_writes: f64,
+    api_writes: ApiWrites,
     jetstream_writes: u64,
     jetstream_requests: u64,
     busy: Duration,
@@ -94,7 +101,7 @@ struct Steady {
 
 /// What is counted all the time.
 struct Counted {
-    api_writes: f64,
+    api_writes: ApiWrites,
     /// Messages that were ever stored in the buckets.
     stored: u64,
     jetstream_requests: u64,
@@ -117,6 +124,10 @@ struct Bench {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
+    unless_ended(measure()).await
+}
+
+async fn measure() -> Result<(), Error> {
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "TLS is set up twice")?;
     let sizes = setting("bench_queues", QUEUES);
     let sizes: Vec<usize> = sizes.split(',').map(str::parse).collect::<Result<_, _>>()?;
@@ -134,6 +145,9 @@ async fn main() -> Result<(), Error> {
         let mut bench = Bench::start().await?;
         let measured = bench.measure(size, steady).await?;
         println!("{}", measured.row(steady));
+        for (what, times) in &measured.steady.api_writes {
+            eprintln!("{size} queues, while nothing happened: {what}, {times} times");
+        }
         clear(&bench.queues).await?;
     }
     Ok(())
@@ -200,14 +214,16 @@ impl Bench {
         seen??;
         let ready = begun.elapsed();
         let after = self.count().await?;
-        let (writes, looks) = (after.api_writes - before.api_writes, after.looks - before.looks);
+        let writes = since(&before.api_writes, &after.api_writes).values().sum();
+        let looks = after.looks - before.looks;
         let busy = after.busy.saturating_sub(before.busy);
+        eprintln!("{size} queues: ready after {:.1} s", ready.as_secs_f64());
         self.check(size).await?;
         sleep(ready.clamp(SETTLE, MAX_SETTLE)).await;
         let steady = self.steady(steady).await?;
         let resident = resident_bytes(self.operator.id());
         self.operator.kill();
-        let limit = limit::measure(self, size).await?;
+        let limit = if size <= LIMITED { Some(limit::measure(self, size).await?) } else { None };
         Ok(Measured { queues: size, ready, limit, writes, looks, busy, resident, steady })
     }
 
@@ -271,7 +287,7 @@ impl Bench {
         more.unsubscribe().await?;
         let advisories = advisories.count().await + more.count().await;
         Ok(Steady {
-            api_writes: after.api_writes - before.api_writes,
+            api_writes: since(&before.api_writes, &after.api_writes),
             jetstream_writes: after.stored - before.stored + u64::try_from(advisories)?,
             jetstream_requests: after.jetstream_requests - before.jetstream_requests,
             busy: after.busy.saturating_sub(before.busy),
@@ -291,7 +307,7 @@ impl Bench {
         let looks =
             own.text().lines().find_map(|line| line.strip_prefix(RECONCILIATIONS)?.trim().parse().ok());
         Ok(Counted {
-            api_writes: metrics.lines().filter_map(api_writes).sum(),
+            api_writes: api_writes(&metrics),
             stored,
             jetstream_requests: requests.total,
             looks: looks.unwrap_or_default(),
@@ -324,17 +340,22 @@ impl Measured {
     fn row(&self, time: Duration) -> String {
         let (steady, seconds) = (&self.steady, time.as_secs_f64());
         let each = |number: f64| number / self.queues as f64;
+        let (limit, ratio) = match self.limit {
+            Some(limit) => (
+                format!("{:.1}", limit.as_secs_f64()),
+                format!("{:.2}", limit.as_secs_f64() / self.ready.as_secs_f64()),
+            ),
+            None => ("not measured".to_owned(), String::new()),
+        };
         format!(
-            "| {} | {:.1} | {:.1} | {:.2} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {:.1} % |",
+            "| {} | {:.1} | {limit} | {ratio} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {:.1} % |",
             self.queues,
             self.ready.as_secs_f64(),
-            self.limit.as_secs_f64(),
-            self.limit.as_secs_f64() / self.ready.as_secs_f64(),
             self.busy.as_secs_f64(),
             each(self.looks),
             each(self.writes),
             self.resident as f64 / 1e6,
-            steady.api_writes,
+            steady.api_writes.values().sum::<f64>(),
             steady.jetstream_writes,
             steady.jetstream_requests as f64 / seconds,
             steady.busy.as_secs_f64() / seconds * 100.0,
@@ -342,13 +363,27 @@ impl Measured {
     }
 }
 
-/// The requests that a line of the API server's metrics counts, if they are writes of ours.
-fn api_writes(line: &str) -> Option<f64> {
-    let rest = line.strip_prefix("apiserver_request_total{")?;
-    let (labels, count) = rest.rsplit_once("} ")?;
-    let has = |name: &str, values: &[&str]| {
-        values.iter().any(|value| labels.split(',').any(|label| label == format!("{name}=\"{value}\"")))
-    };
-    let ours = has("group", &GROUPS) || has("resource", &[ACCOUNTS]);
-    (ours && has("verb", &WRITES)).then(|| count.parse().ok())?
+/// The writes of ours that the API server's metrics count.
+fn api_writes(metrics: &str) -> ApiWrites {
+    let mut writes = ApiWrites::new();
+    for (labels, count) in
+        metrics.lines().filter_map(|line| line.strip_prefix("apiserver_request_total{")?.rsplit_once("} "))
+    {
+        let label = |name: &str| {
+            let mut labels = labels.split(',').filter_map(|label| label.split_once('='));
+            labels.find_map(|(is, value)| (is == name).then(|| value.trim_matches('"'))).unwrap_or_default()
+        };
+        let (verb, resource) = (label("verb"), label("resource"));
+        if WRITES.contains(&verb) && (GROUPS.contains(&label("group")) || resource == ACCOUNTS) {
+            let what = format!("{verb} {resource} {}, answered {}", label("subresource"), label("code"));
+            *writes.entry(what).or_default() += count.parse().unwrap_or(0.0);
+        }
+    }
+    writes
+}
+
+/// What was written between two counts.
+fn since(before: &ApiWrites, after: &ApiWrites) -> ApiWrites {
+    let more = after.iter().map(|(what, times)| (what.clone(), times - before.get(what).unwrap_or(&0.0)));
+    more.filter(|(_, times)| *times > 0.0).collect()
 }

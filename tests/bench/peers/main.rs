@@ -19,6 +19,7 @@ use std::{
 use asyncqueue_runtime::server;
 use asyncqueue_tests::{
     bench::{load::Error, median, per_second, percentile},
+    process::unless_ended,
     program::Program,
     wait::until_in,
 };
@@ -55,6 +56,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
+    unless_ended(measure()).await
+}
+
+async fn measure() -> Result<(), Error> {
     let function = Function::start().await?;
     let mut measured = Vec::new();
     for kind in Kind::ALL {
