@@ -214,7 +214,7 @@ impl Bench {
         seen??;
         let ready = begun.elapsed();
         let after = self.count().await?;
-        let writes = since(&before.api_writes, &after.api_writes).values().sum();
+        let writes = total(&since(&before.api_writes, &after.api_writes));
         let looks = after.looks - before.looks;
         let busy = after.busy.saturating_sub(before.busy);
         eprintln!("{size} queues: ready after {:.1} s", ready.as_secs_f64());
@@ -355,7 +355,7 @@ impl Measured {
             each(self.looks),
             each(self.writes),
             self.resident as f64 / 1e6,
-            steady.api_writes.values().sum::<f64>(),
+            total(&steady.api_writes),
             steady.jetstream_writes,
             steady.jetstream_requests as f64 / seconds,
             steady.busy.as_secs_f64() / seconds * 100.0,
@@ -386,4 +386,10 @@ fn api_writes(metrics: &str) -> ApiWrites {
 fn since(before: &ApiWrites, after: &ApiWrites) -> ApiWrites {
     let more = after.iter().map(|(what, times)| (what.clone(), times - before.get(what).unwrap_or(&0.0)));
     more.filter(|(_, times)| *times > 0.0).collect()
+}
+
+/// All of them.
+fn total(writes: &ApiWrites) -> f64 {
+    // The sum of none is -0.
+    writes.values().fold(0.0, |sum, times| sum + times)
 }
