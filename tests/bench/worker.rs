@@ -22,7 +22,7 @@ use asyncqueue_tests::{
     wait::until_in,
 };
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{server::conn::http1, service::service_fn};
@@ -58,10 +58,10 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().collect();
     // `cargo bench` passes flags of its own.
-    if let [_, mode, nats, function] = &arguments[..]
+    if let [_, mode, nats, function, in_flight] = &arguments[..]
         && mode == LIMIT
     {
-        return limit(nats, function).await;
+        return limit(nats, function, in_flight.parse()?).await;
     }
     unless_ended(measure()).await
 }
@@ -84,17 +84,24 @@ async fn measure() -> Result<(), Error> {
     }
     println!("| median | {} |\n", Run::median(&runs));
 
-    let mut latencies = bench.latencies().await?;
-    println!("| | worker |\n|---|---|");
+    println!("| | worker | limit | ratio |\n|---|---|---|---|");
+    let mut limit = bench.latencies(bench.start_limit(IN_FLIGHT)).await?;
+    let mut worker = bench.latencies(bench.start_worker(IN_FLIGHT)).await?;
     for percent in [50, 99, 100] {
-        println!(
-            "| p{percent} from submit to arrival at the function, ms, {RATE} calls/s | {:.2} |",
-            percentile(&mut latencies, percent)
-        );
+        let times = [&mut worker, &mut limit].map(|times| percentile(times, percent));
+        let what = format!("p{percent} from submit to arrival at the function, ms, {RATE} calls/s");
+        print_pair(&what, times, 2);
     }
-    let (idle, held) = bench.memory().await?;
-    println!("| resident MB, idle | {idle:.1} |\n| resident MB, {HELD} calls in flight | {held:.1} |");
+    let limit = bench.memory(bench.start_limit(HELD)).await?;
+    let worker = bench.memory(bench.start_worker(HELD)).await?;
+    print_pair("resident MB, idle", [worker.0, limit.0], 1);
+    print_pair(&format!("resident MB, {HELD} calls in flight"), [worker.1, limit.1], 1);
     Ok(())
+}
+
+/// The row of a figure that both have, with so many decimals.
+fn print_pair(what: &str, [worker, limit]: [f64; 2], decimals: usize) {
+    println!("| {what} | {worker:.decimals$} | {limit:.decimals$} | {:.2} |", worker / limit);
 }
 
 /// What one way of dispatching calls comes to.
@@ -168,43 +175,34 @@ impl Bench {
     /// The real worker.
     async fn worker(&self) -> Result<Figures, Error> {
         self.queue.fill(CALLS, &BODY).await;
-        let mut worker = self.start_worker(IN_FLIGHT);
-        let figures = self.measure(worker.id()).await;
-        self.empties().await;
-        // Killed, it would leave requests behind, to which the broker might give calls of the next run.
-        worker.signal("TERM");
-        worker.ended().await;
-        Ok(figures)
+        self.measure(self.start_worker(IN_FLIGHT)).await
     }
 
-    /// The least that does it, in a process of its own as the worker is.
+    /// The least that does it.
     async fn limit(&self) -> Result<Figures, Error> {
         self.queue.fill(CALLS, &BODY).await;
-        let mut limit = Program::start_again(&[LIMIT, &self.queue.nats.url(), &self.url]);
-        let figures = self.measure(limit.id()).await;
-        limit.ended().await;
-        self.empties().await;
-        Ok(figures)
+        self.measure(self.start_limit(IN_FLIGHT)).await
     }
 
     /// Measures from the first call that the function receives to the last.
-    async fn measure(&self, dispatcher: u32) -> Figures {
+    async fn measure(&self, program: Program) -> Result<Figures, Error> {
+        let dispatcher = program.id();
         let before = self.function.received.load(Ordering::SeqCst);
         self.receives(before + 1).await;
         let used = || (processor_time(dispatcher), processor_time(self.queue.nats.id()));
         let (begun, at_first) = (Instant::now(), used());
         self.receives(before + CALLS).await;
         let (elapsed, at_last) = (begun.elapsed(), used());
-        Figures {
+        self.ends(program).await;
+        Ok(Figures {
             rate: per_second(CALLS, elapsed),
             dispatcher: micros_of_a_call(at_last.0.saturating_sub(at_first.0)),
             broker: micros_of_a_call(at_last.1.saturating_sub(at_first.1)),
-        }
+        })
     }
 
     /// How long calls are under way that come one by one.
-    async fn latencies(&self) -> Result<Vec<Duration>, Error> {
-        let _worker = self.start_worker(IN_FLIGHT);
+    async fn latencies(&self, program: Program) -> Result<Vec<Duration>, Error> {
         // It is there when a first call has come through.
         let before = self.function.received.load(Ordering::SeqCst);
         self.queue.fill(1, &BODY).await;
@@ -224,7 +222,7 @@ impl Bench {
         while let Some(ack) = acks.join_next().await {
             ack??;
         }
-        self.empties().await;
+        self.ends(program).await;
         let arrived = self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(arrived
             .iter()
@@ -232,30 +230,41 @@ impl Bench {
             .collect())
     }
 
-    /// Resident memory of a worker in MB: idle, and with many calls in flight.
-    async fn memory(&self) -> Result<(f64, f64), Error> {
-        let worker = self.start_worker(HELD);
+    /// Its resident memory in MB: idle, and with many calls in flight.
+    async fn memory(&self, program: Program) -> Result<(f64, f64), Error> {
         // It is there, and idle again, when a first call has come through.
         let before = self.function.received.load(Ordering::SeqCst);
         self.queue.fill(1, &BODY).await;
         self.receives(before + 1).await;
         self.empties().await;
-        let idle = resident_bytes(worker.id());
+        let idle = resident_bytes(program.id());
         self.function.holds.store(true, Ordering::SeqCst);
         let before = self.function.received.load(Ordering::SeqCst);
         for begun in (AT_ONCE..=HELD).step_by(AT_ONCE) {
             self.queue.fill(AT_ONCE, &BODY).await;
             self.receives(before + begun).await;
         }
-        let held = resident_bytes(worker.id());
+        let held = resident_bytes(program.id());
         self.function.holds.store(false, Ordering::SeqCst);
         self.function.released.notify_waiters();
-        self.empties().await;
+        self.ends(program).await;
         Ok((megabytes(idle), megabytes(held)))
     }
 
     fn start_worker(&self, in_flight: usize) -> Program {
         self.queue.worker(&self.url, in_flight)
+    }
+
+    /// The least that does it, in a process of its own as the worker is.
+    fn start_limit(&self, in_flight: usize) -> Program {
+        Program::start_again(&[LIMIT, &self.queue.nats.url(), &self.url, &in_flight.to_string()])
+    }
+
+    /// Ends it when it has done all its calls: none of its requests may be open when calls of the next run come.
+    async fn ends(&self, mut program: Program) {
+        self.empties().await;
+        program.signal("TERM");
+        program.ended().await;
     }
 
     async fn receives(&self, calls: usize) {
@@ -273,17 +282,16 @@ impl Bench {
 }
 
 /// The least that does it: a pull in batches, a pooled HTTP client, an acknowledgement that nobody waits for. No lease,
-/// no retry, no callback, no log.
-async fn limit(nats: &str, function: &str) -> Result<(), Error> {
+/// no retry, no callback, no log. It runs until it is ended.
+async fn limit(nats: &str, function: &str, in_flight: usize) -> Result<(), Error> {
     let js = async_nats::jetstream::new(async_nats::connect(nats).await?);
     let consumer: PullConsumer = js.get_consumer_from_stream(format!("{QUEUE}-workers"), QUEUE).await?;
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let uri: http::Uri = format!("{function}/").parse()?;
-    let messages = consumer.stream().max_messages_per_batch(IN_FLIGHT * 4).messages().await?;
+    let messages = consumer.stream().max_messages_per_batch(in_flight * 4).messages().await?;
     messages
-        .take(CALLS)
         .map_err(Error::from)
-        .try_for_each_concurrent(IN_FLIGHT, |message| {
+        .try_for_each_concurrent(in_flight, |message| {
             let (client, uri) = (client.clone(), uri.clone());
             async move {
                 tokio::spawn(async move {
@@ -296,9 +304,7 @@ async fn limit(nats: &str, function: &str) -> Result<(), Error> {
                 .await?
             }
         })
-        .await?;
-    js.client().flush().await?;
-    Ok(())
+        .await
 }
 
 /// Takes calls for as long as the benchmark runs. Not by the server of the programs here, which has a limit of connections.

@@ -145,6 +145,16 @@ impl Gateway {
         self.request("POST", &target, &[("X-Callback-Url", &callback)], "hello").await
     }
 
+    /// Waits until a call runs: the worker's own word, where a queue's figures are counted every few seconds.
+    pub(crate) async fn runs(&self, call_id: &str) {
+        until_in(PODS, &format!("{call_id} runs"), async || {
+            let answer = self.request("GET", &format!("/async-function/{call_id}"), &[], "").await;
+            let status = serde_json::from_str::<Value>(&answer.body).ok()?;
+            (status["state"] == "running").then_some(())
+        })
+        .await;
+    }
+
     /// The callbacks that the receiver in the namespace has taken, one JSON object each.
     pub(crate) async fn callbacks(&self, namespace: &str) -> Vec<Value> {
         let answer =

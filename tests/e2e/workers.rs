@@ -4,6 +4,7 @@ use asyncqueue_tests::{
     cluster::{PODS, get, kubectl, object_is},
     wait::until_in,
 };
+use serde_json::Value;
 
 use crate::support::{Gateway, Queue};
 
@@ -12,13 +13,13 @@ async fn a_worker_pod_that_is_deleted_in_the_middle_of_a_call_loses_nothing() {
     let queue = Queue::ready("deleted-pod", "{timeout: 1m}").await;
     queue.deploy_functions(&["slow", "callbacks"]).await;
     let gateway = Gateway::connect();
-    let call = gateway.submit(queue.name(), "slow?sleep=8s").await;
+    let call = gateway.submit(queue.name(), "slow?sleep=30s&echo=request").await;
     assert_eq!(call.status, 202);
+    gateway.runs(&call.call_id).await;
     queue.is("a call in flight", |queue| queue["status"]["inflight"].as_u64() == Some(1)).await;
-    let pods = "-l=asyncqueue.io/queue=".to_owned() + queue.name();
-    let _ = kubectl(&["delete", "pod", "-n", queue.name(), &pods, "--wait=false"]);
-    let result = gateway.callback(queue.name(), &call.call_id).await.to_string();
-    assert!(result.contains("200"), "{result}");
+    delete_workers(&queue, &["--wait=false"]);
+    let result = gateway.callback(queue.name(), &call.call_id).await;
+    assert_eq!(attempt(&result), "1", "the pod finished its call: {result}");
     queue.is("empty again", |queue| queue["status"]["pending"].as_u64() == Some(0)).await;
 }
 
@@ -27,11 +28,22 @@ async fn a_worker_pod_that_is_killed_in_the_middle_of_a_call_has_it_run_again() 
     let queue = Queue::ready("killed-pod", "{timeout: 1m, consumer: {ackWait: 5s}}").await;
     queue.deploy_functions(&["slow", "callbacks"]).await;
     let gateway = Gateway::connect();
-    let call = gateway.submit(queue.name(), "slow?sleep=5s").await;
-    queue.is("a call in flight", |queue| queue["status"]["inflight"].as_u64() == Some(1)).await;
+    let call = gateway.submit(queue.name(), "slow?sleep=20s&echo=request").await;
+    gateway.runs(&call.call_id).await;
+    delete_workers(&queue, &["--grace-period=0", "--force"]);
+    let result = gateway.callback(queue.name(), &call.call_id).await;
+    assert_eq!(attempt(&result), "2", "{result}");
+}
+
+fn delete_workers(queue: &Queue, how: &[&str]) {
     let pods = "-l=asyncqueue.io/queue=".to_owned() + queue.name();
-    let _ = kubectl(&["delete", "pod", "-n", queue.name(), &pods, "--grace-period=0", "--force"]);
-    gateway.callback(queue.name(), &call.call_id).await;
+    let _ = kubectl(&[&["delete", "pod", "-n", queue.name(), &pods], how].concat());
+}
+
+/// The attempt that a call's result is of, where the function answered with its request.
+fn attempt(callback: &Value) -> String {
+    let request: Value = serde_json::from_str(callback["body"].as_str().unwrap()).unwrap();
+    request["headers"]["x-retry"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -49,10 +61,10 @@ async fn workers_follow_their_queues_spec_and_scale() {
     assert_eq!(pod["automountServiceAccountToken"], false);
 
     let _ = kubectl(&["scale", "-n", queue.name(), &format!("asyncqueue/{}", queue.name()), "--replicas=2"]);
-    let ready = |deployment: &serde_json::Value| deployment["status"]["readyReplicas"].as_u64() == Some(2);
+    let ready = |deployment: &Value| deployment["status"]["readyReplicas"].as_u64() == Some(2);
     object_is(queue.name(), &queue.worker(), "two workers ready", ready).await;
     let _ = kubectl(&["scale", "-n", queue.name(), &format!("asyncqueue/{}", queue.name()), "--replicas=0"]);
-    let none = |deployment: &serde_json::Value| deployment["status"]["replicas"].as_u64().unwrap_or(0) == 0;
+    let none = |deployment: &Value| deployment["status"]["replicas"].as_u64().unwrap_or(0) == 0;
     object_is(queue.name(), &queue.worker(), "no worker", none).await;
 }
 
