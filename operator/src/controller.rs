@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use asyncqueue::QueueName;
 use futures::{Stream, StreamExt};
 use k8s_openapi::{
-    api::{core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
+    api::policy::v1::PodDisruptionBudget,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
@@ -27,8 +27,9 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::{apply::Outcome, build::Installation, verified::Verified, written::Written};
+use self::{apply::Outcome, build::Installation, dereference::owner, verified::Verified, written::Written};
 use crate::{
+    account::Account,
     broker::Brokers,
     conditions::{Status, find, kind, reason},
     crd::{AsyncQueue, AsyncQueueStatus},
@@ -46,6 +47,7 @@ pub(crate) mod apply;
 pub(crate) mod build;
 mod current;
 pub(crate) mod dereference;
+pub(crate) mod fingerprint;
 pub(crate) mod status;
 pub(crate) mod validate;
 pub(crate) mod verified;
@@ -88,7 +90,7 @@ pub(crate) struct Context {
     /// All Deployments, of workers in whole and of functions in part.
     pub(crate) deployments: Stores<Workload>,
     /// The accounts of workers.
-    pub(crate) accounts: Stores<ServiceAccount>,
+    pub(crate) accounts: Stores<Account>,
     /// The disruption budgets of workers.
     pub(crate) budgets: Stores<PodDisruptionBudget>,
     /// Which of the workers' Deployments are as they were applied.
@@ -145,7 +147,7 @@ pub(crate) async fn run(
     context: Arc<Context>,
     store: Store<AsyncQueue>,
     queues: impl Changes<AsyncQueue>,
-    owned: Owned<impl Changes<Workload>, impl Changes<ServiceAccount>, impl Changes<PodDisruptionBudget>>,
+    owned: Owned<impl Changes<Workload>, impl Changes<Account>, impl Changes<PodDisruptionBudget>>,
     triggers: impl Stream<Item = ObjectRef<AsyncQueue>> + Send + 'static,
     shutdown: CancellationToken,
 ) {
@@ -175,13 +177,11 @@ pub(crate) async fn run(
 
 /// The queues whose objects change.
 fn owners<K: Resource>(changes: impl Changes<K>) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
-    let owner = |object: watcher::Result<K>| {
+    let queue = |object: watcher::Result<K>| {
         let object = object.ok()?;
-        let namespace = object.namespace()?;
-        let owner = object.owner_references().iter().find(|owner| owner.kind == AsyncQueue::kind(&()))?;
-        Some(ObjectRef::new(&owner.name).within(&namespace))
+        Some(ObjectRef::new(&owner(object.meta())?.name).within(&object.namespace()?))
     };
-    changes.touched_objects().filter_map(move |object| std::future::ready(owner(object)))
+    changes.touched_objects().filter_map(move |object| std::future::ready(queue(object)))
 }
 
 /// The same, [`SETTLE`] later.

@@ -12,8 +12,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::rules::RESERVED_LABELS;
 #[cfg(test)]
-pub(crate) use self::rules::{RESERVED_LABELS, RESERVED_VARIABLES};
+pub(crate) use self::rules::RESERVED_VARIABLES;
 pub use self::{
     callback::CallbackSpec,
     dead_letter::DeadLetterSpec,

@@ -46,7 +46,7 @@ pub(crate) fn function(name: &str, queue: Option<&str>) -> Workload {
         annotations: queue.map(|queue| annotation(queue).into()).unwrap_or_default(),
     };
     let spec = Some(Box::new(Spec { template: Template { metadata } }));
-    Workload { metadata: meta(name), spec, status: None }
+    Workload { metadata: meta(name), spec, ..Workload::default() }
 }
 
 /// The same as an `openfaas.com/v1` Function.

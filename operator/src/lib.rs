@@ -5,6 +5,7 @@
 //! gateways and workers need to know of functions and queues. All look at what the [`watch`]es have seen, decide in plain
 //! functions, and can do their work again at any time.
 
+mod account;
 mod advisories;
 mod broker;
 mod claims;

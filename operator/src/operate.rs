@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
-use k8s_openapi::api::{
-    core::v1::{Service, ServiceAccount},
-    policy::v1::PodDisruptionBudget,
-};
+use k8s_openapi::api::{core::v1::Service, policy::v1::PodDisruptionBudget};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::sleep,
@@ -15,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    account::Account,
     advisories,
     broker::Brokers,
     controller::{
@@ -32,7 +30,7 @@ use crate::{
     openfaas::Function,
     run::Program,
     triggers::Triggers,
-    trim::{trim_deployment, trim_function, trim_queue, trim_service},
+    trim::{trim_account, trim_deployment, trim_function, trim_queue, trim_service},
     watch::{Need, Stores, Watch, Watched, Watches},
     workload::Workload,
 };
@@ -51,7 +49,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let deployments = watch_all::<Workload>(program, "deployments", Need::Required);
     let services = watch_all::<Service>(program, "services", Need::Required);
     let functions = watch_all::<Function>(program, "functions", Need::Optional);
-    let accounts = watch_ours::<ServiceAccount>(program, "serviceaccounts");
+    let accounts = watch_ours::<Account>(program, "serviceaccounts");
     let budgets = watch_ours::<PodDisruptionBudget>(program, "poddisruptionbudgets");
 
     let worker_image = tokio::select! {
@@ -108,7 +106,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         let queues = queues.follow(watches.clone(), trim_queue).inspect(move |_| changed());
         let owned = Owned {
             deployments: deployments.follow(watches.clone(), trim_deployment).inspect(move |_| changed_too()),
-            accounts: accounts.follow(watches.clone(), |_| {}),
+            accounts: accounts.follow(watches.clone(), trim_account),
             budgets: budgets.follow(watches.clone(), |_| {}),
         };
         controller::run(context.clone(), store, queues, owned, triggers, shutdown.clone())

@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;
 
 use crate::{
-    controller::{build::QUEUE_LABEL, status::is_failure},
+    account::Account,
+    controller::{build::QUEUE_LABEL, fingerprint::Fingerprint, status::is_failure},
     crd::AsyncQueue,
     functions::{ANNOTATIONS, FUNCTION_LABEL},
     openfaas::Function,
@@ -18,13 +19,29 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub(crate) fn trim_queue(queue: &mut AsyncQueue) {
     if let Some(annotations) = &mut queue.metadata.annotations {
         annotations.remove(LAST_APPLIED);
+        if annotations.is_empty() {
+            queue.metadata.annotations = None;
+        }
+    }
+    if let Some(status) = &mut queue.status {
+        status.conditions.shrink_to_fit();
     }
 }
 
-/// Of a Deployment that is not ours, what makes it a function. Of ours, what is known of its workers but for the spec, of
-/// which [`crate::controller::verified`] knows.
+/// Of an account of workers, whose it is. What we set is in its fingerprint.
+pub(crate) fn trim_account(account: &mut Account) {
+    account.fingerprint = Fingerprint::of(&account.metadata, account.automount_service_account_token);
+    account.metadata.labels = None;
+    account.metadata.annotations = None;
+}
+
+/// Of a Deployment that is not ours, what makes it a function. Of ours, what is known of its workers: what we set is in its
+/// fingerprint, but for the spec, of which [`crate::controller::verified`] knows.
 pub(crate) fn trim_deployment(deployment: &mut Workload) {
     if deployment.labels().contains_key(QUEUE_LABEL) {
+        deployment.fingerprint = Fingerprint::of(&deployment.metadata, ());
+        deployment.metadata.labels = None;
+        deployment.metadata.annotations = None;
         deployment.spec = None;
         if let Some(conditions) = deployment.status.as_mut().and_then(|status| status.conditions.as_mut()) {
             conditions.retain(is_failure);

@@ -10,6 +10,8 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
+use crate::controller::fingerprint::Fingerprint;
+
 /// A Deployment without what nobody here reads of it.
 #[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize, Serialize)]
 #[resource(inherit = "Deployment")]
@@ -20,6 +22,9 @@ pub(crate) struct Workload {
     pub(crate) spec: Option<Box<Spec>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<DeploymentStatus>,
+    /// Where it is a worker's: of all that we set in its metadata, which is taken out then.
+    #[serde(skip)]
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// Of a Deployment's spec.
@@ -50,6 +55,7 @@ pub(crate) struct PodMeta {
 impl From<Deployment> for Workload {
     /// Of a worker's, as it was applied.
     fn from(deployment: Deployment) -> Self {
-        Self { metadata: deployment.metadata, spec: None, status: deployment.status }
+        let fingerprint = Fingerprint::of(&deployment.metadata, ());
+        Self { metadata: deployment.metadata, spec: None, status: deployment.status, fingerprint }
     }
 }

@@ -36,6 +36,34 @@ async fn a_deployment_that_is_deleted_or_changed_by_hand_comes_back() {
 }
 
 #[tokio::test]
+async fn labels_and_the_account_that_are_changed_by_hand_come_back() {
+    let queue = Queue::ready("drift-labels", "{replicas: 0}").await;
+    let account = format!("serviceaccount/{}-worker", queue.name());
+    for object in [&queue.worker(), &account] {
+        let (name, value) = ("app.kubernetes.io/instance", queue.name());
+        let changed = format!("{name}=another");
+        let _ = kubectl(&["label", "-n", queue.name(), object, "--overwrite", &changed, "team=a"]);
+        let labels = object_is(queue.name(), object, "labelled as it was", |object| {
+            object["metadata"]["labels"][name] == value
+        })
+        .await["metadata"]["labels"]
+            .take();
+        assert_eq!(labels["team"], "a", "what is not the operator's is left alone");
+    }
+    let token = r#"{"automountServiceAccountToken": true}"#;
+    let _ = kubectl(&["patch", "-n", queue.name(), &account, "--type=merge", "-p", token]);
+    object_is(queue.name(), &account, "without a token", |account| {
+        account["automountServiceAccountToken"] == false
+    })
+    .await;
+    let _ = kubectl(&["label", "-n", queue.name(), &account, "asyncqueue.io/queue-"]);
+    object_is(queue.name(), &account, "labelled with its queue", |account| {
+        account["metadata"]["labels"]["asyncqueue.io/queue"] == queue.name()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
     let queue = Queue::ready("drift-nats", "{replicas: 0}").await;
     let (name, consumer) = (queue.name(), format!("{}-workers", queue.name()));

@@ -20,7 +20,7 @@ use super::{
     validate::Invalid,
     verified::Verified,
 };
-use crate::{broker::Broker, watch::Watched, workload::Workload};
+use crate::{account::Account, broker::Broker, watch::Watched, workload::Workload};
 
 /// Who owns the fields that we set.
 const FIELD_MANAGER: &str = "asyncqueue-operator";
@@ -136,10 +136,10 @@ pub(crate) async fn apply(
         _ => {}
     }
     // The account first: no pod starts without it.
-    let account = bring(prepared.account, account, client).await;
+    let account = bring(prepared.account, account, Account::is, client).await;
     let workers = bring_workers(prepared.workers, workers, client, verified).await;
-    let budget = bring(prepared.budget, budget, client).await;
-    Outcome { stream, workers: workers.map(Workers::Deployed), beside: account.and(budget.map(|_| ())) }
+    let budget = bring(prepared.budget, budget, is_current, client).await;
+    Outcome { stream, workers: workers.map(Workers::Deployed), beside: account.and(budget) }
 }
 
 /// Leaves a queue that may not be built as it is. Only if it wants what another one has, its workers go.
@@ -158,9 +158,9 @@ pub(crate) async fn refuse(invalid: Invalid, seen: &Surroundings, client: &Clien
 /// Takes a queue's workers away, if there are any: their stream is another's.
 async fn withdraw(stream: Result<Stored, StreamError>, seen: &Surroundings, client: &Client) -> Outcome {
     let Objects { account, workers, budget } = &seen.objects;
-    let workers = bring(None, workers, client).await;
-    let beside = bring(None, budget, client).await.and(bring(None, account, client).await.map(|_| ()));
-    Outcome { stream, workers: workers.map(|_| Workers::Absent), beside }
+    let workers = remove(workers, client).await;
+    let beside = remove(budget, client).await.and(remove(account, client).await);
+    Outcome { stream, workers: workers.map(|()| Workers::Absent), beside }
 }
 
 async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, StreamError> {
@@ -178,22 +178,24 @@ async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, S
     })
 }
 
-/// Brings an object to what is wanted, which may be none, and returns it.
-async fn bring<K: Object>(
-    wanted: Option<K>,
+/// Brings an object to what is wanted, which may be none.
+async fn bring<W: Object, K: Object>(
+    wanted: Option<W>,
     found: &Found<K>,
+    is_current: impl Fn(&K, &W) -> bool,
     client: &Client,
-) -> Result<Option<Arc<K>>, ObjectError> {
-    let Some(wanted) = wanted else {
-        if let Found::Ours(live) = found {
-            delete(&**live, client).await.map_err(|source| refused(&**live, source))?;
-        }
-        return Ok(None);
-    };
-    match ours(&wanted, found)? {
-        Some(live) if is_current(&**live, &wanted) => Ok(Some(live.clone())),
-        _ => put(&wanted, client).await.map(|applied| Some(Arc::new(applied))),
+) -> Result<(), ObjectError> {
+    let Some(wanted) = wanted else { return remove(found, client).await };
+    if ours(&wanted, found)?.is_some_and(|live| is_current(live, &wanted)) {
+        return Ok(());
     }
+    put(&wanted, client).await.map(|_| ())
+}
+
+/// Deletes an object if it is the queue's own.
+async fn remove<K: Object>(found: &Found<K>, client: &Client) -> Result<(), ObjectError> {
+    let Found::Ours(live) = found else { return Ok(()) };
+    delete(&**live, client).await.map_err(|source| refused(&**live, source))
 }
 
 /// Brings the Deployment to what is wanted, and returns what is kept of it.

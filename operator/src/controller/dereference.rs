@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use asyncqueue::{QueueName, stream::QueueSpec};
-use k8s_openapi::api::{core::v1::ServiceAccount, policy::v1::PodDisruptionBudget};
+use k8s_openapi::{
+    api::policy::v1::PodDisruptionBudget,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use kube::{Resource, ResourceExt};
 
 use super::Context;
 use crate::{
+    account::Account,
     broker::{Address, Broker},
     claims::{self, Conflict},
     crd::AsyncQueue,
@@ -33,7 +37,7 @@ pub(crate) struct Surroundings {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
     /// What the workers run as.
-    pub(crate) account: Found<ServiceAccount>,
+    pub(crate) account: Found<Account>,
     /// The workers.
     pub(crate) workers: Found<Workload>,
     /// How many workers may be away at once.
@@ -97,9 +101,13 @@ fn find<K: Watched>(objects: &Stores<K>, queue: &AsyncQueue, name: &str) -> Foun
     object.map_or(Found::None, |object| whose(object, queue))
 }
 
+/// The queue that an object belongs to, if it does to one.
+pub(crate) fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
+    object.owner_references.iter().flatten().find(|owner| owner.kind == AsyncQueue::kind(&()))
+}
+
 fn whose<K: Resource>(object: Arc<K>, queue: &AsyncQueue) -> Found<K> {
-    let owner = object.owner_references().iter().find(|owner| owner.kind == AsyncQueue::kind(&()));
-    match owner {
+    match owner(object.meta()) {
         _ if object.meta().deletion_timestamp.is_some() => Found::Going,
         Some(owner) if Some(&owner.uid) == queue.metadata.uid.as_ref() => Found::Ours(object),
         Some(owner) if owner.name == queue.name_any() => Found::Going,

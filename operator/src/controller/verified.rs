@@ -12,7 +12,7 @@ use std::{
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 
-use super::current::is_current;
+use super::{current::is_current, fingerprint::Fingerprint};
 use crate::workload::Workload;
 
 /// The generation in which each Deployment was what was applied, by uid.
@@ -25,7 +25,7 @@ impl Verified {
     /// Whether a Deployment is `wanted`. The API server is asked for the spec only where that is not known. That it does
     /// not answer is no reason to take anything for granted.
     pub(crate) async fn is_current(&self, live: &Workload, wanted: &Deployment, client: &Client) -> bool {
-        if !is_current(&metadata(live.meta()), &metadata(wanted.meta())) {
+        if live.fingerprint != Fingerprint::of(wanted.meta(), ()) {
             return false;
         }
         if self.knows(live.meta()) {
@@ -65,10 +65,6 @@ impl Verified {
 
 fn version(deployment: &ObjectMeta) -> Option<(&String, i64)> {
     deployment.uid.as_ref().zip(deployment.generation)
-}
-
-fn metadata(metadata: &ObjectMeta) -> Workload {
-    Workload { metadata: metadata.clone(), ..Workload::default() }
 }
 
 #[cfg(test)]

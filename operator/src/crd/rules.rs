@@ -54,7 +54,7 @@ pub(crate) const RESERVED_VARIABLES: [&str; 31] = [
     "write_debug",
 ];
 
-/// The labels that the operator sets on pods: it, and people, know them by these.
+/// The labels that the operator sets on a queue's pods and other objects: it, and people, know them by these.
 pub(crate) const RESERVED_LABELS: [&str; 6] = [
     "asyncqueue.io/queue",
     "app.kubernetes.io/component",

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use asyncqueue::GoDuration;
 use asyncqueue_runtime::settings::Optional;
@@ -217,6 +217,12 @@ fn secrets_are_mounted_and_the_worker_is_told_where() {
     assert_eq!((&volume.name, secret.secret_name.as_deref()), (&mount.name, Some("webhooks")));
     assert_eq!(item.key, "secrets");
     assert_eq!(file, format!("{}/{}", mount.mount_path, item.path));
+}
+
+#[test]
+fn an_object_has_all_labels_that_are_ours() {
+    let labels = prepared(&sample(), &installation()).workers.metadata.labels.unwrap();
+    assert_eq!(labels.keys().collect::<BTreeSet<_>>(), RESERVED_LABELS.map(str::to_owned).iter().collect());
 }
 
 #[test]
