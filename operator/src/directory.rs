@@ -108,18 +108,10 @@ impl Librarian {
         let mut bucket = Bucket { written: follow(self.brokers.own().js.clone()), ensured: None };
         loop {
             let begun = Instant::now();
-            let (functions, queues) = (self.functions(), self.queues.all());
-            let queues = || queues.iter().map(AsRef::as_ref);
-            let directory = functions::directory(&functions, queues());
-            self.counts.send_replace(Some(functions::count(&directory, self.default_queue.as_ref())));
-            let faults = complaints.due(functions::faults(&functions, queues()), Instant::now());
-            self.complain(&functions, &faults).await;
-            self.brokers.retain(&queues().filter_map(Address::of).collect()).await;
-
+            let (directory, replicas) = self.look(&mut complaints).await;
             let settle = SETTLE.max(begun.elapsed() * REST);
-
-            let replicas = queues().map(|queue| queue.spec.stream.replicas).max().unwrap_or(1);
             let kept = self.keep(&mut bucket, &directory, replicas).await;
+            let directory = bucket.share(directory);
             let pause = if !kept {
                 RETRY
             } else if complaints.pending() {
@@ -130,10 +122,23 @@ impl Librarian {
             tokio::select! {
                 () = changed.notified() => sleep(settle).await,
                 // Somebody else has written to it.
-                Ok(_) = bucket.written.wait_for(|written| written.as_deref() != Some(&directory)), if kept => {}
+                Ok(_) = bucket.written.wait_for(|written| written.as_ref() != Some(&directory)), if kept => {}
                 () = sleep(pause) => {}
             }
         }
+    }
+
+    /// What the directory shall be, and how many copies of it. Tells of what is wrong with functions, and lets go of the NATS
+    /// of queues that are gone.
+    async fn look(&self, complaints: &mut Complaints) -> (Directory, i32) {
+        let (functions, queues) = (self.functions(), self.queues.all());
+        let queues = || queues.iter().map(AsRef::as_ref);
+        let directory = functions::directory(&functions, queues());
+        self.counts.send_replace(Some(functions::count(&directory, self.default_queue.as_ref())));
+        let faults = complaints.due(functions::faults(&functions, queues()), Instant::now());
+        self.complain(&functions, &faults).await;
+        self.brokers.retain(&queues().filter_map(Address::of).collect()).await;
+        (directory, queues().map(|queue| queue.spec.stream.replicas).max().unwrap_or(1))
     }
 
     fn functions(&self) -> Functions {
@@ -235,6 +240,16 @@ impl Librarian {
             warn!(%function, "{note}");
             self.events.warning(&found.object, reason, note).await;
         }
+    }
+}
+
+// === impl Bucket ===
+
+impl Bucket {
+    /// The same directory, which is not kept twice if it is what is in the bucket.
+    fn share(&self, directory: Directory) -> Arc<Directory> {
+        let written = self.written.borrow().clone();
+        written.filter(|written| **written == directory).unwrap_or_else(|| Arc::new(directory))
     }
 }
 

@@ -23,9 +23,6 @@ pub(crate) fn trim_queue(queue: &mut AsyncQueue) {
             queue.metadata.annotations = None;
         }
     }
-    if let Some(status) = &mut queue.status {
-        status.conditions.shrink_to_fit();
-    }
 }
 
 /// Of an account of workers, whose it is. What we set is in its fingerprint.
@@ -45,7 +42,6 @@ pub(crate) fn trim_deployment(deployment: &mut Workload) {
         deployment.spec = None;
         if let Some(conditions) = deployment.status.as_mut().and_then(|status| status.conditions.as_mut()) {
             conditions.retain(is_failure);
-            conditions.shrink_to_fit();
         }
         return;
     }

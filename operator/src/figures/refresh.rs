@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_nats::jetstream;
-use asyncqueue::QueueName;
+use asyncqueue::{QueueName, stream::QueueSpec};
 use futures::StreamExt;
 use kube::ResourceExt;
 use tokio::time::sleep;
@@ -108,8 +108,9 @@ impl Refresher {
                 self.triggers.look(&surveyed.queue);
             }
             let (messages, dead_letters) = surveyed.counted()?;
-            let redelivered = redelivered(&broker.js, &surveyed, messages).await?;
-            let running = broker.running.of(surveyed.name(), now);
+            let spec = surveyed.spec()?;
+            let redelivered = redelivered(&broker.js, &spec, messages).await?;
+            let running = broker.running.of(&spec.queue, now);
             let counted = Counted { messages, running, redelivered, dead_letters };
             let figures = Figures::new(Some(counted), self.functions(&surveyed.queue));
             Some((surveyed.queue, figures))
@@ -152,12 +153,11 @@ fn has_stream(queue: &AsyncQueue) -> bool {
 
 /// How many of the stored calls were given to a worker more than once; `None` if NATS does not say. None of no calls
 /// were, so that of ten thousand queues only those are asked about that hold any.
-async fn redelivered(js: &jetstream::Context, surveyed: &Surveyed, messages: u64) -> Option<u64> {
+async fn redelivered(js: &jetstream::Context, queue: &QueueSpec, messages: u64) -> Option<u64> {
     if messages == 0 {
         return Some(0);
     }
-    let (stream, consumer) = surveyed.consumer();
-    let stream = js.get_stream_no_info(stream).await.ok()?;
-    let info = stream.consumer_info(consumer).await.ok()?;
+    let stream = js.get_stream_no_info(&queue.stream).await.ok()?;
+    let info = stream.consumer_info(&queue.durable).await.ok()?;
     u64::try_from(info.num_redelivered).ok()
 }

@@ -7,10 +7,7 @@ use async_nats::jetstream::{
     context::StreamsError,
     stream::{Config, Info},
 };
-use asyncqueue::{
-    QueueName,
-    stream::{Plan, QueueSpec, plan_stream},
-};
+use asyncqueue::stream::{Plan, QueueSpec, plan_stream};
 use futures::TryStreamExt;
 
 use crate::{crd::AsyncQueue, spec::queue_spec};
@@ -26,7 +23,6 @@ pub(super) struct Survey {
 #[derive(Clone, Debug)]
 pub(super) struct Surveyed {
     pub(super) queue: Arc<AsyncQueue>,
-    spec: QueueSpec,
     calls: Option<u64>,
     callbacks: Option<u64>,
     dead_letters: Option<u64>,
@@ -52,14 +48,7 @@ impl Survey {
             let number = survey.queues.len();
             let parts = [Part::Calls, Part::Callbacks, Part::DeadLetters].map(|part| (number, part));
             survey.streams.extend(spec.streams().into_iter().zip(parts));
-            survey.queues.push(Surveyed {
-                queue,
-                spec,
-                calls: None,
-                callbacks: None,
-                dead_letters: None,
-                changed: false,
-            });
+            survey.queues.push(Surveyed::new(queue));
         }
         survey
     }
@@ -77,20 +66,21 @@ impl Survey {
     fn take(&mut self, info: &Info) {
         let Some((number, part)) = self.streams.get(&info.config.name) else { return };
         let surveyed = &mut self.queues[*number];
+        let Some(spec) = surveyed.spec() else { return };
         let messages = Some(info.state.messages);
         let wanted = match part {
             Part::Calls => {
                 surveyed.calls = messages;
                 surveyed.changed |= surveyed.is_another(info.created.unix_timestamp());
-                surveyed.spec.stream_config()
+                spec.stream_config()
             }
             Part::Callbacks => {
                 surveyed.callbacks = messages;
-                surveyed.spec.callback_config()
+                spec.callback_config()
             }
             Part::DeadLetters => {
                 surveyed.dead_letters = messages;
-                surveyed.spec.dead_letter_config()
+                spec.dead_letter_config()
             }
         };
         surveyed.changed |= is_changed(&info.config, &wanted);
@@ -104,18 +94,18 @@ fn is_changed(config: &Config, wanted: &Config) -> bool {
 // === impl Surveyed ===
 
 impl Surveyed {
-    pub(super) fn name(&self) -> &QueueName {
-        &self.spec.queue
+    fn new(queue: Arc<AsyncQueue>) -> Self {
+        Self { queue, calls: None, callbacks: None, dead_letters: None, changed: false }
     }
 
-    /// Its stream and the consumer of its workers.
-    pub(super) fn consumer(&self) -> (&str, &str) {
-        (&self.spec.stream, &self.spec.durable)
+    /// What the queue asks for. Made anew each time: of ten thousand queues it would be most of what a survey holds.
+    pub(super) fn spec(&self) -> Option<QueueSpec> {
+        queue_spec(&self.queue).ok()
     }
 
     /// How many calls are stored, and how many dead letters. A queue that keeps none may still have some from before.
     pub(super) fn counted(&self) -> Option<(u64, u64)> {
-        let none = (!self.spec.dead_letters.enabled).then_some(0);
+        let none = (!self.queue.spec.dead_letter.enabled).then_some(0);
         self.calls.zip(self.dead_letters.or(none))
     }
 

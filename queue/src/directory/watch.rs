@@ -59,27 +59,28 @@ async fn follow_once(
     sender: &watch::Sender<Option<Arc<Directory>>>,
 ) -> Result<(), async_nats::Error> {
     let bucket = BUCKET.open(js).await?;
-    let mut directory = Directory::default();
+    let mut directory: Arc<Directory> = Arc::default();
     let mut complete = bucket.status().await?.values() == 0;
     let changes = bucket.watch_with_history(">").await?;
     if complete {
-        sender.send_replace(Some(Arc::default()));
+        sender.send_replace(Some(directory.clone()));
     }
     // What has arrived together is published together: a directory of thousands is copied once, not
-    // thousands of times.
+    // thousands of times, and while nothing changes it is there once.
     let mut changes = changes.ready_chunks(CHUNK);
     while let Some(entries) = changes.next().await {
+        let changing = Arc::make_mut(&mut directory);
         for entry in entries {
             let entry = entry?;
             complete |= entry.seen_current;
             let Some(key) = Key::parse(&entry.key) else { continue };
             let value = (entry.operation == kv::Operation::Put).then_some(&entry.value[..]);
-            if let Err(error) = directory.apply(&key, value) {
+            if let Err(error) = changing.apply(&key, value) {
                 warn!(%key, %error, "an entry of the directory can't be read and is passed over");
             }
         }
         if complete {
-            sender.send_replace(Some(Arc::new(directory.clone())));
+            sender.send_replace(Some(directory.clone()));
         }
     }
     Ok(())
