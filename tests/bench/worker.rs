@@ -214,8 +214,9 @@ impl Bench {
         let mut acks = tokio::task::JoinSet::new();
         for number in 0..RATE * RATE_SECONDS {
             ticks.tick().await;
-            let mut call = call(BODY);
-            call.query = Some(number.to_string());
+            // As long as all others, for a reader to tell its number from.
+            let body = format!("{number:0>width$}", width = BODY.len());
+            let call = call(body.into());
             sent.push(Instant::now());
             acks.spawn(self.queue.publish(&call).await.into_future());
         }
@@ -323,11 +324,11 @@ async fn answer(
     function: Arc<Function>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let at = Instant::now();
-    if let Some(number) = request.uri().query().and_then(|query| query.parse().ok()) {
+    let body =
+        request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    if let Some(number) = std::str::from_utf8(&body).ok().and_then(|body| body.parse().ok()) {
         function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, at));
     }
-    // Its content does not matter here.
-    let _ = request.into_body().collect().await;
     let released = function.released.notified();
     function.received.fetch_add(1, Ordering::SeqCst);
     if function.holds.load(Ordering::SeqCst) {
