@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"log/slog"
+	"os"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +18,9 @@ const (
 	riverCooldown = 2 * time.Millisecond
 	riverLooks    = 20 * time.Millisecond
 )
+
+// Its own would write to stdout, where a figure is expected.
+var riverLog = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 
 type riverArgs struct {
 	Body []byte `json:"body"`
@@ -55,7 +60,7 @@ func openRiver(ctx context.Context, url string) (queue, error) {
 	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 		return nil, err
 	}
-	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{})
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: riverLog})
 	return &riverPeer{pool, client}, err
 }
 
@@ -89,6 +94,7 @@ func (q *riverPeer) work(ctx context.Context, inFlight int, eager bool, run func
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &riverWorker{run: run})
 	config := &river.Config{
+		Logger:  riverLog,
 		Queues:  map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: inFlight}},
 		Workers: workers,
 	}
