@@ -112,7 +112,7 @@ impl Refresher {
             let redelivered = redelivered(&broker.js, &spec, messages).await?;
             let running = broker.running.of(&spec.queue, now);
             let counted = Counted { messages, running, redelivered, dead_letters };
-            let figures = Figures::new(Some(counted), self.functions(&surveyed.queue));
+            let figures = Figures::new(Some(counted), self.context.functions_of(&spec.queue));
             Some((surveyed.queue, figures))
         });
         let counted = futures::stream::iter(counted).buffer_unordered(CONCURRENCY);

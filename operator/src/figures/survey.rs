@@ -44,11 +44,12 @@ impl Survey {
     pub(super) fn new(queues: impl IntoIterator<Item = Arc<AsyncQueue>>) -> Self {
         let mut survey = Self { queues: Vec::new(), streams: HashMap::new() };
         for queue in queues {
-            let Ok(spec) = queue_spec(&queue) else { continue };
+            let surveyed = Surveyed::new(queue);
+            let Some(spec) = surveyed.spec() else { continue };
             let number = survey.queues.len();
             let parts = [Part::Calls, Part::Callbacks, Part::DeadLetters].map(|part| (number, part));
             survey.streams.extend(spec.streams().into_iter().zip(parts));
-            survey.queues.push(Surveyed::new(queue));
+            survey.queues.push(surveyed);
         }
         survey
     }
