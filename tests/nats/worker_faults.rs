@@ -1,6 +1,9 @@
 //! What the worker keeps when things around it fail.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use asyncqueue::ensure::ensure;
 use asyncqueue_tests::{
@@ -158,6 +161,25 @@ async fn a_consumer_deleted_and_made_anew_is_found_again_within_seconds() {
     queue.submit(|_| {}).await;
     function.receives(2).await;
     queue.empties().await;
+}
+
+#[tokio::test]
+async fn calls_that_the_consumer_has_forgotten_neither_run_again_nor_keep_their_slots() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
+    let _worker = queue.worker(&function, &[("max_inflight", "2")]);
+    for _ in 0..3 {
+        queue.submit(|_| {}).await;
+    }
+    // All slots are in use, so that nothing is asked for, and nobody says that the consumer is another.
+    function.receives(2).await;
+    queue.js.delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream).await.unwrap();
+    ensure(&queue.js, &spec(), false).await.unwrap();
+    let begun = Instant::now();
+    queue.empties().await;
+    assert_eq!(function.received().len(), 3);
+    // It takes no lease: the worker asks, hears that it has them, and says that they have ended.
+    assert!(begun.elapsed() < LEASE * 2, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ pub(crate) enum Unconfirmed {
     /// The server was asked, and did not say that it has it.
     #[error("not answered: {0}")]
     Ask(RequestErrorKind),
-    /// The server has said nothing for [`CONFIRM`].
+    /// The server has said nothing in time.
     #[error("no answer")]
     Silence,
     /// The connection was made anew, and what was sent over the old one may be lost.

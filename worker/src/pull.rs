@@ -18,8 +18,8 @@ use asyncqueue_runtime::{health::Health, program::Shutdown};
 use demand::Demand;
 use event::{Event, classify};
 use futures::{FutureExt, StreamExt};
-pub(crate) use tasks::Claim;
 use tasks::Tasks;
+pub(crate) use tasks::{Claim, Slot};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -102,7 +102,7 @@ impl<H: Handler> Puller<H> {
     pub(crate) async fn run(self, shutdown: Shutdown, grace: Duration) {
         let Shutdown { requested, hurry } = &shutdown;
         let hand_back = CancellationToken::new();
-        let mut tasks = Tasks::default();
+        let mut tasks = Tasks::new();
         let mut demand = Demand::new(self.max);
         // As if requests had been lost before: that may be why this program was started.
         let mut is_in_trouble = true;
@@ -238,7 +238,7 @@ impl<H: Handler> Puller<H> {
             self.running.send_if_modified(|told| std::mem::replace(told, running) != running);
             tokio::select! {
                 () = &mut shutdown => return End::Shutdown,
-                Some(count) = tasks.ended() => demand.finished(count),
+                count = tasks.freed() => demand.finished(count),
                 received = subscriber.next() => {
                     let mut received = Some(received);
                     // With what has come together with it.
@@ -287,11 +287,11 @@ impl<H: Handler> Puller<H> {
     fn spawn(&self, tasks: &mut Tasks, claim: Claim, delivered: Delivered, pulling: &Pulling<'_>) {
         let (handler, lease) = (self.handler.clone(), pulling.lease);
         let (acks, hand_back_now) = (pulling.acks.clone(), pulling.hand_back.clone());
-        tasks.spawn(async move {
+        tasks.spawn(async move |slot| {
             let work = async {
                 let work = pin!(handler.handle(&delivered, lease));
                 let held = lease::hold(&acks, &delivered, lease, work).await;
-                settle(&acks, &delivered, held, lease, claim).await;
+                settle(&acks, &delivered, held, lease, claim, slot).await;
             };
             tokio::select! {
                 () = work => {}
@@ -347,17 +347,18 @@ impl Pulling<'_> {
 
 /// Waits for what runs, and hands back what is not done in time.
 async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, hand_back: &CancellationToken) {
-    if tasks.is_empty() {
+    let running = tasks.running();
+    if running == 0 {
         return;
     }
-    info!(running = tasks.len(), "draining: no new calls, waiting for those that run");
+    info!(running, "draining: no new calls, waiting for those that run");
     let all = async { while tasks.ended().await.is_some() {} };
     let all_ended = tokio::select! {
         ended = timeout(grace, all) => ended.is_ok(),
         () = hurry.cancelled() => false,
     };
     if !all_ended {
-        warn!(running = tasks.len(), "out of time: handing back what still runs");
+        warn!(running = tasks.running(), "out of time: handing back what still runs");
         hand_back.cancel();
         while tasks.ended().await.is_some() {}
     }

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::{
-    ack::{Acks, CONFIRM},
+    ack::{Acks, CONFIRM, Unconfirmed},
     delivery::Delivered,
     lease::Held,
-    pull::Claim,
+    pull::{Claim, Slot},
 };
+
+/// How long a question is waited for before it is asked once more.
+const WORD: Duration = Duration::from_secs(1);
 
 /// Between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -24,12 +27,17 @@ pub(crate) const PATIENCE_IN_LEASES: u32 = 2;
 ///
 /// A message that is put off is let go of first: its next delivery, which may come before the server's word, is another
 /// attempt.
+///
+/// Without a word, the slot is free for another call, but not the claim: a consumer that was made anew, or whose server was
+/// killed before it wrote down what it delivered, says nothing to an end of what it does not know to be delivered. It has
+/// to deliver the message again, and for that it has to be asked for one.
 pub(crate) async fn settle(
     acks: &Acks,
     delivered: &Delivered,
     held: Held<AckKind>,
     lease: Duration,
     claim: Claim,
+    slot: Slot,
 ) {
     let ack = held.value;
     if held.lost {
@@ -49,7 +57,8 @@ pub(crate) async fn settle(
         _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
     };
     let give_up = Instant::now() + patience;
-    let mut confirmed = acks.confirm(delivered, ack).await;
+    let mut confirmed = word(acks.confirm(delivered, ack)).await;
+    drop(slot);
     while let Err(error) = confirmed {
         if Instant::now() + PAUSE > give_up {
             let subject = &delivered.message.subject;
@@ -58,6 +67,11 @@ pub(crate) async fn settle(
         }
         debug!(%error, "an acknowledgement is not confirmed, trying again");
         sleep(PAUSE).await;
-        confirmed = acks.confirm_again(delivered, ack).await;
+        confirmed = word(acks.confirm_again(delivered, ack)).await;
     }
+}
+
+/// The server's word, if it comes soon.
+async fn word(confirming: impl Future<Output = Result<(), Unconfirmed>>) -> Result<(), Unconfirmed> {
+    timeout(WORD, confirming).await.unwrap_or(Err(Unconfirmed::Silence))
 }

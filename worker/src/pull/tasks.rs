@@ -1,19 +1,28 @@
-//! The messages that are being handled, one task each.
+//! The messages that are being handled, one task each, and the slots that they take.
 
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::task::JoinSet;
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
 use tracing::warn;
 
 /// Running tasks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tasks {
     set: JoinSet<()>,
     held: Held,
+    slots: mpsc::UnboundedSender<()>,
+    freed: mpsc::UnboundedReceiver<()>,
 }
+
+/// The slot of a message, free for another when this is dropped: that may be before its task ends.
+#[derive(Debug)]
+pub(crate) struct Slot(mpsc::UnboundedSender<()>);
 
 /// The sequences of messages that are in somebody's hands here. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -27,45 +36,78 @@ pub(crate) struct Claim {
     sequence: u64,
 }
 
+// === impl Tasks ===
+
 impl Tasks {
+    pub(crate) fn new() -> Self {
+        let (slots, freed) = mpsc::unbounded_channel();
+        Self { set: JoinSet::new(), held: Held::default(), slots, freed }
+    }
+
     /// Claims the message at a sequence; `None` if somebody has it in hand already.
     pub(crate) fn claim(&self, sequence: u64) -> Option<Claim> {
         let is_free = self.held.lock().insert(sequence);
         is_free.then(|| Claim { held: self.held.clone(), sequence })
     }
 
-    pub(crate) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.set.spawn(task);
+    /// Spawns a task that takes a slot.
+    pub(crate) fn spawn<T>(&mut self, task: impl FnOnce(Slot) -> T)
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        self.set.spawn(task(Slot(self.slots.clone())));
     }
 
-    /// Waits until a task has ended, and returns how many have by then; `None` if there is none.
-    pub(crate) async fn ended(&mut self) -> Option<usize> {
-        let mut next = Some(self.set.join_next().await?);
-        let mut count = 0;
-        while let Some(ended) = next {
-            if let Err(error) = ended {
-                warn!(%error, "the task of a call failed; its message is delivered again after the lease");
-            }
-            count += 1;
-            next = self.set.try_join_next();
-        }
-        Some(count)
+    /// Waits until a slot is free again, and returns how many are by then.
+    pub(crate) async fn freed(&mut self) -> usize {
+        let count = self.freed.recv_many(&mut Vec::new(), usize::MAX).await;
+        self.forget_ended();
+        count
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// Waits until a task has ended; `None` if there is none.
+    pub(crate) async fn ended(&mut self) -> Option<()> {
+        self.set.join_next().await.map(told)
+    }
+
+    /// How many tasks have not ended.
+    pub(crate) fn running(&mut self) -> usize {
+        self.forget_ended();
         self.set.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.set.is_empty()
+    fn forget_ended(&mut self) {
+        while let Some(ended) = self.set.try_join_next() {
+            told(ended);
+        }
     }
 }
+
+/// Says how a task ended, if it should not have ended so.
+fn told(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        warn!(%error, "the task of a call failed; its message is delivered again after the lease");
+    }
+}
+
+// === impl Slot ===
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Who is not there any more counts no slots.
+        let _ = self.0.send(());
+    }
+}
+
+// === impl Held ===
 
 impl Held {
     fn lock(&self) -> MutexGuard<'_, HashSet<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+// === impl Claim ===
 
 impl Drop for Claim {
     fn drop(&mut self) {
@@ -79,18 +121,34 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_is_held_until_its_task_has_ended_or_failed_or_lets_go_of_it() {
-        let mut tasks = Tasks::default();
+        let mut tasks = Tasks::new();
         let [ends, fails, lets_go] = [1, 2, 3].map(|sequence| tasks.claim(sequence).unwrap());
         assert!([1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_none()));
-        tasks.spawn(async move { drop(lets_go) });
-        tasks.spawn(async move {
+        tasks.spawn(async move |_| drop(lets_go));
+        tasks.spawn(async move |_| {
             let _ends = ends;
         });
-        tasks.spawn(async move {
+        tasks.spawn(async move |_| {
             let _fails = fails;
             panic!("on purpose");
         });
         while tasks.ended().await.is_some() {}
-        assert!(tasks.is_empty() && [1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_some()));
+        assert!(tasks.running() == 0 && [1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_some()));
+    }
+
+    #[tokio::test]
+    async fn a_slot_is_free_when_its_task_has_ended_or_failed_or_lets_go_of_it() {
+        let mut tasks = Tasks::new();
+        tasks.spawn(async |_slot| {});
+        tasks.spawn(async |_slot| panic!("on purpose"));
+        tasks.spawn(async |slot| {
+            drop(slot);
+            std::future::pending::<()>().await;
+        });
+        let mut freed = 0;
+        while freed < 3 {
+            freed += tasks.freed().await;
+        }
+        assert_eq!(tasks.running(), 1);
     }
 }
