@@ -1,8 +1,8 @@
 //! The conditions of an `AsyncQueue`: their types, the reasons they give, and when they change.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::crd::AsyncQueue;
+use crate::crd::{AsyncQueue, Condition};
 
 /// Types of conditions.
 pub(crate) mod kind {
@@ -16,6 +16,9 @@ pub(crate) mod kind {
     pub(crate) const SUSPENDED: &str = "Suspended";
     /// All of these but the last.
     pub(crate) const READY: &str = "Ready";
+
+    /// All of them.
+    pub(crate) const ALL: [&str; 5] = [READY, STREAM_READY, CONSUMER_READY, WORKERS_READY, SUSPENDED];
 }
 
 /// Reasons: fixed words, which alerts and scripts may rely on.
@@ -49,8 +52,9 @@ pub(crate) mod reason {
     /// Workers don't come up.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
 
-    /// All that `Ready` may give.
-    pub(crate) const ALL: [&str; 13] = [
+    /// All of them. `Ready` may give all but `Active`.
+    pub(crate) const ALL: [&str; 14] = [
+        ACTIVE,
         RECONCILED,
         PROGRESSING,
         SCALED_TO_ZERO,
@@ -101,18 +105,18 @@ impl Verdict {
     /// The condition of this verdict. It keeps its time for as long as its status stays.
     pub(crate) fn into_condition(
         self,
-        kind: &str,
+        kind: &'static str,
         generation: Option<i64>,
         before: &[Condition],
         now: &Time,
     ) -> Condition {
         let status = self.status.as_str();
-        let since = find(before, kind).filter(|old| old.status == status);
+        let since = find(before, kind).filter(|old| &*old.status == status);
         Condition {
-            type_: kind.to_owned(),
-            status: status.to_owned(),
-            reason: self.reason.to_owned(),
-            message: self.message,
+            kind: kind.into(),
+            status: status.into(),
+            reason: self.reason.into(),
+            message: self.message.into(),
             observed_generation: generation,
             last_transition_time: since.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
         }
@@ -122,6 +126,8 @@ impl Verdict {
 // === impl Status ===
 
 impl Status {
+    pub(crate) const ALL: [Self; 3] = [Self::True, Self::False, Self::Unknown];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -134,17 +140,14 @@ impl Status {
 /// The status of a queue's condition Ready, and its reason, in fixed words.
 pub(crate) fn readiness(queue: &AsyncQueue) -> (&'static str, &'static str) {
     let ready = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
-    let Some(ready) = ready else { return (Status::Unknown.as_str(), "NotReconciled") };
-    let statuses = [Status::True, Status::False, Status::Unknown].map(Status::as_str);
-    let status = statuses.into_iter().find(|status| *status == ready.status);
-    // Another version of this program may have other reasons.
-    let reason = reason::ALL.into_iter().find(|reason| *reason == ready.reason);
-    (status.unwrap_or(Status::Unknown.as_str()), reason.unwrap_or("Other"))
+    ready.map_or((Status::Unknown.as_str(), "NotReconciled"), |ready| {
+        (ready.status.as_str(), ready.reason.as_str())
+    })
 }
 
 /// The condition of a type.
 pub(crate) fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind)
+    conditions.iter().find(|condition| &*condition.kind == kind)
 }
 
 #[cfg(test)]

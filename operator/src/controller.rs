@@ -3,41 +3,39 @@
 //! [`dereference`] and [`apply`] hold clients, and so does the write of the status; all between is plain values. Each
 //! pass looks at all there is and can be repeated at any time.
 
-use std::{sync::Arc, time::Duration};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use asyncqueue::QueueName;
-use futures::{Stream, StreamExt};
-use k8s_openapi::{
-    api::policy::v1::PodDisruptionBudget,
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
+use futures::{Stream, StreamExt, stream::select};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client, Resource, ResourceExt,
     runtime::{
-        Controller, Predicate, PredicateConfig, WatchStreamExt,
+        Controller, WatchStreamExt,
         controller::{self, Action},
         finalizer::{Error as Finalizing, Event as FinalizerEvent, finalizer},
-        predicates,
         reflector::{ObjectRef, Store},
+        scheduler::{ScheduleRequest, scheduler},
         watcher,
     },
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::{apply::Outcome, build::Installation, dereference::owner, verified::Verified, written::Written};
+use self::{apply::Outcome, build::Installation, news::news, verified::Verified, written::Written};
 use crate::{
     account::Account,
     broker::Brokers,
-    conditions::{Status, find, kind, reason},
-    crd::{AsyncQueue, AsyncQueueStatus},
+    budget::Budget,
+    conditions::{self, Status, find, kind},
+    crd::{AsyncQueue, AsyncQueueStatus, Condition},
     error::chain,
     events::Events,
     finalizer::cleanup,
     functions::Counts,
     metrics::Metrics,
+    slim::Slim,
     spec::full_name,
     watch::Stores,
     workload::Workload,
@@ -48,6 +46,7 @@ pub(crate) mod build;
 mod current;
 pub(crate) mod dereference;
 pub(crate) mod fingerprint;
+mod news;
 pub(crate) mod status;
 pub(crate) mod validate;
 pub(crate) mod verified;
@@ -55,13 +54,6 @@ pub(crate) mod written;
 
 /// Keeps an `AsyncQueue` until its stream is let go of.
 pub(crate) const FINALIZER: &str = "asyncqueue.io/stream";
-
-/// Between two looks at a queue that is as it shall be, at least: what somebody changes on NATS, of which there may be no
-/// notice, comes back within it.
-const RESYNC: Duration = Duration::from_secs(10);
-
-/// Where there are many queues, so many of them are looked at a second: a look takes a handful of requests to NATS.
-const LOOKS_PER_SECOND: u64 = 50;
 
 /// Between two looks at a queue that is not yet as it shall be.
 const RETRY: Duration = Duration::from_secs(5);
@@ -92,7 +84,7 @@ pub(crate) struct Context {
     /// The accounts of workers.
     pub(crate) accounts: Stores<Account>,
     /// The disruption budgets of workers.
-    pub(crate) budgets: Stores<PodDisruptionBudget>,
+    pub(crate) budgets: Stores<Budget>,
     /// Which of the workers' Deployments are as they were applied.
     pub(crate) verified: Verified,
     /// What we have written to queues and not seen yet.
@@ -147,17 +139,14 @@ pub(crate) async fn run(
     context: Arc<Context>,
     store: Store<AsyncQueue>,
     queues: impl Changes<AsyncQueue>,
-    owned: Owned<impl Changes<Workload>, impl Changes<Account>, impl Changes<PodDisruptionBudget>>,
+    owned: Owned<impl Changes<Workload>, impl Changes<Account>, impl Changes<Budget>>,
     triggers: impl Stream<Item = ObjectRef<AsyncQueue>> + Send + 'static,
     shutdown: CancellationToken,
 ) {
-    // What we write ourselves, the status, is no reason to look again.
-    let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
-    let queues = queues.applied_objects().predicate_filter(changed, PredicateConfig::default());
-    Controller::for_stream(queues, store)
-        .reconcile_on(later(owners(owned.deployments)))
-        .reconcile_on(later(owners(owned.accounts)))
-        .reconcile_on(later(owners(owned.budgets)))
+    let Owned { deployments, accounts, budgets } = owned;
+    let owned = select(select(owners(deployments), owners(accounts)), owners(budgets));
+    Controller::for_stream(news(queues), store)
+        .reconcile_on(later(owned))
         .reconcile_on(triggers)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.cancelled_owned())
@@ -176,21 +165,17 @@ pub(crate) async fn run(
 }
 
 /// The queues whose objects change.
-fn owners<K: Resource>(changes: impl Changes<K>) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
-    let queue = |object: watcher::Result<K>| {
-        let object = object.ok()?;
-        Some(ObjectRef::new(&owner(object.meta())?.name).within(&object.namespace()?))
+fn owners<W, T: Send>(changes: impl Changes<Slim<W, T>>) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
+    let queue = |object: watcher::Result<Slim<W, T>>| {
+        let meta = object.ok()?.meta;
+        Some(ObjectRef::new(&meta.owner?.name).within(&meta.namespace))
     };
     changes.touched_objects().filter_map(move |object| std::future::ready(queue(object)))
 }
 
-/// The same, [`SETTLE`] later.
-fn later<T: Send>(stream: impl Stream<Item = T> + Send) -> impl Stream<Item = T> + Send {
-    let wait = |item| async move {
-        sleep(SETTLE).await;
-        item
-    };
-    stream.map(wait).buffered(usize::MAX)
+/// The same, [`SETTLE`] later, and once for all of one that come meanwhile.
+fn later<T: Clone + Eq + Hash + Send>(stream: impl Stream<Item = T> + Send) -> impl Stream<Item = T> + Send {
+    scheduler(stream.map(|message| ScheduleRequest { message, run_at: Instant::now() + SETTLE }))
 }
 
 async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Action, Error> {
@@ -231,13 +216,8 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     tell(queue, &outcome, &status, context).await;
     status::write(context, queue, &status).await.map_err(Error::Status)?;
     let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.beside.is_ok();
-    Ok(Action::requeue(if settled { resync(context.queues.len()) } else { RETRY }))
-}
-
-/// Between two looks at one of so many queues.
-fn resync(queues: usize) -> Duration {
-    let queues = u64::try_from(queues).unwrap_or(u64::MAX);
-    RESYNC.max(Duration::from_secs(queues / LOOKS_PER_SECOND))
+    // It is looked at again when it changes, and by `resync`.
+    Ok(if settled { Action::await_change() } else { Action::requeue(RETRY) })
 }
 
 /// That an object is gone, or another of its name, is fine.
@@ -269,15 +249,15 @@ async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, 
         return;
     };
     // One event for both where both come at once.
-    let note =
-        changes.map_or_else(|| ready.message.clone(), |changes| format!("{}; {changes}", ready.message));
-    let calm = ready.status == Status::True.as_str() || ready.reason == reason::PROGRESSING;
+    let (status, reason, message) = (ready.status.as_str(), ready.reason.as_str(), &ready.message);
+    let note = changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
+    let calm = status == Status::True.as_str() || reason == conditions::reason::PROGRESSING;
     if calm {
-        info!(queue = name, ready = ready.status, reason = ready.reason, "{}", ready.message);
-        context.events.normal(&object, &ready.reason, note).await;
+        info!(queue = name, ready = status, reason, "{message}");
+        context.events.normal(&object, reason, note).await;
     } else {
-        warn!(queue = name, ready = ready.status, reason = ready.reason, "{}", ready.message);
-        context.events.warning(&object, &ready.reason, note).await;
+        warn!(queue = name, ready = status, reason, "{message}");
+        context.events.warning(&object, reason, note).await;
     }
 }
 
@@ -363,14 +343,21 @@ fn on_error(queue: &AsyncQueue, error: &Error, context: &Context) -> Action {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{conditions::Verdict, fixtures};
+    use futures::stream::{iter, pending};
 
-    #[test]
-    fn many_queues_are_looked_at_less_often() {
-        assert_eq!(resync(1), Duration::from_secs(10));
-        assert_eq!(resync(500), Duration::from_secs(10));
-        assert_eq!(resync(10_000), Duration::from_secs(200));
+    use super::*;
+    use crate::{
+        conditions::{Verdict, reason},
+        fixtures,
+    };
+
+    #[tokio::test]
+    async fn what_comes_together_is_looked_at_once_and_later() {
+        let begun = Instant::now();
+        let mut looks: Vec<_> = later(iter([1, 1, 2]).chain(pending())).take(2).collect().await;
+        looks.sort_unstable();
+        assert_eq!(looks, [1, 2]);
+        assert!(begun.elapsed() >= SETTLE, "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -17,11 +17,13 @@ pub(crate) use self::rules::RESERVED_LABELS;
 pub(crate) use self::rules::RESERVED_VARIABLES;
 pub use self::{
     callback::CallbackSpec,
+    condition::{Condition, Word},
     dead_letter::DeadLetterSpec,
     definition::yaml,
     invoke::{InvokeSpec, Via},
     limits::LimitsSpec,
     nats::NatsSpec,
+    or_default::OrDefault,
     retry::{Backoff, Jitter, RetrySpec},
     secret::SecretKey,
     size::Size,
@@ -32,6 +34,7 @@ pub use self::{
 use self::{defaults as default, rules as rule};
 
 mod callback;
+mod condition;
 mod dead_letter;
 mod defaults;
 mod definition;
@@ -39,6 +42,7 @@ mod invoke;
 #[expect(clippy::struct_field_names, reason = "the fields are called as on JetStream")]
 mod limits;
 mod nats;
+mod or_default;
 mod retry;
 mod rules;
 mod schemas;
@@ -158,12 +162,14 @@ pub struct AsyncQueueSpec {
     ///
     /// A call leaves it when it is done (work-queue retention). A stream that exists already and that no AsyncQueue owns is
     /// taken over only with the annotation asyncqueue.io/adopt: "true" on this object.
+    #[schemars(with = "StreamSpec")]
     #[serde(default)]
-    pub stream: StreamSpec,
+    pub stream: OrDefault<StreamSpec>,
 
     /// The durable pull consumer through which all workers of the queue take calls.
+    #[schemars(with = "ConsumerSpec")]
     #[serde(default)]
-    pub consumer: ConsumerSpec,
+    pub consumer: OrDefault<ConsumerSpec>,
 
     /// Suspends the queue: calls are accepted and none is delivered; those that run end, and their results are posted.
     /// Default: false.
@@ -175,24 +181,29 @@ pub struct AsyncQueueSpec {
     pub suspend: bool,
 
     /// When a call that failed is made again. The annotations com.openfaas.retry.* of a function come before it.
+    #[schemars(with = "RetrySpec")]
     #[serde(default)]
-    pub retry: RetrySpec,
+    pub retry: OrDefault<RetrySpec>,
 
     /// What becomes of calls that are given up.
+    #[schemars(with = "DeadLetterSpec")]
     #[serde(default)]
-    pub dead_letter: DeadLetterSpec,
+    pub dead_letter: OrDefault<DeadLetterSpec>,
 
     /// How results are posted to the X-Callback-Url of their call.
+    #[schemars(with = "CallbackSpec")]
     #[serde(default)]
-    pub callback: CallbackSpec,
+    pub callback: OrDefault<CallbackSpec>,
 
     /// What the queue holds at most. Full, it refuses calls, which the caller hears as 429; it drops none that it has.
+    #[schemars(with = "LimitsSpec")]
     #[serde(default)]
-    pub limits: LimitsSpec,
+    pub limits: OrDefault<LimitsSpec>,
 
     /// How workers reach functions.
+    #[schemars(with = "InvokeSpec")]
     #[serde(default)]
-    pub invoke: InvokeSpec,
+    pub invoke: OrDefault<InvokeSpec>,
 
     /// Workers log headers and bodies of calls and of their answers, secrets in them included. Default: false.
     #[serde(default)]
@@ -202,8 +213,9 @@ pub struct AsyncQueueSpec {
     ///
     /// They run without root, without privileges and on a read-only file system. Changing anything in here replaces them one
     /// after another, and loses no call.
+    #[schemars(with = "WorkerSpec")]
     #[serde(default)]
-    pub worker: WorkerSpec,
+    pub worker: OrDefault<WorkerSpec>,
 
     /// What becomes of the stored calls when this object is deleted. Default: DeleteIfEmpty.
     ///
@@ -218,8 +230,9 @@ pub struct AsyncQueueSpec {
     pub deletion_policy: DeletionPolicy,
 
     /// The NATS server that holds the queue.
+    #[schemars(with = "NatsSpec")]
     #[serde(default)]
-    pub nats: NatsSpec,
+    pub nats: OrDefault<NatsSpec>,
 }
 
 /// What becomes of the stored calls when the queue is deleted.
@@ -241,18 +254,18 @@ impl Default for AsyncQueueSpec {
             max_inflight: default::max_inflight(),
             timeout: default::timeout(),
             replicas: default::replicas(),
-            stream: StreamSpec::default(),
-            consumer: ConsumerSpec::default(),
+            stream: OrDefault::default(),
+            consumer: OrDefault::default(),
             suspend: false,
-            retry: RetrySpec::default(),
-            dead_letter: DeadLetterSpec::default(),
-            callback: CallbackSpec::default(),
-            limits: LimitsSpec::default(),
-            invoke: InvokeSpec::default(),
+            retry: OrDefault::default(),
+            dead_letter: OrDefault::default(),
+            callback: OrDefault::default(),
+            limits: OrDefault::default(),
+            invoke: OrDefault::default(),
             verbose: false,
-            worker: WorkerSpec::default(),
+            worker: OrDefault::default(),
             deletion_policy: DeletionPolicy::default(),
-            nats: NatsSpec::default(),
+            nats: OrDefault::default(),
         }
     }
 }

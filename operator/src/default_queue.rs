@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use asyncqueue::QueueName;
 use kube::{Api, Client, ResourceExt, api::PostParams};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::{
+    Settings,
     crd::{AsyncQueue, AsyncQueueSpec},
     error::chain,
     watch::Stores,
@@ -19,20 +19,16 @@ use crate::{
 /// Between attempts.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Creates the default queue, with every default, unless there is one in any namespace. At the start alone: who
-/// deletes it while the operator runs means it.
-pub(crate) async fn ensure(
-    client: &Client,
-    queues: &Stores<AsyncQueue>,
-    name: &QueueName,
-    namespace: Option<&str>,
-) {
+/// Creates the default queue, if there shall be one, with every default, unless there is one in any namespace. At the start
+/// alone: who deletes it while the operator runs means it.
+pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, settings: &Settings) {
+    let Some(name) = settings.default_queue.as_ref() else { return };
     queues.complete().await;
     if let Some(queue) = queues.all().iter().find(|queue| queue.name_any() == name.as_str()) {
         info!(queue = %name, namespace = queue.namespace(), "the default queue is there");
         return;
     }
-    let api: Api<AsyncQueue> = match namespace {
+    let api: Api<AsyncQueue> = match settings.default_queue_namespace() {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::default_namespaced(client.clone()),
     };

@@ -43,7 +43,7 @@ mod reason {
 pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
     if let Found::Ours(workers) = find_objects(queue, context).workers {
         delete(&*workers, &context.client).await.map_err(Error::Delete)?;
-        context.verified.forget(&workers.metadata);
+        context.verified.forget(&workers);
     }
     // A queue with a name or a URL that can't be used never had a stream.
     let (Ok(spec), Ok(broker)) = (queue_spec(queue), context.brokers.get(Address::of(queue)).await) else {

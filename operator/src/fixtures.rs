@@ -5,19 +5,21 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
+use uuid::Uuid;
 
 use crate::{
     controller::dereference::{Objects, Surroundings},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
     openfaas,
-    workload::{PodMeta, Spec, Template, Workload},
+    watch::Watched,
+    workload::{Parts, PodMeta, Spec, Template, Workload},
 };
 
 /// An `AsyncQueue` with every default, in the namespace `openfaas`.
 pub(crate) fn queue(name: &str) -> AsyncQueue {
     let mut queue = AsyncQueue::new(name, AsyncQueueSpec::default());
     queue.metadata.namespace = Some("openfaas".to_owned());
-    queue.metadata.uid = Some(format!("uid-{name}"));
+    queue.metadata.uid = Some(uid(name));
     queue.metadata.generation = Some(3);
     queue.metadata.creation_timestamp = Some(second(100));
     queue
@@ -34,6 +36,12 @@ pub(crate) fn surroundings() -> Surroundings {
     Surroundings { nats: Ok(()), objects: Objects::default(), gateway_url: None, conflict: None }
 }
 
+/// The uid of an object of this name.
+pub(crate) fn uid(name: &str) -> String {
+    let number = name.bytes().fold(1_u128, |number, byte| (number << 8) | u128::from(byte));
+    Uuid::from_u128(number).to_string()
+}
+
 /// A point in time.
 pub(crate) fn second(second: i64) -> Time {
     Time(Timestamp::from_second(second).unwrap())
@@ -41,12 +49,16 @@ pub(crate) fn second(second: i64) -> Time {
 
 /// A function as `OpenFaaS` deploys it, in the namespace `openfaas-fn`.
 pub(crate) fn function(name: &str, queue: Option<&str>) -> Workload {
+    Workload::of(deployment(name, queue))
+}
+
+/// Its Deployment.
+pub(crate) fn deployment(name: &str, queue: Option<&str>) -> Parts {
     let metadata = PodMeta {
         labels: [("faas_function".to_owned(), name.to_owned())].into(),
         annotations: queue.map(|queue| annotation(queue).into()).unwrap_or_default(),
     };
-    let spec = Some(Box::new(Spec { template: Template { metadata } }));
-    Workload { metadata: meta(name), spec, ..Workload::default() }
+    Parts { metadata: meta(name), spec: Spec { template: Template { metadata } }, ..Parts::default() }
 }
 
 /// The same as an `openfaas.com/v1` Function.
@@ -72,7 +84,7 @@ fn meta(name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some("openfaas-fn".to_owned()),
-        uid: Some(format!("uid-{name}")),
+        uid: Some(uid(name)),
         ..ObjectMeta::default()
     }
 }

@@ -15,7 +15,13 @@ use asyncqueue::{
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use kube::{Resource, ResourceExt};
 
-use crate::{claims::owns_stream, crd::AsyncQueue, openfaas, spec::queue_spec, workload::Workload};
+use crate::{
+    claims::owns_stream,
+    crd::AsyncQueue,
+    openfaas,
+    spec::queue_spec,
+    workload::{Pods, Workload},
+};
 
 /// The label of a function's pods.
 pub(crate) const FUNCTION_LABEL: &str = "faas_function";
@@ -173,13 +179,13 @@ fn from_function(function: &openfaas::Function) -> Option<(FunctionName, Functio
 }
 
 fn from_deployment(deployment: &Workload) -> Option<(FunctionName, Function)> {
-    let pods = &deployment.spec.as_ref()?.template.metadata;
+    let Pods::Function(pods) = &deployment.rest else { return None };
     let name = pods.labels.get(FUNCTION_LABEL)?;
-    let name = FunctionName::new(name, &deployment.namespace()?).ok()?;
+    let name = FunctionName::new(name, &deployment.meta.namespace).ok()?;
     let annotation = |name: &str| Some(pods.annotations.get(name)?.as_str());
     let queue = annotation(QUEUE_ANNOTATION).map(str::to_owned);
     let (retry, unread) = retry(annotation);
-    Some((name, Function { queue, url: None, retry, unread, object: deployment.object_ref(&()) }))
+    Some((name, Function { queue, url: None, retry, unread, object: deployment.object_ref() }))
 }
 
 fn from_service(service: &Service) -> Option<(FunctionName, Function)> {
@@ -209,7 +215,7 @@ fn port(service: &Service) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{crd::Size, fixtures, workload::PodMeta};
+    use crate::{crd::Size, fixtures, watch::Watched, workload::PodMeta};
 
     fn named(name: &str) -> FunctionName {
         FunctionName::new(name, "openfaas-fn").unwrap()
@@ -221,10 +227,13 @@ mod tests {
 
     #[test]
     fn a_deployment_with_the_label_is_a_function_and_others_are_not() {
-        let mut other = fixtures::function("web", None);
-        other.spec.as_mut().unwrap().template.metadata = PodMeta::default();
-        let deployments =
-            [fixtures::function("slow", Some("slow-queue")), fixtures::function("fast", None), other];
+        let mut other = fixtures::deployment("web", None);
+        other.spec.template.metadata = PodMeta::default();
+        let deployments = [
+            fixtures::function("slow", Some("slow-queue")),
+            fixtures::function("fast", None),
+            Workload::of(other),
+        ];
         let functions = index([], &deployments, []);
         assert_eq!(functions.len(), 2);
         let slow = FunctionEntry { queue: Some("slow-queue".parse().unwrap()), ..FunctionEntry::default() };
@@ -234,9 +243,9 @@ mod tests {
 
     #[test]
     fn an_annotation_on_the_deployment_itself_does_not_count() {
-        let mut deployment = fixtures::function("fast", None);
+        let mut deployment = fixtures::deployment("fast", None);
         deployment.annotations_mut().insert(QUEUE_ANNOTATION.to_owned(), "slow-queue".to_owned());
-        assert_eq!(entry(&index([], [&deployment], []), "fast").queue, None);
+        assert_eq!(entry(&index([], [&Workload::of(deployment)], []), "fast").queue, None);
     }
 
     #[test]
@@ -294,14 +303,11 @@ mod tests {
 
     #[test]
     fn what_a_function_says_of_its_retries_is_in_the_directory() {
-        let mut deployment = fixtures::function("f", None);
-        let annotate = |deployment: &mut Workload, name: &str, value: &str| {
-            let pods = &mut deployment.spec.as_mut().unwrap().template.metadata;
-            pods.annotations.insert(name.to_owned(), value.to_owned());
-        };
-        annotate(&mut deployment, asyncqueue::retry::ATTEMPTS, "3");
-        annotate(&mut deployment, asyncqueue::retry::CODES, "what?");
-        let functions = index([], [&deployment], []);
+        let mut deployment = fixtures::deployment("f", None);
+        let annotations = &mut deployment.spec.template.metadata.annotations;
+        annotations.insert(asyncqueue::retry::ATTEMPTS.to_owned(), "3".to_owned());
+        annotations.insert(asyncqueue::retry::CODES.to_owned(), "what?".to_owned());
+        let functions = index([], [&Workload::of(deployment)], []);
         let retry = entry(&functions, "f").retry;
         assert_eq!((retry.attempts, retry.codes), (Some(3), None));
         // And what can't be read is somebody's fault.

@@ -8,6 +8,7 @@
 mod account;
 mod advisories;
 mod broker;
+mod budget;
 mod claims;
 mod conditions;
 mod controller;
@@ -31,11 +32,13 @@ mod leader;
 mod metrics;
 mod openfaas;
 mod operate;
+mod resync;
 mod run;
 mod running;
 mod secret;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
 mod settings;
+mod slim;
 mod spec;
 mod triggers;
 mod trim;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use asyncqueue_operator::{Cli, Command, crd};
-use asyncqueue_runtime::program;
+use asyncqueue_runtime::program::{self, Threads};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        None => program::run("asyncqueue-operator", &log, async |shutdown| {
+        None => program::run("asyncqueue-operator", &log, Threads::One, async |shutdown| {
             Box::pin(asyncqueue_operator::run(settings, shutdown.requested)).await
         }),
     }

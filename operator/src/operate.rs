@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
-use k8s_openapi::api::{core::v1::Service, policy::v1::PodDisruptionBudget};
+use k8s_openapi::api::core::v1::Service;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::sleep,
@@ -15,6 +15,7 @@ use crate::{
     account::Account,
     advisories,
     broker::Brokers,
+    budget::Budget,
     controller::{
         self, Context, Owned,
         build::{Installation, QUEUE_LABEL},
@@ -28,9 +29,9 @@ use crate::{
     figures::refresh::Refresher,
     image,
     openfaas::Function,
+    resync,
     run::Program,
     triggers::Triggers,
-    trim::{trim_account, trim_deployment, trim_function, trim_queue, trim_service},
     watch::{Need, Stores, Watch, Watched, Watches},
     workload::Workload,
 };
@@ -50,7 +51,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let services = watch_all::<Service>(program, "services", Need::Required);
     let functions = watch_all::<Function>(program, "functions", Need::Optional);
     let accounts = watch_ours::<Account>(program, "serviceaccounts");
-    let budgets = watch_ours::<PodDisruptionBudget>(program, "poddisruptionbudgets");
+    let budgets = watch_ours::<Budget>(program, "poddisruptionbudgets");
 
     let worker_image = tokio::select! {
         image = image::worker_image(settings, client, health) => image?,
@@ -103,30 +104,29 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let controllers = queues.into_iter().zip(owned).zip(places).map(|((queues, owned), triggers)| {
         let ((deployments, accounts), budgets) = owned;
         let (store, changed, changed_too) = (queues.store(), notify(), notify());
-        let queues = queues.follow(watches.clone(), trim_queue).inspect(move |_| changed());
+        let queues = queues.follow(watches.clone()).inspect(move |_| changed());
         let owned = Owned {
-            deployments: deployments.follow(watches.clone(), trim_deployment).inspect(move |_| changed_too()),
-            accounts: accounts.follow(watches.clone(), trim_account),
-            budgets: budgets.follow(watches.clone(), |_| {}),
+            deployments: deployments.follow(watches.clone()).inspect(move |_| changed_too()),
+            accounts: accounts.follow(watches.clone()),
+            budgets: budgets.follow(watches.clone()),
         };
         controller::run(context.clone(), store, queues, owned, triggers, shutdown.clone())
     });
-    let services =
-        services.into_iter().map(|services| drain(services.follow(watches.clone(), trim_service), notify()));
-    let functions = functions
-        .into_iter()
-        .map(|functions| drain(functions.follow(watches.clone(), trim_function), notify()));
-    let default_queue = async {
-        if let Some(name) = settings.default_queue.as_ref() {
-            let namespace = settings.default_queue_namespace();
-            default_queue::ensure(client, &context.queues, name, namespace).await;
-        }
-    };
+    let services = services.into_iter().map(|services| drain(services.follow(watches.clone()), notify()));
+    let functions = functions.into_iter().map(|functions| drain(functions.follow(watches.clone()), notify()));
     let beside = async {
         let directory = librarian.run(changed.clone());
         let notices = advisories::heed(told, &context.queues, &triggers);
         let figures = Refresher { context: context.clone(), triggers: triggers.clone() }.run();
-        tokio::join!(join_all(services), join_all(functions), directory, notices, figures, default_queue);
+        tokio::join!(
+            join_all(services),
+            join_all(functions),
+            directory,
+            notices,
+            figures,
+            resync::run(&context.queues, &triggers),
+            default_queue::ensure(client, &context.queues, settings),
+        );
     };
     let cut_off = async {
         shutdown.cancelled().await;

@@ -68,7 +68,7 @@ async fn lead(program: &Program, lease: Option<&str>, shutdown: CancellationToke
         () = shutdown.cancelled() => return Ok(()),
     };
     let done = CancellationToken::new();
-    // A task of its own: the lease is renewed however busy the rest is, and held until what was begun has ended.
+    // A task of its own: the lease is renewed whatever the rest waits for, and held until what was begun has ended.
     let mut leading = tokio::spawn(leader.lead(done.clone()));
     tokio::select! {
         operated = Box::pin(operate(program, shutdown)) => {

@@ -75,7 +75,7 @@ mod tests {
         assert_eq!((spec.stream.as_str(), spec.subject.as_str()), ("slow-queue", "slow-queue"));
         assert_eq!(spec.durable, "slow-queue-workers");
         assert_eq!(spec.owner.name, "openfaas/slow-queue");
-        assert_eq!(spec.owner.uid, "uid-slow-queue");
+        assert_eq!(spec.owner.uid, fixtures::uid("slow-queue"));
     }
 
     #[test]
@@ -106,7 +106,8 @@ mod tests {
             max_messages: 7,
             max_bytes: Some(Size(5000)),
             max_age: Some(GoDuration(Duration::from_secs(3600))),
-        };
+        }
+        .into();
         queue.spec.dead_letter.max_age = GoDuration(Duration::from_secs(60));
         queue.spec.dead_letter.max_messages = 8;
         let spec = queue_spec(&queue).unwrap();

@@ -32,11 +32,11 @@ impl Triggers {
 
     /// Has a queue looked at.
     pub(crate) fn look(&self, queue: &AsyncQueue) {
-        let namespace = queue.namespace();
+        let namespace = queue.namespace().unwrap_or_default();
         for trigger in &self.0 {
-            if trigger.namespace.is_none() || trigger.namespace == namespace {
+            if trigger.namespace.as_ref().is_none_or(|watched| *watched == namespace) {
                 // Whoever does not listen any more is about to end.
-                let _ = trigger.queues.unbounded_send(ObjectRef::from_obj(queue));
+                let _ = trigger.queues.unbounded_send(ObjectRef::new(&queue.name_any()).within(&namespace));
             }
         }
     }

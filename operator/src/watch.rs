@@ -9,7 +9,7 @@ use kube::{
     core::{DeserializeGuard, NamespaceResourceScope},
     runtime::{
         WatchStreamExt,
-        reflector::{self, ObjectRef, Store, store::Writer},
+        reflector::{self, Lookup, ObjectRef, Store, store::Writer},
         utils::Backoff,
         watcher::{self, Event, watcher},
     },
@@ -30,32 +30,23 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Between two looks for a kind that may never be there.
 const OPTIONAL_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a namespaced object must be able to do to be watched.
-pub(crate) trait Watched:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + Debug
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
-{
-}
-
-impl<K> Watched for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+/// What is kept of namespaced objects that are watched.
+pub(crate) trait Watched: Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static {
+    /// An object as the API server has it.
+    type Whole: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
         + Debug
         + DeserializeOwned
         + Send
-        + Sync
-        + 'static
-{
+        + 'static;
+
+    /// Of an object, what somebody reads.
+    fn of(whole: Self::Whole) -> Self;
 }
 
 /// One kind of objects, watched in one namespace or in all.
 pub(crate) struct Watch<K: Watched> {
-    api: Api<DeserializeGuard<K>>,
+    api: Api<DeserializeGuard<K::Whole>>,
     place: Place,
     need: Need,
     config: watcher::Config,
@@ -121,16 +112,15 @@ impl<K: Watched> Watch<K> {
         self.writer.as_reader()
     }
 
-    /// Follows the objects and keeps the store up to date. `trim` takes out of them what nobody reads. An object that can't
-    /// be read, because a newer version of this program wrote it, is passed over and stops nobody else's.
+    /// Follows the objects and keeps the store up to date. An object that can't be read, because a newer version of this
+    /// program wrote it, is passed over and stops nobody else's.
     ///
     /// Errors are dealt with in here; the stream has the form that a controller wants.
     pub(crate) fn follow(
         self,
         watches: Arc<Watches>,
-        trim: fn(&mut K),
     ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static {
-        let Self { api, place, need, config, writer, complete } = self;
+        let Self { api, place, need, config, mut writer, complete } = self;
         let pause = match need {
             Need::Required => PAUSE,
             Need::Optional => OPTIONAL_PAUSE,
@@ -139,19 +129,14 @@ impl<K: Watched> Watch<K> {
         let mut reading = Reading { place, need, absent: false, watches };
         watcher(api, config)
             .backoff(Pause(pause))
-            .flat_map(move |event| stream::iter(reading.take(event)).map(Ok))
-            .modify(move |object| {
-                object.meta_mut().managed_fields = None;
-                trim(object);
-                // What was read has room for more, which a copy has not: a third of a kilobyte for one owner alone.
-                *object = object.clone();
-            })
-            .reflect(writer)
+            .flat_map(move |event| stream::iter(reading.take(event)))
             .inspect(move |event| {
-                if matches!(event, Ok(Event::InitDone)) {
+                writer.apply_watcher_event(event);
+                if matches!(event, Event::InitDone) {
                     complete.send_replace(true);
                 }
             })
+            .map(Ok)
     }
 }
 
@@ -159,7 +144,10 @@ impl<K: Watched> Watch<K> {
 
 impl Reading {
     /// What the store shall be told.
-    fn take<K: Watched>(&mut self, event: watcher::Result<Event<DeserializeGuard<K>>>) -> Vec<Event<K>> {
+    fn take<K: Watched>(
+        &mut self,
+        event: watcher::Result<Event<DeserializeGuard<K::Whole>>>,
+    ) -> Vec<Event<K>> {
         match event {
             // A list begins also where it will fail.
             Ok(Event::Init) => vec![Event::Init],
@@ -190,9 +178,9 @@ impl Reading {
         vec![Event::Init, Event::InitDone]
     }
 
-    /// The event without the guard; `None` if its object can't be read.
-    fn readable<K: Watched>(&self, event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {
-        let read = |DeserializeGuard(object): DeserializeGuard<K>| {
+    /// The event with what is kept of its object; `None` if that can't be read.
+    fn readable<K: Watched>(&self, event: Event<DeserializeGuard<K::Whole>>) -> Option<Event<K>> {
+        let read = |DeserializeGuard(object): DeserializeGuard<K::Whole>| {
             object
                 .inspect_err(|invalid| {
                     let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
@@ -200,6 +188,7 @@ impl Reading {
                     self.watches.unreadable();
                 })
                 .ok()
+                .map(K::of)
         };
         match event {
             Event::Init => Some(Event::Init),
@@ -232,11 +221,6 @@ impl<K: Watched> Stores<K> {
         self.0.iter().flat_map(|seen| seen.store.state()).collect()
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.0.iter().map(|seen| seen.store.len()).sum()
-    }
-
     /// One object.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let object = ObjectRef::new(name).within(namespace);
@@ -261,11 +245,10 @@ impl Backoff for Pause {
 #[cfg(test)]
 mod tests {
     use asyncqueue_runtime::health::Health;
-    use k8s_openapi::api::apps::v1::Deployment;
     use prometheus_client::registry::Registry;
 
     use super::{health::fixtures::refused, *};
-    use crate::metrics::Metrics;
+    use crate::{account::Account, metrics::Metrics};
 
     fn reading(need: Need) -> Reading {
         let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default()));
@@ -273,8 +256,8 @@ mod tests {
         Reading { place, need, absent: false, watches }
     }
 
-    fn names(events: &[Event<Deployment>]) -> Vec<&'static str> {
-        let name = |event: &Event<Deployment>| match event {
+    fn names(events: &[Event<Account>]) -> Vec<&'static str> {
+        let name = |event: &Event<Account>| match event {
             Event::Init => "Init",
             Event::InitApply(_) => "InitApply",
             Event::InitDone => "InitDone",
@@ -310,7 +293,7 @@ mod tests {
     #[tokio::test]
     async fn all_who_wait_for_a_store_are_woken() {
         let complete = watch::Sender::new(false);
-        let store = reflector::store::<Deployment>().0;
+        let store = reflector::store::<Account>().0;
         let stores = Stores(vec![Seen { store, complete: complete.subscribe() }]);
         let waiting = [0, 1].map(|_| {
             let stores = stores.clone();

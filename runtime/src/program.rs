@@ -3,7 +3,10 @@
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -32,19 +35,39 @@ pub struct Shutdown {
     pub hurry: CancellationToken,
 }
 
+/// On how many threads a program does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// As many as there are processors.
+    AllProcessors,
+    /// One, which takes less memory: what allocates on several keeps room for each.
+    One,
+}
+
 /// What a program has left after a second signal: for the last words that let others take over at once.
 pub const HURRY: Duration = Duration::from_secs(2);
+
+// === impl Threads ===
+
+impl Threads {
+    fn builder(self) -> Builder {
+        match self {
+            Self::AllProcessors => Builder::new_multi_thread(),
+            Self::One => Builder::new_current_thread(),
+        }
+    }
+}
 
 /// Runs a program: installs the TLS provider and the log, starts the runtime, and calls `main`, which is told when
 /// to end.
 ///
 /// An error is printed to stderr with what caused it. Returns exit code 0, 1 after an error, or 2 after a
 /// [`UsageError`].
-pub fn run<F>(name: &'static str, log: &LogSettings, main: F) -> ExitCode
+pub fn run<F>(name: &'static str, log: &LogSettings, threads: Threads, main: F) -> ExitCode
 where
     F: AsyncFnOnce(Shutdown) -> anyhow::Result<()>,
 {
-    match try_run(name, log, main) {
+    match try_run(name, log, threads, main) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{name}: {}", error::describe(error.as_ref()));
@@ -53,17 +76,15 @@ where
     }
 }
 
-fn try_run<F>(name: &'static str, log: &LogSettings, main: F) -> anyhow::Result<()>
+fn try_run<F>(name: &'static str, log: &LogSettings, threads: Threads, main: F) -> anyhow::Result<()>
 where
     F: AsyncFnOnce(Shutdown) -> anyhow::Result<()>,
 {
     // An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     install_log(log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the threads of the runtime can't be started")?;
+    let runtime =
+        threads.builder().enable_all().build().context("the threads of the runtime can't be started")?;
     let result = runtime.block_on(async {
         info!(version = crate::VERSION, "starting {name}");
         let mut signals = Signals::listen().context("signals can't be listened to")?;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use asyncqueue_runtime::program;
+use asyncqueue_runtime::program::{self, Threads};
 use clap::Parser;
 
 mod attempts;
@@ -14,7 +14,7 @@ mod settings;
 fn main() -> ExitCode {
     let settings = settings::Settings::parse();
     let log = settings.log.clone();
-    program::run("asyncqueue-example-function", &log, async |shutdown| {
+    program::run("asyncqueue-example-function", &log, Threads::AllProcessors, async |shutdown| {
         function::run(settings, shutdown.requested).await
     })
 }

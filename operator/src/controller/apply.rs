@@ -1,6 +1,6 @@
 //! The fourth step: brings NATS and Kubernetes to what was built, and tells how that went.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt::Debug, sync::Arc};
 
 use asyncqueue::{
     ensure::{EnsureError, ensure},
@@ -8,10 +8,11 @@ use asyncqueue::{
 };
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
+    core::NamespaceResourceScope,
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     build::Prepared,
@@ -20,15 +21,25 @@ use super::{
     validate::Invalid,
     verified::Verified,
 };
-use crate::{account::Account, broker::Broker, watch::Watched, workload::Workload};
+use crate::{account::Account, broker::Broker, budget::Budget, slim::Slim, workload::Workload};
 
 /// Who owns the fields that we set.
 const FIELD_MANAGER: &str = "asyncqueue-operator";
 
 /// A kind of objects that queues consist of.
-pub(crate) trait Object: Watched + Serialize {}
+pub(crate) trait Object:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize
+{
+}
 
-impl<K: Watched + Serialize> Object for K {}
+impl<W> Object for W where
+    W: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize
+{
+}
 
 /// How a reconciliation went, part by part.
 #[derive(Debug)]
@@ -138,6 +149,7 @@ pub(crate) async fn apply(
     // The account first: no pod starts without it.
     let account = bring(prepared.account, account, Account::is, client).await;
     let workers = bring_workers(prepared.workers, workers, client, verified).await;
+    let is_current = |live: &Budget, wanted: &_| is_current(&*live.rest, wanted);
     let budget = bring(prepared.budget, budget, is_current, client).await;
     Outcome { stream, workers: workers.map(Workers::Deployed), beside: account.and(budget) }
 }
@@ -179,10 +191,10 @@ async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, S
 }
 
 /// Brings an object to what is wanted, which may be none.
-async fn bring<W: Object, K: Object>(
+async fn bring<W: Object, T>(
     wanted: Option<W>,
-    found: &Found<K>,
-    is_current: impl Fn(&K, &W) -> bool,
+    found: &Found<Slim<W, T>>,
+    is_current: impl Fn(&Slim<W, T>, &W) -> bool,
     client: &Client,
 ) -> Result<(), ObjectError> {
     let Some(wanted) = wanted else { return remove(found, client).await };
@@ -193,9 +205,9 @@ async fn bring<W: Object, K: Object>(
 }
 
 /// Deletes an object if it is the queue's own.
-async fn remove<K: Object>(found: &Found<K>, client: &Client) -> Result<(), ObjectError> {
+async fn remove<W: Object, T>(found: &Found<Slim<W, T>>, client: &Client) -> Result<(), ObjectError> {
     let Found::Ours(live) = found else { return Ok(()) };
-    delete(&**live, client).await.map_err(|source| refused(&**live, source))
+    delete(live, client).await.map_err(|source| refused::<W>(&live.meta.name, source))
 }
 
 /// Brings the Deployment to what is wanted, and returns what is kept of it.
@@ -210,8 +222,8 @@ async fn bring_workers(
     {
         return Ok(live.clone());
     }
-    let applied = Workload::from(put(&wanted, client).await?);
-    verified.note(&applied.metadata);
+    let applied = Workload::of_workers(&put(&wanted, client).await?);
+    verified.note(&applied);
     Ok(Arc::new(applied))
 }
 
@@ -226,27 +238,27 @@ fn ours<'a, W: Object, K>(wanted: &W, found: &'a Found<K>) -> Result<Option<&'a 
 }
 
 /// Writes an object, and returns it as it is then.
-async fn put<K: Object>(wanted: &K, client: &Client) -> Result<K, ObjectError> {
-    let api: Api<K> = Api::namespaced(client.clone(), &wanted.namespace().unwrap_or_default());
+async fn put<W: Object>(wanted: &W, client: &Client) -> Result<W, ObjectError> {
+    let api: Api<W> = Api::namespaced(client.clone(), &wanted.namespace().unwrap_or_default());
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let applied = api.patch(&wanted.name_any(), &params, &Patch::Apply(wanted)).await;
-    applied.map_err(|source| refused(wanted, source))
+    applied.map_err(|source| refused::<W>(&wanted.name_any(), source))
 }
 
 /// Deletes an object, and what belongs to it. That it is gone already is fine.
-pub(crate) async fn delete<K: Object>(object: &K, client: &Client) -> kube::Result<()> {
-    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+pub(crate) async fn delete<W: Object, T>(object: &Slim<W, T>, client: &Client) -> kube::Result<()> {
+    let api: Api<W> = Api::namespaced(client.clone(), &object.meta.namespace);
     // This very one: the cache may be older than another of the same name.
-    let preconditions = Preconditions { uid: object.uid(), resource_version: None };
+    let preconditions = Preconditions { uid: Some(object.meta.uid.to_string()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-    match api.delete(&object.name_any(), &params).await {
+    match api.delete(&object.meta.name, &params).await {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         result => result.map(|_| ()),
     }
 }
 
-fn refused<K: Object>(object: &K, source: kube::Error) -> ObjectError {
-    ObjectError::Kubernetes { kind: K::kind(&()), name: object.name_any(), source }
+fn refused<W: Object>(name: &str, source: kube::Error) -> ObjectError {
+    ObjectError::Kubernetes { kind: W::kind(&()), name: name.to_owned(), source }
 }
 
 fn timestamp(second: i64) -> Option<Time> {

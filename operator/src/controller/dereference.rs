@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use asyncqueue::{QueueName, stream::QueueSpec};
-use k8s_openapi::{
-    api::policy::v1::PodDisruptionBudget,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 
 use super::Context;
 use crate::{
     account::Account,
     broker::{Address, Broker},
+    budget::Budget,
     claims::{self, Conflict},
     crd::AsyncQueue,
+    slim::{Slim, uid},
     spec::queue_spec,
     watch::{Stores, Watched},
     workload::Workload,
@@ -41,7 +40,7 @@ pub(crate) struct Objects {
     /// The workers.
     pub(crate) workers: Found<Workload>,
     /// How many workers may be away at once.
-    pub(crate) budget: Found<PodDisruptionBudget>,
+    pub(crate) budget: Found<Budget>,
 }
 
 /// An object of the name that a queue's own has.
@@ -96,7 +95,10 @@ pub(crate) fn find_objects(queue: &AsyncQueue, context: &Context) -> Objects {
     }
 }
 
-fn find<K: Watched>(objects: &Stores<K>, queue: &AsyncQueue, name: &str) -> Found<K> {
+fn find<W, T>(objects: &Stores<Slim<W, T>>, queue: &AsyncQueue, name: &str) -> Found<Slim<W, T>>
+where
+    Slim<W, T>: Watched,
+{
     let object = objects.get(&queue.namespace().unwrap_or_default(), name);
     object.map_or(Found::None, |object| whose(object, queue))
 }
@@ -106,11 +108,13 @@ pub(crate) fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
     object.owner_references.iter().flatten().find(|owner| owner.kind == AsyncQueue::kind(&()))
 }
 
-fn whose<K: Resource>(object: Arc<K>, queue: &AsyncQueue) -> Found<K> {
-    match owner(object.meta()) {
-        _ if object.meta().deletion_timestamp.is_some() => Found::Going,
-        Some(owner) if Some(&owner.uid) == queue.metadata.uid.as_ref() => Found::Ours(object),
-        Some(owner) if owner.name == queue.name_any() => Found::Going,
+fn whose<W, T>(object: Arc<Slim<W, T>>, queue: &AsyncQueue) -> Found<Slim<W, T>> {
+    match &object.meta.owner {
+        _ if object.meta.is_going => Found::Going,
+        Some(owner) if !owner.uid.is_nil() && owner.uid == uid(queue.metadata.uid.as_deref()) => {
+            Found::Ours(object)
+        }
+        Some(owner) if *owner.name == queue.name_any() => Found::Going,
         _ => Found::Foreign,
     }
 }
@@ -118,10 +122,10 @@ fn whose<K: Resource>(object: Arc<K>, queue: &AsyncQueue) -> Found<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
+    use crate::{fixtures, workload::Parts};
 
-    fn deployment(owner: Option<&AsyncQueue>) -> Workload {
-        let mut deployment = fixtures::function("q-worker", None);
+    fn deployment(owner: Option<&AsyncQueue>) -> Parts {
+        let mut deployment = Parts::default();
         deployment.metadata.owner_references =
             owner.map(|queue| vec![queue.controller_owner_ref(&()).unwrap()]);
         deployment
@@ -130,13 +134,13 @@ mod tests {
     #[test]
     fn an_object_is_ours_by_its_owners_uid() {
         let queue = fixtures::queue("q");
-        let found = |deployment| whose(Arc::new(deployment), &queue);
+        let found = |deployment| whose(Arc::new(Workload::of(deployment)), &queue);
         assert!(matches!(found(deployment(Some(&queue))), Found::Ours(_)));
         assert!(matches!(found(deployment(None)), Found::Foreign));
         assert!(matches!(found(deployment(Some(&fixtures::queue("other")))), Found::Foreign));
 
         let mut before = fixtures::queue("q");
-        before.metadata.uid = Some("before".to_owned());
+        before.metadata.uid = Some(fixtures::uid("before"));
         assert!(matches!(found(deployment(Some(&before))), Found::Going));
 
         let mut going = deployment(Some(&queue));

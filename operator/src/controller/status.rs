@@ -1,10 +1,7 @@
 //! The last step: what the outcome means, in the words of the status. Pure, but for the write at the end.
 
 use asyncqueue::{ensure::EnsureError, stream::Refusal};
-use k8s_openapi::{
-    api::apps::v1::{DeploymentCondition, DeploymentStatus},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -22,14 +19,12 @@ use crate::{
     crd::{AsyncQueue, AsyncQueueStatus},
     error::chain,
     figures::Figures,
-    workload::Workload,
+    slim::Meta,
+    workload::{Rollout, Workload},
 };
 
 /// Who owns the fields of the status.
 const FIELD_MANAGER: &str = "asyncqueue-operator/status";
-
-/// The condition of a Deployment that says why it has no pods: it comes before all else.
-const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 /// Of a queue that is suspended.
 const SUSPENDED: &str = "spec.suspend is true: calls are accepted, and none is delivered";
@@ -114,7 +109,7 @@ pub(crate) fn status(
 /// The status of a queue whose deletion has to wait, and why.
 pub(crate) fn going(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
-    let conditions = before.conditions.iter().map(|condition| match condition.type_.as_str() {
+    let conditions = before.conditions.iter().map(|condition| match condition.kind.as_str() {
         kind @ (kind::READY | kind::STREAM_READY) => Verdict::no(reason::NATS_UNAVAILABLE, why)
             .into_condition(kind, queue.metadata.generation, &before.conditions, now),
         _ => condition.clone(),
@@ -153,12 +148,8 @@ fn with_stream(
 
 fn with_workers(status: AsyncQueueStatus, workers: &Result<Workers, ObjectError>) -> AsyncQueueStatus {
     let Ok(Workers::Deployed(deployment)) = workers else { return status };
-    let workers = deployment.status.clone().unwrap_or_default();
-    AsyncQueueStatus {
-        replicas: workers.replicas.unwrap_or_default(),
-        ready_replicas: workers.ready_replicas.unwrap_or_default(),
-        ..status
-    }
+    let Some(rollout) = deployment.rollout() else { return status };
+    AsyncQueueStatus { replicas: rollout.replicas, ready_replicas: rollout.ready, ..status }
 }
 
 /// `Ready` is the first that does not hold, or that all do.
@@ -239,18 +230,15 @@ fn workers_verdict(outcome: &Outcome, replicas: i32) -> Verdict {
 
 /// Whether the workers are up, as the Deployment says.
 fn deployment_verdict(deployment: &Workload, replicas: i32) -> Verdict {
-    let status = deployment.status.clone().unwrap_or_default();
-    let seen = status.observed_generation >= deployment.metadata.generation;
-    let ready = status.ready_replicas.unwrap_or_default();
-    let name = deployment.name_any();
+    let Rollout { is_seen, ready, failure, .. } = deployment.rollout().cloned().unwrap_or_default();
     if replicas == 0 {
         return Verdict::yes(reason::SCALED_TO_ZERO, "spec.replicas is 0: calls are accepted, and none runs");
     }
-    if seen && ready >= replicas {
+    if is_seen && ready >= replicas {
         return Verdict::yes(reason::RECONCILED, format!("all of {replicas} workers are ready"));
     }
-    let namespace = deployment.namespace().unwrap_or_default();
-    match failure(&status).filter(|_| seen) {
+    let Meta { name, namespace, .. } = &deployment.meta;
+    match failure.filter(|_| is_seen) {
         Some(why) => Verdict::no(
             reason::WORKERS_UNAVAILABLE,
             format!(
@@ -263,25 +251,19 @@ fn deployment_verdict(deployment: &Workload, replicas: i32) -> Verdict {
     }
 }
 
-/// What the Deployment says of why it does not get on.
-fn failure(status: &DeploymentStatus) -> Option<&str> {
-    let failures = status.conditions.iter().flatten().filter(|condition| is_failure(condition));
-    failures.max_by_key(|failure| failure.type_ == REPLICA_FAILURE)?.message.as_deref()
-}
-
-/// Whether that is why a Deployment does not get on.
-pub(crate) fn is_failure(condition: &DeploymentCondition) -> bool {
-    matches!((&*condition.type_, &*condition.status), (REPLICA_FAILURE, "True") | ("Progressing", "False"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+    use k8s_openapi::{
+        api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus},
+        apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    };
 
     use super::*;
-    use crate::{claims::Conflict, conditions::find, controller::validate::Invalid, fixtures};
+    use crate::{
+        claims::Conflict, conditions::find, controller::validate::Invalid, crd::Condition, fixtures,
+    };
 
     /// With two workers.
     fn queue() -> AsyncQueue {
@@ -302,21 +284,21 @@ mod tests {
         }
     }
 
-    fn deployment(ready: i32, conditions: Vec<DeploymentCondition>) -> Workload {
-        let mut deployment = fixtures::function("slow-queue-worker", None);
-        deployment.metadata.generation = Some(2);
-        deployment.status = Some(DeploymentStatus {
+    fn deployment(ready: i32, conditions: Vec<DeploymentCondition>) -> Deployment {
+        let status = DeploymentStatus {
             observed_generation: Some(2),
             replicas: Some(2),
             ready_replicas: Some(ready),
             conditions: Some(conditions),
             ..DeploymentStatus::default()
-        });
-        deployment
+        };
+        let metadata = ObjectMeta { generation: Some(2), ..ObjectMeta::default() };
+        Deployment { metadata, status: Some(status), spec: None }
     }
 
-    fn applied(stream: Result<Stored, StreamError>, workers: Workload) -> Outcome {
-        Outcome { stream, workers: Ok(Workers::Deployed(Arc::new(workers))), beside: Ok(()) }
+    fn applied(stream: Result<Stored, StreamError>, workers: &Deployment) -> Outcome {
+        let workers = Workers::Deployed(Arc::new(Workload::of_workers(workers)));
+        Outcome { stream, workers: Ok(workers), beside: Ok(()) }
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
@@ -335,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_ready_when_all_of_it_is() {
-        let status = of(&queue(), &applied(Ok(stored()), deployment(2, vec![])));
+        let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
         for kind in [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY] {
             assert_condition(&status, kind, ("True", reason::RECONCILED));
             assert_eq!(condition(&status, kind).observed_generation, Some(3));
@@ -348,7 +330,7 @@ mod tests {
 
     #[test]
     fn nothing_new_is_the_same_status() {
-        let outcome = applied(Ok(stored()), deployment(2, vec![]));
+        let outcome = applied(Ok(stored()), &deployment(2, vec![]));
         let mut queue = queue();
         let first = of(&queue, &outcome);
         queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first });
@@ -368,18 +350,18 @@ mod tests {
 
     #[test]
     fn an_empty_queue_begins_with_its_numbers_and_one_that_holds_calls_waits_for_them() {
-        let status = of(&queue(), &applied(Ok(stored()), deployment(2, vec![])));
+        let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
         assert_eq!(Figures::of(&status), Figures::of_empty(3, Some(2)));
         let full = Stored { messages: 1, ..stored() };
-        let status = of(&queue(), &applied(Ok(full), deployment(2, vec![])));
+        let status = of(&queue(), &applied(Ok(full), &deployment(2, vec![])));
         assert_eq!(Figures::of(&status), Figures::default());
     }
 
     #[test]
     fn while_nats_is_away_the_stream_is_still_ours_and_its_numbers_are_unknown() {
         let mut queue = queue();
-        queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
-        let status = of(&queue, &applied(Err(StreamError::Disconnected), deployment(2, vec![])));
+        queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
+        let status = of(&queue, &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
         assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
         assert_condition(&status, kind::STREAM_READY, ("False", reason::NATS_UNAVAILABLE));
         assert_condition(&status, kind::CONSUMER_READY, ("Unknown", reason::BLOCKED));
@@ -391,7 +373,7 @@ mod tests {
     #[test]
     fn a_stream_that_is_anothers_is_not_in_the_status() {
         let mut queue = queue();
-        queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
+        queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let refusal = Refusal::Owned { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
         let stream = Err(StreamError::Ensure(EnsureError::Refused(refusal)));
         let outcome = Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
@@ -415,9 +397,9 @@ mod tests {
     #[test]
     fn a_queue_that_is_not_valid_any_more_keeps_what_it_has() {
         let mut queue = queue();
-        queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
+        queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let stream = Err(StreamError::Invalid(Invalid::Nats("no host".to_owned())));
-        let status = of(&queue, &applied(stream, deployment(2, vec![])));
+        let status = of(&queue, &applied(stream, &deployment(2, vec![])));
         assert_condition(&status, kind::READY, ("False", reason::INVALID_SPEC));
         assert_condition(&status, kind::WORKERS_READY, ("True", reason::RECONCILED));
         assert_eq!((status.stream.as_deref(), status.ready_replicas), (Some("slow-queue"), 2));
@@ -429,7 +411,7 @@ mod tests {
             serde_json::from_value(json!({ "code": 400, "err_code": 10100, "description": "no" })).unwrap();
         let error = EnsureError::Server { what: "for consumer c".to_owned(), source };
         let error = StreamError::Ensure(EnsureError::Consumer(Box::new(error)));
-        let status = of(&queue(), &applied(Err(error), deployment(2, vec![])));
+        let status = of(&queue(), &applied(Err(error), &deployment(2, vec![])));
         assert_condition(&status, kind::STREAM_READY, ("True", reason::RECONCILED));
         assert_condition(&status, kind::CONSUMER_READY, ("False", reason::NATS_REFUSED));
         assert_condition(&status, kind::READY, ("False", reason::NATS_REFUSED));
@@ -438,9 +420,9 @@ mod tests {
     #[test]
     fn workers_that_come_up_progress_and_those_that_do_not_are_unavailable() {
         let queue = queue();
-        let status = of(&queue, &applied(Ok(stored()), deployment(1, vec![])));
+        let status = of(&queue, &applied(Ok(stored()), &deployment(1, vec![])));
         assert_condition(&status, kind::READY, ("False", reason::PROGRESSING));
-        assert_eq!(condition(&status, kind::READY).message, "1 of 2 workers are ready");
+        assert_eq!(&*condition(&status, kind::READY).message, "1 of 2 workers are ready");
 
         let stuck = DeploymentCondition {
             type_: "Progressing".to_owned(),
@@ -448,7 +430,7 @@ mod tests {
             message: Some("timed out progressing.".to_owned()),
             ..DeploymentCondition::default()
         };
-        let status = of(&queue, &applied(Ok(stored()), deployment(1, vec![stuck.clone()])));
+        let status = of(&queue, &applied(Ok(stored()), &deployment(1, vec![stuck.clone()])));
         assert_condition(&status, kind::WORKERS_READY, ("False", reason::WORKERS_UNAVAILABLE));
         let message = &condition(&status, kind::WORKERS_READY).message;
         assert!(message.contains("timed out progressing; see kubectl"), "{message}");
@@ -456,7 +438,7 @@ mod tests {
         // What the Deployment says of an earlier spec is not about this one.
         let mut changed = deployment(2, vec![stuck]);
         changed.metadata.generation = Some(3);
-        let status = of(&queue, &applied(Ok(stored()), changed));
+        let status = of(&queue, &applied(Ok(stored()), &changed));
         assert_condition(&status, kind::WORKERS_READY, ("False", reason::PROGRESSING));
     }
 
@@ -464,29 +446,29 @@ mod tests {
     fn a_queue_without_workers_is_ready_and_says_that_none_runs() {
         let mut queue = queue();
         queue.spec.replicas = 0;
-        let status = of(&queue, &applied(Ok(stored()), deployment(0, vec![])));
+        let status = of(&queue, &applied(Ok(stored()), &deployment(0, vec![])));
         assert_condition(&status, kind::READY, ("True", reason::SCALED_TO_ZERO));
     }
 
     #[test]
     fn a_suspended_queue_is_ready_and_says_so_as_the_server_does() {
         let queue = queue();
-        let running = of(&queue, &applied(Ok(stored()), deployment(2, vec![])));
+        let running = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
         assert_condition(&running, kind::SUSPENDED, ("False", reason::ACTIVE));
 
         let paused = Stored { suspended: true, ..stored() };
-        let suspended = of(&queue, &applied(Ok(paused), deployment(2, vec![])));
+        let suspended = of(&queue, &applied(Ok(paused), &deployment(2, vec![])));
         assert_condition(&suspended, kind::SUSPENDED, ("True", reason::SUSPENDED));
         assert_condition(&suspended, kind::READY, ("True", reason::SUSPENDED));
 
-        let away = of(&queue, &applied(Err(StreamError::Disconnected), deployment(2, vec![])));
+        let away = of(&queue, &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
         assert_condition(&away, kind::SUSPENDED, ("Unknown", reason::BLOCKED));
     }
 
     #[test]
     fn what_is_missing_beside_the_workers_is_told() {
         let foreign = || ObjectError::Foreign { kind: "ServiceAccount".into(), name: "a".to_owned() };
-        let outcome = Outcome { beside: Err(foreign()), ..applied(Ok(stored()), deployment(2, vec![])) };
+        let outcome = Outcome { beside: Err(foreign()), ..applied(Ok(stored()), &deployment(2, vec![])) };
         let status = of(&queue(), &outcome);
         assert_condition(&status, kind::WORKERS_READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(condition(&status, kind::WORKERS_READY).message.starts_with("ServiceAccount `a` exists"));
@@ -497,10 +479,10 @@ mod tests {
     #[test]
     fn a_deletion_that_waits_says_so() {
         let mut queue = queue();
-        queue.status = Some(of(&queue, &applied(Ok(stored()), deployment(2, vec![]))));
+        queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let status = going(&queue, "the deletion waits", &fixtures::second(2000));
         assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
-        assert_eq!(condition(&status, kind::READY).message, "the deletion waits");
+        assert_eq!(&*condition(&status, kind::READY).message, "the deletion waits");
         assert_eq!((status.stream.as_deref(), status.ready_replicas), (Some("slow-queue"), 0));
     }
 }

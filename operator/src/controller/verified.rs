@@ -9,15 +9,16 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::{Api, Client, Resource, ResourceExt};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{Api, Client, Resource};
+use uuid::Uuid;
 
 use super::{current::is_current, fingerprint::Fingerprint};
-use crate::workload::Workload;
+use crate::workload::{Rollout, Workload};
 
 /// The generation in which each Deployment was what was applied, by uid.
 #[derive(Debug, Default)]
-pub(crate) struct Verified(Mutex<HashMap<String, i64>>);
+pub(crate) struct Verified(Mutex<HashMap<Uuid, i64>>);
 
 // === impl Verified ===
 
@@ -25,58 +26,61 @@ impl Verified {
     /// Whether a Deployment is `wanted`. The API server is asked for the spec only where that is not known. That it does
     /// not answer is no reason to take anything for granted.
     pub(crate) async fn is_current(&self, live: &Workload, wanted: &Deployment, client: &Client) -> bool {
-        if live.fingerprint != Fingerprint::of(wanted.meta(), ()) {
+        let is_alike = |rollout: &Rollout| rollout.fingerprint == Fingerprint::of(wanted.meta(), ());
+        if !live.rollout().is_some_and(is_alike) {
             return false;
         }
-        if self.knows(live.meta()) {
+        if self.knows(live) {
             return true;
         }
-        let api: Api<Deployment> = Api::namespaced(client.clone(), &live.namespace().unwrap_or_default());
-        let Ok(Some(whole)) = api.get_opt(&live.name_any()).await else { return false };
+        let api: Api<Deployment> = Api::namespaced(client.clone(), &live.meta.namespace);
+        let Ok(Some(whole)) = api.get_opt(&live.meta.name).await else { return false };
         let current = is_current(&whole, wanted);
         if current {
-            self.note(whole.meta());
+            self.note(&Workload::of_workers(&whole));
         }
         current
     }
 
     /// Notes a Deployment that is as it was applied.
-    pub(crate) fn note(&self, deployment: &ObjectMeta) {
+    pub(crate) fn note(&self, deployment: &Workload) {
         if let Some((uid, generation)) = version(deployment) {
-            self.generations().insert(uid.clone(), generation);
+            self.generations().insert(uid, generation);
         }
     }
 
     /// Forgets one that goes.
-    pub(crate) fn forget(&self, deployment: &ObjectMeta) {
-        if let Some((uid, _)) = version(deployment) {
-            self.generations().remove(uid);
-        }
+    pub(crate) fn forget(&self, deployment: &Workload) {
+        self.generations().remove(&deployment.meta.uid);
     }
 
-    fn knows(&self, deployment: &ObjectMeta) -> bool {
-        version(deployment).is_some_and(|(uid, generation)| self.generations().get(uid) == Some(&generation))
+    fn knows(&self, deployment: &Workload) -> bool {
+        version(deployment).is_some_and(|(uid, generation)| self.generations().get(&uid) == Some(&generation))
     }
 
-    fn generations(&self) -> MutexGuard<'_, HashMap<String, i64>> {
+    fn generations(&self) -> MutexGuard<'_, HashMap<Uuid, i64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn version(deployment: &ObjectMeta) -> Option<(&String, i64)> {
-    deployment.uid.as_ref().zip(deployment.generation)
+fn version(deployment: &Workload) -> Option<(Uuid, i64)> {
+    let uid = Some(deployment.meta.uid).filter(|uid| !uid.is_nil());
+    uid.zip(deployment.rollout()?.generation)
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
     use super::*;
+    use crate::fixtures;
 
     #[test]
     fn a_deployment_is_known_until_its_spec_changes() {
-        let of = |uid: &str, generation| ObjectMeta {
-            uid: Some(uid.to_owned()),
-            generation: Some(generation),
-            ..ObjectMeta::default()
+        let of = |name: &str, generation| {
+            let uid = Some(fixtures::uid(name));
+            let metadata = ObjectMeta { uid, generation: Some(generation), ..ObjectMeta::default() };
+            Workload::of_workers(&Deployment { metadata, ..Deployment::default() })
         };
         let verified = Verified::default();
         assert!(!verified.knows(&of("a", 1)));

@@ -1,8 +1,10 @@
 //! What is known of a queue.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+
+use super::condition::Condition;
 
 /// What the operator has found and done. Numbers of calls are read every few seconds, and absent while NATS is away.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -16,6 +18,7 @@ pub struct AsyncQueueStatus {
     /// WorkersReady (all workers are up). The reason of one that is not True is a fixed word, its message names
     /// what to do. Suspended, which is False as long as all is usual, is True while spec.suspend keeps calls back.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    #[schemars(with = "Vec<v1::Condition>")]
     #[serde(default)]
     pub conditions: Vec<Condition>,
 
