@@ -11,12 +11,12 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client, Resource, ResourceExt,
     runtime::{
-        Controller, WatchStreamExt,
+        Controller,
         controller::{self, Action},
         finalizer::{Error as Finalizing, Event as FinalizerEvent, finalizer},
         reflector::{ObjectRef, Store},
         scheduler::{ScheduleRequest, scheduler},
-        watcher,
+        watcher::Event,
     },
 };
 use tokio::{sync::watch, time::Instant};
@@ -35,7 +35,7 @@ use crate::{
     finalizer::cleanup,
     functions::Counts,
     metrics::Metrics,
-    slim::Slim,
+    slim::{Meta, Slim},
     spec::full_name,
     watch::Stores,
     workload::Workload,
@@ -79,7 +79,7 @@ pub(crate) struct Context {
     pub(crate) brokers: Arc<Brokers>,
     /// All `AsyncQueues`.
     pub(crate) queues: Stores<AsyncQueue>,
-    /// All Deployments, of workers in whole and of functions in part.
+    /// All Deployments.
     pub(crate) deployments: Stores<Workload>,
     /// The accounts of workers.
     pub(crate) accounts: Stores<Account>,
@@ -100,12 +100,9 @@ pub(crate) struct Context {
 }
 
 /// What a watch of one kind of objects sees.
-pub(crate) trait Changes<K>:
-    Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static
-{
-}
+pub(crate) trait Changes<K>: Stream<Item = Event<K>> + Send + 'static {}
 
-impl<K, S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static> Changes<K> for S {}
+impl<K, S: Stream<Item = Event<K>> + Send + 'static> Changes<K> for S {}
 
 /// The changes of what is made for queues in Kubernetes.
 pub(crate) struct Owned<D, A, B> {
@@ -166,11 +163,14 @@ pub(crate) async fn run(
 
 /// The queues whose objects change.
 fn owners<W, T: Send>(changes: impl Changes<Slim<W, T>>) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
-    let queue = |object: watcher::Result<Slim<W, T>>| {
-        let meta = object.ok()?.meta;
-        Some(ObjectRef::new(&meta.owner?.name).within(&meta.namespace))
+    let queue = |event: Event<Slim<W, T>>| match event {
+        Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
+            let Meta { owner, namespace, .. } = object.meta;
+            Some(ObjectRef::new(&owner?.name).within(&namespace))
+        }
+        Event::Init | Event::InitDone => None,
     };
-    changes.touched_objects().filter_map(move |object| std::future::ready(queue(object)))
+    changes.filter_map(move |event| std::future::ready(queue(event)))
 }
 
 /// The same, [`SETTLE`] later, and once for all of one that come meanwhile.

@@ -3,11 +3,14 @@
 
 use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
 
-use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::ObjectReference,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use kube::{Resource, runtime::reflector::Lookup};
 use uuid::Uuid;
 
-use crate::controller::dereference::owner;
+use crate::crd::AsyncQueue;
 
 /// Of an object `W`, some of its metadata, and what else somebody reads of it.
 pub(crate) struct Slim<W, T> {
@@ -33,6 +36,11 @@ pub(crate) struct Meta {
 pub(crate) struct Owner {
     pub(crate) name: Box<str>,
     pub(crate) uid: Uuid,
+}
+
+/// The queue that an object belongs to, if it does to one.
+pub(crate) fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
+    object.owner_references.iter().flatten().find(|owner| owner.kind == <AsyncQueue as Resource>::kind(&()))
 }
 
 /// A uid as the number that it is: Kubernetes' are UUIDs

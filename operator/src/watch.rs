@@ -113,13 +113,8 @@ impl<K: Watched> Watch<K> {
     }
 
     /// Follows the objects and keeps the store up to date. An object that can't be read, because a newer version of this
-    /// program wrote it, is passed over and stops nobody else's.
-    ///
-    /// Errors are dealt with in here; the stream has the form that a controller wants.
-    pub(crate) fn follow(
-        self,
-        watches: Arc<Watches>,
-    ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static {
+    /// program wrote it, is passed over and stops nobody else's. Errors are dealt with in here.
+    pub(crate) fn follow(self, watches: Arc<Watches>) -> impl Stream<Item = Event<K>> + Send + 'static {
         let Self { api, place, need, config, mut writer, complete } = self;
         let pause = match need {
             Need::Required => PAUSE,
@@ -136,7 +131,6 @@ impl<K: Watched> Watch<K> {
                     complete.send_replace(true);
                 }
             })
-            .map(Ok)
     }
 }
 

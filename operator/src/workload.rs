@@ -17,6 +17,9 @@ use crate::{
     watch::Watched,
 };
 
+/// The condition of a Deployment that says why it has no pods: it comes before all else.
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+
 /// A Deployment, and what its pods are.
 pub(crate) type Workload = Slim<Parts, Pods>;
 
@@ -80,9 +83,6 @@ pub(crate) struct PodMeta {
     #[serde(default)]
     pub(crate) annotations: BTreeMap<String, String>,
 }
-
-/// The condition of a Deployment that says why it has no pods: it comes before all else.
-const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 impl Watched for Workload {
     type Whole = Parts;

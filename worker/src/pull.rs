@@ -102,7 +102,7 @@ impl<H: Handler> Puller<H> {
     pub(crate) async fn run(self, shutdown: Shutdown, grace: Duration) {
         let Shutdown { requested, hurry } = &shutdown;
         let hand_back = CancellationToken::new();
-        let mut tasks = Tasks::new();
+        let mut tasks = Tasks::new(self.max);
         let mut demand = Demand::new(self.max);
         // As if requests had been lost before: that may be why this program was started.
         let mut is_in_trouble = true;

@@ -28,7 +28,7 @@ pub(crate) const PATIENCE_IN_LEASES: u32 = 2;
 /// A message that is put off is let go of first: its next delivery, which may come before the server's word, is another
 /// attempt.
 ///
-/// Without a word, the slot is free for another call, but not the claim: a consumer that was made anew, or whose server was
+/// Without a word, this leaves its slot to another call, but not the claim: a consumer that was made anew, or whose server was
 /// killed before it wrote down what it delivered, says nothing to an end of what it does not know to be delivered. It has
 /// to deliver the message again, and for that it has to be asked for one.
 pub(crate) async fn settle(
@@ -37,7 +37,7 @@ pub(crate) async fn settle(
     held: Held<AckKind>,
     lease: Duration,
     claim: Claim,
-    slot: Slot,
+    mut slot: Slot,
 ) {
     let ack = held.value;
     if held.lost {
@@ -58,8 +58,8 @@ pub(crate) async fn settle(
     };
     let give_up = Instant::now() + patience;
     let mut confirmed = word(acks.confirm(delivered, ack)).await;
-    drop(slot);
     while let Err(error) = confirmed {
+        slot.leave();
         if Instant::now() + PAUSE > give_up {
             let subject = &delivered.message.subject;
             warn!(%subject, %error, "a message could not be acknowledged and will be delivered again");

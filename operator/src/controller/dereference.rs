@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use asyncqueue::{QueueName, stream::QueueSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use super::Context;
 use crate::{
@@ -103,11 +102,6 @@ where
     object.map_or(Found::None, |object| whose(object, queue))
 }
 
-/// The queue that an object belongs to, if it does to one.
-pub(crate) fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
-    object.owner_references.iter().flatten().find(|owner| owner.kind == AsyncQueue::kind(&()))
-}
-
 fn whose<W, T>(object: Arc<Slim<W, T>>, queue: &AsyncQueue) -> Found<Slim<W, T>> {
     match &object.meta.owner {
         _ if object.meta.is_going => Found::Going,
@@ -121,6 +115,8 @@ fn whose<W, T>(object: Arc<Slim<W, T>>, queue: &AsyncQueue) -> Found<Slim<W, T>>
 
 #[cfg(test)]
 mod tests {
+    use kube::Resource;
+
     use super::*;
     use crate::{fixtures, workload::Parts};
 

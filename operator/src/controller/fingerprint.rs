@@ -5,8 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{build::APPLIED_ANNOTATION, dereference::owner};
-use crate::crd::RESERVED_LABELS;
+use super::build::APPLIED_ANNOTATION;
+use crate::{crd::RESERVED_LABELS, slim::owner};
 
 /// Equal for two objects that are alike in all that we set, whatever else is in their metadata. Kept in memory alone: another
 /// version of this program may compute another.

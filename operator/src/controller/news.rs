@@ -18,15 +18,12 @@ use crate::{crd::AsyncQueue, slim};
 #[derive(Debug, Default)]
 struct Known(HashMap<Uuid, u64>);
 
-/// The queues that have changed so.
+/// The queues that have changed so, as a controller wants them.
 pub(super) fn news(
     changes: impl Changes<AsyncQueue>,
 ) -> impl Stream<Item = watcher::Result<AsyncQueue>> + Send {
     let mut known = Known::default();
-    changes.filter_map(move |event| {
-        let queue = event.map(|event| known.news(event)).transpose();
-        std::future::ready(queue)
-    })
+    changes.filter_map(move |event| std::future::ready(known.news(event).map(Ok)))
 }
 
 // === impl Known ===

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinError, JoinSet},
 };
 use tracing::warn;
@@ -18,11 +18,18 @@ pub(crate) struct Tasks {
     held: Held,
     slots: mpsc::UnboundedSender<()>,
     freed: mpsc::UnboundedReceiver<()>,
+    /// Places of those that have left their slots.
+    waiting_room: Arc<Semaphore>,
 }
 
-/// The slot of a message, free for another when this is dropped: that may be before its task ends.
+/// The slot of a message, free for another when this is dropped, or before, when its task leaves it.
 #[derive(Debug)]
-pub(crate) struct Slot(mpsc::UnboundedSender<()>);
+pub(crate) struct Slot {
+    /// `None` once it is free.
+    freed: Option<mpsc::UnboundedSender<()>>,
+    waiting_room: Arc<Semaphore>,
+    place: Option<OwnedSemaphorePermit>,
+}
 
 /// The sequences of messages that are in somebody's hands here. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -39,9 +46,11 @@ pub(crate) struct Claim {
 // === impl Tasks ===
 
 impl Tasks {
-    pub(crate) fn new() -> Self {
+    /// For messages in so many slots.
+    pub(crate) fn new(max: usize) -> Self {
         let (slots, freed) = mpsc::unbounded_channel();
-        Self { set: JoinSet::new(), held: Held::default(), slots, freed }
+        let waiting_room = Arc::new(Semaphore::new(max));
+        Self { set: JoinSet::new(), held: Held::default(), slots, freed, waiting_room }
     }
 
     /// Claims the message at a sequence; `None` if somebody has it in hand already.
@@ -55,7 +64,8 @@ impl Tasks {
     where
         T: Future<Output = ()> + Send + 'static,
     {
-        self.set.spawn(task(Slot(self.slots.clone())));
+        let (freed, waiting_room) = (Some(self.slots.clone()), self.waiting_room.clone());
+        self.set.spawn(task(Slot { freed, waiting_room, place: None }));
     }
 
     /// Waits until a slot is free again, and returns how many are by then.
@@ -92,10 +102,29 @@ fn told(ended: Result<(), JoinError>) {
 
 // === impl Slot ===
 
+impl Slot {
+    /// Frees the slot while its task goes on, unless as many have done so as there are slots: where the server takes no
+    /// acknowledgement at all, calls are not made one after another for nothing.
+    pub(crate) fn leave(&mut self) {
+        if self.place.is_none() {
+            self.place = self.waiting_room.clone().try_acquire_owned().ok();
+        }
+        if self.place.is_some() {
+            self.free();
+        }
+    }
+
+    fn free(&mut self) {
+        if let Some(freed) = self.freed.take() {
+            // Who is not there any more counts no slots.
+            let _ = freed.send(());
+        }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Who is not there any more counts no slots.
-        let _ = self.0.send(());
+        self.free();
     }
 }
 
@@ -117,11 +146,13 @@ impl Drop for Claim {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[tokio::test]
     async fn a_message_is_held_until_its_task_has_ended_or_failed_or_lets_go_of_it() {
-        let mut tasks = Tasks::new();
+        let mut tasks = Tasks::new(3);
         let [ends, fails, lets_go] = [1, 2, 3].map(|sequence| tasks.claim(sequence).unwrap());
         assert!([1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_none()));
         tasks.spawn(async move |_| drop(lets_go));
@@ -137,12 +168,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_is_free_when_its_task_has_ended_or_failed_or_lets_go_of_it() {
-        let mut tasks = Tasks::new();
+    async fn a_slot_is_free_when_its_task_has_ended_or_failed_or_leaves_it() {
+        let mut tasks = Tasks::new(3);
         tasks.spawn(async |_slot| {});
         tasks.spawn(async |_slot| panic!("on purpose"));
-        tasks.spawn(async |slot| {
-            drop(slot);
+        tasks.spawn(async |mut slot| {
+            slot.leave();
             std::future::pending::<()>().await;
         });
         let mut freed = 0;
@@ -150,5 +181,26 @@ mod tests {
             freed += tasks.freed().await;
         }
         assert_eq!(tasks.running(), 1);
+    }
+
+    #[tokio::test]
+    async fn as_many_tasks_leave_their_slots_as_there_are_slots() {
+        let mut tasks = Tasks::new(1);
+        let (left, mut leaves) = mpsc::unbounded_channel();
+        for _ in 0..2 {
+            let left = left.clone();
+            tasks.spawn(async move |mut slot| {
+                slot.leave();
+                // Once more is the same.
+                slot.leave();
+                left.send(()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        }
+        for _ in 0..2 {
+            leaves.recv().await.unwrap();
+        }
+        assert_eq!(tasks.freed().await, 1);
+        assert!(tasks.freed().now_or_never().is_none());
     }
 }
