@@ -2,7 +2,11 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use crate::{controller::fingerprint::Fingerprint, slim::Slim, watch::Watched};
+use crate::{
+    controller::fingerprint::Fingerprint,
+    slim::{Meta, Slim},
+    watch::Watched,
+};
 
 /// A `ServiceAccount`: of all that we set, the fingerprint.
 pub(crate) type Account = Slim<ServiceAccount, Fingerprint>;
@@ -11,7 +15,7 @@ impl Watched for Account {
     type Whole = ServiceAccount;
 
     fn of(account: ServiceAccount) -> Self {
-        Self::new(&account.metadata, fingerprint(&account))
+        Self::new(Meta::of(&account.metadata), fingerprint(&account))
     }
 }
 

@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use crate::{slim::Slim, watch::Watched};
+use crate::{
+    slim::{Meta, Slim},
+    watch::Watched,
+};
 
 /// A `PodDisruptionBudget`, in whole.
 pub(crate) type Budget = Slim<PodDisruptionBudget, Box<PodDisruptionBudget>>;
@@ -11,6 +14,6 @@ impl Watched for Budget {
     type Whole = PodDisruptionBudget;
 
     fn of(budget: PodDisruptionBudget) -> Self {
-        Self::new(&budget.metadata.clone(), Box::new(budget))
+        Self::new(Meta::of(&budget.metadata), Box::new(budget))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{crd::AsyncQueue, slim, triggers::Triggers, watch::Stores};
+use crate::{crd::AsyncQueue, slim::uid, triggers::Triggers, watch::Stores};
 
 /// Between two looks at a queue that is as it shall be: what somebody changes on NATS, of which there may be no notice, comes
 /// back within so many seconds.
@@ -37,7 +37,7 @@ fn round(queues: usize) -> u64 {
 
 /// Where a queue stands among all, by chance and always the same.
 fn place(queue: &AsyncQueue) -> u64 {
-    slim::uid(queue.metadata.uid.as_deref()).as_u64_pair().1
+    uid(&queue.metadata).as_u64_pair().1
 }
 
 #[cfg(test)]

@@ -43,17 +43,21 @@ pub(crate) fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
     object.owner_references.iter().flatten().find(|owner| owner.kind == <AsyncQueue as Resource>::kind(&()))
 }
 
-/// A uid as the number that it is: Kubernetes' are UUIDs
+/// An object's uid as the number that it is: Kubernetes' are UUIDs
 /// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#uids>). Nil if there is none.
-pub(crate) fn uid(text: Option<&str>) -> Uuid {
-    text.and_then(|text| text.parse().ok()).unwrap_or_default()
+pub(crate) fn uid(object: &ObjectMeta) -> Uuid {
+    object.uid.as_deref().map(number).unwrap_or_default()
+}
+
+fn number(uid: &str) -> Uuid {
+    uid.parse().unwrap_or_default()
 }
 
 // === impl Slim ===
 
 impl<W: Resource<DynamicType = ()>, T> Slim<W, T> {
-    pub(crate) fn new(meta: &ObjectMeta, rest: T) -> Self {
-        Self { meta: Meta::of(meta), rest, whole: PhantomData }
+    pub(crate) fn new(meta: Meta, rest: T) -> Self {
+        Self { meta, rest, whole: PhantomData }
     }
 
     /// What events name the object by.
@@ -122,14 +126,14 @@ impl<W: Resource<DynamicType = ()>, T> Lookup for Slim<W, T> {
 // === impl Meta ===
 
 impl Meta {
-    fn of(meta: &ObjectMeta) -> Self {
+    pub(crate) fn of(meta: &ObjectMeta) -> Self {
         let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
         let owner =
-            owner(meta).map(|owner| Owner { name: owner.name.as_str().into(), uid: uid(Some(&owner.uid)) });
+            owner(meta).map(|owner| Owner { name: owner.name.as_str().into(), uid: number(&owner.uid) });
         Self {
             name: text(&meta.name),
             namespace: text(&meta.namespace),
-            uid: uid(meta.uid.as_deref()),
+            uid: uid(meta),
             owner,
             is_going: meta.deletion_timestamp.is_some(),
         }

@@ -13,7 +13,6 @@ impl Watched for AsyncQueue {
 
     /// All but what is there twice.
     fn of(mut queue: Self) -> Self {
-        queue.metadata.managed_fields = None;
         if let Some(annotations) = &mut queue.metadata.annotations {
             annotations.remove(LAST_APPLIED);
             if annotations.is_empty() {
@@ -30,7 +29,6 @@ impl Watched for Service {
     /// Its ports and what makes it a function.
     fn of(mut service: Self) -> Self {
         service.status = None;
-        service.metadata.managed_fields = None;
         service.metadata.labels = None;
         service.annotations_mut().retain(|name, _| name.starts_with(ANNOTATIONS));
         let ports = service.spec.take().and_then(|spec| spec.ports);
@@ -44,7 +42,6 @@ impl Watched for Function {
 
     /// What its spec says in annotations.
     fn of(mut function: Self) -> Self {
-        function.metadata.managed_fields = None;
         function.metadata.labels = None;
         function.metadata.annotations = None;
         if let Some(annotations) = &mut function.spec.annotations {

@@ -30,17 +30,28 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Between two looks for a kind that may never be there.
 const OPTIONAL_PAUSE: Duration = Duration::from_secs(5);
 
-/// What is kept of namespaced objects that are watched.
-pub(crate) trait Watched: Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static {
-    /// An object as the API server has it.
-    type Whole: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+/// A namespaced object as the API server has it.
+pub(crate) trait Namespaced:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
+
+impl<W> Namespaced for W where
+    W: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
         + Debug
         + DeserializeOwned
         + Send
-        + 'static;
+        + 'static
+{
+}
 
-    /// Of an object, what somebody reads.
+/// What is kept of namespaced objects that are watched.
+pub(crate) trait Watched: Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static {
+    /// An object as the API server has it.
+    type Whole: Namespaced;
+
+    /// Of an object, what somebody reads. Its managed fields are gone already.
     fn of(whole: Self::Whole) -> Self;
 }
 
@@ -182,7 +193,10 @@ impl Reading {
                     self.watches.unreadable();
                 })
                 .ok()
-                .map(K::of)
+                .map(|mut whole| {
+                    whole.meta_mut().managed_fields = None;
+                    K::of(whole)
+                })
         };
         match event {
             Event::Init => Some(Event::Init),
@@ -239,10 +253,13 @@ impl Backoff for Pause {
 #[cfg(test)]
 mod tests {
     use asyncqueue_runtime::health::Health;
+    use k8s_openapi::{
+        api::policy::v1::PodDisruptionBudget, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
+    };
     use prometheus_client::registry::Registry;
 
     use super::{health::fixtures::refused, *};
-    use crate::{account::Account, metrics::Metrics};
+    use crate::{account::Account, budget::Budget, metrics::Metrics};
 
     fn reading(need: Need) -> Reading {
         let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default()));
@@ -282,6 +299,15 @@ mod tests {
             assert!(reading.watches.report().is_err(), "{code}");
         }
         assert_eq!(names(&reading(Need::Required).take(Err(refused(404)))), [""; 0]);
+    }
+
+    #[test]
+    fn managed_fields_are_not_kept_of_anything() {
+        let mut budget = PodDisruptionBudget::default();
+        budget.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+        let event = Event::Apply(DeserializeGuard(Ok(budget)));
+        let kept = reading(Need::Required).take::<Budget>(Ok(event));
+        assert!(matches!(&kept[..], [Event::Apply(budget)] if budget.rest.metadata.managed_fields.is_none()));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     controller::{build::QUEUE_LABEL, fingerprint::Fingerprint},
     functions::{ANNOTATIONS, FUNCTION_LABEL},
-    slim::Slim,
+    slim::{Meta, Slim},
     watch::Watched,
 };
 
@@ -98,7 +98,7 @@ impl Watched for Workload {
         } else {
             Pods::Other
         };
-        Self::new(&metadata, pods)
+        Self::new(Meta::of(&metadata), pods)
     }
 }
 
@@ -108,7 +108,7 @@ impl Workload {
     /// Of workers', as it was applied.
     pub(crate) fn of_workers(deployment: &Deployment) -> Self {
         let status = deployment.status.clone().unwrap_or_default();
-        Self::new(&deployment.metadata, Pods::Workers(Rollout::of(&deployment.metadata, &status)))
+        Self::new(Meta::of(&deployment.metadata), Pods::Workers(Rollout::of(&deployment.metadata, &status)))
     }
 
     /// How far the workers are, if it is a Deployment of workers.

@@ -1,6 +1,6 @@
 //! The fourth step: brings NATS and Kubernetes to what was built, and tells how that went.
 
-use std::{borrow::Cow, fmt::Debug, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use asyncqueue::{
     ensure::{EnsureError, ensure},
@@ -8,11 +8,10 @@ use asyncqueue::{
 };
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
-    core::NamespaceResourceScope,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use super::{
     build::Prepared,
@@ -21,25 +20,17 @@ use super::{
     validate::Invalid,
     verified::Verified,
 };
-use crate::{account::Account, broker::Broker, budget::Budget, slim::Slim, workload::Workload};
+use crate::{
+    account::Account, broker::Broker, budget::Budget, slim::Slim, watch::Namespaced, workload::Workload,
+};
 
 /// Who owns the fields that we set.
 const FIELD_MANAGER: &str = "asyncqueue-operator";
 
 /// A kind of objects that queues consist of.
-pub(crate) trait Object:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize
-{
-}
+pub(crate) trait Object: Namespaced + Serialize {}
 
-impl<W> Object for W where
-    W: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Serialize
-{
-}
+impl<W: Namespaced + Serialize> Object for W {}
 
 /// How a reconciliation went, part by part.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use kube::runtime::watcher::{self, Event};
 use uuid::Uuid;
 
 use super::Changes;
-use crate::{crd::AsyncQueue, slim};
+use crate::{crd::AsyncQueue, slim::uid};
 
 /// What each queue was when it was looked at last, in eight bytes, by uid. (kube's own filter of this kind takes a quarter of a
 /// kilobyte for each.)
@@ -34,19 +34,15 @@ impl Known {
         match event {
             Event::Apply(queue) | Event::InitApply(queue) => {
                 let now = fingerprint(&queue);
-                (self.0.insert(uid(&queue), now) != Some(now)).then_some(queue)
+                (self.0.insert(uid(&queue.metadata), now) != Some(now)).then_some(queue)
             }
             Event::Delete(queue) => {
-                self.0.remove(&uid(&queue));
+                self.0.remove(&uid(&queue.metadata));
                 None
             }
             Event::Init | Event::InitDone => None,
         }
     }
-}
-
-fn uid(queue: &AsyncQueue) -> Uuid {
-    slim::uid(queue.metadata.uid.as_deref())
 }
 
 /// Spec and deletion are in the generation, which the API server counts.

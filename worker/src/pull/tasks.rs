@@ -25,9 +25,9 @@ pub(crate) struct Tasks {
 /// The slot of a message, free for another when this is dropped, or before, when its task leaves it.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// `None` once it is free.
-    freed: Option<mpsc::UnboundedSender<()>>,
+    freed: mpsc::UnboundedSender<()>,
     waiting_room: Arc<Semaphore>,
+    /// Of a task that has left its slot, so that it is free already.
     place: Option<OwnedSemaphorePermit>,
 }
 
@@ -64,7 +64,7 @@ impl Tasks {
     where
         T: Future<Output = ()> + Send + 'static,
     {
-        let (freed, waiting_room) = (Some(self.slots.clone()), self.waiting_room.clone());
+        let (freed, waiting_room) = (self.slots.clone(), self.waiting_room.clone());
         self.set.spawn(task(Slot { freed, waiting_room, place: None }));
     }
 
@@ -106,25 +106,25 @@ impl Slot {
     /// Frees the slot while its task goes on, unless as many have done so as there are slots: where the server takes no
     /// acknowledgement at all, calls are not made one after another for nothing.
     pub(crate) fn leave(&mut self) {
-        if self.place.is_none() {
-            self.place = self.waiting_room.clone().try_acquire_owned().ok();
-        }
-        if self.place.is_some() {
+        if self.place.is_none()
+            && let Ok(place) = self.waiting_room.clone().try_acquire_owned()
+        {
+            self.place = Some(place);
             self.free();
         }
     }
 
-    fn free(&mut self) {
-        if let Some(freed) = self.freed.take() {
-            // Who is not there any more counts no slots.
-            let _ = freed.send(());
-        }
+    fn free(&self) {
+        // Who is not there any more counts no slots.
+        let _ = self.freed.send(());
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.free();
+        if self.place.is_none() {
+            self.free();
+        }
     }
 }
 
