@@ -15,7 +15,6 @@ use async_nats::jetstream::{
     message::{PublishMessage, StreamMessage},
 };
 use bytes::Bytes;
-use http::HeaderMap;
 use jiff::Timestamp;
 
 use self::end::{End, end};
@@ -23,12 +22,13 @@ use crate::{
     bucket::Bucket,
     call_id::CallId,
     directory::QueueEntry,
+    end_state::EndState,
     invocation::Invocation,
     message::{callback::Callback, native},
     name::QueueName,
     peek::{NatsError, ask_workers, failed, last_message},
     remove::remove,
-    subject::{call_filter, call_subject},
+    subject::{call_filter, result_subject},
 };
 
 mod end;
@@ -191,19 +191,9 @@ async fn tell_caller(
     sequence: u64,
 ) -> Result<(), NatsError> {
     let Some(url) = invocation.callback_url.clone() else { return Ok(()) };
-    let callback = Callback {
-        call_id: invocation.call_id.clone(),
-        function: invocation.function.clone(),
-        url,
-        status: CANCELLED,
-        duration: Duration::ZERO,
-        attempt: 0,
-        max_attempts: 0,
-        headers: HeaderMap::new(),
-        body: Bytes::new(),
-    };
-    let subject = call_subject(&queue.callback_stream(), &invocation.function, &invocation.call_id);
-    let message = PublishMessage::build().headers(callback.encode(sequence));
+    let callback = Callback::new(invocation, url, sequence, EndState::Cancelled, CANCELLED);
+    let subject = result_subject(queue, &invocation.function, &invocation.call_id, sequence);
+    let message = PublishMessage::build().headers(callback.encode());
     let stored = async { js.send_publish(subject, message).await?.await };
     stored.await.map(drop).map_err(failed("store the result for the caller"))
 }

@@ -58,6 +58,7 @@ pub mod cancel;
 pub mod dead_letters;
 pub mod directory;
 pub mod duration;
+pub mod end_state;
 pub mod ensure;
 pub mod error;
 pub mod forward;
@@ -77,5 +78,6 @@ pub mod uncounted;
 
 pub use call_id::CallId;
 pub use duration::GoDuration;
+pub use end_state::EndState;
 pub use invocation::{CallbackUrl, Invocation};
 pub use name::{FunctionName, QueueName};

@@ -289,10 +289,14 @@ pub(crate) async fn results(
     let (results, letters) = (queue.callback_stream(), queue.dead_letter_stream());
     let filter = |stream: &str| call_filter(stream, wanted.function.as_ref(), &wanted.id);
     let (result_filter, letter_filter) = (filter(&results), filter(&letters));
-    let (result, letter) = futures::try_join!(
+    // The subject of a result ends with the sequence of its call; earlier versions left that out.
+    let keyed_filter = format!("{result_filter}.*");
+    let (keyed, result, letter) = futures::try_join!(
+        last_message(js, &results, &keyed_filter),
         last_message(js, &results, &result_filter),
         last_message(js, &letters, &letter_filter)
     )?;
+    let result = keyed.or(result);
     let mut ends = Vec::new();
     ends.extend(result.and_then(|message| of_result(wanted, &queue, &message, CallbackState::Pending)));
     if let Some(letter) = letter {
@@ -331,7 +335,9 @@ fn of_result(
     let result = Callback::decode(&message.headers, Bytes::new()).ok()?;
     let at = stored_at(message);
     let state = State::Done { status: result.status, attempt: result.attempt, callback };
-    Some(Ended { at, status: CallStatus::new(wanted, queue, Some(&message.subject), state) })
+    let mut status = CallStatus::new(wanted, queue, None, state);
+    status.function = Some(result.function.to_string());
+    Some(Ended { at, status })
 }
 
 fn of_letter(wanted: &Wanted, queue: &QueueName, letter: &StreamMessage) -> Ended {

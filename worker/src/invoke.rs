@@ -8,7 +8,7 @@ use std::{
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
-    CallId, FunctionName, GoDuration, Invocation, QueueName,
+    CallId, EndState, FunctionName, GoDuration, Invocation, QueueName,
     cancel::{self, StoredCall},
     directory::Directory,
     forward::strip_connection_headers,
@@ -175,7 +175,7 @@ impl Invoke {
         log(call, &reply, &outcome);
         match outcome {
             Outcome::Done => {
-                self.report(call, reply.ending.status(), reply).await;
+                self.report(call, EndState::Done, reply.ending.status(), reply).await;
                 AckKind::Ack
             }
             Outcome::Retry { wait, counted } => {
@@ -188,7 +188,7 @@ impl Invoke {
             }
             Outcome::Dead(reason) => {
                 let status = reply.ending.status();
-                self.report(call, status, reply).await;
+                self.report(call, EndState::Dead, status, reply).await;
                 let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
                 self.graveyard.bury(delivered, Some(call.name()), death).await
             }
@@ -201,7 +201,7 @@ impl Invoke {
         let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
         info!(%call_id, %function, "Cancelled {}", function.name());
         self.metrics.cancelled();
-        self.report(call, cancel::CANCELLED, Reply::none()).await;
+        self.report(call, EndState::Cancelled, cancel::CANCELLED, Reply::none()).await;
         AckKind::Ack
     }
 
@@ -218,7 +218,7 @@ impl Invoke {
         let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
         error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
         self.metrics.poison();
-        self.report(call, UNREACHABLE, Reply::none()).await;
+        self.report(call, EndState::Dead, UNREACHABLE, Reply::none()).await;
         let reason = format!("its worker died under the last of {attempts} attempts");
         self.graveyard.bury(delivered, Some(call.name()), Death { reason, attempts, status: None }).await
     }
@@ -300,25 +300,22 @@ impl Invoke {
 
     /// Sees to it that the caller hears the end of a call, if it wants to: stores the result for delivery, so
     /// that neither a slow receiver takes the slot of a call nor a failing one runs the function again.
-    async fn report(&self, call: &Call<'_>, status: u16, reply: Reply) {
+    async fn report(&self, call: &Call<'_>, end: EndState, status: u16, reply: Reply) {
         let invocation = &call.invocation;
         let Some(url) = invocation.callback_url.clone() else { return };
         let mut headers = reply.headers;
         strip_connection_headers(&mut headers);
         let callback = Callback {
-            call_id: invocation.call_id.clone(),
-            function: invocation.function.clone(),
-            url,
-            status,
             duration: reply.duration,
             attempt: call.tries.attempt,
             max_attempts: call.policy.max_attempts,
             headers,
             body: reply.body,
+            ..Callback::new(invocation, url, call.stored.sequence, end, status)
         };
         let begun = Instant::now();
         loop {
-            let Err(error) = self.callbacks.put(&callback, call.stored.sequence).await else { return };
+            let Err(error) = self.callbacks.put(&callback).await else { return };
             let is_for_ever = match error {
                 StoreError::Never(_) => true,
                 StoreError::NoStream(_) => begun.elapsed() > ELECTION,

@@ -5,13 +5,13 @@ use async_nats::jetstream::{
     context::{PublishError, PublishErrorKind},
     message::PublishMessage,
 };
-use asyncqueue::{QueueName, message::callback::Callback, subject::call_subject};
+use asyncqueue::{QueueName, message::callback::Callback, subject::result_subject};
 
 /// The queue's stream of callbacks.
 #[derive(Clone, Debug)]
 pub(crate) struct CallbackStore {
     js: Context,
-    stream: String,
+    queue: QueueName,
 }
 
 /// Why a result is not on the stream.
@@ -32,14 +32,14 @@ pub(crate) enum StoreError {
 
 impl CallbackStore {
     pub(crate) fn new(js: Context, queue: &QueueName) -> Self {
-        Self { js, stream: queue.callback_stream() }
+        Self { js, queue: queue.clone() }
     }
 
-    /// Stores the result of the call at `sequence` of the queue's stream. One that is stored already, by a worker that ran the call too, counts as stored.
-    pub(crate) async fn put(&self, callback: &Callback, sequence: u64) -> Result<(), StoreError> {
-        let subject = call_subject(&self.stream, &callback.function, &callback.call_id);
-        let message =
-            PublishMessage::build().headers(callback.encode(sequence)).payload(callback.body.clone());
+    /// Stores a result. One that is stored already, by a worker that ran the call too, counts as stored.
+    pub(crate) async fn put(&self, callback: &Callback) -> Result<(), StoreError> {
+        let Callback { function, call_id, sequence, .. } = callback;
+        let subject = result_subject(&self.queue, function, call_id, *sequence);
+        let message = PublishMessage::build().headers(callback.encode()).payload(callback.body.clone());
         let publish = async { self.js.send_publish(subject, message).await?.await };
         match publish.await {
             Ok(_) => Ok(()),
