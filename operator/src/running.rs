@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn stats(worker: &str, running: u32) -> WorkerStats {
-        WorkerStats { worker: worker.to_owned(), running, max_inflight: 10 }
+        WorkerStats { worker: worker.to_owned(), running, max_inflight: 10, blocked: Vec::new() }
     }
 
     #[test]

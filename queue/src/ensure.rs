@@ -13,10 +13,9 @@ use async_nats::jetstream::{
 
 use crate::{
     bucket::BucketError,
-    cancel,
     error::cause,
     stream::{META_RELEASED, Plan, QueueSpec, Refusal, is_owner, plan_consumer, plan_stream},
-    uncounted,
+    tombstone, uncounted,
 };
 
 /// A queue that is as it shall be.
@@ -120,7 +119,7 @@ pub async fn ensure_streams(js: &Context, spec: &QueueSpec, adopt: bool) -> Resu
 
 /// Ensures the buckets that the workers of all queues share. `replicas` is for new ones.
 pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketError> {
-    for bucket in [cancel::BUCKET, uncounted::BUCKET] {
+    for bucket in [tombstone::BUCKET, uncounted::BUCKET] {
         bucket.ensure(js, replicas).await?;
     }
     Ok(())

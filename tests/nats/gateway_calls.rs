@@ -36,7 +36,7 @@ async fn status(gateway: &Gateway, call: &str) -> serde_json::Value {
 }
 
 fn accepted(answer: &RawResponse, id: &str) {
-    assert_eq!((answer.status, answer.text().as_str()), (202, ""));
+    assert_eq!((answer.status, answer.text().as_str()), (202, "{\"cancelled\":1,\"ended\":0}\n"));
     assert_eq!(answer.header("x-call-id"), id);
 }
 
@@ -219,7 +219,8 @@ async fn of_a_delivered_call_its_worker_is_asked() {
             for phase in [Phase::Running { since }, Phase::Waiting { next_attempt: since }] {
                 let asked = questions.next().await.unwrap();
                 assert_eq!(asked.payload, question);
-                let report = WorkerReport { worker: "w-1".to_owned(), attempt: 2, max_attempts: 10, phase };
+                let worker = "w-1".to_owned();
+                let report = WorkerReport { worker, attempt: 2, max_attempts: 10, phase, blocked: None };
                 let report = serde_json::to_vec(&report).unwrap();
                 client.publish(asked.reply.unwrap(), report.into()).await.unwrap();
                 client.flush().await.unwrap();

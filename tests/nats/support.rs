@@ -67,6 +67,11 @@ impl Queue {
         self.js.get_stream(stream).await.unwrap().cached_info().clone()
     }
 
+    /// The sequence of the first call that the queue has ever stored.
+    pub(crate) async fn first_sequence(&self) -> u64 {
+        self.info(&self.spec.stream).await.config.first_sequence.unwrap_or(1)
+    }
+
     pub(crate) async fn consumer(&self) -> PullConsumer {
         self.js.get_consumer_from_stream(&self.spec.durable, &self.spec.stream).await.unwrap()
     }

@@ -3,29 +3,43 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
+use asyncqueue::consumer_progress;
 use tokio::time::sleep;
 use tracing::debug;
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, server_clock::ServerClock};
 
 /// How old a figure may be: less than the 15 s between two scrapes that are common.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Looks up how many calls wait and how many were ever stored, for as long as it is polled.
-pub(crate) async fn follow(js: &Context, stream: &str, durable: &str, metrics: &Metrics) {
+pub(crate) async fn follow(
+    js: &Context,
+    stream: &str,
+    durable: &str,
+    metrics: &Metrics,
+    clock: &ServerClock,
+) {
     loop {
-        if let Err(error) = look(js, stream, durable, metrics).await {
+        if let Err(error) = look(js, stream, durable, metrics, clock).await {
             debug!(%error, "the figures of the queue can't be looked up");
         }
         sleep(EVERY).await;
     }
 }
 
-async fn look(js: &Context, stream: &str, durable: &str, metrics: &Metrics) -> Result<(), async_nats::Error> {
+async fn look(
+    js: &Context,
+    stream: &str,
+    durable: &str,
+    metrics: &Metrics,
+    clock: &ServerClock,
+) -> Result<(), async_nats::Error> {
+    let Some(consumer) = consumer_progress::of_consumer(js, stream, durable).await? else { return Ok(()) };
+    clock.set(consumer.now);
     let stream = js.get_stream(stream).await?;
-    let consumer = stream.consumer_info(durable).await?;
     let info = stream.cached_info();
-    metrics.queue(consumer.num_pending, info.state.last_sequence);
+    metrics.queue(consumer.pending, info.state.last_sequence);
     let (state, config) = (&info.state, &info.config);
     metrics.fullness(share(state.messages, config.max_messages).max(share(state.bytes, config.max_bytes)));
     Ok(())

@@ -195,7 +195,9 @@ mod tests {
         let mut headers = NatsHeaders::new();
         for (name, values) in sample().encode().iter() {
             if ![H_SEQUENCE, H_END, H_DEPTH].contains(&name.to_string().as_str()) {
-                values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+                for value in values {
+                    headers.append(name.clone(), value.clone());
+                }
             }
         }
         let decoded = |headers: &NatsHeaders| Callback::decode(headers, Bytes::new()).unwrap();
