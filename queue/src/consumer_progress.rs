@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::{Context, ErrorCode, response::Response};
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::{
     name::QueueName,
@@ -78,11 +79,12 @@ pub async fn read(js: &Context, stream: &str, queue: &QueueName) -> Result<Optio
     }
     // The only consumer of a stream may have another name.
     let action = "list the consumers";
-    let names = match js.request(format!("CONSUMER.NAMES.{stream}"), &()).await.map_err(failed(action))? {
-        Response::Ok(ConsumerNames { consumers }) => consumers.unwrap_or_default(),
-        Response::Err { error } if is_missing(&error) => Vec::new(),
-        Response::Err { error } => return Err(failed(action)(error)),
-    };
+    let names =
+        match js.request(format!("CONSUMER.NAMES.{stream}"), &json!({})).await.map_err(failed(action))? {
+            Response::Ok(ConsumerNames { consumers }) => consumers.unwrap_or_default(),
+            Response::Err { error } if is_missing(&error) => Vec::new(),
+            Response::Err { error } => return Err(failed(action)(error)),
+        };
     match names.first() {
         Some(name) => of_consumer(js, stream, name).await,
         None => Ok(None),
@@ -92,7 +94,11 @@ pub async fn read(js: &Context, stream: &str, queue: &QueueName) -> Result<Optio
 /// How far a consumer of a stream is; `None` where there is none of this name.
 pub async fn of_consumer(js: &Context, stream: &str, consumer: &str) -> Result<Option<Progress>, NatsError> {
     let action = "read how far the consumer is";
-    match js.request(format!("CONSUMER.INFO.{stream}.{consumer}"), &()).await.map_err(failed(action))? {
+    match js
+        .request(format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({}))
+        .await
+        .map_err(failed(action))?
+    {
         Response::Ok(info) => Ok(Some(ConsumerInfo::into(info))),
         Response::Err { error } if is_missing(&error) => Ok(None),
         Response::Err { error } => Err(failed(action)(error)),
