@@ -21,7 +21,7 @@ use async_nats::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     consumer_progress::{self, Progress},
@@ -283,13 +283,19 @@ impl<'a> Canceller<'a> {
         let mut inquiry =
             Inquiry::send(&self.js.client(), broadcast_subject(&self.place.queue), question).await?;
         let progress = consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await?;
-        if is_removed && Progress::has_not_delivered(progress.as_ref(), call.sequence) {
+        // It is not on the stream any more, and never was delivered.
+        if Progress::has_not_delivered(progress.as_ref(), call.sequence) {
             return Ok((CancelOutcome::Queued, true));
         }
         let answer = match inquiry.answer(Instant::now() + PROMPT, Answer::read).await {
             // Gone before it could be removed, no worker has it, and no cancellation removed it: it has ended.
             None if !is_removed && is_first && !has_client => Some(Answer::Ended),
-            None => inquiry.answer(self.deadline, Answer::read).await,
+            None => match self.wait_for_answer(&mut inquiry, call, progress.as_ref()).await? {
+                Waited::Answered(answer) => Some(answer),
+                Waited::Certain => return Ok((CancelOutcome::Queued, true)),
+                Waited::Ended(end) => return Ok((CancelOutcome::Ended(end), false)),
+                Waited::InVain => None,
+            },
             answer => answer,
         };
         Ok(match answer {
@@ -298,15 +304,39 @@ impl<'a> Canceller<'a> {
             Some(Answer::Ended) if has_client => (CancelOutcome::Queued, true),
             Some(Answer::Ended) => (self.came_too_late(call, EndState::Done).await?, false),
             Some(Answer::DoesNotStart) => (CancelOutcome::Queued, true),
-            None => {
-                let tombstone = tombstone::read(self.js, &self.place.queue, call).await?;
-                let is_certain = match (tombstone, progress) {
-                    (Some(tombstone), Some(progress)) => is_safe_by_now(&tombstone, &progress),
-                    _ => false,
-                };
-                (if is_certain { CancelOutcome::Queued } else { CancelOutcome::Unconfirmed }, is_certain)
-            }
+            None => (CancelOutcome::Unconfirmed, false),
         })
+    }
+
+    /// Waits until a worker answers, another request has become certain of the call, or the time is over.
+    async fn wait_for_answer(
+        &self,
+        inquiry: &mut Inquiry,
+        call: &StoredCall,
+        progress: Option<&Progress>,
+    ) -> Result<Waited, NatsError> {
+        loop {
+            if let Some(tombstone) = tombstone::read(self.js, &self.place.queue, call).await? {
+                match tombstone.mark {
+                    Mark::Cancelled { confirmed: true } => return Ok(Waited::Certain),
+                    Mark::Cancelled { confirmed: false } => {}
+                    ended => return Ok(Waited::Ended(ended.end().unwrap_or(EndState::Done))),
+                }
+                if progress.is_some_and(|progress| is_safe_by_now(&tombstone, progress)) {
+                    return Ok(Waited::Certain);
+                }
+            }
+            let now = Instant::now();
+            if now >= self.deadline {
+                return Ok(Waited::InVain);
+            }
+            let until = self.deadline.min(now + PROMPT);
+            if let Some(answer) = inquiry.answer(until, Answer::read).await {
+                return Ok(Waited::Answered(answer));
+            }
+            // Without a worker that listens there is no answer, at once.
+            sleep_until(until).await;
+        }
     }
 
     /// Confirms the cancellation of a call that an earlier request took off its stream; returns whether it is certain.
@@ -316,10 +346,11 @@ impl<'a> Canceller<'a> {
         let is_certain = match &progress {
             Some(progress) if is_safe_by_now(tombstone, progress) => true,
             progress if Progress::has_not_delivered(progress.as_ref(), call.sequence) => true,
-            _ => {
+            progress => {
                 let subject = broadcast_subject(&self.place.queue);
                 let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
-                inquiry.answer(self.deadline, Answer::read).await.is_some()
+                let waited = self.wait_for_answer(&mut inquiry, call, progress.as_ref()).await?;
+                matches!(waited, Waited::Answered(_) | Waited::Certain)
             }
         };
         if is_certain {
@@ -361,6 +392,16 @@ impl<'a> Canceller<'a> {
 
 fn wants_result(headers: &NatsHeaders) -> bool {
     native::decode(headers, Bytes::new()).is_ok_and(|invocation| invocation.callback_url.is_some())
+}
+
+/// What came of waiting for a worker's answer.
+enum Waited {
+    Answered(Answer),
+    /// Another request is certain, or enough time has passed.
+    Certain,
+    /// The call has ended in another way.
+    Ended(EndState),
+    InVain,
 }
 
 /// What a worker says of a cancelled call.
