@@ -86,7 +86,9 @@ async fn a_call_that_has_ended_or_never_was_is_not_found() {
 async fn of_a_cancellation_and_the_end_of_the_last_attempt_the_first_counts() {
     let queue = Queue::start().await;
     let [first, second] = [queue.submit(|_| {}).await, queue.submit(|call| call.body = "2".into()).await];
-    let [first, second] = [(first, 1), (second, 2)].map(|(id, sequence)| StoredCall { id, sequence });
+    let sequence = queue.sequence("jobs", 1).await;
+    let [first, second] =
+        [(first, sequence), (second, sequence + 1)].map(|(id, sequence)| StoredCall { id, sequence });
     let give_up = async |call| give_up(&queue.js, &queue.spec.queue, call).await.unwrap();
     // A worker whose word was lost writes it once more.
     assert_eq!([give_up(&first).await, give_up(&first).await], [Some(true); 2]);
@@ -97,7 +99,7 @@ async fn of_a_cancellation_and_the_end_of_the_last_attempt_the_first_counts() {
     assert_eq!(cancel_call(&queue, &second.id).await, Cancelled::Waiting);
     assert_eq!(give_up(&second).await, Some(false));
     // Another call with that id is another one.
-    let again = StoredCall { id: second.id.clone(), sequence: 3 };
+    let again = StoredCall { id: second.id.clone(), sequence: sequence + 2 };
     assert_eq!([give_up(&again).await, give_up(&again).await], [Some(true); 2]);
 }
 
@@ -109,7 +111,7 @@ async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled
     let call = queue.submit(|_| {}).await;
     worker.logged("becomes a dead letter").await;
     queue.holds("jobs-dead", 1).await;
-    let stored = StoredCall { id: call, sequence: 1 };
+    let stored = StoredCall { id: call, sequence: queue.sequence("jobs", 1).await };
     assert_eq!(give_up(&queue.js, &queue.spec.queue, &stored).await.unwrap(), Some(true));
     assert!(!is_cancelled(&queue.js, &queue.spec.queue, &stored).await.unwrap());
 }

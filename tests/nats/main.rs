@@ -18,6 +18,7 @@ mod gateway_routing;
 mod gateway_submit;
 mod operator;
 mod standalone;
+mod sequences;
 mod status;
 mod support;
 mod suspend;

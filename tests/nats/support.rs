@@ -67,6 +67,11 @@ impl Queue {
         self.js.get_stream(stream).await.unwrap().cached_info().clone()
     }
 
+    /// The sequence of the message that a stream stored as its nth, from 1.
+    pub(crate) async fn sequence(&self, stream: &str, number: u64) -> u64 {
+        self.info(stream).await.config.first_sequence.unwrap_or(1) + number - 1
+    }
+
     pub(crate) async fn consumer(&self) -> PullConsumer {
         self.js.get_consumer_from_stream(&self.spec.durable, &self.spec.stream).await.unwrap()
     }

@@ -80,6 +80,7 @@ pub(crate) fn status(
     let before = queue.status.clone().unwrap_or_default();
     let (stream, consumer) = stream_verdicts(&outcome.stream);
     let suspended = suspended_verdict(&outcome.stream);
+    let unique_sequences = sequences_verdict(&outcome.stream);
     let workers = workers_verdict(outcome, queue.spec.replicas);
     let ready = ready(&[&stream, &consumer, &workers]);
     let condition = |kind, verdict: Verdict| {
@@ -99,6 +100,7 @@ pub(crate) fn status(
             condition(kind::CONSUMER_READY, consumer),
             condition(kind::WORKERS_READY, workers),
             condition(kind::SUSPENDED, suspended),
+            condition(kind::UNIQUE_SEQUENCES, unique_sequences),
         ],
         selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
         ..AsyncQueueStatus::default()
@@ -196,6 +198,25 @@ fn suspended_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
     }
 }
 
+/// Whether no sequence of the streams is ever used twice.
+fn sequences_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
+    match stream {
+        Ok(Stored { repeating, .. }) if repeating.is_empty() => {
+            Verdict::yes(reason::RECONCILED, "Sequences are unique.")
+        }
+        Ok(Stored { repeating, .. }) => Verdict::no(
+            reason::CREATED_BY_EARLIER_VERSION,
+            format!(
+                "An earlier version created {}, where sequences begin at 1: acks and tombstones of \
+                 an earlier stream of the same name can match its calls. To recreate it once, see \
+                 \"Recreate a stream of an earlier version\" in docs/operations.md.",
+                repeating.join(", ")
+            ),
+        ),
+        Err(_) => blocked(),
+    }
+}
+
 /// Why NATS has not got what it shall.
 fn refusal(error: &EnsureError) -> &'static str {
     match error {
@@ -203,6 +224,7 @@ fn refusal(error: &EnsureError) -> &'static str {
         EnsureError::Refused(_) => reason::RESOURCE_CONFLICT,
         EnsureError::SubjectOverlap { .. } => reason::SUBJECT_OVERLAP,
         EnsureError::Server { .. } => reason::NATS_REFUSED,
+        EnsureError::Clock(_) => reason::CLOCK_WRONG,
         EnsureError::Unavailable { .. } => reason::NATS_UNAVAILABLE,
         EnsureError::Consumer(error) => refusal(error),
     }
@@ -280,6 +302,7 @@ mod tests {
             suspended: false,
             messages: 0,
             dead_letters: 3,
+            repeating: vec![],
             changes: vec![],
         }
     }
@@ -318,7 +341,8 @@ mod tests {
     #[test]
     fn a_queue_is_ready_when_all_of_it_is() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
-        for kind in [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY] {
+        let sequences = kind::UNIQUE_SEQUENCES;
+        for kind in [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY, sequences] {
             assert_condition(&status, kind, ("True", reason::RECONCILED));
             assert_eq!(condition(&status, kind).observed_generation, Some(3));
         }
@@ -463,6 +487,21 @@ mod tests {
 
         let away = of(&queue, &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
         assert_condition(&away, kind::SUSPENDED, ("Unknown", reason::BLOCKED));
+    }
+
+    #[test]
+    fn streams_of_an_earlier_version_are_named_and_leave_the_queue_ready() {
+        let repeating = vec!["slow-queue".to_owned(), "slow-queue-dead".to_owned()];
+        let stored = Stored { repeating, ..stored() };
+        let status = of(&queue(), &applied(Ok(stored), &deployment(2, vec![])));
+        let unique = ("False", reason::CREATED_BY_EARLIER_VERSION);
+        assert_condition(&status, kind::UNIQUE_SEQUENCES, unique);
+        let message = &condition(&status, kind::UNIQUE_SEQUENCES).message;
+        assert!(message.contains("created slow-queue, slow-queue-dead, where"), "{message}");
+        assert_condition(&status, kind::READY, ("True", reason::RECONCILED));
+
+        let away = of(&queue(), &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
+        assert_condition(&away, kind::UNIQUE_SEQUENCES, ("Unknown", reason::BLOCKED));
     }
 
     #[test]
