@@ -1,9 +1,10 @@
 //! Keeps the figures of the queue itself, which only the server knows, for `/metrics`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::Context;
-use tokio::time::sleep;
+use asyncqueue::{directory::Directory, stream::stored_in_all};
+use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
 use crate::metrics::Metrics;
@@ -11,9 +12,19 @@ use crate::metrics::Metrics;
 /// How old a figure may be: less than the 15 s between two scrapes that are common.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Looks up how many calls wait and how many were ever stored, for as long as it is polled.
-pub(crate) async fn follow(js: &Context, stream: &str, durable: &str, metrics: &Metrics) {
+/// Looks up how many calls wait and how many were ever stored, for as long as it is polled. Removes
+/// what is counted by function once the function is gone.
+pub(crate) async fn follow(
+    js: &Context,
+    (stream, durable): (&str, &str),
+    directory: watch::Receiver<Option<Arc<Directory>>>,
+    metrics: &Metrics,
+) {
     loop {
+        let known = directory.borrow().clone();
+        if let Some(known) = known {
+            metrics.retain(&known);
+        }
         if let Err(error) = look(js, stream, durable, metrics).await {
             debug!(%error, "the figures of the queue can't be looked up");
         }
@@ -25,8 +36,8 @@ async fn look(js: &Context, stream: &str, durable: &str, metrics: &Metrics) -> R
     let stream = js.get_stream(stream).await?;
     let consumer = stream.consumer_info(durable).await?;
     let info = stream.cached_info();
-    metrics.queue(consumer.num_pending, info.state.last_sequence);
     let (state, config) = (&info.state, &info.config);
+    metrics.queue(consumer.num_pending, stored_in_all(config, state));
     metrics.fullness(share(state.messages, config.max_messages).max(share(state.bytes, config.max_bytes)));
     Ok(())
 }
