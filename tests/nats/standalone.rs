@@ -263,7 +263,8 @@ fn reads_back<T: serde::Serialize + serde::de::DeserializeOwned>(json: &str) {
 
 #[test]
 fn what_the_documentation_shows_as_json_is_what_the_library_writes() {
-    let [queue, function] = json(section(WIRE, "## The directory"))[..] else { panic!() };
+    let [queue, marker, function] = json(section(WIRE, "## The directory"))[..] else { panic!() };
+    assert!(marker == "{}" && WIRE.contains(&format!("| `{}` | `{{}}`", directory::MARKER)), "{marker}");
     reads_back::<QueueEntry>(queue);
     reads_back::<FunctionEntry>(function);
     let [report, stats] = json(section(WIRE, "## Follow and cancel a call"))[..] else { panic!() };
