@@ -19,6 +19,7 @@ mod gateway_routing;
 mod gateway_submit;
 mod operator;
 mod sequences;
+mod sequences_cluster;
 mod standalone;
 mod status;
 mod support;
