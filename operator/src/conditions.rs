@@ -30,8 +30,8 @@ pub(crate) mod reason {
     pub(crate) const RECONCILED: &str = "Reconciled";
     /// On its way there.
     pub(crate) const PROGRESSING: &str = "Progressing";
-    /// An earlier version created a stream, whose sequences begin at 1.
-    pub(crate) const CREATED_BY_EARLIER_VERSION: &str = "CreatedByEarlierVersion";
+    /// An earlier version, or another program, created a stream: its sequences begin at 1.
+    pub(crate) const SEQUENCES_BEGIN_AT_1: &str = "SequencesBeginAt1";
     /// `spec.replicas` is 0.
     pub(crate) const SCALED_TO_ZERO: &str = "ScaledToZero";
     /// `spec.suspend` is true.
@@ -59,10 +59,10 @@ pub(crate) mod reason {
     /// Workers don't come up.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
 
-    /// All of them. `Ready` may give all but `Active` and `CreatedByEarlierVersion`.
+    /// All of them. `Ready` may give all but `Active` and `SequencesBeginAt1`.
     pub(crate) const ALL: [&str; 16] = [
         ACTIVE,
-        CREATED_BY_EARLIER_VERSION,
+        SEQUENCES_BEGIN_AT_1,
         RECONCILED,
         PROGRESSING,
         SCALED_TO_ZERO,

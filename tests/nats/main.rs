@@ -28,4 +28,5 @@ mod versions;
 mod worker;
 mod worker_answers;
 mod worker_faults;
+mod worker_metrics;
 mod worker_storm;

@@ -205,11 +205,12 @@ fn sequences_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
             Verdict::yes(reason::RECONCILED, "Sequences are unique.")
         }
         Ok(Stored { repeating, .. }) => Verdict::no(
-            reason::CREATED_BY_EARLIER_VERSION,
+            reason::SEQUENCES_BEGIN_AT_1,
             format!(
-                "An earlier version created {}, where sequences begin at 1: acks and tombstones of \
-                 an earlier stream of the same name can match its calls. To recreate it once, see \
-                 \"Recreate a stream of an earlier version\" in docs/operations.md.",
+                "Sequences of {} begin at 1, since an earlier version or another program created \
+                 it: acks and tombstones of an earlier stream of the same name can match its calls. \
+                 To recreate it once, see \
+                 \"Recreate a stream whose sequences begin at 1\" in docs/operations.md.",
                 repeating.join(", ")
             ),
         ),
@@ -490,14 +491,14 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_an_earlier_version_are_named_and_leave_the_queue_ready() {
+    fn streams_that_begin_at_1_are_named_and_the_queue_is_ready() {
         let repeating = vec!["slow-queue".to_owned(), "slow-queue-dead".to_owned()];
         let stored = Stored { repeating, ..stored() };
         let status = of(&queue(), &applied(Ok(stored), &deployment(2, vec![])));
-        let unique = ("False", reason::CREATED_BY_EARLIER_VERSION);
+        let unique = ("False", reason::SEQUENCES_BEGIN_AT_1);
         assert_condition(&status, kind::UNIQUE_SEQUENCES, unique);
         let message = &condition(&status, kind::UNIQUE_SEQUENCES).message;
-        assert!(message.contains("created slow-queue, slow-queue-dead, where"), "{message}");
+        assert!(message.contains("of slow-queue, slow-queue-dead begin"), "{message}");
         assert_condition(&status, kind::READY, ("True", reason::RECONCILED));
 
         let away = of(&queue(), &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
