@@ -202,8 +202,10 @@ impl Service {
         let wanted = lookup::wanted(queued(&head.uri)?, head.uri.query(), &self.function_namespace)?;
         // A longer path is one of the function's own, for calls alone.
         let not_allowed = || Refusal::MethodNotAllowed { method: head.method.clone(), allow: "POST" };
-        let wanted = wanted.ok_or_else(not_allowed)?;
+        let mut wanted = wanted.ok_or_else(not_allowed)?;
         about.call_id = Some(wanted.id.clone());
+        let directory = self.known_directory()?;
+        wanted.function = wanted.function.map(|function| directory.resolve(function));
         Ok(wanted)
     }
 
@@ -218,6 +220,7 @@ impl Service {
         let own_id = submission::client_call_id(&headers)?;
         about.call_id.clone_from(&own_id);
         let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, &self.function_namespace)?;
+        let submission = submission.resolved(&*self.known_directory()?);
         let Route { queue, subject, max_payload, .. } = self.route(submission.function())?;
         let call_id = about.call_id.get_or_insert_with(|| CallId::generate(&queue)).clone();
         if self.nats.connection_state() != State::Connected {
@@ -254,6 +257,7 @@ impl Service {
     /// `/function/NAME[/path]`, without an upstream: what to call it, and where it is.
     fn function(&self, call: Call<'_>, head: &Parts) -> Result<(String, Uri), Refusal> {
         let function = submission::function_name(call.function, &self.function_namespace)?;
+        let function = self.known_directory()?.resolve(function);
         self.route(&function)?;
         let target = format!("function `{function}`");
         let url = match self.url_in_directory(&function) {

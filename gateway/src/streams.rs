@@ -79,16 +79,11 @@ pub async fn keep(
     }
 }
 
-/// Looks at every stream, whatever becomes of the others, and writes the directory. Returns what went wrong, or nothing.
+/// Ensures the buckets, the directory and every stream, each whatever happens to the others. The
+/// streams come last: where NATS has no room for all, calls that are stored can be cancelled and go
+/// where the directory says. Returns what went wrong, or nothing.
 async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Directory>) -> String {
     let mut failures = Vec::new();
-    for spec in specs {
-        match ensure::ensure_streams(js, spec, false).await {
-            Ok(changes) => changes.iter().for_each(|change| info!(queue = %spec.queue, "{change}")),
-            Err(error) => failures.push(format!("queue {}: {}", spec.queue, error::describe(&error))),
-        }
-    }
-    // Without them no call could be cancelled.
     if let Err(error) = ensure::ensure_buckets(js, BUCKET_REPLICAS).await {
         failures.push(error::describe(&error));
     }
@@ -99,6 +94,12 @@ async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Direct
         && let Err(error) = write(js, directory).await
     {
         failures.push(error::describe(&error));
+    }
+    for spec in specs {
+        match ensure::ensure_streams(js, spec, false).await {
+            Ok(changes) => changes.iter().for_each(|change| info!(queue = %spec.queue, "{change}")),
+            Err(error) => failures.push(format!("queue {}: {}", spec.queue, error::describe(&error))),
+        }
     }
     failures.join("; ")
 }

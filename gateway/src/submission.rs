@@ -1,8 +1,8 @@
 //! A submission: a request to call a function later, from its head to the invocation that is stored.
 
 use asyncqueue::{
-    CallId, CallbackUrl, FunctionName, Invocation, forward::strip_connection_headers, invocation::MAX_TARGET,
-    retry::RetryOverrides,
+    CallId, CallbackUrl, FunctionName, Invocation, directory::Directory, forward::strip_connection_headers,
+    invocation::MAX_TARGET, retry::RetryOverrides,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -45,6 +45,12 @@ impl Submission {
         check_target(call.path, query)?;
         let callback_url = callback_url(headers)?;
         Ok(Self { function, path: call.path.to_owned(), query: query.map(str::to_owned), callback_url })
+    }
+
+    /// The same, with the function's name as the directory has it.
+    #[must_use]
+    pub fn resolved(self, directory: &Directory) -> Self {
+        Self { function: directory.resolve(self.function), ..self }
     }
 
     /// The function to call.

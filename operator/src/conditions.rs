@@ -14,11 +14,16 @@ pub(crate) mod kind {
     pub(crate) const WORKERS_READY: &str = "WorkersReady";
     /// No call is delivered.
     pub(crate) const SUSPENDED: &str = "Suspended";
-    /// All of these but the last.
+    /// No sequence of the streams is used twice, also after they are deleted and created again.
+    pub(crate) const UNIQUE_SEQUENCES: &str = "UniqueSequences";
+    /// Workers can't store what ends calls.
+    pub(crate) const CALLS_BLOCKED: &str = "CallsBlocked";
+    /// The stream, the consumer and the workers are ready.
     pub(crate) const READY: &str = "Ready";
 
     /// All of them.
-    pub(crate) const ALL: [&str; 5] = [READY, STREAM_READY, CONSUMER_READY, WORKERS_READY, SUSPENDED];
+    pub(crate) const ALL: [&str; 7] =
+        [READY, STREAM_READY, CONSUMER_READY, WORKERS_READY, SUSPENDED, UNIQUE_SEQUENCES, CALLS_BLOCKED];
 }
 
 /// Reasons: fixed words, which alerts and scripts may rely on.
@@ -27,6 +32,8 @@ pub(crate) mod reason {
     pub(crate) const RECONCILED: &str = "Reconciled";
     /// On its way there.
     pub(crate) const PROGRESSING: &str = "Progressing";
+    /// An earlier version, or another program, created a stream: its sequences begin at 1.
+    pub(crate) const SEQUENCES_BEGIN_AT_1: &str = "SequencesBeginAt1";
     /// `spec.replicas` is 0.
     pub(crate) const SCALED_TO_ZERO: &str = "ScaledToZero";
     /// `spec.suspend` is true.
@@ -49,12 +56,18 @@ pub(crate) mod reason {
     pub(crate) const KUBERNETES_REFUSED: &str = "KubernetesRefused";
     /// Not looked at: something before it is missing.
     pub(crate) const BLOCKED: &str = "Blocked";
+    /// The operator's clock is before 2025, so that no stream is created.
+    pub(crate) const CLOCK_WRONG: &str = "ClockWrong";
+    /// Results, dead letters or marks of calls can't be stored.
+    pub(crate) const RECORDS_NOT_STORED: &str = "RecordsNotStored";
     /// Workers don't come up.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
 
-    /// All of them. `Ready` may give all but `Active`.
-    pub(crate) const ALL: [&str; 14] = [
+    /// All of them. `Ready` may give all but `Active`, `SequencesBeginAt1` and `RecordsNotStored`.
+    pub(crate) const ALL: [&str; 17] = [
         ACTIVE,
+        SEQUENCES_BEGIN_AT_1,
+        RECORDS_NOT_STORED,
         RECONCILED,
         PROGRESSING,
         SCALED_TO_ZERO,
@@ -67,6 +80,7 @@ pub(crate) mod reason {
         NATS_REFUSED,
         KUBERNETES_REFUSED,
         BLOCKED,
+        CLOCK_WRONG,
         WORKERS_UNAVAILABLE,
     ];
 }

@@ -10,7 +10,7 @@ use std::{
 use asyncqueue::{
     QueueName,
     bucket::BucketError,
-    directory::{Directory, store::DirectoryStore, watch::follow},
+    directory::{Directory, store::DirectoryStore, watch::follow_as_writer},
     ensure::ensure_buckets,
 };
 use asyncqueue_runtime::health::Health;
@@ -73,7 +73,7 @@ pub(crate) struct Librarian {
 
 /// The KV bucket.
 struct Bucket {
-    /// What is in it; `None` until that has been read.
+    /// What is in it; `None` until that has been read, and while it is not whole.
     written: watch::Receiver<Option<Arc<Directory>>>,
     /// When it was last seen to be there.
     ensured: Option<Instant>,
@@ -105,7 +105,7 @@ impl Librarian {
             self.functions.complete(),
         );
         let mut complaints = Complaints::default();
-        let mut bucket = Bucket { written: follow(self.brokers.own().js.clone()), ensured: None };
+        let mut bucket = Bucket { written: follow_as_writer(self.brokers.own().js.clone()), ensured: None };
         loop {
             let begun = Instant::now();
             let (directory, replicas) = self.look(&mut complaints).await;

@@ -1,8 +1,9 @@
 //! The directory: which queue a function belongs to, and where a queue's calls go.
 //!
 //! The operator alone writes it, or where there is none a gateway with a directory file, into a KV bucket ([`BUCKET`]):
-//! `function.<namespace>.<name>` holds a [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`], both JSON. Gateway and
-//! worker watch it and keep its last state while NATS is away.
+//! `function.<namespace>.<name>` holds a [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`],
+//! both JSON, and [`MARKER`] says that all of them are there. Gateway and worker watch it and keep
+//! its last state while NATS is away.
 
 use std::collections::HashMap;
 
@@ -14,12 +15,17 @@ use crate::{
     retry::RetryOverrides,
 };
 
+mod reading;
 pub mod store;
 pub mod watch;
 
 /// The KV bucket of the directory.
 pub const BUCKET: Bucket =
     Bucket { name: "asyncqueue-directory", description: "which queue a function belongs to", max_age: None };
+
+/// The key that is written after all others: with it, the directory is whole, also if it is empty.
+/// Without it, an empty bucket was created again and has not been written yet.
+pub const MARKER: &str = "complete";
 
 /// What is known of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +89,17 @@ pub enum Key {
 // === impl Directory ===
 
 impl Directory {
+    /// The function that a client means: names on Kubernetes are in lower case, and DNS finds a
+    /// function by any. The name as it is where the directory has it, or has it in no case.
+    #[must_use]
+    pub fn resolve(&self, function: FunctionName) -> FunctionName {
+        if self.functions.contains_key(&function) {
+            return function;
+        }
+        let lower = function.to_lowercase();
+        if self.functions.contains_key(&lower) { lower } else { function }
+    }
+
     /// Where a function's calls go. A function without a queue of its own, or whose queue is not there, goes
     /// to the default queue; a queue that the directory does not know has its name for a subject.
     #[must_use]
@@ -203,6 +220,26 @@ mod tests {
     }
 
     #[test]
+    fn a_name_in_upper_case_is_the_function_in_lower_case() {
+        let mut directory = sample();
+        directory.apply(&Key::parse("function.openfaas-fn.MiXed").unwrap(), Some(b"{}")).unwrap();
+        for (called, meant) in [
+            ("slow", "slow.openfaas-fn"),
+            ("SLOW", "slow.openfaas-fn"),
+            ("Slow.OpenFaaS-fn", "slow.openfaas-fn"),
+            // The directory has it as it is.
+            ("MiXed", "MiXed.openfaas-fn"),
+            // Nothing is known of these.
+            ("MIXED", "MIXED.openfaas-fn"),
+            ("UNKNOWN", "UNKNOWN.openfaas-fn"),
+            ("SLOW.other", "SLOW.other"),
+        ] {
+            let function = FunctionName::parse(called, "openfaas-fn").unwrap();
+            assert_eq!(directory.resolve(function).to_string(), meant, "{called}");
+        }
+    }
+
+    #[test]
     fn what_the_bucket_holds_reads_back() {
         let directory = sample();
         let mut read = Directory::default();
@@ -236,6 +273,8 @@ mod tests {
         assert!(directory.apply(&key, Some(b"{}")).is_err());
         assert_eq!(directory, sample());
         assert_eq!(Key::parse("future.thing"), None);
+        // So that programs of the last version pass it over.
+        assert_eq!(Key::parse(MARKER), None);
         assert_eq!(Key::parse("function.no-namespace"), None);
     }
 }

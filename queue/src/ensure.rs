@@ -5,18 +5,26 @@
 //! programs that do it at once end with the same queue.
 
 use async_nats::jetstream::{
-    Context, ErrorCode,
-    consumer::{self, FromConsumer, pull},
-    context::{ConsumerInfoErrorKind, CreateStreamError, GetStreamError, GetStreamErrorKind},
-    stream::{Config, ConsumerError, ConsumerErrorKind, Info, Stream},
+    Context, ErrorCode, consumer,
+    context::{CreateStreamError, GetStreamError, GetStreamErrorKind},
+    stream::{Config, Info, Stream},
 };
+use jiff::Timestamp;
 
 use crate::{
     bucket::BucketError,
     error::cause,
-    stream::{META_RELEASED, Plan, QueueSpec, Refusal, is_owner, plan_consumer, plan_stream},
+    stream::{
+        ClockError, META_RELEASED, Plan, QueueSpec, Refusal, has_unique_sequences, is_owner, plan_stream,
+        with_first_sequence,
+    },
     tombstone, uncounted,
 };
+
+mod consumers;
+
+/// Attempts to create a stream that others create, or delete, at the same time.
+const CREATIONS: usize = 5;
 
 /// A queue that is as it shall be.
 #[derive(Debug)]
@@ -29,6 +37,9 @@ pub struct Ensured {
     pub consumer: consumer::Info,
     /// How many dead letters there are, kept now or before.
     pub dead_letters: u64,
+    /// The streams whose sequences begin at 1, since an earlier version created them: see
+    /// [`has_unique_sequences`].
+    pub repeating: Vec<String>,
     /// What was created or changed, in words; empty where all was as it should be.
     pub changes: Vec<String>,
 }
@@ -55,6 +66,9 @@ pub enum EnsureError {
         /// Its answer.
         source: async_nats::jetstream::Error,
     },
+    /// A stream can't be created with the clock that this machine has.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The streams are as they shall be, and a consumer could not be brought to it.
     #[error(transparent)]
     Consumer(Box<Self>),
@@ -96,24 +110,62 @@ pub enum RemovalPolicy {
 
 /// Ensures the streams and consumers of a queue.
 pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Ensured, EnsureError> {
-    let mut changes = Vec::new();
-    let streams = Box::pin(streams(js, spec, adopt, &mut changes)).await?;
-    let consumers = async {
-        let (stream, callbacks) = (handle(js, &streams.calls).await?, handle(js, &streams.callbacks).await?);
-        let consumer = ensure_consumer(&stream, &spec.consumer_config(), &mut changes).await?;
-        ensure_consumer(&callbacks, &spec.callback_consumer_config(), &mut changes).await?;
-        Ok((stream, consumer))
-    };
-    let (stream, consumer) = consumers.await.map_err(|error| EnsureError::Consumer(Box::new(error)))?;
-    let dead_letters = streams.dead_letters.map_or(0, |info| info.state.messages);
-    Ok(Ensured { stream, info: streams.calls, consumer, dead_letters, changes })
+    // In a box, here and below: it is large, and most callers do it once.
+    Box::pin(ensure_for_workers(js, spec, adopt)).await
 }
 
-/// Ensures the streams of a queue and leaves its consumers alone, whose lease is the workers' to set: for a
-/// producer without an operator. Returns what was created or changed, in words.
+/// Ensures the streams of a queue, for a producer without an operator. A consumer is created where
+/// its stream has none, and otherwise left alone: its lease is the workers' to set. Returns what was
+/// created or changed, in words.
 pub async fn ensure_streams(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Vec<String>, EnsureError> {
+    Box::pin(ensure_for_producer(js, spec, adopt)).await
+}
+
+async fn ensure_for_workers(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Ensured, EnsureError> {
     let mut changes = Vec::new();
-    Box::pin(streams(js, spec, adopt, &mut changes)).await?;
+    let planned = plan_all(js, spec, adopt).await?;
+    // A consumer comes right after its stream: KEDA takes the last sequence of a stream without one
+    // for its depth. One that can't be ensured keeps no stream from being there.
+    let calls = carry_out(js, planned.calls, &mut changes).await?;
+    let stream = handle(js, &calls).await?;
+    let consumer = consumers::ensure(&stream, &spec.consumer_config(), &mut changes).await;
+    let callbacks = carry_out(js, planned.callbacks, &mut changes).await?;
+    let of_callbacks = handle(js, &callbacks).await?;
+    let callback_consumer =
+        consumers::ensure(&of_callbacks, &spec.callback_consumer_config(), &mut changes).await;
+    let dead_letters = carry_out_dead_letters(js, spec, planned.dead_letters, &mut changes).await?;
+
+    let of_consumer = |error| EnsureError::Consumer(Box::new(error));
+    let consumer = consumer.map_err(of_consumer)?;
+    callback_consumer.map_err(of_consumer)?;
+    let all = [Some(&calls), Some(&callbacks), dead_letters.as_ref()];
+    let repeating = all.into_iter().flatten().filter(|info| !has_unique_sequences(&info.state));
+    Ok(Ensured {
+        stream,
+        consumer,
+        dead_letters: dead_letters.as_ref().map_or(0, |info| info.state.messages),
+        repeating: repeating.map(|info| info.config.name.clone()).collect(),
+        info: calls,
+        changes,
+    })
+}
+
+async fn ensure_for_producer(
+    js: &Context,
+    spec: &QueueSpec,
+    adopt: bool,
+) -> Result<Vec<String>, EnsureError> {
+    let mut changes = Vec::new();
+    let planned = plan_all(js, spec, adopt).await?;
+    for (planned, consumer) in
+        [(planned.calls, spec.consumer_config()), (planned.callbacks, spec.callback_consumer_config())]
+    {
+        let info = carry_out(js, planned, &mut changes).await?;
+        if info.state.consumer_count == 0 {
+            consumers::create_first(&handle(js, &info).await?, &consumer, &mut changes).await?;
+        }
+    }
+    carry_out_dead_letters(js, spec, planned.dead_letters, &mut changes).await?;
     Ok(changes)
 }
 
@@ -136,12 +188,11 @@ pub async fn remove(js: &Context, spec: &QueueSpec, policy: RemovalPolicy) -> Re
     Ok(removal)
 }
 
-/// What the server says of a queue's streams, all being as they shall be.
-struct Streams {
-    calls: Info,
-    callbacks: Info,
-    /// `None` where none are kept, now or before.
-    dead_letters: Option<Info>,
+/// What to do about a queue's streams.
+struct AllPlanned {
+    calls: Planned,
+    callbacks: Planned,
+    dead_letters: Planned,
 }
 
 /// A stream as it is, and what to do about it.
@@ -149,27 +200,16 @@ struct Planned {
     wanted: Config,
     existing: Option<Info>,
     plan: Plan<Config>,
+    adopt: bool,
 }
 
-async fn streams(
-    js: &Context,
-    spec: &QueueSpec,
-    adopt: bool,
-    changes: &mut Vec<String>,
-) -> Result<Streams, EnsureError> {
-    // All are looked at before the first is touched: a queue that may not have one of them disturbs none.
-    let calls = plan(js, spec.stream_config(), adopt).await?;
-    let callbacks = plan(js, spec.callback_config(), adopt).await?;
-    let dead_letters = plan(js, spec.dead_letter_config(), adopt).await?;
-    let keeps_dead_letters = spec.dead_letters.enabled || dead_letters.existing.is_some();
-    Ok(Streams {
-        calls: carry_out(js, calls, changes).await?,
-        callbacks: carry_out(js, callbacks, changes).await?,
-        dead_letters: if keeps_dead_letters {
-            Some(carry_out(js, dead_letters, changes).await?)
-        } else {
-            None
-        },
+/// Plans all streams before the first is touched: a queue that may not have one of them disturbs
+/// none.
+async fn plan_all(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<AllPlanned, EnsureError> {
+    Ok(AllPlanned {
+        calls: plan(js, spec.stream_config(), adopt).await?,
+        callbacks: plan(js, spec.callback_config(), adopt).await?,
+        dead_letters: plan(js, spec.dead_letter_config(), adopt).await?,
     })
 }
 
@@ -177,78 +217,65 @@ async fn plan(js: &Context, wanted: Config, adopt: bool) -> Result<Planned, Ensu
     let existing = stream_info(js, &wanted.name).await?;
     match plan_stream(existing.as_ref().map(|info| &info.config), &wanted, adopt) {
         Plan::Refuse(refusal) => Err(refusal.into()),
-        plan => Ok(Planned { wanted, existing, plan }),
+        plan => Ok(Planned { wanted, existing, plan, adopt }),
     }
 }
 
-async fn carry_out(js: &Context, planned: Planned, changes: &mut Vec<String>) -> Result<Info, EnsureError> {
-    let Planned { wanted, existing, plan } = planned;
-    let name = &wanted.name;
-    match (plan, existing) {
-        (Plan::Keep, Some(info)) => Ok(info),
-        (Plan::Refuse(refusal), _) => Err(refusal.into()),
-        (Plan::Update(config), _) => {
-            let info = js.update_stream(config).await.map_err(|e| refused(&wanted, e))?;
-            changes.push(format!("updated stream {name}"));
-            Ok(info)
+/// The stream of dead letters, where they are kept now or were before.
+async fn carry_out_dead_letters(
+    js: &Context,
+    spec: &QueueSpec,
+    planned: Planned,
+    changes: &mut Vec<String>,
+) -> Result<Option<Info>, EnsureError> {
+    if !spec.dead_letters.enabled && planned.existing.is_none() {
+        return Ok(None);
+    }
+    carry_out(js, planned, changes).await.map(Some)
+}
+
+async fn carry_out(
+    js: &Context,
+    mut planned: Planned,
+    changes: &mut Vec<String>,
+) -> Result<Info, EnsureError> {
+    for _ in 0..CREATIONS {
+        let Planned { wanted, existing, adopt, .. } = planned;
+        let name = &wanted.name;
+        match (planned.plan, existing) {
+            (Plan::Keep, Some(info)) => return Ok(info),
+            (Plan::Refuse(refusal), _) => return Err(refusal.into()),
+            (Plan::Update(config), _) => {
+                let info = js.update_stream(config).await.map_err(|e| refused(&wanted, e))?;
+                changes.push(format!("updated stream {name}"));
+                return Ok(info);
+            }
+            (Plan::Create(_) | Plan::Keep, _) => {
+                if let Some(info) = create(js, &wanted).await? {
+                    changes.push(format!("created stream {name}"));
+                    return Ok(info);
+                }
+            }
         }
-        (Plan::Create(_) | Plan::Keep, _) => {
-            let stream = js.create_stream(wanted.clone()).await.map_err(|e| refused(&wanted, e))?;
-            changes.push(format!("created stream {name}"));
-            Ok(stream.cached_info().clone())
-        }
+        planned = plan(js, wanted, adopt).await?;
+    }
+    let what = format!("to create stream {}", planned.wanted.name);
+    Err(unavailable(&what, "other programs create and delete it at the same time"))
+}
+
+/// Creates a stream. `None` if another program has just done so, with another first sequence.
+async fn create(js: &Context, wanted: &Config) -> Result<Option<Info>, EnsureError> {
+    let config = with_first_sequence(wanted, Timestamp::now())?;
+    match js.create_stream(config).await {
+        Ok(stream) => Ok(Some(stream.cached_info().clone())),
+        Err(error) if is_taken(&error) => Ok(None),
+        Err(error) => Err(refused(wanted, error)),
     }
 }
 
 async fn handle(js: &Context, info: &Info) -> Result<Stream<()>, EnsureError> {
     let name = &info.config.name;
     js.get_stream_no_info(name).await.map_err(|e| unavailable(&format!("for stream {name}"), e))
-}
-
-async fn ensure_consumer(
-    stream: &Stream<()>,
-    wanted: &pull::Config,
-    changes: &mut Vec<String>,
-) -> Result<consumer::Info, EnsureError> {
-    let name = wanted.durable_name.as_deref().unwrap_or_default();
-    let what = format!("for consumer {name}");
-    let existing = match stream.consumer_info(name).await {
-        Ok(info) => Some(info),
-        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
-        Err(error) => return Err(unavailable(&what, error)),
-    };
-    let config = existing.as_ref().map(|info| pull::Config::try_from_consumer_config(info.config.clone()));
-    let config = config.transpose().map_err(|e| unavailable(&what, e))?;
-    let (config, change) = match (plan_consumer(config.as_ref(), wanted), existing) {
-        (Plan::Keep, Some(info)) => return pause(stream, info, wanted, changes).await,
-        (Plan::Refuse(refusal), _) => return Err(refusal.into()),
-        (Plan::Update(config), _) => (config, "updated"),
-        (Plan::Create(_) | Plan::Keep, _) => (wanted.clone(), "created"),
-    };
-    let consumer = stream.create_consumer(config).await.map_err(|error| refused_consumer(&what, error))?;
-    changes.push(format!("{change} consumer {name}"));
-    pause(stream, consumer.cached_info().clone(), wanted, changes).await
-}
-
-/// Pauses or resumes a consumer, if it is not as it shall be.
-async fn pause(
-    stream: &Stream<()>,
-    mut info: consumer::Info,
-    wanted: &pull::Config,
-    changes: &mut Vec<String>,
-) -> Result<consumer::Info, EnsureError> {
-    if info.config.pause_until == wanted.pause_until {
-        return Ok(info);
-    }
-    let name = &info.name;
-    let (change, answer) = match wanted.pause_until {
-        Some(until) => ("paused", stream.pause_consumer(name, until).await),
-        None => ("resumed", stream.resume_consumer(name).await),
-    };
-    let what = format!("to have consumer {name} {change}, which nats-server can since 2.11");
-    info.paused = answer.map_err(|error| refused_consumer(&what, error))?.paused;
-    changes.push(format!("{change} consumer {name}"));
-    Ok(info)
 }
 
 async fn remove_stream(js: &Context, ours: &Config, policy: RemovalPolicy) -> Result<Removal, EnsureError> {
@@ -293,19 +320,17 @@ fn is_missing(error: &GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
+/// Whether a stream of that name is there, with another configuration.
+fn is_taken(error: &CreateStreamError) -> bool {
+    use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
+    matches!(error.kind(), Kind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST)
+}
+
 /// The server's own answer, if that is what caused an error.
 pub fn server_error<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a async_nats::jetstream::Error> {
     cause(error)
-}
-
-/// Why a consumer could not be created, updated or paused.
-fn refused_consumer(what: &str, error: ConsumerError) -> EnsureError {
-    match error.kind() {
-        ConsumerErrorKind::JetStream(source) => EnsureError::Server { what: what.to_owned(), source },
-        _ => unavailable(what, error),
-    }
 }
 
 /// Why a stream could not be created or updated.

@@ -127,6 +127,12 @@ impl FunctionName {
         }
     }
 
+    /// The same in lower case.
+    #[must_use]
+    pub fn to_lowercase(&self) -> Self {
+        Self { name: self.name.to_ascii_lowercase(), namespace: self.namespace.to_ascii_lowercase() }
+    }
+
     /// The name without its namespace.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -13,9 +13,11 @@ use async_nats::{
 };
 
 pub use self::plan::{Plan, Refusal, is_owner, plan_consumer, plan_stream};
+pub use self::sequence::{ClockError, has_unique_sequences, stored_in_all, with_first_sequence};
 use crate::{message::HEADER_ROOM, name::QueueName, subject::stream_subjects};
 
 mod plan;
+mod sequence;
 
 /// The lease: how long a worker may be silent about a call before another takes it.
 pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);

@@ -203,6 +203,12 @@ pub(crate) const AROUND: &[Around] = &[
     },
     Around {
         document: "docs/operations.md",
+        command: "nats --server=nats://127.0.0.1:4222 req",
+        prints: r#""success":true"#,
+        ..NOTHING
+    },
+    Around {
+        document: "docs/operations.md",
         command: "kubectl create secret generic webhooks -n openfaas --from-literal",
         before: &[("kubectl delete secret webhooks -n openfaas", "")],
         ..NOTHING

@@ -101,7 +101,8 @@ async fn is_buried(queue: &Queue, number: u64, why: &str) {
         (queue.info("jobs-dead").await.state.messages == number).then_some(())
     })
     .await;
-    let letter = queue.js.get_stream("jobs-dead").await.unwrap().get_raw_message(number).await.unwrap();
+    let sequence = queue.sequence("jobs-dead", number).await;
+    let letter = queue.js.get_stream("jobs-dead").await.unwrap().get_raw_message(sequence).await.unwrap();
     assert_eq!(&letter.payload[..], b"hi");
     let reason = letter.headers.get(H_REASON).unwrap().as_str();
     assert!(reason.contains(why), "{reason}");

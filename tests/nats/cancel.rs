@@ -19,7 +19,8 @@ use crate::support::{Queue, callback_at};
 /// How long a cancellation waits to be certain.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-async fn cancel_call(queue: &Queue, call: &CallId) -> Tally {
+/// Cancels the calls with an id, as the gateway does.
+pub(crate) async fn cancel_call(queue: &Queue, call: &CallId) -> Tally {
     let entry = QueueEntry::new(&*queue.spec.stream, &*queue.spec.subject);
     let place = Place { queue: queue.spec.queue.clone(), entry };
     let places = Places { named: vec![place], rest: Vec::new() };
@@ -108,7 +109,7 @@ async fn mark_dead(queue: &Queue, call: &StoredCall) -> Mark {
 async fn first_of_cancellation_and_last_attempt_counts() {
     let queue = Queue::start().await;
     let ids = [queue.submit(|_| {}).await, queue.submit(|call| call.body = "2".into()).await];
-    let sequence = queue.first_sequence().await;
+    let sequence = queue.sequence("jobs", 1).await;
     let [first, second] = [(0, &ids[0]), (1, &ids[1])]
         .map(|(offset, id)| StoredCall { id: id.clone(), sequence: sequence + offset });
     // A worker whose confirmation was lost writes it once more.
@@ -132,7 +133,7 @@ async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled
     let call = queue.submit(|_| {}).await;
     worker.logged("becomes a dead letter").await;
     queue.holds("jobs-dead", 1).await;
-    let stored = StoredCall { id: call, sequence: queue.first_sequence().await };
+    let stored = StoredCall { id: call, sequence: queue.sequence("jobs", 1).await };
     assert_eq!(mark_dead(&queue, &stored).await, Mark::Dead);
     assert!(!is_cancelled(&queue.js, &queue.spec.queue, &stored).await.unwrap());
 }

@@ -109,7 +109,8 @@ async fn a_list_is_as_long_as_it_is() {
     let letters = listed(&queue, &[]).await;
     assert_eq!(letters.len(), LETTERS);
     let sequences = letters.iter().map(|letter| letter["sequence"].as_u64().unwrap());
-    assert!(sequences.eq(1..=LETTERS as u64));
+    let first = queue.sequence("jobs-dead", 1).await;
+    assert!(sequences.eq(first..first + LETTERS as u64));
     assert_eq!(letters[0]["size"], 2);
 }
 
@@ -244,11 +245,14 @@ async fn a_message_of_an_existing_gateway_is_found_by_what_it_says_and_replayed(
     let letters = listed(&queue, &["--function", "figlet"]).await;
     assert_eq!(letters.len(), 2);
     assert_eq!(letters[0]["callId"], "theirs");
-    let text = aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--sequence", "2"]).await;
+    let first = queue.sequence("jobs-dead", 1).await;
+    let [first, second] = [first, first + 1].map(|sequence| sequence.to_string());
+    let text = aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--sequence", &second]).await;
     assert!(text.contains("Sequence:") && !text.contains("s3cret"), "{text}");
     let ambiguous = aq(&queue, &["dead", "show", "jobs", "theirs", "--body"]).await;
-    assert!(ambiguous.code == Some(1) && ambiguous.stderr.contains("--sequence, of 1, 2"), "{ambiguous:?}");
-    let body = aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--body", "--sequence", "1"]).await;
+    let both = format!("--sequence, of {first}, {second}");
+    assert!(ambiguous.code == Some(1) && ambiguous.stderr.contains(&both), "{ambiguous:?}");
+    let body = aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--body", "--sequence", &first]).await;
     assert_eq!(body, "hi");
 
     // Both are the same call, which is pending once.
@@ -273,12 +277,13 @@ async fn what_no_worker_can_read_is_replayed_as_it_is() {
     queue.js.publish_with_headers("jobs", headers.clone(), "later".into()).await.unwrap().await.unwrap();
     all_dead(&queue, worker, 1).await;
 
-    let text = aq_ok(&queue, &["dead", "show", "jobs", "seq-1"]).await;
+    let id = format!("seq-{}", queue.sequence("jobs", 1).await);
+    let text = aq_ok(&queue, &["dead", "show", "jobs", &id]).await;
     assert!(text.contains("message version 99"), "{text}");
-    let said = aq_ok(&queue, &["dead", "replay", "jobs", "seq-1"]).await;
-    assert!(said.starts_with("seq-1: replayed\n"), "{said}");
+    let said = aq_ok(&queue, &["dead", "replay", "jobs", &id]).await;
+    assert!(said.starts_with(&format!("{id}: replayed\n")), "{said}");
     let stream = queue.js.get_stream("jobs").await.unwrap();
-    let again = stream.direct_get_last_for_subject("jobs.unknown.unknown.seq-1").await.unwrap();
+    let again = stream.direct_get_last_for_subject(format!("jobs.unknown.unknown.{id}")).await.unwrap();
     assert_eq!((lines(&again.headers), &again.payload[..]), (lines(&headers), &b"later"[..]));
 }
 

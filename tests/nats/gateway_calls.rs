@@ -214,7 +214,7 @@ async fn of_a_delivered_call_its_worker_is_asked() {
     client.flush().await.unwrap();
     let since = "2026-11-24T10:11:12Z".parse().unwrap();
     let answering = tokio::spawn({
-        let question = format!("{id} 1");
+        let question = format!("{id} {}", queue.sequence("jobs", 1).await);
         async move {
             for phase in [Phase::Running { since }, Phase::Waiting { next_attempt: since }] {
                 let asked = questions.next().await.unwrap();
@@ -351,7 +351,8 @@ async fn a_call_that_was_cancelled_by_half_counts_as_cancelled_and_a_repeat_canc
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;
     let tombstones = queue.js.get_key_value("asyncqueue-cancelled").await.unwrap();
-    tombstones.put(format!("jobs.{id}"), "1".into()).await.unwrap();
+    let sequence = queue.sequence("jobs", 1).await.to_string();
+    tombstones.put(format!("jobs.{id}"), sequence.into()).await.unwrap();
     assert_eq!(status(&gateway, &id).await["state"], "cancelled");
     queue.holds("jobs", 1).await;
     accepted(&cancel(&gateway, &id).await, &id);

@@ -67,9 +67,9 @@ impl Queue {
         self.js.get_stream(stream).await.unwrap().cached_info().clone()
     }
 
-    /// The sequence of the first call that the queue has ever stored.
-    pub(crate) async fn first_sequence(&self) -> u64 {
-        self.info(&self.spec.stream).await.config.first_sequence.unwrap_or(1)
+    /// The sequence of the message that a stream stored as its nth, from 1.
+    pub(crate) async fn sequence(&self, stream: &str, number: u64) -> u64 {
+        self.info(stream).await.config.first_sequence.unwrap_or(1) + number - 1
     }
 
     pub(crate) async fn consumer(&self) -> PullConsumer {

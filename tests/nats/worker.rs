@@ -202,8 +202,9 @@ async fn what_is_no_call_becomes_a_dead_letter_at_once() {
     queue.empties().await;
     assert!(function.received().is_empty());
     let stream = queue.js.get_stream("jobs-dead").await.unwrap();
-    let letter = stream.get_raw_message(1).await.unwrap();
-    assert_eq!(letter.subject.as_str(), "jobs-dead.unknown.unknown.seq-1");
+    let letter = stream.get_raw_message(queue.sequence("jobs-dead", 1).await).await.unwrap();
+    let of_first = format!("jobs-dead.unknown.unknown.seq-{}", queue.sequence("jobs", 1).await);
+    assert_eq!(letter.subject.as_str(), of_first);
     assert_eq!(&letter.payload[..], b"garbage");
 }
 

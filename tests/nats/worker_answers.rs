@@ -222,7 +222,7 @@ async fn metrics_have_the_names_that_dashboards_know() {
         r#"queue_worker_messages_processed_total{queue_name="jobs",outcome="retry"} 1"#,
         r#"queue_worker_messages_processed_total{queue_name="jobs",outcome="dead"} 1"#,
         r#"queue_worker_callbacks_total{queue_name="jobs",outcome="accepted"} 1"#,
-        r#"queue_worker_function_invocation_inflight{queue_name="jobs",function_name="figlet.openfaas-fn"} 0"#,
+        r#"queue_worker_function_invocation_inflight{queue_name="jobs",function_name="other"} 0"#,
         r#"queue_worker_pending_messages{queue_name="jobs",function_name=""} 0"#,
         r#"queue_worker_messages_submitted_total{queue_name="jobs"} "#,
         "queue_worker_nats_reconnect_total 0",

@@ -1,7 +1,8 @@
 //! What the tests stand on: real processes, started and ended by the tests themselves.
 //!
 //! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs nats-servers, [`program`] the programs of this
-//! project as they are built, [`tools`] those of others; [`process`] reads what the kernel says of them, [`http`] is an
+//! project as they are built, [`versions`] those of earlier commits, [`tools`] those of others;
+//! [`process`] reads what the kernel says of them, [`http`] is an
 //! HTTP server that records what it is asked, [`raw`] speaks HTTP by hand, [`proxy`] is a cable that can be pulled, and
 //! [`wait`] waits for conditions, never for a time.
 //!
@@ -32,4 +33,5 @@ pub mod report;
 pub mod rights;
 pub mod sources;
 pub mod tools;
+pub mod versions;
 pub mod wait;

@@ -25,15 +25,26 @@ impl Program {
     /// As [`Program::start`], for a benchmark: what it prints is thrown away.
     #[must_use]
     pub fn start_unheard(name: &'static str, settings: &[(&str, &str)]) -> Self {
-        Self { name, process: spawn(name, settings, Stdio::null), log: Arc::default() }
+        Self { name, process: spawn(&path(name), settings, Stdio::null), log: Arc::default() }
     }
 
     /// As [`Program::start`], for a run of many programs: what it prints is added to a file.
     #[must_use]
     pub fn start_logging(name: &'static str, settings: &[(&str, &str)], log: &Path) -> Self {
+        Self::start_logging_from(&folder(), name, settings, log)
+    }
+
+    /// The same of a program in another folder: one of an earlier version.
+    #[must_use]
+    pub fn start_logging_from(
+        folder: &Path,
+        name: &'static str,
+        settings: &[(&str, &str)],
+        log: &Path,
+    ) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(log).expect("the program's log");
         let output = || Stdio::from(file.try_clone().expect("a file descriptor"));
-        Self { name, process: spawn(name, settings, output), log: Arc::default() }
+        Self { name, process: spawn(&folder.join(name), settings, output), log: Arc::default() }
     }
 
     /// Starts the program that runs once more, with these arguments: a benchmark's other half.
@@ -56,7 +67,7 @@ impl Program {
     /// Starts a program with these settings as its environment.
     #[must_use]
     pub fn start(name: &'static str, settings: &[(&str, &str)]) -> Self {
-        let mut process = spawn(name, settings, Stdio::piped);
+        let mut process = spawn(&path(name), settings, Stdio::piped);
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         collect(name, BufReader::new(stdout.expect("stdout is piped")), log.clone());
@@ -113,9 +124,8 @@ impl Drop for Program {
     }
 }
 
-fn spawn(name: &str, settings: &[(&str, &str)], output: impl Fn() -> Stdio) -> Child {
-    let path = path(name);
-    Command::new(&path)
+fn spawn(path: &Path, settings: &[(&str, &str)], output: impl Fn() -> Stdio) -> Child {
+    Command::new(path)
         .env_clear()
         .envs(settings.iter().copied())
         .env("NO_COLOR", "1")
@@ -184,8 +194,12 @@ pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str
     Ended { code: output.status.code(), stdout: output.stdout, stderr }
 }
 
-/// Where cargo puts the programs: beside the folder of the test that runs.
 fn path(name: &str) -> PathBuf {
+    folder().join(name)
+}
+
+/// Where cargo puts the programs: beside the folder of the test that runs.
+fn folder() -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
-    test.ancestors().nth(2).expect("target/<profile>/deps/<test>").join(name)
+    test.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned()
 }

@@ -1,10 +1,10 @@
 //! Keeps the figures of the queue itself, which only the server knows, for `/metrics`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::Context;
-use asyncqueue::consumer_progress;
-use tokio::time::sleep;
+use asyncqueue::{consumer_progress, directory::Directory, stream::stored_in_all};
+use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
 use crate::{metrics::Metrics, server_clock::ServerClock};
@@ -12,15 +12,20 @@ use crate::{metrics::Metrics, server_clock::ServerClock};
 /// How old a figure may be: less than the 15 s between two scrapes that are common.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Looks up how many calls wait and how many were ever stored, for as long as it is polled.
+/// Looks up how many calls wait and how many were ever stored, for as long as it is polled. Removes
+/// what is counted by function once the function is gone.
 pub(crate) async fn follow(
     js: &Context,
-    stream: &str,
-    durable: &str,
+    (stream, durable): (&str, &str),
+    directory: watch::Receiver<Option<Arc<Directory>>>,
     metrics: &Metrics,
     clock: &ServerClock,
 ) {
     loop {
+        let known = directory.borrow().clone();
+        if let Some(known) = known {
+            metrics.retain(&known);
+        }
         if let Err(error) = look(js, stream, durable, metrics, clock).await {
             debug!(%error, "the figures of the queue can't be looked up");
         }
@@ -39,8 +44,8 @@ async fn look(
     clock.set(consumer.now);
     let stream = js.get_stream(stream).await?;
     let info = stream.cached_info();
-    metrics.queue(consumer.pending, info.state.last_sequence);
     let (state, config) = (&info.state, &info.config);
+    metrics.queue(consumer.pending, stored_in_all(config, state));
     metrics.fullness(share(state.messages, config.max_messages).max(share(state.bytes, config.max_bytes)));
     Ok(())
 }

@@ -200,8 +200,8 @@ impl Invoke {
         let invocation = &call.invocation;
         let (call_id, function, attempt) = (&invocation.call_id, &invocation.function, call.tries.attempt);
         debug!(%call_id, %function, attempt, bytes = invocation.body.len(), "Invoking {}", function.name());
-        let _counted = self.metrics.running(function);
         let directory = self.directory.borrow().clone();
+        let _counted = self.metrics.running(function, directory.as_deref());
         if self.verbose {
             let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
             info!(%call_id, %function, path = invocation.path, query = invocation.query, ?headers, %body, "Request");

@@ -5,14 +5,18 @@ use std::{
     time::Duration,
 };
 
-use asyncqueue::{EndState, FunctionName, QueueName, publish_failure::PublishFailure};
+use asyncqueue::{EndState, FunctionName, QueueName, directory::Directory, publish_failure::PublishFailure};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
+use self::inflight::Inflight;
+pub(crate) use self::inflight::Running;
 use crate::{callback::Posted, function::Reply, outcome::Outcome, store::Record};
+
+mod inflight;
 
 /// Seconds: from a function that answers from memory to one that runs for an hour.
 const BUCKETS: [f64; 14] =
@@ -47,7 +51,7 @@ struct RecordLabels {
 pub(crate) struct Metrics {
     queue: Arc<str>,
     processed: Family<OutcomeLabels, Counter>,
-    inflight: Family<FunctionLabels, Gauge>,
+    inflight: Inflight,
     callbacks: Family<OutcomeLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
     not_stored: Family<RecordLabels, Counter>,
@@ -59,18 +63,16 @@ pub(crate) struct Metrics {
     waiting: Histogram,
 }
 
-/// One running call; counted until it is dropped.
-pub(crate) struct Running(Gauge);
-
 // === impl Metrics ===
 
 impl Metrics {
     /// Registers the metrics of a queue.
     pub(crate) fn new(registry: &mut Registry, queue: &QueueName) -> Self {
+        let queue: Arc<str> = queue.as_str().into();
         let metrics = Self {
-            queue: queue.as_str().into(),
+            queue: queue.clone(),
             processed: Family::default(),
-            inflight: Family::default(),
+            inflight: Inflight::new(queue),
             callbacks: Family::default(),
             dead_letters: Family::default(),
             not_stored: Family::default(),
@@ -103,8 +105,8 @@ impl Metrics {
         );
         registry.register(
             "function_invocation_inflight",
-            "Calls that run now, by function",
-            metrics.inflight.clone(),
+            "Calls that run now, by function; function_name is `other` for all that the directory does not have",
+            metrics.inflight.family.clone(),
         );
         registry.register(
             "callbacks",
@@ -175,11 +177,13 @@ impl Metrics {
     }
 
     /// Counts a call as running until the guard is dropped.
-    pub(crate) fn running(&self, function: &FunctionName) -> Running {
-        let labels = FunctionLabels { queue_name: self.queue.clone(), function_name: function.to_string() };
-        let gauge = self.inflight.get_or_create_owned(&labels);
-        gauge.inc();
-        Running(gauge)
+    pub(crate) fn running(&self, function: &FunctionName, directory: Option<&Directory>) -> Running {
+        self.inflight.running(function, directory)
+    }
+
+    /// Removes the series of functions that the directory no longer has.
+    pub(crate) fn retain(&self, directory: &Directory) {
+        self.inflight.retain(directory);
     }
 
     /// An attempt has ended.
@@ -231,11 +235,5 @@ impl Metrics {
 
     fn labels(&self, outcome: &'static str) -> OutcomeLabels {
         OutcomeLabels { queue_name: self.queue.clone(), outcome }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

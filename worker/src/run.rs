@@ -166,7 +166,7 @@ async fn work(
         // Without that stream results are posted directly.
         readiness: None,
     };
-    let grace = settings.grace();
+    let (grace, functions) = (settings.grace(), directory.clone());
     // Tasks, since each message wakes them, and the runtime wakes its own threads for less than the one that waits here.
     let start = is_prepared(js.clone(), directory, (stream.clone(), durable.clone()), clock.clone());
     let end = shutdown.clone();
@@ -190,7 +190,7 @@ async fn work(
         error = nats::ended(&client) => Err(error),
         () = cancellations.follow(js, queue) => Ok(()),
         () = reports.follow(&client, queue) => Ok(()),
-        () = depth::follow(js, &stream, &durable, &queue_metrics, &clock) => Ok(()),
+        () = depth::follow(js, (&stream, &durable), functions, &queue_metrics, &clock) => Ok(()),
     }
 }
 
@@ -224,20 +224,19 @@ async fn ensure_streams(settings: &Settings, js: &Context) -> anyhow::Result<()>
         ..QueueSpec::new(settings.queue_name.clone(), Owner::standalone())
     };
     loop {
-        let error: Box<dyn std::error::Error + Send + Sync> = match ensure(js, &spec, true).await {
-            Ok(ensured) => {
-                for change in ensured.changes {
-                    info!("{change}");
-                }
-                match ensure_buckets(js, spec.replicas).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) => error.into(),
-                }
-            }
-            Err(error @ (EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. })) => {
-                return Err(error).context("the queue's streams can't be ensured");
-            }
+        // The buckets first: without them no call can be cancelled.
+        let error: Box<dyn std::error::Error + Send + Sync> = match ensure_buckets(js, spec.replicas).await {
             Err(error) => error.into(),
+            Ok(()) => match ensure(js, &spec, true).await {
+                Ok(ensured) => {
+                    ensured.changes.iter().for_each(|change| info!("{change}"));
+                    return Ok(());
+                }
+                Err(error @ (EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. })) => {
+                    return Err(error).context("the queue's streams can't be ensured");
+                }
+                Err(error) => error.into(),
+            },
         };
         warn!("waiting for the queue's streams: {}", describe(&*error));
         sleep(ENSURE_PAUSE).await;

@@ -58,6 +58,8 @@ pub(crate) struct Stored {
     pub(crate) messages: u64,
     /// How many dead letters there are.
     pub(crate) dead_letters: u64,
+    /// The streams whose sequences begin at 1, since an earlier version created them.
+    pub(crate) repeating: Vec<String>,
     /// What was created or changed, in words.
     pub(crate) changes: Vec<String>,
 }
@@ -177,6 +179,7 @@ async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, S
         suspended: ensured.consumer.paused,
         messages: ensured.info.state.messages,
         dead_letters: ensured.dead_letters,
+        repeating: ensured.repeating,
         changes: ensured.changes,
     })
 }

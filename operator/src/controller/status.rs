@@ -1,6 +1,6 @@
 //! The last step: what the outcome means, in the words of the status. Pure, but for the write at the end.
 
-use asyncqueue::{ensure::EnsureError, stream::Refusal};
+use asyncqueue::{ensure::EnsureError, stats::BlockedCalls, stream::Refusal};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt,
@@ -75,11 +75,13 @@ pub(crate) fn status(
     queue: &AsyncQueue,
     outcome: &Outcome,
     functions: Option<usize>,
+    blocked: &[BlockedCalls],
     now: &Time,
 ) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
     let (stream, consumer) = stream_verdicts(&outcome.stream);
     let suspended = suspended_verdict(&outcome.stream);
+    let unique_sequences = sequences_verdict(&outcome.stream);
     let workers = workers_verdict(outcome, queue.spec.replicas);
     let ready = ready(&[&stream, &consumer, &workers]);
     let condition = |kind, verdict: Verdict| {
@@ -99,11 +101,37 @@ pub(crate) fn status(
             condition(kind::CONSUMER_READY, consumer),
             condition(kind::WORKERS_READY, workers),
             condition(kind::SUSPENDED, suspended),
+            condition(kind::UNIQUE_SEQUENCES, unique_sequences),
+            condition(kind::CALLS_BLOCKED, blocked_verdict(blocked)),
         ],
         selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
         ..AsyncQueueStatus::default()
     };
     with_workers(with_stream(figures.put(status), &before, &outcome.stream), &outcome.workers)
+}
+
+/// Whether the workers of a queue can store what ends its calls.
+fn blocked_verdict(blocked: &[BlockedCalls]) -> Verdict {
+    if blocked.is_empty() {
+        return Verdict::no(reason::ACTIVE, "Workers store what ends calls.");
+    }
+    let kinds = blocked.iter().map(|BlockedCalls { record, reason, calls }| {
+        let record = record.replace('_', " ");
+        format!("{record} of {calls} calls ({reason})")
+    });
+    let kinds = kinds.collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "Workers can't store what ends calls: {kinds}. With no_space raise the limits of JetStream, with stream_full \
+         deliver or delete what the stream holds, with no_stream or unavailable look at NATS."
+    );
+    Verdict { status: Status::True, reason: reason::RECORDS_NOT_STORED, message }
+}
+
+/// Whether the condition of a queue says that its workers can't store what ends calls.
+pub(crate) fn says_blocked(queue: &AsyncQueue) -> bool {
+    let conditions = queue.status.iter().flat_map(|status| &status.conditions);
+    let mut blocked = conditions.filter(|condition| condition.kind.as_str() == kind::CALLS_BLOCKED);
+    blocked.any(|condition| condition.status.as_str() == Status::True.as_str())
 }
 
 /// The status of a queue whose deletion has to wait, and why.
@@ -196,6 +224,26 @@ fn suspended_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
     }
 }
 
+/// Whether no sequence of the streams is ever used twice.
+fn sequences_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
+    match stream {
+        Ok(Stored { repeating, .. }) if repeating.is_empty() => {
+            Verdict::yes(reason::RECONCILED, "Sequences are unique.")
+        }
+        Ok(Stored { repeating, .. }) => Verdict::no(
+            reason::SEQUENCES_BEGIN_AT_1,
+            format!(
+                "Sequences of {} begin at 1, since an earlier version or another program created \
+                 it: acks and tombstones of an earlier stream of the same name can match its calls. \
+                 To recreate it once, see \
+                 \"Recreate a stream whose sequences begin at 1\" in docs/operations.md.",
+                repeating.join(", ")
+            ),
+        ),
+        Err(_) => blocked(),
+    }
+}
+
 /// Why NATS has not got what it shall.
 fn refusal(error: &EnsureError) -> &'static str {
     match error {
@@ -203,6 +251,7 @@ fn refusal(error: &EnsureError) -> &'static str {
         EnsureError::Refused(_) => reason::RESOURCE_CONFLICT,
         EnsureError::SubjectOverlap { .. } => reason::SUBJECT_OVERLAP,
         EnsureError::Server { .. } => reason::NATS_REFUSED,
+        EnsureError::Clock(_) => reason::CLOCK_WRONG,
         EnsureError::Unavailable { .. } => reason::NATS_UNAVAILABLE,
         EnsureError::Consumer(error) => refusal(error),
     }
@@ -280,6 +329,7 @@ mod tests {
             suspended: false,
             messages: 0,
             dead_letters: 3,
+            repeating: vec![],
             changes: vec![],
         }
     }
@@ -302,7 +352,7 @@ mod tests {
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
-        status(queue, outcome, Some(2), &fixtures::second(1000))
+        status(queue, outcome, Some(2), &[], &fixtures::second(1000))
     }
 
     fn condition<'a>(status: &'a AsyncQueueStatus, kind: &str) -> &'a Condition {
@@ -318,7 +368,8 @@ mod tests {
     #[test]
     fn a_queue_is_ready_when_all_of_it_is() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
-        for kind in [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY] {
+        let sequences = kind::UNIQUE_SEQUENCES;
+        for kind in [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY, sequences] {
             assert_condition(&status, kind, ("True", reason::RECONCILED));
             assert_eq!(condition(&status, kind).observed_generation, Some(3));
         }
@@ -334,7 +385,7 @@ mod tests {
         let mut queue = queue();
         let first = of(&queue, &outcome);
         queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first });
-        let second = status(&queue, &outcome, Some(9), &fixtures::second(2000));
+        let second = status(&queue, &outcome, Some(9), &[], &fixtures::second(2000));
         assert_eq!(Some(&second), queue.status.as_ref());
         assert_eq!(news(queue.status.as_ref(), &second), Map::new());
     }
@@ -463,6 +514,33 @@ mod tests {
 
         let away = of(&queue, &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
         assert_condition(&away, kind::SUSPENDED, ("Unknown", reason::BLOCKED));
+    }
+
+    #[test]
+    fn streams_that_begin_at_1_are_named_and_the_queue_is_ready() {
+        let repeating = vec!["slow-queue".to_owned(), "slow-queue-dead".to_owned()];
+        let stored = Stored { repeating, ..stored() };
+        let status = of(&queue(), &applied(Ok(stored), &deployment(2, vec![])));
+        let unique = ("False", reason::SEQUENCES_BEGIN_AT_1);
+        assert_condition(&status, kind::UNIQUE_SEQUENCES, unique);
+        let message = &condition(&status, kind::UNIQUE_SEQUENCES).message;
+        assert!(message.contains("of slow-queue, slow-queue-dead begin"), "{message}");
+        assert_condition(&status, kind::READY, ("True", reason::RECONCILED));
+
+        let away = of(&queue(), &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
+        assert_condition(&away, kind::UNIQUE_SEQUENCES, ("Unknown", reason::BLOCKED));
+    }
+
+    #[test]
+    fn calls_that_cannot_end_are_named_with_the_cause() {
+        let queue = queue();
+        let free = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
+        assert_condition(&free, kind::CALLS_BLOCKED, ("False", reason::ACTIVE));
+        let blocked =
+            BlockedCalls { record: "dead_letter".to_owned(), reason: "no_space".to_owned(), calls: 3 };
+        let verdict = blocked_verdict(&[blocked]);
+        assert_eq!((verdict.status, verdict.reason), (Status::True, reason::RECORDS_NOT_STORED));
+        assert!(verdict.message.contains("dead letter of 3 calls (no_space)"), "{}", verdict.message);
     }
 
     #[test]

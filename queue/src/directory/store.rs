@@ -6,11 +6,14 @@ use async_nats::jetstream::{Context, kv};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-use super::{BUCKET, Directory, Key};
+use super::{BUCKET, Directory, Key, MARKER};
 use crate::bucket::BucketError;
 
 /// Requests at once. A round trip each: enough of them that ten thousand take a second.
 const CONCURRENCY: usize = 64;
+
+/// The marker's value. Its fields are for later versions.
+const MARKED: &str = "{}";
 
 /// The KV bucket, for its one writer.
 #[derive(Clone, Debug)]
@@ -25,14 +28,20 @@ impl DirectoryStore {
         Ok(Self { bucket })
     }
 
-    /// Brings the bucket to `wanted` and returns how many entries that changed. Writes only what differs, and
-    /// leaves keys alone that it doesn't know.
+    /// Brings the bucket to `wanted` and returns how many entries that changed. Writes only what
+    /// differs, leaves keys alone that it doesn't know, and ends with the marker: the directory is
+    /// whole.
     pub async fn sync(&self, wanted: &Directory) -> Result<usize, BucketError> {
-        let current = self.read().await?;
-        self.put(&current, &wanted.entries().map_err(BUCKET.failed("encode"))?).await
+        let keys = self.keys().await?;
+        let current = self.read(&keys).await?;
+        let changes = self.put(&current, &wanted.entries().map_err(BUCKET.failed("encode"))?).await?;
+        if !keys.iter().any(|key| key == MARKER) {
+            self.bucket.put(MARKER, MARKED.into()).await.map_err(BUCKET.failed("write"))?;
+        }
+        Ok(changes)
     }
 
-    /// The same, for one who follows the bucket and so knows what is in it.
+    /// The same, for one who follows the bucket and so knows what is in it, the marker included.
     pub async fn update(&self, current: &Directory, wanted: &Directory) -> Result<usize, BucketError> {
         let current = current.entries().map_err(BUCKET.failed("encode"))?;
         self.put(&current, &wanted.entries().map_err(BUCKET.failed("encode"))?).await
@@ -58,16 +67,13 @@ impl DirectoryStore {
         Ok(count)
     }
 
-    async fn read(&self) -> Result<HashMap<Key, Bytes>, BucketError> {
-        let keys: Vec<String> = self
-            .bucket
-            .keys()
-            .await
-            .map_err(BUCKET.failed("read"))?
-            .try_collect()
-            .await
-            .map_err(BUCKET.failed("read"))?;
-        let known = keys.into_iter().filter_map(|text| Key::parse(&text));
+    async fn keys(&self) -> Result<Vec<String>, BucketError> {
+        let keys = self.bucket.keys().await.map_err(BUCKET.failed("read"))?;
+        keys.try_collect().await.map_err(BUCKET.failed("read"))
+    }
+
+    async fn read(&self, keys: &[String]) -> Result<HashMap<Key, Bytes>, BucketError> {
+        let known: Vec<Key> = keys.iter().filter_map(|text| Key::parse(text)).collect();
         futures::stream::iter(known)
             .map(async |key| {
                 Ok((self.bucket.get(key.to_string()).await.map_err(BUCKET.failed("read"))?, key))

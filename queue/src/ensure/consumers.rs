@@ -1,0 +1,127 @@
+//! Brings the durable consumers of a queue to what they shall be.
+
+use async_nats::jetstream::{
+    ErrorCode,
+    consumer::{self, FromConsumer, pull},
+    context::ConsumerInfoErrorKind,
+    stream::{ConsumerCreateStrictErrorKind, ConsumerError, ConsumerErrorKind, Stream},
+};
+use futures::TryStreamExt;
+
+use super::{EnsureError, unavailable};
+use crate::stream::{META_OWNER_UID, Plan, plan_consumer};
+
+/// Ensures a consumer.
+pub(super) async fn ensure(
+    stream: &Stream<()>,
+    wanted: &pull::Config,
+    changes: &mut Vec<String>,
+) -> Result<consumer::Info, EnsureError> {
+    let name = wanted.durable_name.as_deref().unwrap_or_default();
+    let what = format!("for consumer {name}");
+    let existing = match stream.consumer_info(name).await {
+        Ok(info) => Some(info),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
+        Err(error) => return Err(unavailable(&what, error)),
+    };
+    let config = existing.as_ref().map(|info| pull::Config::try_from_consumer_config(info.config.clone()));
+    let config = config.transpose().map_err(|e| unavailable(&what, e))?;
+    let (config, change) = match (plan_consumer(config.as_ref(), wanted), existing) {
+        (Plan::Keep, Some(info)) => return pause(stream, info, wanted, changes).await,
+        (Plan::Refuse(refusal), _) => return Err(refusal.into()),
+        (Plan::Update(config), _) => (config, "updated"),
+        (Plan::Create(_) | Plan::Keep, _) => (wanted.clone(), "created"),
+    };
+    let mut answer = stream.create_consumer(config.clone()).await;
+    if answer.as_ref().is_err_and(is_second) && remove_unused(stream, wanted, changes).await? {
+        answer = stream.create_consumer(config).await;
+    }
+    let consumer = answer.map_err(|error| refused(&what, error))?;
+    changes.push(format!("{change} consumer {name}"));
+    pause(stream, consumer.cached_info().clone(), wanted, changes).await
+}
+
+/// Creates the first consumer of a stream. One that another program has just created is left as it
+/// is.
+pub(super) async fn create_first(
+    stream: &Stream<()>,
+    wanted: &pull::Config,
+    changes: &mut Vec<String>,
+) -> Result<(), EnsureError> {
+    use ConsumerCreateStrictErrorKind as Kind;
+    let name = wanted.durable_name.as_deref().unwrap_or_default();
+    let what = format!("for consumer {name}");
+    let Err(error) = stream.create_consumer_strict(wanted.clone()).await else {
+        changes.push(format!("created consumer {name}"));
+        return Ok(());
+    };
+    match error.kind() {
+        Kind::AlreadyExists => Ok(()),
+        Kind::JetStream(source) if is_there(source.error_code()) => Ok(()),
+        Kind::JetStream(source) => Err(EnsureError::Server { what, source }),
+        _ => Err(unavailable(&what, error)),
+    }
+}
+
+/// Removes consumers of the same owner that have never delivered: a producer creates one with the
+/// queue's usual name, and workers may be set to another (`nats_durable`), which JetStream refuses
+/// as a second one. Returns whether there were any.
+async fn remove_unused(
+    stream: &Stream<()>,
+    wanted: &pull::Config,
+    changes: &mut Vec<String>,
+) -> Result<bool, EnsureError> {
+    let what = "to replace an unused consumer";
+    let consumers: Vec<consumer::Info> =
+        stream.consumers().try_collect().await.map_err(|error| unavailable(what, error))?;
+    let is_ours = |info: &consumer::Info| {
+        info.config.metadata.get(META_OWNER_UID) == wanted.metadata.get(META_OWNER_UID)
+    };
+    let is_unused = |info: &consumer::Info| info.delivered.consumer_sequence == 0 && info.num_waiting == 0;
+    let unused = consumers.iter().filter(|info| is_ours(info) && is_unused(info));
+    let names: Vec<&str> = unused.map(|info| info.name.as_str()).collect();
+    for name in &names {
+        stream.delete_consumer(name).await.map_err(|error| unavailable(what, error))?;
+        changes.push(format!("removed unused consumer {name}"));
+    }
+    Ok(!names.is_empty())
+}
+
+/// Pauses or resumes a consumer, if it is not as it shall be.
+async fn pause(
+    stream: &Stream<()>,
+    mut info: consumer::Info,
+    wanted: &pull::Config,
+    changes: &mut Vec<String>,
+) -> Result<consumer::Info, EnsureError> {
+    if info.config.pause_until == wanted.pause_until {
+        return Ok(info);
+    }
+    let name = &info.name;
+    let (change, answer) = match wanted.pause_until {
+        Some(until) => ("paused", stream.pause_consumer(name, until).await),
+        None => ("resumed", stream.resume_consumer(name).await),
+    };
+    let what = format!("to have consumer {name} {change}, which nats-server can since 2.11");
+    info.paused = answer.map_err(|error| refused(&what, error))?.paused;
+    changes.push(format!("{change} consumer {name}"));
+    Ok(info)
+}
+
+/// Why a consumer could not be created, updated or paused.
+fn refused(what: &str, error: ConsumerError) -> EnsureError {
+    match error.kind() {
+        ConsumerErrorKind::JetStream(source) => EnsureError::Server { what: what.to_owned(), source },
+        _ => unavailable(what, error),
+    }
+}
+
+/// Whether a consumer was refused since its stream has one with another name.
+fn is_second(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(e) if e.error_code() == ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED)
+}
+
+/// Whether a consumer was not created since there is one, with that name or another.
+fn is_there(code: ErrorCode) -> bool {
+    [ErrorCode::CONSUMER_ALREADY_EXISTS, ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED].contains(&code)
+}

@@ -1,0 +1,132 @@
+//! The directory, when its bucket is deleted and created again, and functions called in another
+//! case.
+
+use std::time::Duration;
+
+use asyncqueue::{
+    FunctionName,
+    directory::{BUCKET, Directory, FunctionEntry, MARKER, QueueEntry, store::DirectoryStore},
+    ensure::ensure,
+    stream::{Owner, QueueSpec},
+};
+use asyncqueue_tests::{http::HttpServer, wait::until};
+use tokio::time::{Instant, sleep};
+
+use crate::{gateway::Gateway, support::Queue};
+
+/// How long clients of a directory that is not whole are watched: longer than an unchanged one
+/// takes to count.
+const WATCHED: Duration = Duration::from_secs(14);
+
+/// The queue of `fast` and of nothing else.
+const OWN_QUEUE: &str = "own";
+
+/// A directory in which `fast` belongs to [`OWN_QUEUE`] and is at `url`.
+fn directory(url: &str) -> Directory {
+    let mut directory = Directory::default();
+    for queue in ["jobs", OWN_QUEUE] {
+        directory.queues.insert(queue.parse().unwrap(), QueueEntry::new(queue, queue));
+    }
+    let entry = FunctionEntry {
+        queue: Some(OWN_QUEUE.parse().unwrap()),
+        url: Some(url.to_owned()),
+        ..FunctionEntry::default()
+    };
+    directory.functions.insert(FunctionName::new("fast", "openfaas-fn").unwrap(), entry);
+    directory
+}
+
+/// `jobs` beside [`OWN_QUEUE`].
+async fn start() -> (Queue, DirectoryStore) {
+    let queue = Queue::start().await;
+    let owner = Owner { name: "test/own".to_owned(), uid: "2".to_owned() };
+    let own = QueueSpec::new(OWN_QUEUE.parse().unwrap(), owner);
+    ensure(&queue.js, &own, false).await.unwrap();
+    let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
+    (queue, store)
+}
+
+async fn start_gateway(queue: &Queue) -> Gateway {
+    let gateway =
+        Gateway::start(&queue.nats, "", &[("directory_file", ""), ("unknown_function", "reject")]).await;
+    until("the gateway is ready", async || {
+        (gateway.call("GET", "/readyz", &[], "").await.status == 200).then_some(())
+    })
+    .await;
+    gateway
+}
+
+#[tokio::test]
+async fn a_recreated_directory_bucket_sends_no_call_astray() {
+    let (queue, store) = start().await;
+    let (right, wrong) = (HttpServer::start().await, HttpServer::start().await);
+    store.sync(&directory(&right.url())).await.unwrap();
+    let gateway = start_gateway(&queue).await;
+    let _worker = queue.worker(&wrong, &[("queue_name", OWN_QUEUE)]);
+    let submit = async || {
+        let answer = gateway.call("POST", "/async-function/fast", &[], "hi").await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    };
+    submit().await;
+    right.receives(1).await;
+
+    // Deleted, created again by another program, and written by half.
+    queue.js.delete_key_value(BUCKET.name).await.unwrap();
+    submit().await;
+    let bucket = BUCKET.ensure(&queue.js, 1).await.unwrap();
+    let (mut calls, begun) = (2, Instant::now());
+    while begun.elapsed() < WATCHED {
+        submit().await;
+        calls += 1;
+        sleep(Duration::from_millis(500)).await;
+    }
+    bucket.put("queue.jobs", r#"{"stream":"jobs","subject":"jobs"}"#.into()).await.unwrap();
+    submit().await;
+    right.receives(calls + 1).await;
+    assert_eq!(
+        (wrong.received().len(), queue.info("jobs").await.state.last_sequence),
+        (0, before_first(&queue).await)
+    );
+
+    // Whole again, and another: both follow it.
+    let elsewhere = HttpServer::start().await;
+    store.sync(&directory(&elsewhere.url())).await.unwrap();
+    assert!(bucket.get(MARKER).await.unwrap().is_some());
+    until("calls go to the new URL", async || {
+        submit().await;
+        sleep(Duration::from_millis(500)).await;
+        (!elsewhere.received().is_empty()).then_some(())
+    })
+    .await;
+    assert!(wrong.received().is_empty());
+}
+
+/// The last sequence of `jobs` before its first call.
+async fn before_first(queue: &Queue) -> u64 {
+    queue.info("jobs").await.config.first_sequence.unwrap() - 1
+}
+
+#[tokio::test]
+async fn a_function_in_upper_case_has_its_own_queue() {
+    let (queue, store) = start().await;
+    let function = HttpServer::start().await;
+    store.sync(&directory(&function.url())).await.unwrap();
+    let gateway = start_gateway(&queue).await;
+    for (number, name) in ["FAST", "Fast.OPENFAAS-FN"].into_iter().enumerate() {
+        let id = format!("order-{number}");
+        let path = format!("/async-function/{name}");
+        let answer = gateway.call("POST", &path, &[("X-Call-Id", &id)], "hi").await;
+        assert_eq!(answer.status, 202, "{name}: {}", answer.text());
+        let subject = format!("{OWN_QUEUE}.openfaas-fn.fast.{id}");
+        let stream = queue.js.get_stream(OWN_QUEUE).await.unwrap();
+        assert!(stream.direct_get_last_for_subject(&*subject).await.is_ok(), "{subject}");
+
+        let path = format!("{path}/{id}");
+        let status = gateway.call("GET", &path, &[], "").await;
+        assert_eq!((status.status, &status.json()["queue"]), (200, &OWN_QUEUE.into()), "{name}");
+        assert_eq!(gateway.call("DELETE", &path, &[], "").await.status, 202, "{name}");
+    }
+    assert_eq!(gateway.call("POST", "/function/FAST/path", &[], "hi").await.status, 200);
+    assert_eq!(function.receives(1).await[0].target, "/path");
+    assert_eq!(gateway.call("POST", "/async-function/FASTER", &[], "hi").await.status, 404);
+}

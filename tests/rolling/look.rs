@@ -1,0 +1,67 @@
+//! The last look: what is left on the streams when all should have ended.
+
+use async_nats::HeaderMap;
+use asyncqueue::message::{callback::Callback, dead_letter::H_SUBJECT, native};
+use asyncqueue_tests::{
+    history::event::{CallNumber, Step},
+    load::{function, receiver},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::stage::{DEAD, PATIENCE, QUEUE, RESULTS, Stage};
+
+/// Between two looks.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
+
+impl Stage {
+    /// Waits until every call has ended, or there is no more patience, and takes down what is left
+    /// and what is dead.
+    pub(crate) async fn last_look(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline && self.messages(QUEUE).await + self.messages(RESULTS).await > 0 {
+            sleep(LOOK_EVERY).await;
+        }
+        for headers in self.headers(QUEUE).await {
+            self.take_down(of_call(&headers), Step::LeftQueued);
+        }
+        for headers in self.headers(RESULTS).await {
+            self.take_down(of_result(&headers), Step::LeftResult);
+        }
+        for headers in self.headers(DEAD).await {
+            let is_result = headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(RESULTS));
+            let (call, step) = if is_result {
+                (of_result(&headers), Step::ResultBuried)
+            } else {
+                (of_call(&headers), Step::Buried)
+            };
+            self.take_down(call, step);
+        }
+    }
+
+    fn take_down(&self, call: Option<CallNumber>, step: Step) {
+        self.recorder.step(call.expect("each message has the number of its call"), step);
+    }
+
+    async fn headers(&self, stream: &str) -> Vec<HeaderMap> {
+        let state = self.info(stream).await.expect("the stream is there").state;
+        let stream = self.js().get_stream_no_info(stream).await.unwrap();
+        let mut headers = Vec::new();
+        if state.messages > 0 {
+            for sequence in state.first_sequence..=state.last_sequence {
+                // Some of them have ended out of turn.
+                headers.extend(stream.get_raw_message(sequence).await.ok().map(|message| message.headers));
+            }
+        }
+        headers
+    }
+}
+
+fn of_call(headers: &HeaderMap) -> Option<CallNumber> {
+    let call = native::decode(headers, bytes::Bytes::new()).ok()?;
+    function::number_in(call.query.as_deref())
+}
+
+fn of_result(headers: &HeaderMap) -> Option<CallNumber> {
+    let result = Callback::decode(headers, bytes::Bytes::new()).ok()?;
+    receiver::number_in(result.url.as_url().path())
+}
