@@ -201,7 +201,9 @@ struct Canceller<'a> {
 
 /// What came of storing the result of a cancelled call.
 enum ResultOf {
-    /// It is stored, now or before; or no client wants one.
+    /// No client wants one.
+    NotWanted,
+    /// It is stored, now or before.
     Cancellation,
     /// A result of another kind was stored first.
     Other(EndState),
@@ -250,20 +252,19 @@ impl<'a> Canceller<'a> {
             Mark::Cancelled { confirmed } => confirmed,
             ended => return Ok(CancelOutcome::Ended(ended.end().unwrap_or(EndState::Done))),
         };
-        match self.store_result(call, headers).await? {
-            ResultOf::Cancellation => {}
-            ResultOf::Delivered if !written.is_new => {}
-            ResultOf::Delivered => return self.came_too_late(call, EndState::Done).await,
+        let is_told = match self.store_result(call, headers).await? {
+            ResultOf::Cancellation => true,
+            // Of the call's own end, or stored by the worker that heard of the tombstone: the worker knows which.
+            ResultOf::NotWanted | ResultOf::Delivered => false,
             ResultOf::Other(end) => return self.came_too_late(call, end).await,
-        }
+        };
         // This message alone: a call that has the id after it is another one.
         let is_removed =
             remove(self.js, &self.place.entry.stream, call.sequence, "take the call off its queue").await?;
         if was_confirmed {
             return Ok(CancelOutcome::AlreadyCancelled);
         }
-        let has_client = wants_result(headers);
-        let (outcome, is_certain) = self.confirm(call, is_removed, has_client, written.is_new).await?;
+        let (outcome, is_certain) = self.confirm(call, is_removed, is_told, written.is_new).await?;
         if is_certain {
             let confirmed = Mark::Cancelled { confirmed: true };
             tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
@@ -271,12 +272,14 @@ impl<'a> Canceller<'a> {
         Ok(outcome)
     }
 
-    /// Waits for the certainty that a call with a tombstone does not start, and says what it was doing.
+    /// Waits for the certainty that a call with a tombstone does not start, and says what it was doing. `is_removed`: its
+    /// message was removed for this request. `is_told`: the result for its client is that of the cancellation. `is_first`:
+    /// no request before this one has written the tombstone.
     async fn confirm(
         &self,
         call: &StoredCall,
         is_removed: bool,
-        has_client: bool,
+        is_told: bool,
         is_first: bool,
     ) -> Result<(CancelOutcome, bool), NatsError> {
         let question = call.encode().into();
@@ -289,7 +292,7 @@ impl<'a> Canceller<'a> {
         }
         let answer = match inquiry.answer(Instant::now() + PROMPT, Answer::read).await {
             // Gone before it could be removed, no worker has it, and no cancellation removed it: it has ended.
-            None if !is_removed && is_first && !has_client => Some(Answer::Ended),
+            None if !is_removed && is_first => Some(Answer::Ended),
             None => match self.wait_for_answer(&mut inquiry, call, progress.as_ref()).await? {
                 Waited::Answered(answer) => Some(answer),
                 Waited::Certain => return Ok((CancelOutcome::Queued, true)),
@@ -301,7 +304,7 @@ impl<'a> Canceller<'a> {
         Ok(match answer {
             Some(Answer::Running) => (CancelOutcome::Running, true),
             // Its end is the result that was stored first, which is that of the cancellation.
-            Some(Answer::Ended) if has_client => (CancelOutcome::Queued, true),
+            Some(Answer::Ended) if is_told => (CancelOutcome::Queued, true),
             Some(Answer::Ended) => (self.came_too_late(call, EndState::Done).await?, false),
             Some(Answer::DoesNotStart) => (CancelOutcome::Queued, true),
             None => (CancelOutcome::Unconfirmed, false),
@@ -369,9 +372,9 @@ impl<'a> Canceller<'a> {
     /// Stores the result of a cancelled call for its client, unless another result of it is stored already.
     async fn store_result(&self, call: &StoredCall, headers: &NatsHeaders) -> Result<ResultOf, NatsError> {
         let Ok(mut invocation) = native::decode(headers, Bytes::new()) else {
-            return Ok(ResultOf::Cancellation);
+            return Ok(ResultOf::NotWanted);
         };
-        let Some(url) = invocation.callback_url.take() else { return Ok(ResultOf::Cancellation) };
+        let Some(url) = invocation.callback_url.take() else { return Ok(ResultOf::NotWanted) };
         let result = Callback::new(&invocation, url, call.sequence, EndState::Cancelled, CANCELLED);
         let subject = result_subject(&self.place.queue, &invocation.function, &call.id, call.sequence);
         let message = PublishMessage::build().headers(result.encode());
@@ -388,10 +391,6 @@ impl<'a> Canceller<'a> {
             None => ResultOf::Delivered,
         })
     }
-}
-
-fn wants_result(headers: &NatsHeaders) -> bool {
-    native::decode(headers, Bytes::new()).is_ok_and(|invocation| invocation.callback_url.is_some())
 }
 
 /// What came of waiting for a worker's answer.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{Context, stream::Info};
 use asyncqueue::{
-    ensure::ensure,
+    ensure::{EnsureError, ensure},
     stream::{Owner, QueueSpec, stored_in_all},
 };
 use asyncqueue_tests::{
@@ -41,7 +41,10 @@ async fn creators_at_once_succeed_on_a_cluster() {
             // While leaders are chosen, servers may not answer; never do they refuse.
             until_in(ELECTION, "the queue is there", async || match ensure(js, &spec, false).await {
                 Ok(ensured) => Some(ensured.info.config.first_sequence.unwrap()),
-                Err(asyncqueue::ensure::EnsureError::Unavailable { .. }) => None,
+                Err(EnsureError::Unavailable { .. }) => None,
+                Err(EnsureError::Consumer(error)) if matches!(*error, EnsureError::Unavailable { .. }) => {
+                    None
+                }
                 Err(error) => panic!("{error}"),
             })
             .await

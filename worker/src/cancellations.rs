@@ -7,7 +7,7 @@
 //! task that runs it, after it has closed the connection to the function.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -32,6 +32,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Cancelled calls that are remembered. One that is forgotten has left the stream long ago.
 const REMEMBERED: usize = 100_000;
 
+/// Calls that have ended by themselves and are remembered: half a second of a worker at full rate.
+const RECENTLY_ENDED: usize = 16_384;
+
 /// Requests that wait for the answer of one call.
 const MAX_INBOXES: usize = 16;
 
@@ -47,6 +50,14 @@ pub(crate) struct Cancellations {
 struct State {
     cancelled: HashMap<StoredCall, Answer>,
     in_flight: HashMap<StoredCall, Stage>,
+    ended: RecentlyEnded,
+}
+
+/// The sequences of the calls that ended by themselves last: a cancellation that came too late may ask a moment later.
+#[derive(Debug, Default)]
+struct RecentlyEnded {
+    order: VecDeque<u64>,
+    sequences: HashSet<u64>,
 }
 
 /// What this worker answers about a cancelled call.
@@ -93,8 +104,8 @@ impl Cancellations {
     /// to the inbox if there is none yet.
     fn cancel(&self, call: &StoredCall, inbox: Option<&Subject>) -> Option<&'static str> {
         let mut state = self.lock();
-        let State { cancelled, in_flight } = &mut *state;
-        if let Some(Stage::Ended) = in_flight.get(call) {
+        let State { cancelled, in_flight, ended } = &mut *state;
+        if matches!(in_flight.get(call), Some(Stage::Ended)) || ended.sequences.contains(&call.sequence) {
             return Some(HAS_ENDED);
         }
         if cancelled.len() >= REMEMBERED && !cancelled.contains_key(call) {
@@ -224,6 +235,84 @@ impl CallInFlight {
 
 impl Drop for CallInFlight {
     fn drop(&mut self) {
-        self.cancellations.lock().in_flight.remove(&self.call);
+        let mut state = self.cancellations.lock();
+        if let Some(Stage::Ended) = state.in_flight.remove(&self.call) {
+            state.ended.add(self.call.sequence);
+        }
+    }
+}
+
+// === impl RecentlyEnded ===
+
+impl RecentlyEnded {
+    fn add(&mut self, sequence: u64) {
+        if self.order.len() >= RECENTLY_ENDED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.sequences.remove(&oldest);
+        }
+        if self.sequences.insert(sequence) {
+            self.order.push_back(sequence);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(sequence: u64) -> StoredCall {
+        StoredCall { id: "id-1".parse().unwrap(), sequence }
+    }
+
+    /// Without a connection: nothing that is sent arrives.
+    async fn cancellations() -> Cancellations {
+        let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
+        let client = options.connect("nats://127.0.0.1:1").await.unwrap();
+        Cancellations::new(client, Reports::new("w".to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_call_does_not_start_and_its_id_may_be_used_again() {
+        let cancellations = cancellations().await;
+        assert_eq!(cancellations.cancel(&call(1), None), None);
+        assert!(cancellations.take(call(1)).start().is_none());
+        assert!(cancellations.take(call(2)).start().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_held_call_is_answered_at_once() {
+        let cancellations = cancellations().await;
+        let held = cancellations.take(call(1));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(IS_HELD));
+        assert!(held.start().is_none() && held.is_cancelled() && !held.end());
+    }
+
+    #[tokio::test]
+    async fn a_running_call_is_answered_when_it_has_stopped() {
+        let cancellations = cancellations().await;
+        let running = cancellations.take(call(1));
+        let token = running.start().unwrap();
+        assert_eq!(cancellations.cancel(&call(1), Some(&"inbox".into())), None);
+        assert!(token.is_cancelled());
+        running.has_stopped(true).await;
+        assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));
+        drop(running);
+        assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_has_ended_is_not_cancelled_any_more() {
+        let cancellations = cancellations().await;
+        let ended = cancellations.take(call(1));
+        assert!(ended.start().is_some() && ended.end());
+        assert_eq!(cancellations.cancel(&call(1), None), Some(HAS_ENDED));
+        drop(ended);
+        assert_eq!(cancellations.cancel(&call(1), None), Some(HAS_ENDED));
+        for sequence in 2..RECENTLY_ENDED as u64 + 2 {
+            let call = cancellations.take(call(sequence));
+            assert!(call.end());
+        }
+        assert_eq!(cancellations.cancel(&call(1), None), None);
     }
 }
