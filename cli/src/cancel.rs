@@ -1,16 +1,19 @@
 //! `kubectl aq cancel`
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use asyncqueue::{
     CallId, QueueName,
-    cancel::{Cancelled, cancel_stored},
+    cancel::{Tally, cancel},
     locate::Found,
     status::State,
 };
 use clap::Args;
 
 use crate::{find, output, session::Session, status};
+
+/// How long to wait for the worker that has the call to say that it does not start.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What stands for the queue where that is not known.
 const ANY: &str = "-";
@@ -37,34 +40,41 @@ struct MaybeQueue(Option<QueueName>);
 
 pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { queue: MaybeQueue(queue), call_id } = arguments;
-    let words = match find::find(&session.js, queue.as_ref(), call_id).await? {
-        Found::Stored(stored) => {
-            let (queue, stream) = (&stored.place.queue, &stored.place.entry.stream);
-            let cancelled = cancel_stored(&session.js, queue, stream, call_id, &stored.message).await?;
-            describe(cancelled).to_owned()
-        }
-        Found::Ended(ended) if matches!(ended.state, State::Cancelled { .. }) => {
-            describe(Cancelled::Before).to_owned()
-        }
-        Found::Ended(ended) => {
-            anyhow::bail!(
-                "call `{call_id}` can't be cancelled, it has ended: {}",
-                status::words(&ended.state)
-            )
-        }
-        Found::Ambiguous(queues) => return Err(find::ambiguous(call_id, &queues)),
-        Found::Unknown => return Err(find::unknown(call_id, queue.as_ref())),
+    let wanted = find::wanted(call_id);
+    let places = find::places(&session.js, queue.as_ref(), &wanted).await?;
+    let tally = cancel(&session.js, &places, &wanted, PATIENCE).await?;
+    if tally.unconfirmed > 0 {
+        anyhow::bail!(
+            "call `{call_id}` is not cancelled for certain yet: a worker that has it does not answer; try again"
+        );
+    }
+    let words = match &tally {
+        Tally { cancelled: 0, .. } => match find::find(&session.js, queue.as_ref(), call_id).await? {
+            Found::Ended(ended) if matches!(ended.state, State::Cancelled { .. }) => {
+                "was cancelled before".to_owned()
+            }
+            Found::Ended(ended) => {
+                let end = status::words(&ended.state);
+                anyhow::bail!("call `{call_id}` can't be cancelled, it has ended: {end}")
+            }
+            _ if tally.ended > 0 => anyhow::bail!("call `{call_id}` can't be cancelled, it has ended"),
+            _ => return Err(find::unknown(call_id, queue.as_ref())),
+        },
+        tally => describe(tally),
     };
     Ok(output::print(&format!("{call_id}: {words}\n"))?)
 }
 
-fn describe(cancelled: Cancelled) -> &'static str {
-    match cancelled {
-        Cancelled::Waiting => "cancelled, it will not start",
-        Cancelled::Running => "cancelled while it was running",
-        Cancelled::Before => "was cancelled before",
-        Cancelled::Dead => "has just become a dead letter",
-        Cancelled::NotFound => "has just ended",
+fn describe(tally: &Tally) -> String {
+    match tally {
+        Tally { cancelled: 1, before: 1, .. } => "was cancelled before".to_owned(),
+        Tally { cancelled: 1, running: 1, .. } => "cancelled while it was running".to_owned(),
+        Tally { cancelled: 1, .. } => "cancelled, it will not start".to_owned(),
+        Tally { cancelled, running, before, .. } => {
+            format!(
+                "{cancelled} calls have this id: all are cancelled, {running} while running, {before} before"
+            )
+        }
     }
 }
 

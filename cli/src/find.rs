@@ -4,7 +4,7 @@ use async_nats::jetstream::Context;
 use asyncqueue::{
     CallId, QueueName,
     directory::{Directory, QueueEntry},
-    locate::{self, Found, Place, Wanted, locate},
+    locate::{self, Found, Place, Places, Wanted, locate},
 };
 
 use crate::known::{self, Known};
@@ -12,22 +12,27 @@ use crate::known::{self, Known};
 /// Looks for a call: on one queue, or on all that may have it.
 pub(crate) async fn find(js: &Context, queue: Option<&QueueName>, call: &CallId) -> anyhow::Result<Found> {
     let wanted = wanted(call);
-    let places = match queue {
-        Some(queue) => vec![Place { queue: queue.clone(), entry: known::entry(js, queue).await? }],
-        None => places(&known::all(js).await?, &wanted),
-    };
-    Ok(locate(js, &places, &wanted).await?)
+    Ok(locate(js, &places(js, queue, &wanted).await?, &wanted).await?)
+}
+
+/// Where a call may be: on one queue, or on all that may have it.
+pub(crate) async fn places(
+    js: &Context,
+    queue: Option<&QueueName>,
+    wanted: &Wanted,
+) -> anyhow::Result<Places> {
+    match queue {
+        Some(queue) => {
+            let entry = known::entry(js, queue).await?;
+            Ok(Places { named: vec![Place { queue: queue.clone(), entry }], rest: Vec::new() })
+        }
+        None => Ok(known_places(&known::all(js).await?, wanted)),
+    }
 }
 
 /// The call with an id, of whatever function.
 pub(crate) fn wanted(call: &CallId) -> Wanted {
     Wanted { id: call.clone(), function: None }
-}
-
-/// A word on a call that is stored on several queues.
-pub(crate) fn ambiguous(call: &CallId, queues: &[QueueName]) -> anyhow::Error {
-    let names: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
-    anyhow::anyhow!("calls `{call}` are pending on several queues: name one of {}", names.join(", "))
 }
 
 /// A word on a call of which nothing is known.
@@ -37,8 +42,9 @@ pub(crate) fn unknown(call: &CallId, queue: Option<&QueueName>) -> anyhow::Error
 }
 
 /// The queues that may have a call.
-fn places(known: &Known, wanted: &Wanted) -> Vec<Place> {
-    let Some(any) = known.queues.keys().next() else { return Vec::new() };
+fn known_places(known: &Known, wanted: &Wanted) -> Places {
+    let nowhere = Places { named: Vec::new(), rest: Vec::new() };
+    let Some(any) = known.queues.keys().next() else { return nowhere };
     let queues = known
         .queues
         .iter()
@@ -55,8 +61,8 @@ mod tests {
 
     fn asked(queues: &[&str], call: &CallId) -> Vec<String> {
         let queues = queues.iter().map(|queue| (queue.parse().unwrap(), None)).collect();
-        let places = places(&Known { queues, ..Known::default() }, &wanted(call));
-        let mut names: Vec<String> = places.into_iter().map(|place| place.queue.to_string()).collect();
+        let places = known_places(&Known { queues, ..Known::default() }, &wanted(call));
+        let mut names: Vec<String> = places.named.into_iter().map(|place| place.queue.to_string()).collect();
         names.sort();
         names
     }
@@ -74,6 +80,5 @@ mod tests {
         let (call, queue) = ("own".parse().unwrap(), "jobs".parse().unwrap());
         assert!(unknown(&call, Some(&queue)).to_string().contains("`own` on queue `jobs`"));
         assert!(unknown(&call, None).to_string().contains("`own` on any queue"));
-        assert!(ambiguous(&call, &[queue, "other".parse().unwrap()]).to_string().ends_with("jobs, other"));
     }
 }

@@ -36,9 +36,12 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { call_id, queue, output } = arguments;
     let status = match find::find(&session.js, queue.as_ref(), call_id).await? {
-        Found::Stored(stored) => status::of_stored(&session.js, &find::wanted(call_id), &stored).await?,
+        Found::Stored { newest, others } => {
+            let mut status = status::of_stored(&session.js, &find::wanted(call_id), &newest).await?;
+            status.others = Some(others).filter(|others| *others > 0);
+            status
+        }
         Found::Ended(ended) => ended,
-        Found::Ambiguous(queues) => return Err(find::ambiguous(call_id, &queues)),
         Found::Unknown => return Err(find::unknown(call_id, queue.as_ref())),
     };
     match output {
@@ -52,6 +55,7 @@ fn render(status: &CallStatus) -> String {
     let mut fields = vec![("Call ID", status.call_id.clone()), ("Queue", status.queue.to_string())];
     fields.extend(status.function.clone().map(|function| ("Function", function)));
     fields.push(("State", words(&status.state)));
+    fields.extend(status.others.map(|others| ("Others", format!("{others} more calls with this id"))));
     fields.extend(status.submitted_at.map(|at| ("Submitted", at.to_string())));
     table::fields(&fields)
 }
@@ -62,8 +66,9 @@ pub(crate) fn words(state: &State) -> String {
         State::Queued { position: None } => "queued".to_owned(),
         State::Queued { position: Some(position) } => format!("queued, {position} before it"),
         State::Delivered => "running, or waiting for its next attempt".to_owned(),
-        State::Running { worker, attempt, max_attempts, since } => {
-            format!("running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}")
+        State::Running { worker, attempt, max_attempts, since, blocked } => {
+            let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+            format!("running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}")
         }
         State::Waiting { attempt, max_attempts, next_attempt } => {
             format!("waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} failed")
@@ -76,6 +81,7 @@ pub(crate) fn words(state: &State) -> String {
         }
         State::Dead { reason, since, .. } => format!("dead since {since:.0}: {reason}"),
         State::Cancelled { since } => format!("cancelled at {since:.0}"),
+        State::Expired { since } => format!("expired at {since:.0}: it was older than its queue allows"),
     }
 }
 
@@ -94,8 +100,10 @@ mod tests {
                 attempt: 2,
                 max_attempts: 10,
                 since: "2026-11-24T10:00:00.5Z".parse().unwrap(),
+                blocked: None,
             },
             submitted_at: None,
+            others: None,
             age: None,
         };
         assert_eq!(

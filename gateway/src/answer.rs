@@ -1,6 +1,6 @@
 //! The answers of the gateway itself.
 
-use asyncqueue::{CallId, status::CallStatus, submit::Submitted};
+use asyncqueue::{CallId, cancel::Tally, status::CallStatus, submit::Submitted};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
@@ -32,6 +32,14 @@ pub struct About {
     pub started_at: Timestamp,
     /// Whether the client reads problems as JSON.
     pub as_json: bool,
+}
+
+/// How many calls a request has cancelled.
+#[derive(Debug, Serialize)]
+struct Counts {
+    cancelled: u64,
+    /// Those that had ended in another way.
+    ended: u64,
 }
 
 /// A refusal as JSON, by RFC 9457.
@@ -70,10 +78,13 @@ pub fn accepted(about: &About, submitted: Submitted) -> Answer {
     answer
 }
 
-/// The call is cancelled, or being cancelled: 202 without a body.
+/// The calls with an id are cancelled, and do not start any more: 202, and how many they are, as JSON.
 #[must_use]
-pub fn cancelled(about: &About) -> Answer {
-    answer(StatusCode::ACCEPTED, Bytes::new(), about)
+pub fn cancelled(about: &About, tally: &Tally) -> Answer {
+    let counts = Counts { cancelled: tally.cancelled, ended: tally.ended };
+    let mut answer = answer(StatusCode::ACCEPTED, json(&counts), about);
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
 }
 
 /// Where a call is, as JSON.

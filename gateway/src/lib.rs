@@ -14,13 +14,14 @@ use anyhow::Context;
 use async_nats::jetstream;
 use asyncqueue::{
     directory::{self, Directory},
+    reserve,
     submit::Submitter,
 };
 use asyncqueue_runtime::{admin, health::Health, nats, server};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     body::Memory, directory_file::DirectoryFile, lookup::Lookups, metrics::Metrics, proxy::Proxy,
@@ -132,6 +133,7 @@ impl Gateway {
             directory_file: _,
             max_payload,
             publish_timeout,
+            cancel_timeout,
             read_timeout,
             max_publishing,
             max_buffered,
@@ -167,6 +169,7 @@ impl Gateway {
             background.spawn(report_directory(directory.clone(), health.clone()));
             directory
         };
+        let is_store_full = follow_reserve(&mut background, js.clone());
         if ensure_stream {
             health.register(streams::CONDITION, "waiting for NATS to create the streams");
             let (directory, default_queue) = (directory.clone(), default_queue.clone());
@@ -181,14 +184,13 @@ impl Gateway {
             // request has ended.
             .max_ack_inflight(max_publishing.saturating_mul(2))
             .build(client.clone());
-        let look_up =
-            jetstream::context::ContextBuilder::new().timeout(publish_timeout.0).build(client.clone());
+        let look_up = jetstream::context::ContextBuilder::new().timeout(publish_timeout.0);
         let service = Arc::new(Service {
             health: health.clone(),
             memory: Memory::new(max_buffered.0, metrics.buffered.clone()),
             metrics,
             directory,
-            lookups: Lookups::new(look_up),
+            lookups: Lookups::new(look_up.build(client.clone()), cancel_timeout.0),
             submitter: Submitter::new(publish, publish_timeout.0),
             nats: client.clone(),
             proxy: Proxy::new()?,
@@ -200,6 +202,7 @@ impl Gateway {
             max_payload: max_payload.0,
             read_timeout: read_timeout.0,
             publishing: Slots::new(max_publishing, "calls on their way to NATS"),
+            is_store_full,
             access_log,
         });
 
@@ -220,6 +223,28 @@ impl Gateway {
         done.cancel();
         admin.await.context("the server of metrics failed")?;
         served
+    }
+}
+
+/// Whether the store of NATS is full, followed in the background.
+fn follow_reserve(background: &mut JoinSet<()>, js: jetstream::Context) -> watch::Receiver<bool> {
+    let (store_full, is_store_full) = watch::channel(false);
+    background.spawn(async move {
+        reserve::follow(&js, |is_short| tell_if_changed(&store_full, is_short)).await;
+    });
+    is_store_full
+}
+
+/// Says in the log when calls are refused for want of space, and when no more.
+fn tell_if_changed(store_full: &watch::Sender<bool>, is_short: bool) {
+    if store_full.send_if_modified(|before| std::mem::replace(before, is_short) != is_short) {
+        if is_short {
+            warn!(
+                "the store of NATS is full: new calls are answered with 429 until the reserve is full again"
+            );
+        } else {
+            info!("the store of NATS has room again: new calls are accepted");
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Requests about one call: where it is, and that it be cancelled.
 
+use std::time::Duration;
+
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
-    CallId, QueueName,
-    cancel::{Cancelled, cancel_stored},
+    EndState, QueueName,
+    cancel::{Tally, cancel},
     directory::Directory,
-    locate::{Found, Place, Stored, Wanted, locate, places},
+    locate::{Found, Places, Wanted, locate, places},
     status::{self, CallStatus, State as CallState},
 };
 use tokio::sync::SemaphorePermit;
@@ -20,14 +22,13 @@ use crate::{
 /// Look-ups at once. Each asks NATS for a few things, or for a few of each queue, and calls are to be stored too.
 const MAX_LOOKUPS: usize = 64;
 
-/// How a call has ended that was given up.
-const DEAD: &str = "is a dead letter";
-
 /// Looks for calls.
 #[derive(Debug)]
 pub struct Lookups {
     js: Context,
     slots: Slots,
+    /// How long a cancellation waits to be certain.
+    cancel_timeout: Duration,
 }
 
 /// Which call a path names: `/async-function/CALL-ID[?function=NAME]` or `/async-function/NAME/CALL-ID`; `None` for a
@@ -54,10 +55,10 @@ fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
 // === impl Lookups ===
 
 impl Lookups {
-    /// Looks by this context.
+    /// Looks by this context. A cancellation waits up to `cancel_timeout` to be certain.
     #[must_use]
-    pub fn new(js: Context) -> Self {
-        Self { js, slots: Slots::new(MAX_LOOKUPS, "look-ups of calls") }
+    pub fn new(js: Context, cancel_timeout: Duration) -> Self {
+        Self { js, slots: Slots::new(MAX_LOOKUPS, "look-ups of calls"), cancel_timeout }
     }
 
     /// Where a call is.
@@ -70,45 +71,56 @@ impl Lookups {
         let _slot = self.slot()?;
         let places = places(directory, default_queue, &wanted);
         match locate(&self.js, &places, &wanted).await? {
-            Found::Stored(stored) => Ok(status::of_stored(&self.js, &wanted, &stored).await?),
+            Found::Stored { newest, others } => {
+                let mut status = status::of_stored(&self.js, &wanted, &newest).await?;
+                status.others = Some(others).filter(|others| *others > 0);
+                Ok(status)
+            }
             Found::Ended(status) => Ok(status),
-            Found::Ambiguous(queues) => Err(Refusal::Ambiguous { call_id: wanted.id, queues }),
             Found::Unknown => Err(unknown(wanted, &places)),
         }
     }
 
-    /// Cancels a call. A repeat says that it was cancelled before.
+    /// Cancels all calls with an id that are stored when the request comes. A repeat is safe, and also confirms those of
+    /// which an earlier request was not certain.
     pub async fn cancel(
         &self,
         directory: &Directory,
         default_queue: &QueueName,
         wanted: Wanted,
-    ) -> Result<Cancelled, Refusal> {
+    ) -> Result<Tally, Refusal> {
         let _slot = self.slot()?;
         let places = places(directory, default_queue, &wanted);
+        let tally = self.cancel_to_the_end(places.clone(), wanted.clone()).await?;
+        if tally.unconfirmed > 0 {
+            return Err(Refusal::NotCancelledYet { call_id: wanted.id });
+        }
+        if tally.cancelled > 0 {
+            return Ok(tally);
+        }
+        if tally.ended > 0 {
+            return Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(tally.end) });
+        }
         match locate(&self.js, &places, &wanted).await? {
-            Found::Stored(stored) => match self.cancel_stored(stored, wanted.id.clone()).await? {
-                Cancelled::Dead => Err(Refusal::Ended { call_id: wanted.id, how: DEAD }),
-                cancelled => Ok(cancelled),
-            },
-            Found::Ended(CallStatus { state: CallState::Cancelled { .. }, .. }) => Ok(Cancelled::Before),
             Found::Ended(CallStatus { state, .. }) => {
-                let dead = matches!(state, CallState::Dead { .. });
-                Err(Refusal::Ended { call_id: wanted.id, how: if dead { DEAD } else { "has run" } })
+                let end = match state {
+                    CallState::Cancelled { .. } => return Ok(Tally { cancelled: 1, before: 1, ..tally }),
+                    CallState::Dead { .. } => EndState::Dead,
+                    CallState::Expired { .. } => EndState::Expired,
+                    _ => EndState::Done,
+                };
+                Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(Some(end)) })
             }
-            Found::Ambiguous(queues) => Err(Refusal::Ambiguous { call_id: wanted.id, queues }),
-            Found::Unknown => Err(unknown(wanted, &places)),
+            // Stored since: it came after the request.
+            Found::Stored { .. } | Found::Unknown => Err(unknown(wanted, &places)),
         }
     }
 
-    /// Cancels a call to the end, also if the client goes away meanwhile: a call that is cancelled by half would seem
-    /// to be queued until a worker comes upon it.
-    async fn cancel_stored(&self, stored: Stored, id: CallId) -> Result<Cancelled, Refusal> {
-        let js = self.js.clone();
-        let cancelling = tokio::spawn(async move {
-            let Stored { place: Place { queue, entry }, message } = stored;
-            cancel_stored(&js, &queue, &entry.stream, &id, &message).await
-        });
+    /// Cancels calls to the end, also if the client goes away meanwhile: a call that is cancelled by half would seem to be
+    /// queued until a worker comes upon it.
+    async fn cancel_to_the_end(&self, places: Places, wanted: Wanted) -> Result<Tally, Refusal> {
+        let (js, patience) = (self.js.clone(), self.cancel_timeout);
+        let cancelling = tokio::spawn(async move { cancel(&js, &places, &wanted, patience).await });
         cancelling.await.map_err(|_| Refusal::Interrupted)?.map_err(Refusal::Cancel)
     }
 
@@ -120,12 +132,20 @@ impl Lookups {
     }
 }
 
-fn unknown(wanted: Wanted, places: &[Place]) -> Refusal {
-    let queue = match places {
+fn unknown(wanted: Wanted, places: &Places) -> Refusal {
+    let queue = match &places.named[..] {
         [only] => Some(only.queue.clone()),
         _ => None,
     };
     Refusal::UnknownCall { call_id: wanted.id, queue }
+}
+
+fn how_it_ended(end: Option<EndState>) -> &'static str {
+    match end {
+        Some(EndState::Dead) => "is a dead letter",
+        Some(EndState::Expired) => "has expired",
+        Some(EndState::Done | EndState::Cancelled) | None => "has run",
+    }
 }
 
 #[cfg(test)]

@@ -137,18 +137,30 @@ pub enum Refusal {
         /// How it ended.
         how: &'static str,
     },
-    /// An id that clients have used for several calls.
+    /// A call has a tombstone, and a worker that does not answer may still start it.
     #[error(
-        "call id `{call_id}` names a call on each of the queues {}: name its function, as in \
-         /async-function/NAME/{call_id}",
-        names(.queues)
+        "the call `{call_id}` is not cancelled for certain yet: a worker that has it does not answer. It does not start \
+         once that worker hears of it: try again"
     )]
-    Ambiguous {
-        /// The id.
+    NotCancelledYet {
+        /// Its id.
         call_id: CallId,
-        /// The queues.
-        queues: Vec<QueueName>,
     },
+    /// The call could never become a dead letter, however much of it is left out.
+    #[error(
+        "path, query and X-Callback-Url are longer than {limit} bytes together, which is what a dead letter has room for: \
+         send more in the body"
+    )]
+    TooLargeForDeadLetter {
+        /// The most that is taken, in bytes.
+        limit: usize,
+    },
+    /// The store of NATS is full but for what ends calls.
+    #[error(
+        "the store of NATS is full, and the room that is left is kept for calls that end: try again later, or raise the \
+         limits of JetStream"
+    )]
+    StoreFull,
     /// A call could not be looked for.
     #[error("the call can't be looked for: {}: try again", error::describe(.0))]
     LookUp(#[from] NatsError),
@@ -200,10 +212,6 @@ fn remedy(error: &SubmitError) -> &'static str {
     }
 }
 
-fn names(queues: &[QueueName]) -> String {
-    queues.iter().map(|queue| format!("`{queue}`")).collect::<Vec<_>>().join(", ")
-}
-
 // === impl Refusal ===
 
 impl Refusal {
@@ -224,18 +232,22 @@ impl Refusal {
             | Self::UnknownFunction(_)
             | Self::UnknownCall { .. }
             | Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Ended { .. }
-            | Self::Ambiguous { .. }
-            | Self::Submit { error: SubmitError::Conflict { .. }, .. } => StatusCode::CONFLICT,
+            Self::Ended { .. } | Self::Submit { error: SubmitError::Conflict { .. }, .. } => {
+                StatusCode::CONFLICT
+            }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. }
+            | Self::TooLargeForDeadLetter { .. }
             | Self::Submit { error: SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream, .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            Self::Submit { error: SubmitError::QueueFull { .. }, .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoDirectory
+            Self::StoreFull | Self::Submit { error: SubmitError::QueueFull { .. }, .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::NotCancelledYet { .. }
+            | Self::NoDirectory
             | Self::LookUp(_)
             | Self::Cancel(_)
             | Self::Interrupted
@@ -264,13 +276,14 @@ impl Refusal {
             Self::NoCallId => "no_call_id",
             Self::UnknownCall { .. } => "unknown_call",
             Self::Ended { .. } => "ended",
-            Self::Ambiguous { .. } => "ambiguous",
+            Self::NotCancelledYet { .. } => "not_cancelled_yet",
+            Self::StoreFull => "store_full",
             Self::LookUp(_) | Self::Cancel(_) | Self::Interrupted | Self::NatsAway => "unavailable",
             Self::Busy { .. } => "busy",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method",
             Self::BodyTimeout(_) => "body_timeout",
-            Self::BodyTooLarge { .. } => "too_large",
+            Self::BodyTooLarge { .. } | Self::TooLargeForDeadLetter { .. } => "too_large",
             Self::NoDirectory => "no_directory",
             Self::Submit { error, .. } => error.category(),
             Self::Unreachable { .. } => "unreachable",
@@ -282,7 +295,7 @@ impl Refusal {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match (self, self.status()) {
-            (Self::Busy { .. }, _) => Some(RETRY_BUSY),
+            (Self::Busy { .. } | Self::NotCancelledYet { .. }, _) => Some(RETRY_BUSY),
             (_, StatusCode::SERVICE_UNAVAILABLE) => Some(RETRY_UNAVAILABLE),
             (_, StatusCode::TOO_MANY_REQUESTS) => Some(RETRY_QUEUE_FULL),
             _ => None,

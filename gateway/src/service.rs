@@ -8,9 +8,10 @@ use std::{
 use async_nats::connection::State;
 use asyncqueue::{
     CallId, FunctionName, QueueName,
-    cancel::Cancelled,
+    cancel::Tally,
     directory::{Directory, Route},
     locate::Wanted,
+    message::dead_letter,
     status::CallStatus,
     submit::{SubmitError, Submitted, Submitter},
 };
@@ -80,6 +81,8 @@ pub struct Service {
     pub memory: Memory,
     /// Calls on their way to NATS at once.
     pub publishing: Slots,
+    /// Whether the store of NATS is full but for what ends calls.
+    pub is_store_full: watch::Receiver<bool>,
     /// Whether each request is logged.
     pub access_log: bool,
 }
@@ -167,14 +170,13 @@ impl Service {
                 self.metrics.looked_up(
                     "cancel",
                     match &result {
-                        Ok(Cancelled::Running) => "running",
-                        Ok(Cancelled::Waiting) => "waiting",
-                        Ok(_) => "before",
+                        Ok(tally) if tally.running > 0 => "running",
+                        Ok(tally) if tally.before == tally.cancelled => "before",
+                        Ok(_) => "waiting",
                         Err(refusal) => refusal.category(),
                     },
                 );
-                result?;
-                Ok(answer::cancelled(about))
+                Ok(answer::cancelled(about, &result?))
             }
             method => Err(Refusal::MethodNotAllowed { method, allow: QUEUE_METHODS }),
         }
@@ -188,7 +190,7 @@ impl Service {
     }
 
     /// `DELETE /async-function/CALL-ID` and `DELETE /async-function/NAME/CALL-ID`
-    async fn cancel(&self, head: &Parts, about: &mut About) -> Result<Cancelled, Refusal> {
+    async fn cancel(&self, head: &Parts, about: &mut About) -> Result<Tally, Refusal> {
         let wanted = self.wanted(head, about)?;
         let directory = self.known_directory()?;
         let cancelled = self.lookups.cancel(&directory, &self.default_queue, wanted).await;
@@ -224,6 +226,10 @@ impl Service {
         if self.nats.connection_state() != State::Connected {
             return Err(Refusal::NatsAway);
         }
+        if *self.is_store_full.borrow() {
+            return Err(Refusal::StoreFull);
+        }
+        submission.check_dead_letter(dead_letter::max_target(self.nats.max_payload()))?;
         let limit = Limit::new(self.max_payload, self.nats.max_payload()).within(max_payload);
         let Held { bytes, memory: _memory } =
             body::read(body, limit, self.read_timeout, &self.memory).await?;

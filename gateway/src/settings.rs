@@ -70,6 +70,11 @@ pub struct Settings {
     #[arg(long, env = "publish_timeout", default_value = "5s", value_parser = GoDuration::parse_positive)]
     pub publish_timeout: GoDuration,
 
+    /// How long a cancellation waits for the worker that has the call to say that it does not start; then it is answered
+    /// with 503, holds, and a repeat asks again
+    #[arg(long, env = "cancel_timeout", default_value = "2s", value_parser = GoDuration::parse_positive)]
+    pub cancel_timeout: GoDuration,
+
     /// How long a client has to send a body
     #[arg(long, env = "read_timeout", default_value = "60s", value_parser = GoDuration::parse_positive)]
     pub read_timeout: GoDuration,

@@ -8,7 +8,7 @@ use asyncqueue::{
     QueueName,
     bucket::BucketError,
     directory::{Directory, store::DirectoryStore},
-    ensure,
+    ensure, reserve,
     stream::{Owner, QueueSpec},
 };
 use asyncqueue_runtime::{error, health::Health, nats};
@@ -85,6 +85,9 @@ pub async fn keep(
 async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Directory>) -> String {
     let mut failures = Vec::new();
     if let Err(error) = ensure::ensure_buckets(js, BUCKET_REPLICAS).await {
+        failures.push(error::describe(&error));
+    }
+    if let Err(error) = reserve::keep(js, BUCKET_REPLICAS).await {
         failures.push(error::describe(&error));
     }
     if let Some(directory) = directory

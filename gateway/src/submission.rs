@@ -59,6 +59,14 @@ impl Submission {
         &self.function
     }
 
+    /// Refuses a call that could not become a dead letter, even without its headers and its body: of path, query and
+    /// callback URL there is room for so many bytes.
+    pub fn check_dead_letter(&self, limit: usize) -> Result<(), Refusal> {
+        let url = self.callback_url.as_ref().map_or(0, |url| url.as_url().as_str().len());
+        let bytes = self.path.len() + self.query.as_ref().map_or(0, String::len) + url;
+        if bytes <= limit { Ok(()) } else { Err(Refusal::TooLargeForDeadLetter { limit }) }
+    }
+
     /// The invocation to store, with the headers of the request as the client sent them. They tell the function the
     /// call's id and when the call was taken, and nothing of the connection.
     #[must_use]

@@ -16,12 +16,14 @@ pub(crate) mod kind {
     pub(crate) const SUSPENDED: &str = "Suspended";
     /// No sequence of the streams is used twice, also after they are deleted and created again.
     pub(crate) const UNIQUE_SEQUENCES: &str = "UniqueSequences";
+    /// Workers can't store what ends calls.
+    pub(crate) const CALLS_BLOCKED: &str = "CallsBlocked";
     /// The stream, the consumer and the workers are ready.
     pub(crate) const READY: &str = "Ready";
 
     /// All of them.
-    pub(crate) const ALL: [&str; 6] =
-        [READY, STREAM_READY, CONSUMER_READY, WORKERS_READY, SUSPENDED, UNIQUE_SEQUENCES];
+    pub(crate) const ALL: [&str; 7] =
+        [READY, STREAM_READY, CONSUMER_READY, WORKERS_READY, SUSPENDED, UNIQUE_SEQUENCES, CALLS_BLOCKED];
 }
 
 /// Reasons: fixed words, which alerts and scripts may rely on.
@@ -56,13 +58,16 @@ pub(crate) mod reason {
     pub(crate) const BLOCKED: &str = "Blocked";
     /// The operator's clock is before 2025, so that no stream is created.
     pub(crate) const CLOCK_WRONG: &str = "ClockWrong";
+    /// Results, dead letters or marks of calls can't be stored.
+    pub(crate) const RECORDS_NOT_STORED: &str = "RecordsNotStored";
     /// Workers don't come up.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
 
-    /// All of them. `Ready` may give all but `Active` and `SequencesBeginAt1`.
-    pub(crate) const ALL: [&str; 16] = [
+    /// All of them. `Ready` may give all but `Active`, `SequencesBeginAt1` and `RecordsNotStored`.
+    pub(crate) const ALL: [&str; 17] = [
         ACTIVE,
         SEQUENCES_BEGIN_AT_1,
+        RECORDS_NOT_STORED,
         RECONCILED,
         PROGRESSING,
         SCALED_TO_ZERO,

@@ -211,8 +211,11 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
         Err(invalid) => apply::refuse(invalid, &seen, &context.client).await,
     };
     let now = Time(Timestamp::now());
-    let functions = queue.name_any().parse().ok().and_then(|name| context.functions_of(&name));
-    let status = status::status(queue, &outcome, functions, &now);
+    let name: Option<QueueName> = queue.name_any().parse().ok();
+    let functions = name.as_ref().and_then(|name| context.functions_of(name));
+    let blocked = name.as_ref().zip(broker.as_deref());
+    let blocked = blocked.map(|(name, broker)| broker.running.blocked(name, std::time::Instant::now()));
+    let status = status::status(queue, &outcome, functions, &blocked.unwrap_or_default(), &now);
     tell(queue, &outcome, &status, context).await;
     status::write(context, queue, &status).await.map_err(Error::Status)?;
     let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.beside.is_ok();

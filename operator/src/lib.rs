@@ -32,6 +32,7 @@ mod leader;
 mod metrics;
 mod openfaas;
 mod operate;
+mod reserve;
 mod resync;
 mod run;
 mod running;

@@ -29,7 +29,7 @@ use crate::{
     figures::refresh::Refresher,
     image,
     openfaas::Function,
-    resync,
+    reserve, resync,
     run::Program,
     triggers::Triggers,
     watch::{Need, Stores, Watch, Watched, Watches},
@@ -125,6 +125,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
             notices,
             figures,
             resync::run(&context.queues, &triggers),
+            reserve::run(&context.brokers, &context.queues),
             default_queue::ensure(client, &context.queues, settings),
         );
     };

@@ -1,7 +1,7 @@
 //! How many calls run, as the workers say.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,7 +9,7 @@ use std::{
 use async_nats::Client;
 use asyncqueue::{
     QueueName,
-    stats::{STATS_SUBJECTS, WorkerStats},
+    stats::{BlockedCalls, STATS_SUBJECTS, WorkerStats},
 };
 use futures::StreamExt;
 use tracing::warn;
@@ -23,8 +23,16 @@ pub(crate) struct Running {
     queues: Mutex<HashMap<QueueName, Workers>>,
 }
 
-/// By the worker's name: how many calls run in it, and when it said so.
-type Workers = HashMap<String, (u32, Instant)>;
+/// By the worker's name.
+type Workers = HashMap<String, Worker>;
+
+/// What a worker has said of itself, and when.
+#[derive(Debug)]
+struct Worker {
+    running: u32,
+    blocked: Vec<BlockedCalls>,
+    at: Instant,
+}
 
 // === impl Running ===
 
@@ -33,18 +41,35 @@ impl Running {
     fn record(&self, queue: QueueName, stats: WorkerStats, now: Instant) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = queues.entry(queue).or_default();
-        workers.retain(|_, (_, at)| now.duration_since(*at) < SILENCE);
-        workers.insert(stats.worker, (stats.running, now));
+        workers.retain(|_, worker| worker.is_alive(now));
+        let WorkerStats { worker, running, blocked, .. } = stats;
+        workers.insert(worker, Worker { running, blocked, at: now });
     }
 
     /// How many calls of a queue run.
     pub(crate) fn of(&self, queue: &QueueName, now: Instant) -> u64 {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
-        workers
-            .filter(|(_, at)| now.duration_since(*at) < SILENCE)
-            .map(|(running, _)| u64::from(*running))
-            .sum()
+        workers.filter(|worker| worker.is_alive(now)).map(|worker| u64::from(worker.running)).sum()
+    }
+
+    /// The calls of a queue whose end its workers can't store, by what it is and why; sorted.
+    pub(crate) fn blocked(&self, queue: &QueueName, now: Instant) -> Vec<BlockedCalls> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
+        let mut kinds: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+        for blocked in workers.filter(|worker| worker.is_alive(now)).flat_map(|worker| &worker.blocked) {
+            let calls = kinds.entry((&blocked.record, &blocked.reason)).or_default();
+            *calls = calls.saturating_add(blocked.calls);
+        }
+        let kinds = kinds.into_iter();
+        kinds
+            .map(|((record, reason), calls)| BlockedCalls {
+                record: record.to_owned(),
+                reason: reason.to_owned(),
+                calls,
+            })
+            .collect()
     }
 
     /// Forgets a queue.
@@ -68,6 +93,14 @@ impl Running {
     }
 }
 
+// === impl Worker ===
+
+impl Worker {
+    fn is_alive(&self, now: Instant) -> bool {
+        now.duration_since(self.at) < SILENCE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use asyncqueue::stats::stats_subject;
@@ -75,7 +108,7 @@ mod tests {
     use super::*;
 
     fn stats(worker: &str, running: u32) -> WorkerStats {
-        WorkerStats { worker: worker.to_owned(), running, max_inflight: 10 }
+        WorkerStats { worker: worker.to_owned(), running, max_inflight: 10, blocked: Vec::new() }
     }
 
     #[test]
@@ -97,5 +130,24 @@ mod tests {
     fn the_subject_names_the_queue() {
         let queue: QueueName = "q".parse().unwrap();
         assert_eq!(stats_subject(&queue), STATS_SUBJECTS.replace('*', "q"));
+    }
+
+    #[test]
+    fn blocked_calls_of_all_workers_are_added_up() {
+        let running = Running::default();
+        let queue: QueueName = "jobs".parse().unwrap();
+        let now = Instant::now();
+        let kind = |record: &str, calls| BlockedCalls {
+            record: record.to_owned(),
+            reason: "no_space".to_owned(),
+            calls,
+        };
+        for (worker, blocked) in
+            [("w-1", vec![kind("result", 2), kind("dead_letter", 1)]), ("w-2", vec![kind("result", 3)])]
+        {
+            running.record(queue.clone(), WorkerStats { blocked, ..stats(worker, 1) }, now);
+        }
+        assert_eq!(running.blocked(&queue, now), [kind("dead_letter", 1), kind("result", 5)]);
+        assert!(running.blocked(&queue, now + SILENCE).is_empty());
     }
 }

@@ -47,6 +47,19 @@ impl Bucket {
         js.create_key_value(config).await.map_err(self.failed("create"))
     }
 
+    /// The stream that holds the entries.
+    #[must_use]
+    pub fn stream(&self) -> String {
+        format!("KV_{}", self.name)
+    }
+
+    /// The subject of a key, which may hold wildcards. A read or a write of one is one request to its stream, where
+    /// opening the bucket takes another.
+    #[must_use]
+    pub fn subject(&self, key: &str) -> String {
+        format!("$KV.{}.{key}", self.name)
+    }
+
     /// Makes an error of a failed action.
     pub(crate) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         &self,

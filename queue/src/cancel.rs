@@ -1,224 +1,437 @@
-//! Cancels a call: queued, running, or waiting for its next attempt.
+//! Cancels calls: queued, running, or waiting for their next attempt.
 //!
-//! A stored call is known by its id and its sequence on the stream: an id that a client uses again is another call.
-//! In this order, so that whoever comes late still finds out: a tombstone, which workers follow and look up
-//! before they run a call that was delivered before, unless a worker is just giving the call up ([`give_up`]); the result for the caller; the removal of the call's message,
-//! after which no server delivers it; and a broadcast to the workers, whose answers say who was running it.
+//! A call is cancelled when it can't start any more, and not before. In this order, so that whoever comes late still
+//! finds out:
+//!
+//! 1. the tombstone, which workers follow, and look up before they run a call that was delivered before; a call that has
+//!    one of another kind has ended;
+//! 2. the result for the client, unless another one is stored already: then the call has ended;
+//! 3. the removal of the call's message, after which no server delivers it;
+//! 4. the confirmation: the message was never delivered, or the worker that has it says that it does not start, or two
+//!    leases have passed since the tombstone was written.
+//!
+//! Without the confirmation the cancellation holds and is not certain: a repeat finds the tombstone and asks again.
 
-use std::{
-    hash::{Hash, Hasher},
-    time::Duration,
-};
+use std::time::Duration;
 
-use async_nats::jetstream::{
-    Context,
-    message::{PublishMessage, StreamMessage},
+use async_nats::{
+    HeaderMap as NatsHeaders,
+    jetstream::{Context, message::PublishMessage},
 };
 use bytes::Bytes;
-use http::HeaderMap;
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
 
-use self::end::{End, end};
 use crate::{
-    bucket::Bucket,
-    call_id::CallId,
-    directory::QueueEntry,
-    invocation::Invocation,
+    consumer_progress::{self, Progress},
+    end_state::EndState,
+    locate::{Place, Places, Wanted},
     message::{callback::Callback, native},
     name::QueueName,
-    peek::{NatsError, ask_workers, failed, last_message},
+    peek::{self, Inquiry, NatsError, failed},
     remove::remove,
-    subject::{call_filter, call_subject},
+    subject::{call_filter, result_subject},
+    tombstone::{self, Mark, Tombstone, no_bucket},
 };
+pub use crate::{stored_call::StoredCall, tombstone::BUCKET};
 
-mod end;
-
-/// The KV bucket of tombstones: `<queue>.<call-id>` holds the sequence of the call on the queue's stream; after `dead `, where
-/// the call was not cancelled but given up.
-pub const BUCKET: Bucket = Bucket {
-    name: "asyncqueue-cancelled",
-    description: "calls that were cancelled",
-    // Longer than any call that was cancelled can still be somewhere.
-    max_age: Some(Duration::from_secs(24 * 3600)),
-};
-
-/// The status that a caller is told of a call that was cancelled: the client closed the request.
+/// The status that a client is told of a call that was cancelled: the client closed the request.
 pub const CANCELLED: u16 = 499;
 
-/// What a worker answers to the broadcast if it was running the call.
+/// A worker's answer: it was running the call, and has closed the connection to the function.
 pub const WAS_RUNNING: &str = "running";
+
+/// A worker's answer: it has the call, or had it, and does not start it.
+pub const IS_HELD: &str = "held";
+
+/// A worker's answer: it has handed the call back, and its next attempt is not due yet.
+pub const IS_WAITING: &str = "waiting";
+
+/// A worker's answer: the call has ended by itself here.
+pub const HAS_ENDED: &str = "ended";
+
+/// How long a worker that is not busy takes to answer, at most.
+const PROMPT: Duration = Duration::from_millis(250);
+
+/// After so many leases no worker starts what it was delivered before.
+const LEASES_UNTIL_SAFE: u32 = 2;
+
+/// Calls with one id that one request cancels, at most; a repeat cancels more.
+pub const MAX_CALLS: usize = 1_000;
+
+/// Calls with one id that are cancelled at once, on one queue.
+const AT_ONCE: usize = 16;
+
+/// Queues that are asked at once.
+const PLACES_AT_ONCE: usize = 64;
 
 /// What became of a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancelled {
-    /// The call was queued or waiting for its next attempt; it will not start.
-    Waiting,
+pub enum CancelOutcome {
+    /// The call was queued or waited for its next attempt; it does not start any more.
+    Queued,
     /// The call was running; its worker has closed the connection to the function.
     Running,
     /// It was cancelled before.
-    Before,
-    /// It had used up its attempts just before, and becomes a dead letter.
-    Dead,
-    /// The stream holds no such call: it never was, or it has ended.
-    NotFound,
+    AlreadyCancelled,
+    /// It has ended in another way.
+    Ended(EndState),
+    /// It has a tombstone, and a worker that does not answer may still start it. A repeat is safe.
+    Unconfirmed,
 }
 
-/// The subject on which a queue's workers hear of cancellations.
+/// How many calls were cancelled, of those with one id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Calls that are cancelled, now or before.
+    pub cancelled: u64,
+    /// Of those, the ones that were running.
+    pub running: u64,
+    /// Of those, the ones that were cancelled before.
+    pub before: u64,
+    /// Calls that had ended in another way.
+    pub ended: u64,
+    /// How the last of these had ended.
+    pub end: Option<EndState>,
+    /// Calls of which it is not certain yet.
+    pub unconfirmed: u64,
+}
+
+/// The subject on which a queue's workers are told of cancellations, with a reply subject for their answers.
 #[must_use]
 pub fn broadcast_subject(queue: &QueueName) -> String {
     format!("asyncqueue.cancel.{queue}")
 }
 
-/// A stored call: its id, and its sequence on the queue's stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredCall {
-    /// The call's id.
-    pub id: CallId,
-    /// Its sequence.
-    pub sequence: u64,
-}
+// === impl Tally ===
 
-impl Hash for StoredCall {
-    /// Two calls at one sequence are only where a stream was made anew: the sequence alone tells them apart well enough.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.sequence.hash(state);
+impl Tally {
+    fn count(&mut self, outcome: CancelOutcome) {
+        match outcome {
+            CancelOutcome::Queued => self.cancelled += 1,
+            CancelOutcome::Running => {
+                self.cancelled += 1;
+                self.running += 1;
+            }
+            CancelOutcome::AlreadyCancelled => {
+                self.cancelled += 1;
+                self.before += 1;
+            }
+            CancelOutcome::Ended(end) => {
+                self.ended += 1;
+                self.end = Some(end);
+            }
+            CancelOutcome::Unconfirmed => self.unconfirmed += 1,
+        }
+    }
+
+    /// Whether no call was found.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cancelled + self.ended + self.unconfirmed == 0
     }
 }
 
-/// A call that was cancelled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tombstone {
-    /// Its queue.
-    pub queue: QueueName,
-    /// The call.
-    pub call: StoredCall,
-    /// When it was cancelled.
-    pub at: Timestamp,
-}
-
-/// Whether a stored call was cancelled.
+/// Whether a stored call is cancelled.
 pub async fn is_cancelled(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<bool, NatsError> {
-    Ok(tombstone(js, Some(queue), &call.id).await?.is_some_and(|tombstone| tombstone.call == *call))
+    let tombstone = tombstone::read(js, queue, call).await?;
+    Ok(tombstone.is_some_and(|tombstone| matches!(tombstone.mark, Mark::Cancelled { .. })))
 }
 
-/// The call with this id that was cancelled last, if any was: of one queue, or of any.
-pub async fn tombstone(
-    js: &Context,
-    queue: Option<&QueueName>,
-    call: &CallId,
-) -> Result<Option<Tombstone>, NatsError> {
-    // The bucket is a stream, and one request finds out what opening it and reading a key take several for.
-    let (stream, prefix) = (format!("KV_{}", BUCKET.name), format!("$KV.{}.", BUCKET.name));
-    let subject = format!("{prefix}{}.{call}", queue.map_or("*", QueueName::as_str));
-    Ok(last_message(js, &stream, &subject).await?.and_then(|message| {
-        let queue = message.subject.strip_prefix(&prefix)?.split('.').next()?.parse().ok()?;
-        let call = StoredCall { id: call.clone(), sequence: read_sequence(&message.payload)? };
-        Some(Tombstone { queue, call, at: stored_at(&message) })
-    }))
-}
-
-/// When a message was stored, by the server's clock.
-pub(crate) fn stored_at(message: &StreamMessage) -> Timestamp {
-    Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default()
-}
-
-fn tombstone_key(queue: &QueueName, call: &CallId) -> String {
-    format!("{queue}.{call}")
-}
-
-/// Reads a tombstone, for who follows the bucket; `None` if it is of another queue.
-#[must_use]
-pub fn read_tombstone(queue: &QueueName, key: &str, value: &[u8]) -> Option<StoredCall> {
-    let id = key.strip_prefix(queue.as_str())?.strip_prefix('.')?.parse().ok()?;
-    Some(StoredCall { id, sequence: read_sequence(value)? })
-}
-
-fn read_sequence(value: &[u8]) -> Option<u64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-/// Cancels a call of a queue.
+/// Cancels all calls with an id that are stored now, or were cancelled before without a confirmation. Waits up to
+/// `patience` for the confirmations. The tally is empty if none of these places has such a call.
 pub async fn cancel(
     js: &Context,
-    queue: &QueueName,
-    entry: &QueueEntry,
-    call: &CallId,
-) -> Result<Cancelled, NatsError> {
-    match last_message(js, &entry.stream, &call_filter(&entry.subject, None, call)).await? {
-        Some(message) => cancel_stored(js, queue, &entry.stream, call, &message).await,
-        None if tombstone(js, Some(queue), call).await?.is_some() => Ok(Cancelled::Before),
-        None => Ok(Cancelled::NotFound),
+    places: &Places,
+    wanted: &Wanted,
+    patience: Duration,
+) -> Result<Tally, NatsError> {
+    let deadline = Instant::now() + patience;
+    let tally = cancel_among(js, &places.named, wanted, deadline).await?;
+    if tally.is_empty() && !places.rest.is_empty() {
+        return cancel_among(js, &places.rest, wanted, deadline).await;
     }
+    Ok(tally)
 }
 
-/// Cancels a call whose message is on the queue's stream, or was when it was looked for.
-pub async fn cancel_stored(
+async fn cancel_among(
     js: &Context,
-    queue: &QueueName,
-    stream: &str,
-    call: &CallId,
-    message: &StreamMessage,
-) -> Result<Cancelled, NatsError> {
-    let call = StoredCall { id: call.clone(), sequence: message.sequence };
-    match end(js, queue, &call, End::Cancelled).await? {
-        Some(End::Cancelled) => {}
-        Some(End::Dead) => return Ok(Cancelled::Dead),
-        None => return Err(failed("write the tombstone")(format!("there is no KV bucket {}", BUCKET.name))),
+    places: &[Place],
+    wanted: &Wanted,
+    deadline: Instant,
+) -> Result<Tally, NatsError> {
+    // Each is made before they are polled: as closures of a stream they could not be spawned.
+    let cancelling: Vec<_> =
+        places.iter().map(|place| Canceller { js, place, deadline }.cancel_stored(wanted)).collect();
+    let mut found = stream::iter(cancelling).buffer_unordered(PLACES_AT_ONCE);
+    let (mut tally, mut seen) = (Tally::default(), Vec::new());
+    while let Some((place, cancelled)) = found.try_next().await? {
+        for (call, outcome) in cancelled {
+            tally.count(outcome);
+            seen.push((&place.queue, call));
+        }
     }
-    if let Ok(invocation) = native::decode(&message.headers, Bytes::new()) {
-        tell_caller(js, queue, &invocation, call.sequence).await?;
-    }
-    // This message alone: a call that has the id after it is another one.
-    remove(js, stream, call.sequence, "take the call off its queue").await?;
-    let question = broadcast(&call).into();
-    let was_running = ask_workers(js.client(), broadcast_subject(queue), question, |answer| {
-        (answer.payload == WAS_RUNNING).then_some(())
-    });
-    Ok(if was_running.await?.is_some() { Cancelled::Running } else { Cancelled::Waiting })
-}
-
-/// Gives a call up that has used up its attempts, unless it was cancelled: returns whether it may become a dead letter. From
-/// then on it can't be cancelled. `None` where there is no bucket of tombstones, or no server leads it now. A repeat is safe.
-pub async fn give_up(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<Option<bool>, NatsError> {
-    Ok(end(js, queue, call, End::Dead).await?.map(|end| end == End::Dead))
-}
-
-/// Stores the result of a cancelled call for its caller, unless another result of it is stored already.
-async fn tell_caller(
-    js: &Context,
-    queue: &QueueName,
-    invocation: &Invocation,
-    sequence: u64,
-) -> Result<(), NatsError> {
-    let Some(url) = invocation.callback_url.clone() else { return Ok(()) };
-    let callback = Callback {
-        call_id: invocation.call_id.clone(),
-        function: invocation.function.clone(),
-        url,
-        status: CANCELLED,
-        duration: Duration::ZERO,
-        attempt: 0,
-        max_attempts: 0,
-        headers: HeaderMap::new(),
-        body: Bytes::new(),
+    drop(found);
+    // Those that an earlier request took off their streams.
+    let queue = match places {
+        [only] => Some(&only.queue),
+        _ => None,
     };
-    let subject = call_subject(&queue.callback_stream(), &invocation.function, &invocation.call_id);
-    let message = PublishMessage::build().headers(callback.encode(sequence));
-    let stored = async { js.send_publish(subject, message).await?.await };
-    stored.await.map(drop).map_err(failed("store the result for the caller"))
+    for tombstone in tombstone::all(js, queue, &wanted.id, MAX_CALLS).await? {
+        let Tombstone { queue, call, mark: Mark::Cancelled { confirmed }, .. } = &tombstone else { continue };
+        let Some(place) = places.iter().find(|place| place.queue == *queue) else { continue };
+        if seen.iter().any(|(queue, seen)| **queue == place.queue && seen == call) {
+            continue;
+        }
+        let is_certain = *confirmed || Canceller { js, place, deadline }.confirm_removed(&tombstone).await?;
+        let outcome = if is_certain { CancelOutcome::AlreadyCancelled } else { CancelOutcome::Unconfirmed };
+        tally.count(outcome);
+    }
+    Ok(tally)
 }
 
-/// What is broadcast of a call: its id and its sequence.
-#[must_use]
-pub fn broadcast(call: &StoredCall) -> String {
-    format!("{} {}", call.id, call.sequence)
+/// What a cancellation of calls of one queue needs.
+struct Canceller<'a> {
+    js: &'a Context,
+    place: &'a Place,
+    /// Until when confirmations are waited for.
+    deadline: Instant,
 }
 
-/// Reads the broadcast: the call's id and its sequence.
-#[must_use]
-pub fn read_broadcast(payload: &[u8]) -> Option<StoredCall> {
-    let (id, sequence) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
-    Some(StoredCall { id: id.parse().ok()?, sequence: sequence.parse().ok()? })
+/// What came of storing the result of a cancelled call.
+enum ResultOf {
+    /// It is stored, now or before; or no client wants one.
+    Cancellation,
+    /// A result of another kind was stored first.
+    Other(EndState),
+    /// One was stored before and is gone: it was delivered.
+    Delivered,
+}
+
+impl<'a> Canceller<'a> {
+    /// Cancels the calls with an id that are stored now.
+    async fn cancel_stored(
+        self,
+        wanted: &Wanted,
+    ) -> Result<(&'a Place, Vec<(StoredCall, CancelOutcome)>), NatsError> {
+        let stored = self.stored(wanted).await?;
+        let cancelling: Vec<_> = stored.iter().map(|(call, headers)| self.cancel(call, headers)).collect();
+        // In the order of the calls, to which the outcomes belong.
+        let outcomes: Vec<_> = stream::iter(cancelling).buffered(AT_ONCE).try_collect().await?;
+        Ok((self.place, stored.into_iter().map(|(call, _)| call).zip(outcomes).collect()))
+    }
+
+    /// The calls with an id that are stored now, with their headers, oldest first.
+    async fn stored(&self, wanted: &Wanted) -> Result<Vec<(StoredCall, NatsHeaders)>, NatsError> {
+        let Wanted { id, function } = wanted;
+        let stream = &self.place.entry.stream;
+        let filter = call_filter(&self.place.entry.subject, function.as_ref(), id);
+        // What comes later is another request's.
+        let Some(last) = peek::last_message(self.js, stream, &filter).await? else { return Ok(Vec::new()) };
+        let (mut calls, mut next) = (Vec::new(), 1);
+        while calls.len() < MAX_CALLS
+            && let Some(message) = peek::next_message(self.js, stream, &filter, next).await?
+            && message.sequence <= last.sequence
+        {
+            next = message.sequence + 1;
+            calls.push((StoredCall { id: id.clone(), sequence: message.sequence }, message.headers));
+        }
+        Ok(calls)
+    }
+
+    /// Cancels a call whose message is on the queue's stream, or was when it was looked for.
+    async fn cancel(&self, call: &StoredCall, headers: &NatsHeaders) -> Result<CancelOutcome, NatsError> {
+        let cancelled = Mark::Cancelled { confirmed: false };
+        let written = tombstone::write_once(self.js, &self.place.queue, call, cancelled)
+            .await?
+            .ok_or_else(no_bucket)?;
+        let was_confirmed = match written.mark {
+            Mark::Cancelled { confirmed } => confirmed,
+            ended => return Ok(CancelOutcome::Ended(ended.end().unwrap_or(EndState::Done))),
+        };
+        match self.store_result(call, headers).await? {
+            ResultOf::Cancellation => {}
+            ResultOf::Delivered if !written.is_new => {}
+            ResultOf::Delivered => return self.came_too_late(call, EndState::Done).await,
+            ResultOf::Other(end) => return self.came_too_late(call, end).await,
+        }
+        // This message alone: a call that has the id after it is another one.
+        let is_removed =
+            remove(self.js, &self.place.entry.stream, call.sequence, "take the call off its queue").await?;
+        if was_confirmed {
+            return Ok(CancelOutcome::AlreadyCancelled);
+        }
+        let has_client = wants_result(headers);
+        let (outcome, is_certain) = self.confirm(call, is_removed, has_client, written.is_new).await?;
+        if is_certain {
+            let confirmed = Mark::Cancelled { confirmed: true };
+            tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Waits for the certainty that a call with a tombstone does not start, and says what it was doing.
+    async fn confirm(
+        &self,
+        call: &StoredCall,
+        is_removed: bool,
+        has_client: bool,
+        is_first: bool,
+    ) -> Result<(CancelOutcome, bool), NatsError> {
+        let question = call.encode().into();
+        let mut inquiry =
+            Inquiry::send(&self.js.client(), broadcast_subject(&self.place.queue), question).await?;
+        let progress = consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await?;
+        // It is not on the stream any more, and never was delivered.
+        if Progress::has_not_delivered(progress.as_ref(), call.sequence) {
+            return Ok((CancelOutcome::Queued, true));
+        }
+        let answer = match inquiry.answer(Instant::now() + PROMPT, Answer::read).await {
+            // Gone before it could be removed, no worker has it, and no cancellation removed it: it has ended.
+            None if !is_removed && is_first && !has_client => Some(Answer::Ended),
+            None => match self.wait_for_answer(&mut inquiry, call, progress.as_ref()).await? {
+                Waited::Answered(answer) => Some(answer),
+                Waited::Certain => return Ok((CancelOutcome::Queued, true)),
+                Waited::Ended(end) => return Ok((CancelOutcome::Ended(end), false)),
+                Waited::InVain => None,
+            },
+            answer => answer,
+        };
+        Ok(match answer {
+            Some(Answer::Running) => (CancelOutcome::Running, true),
+            // Its end is the result that was stored first, which is that of the cancellation.
+            Some(Answer::Ended) if has_client => (CancelOutcome::Queued, true),
+            Some(Answer::Ended) => (self.came_too_late(call, EndState::Done).await?, false),
+            Some(Answer::DoesNotStart) => (CancelOutcome::Queued, true),
+            None => (CancelOutcome::Unconfirmed, false),
+        })
+    }
+
+    /// Waits until a worker answers, another request has become certain of the call, or the time is over.
+    async fn wait_for_answer(
+        &self,
+        inquiry: &mut Inquiry,
+        call: &StoredCall,
+        progress: Option<&Progress>,
+    ) -> Result<Waited, NatsError> {
+        loop {
+            if let Some(tombstone) = tombstone::read(self.js, &self.place.queue, call).await? {
+                match tombstone.mark {
+                    Mark::Cancelled { confirmed: true } => return Ok(Waited::Certain),
+                    Mark::Cancelled { confirmed: false } => {}
+                    ended => return Ok(Waited::Ended(ended.end().unwrap_or(EndState::Done))),
+                }
+                if progress.is_some_and(|progress| is_safe_by_now(&tombstone, progress)) {
+                    return Ok(Waited::Certain);
+                }
+            }
+            let now = Instant::now();
+            if now >= self.deadline {
+                return Ok(Waited::InVain);
+            }
+            let until = self.deadline.min(now + PROMPT);
+            if let Some(answer) = inquiry.answer(until, Answer::read).await {
+                return Ok(Waited::Answered(answer));
+            }
+            // Without a worker that listens there is no answer, at once.
+            sleep_until(until).await;
+        }
+    }
+
+    /// Confirms the cancellation of a call that an earlier request took off its stream; returns whether it is certain.
+    async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<bool, NatsError> {
+        let call = &tombstone.call;
+        let progress = consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await?;
+        let is_certain = match &progress {
+            Some(progress) if is_safe_by_now(tombstone, progress) => true,
+            progress if Progress::has_not_delivered(progress.as_ref(), call.sequence) => true,
+            progress => {
+                let subject = broadcast_subject(&self.place.queue);
+                let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
+                let waited = self.wait_for_answer(&mut inquiry, call, progress.as_ref()).await?;
+                matches!(waited, Waited::Answered(_) | Waited::Certain)
+            }
+        };
+        if is_certain {
+            let confirmed = Mark::Cancelled { confirmed: true };
+            tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
+        }
+        Ok(is_certain)
+    }
+
+    /// The call had ended before: its tombstone says so from now on.
+    async fn came_too_late(&self, call: &StoredCall, end: EndState) -> Result<CancelOutcome, NatsError> {
+        tombstone::update_cancelled(self.js, &self.place.queue, call, Mark::Ended).await?;
+        Ok(CancelOutcome::Ended(end))
+    }
+
+    /// Stores the result of a cancelled call for its client, unless another result of it is stored already.
+    async fn store_result(&self, call: &StoredCall, headers: &NatsHeaders) -> Result<ResultOf, NatsError> {
+        let Ok(mut invocation) = native::decode(headers, Bytes::new()) else {
+            return Ok(ResultOf::Cancellation);
+        };
+        let Some(url) = invocation.callback_url.take() else { return Ok(ResultOf::Cancellation) };
+        let result = Callback::new(&invocation, url, call.sequence, EndState::Cancelled, CANCELLED);
+        let subject = result_subject(&self.place.queue, &invocation.function, &call.id, call.sequence);
+        let message = PublishMessage::build().headers(result.encode());
+        let stored = async { self.js.send_publish(subject, message).await?.await };
+        let ack = stored.await.map_err(failed("store the result for the client"))?;
+        if !ack.duplicate {
+            return Ok(ResultOf::Cancellation);
+        }
+        let first = peek::message_at(self.js, &self.place.queue.callback_stream(), ack.sequence).await?;
+        let first = first.and_then(|first| Callback::decode(&first.headers, Bytes::new()).ok());
+        Ok(match first.map(|first| first.end) {
+            Some(EndState::Cancelled) => ResultOf::Cancellation,
+            Some(end) => ResultOf::Other(end),
+            None => ResultOf::Delivered,
+        })
+    }
+}
+
+fn wants_result(headers: &NatsHeaders) -> bool {
+    native::decode(headers, Bytes::new()).is_ok_and(|invocation| invocation.callback_url.is_some())
+}
+
+/// What came of waiting for a worker's answer.
+enum Waited {
+    Answered(Answer),
+    /// Another request is certain, or enough time has passed.
+    Certain,
+    /// The call has ended in another way.
+    Ended(EndState),
+    InVain,
+}
+
+/// What a worker says of a cancelled call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Running,
+    DoesNotStart,
+    Ended,
+}
+
+impl Answer {
+    fn read(message: &async_nats::Message) -> Option<Self> {
+        match std::str::from_utf8(&message.payload).ok()? {
+            WAS_RUNNING => Some(Self::Running),
+            IS_HELD | IS_WAITING => Some(Self::DoesNotStart),
+            HAS_ENDED => Some(Self::Ended),
+            _ => None,
+        }
+    }
+}
+
+/// Whether so much time has passed since the tombstone was written that no worker starts the call any more.
+fn is_safe_by_now(tombstone: &Tombstone, progress: &Progress) -> bool {
+    is_safe_after(tombstone.at, progress.now, progress.lease)
+}
+
+/// The same, of plain values: both times are the server's.
+fn is_safe_after(written: Timestamp, now: Timestamp, lease: Duration) -> bool {
+    let passed = Duration::try_from(now.duration_since(written)).unwrap_or_default();
+    passed >= lease.saturating_mul(LEASES_UNTIL_SAFE)
 }
 
 #[cfg(test)]
@@ -226,16 +439,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tombstones_and_broadcasts_name_a_stored_call() {
-        let queue: QueueName = "jobs".parse().unwrap();
-        let call = StoredCall { id: "id-1".parse().unwrap(), sequence: 7 };
-        let key = tombstone_key(&queue, &call.id);
-        assert_eq!(read_tombstone(&queue, &key, b"7"), Some(call.clone()));
-        assert_eq!(read_tombstone(&"other".parse().unwrap(), &key, b"7"), None);
-        assert_eq!(read_tombstone(&queue, &key, b"x"), None);
-        assert_eq!(read_broadcast(broadcast(&call).as_bytes()), Some(call));
-        for bad in [&b""[..], b"id-1", b"a.b 7", b"id-1 x", b"\xff 7"] {
-            assert_eq!(read_broadcast(bad), None);
+    fn a_cancellation_is_safe_after_two_leases() {
+        let at = |second| Timestamp::from_second(1_000_i64 + second).unwrap();
+        let is_safe = |second| is_safe_after(at(0), at(second), Duration::from_secs(30));
+        assert_eq!([is_safe(-5), is_safe(0), is_safe(59), is_safe(60)], [false, false, false, true]);
+    }
+
+    #[test]
+    fn a_tally_counts_each_outcome_once() {
+        let mut tally = Tally::default();
+        assert!(tally.is_empty());
+        for outcome in [
+            CancelOutcome::Queued,
+            CancelOutcome::Running,
+            CancelOutcome::AlreadyCancelled,
+            CancelOutcome::Ended(EndState::Dead),
+            CancelOutcome::Unconfirmed,
+        ] {
+            tally.count(outcome);
         }
+        let expected = Tally {
+            cancelled: 3,
+            running: 1,
+            before: 1,
+            ended: 1,
+            end: Some(EndState::Dead),
+            unconfirmed: 1,
+        };
+        assert_eq!(tally, expected);
     }
 }

@@ -18,7 +18,6 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::iter};
-use jiff::Timestamp;
 use tokio::time::timeout;
 
 use crate::{
@@ -29,6 +28,7 @@ use crate::{
     peek::{NatsError, failed, last_message},
     remove::remove,
     subject::call_subject,
+    timestamp::from_server,
 };
 
 /// Letters that are asked for at once: few enough that their headers are read while the next are on their way.
@@ -315,7 +315,7 @@ impl DeadLetters {
             queue: &self.queue,
             subject: &message.subject,
             sequence: info.stream_sequence,
-            stored_at: timestamp(info.published),
+            stored_at: from_server(info.published),
             headers: &headers,
             payload: &Bytes::new(),
         };
@@ -332,7 +332,7 @@ impl DeadLetters {
             queue: &self.queue,
             subject: &message.subject,
             sequence: message.sequence,
-            stored_at: timestamp(message.time),
+            stored_at: from_server(message.time),
             headers: &message.headers,
             payload: &message.payload,
         };
@@ -347,11 +347,6 @@ impl DeadLetters {
             Err(error) => Err(failed("read the dead letter")(error)),
         }
     }
-}
-
-/// The client's time as ours. It is before the year 9999, as the server writes it.
-fn timestamp(at: async_nats::datetime::DateTime) -> Timestamp {
-    Timestamp::from_nanosecond(at.unix_timestamp_nanos()).unwrap_or_default()
 }
 
 fn is_missing(error: &GetStreamError) -> bool {

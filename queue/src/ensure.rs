@@ -13,13 +13,12 @@ use jiff::Timestamp;
 
 use crate::{
     bucket::BucketError,
-    cancel,
     error::cause,
     stream::{
         ClockError, META_RELEASED, Plan, QueueSpec, Refusal, has_unique_sequences, is_owner, plan_stream,
         with_first_sequence,
     },
-    uncounted,
+    tombstone, uncounted,
 };
 
 mod consumers;
@@ -172,7 +171,7 @@ async fn ensure_for_producer(
 
 /// Ensures the buckets that the workers of all queues share. `replicas` is for new ones.
 pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketError> {
-    for bucket in [cancel::BUCKET, uncounted::BUCKET] {
+    for bucket in [tombstone::BUCKET, uncounted::BUCKET] {
         bucket.ensure(js, replicas).await?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Finds a call by its id: which queues may have it, and which of them does.
 //!
 //! An id that was made here names its queue, so that one is asked; a client's own id is asked of all, unless the
-//! function is named.
+//! function is named. Several calls may share an id: the newest is found, and the others are counted.
 
 use async_nats::jetstream::{Context, message::StreamMessage};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -10,7 +10,7 @@ use crate::{
     call_id::{CallId, queue_hash},
     directory::{Directory, QueueEntry},
     name::{FunctionName, QueueName},
-    peek::{NatsError, last_message},
+    peek::{NatsError, count_messages, last_message},
     status::{self, CallStatus},
     subject::call_filter,
 };
@@ -37,15 +37,27 @@ pub struct Place {
     pub entry: QueueEntry,
 }
 
+/// The queues that may have a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Those that the id or the function names; never none.
+    pub named: Vec<Place>,
+    /// The others, which are asked if these know nothing: a client's own UUID may name a queue by chance.
+    pub rest: Vec<Place>,
+}
+
 /// What was found.
 #[derive(Debug)]
 pub enum Found {
     /// The call is stored: queued, running, or waiting for its next attempt.
-    Stored(Stored),
+    Stored {
+        /// The newest with the id.
+        newest: Box<Stored>,
+        /// How many others with the id are stored.
+        others: u64,
+    },
     /// It has ended, and its end is still known.
     Ended(CallStatus),
-    /// Several calls with this id are stored, on these queues.
-    Ambiguous(Vec<QueueName>),
     /// Nothing is known of it: it never was, or its end is not known any more.
     Unknown,
 }
@@ -59,12 +71,9 @@ pub struct Stored {
     pub message: StreamMessage,
 }
 
-/// The queues that may have a call. Never none.
-///
-/// Those that the id or the function names, or else all. A client's own `UUIDv7` may name a queue by chance and then
-/// is asked of that alone: one in 65536 for each queue. Its function, if named, finds it all the same.
+/// The queues that may have a call: those that the id or the function names, and the others; all, if none is named.
 #[must_use]
-pub fn places(directory: &Directory, default_queue: &QueueName, wanted: &Wanted) -> Vec<Place> {
+pub fn places(directory: &Directory, default_queue: &QueueName, wanted: &Wanted) -> Places {
     let mut all: Vec<Place> = directory
         .queues
         .iter()
@@ -77,28 +86,38 @@ pub fn places(directory: &Directory, default_queue: &QueueName, wanted: &Wanted)
     let of_function = wanted.function.as_ref().map(|f| directory.route(f, default_queue).queue);
     let hash = wanted.id.queue_hash();
     let is_named = |queue: &QueueName| of_function.as_ref() == Some(queue) || hash == Some(queue_hash(queue));
-    if all.iter().any(|place| is_named(&place.queue)) {
-        all.retain(|place| is_named(&place.queue));
+    let (named, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|place| is_named(&place.queue));
+    match named.is_empty() {
+        true => Places { named: rest, rest: named },
+        // A named function has its calls on its queue, and an id that was made here on its own.
+        false if of_function.is_some() => Places { named, rest: Vec::new() },
+        false => Places { named, rest },
     }
-    all
 }
 
 /// Looks for a call in these places.
-pub async fn locate(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Found, NatsError> {
-    let mut stored: Vec<Stored> = stream::iter(places.iter().cloned())
+pub async fn locate(js: &Context, places: &Places, wanted: &Wanted) -> Result<Found, NatsError> {
+    match locate_among(js, &places.named, wanted).await? {
+        Found::Unknown if !places.rest.is_empty() => locate_among(js, &places.rest, wanted).await,
+        found => Ok(found),
+    }
+}
+
+async fn locate_among(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Found, NatsError> {
+    let stored: Vec<Stored> = stream::iter(places.iter().cloned())
         .map(|place| stored_at(js, place, wanted))
         .buffer_unordered(AT_ONCE)
         .try_filter_map(async |found| Ok(found))
         .try_collect()
         .await?;
-    match (stored.pop(), &stored[..]) {
-        (Some(stored), []) => Ok(Found::Stored(stored)),
-        (Some(last), others) => {
-            let mut queues: Vec<_> = others.iter().chain([&last]).map(|s| s.place.queue.clone()).collect();
-            queues.sort();
-            Ok(Found::Ambiguous(queues))
-        }
-        (None, _) => Ok(ended(js, places, wanted).await?.map_or(Found::Unknown, Found::Ended)),
+    let mut others = 0;
+    for Stored { place, .. } in &stored {
+        let filter = call_filter(&place.entry.subject, wanted.function.as_ref(), &wanted.id);
+        others += count_messages(js, &place.entry.stream, &filter).await?;
+    }
+    match stored.into_iter().max_by_key(|stored| stored.message.time) {
+        Some(newest) => Ok(Found::Stored { newest: newest.into(), others: others.saturating_sub(1) }),
+        None => Ok(ended(js, places, wanted).await?.map_or(Found::Unknown, Found::Ended)),
     }
 }
 
@@ -108,29 +127,19 @@ async fn stored_at(js: &Context, place: Place, wanted: &Wanted) -> Result<Option
     Ok(message.map(|message| Stored { place, message }))
 }
 
-/// The end of a call, as far as one of these places still knows it. Where several do, because the id was used
-/// again, the latest counts.
+/// The end of a call, as far as one of these places still knows it.
 async fn ended(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Option<CallStatus>, NatsError> {
     let results: Vec<_> = stream::iter(places.iter().cloned())
         .map(|place| status::results(js, place.queue, wanted))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    let cancelled = match places {
-        [only] => status::cancelled(js, Some(&only.queue), wanted).await?,
-        _ => status::cancelled(js, None, wanted).await?,
+    let queue = match places {
+        [only] => Some(&only.queue),
+        _ => None,
     };
-    let last = results.into_iter().flatten().max_by_key(|ended| ended.at);
-    let last = match (last, cancelled) {
-        // Its caller is told of the cancellation after it.
-        (Some(last), Some(cancelled))
-            if last.at > cancelled.at && !last.status.state.tells_of_cancellation() =>
-        {
-            Some(last)
-        }
-        (last, cancelled) => cancelled.or(last),
-    };
-    Ok(last.map(|ended| ended.status))
+    let marked = status::marked(js, queue, wanted).await?;
+    Ok(status::last_end(results.into_iter().flatten(), marked).map(|ended| ended.status))
 }
 
 #[cfg(test)]
@@ -153,6 +162,10 @@ mod tests {
         let function = function.map(|name| FunctionName::parse(name, "ns").unwrap());
         let wanted = Wanted { id: id.clone(), function };
         let places = places(&directory(&["slow", "fast"]), &"default".parse().unwrap(), &wanted);
+        sorted_names(places.named)
+    }
+
+    fn sorted_names(places: Vec<Place>) -> Vec<String> {
         let mut names: Vec<_> = places.into_iter().map(|place| place.queue.to_string()).collect();
         names.sort();
         names
@@ -172,6 +185,13 @@ mod tests {
         assert_eq!(asked(&own, None), ["default", "fast", "slow"]);
         assert_eq!(asked(&own, Some("figlet")), ["slow"]);
         assert_eq!(asked(&own, Some("unknown")), ["default"]);
+    }
+
+    #[test]
+    fn a_uuid_that_names_a_queue_by_chance_is_asked_of_all() {
+        let wanted = Wanted { id: CallId::generate(&"fast".parse().unwrap()), function: None };
+        let places = places(&directory(&["slow", "fast"]), &"default".parse().unwrap(), &wanted);
+        assert_eq!(sorted_names(places.rest), ["default", "slow"]);
     }
 
     #[test]

@@ -24,4 +24,19 @@ pub struct WorkerStats {
     pub running: u32,
     /// How many it would run at once.
     pub max_inflight: u32,
+    /// Calls whose end can't be stored. Not known before version 0.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<BlockedCalls>,
+}
+
+/// Calls of a worker whose end can't be stored, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockedCalls {
+    /// What can't be stored: `result`, `dead_letter`, `tombstone` or `attempt_offset`.
+    pub record: String,
+    /// Why: `no_space`, `stream_full`, `no_stream` or `unavailable`.
+    pub reason: String,
+    /// How many calls wait.
+    pub calls: u32,
 }

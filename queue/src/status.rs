@@ -9,21 +9,24 @@ use std::time::Duration;
 
 use async_nats::{
     HeaderMap as NatsHeaders,
-    jetstream::{Context, context::ConsumerInfoErrorKind, message::StreamMessage, stream::Stream},
+    jetstream::{Context, message::StreamMessage},
 };
 use bytes::Bytes;
-use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     GoDuration,
-    cancel::{self, CANCELLED, StoredCall, broadcast, stored_at},
+    consumer_progress::{self, Progress},
+    end_state::EndState,
     locate::{Stored, Wanted},
     message::{callback::Callback, dead_letter, native},
     name::{FunctionName, QueueName},
-    peek::{self, NatsError, ask_workers, failed, last_message},
+    peek::{self, NatsError, ask_workers, last_message},
+    stored_call::StoredCall,
     subject::{call_filter, function_of},
+    timestamp::stored_at,
+    tombstone::{self, Mark, Tombstone},
 };
 
 /// Where a call is.
@@ -46,6 +49,9 @@ pub struct CallStatus {
     /// How long ago that was, in whole seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age: Option<GoDuration>,
+    /// How many other calls with the id are stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub others: Option<u64>,
 }
 
 /// The state of a call.
@@ -70,6 +76,9 @@ pub enum State {
         max_attempts: u64,
         /// Since when.
         since: Timestamp,
+        /// What its worker waits for, where it can't store the end of the call.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        blocked: Option<String>,
     },
     /// An attempt failed, and there will be another.
     Waiting {
@@ -107,6 +116,11 @@ pub enum State {
         /// When.
         since: Timestamp,
     },
+    /// It was older than its queue allows when it was delivered.
+    Expired {
+        /// When that was seen.
+        since: Timestamp,
+    },
 }
 
 /// What becomes of a result.
@@ -119,7 +133,7 @@ pub enum CallbackState {
     Dead,
 }
 
-/// The subject on which a queue's workers are asked for a call. The question is the [`broadcast`] of the call; the
+/// The subject on which a queue's workers are asked for a call. The question is [`StoredCall::encode`] of the call; the
 /// worker that has it answers with a [`WorkerReport`] in JSON, and the others are silent.
 #[must_use]
 pub fn question_subject(queue: &QueueName) -> String {
@@ -139,6 +153,9 @@ pub struct WorkerReport {
     /// What it does with the call.
     #[serde(flatten)]
     pub phase: Phase,
+    /// What it waits for, where it can't store the end of the call. Not known before version 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
 }
 
 /// What a worker does with a call.
@@ -161,16 +178,9 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
     pub(crate) at: Timestamp,
+    /// The call's sequence on its queue's stream, if the record says it.
+    pub(crate) sequence: Option<u64>,
     pub(crate) status: CallStatus,
-}
-
-/// How far a consumer is.
-#[derive(Clone, Copy, Debug)]
-struct Progress {
-    /// The last sequence of the stream that was delivered.
-    delivered: u64,
-    /// How many calls were not.
-    pending: u64,
 }
 
 // === impl CallStatus ===
@@ -184,6 +194,7 @@ impl CallStatus {
             state,
             submitted_at: None,
             age: None,
+            others: None,
         }
     }
 
@@ -197,18 +208,11 @@ impl CallStatus {
 
 // === impl State ===
 
-impl State {
-    /// Whether the result is the one that callers hear of a cancelled call. A function may answer so too.
-    pub(crate) fn tells_of_cancellation(&self) -> bool {
-        matches!(self, Self::Done { status: CANCELLED, .. })
-    }
-}
-
 impl From<WorkerReport> for State {
     fn from(report: WorkerReport) -> Self {
-        let WorkerReport { worker, attempt, max_attempts, phase } = report;
+        let WorkerReport { worker, attempt, max_attempts, phase, blocked } = report;
         match phase {
-            Phase::Running { since } => Self::Running { worker, attempt, max_attempts, since },
+            Phase::Running { since } => Self::Running { worker, attempt, max_attempts, since, blocked },
             Phase::Waiting { next_attempt } => Self::Waiting { attempt, max_attempts, next_attempt },
         }
     }
@@ -217,16 +221,17 @@ impl From<WorkerReport> for State {
 /// Where a stored call is.
 pub async fn of_stored(js: &Context, wanted: &Wanted, stored: &Stored) -> Result<CallStatus, NatsError> {
     let Stored { place, message } = stored;
+    let call = StoredCall { id: wanted.id.clone(), sequence: message.sequence };
     let (progress, tombstone) = futures::try_join!(
-        progress(js, &place.entry.stream, &place.queue),
-        cancel::tombstone(js, Some(&place.queue), &wanted.id)
+        consumer_progress::read(js, &place.entry.stream, &place.queue),
+        tombstone::read(js, &place.queue, &call)
     )?;
-    let state = match tombstone.filter(|tombstone| tombstone.call.sequence == message.sequence) {
-        // Whoever cancelled it has not come to its end.
-        Some(tombstone) => State::Cancelled { since: tombstone.at },
-        None => match queued(progress, message.sequence) {
+    // A call that is cancelled or expired is still stored until whoever ends it has come to the end of that.
+    let state = match tombstone.and_then(|tombstone| of_mark(&tombstone)) {
+        Some(state @ (State::Cancelled { .. } | State::Expired { .. })) => state,
+        _ => match queued(progress, message.sequence) {
             Some(state) => state,
-            None => ask(js, &place.queue, wanted, message.sequence).await?,
+            None => ask(js, &place.queue, &call).await?,
         },
     };
     let submitted_at = native::decode(&message.headers, Bytes::new())
@@ -245,25 +250,8 @@ fn queued(progress: Option<Progress>, sequence: u64) -> Option<State> {
     Some(State::Queued { position: Some(position) })
 }
 
-async fn progress(js: &Context, stream_name: &str, queue: &QueueName) -> Result<Option<Progress>, NatsError> {
-    let stream = peek::stream(js, stream_name).await?;
-    let info = match stream.consumer_info(queue.durable()).await {
-        Ok(info) => Some(info),
-        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => only_consumer(&stream).await?,
-        Err(error) => return Err(failed("say how far the consumer is")(error)),
-    };
-    Ok(info.map(|info| Progress { delivered: info.delivered.stream_sequence, pending: info.num_pending }))
-}
-
-/// The consumer of a stream that names it otherwise.
-async fn only_consumer(
-    stream: &Stream<()>,
-) -> Result<Option<async_nats::jetstream::consumer::Info>, NatsError> {
-    stream.consumers().try_next().await.map_err(failed("list the consumers"))
-}
-
-async fn ask(js: &Context, queue: &QueueName, wanted: &Wanted, sequence: u64) -> Result<State, NatsError> {
-    let report = worker_report(js, queue, &StoredCall { id: wanted.id.clone(), sequence }).await?;
+async fn ask(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<State, NatsError> {
+    let report = worker_report(js, queue, call).await?;
     Ok(report.map_or(State::Delivered, State::from))
 }
 
@@ -273,7 +261,7 @@ pub async fn worker_report(
     queue: &QueueName,
     call: &StoredCall,
 ) -> Result<Option<WorkerReport>, NatsError> {
-    let question = broadcast(call).into();
+    let question = call.encode().into();
     ask_workers(js.client(), question_subject(queue), question, |answer| {
         serde_json::from_slice(&answer.payload).ok()
     })
@@ -289,10 +277,14 @@ pub(crate) async fn results(
     let (results, letters) = (queue.callback_stream(), queue.dead_letter_stream());
     let filter = |stream: &str| call_filter(stream, wanted.function.as_ref(), &wanted.id);
     let (result_filter, letter_filter) = (filter(&results), filter(&letters));
-    let (result, letter) = futures::try_join!(
+    // The subject of a result ends with the sequence of its call; earlier versions left that out.
+    let keyed_filter = format!("{result_filter}.*");
+    let (keyed, result, letter) = futures::try_join!(
+        last_message(js, &results, &keyed_filter),
         last_message(js, &results, &result_filter),
         last_message(js, &letters, &letter_filter)
     )?;
+    let result = keyed.or(result);
     let mut ends = Vec::new();
     ends.extend(result.and_then(|message| of_result(wanted, &queue, &message, CallbackState::Pending)));
     if let Some(letter) = letter {
@@ -309,17 +301,41 @@ pub(crate) async fn results(
     Ok(ends)
 }
 
-/// The cancellation of a call, on one queue or on any.
-pub(crate) async fn cancelled(
+/// The end of a call that its tombstone records, on one queue or on any.
+pub(crate) async fn marked(
     js: &Context,
     queue: Option<&QueueName>,
     wanted: &Wanted,
 ) -> Result<Option<Ended>, NatsError> {
-    let tombstone = cancel::tombstone(js, queue, &wanted.id).await?;
-    Ok(tombstone.map(|tombstone| {
-        let state = State::Cancelled { since: tombstone.at };
-        Ended { at: tombstone.at, status: CallStatus::new(wanted, &tombstone.queue, None, state) }
+    let tombstone = tombstone::newest(js, queue, &wanted.id).await?;
+    Ok(tombstone.and_then(|tombstone| {
+        let status = CallStatus::new(wanted, &tombstone.queue, None, of_mark(&tombstone)?);
+        Some(Ended { at: tombstone.at, sequence: Some(tombstone.call.sequence), status })
     }))
+}
+
+/// The end that a tombstone records.
+fn of_mark(tombstone: &Tombstone) -> Option<State> {
+    let since = tombstone.at;
+    match tombstone.mark {
+        Mark::Cancelled { .. } => Some(State::Cancelled { since }),
+        Mark::Expired => Some(State::Expired { since }),
+        Mark::Dead => {
+            let reason = "its attempts are exhausted".to_owned();
+            Some(State::Dead { reason, attempt: None, status: None, since })
+        }
+        Mark::Ended => None,
+    }
+}
+
+/// Of all that is known of the ends of calls with one id, the end of the newest. A result or a dead letter says more than
+/// the tombstone of the same call: the client is told the result that was stored first.
+pub(crate) fn last_end(results: impl Iterator<Item = Ended>, marked: Option<Ended>) -> Option<Ended> {
+    let last = results.max_by_key(|ended| ended.at);
+    match (last, marked) {
+        (Some(last), Some(marked)) if last.at < marked.at && last.sequence != marked.sequence => Some(marked),
+        (last, marked) => last.or(marked),
+    }
 }
 
 fn of_result(
@@ -330,8 +346,16 @@ fn of_result(
 ) -> Option<Ended> {
     let result = Callback::decode(&message.headers, Bytes::new()).ok()?;
     let at = stored_at(message);
-    let state = State::Done { status: result.status, attempt: result.attempt, callback };
-    Some(Ended { at, status: CallStatus::new(wanted, queue, Some(&message.subject), state) })
+    let state = match result.end {
+        EndState::Cancelled => State::Cancelled { since: at },
+        EndState::Expired => State::Expired { since: at },
+        EndState::Done | EndState::Dead => {
+            State::Done { status: result.status, attempt: result.attempt, callback }
+        }
+    };
+    let mut status = CallStatus::new(wanted, queue, None, state);
+    status.function = Some(result.function.to_string());
+    Some(Ended { at, sequence: Some(result.sequence), status })
 }
 
 fn of_letter(wanted: &Wanted, queue: &QueueName, letter: &StreamMessage) -> Ended {
@@ -347,7 +371,7 @@ fn of_letter(wanted: &Wanted, queue: &QueueName, letter: &StreamMessage) -> Ende
     if let Ok(invocation) = native::decode(&letter.headers, Bytes::new()) {
         status = status.submitted(invocation.submitted_at, Timestamp::now());
     }
-    Ended { at, status }
+    Ended { at, sequence: dead_letter::sequence(&letter.headers), status }
 }
 
 fn buried_subject(headers: &NatsHeaders) -> &str {
@@ -360,7 +384,8 @@ mod tests {
 
     #[test]
     fn a_call_beyond_what_was_delivered_is_queued_and_so_is_one_without_a_consumer() {
-        let at = |delivered, pending| Some(Progress { delivered, pending });
+        let (lease, now) = (Duration::from_secs(30), Timestamp::now());
+        let at = |delivered, pending| Some(Progress { delivered, pending, lease, now });
         let position = |position| Some(State::Queued { position });
         assert_eq!(queued(None, 7), position(None));
         assert_eq!(queued(at(0, 3), 1), position(Some(0)));
@@ -390,6 +415,7 @@ mod tests {
             attempt: 1,
             max_attempts: 10,
             phase: Phase::Running { since: now },
+            blocked: None,
         };
         assert_eq!(
             serde_json::to_string(&running).unwrap(),

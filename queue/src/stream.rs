@@ -74,7 +74,7 @@ pub struct Limits {
     pub max_messages: i64,
     /// Bytes, of bodies and headers and a little for each message. `None`: as much as the server has room for.
     pub max_bytes: Option<i64>,
-    /// How long a call may wait and run in all: then `JetStream` drops it. `None`: for ever.
+    /// How old a call may be when it is delivered: an older one ends as expired. `None`: unlimited.
     pub max_age: Option<Duration>,
 }
 
@@ -144,6 +144,14 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// When `JetStream` itself drops a call: much later than workers end it as expired, as the last bound where no worker
+    /// runs. Twice the age that workers allow, and at least an hour more.
+    fn stream_max_age(&self) -> Duration {
+        let twice_or_more =
+            |age: Duration| age.saturating_mul(2).max(age.saturating_add(Duration::from_secs(3600)));
+        self.max_age.map_or(Duration::ZERO, twice_or_more)
+    }
+
     /// The largest message, in bytes: a body with its headers. `JetStream` counts in 32 bits and takes no larger ones.
     fn max_message_size(&self) -> i32 {
         let with_headers = |payload: u64| payload.saturating_add(HEADER_ROOM as u64);
@@ -198,7 +206,7 @@ impl QueueSpec {
             max_messages: limits.max_messages,
             max_bytes: limits.max_bytes.unwrap_or(-1),
             max_message_size: limits.max_message_size(),
-            max_age: limits.max_age.unwrap_or_default(),
+            max_age: limits.stream_max_age(),
             duplicate_window: self.duplicate_window,
             ..self.common_config()
         }

@@ -3,7 +3,10 @@
 //! Each call has a subject of its own, `<subject>.<namespace>.<function>.<call-id>`. Depth per function,
 //! purge per function, cancel and status by call id are then subject filters, with no database beside.
 
-use crate::{call_id::CallId, name::FunctionName};
+use crate::{
+    call_id::CallId,
+    name::{FunctionName, QueueName},
+};
 
 /// The subjects that a queue's stream listens on: its own (where existing `OpenFaaS` gateways publish) and
 /// all below it.
@@ -17,6 +20,13 @@ pub fn stream_subjects(subject: &str) -> Vec<String> {
 #[must_use]
 pub fn call_subject(subject: &str, function: &FunctionName, call_id: &CallId) -> String {
     [subject, function.namespace(), function.name(), call_id.as_str()].join(".")
+}
+
+/// The subject of the result of a call, on its queue's stream of callbacks: one for each call, also where several share
+/// an id.
+#[must_use]
+pub fn result_subject(queue: &QueueName, function: &FunctionName, call_id: &CallId, sequence: u64) -> String {
+    format!("{}.{sequence}", call_subject(&queue.callback_stream(), function, call_id))
 }
 
 /// The filter for the calls with an id, below a queue's `subject`: those of one function, or of any.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 
 use crate::{
-    bucket::{Bucket, BucketError},
+    bucket::Bucket,
     call_id::CallId,
     name::QueueName,
+    peek::{NatsError, failed, last_message},
 };
 
 /// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, `sequence` being where the call is on the stream.
@@ -23,23 +24,22 @@ pub const BUCKET: Bucket = Bucket {
 };
 
 /// How many deliveries of a call were no attempts.
-pub async fn get(js: &Context, queue: &QueueName, call: &CallId, sequence: u64) -> Result<u64, BucketError> {
-    let store = BUCKET.open(js).await?;
-    let value = store.get(key(queue, call, sequence)).await.map_err(BUCKET.failed("read"))?;
-    Ok(value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()).unwrap_or(0))
+pub async fn get(js: &Context, queue: &QueueName, call: &CallId, sequence: u64) -> Result<u64, NatsError> {
+    let value = last_message(js, &BUCKET.stream(), &BUCKET.subject(&key(queue, call, sequence))).await?;
+    Ok(value.and_then(|value| std::str::from_utf8(&value.payload).ok()?.parse().ok()).unwrap_or(0))
 }
 
-/// Takes note that so many deliveries of a call were no attempts.
+/// Stores how many deliveries of a call were no attempts.
 pub async fn set(
     js: &Context,
     queue: &QueueName,
     call: &CallId,
     sequence: u64,
     deliveries: u64,
-) -> Result<(), BucketError> {
-    let store = BUCKET.open(js).await?;
-    let value = deliveries.to_string().into();
-    store.put(key(queue, call, sequence), value).await.map(drop).map_err(BUCKET.failed("write"))
+) -> Result<(), NatsError> {
+    let (subject, value) = (BUCKET.subject(&key(queue, call, sequence)), deliveries.to_string());
+    let written = async { js.publish(subject, value.into()).await?.await };
+    written.await.map(drop).map_err(failed("write the attempt offset"))
 }
 
 fn key(queue: &QueueName, call: &CallId, sequence: u64) -> String {

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use asyncqueue::{
-    CallId,
-    cancel::{Cancelled, StoredCall, cancel, give_up, is_cancelled},
+    CallId, EndState,
+    cancel::{StoredCall, Tally, cancel, is_cancelled},
     directory::QueueEntry,
+    locate::{Place, Places, Wanted},
+    tombstone::{self, Mark},
 };
 use asyncqueue_tests::{
     http::{HttpServer, respond, respond_after},
@@ -14,9 +16,24 @@ use asyncqueue_tests::{
 
 use crate::support::{Queue, callback_at};
 
-async fn cancel_call(queue: &Queue, call: &CallId) -> Cancelled {
+/// How long a cancellation waits to be certain.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Cancels the calls with an id, as the gateway does.
+pub(crate) async fn cancel_call(queue: &Queue, call: &CallId) -> Tally {
     let entry = QueueEntry::new(&*queue.spec.stream, &*queue.spec.subject);
-    cancel(&queue.js, &queue.spec.queue, &entry, call).await.unwrap()
+    let place = Place { queue: queue.spec.queue.clone(), entry };
+    let places = Places { named: vec![place], rest: Vec::new() };
+    let wanted = Wanted { id: call.clone(), function: None };
+    cancel(&queue.js, &places, &wanted, PATIENCE).await.unwrap()
+}
+
+const WAITING: Tally = Tally { cancelled: 1, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
+const RUNNING: Tally = Tally { running: 1, ..WAITING };
+const BEFORE: Tally = Tally { before: 1, ..WAITING };
+
+fn ended(end: EndState) -> Tally {
+    Tally { cancelled: 0, ended: 1, end: Some(end), ..WAITING }
 }
 
 /// The caller hears of it once, and the queue is empty.
@@ -34,8 +51,8 @@ async fn a_queued_call_is_removed_and_never_starts() {
     let (queue, caller, function) =
         (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
     let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
-    assert_eq!(cancel_call(&queue, &call).await, Cancelled::Waiting);
-    assert_eq!(cancel_call(&queue, &call).await, Cancelled::Before);
+    assert_eq!(cancel_call(&queue, &call).await, WAITING);
+    assert_eq!(cancel_call(&queue, &call).await, BEFORE);
     let _worker = queue.worker(&function, &[]);
     heard_once(&queue, &caller, &call).await;
     assert!(function.received().is_empty());
@@ -48,7 +65,7 @@ async fn a_running_calls_connection_is_closed() {
     let worker = queue.worker(&function, &[]);
     let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     function.receives(1).await;
-    assert_eq!(cancel_call(&queue, &call).await, Cancelled::Running);
+    assert_eq!(cancel_call(&queue, &call).await, RUNNING);
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
     worker.logged("Cancelled figlet").await;
     heard_once(&queue, &caller, &call).await;
@@ -64,7 +81,7 @@ async fn a_call_that_waits_for_its_next_attempt_has_none() {
     let worker = queue.worker(&function, &[("initial_retry_wait", "1s")]);
     let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     worker.logged("trying again in 1s").await;
-    assert_eq!(cancel_call(&queue, &call).await, Cancelled::Waiting);
+    assert_eq!(cancel_call(&queue, &call).await, WAITING);
     heard_once(&queue, &caller, &call).await;
     // Another call that fails is tried again after the time at which the first would have been.
     queue.submit(|call| call.body = "other".into()).await;
@@ -78,29 +95,34 @@ async fn a_call_that_has_ended_or_never_was_is_not_found() {
     let _worker = queue.worker(&function, &[]);
     let call = queue.submit(|_| {}).await;
     queue.empties().await;
-    assert_eq!(cancel_call(&queue, &call).await, Cancelled::NotFound);
-    assert_eq!(cancel_call(&queue, &"unknown".parse().unwrap()).await, Cancelled::NotFound);
+    assert_eq!(cancel_call(&queue, &call).await, Tally::default());
+    assert_eq!(cancel_call(&queue, &"unknown".parse().unwrap()).await, Tally::default());
+}
+
+/// Marks a call as dead, as its worker does before it makes a dead letter of it; returns the mark that it has then.
+async fn mark_dead(queue: &Queue, call: &StoredCall) -> Mark {
+    let written = tombstone::write_once(&queue.js, &queue.spec.queue, call, Mark::Dead).await.unwrap();
+    written.unwrap().mark
 }
 
 #[tokio::test]
-async fn of_a_cancellation_and_the_end_of_the_last_attempt_the_first_counts() {
+async fn first_of_cancellation_and_last_attempt_counts() {
     let queue = Queue::start().await;
-    let [first, second] = [queue.submit(|_| {}).await, queue.submit(|call| call.body = "2".into()).await];
+    let ids = [queue.submit(|_| {}).await, queue.submit(|call| call.body = "2".into()).await];
     let sequence = queue.sequence("jobs", 1).await;
-    let [first, second] =
-        [(first, sequence), (second, sequence + 1)].map(|(id, sequence)| StoredCall { id, sequence });
-    let give_up = async |call| give_up(&queue.js, &queue.spec.queue, call).await.unwrap();
-    // A worker whose word was lost writes it once more.
-    assert_eq!([give_up(&first).await, give_up(&first).await], [Some(true); 2]);
-    assert_eq!(cancel_call(&queue, &first.id).await, Cancelled::Dead);
+    let [first, second] = [(0, &ids[0]), (1, &ids[1])]
+        .map(|(offset, id)| StoredCall { id: id.clone(), sequence: sequence + offset });
+    // A worker whose confirmation was lost writes it once more.
+    assert_eq!([mark_dead(&queue, &first).await, mark_dead(&queue, &first).await], [Mark::Dead; 2]);
+    assert_eq!(cancel_call(&queue, &first.id).await, ended(EndState::Dead));
     queue.holds("jobs", 2).await;
     assert!(!is_cancelled(&queue.js, &queue.spec.queue, &first).await.unwrap());
 
-    assert_eq!(cancel_call(&queue, &second.id).await, Cancelled::Waiting);
-    assert_eq!(give_up(&second).await, Some(false));
+    assert_eq!(cancel_call(&queue, &second.id).await, WAITING);
+    assert_eq!(mark_dead(&queue, &second).await, Mark::Cancelled { confirmed: true });
     // Another call with that id is another one.
-    let again = StoredCall { id: second.id.clone(), sequence: sequence + 2 };
-    assert_eq!([give_up(&again).await, give_up(&again).await], [Some(true); 2]);
+    let again = StoredCall { id: second.id.clone(), sequence: second.sequence + 1 };
+    assert_eq!([mark_dead(&queue, &again).await, mark_dead(&queue, &again).await], [Mark::Dead; 2]);
 }
 
 #[tokio::test]
@@ -112,7 +134,7 @@ async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled
     worker.logged("becomes a dead letter").await;
     queue.holds("jobs-dead", 1).await;
     let stored = StoredCall { id: call, sequence: queue.sequence("jobs", 1).await };
-    assert_eq!(give_up(&queue.js, &queue.spec.queue, &stored).await.unwrap(), Some(true));
+    assert_eq!(mark_dead(&queue, &stored).await, Mark::Dead);
     assert!(!is_cancelled(&queue.js, &queue.spec.queue, &stored).await.unwrap());
 }
 
@@ -123,7 +145,7 @@ async fn a_result_that_is_on_its_way_is_not_cancelled() {
     let _worker = queue.worker(&function, &[]);
     let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     queue.empties().await;
-    assert_eq!(cancel_call(&queue, &call).await, Cancelled::NotFound);
+    assert_eq!(cancel_call(&queue, &call).await, Tally::default());
     assert_eq!(caller.receives(1).await[0].header("x-function-status"), "200");
 }
 
@@ -143,7 +165,7 @@ async fn a_cancellation_loses_no_call_that_was_delivered_before_it() {
     function.receives(1).await;
     let slow = queue.submit(|call| call.body = "slow".into()).await;
     function.receives(2).await;
-    assert_eq!(cancel_call(&queue, &slow).await, Cancelled::Running);
+    assert_eq!(cancel_call(&queue, &slow).await, RUNNING);
     queue.submit(|_| {}).await;
     // The first is tried again.
     let last = function.receives(4).await.remove(3);

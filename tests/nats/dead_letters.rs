@@ -26,7 +26,7 @@ async fn where_none_are_kept_a_call_that_is_given_up_is_told_counted_and_let_go(
     let heard = caller.receives(1).await;
     assert_eq!(heard[0].header("x-function-status"), "500");
     queue.empties().await;
-    let line = worker.logged("since no dead letters are kept").await;
+    let line = worker.logged("dropped: dead letters are disabled").await;
     assert!(line.contains(id.as_str()) && line.contains("attempt 2 of 2"), "{line}");
     assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
 }

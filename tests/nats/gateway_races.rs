@@ -3,7 +3,10 @@
 use asyncqueue_tests::{http::HttpServer, wait::until};
 use futures::StreamExt;
 
-use crate::{gateway::Gateway, support::Queue};
+use crate::{
+    gateway::Gateway,
+    support::{LEASE, Queue},
+};
 
 #[tokio::test]
 async fn a_cancellation_that_meets_a_call_on_its_way_to_the_stream_comes_before_it_or_after_it() {
@@ -44,10 +47,14 @@ async fn a_call_whose_worker_is_silent_is_cancelled_and_not_delivered_again() {
     let id = gateway.submit(&[], "hi").await;
     let mut consumer = queue.consumer().await;
     let delivered = consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
-    for _ in 0..2 {
-        let answer = gateway.call("DELETE", &format!("/async-function/{id}"), &[], "").await;
-        assert_eq!((answer.status, answer.text().as_str()), (202, ""));
-    }
+    let cancel = async || gateway.call("DELETE", &format!("/async-function/{id}"), &[], "").await;
+    let begun = std::time::Instant::now();
+    let answer = cancel().await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+    assert!(answer.text().contains("not cancelled for certain yet"), "{}", answer.text());
+    until("the cancellation is certain", async || (cancel().await.status == 202).then_some(())).await;
+    assert!(begun.elapsed() >= LEASE * 2, "a worker that is only stopped could have started it");
+    assert_eq!(cancel().await.status, 202);
     // Its worker is gone, and another would be given the call when the lease is over.
     drop(delivered);
     let _worker = queue.worker(&function, &[]);

@@ -5,8 +5,6 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Config;
 use asyncqueue::{
     Invocation,
-    cancel::{Cancelled, cancel},
-    directory::QueueEntry,
     ensure::{RemovalPolicy, ensure, ensure_buckets, ensure_streams, remove},
     stream::{Owner, QueueSpec, has_unique_sequences},
     submit::Submitter,
@@ -17,7 +15,10 @@ use asyncqueue_tests::{
 };
 use futures::future::join_all;
 
-use crate::support::{LEASE, Queue, call, spec, start_worker};
+use crate::{
+    cancel::cancel_call,
+    support::{LEASE, Queue, call, spec, start_worker},
+};
 
 /// How long a call runs whose worker ends late.
 const LATE: Duration = Duration::from_secs(2);
@@ -152,9 +153,7 @@ async fn an_id_that_was_cancelled_runs_on_a_new_stream() {
     let mut queue = Queue::start().await;
     let order_7 = |call: &mut Invocation| call.call_id = "order-7".parse().unwrap();
     let id = queue.submit(order_7).await;
-    let entry = QueueEntry::new("jobs", "jobs");
-    let cancelled = cancel(&queue.js, &queue.spec.queue, &entry, &id).await.unwrap();
-    assert_eq!(cancelled, Cancelled::Waiting);
+    assert_eq!(cancel_call(&queue, &id).await.cancelled, 1);
     recreate(&mut queue).await;
     let function = HttpServer::answering(|request| match request.header("x-retry") {
         // The second delivery of a call is when a worker looks for its tombstone.

@@ -6,7 +6,6 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::Duration,
 };
 
 use async_nats::HeaderMap as NatsHeaders;
@@ -229,21 +228,16 @@ fn every_header_in_the_documentation_is_one_of_the_library_and_none_is_missing()
     (call.path, call.query, call.callback_url) =
         ("/".to_owned(), Some(String::new()), CallbackUrl::parse("http://h").ok());
     call.headers.insert("a", "b".parse().unwrap());
+    let url = call.callback_url.clone().unwrap();
     let result = Callback {
-        call_id: call.call_id.clone(),
-        function: call.function.clone(),
-        url: call.callback_url.clone().unwrap(),
-        status: 200,
-        duration: Duration::ZERO,
-        attempt: 1,
-        max_attempts: 1,
         headers: call.headers.clone(),
-        body: call.body.clone(),
+        depth: 1,
+        ..Callback::new(&call, url, 1, asyncqueue::EndState::Done, 200)
     };
     let death = Death { reason: "why".to_owned(), attempts: 1, status: Some(500) };
     let dead = dead_letter::headers(None, "jobs", &death, "worker", call.submitted_at);
     let written =
-        [native::encode(&call), result.encode(1), dead].map(|headers| format!("{headers:?}")).join(" ");
+        [native::encode(&call), result.encode(), dead].map(|headers| format!("{headers:?}")).join(" ");
     assert_eq!(header_names(WIRE), header_names(&written));
 }
 

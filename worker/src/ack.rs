@@ -1,8 +1,9 @@
 //! Acknowledgements, and the server's word that it has them.
 //!
-//! Each call waits for that word, but not each for one of its own: a consumer takes acknowledgements in the order in which
-//! they were sent over one connection, and if it knows of one delivery, it knows of all before it. So its word on what was
-//! delivered last of several is its word on all. Those that come up while the server is asked go together with the next
+//! Waits until the server confirms an acknowledgement, in batches: acknowledgements on one connection are processed in
+//! order, so confirming the one of the newest delivery confirms all earlier ones of its kind. Each kind is confirmed apart:
+//! in a cluster an ack is confirmed when it is replicated, and the renewal of a lease at once, so that the confirmation of
+//! a renewal says nothing about an ack before it. Those that come up while the server is asked go together with the next
 //! question. (The client library's `double_ack` asks for each, by a subscription for each, which costs the server more than
 //! the acknowledgement does.)
 //!
@@ -146,10 +147,21 @@ async fn run(client: Client, mut received: mpsc::UnboundedReceiver<Waiting>, dou
 /// Which of them go with one question, the one that was delivered last at the end.
 fn grouped(mut waiting: Vec<Waiting>, one_by_one: bool) -> Vec<Vec<Waiting>> {
     waiting.sort_by_key(|waiting| waiting.delivery);
-    let (alone, together): (Vec<_>, Vec<_>) =
-        waiting.into_iter().partition(|waiting| one_by_one || waiting.again);
-    let together = (!together.is_empty()).then_some(together);
-    alone.into_iter().map(|waiting| vec![waiting]).chain(together).collect()
+    let (mut groups, mut kinds) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
+    for waiting in waiting {
+        if one_by_one || waiting.again {
+            groups.push(vec![waiting]);
+        } else {
+            let kind = match waiting.kind {
+                AckKind::Progress => 0,
+                AckKind::Nak(_) => 1,
+                AckKind::Ack | AckKind::Next | AckKind::Term => 2,
+            };
+            kinds[kind].push(waiting);
+        }
+    }
+    groups.extend(kinds.into_iter().filter(|group| !group.is_empty()));
+    groups
 }
 
 /// How often the connection was made.
@@ -189,22 +201,36 @@ async fn send(client: &Client, to: Subject, kind: AckKind) -> Result<(), Unconfi
 mod tests {
     use super::*;
 
+    fn waiting(delivery: u64, kind: AckKind, again: bool) -> Waiting {
+        Waiting { to: "ack".into(), kind, delivery, again, heard: oneshot::channel().0 }
+    }
+
+    fn deliveries(waiting: Vec<Waiting>, one_by_one: bool) -> Vec<Vec<u64>> {
+        let groups = grouped(waiting, one_by_one).into_iter();
+        groups.map(|group| group.iter().map(|waiting| waiting.delivery).collect()).collect()
+    }
+
     #[test]
-    fn what_is_certain_is_asked_about_together_by_what_was_delivered_last() {
-        let waiting = |(delivery, again)| Waiting {
-            to: "ack".into(),
-            kind: AckKind::Ack,
-            delivery,
-            again,
-            heard: oneshot::channel().0,
+    fn acks_are_confirmed_together_by_the_newest() {
+        let acks = || {
+            [(7, false), (3, true), (9, false), (5, false)]
+                .map(|(delivery, again)| waiting(delivery, AckKind::Ack, again))
+                .into()
         };
-        let grouped = |one_by_one| -> Vec<Vec<u64>> {
-            let waiting = [(7, false), (3, true), (9, false), (5, false)].map(waiting).into();
-            let groups = grouped(waiting, one_by_one).into_iter();
-            groups.map(|group| group.iter().map(|waiting| waiting.delivery).collect()).collect()
-        };
-        assert_eq!(grouped(false), [vec![3], vec![5, 7, 9]]);
-        assert_eq!(grouped(true), [[3], [5], [7], [9]].map(Vec::from));
-        assert!(super::grouped(vec![], false).is_empty());
+        assert_eq!(deliveries(acks(), false), [vec![3], vec![5, 7, 9]]);
+        assert_eq!(deliveries(acks(), true), [[3], [5], [7], [9]].map(Vec::from));
+        assert!(grouped(vec![], false).is_empty());
+    }
+
+    #[test]
+    fn each_kind_of_ack_is_confirmed_by_its_own() {
+        let mixed = vec![
+            waiting(1, AckKind::Ack, false),
+            waiting(2, AckKind::Progress, false),
+            waiting(3, AckKind::Ack, false),
+            waiting(4, AckKind::Nak(None), false),
+            waiting(5, AckKind::Progress, false),
+        ];
+        assert_eq!(deliveries(mixed, false), [vec![2, 5], vec![4], vec![1, 3]]);
     }
 }

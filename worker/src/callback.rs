@@ -259,7 +259,7 @@ fn basic_auth(url: &url::Url) -> Result<HeaderValue, http::header::InvalidHeader
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::FunctionName;
+    use asyncqueue::{EndState, FunctionName};
     use http::HeaderMap;
 
     use super::*;
@@ -267,6 +267,9 @@ mod tests {
     fn callback(url: &str) -> Callback {
         Callback {
             call_id: "id-1".parse().unwrap(),
+            sequence: 7,
+            end: EndState::Done,
+            depth: 0,
             function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
             url: CallbackUrl::parse(url).unwrap(),
             status: 200,

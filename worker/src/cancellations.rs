@@ -1,7 +1,10 @@
-//! Which calls were cancelled, as far as this worker has heard, and which of them it runs.
+//! Which calls are cancelled, as far as this worker has heard, and which calls it has.
 //!
-//! It hears twice: by the broadcast, at once, which it answers; and by the bucket of tombstones, which tells it
-//! also what it missed while it was away.
+//! It hears twice: by the broadcast, at once, to which it answers; and by the bucket of tombstones, which also has what
+//! it missed while it was not connected.
+//!
+//! The answer is a promise that the call does not start here any more. So where a call runs, the answer is sent by the
+//! task that runs it, after it has closed the connection to the function.
 
 use std::{
     collections::HashMap,
@@ -9,75 +12,117 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::Context;
+use async_nats::{Client, Subject, jetstream::Context};
 use asyncqueue::{
     QueueName,
-    cancel::{self, StoredCall, WAS_RUNNING, broadcast_subject, read_broadcast, read_tombstone},
+    cancel::{HAS_ENDED, IS_HELD, IS_WAITING, WAS_RUNNING, broadcast_subject},
+    stored_call::StoredCall,
+    tombstone::{self, Mark},
 };
 use futures::StreamExt;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::questions;
+use crate::{questions, reports::Reports};
 
-/// Between attempts to hear, while NATS or the bucket is away.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Between attempts to follow the bucket, while NATS or the bucket is unavailable.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Cancelled calls that are remembered. One that is forgotten has left the stream long ago.
 const REMEMBERED: usize = 100_000;
 
+/// Requests that wait for the answer of one call.
+const MAX_INBOXES: usize = 16;
+
 /// The cancellations of a queue. Clones know the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cancellations {
+    client: Client,
+    reports: Reports,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether the call was running here when it was heard of first.
-    cancelled: HashMap<StoredCall, bool>,
-    running: HashMap<StoredCall, CancellationToken>,
+    cancelled: HashMap<StoredCall, Answer>,
+    in_flight: HashMap<StoredCall, Stage>,
 }
 
-/// A call that runs here, until this is dropped.
+/// What this worker answers about a cancelled call.
 #[derive(Debug)]
-pub(crate) struct Running {
+enum Answer {
+    /// It does not know the call (yet), or has not stopped it yet; these wait for an answer.
+    Later(Vec<Subject>),
+    /// This.
+    Now(&'static str),
+}
+
+/// How far a call is that this worker has.
+#[derive(Debug)]
+enum Stage {
+    /// It does not run.
+    Held,
+    /// It runs; cancelled, it stops.
+    Running(CancellationToken),
+    /// It has ended by itself, and can't be cancelled any more.
+    Ended,
+}
+
+/// A call that this worker has, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct CallInFlight {
     cancellations: Cancellations,
     call: StoredCall,
-    token: CancellationToken,
 }
 
 // === impl Cancellations ===
 
 impl Cancellations {
-    /// Registers a call as running; `None` if it was cancelled. From here on it can be.
-    pub(crate) fn begin(&self, call: StoredCall) -> Option<Running> {
-        let mut state = self.lock();
-        if state.cancelled.contains_key(&call) {
-            return None;
-        }
-        let token = CancellationToken::new();
-        state.running.insert(call.clone(), token.clone());
-        Some(Running { cancellations: self.clone(), call, token })
+    pub(crate) fn new(client: Client, reports: Reports) -> Self {
+        Self { client, reports, state: Arc::default() }
     }
 
-    /// Takes note that a call is cancelled, and ends it if it runs here. Returns whether it did, now or when it was
-    /// heard of first.
-    pub(crate) fn cancel(&self, call: StoredCall) -> bool {
-        let mut state = self.lock();
-        if state.cancelled.len() >= REMEMBERED {
-            state.cancelled.clear();
-        }
-        let running = state.running.get(&call).inspect(|token| token.cancel()).is_some();
-        *state.cancelled.entry(call).or_insert(running)
+    /// Takes note that this worker has a call.
+    pub(crate) fn take(&self, call: StoredCall) -> CallInFlight {
+        self.lock().in_flight.insert(call.clone(), Stage::Held);
+        CallInFlight { cancellations: self.clone(), call }
     }
 
-    /// Hears of cancellations for as long as it is polled.
+    /// Takes note that a call is cancelled, and stops it if it runs here. Returns the answer to who asks, which comes later
+    /// to the inbox if there is none yet.
+    fn cancel(&self, call: &StoredCall, inbox: Option<&Subject>) -> Option<&'static str> {
+        let mut state = self.lock();
+        let State { cancelled, in_flight } = &mut *state;
+        if let Some(Stage::Ended) = in_flight.get(call) {
+            return Some(HAS_ENDED);
+        }
+        if cancelled.len() >= REMEMBERED && !cancelled.contains_key(call) {
+            cancelled.clear();
+        }
+        let answer = cancelled.entry(call.clone()).or_insert_with(|| Answer::Later(Vec::new()));
+        match in_flight.get(call) {
+            Some(Stage::Running(token)) => token.cancel(),
+            // It asks before it starts.
+            Some(Stage::Held) => *answer = answer.now(IS_HELD),
+            None if self.reports.is_waiting(call) => *answer = answer.now(IS_WAITING),
+            Some(Stage::Ended) | None => {}
+        }
+        match answer {
+            Answer::Now(word) => Some(word),
+            Answer::Later(inboxes) => {
+                if inboxes.len() < MAX_INBOXES {
+                    inboxes.extend(inbox.cloned());
+                }
+                None
+            }
+        }
+    }
+
+    /// Follows cancellations for as long as it is polled.
     pub(crate) async fn follow(&self, js: &Context, queue: &QueueName) {
-        let client = js.client();
-        let broadcast = questions::answer(&client, broadcast_subject(queue), |call| {
-            self.cancel(read_broadcast(call)?).then(|| WAS_RUNNING.into())
+        let broadcast = questions::answer(&self.client, broadcast_subject(queue), |call, inbox| {
+            self.cancel(&StoredCall::decode(call)?, inbox).map(Into::into)
         });
         tokio::join!(broadcast, self.follow_tombstones(js, queue));
     }
@@ -87,17 +132,19 @@ impl Cancellations {
             if let Err(error) = self.read_tombstones(js, queue).await {
                 debug!(%error, "tombstones can't be followed now");
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
     async fn read_tombstones(&self, js: &Context, queue: &QueueName) -> Result<(), async_nats::Error> {
-        let store = cancel::BUCKET.open(js).await?;
-        let mut tombstones = store.watch_with_history(format!("{queue}.*")).await?;
-        while let Some(tombstone) = tombstones.next().await {
-            let tombstone = tombstone?;
-            if let Some(call) = read_tombstone(queue, &tombstone.key, &tombstone.value) {
-                self.cancel(call);
+        let store = tombstone::BUCKET.open(js).await?;
+        let mut entries = store.watch_with_history(tombstone::keys_of_queue(queue)).await?;
+        while let Some(entry) = entries.next().await {
+            let entry = entry?;
+            if let Some((call, Mark::Cancelled { .. })) =
+                tombstone::read_entry(queue, &entry.key, &entry.value)
+            {
+                self.cancel(&call, None);
             }
         }
         Ok(())
@@ -108,47 +155,75 @@ impl Cancellations {
     }
 }
 
-// === impl Running ===
+// === impl Answer ===
 
-impl Running {
-    /// Returns when the call is cancelled.
-    pub(crate) async fn cancelled(&self) {
-        self.token.cancelled().await;
+impl Answer {
+    /// The answer from now on: this, unless there is one already.
+    fn now(&self, word: &'static str) -> Self {
+        match self {
+            Self::Now(word) => Self::Now(word),
+            Self::Later(_) => Self::Now(word),
+        }
     }
 }
 
-impl Drop for Running {
+// === impl CallInFlight ===
+
+impl CallInFlight {
+    /// Begins to run the call; `None` if it is cancelled. From here on the token says when it is.
+    pub(crate) fn start(&self) -> Option<CancellationToken> {
+        let mut state = self.cancellations.lock();
+        if state.cancelled.contains_key(&self.call) {
+            return None;
+        }
+        let token = CancellationToken::new();
+        state.in_flight.insert(self.call.clone(), Stage::Running(token.clone()));
+        Some(token)
+    }
+
+    /// The run is over, and the call is not at its end.
+    pub(crate) fn has_run(&self) {
+        self.cancellations.lock().in_flight.insert(self.call.clone(), Stage::Held);
+    }
+
+    /// Ends the call by itself, unless it is cancelled: returns whether it may. From then on it can't be cancelled.
+    pub(crate) fn end(&self) -> bool {
+        let mut state = self.cancellations.lock();
+        if state.cancelled.contains_key(&self.call) {
+            return false;
+        }
+        state.in_flight.insert(self.call.clone(), Stage::Ended);
+        true
+    }
+
+    /// Whether the call is cancelled, as far as this worker has heard.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancellations.lock().cancelled.contains_key(&self.call)
+    }
+
+    /// The cancelled call does not run, now that its connection is closed if it had one: tells those who wait for that.
+    pub(crate) async fn has_stopped(&self, was_running: bool) {
+        let word = if was_running { WAS_RUNNING } else { IS_HELD };
+        let inboxes = {
+            let mut state = self.cancellations.lock();
+            state.in_flight.insert(self.call.clone(), Stage::Held);
+            let answer = state.cancelled.entry(self.call.clone()).or_insert(Answer::Later(Vec::new()));
+            match std::mem::replace(answer, Answer::Now(word)) {
+                Answer::Later(inboxes) => inboxes,
+                before @ Answer::Now(_) => {
+                    *answer = before;
+                    Vec::new()
+                }
+            }
+        };
+        for inbox in inboxes {
+            questions::send(&self.cancellations.client, inbox, word.into()).await;
+        }
+    }
+}
+
+impl Drop for CallInFlight {
     fn drop(&mut self) {
-        self.cancellations.lock().running.remove(&self.call);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-
-    use super::*;
-
-    fn call(sequence: u64) -> StoredCall {
-        StoredCall { id: "id-1".parse().unwrap(), sequence }
-    }
-
-    #[test]
-    fn a_cancelled_call_does_not_begin_and_its_id_may_be_used_again() {
-        let cancellations = Cancellations::default();
-        assert!(!cancellations.cancel(call(1)));
-        assert!(cancellations.begin(call(1)).is_none());
-        assert!(cancellations.begin(call(2)).is_some());
-    }
-
-    #[test]
-    fn a_running_call_hears_that_it_is_cancelled() {
-        let cancellations = Cancellations::default();
-        let running = cancellations.begin(call(1)).unwrap();
-        assert!(running.cancelled().now_or_never().is_none());
-        assert!(cancellations.cancel(call(1)));
-        assert!(running.cancelled().now_or_never().is_some());
-        drop(running);
-        assert!(cancellations.cancel(call(1)), "it was running when it was heard of first");
+        self.cancellations.lock().in_flight.remove(&self.call);
     }
 }

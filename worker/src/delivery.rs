@@ -1,6 +1,6 @@
 //! A message as the server delivered it, and what the server says of that.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Instant};
 
 use async_nats::{HeaderMap, Message};
 use jiff::Timestamp;
@@ -21,6 +21,8 @@ pub(crate) struct Delivered {
     pub(crate) number: u64,
     /// When the stream stored it.
     pub(crate) stored_at: Timestamp,
+    /// When it was read here.
+    pub(crate) received_at: Instant,
 }
 
 /// What stands in the subject on which a delivery is acknowledged.
@@ -46,6 +48,7 @@ impl Delivered {
             sequence: numbers.map_or(0, |numbers| numbers.sequence),
             number: numbers.map_or(0, |numbers| numbers.number),
             stored_at: stored_at.unwrap_or_else(Timestamp::now),
+            received_at: Instant::now(),
         }
     }
 

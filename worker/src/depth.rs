@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::Context;
-use asyncqueue::{directory::Directory, stream::stored_in_all};
+use asyncqueue::{consumer_progress, directory::Directory, stream::stored_in_all};
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, server_clock::ServerClock};
 
 /// How old a figure may be: less than the 15 s between two scrapes that are common.
 const EVERY: Duration = Duration::from_secs(10);
@@ -19,25 +19,33 @@ pub(crate) async fn follow(
     (stream, durable): (&str, &str),
     directory: watch::Receiver<Option<Arc<Directory>>>,
     metrics: &Metrics,
+    clock: &ServerClock,
 ) {
     loop {
         let known = directory.borrow().clone();
         if let Some(known) = known {
             metrics.retain(&known);
         }
-        if let Err(error) = look(js, stream, durable, metrics).await {
+        if let Err(error) = look(js, stream, durable, metrics, clock).await {
             debug!(%error, "the figures of the queue can't be looked up");
         }
         sleep(EVERY).await;
     }
 }
 
-async fn look(js: &Context, stream: &str, durable: &str, metrics: &Metrics) -> Result<(), async_nats::Error> {
+async fn look(
+    js: &Context,
+    stream: &str,
+    durable: &str,
+    metrics: &Metrics,
+    clock: &ServerClock,
+) -> Result<(), async_nats::Error> {
+    let Some(consumer) = consumer_progress::of_consumer(js, stream, durable).await? else { return Ok(()) };
+    clock.set(consumer.now);
     let stream = js.get_stream(stream).await?;
-    let consumer = stream.consumer_info(durable).await?;
     let info = stream.cached_info();
     let (state, config) = (&info.state, &info.config);
-    metrics.queue(consumer.num_pending, stored_in_all(config, state));
+    metrics.queue(consumer.pending, stored_in_all(config, state));
     metrics.fullness(share(state.messages, config.max_messages).max(share(state.bytes, config.max_bytes)));
     Ok(())
 }

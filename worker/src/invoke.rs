@@ -1,47 +1,43 @@
-//! The way of one call through the worker: decoded, made, decided on, reported.
+//! The way of one call through the worker: decoded, checked for an end that it has already, made, and decided on.
+//! [`crate::finish`] carries out what its end is.
 
 use std::{
     borrow::Cow,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
-    CallId, FunctionName, GoDuration, Invocation, QueueName,
-    cancel::{self, StoredCall},
+    CallId, FunctionName, Invocation, QueueName,
     directory::Directory,
-    forward::strip_connection_headers,
-    message::{self, Fallback, callback::Callback, dead_letter::Death},
+    message::{self, Fallback, dead_letter::Death},
     peek::{NatsError, is_stored},
     status::{Phase, worker_report},
+    stored_call::StoredCall,
+    tombstone::{self, Mark},
     uncounted,
 };
 use jiff::Timestamp;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
-use tracing::{debug, error, info, warn};
+use tokio::{sync::watch, time::sleep};
+use tracing::{debug, info, warn};
 
 use crate::{
-    bury::{ELECTION, Graveyard},
-    callback::{
-        self, Messenger,
-        store::{CallbackStore, StoreError},
-    },
-    cancellations::Cancellations,
+    cancellations::{CallInFlight, Cancellations},
     delivery::Delivered,
+    finish::{self, Finish},
     function::{Caller, Reply, request::Attempt},
     metrics::Metrics,
-    outcome::{Outcome, RetryPolicy, Tries, UNREACHABLE},
-    pull::Handler,
+    outcome::{Outcome, RetryPolicy, Tries},
+    pull::{Handler, Ticket},
     reports::{Reported, Reports},
+    server_clock::ServerClock,
     settle::PATIENCE_IN_LEASES,
+    stall::Stalls,
 };
 
-/// Between attempts to store a result, or to give a call up, while NATS is away.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a call is handed back for that can't be started now, since it is not known whether it is cancelled.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// Makes calls, one message each.
 pub(crate) struct Invoke {
@@ -51,96 +47,156 @@ pub(crate) struct Invoke {
     pub(crate) stream: String,
     pub(crate) caller: Caller,
     pub(crate) policy: RetryPolicy,
+    /// How old a call may be when it is delivered; unset: as old as it gets.
+    pub(crate) max_age: Option<Duration>,
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
     pub(crate) function_namespace: String,
     pub(crate) cancellations: Cancellations,
+    pub(crate) stalls: Stalls,
+    pub(crate) clock: ServerClock,
     pub(crate) reports: Reports,
-    pub(crate) graveyard: Graveyard,
-    pub(crate) callbacks: CallbackStore,
-    pub(crate) messenger: Messenger,
+    pub(crate) finish: Finish,
     /// Whether headers and bodies are logged.
     pub(crate) verbose: bool,
     pub(crate) metrics: Metrics,
 }
 
 /// A call, and how its message came.
-struct Call<'a> {
-    invocation: Invocation,
-    stored: StoredCall,
-    tries: Tries,
+pub(crate) struct Call<'a> {
+    pub(crate) invocation: Invocation,
+    pub(crate) stored: StoredCall,
+    pub(crate) tries: Tries,
     /// The queue's policy, with what the function says of its own.
-    policy: Cow<'a, RetryPolicy>,
+    pub(crate) policy: Cow<'a, RetryPolicy>,
+}
+
+/// Whether a call may be started.
+enum MayStart {
+    Yes,
+    /// It has an end already.
+    Ended(Mark),
+    /// That can't be found out now.
+    Unknown,
+}
+
+/// What came of making a call.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are replies, and a box would be made for each call"
+)]
+enum Made {
+    Reply(Reply),
+    Ended(Mark),
+    Unknown,
 }
 
 impl Call<'_> {
-    fn name(&self) -> (&FunctionName, &CallId) {
+    /// The function and the id.
+    pub(crate) fn name(&self) -> (&FunctionName, &CallId) {
         (&self.invocation.function, &self.invocation.call_id)
     }
 
-    fn attempt(&self) -> Attempt {
+    pub(crate) fn attempt(&self) -> Attempt {
         Attempt { number: self.tries.attempt, max: self.policy.max_attempts }
+    }
+
+    /// How many deliveries were no attempts.
+    pub(crate) fn offset(&self) -> u64 {
+        self.tries.deliveries.saturating_sub(self.tries.attempt)
     }
 }
 
 impl Handler for Invoke {
+    type Kept = Option<CallInFlight>;
+
     /// Brings a call to its end, or to its next attempt.
-    async fn handle(&self, delivered: &Delivered, lease: Duration) -> AckKind {
+    async fn handle(
+        &self,
+        delivered: &Delivered,
+        lease: Duration,
+        ticket: &mut Ticket,
+    ) -> (AckKind, Option<CallInFlight>) {
         let invocation = match self.decode(delivered) {
             Ok(invocation) => invocation,
             Err(error) => {
                 warn!(subject = %delivered.message.subject, %error, "a message is no call: it becomes a dead letter");
                 let reason = format!("undecodable: {error}");
-                let death = Death { reason, attempts: delivered.count, status: None };
-                return Box::pin(self.graveyard.bury(delivered, None, death)).await;
+                return (Box::pin(self.give_up_message(delivered, reason, ticket)).await, None);
             }
         };
         let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivered.sequence };
+        let in_flight = self.cancellations.take(stored.clone());
         // Here and below, what is seldom done is in a box of its own: while a call runs, as thousands may at once, it
         // takes no memory.
-        let uncounted = if delivered.count == 1 { 0 } else { Box::pin(self.uncounted(&stored)).await };
+        let offset = if delivered.count == 1 { 0 } else { Box::pin(self.offset(&stored)).await };
         let tries = Tries {
-            attempt: delivered.count.saturating_sub(uncounted).max(1),
+            attempt: delivered.count.saturating_sub(offset).max(1),
             deliveries: delivered.count,
-            age: age(delivered.stored_at),
+            age: self.age(delivered.stored_at),
         };
         let policy = self.policy_of(&invocation);
         let mut call = Call { invocation, stored, tries, policy };
-        if tries.deliveries == 1 {
-            self.metrics.waited(tries.age);
-        }
-        if call.policy.is_poison(call.tries.attempt) {
-            return Box::pin(self.give_up_poison(delivered, &call, lease)).await;
-        }
-        let reported = self.reports.running(call.stored.clone(), call.attempt());
-        match self.make(&mut call).await {
-            Some(reply) => Box::pin(self.end(delivered, &call, reply, reported)).await,
-            None => Box::pin(self.end_cancelled(&call)).await,
-        }
+        let ack = self.bring_on(delivered, &mut call, &in_flight, lease, ticket).await;
+        (ack, Some(in_flight))
     }
 
-    async fn bury(&self, delivered: &Delivered, why: String) -> AckKind {
-        let death = Death { reason: format!("undecodable: {why}"), attempts: delivered.count, status: None };
-        self.graveyard.bury(delivered, None, death).await
+    async fn give_up_unreadable(&self, delivered: &Delivered, why: String, ticket: &mut Ticket) -> AckKind {
+        self.give_up_message(delivered, format!("undecodable: {why}"), ticket).await
     }
 
     /// A call that is handed back has not had its attempt.
-    async fn before_hand_back(&self, delivered: &Delivered) {
+    async fn before_hand_back(&self, delivered: &Delivered, repeats: u64) {
         if let Ok(invocation) = self.decode(delivered) {
-            let stored = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
-            let uncounted = if delivered.count == 1 { 0 } else { self.uncounted(&stored).await };
-            self.set_uncounted(&stored, uncounted + 1).await;
+            let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
+            let offset = if delivered.count == 1 { 0 } else { self.offset(&call).await };
+            let written =
+                uncounted::set(&self.js, &self.queue, &call.id, call.sequence, offset + 1 + repeats).await;
+            if let Err(error) = written {
+                debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
+            }
         }
     }
 }
 
 impl Invoke {
-    /// Makes a call; `None` if it was cancelled before or meanwhile.
-    async fn make(&self, call: &mut Call<'_>) -> Option<Reply> {
-        // A first delivery is heard of in time; one that comes again may have been cancelled while nobody had it.
-        if call.tries.deliveries > 1 && Box::pin(self.was_cancelled(&call.stored)).await {
-            return None;
+    /// Brings a call that this worker has taken to its end, or to its next attempt.
+    async fn bring_on(
+        &self,
+        delivered: &Delivered,
+        call: &mut Call<'_>,
+        in_flight: &CallInFlight,
+        lease: Duration,
+        ticket: &mut Ticket,
+    ) -> AckKind {
+        if call.tries.deliveries == 1 {
+            self.metrics.waited(call.tries.age);
         }
-        let running = self.cancellations.begin(call.stored.clone())?;
+        let is_expired = self.max_age.is_some_and(|most| call.tries.age > most);
+        if is_expired || call.policy.is_poison(call.tries.attempt) {
+            return Box::pin(self.end_without_run(delivered, call, in_flight, lease, ticket, is_expired))
+                .await;
+        }
+        let reported = self.reports.running(call.stored.clone(), call.attempt());
+        match self.make(delivered, call, in_flight).await {
+            Made::Reply(reply) => {
+                Box::pin(self.end(delivered, call, reply, in_flight, reported, ticket)).await
+            }
+            Made::Ended(mark) => Box::pin(self.end_as_marked(delivered, call, mark, in_flight, ticket)).await,
+            Made::Unknown => Box::pin(self.hand_back_unknown(call, ticket)).await,
+        }
+    }
+
+    /// Makes a call, unless it has an end already.
+    async fn make(&self, delivered: &Delivered, call: &mut Call<'_>, in_flight: &CallInFlight) -> Made {
+        match self.may_start(delivered, call).await {
+            MayStart::Yes => {}
+            MayStart::Ended(mark) => return Made::Ended(mark),
+            MayStart::Unknown => return Made::Unknown,
+        }
+        let Some(cancelled) = in_flight.start() else {
+            in_flight.has_stopped(false).await;
+            return Made::Ended(Mark::Cancelled { confirmed: false });
+        };
         let invocation = &call.invocation;
         let (call_id, function, attempt) = (&invocation.call_id, &invocation.function, call.tries.attempt);
         debug!(%call_id, %function, attempt, bytes = invocation.body.len(), "Invoking {}", function.name());
@@ -150,103 +206,179 @@ impl Invoke {
             let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
             info!(%call_id, %function, path = invocation.path, query = invocation.query, ?headers, %body, "Request");
         }
-        // Nobody needs them after this attempt, so that there is no copy of them while it runs.
+        // Not needed after this attempt, so that there is no copy of them while it runs.
         let headers = std::mem::take(&mut call.invocation.headers);
         let invocation = &call.invocation;
-        let reply = tokio::select! {
-            reply = self.caller.call(invocation, headers, call.attempt(), directory.as_deref()) => reply,
-            () = running.cancelled() => return None,
+        let reply = {
+            let attempt = call.attempt();
+            let exchange = self.caller.call(invocation, headers, attempt, directory.as_deref());
+            tokio::select! {
+                // First: what is cancelled before it was sent is not sent.
+                biased;
+                () = cancelled.cancelled() => None,
+                reply = exchange => Some(reply),
+            }
         };
+        let Some(reply) = reply else {
+            in_flight.has_stopped(true).await;
+            return Made::Ended(Mark::Cancelled { confirmed: false });
+        };
+        in_flight.has_run();
         if self.verbose {
             let (headers, body) = (&reply.headers, String::from_utf8_lossy(&reply.body));
             let (call_id, function) = (&invocation.call_id, &invocation.function);
             info!(%call_id, %function, ?headers, %body, "Answer");
         }
-        Some(reply)
+        Made::Reply(reply)
     }
 
-    /// What the end of a call means for it.
-    async fn end(&self, delivered: &Delivered, call: &Call<'_>, reply: Reply, reported: Reported) -> AckKind {
+    /// Whether a call may be started. A first delivery that is started at once is heard of in time if it is cancelled; one
+    /// that comes again, or after a stall of this process, may have been cancelled before.
+    async fn may_start(&self, delivered: &Delivered, call: &Call<'_>) -> MayStart {
+        let (mut since, mut is_checked) = (delivered.received_at, false);
+        let mut is_due = call.tries.deliveries > 1;
+        while is_due || self.stalls.may_have_missed(since, is_checked) {
+            (since, is_checked, is_due) = (Instant::now(), true, false);
+            match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {
+                Ok(Some(tombstone)) => return MayStart::Ended(tombstone.mark),
+                Ok(None) => {}
+                Err(error) => {
+                    let call_id = &call.stored.id;
+                    debug!(%call_id, %error, "the tombstone can't be read: the call is not started now");
+                    return MayStart::Unknown;
+                }
+            }
+        }
+        MayStart::Yes
+    }
+
+    /// What the end of a run means for its call.
+    async fn end(
+        &self,
+        delivered: &Delivered,
+        call: &Call<'_>,
+        reply: Reply,
+        in_flight: &CallInFlight,
+        reported: Reported,
+        ticket: &mut Ticket,
+    ) -> AckKind {
         let outcome = call.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
-        if matches!(outcome, Outcome::Dead(_)) && !self.may_die(call).await {
-            return self.end_cancelled(call).await;
+        let is_cancelled = match &outcome {
+            Outcome::Done => !in_flight.end(),
+            Outcome::Retry { .. } => in_flight.is_cancelled(),
+            Outcome::Dead(_) => match self.finish.mark(call, Mark::Dead, &reported, ticket).await {
+                Some(Mark::Dead) => false,
+                Some(mark) => return self.end_as_marked(delivered, call, mark, in_flight, ticket).await,
+                // Not known whether it is cancelled: it comes again, and is given up then.
+                None => return AckKind::Nak(Some(UNKNOWN_WAIT)),
+            },
+        };
+        if is_cancelled {
+            in_flight.has_stopped(false).await;
+            return self.finish.cancelled(call, ticket).await;
         }
         self.metrics.ended(&reply, &outcome);
-        log(call, &reply, &outcome);
+        finish::log(call, &reply, &outcome);
         match outcome {
-            Outcome::Done => {
-                self.report(call, reply.ending.status(), reply).await;
-                AckKind::Ack
-            }
+            Outcome::Done => self.finish.done(call, reply, &reported, ticket).await,
             Outcome::Retry { wait, counted } => {
-                if !counted {
-                    let uncounted = call.tries.deliveries - call.tries.attempt;
-                    self.set_uncounted(&call.stored, uncounted + 1).await;
+                let uncounted = ticket.repeats() + u64::from(!counted);
+                if uncounted > 0 {
+                    self.finish.set_offset(call, call.offset() + uncounted, ticket).await;
                 }
                 reported.waits(wait);
                 AckKind::Nak(Some(wait))
             }
             Outcome::Dead(reason) => {
-                let status = reply.ending.status();
-                self.report(call, status, reply).await;
-                let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
-                self.graveyard.bury(delivered, Some(call.name()), death).await
+                self.finish.dead(delivered, call, reply, reason, Some(&reported), ticket).await
             }
         }
     }
 
-    /// Ends a call that was cancelled. Whoever cancelled it has told its caller already, unless the message came
-    /// from an existing gateway; told twice, the caller hears it once.
-    async fn end_cancelled(&self, call: &Call<'_>) -> AckKind {
-        let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
-        info!(%call_id, %function, "Cancelled {}", function.name());
-        self.metrics.cancelled();
-        self.report(call, cancel::CANCELLED, Reply::none()).await;
-        AckKind::Ack
+    /// Ends a call that has an end already, as its tombstone says.
+    async fn end_as_marked(
+        &self,
+        delivered: &Delivered,
+        call: &Call<'_>,
+        mark: Mark,
+        in_flight: &CallInFlight,
+        ticket: &mut Ticket,
+    ) -> AckKind {
+        match mark {
+            Mark::Cancelled { .. } => {
+                in_flight.has_stopped(false).await;
+                self.finish.cancelled(call, ticket).await
+            }
+            Mark::Dead => {
+                let reason = "its attempts are exhausted, and its worker died before it was a dead letter";
+                self.finish.dead(delivered, call, Reply::none(), reason.to_owned(), None, ticket).await
+            }
+            Mark::Expired => self.finish.expired(call, ticket).await,
+            // It has run, and its result is stored if it has one.
+            Mark::Ended => AckKind::Ack,
+        }
     }
 
-    /// Ends a call whose attempts are used up, and under the last of which its worker died: had that come to an end, it
-    /// would be dead already.
-    async fn give_up_poison(&self, delivered: &Delivered, call: &Call<'_>, lease: Duration) -> AckKind {
-        if self.may_end_otherwise(call, lease).await.unwrap_or(true) {
+    /// Ends a call that is not run (again): it is too old, or its attempts are used up. Under the last of these its worker
+    /// died: had that come to an end, the call would be dead already.
+    async fn end_without_run(
+        &self,
+        delivered: &Delivered,
+        call: &Call<'_>,
+        in_flight: &CallInFlight,
+        lease: Duration,
+        ticket: &mut Ticket,
+        is_expired: bool,
+    ) -> AckKind {
+        match tombstone::read(&self.js, &self.queue, &call.stored).await {
+            Ok(Some(tombstone)) => {
+                return self.end_as_marked(delivered, call, tombstone.mark, in_flight, ticket).await;
+            }
+            Ok(None) => {}
+            Err(_) => return self.hand_back_unknown(call, ticket).await,
+        }
+        let reported = self.reports.running(call.stored.clone(), call.attempt());
+        if call.tries.deliveries > 1 && self.may_end_otherwise(call, lease, ticket).await.unwrap_or(true) {
             return AckKind::Nak(Some(lease));
         }
-        if !self.may_die(call).await {
-            return self.end_cancelled(call).await;
+        let mark = if is_expired { Mark::Expired } else { Mark::Dead };
+        match self.finish.mark(call, mark, &reported, ticket).await {
+            Some(Mark::Dead) => self.finish.poison(delivered, call, &reported, ticket).await,
+            Some(mark) => self.end_as_marked(delivered, call, mark, in_flight, ticket).await,
+            None => AckKind::Nak(Some(UNKNOWN_WAIT)),
         }
-        let attempts = call.tries.attempt - 1;
-        let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
-        error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
-        self.metrics.poison();
-        self.report(call, UNREACHABLE, Reply::none()).await;
-        let reason = format!("its worker died under the last of {attempts} attempts");
-        self.graveyard.bury(delivered, Some(call.name()), Death { reason, attempts, status: None }).await
     }
 
-    /// Whether a call whose last attempt has no end yet may still have one: its worker did not die but lost its lease, or
-    /// its acknowledgement is on the way.
-    async fn may_end_otherwise(&self, call: &Call<'_>, lease: Duration) -> Result<bool, NatsError> {
+    /// Whether a call that was delivered before may still come to an end: its worker did not die but lost its lease, or
+    /// its acknowledgement is on the way. Waits for that without the slot.
+    async fn may_end_otherwise(
+        &self,
+        call: &Call<'_>,
+        lease: Duration,
+        ticket: &mut Ticket,
+    ) -> Result<bool, NatsError> {
+        ticket.leave_slot();
         sleep(lease * PATIENCE_IN_LEASES).await;
         if !is_stored(&self.js, &self.stream, call.stored.sequence).await? {
             return Ok(true);
         }
         let report = worker_report(&self.js, &self.queue, &call.stored).await?;
-        Ok(report.is_some_and(|report| matches!(report.phase, Phase::Running { .. })))
+        let is_own = |worker: &str| worker == self.reports.worker();
+        Ok(report
+            .is_some_and(|report| matches!(report.phase, Phase::Running { .. }) && !is_own(&report.worker)))
     }
 
-    /// Whether a call that is to be given up was not cancelled meanwhile. From then on it can't be.
-    async fn may_die(&self, call: &Call<'_>) -> bool {
-        let begun = Instant::now();
-        loop {
-            match cancel::give_up(&self.js, &self.queue, &call.stored).await {
-                Ok(Some(given_up)) => return given_up,
-                // Nobody can cancel it either.
-                Ok(None) if begun.elapsed() > ELECTION => return true,
-                Ok(None) => debug!(call_id = %call.stored.id, "there is no bucket of tombstones now"),
-                Err(error) => debug!(call_id = %call.stored.id, %error, "it can't be given up now"),
-            }
-            sleep(STORE_PAUSE).await;
-        }
+    /// Hands a call back that can't be started now. It was no attempt.
+    async fn hand_back_unknown(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
+        let offset = call.offset() + 1 + ticket.repeats();
+        self.finish.set_offset(call, offset, ticket).await;
+        AckKind::Nak(Some(UNKNOWN_WAIT))
+    }
+
+    /// Makes a dead letter of a message that is no call.
+    async fn give_up_message(&self, delivered: &Delivered, reason: String, ticket: &mut Ticket) -> AckKind {
+        let death = Death { reason, attempts: delivered.count, status: None };
+        self.finish.dead_letters.write(delivered.into(), None, death, ticket).await.ack()
     }
 
     /// The policy for a call: what the directory knows of its function comes before what its message says.
@@ -271,109 +403,17 @@ impl Invoke {
         })
     }
 
-    async fn was_cancelled(&self, call: &StoredCall) -> bool {
-        match cancel::is_cancelled(&self.js, &self.queue, call).await {
-            Ok(cancelled) => cancelled,
-            Err(error) => {
-                // A cancelled call has been taken off its stream, so that this is a second look.
-                debug!(call_id = %call.id, %error, "tombstones can't be looked up");
-                false
-            }
-        }
-    }
-
     /// How many deliveries before this one were no attempts. Not known, each was one: the side on which a call ends.
-    async fn uncounted(&self, call: &StoredCall) -> u64 {
-        let counted = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await;
-        counted.unwrap_or_else(|error| {
-            debug!(call_id = %call.id, %error, "deliveries that are no attempts can't be looked up");
+    async fn offset(&self, call: &StoredCall) -> u64 {
+        let offset = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await;
+        offset.unwrap_or_else(|error| {
+            warn!(call_id = %call.id, %error, "the attempt offset can't be read: each delivery counts as an attempt");
             0
         })
     }
 
-    async fn set_uncounted(&self, call: &StoredCall, deliveries: u64) {
-        let written = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, deliveries).await;
-        if let Err(error) = written {
-            debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
-        }
+    /// Since when a call has been in the queue, by the server's clock.
+    fn age(&self, stored_at: Timestamp) -> Duration {
+        self.clock.now().duration_since(stored_at).try_into().unwrap_or_default()
     }
-
-    /// Sees to it that the caller hears the end of a call, if it wants to: stores the result for delivery, so
-    /// that neither a slow receiver takes the slot of a call nor a failing one runs the function again.
-    async fn report(&self, call: &Call<'_>, status: u16, reply: Reply) {
-        let invocation = &call.invocation;
-        let Some(url) = invocation.callback_url.clone() else { return };
-        let mut headers = reply.headers;
-        strip_connection_headers(&mut headers);
-        let callback = Callback {
-            call_id: invocation.call_id.clone(),
-            function: invocation.function.clone(),
-            url,
-            status,
-            duration: reply.duration,
-            attempt: call.tries.attempt,
-            max_attempts: call.policy.max_attempts,
-            headers,
-            body: reply.body,
-        };
-        let begun = Instant::now();
-        loop {
-            let Err(error) = self.callbacks.put(&callback, call.stored.sequence).await else { return };
-            let is_for_ever = match error {
-                StoreError::Never(_) => true,
-                StoreError::NoStream(_) => begun.elapsed() > ELECTION,
-                StoreError::NotNow(_) => false,
-            };
-            if is_for_ever {
-                debug!(call_id = %callback.call_id, %error, "the result is posted directly");
-                return self.deliver(&callback).await;
-            }
-            debug!(call_id = %callback.call_id, %error, "the result is not stored yet, trying again");
-            sleep(STORE_PAUSE).await;
-        }
-    }
-
-    /// Delivers a result that the stream can't hold, as often as one that it holds.
-    async fn deliver(&self, callback: &Callback) {
-        for attempt in 1.. {
-            match self.messenger.deliver(callback, attempt).await {
-                callback::Delivery::Done => return,
-                callback::Delivery::Again(wait) => sleep(wait).await,
-                callback::Delivery::GivenUp(_) => {
-                    let (call_id, bytes) = (&callback.call_id, callback.body.len());
-                    error!(%call_id, bytes, "the result is too large for a dead letter and is lost");
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// The line that people look for in `kubectl logs`.
-fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
-    let (call_id, function) = (&call.invocation.call_id, &call.invocation.function);
-    let attempt = call.tries.attempt;
-    let (name, status) = (function.name(), reply.ending.status());
-    let seconds = reply.duration.as_secs_f64();
-    if reply.truncated {
-        warn!(%call_id, %function, bytes = reply.body.len(), "the answer of {name} is longer than max_response_bytes and is cut off");
-    }
-    let error = reply.error.as_deref();
-    match outcome {
-        Outcome::Done => {
-            info!(%call_id, %function, attempt, "Invoked {name} [{status}] in {seconds:.3}s");
-        }
-        Outcome::Retry { wait, .. } => {
-            let wait = GoDuration(Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
-            warn!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, trying again in {wait}");
-        }
-        Outcome::Dead(reason) => {
-            error!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, it becomes a dead letter: {reason}");
-        }
-    }
-}
-
-/// Since when a call has been in the queue, by the clocks of the server and of this worker.
-fn age(stored_at: Timestamp) -> Duration {
-    Timestamp::now().duration_since(stored_at).try_into().unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use asyncqueue::{FunctionName, QueueName, directory::Directory};
+use asyncqueue::{EndState, FunctionName, QueueName, directory::Directory, publish_failure::PublishFailure};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -14,7 +14,7 @@ use prometheus_client::{
 
 use self::inflight::Inflight;
 pub(crate) use self::inflight::Running;
-use crate::{callback::Posted, function::Reply, outcome::Outcome};
+use crate::{callback::Posted, function::Reply, outcome::Outcome, store::Record};
 
 mod inflight;
 
@@ -39,6 +39,13 @@ struct FunctionLabels {
     function_name: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RecordLabels {
+    queue_name: Arc<str>,
+    record: &'static str,
+    reason: &'static str,
+}
+
 /// What the worker counts. Clones count together.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -47,6 +54,8 @@ pub(crate) struct Metrics {
     inflight: Inflight,
     callbacks: Family<OutcomeLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
+    not_stored: Family<RecordLabels, Counter>,
+    blocked: Family<RecordLabels, Gauge>,
     pending: Family<FunctionLabels, Gauge>,
     submitted: Family<QueueLabels, Gauge>,
     fullness: Family<QueueLabels, Gauge<f64, AtomicU64>>,
@@ -66,6 +75,8 @@ impl Metrics {
             inflight: Inflight::new(queue),
             callbacks: Family::default(),
             dead_letters: Family::default(),
+            not_stored: Family::default(),
+            blocked: Family::default(),
             pending: Family::default(),
             submitted: Family::default(),
             fullness: Family::default(),
@@ -89,7 +100,7 @@ impl Metrics {
         );
         registry.register(
             "messages_processed",
-            "Attempts of calls by what came of them: done, retry, dead or cancelled",
+            "Attempts of calls by what came of them: done, retry, dead, cancelled or expired",
             metrics.processed.clone(),
         );
         registry.register(
@@ -108,6 +119,16 @@ impl Metrics {
             metrics.dead_letters.clone(),
         );
         registry.register(
+            "records_not_stored",
+            "Attempts to store what ends a call (result, dead_letter, tombstone, attempt_offset) that failed, by reason",
+            metrics.not_stored.clone(),
+        );
+        registry.register(
+            "calls_blocked",
+            "Calls that wait now because what ends them can't be stored, by what it is and why",
+            metrics.blocked.clone(),
+        );
+        registry.register(
             "function_duration_seconds",
             "Duration of attempts, from the first byte sent to the last received",
             metrics.duration.clone(),
@@ -118,8 +139,13 @@ impl Metrics {
             metrics.waiting.clone(),
         );
         // Counted from nothing, so that the first dead letter is seen as an increase.
-        for outcome in ["done", "retry", "dead", "cancelled"] {
+        for outcome in ["done", "retry", "dead", "cancelled", "expired"] {
             let _ = metrics.processed.get_or_create(&metrics.labels(outcome));
+        }
+        for record in Record::ALL {
+            for failure in [PublishFailure::NoSpace, PublishFailure::StreamFull] {
+                let _ = metrics.blocked.get_or_create(&metrics.record_labels(record, failure));
+            }
         }
         for outcome in ["accepted", "failed", "refused"] {
             let _ = metrics.callbacks.get_or_create(&metrics.labels(outcome));
@@ -171,14 +197,19 @@ impl Metrics {
         self.processed.get_or_create(&self.labels(outcome)).inc();
     }
 
-    /// A call was cancelled.
-    pub(crate) fn cancelled(&self) {
-        self.processed.get_or_create(&self.labels("cancelled")).inc();
+    /// A call came to this end without a run: cancelled, expired, or dead since its worker died under the last attempt.
+    pub(crate) fn end_without_run(&self, end: EndState) {
+        self.processed.get_or_create(&self.labels(end.as_str())).inc();
     }
 
-    /// A call is dead whose worker died under the last attempt.
-    pub(crate) fn poison(&self) {
-        self.processed.get_or_create(&self.labels("dead")).inc();
+    /// A record of a call was refused.
+    pub(crate) fn not_stored(&self, record: Record, failure: PublishFailure) {
+        self.not_stored.get_or_create(&self.record_labels(record, failure)).inc();
+    }
+
+    /// So many calls more wait for a record to be stored.
+    pub(crate) fn blocked(&self, record: Record, failure: PublishFailure, calls: i64) {
+        self.blocked.get_or_create(&self.record_labels(record, failure)).inc_by(calls);
     }
 
     /// An attempt to post a result has ended.
@@ -192,9 +223,14 @@ impl Metrics {
     }
 
     /// What was given up is stored as a dead letter, or dropped.
-    pub(crate) fn buried(&self, stored: bool) {
+    pub(crate) fn dead_letter(&self, stored: bool) {
         let outcome = if stored { "stored" } else { "dropped" };
         self.dead_letters.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    fn record_labels(&self, record: Record, failure: PublishFailure) -> RecordLabels {
+        let (record, reason) = (record.as_str(), failure.as_str());
+        RecordLabels { queue_name: self.queue.clone(), record, reason }
     }
 
     fn labels(&self, outcome: &'static str) -> OutcomeLabels {

@@ -18,8 +18,8 @@ use asyncqueue_runtime::{health::Health, program::Shutdown};
 use demand::Demand;
 use event::{Event, classify};
 use futures::{FutureExt, StreamExt};
-use tasks::Tasks;
-pub(crate) use tasks::{Claim, Slot};
+pub(crate) use tasks::Ticket;
+use tasks::{Claim, Tasks};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -59,15 +59,29 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// Runs what a message asks for.
 pub(crate) trait Handler: Send + Sync + 'static {
+    /// What is kept of a message until it is settled.
+    type Kept: Send;
+
     /// Handles one message under a lease that is renewed meanwhile, and says what that means for the message. May be
     /// dropped at any point: the message is handed back then.
-    fn handle(&self, delivered: &Delivered, lease: Duration) -> impl Future<Output = AckKind> + Send;
+    fn handle(
+        &self,
+        delivered: &Delivered,
+        lease: Duration,
+        ticket: &mut Ticket,
+    ) -> impl Future<Output = (AckKind, Self::Kept)> + Send;
 
     /// Ends a message whose headers can't be read, for this reason.
-    fn bury(&self, delivered: &Delivered, why: String) -> impl Future<Output = AckKind> + Send;
+    fn give_up_unreadable(
+        &self,
+        delivered: &Delivered,
+        why: String,
+        ticket: &mut Ticket,
+    ) -> impl Future<Output = AckKind> + Send;
 
-    /// Does what is to be done before a message is handed back unhandled.
-    fn before_hand_back(&self, _delivered: &Delivered) -> impl Future<Output = ()> + Send {
+    /// Does what is to be done before a message is handed back unhandled, after so many deliveries of it that were
+    /// ignored.
+    fn before_hand_back(&self, _delivered: &Delivered, _repeats: u64) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 }
@@ -108,7 +122,7 @@ impl<H: Handler> Puller<H> {
         let mut is_in_trouble = true;
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
             if is_in_trouble {
-                self.bury_unreadable(consumer.cached_info()).await;
+                self.give_up_unreadable(consumer.cached_info()).await;
             }
             let (inbox, mut subscriber) = match self.subscribe().await {
                 Ok(pair) => pair,
@@ -143,7 +157,7 @@ impl<H: Handler> Puller<H> {
     }
 
     /// Ends what breaks the connection each time that it is delivered.
-    async fn bury_unreadable(&self, consumer: &Info) {
+    async fn give_up_unreadable(&self, consumer: &Info) {
         // Nothing has come twice yet.
         if consumer.num_redelivered == 0 {
             return;
@@ -151,7 +165,8 @@ impl<H: Handler> Puller<H> {
         for Unreadable { delivered, why } in unreadable::find(&self.js, consumer).await {
             let (stream, subject, sequence) = (&self.stream, &delivered.message.subject, delivered.sequence);
             warn!(stream, %subject, sequence, "the headers of a message can't be read, and {why}: it is given up");
-            let ended = self.handler.bury(&delivered, format!("headers can't be read: {why}")).await;
+            let why = format!("headers can't be read: {why}");
+            let ended = self.handler.give_up_unreadable(&delivered, why, &mut Ticket::without_slot()).await;
             if let AckKind::Ack = ended
                 && let Err(error) =
                     remove(&self.js, stream, sequence, "remove a message that can't be read").await
@@ -280,22 +295,31 @@ impl<H: Handler> Puller<H> {
         if demand.received() {
             self.spawn(tasks, claim, delivered, pulling);
         } else {
-            hand_back(&*self.handler, &pulling.acks, &delivered).await;
+            hand_back(&*self.handler, &pulling.acks, &delivered, 0).await;
         }
     }
 
     fn spawn(&self, tasks: &mut Tasks, claim: Claim, delivered: Delivered, pulling: &Pulling<'_>) {
         let (handler, lease) = (self.handler.clone(), pulling.lease);
         let (acks, hand_back_now) = (pulling.acks.clone(), pulling.hand_back.clone());
-        tasks.spawn(async move |slot| {
-            let work = async {
-                let work = pin!(handler.handle(&delivered, lease));
-                let held = lease::hold(&acks, &delivered, lease, work).await;
-                settle(&acks, &delivered, held, lease, claim, slot).await;
+        tasks.spawn(claim, async move |mut ticket| {
+            let end = {
+                let work = pin!(handler.handle(&delivered, lease, &mut ticket));
+                tokio::select! {
+                    held = lease::hold(&acks, &delivered, lease, work) => Some(held),
+                    () = hand_back_now.cancelled() => None,
+                }
             };
-            tokio::select! {
-                () = work => {}
-                () = hand_back_now.cancelled() => Box::pin(hand_back(&*handler, &acks, &delivered)).await,
+            match end {
+                Some(held) => {
+                    let settled = settle(&acks, &delivered, held, lease, ticket);
+                    tokio::select! {
+                        () = settled => {}
+                        // Its end is known and on its way; there is no time to hear that it arrived.
+                        () = hand_back_now.cancelled() => {}
+                    }
+                }
+                None => Box::pin(hand_back(&*handler, &acks, &delivered, ticket.repeats())).await,
             }
         });
     }
@@ -307,7 +331,7 @@ impl<H: Handler> Puller<H> {
         }
         while let Ok(Some(message)) = timeout(RENEW_WAIT, subscriber.next()).await {
             if classify(&message) == Event::Message {
-                hand_back(&*self.handler, acks, &Delivered::of(message)).await;
+                hand_back(&*self.handler, acks, &Delivered::of(message), 0).await;
             }
         }
     }
@@ -365,9 +389,9 @@ async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, han
 }
 
 /// Gives a message to whoever asks next, now.
-async fn hand_back(handler: &impl Handler, acks: &Acks, delivered: &Delivered) {
+async fn hand_back(handler: &impl Handler, acks: &Acks, delivered: &Delivered, repeats: u64) {
     // In haste: whatever it is, it must not keep the message.
-    let _ = timeout(BEFORE_HAND_BACK, handler.before_hand_back(delivered)).await;
+    let _ = timeout(BEFORE_HAND_BACK, handler.before_hand_back(delivered, repeats)).await;
     if let Err(error) = acks.send(delivered, AckKind::Nak(None)).await {
         debug!(%error, "could not hand a message back; it is delivered again after the lease");
     }

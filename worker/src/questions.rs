@@ -11,13 +11,19 @@ use tracing::debug;
 /// Between attempts to listen, while the connection is closed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers the questions on a subject with what `answer` makes of them, if anything, for as long as it is polled.
-pub(crate) async fn answer(client: &Client, subject: String, answer: impl Fn(&[u8]) -> Option<Bytes>) {
+/// Answers the questions on a subject with what `answer` makes of them, if anything, for as long as it is polled. It gets
+/// the inbox too, where the answer may come later.
+pub(crate) async fn answer(
+    client: &Client,
+    subject: String,
+    answer: impl Fn(&[u8], Option<&Subject>) -> Option<Bytes>,
+) {
     loop {
         match client.subscribe(subject.clone()).await {
             Ok(mut questions) => {
                 while let Some(question) = questions.next().await {
-                    if let (Some(bytes), Some(inbox)) = (answer(&question.payload), question.reply) {
+                    let answered = answer(&question.payload, question.reply.as_ref());
+                    if let (Some(bytes), Some(inbox)) = (answered, question.reply) {
                         send(client, inbox, bytes).await;
                     }
                 }
@@ -28,7 +34,8 @@ pub(crate) async fn answer(client: &Client, subject: String, answer: impl Fn(&[u
     }
 }
 
-async fn send(client: &Client, inbox: Subject, answer: Bytes) {
+/// Sends an answer to an inbox.
+pub(crate) async fn send(client: &Client, inbox: Subject, answer: Bytes) {
     if let Err(error) = client.publish(inbox, answer).await {
         debug!(%error, "an answer could not be sent");
     }

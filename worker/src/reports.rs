@@ -10,8 +10,8 @@ use std::{
 use async_nats::Client;
 use asyncqueue::{
     QueueName,
-    cancel::{StoredCall, read_broadcast},
     status::{Phase, WorkerReport, question_subject},
+    stored_call::StoredCall,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -26,7 +26,15 @@ const REMEMBERED: usize = 100_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Reports {
     worker: String,
-    calls: Arc<Mutex<HashMap<StoredCall, (Attempt, Phase)>>>,
+    calls: Arc<Mutex<HashMap<StoredCall, Known>>>,
+}
+
+/// What is known of a call.
+#[derive(Clone, Debug)]
+struct Known {
+    attempt: Attempt,
+    phase: Phase,
+    blocked: Option<String>,
 }
 
 /// A call that runs here, until this is dropped.
@@ -45,32 +53,44 @@ impl Reports {
         Self { worker, calls: Arc::default() }
     }
 
+    /// The name of this worker.
+    pub(crate) fn worker(&self) -> &str {
+        &self.worker
+    }
+
     /// Reports a call as running until the guard is dropped.
     pub(crate) fn running(&self, call: StoredCall, attempt: Attempt) -> Reported {
-        self.lock().insert(call.clone(), (attempt, Phase::Running { since: Timestamp::now() }));
+        let phase = Phase::Running { since: Timestamp::now() };
+        self.lock().insert(call.clone(), Known { attempt, phase, blocked: None });
         Reported { reports: self.clone(), call, attempt, waits: false }
     }
 
     /// Answers questions for as long as it is polled.
     pub(crate) async fn follow(&self, client: &Client, queue: &QueueName) {
-        questions::answer(client, question_subject(queue), |question| self.answer(question)).await;
+        questions::answer(client, question_subject(queue), |question, _inbox| self.answer(question)).await;
     }
 
     fn answer(&self, question: &[u8]) -> Option<Bytes> {
-        let report = self.report(&read_broadcast(question)?, Timestamp::now())?;
+        let report = self.report(&StoredCall::decode(question)?, Timestamp::now())?;
         serde_json::to_vec(&report).ok().map(Bytes::from)
     }
 
     fn report(&self, call: &StoredCall, now: Timestamp) -> Option<WorkerReport> {
-        let (attempt, phase) = *self.lock().get(call)?;
+        let Known { attempt, phase, blocked } = self.lock().get(call)?.clone();
         if !is_so(phase, now) {
             return None;
         }
         let (attempt, max_attempts) = (attempt.number, attempt.max);
-        Some(WorkerReport { worker: self.worker.clone(), attempt, max_attempts, phase })
+        Some(WorkerReport { worker: self.worker.clone(), attempt, max_attempts, phase, blocked })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<StoredCall, (Attempt, Phase)>> {
+    /// Whether this worker has handed a call back whose next attempt is not due yet.
+    pub(crate) fn is_waiting(&self, call: &StoredCall) -> bool {
+        let phase = self.lock().get(call).map(|known| known.phase);
+        phase.is_some_and(|phase| matches!(phase, Phase::Waiting { .. }) && is_so(phase, Timestamp::now()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StoredCall, Known>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,16 +98,26 @@ impl Reports {
 // === impl Reported ===
 
 impl Reported {
+    /// The end of the call can't be stored now, for this reason, or can again: from now on the report says so.
+    pub(crate) fn set_blocked(&self, why: Option<String>) {
+        if let Some(known) = self.reports.lock().get_mut(&self.call) {
+            known.blocked = why;
+        }
+    }
+
     /// The attempt has failed, and the next is due after this time: from now on the report says that.
     pub(crate) fn waits(mut self, wait: Duration) {
         let next_attempt = Timestamp::now().saturating_add(wait).unwrap_or(Timestamp::MAX);
         let mut calls = self.reports.lock();
         if calls.len() >= REMEMBERED {
             let now = Timestamp::now();
-            calls.retain(|_, (_, phase)| matches!(phase, Phase::Running { .. }) || is_so(*phase, now));
+            calls.retain(|_, Known { phase, .. }| {
+                matches!(phase, Phase::Running { .. }) || is_so(*phase, now)
+            });
         }
         if calls.len() < REMEMBERED {
-            calls.insert(self.call.clone(), (self.attempt, Phase::Waiting { next_attempt }));
+            let (attempt, phase) = (self.attempt, Phase::Waiting { next_attempt });
+            calls.insert(self.call.clone(), Known { attempt, phase, blocked: None });
             drop(calls);
             self.waits = true;
         }

@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use async_nats::jetstream::{self, Context};
 use asyncqueue::{
+    consumer_progress,
     directory::{self, Directory},
     ensure::{EnsureError, ensure, ensure_buckets},
-    stream::{DeadLetters, Owner, QueueSpec},
+    stream::{DeadLetters, Limits, Owner, QueueSpec},
 };
 use asyncqueue_runtime::{admin, error::describe, health::Health, nats, program::Shutdown};
 use prometheus_client::registry::Registry;
@@ -17,18 +18,22 @@ use tracing::{info, warn};
 
 use crate::{
     Settings,
-    bury::Graveyard,
     callback::{
-        self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::CallbackStore,
+        self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::ResultStore,
     },
     cancellations::Cancellations,
+    dead_letter::DeadLetterWriter,
     depth,
+    finish::Finish,
     function::{Caller, request::Target},
     invoke::Invoke,
     metrics::Metrics,
     pull::Puller,
     reports::Reports,
+    server_clock::ServerClock,
+    stall::Stalls,
     stats,
+    store::Store,
 };
 
 /// Between attempts to ensure the queue's streams.
@@ -91,11 +96,13 @@ async fn work(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let queue = &settings.queue_name;
-    let graveyard = Graveyard {
+    let store = Store::new(js.clone(), metrics.clone());
+    let dead_letters = DeadLetterWriter {
         js: js.clone(),
         stream: queue.dead_letter_stream(),
         worker: settings.worker_name.clone(),
         enabled: settings.dead_letters,
+        store: store.clone(),
         metrics: metrics.clone(),
     };
     let policy = settings.retry_policy();
@@ -106,10 +113,20 @@ async fn work(
         None => Target::Direct(settings.function_url.clone()),
     };
     let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
-    let deliver = Deliver { messenger: messenger.clone(), graveyard: graveyard.clone() };
-    let cancellations = Cancellations::default();
+    let deliver = Deliver { messenger: messenger.clone(), dead_letters: dead_letters.clone() };
     let reports = Reports::new(settings.worker_name.clone());
     let client = js.client();
+    let cancellations = Cancellations::new(client.clone(), reports.clone());
+    let clock = ServerClock::default();
+    let finish = Finish {
+        js: js.clone(),
+        queue: queue.clone(),
+        store: store.clone(),
+        results: ResultStore::new(js.clone(), queue),
+        messenger,
+        dead_letters,
+        metrics: metrics.clone(),
+    };
     let directory = directory::watch::follow(js.clone());
     let (stream, durable, queue_metrics) = (settings.stream(), settings.durable(), metrics.clone());
     let invoke = Invoke {
@@ -120,11 +137,12 @@ async fn work(
         reports: reports.clone(),
         caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes.0),
         policy,
+        max_age: settings.max_age.as_ref().map(|age| age.0),
         directory: directory.clone(),
         function_namespace: settings.function_namespace.clone(),
-        graveyard,
-        callbacks: CallbackStore::new(js.clone(), queue),
-        messenger,
+        stalls: Stalls::watch(),
+        clock: clock.clone(),
+        finish,
         verbose: settings.write_debug,
         metrics,
     };
@@ -150,7 +168,8 @@ async fn work(
     };
     let (grace, functions) = (settings.grace(), directory.clone());
     // Tasks, since each message wakes them, and the runtime wakes its own threads for less than the one that waits here.
-    let (end, start) = (shutdown.clone(), knows_functions(js.clone(), directory));
+    let start = is_prepared(js.clone(), directory, (stream.clone(), durable.clone()), clock.clone());
+    let end = shutdown.clone();
     let calls = async move {
         tokio::select! {
             () = start => {}
@@ -162,7 +181,7 @@ async fn work(
     let callbacks = AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
     let worked = async {
         let (name, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
-        let said = stats::publish(js.client(), queue, name, max_inflight, is_running);
+        let said = stats::publish(js.client(), queue, name, max_inflight, is_running, store);
         let (calls, callbacks, ()) = tokio::join!(calls, callbacks, said);
         calls.and(callbacks)
     };
@@ -171,22 +190,33 @@ async fn work(
         error = nats::ended(&client) => Err(error),
         () = cancellations.follow(js, queue) => Ok(()),
         () = reports.follow(&client, queue) => Ok(()),
-        () = depth::follow(js, (&stream, &durable), functions, &queue_metrics) => Ok(()),
+        () = depth::follow(js, (&stream, &durable), functions, &queue_metrics, &clock) => Ok(()),
     }
 }
 
-/// Returns when NATS is there and the directory has been read, if there is one: without it, the first calls might go where
-/// their functions are not.
-async fn knows_functions(js: Context, directory: watch::Receiver<Option<Arc<Directory>>>) {
+/// Returns when NATS is connected, its time is known, and the directory has been read, if there is one: without it, the
+/// first calls might go where their functions are not.
+async fn is_prepared(
+    js: Context,
+    directory: watch::Receiver<Option<Arc<Directory>>>,
+    (stream, durable): (String, String),
+    clock: ServerClock,
+) {
     nats::wait_connected(&js.client()).await;
+    // Without a consumer nothing is delivered before this is known otherwise.
+    if let Ok(Some(progress)) = consumer_progress::of_consumer(&js, &stream, &durable).await {
+        clock.set(progress.now);
+    }
     directory::watch::read_once(&js, directory, DIRECTORY_PATIENCE).await;
 }
 
 /// Ensures the queue's streams, where no operator does. Waits for NATS for as long as it takes.
 async fn ensure_streams(settings: &Settings, js: &Context) -> anyhow::Result<()> {
     let dead_letters = DeadLetters { enabled: settings.dead_letters, ..DeadLetters::default() };
+    let limits = Limits { max_age: settings.max_age.as_ref().map(|age| age.0), ..Limits::default() };
     let spec = QueueSpec {
         dead_letters,
+        limits,
         stream: settings.stream(),
         subject: settings.subject(),
         durable: settings.durable(),

@@ -66,6 +66,10 @@ pub struct Settings {
     #[arg(long, env = "upstream_timeout", default_value = "1m", value_parser = GoDuration::parse_positive)]
     pub upstream_timeout: GoDuration,
 
+    /// How old a call may be when it is delivered: an older one ends as expired. Unlimited if not set; example: 15m
+    #[arg(long, env = "max_age", default_value_t, hide_default_value = true, value_parser = optional(GoDuration::parse_positive))]
+    pub max_age: Optional<GoDuration>,
+
     /// Runs of a call in all, the first included
     #[arg(long, env = "max_retry_attempts", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_retry_attempts: u64,

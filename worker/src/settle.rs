@@ -10,7 +10,7 @@ use crate::{
     ack::{Acks, CONFIRM, Unconfirmed},
     delivery::Delivered,
     lease::Held,
-    pull::{Claim, Slot},
+    pull::Ticket,
 };
 
 /// How long a question is waited for before it is asked once more.
@@ -34,12 +34,12 @@ pub(crate) const PATIENCE_IN_LEASES: u32 = 2;
 pub(crate) async fn settle(
     acks: &Acks,
     delivered: &Delivered,
-    held: Held<AckKind>,
+    held: Held<(AckKind, impl Sized)>,
     lease: Duration,
-    claim: Claim,
-    mut slot: Slot,
+    mut ticket: Ticket,
 ) {
-    let ack = held.value;
+    // What the handler keeps of the call until it is settled.
+    let (ack, kept) = held.value;
     if held.lost {
         let subject = &delivered.message.subject;
         warn!(%subject, "the lease could not be renewed in time: another worker may have this message too");
@@ -51,7 +51,8 @@ pub(crate) async fn settle(
     let patience = match ack {
         // After that, it would put off the next attempt, which may run by then.
         AckKind::Nak(Some(wait)) => {
-            drop(claim);
+            drop(kept);
+            ticket.give_up_claim();
             wait
         }
         _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
@@ -59,7 +60,7 @@ pub(crate) async fn settle(
     let give_up = Instant::now() + patience;
     let mut confirmed = word(acks.confirm(delivered, ack)).await;
     while let Err(error) = confirmed {
-        slot.leave();
+        ticket.leave_slot();
         if Instant::now() + PAUSE > give_up {
             let subject = &delivered.message.subject;
             warn!(%subject, %error, "a message could not be acknowledged and will be delivered again");

@@ -13,6 +13,8 @@ use tokio::{
 };
 use tracing::debug;
 
+use crate::store::Store;
+
 /// Without a change, said this often: a listener takes a worker for gone after a few of them.
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -26,11 +28,13 @@ pub(crate) async fn publish(
     worker: String,
     max_inflight: u32,
     mut running: watch::Receiver<usize>,
+    store: Store,
 ) {
     let subject = stats_subject(queue);
     loop {
         let now = u32::try_from(*running.borrow_and_update()).unwrap_or(u32::MAX);
-        let stats = WorkerStats { worker: worker.clone(), running: now, max_inflight };
+        let stats =
+            WorkerStats { worker: worker.clone(), running: now, max_inflight, blocked: store.blocked() };
         match serde_json::to_vec(&stats) {
             Ok(json) => {
                 if let Err(error) = client.publish(subject.clone(), json.into()).await {

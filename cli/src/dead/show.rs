@@ -212,6 +212,9 @@ mod tests {
     fn a_callback_shows_the_functions_answer() {
         let content = Content::Callback(Box::new(Callback {
             call_id: "id-1".parse().unwrap(),
+            sequence: 7,
+            end: asyncqueue::EndState::Done,
+            depth: 0,
             function: FunctionName::new("figlet", "dev").unwrap(),
             url: CallbackUrl::parse("http://h/cb").unwrap(),
             status: 202,

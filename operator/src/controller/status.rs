@@ -1,6 +1,6 @@
 //! The last step: what the outcome means, in the words of the status. Pure, but for the write at the end.
 
-use asyncqueue::{ensure::EnsureError, stream::Refusal};
+use asyncqueue::{ensure::EnsureError, stats::BlockedCalls, stream::Refusal};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt,
@@ -75,6 +75,7 @@ pub(crate) fn status(
     queue: &AsyncQueue,
     outcome: &Outcome,
     functions: Option<usize>,
+    blocked: &[BlockedCalls],
     now: &Time,
 ) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
@@ -101,11 +102,36 @@ pub(crate) fn status(
             condition(kind::WORKERS_READY, workers),
             condition(kind::SUSPENDED, suspended),
             condition(kind::UNIQUE_SEQUENCES, unique_sequences),
+            condition(kind::CALLS_BLOCKED, blocked_verdict(blocked)),
         ],
         selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
         ..AsyncQueueStatus::default()
     };
     with_workers(with_stream(figures.put(status), &before, &outcome.stream), &outcome.workers)
+}
+
+/// Whether the workers of a queue can store what ends its calls.
+fn blocked_verdict(blocked: &[BlockedCalls]) -> Verdict {
+    if blocked.is_empty() {
+        return Verdict::no(reason::ACTIVE, "Workers store what ends calls.");
+    }
+    let kinds = blocked.iter().map(|BlockedCalls { record, reason, calls }| {
+        let record = record.replace('_', " ");
+        format!("{record} of {calls} calls ({reason})")
+    });
+    let kinds = kinds.collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "Workers can't store what ends calls: {kinds}. With no_space raise the limits of JetStream, with stream_full \
+         deliver or delete what the stream holds, with no_stream or unavailable look at NATS."
+    );
+    Verdict { status: Status::True, reason: reason::RECORDS_NOT_STORED, message }
+}
+
+/// Whether the condition of a queue says that its workers can't store what ends calls.
+pub(crate) fn says_blocked(queue: &AsyncQueue) -> bool {
+    let conditions = queue.status.iter().flat_map(|status| &status.conditions);
+    let mut blocked = conditions.filter(|condition| condition.kind.as_str() == kind::CALLS_BLOCKED);
+    blocked.any(|condition| condition.status.as_str() == Status::True.as_str())
 }
 
 /// The status of a queue whose deletion has to wait, and why.
@@ -326,7 +352,7 @@ mod tests {
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
-        status(queue, outcome, Some(2), &fixtures::second(1000))
+        status(queue, outcome, Some(2), &[], &fixtures::second(1000))
     }
 
     fn condition<'a>(status: &'a AsyncQueueStatus, kind: &str) -> &'a Condition {
@@ -359,7 +385,7 @@ mod tests {
         let mut queue = queue();
         let first = of(&queue, &outcome);
         queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first });
-        let second = status(&queue, &outcome, Some(9), &fixtures::second(2000));
+        let second = status(&queue, &outcome, Some(9), &[], &fixtures::second(2000));
         assert_eq!(Some(&second), queue.status.as_ref());
         assert_eq!(news(queue.status.as_ref(), &second), Map::new());
     }
@@ -503,6 +529,18 @@ mod tests {
 
         let away = of(&queue(), &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
         assert_condition(&away, kind::UNIQUE_SEQUENCES, ("Unknown", reason::BLOCKED));
+    }
+
+    #[test]
+    fn calls_that_cannot_end_are_named_with_the_cause() {
+        let queue = queue();
+        let free = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
+        assert_condition(&free, kind::CALLS_BLOCKED, ("False", reason::ACTIVE));
+        let blocked =
+            BlockedCalls { record: "dead_letter".to_owned(), reason: "no_space".to_owned(), calls: 3 };
+        let verdict = blocked_verdict(&[blocked]);
+        assert_eq!((verdict.status, verdict.reason), (Status::True, reason::RECORDS_NOT_STORED));
+        assert!(verdict.message.contains("dead letter of 3 calls (no_space)"), "{}", verdict.message);
     }
 
     #[test]

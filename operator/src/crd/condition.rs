@@ -1,4 +1,4 @@
-//! Conditions, of which each queue has six.
+//! Conditions, of which each queue has seven.
 
 use std::{borrow::Cow, ops::Deref};
 

@@ -33,11 +33,12 @@ pub struct LimitsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Size>,
 
-    /// How long a call may be in the queue, from being accepted to its end. Default: for ever.
+    /// Maximum age of a call when it is delivered to a worker, counted from being accepted. Default: unlimited.
     ///
-    /// A duration from 1s to 87600h, and not less than stream.duplicateWindow. NATS drops a call that is older, wherever it is:
-    /// if it has not begun it never runs, if it waits for its retry it is not made again, it becomes no dead letter and
-    /// its caller hears nothing. Set it where a late call is worse than none, and well above timeout. Example: 24h
+    /// A duration from 1s to 87600h, and not less than stream.duplicateWindow. An older call is not run (again): it ends as
+    /// expired, its client gets a callback with the status 504, and queue_worker_messages_processed_total counts it. A
+    /// call that runs is not cut off. Where no worker runs for twice this time, and at least an hour more, NATS drops the
+    /// call. Set it where a late call is worse than none, and well above timeout. Example: 24h
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::max_age())]
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,7 @@ pub(super) const NATS_URL: &str =
 
 /// The variables that the operator sets, and with which a worker would be another queue's, deaf or blind if somebody else
 /// did.
-pub(crate) const RESERVED_VARIABLES: [&str; 31] = [
+pub(crate) const RESERVED_VARIABLES: [&str; 32] = [
     "ack_wait",
     "backoff",
     "callback_allowed_hosts",
@@ -36,6 +36,7 @@ pub(crate) const RESERVED_VARIABLES: [&str; 31] = [
     "http_addr",
     "initial_retry_wait",
     "log_encoding",
+    "max_age",
     "max_inflight",
     "max_retry_attempts",
     "max_retry_wait",

@@ -18,7 +18,8 @@ pub struct AsyncQueueStatus {
     /// WorkersReady (all workers are up). The reason of one that is not True is a fixed word, its message names
     /// what to do. Suspended, which is False as long as all is usual, is True while spec.suspend keeps calls back.
     /// UniqueSequences is False for streams that an earlier version or another program created:
-    /// they work, and should be recreated once.
+    /// they work, and should be recreated once. CallsBlocked is True while workers can't store what ends
+    /// calls: results, dead letters or marks; its message says which, and what to do.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(with = "Vec<v1::Condition>")]
     #[serde(default)]

@@ -111,6 +111,10 @@ impl Refresher {
             let spec = surveyed.spec()?;
             let redelivered = redelivered(&broker.js, &spec, messages).await?;
             let running = broker.running.of(&spec.queue, now);
+            let is_blocked = !broker.running.blocked(&spec.queue, now).is_empty();
+            if is_blocked != status::says_blocked(&surveyed.queue) {
+                self.triggers.look(&surveyed.queue);
+            }
             let counted = Counted { messages, running, redelivered, dead_letters };
             let figures = Figures::new(Some(counted), self.context.functions_of(&spec.queue));
             Some((surveyed.queue, figures))

@@ -10,7 +10,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{DecodeError, function_name, http_lines, invalid};
-use crate::{call_id::CallId, invocation::CallbackUrl, name::FunctionName};
+use crate::{
+    call_id::CallId,
+    end_state::EndState,
+    invocation::{CallbackUrl, Invocation},
+    name::FunctionName,
+};
 
 const H_CALL_ID: &str = "Async-Call-Id";
 const H_FUNCTION: &str = "Async-Function";
@@ -19,12 +24,28 @@ const H_STATUS: &str = "Async-Status";
 const H_DURATION: &str = "Async-Duration-Microseconds";
 const H_ATTEMPT: &str = "Async-Attempt";
 const H_MAX_ATTEMPTS: &str = "Async-Max-Attempts";
+/// Where the call's message is on the queue's stream.
+const H_SEQUENCE: &str = "Async-Sequence";
+/// How the call ended.
+const H_END: &str = "Async-End";
+/// How many calls came before this one in its chain; absent means none.
+const H_DEPTH: &str = "Async-Depth";
+
+/// [`crate::cancel::CANCELLED`] as text. Results of earlier versions say by this alone that the call was cancelled.
+const CANCELLED_TEXT: &str = "499";
 
 /// The end of a call, for its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
     /// The call.
     pub call_id: CallId,
+    /// Where the call's message is on the queue's stream, by which calls with one id are told apart; 0 if the message
+    /// of an earlier version does not say.
+    pub sequence: u64,
+    /// How the call ended.
+    pub end: EndState,
+    /// How many calls came before the call in its chain.
+    pub depth: u32,
     /// The function that ran.
     pub function: FunctionName,
     /// Where the result goes.
@@ -47,16 +68,46 @@ pub struct Callback {
 // === impl Callback ===
 
 impl Callback {
+    /// The result of a call that ended without an answer of its function: no attempt, no headers, no body.
+    #[must_use]
+    pub fn new(call: &Invocation, url: CallbackUrl, sequence: u64, end: EndState, status: u16) -> Self {
+        Self {
+            call_id: call.call_id.clone(),
+            sequence,
+            end,
+            depth: 0,
+            function: call.function.clone(),
+            url,
+            status,
+            duration: Duration::ZERO,
+            attempt: 0,
+            max_attempts: 0,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// The message id of the result of a call: its id, and where its message is on the queue's stream.
+    #[must_use]
+    pub fn message_id(call_id: &CallId, sequence: u64) -> String {
+        format!("{call_id}.{sequence}")
+    }
+
     /// The NATS headers of a callback; the payload is its body.
     ///
-    /// `Nats-Msg-Id` is the call id and `sequence`, at which the call's own message is on the queue's stream: of
-    /// two workers that both ran a call, because one lost its lease, only one calls back, and a call id that
-    /// is used again later is another call.
+    /// By `Nats-Msg-Id`, of two workers that both ran a call, because one lost its lease, only one calls back, and a
+    /// call id that is used again later is another call.
     #[must_use]
-    pub fn encode(&self, sequence: u64) -> NatsHeaders {
+    pub fn encode(&self) -> NatsHeaders {
         let mut headers = NatsHeaders::new();
-        headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{}.{sequence}", self.call_id));
+        let message_id = Self::message_id(&self.call_id, self.sequence);
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, message_id);
         headers.insert(H_CALL_ID, self.call_id.as_str());
+        headers.insert(H_SEQUENCE, self.sequence.to_string());
+        headers.insert(H_END, self.end.as_str());
+        if self.depth > 0 {
+            headers.insert(H_DEPTH, self.depth.to_string());
+        }
         headers.insert(H_FUNCTION, self.function.to_string());
         headers.insert(H_CALLBACK_URL, self.url.as_url().as_str());
         headers.insert(H_STATUS, self.status.to_string());
@@ -67,18 +118,33 @@ impl Callback {
         headers
     }
 
-    /// Reads what [`Callback::encode`] wrote.
+    /// Reads what [`Callback::encode`] wrote, in this version or an earlier one.
     pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Self, DecodeError> {
-        let require = |name: &'static str| {
-            headers.get(name).map(async_nats::HeaderValue::as_str).ok_or(DecodeError::Missing(name))
-        };
+        let get = |name: &'static str| headers.get(name).map(async_nats::HeaderValue::as_str);
+        let require = |name: &'static str| get(name).ok_or(DecodeError::Missing(name));
         let number = |name| {
             let text = require(name)?;
             text.parse::<u64>().map_err(|e| invalid(name, text, e))
         };
         let (call_id, status) = (require(H_CALL_ID)?, require(H_STATUS)?);
+        let sequence = match get(H_SEQUENCE) {
+            Some(_) => number(H_SEQUENCE)?,
+            None => sequence_in_message_id(headers).unwrap_or_default(),
+        };
+        let end = match get(H_END) {
+            Some(text) => text.parse().map_err(|e| invalid(H_END, text, e))?,
+            None if status == CANCELLED_TEXT => EndState::Cancelled,
+            None => EndState::Done,
+        };
+        let depth = match get(H_DEPTH) {
+            Some(text) => text.parse().map_err(|e| invalid(H_DEPTH, text, e))?,
+            None => 0,
+        };
         Ok(Self {
             call_id: call_id.parse().map_err(|e| invalid(H_CALL_ID, call_id, e))?,
+            sequence,
+            end,
+            depth,
             function: function_name(H_FUNCTION, require(H_FUNCTION)?)?,
             url: CallbackUrl::parse(require(H_CALLBACK_URL)?).map_err(|e| invalid(H_CALLBACK_URL, "…", e))?,
             status: status.parse().map_err(|e| invalid(H_STATUS, status, e))?,
@@ -91,6 +157,12 @@ impl Callback {
     }
 }
 
+/// The sequence of the call, which results of earlier versions have in their message id alone.
+fn sequence_in_message_id(headers: &NatsHeaders) -> Option<u64> {
+    let id = headers.get(async_nats::header::NATS_MESSAGE_ID)?.as_str();
+    id.rsplit_once('.')?.1.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +170,9 @@ mod tests {
     fn sample() -> Callback {
         Callback {
             call_id: "id-1".parse().unwrap(),
+            sequence: 7,
+            end: EndState::Done,
+            depth: 2,
             function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
             url: CallbackUrl::parse("http://user:p%20s@h:1/cb?t=1").unwrap(),
             status: 200,
@@ -112,14 +187,43 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         let callback = sample();
-        assert_eq!(Callback::decode(&callback.encode(7), callback.body.clone()).unwrap(), callback);
+        assert_eq!(Callback::decode(&callback.encode(), callback.body.clone()).unwrap(), callback);
+    }
+
+    #[test]
+    fn results_of_version_1_have_their_sequence_in_the_message_id() {
+        let mut headers = NatsHeaders::new();
+        for (name, values) in sample().encode().iter() {
+            if ![H_SEQUENCE, H_END, H_DEPTH].contains(&name.to_string().as_str()) {
+                for value in values {
+                    headers.append(name.clone(), value.clone());
+                }
+            }
+        }
+        let decoded = |headers: &NatsHeaders| Callback::decode(headers, Bytes::new()).unwrap();
+        assert_eq!((decoded(&headers).sequence, decoded(&headers).end), (7, EndState::Done));
+        headers.insert(H_STATUS, "499");
+        assert_eq!(decoded(&headers).end, EndState::Cancelled);
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, "something");
+        assert_eq!((decoded(&headers).sequence, decoded(&headers).depth), (0, 0));
     }
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
         assert_eq!(Callback::decode(&NatsHeaders::new(), Bytes::new()), Err(DecodeError::Missing(H_CALL_ID)));
-        for name in [H_CALL_ID, H_FUNCTION, H_CALLBACK_URL, H_STATUS, H_DURATION, H_ATTEMPT, H_MAX_ATTEMPTS] {
-            let mut headers = sample().encode(7);
+        for name in [
+            H_CALL_ID,
+            H_FUNCTION,
+            H_CALLBACK_URL,
+            H_STATUS,
+            H_DURATION,
+            H_ATTEMPT,
+            H_MAX_ATTEMPTS,
+            H_SEQUENCE,
+            H_END,
+            H_DEPTH,
+        ] {
+            let mut headers = sample().encode();
             headers.insert(name, "no such thing");
             let error = Callback::decode(&headers, Bytes::new()).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");

@@ -4,11 +4,12 @@ use async_nats::HeaderMap as NatsHeaders;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{DecodeError, Fallback, callback::Callback, native};
+use super::{DecodeError, Fallback, callback::Callback, http_lines, native};
 use crate::{
     call_id::CallId,
     invocation::Invocation,
     name::{FunctionName, QueueName},
+    publish_failure::MAX_HEADERS,
 };
 
 /// Header: what ended the call, in words.
@@ -24,14 +25,36 @@ pub const H_WORKER: &str = "Async-Dead-Worker";
 /// Header: the subject that the message had.
 pub const H_SUBJECT: &str = "Async-Dead-Subject";
 
+/// Header: the HTTP headers of the message were left out, since it would not fit otherwise; their size in bytes.
+pub const H_OMITTED_HEADERS: &str = "Async-Dead-Omitted-Headers";
+/// Header: the payload of the message was left out, since it would not fit otherwise; its size in bytes.
+pub const H_OMITTED_BODY: &str = "Async-Dead-Omitted-Body";
+
 /// The headers that a dead letter has beside those of its message.
-const ADDED: [&str; 6] = [H_REASON, H_ATTEMPTS, H_STATUS, H_AT, H_WORKER, H_SUBJECT];
+const ADDED: [&str; 8] =
+    [H_REASON, H_ATTEMPTS, H_STATUS, H_AT, H_WORKER, H_SUBJECT, H_OMITTED_HEADERS, H_OMITTED_BODY];
+
+/// The longest reason, in characters. It may hold what a function or a server answered.
+const MAX_REASON: usize = 500;
+
+/// Room for the headers that a dead letter has beside those of its message, in bytes.
+pub const ROOM: usize = 4 * 1024;
 
 /// Header of a message that is delivered without its payload: the size of that.
 const H_SIZE: &str = "Nats-Msg-Size";
 
 /// Namespace and function in the subject of a dead letter whose message's own had none.
 pub const UNKNOWN: &str = "unknown";
+
+/// Room for what names a call in its message: id, function, method and time, in bytes.
+const IDENTITY_ROOM: usize = 1024;
+
+/// How many bytes of path, query and callback URL a message may have that can become a dead letter without its HTTP
+/// headers and its body, where the server takes messages of `max_payload` bytes.
+#[must_use]
+pub fn max_target(max_payload: usize) -> usize {
+    MAX_HEADERS.min(max_payload).saturating_sub(ROOM + IDENTITY_ROOM)
+}
 
 /// Why a call is dead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +150,8 @@ pub fn headers(
             headers.append(name.clone(), value.clone());
         }
     }
-    headers.insert(H_REASON, death.reason.replace(['\r', '\n'], " "));
+    let reason: String = death.reason.chars().take(MAX_REASON).collect();
+    headers.insert(H_REASON, reason.replace(['\r', '\n'], " "));
     headers.insert(H_ATTEMPTS, death.attempts.to_string());
     if let Some(status) = death.status {
         headers.insert(H_STATUS, status.to_string());
@@ -136,6 +160,62 @@ pub fn headers(
     headers.insert(H_WORKER, worker);
     headers.insert(H_SUBJECT, subject);
     headers
+}
+
+/// How much of its message a dead letter holds. What does not fit into one message is left out, the least important first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// All of it.
+    Whole,
+    /// All but the HTTP headers.
+    WithoutHeaders,
+    /// Neither the HTTP headers nor the payload: what call it was, and why it died.
+    WithoutBody,
+}
+
+impl Form {
+    /// From the most to the least.
+    pub const ALL: [Self; 3] = [Self::Whole, Self::WithoutHeaders, Self::WithoutBody];
+
+    /// The headers and the payload of a dead letter in this form.
+    #[must_use]
+    pub fn of(self, whole: &NatsHeaders, payload: &Bytes) -> (NatsHeaders, Bytes) {
+        if self == Self::Whole {
+            return (whole.clone(), payload.clone());
+        }
+        let (mut headers, mut omitted) = (NatsHeaders::new(), 0);
+        for (name, values) in whole.iter() {
+            let is_http = name.to_string() == http_lines::H_HEADER;
+            for value in values {
+                if is_http {
+                    omitted += value.as_str().len();
+                } else {
+                    headers.append(name.clone(), value.clone());
+                }
+            }
+        }
+        if omitted > 0 {
+            headers.insert(H_OMITTED_HEADERS, omitted.to_string());
+        }
+        if self == Self::WithoutHeaders {
+            return (headers, payload.clone());
+        }
+        headers.insert(H_OMITTED_BODY, payload.len().to_string());
+        (headers, Bytes::new())
+    }
+}
+
+/// The message id of a dead letter: the subject and the sequence that its message had. One call becomes one dead letter.
+#[must_use]
+pub fn message_id(subject: &str, sequence: u64) -> String {
+    format!("{subject}.{sequence}")
+}
+
+/// The sequence that the message of a dead letter had, as its message id says it.
+#[must_use]
+pub fn sequence(dead: &NatsHeaders) -> Option<u64> {
+    let id = dead.get(async_nats::header::NATS_MESSAGE_ID)?.as_str();
+    id.strip_prefix(dead.get(H_SUBJECT)?.as_str())?.strip_prefix('.')?.parse().ok()
 }
 
 /// The headers of the message as it was: those of the dead letter, less what [`headers`] added, and less what
@@ -252,6 +332,23 @@ mod tests {
         assert_eq!(headers.get(H_ATTEMPTS).unwrap().as_str(), "3");
         assert_eq!(headers.get(H_STATUS).unwrap().as_str(), "500");
         assert_eq!(headers.get(H_SUBJECT).unwrap().as_str(), "q.ns.f.id-1");
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_dead_letter_is_named() {
+        let mut original = NatsHeaders::new();
+        original.append("Async-Header", "a: 1");
+        original.append("Async-Header", "b: 22");
+        original.insert("Async-Function", "f.ns");
+        let death = Death { reason: "why".into(), attempts: 3, status: None };
+        let whole = headers(Some(&original), "q.ns.f.id-1", &death, "w", Timestamp::UNIX_EPOCH);
+        let body = Bytes::from_static(b"body");
+        assert_eq!(Form::Whole.of(&whole, &body), (whole.clone(), body.clone()));
+        let (headers, payload) = Form::WithoutHeaders.of(&whole, &body);
+        assert_eq!((headers.get(H_OMITTED_HEADERS).unwrap().as_str(), &payload), ("9", &body));
+        assert!(headers.get("Async-Header").is_none() && headers.get("Async-Function").is_some());
+        let (headers, payload) = Form::WithoutBody.of(&whole, &body);
+        assert_eq!((headers.get(H_OMITTED_BODY).unwrap().as_str(), payload.len()), ("4", 0));
     }
 
     /// A dead letter of `message`, as it is on the stream and as it reads.

@@ -12,7 +12,8 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
 use super::{DecodeError, invalid};
 
-const H_HEADER: &str = "Async-Header";
+/// The NATS header that holds one HTTP header.
+pub(super) const H_HEADER: &str = "Async-Header";
 
 /// Bytes of a header's value that are escaped: controls and `%` (non-ASCII always is).
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');

@@ -1,7 +1,7 @@
 //! The messages that are being handled, one task each, and the slots that they take.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,7 +15,7 @@ use tracing::warn;
 #[derive(Debug)]
 pub(crate) struct Tasks {
     set: JoinSet<()>,
-    held: Held,
+    in_flight: InFlight,
     slots: mpsc::UnboundedSender<()>,
     freed: mpsc::UnboundedReceiver<()>,
     /// Places of those that have left their slots.
@@ -31,15 +31,23 @@ pub(crate) struct Slot {
     place: Option<OwnedSemaphorePermit>,
 }
 
-/// The sequences of messages that are in somebody's hands here. Clones are the same.
+/// What a task holds of its message.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    claim: Option<Claim>,
+    slot: Slot,
+}
+
+/// The sequences of messages that are in flight here, and how often each was delivered again meanwhile. Clones share
+/// them.
 #[derive(Clone, Debug, Default)]
-struct Held(Arc<Mutex<HashSet<u64>>>);
+struct InFlight(Arc<Mutex<HashMap<u64, u64>>>);
 
 /// The claim to the message at one sequence of the stream, until this is dropped: delivered again meanwhile, it is
 /// nobody else's.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    held: Held,
+    in_flight: InFlight,
     sequence: u64,
 }
 
@@ -50,22 +58,32 @@ impl Tasks {
     pub(crate) fn new(max: usize) -> Self {
         let (slots, freed) = mpsc::unbounded_channel();
         let waiting_room = Arc::new(Semaphore::new(max));
-        Self { set: JoinSet::new(), held: Held::default(), slots, freed, waiting_room }
+        Self { set: JoinSet::new(), in_flight: InFlight::default(), slots, freed, waiting_room }
     }
 
-    /// Claims the message at a sequence; `None` if somebody has it in hand already.
+    /// Claims the message at a sequence; `None` if it is in flight here already, which counts this delivery as none.
     pub(crate) fn claim(&self, sequence: u64) -> Option<Claim> {
-        let is_free = self.held.lock().insert(sequence);
-        is_free.then(|| Claim { held: self.held.clone(), sequence })
+        use std::collections::hash_map::Entry;
+        match self.in_flight.lock().entry(sequence) {
+            Entry::Occupied(mut repeats) => {
+                *repeats.get_mut() += 1;
+                None
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(0);
+                Some(Claim { in_flight: self.in_flight.clone(), sequence })
+            }
+        }
     }
 
     /// Spawns a task that takes a slot.
-    pub(crate) fn spawn<T>(&mut self, task: impl FnOnce(Slot) -> T)
+    pub(crate) fn spawn<T>(&mut self, claim: Claim, task: impl FnOnce(Ticket) -> T)
     where
         T: Future<Output = ()> + Send + 'static,
     {
         let (freed, waiting_room) = (self.slots.clone(), self.waiting_room.clone());
-        self.set.spawn(task(Slot { freed, waiting_room, place: None }));
+        let slot = Slot { freed, waiting_room, place: None };
+        self.set.spawn(task(Ticket { claim: Some(claim), slot }));
     }
 
     /// Waits until a slot is free again, and returns how many are by then.
@@ -100,12 +118,36 @@ fn told(ended: Result<(), JoinError>) {
     }
 }
 
+// === impl Ticket ===
+
+impl Ticket {
+    /// The ticket of a message that was not delivered and has no slot.
+    pub(crate) fn without_slot() -> Self {
+        let (freed, waiting_room) = (mpsc::unbounded_channel().0, Arc::new(Semaphore::new(1)));
+        Self { claim: None, slot: Slot { freed, waiting_room, place: None } }
+    }
+
+    /// How often the message was delivered again while it is in flight here: these deliveries are no attempts.
+    pub(crate) fn repeats(&self) -> u64 {
+        self.claim.as_ref().map_or(0, Claim::repeats)
+    }
+
+    /// Gives the claim up: the next delivery is another attempt.
+    pub(crate) fn give_up_claim(&mut self) {
+        self.claim = None;
+    }
+
+    /// Frees the slot while the task goes on, unless as many have done so as there are slots: where the server takes no
+    /// acknowledgement at all, calls are not made one after another for nothing.
+    pub(crate) fn leave_slot(&mut self) {
+        self.slot.leave();
+    }
+}
+
 // === impl Slot ===
 
 impl Slot {
-    /// Frees the slot while its task goes on, unless as many have done so as there are slots: where the server takes no
-    /// acknowledgement at all, calls are not made one after another for nothing.
-    pub(crate) fn leave(&mut self) {
+    fn leave(&mut self) {
         if self.place.is_none()
             && let Ok(place) = self.waiting_room.clone().try_acquire_owned()
         {
@@ -128,19 +170,25 @@ impl Drop for Slot {
     }
 }
 
-// === impl Held ===
+// === impl InFlight ===
 
-impl Held {
-    fn lock(&self) -> MutexGuard<'_, HashSet<u64>> {
+impl InFlight {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl Claim ===
 
+impl Claim {
+    fn repeats(&self) -> u64 {
+        self.in_flight.lock().get(&self.sequence).copied().unwrap_or_default()
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.held.lock().remove(&self.sequence);
+        self.in_flight.lock().remove(&self.sequence);
     }
 }
 
@@ -150,30 +198,54 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_message_is_held_until_its_task_has_ended_or_failed_or_lets_go_of_it() {
-        let mut tasks = Tasks::new(3);
-        let [ends, fails, lets_go] = [1, 2, 3].map(|sequence| tasks.claim(sequence).unwrap());
-        assert!([1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_none()));
-        tasks.spawn(async move |_| drop(lets_go));
-        tasks.spawn(async move |_| {
-            let _ends = ends;
-        });
-        tasks.spawn(async move |_| {
-            let _fails = fails;
-            panic!("on purpose");
-        });
-        while tasks.ended().await.is_some() {}
-        assert!(tasks.running() == 0 && [1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_some()));
+    fn claimed(tasks: &Tasks, sequence: u64) -> Claim {
+        tasks.claim(sequence).unwrap()
     }
 
     #[tokio::test]
-    async fn a_slot_is_free_when_its_task_has_ended_or_failed_or_leaves_it() {
+    async fn a_message_is_held_until_its_task_ends_or_fails() {
         let mut tasks = Tasks::new(3);
-        tasks.spawn(async |_slot| {});
-        tasks.spawn(async |_slot| panic!("on purpose"));
-        tasks.spawn(async |mut slot| {
-            slot.leave();
+        let [ends, fails, gives_up] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
+        assert!([1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_none()));
+        tasks.spawn(ends, async move |_ticket| {});
+        tasks.spawn(fails, async move |ticket| {
+            let _ticket = ticket;
+            panic!("on purpose");
+        });
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        tasks.spawn(gives_up, async move |mut ticket| {
+            ticket.give_up_claim();
+            done.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        is_done.await.unwrap();
+        for _ in 0..2 {
+            tasks.ended().await.unwrap();
+        }
+        assert!(tasks.running() == 1 && [1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_some()));
+    }
+
+    #[tokio::test]
+    async fn deliveries_of_a_message_in_flight_are_counted() {
+        let mut tasks = Tasks::new(1);
+        let claim = claimed(&tasks, 1);
+        assert!(tasks.claim(1).is_none() && tasks.claim(1).is_none());
+        let (seen, repeats) = tokio::sync::oneshot::channel();
+        tasks.spawn(claim, async move |ticket| seen.send(ticket.repeats()).unwrap());
+        assert_eq!(repeats.await.unwrap(), 2);
+        tasks.ended().await.unwrap();
+        let again = claimed(&tasks, 1);
+        assert_eq!(again.repeats(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_slot_is_free_when_its_task_ends_or_fails_or_leaves_it() {
+        let mut tasks = Tasks::new(3);
+        let [ends, fails, leaves] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
+        tasks.spawn(ends, async |_ticket| {});
+        tasks.spawn(fails, async |_ticket| panic!("on purpose"));
+        tasks.spawn(leaves, async |mut ticket| {
+            ticket.leave_slot();
             std::future::pending::<()>().await;
         });
         let mut freed = 0;
@@ -187,12 +259,13 @@ mod tests {
     async fn as_many_tasks_leave_their_slots_as_there_are_slots() {
         let mut tasks = Tasks::new(1);
         let (left, mut leaves) = mpsc::unbounded_channel();
-        for _ in 0..2 {
+        for sequence in 0..2 {
             let left = left.clone();
-            tasks.spawn(async move |mut slot| {
-                slot.leave();
+            let claim = claimed(&tasks, sequence);
+            tasks.spawn(claim, async move |mut ticket| {
+                ticket.leave_slot();
                 // Once more is the same.
-                slot.leave();
+                ticket.leave_slot();
                 left.send(()).unwrap();
                 std::future::pending::<()>().await;
             });

@@ -44,14 +44,16 @@ fn nats(queue: &ValidQueue, common: &NatsSettings) -> Vec<(&'static str, String)
     settings
 }
 
-fn calls(queue: &ValidQueue) -> [(&'static str, String); 4] {
-    [
+fn calls(queue: &ValidQueue) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    let max_age = queue.queue.limits.max_age.map(|age| ("max_age", GoDuration(age).to_string()));
+    let always = [
         ("max_inflight", queue.max_inflight.to_string()),
         ("upstream_timeout", GoDuration(queue.timeout).to_string()),
         // The consumer has it too; here it restarts workers on a change, which then renew in time.
         ("ack_wait", GoDuration(queue.queue.ack_wait).to_string()),
         ("grace_period", GoDuration(queue.timeout + GRACE_MARGIN).to_string()),
-    ]
+    ];
+    always.into_iter().chain(max_age)
 }
 
 fn retries(queue: &ValidQueue) -> [(&'static str, String); 7] {

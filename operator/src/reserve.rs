@@ -1,0 +1,40 @@
+//! Keeps the reserve of each NATS server full: the room for what ends calls where the store is full.
+
+use std::time::Duration;
+
+use asyncqueue::reserve::{self, Kept};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::{broker::Brokers, crd::AsyncQueue, error::chain, watch::Stores};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Keeps the reserve of the operator's own NATS server for as long as it is polled. A new one has as many copies as the
+/// stream of a queue has at most.
+pub(crate) async fn run(brokers: &Brokers, queues: &Stores<AsyncQueue>) {
+    let mut is_short = false;
+    loop {
+        let own = brokers.own();
+        if own.is_connected() {
+            let replicas = queues.all().iter().map(|queue| queue.spec.stream.replicas).max().unwrap_or(1);
+            let replicas = usize::try_from(replicas).unwrap_or(1);
+            match reserve::keep(&own.js, replicas).await {
+                Ok(Kept::Full) => is_short = false,
+                Ok(Kept::Filled) => {
+                    is_short = false;
+                    info!("the reserve for what ends calls is full");
+                }
+                Ok(Kept::NoSpace) if !std::mem::replace(&mut is_short, true) => {
+                    warn!(
+                        "the store of NATS has no room for the reserve: new calls are refused until it has"
+                    );
+                }
+                Ok(Kept::NoSpace) => {}
+                Err(error) => debug!("the reserve can't be filled now: {}", chain(&error)),
+            }
+        }
+        sleep(INTERVAL).await;
+    }
+}

@@ -1,0 +1,110 @@
+//! How far the consumer of a queue's calls is.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{Context, ErrorCode, response::Response};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    name::QueueName,
+    peek::{NatsError, failed},
+};
+
+/// How far a consumer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The last sequence of the stream that was delivered.
+    pub delivered: u64,
+    /// How many calls were not.
+    pub pending: u64,
+    /// The lease of a delivery.
+    pub lease: Duration,
+    /// The server's time.
+    pub now: Timestamp,
+}
+
+/// The answer of the server, whose time the client library leaves out.
+#[derive(Debug, Deserialize)]
+struct ConsumerInfo {
+    config: Config,
+    delivered: Delivered,
+    #[serde(default)]
+    num_pending: u64,
+    ts: Option<Timestamp>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Config {
+    /// In nanoseconds.
+    #[serde(default)]
+    ack_wait: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Delivered {
+    stream_seq: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct ConsumerNames {
+    #[serde(default)]
+    consumers: Option<Vec<String>>,
+}
+
+impl Progress {
+    /// Whether the call at a sequence was never delivered. Without a consumer nothing is.
+    #[must_use]
+    pub fn has_not_delivered(progress: Option<&Self>, sequence: u64) -> bool {
+        progress.is_none_or(|progress| progress.delivered < sequence)
+    }
+}
+
+impl From<ConsumerInfo> for Progress {
+    fn from(info: ConsumerInfo) -> Self {
+        Self {
+            delivered: info.delivered.stream_seq,
+            pending: info.num_pending,
+            lease: Duration::from_nanos(info.config.ack_wait),
+            now: info.ts.unwrap_or_else(Timestamp::now),
+        }
+    }
+}
+
+/// How far the consumer of a queue is; `None` where the stream has none.
+pub async fn read(js: &Context, stream: &str, queue: &QueueName) -> Result<Option<Progress>, NatsError> {
+    if let Some(progress) = of_consumer(js, stream, &queue.durable()).await? {
+        return Ok(Some(progress));
+    }
+    // The only consumer of a stream may have another name.
+    let action = "list the consumers";
+    let names =
+        match js.request(format!("CONSUMER.NAMES.{stream}"), &json!({})).await.map_err(failed(action))? {
+            Response::Ok(ConsumerNames { consumers }) => consumers.unwrap_or_default(),
+            Response::Err { error } if is_missing(&error) => Vec::new(),
+            Response::Err { error } => return Err(failed(action)(error)),
+        };
+    match names.first() {
+        Some(name) => of_consumer(js, stream, name).await,
+        None => Ok(None),
+    }
+}
+
+/// How far a consumer of a stream is; `None` where there is none of this name.
+pub async fn of_consumer(js: &Context, stream: &str, consumer: &str) -> Result<Option<Progress>, NatsError> {
+    let action = "read how far the consumer is";
+    match js
+        .request(format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({}))
+        .await
+        .map_err(failed(action))?
+    {
+        Response::Ok(info) => Ok(Some(ConsumerInfo::into(info))),
+        Response::Err { error } if is_missing(&error) => Ok(None),
+        Response::Err { error } => Err(failed(action)(error)),
+    }
+}
+
+fn is_missing(error: &async_nats::jetstream::Error) -> bool {
+    [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND].contains(&error.error_code())
+}

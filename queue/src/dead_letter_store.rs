@@ -1,0 +1,83 @@
+//! Stores dead letters: one for each call and sequence, whoever stores it and however often.
+//!
+//! A worker may die between storing a dead letter and acknowledging its call, and the next one may come to it after the
+//! stream has forgotten the message id. So the letters on the subject are looked at first, and the letter is stored only
+//! if nobody stored another one there meanwhile.
+
+use async_nats::{
+    HeaderMap as NatsHeaders,
+    header::NATS_MESSAGE_ID,
+    jetstream::{Context, message::PublishMessage},
+};
+use bytes::Bytes;
+
+use crate::{
+    peek::{NatsError, failed, last_message, next_message},
+    publish_failure::PublishFailure,
+};
+
+/// Attempts to store one, each of which has met another letter on the subject that was stored just then.
+const MAX_CAS_ATTEMPTS: usize = 10;
+
+/// Letters on one subject that are looked at: as many calls with one id may have died.
+const MAX_LETTERS: usize = 1_000;
+
+/// What the stream of dead letters has on a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// This letter.
+    Same,
+    /// Others, the last of them at this sequence; 0: none.
+    Others(u64),
+}
+
+/// Stores a dead letter on a subject of this stream, unless it is there already. `message_id` names the call and its
+/// sequence ([`crate::message::dead_letter::message_id`]).
+pub async fn store_once(
+    js: &Context,
+    stream: &str,
+    subject: &str,
+    message_id: &str,
+    headers: NatsHeaders,
+    payload: Bytes,
+) -> Result<(), NatsError> {
+    let failed = failed("store the dead letter");
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let Found::Others(last) = find(js, stream, subject, message_id).await? else { return Ok(()) };
+        let letter = PublishMessage::build()
+            .headers(headers.clone())
+            .payload(payload.clone())
+            .message_id(message_id)
+            .expected_last_subject_sequence(last);
+        let stored = async { js.send_publish(subject.to_owned(), letter).await?.await };
+        match stored.await {
+            Ok(_) => return Ok(()),
+            Err(error)
+                if attempts < MAX_CAS_ATTEMPTS && PublishFailure::of(&error) == PublishFailure::Conflict => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// Looks for a letter among those on a subject.
+async fn find(js: &Context, stream: &str, subject: &str, message_id: &str) -> Result<Found, NatsError> {
+    let is_same = |headers: &NatsHeaders| {
+        headers.get(NATS_MESSAGE_ID).is_some_and(|found| found.as_str() == message_id)
+    };
+    let Some(last) = last_message(js, stream, subject).await? else { return Ok(Found::Others(0)) };
+    if is_same(&last.headers) {
+        return Ok(Found::Same);
+    }
+    let mut next = 1;
+    for _ in 0..MAX_LETTERS {
+        match next_message(js, stream, subject, next).await? {
+            Some(letter) if letter.sequence >= last.sequence => break,
+            Some(letter) if is_same(&letter.headers) => return Ok(Found::Same),
+            Some(letter) => next = letter.sequence + 1,
+            None => break,
+        }
+    }
+    Ok(Found::Others(last.sequence))
+}

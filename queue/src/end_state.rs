@@ -1,0 +1,64 @@
+//! The ways in which a call ends. Each accepted call ends in exactly one of them.
+
+use std::{fmt, str::FromStr};
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndState {
+    /// The function answered with a status that is not retried.
+    Done,
+    /// Its attempts are exhausted.
+    Dead,
+    /// It was cancelled.
+    Cancelled,
+    /// It was older than its queue allows when it was delivered.
+    Expired,
+}
+
+/// A text that names no end state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("use done, dead, cancelled or expired")]
+pub struct EndStateError;
+
+impl EndState {
+    /// All end states.
+    pub const ALL: [Self; 4] = [Self::Done, Self::Dead, Self::Cancelled, Self::Expired];
+
+    /// The end state as messages, metrics and event ids spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for EndState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for EndState {
+    type Err = EndStateError;
+
+    fn from_str(text: &str) -> Result<Self, EndStateError> {
+        Self::ALL.into_iter().find(|end| end.as_str() == text).ok_or(EndStateError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_states_are_read_as_they_are_written() {
+        for end in EndState::ALL {
+            assert_eq!(end.to_string().parse(), Ok(end));
+        }
+        assert_eq!("Done".parse::<EndState>(), Err(EndStateError));
+    }
+}

@@ -1,0 +1,126 @@
+//! What the failure of a publish means for the message: the one place that decides it.
+//!
+//! A refusal of this very message is final, since a repeat has the same answer. A stream or server without room may
+//! have some later. Everything else says nothing about the message: it may be stored or not, and a repeat under the
+//! same message id is safe. The error codes are nats-server's (`server/errors.json`).
+
+use std::error::Error;
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    context::{PublishError, PublishErrorKind},
+};
+
+use crate::error::cause;
+
+/// The longest headers that a JetStream message can have, in bytes: nats-server counts them in 16 bits.
+pub const MAX_HEADERS: usize = 64 * 1024 - 1;
+
+/// Why a message is not known to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PublishFailure {
+    /// This very message is refused. Final.
+    TooLarge(SizeLimit),
+    /// A message on the same subject, or under the same message id, is stored already or is just being stored.
+    Conflict,
+    /// The stream holds as much as its own limits allow.
+    StreamFull,
+    /// The account, the server or its disk has no room.
+    NoSpace,
+    /// No stream listens on the subject, or no server leads it now.
+    NoStream,
+    /// NATS is unavailable, or answered something else.
+    Unavailable,
+}
+
+/// The limit that a message exceeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SizeLimit {
+    /// `max_payload` of the server: headers and payload.
+    MaxPayload,
+    /// `max_msg_size` of the stream: headers and payload.
+    MaxMsgSize,
+    /// [`MAX_HEADERS`]: headers alone, escapes included.
+    Headers,
+}
+
+// === impl PublishFailure ===
+
+impl PublishFailure {
+    /// What an error of a publish, or one that was caused by it, means.
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        match cause::<PublishError>(error).map(PublishError::kind) {
+            Some(PublishErrorKind::StreamNotFound) => return Self::NoStream,
+            Some(PublishErrorKind::MaxPayloadExceeded) => return Self::TooLarge(SizeLimit::MaxPayload),
+            Some(PublishErrorKind::WrongLastSequence) => return Self::Conflict,
+            _ => {}
+        }
+        cause::<jetstream::Error>(error).map_or(Self::Unavailable, Self::of_server)
+    }
+
+    /// What an error that the server answered means.
+    fn of_server(error: &jetstream::Error) -> Self {
+        match error.error_code() {
+            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Self::TooLarge(SizeLimit::MaxMsgSize),
+            ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Self::TooLarge(SizeLimit::Headers),
+            ErrorCode::STREAM_WRONG_LAST_SEQUENCE
+            | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
+            | ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Self::Conflict,
+            // One code for the stream's own limits ("maximum messages exceeded") and for a store that fails.
+            ErrorCode::STREAM_STORE_FAILED if error.to_string().contains("maximum ") => Self::StreamFull,
+            ErrorCode::STREAM_STORE_FAILED
+            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+            | ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::MEMORY_RESOURCES_EXCEEDED
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED => Self::NoSpace,
+            _ => Self::Unavailable,
+        }
+    }
+
+    /// A word for the label of a metric.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLarge(_) => "too_large",
+            Self::Conflict => "conflict",
+            Self::StreamFull => "stream_full",
+            Self::NoSpace => "no_space",
+            Self::NoStream => "no_stream",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: u64, description: &str) -> PublishFailure {
+        let error = serde_json::json!({ "code": 400, "err_code": code, "description": description });
+        PublishFailure::of(&serde_json::from_value::<jetstream::Error>(error).unwrap())
+    }
+
+    #[test]
+    fn an_answer_about_the_message_is_final() {
+        assert_eq!(answered(10054, "message size exceeds"), PublishFailure::TooLarge(SizeLimit::MaxMsgSize));
+        assert_eq!(answered(10097, "header size exceeds"), PublishFailure::TooLarge(SizeLimit::Headers));
+    }
+
+    #[test]
+    fn a_full_stream_is_told_from_a_full_server() {
+        assert_eq!(answered(10077, "maximum messages exceeded"), PublishFailure::StreamFull);
+        assert_eq!(answered(10077, "no space left on device"), PublishFailure::NoSpace);
+        for code in [10002, 10023, 10028, 10047] {
+            assert_eq!(answered(code, "insufficient resources"), PublishFailure::NoSpace, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_answer_says_nothing_about_the_message() {
+        assert_eq!(answered(10999, "something new"), PublishFailure::Unavailable);
+        assert_eq!(PublishFailure::of(&std::io::Error::other("broken")), PublishFailure::Unavailable);
+        let error = PublishError::new(PublishErrorKind::MaxPayloadExceeded);
+        assert_eq!(PublishFailure::of(&error), PublishFailure::TooLarge(SizeLimit::MaxPayload));
+    }
+}

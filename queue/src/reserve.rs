@@ -1,0 +1,231 @@
+//! Room that is kept for what ends calls.
+//!
+//! A store that is full of calls drains by ending them, and their results, tombstones and dead letters need room. So a
+//! stream of fill, [`STREAM`], holds some: it is purged as soon as one of those is refused for want of space
+//! ([`release`]), and filled again when there is room for twice as much ([`keep`]). While it is not full, gateways refuse
+//! new calls ([`is_short`]), which would otherwise take the room that was freed.
+//!
+//! The account of JetStream does not show the limit of its server, so whether there is room is found out by filling.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    Context,
+    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
+};
+use bytes::Bytes;
+use futures::StreamExt;
+
+use crate::{
+    peek::{NatsError, failed, is_missing_stream},
+    publish_failure::PublishFailure,
+};
+
+/// The stream, and the subject of its messages.
+pub const STREAM: &str = "asyncqueue-reserve";
+
+/// Core NATS: published when the reserve is released, so that gateways hear of it at once. No payload, no reply.
+pub const RELEASED_SUBJECT: &str = "asyncqueue.reserve.released";
+
+/// Metadata key: how many bytes the reserve holds when it is full.
+const META_BYTES: &str = "asyncqueue.io/reserve-bytes";
+
+/// The least that is kept, in bytes, unless the store is so small that it would take a large part of it.
+const MIN_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The part of the account's limit that is kept.
+const PART_OF_ACCOUNT: u64 = 20;
+
+/// The largest part of a store that is kept.
+const LARGEST_PART: u64 = 4;
+
+/// The size of a message of fill, in bytes, where the server takes so much.
+const CHUNK: usize = 256 * 1024;
+
+/// How often a gateway looks whether the reserve is full.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What became of an attempt to keep the reserve full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It was full.
+    Full,
+    /// It was filled now.
+    Filled,
+    /// There is no room for it yet.
+    NoSpace,
+}
+
+/// Fills the reserve if there is room for it, and creates it where it is missing. `replicas` is for a new one.
+///
+/// A new reserve takes what the store has room for, up to a quarter. One that was released is filled again when there is
+/// room for twice as much, so that it is not released again at once.
+pub async fn keep(js: &Context, replicas: usize) -> Result<Kept, NatsError> {
+    let wanted = wanted_bytes(account_limit(js).await?);
+    let Some(info) = info(js).await? else {
+        create(js, replicas, wanted).await?;
+        return fill_new(js, wanted).await;
+    };
+    let full = full_bytes(&info);
+    if info.state.bytes >= full && full > 0 {
+        return Ok(Kept::Full);
+    }
+    if full == 0 {
+        return fill_new(js, wanted).await;
+    }
+    if fill(js, info.state.bytes, full * 2).await? < full * 2 {
+        purge(js, 0).await?;
+        return Ok(Kept::NoSpace);
+    }
+    purge(js, full.div_ceil(chunk(js) as u64)).await?;
+    Ok(Kept::Filled)
+}
+
+/// Gives the room of the reserve away. Returns whether it held any.
+pub async fn release(js: &Context) -> Result<bool, NatsError> {
+    let Some(before) = info(js).await? else { return Ok(false) };
+    if before.state.messages == 0 {
+        return Ok(false);
+    }
+    purge(js, 0).await?;
+    // Gateways that do not hear it look for themselves.
+    let _ = js.client().publish(RELEASED_SUBJECT, Bytes::new()).await;
+    Ok(true)
+}
+
+/// Whether the reserve is not full, so that no calls should be stored. It is not where there is none.
+pub async fn is_short(js: &Context) -> Result<bool, NatsError> {
+    Ok(info(js).await?.is_some_and(|info| info.state.bytes < full_bytes(&info)))
+}
+
+/// Tells `set` whether the reserve is short, whenever that may have changed, for as long as it is polled.
+pub async fn follow(js: &Context, set: impl Fn(bool)) {
+    loop {
+        // Without a subscription it is looked at as often as otherwise.
+        let mut released = js.client().subscribe(RELEASED_SUBJECT).await.ok();
+        loop {
+            if let Ok(is_short) = is_short(js).await {
+                set(is_short);
+            }
+            let Some(released) = &mut released else {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                break;
+            };
+            if let Ok(None) = tokio::time::timeout(LOOK_INTERVAL, released.next()).await {
+                break;
+            }
+        }
+    }
+}
+
+/// How many bytes to keep, by the account's limit.
+fn wanted_bytes(account_limit: Option<u64>) -> u64 {
+    account_limit
+        .map_or(MIN_BYTES, |limit| (limit / PART_OF_ACCOUNT).max(MIN_BYTES).min(limit / LARGEST_PART))
+}
+
+/// How many bytes a reserve holds when it is full.
+fn full_bytes(info: &Info) -> u64 {
+    info.config.metadata.get(META_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or_default()
+}
+
+async fn account_limit(js: &Context) -> Result<Option<u64>, NatsError> {
+    let account = js.query_account().await.map_err(failed("read the limits of the account"))?;
+    Ok(account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0))
+}
+
+async fn create(js: &Context, replicas: usize, bytes: u64) -> Result<(), NatsError> {
+    let config = Config {
+        name: STREAM.to_owned(),
+        description: Some(
+            "AsyncQueue: room for what ends calls, given away when the store is full".to_owned(),
+        ),
+        subjects: vec![STREAM.to_owned()],
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_message_size: -1,
+        max_consumers: -1,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        metadata: [(META_BYTES.to_owned(), bytes.to_string())].into(),
+        ..Config::default()
+    };
+    js.create_stream(config).await.map(drop).map_err(failed("create the reserve"))
+}
+
+/// Fills a reserve that was never full. What does not fit makes it a smaller one.
+async fn fill_new(js: &Context, wanted: u64) -> Result<Kept, NatsError> {
+    let reached = fill(js, 0, wanted).await?;
+    if reached >= wanted {
+        return set_full_bytes(js, wanted).await.map(|()| Kept::Filled);
+    }
+    purge(js, 0).await?;
+    let smaller = reached / LARGEST_PART;
+    set_full_bytes(js, smaller).await?;
+    Ok(if fill(js, 0, smaller).await? >= smaller { Kept::Filled } else { Kept::NoSpace })
+}
+
+/// Publishes fill until the reserve holds so many bytes, or there is no room; returns how many it holds then.
+async fn fill(js: &Context, mut held: u64, bytes: u64) -> Result<u64, NatsError> {
+    let chunk = Bytes::from(vec![0; chunk(js)]);
+    while held < bytes {
+        let published = async { js.publish(STREAM, chunk.clone()).await?.await };
+        match published.await {
+            Ok(_) => held += chunk.len() as u64,
+            Err(error) => match PublishFailure::of(&error) {
+                PublishFailure::NoSpace | PublishFailure::StreamFull => break,
+                _ => return Err(failed("fill the reserve")(error)),
+            },
+        }
+    }
+    Ok(held)
+}
+
+/// The size of a message of fill, in bytes.
+fn chunk(js: &Context) -> usize {
+    CHUNK.min(js.client().max_payload() / 2)
+}
+
+/// Purges the reserve but for so many messages.
+async fn purge(js: &Context, keep: u64) -> Result<(), NatsError> {
+    let stream: Stream<()> = js.get_stream_no_info(STREAM).await.map_err(failed("open the reserve"))?;
+    stream.purge().keep(keep).await.map(drop).map_err(failed("purge the reserve"))
+}
+
+async fn set_full_bytes(js: &Context, bytes: u64) -> Result<(), NatsError> {
+    let Some(info) = info(js).await? else { return Ok(()) };
+    if full_bytes(&info) == bytes {
+        return Ok(());
+    }
+    let mut config = info.config;
+    config.metadata.insert(META_BYTES.to_owned(), bytes.to_string());
+    js.update_stream(config).await.map(drop).map_err(failed("update the reserve"))
+}
+
+/// What the server says of the reserve; `None` where there is none.
+async fn info(js: &Context) -> Result<Option<Info>, NatsError> {
+    match js.get_stream(STREAM).await {
+        Ok(stream) => Ok(Some(stream.cached_info().clone())),
+        Err(error) if is_missing_stream(&error) => Ok(None),
+        Err(error) => Err(failed("look at the reserve")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn the_reserve_is_a_part_of_the_accounts_limit_within_bounds() {
+        assert_eq!(wanted_bytes(None), 16 * MIB);
+        assert_eq!(wanted_bytes(Some(1024 * MIB)), 1024 * MIB / 20);
+        assert_eq!(wanted_bytes(Some(100 * MIB)), 16 * MIB);
+        assert_eq!(wanted_bytes(Some(20 * MIB)), 5 * MIB);
+        assert_eq!(wanted_bytes(Some(1)), 0);
+    }
+}

@@ -1,0 +1,324 @@
+//! Tombstones: the record of an end that a call does not come to by running.
+//!
+//! A cancellation, the dead-lettering of a call and its expiry race. Each writes the call's tombstone before it does
+//! anything else; the first write wins, and the others follow it. One more mark records that a cancellation came too
+//! late, since the call had ended by itself.
+
+use async_nats::jetstream::{
+    Context,
+    context::PublishErrorKind,
+    message::{PublishMessage, StreamMessage},
+};
+use jiff::Timestamp;
+
+use crate::{
+    bucket::Bucket,
+    call_id::CallId,
+    cancel::StoredCall,
+    end_state::EndState,
+    name::QueueName,
+    peek::{NatsError, failed, last_message, next_message},
+    publish_failure::PublishFailure,
+    timestamp,
+};
+
+mod legacy;
+
+/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a [`Mark`].
+///
+/// Its name is older than most of the marks.
+pub const BUCKET: Bucket = Bucket {
+    name: "asyncqueue-cancelled",
+    description: "calls that were cancelled",
+    // Longer than any call that was cancelled can still be somewhere.
+    max_age: Some(std::time::Duration::from_secs(24 * 3600)),
+};
+
+/// What a tombstone says of its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It is cancelled. `confirmed`: it is known that it can't start any more.
+    Cancelled {
+        /// Whether that is known.
+        confirmed: bool,
+    },
+    /// Its attempts are exhausted: it is a dead letter, or becomes one.
+    Dead,
+    /// It was too old when it was delivered.
+    Expired,
+    /// It had ended by itself when it was cancelled.
+    Ended,
+}
+
+/// A tombstone as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The queue of the call.
+    pub queue: QueueName,
+    /// The call.
+    pub call: StoredCall,
+    /// What it says.
+    pub mark: Mark,
+    /// When it was written, by the server's clock.
+    pub at: Timestamp,
+    /// Its revision: the sequence in the bucket.
+    revision: u64,
+}
+
+/// The tombstone of a call after an attempt to write one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// What it says: the mark that was to be written, or the one that came first.
+    pub mark: Mark,
+    /// Whether it was written now.
+    pub is_new: bool,
+}
+
+// === impl Mark ===
+
+impl Mark {
+    /// The mark of an end, as whoever ends the call in that way writes it first.
+    #[must_use]
+    pub fn of(end: EndState) -> Self {
+        match end {
+            EndState::Done => Self::Ended,
+            EndState::Dead => Self::Dead,
+            EndState::Cancelled => Self::Cancelled { confirmed: false },
+            EndState::Expired => Self::Expired,
+        }
+    }
+
+    /// The end that the mark records; `None` where the call has ended by itself, which leaves no other record.
+    #[must_use]
+    pub fn end(self) -> Option<EndState> {
+        match self {
+            Self::Cancelled { .. } => Some(EndState::Cancelled),
+            Self::Dead => Some(EndState::Dead),
+            Self::Expired => Some(EndState::Expired),
+            Self::Ended => None,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Cancelled { confirmed: false } => "",
+            Self::Cancelled { confirmed: true } => "confirmed ",
+            Self::Dead => "dead ",
+            Self::Expired => "expired ",
+            Self::Ended => "ended ",
+        }
+    }
+
+    /// The value of the tombstone of a call at this sequence.
+    fn encode(self, sequence: u64) -> String {
+        format!("{}{sequence}", self.word())
+    }
+
+    /// Reads that: the mark and the sequence.
+    fn decode(value: &[u8]) -> Option<(Self, u64)> {
+        const ALL: [Mark; 5] = [
+            Mark::Cancelled { confirmed: true },
+            Mark::Dead,
+            Mark::Expired,
+            Mark::Ended,
+            // Last, since its word is empty.
+            Mark::Cancelled { confirmed: false },
+        ];
+        let text = std::str::from_utf8(value).ok()?;
+        let (mark, sequence) =
+            ALL.into_iter().find_map(|mark| Some((mark, text.strip_prefix(mark.word())?)))?;
+        Some((mark, sequence.parse().ok()?))
+    }
+}
+
+// === keys ===
+
+fn key(queue: &QueueName, call: &StoredCall) -> String {
+    format!("{queue}.{}.{}", call.id, call.sequence)
+}
+
+/// The keys of all calls of a queue, as a watcher of the bucket names them.
+#[must_use]
+pub fn keys_of_queue(queue: &QueueName) -> String {
+    format!("{queue}.>")
+}
+
+/// Reads the entry of a watched key; `None` if it is no tombstone of this queue.
+#[must_use]
+pub fn read_entry(queue: &QueueName, key: &str, value: &[u8]) -> Option<(StoredCall, Mark)> {
+    let rest = key.strip_prefix(queue.as_str())?.strip_prefix('.')?;
+    // Before calls were keyed by their sequence too, a key ended with the call id.
+    let id = rest.split_once('.').map_or(rest, |(id, _)| id).parse().ok()?;
+    let (mark, sequence) = Mark::decode(value)?;
+    Some((StoredCall { id, sequence }, mark))
+}
+
+// === reading ===
+
+/// The tombstone of a call, if there is one.
+pub async fn read(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+) -> Result<Option<Tombstone>, NatsError> {
+    let subject = BUCKET.subject(&key(queue, call));
+    match last_message(js, &BUCKET.stream(), &subject).await?.and_then(|message| parse(&message)) {
+        Some(tombstone) => Ok(Some(tombstone)),
+        None => legacy::read(js, queue, call).await,
+    }
+}
+
+/// The newest tombstone of the calls with an id, of one queue or of any.
+pub async fn newest(
+    js: &Context,
+    queue: Option<&QueueName>,
+    id: &CallId,
+) -> Result<Option<Tombstone>, NatsError> {
+    let queue_token = queue.map_or("*", QueueName::as_str);
+    let subject = BUCKET.subject(&format!("{queue_token}.{id}.*"));
+    match last_message(js, &BUCKET.stream(), &subject).await?.and_then(|message| parse(&message)) {
+        Some(tombstone) => Ok(Some(tombstone)),
+        None => legacy::newest(js, queue_token, id).await,
+    }
+}
+
+/// The tombstones of the calls with an id, of one queue or of any, oldest first, at most `most`.
+pub async fn all(
+    js: &Context,
+    queue: Option<&QueueName>,
+    id: &CallId,
+    most: usize,
+) -> Result<Vec<Tombstone>, NatsError> {
+    let queue = queue.map_or("*", QueueName::as_str);
+    let subject = BUCKET.subject(&format!("{queue}.{id}.*"));
+    let (mut found, mut next) = (Vec::new(), 1);
+    while found.len() < most
+        && let Some(message) = next_message(js, &BUCKET.stream(), &subject, next).await?
+    {
+        next = message.sequence + 1;
+        found.extend(parse(&message));
+    }
+    if found.is_empty() {
+        found.extend(legacy::newest(js, queue, id).await?);
+    }
+    Ok(found)
+}
+
+/// Reads a message of the bucket's stream.
+fn parse(message: &StreamMessage) -> Option<Tombstone> {
+    let key = message.subject.strip_prefix(&BUCKET.subject(""))?;
+    let queue: QueueName = key.split('.').next()?.parse().ok()?;
+    let (call, mark) = read_entry(&queue, key, &message.payload)?;
+    Some(Tombstone { queue, call, mark, at: timestamp::stored_at(message), revision: message.sequence })
+}
+
+// === writing ===
+
+/// Writes the tombstone of a call unless it has one, and returns what it says then. `None` where there is no bucket, or
+/// no server leads it now. A repeat is safe.
+pub async fn write_once(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+    mark: Mark,
+) -> Result<Option<Written>, NatsError> {
+    let Some(winner) = legacy::write_once(js, queue, call, mark).await? else { return Ok(None) };
+    let subject = BUCKET.subject(&key(queue, call));
+    loop {
+        match publish(js, subject.clone(), winner.encode(call.sequence), 0).await {
+            Ok(()) => return Ok(Some(Written { mark: winner, is_new: winner == mark })),
+            Err(failure) if failure.is_missing_bucket() => return Ok(None),
+            Err(failure) if !failure.is_conflict() => return Err(failure.0),
+            Err(_) => {}
+        }
+        // `None` only if it has just been deleted by hand.
+        if let Some(tombstone) = read(js, queue, call).await? {
+            return Ok(Some(Written { mark: tombstone.mark, is_new: false }));
+        }
+    }
+}
+
+/// Replaces the mark of a call that is marked as cancelled; leaves every other mark as it is.
+pub async fn update_cancelled(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+    mark: Mark,
+) -> Result<(), NatsError> {
+    let subject = BUCKET.subject(&key(queue, call));
+    let Some(message) = last_message(js, &BUCKET.stream(), &subject).await? else { return Ok(()) };
+    let Some(Tombstone { mark: Mark::Cancelled { .. }, revision, .. }) = parse(&message) else {
+        return Ok(());
+    };
+    match publish(js, subject, mark.encode(call.sequence), revision).await {
+        Err(failure) if !failure.is_conflict() => Err(failure.0),
+        // Of two that replace it at once, either is right: both saw the same call.
+        _ => Ok(()),
+    }
+}
+
+/// Why a tombstone was not written.
+struct WriteFailure(NatsError);
+
+impl WriteFailure {
+    fn is_conflict(&self) -> bool {
+        PublishFailure::of(&self.0) == PublishFailure::Conflict
+    }
+
+    fn is_missing_bucket(&self) -> bool {
+        PublishFailure::of(&self.0) == PublishFailure::NoStream
+    }
+}
+
+/// Writes an entry of the bucket over the one of this revision; 0: over none.
+async fn publish(js: &Context, subject: String, value: String, revision: u64) -> Result<(), WriteFailure> {
+    let entry = PublishMessage::build().payload(value.into()).expected_last_subject_sequence(revision);
+    let written = async { js.send_publish(subject, entry).await?.await };
+    let failed = failed("write the tombstone");
+    written.await.map(drop).map_err(|error| WriteFailure(failed(error)))
+}
+
+/// The error of a tombstone that can't be written because its bucket is missing.
+#[must_use]
+pub fn no_bucket() -> NatsError {
+    failed("write the tombstone")(async_nats::jetstream::context::PublishError::new(
+        PublishErrorKind::StreamNotFound,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARKS: [Mark; 5] = [
+        Mark::Cancelled { confirmed: false },
+        Mark::Cancelled { confirmed: true },
+        Mark::Dead,
+        Mark::Expired,
+        Mark::Ended,
+    ];
+
+    #[test]
+    fn marks_are_read_as_they_are_written() {
+        for mark in MARKS {
+            assert_eq!(Mark::decode(mark.encode(7).as_bytes()), Some((mark, 7)));
+        }
+        for other in ["", "dead", "dead x", "7 dead", "\u{fc}"] {
+            assert_eq!(Mark::decode(other.as_bytes()), None, "{other}");
+        }
+        // What programs of version 0.1 read and write.
+        assert_eq!(Mark::Cancelled { confirmed: false }.encode(7), "7");
+        assert_eq!(Mark::Dead.encode(7), "dead 7");
+    }
+
+    #[test]
+    fn watched_keys_name_their_call_in_both_forms() {
+        let queue = "jobs".parse().unwrap();
+        let call = StoredCall { id: "id-1".parse().unwrap(), sequence: 7 };
+        let read = |key: &str| read_entry(&queue, key, b"7").map(|(call, _)| call);
+        assert_eq!(read("jobs.id-1.7").as_ref(), Some(&call));
+        assert_eq!(read("jobs.id-1").as_ref(), Some(&call));
+        assert_eq!(read("other.id-1.7"), None);
+        assert_eq!(read_entry(&queue, &key(&queue, &call), b"dead 7"), Some((call, Mark::Dead)));
+    }
+}

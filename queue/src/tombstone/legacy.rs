@@ -1,0 +1,65 @@
+//! Tombstones as version 0.1 has them, under `<queue>.<call-id>`, for as long as programs of that version may run beside
+//! these: both arbitrate by the same entry, and each program's watchers see what the other wrote. One entry for all
+//! calls with an id holds the last of them alone, which is why it goes with the next version.
+
+use async_nats::jetstream::Context;
+
+use super::{BUCKET, Mark, Tombstone, parse, publish};
+use crate::{
+    call_id::CallId,
+    cancel::StoredCall,
+    name::QueueName,
+    peek::{NatsError, failed, last_message},
+};
+
+/// Attempts to write. Each that fails has found the tombstone of another call with the id, written just then.
+const MAX_CAS_ATTEMPTS: usize = 10;
+
+/// The tombstone of a call, if the entry is of that call.
+pub(super) async fn read(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+) -> Result<Option<Tombstone>, NatsError> {
+    let tombstone = newest(js, queue.as_str(), &call.id).await?;
+    Ok(tombstone.filter(|tombstone| tombstone.call == *call))
+}
+
+/// The tombstone that was written last for an id; `queue` may be a wildcard.
+pub(super) async fn newest(js: &Context, queue: &str, id: &CallId) -> Result<Option<Tombstone>, NatsError> {
+    let subject = BUCKET.subject(&format!("{queue}.{id}"));
+    Ok(last_message(js, &BUCKET.stream(), &subject).await?.and_then(|message| parse(&message)))
+}
+
+/// Writes the entry unless it is of this call already, and returns what it says of the call then. `None` where there is
+/// no bucket.
+pub(super) async fn write_once(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+    mark: Mark,
+) -> Result<Option<Mark>, NatsError> {
+    let subject = BUCKET.subject(&format!("{queue}.{}", call.id));
+    // Version 0.1 knows two marks, and takes whatever else it finds for the tombstone of another call.
+    let value = match mark {
+        Mark::Cancelled { .. } => Mark::Cancelled { confirmed: false },
+        Mark::Dead | Mark::Expired | Mark::Ended => Mark::Dead,
+    };
+    let mut revision = 0;
+    for _ in 0..MAX_CAS_ATTEMPTS {
+        match publish(js, subject.clone(), value.encode(call.sequence), revision).await {
+            Ok(()) => return Ok(Some(mark)),
+            Err(failure) if failure.is_missing_bucket() => return Ok(None),
+            Err(failure) if !failure.is_conflict() => return Err(failure.0),
+            Err(_) => {}
+        }
+        let other = newest(js, queue.as_str(), &call.id).await?;
+        match other {
+            // Of the same call: it has its mark. What ends the call as dead or expired is one entry here, and apart there.
+            Some(found) if found.call == *call && found.mark == value => return Ok(Some(mark)),
+            Some(found) if found.call == *call => return Ok(Some(found.mark)),
+            other => revision = other.map_or(0, |other| other.revision),
+        }
+    }
+    Err(failed("write the tombstone")("others with the same id were written each time"))
+}

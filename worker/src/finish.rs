@@ -1,0 +1,234 @@
+//! Carries out the end of a call: its mark, its result for the client, its dead letter, in this order, so that whoever
+//! comes after a crash in between finds what is left to do.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, Context};
+use asyncqueue::{
+    EndState, GoDuration, QueueName,
+    cancel::CANCELLED,
+    forward::strip_connection_headers,
+    message::{callback::Callback, dead_letter::Death},
+    subject::result_subject,
+    tombstone::{self, Mark, Written},
+    uncounted,
+};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::{
+    callback::{self, Messenger, store::ResultStore},
+    dead_letter::{DeadLetterWriter, Message},
+    delivery::Delivered,
+    function::Reply,
+    invoke::Call,
+    metrics::Metrics,
+    outcome::{Outcome, TIMED_OUT, UNREACHABLE},
+    pull::Ticket,
+    reports::Reported,
+    store::{Record, Store},
+};
+
+/// Ends calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Finish {
+    pub(crate) js: Context,
+    pub(crate) queue: QueueName,
+    pub(crate) store: Store,
+    pub(crate) results: ResultStore,
+    pub(crate) messenger: Messenger,
+    pub(crate) dead_letters: DeadLetterWriter,
+    pub(crate) metrics: Metrics,
+}
+
+impl Finish {
+    /// Marks a call as ended in this way, and returns the mark that it has then, which may be an earlier one. `None` where
+    /// that can't be found out now. Without a bucket no call can be cancelled either.
+    pub(crate) async fn mark(
+        &self,
+        call: &Call<'_>,
+        mark: Mark,
+        reported: &Reported,
+        ticket: &mut Ticket,
+    ) -> Option<Mark> {
+        use asyncqueue::publish_failure::PublishFailure;
+        let written = self.store.until_stored(Record::Tombstone, ticket, Some(reported), async || {
+            match tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await {
+                Ok(Some(written)) => Ok(written),
+                Ok(None) => Err(tombstone::no_bucket()),
+                Err(error) => Err(error),
+            }
+        });
+        match written.await {
+            Ok(Written { mark, .. }) => Some(mark),
+            Err(PublishFailure::NoStream) => Some(mark),
+            Err(_) => None,
+        }
+    }
+
+    /// The call is done.
+    pub(crate) async fn done(
+        &self,
+        call: &Call<'_>,
+        reply: Reply,
+        reported: &Reported,
+        ticket: &mut Ticket,
+    ) -> AckKind {
+        let status = reply.ending.status();
+        self.report(call, EndState::Done, status, reply, Some(reported), ticket).await;
+        AckKind::Ack
+    }
+
+    /// The call is cancelled. Whoever cancelled it has told its client already, unless the message came from an existing
+    /// gateway; told twice, the client hears it once.
+    pub(crate) async fn cancelled(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
+        let (function, call_id) = call.name();
+        info!(%call_id, %function, "Cancelled {}", function.name());
+        self.metrics.end_without_run(EndState::Cancelled);
+        self.report(call, EndState::Cancelled, CANCELLED, Reply::none(), None, ticket).await;
+        AckKind::Ack
+    }
+
+    /// The call was too old when it was delivered.
+    pub(crate) async fn expired(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
+        let (function, call_id) = call.name();
+        let age = GoDuration(Duration::from_secs(call.tries.age.as_secs()));
+        warn!(%call_id, %function, "Expired {}: it is {age} old, more than limits.maxAge of its queue", function.name());
+        self.metrics.end_without_run(EndState::Expired);
+        self.report(call, EndState::Expired, TIMED_OUT, Reply::none(), None, ticket).await;
+        AckKind::Ack
+    }
+
+    /// The attempts of the call are exhausted, and it is marked as dead.
+    pub(crate) async fn dead(
+        &self,
+        delivered: &Delivered,
+        call: &Call<'_>,
+        reply: Reply,
+        reason: String,
+        reported: Option<&Reported>,
+        ticket: &mut Ticket,
+    ) -> AckKind {
+        let status = reply.ending.status();
+        self.report(call, EndState::Dead, status, reply, reported, ticket).await;
+        let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
+        self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
+    }
+
+    /// The attempts of the call are exhausted, and its worker died under the last.
+    pub(crate) async fn poison(
+        &self,
+        delivered: &Delivered,
+        call: &Call<'_>,
+        reported: &Reported,
+        ticket: &mut Ticket,
+    ) -> AckKind {
+        let attempts = call.tries.attempt - 1;
+        let (function, call_id) = call.name();
+        error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
+        self.metrics.end_without_run(EndState::Dead);
+        self.report(call, EndState::Dead, UNREACHABLE, Reply::none(), Some(reported), ticket).await;
+        let reason = format!("its worker died under the last of {attempts} attempts");
+        let death = Death { reason, attempts, status: None };
+        self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
+    }
+
+    /// Stores how many deliveries of a call were no attempts.
+    pub(crate) async fn set_offset(&self, call: &Call<'_>, deliveries: u64, ticket: &mut Ticket) {
+        let stored = &call.stored;
+        let written = self.store.until_stored(Record::AttemptOffset, ticket, None, async || {
+            uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, deliveries).await
+        });
+        if let Err(failure) = written.await {
+            let (call_id, reason) = (&stored.id, failure.as_str());
+            warn!(%call_id, reason, "a delivery counts as an attempt though it was none");
+        }
+    }
+
+    /// Sees to it that the client hears the end of a call, if it wants to: stores the result for delivery, so that neither
+    /// a slow receiver takes the slot of a call nor a failing one runs the function again.
+    async fn report(
+        &self,
+        call: &Call<'_>,
+        end: EndState,
+        status: u16,
+        reply: Reply,
+        reported: Option<&Reported>,
+        ticket: &mut Ticket,
+    ) {
+        let invocation = &call.invocation;
+        let Some(url) = invocation.callback_url.clone() else { return };
+        let mut headers = reply.headers;
+        strip_connection_headers(&mut headers);
+        let callback = Callback {
+            duration: reply.duration,
+            attempt: call.tries.attempt,
+            max_attempts: call.policy.max_attempts,
+            headers,
+            body: reply.body,
+            ..Callback::new(invocation, url, call.stored.sequence, end, status)
+        };
+        let stored =
+            self.store.until_stored(Record::Result, ticket, reported, || self.results.put(&callback));
+        if let Err(failure) = stored.await {
+            let (call_id, function, reason) = (&callback.call_id, &callback.function, failure.as_str());
+            warn!(%call_id, %function, reason, "the result can't be stored and is posted directly");
+            // However long the receiver takes, another call may run meanwhile.
+            ticket.leave_slot();
+            self.post_directly(&callback, ticket).await;
+        }
+    }
+
+    /// Delivers a result that the stream does not hold, as often as one that it holds.
+    async fn post_directly(&self, callback: &Callback, ticket: &mut Ticket) {
+        for attempt in 1.. {
+            match self.messenger.deliver(callback, attempt).await {
+                callback::Delivery::Done => return,
+                callback::Delivery::Again(wait) => sleep(wait).await,
+                callback::Delivery::GivenUp(reason) => {
+                    let Callback { call_id, function, sequence, .. } = callback;
+                    let subject = result_subject(&self.queue, function, call_id, *sequence);
+                    let headers = callback.encode();
+                    let message = Message {
+                        headers: Some(&headers),
+                        payload: &callback.body,
+                        subject: &subject,
+                        sequence: *sequence,
+                    };
+                    let reason = format!("callback: {reason}");
+                    let death = Death { reason, attempts: attempt, status: Some(callback.status) };
+                    let written =
+                        self.dead_letters.write(message, Some((function, call_id)), death, ticket).await;
+                    if written == crate::dead_letter::DeadLetterOutcome::NotStored {
+                        error!(%call_id, %function, bytes = callback.body.len(), "lost: the result can neither be posted nor stored");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The line that people look for in `kubectl logs`.
+pub(crate) fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
+    let (function, call_id) = call.name();
+    let attempt = call.tries.attempt;
+    let (name, status) = (function.name(), reply.ending.status());
+    let seconds = reply.duration.as_secs_f64();
+    if reply.truncated {
+        warn!(%call_id, %function, bytes = reply.body.len(), "the answer of {name} is longer than max_response_bytes and is cut off");
+    }
+    let error = reply.error.as_deref();
+    match outcome {
+        Outcome::Done => {
+            info!(%call_id, %function, attempt, "Invoked {name} [{status}] in {seconds:.3}s");
+        }
+        Outcome::Retry { wait, .. } => {
+            let wait = GoDuration(Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+            warn!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, trying again in {wait}");
+        }
+        Outcome::Dead(reason) => {
+            error!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, it becomes a dead letter: {reason}");
+        }
+    }
+}

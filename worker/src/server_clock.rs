@@ -1,0 +1,45 @@
+//! The time of nats-server, by which messages are stamped: the clock of this machine may be wrong.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// The server's clock, as this worker last saw it. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServerClock {
+    /// How far the server is ahead, in milliseconds.
+    ahead: Arc<AtomicI64>,
+}
+
+impl ServerClock {
+    /// Takes note of the server's time, which it has just said.
+    pub(crate) fn set(&self, now: Timestamp) {
+        let ahead = now.as_millisecond().saturating_sub(Timestamp::now().as_millisecond());
+        self.ahead.store(ahead, Ordering::Relaxed);
+    }
+
+    /// The server's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        let ahead = SignedDuration::from_millis(self.ahead.load(Ordering::Relaxed));
+        Timestamp::now().saturating_add(ahead).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_time_goes_on_from_where_it_was_seen() {
+        let clock = ServerClock::default();
+        for hours in [-3, 0, 3] {
+            let server = Timestamp::now() + SignedDuration::from_hours(hours);
+            clock.set(server);
+            let difference = clock.now().duration_since(server);
+            assert!(difference.abs() < SignedDuration::from_secs(1), "{difference}");
+        }
+    }
+}

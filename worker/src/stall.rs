@@ -1,0 +1,135 @@
+//! Notices when this process stood still: stopped by a signal, out of its share of the processor, or on a machine that
+//! was suspended. What it was delivered before that may have been cancelled meanwhile.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{task::AbortHandle, time::sleep};
+
+/// A gap that is longer than this is a stall, and so is one between the delivery of a call and its start.
+pub(crate) const MAX_GAP: Duration = Duration::from_millis(250);
+
+/// How often the time is looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What was delivered before a stall is read within this time after it.
+const AFTER_A_STALL: Duration = Duration::from_secs(1);
+
+/// The stalls of this process. Clones know the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Stalls(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    times: Arc<Times>,
+    ticking: AbortHandle,
+}
+
+/// In milliseconds since the beginning.
+#[derive(Debug)]
+struct Times {
+    begun: Instant,
+    ticked: AtomicU64,
+    /// When the last stall ended; 0: there was none.
+    stalled: AtomicU64,
+}
+
+impl Stalls {
+    /// Begins to watch.
+    pub(crate) fn watch() -> Self {
+        let times = Arc::new(Times::new(Instant::now()));
+        let watched = times.clone();
+        let ticking = tokio::spawn(async move {
+            loop {
+                sleep(TICK).await;
+                watched.tick(Instant::now());
+            }
+        });
+        Self(Arc::new(Shared { times, ticking: ticking.abort_handle() }))
+    }
+
+    /// Whether a call that was received, or whose tombstone was looked for, at this time may have been cancelled since
+    /// without this process having heard of it. `is_checked`: its tombstone was looked for.
+    pub(crate) fn may_have_missed(&self, since: Instant, is_checked: bool) -> bool {
+        self.0.times.may_have_missed(since, is_checked, Instant::now())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.ticking.abort();
+    }
+}
+
+impl Times {
+    fn new(begun: Instant) -> Self {
+        Self { begun, ticked: AtomicU64::new(0), stalled: AtomicU64::new(0) }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes note of the time; a tick that is late ends a stall.
+    fn tick(&self, now: Instant) {
+        let now = self.millis(now);
+        if now.saturating_sub(self.ticked.swap(now, Ordering::SeqCst)) > millis(MAX_GAP) {
+            self.stalled.store(now, Ordering::SeqCst);
+        }
+    }
+
+    fn may_have_missed(&self, since: Instant, is_checked: bool, now: Instant) -> bool {
+        self.tick(now);
+        let (since, now) = (self.millis(since), self.millis(now));
+        if now.saturating_sub(since) > millis(MAX_GAP) {
+            return true;
+        }
+        let stalled = self.stalled.load(Ordering::SeqCst);
+        // What was looked for after the stall is as good as new; what was read soon after it was delivered before it.
+        let slack = if is_checked { 0 } else { millis(AFTER_A_STALL) };
+        stalled > 0 && since < stalled + slack
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_suspect_after_a_gap_and_until_it_is_checked() {
+        let begun = Instant::now();
+        let times = Times::new(begun);
+        let at = |millis| begun + Duration::from_millis(millis);
+        let missed = |since, is_checked, now| times.may_have_missed(at(since), is_checked, at(now));
+        times.tick(at(100));
+        assert!(!missed(110, false, 120));
+        // Long on its way within this process.
+        times.tick(at(200));
+        assert!(missed(110, false, 400));
+        times.tick(at(400));
+        // The process stood still, and the message is read before the tick that comes late.
+        assert!(missed(2000, false, 2001));
+        times.tick(at(2002));
+        assert!(missed(2003, false, 2004));
+        // Looked for after the stall.
+        assert!(!missed(2003, true, 2004));
+        assert!(missed(1990, true, 2004));
+        // Delivered long after it.
+        times.tick(at(2200));
+        times.tick(at(2400));
+        times.tick(at(2600));
+        times.tick(at(2800));
+        times.tick(at(3000));
+        times.tick(at(3200));
+        assert!(!missed(3210, false, 3211));
+    }
+}
