@@ -100,7 +100,8 @@ pub struct Settings {
     )]
     pub access_log: bool,
 
-    /// Create the streams of the default queue and of those in `directory_file`, where there is no operator
+    /// Create the streams of the default queue and of those in `directory_file`, with their
+    /// consumers, where there is no operator
     #[arg(
         long,
         env = "ensure_stream",

@@ -10,7 +10,7 @@ use std::{
 use asyncqueue::{
     QueueName,
     bucket::BucketError,
-    directory::{Directory, store::DirectoryStore, watch::follow_as_writer},
+    directory::{Contents, Directory, store::DirectoryStore, watch::follow_as_writer},
     ensure::ensure_buckets,
 };
 use asyncqueue_runtime::health::Health;
@@ -73,8 +73,8 @@ pub(crate) struct Librarian {
 
 /// The KV bucket.
 struct Bucket {
-    /// What is in it; `None` until that has been read, and while it is not whole.
-    written: watch::Receiver<Option<Arc<Directory>>>,
+    /// What is in it; `None` until that has been read.
+    written: watch::Receiver<Option<Contents>>,
     /// When it was last seen to be there.
     ensured: Option<Instant>,
 }
@@ -122,7 +122,7 @@ impl Librarian {
             tokio::select! {
                 () = changed.notified() => sleep(settle).await,
                 // Somebody else has written to it.
-                Ok(_) = bucket.written.wait_for(|written| written.as_ref() != Some(&directory)), if kept => {}
+                Ok(_) = bucket.written.wait_for(|written| !is_kept(written.as_ref(), &directory)), if kept => {}
                 () = sleep(pause) => {}
             }
         }
@@ -203,12 +203,12 @@ impl Librarian {
         let read = timeout(RETRY, bucket.written.wait_for(Option::is_some)).await;
         let written = read.ok().and_then(Result::ok).and_then(|written| written.clone());
         let changes = match written {
-            Some(written) if *written == *directory => return Ok(0),
+            Some(written) if is_kept(Some(&written), directory) => return Ok(0),
             Some(written) => DirectoryStore::open(js, replicas).await?.update(&written, directory).await?,
             None => DirectoryStore::open(js, replicas).await?.sync(directory).await?,
         };
         // Before it is seen what was written, it would be written once more.
-        let seen = bucket.written.wait_for(|written| written.as_deref() == Some(directory));
+        let seen = bucket.written.wait_for(|written| is_kept(written.as_ref(), directory));
         if timeout(RETRY, seen).await.is_err() {
             bucket.ensured = None;
         }
@@ -243,12 +243,17 @@ impl Librarian {
     }
 }
 
+/// Whether the bucket holds a directory, all of it and nothing else.
+fn is_kept(written: Option<&Contents>, directory: &Directory) -> bool {
+    written.is_some_and(|written| written.is_whole && *written.directory == *directory)
+}
+
 // === impl Bucket ===
 
 impl Bucket {
     /// The same directory, which is not kept twice if it is what is in the bucket.
     fn share(&self, directory: Directory) -> Arc<Directory> {
-        let written = self.written.borrow().clone();
+        let written = self.written.borrow().as_ref().map(|written| written.directory.clone());
         written.filter(|written| **written == directory).unwrap_or_else(|| Arc::new(directory))
     }
 }

@@ -5,7 +5,7 @@
 //! both JSON, and [`MARKER`] says that all of them are there. Gateway and worker watch it and keep
 //! its last state while NATS is away.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,15 @@ pub struct Directory {
     pub functions: HashMap<FunctionName, FunctionEntry>,
     /// The queues.
     pub queues: HashMap<QueueName, QueueEntry>,
+}
+
+/// What is in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The functions and queues that are in it.
+    pub directory: Arc<Directory>,
+    /// Whether the marker is there, so that no entry is missing.
+    pub is_whole: bool,
 }
 
 /// Where a call goes.
@@ -142,6 +151,15 @@ impl Directory {
         let queues =
             self.queues.iter().map(|(name, e)| Ok((Key::Queue(name.clone()), serde_json::to_vec(e)?)));
         functions.chain(queues).collect()
+    }
+}
+
+// === impl Contents ===
+
+impl Contents {
+    /// Whether both are one state of the bucket, without a comparison of the entries.
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.directory, &other.directory) && self.is_whole == other.is_whole
     }
 }
 

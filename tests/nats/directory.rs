@@ -5,12 +5,18 @@ use std::time::Duration;
 
 use asyncqueue::{
     FunctionName,
-    directory::{BUCKET, Directory, FunctionEntry, MARKER, QueueEntry, store::DirectoryStore},
+    directory::{
+        BUCKET, Contents, Directory, FunctionEntry, MARKER, QueueEntry, store::DirectoryStore,
+        watch::follow_as_writer,
+    },
     ensure::ensure,
     stream::{Owner, QueueSpec},
 };
-use asyncqueue_tests::{http::HttpServer, wait::until};
-use tokio::time::{Instant, sleep};
+use asyncqueue_tests::{
+    http::HttpServer,
+    wait::{PATIENCE, until},
+};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{gateway::Gateway, support::Queue};
 
@@ -104,6 +110,29 @@ async fn a_recreated_directory_bucket_sends_no_call_astray() {
 /// The last sequence of `jobs` before its first call.
 async fn before_first(queue: &Queue) -> u64 {
     queue.info("jobs").await.config.first_sequence.unwrap() - 1
+}
+
+#[tokio::test]
+async fn a_writer_fills_a_recreated_bucket() {
+    let (queue, store) = start().await;
+    let mut seen = follow_as_writer(queue.js.clone());
+    let directory = directory("http://fast:8080");
+    let mut is_whole = async |whole: bool, functions: usize| {
+        let seen = seen.wait_for(|seen| {
+            let is_seen =
+                |seen: &Contents| (seen.is_whole, seen.directory.functions.len()) == (whole, functions);
+            seen.as_ref().is_some_and(is_seen)
+        });
+        timeout(PATIENCE, seen).await.unwrap().unwrap().clone().unwrap()
+    };
+    let empty = is_whole(false, 0).await;
+    store.update(&empty, &directory).await.unwrap();
+    is_whole(true, 1).await;
+    queue.js.delete_key_value(BUCKET.name).await.unwrap();
+    let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
+    let empty = is_whole(false, 0).await;
+    store.update(&empty, &directory).await.unwrap();
+    assert_eq!(*is_whole(true, 1).await.directory, directory);
 }
 
 #[tokio::test]

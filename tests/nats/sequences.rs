@@ -124,6 +124,23 @@ async fn a_producer_creates_consumers_with_its_streams() {
 }
 
 #[tokio::test]
+async fn an_unused_consumer_of_a_producer_gives_way() {
+    let nats = NatsServer::start().await;
+    let js = nats.jetstream().await;
+    let producer = QueueSpec { owner: Owner::standalone(), ..spec() };
+    ensure_streams(&js, &producer, false).await.unwrap();
+    let adopted = QueueSpec { durable: "mine".to_owned(), ..spec() };
+    let ensured = ensure(&js, &adopted, true).await.unwrap();
+    assert_eq!(ensured.consumer.name, "mine");
+    assert!(
+        ensured.changes.contains(&"removed unused consumer jobs-workers".to_owned()),
+        "{:?}",
+        ensured.changes
+    );
+    assert_eq!(js.get_stream("jobs").await.unwrap().cached_info().state.consumer_count, 1);
+}
+
+#[tokio::test]
 async fn a_late_ack_removes_no_call_of_a_new_stream() {
     let mut queue = Queue::start().await;
     let slow = HttpServer::answering(|_| respond_after(LATE, 200, "late")).await;

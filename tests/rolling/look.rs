@@ -10,6 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::stage::{DEAD, PATIENCE, QUEUE, RESULTS, Stage};
 
+/// How many dead calls are asked for: there may be many, and one is as good as another.
+const LOOKED_UP: usize = 10;
+
 /// Between two looks.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -35,6 +38,19 @@ impl Stage {
                 (of_call(&headers), Step::Buried)
             };
             self.take_down(call, step);
+        }
+    }
+
+    /// Asks the gateways for calls that died, whichever version stored their dead letters.
+    pub(crate) async fn dead_calls_are_found(&self) {
+        let letters = self.headers(DEAD).await;
+        let calls = letters.iter().filter_map(|headers| native::decode(headers, bytes::Bytes::new()).ok());
+        // One with a callback may have its result on the way, of which a gateway speaks first.
+        let calls: Vec<_> = calls.filter(|call| call.callback_url.is_none()).take(LOOKED_UP).collect();
+        assert!(!calls.is_empty(), "there are dead calls");
+        for call in calls {
+            let status = self.ask(&format!("/async-function/{}", call.call_id)).await;
+            assert_eq!((status.status, &status.json()["state"]), (200, &"dead".into()), "{}", call.call_id);
         }
     }
 

@@ -54,12 +54,13 @@ fn calls(seed: u64) -> Vec<PlannedCall> {
 async fn roll(stage: &mut Stage, to: Version) {
     stage.stored(QUEUE, 1).await;
     stage.stored(RESULTS, 3).await;
-    stage.stored(DEAD, 1).await;
+    stage.stored(DEAD, 5).await;
     stage.recorder.fault(format!("a worker is killed, {to:?} comes next"), Excuse::Once);
     stage.workers.remove(0).kill();
     for gateway in 0..stage.gateways.len() {
         stage.replace_gateway(gateway, to).await;
     }
+    stage.dead_calls_are_found().await;
     for mut worker in std::mem::take(&mut stage.workers) {
         worker.signal("TERM");
         assert!(worker.ended().await.success(), "a worker that is told to end says that all is well");
@@ -70,7 +71,9 @@ async fn roll(stage: &mut Stage, to: Version) {
     stage.recorder.fault(format!("{to:?} runs"), Excuse::None);
 }
 
+/// Everything random comes from `SEED`, if it is set.
 async fn roll_forward_and_back(creator: Creator, seed: u64) {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(seed);
     let mut stage = Stage::set(creator).await;
     stage.start(Version::Last).await;
     let load = stage.submit(calls(seed));
@@ -80,6 +83,7 @@ async fn roll_forward_and_back(creator: Creator, seed: u64) {
     roll(&mut stage, Version::Last).await;
     load.await.unwrap();
     stage.last_look().await;
+    stage.dead_calls_are_found().await;
 
     let history = stage.recorder.history();
     let report = check(&history, &rules());

@@ -155,6 +155,11 @@ impl Stage {
         self.gateways[index].is_ready().await;
     }
 
+    /// What the first gateway answers to a GET.
+    pub(crate) async fn ask(&self, path: &str) -> raw::RawResponse {
+        raw::try_request(self.gateways[0].addr, "GET", path, &[], b"").await.expect("an answer")
+    }
+
     /// Begins to submit calls.
     pub(crate) fn submit(&self, calls: Vec<PlannedCall>) -> JoinHandle<()> {
         self.function.expect(&calls);

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
-use super::{Directory, Key, MARKER};
+use super::{Contents, Directory, Key, MARKER};
 
 /// A directory without a marker counts once nothing in it has changed for so long: an earlier
 /// version writes none.
@@ -13,19 +13,9 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// The same where no directory is known yet. The first calls wait for it.
 const SETTLED_AT_START: Duration = Duration::from_secs(1);
 
-/// Who reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reader {
-    /// A gateway or a worker: keeps what it knew until it knows better.
-    Client,
-    /// The program that writes the directory: wants to know what is missing.
-    Writer,
-}
-
 /// What was read of the bucket since the watch began.
 #[derive(Debug)]
 pub(super) struct Reading {
-    reader: Reader,
     directory: Arc<Directory>,
     /// How long a directory without a marker has to be unchanged to count.
     settles_after: Duration,
@@ -42,9 +32,8 @@ pub(super) struct Reading {
 impl Reading {
     /// Begins to read. `was_known` is whether a directory was known before, `is_empty` whether the
     /// bucket holds nothing.
-    pub(super) fn new(reader: Reader, was_known: bool, is_empty: bool) -> Self {
+    pub(super) fn new(was_known: bool, is_empty: bool) -> Self {
         Self {
-            reader,
             directory: Arc::default(),
             settles_after: if was_known { SETTLED } else { SETTLED_AT_START },
             is_current: is_empty,
@@ -76,30 +65,23 @@ impl Reading {
         self.is_current = true;
     }
 
-    /// Sends the directory on if it counts, and is another than before.
-    pub(super) fn publish(&mut self, sender: &watch::Sender<Option<Arc<Directory>>>, now: Instant) {
+    /// The directory, once it counts: for gateways and workers.
+    pub(super) fn directory(&mut self, now: Instant) -> Option<Arc<Directory>> {
         let counts = self.is_marked || self.settles_at().is_some_and(|at| now >= at);
         self.is_accepted |= self.is_current && counts;
-        let read = match self.reader {
-            Reader::Client => self.is_accepted.then(|| self.directory.clone()),
-            Reader::Writer => (self.is_current && self.is_marked).then(|| self.directory.clone()),
-        };
-        sender.send_if_modified(|known| match (&read, self.reader) {
-            (None, Reader::Writer) if self.is_current => known.take().is_some(),
-            (None, _) => false,
-            (Some(read), _) => {
-                let is_news = known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, read));
-                if is_news {
-                    *known = Some(read.clone());
-                }
-                is_news
-            }
-        });
+        self.is_accepted.then(|| self.directory.clone())
+    }
+
+    /// What is in the bucket, once it was read: for the program that writes it.
+    pub(super) fn contents(&mut self) -> Option<Contents> {
+        self.is_accepted |= self.is_current;
+        let contents = || Contents { directory: self.directory.clone(), is_whole: self.is_marked };
+        self.is_current.then(contents)
     }
 
     /// When a directory without a marker counts, if nothing changes until then.
     pub(super) fn settles_at(&self) -> Option<Instant> {
-        let waits = self.reader == Reader::Client && self.is_current && !self.is_accepted;
+        let waits = self.is_current && !self.is_accepted;
         self.changed_at.filter(|_| waits && !self.is_empty()).map(|at| at + self.settles_after)
     }
 
@@ -116,22 +98,21 @@ mod tests {
     const ANOTHER: (&str, Option<&[u8]>) = ("queue.slow", Some(br#"{"stream":"slow","subject":"slow"}"#));
     const MARK: (&str, Option<&[u8]>) = (MARKER, Some(b"{}"));
 
+    /// A gateway or a worker.
     struct Watch {
         reading: Reading,
-        sender: watch::Sender<Option<Arc<Directory>>>,
+        known: Option<Arc<Directory>>,
         now: Instant,
     }
 
     impl Watch {
-        fn new(reader: Reader) -> Self {
-            let (sender, now) = (watch::Sender::new(None), Instant::now());
-            Self { reading: Reading::new(reader, false, true), sender, now }
+        fn new() -> Self {
+            Self { reading: Reading::new(false, true), known: None, now: Instant::now() }
         }
 
         /// A watch of a bucket that holds these entries begins.
         fn reads(&mut self, entries: &[(&str, Option<&[u8]>)]) -> &mut Self {
-            let was_known = self.sender.borrow().is_some();
-            self.reading = Reading::new(self.reading.reader, was_known, entries.is_empty());
+            self.reading = Reading::new(self.known.is_some(), entries.is_empty());
             self.takes(entries);
             self.reading.is_current();
             self.takes(&[])
@@ -141,7 +122,7 @@ mod tests {
             for (key, value) in entries {
                 self.reading.take(key, *value, self.now).unwrap();
             }
-            self.reading.publish(&self.sender, self.now);
+            self.known = self.reading.directory(self.now).or(self.known.take());
             self
         }
 
@@ -152,24 +133,23 @@ mod tests {
 
         #[track_caller]
         fn knows(&mut self, queues: Option<usize>) -> &mut Self {
-            let known = self.sender.borrow().as_ref().map(|directory| directory.queues.len());
-            assert_eq!(known, queues);
+            assert_eq!(self.known.as_ref().map(|directory| directory.queues.len()), queues);
             self
         }
     }
 
     #[tokio::test]
     async fn an_empty_bucket_is_not_read_until_its_marker_is_there() {
-        let mut watch = Watch::new(Reader::Client);
+        let mut watch = Watch::new();
         watch.reads(&[]).knows(None).after(SETTLED * 2).knows(None);
         watch.takes(&[QUEUE]).after(SETTLED / 2).takes(&[MARK]).knows(Some(1));
         // Whole and empty.
-        Watch::new(Reader::Client).reads(&[MARK]).knows(Some(0));
+        Watch::new().reads(&[MARK]).knows(Some(0));
     }
 
     #[tokio::test]
     async fn a_recreated_bucket_changes_nothing_until_it_is_whole() {
-        let mut watch = Watch::new(Reader::Client);
+        let mut watch = Watch::new();
         watch.reads(&[QUEUE, ANOTHER, MARK]).knows(Some(2));
         watch.reads(&[]).knows(Some(2)).after(SETTLED * 2).knows(Some(2));
         watch.takes(&[QUEUE]).knows(Some(2)).takes(&[MARK]).knows(Some(1));
@@ -179,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_of_the_last_version_counts_without_a_marker() {
-        let mut watch = Watch::new(Reader::Client);
+        let mut watch = Watch::new();
         watch.reads(&[QUEUE, ANOTHER]).knows(None).after(SETTLED_AT_START).knows(Some(2));
         // Written again by that version: what is there may be a part of it.
         watch.reads(&[QUEUE]).knows(Some(2));
@@ -190,23 +170,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_writer_sees_that_a_bucket_is_not_whole() {
-        let mut watch = Watch::new(Reader::Writer);
-        watch.reads(&[QUEUE]).knows(None).takes(&[MARK]).knows(Some(1));
-        watch.reads(&[]).knows(None).after(SETTLED * 2).knows(None);
-        watch.takes(&[QUEUE, ANOTHER, MARK]).knows(Some(2)).takes(&[(MARKER, None)]).knows(None);
+        let (mut reading, now) = (Reading::new(true, false), Instant::now());
+        reading.take(QUEUE.0, QUEUE.1, now).unwrap();
+        assert_eq!(reading.contents(), None);
+        reading.is_current();
+        let seen = |reading: &mut Reading| {
+            reading.contents().map(|seen| (seen.directory.queues.len(), seen.is_whole))
+        };
+        assert_eq!(seen(&mut reading), Some((1, false)));
+        reading.take(MARK.0, MARK.1, now).unwrap();
+        assert_eq!(seen(&mut reading), Some((1, true)));
+        reading.take(MARKER, None, now).unwrap();
+        assert_eq!(seen(&mut reading), Some((1, false)));
+        assert_eq!(seen(&mut Reading::new(true, true)), Some((0, false)));
     }
 
     #[tokio::test]
     async fn nothing_counts_before_all_is_read() {
-        let sender = watch::Sender::new(None);
-        let (mut reading, now) = (Reading::new(Reader::Client, false, false), Instant::now());
+        let (mut reading, now) = (Reading::new(false, false), Instant::now());
         for (key, value) in [QUEUE, MARK] {
             reading.take(key, value, now).unwrap();
-            reading.publish(&sender, now);
-            assert!(sender.borrow().is_none());
+            assert_eq!(reading.directory(now + SETTLED * 2), None);
         }
         reading.is_current();
-        reading.publish(&sender, now);
-        assert!(sender.borrow().is_some());
+        assert!(reading.directory(now).is_some());
     }
 }

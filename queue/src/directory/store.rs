@@ -6,7 +6,7 @@ use async_nats::jetstream::{Context, kv};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-use super::{BUCKET, Directory, Key, MARKER};
+use super::{BUCKET, Contents, Directory, Key, MARKER};
 use crate::bucket::BucketError;
 
 /// Requests at once. A round trip each: enough of them that ten thousand take a second.
@@ -34,24 +34,22 @@ impl DirectoryStore {
     pub async fn sync(&self, wanted: &Directory) -> Result<usize, BucketError> {
         let keys = self.keys().await?;
         let current = self.read(&keys).await?;
-        let changes = self.put(&current, &wanted.entries().map_err(BUCKET.failed("encode"))?).await?;
-        if !keys.iter().any(|key| key == MARKER) {
-            self.bucket.put(MARKER, MARKED.into()).await.map_err(BUCKET.failed("write"))?;
-        }
-        Ok(changes)
+        self.put(&current, wanted, keys.iter().any(|key| key == MARKER)).await
     }
 
-    /// The same, for one who follows the bucket and so knows what is in it, the marker included.
-    pub async fn update(&self, current: &Directory, wanted: &Directory) -> Result<usize, BucketError> {
-        let current = current.entries().map_err(BUCKET.failed("encode"))?;
-        self.put(&current, &wanted.entries().map_err(BUCKET.failed("encode"))?).await
+    /// The same, for one who follows the bucket and so knows what is in it.
+    pub async fn update(&self, current: &Contents, wanted: &Directory) -> Result<usize, BucketError> {
+        let entries = current.directory.entries().map_err(BUCKET.failed("encode"))?;
+        self.put(&entries, wanted, current.is_whole).await
     }
 
     async fn put(
         &self,
         current: &HashMap<Key, impl AsRef<[u8]>>,
-        wanted: &HashMap<Key, Vec<u8>>,
+        wanted: &Directory,
+        is_marked: bool,
     ) -> Result<usize, BucketError> {
+        let wanted = wanted.entries().map_err(BUCKET.failed("encode"))?;
         let is_other = |key, value: &[u8]| current.get(key).is_none_or(|now| now.as_ref() != value);
         let put = wanted.iter().filter(|(key, value)| is_other(key, value));
         let put = put.map(|(key, value)| (key.to_string(), Some(Bytes::copy_from_slice(value))));
@@ -64,6 +62,9 @@ impl DirectoryStore {
             None => self.bucket.delete(key).await.map_err(BUCKET.failed("write")),
         });
         written.buffer_unordered(CONCURRENCY).try_for_each(|()| std::future::ready(Ok(()))).await?;
+        if !is_marked {
+            self.bucket.put(MARKER, MARKED.into()).await.map_err(BUCKET.failed("write"))?;
+        }
         Ok(count)
     }
 

@@ -10,10 +10,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{
-    BUCKET, Directory,
-    reading::{Reader, Reading},
-};
+use super::{BUCKET, Contents, Directory, reading::Reading};
 
 /// Between attempts to follow the bucket, which may not be there yet.
 const RETRY: Duration = Duration::from_secs(1);
@@ -32,22 +29,36 @@ const CHECK: Duration = Duration::from_secs(10);
 /// its marker ([`super::MARKER`]) is there.
 #[must_use]
 pub fn follow(js: Context) -> watch::Receiver<Option<Arc<Directory>>> {
-    follow_as(Reader::Client, js)
+    follow_with(js, Reading::directory, Arc::ptr_eq)
 }
 
-/// The same for the program that writes the directory. The receiver holds `None` whenever the
-/// bucket has no marker: then what is in it is not known to be whole, and has to be written again.
+/// Follows what is in the bucket, whole or not, for the program that writes it.
 #[must_use]
-pub fn follow_as_writer(js: Context) -> watch::Receiver<Option<Arc<Directory>>> {
-    follow_as(Reader::Writer, js)
+pub fn follow_as_writer(js: Context) -> watch::Receiver<Option<Contents>> {
+    follow_with(js, |reading, _| reading.contents(), Contents::is_same)
 }
 
-fn follow_as(reader: Reader, js: Context) -> watch::Receiver<Option<Arc<Directory>>> {
+/// Follows what `read` makes of the bucket.
+fn follow_with<T: Clone + Send + Sync + 'static>(
+    js: Context,
+    read: fn(&mut Reading, Instant) -> Option<T>,
+    is_same: fn(&T, &T) -> bool,
+) -> watch::Receiver<Option<T>> {
     let (sender, receiver) = watch::channel(None);
+    let publish = move |reading: &mut Reading, sender: &watch::Sender<Option<T>>| {
+        let Some(read) = read(reading, Instant::now()) else { return };
+        sender.send_if_modified(|known| {
+            let is_news = known.as_ref().is_none_or(|known| !is_same(known, &read));
+            if is_news {
+                *known = Some(read);
+            }
+            is_news
+        });
+    };
     tokio::spawn(async move {
         loop {
             let followed = async {
-                match follow_once(reader, &js, &sender).await {
+                match follow_once(&js, &sender, publish).await {
                     Ok(()) => debug!("the watch of the directory ended"),
                     Err(error) => debug!(%error, "the directory can't be followed now"),
                 }
@@ -78,17 +89,17 @@ pub async fn read_once(
 }
 
 /// Reads the bucket once and then every change, until the watch ends or the bucket is another.
-async fn follow_once(
-    reader: Reader,
+async fn follow_once<T>(
     js: &Context,
-    sender: &watch::Sender<Option<Arc<Directory>>>,
+    sender: &watch::Sender<Option<T>>,
+    publish: impl Fn(&mut Reading, &watch::Sender<Option<T>>),
 ) -> Result<(), async_nats::Error> {
     let bucket = BUCKET.open(js).await?;
     let status = bucket.status().await?;
     let (created, is_empty) = (status.info.created, status.values() == 0);
     let changes = bucket.watch_with_history(">").await?;
-    let mut reading = Reading::new(reader, sender.borrow().is_some(), is_empty);
-    reading.publish(sender, Instant::now());
+    let mut reading = Reading::new(sender.borrow().is_some(), is_empty);
+    publish(&mut reading, sender);
     // What has arrived together is published together: a directory of thousands is copied once, not
     // thousands of times, and while nothing changes it is there once.
     let mut changes = changes.ready_chunks(CHUNK);
@@ -117,6 +128,6 @@ async fn follow_once(
             }
             () = sleep_until(settled) => {}
         }
-        reading.publish(sender, Instant::now());
+        publish(&mut reading, sender);
     }
 }

@@ -9,7 +9,7 @@ use async_nats::jetstream::{
 use futures::TryStreamExt;
 
 use super::{EnsureError, unavailable};
-use crate::stream::{META_OWNER_UID, Plan, plan_consumer};
+use crate::stream::{META_OWNER_UID, Owner, Plan, plan_consumer};
 
 /// Ensures a consumer.
 pub(super) async fn ensure(
@@ -63,9 +63,9 @@ pub(super) async fn create_first(
     }
 }
 
-/// Removes consumers of the same owner that have never delivered: a producer creates one with the
-/// queue's usual name, and workers may be set to another (`nats_durable`), which JetStream refuses
-/// as a second one. Returns whether there were any.
+/// Removes consumers of the same owner, or of no operator, that have never delivered: a producer
+/// creates one with the queue's usual name, and workers may be set to another (`nats_durable`), which
+/// JetStream refuses as a second one. Returns whether there were any.
 async fn remove_unused(
     stream: &Stream<()>,
     wanted: &pull::Config,
@@ -74,9 +74,9 @@ async fn remove_unused(
     let what = "to replace an unused consumer";
     let consumers: Vec<consumer::Info> =
         stream.consumers().try_collect().await.map_err(|error| unavailable(what, error))?;
-    let is_ours = |info: &consumer::Info| {
-        info.config.metadata.get(META_OWNER_UID) == wanted.metadata.get(META_OWNER_UID)
-    };
+    let standalone = Owner::standalone().uid;
+    let owners = [wanted.metadata.get(META_OWNER_UID), Some(&standalone)];
+    let is_ours = |info: &consumer::Info| owners.contains(&info.config.metadata.get(META_OWNER_UID));
     let is_unused = |info: &consumer::Info| info.delivered.consumer_sequence == 0 && info.num_waiting == 0;
     let unused = consumers.iter().filter(|info| is_ours(info) && is_unused(info));
     let names: Vec<&str> = unused.map(|info| info.name.as_str()).collect();
