@@ -199,6 +199,20 @@ struct Canceller<'a> {
     deadline: Instant,
 }
 
+/// What was seen of a call while it was cancelled.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an observation of its own")]
+struct Seen {
+    /// Just before its message was removed, it was not delivered yet.
+    was_undelivered: bool,
+    /// Its message was removed for this request.
+    is_removed: bool,
+    /// The result for its client is that of the cancellation.
+    is_told: bool,
+    /// No request before this one has written the tombstone.
+    is_first: bool,
+}
+
 /// What came of storing the result of a cancelled call.
 enum ResultOf {
     /// No client wants one.
@@ -258,13 +272,15 @@ impl<'a> Canceller<'a> {
             ResultOf::NotWanted | ResultOf::Delivered => false,
             ResultOf::Other(end) => return self.came_too_late(call, end).await,
         };
+        let was_undelivered = Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence);
         // This message alone: a call that has the id after it is another one.
         let is_removed =
             remove(self.js, &self.place.entry.stream, call.sequence, "take the call off its queue").await?;
         if was_confirmed {
             return Ok(CancelOutcome::AlreadyCancelled);
         }
-        let (outcome, is_certain) = self.confirm(call, is_removed, is_told, written.is_new).await?;
+        let seen = Seen { was_undelivered, is_removed, is_told, is_first: written.is_new };
+        let (outcome, is_certain) = self.confirm(call, seen).await?;
         if is_certain {
             let confirmed = Mark::Cancelled { confirmed: true };
             tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
@@ -272,28 +288,23 @@ impl<'a> Canceller<'a> {
         Ok(outcome)
     }
 
-    /// Waits for the certainty that a call with a tombstone does not start, and says what it was doing. `is_removed`: its
-    /// message was removed for this request. `is_told`: the result for its client is that of the cancellation. `is_first`:
-    /// no request before this one has written the tombstone.
-    async fn confirm(
-        &self,
-        call: &StoredCall,
-        is_removed: bool,
-        is_told: bool,
-        is_first: bool,
-    ) -> Result<(CancelOutcome, bool), NatsError> {
+    /// Waits for the certainty that a call with a tombstone does not start, and says what it was doing.
+    async fn confirm(&self, call: &StoredCall, seen: Seen) -> Result<(CancelOutcome, bool), NatsError> {
+        let Seen { was_undelivered, is_removed, is_told, is_first } = seen;
         let question = call.encode().into();
         let mut inquiry =
             Inquiry::send(&self.js.client(), broadcast_subject(&self.place.queue), question).await?;
-        let progress = consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await?;
-        // It is not on the stream any more, and never was delivered.
-        if Progress::has_not_delivered(progress.as_ref(), call.sequence) {
+        // It is not on the stream any more.
+        if Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence) {
             return Ok((CancelOutcome::Queued, true));
         }
         let answer = match inquiry.answer(Instant::now() + PROMPT, Answer::read).await {
             // Gone before it could be removed, no worker has it, and no cancellation removed it: it has ended.
             None if !is_removed && is_first => Some(Answer::Ended),
-            None => match self.wait_for_answer(&mut inquiry, call, progress.as_ref()).await? {
+            // The consumer went past it at this very moment. Had it been delivered, its worker would have answered, or has
+            // not read it yet, and looks for the tombstone first, since so much time has passed.
+            None if was_undelivered => return Ok((CancelOutcome::Queued, true)),
+            None => match self.wait_for_answer(&mut inquiry, call).await? {
                 Waited::Answered(answer) => Some(answer),
                 Waited::Certain => return Ok((CancelOutcome::Queued, true)),
                 Waited::Ended(end) => return Ok((CancelOutcome::Ended(end), false)),
@@ -312,22 +323,20 @@ impl<'a> Canceller<'a> {
     }
 
     /// Waits until a worker answers, another request has become certain of the call, or the time is over.
-    async fn wait_for_answer(
-        &self,
-        inquiry: &mut Inquiry,
-        call: &StoredCall,
-        progress: Option<&Progress>,
-    ) -> Result<Waited, NatsError> {
+    async fn wait_for_answer(&self, inquiry: &mut Inquiry, call: &StoredCall) -> Result<Waited, NatsError> {
         loop {
-            if let Some(tombstone) = tombstone::read(self.js, &self.place.queue, call).await? {
-                match tombstone.mark {
-                    Mark::Cancelled { confirmed: true } => return Ok(Waited::Certain),
-                    Mark::Cancelled { confirmed: false } => {}
-                    ended => return Ok(Waited::Ended(ended.end().unwrap_or(EndState::Done))),
-                }
-                if progress.is_some_and(|progress| is_safe_by_now(&tombstone, progress)) {
-                    return Ok(Waited::Certain);
-                }
+            let tombstone = tombstone::read(self.js, &self.place.queue, call).await?;
+            match tombstone.as_ref().map(|tombstone| tombstone.mark) {
+                Some(Mark::Cancelled { confirmed: true }) => return Ok(Waited::Certain),
+                Some(Mark::Cancelled { confirmed: false }) | None => {}
+                Some(ended) => return Ok(Waited::Ended(ended.end().unwrap_or(EndState::Done))),
+            }
+            let progress = self.progress().await?;
+            let is_safe_by_now = tombstone.zip(progress).is_some_and(|(tombstone, progress)| {
+                is_safe_after(tombstone.at, progress.now, progress.lease)
+            });
+            if is_safe_by_now {
+                return Ok(Waited::Certain);
             }
             let now = Instant::now();
             if now >= self.deadline {
@@ -342,20 +351,17 @@ impl<'a> Canceller<'a> {
         }
     }
 
+    async fn progress(&self) -> Result<Option<Progress>, NatsError> {
+        consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await
+    }
+
     /// Confirms the cancellation of a call that an earlier request took off its stream; returns whether it is certain.
     async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<bool, NatsError> {
         let call = &tombstone.call;
-        let progress = consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await?;
-        let is_certain = match &progress {
-            Some(progress) if is_safe_by_now(tombstone, progress) => true,
-            progress if Progress::has_not_delivered(progress.as_ref(), call.sequence) => true,
-            progress => {
-                let subject = broadcast_subject(&self.place.queue);
-                let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
-                let waited = self.wait_for_answer(&mut inquiry, call, progress.as_ref()).await?;
-                matches!(waited, Waited::Answered(_) | Waited::Certain)
-            }
-        };
+        let subject = broadcast_subject(&self.place.queue);
+        let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
+        let waited = self.wait_for_answer(&mut inquiry, call).await?;
+        let is_certain = matches!(waited, Waited::Answered(_) | Waited::Certain);
         if is_certain {
             let confirmed = Mark::Cancelled { confirmed: true };
             tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
@@ -422,12 +428,8 @@ impl Answer {
     }
 }
 
-/// Whether so much time has passed since the tombstone was written that no worker starts the call any more.
-fn is_safe_by_now(tombstone: &Tombstone, progress: &Progress) -> bool {
-    is_safe_after(tombstone.at, progress.now, progress.lease)
-}
-
-/// The same, of plain values: both times are the server's.
+/// Whether so much time has passed since the tombstone was written that no worker starts the call any more. Both times are
+/// the server's.
 fn is_safe_after(written: Timestamp, now: Timestamp, lease: Duration) -> bool {
     let passed = Duration::try_from(now.duration_since(written)).unwrap_or_default();
     passed >= lease.saturating_mul(LEASES_UNTIL_SAFE)

@@ -17,7 +17,7 @@ use crate::{
 pub struct Progress {
     /// The last sequence of the stream that was delivered.
     pub delivered: u64,
-    /// How many calls were not.
+    /// How many calls were not delivered.
     pub pending: u64,
     /// The lease of a delivery.
     pub lease: Duration,
@@ -29,7 +29,7 @@ pub struct Progress {
 #[derive(Debug, Deserialize)]
 struct ConsumerInfo {
     config: Config,
-    delivered: Delivered,
+    delivered: Position,
     #[serde(default)]
     num_pending: u64,
     ts: Option<Timestamp>,
@@ -43,7 +43,7 @@ struct Config {
 }
 
 #[derive(Debug, Deserialize)]
-struct Delivered {
+struct Position {
     stream_seq: u64,
 }
 
@@ -54,9 +54,9 @@ struct ConsumerNames {
 }
 
 impl Progress {
-    /// Whether the call at a sequence was never delivered. Without a consumer nothing is.
+    /// Whether the call at a sequence was not delivered yet. Without a consumer nothing is.
     #[must_use]
-    pub fn has_not_delivered(progress: Option<&Self>, sequence: u64) -> bool {
+    pub fn is_undelivered(progress: Option<&Self>, sequence: u64) -> bool {
         progress.is_none_or(|progress| progress.delivered < sequence)
     }
 }
