@@ -134,6 +134,7 @@ impl Gateway {
             publish_timeout,
             read_timeout,
             max_publishing,
+            max_chain_depth,
             max_buffered,
             access_log,
             ensure_stream,
@@ -200,6 +201,7 @@ impl Gateway {
             max_payload: max_payload.0,
             read_timeout: read_timeout.0,
             publishing: Slots::new(max_publishing, "calls on their way to NATS"),
+            max_chain_depth,
             access_log,
         });
 

@@ -119,6 +119,8 @@ fn words(replayed: Replayed) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use asyncqueue::message::dead_letter::Omitted;
+
     use super::{super::samples::letter, *};
 
     #[test]
@@ -127,7 +129,8 @@ mod tests {
         report(&letter, &Ok(Replayed::Now), &mut tally).unwrap();
         report(&letter, &Ok(Replayed::Before), &mut tally).unwrap();
         report(&letter, &Ok(Replayed::Gone), &mut tally).unwrap();
-        report(&letter, &Err(ReplayError::Pending), &mut tally).unwrap();
+        let incomplete = ReplayError::Incomplete(Omitted { headers: 0, body: 1 });
+        report(&letter, &Err(incomplete), &mut tally).unwrap();
         assert_eq!(tally, Tally { replayed: 2, failed: 1 });
     }
 }
