@@ -118,8 +118,7 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
         }
         Content::Unreadable { error, .. } => fields.push(("Not readable", error.to_string())),
     }
-    for (name, bytes) in
-        [("Omitted headers", letter.omitted.headers), ("Omitted body", letter.omitted.body)]
+    for (name, bytes) in [("Omitted headers", letter.omitted.headers), ("Omitted body", letter.omitted.body)]
     {
         fields.extend((bytes > 0).then(|| (name, format!("{bytes} bytes"))));
     }
