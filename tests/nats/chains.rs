@@ -158,7 +158,7 @@ async fn a_replay_that_ends_otherwise_is_another_event() {
     // Takes each event at the second attempt.
     let caller = HttpServer::answering({
         let posts = Arc::new(AtomicUsize::new(0));
-        move |_| respond(if posts.fetch_add(1, Ordering::SeqCst) % 2 == 0 { 503 } else { 200 }, "")
+        move |_| respond(if posts.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { 503 } else { 200 }, "")
     })
     .await;
     let file = tempfile::NamedTempFile::new().unwrap();
