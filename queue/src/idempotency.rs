@@ -113,6 +113,8 @@ impl fmt::Display for IdempotencyKey {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn function(name: &str) -> FunctionName {
@@ -131,6 +133,21 @@ mod tests {
             (&format!("\"{longest}\""), &longest),
         ] {
             assert_eq!(text.parse::<IdempotencyKey>().unwrap().as_str(), key, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_and_its_string_are_one_key(key in "[!#-~][ -~]{0,254}") {
+            let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
+            let parsed = key.parse::<IdempotencyKey>().unwrap();
+            prop_assert_eq!(parsed.as_str(), key.as_str());
+            prop_assert_eq!(quoted.parse::<IdempotencyKey>().unwrap(), parsed);
+        }
+
+        #[test]
+        fn parsing_never_panics(text in "\\PC*") {
+            let _ = text.parse::<IdempotencyKey>();
         }
     }
 

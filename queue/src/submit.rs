@@ -169,8 +169,11 @@ impl Submitter {
         self.in_time(async {
             match after_publish(Naming::Generated, publish.await?) {
                 Next::Stored => Ok(Submitted::Stored),
-                // Without a guard there is nothing else that it could be.
-                Next::Duplicate | Next::Read(_) | Next::Pause => Ok(Submitted::Duplicate { of: call_id }),
+                Next::Duplicate => Ok(Submitted::Duplicate { of: call_id }),
+                // No server says so of a message without a guard that comes once.
+                Next::Read(_) | Next::Pause => Err(SubmitError::Unavailable {
+                    reason: "a call with its id is just being stored".to_owned(),
+                }),
             }
         })
         .await
