@@ -79,8 +79,8 @@ pub struct Settings {
     #[arg(long, env = "max_publishing", default_value = "2048", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_publishing: u32,
 
-    /// How many calls may come before a call in its chain, by X-Async-Depth: of a call whose callback or function calls a
-    /// function, and so on. Beyond, the gateway answers 508
+    /// How many calls may come before a call in its chain, by X-Async-Depth: of a call whose
+    /// callback or function calls a function, and so on. Beyond, the gateway answers 508
     #[arg(long, env = "max_chain_depth", default_value_t = 100)]
     pub max_chain_depth: u32,
 

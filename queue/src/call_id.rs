@@ -53,8 +53,9 @@ impl CallId {
         Self(format!("seq-{sequence}").into())
     }
 
-    /// The queue's hash that an id carries which was generated, a `UUIDv7`, or made of an idempotency key, a `UUIDv8`; `None`
-    /// for any other id. A client's own UUID of these versions gives a hash as well, of no queue in particular.
+    /// The queue's hash that an id carries which was generated, a `UUIDv7`, or made of an
+    /// idempotency key, a `UUIDv8`; `None` for any other id. A client's own UUID of these versions
+    /// gives a hash as well, of no queue in particular.
     #[must_use]
     pub fn queue_hash(&self) -> Option<u16> {
         let uuid = uuid::Uuid::parse_str(&self.0).ok().filter(|u| [7, 8].contains(&u.get_version_num()))?;

@@ -1,9 +1,10 @@
 //! The dead letters of a queue: listed, read, replayed and deleted.
 //!
-//! A replay publishes the message as it was, waits until it is stored, and deletes the dead letter then. The original message
-//! is removed before, if its worker could not acknowledge it. Interrupted in between and repeated, a replay finds its own
-//! message and stores no second one: the message id of a replay is the call's and the dead letter's, so that another dead
-//! letter of the same call is another replay. Other calls that share the id are not in its way.
+//! A replay publishes the message as it was, waits until it is stored, and deletes the dead letter
+//! then. The original message is removed before, if its worker could not acknowledge it.
+//! Interrupted in between and repeated, a replay finds its own message and stores no second one:
+//! the message id of a replay is the call's and the dead letter's, so that another dead letter of
+//! the same call is another replay. Other calls that share the id are not in its way.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -234,8 +235,9 @@ impl DeadLetters {
         Ok(purged.purged)
     }
 
-    /// The stream that a message came from, and the subject that it gets there. A call that had its queue's own subject,
-    /// as all others of its form, gets one of its own, by which it is told from them. A result keeps its own.
+    /// The stream that a message came from, and the subject that it gets there. A call that had its
+    /// queue's own subject, as all others of its form, gets one of its own, by which it is told
+    /// from them. A result keeps its own.
     fn destination(&self, letter: &DeadLetter, entry: &QueueEntry, dead_subject: &str) -> (String, String) {
         let (stream, subject) = match (letter.kind, &letter.origin) {
             (Kind::Callback, Some(origin)) => return (self.queue.callback_stream(), origin.subject.clone()),
@@ -249,8 +251,8 @@ impl DeadLetters {
         (stream, subject)
     }
 
-    /// Removes the message that became a dead letter from its stream. It is still there if its worker died before it
-    /// acknowledged it, and would be delivered beside the replay.
+    /// Removes the message that became a dead letter from its stream. It is still there if its
+    /// worker died before it acknowledged it, and would be delivered beside the replay.
     async fn remove_original(
         &self,
         letter: &DeadLetter,
@@ -282,7 +284,8 @@ impl DeadLetters {
         }
         let mut headers = dead_letter::original(&message.headers);
         headers.insert(NATS_MESSAGE_ID, id);
-        // What functions took for the message id of a call that had none, or whose worker did not keep it.
+        // What functions took for the message id of a call that had none, or whose worker did not
+        // keep it.
         if letter.kind == Kind::Call && headers.get(H_MESSAGE_ID).is_none() {
             headers.insert(H_MESSAGE_ID, letter.call_id.as_str());
         }

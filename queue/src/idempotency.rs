@@ -1,5 +1,6 @@
-//! Idempotency keys (`draft-ietf-httpapi-idempotency-key-header`): a client that repeats a submission with its key stores one
-//! call of a function, while that is pending and within the duplicate window.
+//! Idempotency keys (`draft-ietf-httpapi-idempotency-key-header`): a client that repeats a
+//! submission with its key stores one call of a function, while that is pending and within the
+//! duplicate window.
 
 use std::{fmt, str::FromStr};
 
@@ -11,15 +12,16 @@ use crate::{
     name::{FunctionName, QueueName},
 };
 
-/// Header of requests: the client's key. Functions get the same header; where the client sent none, with the message id of
-/// the call.
+/// Header of requests: the client's key. Functions get the same header; where the client sent none,
+/// with the message id of the call.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest key, in bytes.
 pub const MAX_KEY: usize = 255;
 
-/// What the message id of a call begins with that has a key and an id of its client's own. No call id has a `.` in it, so that
-/// it is not the message id of a call without a key: see [`crate::message::digest::message_id`].
+/// What the message id of a call begins with that has a key and an id of its client's own. No call
+/// id has a `.` in it, so that it is not the message id of a call without a key: see
+/// [`crate::message::digest::message_id`].
 const MESSAGE_ID_PREFIX: &str = "k.";
 
 /// A client's key, 1 to 255 bytes of printable ASCII.
@@ -43,7 +45,8 @@ pub enum IdempotencyKeyError {
 // === impl IdempotencyKey ===
 
 impl IdempotencyKey {
-    /// The id of a function's call whose client sent this key and no call id: the same for each repeat.
+    /// The id of a function's call whose client sent this key and no call id: the same for each
+    /// repeat.
     #[must_use]
     pub fn call_id(&self, queue: &QueueName, function: &FunctionName) -> CallId {
         CallId::from_hash(&self.hash(function), queue_hash(queue))
@@ -75,8 +78,8 @@ impl IdempotencyKey {
 impl FromStr for IdempotencyKey {
     type Err = IdempotencyKeyError;
 
-    /// Reads the value of [`IDEMPOTENCY_KEY`]: the key itself, or a string as RFC 8941 has it. Both forms of a key are the
-    /// same key.
+    /// Reads the value of [`IDEMPOTENCY_KEY`]: the key itself, or a string as RFC 8941 has it. Both
+    /// forms of a key are the same key.
     fn from_str(text: &str) -> Result<Self, IdempotencyKeyError> {
         if !text.bytes().all(|b| matches!(b, b' '..=b'~')) {
             return Err(IdempotencyKeyError::Character);
@@ -92,7 +95,8 @@ impl FromStr for IdempotencyKey {
     }
 }
 
-/// What a string of RFC 8941 stands for, read after its first quote; `None` if it does not end with the second.
+/// What a string of RFC 8941 stands for, read after its first quote; `None` if it does not end with
+/// the second.
 fn unquote(text: &str) -> Option<String> {
     let (mut value, mut chars) = (String::with_capacity(text.len()), text.chars());
     loop {

@@ -34,8 +34,8 @@ pub struct Invocation {
     pub headers: HeaderMap,
     /// Where the result goes, if the client asked for it.
     pub callback_url: Option<CallbackUrl>,
-    /// How many calls came before this one in its chain: each was submitted by the one before it, as its callback or by its
-    /// function.
+    /// How many calls came before this one in its chain: each was submitted by the one before it,
+    /// as its callback or by its function.
     pub depth: u32,
     /// What the message says of the call's retries: existing gateways send the function's annotations along.
     pub retry: RetryOverrides,
@@ -56,8 +56,8 @@ pub struct CallbackUrlError {
     rule: String,
 }
 
-/// Reads the value of [`X_ASYNC_DEPTH`], a decimal number; `None` if it is something else. One that is too large to be kept is
-/// read as the largest, which no chain may have.
+/// Reads the value of [`X_ASYNC_DEPTH`], a decimal number; `None` if it is something else. One that
+/// is too large to be kept is read as the largest, which no chain may have.
 #[must_use]
 pub fn read_depth(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

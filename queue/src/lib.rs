@@ -36,11 +36,12 @@
 //! # }
 //! ```
 //!
-//! - With an id of its own (`"order-7".parse()`), a program repeats itself safely: [`Submitter::submit`] stores a call once,
-//!   however often it is asked. Calls with other content may share the id. Ids that were made by [`CallId::generate`] are
-//!   nobody else's, and [`Submitter::submit_new`] is spared the look for them.
-//! - With an [`IdempotencyKey`], [`Submitter::submit_with_key`] stores one call of a function, and refuses another one with
-//!   the key.
+//! - With an id of its own (`"order-7".parse()`), a program repeats itself safely:
+//!   [`Submitter::submit`] stores a call once, however often it is asked. Calls with other content
+//!   may share the id. Ids that were made by [`CallId::generate`] are nobody else's, and
+//!   [`Submitter::submit_new`] is spared the look for them.
+//! - With an [`IdempotencyKey`], [`Submitter::submit_with_key`] stores one call of a function, and
+//!   refuses another one with the key.
 //! - Which queue a function belongs to, the operator keeps in the directory: [`directory::watch::follow`] has it, and
 //!   [`Directory::route`] reads it.
 //! - [`cancel::cancel`] cancels a call; [`locate::locate`] finds one, and [`status::of_stored`] says where it is.

@@ -1,7 +1,7 @@
 //! Stores an invocation on its queue's stream.
 //!
-//! A client that repeats a submission stores one call, if it names the call by an id or by an idempotency key: `decide` says
-//! what counts as a repeat. Several calls may share an id.
+//! A client that repeats a submission stores one call, if it names the call by an id or by an
+//! idempotency key: `decide` says what counts as a repeat. Several calls may share an id.
 //!
 //! The [crate's documentation](crate#calls-from-other-programs) has an example.
 
@@ -46,9 +46,11 @@ const IN_PROCESS_PAUSE: Duration = Duration::from_millis(20);
 pub enum Submitted {
     /// It is stored now.
     Stored,
-    /// It was stored before, and is pending or ended within the duplicate window: nothing was stored.
+    /// It was stored before, and is pending or ended within the duplicate window: nothing was
+    /// stored.
     Duplicate {
-        /// The id of the call that was stored. Another than the invocation's, where the client sent its key with another id.
+        /// The id of the call that was stored. Another than the invocation's, where the client sent
+        /// its key with another id.
         of: CallId,
     },
 }
@@ -72,7 +74,8 @@ pub enum SubmitError {
         /// The server's words.
         reason: String,
     },
-    /// Another call of its function has its key, and is pending or ended within the duplicate window.
+    /// Another call of its function has its key, and is pending or ended within the duplicate
+    /// window.
     #[error(
         "Idempotency-Key `{key}` belongs to another call of this function: \
          method, path, query, X-Callback-Url or body differ"
@@ -125,10 +128,11 @@ impl Submitter {
         Self { js, timeout }
     }
 
-    /// Stores an invocation whose id is its client's own, below the queue's `subject`, and returns when the stream
-    /// has stored it. The same again while it is pending or within the duplicate window stores nothing: the same function,
-    /// method, path, query, callback URL and body. Others with the id are calls of their own. A repeat is compared with the
-    /// newest call of the function and the id, and with all within the window.
+    /// Stores an invocation whose id is its client's own, below the queue's `subject`, and returns
+    /// when the stream has stored it. The same again while it is pending or within the duplicate
+    /// window stores nothing: the same function, method, path, query, callback URL and body. Others
+    /// with the id are calls of their own. A repeat is compared with the newest call of the
+    /// function and the id, and with all within the window.
     ///
     /// # Errors
     ///
@@ -138,12 +142,14 @@ impl Submitter {
         self.in_time(self.store(invocation, subject, Naming::Id, None)).await
     }
 
-    /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does. One whose client sent no call
-    /// id has that of the key: [`IdempotencyKey::call_id`]. A repeat is what has the same function and key.
+    /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does.
+    /// One whose client sent no call id has that of the key: [`IdempotencyKey::call_id`]. A repeat
+    /// is what has the same function and key.
     ///
     /// # Errors
     ///
-    /// As of [`Submitter::submit`]; and [`SubmitError::KeyReused`] if a call with the key has other content.
+    /// As of [`Submitter::submit`]; and [`SubmitError::KeyReused`] if a call with the key has other
+    /// content.
     pub async fn submit_with_key(
         &self,
         invocation: &Invocation,
@@ -179,7 +185,8 @@ impl Submitter {
         .await
     }
 
-    /// Publishes an invocation, and if the server does not store it, finds out whether it repeats a call.
+    /// Publishes an invocation, and if the server does not store it, finds out whether it repeats a
+    /// call.
     async fn store(
         &self,
         invocation: &Invocation,
@@ -238,7 +245,8 @@ impl Submitter {
         }
     }
 
-    /// The message of a call on its subject, or at a sequence of the stream that listens there; `None` if it is gone.
+    /// The message of a call on its subject, or at a sequence of the stream that listens there;
+    /// `None` if it is gone.
     async fn read(
         &self,
         subject: &str,

@@ -180,7 +180,8 @@ async fn pending(queue: &Queue, call: &CallId) -> StreamMessage {
     stream.direct_get_last_for_subject(format!("jobs.openfaas-fn.figlet.{call}")).await.unwrap()
 }
 
-/// The headers of a message, without those that speak to its stream, and the message id that it had there.
+/// The headers of a message, without those that speak to its stream, and the message id that it had
+/// there.
 fn lines(headers: &NatsHeaders) -> Vec<String> {
     let mut lines: Vec<String> = headers
         .iter()
@@ -316,7 +317,7 @@ async fn a_dead_callback_is_delivered_again_and_its_function_is_not_called() {
 }
 
 #[tokio::test]
-async fn an_interrupted_replay_is_finished_and_a_shared_id_is_no_hindrance() {
+async fn an_interrupted_replay_is_finished_beside_a_shared_id() {
     let (queue, function) = (Queue::start().await, failing().await);
     let worker = queue.worker(&function, &ONE_ATTEMPT);
     let (first, second) = (submit(&queue, "figlet").await, submit(&queue, "figlet").await);

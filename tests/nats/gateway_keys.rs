@@ -1,4 +1,5 @@
-//! Idempotency keys and call ids, alone and together, on one server and on three: each looks at a message in another order.
+//! Idempotency keys and call ids, alone and together, on one server and on three: each looks at a
+//! message in another order.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Replays of dead letters: what is replayed runs once, and what does not hold all of its call is refused.
+//! Replays of dead letters: what is replayed runs once, and what does not hold all of its call is
+//! refused.
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::message::native;
@@ -55,7 +56,8 @@ async fn a_replay_has_the_key_that_its_call_had() {
     assert!(first == second && first.starts_with("mine."), "{first} {second}");
 }
 
-/// As where a worker dies between the two: the letter is stored, and the call's message is not acknowledged.
+/// As where a worker dies between the two: the letter is stored, and the call's message is not
+/// acknowledged.
 #[tokio::test]
 async fn a_replay_removes_the_message_of_its_call() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);

@@ -50,7 +50,8 @@ const H_STATUS: HeaderName = HeaderName::from_static("x-function-status");
 const H_FUNCTION: HeaderName = HeaderName::from_static("x-function-name");
 const H_RETRY: HeaderName = HeaderName::from_static("x-retry");
 const H_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
-/// What the path of a callback URL begins with that is another call: of a gateway, ours or OpenFaaS's.
+/// What the path of a callback URL begins with that is another call: of a gateway, ours or
+/// OpenFaaS's.
 const ASYNC_FUNCTION: &str = "/async-function/";
 
 const USER_AGENT: HeaderValue =
@@ -152,8 +153,8 @@ impl Poster {
     }
 }
 
-/// 2xx is taken, and so is a redirect, which is not followed. 410 asks never to be called again, and 508 says that the
-/// chain of calls is too long; what else there is may pass.
+/// 2xx is taken, and so is a redirect, which is not followed. 410 asks never to be called again,
+/// and 508 says that the chain of calls is too long; what else there is may pass.
 fn classify(status: StatusCode, retry_after: Option<String>) -> Posted {
     match status {
         _ if status.is_success() || status.is_redirection() => Posted::Accepted(status.as_u16()),

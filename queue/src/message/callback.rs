@@ -91,8 +91,8 @@ impl Callback {
         format!("{call_id}.{sequence}")
     }
 
-    /// Identifies the event that the receiver is told of: the same over repeats of the callback, and another for another call
-    /// with the id and for another end of the call.
+    /// Identifies the event that the receiver is told of: the same over repeats of the callback,
+    /// and another for another call with the id and for another end of the call.
     #[must_use]
     pub fn event_id(&self) -> String {
         format!("{}_{}_{}", self.call_id, self.sequence, self.end)

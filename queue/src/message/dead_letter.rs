@@ -24,7 +24,8 @@ pub const H_WORKER: &str = "Async-Dead-Worker";
 /// Header: the subject that the message had.
 pub const H_SUBJECT: &str = "Async-Dead-Subject";
 
-/// Header: how many bytes of HTTP headers were left out, because the dead letter would not fit with them.
+/// Header: how many bytes of HTTP headers were left out, because the dead letter would not fit with
+/// them.
 pub const H_OMITTED_HEADERS: &str = "Async-Dead-Omitted-Headers";
 /// Header: how many bytes of body were left out, because the dead letter would not fit with them.
 pub const H_OMITTED_BODY: &str = "Async-Dead-Omitted-Body";
@@ -169,8 +170,8 @@ pub fn headers(
     headers
 }
 
-/// The headers of the message as it was: those of the dead letter, less what says why it died, and less what
-/// speaks to a stream. Its message id is in [`native::H_MESSAGE_ID`].
+/// The headers of the message as it was: those of the dead letter, less what says why it died, and
+/// less what speaks to a stream. Its message id is in [`native::H_MESSAGE_ID`].
 #[must_use]
 pub fn original(dead: &NatsHeaders) -> NatsHeaders {
     let mut headers = NatsHeaders::new();

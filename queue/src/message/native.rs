@@ -50,8 +50,8 @@ pub fn is_native(headers: &NatsHeaders) -> bool {
     has(H_FUNCTION) || has(H_VERSION)
 }
 
-/// The message id of a call: the same over its attempts and replays, and another for another call. `None` if its program gave
-/// it none.
+/// The message id of a call: the same over its attempts and replays, and another for another call.
+/// `None` if its program gave it none.
 #[must_use]
 pub fn message_id(headers: &NatsHeaders) -> Option<&str> {
     let before = headers.get(HeaderName::from_static(H_MESSAGE_ID));

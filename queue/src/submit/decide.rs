@@ -1,8 +1,9 @@
-//! Whether a submission stores a call, repeats one, or uses the key of another. Pure: from how the client names the call, what
-//! the server answers to its message, and which message is found.
+//! Whether a submission stores a call, repeats one, or uses the key of another. Pure: from how the
+//! client names the call, what the server answers to its message, and which message is found.
 //!
-//! A server on its own looks at the subject of a message before its message id, one of a cluster the other way round. So for
-//! each way of naming a call a repeat may be refused or be known as a duplicate, and means the same both times.
+//! A server on its own looks at the subject of a message before its message id, one of a cluster
+//! the other way round. So for each way of naming a call a repeat may be refused or be known as a
+//! duplicate, and means the same both times.
 
 use crate::call_id::CallId;
 
@@ -80,8 +81,8 @@ pub(super) enum Verdict {
     Duplicate(Option<CallId>),
     /// Its key is that of a call with other content.
     KeyReused,
-    /// It is another call with the same id: publish it without the guard. Its message id is guard enough against a repeat that
-    /// comes at the same time.
+    /// It is another call with the same id: publish it without the guard. Its message id is guard
+    /// enough against a repeat that comes at the same time.
     PublishUnguarded,
 }
 
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duplicate_is_read_only_if_its_message_id_leaves_the_content_open() {
+    fn a_duplicate_is_read_if_its_message_id_names_a_key() {
         let next = |naming| after_publish(naming, Answer::Duplicate(7));
         assert_eq!(next(Naming::Generated), Next::Duplicate);
         assert_eq!(next(Naming::Id), Next::Duplicate);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_alone_repeats_what_has_the_same_content_and_is_else_shared() {
+    fn an_id_alone_repeats_what_has_the_same_content() {
         let duplicate = Verdict::Duplicate(Some("first".parse().unwrap()));
         let verdict = |found| verdict(Naming::Id, Place::Newest, found);
         assert_eq!(verdict(Some(found(Some("first.replay.1"), Some(DIGEST)))), duplicate);

@@ -62,8 +62,9 @@ fn fill_in(template: &str, function: &FunctionName) -> String {
     template.replace("{function}", function.name()).replace("{namespace}", function.namespace())
 }
 
-/// Gives a call whose client sent no idempotency key the message id of its message for one. It is the same over attempts and
-/// replays, by which the function tells a repeat, and another for another call.
+/// Gives a call whose client sent no idempotency key the message id of its message for one. It is
+/// the same over attempts and replays, by which the function tells a repeat, and another for
+/// another call.
 pub(crate) fn add_idempotency_key(invocation: &mut Invocation, message: &NatsHeaders) {
     if invocation.headers.contains_key(IDEMPOTENCY_KEY) {
         return;
