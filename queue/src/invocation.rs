@@ -64,6 +64,13 @@ pub fn read_depth(text: &str) -> Option<u32> {
     is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
+/// Takes the depth of a chain out of the headers of a request that a gateway stored without
+/// checking it; 0 if they don't say.
+pub(crate) fn take_depth(headers: &mut HeaderMap) -> u32 {
+    let depth = headers.remove(X_ASYNC_DEPTH);
+    depth.and_then(|depth| read_depth(depth.to_str().ok()?)).unwrap_or_default()
+}
+
 // === impl Invocation ===
 
 impl Invocation {

@@ -1,7 +1,7 @@
 //! A result on its way to the caller: a message of its own, so that a callback that fails is tried again
 //! without running the function again.
 //!
-//! The payload is the function's answer; NATS headers carry the rest, as in the [native](super::native) form.
+//! The payload is the function's answer; NATS headers carry the rest, as in the [native] form.
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use super::{DecodeError, check_target, digest, function_name, http_lines, invalid, method};
 use crate::{
     call_id::CallId,
-    invocation::{CallbackUrl, Invocation, read_depth},
+    invocation::{CallbackUrl, Invocation, read_depth, take_depth},
     retry::RetryOverrides,
 };
 
@@ -107,17 +107,23 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
     let path = get(H_PATH).map(path).transpose()?.unwrap_or_default();
     let query = get(H_QUERY).map(query).transpose()?;
     check_target(&path, query.as_deref())?;
+    let mut http_headers = http_lines::read(headers)?;
+    let depth = match get(H_DEPTH) {
+        Some(text) => depth(text)?,
+        // Gateways of version 0.1 store it with the other headers of the request.
+        None => take_depth(&mut http_headers),
+    };
     Ok(Invocation {
         call_id: call_id.parse::<CallId>().map_err(|e| invalid(H_CALL_ID, call_id, e))?,
         function: function_name(H_FUNCTION, function)?,
         method: method(H_METHOD, get(H_METHOD).unwrap_or("POST"))?,
         path,
         query,
-        headers: http_lines::read(headers)?,
+        headers: http_headers,
         callback_url: get(H_CALLBACK_URL)
             .map(|url| CallbackUrl::parse(url).map_err(|e| invalid(H_CALLBACK_URL, "…", e)))
             .transpose()?,
-        depth: get(H_DEPTH).map(depth).transpose()?.unwrap_or_default(),
+        depth,
         retry: RetryOverrides::default(),
         submitted_at: submitted_at
             .parse::<Timestamp>()
@@ -216,6 +222,16 @@ mod tests {
         let headers = encode(&Invocation { depth: 0, ..sample() });
         assert!(headers.get("Async-Depth").is_none());
         assert_eq!(decode(&headers, Bytes::new()).unwrap().depth, 0);
+    }
+
+    #[test]
+    fn a_depth_among_the_http_headers_is_read_as_the_calls() {
+        let mut call = Invocation { depth: 0, ..sample() };
+        call.headers.insert("x-async-depth", "7".parse().unwrap());
+        let read = decode(&encode(&call), Bytes::new()).unwrap();
+        assert_eq!((read.depth, read.headers.contains_key("x-async-depth")), (7, false));
+        call.depth = 3;
+        assert_eq!(decode(&encode(&call), Bytes::new()).unwrap().depth, 3);
     }
 
     #[test]

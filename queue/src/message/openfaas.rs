@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{DecodeError, Fallback, check_target, invalid, method};
 use crate::{
     forward::strip_connection_headers,
-    invocation::{CallbackUrl, Invocation, X_ASYNC_DEPTH, read_depth},
+    invocation::{CallbackUrl, Invocation, take_depth},
     name::FunctionName,
     retry::RetryOverrides,
 };
@@ -56,8 +56,7 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
         .and_then(|id| id.parse().ok())
         .unwrap_or_else(|| fallback.call_id.clone());
 
-    // The gateway that took it did not check it.
-    let depth = headers.remove(X_ASYNC_DEPTH).and_then(|depth| read_depth(depth.to_str().ok()?)).unwrap_or(0);
+    let depth = take_depth(&mut headers);
 
     let function = request.text("Function")?.unwrap_or_default();
     let path = path(request.text("Path")?.unwrap_or_default());
