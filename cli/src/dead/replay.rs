@@ -18,7 +18,8 @@ const AT_ONCE: usize = 16;
 /// Puts dead letters back on their queue
 ///
 /// Each call runs again under its own id, its attempts counted anew; a callback is delivered again. The dead letter is
-/// deleted when the queue has stored the call. A replay that was interrupted can be repeated.
+/// deleted when the queue has stored the call. A replay that was interrupted can be repeated. A dead letter whose
+/// headers or body were left out, since they did not fit, is not replayed.
 #[derive(Args, Debug)]
 #[command(override_usage = "kubectl aq dead replay [OPTIONS] <QUEUE> <CALL-ID...|--function NAME|--all>")]
 #[command(after_help = "Examples:
