@@ -134,7 +134,7 @@ fn count(letters: u64) -> String {
 /// Dead letters for the tests of all commands.
 #[cfg(test)]
 mod samples {
-    use asyncqueue::message::dead_letter::Death;
+    use asyncqueue::message::dead_letter::{Death, Omitted};
 
     use super::*;
 
@@ -148,6 +148,8 @@ mod samples {
             died_at: "2026-11-24T10:00:00.5Z".parse().unwrap(),
             worker: "w-1".to_owned(),
             size: 2,
+            origin: None,
+            omitted: Omitted::default(),
         }
     }
 }

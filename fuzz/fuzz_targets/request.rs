@@ -36,8 +36,8 @@ const NOT_THE_CALLS: [&[u8]; 12] = [
 ];
 
 /// What the platform says of the call, over or beside what the client said.
-const THE_PLATFORMS: [&[u8]; 5] =
-    [b"x-call-id", b"x-start-time", b"x-retry", b"x-retry-max", b"idempotency-key"];
+const THE_PLATFORMS: [&[u8]; 6] =
+    [b"x-call-id", b"x-start-time", b"x-async-depth", b"x-retry", b"x-retry-max", b"idempotency-key"];
 
 fuzz_target!(|head: &[u8]| {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];

@@ -52,7 +52,7 @@ pub fn check_call(call: &Invocation) {
 }
 
 /// All headers of NATS that a call can have.
-const OWN_HEADERS: [&str; 10] = [
+const OWN_HEADERS: [&str; 11] = [
     "Nats-Msg-Id",
     "Async-Version",
     "Async-Call-Id",
@@ -61,6 +61,7 @@ const OWN_HEADERS: [&str; 10] = [
     "Async-Path",
     "Async-Query",
     "Async-Callback-Url",
+    "Async-Depth",
     "Async-Submitted-At",
     "Async-Header",
 ];

@@ -70,9 +70,9 @@ pub fn asks_for_json(headers: &HeaderMap) -> bool {
 
 /// The call is stored: 202 without a body.
 #[must_use]
-pub fn accepted(about: &About, submitted: Submitted) -> Answer {
+pub fn accepted(about: &About, submitted: &Submitted) -> Answer {
     let mut answer = answer(StatusCode::ACCEPTED, Bytes::new(), about);
-    if submitted == Submitted::Duplicate {
+    if matches!(submitted, Submitted::Duplicate { .. }) {
         answer.headers_mut().insert(X_CALL_DUPLICATE, HeaderValue::from_static("true"));
     }
     answer
@@ -187,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_accepted_call_is_answered_with_its_id_and_nothing_else() {
-        let answer = accepted(&about(Some("id-1")), Submitted::Stored);
+        let answer = accepted(&about(Some("id-1")), &Submitted::Stored);
         assert_eq!(answer.status(), 202);
         assert_eq!(answer.headers()["x-call-id"], "id-1");
         assert_eq!(answer.headers()["x-start-time"], "1795515072123456789");
@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn a_call_that_was_stored_before_is_accepted_and_said_to_be() {
-        let answer = accepted(&about(Some("id-1")), Submitted::Duplicate);
+        let of = "id-1".parse().unwrap();
+        let answer = accepted(&about(Some("id-1")), &Submitted::Duplicate { of });
         assert_eq!(answer.status(), 202);
         assert_eq!(answer.headers()["x-call-duplicate"], "true");
     }
@@ -247,7 +248,7 @@ mod tests {
         for (error, status, retry) in [
             (SubmitError::TooLarge { limit: 9 }, 413, false),
             (SubmitError::QueueFull { reason: "full".to_owned() }, 429, true),
-            (SubmitError::Conflict { call_id: "id-1".parse().unwrap() }, 409, false),
+            (SubmitError::KeyReused { key: "key-1".parse().unwrap() }, 422, false),
             (SubmitError::NoStream, 503, true),
             (SubmitError::Unavailable { reason: "away".to_owned() }, 503, true),
         ] {

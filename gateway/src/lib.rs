@@ -136,6 +136,7 @@ impl Gateway {
             cancel_timeout,
             read_timeout,
             max_publishing,
+            max_chain_depth,
             max_buffered,
             access_log,
             ensure_stream,
@@ -157,18 +158,7 @@ impl Gateway {
         // Dropped on return, and with it what runs in the background.
         let mut background = JoinSet::new();
         let has_file = matches!(own_directory, Some((Some(_), _)));
-        let directory = if let Some((file, directory)) = own_directory {
-            let (sender, directory) = watch::channel(Some(Arc::new(directory)));
-            if let Some(file) = file {
-                background.spawn(file.follow(sender, metrics.clone()));
-            }
-            directory
-        } else {
-            health.register(DIRECTORY, NO_DIRECTORY);
-            let directory = directory::watch::follow(js.clone());
-            background.spawn(report_directory(directory.clone(), health.clone()));
-            directory
-        };
+        let directory = follow_directory(&mut background, own_directory, &js, &health, &metrics);
         let is_store_full = follow_reserve(&mut background, js.clone());
         if ensure_stream {
             health.register(streams::CONDITION, "waiting for NATS to create the streams");
@@ -203,6 +193,7 @@ impl Gateway {
             read_timeout: read_timeout.0,
             publishing: Slots::new(max_publishing, "calls on their way to NATS"),
             is_store_full,
+            max_chain_depth,
             access_log,
         });
 
@@ -224,6 +215,27 @@ impl Gateway {
         admin.await.context("the server of metrics failed")?;
         served
     }
+}
+
+/// The directory, followed in the background: that of the file, or of the operator where there is none.
+fn follow_directory(
+    background: &mut JoinSet<()>,
+    own: Option<(Option<DirectoryFile>, Directory)>,
+    js: &jetstream::Context,
+    health: &Health,
+    metrics: &Metrics,
+) -> watch::Receiver<Option<Arc<Directory>>> {
+    if let Some((file, directory)) = own {
+        let (sender, directory) = watch::channel(Some(Arc::new(directory)));
+        if let Some(file) = file {
+            background.spawn(file.follow(sender, metrics.clone()));
+        }
+        return directory;
+    }
+    health.register(DIRECTORY, NO_DIRECTORY);
+    let directory = directory::watch::follow(js.clone());
+    background.spawn(report_directory(directory.clone(), health.clone()));
+    directory
 }
 
 /// Whether the store of NATS is full, followed in the background.

@@ -6,6 +6,7 @@ use asyncqueue::{
     CallId, FunctionName, GoDuration, QueueName,
     call_id::CallIdError,
     directory,
+    idempotency::{IdempotencyKeyError, MAX_KEY},
     invocation::{CallbackUrlError, MAX_TARGET},
     name::NameError,
     peek::NatsError,
@@ -62,6 +63,33 @@ pub enum Refusal {
         field: &'static str,
         /// What is wrong with it.
         error: CallIdError,
+    },
+    /// An idempotency key is not valid.
+    #[error(
+        "Idempotency-Key `{value}` is not valid: {error}; send 1 to {MAX_KEY} characters of ASCII, bare or as \"…\""
+    )]
+    IdempotencyKey {
+        /// What was sent, shortened.
+        value: String,
+        /// What is wrong with it.
+        error: IdempotencyKeyError,
+    },
+    /// The depth of a chain is not a number.
+    #[error("X-Async-Depth `{value}` is not valid: send back the decimal number that the function was sent")]
+    Depth {
+        /// What was sent, shortened.
+        value: String,
+    },
+    /// A chain of calls is too long.
+    #[error(
+        "{depth} calls came before this one in its chain, by X-Async-Depth; max_chain_depth of the gateway is {max}: \
+         check whether functions call each other in a circle"
+    )]
+    ChainTooDeep {
+        /// How many came before.
+        depth: u32,
+        /// How many may.
+        max: u32,
     },
     /// The path ends where a call's id should follow.
     #[error("no call is named: use /async-function/CALL-ID or /async-function/NAME/CALL-ID")]
@@ -203,7 +231,7 @@ fn remedy(error: &SubmitError) -> &'static str {
     match error {
         SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream => ": send less",
         SubmitError::QueueFull { .. } => ": try again later, or raise the queue's limits",
-        SubmitError::Conflict { .. } => ": use another id for another call",
+        SubmitError::KeyReused { .. } => ": use another key for another call",
         // It says so itself.
         SubmitError::NoStream => "",
         SubmitError::Unavailable { .. } => {
@@ -226,15 +254,17 @@ impl Refusal {
             | Self::HeaderNotText(_)
             | Self::CallId { .. }
             | Self::CallbackUrl { .. }
+            | Self::IdempotencyKey { .. }
+            | Self::Depth { .. }
             | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::NoFunction
             | Self::NoCallId
             | Self::UnknownFunction(_)
             | Self::UnknownCall { .. }
             | Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Ended { .. } | Self::Submit { error: SubmitError::Conflict { .. }, .. } => {
-                StatusCode::CONFLICT
-            }
+            Self::Ended { .. } => StatusCode::CONFLICT,
+            Self::Submit { error: SubmitError::KeyReused { .. }, .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::ChainTooDeep { .. } => StatusCode::LOOP_DETECTED,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
@@ -271,6 +301,9 @@ impl Refusal {
             Self::HeaderNotText(_) => "header_not_text",
             Self::CallId { .. } => "call_id",
             Self::CallbackUrl { .. } => "callback_url",
+            Self::IdempotencyKey { .. } => "idempotency_key",
+            Self::Depth { .. } => "depth",
+            Self::ChainTooDeep { .. } => "chain_depth",
             Self::Body(_) => "body",
             Self::UnknownFunction(_) => "unknown_function",
             Self::NoCallId => "no_call_id",

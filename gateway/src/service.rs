@@ -83,6 +83,8 @@ pub struct Service {
     pub publishing: Slots,
     /// Whether the store of NATS is full but for what ends calls.
     pub is_store_full: watch::Receiver<bool>,
+    /// How many calls may come before a call in its chain.
+    pub max_chain_depth: u32,
     /// Whether each request is logged.
     pub access_log: bool,
 }
@@ -155,10 +157,11 @@ impl Service {
                 let result = self.submit(head.uri, head.headers, body, about).await;
                 self.metrics.submitted(match &result {
                     Ok(Submitted::Stored) => "stored",
-                    Ok(Submitted::Duplicate) => "duplicate",
+                    Ok(Submitted::Duplicate { .. }) => "duplicate",
                     Err(refusal) => refusal.category(),
                 });
-                Ok(answer::accepted(about, result?))
+                let submitted = result?;
+                Ok(answer::accepted(about, &submitted))
             }
             Method::GET | Method::HEAD => {
                 let result = self.status(&head, about).await;
@@ -219,10 +222,16 @@ impl Service {
     ) -> Result<Submitted, Refusal> {
         let own_id = submission::client_call_id(&headers)?;
         about.call_id.clone_from(&own_id);
+        let key = submission::client_key(&headers)?;
         let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, &self.function_namespace)?;
         let submission = submission.resolved(&*self.known_directory()?);
+        submission.check_depth(self.max_chain_depth)?;
         let Route { queue, subject, max_payload, .. } = self.route(submission.function())?;
-        let call_id = about.call_id.get_or_insert_with(|| CallId::generate(&queue)).clone();
+        let made = || match &key {
+            Some(key) => key.call_id(&queue, submission.function()),
+            None => CallId::generate(&queue),
+        };
+        let call_id = about.call_id.get_or_insert_with(made).clone();
         if self.nats.connection_state() != State::Connected {
             return Err(Refusal::NatsAway);
         }
@@ -241,9 +250,10 @@ impl Service {
         let _slot = self.publishing.take()?;
         let publishing = self.metrics.publishing();
         let started = Instant::now();
-        let result = match own_id {
-            Some(_) => self.submitter.submit(&invocation, &subject).await,
-            None => self.submitter.submit_new(invocation, &subject).await,
+        let result = match (key, own_id) {
+            (Some(key), _) => self.submitter.submit_with_key(&invocation, &key, &subject).await,
+            (None, Some(_)) => self.submitter.submit(&invocation, &subject).await,
+            (None, None) => self.submitter.submit_new(invocation, &subject).await,
         };
         drop(publishing);
         if result.is_ok() {
@@ -251,7 +261,11 @@ impl Service {
         }
         let call_id = about.call_id.as_ref().map(tracing::field::display);
         debug!(call_id, %queue, bytes = length, ?result, "submitted");
-        result.map_err(|error: SubmitError| Refusal::Submit { queue, error })
+        let submitted = result.map_err(|error: SubmitError| Refusal::Submit { queue, error })?;
+        if let Submitted::Duplicate { of } = &submitted {
+            about.call_id = Some(of.clone());
+        }
+        Ok(submitted)
     }
 
     /// `/function/NAME[/path]`, without an upstream: what to call it, and where it is.

@@ -84,6 +84,11 @@ pub struct Settings {
     #[arg(long, env = "max_publishing", default_value = "2048", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_publishing: u32,
 
+    /// How many calls may come before a call in its chain, by X-Async-Depth: of a call whose
+    /// callback or function calls a function, and so on. Beyond, the gateway answers 508
+    #[arg(long, env = "max_chain_depth", default_value_t = 100)]
+    pub max_chain_depth: u32,
+
     /// Memory for bodies that are being read or stored; more are refused until some is free
     #[arg(long, env = "max_buffered", default_value = "256Mi", value_parser = ByteSize::parse_positive)]
     pub max_buffered: ByteSize,
@@ -142,6 +147,7 @@ mod tests {
         assert_eq!(settings.publish_timeout.to_string(), "5s");
         assert_eq!(settings.read_timeout.to_string(), "1m");
         assert_eq!(settings.max_publishing, 2048);
+        assert_eq!(settings.max_chain_depth, 100);
         assert_eq!(settings.max_buffered, ByteSize(256 << 20));
         assert!(!settings.ensure_stream && !settings.access_log);
     }
@@ -170,6 +176,7 @@ mod tests {
             ("--publish-timeout", "5"),
             ("--read-timeout", "60"),
             ("--max-publishing", "0"),
+            ("--max-chain-depth", "-1"),
             ("--max-buffered", "256MB"),
             ("--access-log", "yes"),
             ("--ensure-stream", "yes"),

@@ -1,8 +1,12 @@
 //! A submission: a request to call a function later, from its head to the invocation that is stored.
 
 use asyncqueue::{
-    CallId, CallbackUrl, FunctionName, Invocation, directory::Directory, forward::strip_connection_headers,
-    invocation::MAX_TARGET, retry::RetryOverrides,
+    CallId, CallbackUrl, FunctionName, IdempotencyKey, Invocation,
+    directory::Directory,
+    forward::strip_connection_headers,
+    idempotency::IDEMPOTENCY_KEY,
+    invocation::{MAX_TARGET, X_ASYNC_DEPTH, read_depth},
+    retry::RetryOverrides,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -28,6 +32,7 @@ pub struct Submission {
     path: String,
     query: Option<String>,
     callback_url: Option<CallbackUrl>,
+    depth: u32,
 }
 
 // === impl Submission ===
@@ -44,7 +49,14 @@ impl Submission {
         check_escapes(call.path)?;
         check_target(call.path, query)?;
         let callback_url = callback_url(headers)?;
-        Ok(Self { function, path: call.path.to_owned(), query: query.map(str::to_owned), callback_url })
+        let depth = depth(headers)?;
+        let (path, query) = (call.path.to_owned(), query.map(str::to_owned));
+        Ok(Self { function, path, query, callback_url, depth })
+    }
+
+    /// Refuses a call before which there were more than `max` others in its chain.
+    pub fn check_depth(&self, max: u32) -> Result<(), Refusal> {
+        if self.depth > max { Err(Refusal::ChainTooDeep { depth: self.depth, max }) } else { Ok(()) }
     }
 
     /// The same, with the function's name as the directory has it.
@@ -77,8 +89,10 @@ impl Submission {
         mut headers: HeaderMap,
         body: Bytes,
     ) -> Invocation {
-        let Self { function, path, query, callback_url } = self;
+        let Self { function, path, query, callback_url, depth } = self;
         strip_connection_headers(&mut headers);
+        // Stored apart: what the function is told is its own.
+        headers.remove(X_ASYNC_DEPTH);
         if let Ok(value) = HeaderValue::from_str(call_id.as_str()) {
             headers.insert(X_CALL_ID, value);
         }
@@ -91,6 +105,7 @@ impl Submission {
             query,
             headers,
             callback_url,
+            depth,
             retry: RetryOverrides::default(),
             submitted_at,
             body,
@@ -110,6 +125,13 @@ pub fn function_name(text: &str, namespace: &str) -> Result<FunctionName, Refusa
 pub fn client_call_id(headers: &HeaderMap) -> Result<Option<CallId>, Refusal> {
     let id = single(headers, &X_CALL_ID, "X-Call-Id")?;
     id.map(|id| call_id("X-Call-Id", id)).transpose()
+}
+
+/// The client's idempotency key, if it sent one.
+pub fn client_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusal> {
+    let Some(value) = single_or_empty(headers, &IDEMPOTENCY_KEY, "Idempotency-Key")? else { return Ok(None) };
+    let key = value.parse().map_err(|error| Refusal::IdempotencyKey { value: shorten(value), error })?;
+    Ok(Some(key))
 }
 
 /// Reads a call id; `field` is where it stands.
@@ -132,8 +154,22 @@ fn callback_url(headers: &HeaderMap) -> Result<Option<CallbackUrl>, Refusal> {
     }
 }
 
+fn depth(headers: &HeaderMap) -> Result<u32, Refusal> {
+    let Some(value) = single(headers, &X_ASYNC_DEPTH, "X-Async-Depth")? else { return Ok(0) };
+    read_depth(value).ok_or_else(|| Refusal::Depth { value: shorten(value) })
+}
+
 /// The value of a header that may be there once; empty is absent.
 fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    shown: &'static str,
+) -> Result<Option<&'a str>, Refusal> {
+    Ok(single_or_empty(headers, name, shown)?.filter(|text| !text.is_empty()))
+}
+
+/// The value of a header that may be there once.
+fn single_or_empty<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
     shown: &'static str,
@@ -143,8 +179,7 @@ fn single<'a>(
     if values.next().is_some() {
         return Err(Refusal::RepeatedHeader(shown));
     }
-    let text = str::from_utf8(value.as_bytes()).map_err(|_| Refusal::HeaderNotText(shown))?;
-    Ok(Some(text).filter(|text| !text.is_empty()))
+    str::from_utf8(value.as_bytes()).map(Some).map_err(|_| Refusal::HeaderNotText(shown))
 }
 
 /// Refuses a `%` without two hex digits: no client of the function could send it on.
@@ -258,6 +293,8 @@ mod tests {
                 &[("x-callback-url", "http://h"), ("x-callback-url", "")],
                 "more than once",
             ),
+            ("/async-function/figlet", &[("x-async-depth", "-1")], "X-Async-Depth `-1`"),
+            ("/async-function/figlet", &[("x-async-depth", "1"), ("x-async-depth", "1")], "more than once"),
         ] {
             let refusal = parse(target, headers).unwrap_err();
             let text = refusal.to_string();
@@ -284,6 +321,34 @@ mod tests {
             assert_eq!(refusal.status(), 400);
             assert!(refusal.to_string().len() < 400, "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_client_may_send_one_key() {
+        let key = |headers: &[(&str, &str)]| client_key(&head("/", headers).headers);
+        assert_eq!(key(&[]).unwrap(), None);
+        for value in ["order-7", "\"order-7\""] {
+            assert_eq!(key(&[("idempotency-key", value)]).unwrap().unwrap().as_str(), "order-7");
+        }
+        let twice = key(&[("idempotency-key", "a"), ("idempotency-key", "a")]);
+        assert!(matches!(twice, Err(Refusal::RepeatedHeader(_))));
+        for bad in ["", "\"a", &"x".repeat(256), &"x".repeat(5000)] {
+            let refusal = key(&[("idempotency-key", bad)]).unwrap_err();
+            assert_eq!(refusal.status(), 400, "{bad}");
+            assert!(refusal.to_string().len() < 400, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn depth_is_stored_apart_from_headers_and_bounded() {
+        let call = invocation("/async-function/figlet", &[("x-async-depth", "7")]);
+        assert_eq!((call.depth, call.headers.contains_key("x-async-depth")), (7, false));
+        assert_eq!(invocation("/async-function/figlet", &[]).depth, 0);
+        let submission = parse("/async-function/figlet", &[("x-async-depth", "7")]).unwrap();
+        assert!(submission.check_depth(7).is_ok());
+        let refusal = submission.check_depth(6).unwrap_err();
+        assert_eq!(refusal.status(), 508);
+        assert!(refusal.to_string().contains("7 calls came before") && refusal.to_string().contains('6'));
     }
 
     #[test]

@@ -61,7 +61,7 @@ async fn submit(function: &str, body: &str, id: Option<&str>) -> Result<String, 
     };
     let what = match outcome {
         Submitted::Stored => "stored",
-        Submitted::Duplicate => "stored before",
+        Submitted::Duplicate { .. } => "stored before",
     };
     Ok(format!("{what}: {call_id} on {}", route.queue))
 }

@@ -33,8 +33,18 @@ impl CallId {
         let mut random: [u8; 10] = rand::random();
         random[8..].copy_from_slice(&queue_hash(queue).to_be_bytes());
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
-        Self(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).into())
+        Self::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &random))
+    }
+
+    /// A `UUIDv8` of a hash that carries [`queue_hash`] of its queue, as a generated id does.
+    pub(crate) fn from_hash(hash: &[u8; 32], queue: u16) -> Self {
+        let mut bytes: [u8; 16] = std::array::from_fn(|index| hash[index]);
+        bytes[14..].copy_from_slice(&queue.to_be_bytes());
+        Self::from_uuid(uuid::Builder::from_custom_bytes(bytes))
+    }
+
+    fn from_uuid(id: uuid::Builder) -> Self {
+        Self(id.into_uuid().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).into())
     }
 
     /// The id of a message that carries none: where in its stream it is, `seq-7`.
@@ -43,11 +53,12 @@ impl CallId {
         Self(format!("seq-{sequence}").into())
     }
 
-    /// The queue's hash that a generated id carries; `None` for an id that is not a `UUIDv7`.
-    /// A client's own `UUIDv7` gives a hash as well, of no queue in particular.
+    /// The queue's hash that an id carries which was generated, a `UUIDv7`, or made of an
+    /// idempotency key, a `UUIDv8`; `None` for any other id. A client's own UUID of these versions
+    /// gives a hash as well, of no queue in particular.
     #[must_use]
     pub fn queue_hash(&self) -> Option<u16> {
-        let uuid = uuid::Uuid::parse_str(&self.0).ok().filter(|u| u.get_version_num() == 7)?;
+        let uuid = uuid::Uuid::parse_str(&self.0).ok().filter(|u| [7, 8].contains(&u.get_version_num()))?;
         let bytes = uuid.as_bytes();
         Some(u16::from_be_bytes([bytes[14], bytes[15]]))
     }
@@ -97,6 +108,15 @@ mod tests {
         assert_eq!(id.queue_hash(), Some(queue_hash(&queue)));
         assert_eq!(id.as_str().parse::<CallId>().unwrap(), id);
         assert_ne!(CallId::generate(&queue), id);
+    }
+
+    #[test]
+    fn an_id_of_a_hash_is_a_uuid_v8_that_carries_its_queue() {
+        let id = CallId::from_hash(&[0xff; 32], 0x12ab);
+        assert_eq!(id.queue_hash(), Some(0x12ab));
+        assert_eq!(id.as_str(), "ffffffff-ffff-8fff-bfff-ffffffff12ab");
+        let random: CallId = "2f1c8a1e-6d0b-4c52-9f0e-3c1d2b4a5e6f".parse().unwrap();
+        assert_eq!(random.queue_hash(), None);
     }
 
     #[test]

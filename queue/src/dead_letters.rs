@@ -1,20 +1,13 @@
-//! The dead letters of a queue: listed, read, replayed and deleted.
-//!
-//! A replay publishes the message as it was, waits for the word that it is stored, and deletes the dead letter
-//! then. Interrupted in between and repeated, it finds its own message and stores no second one: the message id
-//! of a replay is the call's and the dead letter's, so that another death of the same call is another replay.
+//! The dead letters of a queue: listed, read, [replayed](DeadLetters::replay) and deleted.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use async_nats::{
-    header::NATS_MESSAGE_ID,
-    jetstream::{
-        Context, ErrorCode, Message,
-        consumer::{AckPolicy, DeliverPolicy, pull},
-        context::{GetStreamError, GetStreamErrorKind, PublishError, PublishErrorKind},
-        message::{PublishMessage, StreamMessage},
-        stream::{DirectGetErrorKind, Info, Stream},
-    },
+use async_nats::jetstream::{
+    Context, ErrorCode, Message,
+    consumer::{AckPolicy, DeliverPolicy, pull},
+    context::{GetStreamError, GetStreamErrorKind},
+    message::StreamMessage,
+    stream::{DirectGetErrorKind, Info, Stream},
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::iter};
@@ -22,14 +15,16 @@ use tokio::time::timeout;
 
 use crate::{
     call_id::CallId,
-    directory::QueueEntry,
-    message::dead_letter::{self, Content, DeadLetter, Kind, Stored, UNKNOWN},
+    message::dead_letter::{Content, DeadLetter, Stored, UNKNOWN},
     name::{FunctionName, QueueName},
-    peek::{NatsError, failed, last_message},
+    peek::{NatsError, failed},
     remove::remove,
-    subject::call_subject,
     timestamp::from_server,
 };
+
+pub use replay::{ReplayError, Replayed};
+
+mod replay;
 
 /// Letters that are asked for at once: few enough that their headers are read while the next are on their way.
 const BATCH: usize = 500;
@@ -63,17 +58,6 @@ pub struct DeadLetters {
     namespace: String,
 }
 
-/// What became of a dead letter that was replayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replayed {
-    /// Its message is on the queue again, and it is deleted.
-    Now,
-    /// Its message was on the queue already, by a replay that was interrupted; it is deleted.
-    Before,
-    /// It is no longer there: somebody else replayed or deleted it.
-    Gone,
-}
-
 /// Why the dead letters of a queue could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -83,29 +67,6 @@ pub enum OpenError {
         /// The queue.
         queue: QueueName,
     },
-    /// NATS is away or refused.
-    #[error(transparent)]
-    Nats(#[from] NatsError),
-}
-
-/// Why a replay did not come to its end. The dead letter is still there, and a repeat is safe.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
-    /// A call with its id is on the queue.
-    #[error("not replayed, a call with its id is pending: try again when that has ended")]
-    Pending,
-    /// No stream takes its message.
-    #[error("not replayed, no stream listens on `{subject}`")]
-    NoStream {
-        /// Where it was to be published.
-        subject: String,
-    },
-    /// The queue's stream did not take its message.
-    #[error("not replayed, the queue did not store it")]
-    NotStored(#[source] PublishError),
-    /// Its message is on the queue again, and the dead letter is still there.
-    #[error("replayed, but its dead letter is still there: replay it again to delete it")]
-    NotDeleted(#[source] NatsError),
     /// NATS is away or refused.
     #[error(transparent)]
     Nats(#[from] NatsError),
@@ -131,20 +92,6 @@ impl Selection {
                 BTreeSet::from([format!("{stream}.{}.{}.*", function.namespace(), function.name())])
             }
             Self::Calls(calls) => calls.iter().map(|call| format!("{stream}.*.*.{call}")).collect(),
-        }
-    }
-}
-
-// === impl ReplayError ===
-
-impl ReplayError {
-    /// Whether it is of this letter alone; otherwise others fail for the same reason.
-    #[must_use]
-    pub fn is_of_this_letter(&self) -> bool {
-        match self {
-            Self::Pending => true,
-            Self::NotStored(error) => error.kind() == PublishErrorKind::MaxPayloadExceeded,
-            Self::NoStream { .. } | Self::NotDeleted(_) | Self::Nats(_) => false,
         }
     }
 }
@@ -202,16 +149,6 @@ impl DeadLetters {
         Ok(Some(self.read_whole(&message).1))
     }
 
-    /// Puts the message of a dead letter back on the stream that it came from, `entry` being where calls of the queue
-    /// go now, and deletes the dead letter. Its attempts are counted anew.
-    pub async fn replay(&self, letter: &DeadLetter, entry: &QueueEntry) -> Result<Replayed, ReplayError> {
-        let Some(message) = self.message(letter.sequence).await? else { return Ok(Replayed::Gone) };
-        let (stream, subject) = self.origin(letter, entry, &message.subject);
-        let replayed = self.republish(letter, message, stream, subject).await?;
-        self.delete(letter).await.map_err(ReplayError::NotDeleted)?;
-        Ok(replayed)
-    }
-
     /// Deletes a dead letter, and returns whether it was there.
     pub async fn delete(&self, letter: &DeadLetter) -> Result<bool, NatsError> {
         remove(&self.js, &self.queue.dead_letter_stream(), letter.sequence, "delete the dead letter").await
@@ -221,53 +158,6 @@ impl DeadLetters {
     pub async fn delete_all(&self) -> Result<u64, NatsError> {
         let purged = self.stream.purge().await.map_err(failed("delete the dead letters"))?;
         Ok(purged.purged)
-    }
-
-    /// The stream that a message came from, and the subject that it gets there. One that had its queue's own subject,
-    /// as all others of its form, gets one of its own, by which it is told from them.
-    fn origin(&self, letter: &DeadLetter, entry: &QueueEntry, dead_subject: &str) -> (String, String) {
-        let (stream, subject) = match letter.kind {
-            Kind::Call => (entry.stream.clone(), entry.subject.clone()),
-            Kind::Callback => (self.queue.callback_stream(), self.queue.callback_stream()),
-        };
-        let subject = match &letter.function {
-            Some(function) => call_subject(&subject, function, &letter.call_id),
-            None => dead_subject.replacen(&self.queue.dead_letter_stream(), &subject, 1),
-        };
-        (stream, subject)
-    }
-
-    async fn republish(
-        &self,
-        letter: &DeadLetter,
-        message: StreamMessage,
-        stream: String,
-        subject: String,
-    ) -> Result<Replayed, ReplayError> {
-        let id = format!("{}.replay.{}", letter.call_id, letter.sequence);
-        let mut headers = dead_letter::original(&message.headers);
-        headers.insert(NATS_MESSAGE_ID, id.as_str());
-        let replay = PublishMessage::build()
-            .headers(headers)
-            .payload(message.payload)
-            .expected_stream(&stream)
-            // No message of this call is pending: its subject has none.
-            .expected_last_subject_sequence(0);
-        let publish = async { self.js.send_publish(subject.clone(), replay).await?.await };
-        match publish.await {
-            Ok(ack) if ack.duplicate => Ok(Replayed::Before),
-            Ok(_) => Ok(Replayed::Now),
-            Err(error) => match error.kind() {
-                PublishErrorKind::WrongLastSequence => {
-                    let pending = last_message(&self.js, &stream, &subject).await?;
-                    let pending = pending.as_ref().and_then(|message| message.headers.get(NATS_MESSAGE_ID));
-                    let is_this = pending.is_some_and(|pending| pending.as_str() == id);
-                    if is_this { Ok(Replayed::Before) } else { Err(ReplayError::Pending) }
-                }
-                PublishErrorKind::StreamNotFound => Err(ReplayError::NoStream { subject }),
-                _ => Err(ReplayError::NotStored(error)),
-            },
-        }
     }
 
     /// All letters on these subjects, or on any if there are none, that are there now. What dies meanwhile, perhaps because it was replayed, is left

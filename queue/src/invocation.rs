@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use jiff::Timestamp;
 use url::Url;
 
@@ -12,6 +12,9 @@ use crate::{call_id::CallId, name::FunctionName, retry::RetryOverrides};
 /// The longest path and query of a call together, in bytes: the parsers of URLs that gateway and worker have take 64 KiB for
 /// all of one, and a function's own URL comes before these.
 pub const MAX_TARGET: usize = 60 * 1024;
+
+/// Header of requests: how many calls came before the call that is submitted in its chain.
+pub const X_ASYNC_DEPTH: HeaderName = HeaderName::from_static("x-async-depth");
 
 /// One asynchronous call, as the gateway took it and as the worker will make it.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +34,9 @@ pub struct Invocation {
     pub headers: HeaderMap,
     /// Where the result goes, if the client asked for it.
     pub callback_url: Option<CallbackUrl>,
+    /// How many calls came before this one in its chain: each was submitted by the one before it,
+    /// as its callback or by its function.
+    pub depth: u32,
     /// What the message says of the call's retries: existing gateways send the function's annotations along.
     pub retry: RetryOverrides,
     /// When the gateway took it.
@@ -50,6 +56,21 @@ pub struct CallbackUrlError {
     rule: String,
 }
 
+/// Reads the value of [`X_ASYNC_DEPTH`], a decimal number; `None` if it is something else. One that
+/// is too large to be kept is read as the largest, which no chain may have.
+#[must_use]
+pub fn read_depth(text: &str) -> Option<u32> {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u32::MAX))
+}
+
+/// Takes the depth of a chain out of the headers of a request that a gateway stored without
+/// checking it; 0 if they don't say.
+pub(crate) fn take_depth(headers: &mut HeaderMap) -> u32 {
+    let depth = headers.remove(X_ASYNC_DEPTH);
+    depth.and_then(|depth| read_depth(depth.to_str().ok()?)).unwrap_or_default()
+}
+
 // === impl Invocation ===
 
 impl Invocation {
@@ -64,6 +85,7 @@ impl Invocation {
             query: None,
             headers: HeaderMap::new(),
             callback_url: None,
+            depth: 0,
             retry: RetryOverrides::default(),
             submitted_at: Timestamp::now(),
             body: body.into(),
@@ -126,6 +148,21 @@ impl fmt::Display for CallbackUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_depth_is_a_decimal_number() {
+        for (text, depth) in [
+            ("0", Some(0)),
+            ("007", Some(7)),
+            ("4294967295", Some(u32::MAX)),
+            ("99999999999", Some(u32::MAX)),
+        ] {
+            assert_eq!(read_depth(text), depth, "{text}");
+        }
+        for bad in ["", "-1", "+1", "1.5", " 1", "0x1", "one"] {
+            assert_eq!(read_depth(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn a_callback_url_is_http_with_a_host() {

@@ -36,9 +36,12 @@
 //! # }
 //! ```
 //!
-//! - With an id of its own (`"order-7".parse()`), a program repeats itself safely: [`Submitter::submit`] stores one
-//!   call of an id, however often it is asked. Ids that were made by [`CallId::generate`] are nobody else's, and
+//! - With an id of its own (`"order-7".parse()`), a program repeats itself safely:
+//!   [`Submitter::submit`] stores a call once, however often it is asked. Calls with other content
+//!   may share the id. Ids that were made by [`CallId::generate`] are nobody else's, and
 //!   [`Submitter::submit_new`] is spared the look for them.
+//! - With an [`IdempotencyKey`], [`Submitter::submit_with_key`] stores one call of a function, and
+//!   refuses another one with the key.
 //! - Which queue a function belongs to, the operator keeps in the directory: [`directory::watch::follow`] has it, and
 //!   [`Directory::route`] reads it.
 //! - [`cancel::cancel`] cancels a call; [`locate::locate`] finds one, and [`status::of_stored`] says where it is.
@@ -47,6 +50,7 @@
 //!
 //! [`Submitter::submit`]: submit::Submitter::submit
 //! [`Submitter::submit_new`]: submit::Submitter::submit_new
+//! [`Submitter::submit_with_key`]: submit::Submitter::submit_with_key
 //! [`Directory::route`]: directory::Directory::route
 
 // What this crate's functions take and give, in the versions that they do.
@@ -64,6 +68,7 @@ pub mod end_state;
 pub mod ensure;
 pub mod error;
 pub mod forward;
+pub mod idempotency;
 pub mod invocation;
 pub mod locate;
 pub mod message;
@@ -86,5 +91,6 @@ pub mod uncounted;
 pub use call_id::CallId;
 pub use duration::GoDuration;
 pub use end_state::EndState;
+pub use idempotency::IdempotencyKey;
 pub use invocation::{CallbackUrl, Invocation};
 pub use name::{FunctionName, QueueName};

@@ -1,7 +1,7 @@
 //! Stores an invocation on its queue's stream.
 //!
-//! A client's own id names one call of a queue: while a call with it is pending, the stream takes no other one with
-//! it, of whatever function. Whether the second is the first again or another call, their digests tell.
+//! A client that repeats a submission stores one call, if it names the call by an id or by an
+//! idempotency key: `decide` says what counts as a repeat. Several calls may share an id.
 //!
 //! The [crate's documentation](crate#calls-from-other-programs) has an example.
 
@@ -14,7 +14,7 @@ use async_nats::{
     jetstream::{
         Context, ErrorCode,
         context::{PublishError, PublishErrorKind},
-        message::PublishMessage,
+        message::{PublishMessage, StreamMessage},
     },
 };
 
@@ -24,26 +24,35 @@ use tokio::time::{sleep, timeout};
 use crate::{
     call_id::CallId,
     ensure::server_error,
+    idempotency::IdempotencyKey,
     invocation::Invocation,
-    message::{digest::message_id, native},
-    peek::last_message,
-    subject::{call_filter, call_subject},
+    message::{
+        digest::{digest, message_id},
+        native,
+    },
+    peek::{last_message, message_at},
+    subject::call_subject,
 };
 
-/// The header that names the subjects whose last sequence is expected, where they are not the message's own.
-const EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+use self::decide::{Answer, Asked, Found, Naming, Next, Place, Verdict, after_publish, after_read};
 
-/// Before asking again for an id that was taken and then was not: the call with it has just ended, or is just being
-/// stored on a cluster of servers.
-const TAKEN_PAUSE: Duration = Duration::from_millis(50);
+mod decide;
+
+/// Time before a message is published again that a cluster of servers is just storing.
+const IN_PROCESS_PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of an invocation that is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Submitted {
     /// It is stored now.
     Stored,
-    /// It is pending, or ended within the duplicate window: nothing was stored.
-    Duplicate,
+    /// It was stored before, and is pending or ended within the duplicate window: nothing was
+    /// stored.
+    Duplicate {
+        /// The id of the call that was stored. Another than the invocation's, where the client sent
+        /// its key with another id.
+        of: CallId,
+    },
 }
 
 /// Why an invocation is not stored. After [`SubmitError::Unavailable`] it may be, all the same: a repeat with
@@ -65,14 +74,15 @@ pub enum SubmitError {
         /// The server's words.
         reason: String,
     },
-    /// Another call with its id is pending.
+    /// Another call of its function has its key, and is pending or ended within the duplicate
+    /// window.
     #[error(
-        "X-Call-Id `{call_id}` belongs to another call that is pending: function, method, path, query, \
-         X-Callback-Url or body differ"
+        "Idempotency-Key `{key}` belongs to another call of this function: \
+         method, path, query, X-Callback-Url or body differ"
     )]
-    Conflict {
-        /// The id.
-        call_id: CallId,
+    KeyReused {
+        /// The key.
+        key: IdempotencyKey,
     },
     /// No stream listens on the subject.
     #[error("no stream stores calls of this queue: is there an AsyncQueue for it?")]
@@ -102,7 +112,7 @@ impl SubmitError {
         match self {
             Self::TooLarge { .. } | Self::TooLargeForStream => "too_large",
             Self::QueueFull { .. } => "queue_full",
-            Self::Conflict { .. } => "conflict",
+            Self::KeyReused { .. } => "key_reused",
             Self::NoStream => "no_stream",
             Self::Unavailable { .. } => "unavailable",
         }
@@ -118,36 +128,37 @@ impl Submitter {
         Self { js, timeout }
     }
 
-    /// Stores an invocation whose id is its client's own, below the queue's `subject`, and returns when the stream
-    /// has stored it. The same again while it is pending or within the duplicate window stores nothing.
+    /// Stores an invocation whose id is its client's own, below the queue's `subject`, and returns
+    /// when the stream has stored it. The same again while it is pending or within the duplicate
+    /// window stores nothing: the same function, method, path, query, callback URL and body. Others
+    /// with the id are calls of their own. A repeat is compared with the newest call of the
+    /// function and the id, and with all within the window.
     ///
     /// # Errors
     ///
     /// After [`SubmitError::Unavailable`], the one after which the call may be stored all the same, repeat it with the
     /// same id. After [`SubmitError::QueueFull`] it is not stored, and may be later.
     pub async fn submit(&self, invocation: &Invocation, subject: &str) -> Result<Submitted, SubmitError> {
-        let same_id = call_filter(subject, None, &invocation.call_id);
-        let mut headers = native::encode(invocation);
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
-        headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT, same_id.as_str());
-        let stored = async {
-            loop {
-                let own = call_subject(subject, &invocation.function, &invocation.call_id);
-                match self.publish(own, headers.clone(), invocation.body.clone()).await {
-                    Err(error) if is_taken(&error) => {}
-                    Err(error) => return Err(self.classify(&error)),
-                    Ok(submitted) => return Ok(submitted),
-                }
-                match self.is_same(invocation, subject, &same_id).await? {
-                    Some(true) => return Ok(Submitted::Duplicate),
-                    Some(false) => {
-                        return Err(SubmitError::Conflict { call_id: invocation.call_id.clone() });
-                    }
-                    None => sleep(TAKEN_PAUSE).await,
-                }
-            }
-        };
-        self.in_time(stored).await
+        self.in_time(self.store(invocation, subject, Naming::Id, None)).await
+    }
+
+    /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does.
+    /// One whose client sent no call id has that of the key: [`IdempotencyKey::call_id`]. A repeat
+    /// is what has the same function and key.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Submitter::submit`]; and [`SubmitError::KeyReused`] if a call with the key has other
+    /// content.
+    pub async fn submit_with_key(
+        &self,
+        invocation: &Invocation,
+        key: &IdempotencyKey,
+        subject: &str,
+    ) -> Result<Submitted, SubmitError> {
+        let is_of_the_key = key.is_id(&invocation.function, &invocation.call_id);
+        let naming = if is_of_the_key { Naming::Key } else { Naming::IdAndKey };
+        self.in_time(self.store(invocation, subject, naming, Some(key))).await
     }
 
     /// Stores an invocation whose id was made for it ([`CallId::generate`]) and so is nobody else's, as
@@ -156,40 +167,97 @@ impl Submitter {
     ///
     /// # Errors
     ///
-    /// As of [`Submitter::submit`], but for [`SubmitError::Conflict`], which is not looked for.
+    /// As of [`Submitter::submit`].
     pub async fn submit_new(&self, invocation: Invocation, subject: &str) -> Result<Submitted, SubmitError> {
+        let call_id = invocation.call_id.clone();
         let (subject, headers, body) = message(invocation, subject);
         let publish = self.publish(subject, headers, body);
-        self.in_time(async { publish.await.map_err(|error| self.classify(&error)) }).await
+        self.in_time(async {
+            match after_publish(Naming::Generated, publish.await?) {
+                Next::Stored => Ok(Submitted::Stored),
+                Next::Duplicate => Ok(Submitted::Duplicate { of: call_id }),
+                // No server says so of a message without a guard that comes once.
+                Next::Read(_) | Next::Pause => Err(SubmitError::Unavailable {
+                    reason: "a call with its id is just being stored".to_owned(),
+                }),
+            }
+        })
+        .await
     }
 
+    /// Publishes an invocation, and if the server does not store it, finds out whether it repeats a
+    /// call.
+    async fn store(
+        &self,
+        invocation: &Invocation,
+        subject: &str,
+        naming: Naming,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Submitted, SubmitError> {
+        let message_id = match key {
+            Some(_) if naming == Naming::Key => invocation.call_id.to_string(),
+            Some(key) => key.message_id(&invocation.function),
+            None => message_id(invocation),
+        };
+        let subject = call_subject(subject, &invocation.function, &invocation.call_id);
+        let unguarded = native::encode_as(invocation, message_id.clone());
+        let mut headers = unguarded.clone();
+        // No call of the function with this id is pending: the subject has no message.
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+        loop {
+            let answer = self.publish(subject.clone(), headers.clone(), invocation.body.clone()).await?;
+            let place = match after_publish(naming, answer) {
+                Next::Stored => return Ok(Submitted::Stored),
+                Next::Duplicate => return Ok(Submitted::Duplicate { of: invocation.call_id.clone() }),
+                Next::Read(place) => place,
+                Next::Pause => {
+                    sleep(IN_PROCESS_PAUSE).await;
+                    continue;
+                }
+            };
+            let found = self.read(&subject, place).await.map_err(|error| unavailable(&*error))?;
+            let asked = Asked { naming, message_id: &message_id, digest: &digest(invocation) };
+            match (after_read(asked, place, found), key) {
+                (Verdict::Duplicate(of), _) => {
+                    return Ok(Submitted::Duplicate { of: of.unwrap_or_else(|| invocation.call_id.clone()) });
+                }
+                (Verdict::KeyReused, Some(key)) => return Err(SubmitError::KeyReused { key: key.clone() }),
+                (Verdict::KeyReused | Verdict::PublishUnguarded, _) => headers.clone_from(&unguarded),
+            }
+        }
+    }
+
+    /// Publishes a message and waits for the server's answer.
     async fn publish(
         &self,
         subject: String,
         headers: NatsHeaders,
         body: Bytes,
-    ) -> Result<Submitted, PublishError> {
+    ) -> Result<Answer, SubmitError> {
         let message = PublishMessage::build().headers(headers).payload(body);
-        let ack = self.js.send_publish(subject, message).await?.await?;
-        Ok(if ack.duplicate { Submitted::Duplicate } else { Submitted::Stored })
+        let ack = async { self.js.send_publish(subject, message).await?.await };
+        match ack.await {
+            Ok(ack) if ack.duplicate => Ok(Answer::Duplicate(ack.sequence)),
+            Ok(_) => Ok(Answer::Stored),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Answer::Refused),
+            Err(error) if is_taken(&error) => Ok(Answer::InProcess),
+            Err(error) => Err(self.classify(&error)),
+        }
     }
 
-    /// Whether the pending call with an invocation's id asks for the same; `None` where none is pending any more.
-    async fn is_same(
+    /// The message of a call on its subject, or at a sequence of the stream that listens there;
+    /// `None` if it is gone.
+    async fn read(
         &self,
-        invocation: &Invocation,
         subject: &str,
-        same_id: &str,
-    ) -> Result<Option<bool>, SubmitError> {
-        let unavailable =
-            |error: &dyn std::error::Error| SubmitError::Unavailable { reason: error.to_string() };
-        let stream = self.js.stream_by_subject(subject).await.map_err(|error| unavailable(&error))?;
-        let pending = last_message(&self.js, &stream, same_id).await.map_err(|error| unavailable(&error))?;
-        // Not by the message's own id, which is another where a dead letter was replayed.
-        Ok(pending.map(|pending| {
-            native::decode(&pending.headers, pending.payload)
-                .is_ok_and(|pending| message_id(&pending) == message_id(invocation))
-        }))
+        place: Place,
+    ) -> Result<Option<Found>, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = self.js.stream_by_subject(subject).await?;
+        let message = match place {
+            Place::Newest => last_message(&self.js, &stream, subject).await?,
+            Place::At(sequence) => message_at(&self.js, &stream, sequence).await?,
+        };
+        Ok(message.and_then(|message| found(&message)))
     }
 
     async fn in_time(
@@ -231,6 +299,21 @@ impl Submitter {
             _ => SubmitError::Unavailable { reason },
         }
     }
+}
+
+/// What a message says of its call.
+fn found(message: &StreamMessage) -> Option<Found> {
+    let call_id = message.subject.rsplit('.').next()?.parse().ok()?;
+    let call = native::decode(&message.headers, message.payload.clone());
+    Some(Found {
+        call_id,
+        message_id: native::message_id(&message.headers).map(str::to_owned),
+        digest: call.ok().map(|call| digest(&call)),
+    })
+}
+
+fn unavailable(error: &dyn std::error::Error) -> SubmitError {
+    SubmitError::Unavailable { reason: error.to_string() }
 }
 
 /// The message of an invocation: its subject, headers and payload. Of the invocation nothing is left.

@@ -27,23 +27,33 @@ impl Gateway {
     /// A gateway that is ready, before a queue's nats-server, with these settings beside its usual ones.
     pub(crate) async fn before(queue: &Queue, settings: &[(&str, &str)]) -> Self {
         let gateway = Self::start(&queue.nats, "queues: {jobs: }", settings).await;
+        gateway.is_ready().await;
+        gateway
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn is_ready(&self) {
         until("the gateway is ready", async || {
-            let answer = gateway.try_call("GET", "/readyz", &[], b"").await.ok()?;
+            let answer = self.try_call("GET", "/readyz", &[], b"").await.ok()?;
             (answer.status == 200).then_some(())
         })
         .await;
-        gateway
     }
 
     /// A gateway with this directory, ready or not.
     pub(crate) async fn start(nats: &NatsServer, directory: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_at(&nats.url(), directory, settings).await
+    }
+
+    /// The same, before the NATS servers at a URL.
+    pub(crate) async fn start_at(url: &str, directory: &str, settings: &[(&str, &str)]) -> Self {
         let mut file = NamedTempFile::with_suffix(".yaml").unwrap();
         file.write_all(directory.as_bytes()).unwrap();
         let address = || -> SocketAddr { ([127, 0, 0, 1], free_port()).into() };
         let (addr, metrics_addr) = (address(), address());
-        let (url, http, metrics) = (nats.url(), addr.to_string(), metrics_addr.to_string());
+        let (http, metrics) = (addr.to_string(), metrics_addr.to_string());
         let mut all = vec![
-            ("nats_url", url.as_str()),
+            ("nats_url", url),
             ("http_addr", &http),
             ("metrics_addr", &metrics),
             ("default_queue", "jobs"),

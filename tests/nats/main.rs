@@ -4,6 +4,7 @@
 
 mod bad_inputs;
 mod cancel;
+mod chains;
 mod cli;
 mod credentials;
 mod dead_letters;
@@ -12,12 +13,14 @@ mod gateway;
 mod gateway_calls;
 mod gateway_clients;
 mod gateway_identity;
+mod gateway_keys;
 mod gateway_limits;
 mod gateway_proxy;
 mod gateway_races;
 mod gateway_routing;
 mod gateway_submit;
 mod operator;
+mod replay;
 mod sequences;
 mod sequences_cluster;
 mod standalone;

@@ -38,7 +38,9 @@ async fn a_call_reaches_its_function_and_its_result_the_callback() {
     assert_eq!(received.headers.get_all("x-multi").iter().count(), 2);
     assert_eq!(received.header("x-hop"), "");
     assert_eq!(received.header("x-call-id"), id.as_str());
-    assert_eq!(received.header("idempotency-key"), id.as_str());
+    let message_id = received.header("idempotency-key");
+    assert!(message_id.starts_with(&format!("{id}.")), "{message_id}");
+    assert_eq!(received.header("x-async-depth"), "1");
     assert_eq!((received.header("x-retry"), received.header("x-retry-max")), ("1", "10"));
     assert!(received.header("x-start-time").parse::<u64>().is_ok());
     assert_eq!(&received.body[..], b"hi");

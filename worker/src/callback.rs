@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use asyncqueue::{CallbackUrl, GoDuration, error::cause, message::callback::Callback};
+use asyncqueue::{
+    CallbackUrl, GoDuration, error::cause, idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH,
+    message::callback::Callback,
+};
 use bytes::Bytes;
 use guard::{Guard, GuardedResolver, Refusal};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -47,6 +50,10 @@ const H_STATUS: HeaderName = HeaderName::from_static("x-function-status");
 const H_FUNCTION: HeaderName = HeaderName::from_static("x-function-name");
 const H_RETRY: HeaderName = HeaderName::from_static("x-retry");
 const H_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
+/// What the path of a callback URL begins with that is another call: of a gateway, ours or
+/// OpenFaaS's.
+const ASYNC_FUNCTION: &str = "/async-function/";
+
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("asyncqueue-worker/", env!("CARGO_PKG_VERSION")));
 
@@ -146,12 +153,16 @@ impl Poster {
     }
 }
 
-/// 2xx is taken, and so is a redirect, which is not followed. 410 asks never to be called again; what else there
-/// is may pass.
+/// 2xx is taken, and so is a redirect, which is not followed. 410 asks never to be called again,
+/// and 508 says that the chain of calls is too long; what else there is may pass.
 fn classify(status: StatusCode, retry_after: Option<String>) -> Posted {
     match status {
         _ if status.is_success() || status.is_redirection() => Posted::Accepted(status.as_u16()),
         StatusCode::GONE => Posted::Refused("the receiver answered 410".to_owned()),
+        StatusCode::LOOP_DETECTED => Posted::Refused(
+            "the receiver answered 508: the chain of calls is longer than its max_chain_depth allows"
+                .to_owned(),
+        ),
         _ => Posted::Failed(
             Ending::Answered { status: status.as_u16(), internal: false, retry_after },
             format!("the receiver answered {}", status.as_u16()),
@@ -215,12 +226,18 @@ fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<
     headers.insert(H_RETRY, HeaderValue::from(callback.attempt));
     headers.insert(H_RETRY_MAX, HeaderValue::from(callback.max_attempts));
     headers.insert(H_FUNCTION, HeaderValue::from_str(&callback.function.to_string())?);
+    headers.insert(X_ASYNC_DEPTH, HeaderValue::from(callback.depth.saturating_add(1)));
+    let event_id = callback.event_id();
+    if url.path().starts_with(ASYNC_FUNCTION) {
+        // A repeat of this request is the same call.
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(&event_id)?);
+    }
     // Only ours: a function can't sign in our name.
     for name in [H_ID, H_TIMESTAMP, H_SIGNATURE] {
         headers.remove(name);
     }
     if let Some(signer) = signer {
-        let (id, now) = (callback.call_id.as_str(), Timestamp::now().as_second());
+        let (id, now) = (event_id.as_str(), Timestamp::now().as_second());
         headers.insert(H_ID, HeaderValue::from_str(id)?);
         headers.insert(H_TIMESTAMP, HeaderValue::from(now));
         headers.insert(H_SIGNATURE, HeaderValue::from_str(&signer.sign(id, now, &callback.body))?);
@@ -294,7 +311,28 @@ mod tests {
         assert_eq!(header("x-duration-seconds"), "0.002843");
         assert_eq!(header("x-function-status"), "200");
         assert_eq!(header("x-function-name"), "figlet.openfaas-fn");
+        assert_eq!(header("x-async-depth"), "1");
+        assert!(!request.headers().contains_key("idempotency-key"));
         assert!(!request.headers().contains_key("authorization"));
+    }
+
+    #[test]
+    fn a_callback_that_is_a_call_has_its_event_id_for_a_key() {
+        let mut callback = Callback { depth: 4, ..callback("http://h:9/async-function/next?a=b") };
+        for name in [IDEMPOTENCY_KEY, X_ASYNC_DEPTH] {
+            callback.headers.append(name, HeaderValue::from_static("the function's"));
+        }
+        let request = request(&callback, None).unwrap();
+        let values = |name| request.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(values(IDEMPOTENCY_KEY), ["id-1_7_done"]);
+        assert_eq!(values(X_ASYNC_DEPTH), ["5"]);
+        assert_eq!(values(H_CALL_ID), ["id-1"]);
+    }
+
+    #[test]
+    fn a_chain_that_is_too_long_is_given_up_and_names_the_limit() {
+        let Posted::Refused(reason) = classify(StatusCode::LOOP_DETECTED, None) else { panic!() };
+        assert!(reason.contains("508") && reason.contains("max_chain_depth"), "{reason}");
     }
 
     #[test]

@@ -26,7 +26,10 @@ use crate::{
     cancellations::{CallInFlight, Cancellations},
     delivery::Delivered,
     finish::{self, Finish},
-    function::{Caller, Reply, request::Attempt},
+    function::{
+        Caller, Reply,
+        request::{Attempt, add_idempotency_key},
+    },
     metrics::Metrics,
     outcome::{Outcome, RetryPolicy, Tries},
     pull::{Handler, Ticket},
@@ -396,10 +399,14 @@ impl Invoke {
     }
 
     fn decode(&self, delivered: &Delivered) -> Result<Invocation, message::DecodeError> {
-        message::decode(delivered.headers(), &delivered.message.payload, || Fallback {
+        let decoded = message::decode(delivered.headers(), &delivered.message.payload, || Fallback {
             call_id: CallId::of_sequence(delivered.sequence),
             stored_at: delivered.stored_at,
             namespace: self.function_namespace.clone(),
+        });
+        decoded.map(|mut invocation| {
+            add_idempotency_key(&mut invocation, delivered.headers());
+            invocation
         })
     }
 

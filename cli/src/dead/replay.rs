@@ -18,7 +18,8 @@ const AT_ONCE: usize = 16;
 /// Puts dead letters back on their queue
 ///
 /// Each call runs again under its own id, its attempts counted anew; a callback is delivered again. The dead letter is
-/// deleted when the queue has stored the call. A replay that was interrupted can be repeated.
+/// deleted when the queue has stored the call. A replay that was interrupted can be repeated. A dead letter whose
+/// headers or body were left out, since they did not fit, is not replayed.
 #[derive(Args, Debug)]
 #[command(override_usage = "kubectl aq dead replay [OPTIONS] <QUEUE> <CALL-ID...|--function NAME|--all>")]
 #[command(after_help = "Examples:
@@ -119,6 +120,8 @@ fn words(replayed: Replayed) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use asyncqueue::message::dead_letter::Omitted;
+
     use super::{super::samples::letter, *};
 
     #[test]
@@ -127,7 +130,8 @@ mod tests {
         report(&letter, &Ok(Replayed::Now), &mut tally).unwrap();
         report(&letter, &Ok(Replayed::Before), &mut tally).unwrap();
         report(&letter, &Ok(Replayed::Gone), &mut tally).unwrap();
-        report(&letter, &Err(ReplayError::Pending), &mut tally).unwrap();
+        let incomplete = ReplayError::Incomplete(Omitted { headers: 0, body: 1 });
+        report(&letter, &Err(incomplete), &mut tally).unwrap();
         assert_eq!(tally, Tally { replayed: 2, failed: 1 });
     }
 }

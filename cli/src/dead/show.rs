@@ -118,6 +118,10 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
         }
         Content::Unreadable { error, .. } => fields.push(("Not readable", error.to_string())),
     }
+    for (name, bytes) in [("Omitted headers", letter.omitted.headers), ("Omitted body", letter.omitted.body)]
+    {
+        fields.extend((bytes > 0).then(|| (name, format!("{bytes} bytes"))));
+    }
     fields.push(("Body", format!("{} bytes", body_of(content).len())));
     let headers = match content {
         Content::Call(call) => header_lines(&call.headers, reveal),
@@ -154,7 +158,11 @@ mod tests {
 
     use asyncqueue::{
         FunctionName, Invocation,
-        message::{DecodeError, callback::Callback, dead_letter::Kind},
+        message::{
+            DecodeError,
+            callback::Callback,
+            dead_letter::{Kind, Omitted},
+        },
         retry::RetryOverrides,
     };
 
@@ -177,6 +185,7 @@ mod tests {
             query: Some("x=1".to_owned()),
             headers: headers(),
             callback_url: Some(CallbackUrl::parse("http://u:s3cret@h/cb?t=s3cret").unwrap()),
+            depth: 0,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T09:00:00Z".parse().unwrap(),
             body: Bytes::from_static(b"the body"),
@@ -199,6 +208,15 @@ mod tests {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(!text.contains("s3cret") && !text.contains("the body"), "{text}");
+    }
+
+    #[test]
+    fn what_did_not_fit_is_shown_with_its_size() {
+        let omitted = Omitted { headers: 70_000, body: 1_048_000 };
+        let letter = DeadLetter { omitted, ..letter("id-1", Kind::Call) };
+        let text = render(&letter, &call(), false);
+        assert!(text.contains("70000 bytes\n") && text.contains("1048000 bytes\n"), "{text}");
+        assert!(text.contains("Omitted headers:") && text.contains("Omitted body:"), "{text}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct StreamSpec {
     #[serde(default)]
     pub storage: Storage,
 
-    /// How long a call id that was accepted is recognised when it is sent again, counted from the first time it
+    /// How long a call that was accepted is recognised when it is sent again, counted from the first time it
     /// was sent. Default: 2m.
     ///
     /// A duration from 1s to 24h, written as 90s, 15m or 1h30m. NATS holds each id in memory this long.

@@ -1,7 +1,7 @@
 //! A result on its way to the caller: a message of its own, so that a callback that fails is tried again
 //! without running the function again.
 //!
-//! The payload is the function's answer; NATS headers carry the rest, as in the [native](super::native) form.
+//! The payload is the function's answer; NATS headers carry the rest, as in the [native] form.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use async_nats::HeaderMap as NatsHeaders;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{DecodeError, function_name, http_lines, invalid};
+use super::{DecodeError, function_name, http_lines, invalid, native, native::H_DEPTH};
 use crate::{
     call_id::CallId,
     end_state::EndState,
@@ -28,8 +28,6 @@ const H_MAX_ATTEMPTS: &str = "Async-Max-Attempts";
 const H_SEQUENCE: &str = "Async-Sequence";
 /// How the call ended.
 const H_END: &str = "Async-End";
-/// How many calls came before this one in its chain; absent means none.
-const H_DEPTH: &str = "Async-Depth";
 
 /// [`crate::cancel::CANCELLED`] as text. Results of earlier versions say by this alone that the call was cancelled.
 const CANCELLED_TEXT: &str = "499";
@@ -75,7 +73,7 @@ impl Callback {
             call_id: call.call_id.clone(),
             sequence,
             end,
-            depth: 0,
+            depth: call.depth,
             function: call.function.clone(),
             url,
             status,
@@ -91,6 +89,13 @@ impl Callback {
     #[must_use]
     pub fn message_id(call_id: &CallId, sequence: u64) -> String {
         format!("{call_id}.{sequence}")
+    }
+
+    /// Identifies the event that the receiver is told of: the same over repeats of the callback,
+    /// and another for another call with the id and for another end of the call.
+    #[must_use]
+    pub fn event_id(&self) -> String {
+        format!("{}_{}_{}", self.call_id, self.sequence, self.end)
     }
 
     /// The NATS headers of a callback; the payload is its body.
@@ -129,7 +134,7 @@ impl Callback {
         let (call_id, status) = (require(H_CALL_ID)?, require(H_STATUS)?);
         let sequence = match get(H_SEQUENCE) {
             Some(_) => number(H_SEQUENCE)?,
-            None => sequence_in_message_id(headers).unwrap_or_default(),
+            None => sequence_in_message_id(headers, call_id).unwrap_or_default(),
         };
         let end = match get(H_END) {
             Some(text) => text.parse().map_err(|e| invalid(H_END, text, e))?,
@@ -158,9 +163,9 @@ impl Callback {
 }
 
 /// The sequence of the call, which results of earlier versions have in their message id alone.
-fn sequence_in_message_id(headers: &NatsHeaders) -> Option<u64> {
-    let id = headers.get(async_nats::header::NATS_MESSAGE_ID)?.as_str();
-    id.rsplit_once('.')?.1.parse().ok()
+fn sequence_in_message_id(headers: &NatsHeaders, call_id: &str) -> Option<u64> {
+    // Not the number of a dead letter, which the id of a replay ends with.
+    native::message_id(headers)?.strip_prefix(call_id)?.strip_prefix('.')?.parse().ok()
 }
 
 #[cfg(test)]
@@ -204,8 +209,12 @@ mod tests {
         assert_eq!((decoded(&headers).sequence, decoded(&headers).end), (7, EndState::Done));
         headers.insert(H_STATUS, "499");
         assert_eq!(decoded(&headers).end, EndState::Cancelled);
-        headers.insert(async_nats::header::NATS_MESSAGE_ID, "something");
-        assert_eq!((decoded(&headers).sequence, decoded(&headers).depth), (0, 0));
+        for other in ["something", "id-1.replay.3"] {
+            headers.insert(async_nats::header::NATS_MESSAGE_ID, other);
+            assert_eq!((decoded(&headers).sequence, decoded(&headers).depth), (0, 0), "{other}");
+        }
+        headers.insert(native::H_MESSAGE_ID, "id-1.7");
+        assert_eq!(decoded(&headers).sequence, 7);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A dead letter: the message as it was, with headers that say why and when it died.
 
-use async_nats::HeaderMap as NatsHeaders;
+use async_nats::{HeaderMap as NatsHeaders, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -25,9 +25,10 @@ pub const H_WORKER: &str = "Async-Dead-Worker";
 /// Header: the subject that the message had.
 pub const H_SUBJECT: &str = "Async-Dead-Subject";
 
-/// Header: the HTTP headers of the message were left out, since it would not fit otherwise; their size in bytes.
+/// Header: how many bytes of HTTP headers were left out, because the dead letter would not fit with
+/// them.
 pub const H_OMITTED_HEADERS: &str = "Async-Dead-Omitted-Headers";
-/// Header: the payload of the message was left out, since it would not fit otherwise; its size in bytes.
+/// Header: how many bytes of body were left out, because the dead letter would not fit with them.
 pub const H_OMITTED_BODY: &str = "Async-Dead-Omitted-Body";
 
 /// The headers that a dead letter has beside those of its message.
@@ -76,6 +77,24 @@ pub enum Kind {
     Callback,
 }
 
+/// Where the message of a dead letter was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its subject.
+    pub subject: String,
+    /// Its sequence on its stream.
+    pub sequence: u64,
+}
+
+/// What a dead letter lacks of its message, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Omitted {
+    /// Of HTTP headers.
+    pub headers: u64,
+    /// Of the body.
+    pub body: u64,
+}
+
 /// A dead letter, without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -95,6 +114,10 @@ pub struct DeadLetter {
     pub worker: String,
     /// The size of its payload in bytes.
     pub size: usize,
+    /// Where its message was before; `None` if it does not say.
+    pub origin: Option<Origin>,
+    /// What it lacks of its message.
+    pub omitted: Omitted,
 }
 
 /// What a dead letter holds.
@@ -131,7 +154,7 @@ pub struct Stored<'a> {
 }
 
 /// The headers of a dead letter: those of the message, less the ones by which it was stored before, and why
-/// it died.
+/// it died. Its message id is kept, for a replay.
 #[must_use]
 pub fn headers(
     original: Option<&NatsHeaders>,
@@ -149,6 +172,9 @@ pub fn headers(
         for value in values {
             headers.append(name.clone(), value.clone());
         }
+    }
+    if let Some(id) = original.and_then(native::message_id) {
+        headers.insert(native::H_MESSAGE_ID, id);
     }
     let reason: String = death.reason.chars().take(MAX_REASON).collect();
     headers.insert(H_REASON, reason.replace(['\r', '\n'], " "));
@@ -218,8 +244,8 @@ pub fn sequence(dead: &NatsHeaders) -> Option<u64> {
     id.strip_prefix(dead.get(H_SUBJECT)?.as_str())?.strip_prefix('.')?.parse().ok()
 }
 
-/// The headers of the message as it was: those of the dead letter, less what [`headers`] added, and less what
-/// speaks to a stream.
+/// The headers of the message as it was: those of the dead letter, less what says why it died, and
+/// less what speaks to a stream. Its message id is in [`native::H_MESSAGE_ID`].
 #[must_use]
 pub fn original(dead: &NatsHeaders) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
@@ -274,12 +300,17 @@ impl Stored<'_> {
             function,
             death: Death {
                 reason: self.header(H_REASON).unwrap_or_default().to_owned(),
-                attempts: self.header(H_ATTEMPTS).and_then(|text| text.parse().ok()).unwrap_or_default(),
+                attempts: self.number(H_ATTEMPTS).unwrap_or_default(),
                 status: self.header(H_STATUS).and_then(|text| text.parse().ok()),
             },
             died_at: self.header(H_AT).and_then(|at| at.parse().ok()).unwrap_or(self.stored_at),
             worker: self.header(H_WORKER).unwrap_or_default().to_owned(),
             size: self.header(H_SIZE).and_then(|size| size.parse().ok()).unwrap_or(self.payload.len()),
+            origin: self.origin(),
+            omitted: Omitted {
+                headers: self.number(H_OMITTED_HEADERS).unwrap_or_default(),
+                body: self.number(H_OMITTED_BODY).unwrap_or_default(),
+            },
         };
         (letter, content)
     }
@@ -307,8 +338,20 @@ impl Stored<'_> {
         (function, id)
     }
 
+    /// Where its message was, by its own message id: `<subject>.<sequence>`.
+    fn origin(&self) -> Option<Origin> {
+        let subject = self.header(H_SUBJECT)?;
+        let id = self.headers.get(NATS_MESSAGE_ID)?.as_str();
+        let sequence = id.strip_prefix(subject)?.strip_prefix('.')?.parse().ok()?;
+        Some(Origin { subject: subject.to_owned(), sequence })
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(async_nats::HeaderValue::as_str)
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.header(name)?.parse().ok()
     }
 }
 
@@ -327,6 +370,7 @@ mod tests {
         let headers = headers(Some(&original), "q.ns.f.id-1", &death, "w", Timestamp::UNIX_EPOCH);
         assert_eq!(headers.get_all("Async-Header").count(), 2);
         assert!(headers.get("Nats-Msg-Id").is_none());
+        assert_eq!(headers.get("Async-Message-Id").unwrap().as_str(), "id-1");
         assert!(headers.get("nats-expected-last-subject-sequence").is_none());
         assert_eq!(headers.get(H_REASON).unwrap().as_str(), "two lines");
         assert_eq!(headers.get(H_ATTEMPTS).unwrap().as_str(), "3");
@@ -396,6 +440,41 @@ mod tests {
         assert_eq!(letter.died_at.to_string(), "2026-11-24T10:00:00Z");
         let Content::Call(call) = content else { panic!("{content:?}") };
         assert_eq!(call.body, "hi");
+    }
+
+    #[test]
+    fn a_message_that_dies_again_keeps_its_first_message_id() {
+        let mut replay = native_headers();
+        replay.insert("Nats-Msg-Id", "id-1.replay.7");
+        replay.insert("Async-Message-Id", "id-1.digest");
+        let (dead, _, _) = buried(&replay, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
+        let original = original(&dead);
+        assert!(original.get("Nats-Msg-Id").is_none());
+        assert_eq!(original.get_all("Async-Message-Id").count(), 1);
+        assert_eq!(native::message_id(&original), Some("id-1.digest"));
+    }
+
+    #[test]
+    fn a_letter_says_where_its_message_was_and_what_it_lacks() {
+        let subject = "jobs.dev.figlet.id-1";
+        let (mut headers, letter, _) = buried(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
+        assert_eq!((letter.origin, letter.omitted), (None, Omitted::default()));
+        headers.insert("Nats-Msg-Id", "jobs.dev.figlet.id-1.42");
+        headers.insert(H_OMITTED_HEADERS, "70000");
+        headers.insert(H_OMITTED_BODY, "1048000");
+        let (queue, payload) = ("jobs".parse().unwrap(), Bytes::new());
+        let stored = Stored {
+            queue: &queue,
+            subject: "jobs-dead.dev.figlet.id-1",
+            sequence: 7,
+            stored_at: Timestamp::UNIX_EPOCH,
+            headers: &headers,
+            payload: &payload,
+        };
+        let (letter, _) = stored.read("openfaas-fn");
+        assert_eq!(letter.origin, Some(Origin { subject: subject.to_owned(), sequence: 42 }));
+        assert_eq!(letter.omitted, Omitted { headers: 70_000, body: 1_048_000 });
+        assert_eq!(original(&headers), native_headers());
     }
 
     #[test]

@@ -16,27 +16,38 @@ pub fn message_id(invocation: &Invocation) -> String {
     [invocation.call_id.as_str(), ".", &digest(invocation)].concat()
 }
 
+/// The SHA-256 of these parts, each after its length, so that none can pass for the end of another.
+pub(crate) fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// The first 128 bits of a hash as text.
+pub(crate) fn shorten(hash: &[u8; 32]) -> String {
+    URL_SAFE_NO_PAD.encode(&hash[..KEPT])
+}
+
 /// The first 128 bits of the SHA-256 of function, method, path, query, callback URL and body, each after its
 /// length. Not of the headers: a client that repeats itself sends another date, trace or token.
-fn digest(invocation: &Invocation) -> String {
+#[must_use]
+pub fn digest(invocation: &Invocation) -> String {
     let function = invocation.function.to_string();
     // Absent is not empty.
     let optional = |text: Option<&str>| text.map(|text| format!("={text}")).unwrap_or_default();
     let query = optional(invocation.query.as_deref());
     let callback_url = optional(invocation.callback_url.as_ref().map(|url| url.as_url().as_str()));
-    let mut hash = Sha256::new();
-    for part in [
+    shorten(&sha256([
         function.as_bytes(),
         invocation.method.as_str().as_bytes(),
         invocation.path.as_bytes(),
         query.as_bytes(),
         callback_url.as_bytes(),
         &invocation.body,
-    ] {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    URL_SAFE_NO_PAD.encode(&hash.finalize()[..KEPT])
+    ]))
 }
 
 #[cfg(test)]
@@ -56,6 +67,7 @@ mod tests {
             query: None,
             headers: HeaderMap::new(),
             callback_url: None,
+            depth: 0,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T10:11:12Z".parse().unwrap(),
             body: Bytes::from_static(b"hi"),

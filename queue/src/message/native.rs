@@ -9,18 +9,20 @@
 //! | `Async-Path` | what follows the function's name, percent-encoded, empty or with a leading `/`; may be absent |
 //! | `Async-Query` | what follows the `?`; may be absent |
 //! | `Async-Callback-Url` | may be absent |
+//! | `Async-Depth` | how many calls came before this one in its chain, a decimal number; absent means 0 |
 //! | `Async-Submitted-At` | RFC 3339 |
 //! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_lines`] |
-//! | `Nats-Msg-Id` | `<call-id>.<digest>`, by which the server knows a repeat; see [`super::digest`]. Not read |
+//! | `Nats-Msg-Id` | by which the server knows a repeat: `<call-id>.<digest>`, see [`super::digest`], or that of a key, see [`crate::idempotency`] |
+//! | `Async-Message-Id` | of a call that was replayed: the `Nats-Msg-Id` that it had before |
 
-use async_nats::{HeaderMap as NatsHeaders, HeaderName};
+use async_nats::{HeaderMap as NatsHeaders, HeaderName, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{DecodeError, check_target, digest, function_name, http_lines, invalid, method};
 use crate::{
     call_id::CallId,
-    invocation::{CallbackUrl, Invocation},
+    invocation::{CallbackUrl, Invocation, read_depth, take_depth},
     retry::RetryOverrides,
 };
 
@@ -35,6 +37,11 @@ const H_PATH: &str = "Async-Path";
 const H_QUERY: &str = "Async-Query";
 const H_CALLBACK_URL: &str = "Async-Callback-Url";
 const H_SUBMITTED_AT: &str = "Async-Submitted-At";
+/// How many calls came before the call in its chain; absent means none. Results have it too.
+pub(super) const H_DEPTH: &str = "Async-Depth";
+
+/// Header of a replay: the message id of the call before it became a dead letter.
+pub const H_MESSAGE_ID: &str = "Async-Message-Id";
 
 /// Whether a message is of the native form. A message that isn't is of the `OpenFaaS` form.
 #[must_use]
@@ -43,11 +50,25 @@ pub fn is_native(headers: &NatsHeaders) -> bool {
     has(H_FUNCTION) || has(H_VERSION)
 }
 
-/// The NATS headers of an invocation; the payload is its body.
+/// The message id of a call: the same over its attempts and replays, and another for another call.
+/// `None` if its program gave it none.
+#[must_use]
+pub fn message_id(headers: &NatsHeaders) -> Option<&str> {
+    let before = headers.get(HeaderName::from_static(H_MESSAGE_ID));
+    before.or_else(|| headers.get(NATS_MESSAGE_ID)).map(async_nats::HeaderValue::as_str)
+}
+
+/// The NATS headers of an invocation whose client gave it no key; the payload is its body.
 #[must_use]
 pub fn encode(invocation: &Invocation) -> NatsHeaders {
+    encode_as(invocation, digest::message_id(invocation))
+}
+
+/// The NATS headers of an invocation that has this message id; the payload is its body.
+#[must_use]
+pub fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
-    headers.insert(async_nats::header::NATS_MESSAGE_ID, digest::message_id(invocation));
+    headers.insert(NATS_MESSAGE_ID, message_id);
     // A name that is static is not copied for each call.
     let mut set = |name, value: String| headers.insert(HeaderName::from_static(name), value);
     set(H_VERSION, VERSION.to_owned());
@@ -63,6 +84,9 @@ pub fn encode(invocation: &Invocation) -> NatsHeaders {
     }
     if let Some(url) = &invocation.callback_url {
         set(H_CALLBACK_URL, url.as_url().to_string());
+    }
+    if invocation.depth > 0 {
+        set(H_DEPTH, invocation.depth.to_string());
     }
     http_lines::append(&mut headers, &invocation.headers);
     headers
@@ -83,16 +107,23 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
     let path = get(H_PATH).map(path).transpose()?.unwrap_or_default();
     let query = get(H_QUERY).map(query).transpose()?;
     check_target(&path, query.as_deref())?;
+    let mut http_headers = http_lines::read(headers)?;
+    let depth = match get(H_DEPTH) {
+        Some(text) => depth(text)?,
+        // Gateways of version 0.1 store it with the other headers of the request.
+        None => take_depth(&mut http_headers),
+    };
     Ok(Invocation {
         call_id: call_id.parse::<CallId>().map_err(|e| invalid(H_CALL_ID, call_id, e))?,
         function: function_name(H_FUNCTION, function)?,
         method: method(H_METHOD, get(H_METHOD).unwrap_or("POST"))?,
         path,
         query,
-        headers: http_lines::read(headers)?,
+        headers: http_headers,
         callback_url: get(H_CALLBACK_URL)
             .map(|url| CallbackUrl::parse(url).map_err(|e| invalid(H_CALLBACK_URL, "…", e)))
             .transpose()?,
+        depth,
         retry: RetryOverrides::default(),
         submitted_at: submitted_at
             .parse::<Timestamp>()
@@ -109,6 +140,10 @@ fn path(text: &str) -> Result<String, DecodeError> {
     } else {
         Err(invalid(H_PATH, text, "it must be percent-encoded and begin with /"))
     }
+}
+
+fn depth(text: &str) -> Result<u32, DecodeError> {
+    read_depth(text).ok_or_else(|| invalid(H_DEPTH, text, "it must be a decimal number"))
 }
 
 fn query(text: &str) -> Result<String, DecodeError> {
@@ -155,6 +190,7 @@ mod tests {
             query: Some("x=1&y=%2F".to_owned()),
             headers,
             callback_url: Some(CallbackUrl::parse("http://user:p%20s@h:1/cb?t=1").unwrap()),
+            depth: 3,
             retry: RetryOverrides::default(),
             submitted_at: "2026-11-24T10:11:12.123456789Z".parse().unwrap(),
             body: Bytes::from_static(b"\x00\xffbody"),
@@ -175,9 +211,38 @@ mod tests {
         assert_eq!(get("Async-Version"), "1");
         assert_eq!(get("Async-Function"), "figlet.openfaas-fn");
         assert_eq!(get("Async-Path"), "/a%2Fb/c%3Fd//%25");
+        assert_eq!(get("Async-Depth"), "3");
         let lines: Vec<_> = headers.get_all("Async-Header").map(async_nats::HeaderValue::as_str).collect();
         assert!(lines.contains(&"x-multi: 100%25 b"), "{lines:?}");
         assert!(lines.contains(&"x-bytes: %FF%FE caf%C3%A9"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_call_without_depth_has_no_header_for_it() {
+        let headers = encode(&Invocation { depth: 0, ..sample() });
+        assert!(headers.get("Async-Depth").is_none());
+        assert_eq!(decode(&headers, Bytes::new()).unwrap().depth, 0);
+    }
+
+    #[test]
+    fn a_depth_among_the_http_headers_is_read_as_the_calls() {
+        let mut call = Invocation { depth: 0, ..sample() };
+        call.headers.insert("x-async-depth", "7".parse().unwrap());
+        let read = decode(&encode(&call), Bytes::new()).unwrap();
+        assert_eq!((read.depth, read.headers.contains_key("x-async-depth")), (7, false));
+        call.depth = 3;
+        assert_eq!(decode(&encode(&call), Bytes::new()).unwrap().depth, 3);
+    }
+
+    #[test]
+    fn a_replay_keeps_the_message_id_of_its_call() {
+        let mut headers = encode(&sample());
+        let before = message_id(&headers).unwrap().to_owned();
+        assert!(before.starts_with("id-1."));
+        headers.insert(H_MESSAGE_ID, before.as_str());
+        headers.insert(NATS_MESSAGE_ID, "id-1.replay.7");
+        assert_eq!(message_id(&headers), Some(before.as_str()));
+        assert_eq!(message_id(&NatsHeaders::new()), None);
     }
 
     #[test]
@@ -202,6 +267,7 @@ mod tests {
             (("Async-Method", "a b"), "Async-Method `a b`"),
             (("Async-Method", "CONNECT"), "Async-Method `CONNECT`"),
             (("Async-Callback-Url", "ftp://h"), "Async-Callback-Url"),
+            (("Async-Depth", "-1"), "Async-Depth `-1`"),
             (("Async-Submitted-At", "today"), "Async-Submitted-At `today`"),
             (("Async-Header", "no colon"), "Async-Header"),
             (("Async-Header", "x: a%0Ab"), "Async-Header"),

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{DecodeError, Fallback, check_target, invalid, method};
 use crate::{
     forward::strip_connection_headers,
-    invocation::{CallbackUrl, Invocation},
+    invocation::{CallbackUrl, Invocation, take_depth},
     name::FunctionName,
     retry::RetryOverrides,
 };
@@ -56,6 +56,8 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
         .and_then(|id| id.parse().ok())
         .unwrap_or_else(|| fallback.call_id.clone());
 
+    let depth = take_depth(&mut headers);
+
     let function = request.text("Function")?.unwrap_or_default();
     let path = path(request.text("Path")?.unwrap_or_default());
     let query = request.text("QueryString")?.map(|raw| utf8_percent_encode(raw, QUERY).to_string());
@@ -70,6 +72,7 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
         query,
         headers,
         callback_url,
+        depth,
         retry: retry(&request)?,
         submitted_at: fallback.stored_at,
         body: STANDARD.decode(body).map(Bytes::from).map_err(|e| invalid("Body", "…", e))?,
@@ -218,6 +221,15 @@ mod tests {
             assert_eq!((call.path.as_str(), call.query.as_deref()), ("", None), "{json}");
             assert_eq!(call.method, Method::POST, "{json}");
             assert!(call.body.is_empty() && call.callback_url.is_none(), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_depth_of_a_chain_is_read_from_its_header() {
+        for (depth, expected) in [("3", 3), ("many", 0)] {
+            let call =
+                read(&format!(r#"{{"Function":"f","Header":{{"X-Async-Depth":["{depth}"]}}}}"#)).unwrap();
+            assert_eq!((call.depth, call.headers.len()), (expected, 0), "{depth}");
         }
     }
 

@@ -82,6 +82,7 @@ pub const CALLS: &[Message] = &[
     ),
     with(&[("Async-Query", "⟨61441 x⟩")], "at most 61440 bytes together"),
     with(&[("Async-Callback-Url", "ftp://h")], "its scheme is `ftp`"),
+    with(&[("Async-Depth", "-1")], "undecodable: Async-Depth `-1` is not valid: it must be a decimal number"),
     with(
         &[("Async-Header", "no colon")],
         "undecodable: Async-Header `…` is not valid: write it as `name: value`",

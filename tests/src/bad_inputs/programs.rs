@@ -87,6 +87,7 @@ pub const SETTINGS: &[Setting] = &[
     wrong(GATEWAY, "max_payload", "0", "it must be more than 0"),
     wrong(GATEWAY, "publish_timeout", "0s", "it must be more than 0"),
     wrong(GATEWAY, "max_publishing", "0", "0 is not in 1..=1000000"),
+    wrong(GATEWAY, "max_chain_depth", "many", "invalid digit found in string"),
     fails(GATEWAY, "http_addr", "192.0.2.1:80", "Cannot assign requested address"),
     fails(GATEWAY, "directory_file", "/nowhere", "`/nowhere` can't be read"),
     wrong(OPERATOR, "leader_elect", "true", "the namespace of the Lease is not known: set POD_NAMESPACE"),

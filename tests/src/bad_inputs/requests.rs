@@ -135,6 +135,38 @@ pub const REQUESTS: &[Request] = &[
         400,
         "X-Call-Id holds bytes that are not UTF-8 text",
     ),
+    field("an empty key", b"Idempotency-Key:\r\n", 400, "Idempotency-Key `` is not valid: it has 0 bytes"),
+    field(
+        "a key that is too long",
+        "Idempotency-Key: ⟨256 x⟩\r\n".as_bytes(),
+        400,
+        "is not valid: it has 256 bytes; send 1 to 255 characters of ASCII",
+    ),
+    field(
+        "a key without its second quote",
+        b"Idempotency-Key: \"a\r\n",
+        400,
+        "it begins with a quote and is not a string of RFC 8941",
+    ),
+    field(
+        "a key of other characters",
+        "Idempotency-Key: café\r\n".as_bytes(),
+        400,
+        "it holds a character that is not printable ASCII",
+    ),
+    field(
+        "two keys",
+        b"Idempotency-Key: a\r\nIdempotency-Key: a\r\n",
+        400,
+        "Idempotency-Key is given more than once",
+    ),
+    field("a depth that is no number", b"X-Async-Depth: -1\r\n", 400, "X-Async-Depth `-1` is not valid"),
+    field(
+        "a chain that is too long",
+        b"X-Async-Depth: 101\r\n",
+        508,
+        "101 calls came before this one in its chain, by X-Async-Depth; max_chain_depth of the gateway is 100",
+    ),
     field("a callback of another scheme", b"X-Callback-Url: ftp://h/p\r\n", 400, "its scheme is `ftp`"),
     field(
         "a callback of another scheme",
@@ -197,10 +229,16 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         test: "a_call_is_answered_202_with_an_empty_body_and_stored_as_it_came",
     },
     Elsewhere {
-        input: "an `X-Call-Id` that belongs to another call",
-        answer: "409: function, method, path, query, X-Callback-Url or body differ",
+        input: "an `Idempotency-Key` that belongs to another call of the function",
+        answer: "422: method, path, query, X-Callback-Url or body differ",
         folder: "tests/nats",
-        test: "an_id_that_belongs_to_another_pending_call_is_refused",
+        test: "a_reused_key_is_refused_with_the_remedy",
+    },
+    Elsewhere {
+        input: "an `X-Call-Id` that belongs to another call",
+        answer: "202: calls may share an id",
+        folder: "tests/nats",
+        test: "calls_that_share_an_id_are_calls_of_their_own",
     },
     Elsewhere {
         input: "body and headers larger than NATS or the stream takes",

@@ -1,7 +1,11 @@
 //! What a function is asked: where, and with which headers. Pure, and all of it comes from others: a stored message, and
 //! the directory.
 
-use asyncqueue::{FunctionName, Invocation, directory::Directory, forward::strip_connection_headers};
+use async_nats::HeaderMap as NatsHeaders;
+use asyncqueue::{
+    FunctionName, Invocation, directory::Directory, forward::strip_connection_headers,
+    idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH, message::native,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
@@ -10,8 +14,6 @@ const H_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
 /// The attempt, and how many there can be, as the callback has them too.
 const H_RETRY: HeaderName = HeaderName::from_static("x-retry");
 const H_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
-/// The same for each attempt of a call, so that a function can tell a repeat (`draft-ietf-httpapi-idempotency-key-header`).
-const H_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Where functions are.
 #[derive(Clone, Debug)]
@@ -60,6 +62,19 @@ fn fill_in(template: &str, function: &FunctionName) -> String {
     template.replace("{function}", function.name()).replace("{namespace}", function.namespace())
 }
 
+/// Gives a call whose client sent no idempotency key the message id of its message for one. It is
+/// the same over attempts and replays, by which the function tells a repeat, and another for
+/// another call.
+pub(crate) fn add_idempotency_key(invocation: &mut Invocation, message: &NatsHeaders) {
+    if invocation.headers.contains_key(IDEMPOTENCY_KEY) {
+        return;
+    }
+    // Where it is missing, or can't stand in a header of HTTP, the call's id is the key.
+    if let Some(id) = native::message_id(message).and_then(|id| HeaderValue::from_str(id).ok()) {
+        invocation.headers.insert(IDEMPOTENCY_KEY, id);
+    }
+}
+
 /// `headers`, which are the caller's, and what the platform has to say of the call. Where the caller said it itself, its word
 /// stands: its own call id, and its own key for what it does in several calls.
 pub fn request_headers(
@@ -70,10 +85,12 @@ pub fn request_headers(
     strip_connection_headers(&mut headers);
     let call_id = HeaderValue::from_str(invocation.call_id.as_str())?;
     headers.entry(H_CALL_ID).or_insert_with(|| call_id.clone());
-    headers.entry(H_IDEMPOTENCY_KEY).or_insert(call_id);
+    headers.entry(IDEMPOTENCY_KEY).or_insert(call_id);
     headers
         .entry(H_START_TIME)
         .or_insert(HeaderValue::from_str(&invocation.submitted_at.as_nanosecond().to_string())?);
+    // What it calls comes after it in its chain.
+    headers.insert(X_ASYNC_DEPTH, HeaderValue::from(invocation.depth.saturating_add(1)));
     headers.insert(H_RETRY, HeaderValue::from(attempt.number));
     headers.insert(H_RETRY_MAX, HeaderValue::from(attempt.max));
     Ok(headers)
@@ -95,6 +112,7 @@ mod tests {
             query: query.map(str::to_owned),
             headers: HeaderMap::new(),
             callback_url: None,
+            depth: 0,
             submitted_at: "2026-11-24T10:00:00Z".parse().unwrap(),
             retry: RetryOverrides::default(),
             body: Bytes::new(),
@@ -141,6 +159,7 @@ mod tests {
             ("x-call-id", "id-1"),
             ("idempotency-key", "id-1"),
             ("x-start-time", "1795514400000000000"),
+            ("x-async-depth", "1"),
             ("x-retry", "2"),
             ("x-retry-max", "10"),
         ] {
@@ -154,5 +173,34 @@ mod tests {
         assert_eq!(headers["idempotency-key"], "mine");
         assert_eq!(headers["traceparent"], "00-1");
         assert_eq!(headers["x-retry"], "2");
+    }
+
+    #[test]
+    fn depth_is_the_calls_own_and_not_its_clients() {
+        let headers = HeaderMap::from_iter([(X_ASYNC_DEPTH, HeaderValue::from_static("9"))]);
+        let invocation = Invocation { depth: 3, ..call("", None) };
+        let headers = request_headers(headers, &invocation, Attempt { number: 1, max: 1 }).unwrap();
+        assert_eq!(headers.get_all(X_ASYNC_DEPTH).iter().collect::<Vec<_>>(), ["4"]);
+    }
+
+    #[test]
+    fn a_call_without_key_has_its_message_id_for_one() {
+        let with = |names: &[(&str, &str)], key: Option<&'static str>| {
+            let mut invocation = call("", None);
+            invocation.headers.extend(key.map(|key| (IDEMPOTENCY_KEY, HeaderValue::from_static(key))));
+            let mut message = NatsHeaders::new();
+            for (name, value) in names {
+                message.insert(*name, *value);
+            }
+            add_idempotency_key(&mut invocation, &message);
+            let attempt = Attempt { number: 1, max: 1 };
+            let headers = request_headers(invocation.headers.clone(), &invocation, attempt).unwrap();
+            headers[IDEMPOTENCY_KEY].to_str().unwrap().to_owned()
+        };
+        let replay = [("Nats-Msg-Id", "id-1.replay.7"), ("Async-Message-Id", "id-1.digest")];
+        assert_eq!(with(&[("Nats-Msg-Id", "id-1.digest")], None), "id-1.digest");
+        assert_eq!(with(&replay, None), "id-1.digest");
+        assert_eq!(with(&replay, Some("mine")), "mine");
+        assert_eq!(with(&[], None), "id-1");
     }
 }

@@ -1,0 +1,163 @@
+//! Puts dead letters back on their queue.
+//!
+//! A replay publishes the message as it was, waits until it is stored, and deletes the dead letter
+//! then. The original message is removed before, if its worker could not acknowledge it.
+//! Interrupted in between and repeated, a replay finds its own message and stores no second one:
+//! the message id of a replay is the call's and the dead letter's, so that another dead letter of
+//! the same call is another replay. Other calls that share the id are not in its way.
+
+use async_nats::{
+    header::NATS_MESSAGE_ID,
+    jetstream::{
+        context::{PublishError, PublishErrorKind},
+        message::{PublishMessage, StreamMessage},
+    },
+};
+
+use super::DeadLetters;
+use crate::{
+    directory::QueueEntry,
+    message::{
+        dead_letter::{self, DeadLetter, Kind, Omitted},
+        native::H_MESSAGE_ID,
+    },
+    peek::{NatsError, last_message, message_at},
+    remove::remove,
+    subject::call_subject,
+};
+
+/// What became of a dead letter that was replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// Its message is on the queue again, and it is deleted.
+    Now,
+    /// Its message was on the queue already, by a replay that was interrupted; it is deleted.
+    Before,
+    /// It is no longer there: somebody else replayed or deleted it.
+    Gone,
+}
+
+/// Why a replay did not come to its end. The dead letter is still there, and a repeat is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// It does not hold all of its message.
+    #[error(
+        "not replayed, {} bytes of headers and {} bytes of body were left out of it: submit the call again",
+        .0.headers, .0.body
+    )]
+    Incomplete(Omitted),
+    /// No stream takes its message.
+    #[error("not replayed, no stream listens on `{subject}`")]
+    NoStream {
+        /// Where it was to be published.
+        subject: String,
+    },
+    /// The queue's stream did not take its message.
+    #[error("not replayed, the queue did not store it")]
+    NotStored(#[source] PublishError),
+    /// Its message is on the queue again, and the dead letter is still there.
+    #[error("replayed, but its dead letter is still there: replay it again to delete it")]
+    NotDeleted(#[source] NatsError),
+    /// NATS is away or refused.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+}
+
+// === impl ReplayError ===
+
+impl ReplayError {
+    /// Whether it is of this letter alone; otherwise others fail for the same reason.
+    #[must_use]
+    pub fn is_of_this_letter(&self) -> bool {
+        match self {
+            Self::Incomplete(_) => true,
+            Self::NotStored(error) => error.kind() == PublishErrorKind::MaxPayloadExceeded,
+            Self::NoStream { .. } | Self::NotDeleted(_) | Self::Nats(_) => false,
+        }
+    }
+}
+
+// === impl DeadLetters ===
+
+impl DeadLetters {
+    /// Puts the message of a dead letter back on the stream that it came from, `entry` being where calls of the queue
+    /// go now, and deletes the dead letter. Its attempts are counted anew.
+    pub async fn replay(&self, letter: &DeadLetter, entry: &QueueEntry) -> Result<Replayed, ReplayError> {
+        let Some(message) = self.message(letter.sequence).await? else { return Ok(Replayed::Gone) };
+        if letter.omitted != Omitted::default() {
+            return Err(ReplayError::Incomplete(letter.omitted));
+        }
+        let (stream, subject) = self.destination(letter, entry, &message.subject);
+        self.remove_original(letter, &message, &stream).await?;
+        let replayed = self.republish(letter, message, stream, subject).await?;
+        self.delete(letter).await.map_err(ReplayError::NotDeleted)?;
+        Ok(replayed)
+    }
+
+    /// The stream that a message came from, and the subject that it gets there. A call that had its
+    /// queue's own subject, as all others of its form, gets one of its own, by which it is told
+    /// from them. A result keeps its own.
+    fn destination(&self, letter: &DeadLetter, entry: &QueueEntry, dead_subject: &str) -> (String, String) {
+        let (stream, subject) = match (letter.kind, &letter.origin) {
+            (Kind::Callback, Some(origin)) => return (self.queue.callback_stream(), origin.subject.clone()),
+            (Kind::Callback, None) => (self.queue.callback_stream(), self.queue.callback_stream()),
+            (Kind::Call, _) => (entry.stream.clone(), entry.subject.clone()),
+        };
+        let subject = match &letter.function {
+            Some(function) => call_subject(&subject, function, &letter.call_id),
+            None => dead_subject.replacen(&self.queue.dead_letter_stream(), &subject, 1),
+        };
+        (stream, subject)
+    }
+
+    /// Removes the message that became a dead letter from its stream. It is still there if its
+    /// worker died before it acknowledged it, and would be delivered beside the replay.
+    async fn remove_original(
+        &self,
+        letter: &DeadLetter,
+        message: &StreamMessage,
+        stream: &str,
+    ) -> Result<(), NatsError> {
+        let Some(origin) = &letter.origin else { return Ok(()) };
+        let Some(original) = message_at(&self.js, stream, origin.sequence).await? else { return Ok(()) };
+        // A stream that was deleted and created may have another message there.
+        if original.subject.as_str() == origin.subject && original.payload == message.payload {
+            remove(&self.js, stream, origin.sequence, "remove the message of the dead letter").await?;
+        }
+        Ok(())
+    }
+
+    async fn republish(
+        &self,
+        letter: &DeadLetter,
+        message: StreamMessage,
+        stream: String,
+        subject: String,
+    ) -> Result<Replayed, ReplayError> {
+        let id = format!("{}.replay.{}", letter.call_id, letter.sequence);
+        // Longer ago than the duplicate window, only the message itself tells.
+        let pending = last_message(&self.js, &stream, &subject).await?;
+        let pending_id = pending.as_ref().and_then(|pending| pending.headers.get(NATS_MESSAGE_ID));
+        if pending_id.is_some_and(|pending_id| pending_id.as_str() == id) {
+            return Ok(Replayed::Before);
+        }
+        let mut headers = dead_letter::original(&message.headers);
+        headers.insert(NATS_MESSAGE_ID, id);
+        // What functions took for the message id of a call that had none, or whose worker did not
+        // keep it.
+        if letter.kind == Kind::Call && headers.get(H_MESSAGE_ID).is_none() {
+            headers.insert(H_MESSAGE_ID, letter.call_id.as_str());
+        }
+        let replay =
+            PublishMessage::build().headers(headers).payload(message.payload).expected_stream(&stream);
+        let publish = async { self.js.send_publish(subject.clone(), replay).await?.await };
+        match publish.await {
+            Ok(ack) if ack.duplicate => Ok(Replayed::Before),
+            Ok(_) => Ok(Replayed::Now),
+            Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
+                Err(ReplayError::NoStream { subject })
+            }
+            Err(error) => Err(ReplayError::NotStored(error)),
+        }
+    }
+}
