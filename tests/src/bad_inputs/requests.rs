@@ -96,6 +96,12 @@ pub const REQUESTS: &[Request] = &[
         414,
         "longer than 61440 bytes together",
     ),
+    line(
+        "path, query and callback URL too long for a dead letter",
+        "POST /async-function/figlet?⟨60500 x⟩",
+        413,
+        "path, query and X-Callback-Url are longer than 60415 bytes together",
+    ),
     line("a space in the target", "POST /async-function/figlet a", 400, ""),
     line("a quote in the query", "POST /async-function/figlet?a=\"b\"", 400, ""),
     line("another path", "POST /elsewhere", 404, "nothing is served at this path"),
