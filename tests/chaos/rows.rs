@@ -176,7 +176,7 @@ const ROWS: &[Row] = &[
     Row {
         fault: "stream or consumer changed or deleted by hand",
         shown: &[
-            By("the consumer is deleted and made anew"),
+            By("the consumer is deleted and created again"),
             Test("queue", "drift_in_what_we_set_is_repaired_and_the_rest_is_left_alone"),
         ],
     },

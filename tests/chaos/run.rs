@@ -86,7 +86,7 @@ impl Scenario {
         let mut stage = Stage::set(self.setup.clone(), hasher.finish(), &folder).await;
         let played = AssertUnwindSafe(self.play(&mut stage)).catch_unwind().await;
         let history = stage.recorder.history();
-        let report = check(&history, &Stage::rules());
+        let report = check(&history, &stage.rules());
         let is_found = |rule: &Rule| report.broken.iter().any(|broken| broken.rule == *rule);
         let verdict = match (played, self.breaks) {
             (Err(_), _) => Verdict::Failed("it could not be played to its end, see above".to_owned()),
@@ -110,10 +110,10 @@ impl Scenario {
         stage.begin_load();
         (self.act)(stage).await;
         stage.load_ends().await;
+        stage.all_ends().await;
         stage.last_look().await;
-        for program in
-            stage.workers.iter_mut().chain(stage.gateways.iter_mut().map(|gateway| &mut gateway.program))
-        {
+        let workers = stage.workers.iter_mut().chain(&mut stage.bystanders);
+        for program in workers.chain(stage.gateways.iter_mut().map(|gateway| &mut gateway.program)) {
             assert!(program.is_running(), "a program ended that nobody ended");
         }
     }

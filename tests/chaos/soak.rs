@@ -50,9 +50,10 @@ pub(crate) async fn run(seed: u64, time: Duration, folder: &Path) -> ExitCode {
                 any_fault(&mut stage, servers).await;
             }
             stage.load_ends().await;
+            stage.all_ends().await;
             stage.last_look().await;
             let history = stage.recorder.take();
-            let report = check(&history, &Stage::rules());
+            let report = check(&history, &stage.rules());
             total.add(&report.tally);
             round += 1;
             println!("{:>6.0} s, round {round}: {:?}", begun.elapsed().as_secs_f64(), report.tally);
@@ -81,7 +82,7 @@ async fn any_fault(stage: &mut Stage, servers: Kind) {
         (2, _) => faults::stop_worker(stage).await,
         (3, _) => faults::kill_gateway(stage).await,
         (4, _) => faults::end_gateway(stage).await,
-        (5, _) => faults::remake_consumer(stage).await,
+        (5, _) => faults::recreate_consumer(stage).await,
         (6, Kind::Three) => faults::kill_leader(stage).await,
         (7, Kind::Three) => faults::step_down(stage).await,
         (8, Kind::Three) => faults::stop_leader(stage).await,

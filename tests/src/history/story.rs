@@ -25,7 +25,7 @@ pub fn explain(history: &[Event], broken: &[Broken]) -> String {
     text
 }
 
-/// What was seen of a call, with what was done to the system between the first and the last of it.
+/// What was seen of a call, with what was done to the system between its first step and its last.
 fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
     let is_of_call = |event: &&Event| matches!(event.what, What::Step(number, _) if number == call);
     let (first, last) = (
@@ -33,7 +33,7 @@ fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
         history.iter().rev().find(is_of_call).map(|event| event.at),
     );
     let is_meanwhile = |event: &&Event| {
-        matches!(event.what, What::Fault { .. }) && first <= Some(event.at) && Some(event.at) <= last
+        !matches!(event.what, What::Step(..)) && first <= Some(event.at) && Some(event.at) <= last
     };
     history.iter().filter(|event| is_of_call(event) || is_meanwhile(event)).collect()
 }
@@ -51,11 +51,12 @@ mod tests {
     #[test]
     fn the_shortest_story_is_told_in_order_with_the_faults_between() {
         let at = |millis, what| Event { at: Duration::from_millis(millis), what };
-        let fault = |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once };
+        let fault = |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once, queue: None };
+        let submitted = Step::Submitted { callback: false, queue: 0, shares_id: false };
         let history = [
             at(0, fault("before it all")),
-            at(10, What::Step(1, Step::Submitted { callback: false })),
-            at(11, What::Step(2, Step::Submitted { callback: false })),
+            at(10, What::Step(1, submitted)),
+            at(11, What::Step(2, submitted)),
             at(12, What::Step(1, Step::Answered { status: 202, retry_after: false })),
             at(1500, fault("the worker is killed")),
             at(2000, What::Step(1, Step::Started { run: 1 })),
@@ -66,7 +67,7 @@ mod tests {
         assert_eq!(
             explain(&history, &broken),
             "call 2: lost: it was answered 202 and has no end
-     0.011 s  submitted
+     0.011 s  submitted to queue 0
      1.500 s  -- the worker is killed
      2.100 s  answered 202
 call 1: unfinished: it, or its result, is still on the way
