@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::datetime::parse_rfc3339;
+use asyncqueue::message::HEADER_ROOM;
 use asyncqueue_tests::{
     history::event::Excuse,
     load::plan::{ALWAYS, Answer, Mix, Reception},
@@ -24,6 +25,9 @@ const ODD: &[Answer] =
 /// `max_payload` of a nats-server as it comes.
 const MAX_PAYLOAD: usize = 1024 * 1024;
 
+/// The longest body that the gateway takes.
+const MAX_BODY: usize = MAX_PAYLOAD - HEADER_ROOM;
+
 /// For an answer that can't be stored as it is, and then for all calls that waited for a slot.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -39,10 +43,10 @@ pub(super) fn all() -> Vec<Scenario> {
     let large = Mix {
         calls: 60,
         over: Duration::from_secs(6),
-        bytes: (MAX_PAYLOAD - 1500, MAX_PAYLOAD - 300),
+        bytes: (MAX_BODY, MAX_BODY),
+        header_bytes: (HEADER_ROOM - 1000, HEADER_ROOM - 300),
         failing: 100,
         fails: &[ALWAYS],
-        cancelled: 0,
         repeated: 0,
         ..Mix::default()
     };

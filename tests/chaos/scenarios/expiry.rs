@@ -25,7 +25,14 @@ pub(super) fn all() -> Vec<Scenario> {
         ..Mix::default()
     };
     vec![Scenario {
-        setup: Setup { workers: 0, mix, max_age: Some(MAX_AGE), ..Setup::default() },
+        setup: Setup {
+            workers: 0,
+            mix,
+            max_age: Some(MAX_AGE),
+            // No longer than what it looks for is kept, which JetStream refuses.
+            duplicate_window: MAX_AGE,
+            ..Setup::default()
+        },
         ..Scenario::new("calls are too old when a worker comes", |stage| aged(stage).boxed_local())
     }]
 }

@@ -79,6 +79,7 @@ fn calls(queue: usize, takes: Duration) -> Vec<PlannedCall> {
         cancel_after: None,
         ask_after: None,
         bytes: 16,
+        header_bytes: 0,
     };
     (0..CALLS).map(call).collect()
 }

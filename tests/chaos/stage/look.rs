@@ -1,8 +1,13 @@
 //! The last look: what is left on the streams when all should have ended.
 
+use std::time::SystemTime;
+
 use async_nats::{
     HeaderMap,
-    jetstream::{consumer::pull, stream::Info},
+    jetstream::{
+        consumer::pull,
+        stream::{Info, RawMessageErrorKind},
+    },
 };
 use asyncqueue::message::{callback::Callback, dead_letter::H_SUBJECT, native};
 use asyncqueue_tests::{
@@ -32,18 +37,19 @@ impl Stage {
         self.keep_consumer().await;
         for spec in &self.specs {
             let [calls, results, dead] = spec.streams();
-            for headers in self.messages(&calls).await {
+            for (headers, _) in self.messages(&calls).await {
                 self.found(of_call(&headers), Step::LeftQueued);
             }
-            for headers in self.messages(&results).await {
+            for (headers, _) in self.messages(&results).await {
                 self.found(of_result(&headers), Step::LeftResult);
             }
-            for headers in self.messages(&dead).await {
+            for (headers, stored) in self.messages(&dead).await {
                 let is_result = headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(&results));
                 if is_result {
                     self.found(of_result(&headers), Step::ResultDeadLetter);
                 } else {
-                    self.found(of_call(&headers), Step::DeadLetter);
+                    let stored = self.recorder.time_of(stored);
+                    self.found(of_call(&headers), Step::DeadLetter { stored });
                 }
             }
         }
@@ -102,14 +108,21 @@ impl Stage {
         Some(self.js.get_stream(stream).await.ok()?.cached_info().clone())
     }
 
-    async fn messages(&self, stream: &str) -> Vec<HeaderMap> {
+    async fn messages(&self, stream: &str) -> Vec<(HeaderMap, SystemTime)> {
         let info = until_in(PATIENCE, "the stream is there", async || self.info(stream).await).await;
         let stream = self.js.get_stream_no_info(stream).await.unwrap();
         let mut messages = Vec::new();
         if info.state.messages > 0 {
             for sequence in info.state.first_sequence..=info.state.last_sequence {
-                // Some of them have ended out of turn.
-                messages.extend(stream.get_raw_message(sequence).await.ok().map(|message| message.headers));
+                let message = until_in(PATIENCE, "the message is read", async || {
+                    match stream.get_raw_message(sequence).await {
+                        Ok(message) => Some(Some((message.headers, message.time.into()))),
+                        // Some of them have ended out of turn.
+                        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Some(None),
+                        Err(_) => None,
+                    }
+                });
+                messages.extend(message.await);
             }
         }
         messages

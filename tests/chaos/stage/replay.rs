@@ -25,7 +25,10 @@ impl Stage {
             let twice: BTreeSet<_> =
                 letters.iter().map(|(_, call)| *call).filter(|call| !numbers.insert(*call)).collect();
             for (letter, call) in letters {
-                if !twice.contains(&call) && self.is_settled(call) && self.recorder.replay(call) {
+                if !twice.contains(&call)
+                    && self.is_settled(call)
+                    && self.recorder.replay(call, letter.died_at.into())
+                {
                     self.replay(queue, &letter, call).await;
                 }
             }

@@ -132,7 +132,10 @@ pub enum Step {
     /// The last look found its result still on the way to the receiver.
     LeftResult,
     /// It was found among the dead letters.
-    DeadLetter,
+    DeadLetter {
+        /// When that was stored.
+        stored: Duration,
+    },
     /// The last look found its result among the dead letters: the receiver never took it.
     ResultDeadLetter,
 }
@@ -235,7 +238,9 @@ impl fmt::Display for Step {
             Self::Replayed => f.write_str("its dead letter is replayed"),
             Self::LeftQueued => f.write_str("last look: on its queue"),
             Self::LeftResult => f.write_str("last look: its result is on the way"),
-            Self::DeadLetter => f.write_str("found: a dead letter"),
+            Self::DeadLetter { stored } => {
+                write!(f, "found: a dead letter, stored at {:.3} s", stored.as_secs_f64())
+            }
             Self::ResultDeadLetter => f.write_str("found: its result is a dead letter"),
         }
     }

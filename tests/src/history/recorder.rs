@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::event::{CallNumber, Event, Excuse, QueueNumber, REPLAYED, Step, What};
@@ -12,6 +12,8 @@ use super::event::{CallNumber, Event, Excuse, QueueNumber, REPLAYED, Step, What}
 #[derive(Clone, Debug)]
 pub struct Recorder {
     begun: Instant,
+    /// The same by the clock of the day.
+    date: SystemTime,
     history: Arc<Mutex<History>>,
 }
 
@@ -23,7 +25,7 @@ struct History {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { begun: Instant::now(), history: Arc::default() }
+        Self { begun: Instant::now(), date: SystemTime::now(), history: Arc::default() }
     }
 }
 
@@ -37,12 +39,13 @@ impl Recorder {
 
     /// Records that a dead letter is about to be replayed, and returns whether that is its call's first replay: only
     /// one second life is told from the first.
-    pub fn replay(&self, call: CallNumber) -> bool {
+    #[must_use]
+    pub fn replay(&self, call: CallNumber, stored: SystemTime) -> bool {
         let mut history = self.lock();
         if history.replayed.contains(&call) {
             return false;
         }
-        self.record(&mut history, What::Step(call, Step::DeadLetter));
+        self.record(&mut history, What::Step(call, Step::DeadLetter { stored: self.time_of(stored) }));
         self.record(&mut history, What::Step(call, Step::Replayed));
         history.replayed.insert(call)
     }
@@ -66,6 +69,12 @@ impl Recorder {
     #[must_use]
     pub fn now(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// The time since the beginning at a date, as it is on a server of this machine.
+    #[must_use]
+    pub fn time_of(&self, date: SystemTime) -> Duration {
+        date.duration_since(self.date).unwrap_or_default()
     }
 
     /// What has been seen so far, in order.
@@ -110,16 +119,16 @@ mod tests {
     fn steps_after_a_replay_are_of_a_call_of_their_own() {
         let recorder = Recorder::default();
         recorder.step(7, Step::Started { run: 1 });
-        assert!(recorder.replay(7));
+        assert!(recorder.replay(7, SystemTime::UNIX_EPOCH));
         recorder.step(7, Step::Started { run: 2 });
-        assert!(!recorder.replay(7));
+        assert!(!recorder.replay(7, SystemTime::UNIX_EPOCH));
         let steps: Vec<_> = recorder.take().into_iter().map(|event| event.what).collect();
         let step = |call, step| What::Step(call, step);
         assert_eq!(
             steps,
             [
                 step(7, Step::Started { run: 1 }),
-                step(7, Step::DeadLetter),
+                step(7, Step::DeadLetter { stored: Duration::ZERO }),
                 step(7, Step::Replayed),
                 step(7 + REPLAYED, Step::Started { run: 2 }),
             ]

@@ -1,11 +1,14 @@
 //! Tells a broken promise as what happened to one call, in order.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::{
     checker::Broken,
     event::{CallNumber, Event, What},
 };
+
+/// A recorder that is late by less explains nothing.
+const WORTH_TELLING: Duration = Duration::from_millis(50);
 
 /// The shortest of the stories that explain what was broken, and a line for each of the others.
 #[must_use]
@@ -32,16 +35,21 @@ fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
         history.iter().find(is_of_call).map(|event| event.at),
         history.iter().rev().find(is_of_call).map(|event| event.at),
     );
-    let is_meanwhile = |event: &&Event| {
-        !matches!(event.what, What::Step(..)) && first <= Some(event.at) && Some(event.at) <= last
-    };
+    let is_meanwhile =
+        |event: &&Event| is_worth_telling(&event.what) && first <= Some(event.at) && Some(event.at) <= last;
     history.iter().filter(|event| is_of_call(event) || is_meanwhile(event)).collect()
+}
+
+fn is_worth_telling(what: &What) -> bool {
+    match what {
+        What::Fault { .. } => true,
+        What::Late(by) => *by >= WORTH_TELLING,
+        What::Step(..) => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::history::{
         checker::Rule,

@@ -53,7 +53,7 @@ pub enum TraceStep {
     LeftQueued,
     /// The last look found its result on the way.
     LeftResult,
-    /// It is a dead letter.
+    /// It was found to be a dead letter; in the order of when that was stored.
     DeadLetter,
     /// Its result is a dead letter.
     ResultDeadLetter,
@@ -75,9 +75,11 @@ pub fn traces(history: &[Event]) -> Vec<Trace> {
         if let Step::Submitted { queue, .. } = step {
             trace.queue = queue;
         }
-        trace.steps.extend(of(step).map(|step| (event.at, step)));
+        let at = if let Step::DeadLetter { stored } = step { stored } else { event.at };
+        trace.steps.extend(of(step).map(|step| (at, step)));
     }
     for trace in traces.values_mut() {
+        trace.steps.sort_by_key(|(at, _)| *at);
         let (Some((first, _)), Some((last, _))) = (trace.steps.first(), trace.steps.last()) else { continue };
         let hits = |fault: &&FaultWindow| {
             fault.queue.is_none_or(|queue| queue == trace.queue)
@@ -106,7 +108,7 @@ fn of(step: Step) -> Option<TraceStep> {
         Step::CallbackReceived { status, taken } => TraceStep::Callback(status, taken),
         Step::LeftQueued => TraceStep::LeftQueued,
         Step::LeftResult => TraceStep::LeftResult,
-        Step::DeadLetter => TraceStep::DeadLetter,
+        Step::DeadLetter { .. } => TraceStep::DeadLetter,
         Step::ResultDeadLetter => TraceStep::ResultDeadLetter,
         // The model asks for no status, and a replay is another call.
         Step::StatusAnswered { .. } | Step::Replayed => return None,

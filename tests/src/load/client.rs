@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::TokioExecutor,
@@ -75,7 +75,7 @@ enum NoAnswer {
 }
 
 /// The headers of a request that has none.
-const NO_HEADERS: [(&str, Option<&str>); 2] = [("x-call-id", None), ("x-callback-url", None)];
+const NO_HEADERS: &[(&str, Option<&str>)] = &[];
 
 impl Client {
     /// A client of these gateways, each of which it lets take at most `limit` to answer.
@@ -173,8 +173,9 @@ impl Client {
         let submitted = Step::Submitted { callback: callback_url.is_some(), queue: call.queue, shares_id };
         self.recorder.step(call.number, submitted);
         let target = format!("/async-function/{}?{}", FUNCTIONS[call.queue], function::query(call.number));
-        let headers = [("x-call-id", id), ("x-callback-url", callback_url)];
-        let answer = self.send(call, Method::POST, &target, headers, vec![b'x'; call.bytes]).await;
+        let large = (call.header_bytes > 0).then(|| "x".repeat(call.header_bytes));
+        let headers = [("x-call-id", id), ("x-callback-url", callback_url), ("x-large", large.as_deref())];
+        let answer = self.send(call, Method::POST, &target, &headers, vec![b'x'; call.bytes]).await;
         self.recorder.step(
             call.number,
             match &answer {
@@ -227,7 +228,7 @@ impl Client {
         call: &PlannedCall,
         method: Method,
         target: &str,
-        headers: [(&str, Option<&str>); 2],
+        headers: &[(&str, Option<&str>)],
         body: Vec<u8>,
     ) -> Result<Answer, NoAnswer> {
         // Where one gateway is away, there may be another.
@@ -237,7 +238,7 @@ impl Client {
             let mut request = Request::builder().method(&method).uri(format!("http://{gateway}{target}"));
             for (name, value) in headers {
                 if let Some(value) = value {
-                    request = request.header(name, value);
+                    request = request.header(*name, *value);
                 }
             }
             let request = request.body(Full::from(body.clone())).expect("a request");
@@ -260,7 +261,7 @@ impl Client {
         let (status, retry_after) = (response.status().as_u16(), header("retry-after").is_some());
         let call_id = header("x-call-id").map(str::to_owned);
         // An answer that breaks off is read as one that says nothing.
-        let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
         Ok(Answer { status, call_id, retry_after, body })
     }
 

@@ -31,6 +31,8 @@ pub struct PlannedCall {
     pub ask_after: Option<Duration>,
     /// Bytes of its body.
     pub bytes: usize,
+    /// Bytes of a header that its client sends; 0: none.
+    pub header_bytes: usize,
 }
 
 /// Who gives a call its id.
@@ -139,6 +141,8 @@ pub struct Mix {
     pub receptions: &'static [Reception],
     /// The size of bodies, from and to.
     pub bytes: (usize, usize),
+    /// The size of a header of the client's, from and to.
+    pub header_bytes: (usize, usize),
 }
 
 /// When calls are cancelled.
@@ -187,6 +191,7 @@ impl Default for Mix {
             callbacks: 60,
             receptions: &[Reception::Prompt, Reception::Prompt, Reception::Refuses(1, 500)],
             bytes: (0, 4096),
+            header_bytes: (0, 0),
         }
     }
 }
@@ -209,6 +214,7 @@ pub fn plan(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedCall> {
                 cancel_after: happens(mix.cancelled, rng).then(|| cancel_after(mix, behaviour, rng)),
                 ask_after: happens(mix.asked, rng).then(|| up_to(mix.slowest, rng)),
                 bytes: rng.random_range(mix.bytes.0..=mix.bytes.1),
+                header_bytes: rng.random_range(mix.header_bytes.0..=mix.header_bytes.1),
             }
         })
         .collect()

@@ -67,11 +67,19 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn saw(&self, wanted: Step) -> bool {
-        self.count(wanted) > 0
+        self.steps.iter().any(|(_, step)| *step == wanted)
     }
 
-    pub(super) fn count(&self, wanted: Step) -> usize {
-        self.steps.iter().filter(|(_, step)| *step == wanted).count()
+    /// When its dead letters were stored.
+    pub(super) fn letters(&self) -> impl Iterator<Item = Duration> {
+        self.steps.iter().filter_map(|(_, step)| match step {
+            Step::DeadLetter { stored } => Some(*stored),
+            _ => None,
+        })
+    }
+
+    pub(super) fn died_at(&self) -> Option<Duration> {
+        self.letters().min()
     }
 
     pub(super) fn submitted_at(&self) -> Duration {
@@ -85,7 +93,7 @@ impl<'a> Call<'a> {
                 step,
                 Step::LeftQueued
                     | Step::LeftResult
-                    | Step::DeadLetter
+                    | Step::DeadLetter { .. }
                     | Step::ResultDeadLetter
                     | Step::Replayed
                     | Step::StatusAnswered { .. }

@@ -33,7 +33,7 @@ impl Call<'_> {
                 broken.insert(Rule::StartedAfterCancel);
             }
             let ended = self.callbacks().any(|(_, status, _)| status != CANCELLED);
-            let is_dead = self.saw(Step::DeadLetter);
+            let is_dead = self.died_at().is_some();
             // Of calls that share an id, some may have ended before it.
             let had_ended = self.shares_id() && self.runs.iter().any(|run| run.returned_before(cancelled));
             if (ended || is_dead) && !had_ended {

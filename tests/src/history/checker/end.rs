@@ -37,7 +37,7 @@ impl Call<'_> {
     /// How it ended, by the strongest sign of it.
     pub(super) fn end(&self) -> Option<End> {
         let by_callback = self.callbacks().next().map(|(_, status, _)| status);
-        if self.saw(Step::DeadLetter) {
+        if self.died_at().is_some() {
             return Some(End::Dead);
         }
         match by_callback {
@@ -65,7 +65,7 @@ impl Call<'_> {
         } else if self.accepted_at().is_some() && self.end().is_none() {
             broken.insert(Rule::Lost);
         }
-        let letters = self.count(Step::DeadLetter);
+        let letters = self.letters().count();
         let statuses: BTreeSet<u16> = self.callbacks().map(|(_, status, _)| status).collect();
         let is_dead_and_done = letters > 0 && statuses.iter().any(|status| !self.is_of_dead(*status));
         if letters > 1 || statuses.len() > 1 || is_dead_and_done {

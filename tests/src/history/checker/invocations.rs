@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::{Rule, Tally, call::Call};
-use crate::history::event::Step;
 
 impl Call<'_> {
     pub(super) fn check_invocations(&self, broken: &mut BTreeSet<Rule>, tally: &mut Tally) {
@@ -43,9 +42,11 @@ impl Call<'_> {
         // A delivery that was lost with its worker was an attempt too. One that comes while the call runs was none.
         let spans: Vec<_> =
             failed.iter().filter_map(|run| run.end.map(|(end, _)| (run.started, end))).collect();
-        let lost = self.faults.outside(since, over, lease, &spans);
-        if self.saw(Step::DeadLetter) && count + lost < self.rules.attempts {
-            broken.insert(Rule::DiedEarly);
+        if let Some(died) = self.died_at() {
+            let lost = self.faults.outside(since, died, lease, &spans);
+            if count + lost < self.rules.attempts {
+                broken.insert(Rule::DiedEarly);
+            }
         }
     }
 

@@ -42,6 +42,10 @@ impl Seen {
         self.at(started, Step::Started { run }).at(ended, Step::Returned { run, status })
     }
 
+    fn dead(self, millis: u64) -> Self {
+        self.at(millis, Step::DeadLetter { stored: Duration::from_millis(millis) })
+    }
+
     fn report(&self) -> Report {
         check(&self.0, &rules())
     }
@@ -89,7 +93,7 @@ fn with_callback() -> Seen {
 /// A call all of whose attempts have failed.
 fn dead(accepted: Seen) -> Seen {
     let failed = accepted.run(1, 10, 11, 500).run(2, 20, 21, 500).run(3, 30, 31, 500);
-    failed.at(40, Step::DeadLetter)
+    failed.dead(40)
 }
 
 #[test]
@@ -107,10 +111,10 @@ fn a_failed_run_is_followed_by_another_and_the_last_by_a_dead_letter() {
         let twice = twice.at(40, Step::Failed { run: 2 }).at(50, Step::Started { run: 3 });
         twice.at(5050, Step::BrokenOff { run: 3 })
     };
-    let tally = failing().at(6000, Step::DeadLetter).is_whole();
+    let tally = failing().dead(6000).is_whole();
     assert_eq!(tally, Tally { accepted: 1, dead: 1, ..Tally::default() });
-    failing().run(4, 6000, 6010, 500).at(7000, Step::DeadLetter).breaks(&[Rule::RanTooOften]);
-    accepted().run(1, 10, 20, 500).at(30, Step::DeadLetter).breaks(&[Rule::DiedEarly]);
+    failing().run(4, 6000, 6010, 500).dead(7000).breaks(&[Rule::RanTooOften]);
+    accepted().run(1, 10, 20, 500).dead(30).breaks(&[Rule::DiedEarly]);
     // What nobody saw the end of, its worker had given up.
     accepted().at(10, Step::Started { run: 1 }).run(2, 5010, 5020, 200).is_whole();
 }
@@ -157,7 +161,7 @@ fn a_call_has_one_end() {
         .at(30, callback(200))
         .at(40, Step::CallbackReceived { status: 500, taken: false })
         .breaks(&[Rule::TwoEnds, Rule::CallbackRepeated]);
-    dead(accepted()).at(50, Step::DeadLetter).breaks(&[Rule::TwoEnds]);
+    dead(accepted()).dead(50).breaks(&[Rule::TwoEnds]);
     // Its result says that it is dead, or that it is none.
     dead(with_callback()).at(60, callback(500)).is_whole();
     dead(with_callback()).at(60, callback(200)).breaks(&[Rule::TwoEnds]);

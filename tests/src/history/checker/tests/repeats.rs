@@ -55,7 +55,7 @@ fn attempts_are_bounded_by_the_faults_that_hit_the_call() {
     let four = |fault: Option<u64>| {
         let seen = accepted().run(1, 10, 20, 500).run(2, 30, 40, 500);
         let seen = fault.into_iter().fold(seen, |seen, at| seen.fault(at, Excuse::Once));
-        seen.run(3, 3500, 3510, 500).run(4, 3520, 3530, 500).at(3600, Step::DeadLetter)
+        seen.run(3, 3500, 3510, 500).run(4, 3520, 3530, 500).dead(3600)
     };
     four(None).breaks(&[Rule::RanTooOften]);
     four(Some(50)).is_whole();
@@ -64,7 +64,7 @@ fn attempts_are_bounded_by_the_faults_that_hit_the_call() {
     let six = |excuse| {
         let seen = accepted().run(1, 10, 20, 500).run(2, 30, 40, 500).fault(50, excuse);
         let seen = seen.run(3, 60, 70, 500).run(4, 80, 90, 500).run(5, 100, 110, 500);
-        seen.at(120, Step::DeadLetter)
+        seen.dead(120)
     };
     six(Excuse::Forgets).is_whole();
     six(Excuse::Once).breaks(&[Rule::RanTooOften]);
@@ -74,13 +74,13 @@ fn attempts_are_bounded_by_the_faults_that_hit_the_call() {
 fn a_delivery_that_is_lost_is_an_attempt_but_not_under_a_run() {
     // Its worker died with it before it ran.
     let killed = accepted().fault(5, Excuse::Once).run(1, 3010, 3020, 500).run(2, 3030, 3040, 500);
-    killed.at(3050, Step::DeadLetter).is_whole();
+    killed.dead(3050).is_whole();
     // NATS was away twice for longer than the lease while it ran, and the worker had it all the time.
     let long = accepted().at(10, Step::Started { run: 1 });
     let long = long.fault(100, Excuse::Begins).fault(4100, Excuse::Ends);
     let long = long.fault(9000, Excuse::Begins).fault(13_000, Excuse::Ends);
     let long = long.at(20_000, Step::Returned { run: 1, status: 500 });
-    long.at(20_010, Step::DeadLetter).breaks(&[Rule::DiedEarly]);
+    long.dead(20_010).breaks(&[Rule::DiedEarly]);
 }
 
 #[test]
