@@ -98,7 +98,8 @@ pub(crate) async fn stop_nats(stage: &mut Stage) {
     stage.recorder.fault("nats-server goes on", Excuse::Ends);
 }
 
-/// Somebody deletes the consumer, and it is created again. The new one knows nothing of what was delivered.
+/// Somebody deletes the consumer, and it is created again. The new one knows nothing of what was
+/// delivered.
 pub(crate) async fn recreate_consumer(stage: &mut Stage) {
     stage.recorder.fault_of(HIT, "the consumer is deleted", Excuse::Begins);
     let spec = stage.spec();

@@ -61,13 +61,14 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a gateway may take to answer: a cancellation asks NATS several times, and each time waits for five seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// By so much a worker's time limit and our view of it may differ, on a machine that does much else.
+/// By so much a worker's time limit and our view of it may differ, on a machine that does much
+/// else.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// The gateway's answer and a worker's request come by two connections, and two tasks of this process record them. A
-/// request that was sent before may be recorded that much later: the kernel passes it on in microseconds, and three tasks
-/// (accept, read, handle) wait for a processor each, for a few of its time slices. What the recorder loses beyond that
-/// is measured, and added.
+/// The gateway's answer and a worker's request come by two connections, and two tasks of this
+/// process record them. A request that was sent before may be recorded that much later: the kernel
+/// passes it on in microseconds, and three tasks (accept, read, handle) wait for a processor each,
+/// for a few of its time slices. What the recorder loses beyond that is measured, and added.
 const SKEW: Duration = Duration::from_millis(50);
 
 /// For something to happen that will.

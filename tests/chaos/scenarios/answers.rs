@@ -1,4 +1,5 @@
-//! Functions whose answers, and calls whose dead letters, are more than NATS takes; and results that find no room.
+//! Functions whose answers, and calls whose dead letters, are more than NATS takes; and results
+//! that find no room.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::{
     stage::{Setup, Stage},
 };
 
-/// What JetStream takes no message of as it is: more than 64 KiB of headers, escapes included, or more than
-/// `max_payload` in all.
+/// What JetStream takes no message of as it is: more than 64 KiB of headers, escapes included, or
+/// more than `max_payload` in all.
 const ODD: &[Answer] =
     &[Answer::Short, Answer::ManyHeaders, Answer::WideHeader, Answer::Long(2 * MAX_PAYLOAD)];
 

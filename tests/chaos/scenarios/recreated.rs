@@ -1,5 +1,6 @@
-//! A queue is deleted with all that is in it, and applied again, while a worker of before runs: what it and the buckets
-//! know of the old calls must not meet the new ones, which have the same places on the stream.
+//! A queue is deleted with all that is in it, and applied again, while a worker of before runs:
+//! what it and the buckets know of the old calls must not meet the new ones, which have the same
+//! places on the stream.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The store of nats-server is full. Its queues have no limits of their own, as by default: what the programs need to end
-//! calls must find room, and nobody helps.
+//! The store of nats-server is full. Its queues have no limits of their own, as by default: what
+//! the programs need to end calls must find room, with no human help.
 
 use std::time::Duration;
 

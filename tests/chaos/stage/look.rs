@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep};
 use super::{LOOK_EVERY, PATIENCE, Stage};
 
 impl Stage {
-    /// Waits until every call has ended, and lets the clients ask about it; replays what is dead, and waits again.
+    /// Waits until every call has ended, and lets the clients ask about it; replays what is dead,
+    /// and waits again.
     pub(crate) async fn all_ends(&self) {
         if !self.is_drained().await {
             return;

@@ -1,4 +1,5 @@
-//! Replays dead letters as `kubectl aq dead replay` does. The second life of a call is a call of its own.
+//! Replays dead letters as `kubectl aq dead replay` does. The second life of a call is a call of
+//! its own.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,8 @@ use asyncqueue_tests::{
 use super::{PATIENCE, Stage};
 
 impl Stage {
-    /// Replays the dead letters of all calls that have had their callback. Every other one succeeds this time.
+    /// Replays the dead letters of all calls that have had their callback. Every other one succeeds
+    /// this time.
     pub(crate) async fn replay_dead(&self) {
         for queue in 0..self.specs.len() {
             let letters = self.dead_letters(queue).await;
@@ -75,7 +77,8 @@ impl Stage {
         DeadLetters::open(&self.js, &self.specs[queue].queue, "openfaas-fn").await.ok()
     }
 
-    /// Whether nothing more comes of the first life of a dead call: its callback was taken, or it wants none.
+    /// Whether nothing more comes of the first life of a dead call: its callback was taken, or it
+    /// wants none.
     fn is_settled(&self, call: CallNumber) -> bool {
         let wants = self.recorder.has(call, |step| matches!(step, Step::Submitted { callback: true, .. }));
         let is_taken =

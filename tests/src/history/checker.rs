@@ -1,9 +1,10 @@
 //! What the system promises of each call, held against a history.
 //!
-//! Every call that was answered with 202 ends in exactly one of done, dead, cancelled, expired; none is lost; none starts
-//! after a confirmed cancellation; none runs twice unless a worker or its lease died under it. And what follows from that:
-//! a client that wants a callback gets one; what was refused does not run; what the gateway says about a call is true, and
-//! it never lets a client wait.
+//! Every call that was answered with 202 ends in exactly one of done, dead, cancelled, expired;
+//! none is lost; none starts after a confirmed cancellation; none runs twice unless a worker or its
+//! lease died under it. And what follows from that: a client that wants a callback gets one; what
+//! was refused does not run; what the gateway says about a call is true, and it never lets a client
+//! wait.
 //!
 //! The only excuses are the faults of the history, each of them once: see [`super::faults`].
 
@@ -40,12 +41,14 @@ pub struct Rules {
     pub attempts: u64,
     /// Statuses after which a call is invoked again.
     pub retried: BTreeSet<u16>,
-    /// How much a worker's time limit and our view of it may differ, on a machine that does much else.
+    /// How much a worker's time limit and our view of it may differ, on a machine that does much
+    /// else.
     pub slack: Duration,
-    /// How much later than it was sent a request may be recorded, while the recorder itself is on time: another connection
-    /// may have been recorded before it.
+    /// How much later than it was sent a request may be recorded, while the recorder itself is on
+    /// time: another connection may have been recorded before it.
     pub skew: Duration,
-    /// `limits.maxAge`: a call that is older when it is delivered has expired. `None`: calls don't expire.
+    /// `limits.maxAge`: a call that is older when it is delivered has expired. `None`: calls don't
+    /// expire.
     pub max_age: Option<Duration>,
     /// How long a call may wait for its first invocation. `None`: as long as it takes.
     pub starts_within: Option<Duration>,
@@ -103,7 +106,8 @@ pub enum Rule {
     EndedThoughCancelled,
     /// Its cancellation was refused, and it was cancelled.
     CancelledThoughRefused,
-    /// Its cancellation was refused because it had ended, and then it was invoked for the first time, or again.
+    /// Its cancellation was refused because it had ended, and then it was invoked for the first
+    /// time, or again.
     StartedAfterRefusal,
     /// An invocation started after the cancellation was confirmed.
     StartedAfterCancel,

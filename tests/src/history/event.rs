@@ -8,7 +8,8 @@ pub type CallNumber = u64;
 /// The number of a queue in its run.
 pub type QueueNumber = usize;
 
-/// The second life of a call, as a replayed dead letter, is a call of its own: its number is that much higher.
+/// The second life of a call, as a replayed dead letter, is a call of its own: its number is that
+/// much higher.
 pub const REPLAYED: CallNumber = 1 << 32;
 
 /// Something that was seen, and when.
@@ -34,7 +35,8 @@ pub enum What {
         /// The only queue that it hits; `None`: all of them.
         queue: Option<QueueNumber>,
     },
-    /// The process that records events was late by so much: it may have recorded what came before this too late.
+    /// The process that records events was late by so much: it may have recorded what came before
+    /// this too late.
     Late(Duration),
 }
 
@@ -49,7 +51,7 @@ pub enum Excuse {
     Begins,
     /// Up to here.
     Ends,
-    /// The consumer was deleted: nobody knows any more what was delivered how often.
+    /// The consumer was deleted, and with it what was delivered how often.
     Forgets,
     /// The streams were deleted with what they held.
     Deletes,
@@ -163,7 +165,7 @@ pub enum Reported {
     Unknown,
     /// 503, or no answer at all.
     Unavailable,
-    /// Another status, or a state that is none of these.
+    /// Another status, or any other state.
     Other(u16),
 }
 

@@ -1,6 +1,7 @@
 //! The faults of a history: when each could hit a call, and how much it excuses.
 //!
-//! A fault excuses one repeat of each call that it hits; one that lasts, one for each lease that could run out under it.
+//! A fault excuses one repeat of each call that it hits; one that lasts, one for each lease that
+//! could run out under it.
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub struct FaultWindow {
 pub enum FaultKind {
     /// A worker, or its lease, may have died.
     Lost,
-    /// Nobody knows any more what was delivered how often.
+    /// The consumer was deleted, and with it what was delivered how often.
     Forgotten,
     /// The streams were deleted with what they held.
     Deleted,
@@ -89,7 +90,8 @@ impl Faults {
         Self { hits, forgotten, deleted }
     }
 
-    /// How many could hit what was in flight between these times, if they hit as long as `reaches` after their end.
+    /// How many could hit what was in flight between these times, if they hit as long as `reaches`
+    /// after their end.
     pub(super) fn between(&self, since: Duration, until: Duration, reaches: Duration) -> u64 {
         let hits = |(begins, ends): &&(Duration, Duration)| *begins <= until && since <= *ends + reaches;
         self.hits.iter().filter(hits).count() as u64
@@ -112,7 +114,8 @@ impl Faults {
         self.hits.iter().filter(hits).count() as u64
     }
 
-    /// How many of these repeats have no fault of their own. Each repeat is a span of time in which a fault must have been.
+    /// How many of these repeats have no fault of their own. Each repeat is a span of time in which
+    /// a fault must have been.
     pub(super) fn unexcused(&self, mut repeats: Vec<(Duration, Duration)>) -> usize {
         let mut free = self.hits.clone();
         repeats.sort_by_key(|(_, again)| *again);

@@ -37,8 +37,8 @@ impl Recorder {
         self.record(&mut history, What::Step(call, step));
     }
 
-    /// Records that a dead letter is about to be replayed, and returns whether that is its call's first replay: only
-    /// one second life is told from the first.
+    /// Records that a dead letter is about to be replayed, and returns whether that is its call's
+    /// first replay: only one second life is kept apart from the first.
     #[must_use]
     pub fn replay(&self, call: CallNumber, stored: SystemTime) -> bool {
         let mut history = self.lock();

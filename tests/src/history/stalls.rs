@@ -1,5 +1,6 @@
-//! Notices when the machine stands still, as one does that has too much to do. What was recorded then may be late; and if
-//! it takes long, a lease that is not renewed dies of it as of a worker that is stopped.
+//! Notices when the machine stands still, as one does that has too much to do. What was recorded
+//! then may be late; and if it takes long, a lease that is not renewed dies of it as of a worker
+//! that is stopped.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ const TICK: Duration = Duration::from_millis(10);
 /// Less than this is usual between two processes that want the same processor.
 const USUAL: Duration = Duration::from_millis(10);
 
-/// More than this is a fault: a third of the shortest lease that is used here, at which it is renewed, and some of that
-/// is gone already.
+/// More than this is a fault: a third of the shortest lease that is used here, at which it is
+/// renewed, and some of that is gone already.
 const TOO_LATE: Duration = Duration::from_millis(500);
 
 /// Records each time at which this process was late, until what it returns is dropped.

@@ -1,4 +1,5 @@
-//! The steps of each call as plain values in their order, so that a model of the protocol can replay them.
+//! The steps of each call as plain values in their order, so that a model of the protocol can
+//! replay them.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,5 +1,5 @@
-//! A client of the gateway that submits calls as planned, repeats what may not be stored, cancels, asks, and records each
-//! answer.
+//! A client of the gateway that submits calls as planned, repeats what may not be stored, cancels,
+//! asks, and records each answer.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,5 @@
-//! A function that does with each call what is planned for it, and records when it was invoked and how that ended.
+//! A function that does with each call what is planned for it, and records when it was invoked and
+//! how that ended.
 
 use std::{
     collections::HashMap,

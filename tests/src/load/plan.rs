@@ -21,7 +21,7 @@ pub struct PlannedCall {
     pub id: Id,
     /// What the function does with it.
     pub behaviour: Behaviour,
-    /// What the receiver of its callback does; `None`: nobody wants one.
+    /// What the receiver of its callback does; `None`: the client wants none.
     pub callback: Option<Reception>,
     /// How often the client sends it again after its 202.
     pub repeats: u32,
@@ -160,8 +160,8 @@ const QUICK: Duration = Duration::from_millis(50);
 /// More invocations than any worker makes: the call fails to its end.
 pub const ALWAYS: u64 = u64::MAX;
 
-/// From the 202 of a call to its invocation where a worker waits for it, and from there to the acknowledgement of its
-/// end: cancellations at its end come about then.
+/// From the 202 of a call to its invocation where a worker waits for it, and from there to the
+/// acknowledgement of its end: cancellations at its end come about then.
 const ON_THE_WAY: Duration = Duration::from_millis(12);
 
 /// Calls for each id that is shared, about.
@@ -181,7 +181,7 @@ impl Default for Mix {
             cancelled_at: CancelAt::Within(Duration::from_secs(2)),
             asked: 30,
             failing: 20,
-            // Some once, some twice, some for ever.
+            // Some once, some twice, some to their end.
             fails: &[1, 2, ALWAYS],
             slow: 20,
             slowest: Duration::from_secs(2),

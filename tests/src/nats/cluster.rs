@@ -37,7 +37,7 @@ impl NatsCluster {
         Self::start_with(&[]).await
     }
 
-    /// As [`Self::start`], of servers with these arguments beside their usual ones.
+    /// As [`Self::start`], of servers with these arguments too.
     pub async fn start_with(arguments: &[String]) -> Self {
         let ports: Vec<u16> = (0..NODES).map(|_| free_port()).collect();
         // What servers tell each other of a third's address would lead around the proxies: they are told of one where

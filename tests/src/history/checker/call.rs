@@ -86,7 +86,7 @@ impl<'a> Call<'a> {
         self.steps.first().map_or(Duration::ZERO, |(at, _)| *at)
     }
 
-    /// The last time at which something happened to it. The last look is none of that.
+    /// The last time at which something happened to it. The last look does not count.
     pub(super) fn over_at(&self) -> Duration {
         let happened = self.steps.iter().rev().find(|(_, step)| {
             !matches!(
@@ -145,7 +145,8 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Whether it may have been cancelled: somebody asked for it, and the last answer was no refusal.
+    /// Whether it may have been cancelled: somebody asked for it, and the last answer was no
+    /// refusal.
     pub(super) fn may_be_cancelled(&self) -> bool {
         self.steps.iter().any(|(_, step)| *step == Step::CancelSent)
             && (self.shares_id() || !self.is_cancel_refused())
@@ -185,8 +186,8 @@ impl<'a> Call<'a> {
         time.saturating_sub(run.started) + self.rules.slack >= self.rules.time_limit
     }
 
-    /// Whether something that was recorded at `time` surely happened after what was recorded at `before`, though another
-    /// connection brought it.
+    /// Whether something that was recorded at `time` surely happened after what was recorded at
+    /// `before`, though another connection brought it.
     pub(super) fn is_after(&self, time: Duration, before: Duration) -> bool {
         time > before + self.rules.skew + self.lateness.between(before, time)
     }

@@ -45,7 +45,8 @@ impl Call<'_> {
         self.check_refusals(broken);
     }
 
-    /// What could not be cancelled because it had ended does not start after that, unless it runs again for a fault.
+    /// What could not be cancelled because it had ended does not start after that, unless it runs
+    /// again for a fault.
     fn check_refusals(&self, broken: &mut BTreeSet<Rule>) {
         let refusals = self.cancellations().into_iter().filter_map(|cancel| match cancel.answer {
             Some((at, 404 | 409)) => Some(at),

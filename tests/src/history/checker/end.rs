@@ -48,7 +48,8 @@ impl Call<'_> {
         }
         let succeeded = self.runs.iter().find(|run| self.succeeded(run));
         match (self.cancelled_at(), succeeded) {
-            // Of calls that share an id, some may have ended before the cancellation that was confirmed.
+            // Of calls that share an id, some may have ended before the cancellation that was
+            // confirmed.
             (Some(at), Some(run)) if self.shares_id() && run.returned_before(at) => Some(End::Done),
             (Some(_), _) => Some(End::Cancelled),
             (None, Some(_)) => Some(End::Done),

@@ -39,7 +39,8 @@ impl Call<'_> {
         if count > self.rules.attempts * rounds + hits {
             broken.insert(Rule::RanTooOften);
         }
-        // A delivery that was lost with its worker was an attempt too. One that comes while the call runs was none.
+        // A delivery that was lost with its worker was an attempt too. One that comes while the
+        // call runs was none.
         let spans: Vec<_> =
             failed.iter().filter_map(|run| run.end.map(|(end, _)| (run.started, end))).collect();
         if let Some(died) = self.died_at() {

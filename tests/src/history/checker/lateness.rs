@@ -1,4 +1,5 @@
-//! When the recorder was late, so that the order in which it recorded two events is not that in which they happened.
+//! When the recorder was late, so that the order in which it recorded two events is not that in
+//! which they happened.
 
 use std::time::Duration;
 

@@ -10,7 +10,8 @@ use super::{
 use crate::history::event::{Reported, Step};
 
 impl Call<'_> {
-    /// Of calls that share an id the gateway reports the newest, and which that is, is not known here.
+    /// Of calls that share an id the gateway reports the newest, and which that is, is not known
+    /// here.
     pub(super) fn check_status(&self, broken: &mut BTreeSet<Rule>) {
         if self.shares_id() {
             return;
@@ -64,14 +65,14 @@ impl Call<'_> {
         self.runs.first().is_some_and(|first| first.started <= time)
     }
 
-    /// Whether a fault may have hit it before a time, so that nobody may know any more that it was delivered, or the
-    /// function never saw it.
+    /// Whether a fault may have hit it before a time, so that no server may know any more that it was
+    /// delivered, or the function never saw it.
     fn is_hit(&self, time: Duration) -> bool {
         self.was_deleted() || self.faults.between(self.submitted_at(), time, self.rules.lease) > 0
     }
 
-    /// Whether it had ended at a time for certain. Its result is stored before that is acknowledged, and what a fault hits
-    /// may be acknowledged late.
+    /// Whether it had ended at a time for certain. Its result is stored before that is
+    /// acknowledged, and what a fault hits may be acknowledged late.
     fn has_ended(&self, time: Duration) -> bool {
         let over = match self.end() {
             Some(End::Deleted) | None => return false,
@@ -85,7 +86,8 @@ impl Call<'_> {
             }),
         };
         let Some(over) = over else { return false };
-        // Two leases: one in which the acknowledgement may be lost, and another in which it is given again.
+        // Two leases: one in which the acknowledgement may be lost, and another in which it is
+        // given again.
         let settled = over + self.rules.lease * 2;
         settled < time && self.faults.between(over, time, self.rules.lease) == 0
     }
@@ -98,7 +100,8 @@ impl Call<'_> {
         refusal && self.cancelled_at().is_none()
     }
 
-    /// Whether the gateway must know it: it is stored and has not started yet, or its cancellation was confirmed.
+    /// Whether the gateway must know it: it is stored and has not started yet, or its cancellation
+    /// was confirmed.
     fn is_known(&self, asked: Duration, answered: Duration) -> bool {
         if self.accepted_at().is_none_or(|accepted| asked < accepted) || self.was_deleted() {
             return false;

@@ -162,7 +162,7 @@ fn a_call_has_one_end() {
         .at(40, Step::CallbackReceived { status: 500, taken: false })
         .breaks(&[Rule::TwoEnds, Rule::CallbackRepeated]);
     dead(accepted()).dead(50).breaks(&[Rule::TwoEnds]);
-    // Its result says that it is dead, or that it is none.
+    // Its result says that it is dead, or that it is done.
     dead(with_callback()).at(60, callback(500)).is_whole();
     dead(with_callback()).at(60, callback(200)).breaks(&[Rule::TwoEnds]);
 }

@@ -18,7 +18,7 @@ fn nothing_starts_after_a_confirmed_cancellation() {
     // No fault excuses that.
     let hit = cancelled(accepted()).fault(120, Excuse::Once);
     hit.run(1, 300, 310, 200).breaks(&[Rule::StartedAfterCancel]);
-    // It was on its way to the function when the worker was told, and is recorded later.
+    // It was on its way to the function when the worker got the broadcast, and is recorded later.
     let on_the_way = |millis| {
         let started = cancelled(accepted()).at(millis, Step::Started { run: 1 });
         started.at(millis + 1, Step::BrokenOff { run: 1 })
@@ -44,7 +44,7 @@ fn a_confirmed_cancellation_is_the_only_end() {
     let done = || cancelled(with_callback().run(1, 10, 90, 200));
     done().at(120, callback(200)).breaks(&[Rule::EndedThoughCancelled]);
     assert_eq!(done().at(120, callback(499)).is_whole().cancelled, 1);
-    // What the function has done is done, and nobody is told otherwise.
+    // What the function has done is done, and no callback says so.
     assert_eq!(cancelled(accepted().run(1, 10, 90, 200)).is_whole().cancelled, 1);
     let dead = dead(accepted().at(2, Step::CancelSent).at(3, cancel_answered(202)));
     dead.breaks(&[Rule::EndedThoughCancelled]);
@@ -53,8 +53,8 @@ fn a_confirmed_cancellation_is_the_only_end() {
 #[test]
 fn a_refused_cancellation_changes_no_end() {
     assert_eq!(refused(with_callback().run(1, 10, 90, 200)).at(120, callback(200)).is_whole().done, 1);
-    let told = refused(with_callback().run(1, 10, 90, 200)).at(120, callback(499));
-    told.breaks(&[Rule::CancelledThoughRefused]);
+    let cancelled = refused(with_callback().run(1, 10, 90, 200)).at(120, callback(499));
+    cancelled.breaks(&[Rule::CancelledThoughRefused]);
     refused(accepted()).breaks(&[Rule::Lost]);
     // It was said to have ended.
     refused(accepted()).run(1, 300, 310, 200).breaks(&[Rule::StartedAfterRefusal]);
@@ -70,7 +70,7 @@ fn an_open_cancellation_leaves_open_how_the_call_ends() {
     assert_eq!(open(accepted()).is_whole().cancelled, 1);
     assert_eq!(open(with_callback()).at(2110, callback(499)).is_whole().cancelled, 1);
     assert_eq!(open(with_callback().run(1, 10, 90, 200)).at(2110, callback(200)).is_whole().done, 1);
-    // It may start: nobody was answered that it does not.
+    // It may start: no answer says that it does not.
     open(accepted()).run(1, 2200, 2210, 200).is_whole();
     // The repeat is the answer.
     let confirmed = open(accepted()).at(2300, Step::CancelSent).at(2310, cancel_answered(202));

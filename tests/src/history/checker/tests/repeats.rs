@@ -75,7 +75,8 @@ fn a_delivery_that_is_lost_is_an_attempt_but_not_under_a_run() {
     // Its worker died with it before it ran.
     let killed = accepted().fault(5, Excuse::Once).run(1, 3010, 3020, 500).run(2, 3030, 3040, 500);
     killed.dead(3050).is_whole();
-    // NATS was away twice for longer than the lease while it ran, and the worker had it all the time.
+    // NATS was away twice for longer than the lease while it ran, and the worker had it all the
+    // time.
     let long = accepted().at(10, Step::Started { run: 1 });
     let long = long.fault(100, Excuse::Begins).fault(4100, Excuse::Ends);
     let long = long.fault(9000, Excuse::Begins).fault(13_000, Excuse::Ends);
