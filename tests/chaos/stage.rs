@@ -183,6 +183,8 @@ impl Stage {
                 let mut config =
                     until_in(PATIENCE, "the stream of results", stream).await.cached_info().config.clone();
                 config.max_messages = max;
+                // For the creation alone: an update with it purges the stream at the next start.
+                config.first_sequence = None;
                 js.update_stream(config).await.unwrap();
             }
             specs.push(spec);

@@ -76,8 +76,14 @@ impl Faults {
         for fault in windows.iter().filter(|fault| fault.queue.is_none_or(|only| only == queue)) {
             match fault.kind {
                 FaultKind::Lost => {}
-                FaultKind::Forgotten => forgotten.push(fault.since),
-                FaultKind::Deleted => deleted.push(fault.since),
+                FaultKind::Forgotten => {
+                    forgotten.push(fault.since);
+                    continue;
+                }
+                FaultKind::Deleted => {
+                    deleted.push(fault.since);
+                    continue;
+                }
             }
             let mut since = fault.since;
             while since + lease < fault.until {

@@ -15,6 +15,10 @@ pub struct Trace {
     pub call: CallNumber,
     /// The queue that it was submitted to.
     pub queue: QueueNumber,
+    /// Whether the client wants a callback.
+    pub callback: bool,
+    /// Whether other calls have the same id.
+    pub shares_id: bool,
     /// What happened to it, in order.
     pub steps: Vec<(Duration, TraceStep)>,
     /// The faults that hit its queue while it was there.
@@ -70,11 +74,13 @@ pub fn traces(history: &[Event]) -> Vec<Trace> {
         let trace = traces.entry(call).or_insert_with(|| Trace {
             call,
             queue: 0,
+            callback: false,
+            shares_id: false,
             steps: Vec::new(),
             faults: Vec::new(),
         });
-        if let Step::Submitted { queue, .. } = step {
-            trace.queue = queue;
+        if let Step::Submitted { callback, queue, shares_id } = step {
+            (trace.callback, trace.queue, trace.shares_id) = (callback, queue, shares_id);
         }
         let at = if let Step::DeadLetter { stored } = step { stored } else { event.at };
         trace.steps.extend(of(step).map(|step| (at, step)));

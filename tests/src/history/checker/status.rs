@@ -68,7 +68,10 @@ impl Call<'_> {
     /// Whether a fault may have hit it before a time, so that no server may know any more that it was
     /// delivered, or the function never saw it.
     fn is_hit(&self, time: Duration) -> bool {
-        self.was_deleted() || self.faults.between(self.submitted_at(), time, self.rules.lease) > 0
+        let since = self.submitted_at();
+        self.was_deleted()
+            || self.faults.forgotten(since, time) > 0
+            || self.faults.between(since, time, self.rules.lease) > 0
     }
 
     /// Whether it had ended at a time for certain. Its result is stored before that is
