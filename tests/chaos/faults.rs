@@ -98,6 +98,16 @@ pub(crate) async fn stop_nats(stage: &mut Stage) {
     stage.recorder.fault("nats-server goes on", Excuse::Ends);
 }
 
+/// No packet of a worker reaches NATS, nor the reverse, for longer than a lease.
+pub(crate) async fn cut_workers_off(stage: &mut Stage) {
+    let set_passing = |stage: &Stage, passes| stage.nats_cable.as_ref().unwrap().set_passing(passes);
+    stage.recorder.fault("workers can't reach NATS", Excuse::Begins);
+    set_passing(stage, false);
+    sleep(BEYOND_THE_LEASE).await;
+    set_passing(stage, true);
+    stage.recorder.fault("workers reach NATS again", Excuse::Ends);
+}
+
 /// Somebody deletes the consumer, and it is created again. The new one knows nothing of what was
 /// delivered.
 pub(crate) async fn recreate_consumer(stage: &mut Stage) {

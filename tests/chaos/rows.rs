@@ -64,7 +64,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         fault: "NATS can't be reached for longer than the lease, twice under one invocation",
-        shown: &[By("nats-server is stopped twice under one invocation")],
+        shown: &[By("NATS can't be reached, twice under one invocation")],
     },
     Row {
         fault: "nats-server restarts, or another server leads",

@@ -10,7 +10,7 @@ use std::{
 
 use asyncqueue_tests::history::{
     checker::{Rule, Tally, check},
-    story::explain,
+    story::{explain, whole},
 };
 use futures::{FutureExt, future::LocalBoxFuture};
 
@@ -97,7 +97,9 @@ impl Scenario {
         };
         println!("{name}: {:.0} s", begun.elapsed().as_secs_f64());
         if let Verdict::Failed(why) = &verdict {
-            println!("seed {seed}\n{why}logs: {}", stage.keep_logs().display());
+            let logs = stage.keep_logs();
+            std::fs::write(logs.join("history.txt"), whole(&history)).unwrap();
+            println!("seed {seed}\n{why}logs and history: {}", logs.display());
         } else {
             drop(stage);
             // It is only for who looks into a failure.

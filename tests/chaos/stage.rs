@@ -93,6 +93,8 @@ pub(crate) struct Setup {
     pub(crate) mix: Mix,
     /// Whether the workers reach the function by a cable that can be pulled.
     pub(crate) has_cable: bool,
+    /// Whether they reach NATS by another.
+    pub(crate) has_nats_cable: bool,
     /// Whether the clocks of gateways and workers can be set.
     pub(crate) has_clocks: bool,
     /// Of one invocation.
@@ -119,6 +121,7 @@ impl Default for Setup {
             worker_settings: &[],
             mix: Mix::default(),
             has_cable: false,
+            has_nats_cable: false,
             has_clocks: false,
             time_limit: TIME_LIMIT,
             duplicate_window: asyncqueue::stream::DEFAULT_DUPLICATE_WINDOW,
@@ -146,6 +149,8 @@ pub(crate) struct Stage {
     pub(crate) function: Arc<Function>,
     /// Between the workers and the function, if the scenario has one.
     pub(crate) cable: Option<Proxy>,
+    /// Between the workers and the only nats-server.
+    pub(crate) nats_cable: Option<Proxy>,
     receiver: Arc<Receiver>,
     setup: Setup,
     load: Option<JoinHandle<()>>,
@@ -196,6 +201,11 @@ impl Stage {
         let recorder = Recorder::default();
         let function = Arc::new(Function::start(recorder.clone()).await);
         let cable = if setup.has_cable { Some(Proxy::before(function.port()).await) } else { None };
+        let mut nats_cable = None;
+        if setup.has_nats_cable {
+            let port = servers.url().rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
+            nats_cable = Some(Proxy::before(port).await);
+        }
         let receiver = Arc::new(Receiver::start(recorder.clone()).await);
         let mut stage = Self {
             _stalls: stalls::watch(recorder.clone()),
@@ -209,6 +219,7 @@ impl Stage {
             bystanders: Vec::new(),
             function,
             cable,
+            nats_cable,
             receiver,
             load: None,
             clients: Vec::new(),

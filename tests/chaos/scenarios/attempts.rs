@@ -12,10 +12,10 @@ use crate::{
     stage::{LEASE, Setup, Stage},
 };
 
-/// Two outages, and some time for the server to deliver what has no lease any more.
-const LONG: Duration = LEASE.saturating_mul(6);
-const TIME_LIMIT: Duration = LEASE.saturating_mul(10);
-const BETWEEN: Duration = Duration::from_secs(1);
+/// Two outages of two leases, and one lease after each for the rest of what is delivered again.
+const LONG: Duration = LEASE.saturating_mul(8);
+const TIME_LIMIT: Duration = LEASE.saturating_mul(12);
+const BETWEEN: Duration = LEASE;
 
 const CALLS: u64 = 10;
 
@@ -35,16 +35,16 @@ pub(super) fn all() -> Vec<Scenario> {
         ..Mix::default()
     };
     vec![Scenario {
-        setup: Setup { workers: 1, mix, time_limit: TIME_LIMIT, ..Setup::default() },
-        ..Scenario::new("nats-server is stopped twice under one invocation", |stage| {
-            stopped_twice(stage).boxed_local()
+        setup: Setup { workers: 1, has_nats_cable: true, mix, time_limit: TIME_LIMIT, ..Setup::default() },
+        ..Scenario::new("NATS can't be reached, twice under one invocation", |stage| {
+            cut_off_twice(stage).boxed_local()
         })
     }]
 }
 
-async fn stopped_twice(stage: &mut Stage) {
+async fn cut_off_twice(stage: &mut Stage) {
     stage.has_started(usize::try_from(CALLS).unwrap()).await;
-    faults::stop_nats(stage).await;
+    faults::cut_workers_off(stage).await;
     sleep(BETWEEN).await;
-    faults::stop_nats(stage).await;
+    faults::cut_workers_off(stage).await;
 }

@@ -31,7 +31,9 @@ impl Stage {
     fn start_worker(&mut self, queue: &str) -> Program {
         self.workers_started += 1;
         let name = format!("worker-{}", self.workers_started);
-        let (url, admin) = (self.servers.url(), format!("127.0.0.1:{}", free_port()));
+        let nats = self.nats_cable.as_ref().map(|cable| format!("nats://127.0.0.1:{}", cable.port()));
+        let url = nats.unwrap_or_else(|| self.servers.url());
+        let admin = format!("127.0.0.1:{}", free_port());
         let (attempts, callback_attempts) = (ATTEMPTS.to_string(), CALLBACK_ATTEMPTS.to_string());
         let function_port = self.cable.as_ref().map_or(self.function.port(), Proxy::port);
         let function_url = format!("http://127.0.0.1:{function_port}");

@@ -28,6 +28,17 @@ pub fn explain(history: &[Event], broken: &[Broken]) -> String {
     text
 }
 
+/// All that was seen, a line each.
+#[must_use]
+pub fn whole(history: &[Event]) -> String {
+    let mut text = String::new();
+    for Event { at, what } in history {
+        let call = if let What::Step(call, _) = what { format!("call {call}: ") } else { String::new() };
+        let _ = writeln!(text, "{:>8.3} s  {call}{what}", at.as_secs_f64());
+    }
+    text
+}
+
 /// What was seen of a call, with what was done to the system between its first step and its last.
 fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
     let is_of_call = |event: &&Event| matches!(event.what, What::Step(number, _) if number == call);
