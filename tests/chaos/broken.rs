@@ -35,6 +35,8 @@ enum Flaw {
 pub(crate) fn all() -> Vec<Scenario> {
     let mix = Mix {
         calls: 60,
+        queues: 1,
+        shared_ids: 0,
         over: Duration::from_secs(1),
         callbacks: 0,
         failing: 0,
@@ -82,7 +84,7 @@ async fn runs(stage: &mut Stage, flaw: Flaw) {
 
 /// A worker in this process. Dropped, it is as dead as one that was killed.
 async fn start(stage: &Stage, flaw: Flaw) -> JoinSet<()> {
-    let spec = &stage.spec;
+    let spec = stage.spec();
     let consumer: PullConsumer =
         stage.js.get_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
     let mut messages = consumer.messages().await.unwrap();
