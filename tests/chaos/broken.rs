@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message, consumer::PullConsumer};
-use asyncqueue::message::native;
+use asyncqueue::{
+    cancel::{IS_HELD, broadcast_subject},
+    message::native,
+};
 use asyncqueue_tests::{
     history::{checker::Rule, event::Excuse},
     load::plan::Mix,
@@ -28,7 +31,7 @@ enum Flaw {
     AcksEarly,
     /// It never acknowledges.
     NeverAcks,
-    /// It holds calls for a while before it makes them, and does not ask whether they were cancelled.
+    /// It holds calls for a while before it makes them, and says of cancelled ones that it does not start them.
     RunsCancelled,
 }
 
@@ -96,6 +99,15 @@ async fn start(stage: &Stage, flaw: Flaw) -> JoinSet<()> {
             calls.spawn(handle(message, url.clone(), flaw));
         }
     });
+    if flaw == Flaw::RunsCancelled {
+        let client = stage.js.client();
+        let mut cancelled = client.subscribe(broadcast_subject(&spec.queue)).await.unwrap();
+        worker.spawn(async move {
+            while let Some(question) = cancelled.next().await {
+                client.publish(question.reply.unwrap(), IS_HELD.into()).await.unwrap();
+            }
+        });
+    }
     worker
 }
 
