@@ -11,7 +11,7 @@ use asyncqueue::{
     message::{callback::Callback, dead_letter::Death},
     subject::result_subject,
     tombstone::{self, Mark, Written},
-    uncounted,
+    uncounted::{self, Offset},
 };
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -133,11 +133,11 @@ impl Finish {
         self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
     }
 
-    /// Stores how many deliveries of a call were no attempts.
-    pub(crate) async fn set_offset(&self, call: &Call<'_>, deliveries: u64, ticket: &mut Ticket) {
+    /// Stores which deliveries of a call were no attempts.
+    pub(crate) async fn set_offset(&self, call: &Call<'_>, offset: Offset, ticket: &mut Ticket) {
         let stored = &call.stored;
         let written = self.store.until_stored(Record::AttemptOffset, ticket, None, async || {
-            uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, deliveries).await
+            uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, offset).await
         });
         if let Err(failure) = written.await {
             let (call_id, reason) = (&stored.id, failure.as_str());

@@ -16,7 +16,7 @@ use asyncqueue::{
     status::{Phase, worker_report},
     stored_call::StoredCall,
     tombstone::{self, Mark},
-    uncounted,
+    uncounted::{self, Offset},
 };
 use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
@@ -131,7 +131,7 @@ impl Handler for Invoke {
         let in_flight = self.cancellations.take(stored.clone());
         // Here and below, what is seldom done is in a box of its own: while a call runs, as thousands may at once, it
         // takes no memory.
-        let offset = if delivered.count == 1 { 0 } else { Box::pin(self.offset(&stored)).await };
+        let offset = if delivered.count == 1 { 0 } else { Box::pin(self.offset(delivered, &stored)).await };
         let tries = Tries {
             attempt: delivered.count.saturating_sub(offset).max(1),
             deliveries: delivered.count,
@@ -151,9 +151,9 @@ impl Handler for Invoke {
     async fn before_hand_back(&self, delivered: &Delivered, repeats: u64) {
         if let Ok(invocation) = self.decode(delivered) {
             let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
-            let offset = if delivered.count == 1 { 0 } else { self.offset(&call).await };
-            let written =
-                uncounted::set(&self.js, &self.queue, &call.id, call.sequence, offset + 1 + repeats).await;
+            let offset = if delivered.count == 1 { 0 } else { self.offset(delivered, &call).await };
+            let offset = Offset::Deliveries(offset + 1 + repeats);
+            let written = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, offset).await;
             if let Err(error) = written {
                 debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
             }
@@ -285,9 +285,8 @@ impl Invoke {
         match outcome {
             Outcome::Done => self.finish.done(call, reply, &reported, ticket).await,
             Outcome::Retry { wait, counted } => {
-                let uncounted = ticket.repeats() + u64::from(!counted);
-                if uncounted > 0 {
-                    self.finish.set_offset(call, call.offset() + uncounted, ticket).await;
+                if let Some(offset) = offset_after(call, counted, ticket.repeats(), delivered.was_renewed()) {
+                    self.finish.set_offset(call, offset, ticket).await;
                 }
                 reported.waits(wait);
                 AckKind::Nak(Some(wait))
@@ -373,7 +372,7 @@ impl Invoke {
 
     /// Hands a call back that can't be started now. It was no attempt.
     async fn hand_back_unknown(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
-        let offset = call.offset() + 1 + ticket.repeats();
+        let offset = Offset::Deliveries(call.offset() + 1 + ticket.repeats());
         self.finish.set_offset(call, offset, ticket).await;
         AckKind::Nak(Some(UNKNOWN_WAIT))
     }
@@ -411,16 +410,40 @@ impl Invoke {
     }
 
     /// How many deliveries before this one were no attempts. Not known, each was one: the side on which a call ends.
-    async fn offset(&self, call: &StoredCall) -> u64 {
-        let offset = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await;
-        offset.unwrap_or_else(|error| {
-            warn!(call_id = %call.id, %error, "the attempt offset can't be read: each delivery counts as an attempt");
-            0
-        })
+    async fn offset(&self, delivered: &Delivered, call: &StoredCall) -> u64 {
+        let stored = match uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                warn!(call_id = %call.id, %error, "the attempt offset can't be read: each delivery counts as an attempt");
+                return 0;
+            }
+        };
+        let offset = stored.at(delivered.count);
+        if let Offset::Made(_) = stored {
+            // From now on deliveries count again: should this worker die, that was an attempt.
+            let written = Offset::Deliveries(offset);
+            if let Err(error) = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, written).await
+            {
+                debug!(call_id = %call.id, %error, "the attempt offset can't be written");
+            }
+        }
+        offset
     }
 
     /// Since when a call has been in the queue, by the server's clock.
     fn age(&self, stored_at: Timestamp) -> Duration {
         self.clock.now().duration_since(stored_at).try_into().unwrap_or_default()
+    }
+}
+
+/// What to store of the attempts of a call that is tried again, if anything. `counted`: the one that failed was an attempt.
+/// `repeats`: deliveries that were ignored meanwhile. `was_renewed`: each renewal of the lease was confirmed; else there may
+/// have been deliveries that never came here.
+fn offset_after(call: &Call<'_>, counted: bool, repeats: u64, was_renewed: bool) -> Option<Offset> {
+    let made = call.tries.attempt - u64::from(!counted);
+    match (was_renewed, repeats + u64::from(!counted)) {
+        (false, _) => Some(Offset::Made(made)),
+        (true, 0) => None,
+        (true, uncounted) => Some(Offset::Deliveries(call.offset() + uncounted)),
     }
 }
