@@ -107,6 +107,9 @@ fn of_calls_with_one_id_those_that_are_stored_are_cancelled() {
     // It is not stored at all, and so it has no end.
     let refused = Seen::default().at(0, submitted).at(1, answered(429));
     assert_eq!(cancelled(refused).is_whole().cancelled, 0);
+    // It may be stored or not.
+    let open = Seen::default().at(0, submitted).at(1, answered(503));
+    assert_eq!(cancelled(open).is_whole().cancelled, 0);
     // It came after that.
     let later = Seen::default().at(90, submitted).at(100, Step::CancelSent).at(105, answered(202));
     let later = later.at(110, cancel_answered(202)).run(1, 300, 310, 200).at(320, callback(200));
