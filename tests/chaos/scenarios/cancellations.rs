@@ -15,7 +15,10 @@ use crate::{
 
 /// How long a worker stands still, and how long it goes on between.
 const STILL: (f64, f64) = (0.1, 3.0);
-const GOES_ON: (f64, f64) = (0.0, 0.5);
+const GOES_ON: (f64, f64) = (0.0, 0.3);
+
+/// Most calls that come while it stands still are cancelled before it goes on.
+const SOON: Duration = Duration::from_millis(500);
 
 pub(super) fn all() -> Vec<Scenario> {
     let mix = Mix { cancelled: 50, failing: 40, slow: 50, ..Mix::default() };
@@ -28,9 +31,14 @@ pub(super) fn all() -> Vec<Scenario> {
             over: Duration::from_secs(over),
             queues: 1,
             cancelled: 100,
-            cancelled_at: CancelAt::Within(Duration::from_secs(1)),
+            cancelled_at: CancelAt::Within(SOON),
+            failing: 10,
+            slow: 10,
+            callbacks: 30,
             ..Mix::default()
         },
+        // So that all calls of a moment are delivered at once.
+        worker_settings: &[("max_inflight", "100")],
         ..Setup::default()
     };
     let at_the_end = Mix {

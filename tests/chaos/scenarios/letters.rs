@@ -1,5 +1,5 @@
-//! Workers that die when a dead letter is stored and its call is not acknowledged yet, with no worker
-//! to take over until the stream of dead letters has forgotten its message id.
+//! Workers that die when a dead letter is stored and its call is not acknowledged yet, with no
+//! worker to take over until the stream of dead letters has forgotten its message id.
 
 use std::time::Duration;
 

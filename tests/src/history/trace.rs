@@ -128,7 +128,7 @@ mod tests {
     use crate::history::event::Excuse;
 
     #[test]
-    fn a_trace_has_the_steps_of_one_call_and_the_faults_of_its_queue() {
+    fn a_trace_has_a_calls_steps_and_the_faults_of_its_queue() {
         let at = |millis, what| Event { at: Duration::from_millis(millis), what };
         let fault = |queue, excuse| What::Fault { name: "f".to_owned(), excuse, queue };
         let submitted = |queue| Step::Submitted { callback: false, queue, shares_id: false };

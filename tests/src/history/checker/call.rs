@@ -148,8 +148,7 @@ impl<'a> Call<'a> {
     /// Whether it may have been cancelled: somebody asked for it, and the last answer was no
     /// refusal.
     pub(super) fn may_be_cancelled(&self) -> bool {
-        self.steps.iter().any(|(_, step)| *step == Step::CancelSent)
-            && (self.shares_id() || !self.is_cancel_refused())
+        self.saw(Step::CancelSent) && !self.is_refused() && (self.shares_id() || !self.is_cancel_refused())
     }
 
     /// Whether the client was answered at last that it can't be cancelled.

@@ -1,6 +1,6 @@
 //! What the client was answered: it holds, and it comes in time.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Rule,
@@ -36,13 +36,24 @@ impl Call<'_> {
             let is_dead = self.died_at().is_some();
             // Of calls that share an id, some may have ended before it.
             let had_ended = self.shares_id() && self.runs.iter().any(|run| run.returned_before(cancelled));
-            if (ended || is_dead) && !had_ended {
+            if (ended || is_dead) && !had_ended && !self.is_end_forgotten(cancelled) {
                 broken.insert(Rule::EndedThoughCancelled);
             }
         } else if self.is_cancel_refused() && self.callbacks().any(|(_, status, _)| status == CANCELLED) {
             broken.insert(Rule::CancelledThoughRefused);
         }
         self.check_refusals(broken);
+    }
+
+    /// Whether nothing may be left of its end when it was cancelled: its callback was taken before,
+    /// and with it the result, and a fault may have lost the acknowledgement. It would have run
+    /// again.
+    pub(super) fn is_end_forgotten(&self, cancelled: Duration) -> bool {
+        let sent = self.cancellations().first().map(|cancel| cancel.sent);
+        let is_taken = self.callbacks().any(|(at, _, taken)| taken && sent.is_some_and(|sent| at < sent));
+        let since = self.runs.first().map_or(cancelled, |first| first.started);
+        let lease = self.rules.lease;
+        is_taken && self.faults.between(since.saturating_sub(lease), cancelled, Duration::ZERO) > 0
     }
 
     /// What could not be cancelled because it had ended does not start after that, unless it runs

@@ -54,7 +54,8 @@ impl Call<'_> {
             (Some(_), _) => Some(End::Cancelled),
             (None, Some(_)) => Some(End::Done),
             (None, None) if self.may_be_expired() && self.reported(Reported::Expired) => Some(End::Expired),
-            (None, None) if self.may_be_cancelled() => Some(End::Cancelled),
+            // What was not accepted need not have been there to be cancelled.
+            (None, None) if self.may_be_cancelled() && self.accepted_at().is_some() => Some(End::Cancelled),
             (None, None) if self.was_deleted() => Some(End::Deleted),
             (None, None) => None,
         }

@@ -47,7 +47,8 @@ impl Call<'_> {
                     self.steps.iter().any(|(at, step)| *step == Step::CancelSent && *at <= answered);
                 is_wanted
                     && !self.is_refused_before(asked)
-                    && self.callbacks().all(|(_, status, _)| status == CANCELLED)
+                    && (self.callbacks().all(|(_, status, _)| status == CANCELLED)
+                        || self.is_end_forgotten(answered))
             }
             Reported::Expired => {
                 self.rules.max_age.is_some()
@@ -65,8 +66,8 @@ impl Call<'_> {
         self.runs.first().is_some_and(|first| first.started <= time)
     }
 
-    /// Whether a fault may have hit it before a time, so that no server may know any more that it was
-    /// delivered, or the function never saw it.
+    /// Whether a fault may have hit it before a time, so that no server may know any more that it
+    /// was delivered, or the function never saw it.
     fn is_hit(&self, time: Duration) -> bool {
         let since = self.submitted_at();
         self.was_deleted()

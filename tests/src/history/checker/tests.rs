@@ -104,7 +104,7 @@ fn a_call_that_ran_once_is_done() {
 }
 
 #[test]
-fn a_failed_run_is_followed_by_another_and_the_last_by_a_dead_letter() {
+fn a_failed_run_is_followed_by_another_or_by_a_dead_letter() {
     let failing = || {
         let twice = accepted().run(1, 10, 20, 500).at(30, Step::Started { run: 2 });
         // The third is cut off at the time limit.
@@ -187,7 +187,7 @@ fn a_call_has_one_callback() {
 }
 
 #[test]
-fn a_client_is_not_kept_waiting_and_learns_when_to_try_again() {
+fn a_client_gets_its_answer_in_time_and_when_to_try_again() {
     Seen::default().at(0, submitted(false)).at(9000, Step::Hung).breaks(&[Rule::Hung]);
     let silent = Step::Answered { status: 503, retry_after: false };
     Seen::default().at(0, submitted(false)).at(1, silent).breaks(&[Rule::NoRetryAfter]);

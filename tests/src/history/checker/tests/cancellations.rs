@@ -51,6 +51,22 @@ fn a_confirmed_cancellation_is_the_only_end() {
 }
 
 #[test]
+fn an_end_of_which_a_fault_left_nothing_may_be_cancelled() {
+    let done = |fault: Option<u64>, taken| {
+        let seen = with_callback().run(1, 10, 20, 200).at(30, Step::CallbackReceived { status: 200, taken });
+        let seen = fault.into_iter().fold(seen, |seen, at| seen.fault(at, Excuse::Once));
+        let seen = cancelled(seen);
+        if taken { seen } else { seen.at(130, callback(200)) }
+    };
+    // Its result is gone, and the acknowledgement may be lost.
+    done(Some(35), true).is_whole();
+    done(None, true).breaks(&[Rule::EndedThoughCancelled]);
+    done(Some(120), true).breaks(&[Rule::EndedThoughCancelled]);
+    // Its result is stored.
+    done(Some(35), false).breaks(&[Rule::EndedThoughCancelled]);
+}
+
+#[test]
 fn a_refused_cancellation_changes_no_end() {
     assert_eq!(refused(with_callback().run(1, 10, 90, 200)).at(120, callback(200)).is_whole().done, 1);
     let cancelled = refused(with_callback().run(1, 10, 90, 200)).at(120, callback(499));
@@ -88,6 +104,12 @@ fn of_calls_with_one_id_those_that_are_stored_are_cancelled() {
         .run(1, 300, 310, 200)
         .at(320, callback(200))
         .breaks(&[Rule::EndedThoughCancelled, Rule::StartedAfterCancel]);
+    // It is not stored at all, and so it has no end.
+    let refused = Seen::default().at(0, submitted).at(1, answered(429));
+    assert_eq!(cancelled(refused).is_whole().cancelled, 0);
+    // It may be stored or not.
+    let open = Seen::default().at(0, submitted).at(1, answered(503));
+    assert_eq!(cancelled(open).is_whole().cancelled, 0);
     // It came after that.
     let later = Seen::default().at(90, submitted).at(100, Step::CancelSent).at(105, answered(202));
     let later = later.at(110, cancel_answered(202)).run(1, 300, 310, 200).at(320, callback(200));
