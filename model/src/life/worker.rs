@@ -1,0 +1,198 @@
+//! Steps of a worker: from a delivery to the end of an invocation.
+
+use super::{
+    action::Outcome,
+    setup::{Oversized, Setup},
+    state::{Call, Cancel, End, Heard, State, Step, Task, Tombstone},
+};
+use crate::{guard::Guard, rule::Rule};
+
+/// The key of a call's tombstone.
+pub(super) fn key(setup: &Setup, sequence: u8) -> usize {
+    if setup.has(Guard::TombstoneKeyedBySequence) { usize::from(sequence) } else { 0 }
+}
+
+/// Changes the number of starts that are attempts.
+pub(super) fn count_start(call: &mut Call, change: i8) {
+    call.seen.starts = call.seen.starts.saturating_add_signed(change);
+}
+
+/// The task of a worker that is up.
+pub(super) fn task(state: &State, c: usize, w: usize) -> Option<Task> {
+    if state.workers[w].is_paused { None } else { state.workers[w].tasks[c] }
+}
+
+pub(super) fn set_step(state: &mut State, c: usize, w: usize, step: Step) {
+    if let Some(task) = &mut state.workers[w].tasks[c] {
+        task.step = step;
+    }
+}
+
+/// Looks up the tombstone of a call that was delivered again, or late.
+pub(super) fn look_up(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
+    let task = task(state, c, w)?;
+    let Step::Delivered { is_stale, is_checked: false } = task.step else { return None };
+    if !needs_look_up(setup, task, is_stale) {
+        return None;
+    }
+    let key = key(setup, task.sequence);
+    let next = match state.records[key].tombstone {
+        Some(Tombstone::Cancelled) => {
+            state.workers[w].heard[key] = Heard::Yes { had: true };
+            Step::Storing(End::Cancelled)
+        }
+        Some(Tombstone::Ended) => Step::ack(End::Done),
+        _ => Step::Delivered { is_stale, is_checked: true },
+    };
+    set_step(state, c, w, next);
+    Some(())
+}
+
+fn needs_look_up(setup: &Setup, task: Task, is_stale: bool) -> bool {
+    setup.has(Guard::WorkerLooksUpTombstone) && (is_stale || task.count > 1)
+}
+
+/// Begins with a call: invokes the function, or ends the call without that.
+pub(super) fn begin(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
+    let task = task(state, c, w)?;
+    let Step::Delivered { is_stale, is_checked } = task.step else { return None };
+    if task.is_lost && setup.has(Guard::WorkerDropsStale) {
+        // Another worker may have it, or may have ended it.
+        state.workers[w].tasks[c] = None;
+        let call = &mut state.calls[c];
+        call.seen.lost_deliveries += task.redelivered + u8::from(call.count == task.count);
+        return Some(());
+    }
+    if needs_look_up(setup, task, is_stale) && !is_checked {
+        return None;
+    }
+    if state.calls[c].is_old {
+        set_step(state, c, w, Step::Ending(End::Expired));
+        return Some(());
+    }
+    let attempt = attempt(state, task);
+    if attempt > setup.max_attempts && setup.has(Guard::PoisonIsNotInvoked) {
+        return give_up(setup, state, c, w);
+    }
+    let key = key(setup, task.sequence);
+    if state.workers[w].heard[key] != Heard::No && setup.has(Guard::WorkerChecksCancelled) {
+        set_step(state, c, w, Step::Storing(End::Cancelled));
+        return Some(());
+    }
+    set_step(state, c, w, Step::Running);
+    let seen = &mut state.calls[c].seen;
+    seen.starts += 1;
+    seen.open += 1;
+    if seen.is_cancel_confirmed {
+        seen.breaks(Rule::NoStartAfterCancel);
+    }
+    Some(())
+}
+
+/// The attempt that a delivery is.
+pub(super) fn attempt(state: &State, task: Task) -> u8 {
+    let uncounted = state.records[usize::from(task.sequence)].uncounted;
+    task.count.saturating_sub(uncounted).max(1)
+}
+
+/// Gives up a call whose attempts are used up, unless another worker still runs it.
+fn give_up(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
+    let is_with_another = state.workers.iter().enumerate().any(|(other, worker)| {
+        other != w
+            && !worker.is_paused
+            && worker.tasks[c].is_some_and(|task| !matches!(task.step, Step::Delivered { .. }))
+    });
+    let is_guarded = setup.has(Guard::PoisonWaits);
+    if is_guarded && is_with_another {
+        return None;
+    }
+    if is_guarded && !state.calls[c].is_stored() {
+        // It has ended while this worker waited.
+        state.workers[w].tasks[c] = None;
+        return Some(());
+    }
+    if is_with_another {
+        state.calls[c].seen.breaks(Rule::NoEarlyDeath);
+    }
+    decide_dead(setup, state, c, w);
+    Some(())
+}
+
+fn decide_dead(setup: &Setup, state: &mut State, c: usize, w: usize) {
+    let seen = &mut state.calls[c].seen;
+    if seen.starts + seen.lost_deliveries < setup.max_attempts {
+        seen.breaks(Rule::NoEarlyDeath);
+    }
+    set_step(state, c, w, Step::Ending(End::Dead));
+}
+
+/// The function returns to its worker.
+pub(super) fn returned(setup: &Setup, state: &mut State, c: usize, w: usize, how: Outcome) -> Option<()> {
+    let task = task(state, c, w)?;
+    if task.step != Step::Running || (how == Outcome::Failed && !setup.failures) {
+        return None;
+    }
+    let mut uncounted = 0;
+    match how {
+        Outcome::Ok => {
+            let step = after_done(setup);
+            set_step(state, c, w, step);
+            return Some(());
+        }
+        Outcome::Failed => {}
+        Outcome::PlatformFailed => {
+            state.faults.platform_failures = state.faults.platform_failures.checked_sub(1)?;
+            count_start(&mut state.calls[c], -1);
+            uncounted = 1;
+        }
+    }
+    state.calls[c].seen.open -= 1;
+    if how == Outcome::Failed && attempt(state, task) >= setup.max_attempts {
+        decide_dead(setup, state, c, w);
+        return Some(());
+    }
+    state.records[usize::from(task.sequence)].uncounted += uncounted + task.redelivered;
+    if task.is_lost && setup.has(Guard::NakNeedsLease) {
+        // Another worker may have it.
+        state.workers[w].tasks[c] = None;
+    } else {
+        set_step(state, c, w, Step::nak());
+    }
+    Some(())
+}
+
+/// What follows an answer of the function.
+fn after_done(setup: &Setup) -> Step {
+    if !setup.callbacks || !setup.has(Guard::ResultBeforeAck) {
+        return Step::ack(End::Done);
+    }
+    match setup.oversized {
+        // Posted directly, the result is not there to be found: the tombstone says that the call has ended.
+        Oversized::Result if setup.has(Guard::ResultRefusalIsFinal) => Step::Ending(End::Done),
+        _ => Step::Storing(End::Done),
+    }
+}
+
+/// A worker learns of a cancellation, by the broadcast or by the bucket.
+pub(super) fn hear(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
+    let call = state.calls[c];
+    let key = key(setup, call.sequence);
+    let is_broadcast = matches!(call.cancel, Cancel::Removed { .. });
+    let is_cancelled = state.records[key].tombstone == Some(Tombstone::Cancelled) || is_broadcast;
+    if state.workers[w].is_paused || !is_cancelled || state.workers[w].heard[key] != Heard::No {
+        return None;
+    }
+    let mut had = call.waits_at == u8::try_from(w).ok() && call.waits_at.is_some();
+    if let Some(task) = &mut state.workers[w].tasks[c] {
+        match task.step {
+            Step::Delivered { .. } => had = true,
+            Step::Running => {
+                had = true;
+                task.step = Step::Storing(End::Cancelled);
+            }
+            _ => {}
+        }
+    }
+    state.workers[w].heard[key] = Heard::Yes { had };
+    Some(())
+}

@@ -1,0 +1,2 @@
+//! Searches the model within bounds of one's own choice.
+fn main() {}
