@@ -135,6 +135,47 @@ pub fn small() -> Vec<Bounds> {
     ]
 }
 
+/// The searches that are made on demand: each three kinds of faults with one call, and each two with
+/// two calls that have one id.
+#[must_use]
+pub fn large() -> Vec<Bounds> {
+    let mut all = Vec::new();
+    for callbacks in [true, false] {
+        let one = Setup { workers: 2, max_attempts: 2, cancels: 1, callbacks, ..Setup::default() };
+        for faults in combinations(3) {
+            all.push(bounds("one call, three faults", Setup { faults, ..one.clone() }));
+        }
+        for faults in combinations(2) {
+            let two = Setup { calls: 2, workers: 1, max_attempts: 1, faults, ..one.clone() };
+            all.push(bounds("two calls, two faults", two.clone()));
+            all.push(bounds("two calls in two slots", Setup { slots: 2, cancels: 0, ..two }));
+        }
+    }
+    all
+}
+
+/// All combinations of so many kinds of faults, once each.
+fn combinations(kinds: u32) -> Vec<Faults> {
+    let masks = (0_u16..1 << 10).filter(|mask| mask.count_ones() == kinds);
+    masks
+        .map(|mask| {
+            let of = |bit: u16| u8::from(mask & (1 << bit) != 0);
+            Faults {
+                crashes: of(0),
+                pauses: of(1),
+                outages: of(2),
+                lost_acks: of(3),
+                leader_changes: of(4),
+                recreations: of(5),
+                hand_backs: of(6),
+                platform_failures: of(7),
+                expiries: of(8),
+                windows: of(9),
+            }
+        })
+        .collect()
+}
+
 /// The bounds in which the checker finds that a guard is missing; `None` for a guard of submissions.
 #[must_use]
 pub fn without(guard: Guard) -> Option<Setup> {

@@ -5,6 +5,7 @@
 //! steps that were seen of one call. The README has the assumptions.
 
 pub mod bounds;
+pub mod explain;
 pub mod guard;
 pub mod life;
 pub mod places;

@@ -5,13 +5,18 @@ use super::{
     state::{End, Heard, State, Step, Task, Tombstone},
     worker::{key, set_step, task},
 };
-use crate::guard::Guard;
+use crate::{guard::Guard, rule::Rule};
 
 /// Takes the next step that stores something: the tombstone, the result, or the dead letter.
 pub(super) fn store(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     let task = task(state, c, w)?;
     let next = match task.step {
-        Step::Ending(end) => write_tombstone(setup, state, task, end, w),
+        Step::Ending(end) => {
+            if end == End::Dead {
+                check_attempts(setup, state, c, task);
+            }
+            write_tombstone(setup, state, task, end, w)
+        }
         Step::Storing(end) => store_result(setup, state, task, end)?,
         Step::Burying => bury(setup, state, task),
         _ => return None,
@@ -23,6 +28,18 @@ pub(super) fn store(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opt
         set_step(state, c, w, next);
     }
     Some(())
+}
+
+/// Takes note of a call that is to be dead before its attempts are used up.
+fn check_attempts(setup: &Setup, state: &mut State, c: usize, task: Task) {
+    let key = key(setup, task.sequence);
+    let tasks = state.workers.iter().filter_map(|worker| worker.tasks[c]);
+    let unstarted = tasks.filter(|task| matches!(task.step, Step::Delivered { .. })).count();
+    let seen = &mut state.calls[c].seen;
+    let attempts = seen.starts + seen.lost_deliveries + u8::try_from(unstarted).unwrap_or(u8::MAX);
+    if state.records[key].tombstone.is_none() && attempts < setup.max_attempts {
+        seen.breaks(Rule::NoEarlyDeath);
+    }
 }
 
 /// Writes an end to the tombstone. The first one wins.

@@ -4,14 +4,14 @@ use super::{
     server::make_stale,
     setup::Setup,
     state::{Heard, Message, State, Step},
-    worker::count_start,
+    worker::uncount_start,
 };
 use crate::guard::Guard;
 
 /// A worker dies with all that it has in hand, and is started again.
 pub(super) fn crash(state: &mut State, w: usize) -> Option<()> {
-    let has_work = state.workers[w].tasks.iter().any(Option::is_some)
-        || state.calls.iter().any(|call| call.waits_at == u8::try_from(w).ok());
+    let has_work =
+        state.workers[w].tasks.iter().any(Option::is_some) || state.workers[w].waits.contains(&true);
     if state.faults.crashes == 0 || !has_work {
         return None;
     }
@@ -20,14 +20,12 @@ pub(super) fn crash(state: &mut State, w: usize) -> Option<()> {
     let tasks = std::mem::take(&mut worker.tasks);
     worker.is_paused = false;
     worker.heard.fill(Heard::No);
+    worker.waits.fill(false);
     for (call, task) in state.calls.iter_mut().zip(tasks) {
-        if call.waits_at == u8::try_from(w).ok() {
-            call.waits_at = None;
-        }
         let Some(task) = task else { continue };
         let is_unstarted = matches!(task.step, Step::Delivered { .. });
         call.seen.excused += u8::from(!is_unstarted);
-        call.seen.lost_deliveries += task.redelivered + u8::from(is_unstarted);
+        call.seen.lost_deliveries += u8::from(is_unstarted);
     }
     Some(())
 }
@@ -63,11 +61,13 @@ pub(super) fn hand_back(setup: &Setup, state: &mut State, c: usize, w: usize) ->
     state.workers[w].tasks[c] = None;
     let call = &mut state.calls[c];
     if is_running {
-        call.seen.open -= 1;
-        count_start(call, -1);
+        call.seen.open = call.seen.open.saturating_sub(1);
+        uncount_start(call, task);
+    } else {
+        call.seen.lost_deliveries += u8::from(task.is_lost);
     }
     if setup.has(Guard::HandBackIsUncounted) {
-        state.records[usize::from(task.sequence)].uncounted += 1 + task.redelivered;
+        state.records[usize::from(task.sequence)].uncounted += 1;
     }
     let may_put_off = !task.is_lost || !setup.has(Guard::NakNeedsLease);
     if may_put_off && call.is_known_delivered() && call.message == Message::Out {

@@ -40,25 +40,21 @@ pub(super) fn deliver(setup: &Setup, state: &mut State, c: usize, w: usize) -> O
             return None;
         }
     }
-    // Another worker got it, and did not start it.
-    let is_unstarted =
-        |worker: &Worker| worker.tasks[c].is_some_and(|task| matches!(task.step, Step::Delivered { .. }));
-    let lost = state.workers.iter().filter(|worker| is_unstarted(worker)).count();
     let is_paused = worker.is_paused;
+    let uncounted = state.records[usize::from(call.sequence)].uncounted;
     let call = &mut state.calls[c];
     let count = (call.count + 1).min(MOST_DELIVERIES);
     call.advance(Message::Out, count);
     if call.seen.is_ack_confirmed {
         call.seen.breaks(Rule::NoDeliveryAfterAck);
     }
-    call.seen.lost_deliveries += u8::try_from(lost).unwrap_or(u8::MAX);
     state.workers[w].tasks[c] = Some(Task {
         sequence: call.sequence,
         count,
+        attempt: count.saturating_sub(uncounted).max(1),
         step: Step::Delivered { is_stale: is_paused, is_checked: false },
         has_slot: true,
         is_lost: false,
-        redelivered: 0,
     });
     Some(())
 }
@@ -71,8 +67,10 @@ fn deliver_again(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option
     }
     let task = worker.tasks[c].as_mut()?;
     task.is_lost = false;
-    if setup.has(Guard::WorkerCountsNoRedelivery) {
-        task.redelivered += 1;
+    let is_put_off = matches!(task.step, Step::Settling(Settle { ack: None, .. }));
+    if setup.has(Guard::WorkerCountsNoRedelivery) && !is_put_off {
+        // Written at once: another worker may have it next.
+        state.records[usize::from(task.sequence)].uncounted += 1;
     }
     if let Step::Settling(settle) = &mut task.step {
         // The server takes the end of the call as the end of this delivery.
@@ -91,8 +89,14 @@ pub(super) fn due(state: &mut State, c: usize) -> Option<()> {
         return None;
     }
     call.message = Message::Pending;
-    call.waits_at = None;
+    forget_waits(state, c);
     Some(())
+}
+
+fn forget_waits(state: &mut State, c: usize) {
+    for worker in &mut state.workers {
+        worker.waits[c] = false;
+    }
 }
 
 /// The lease runs out, since no worker that is up has the call.
@@ -142,11 +146,12 @@ pub(super) fn forget(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
         call.seen.forgotten += 1;
     }
     (call.message, call.count, call.before) = (message, count, None);
-    (call.acked, call.waits_at) = (None, None);
+    call.acked = None;
     if setup.workers > 1 {
         // Another worker may be given it.
         call.seen.excused += 1;
     }
+    forget_waits(state, c);
     for worker in &mut state.workers {
         if let Some(task) = &mut worker.tasks[c] {
             unconfirm(setup, task);

@@ -46,10 +46,12 @@ pub(super) fn settle(setup: &Setup, state: &mut State, c: usize, w: usize) -> Op
 
 /// Puts a message off. The next delivery is another attempt, so that the claim is dropped first.
 fn put_off(setup: &Setup, state: &mut State, c: usize, w: usize) {
+    let is_lost = state.workers[w].tasks[c].is_some_and(|task| task.is_lost);
+    let may_put_off = !is_lost || !setup.has(Guard::NakNeedsLease);
     let call = &mut state.calls[c];
-    if call.is_known_delivered() && call.message == Message::Out {
+    if may_put_off && call.is_known_delivered() && call.message == Message::Out {
         call.advance(Message::Delayed, call.count);
-        call.waits_at = u8::try_from(w).ok();
+        state.workers[w].waits[c] = true;
     }
     state.workers[w].tasks[c] = None;
     if !setup.has(Guard::ConfirmByKind) {

@@ -44,8 +44,6 @@ pub struct Call {
     pub is_old: bool,
     /// Whether it was deleted with its stream.
     pub is_deleted: bool,
-    /// The worker that handed it back for a later attempt.
-    pub waits_at: Option<u8>,
     /// The end with which its own worker's ack removed the message.
     pub acked: Option<End>,
     /// How far its cancellation is.
@@ -169,18 +167,20 @@ pub enum Tombstone {
 }
 
 /// A worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Worker {
     /// Whether it stands still.
     pub is_paused: bool,
     /// What it has in hand, by call.
     pub tasks: [Option<Task>; CALLS],
+    /// Calls that it handed back for a later attempt.
+    pub waits: [bool; CALLS],
     /// What it knows of cancellations, by the tombstone's key.
     pub heard: [Heard; SEQUENCES],
 }
 
 /// Whether a worker knows that a call is cancelled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Heard {
     /// No.
     #[default]
@@ -193,24 +193,24 @@ pub enum Heard {
 }
 
 /// What a worker does for one delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Task {
     /// The sequence of the message.
     pub sequence: u8,
     /// The count of the delivery.
     pub count: u8,
+    /// The attempt that it is.
+    pub attempt: u8,
     /// How far it is.
     pub step: Step,
     /// Whether it has a slot.
     pub has_slot: bool,
     /// Whether the lease ran out.
     pub is_lost: bool,
-    /// Redeliveries of the call while this task had it.
-    pub redelivered: u8,
 }
 
 /// How far the task for a delivery is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
     /// The message has arrived.
     Delivered {
@@ -232,7 +232,7 @@ pub enum Step {
 }
 
 /// The end of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Settle {
     /// The end that is acknowledged; `None` to put the message off.
     pub ack: Option<End>,

@@ -12,9 +12,11 @@ pub(super) fn key(setup: &Setup, sequence: u8) -> usize {
     if setup.has(Guard::TombstoneKeyedBySequence) { usize::from(sequence) } else { 0 }
 }
 
-/// Changes the number of starts that are attempts.
-pub(super) fn count_start(call: &mut Call, change: i8) {
-    call.seen.starts = call.seen.starts.saturating_add_signed(change);
+/// Takes note that a run was no attempt.
+pub(super) fn uncount_start(call: &mut Call, task: Task) {
+    call.seen.starts = call.seen.starts.saturating_sub(1);
+    // Another worker has counted it already, and may have given up the call.
+    call.seen.lost_deliveries += u8::from(task.is_lost);
 }
 
 /// The task of a worker that is up.
@@ -60,7 +62,7 @@ pub(super) fn begin(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opt
         // Another worker may have it, or may have ended it.
         state.workers[w].tasks[c] = None;
         let call = &mut state.calls[c];
-        call.seen.lost_deliveries += task.redelivered + u8::from(call.count == task.count);
+        call.seen.lost_deliveries += 1;
         return Some(());
     }
     if needs_look_up(setup, task, is_stale) && !is_checked {
@@ -70,8 +72,7 @@ pub(super) fn begin(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opt
         set_step(state, c, w, Step::Ending(End::Expired));
         return Some(());
     }
-    let attempt = attempt(state, task);
-    if attempt > setup.max_attempts && setup.has(Guard::PoisonIsNotInvoked) {
+    if task.attempt > setup.max_attempts && setup.has(Guard::PoisonIsNotInvoked) {
         return give_up(setup, state, c, w);
     }
     let key = key(setup, task.sequence);
@@ -87,12 +88,6 @@ pub(super) fn begin(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opt
         seen.breaks(Rule::NoStartAfterCancel);
     }
     Some(())
-}
-
-/// The attempt that a delivery is.
-pub(super) fn attempt(state: &State, task: Task) -> u8 {
-    let uncounted = state.records[usize::from(task.sequence)].uncounted;
-    task.count.saturating_sub(uncounted).max(1)
 }
 
 /// Gives up a call whose attempts are used up, unless another worker still runs it.
@@ -114,16 +109,8 @@ fn give_up(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     if is_with_another {
         state.calls[c].seen.breaks(Rule::NoEarlyDeath);
     }
-    decide_dead(setup, state, c, w);
-    Some(())
-}
-
-fn decide_dead(setup: &Setup, state: &mut State, c: usize, w: usize) {
-    let seen = &mut state.calls[c].seen;
-    if seen.starts + seen.lost_deliveries < setup.max_attempts {
-        seen.breaks(Rule::NoEarlyDeath);
-    }
     set_step(state, c, w, Step::Ending(End::Dead));
+    Some(())
 }
 
 /// The function returns to its worker.
@@ -142,16 +129,16 @@ pub(super) fn returned(setup: &Setup, state: &mut State, c: usize, w: usize, how
         Outcome::Failed => {}
         Outcome::PlatformFailed => {
             state.faults.platform_failures = state.faults.platform_failures.checked_sub(1)?;
-            count_start(&mut state.calls[c], -1);
+            uncount_start(&mut state.calls[c], task);
             uncounted = 1;
         }
     }
-    state.calls[c].seen.open -= 1;
-    if how == Outcome::Failed && attempt(state, task) >= setup.max_attempts {
-        decide_dead(setup, state, c, w);
+    state.calls[c].seen.open = state.calls[c].seen.open.saturating_sub(1);
+    if how == Outcome::Failed && task.attempt >= setup.max_attempts {
+        set_step(state, c, w, Step::Ending(End::Dead));
         return Some(());
     }
-    state.records[usize::from(task.sequence)].uncounted += uncounted + task.redelivered;
+    state.records[usize::from(task.sequence)].uncounted += uncounted;
     if task.is_lost && setup.has(Guard::NakNeedsLease) {
         // Another worker may have it.
         state.workers[w].tasks[c] = None;
@@ -182,7 +169,7 @@ pub(super) fn hear(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opti
     if state.workers[w].is_paused || !is_cancelled || state.workers[w].heard[key] != Heard::No {
         return None;
     }
-    let mut had = call.waits_at == u8::try_from(w).ok() && call.waits_at.is_some();
+    let mut had = state.workers[w].waits[c];
     if let Some(task) = &mut state.workers[w].tasks[c] {
         match task.step {
             Step::Delivered { .. } => had = true,

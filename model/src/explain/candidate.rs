@@ -1,0 +1,151 @@
+//! One state in which the model may be, given what was seen.
+
+use super::{
+    Known, budget,
+    observation::{Observation, Outcome},
+};
+use crate::life::{
+    Life,
+    action::Action,
+    state::{Answer, Cancel, Message, Seen, State, Step},
+};
+
+/// A state, and the invocations that no worker waits for any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Candidate {
+    state: State,
+    /// Invocations whose worker has died or has closed the connection, and whose end was not seen.
+    orphans: u8,
+}
+
+impl Candidate {
+    /// At the beginning.
+    pub(super) fn new(state: State) -> Self {
+        Self { state, orphans: 0 }
+    }
+
+    /// The candidates after one step that is not seen.
+    pub(super) fn hidden_steps(self, life: &Life, known: &Known) -> Vec<Self> {
+        let steps = life.steps(&self.state).filter(|(action, _)| match action {
+            Action::Submit(_) => known.open_submissions > 0,
+            Action::Return(..) => false,
+            _ => true,
+        });
+        // A step that starts an invocation is seen.
+        let hidden = steps.filter(|(_, after)| running(after) <= running(&self.state));
+        let mut hidden: Vec<_> = hidden.collect();
+        // What comes last is tried first.
+        hidden.sort_by_key(|(action, _)| !action.is_fault());
+        let mut next: Vec<Self> = hidden.into_iter().map(|(_, after)| self.after(life, after)).collect();
+        let is_cancelling = !matches!(self.state.calls[0].cancel, Cancel::None | Cancel::Answered(_));
+        if known.may_abort && is_cancelling {
+            let mut state = self.state;
+            state.calls[0].cancel = Cancel::Answered(Answer::Unavailable);
+            next.push(Self { state, ..self });
+        }
+        next
+    }
+
+    /// The candidates after an observation: none if it is not possible.
+    pub(super) fn observe(self, life: &Life, known: &Known, observation: Observation) -> Vec<Self> {
+        let (call, record) = (self.state.calls[0], self.record());
+        let is_possible = match observation {
+            Observation::Started => return self.starts(life),
+            Observation::Returned(how) => return self.returns(life, how, self.orphans > 0),
+            Observation::BrokenOff => return self.returns(life, Outcome::Failed, self.orphans > 0),
+            Observation::Fault(fault) => {
+                let mut next = self;
+                let left = budget(&mut next.state.faults, fault);
+                *left = left.saturating_add(1);
+                return vec![next];
+            }
+            Observation::FaultOver(fault) => {
+                let (mut next, mut open) = (self, known.open_faults);
+                let left = budget(&mut next.state.faults, fault);
+                *left = (*left).min(*budget(&mut open, fault));
+                return vec![next];
+            }
+            Observation::CancelSent => {
+                let mut next = self;
+                next.state.cancels = next.state.cancels.saturating_add(1);
+                return vec![next];
+            }
+            Observation::Submitted { .. } | Observation::Unanswered | Observation::CancelUnknown => true,
+            Observation::Accepted => call.message != Message::Absent,
+            Observation::Refused => known.open_submissions > 0 || call.message == Message::Absent,
+            Observation::Callback { end, .. } => {
+                record.result == Some(end) && known.taken <= 1 + known.faults
+            }
+            Observation::CancelConfirmed => call.cancel == Cancel::Answered(Answer::Confirmed),
+            Observation::CancelRefused => call.cancel == Cancel::Answered(Answer::Refused),
+            Observation::LeftQueued => call.is_stored(),
+            Observation::LeftResult | Observation::LeftDeadResult => record.result.is_some(),
+            Observation::LeftDead => record.letters >= known.dead_left,
+        };
+        if is_possible { vec![self] } else { vec![] }
+    }
+
+    /// Whether the trace may end here.
+    pub(super) fn is_finished(self, life: &Life, known: &Known) -> bool {
+        let (call, record) = (self.state.calls[0], self.record());
+        if known.is_queued_left && call.is_stored() {
+            return true;
+        }
+        if call.message == Message::Absent {
+            return !known.is_accepted;
+        }
+        let is_heard = record.result.is_none() || known.taken > 0 || known.results_left > 0;
+        let is_kept = known.dead_left == record.letters;
+        life.is_at_rest(&self.state) && is_heard && is_kept
+    }
+
+    fn starts(self, life: &Life) -> Vec<Self> {
+        let started = life.steps(&self.state).filter(|(_, after)| running(after) > running(&self.state));
+        started.map(|(_, after)| self.after(life, after)).collect()
+    }
+
+    /// An invocation ends: one that a worker waits for, or one that has lost its worker.
+    fn returns(self, life: &Life, how: Outcome, has_orphan: bool) -> Vec<Self> {
+        let mut next = Vec::new();
+        if how == Outcome::PlatformFailed {
+            let mut failed = self;
+            failed.state.faults.platform_failures = 1;
+            next.extend(failed.returned_to_worker(life, how));
+        } else {
+            next.extend(self.returned_to_worker(life, how));
+        }
+        if has_orphan {
+            next.push(Self { orphans: self.orphans - 1, ..self });
+        }
+        next
+    }
+
+    fn returned_to_worker(self, life: &Life, how: Outcome) -> Vec<Self> {
+        let steps = life.steps(&self.state);
+        let returned =
+            steps.filter(|(action, _)| matches!(action, Action::Return(_, _, this) if *this == how));
+        // The worker was waiting: this is no orphan.
+        returned.map(|(_, after)| Self { orphans: self.orphans, ..self.after(life, after) }).collect()
+    }
+
+    /// The candidate in a state after this one.
+    fn after(self, life: &Life, mut state: State) -> Self {
+        let lost = running(&self.state).saturating_sub(running(&state));
+        // What rules depend on does not decide what is possible.
+        state.calls[0].seen = Seen::default();
+        // Workers are alike.
+        state.workers[..usize::from(life.setup.workers)].sort_unstable();
+        Self { state, orphans: self.orphans + lost }
+    }
+
+    fn record(self) -> crate::life::state::Record {
+        self.state.records[usize::from(self.state.calls[0].sequence)]
+    }
+}
+
+/// How many invocations workers wait for.
+fn running(state: &State) -> u8 {
+    let tasks = state.workers.iter().filter_map(|worker| worker.tasks[0]);
+    let running = tasks.filter(|task| task.step == Step::Running).count();
+    u8::try_from(running).unwrap_or(u8::MAX)
+}
