@@ -18,6 +18,7 @@ const NO_FAULTS: Faults = Faults {
     platform_failures: 0,
     expiries: 0,
     windows: 0,
+    aborts: 0,
 };
 
 /// Bounds with a name.
@@ -36,9 +37,17 @@ fn bounds(name: &'static str, setup: Setup) -> Bounds {
 /// The searches of each test run. Together they take less than a minute.
 #[must_use]
 pub fn small() -> Vec<Bounds> {
-    let one = || Setup { max_attempts: 2, ..Setup::default() };
-    let two = || Setup { workers: 2, ..one() };
-    let both = || Setup { calls: 2, max_attempts: 1, ..two() };
+    let mut all = small_one();
+    all.extend(small_both());
+    all
+}
+
+fn two() -> Setup {
+    Setup { workers: 2, max_attempts: 2, ..Setup::default() }
+}
+
+/// Searches with one call.
+fn small_one() -> Vec<Bounds> {
     vec![
         bounds("no faults", Setup { cancels: 1, ..two() }),
         bounds(
@@ -56,11 +65,19 @@ pub fn small() -> Vec<Bounds> {
         ),
         bounds(
             "leader change and lost ack",
-            Setup { cancels: 1, faults: Faults { leader_changes: 1, lost_acks: 1, ..NO_FAULTS }, ..two() },
+            Setup {
+                cancels: 1,
+                faults: Faults { leader_changes: 1, lost_acks: 1, ..NO_FAULTS },
+                ..two()
+            },
         ),
         bounds(
             "leader change, lost ack and outages at one worker",
-            Setup { faults: Faults { leader_changes: 1, lost_acks: 1, outages: 2, ..NO_FAULTS }, ..one() },
+            Setup {
+                faults: Faults { leader_changes: 1, lost_acks: 1, outages: 2, ..NO_FAULTS },
+                workers: 1,
+                ..two()
+            },
         ),
         bounds(
             "outage, hand back and failure of the platform",
@@ -93,26 +110,8 @@ pub fn small() -> Vec<Bounds> {
             },
         ),
         bounds(
-            "stream recreated, with a cancellation",
-            Setup { cancels: 1, faults: Faults { recreations: 1, ..NO_FAULTS }, ..both() },
-        ),
-        bounds(
-            "stream recreated while a worker is paused",
-            Setup { callbacks: false, faults: Faults { recreations: 1, pauses: 1, ..NO_FAULTS }, ..both() },
-        ),
-        bounds(
-            "two calls with one id, cancelled and crashed",
-            Setup { cancels: 1, faults: Faults { crashes: 1, ..NO_FAULTS }, ..both() },
-        ),
-        bounds(
-            "acks in batches",
-            Setup {
-                workers: 1,
-                slots: 2,
-                max_attempts: 2,
-                faults: Faults { leader_changes: 1, lost_acks: 1, ..NO_FAULTS },
-                ..both()
-            },
+            "gateway stops in a cancellation that is repeated",
+            Setup { cancels: 2, faults: Faults { aborts: 1, crashes: 1, ..NO_FAULTS }, ..two() },
         ),
         bounds(
             "result that does not fit",
@@ -135,8 +134,41 @@ pub fn small() -> Vec<Bounds> {
     ]
 }
 
-/// The searches that are made on demand: each three kinds of faults with one call, and each two with
-/// two calls that have one id.
+/// Searches with two calls that have one id.
+fn small_both() -> Vec<Bounds> {
+    let both = || Setup { calls: 2, max_attempts: 1, ..two() };
+    vec![
+        bounds(
+            "stream recreated, with a cancellation",
+            Setup { cancels: 1, faults: Faults { recreations: 1, ..NO_FAULTS }, ..both() },
+        ),
+        bounds(
+            "stream recreated while a worker is paused",
+            Setup {
+                callbacks: false,
+                faults: Faults { recreations: 1, pauses: 1, ..NO_FAULTS },
+                ..both()
+            },
+        ),
+        bounds(
+            "two calls with one id, cancelled and crashed",
+            Setup { cancels: 1, faults: Faults { crashes: 1, ..NO_FAULTS }, ..both() },
+        ),
+        bounds(
+            "acks in batches",
+            Setup {
+                workers: 1,
+                slots: 2,
+                max_attempts: 2,
+                faults: Faults { leader_changes: 1, lost_acks: 1, ..NO_FAULTS },
+                ..both()
+            },
+        ),
+    ]
+}
+
+/// The searches that are made on demand: each three kinds of faults with one call, and each two
+/// with two calls that have one id.
 #[must_use]
 pub fn large() -> Vec<Bounds> {
     let mut all = Vec::new();
@@ -156,7 +188,7 @@ pub fn large() -> Vec<Bounds> {
 
 /// All combinations of so many kinds of faults, once each.
 fn combinations(kinds: u32) -> Vec<Faults> {
-    let masks = (0_u16..1 << 10).filter(|mask| mask.count_ones() == kinds);
+    let masks = (0_u16..1 << 11).filter(|mask| mask.count_ones() == kinds);
     masks
         .map(|mask| {
             let of = |bit: u16| u8::from(mask & (1 << bit) != 0);
@@ -171,21 +203,27 @@ fn combinations(kinds: u32) -> Vec<Faults> {
                 platform_failures: of(7),
                 expiries: of(8),
                 windows: of(9),
+                aborts: of(10),
             }
         })
         .collect()
 }
 
-/// The bounds in which the checker finds that a guard is missing; `None` for a guard of submissions.
+/// The bounds in which the checker finds that a guard is missing; `None` for a guard of
+/// submissions.
 #[must_use]
 pub fn without(guard: Guard) -> Option<Setup> {
     let faults = match guard {
         Guard::StreamFirstSequence => Faults { recreations: 1, ..NO_FAULTS },
-        Guard::WorkerLooksUpTombstone | Guard::CancelRemovesMessage => Faults { pauses: 1, ..NO_FAULTS },
+        Guard::WorkerLooksUpTombstone | Guard::CancelRemovesMessage => {
+            Faults { pauses: 1, ..NO_FAULTS }
+        }
         Guard::WorkerClaims | Guard::WorkerLeavesSlot | Guard::ConfirmByKind => {
             Faults { leader_changes: 1, ..NO_FAULTS }
         }
-        Guard::WorkerDropsStale | Guard::PoisonWaits => Faults { pauses: 1, outages: 1, ..NO_FAULTS },
+        Guard::WorkerDropsStale | Guard::PoisonWaits => {
+            Faults { pauses: 1, outages: 1, ..NO_FAULTS }
+        }
         Guard::WorkerCountsNoRedelivery => Faults { outages: 1, ..NO_FAULTS },
         Guard::HandBackIsUncounted => Faults { hand_backs: 1, ..NO_FAULTS },
         Guard::NakNeedsLease => Faults { outages: 1, hand_backs: 1, ..NO_FAULTS },

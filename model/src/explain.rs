@@ -48,8 +48,8 @@ struct Known {
     open_submissions: usize,
     /// Whether it was accepted.
     is_accepted: bool,
-    /// Whether a cancellation may stop midway.
-    may_abort: bool,
+    /// Invocations that are to be seen broken off.
+    to_break_off: usize,
     /// Callbacks that were taken.
     taken: usize,
     /// Faults, each of which may repeat a callback.
@@ -85,8 +85,9 @@ pub fn explain(trace: &[Observation]) -> Result<(), Divergence> {
 
 impl<'a> Replay<'a> {
     fn new(trace: &'a [Observation]) -> Self {
-        let mut known =
-            vec![Known { may_abort: trace.contains(&Observation::CancelUnknown), ..Known::default() }];
+        let is_broken_off = |observation: &&Observation| **observation == Observation::BrokenOff;
+        let to_break_off = trace.iter().filter(is_broken_off).count();
+        let mut known = vec![Known { to_break_off, ..Known::default() }];
         for (at, observation) in trace.iter().enumerate() {
             let mut next = known[at];
             next.note(*observation);
@@ -108,7 +109,9 @@ impl<'a> Replay<'a> {
             }
             furthest = furthest.max(at);
             let known = &self.known[at];
-            waiting.extend(candidate.hidden_steps(&self.life, known).into_iter().map(|next| (at, next)));
+            waiting.extend(
+                candidate.hidden_steps(&self.life, known).into_iter().map(|next| (at, next)),
+            );
             if let Some(observation) = self.trace.get(at) {
                 let seen = candidate.observe(&self.life, &self.known[at + 1], *observation);
                 waiting.extend(seen.into_iter().map(|next| (at + 1, next)));
@@ -127,7 +130,8 @@ impl<'a> Replay<'a> {
         let possible = observations().filter(|observation| {
             let mut known = self.known[at];
             known.note(*observation);
-            here.iter().any(|candidate| !candidate.observe(&self.life, &known, *observation).is_empty())
+            here.iter()
+                .any(|candidate| !candidate.observe(&self.life, &known, *observation).is_empty())
         });
         Divergence::Impossible { at, observation: *observation, possible: possible.collect() }
     }
@@ -138,13 +142,19 @@ fn setup(trace: &[Observation]) -> Setup {
     let (mut callbacks, mut max_attempts, mut stalls) = (false, 1, 0);
     // Cancellations that were answered, but not seen when they were sent.
     let (mut sent, mut answered) = (0_u8, 0_u8);
+    let mut faults = Faults::default();
     for observation in trace {
         match observation {
             Observation::Submitted { callback, max_attempts: attempts } => {
                 (callbacks, max_attempts) = (*callback, *attempts);
             }
-            Observation::CancelConfirmed | Observation::CancelRefused | Observation::CancelUnknown => {
+            Observation::CancelConfirmed
+            | Observation::CancelRefused
+            | Observation::CancelUnknown => {
                 answered = answered.saturating_add(1);
+                if *observation == Observation::CancelUnknown {
+                    faults.aborts = faults.aborts.saturating_add(1);
+                }
             }
             Observation::CancelSent => sent = sent.saturating_add(1),
             Observation::Fault(Fault::Pause | Fault::Outage) => stalls += 1,
@@ -157,6 +167,7 @@ fn setup(trace: &[Observation]) -> Setup {
         max_attempts,
         callbacks,
         cancels: answered.saturating_sub(sent),
+        faults,
         is_crowded: true,
         ..Setup::default()
     }
@@ -193,6 +204,7 @@ impl Known {
                 self.open_submissions = self.open_submissions.saturating_sub(1);
             }
             Observation::Accepted => self.is_accepted = true,
+            Observation::BrokenOff => self.to_break_off = self.to_break_off.saturating_sub(1),
             Observation::Callback { is_taken: true, .. } => self.taken += 1,
             Observation::LeftResult | Observation::LeftDeadResult => self.results_left += 1,
             Observation::LeftDead => self.dead_left += 1,
@@ -235,7 +247,9 @@ impl fmt::Display for Divergence {
                 write!(f, "step {at}: the model has no run with `{observation}` here; possible:")?;
                 possible.iter().try_for_each(|other| write!(f, " `{other}`"))
             }
-            Self::Unfinished => f.write_str("the trace ends, but the model can't come to rest like this"),
+            Self::Unfinished => {
+                f.write_str("the trace ends, but the model can't come to rest like this")
+            }
             Self::TooLarge { at } => write!(f, "step {at}: too many faults to follow the trace"),
         }
     }

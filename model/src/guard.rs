@@ -120,7 +120,7 @@ impl Guard {
             | Self::WorkerLeavesSlot
             | Self::WorkerDropsStale
             | Self::SettleRepeats
-            | Self::NakNeedsLease => Rule::NoNeedlessRun,
+            | Self::NakNeedsLease => Rule::NoNeedlessInvocation,
             Self::WorkerCountsNoRedelivery
             | Self::HandBackIsUncounted
             | Self::PoisonWaits

@@ -78,6 +78,7 @@ impl Life {
             Action::Recreate => server::recreate(setup, s),
             Action::HandBack(c, w) => faults::hand_back(setup, s, c, w),
             Action::Age(c) => faults::age(s, c),
+            Action::Abort(c) => gateway::abort(s, c),
             Action::PassWindow => faults::pass_window(s),
         }?;
         Some(next)
@@ -94,7 +95,8 @@ impl Life {
     pub fn is_at_rest(&self, state: &State) -> bool {
         let calls = state.calls.iter().take(usize::from(self.setup.calls));
         let is_over = |call: &Call| {
-            call.message == Message::Gone && matches!(call.cancel, Cancel::None | Cancel::Answered(_))
+            call.message == Message::Gone
+                && matches!(call.cancel, Cancel::None | Cancel::Answered(_))
         };
         calls.into_iter().all(is_over)
             && state.workers.iter().all(|worker| worker.tasks.iter().all(Option::is_none))

@@ -12,8 +12,8 @@ use asyncqueue_model::{
 };
 use clap::Parser;
 
-/// Searches the model of the protocol for a run that breaks a rule. Without options: each three kinds
-/// of faults with one call, and each two with two calls.
+/// Searches the model of the protocol for a run that breaks a rule. Without options: each three
+/// kinds of faults with one call, and each two with two calls.
 #[derive(Debug, Parser)]
 #[command(name = "asyncqueue-model")]
 struct Options {
@@ -39,7 +39,7 @@ struct Options {
     #[arg(long)]
     stuck: bool,
     /// Faults, each as KIND or KIND=COUNT: crashes, pauses, outages, lost-acks, leader-changes,
-    /// recreations, hand-backs, platform-failures, expiries, windows.
+    /// recreations, hand-backs, platform-failures, expiries, windows, aborts.
     #[arg(value_parser = parse_fault)]
     faults: Vec<(String, u8)>,
 }
@@ -48,7 +48,11 @@ fn parse_fault(text: &str) -> Result<(String, u8), String> {
     let (kind, count) = text.split_once('=').unwrap_or((text, "1"));
     let count = count.parse().map_err(|_| format!("`{count}` is not a number from 0 to 255"))?;
     let is_known = budget(&mut Faults::default(), kind).is_some();
-    if is_known { Ok((kind.to_owned(), count)) } else { Err(format!("`{kind}` is not a kind of fault")) }
+    if is_known {
+        Ok((kind.to_owned(), count))
+    } else {
+        Err(format!("`{kind}` is not a kind of fault"))
+    }
 }
 
 fn budget<'a>(faults: &'a mut Faults, kind: &str) -> Option<&'a mut u8> {
@@ -62,6 +66,7 @@ fn budget<'a>(faults: &'a mut Faults, kind: &str) -> Option<&'a mut u8> {
         "hand-backs" => &mut faults.hand_backs,
         "platform-failures" => &mut faults.platform_failures,
         "expiries" => &mut faults.expiries,
+        "aborts" => &mut faults.aborts,
         "windows" => &mut faults.windows,
         _ => return None,
     })

@@ -2,6 +2,8 @@
 //!
 //! When such a function is renamed or moved, this file alone changes.
 
+use std::fmt::Write as _;
+
 use crate::guard::Guard;
 
 /// A function of the product, and the file that it is in.
@@ -33,7 +35,9 @@ impl Guard {
             Self::HandBackIsUncounted => ("worker/src/invoke.rs", "before_hand_back"),
             Self::PoisonIsNotInvoked => ("worker/src/outcome.rs", "is_poison"),
             Self::PoisonWaits => ("worker/src/invoke.rs", "may_end_otherwise"),
-            Self::ResultBeforeAck | Self::ResultDecidesDeadLetter => ("worker/src/invoke.rs", "end"),
+            Self::ResultBeforeAck | Self::ResultDecidesDeadLetter => {
+                ("worker/src/invoke.rs", "end")
+            }
             Self::ResultStoredOnce => ("worker/src/callback/store.rs", "put"),
             Self::ResultRefusalIsFinal => ("worker/src/invoke.rs", "report"),
             Self::ResultDecidesCancel => ("queue/src/cancel.rs", "tell_caller"),
@@ -47,4 +51,18 @@ impl Guard {
         };
         Place { file, function }
     }
+}
+
+/// The guards as the table of the README: each with its function, and the rule that is broken
+/// without it.
+#[must_use]
+pub fn table() -> String {
+    let mut table = "| guard | function | broken without it |\n|---|---|---|\n".to_owned();
+    for guard in Guard::ALL {
+        let Place { file, function } = guard.place();
+        let rule = guard.protects();
+        // Writing to a string does not fail.
+        let _ = writeln!(table, "| `{guard:?}` | `{function}` in `{file}` | {rule} |");
+    }
+    table
 }

@@ -16,8 +16,9 @@ pub enum Rule {
     /// A call is dead only after `maxAttempts` attempts, less those that were lost with a worker,
     /// and not while the last one still runs in a worker that is up.
     NoEarlyDeath,
-    /// A call runs again only after a failed run, or because its worker or its lease was lost.
-    NoNeedlessRun,
+    /// A call is invoked again only after a failed invocation, or because its worker or its lease
+    /// was lost.
+    NoNeedlessInvocation,
     /// The result of a call that has ended is stored if a callback is wanted.
     NoLostResult,
     /// A call that was accepted is on the queue, in a worker, or has an end.
@@ -47,7 +48,7 @@ impl Rule {
             Self::NoDeliveryAfterAck => "no delivery after a confirmed ack",
             Self::AttemptsBounded => "attempts are bounded",
             Self::NoEarlyDeath => "no dead letter before the last attempt",
-            Self::NoNeedlessRun => "no second run without a failure or a fault",
+            Self::NoNeedlessInvocation => "no second invocation without a failure or a fault",
             Self::NoLostResult => "no lost result",
             Self::NoLostCall => "no lost call",
             Self::NoUnaskedCancel => "no cancellation that no client asked for",

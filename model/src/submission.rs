@@ -221,7 +221,8 @@ impl Stream {
         // Only the newest call of an id is compared, once, and what is within the window.
         let newest = if is_new { self.newest(call_id) } else { None };
         self.stored_twice |= self.messages.iter().flatten().any(|message| {
-            request.is_repeat_of(message.request) && (message.is_in_window || newest == Some(*message))
+            request.is_repeat_of(message.request)
+                && (message.is_in_window || newest == Some(*message))
         });
         let free = self.messages.iter().position(Option::is_none)?;
         let stored = Stored { request, call_id, message_id, is_pending: true, is_in_window: true };
@@ -238,7 +239,9 @@ impl Stream {
                 self.lost |= !messages.any(|message| message.request == request);
             }
             Progress::Refused if request.key.is_none() => self.refused = true,
-            Progress::Accepted => self.lost |= !messages.any(|message| request.is_repeat_of(message.request)),
+            Progress::Accepted => {
+                self.lost |= !messages.any(|message| request.is_repeat_of(message.request));
+            }
             _ => {}
         }
     }
@@ -278,7 +281,8 @@ impl Model for Submission {
             }
             SubmissionStep::Compare(request) => self.compare(&mut next, request)?,
             SubmissionStep::End(number) => {
-                let message = next.messages[number].as_mut().filter(|message| message.is_pending)?;
+                let message =
+                    next.messages[number].as_mut().filter(|message| message.is_pending)?;
                 message.is_pending = false;
             }
             SubmissionStep::LoseAnswer(request) => {

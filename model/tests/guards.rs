@@ -16,8 +16,13 @@ fn guards_name_functions_that_exist() {
     for guard in Guard::ALL {
         let place = guard.place();
         let source = std::fs::read_to_string(root.join(place.file)).unwrap_or_default();
-        let is_there = ["(", "<"].iter().any(|end| source.contains(&format!("fn {}{end}", place.function)));
-        assert!(is_there, "{guard:?} stands for {}, which is not in {}", place.function, place.file);
+        let is_there =
+            ["(", "<"].iter().any(|end| source.contains(&format!("fn {}{end}", place.function)));
+        assert!(
+            is_there,
+            "{guard:?} stands for {}, which is not in {}",
+            place.function, place.file
+        );
     }
 }
 
@@ -42,4 +47,12 @@ fn a_removed_guard_of_submissions_breaks_its_rule() {
         let is_found = found.iter().any(|found| found.breaks(guard.protects()));
         assert!(is_found, "without {guard:?}: {found:?}");
     }
+}
+
+#[test]
+fn the_readme_has_the_table_of_guards() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = std::fs::read_to_string(readme).unwrap();
+    let table = asyncqueue_model::places::table();
+    assert!(text.contains(&table), "the table of guards in model/README.md is to be:\n{table}");
 }

@@ -16,34 +16,40 @@ pub(super) struct Candidate {
     state: State,
     /// Invocations whose worker has died or has closed the connection, and whose end was not seen.
     orphans: u8,
+    /// Invocations that their worker broke off at the time limit, of which that was not seen.
+    limits: u8,
 }
 
 impl Candidate {
     /// At the beginning.
     pub(super) fn new(state: State) -> Self {
-        Self { state, orphans: 0 }
+        Self { state, orphans: 0, limits: 0 }
     }
 
     /// The candidates after one step that is not seen.
     pub(super) fn hidden_steps(self, life: &Life, known: &Known) -> Vec<Self> {
-        let steps = life.steps(&self.state).filter(|(action, _)| match action {
-            Action::Submit(_) => known.open_submissions > 0,
-            Action::Return(..) => false,
-            _ => true,
-        });
-        // A step that starts an invocation is seen.
-        let hidden = steps.filter(|(_, after)| running(after) <= running(&self.state));
-        let mut hidden: Vec<_> = hidden.collect();
-        // What comes last is tried first.
-        hidden.sort_by_key(|(action, _)| !action.is_fault());
-        let mut next: Vec<Self> = hidden.into_iter().map(|(_, after)| self.after(life, after)).collect();
-        let is_cancelling = !matches!(self.state.calls[0].cancel, Cancel::None | Cancel::Answered(_));
-        if known.may_abort && is_cancelling {
-            let mut state = self.state;
-            state.calls[0].cancel = Cancel::Answered(Answer::Unavailable);
-            next.push(Self { state, ..self });
+        let mut next = Vec::new();
+        for (action, after) in life.steps(&self.state) {
+            match action {
+                Action::Submit(_) if known.open_submissions == 0 => {}
+                // The worker closes the connection at the time limit, before the function sees that.
+                Action::Return(_, _, Outcome::Failed) => {
+                    if usize::from(self.limits) < known.to_break_off {
+                        let after = self.after(life, after);
+                        let limited =
+                            Self { orphans: self.orphans, limits: self.limits + 1, ..after };
+                        next.push((action, limited));
+                    }
+                }
+                Action::Return(..) => {}
+                // A step that starts an invocation is seen.
+                _ if running(&after) > running(&self.state) => {}
+                _ => next.push((action, self.after(life, after))),
+            }
         }
-        next
+        // What comes last is tried first.
+        next.sort_by_key(|(action, _)| !action.is_fault());
+        next.into_iter().map(|(_, next)| next).collect()
     }
 
     /// The candidates after an observation: none if it is not possible.
@@ -52,7 +58,11 @@ impl Candidate {
         let is_possible = match observation {
             Observation::Started => return self.starts(life),
             Observation::Returned(how) => return self.returns(life, how, self.orphans > 0),
-            Observation::BrokenOff => return self.returns(life, Outcome::Failed, self.orphans > 0),
+            Observation::BrokenOff => {
+                let mut next = self.returns(life, Outcome::Failed, self.orphans > 0);
+                next.extend(self.limits.checked_sub(1).map(|limits| Self { limits, ..self }));
+                return next;
+            }
             Observation::Fault(fault) => {
                 let mut next = self;
                 let left = budget(&mut next.state.faults, fault);
@@ -70,7 +80,9 @@ impl Candidate {
                 next.state.cancels = next.state.cancels.saturating_add(1);
                 return vec![next];
             }
-            Observation::Submitted { .. } | Observation::Unanswered | Observation::CancelUnknown => true,
+            Observation::Submitted { .. }
+            | Observation::Unanswered
+            | Observation::CancelUnknown => true,
             Observation::Accepted => call.message != Message::Absent,
             Observation::Refused => known.open_submissions > 0 || call.message == Message::Absent,
             Observation::Callback { end, .. } => {
@@ -96,11 +108,12 @@ impl Candidate {
         }
         let is_heard = record.result.is_none() || known.taken > 0 || known.results_left > 0;
         let is_kept = known.dead_left == record.letters;
-        life.is_at_rest(&self.state) && is_heard && is_kept
+        life.is_at_rest(&self.state) && self.limits == 0 && is_heard && is_kept
     }
 
     fn starts(self, life: &Life) -> Vec<Self> {
-        let started = life.steps(&self.state).filter(|(_, after)| running(after) > running(&self.state));
+        let started =
+            life.steps(&self.state).filter(|(_, after)| running(after) > running(&self.state));
         started.map(|(_, after)| self.after(life, after)).collect()
     }
 
@@ -122,10 +135,12 @@ impl Candidate {
 
     fn returned_to_worker(self, life: &Life, how: Outcome) -> Vec<Self> {
         let steps = life.steps(&self.state);
-        let returned =
-            steps.filter(|(action, _)| matches!(action, Action::Return(_, _, this) if *this == how));
+        let returned = steps
+            .filter(|(action, _)| matches!(action, Action::Return(_, _, this) if *this == how));
         // The worker was waiting: this is no orphan.
-        returned.map(|(_, after)| Self { orphans: self.orphans, ..self.after(life, after) }).collect()
+        returned
+            .map(|(_, after)| Self { orphans: self.orphans, ..self.after(life, after) })
+            .collect()
     }
 
     /// The candidate in a state after this one.
@@ -135,7 +150,7 @@ impl Candidate {
         state.calls[0].seen = Seen::default();
         // Workers are alike.
         state.workers[..usize::from(life.setup.workers)].sort_unstable();
-        Self { state, orphans: self.orphans + lost }
+        Self { state, orphans: self.orphans + lost, limits: self.limits }
     }
 
     fn record(self) -> crate::life::state::Record {

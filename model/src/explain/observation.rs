@@ -33,7 +33,8 @@ pub enum Observation {
         /// Whether the receiver took it.
         is_taken: bool,
     },
-    /// The client sent a DELETE. Without this step, it may have been sent at any time before its answer.
+    /// The client sent a DELETE. Without this step, it may have been sent at any time before its
+    /// answer.
     CancelSent,
     /// DELETE was answered 202.
     CancelConfirmed,

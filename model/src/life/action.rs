@@ -58,6 +58,8 @@ pub enum Action {
     HandBack(usize, usize),
     /// Fault: a call becomes older than `maxAge`.
     Age(usize),
+    /// Fault: the gateway stops in the middle of a cancellation.
+    Abort(usize),
     /// Fault: the duplicate window of the dead-letter stream passes.
     PassWindow,
 }
@@ -88,6 +90,7 @@ impl Action {
                 | Self::HandBack(..)
                 | Self::Age(_)
                 | Self::PassWindow
+                | Self::Abort(_)
                 | Self::AskCancel(_)
                 | Self::Return(_, _, Outcome::PlatformFailed)
         )
@@ -96,20 +99,38 @@ impl Action {
     /// All steps that a search with these bounds can take, enabled or not.
     #[must_use]
     pub fn all(setup: &Setup) -> Vec<Self> {
-        let (calls, workers) = (CALLS.min(usize::from(setup.calls)), WORKERS.min(usize::from(setup.workers)));
+        let (calls, workers) =
+            (CALLS.min(usize::from(setup.calls)), WORKERS.min(usize::from(setup.workers)));
         let mut all = Vec::new();
         for c in 0..calls {
-            all.extend([Self::Submit(c), Self::Due(c), Self::Expire(c), Self::Outage(c), Self::Forget(c)]);
+            all.extend([
+                Self::Submit(c),
+                Self::Due(c),
+                Self::Expire(c),
+                Self::Outage(c),
+                Self::Forget(c),
+            ]);
             all.extend([
                 Self::AskCancel(c),
                 Self::Cancel(c),
                 Self::CancelAfterLeases(c),
                 Self::CancelTimeout(c),
                 Self::Age(c),
+                Self::Abort(c),
             ]);
             for w in 0..workers {
-                all.extend([Self::Deliver(c, w), Self::LookUp(c, w), Self::Begin(c, w), Self::Store(c, w)]);
-                all.extend([Self::Settle(c, w), Self::Confirm(c, w), Self::GiveUp(c, w), Self::Hear(c, w)]);
+                all.extend([
+                    Self::Deliver(c, w),
+                    Self::LookUp(c, w),
+                    Self::Begin(c, w),
+                    Self::Store(c, w),
+                ]);
+                all.extend([
+                    Self::Settle(c, w),
+                    Self::Confirm(c, w),
+                    Self::GiveUp(c, w),
+                    Self::Hear(c, w),
+                ]);
                 all.extend([Self::LoseAck(c, w), Self::HandBack(c, w)]);
                 let outcomes = [Outcome::Ok, Outcome::Failed, Outcome::PlatformFailed];
                 all.extend(outcomes.map(|outcome| Self::Return(c, w, outcome)));

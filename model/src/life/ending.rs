@@ -18,7 +18,7 @@ pub(super) fn store(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opt
             write_tombstone(setup, state, task, end, w)
         }
         Step::Storing(end) => store_result(setup, state, task, end)?,
-        Step::Burying => bury(setup, state, task),
+        Step::StoringDeadLetter => store_dead_letter(setup, state, task),
         _ => return None,
     };
     if next == Step::ack(End::Done) && !setup.has(Guard::ResultBeforeAck) {
@@ -68,13 +68,19 @@ fn write_tombstone(setup: &Setup, state: &mut State, task: Task, end: End, w: us
 
 /// What follows the tombstone. An end that was found there is brought to its conclusion.
 fn write_result_of(setup: &Setup, end: End) -> Step {
-    if setup.callbacks || end == End::Expired { Step::Storing(end) } else { Step::Burying }
+    if setup.callbacks || end == End::Expired {
+        Step::Storing(end)
+    } else {
+        Step::StoringDeadLetter
+    }
 }
 
 /// Stores the result. The first one counts.
 fn store_result(setup: &Setup, state: &mut State, task: Task, end: End) -> Option<Step> {
     if setup.callbacks {
-        if end == End::Done && setup.oversized == Oversized::Result && !setup.has(Guard::ResultRefusalIsFinal)
+        if end == End::Done
+            && setup.oversized == Oversized::Result
+            && !setup.has(Guard::ResultRefusalIsFinal)
         {
             return None;
         }
@@ -96,11 +102,11 @@ fn store_result(setup: &Setup, state: &mut State, task: Task, end: End) -> Optio
             }
         }
     }
-    Some(if end == End::Dead { Step::Burying } else { Step::ack(end) })
+    Some(if end == End::Dead { Step::StoringDeadLetter } else { Step::ack(end) })
 }
 
 /// Stores the dead letter.
-fn bury(setup: &Setup, state: &mut State, task: Task) -> Step {
+fn store_dead_letter(setup: &Setup, state: &mut State, task: Task) -> Step {
     if setup.oversized == Oversized::DeadLetter && !setup.has(Guard::DeadLetterShrinks) {
         return Step::nak();
     }

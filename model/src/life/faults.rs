@@ -10,8 +10,8 @@ use crate::guard::Guard;
 
 /// A worker dies with all that it has in hand, and is started again.
 pub(super) fn crash(state: &mut State, w: usize) -> Option<()> {
-    let has_work =
-        state.workers[w].tasks.iter().any(Option::is_some) || state.workers[w].waits.contains(&true);
+    let has_work = state.workers[w].tasks.iter().any(Option::is_some)
+        || state.workers[w].waits.contains(&true);
     if state.faults.crashes == 0 || !has_work {
         return None;
     }

@@ -21,8 +21,9 @@ pub(super) fn ask(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
     call.cancel = if call.is_stored() {
         Cancel::Found
     } else if tombstone == Some(Tombstone::Cancelled) {
-        // A repeat: it is confirmed only on what confirms the first.
-        Cancel::Removed { is_undelivered: false, was_there: true }
+        // A repeat: it is confirmed only on what confirms the first. The gateway of the first
+        // may have stopped before it stored the result, so that this one looks for another.
+        Cancel::Marked
     } else {
         Cancel::Answered(Answer::Refused)
     };
@@ -97,19 +98,28 @@ fn report(setup: &Setup, state: &mut State, call: &Call, key: usize) -> Cancel {
 /// Removes the message.
 fn remove(setup: &Setup, state: &mut State, c: usize) -> Cancel {
     let call = &mut state.calls[c];
-    let was_there = call.is_stored();
+    // A repeat finds it removed by the first.
+    let was_there = call.is_stored() || call.was_removed;
     let is_undelivered = call.message == Message::Pending && call.count == 0;
-    if was_there && setup.has(Guard::CancelRemovesMessage) {
+    if call.is_stored() && setup.has(Guard::CancelRemovesMessage) {
         (call.message, call.before) = (Message::Gone, None);
+        call.was_removed = true;
     }
     Cancel::Removed { is_undelivered, was_there }
 }
 
 /// The answer, if there is one now.
-fn decide(setup: &Setup, state: &State, c: usize, undelivered: bool, was_there: bool) -> Option<Answer> {
+fn decide(
+    setup: &Setup,
+    state: &State,
+    c: usize,
+    undelivered: bool,
+    was_there: bool,
+) -> Option<Answer> {
     let call = &state.calls[c];
     let key = key(setup, call.sequence);
-    let up = || state.workers.iter().take(usize::from(setup.workers)).filter(|worker| !worker.is_paused);
+    let up =
+        || state.workers.iter().take(usize::from(setup.workers)).filter(|worker| !worker.is_paused);
     // A delivery that the server forgot: a worker that is up has begun, or dropped it, by now.
     let has_delivered = up().any(|worker| is_unstarted(worker, c));
     if (undelivered && !has_delivered) || !setup.has(Guard::CancelWaits) {
@@ -122,7 +132,8 @@ fn decide(setup: &Setup, state: &State, c: usize, undelivered: bool, was_there: 
     if up().any(|worker| worker.heard[key] == Heard::Yes { had: true }) {
         return Some(Answer::Confirmed);
     }
-    // Without a result, only the ack of a worker can have removed it. With one, the first result has decided.
+    // Without callbacks, only the ack of a worker can have removed it. With them, the first
+    // result has decided.
     (!was_there && !setup.callbacks).then_some(Answer::Refused)
 }
 
@@ -135,11 +146,9 @@ fn is_unstarted(worker: &Worker, c: usize) -> bool {
 pub(super) fn after_leases(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
     let Cancel::Removed { was_there, .. } = state.calls[c].cancel else { return None };
     let key = key(setup, state.calls[c].sequence);
-    let is_settled = state
-        .workers
-        .iter()
-        .take(usize::from(setup.workers))
-        .all(|worker| worker.is_paused || (worker.heard[key] != Heard::No && !is_unstarted(worker, c)));
+    let is_settled = state.workers.iter().take(usize::from(setup.workers)).all(|worker| {
+        worker.is_paused || (worker.heard[key] != Heard::No && !is_unstarted(worker, c))
+    });
     if !is_settled || (!was_there && !setup.callbacks) {
         return None;
     }
@@ -155,6 +164,17 @@ pub(super) fn time_out(setup: &Setup, state: &mut State, c: usize) -> Option<()>
     if decide(setup, state, c, is_undelivered, was_there).is_some() || !has_paused {
         return None;
     }
+    set(state, c, Cancel::Answered(Answer::Unavailable));
+    Some(())
+}
+
+/// Fault: the gateway stops, and the client has no answer.
+pub(super) fn abort(state: &mut State, c: usize) -> Option<()> {
+    let is_underway = !matches!(state.calls[c].cancel, Cancel::None | Cancel::Answered(_));
+    if !is_underway {
+        return None;
+    }
+    state.faults.aborts = state.faults.aborts.checked_sub(1)?;
     set(state, c, Cancel::Answered(Answer::Unavailable));
     Some(())
 }

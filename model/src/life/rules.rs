@@ -16,7 +16,7 @@ pub const RULES: [Rule; 10] = [
     Rule::NoDeliveryAfterAck,
     Rule::AttemptsBounded,
     Rule::NoEarlyDeath,
-    Rule::NoNeedlessRun,
+    Rule::NoNeedlessInvocation,
     Rule::NoLostResult,
     Rule::NoLostCall,
     Rule::NoUnaskedCancel,
@@ -27,11 +27,17 @@ pub const RULES: [Rule; 10] = [
 pub(super) fn properties() -> Vec<Property<Life>> {
     vec![
         Property::always(Rule::OneEnd.name(), |m, s| keeps(m, s, Rule::OneEnd)),
-        Property::always(Rule::NoStartAfterCancel.name(), |m, s| keeps(m, s, Rule::NoStartAfterCancel)),
-        Property::always(Rule::NoDeliveryAfterAck.name(), |m, s| keeps(m, s, Rule::NoDeliveryAfterAck)),
+        Property::always(Rule::NoStartAfterCancel.name(), |m, s| {
+            keeps(m, s, Rule::NoStartAfterCancel)
+        }),
+        Property::always(Rule::NoDeliveryAfterAck.name(), |m, s| {
+            keeps(m, s, Rule::NoDeliveryAfterAck)
+        }),
         Property::always(Rule::AttemptsBounded.name(), |m, s| keeps(m, s, Rule::AttemptsBounded)),
         Property::always(Rule::NoEarlyDeath.name(), |m, s| keeps(m, s, Rule::NoEarlyDeath)),
-        Property::always(Rule::NoNeedlessRun.name(), |m, s| keeps(m, s, Rule::NoNeedlessRun)),
+        Property::always(Rule::NoNeedlessInvocation.name(), |m, s| {
+            keeps(m, s, Rule::NoNeedlessInvocation)
+        }),
         Property::always(Rule::NoLostResult.name(), |m, s| keeps(m, s, Rule::NoLostResult)),
         Property::always(Rule::NoLostCall.name(), |m, s| keeps(m, s, Rule::NoLostCall)),
         Property::always(Rule::NoUnaskedCancel.name(), |m, s| keeps(m, s, Rule::NoUnaskedCancel)),
@@ -49,13 +55,21 @@ pub fn keeps(life: &Life, state: &State, rule: Rule) -> bool {
     })
 }
 
-fn keeps_for(setup: &Setup, state: &State, (c, call): (usize, &Call), record: Record, rule: Rule) -> bool {
+fn keeps_for(
+    setup: &Setup,
+    state: &State,
+    (c, call): (usize, &Call),
+    record: Record,
+    rule: Rule,
+) -> bool {
     let seen = &call.seen;
     match rule {
         Rule::OneEnd => has_one_end(call, record),
-        Rule::NoStartAfterCancel | Rule::NoDeliveryAfterAck | Rule::NoEarlyDeath => seen.broken != Some(rule),
+        Rule::NoStartAfterCancel | Rule::NoDeliveryAfterAck | Rule::NoEarlyDeath => {
+            seen.broken != Some(rule)
+        }
         Rule::AttemptsBounded => seen.starts <= setup.max_attempts + seen.forgotten,
-        Rule::NoNeedlessRun => seen.open <= 1 + seen.excused,
+        Rule::NoNeedlessInvocation => seen.open <= 1 + seen.excused,
         Rule::NoLostResult => {
             // What NATS can't hold does not survive its worker.
             let is_kept = setup.callbacks && setup.oversized != Oversized::Result;
@@ -63,7 +77,8 @@ fn keeps_for(setup: &Setup, state: &State, (c, call): (usize, &Call), record: Re
         }
         Rule::NoLostCall => !is_over(state, c, call) || has_end(call, record),
         Rule::NoUnaskedCancel => {
-            let is_cancelled = record.result == Some(End::Cancelled) || call.acked == Some(End::Cancelled);
+            let is_cancelled =
+                record.result == Some(End::Cancelled) || call.acked == Some(End::Cancelled);
             call.cancel != Cancel::None || !is_cancelled
         }
         Rule::OneDeadLetter => record.letters <= 1,
@@ -94,6 +109,7 @@ fn is_over(state: &State, c: usize, call: &Call) -> bool {
 }
 
 fn has_end(call: &Call, record: Record) -> bool {
-    let is_cancelled = matches!(call.cancel, Cancel::Answered(Answer::Confirmed | Answer::Unavailable));
+    let is_cancelled =
+        matches!(call.cancel, Cancel::Answered(Answer::Confirmed | Answer::Unavailable));
     call.acked.is_some() || record.letters > 0 || is_cancelled
 }

@@ -27,10 +27,11 @@ pub(super) fn deliver(setup: &Setup, state: &mut State, c: usize, w: usize) -> O
     if call.message != Message::Pending || worker.taken_slots() >= usize::from(setup.slots) {
         return None;
     }
-    let is_put_off =
-        worker.tasks[c].is_some_and(|task| matches!(task.step, Step::Settling(Settle { ack: None, .. })));
+    let is_put_off = worker.tasks[c]
+        .is_some_and(|task| matches!(task.step, Step::Settling(Settle { ack: None, .. })));
     // What is put off is not claimed any more.
-    let is_claimed = worker.claims(call.sequence) && !(is_put_off && setup.has(Guard::NakDropsClaim));
+    let is_claimed =
+        worker.claims(call.sequence) && !(is_put_off && setup.has(Guard::NakDropsClaim));
     if is_claimed && setup.has(Guard::WorkerClaims) {
         return deliver_again(setup, state, c, w);
     }
@@ -101,7 +102,8 @@ fn forget_waits(state: &mut State, c: usize) {
 
 /// The lease runs out, since no worker that is up has the call.
 pub(super) fn expire(state: &mut State, c: usize) -> Option<()> {
-    let is_renewed = state.workers.iter().any(|worker| !worker.is_paused && worker.tasks[c].is_some());
+    let is_renewed =
+        state.workers.iter().any(|worker| !worker.is_paused && worker.tasks[c].is_some());
     if state.calls[c].message != Message::Out || is_renewed {
         return None;
     }
@@ -111,7 +113,8 @@ pub(super) fn expire(state: &mut State, c: usize) -> Option<()> {
 
 /// The lease runs out though a worker has the call.
 pub(super) fn outage(state: &mut State, c: usize) -> Option<()> {
-    let is_renewed = state.workers.iter().any(|worker| !worker.is_paused && worker.tasks[c].is_some());
+    let is_renewed =
+        state.workers.iter().any(|worker| !worker.is_paused && worker.tasks[c].is_some());
     if state.faults.outages == 0 || state.calls[c].message != Message::Out || !is_renewed {
         return None;
     }
@@ -184,7 +187,9 @@ pub(super) fn make_stale(worker: &mut Worker) {
 
 /// The stream is deleted with its calls and created again.
 pub(super) fn recreate(setup: &Setup, state: &mut State) -> Option<()> {
-    if state.faults.recreations == 0 || state.calls.iter().all(|call| call.message == Message::Absent) {
+    if state.faults.recreations == 0
+        || state.calls.iter().all(|call| call.message == Message::Absent)
+    {
         return None;
     }
     state.faults.recreations -= 1;

@@ -84,7 +84,8 @@ pub(super) fn confirm(setup: &Setup, state: &mut State, c: usize, w: usize) -> O
     }
     let call = &mut state.calls[c];
     call.before = None;
-    call.seen.is_ack_confirmed |= settle.ack.is_some() && task.sequence == call.sequence && !call.is_deleted;
+    call.seen.is_ack_confirmed |=
+        settle.ack.is_some() && task.sequence == call.sequence && !call.is_deleted;
     Some(())
 }
 
@@ -96,7 +97,8 @@ pub(super) fn abandon(setup: &Setup, state: &mut State, c: usize, w: usize) -> O
         return None;
     }
     let is_free = |worker: usize| {
-        !state.workers[worker].is_paused && state.workers[worker].taken_slots() < usize::from(setup.slots)
+        !state.workers[worker].is_paused
+            && state.workers[worker].taken_slots() < usize::from(setup.slots)
     };
     let may_come_again = stored_at(state, task.sequence) == Some(c)
         && (state.calls[c].is_known_delivered() || (0..usize::from(setup.workers)).any(is_free));
@@ -125,7 +127,8 @@ pub(super) fn lose_ack(setup: &Setup, state: &mut State, c: usize, w: usize) -> 
     if settle.ack.is_none() && setup.has(Guard::NakDropsClaim) {
         state.workers[w].tasks[c] = None;
     } else if settle.ack.is_none() {
-        // The server has it, but the worker does not know: it will ask once more, with the claim kept.
+        // The server has it, but the worker does not know: it asks once more, with the claim
+        // kept.
         let call = &mut state.calls[c];
         if call.is_known_delivered() && call.message == Message::Out {
             call.advance(Message::Delayed, call.count);

@@ -64,6 +64,8 @@ pub struct Faults {
     pub expiries: u8,
     /// The duplicate window of the dead-letter stream passes.
     pub windows: u8,
+    /// A gateway stops in the middle of a cancellation.
+    pub aborts: u8,
 }
 
 impl Default for Setup {

@@ -38,12 +38,15 @@ pub struct Call {
     pub sequence: u8,
     /// How often the consumer knows to have delivered it.
     pub count: u8,
-    /// What a change of leader goes back to: the message and its count before the last step that is not replicated.
+    /// What a change of leader goes back to: the message and its count before the last step
+    /// that is not replicated.
     pub before: Option<(Message, u8)>,
     /// Whether it is older than `maxAge`.
     pub is_old: bool,
     /// Whether it was deleted with its stream.
     pub is_deleted: bool,
+    /// Whether a cancellation removed its message.
+    pub was_removed: bool,
     /// The end with which its own worker's ack removed the message.
     pub acked: Option<End>,
     /// How far its cancellation is.
@@ -120,11 +123,11 @@ pub enum Answer {
 pub struct Seen {
     /// Starts, without those that are no attempts.
     pub starts: u8,
-    /// Runs that have neither failed nor been handed back.
+    /// Invocations that have neither failed nor been handed back.
     pub open: u8,
-    /// Open runs, beyond the first, that faults account for.
+    /// Open invocations, beyond the first, that faults account for.
     pub excused: u8,
-    /// Deliveries that counted but were lost before they started a run.
+    /// Deliveries that counted but were lost before they started an invocation.
     pub lost_deliveries: u8,
     /// Deliveries that the server forgot.
     pub forgotten: u8,
@@ -226,7 +229,7 @@ pub enum Step {
     /// The result is to be stored.
     Storing(End),
     /// The dead letter is to be stored.
-    Burying,
+    StoringDeadLetter,
     /// The server is to confirm the end of the delivery.
     Settling(Settle),
 }

@@ -114,7 +114,13 @@ fn give_up(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
 }
 
 /// The function returns to its worker.
-pub(super) fn returned(setup: &Setup, state: &mut State, c: usize, w: usize, how: Outcome) -> Option<()> {
+pub(super) fn returned(
+    setup: &Setup,
+    state: &mut State,
+    c: usize,
+    w: usize,
+    how: Outcome,
+) -> Option<()> {
     let task = task(state, c, w)?;
     if task.step != Step::Running || (how == Outcome::Failed && !setup.failures) {
         return None;
@@ -154,7 +160,8 @@ fn after_done(setup: &Setup) -> Step {
         return Step::ack(End::Done);
     }
     match setup.oversized {
-        // Posted directly, the result is not there to be found: the tombstone says that the call has ended.
+        // Posted directly, the result is not there to be found: the tombstone says that the
+        // call has ended.
         Oversized::Result if setup.has(Guard::ResultRefusalIsFinal) => Step::Ending(End::Done),
         _ => Step::Storing(End::Done),
     }
