@@ -3,7 +3,7 @@
 
 use crate::{
     guard::Guard,
-    life::setup::{Faults, Oversized, Setup},
+    life::setup::{Broadcast, Faults, Oversized, Setup},
     submission::{Request, Submission},
 };
 
@@ -31,7 +31,13 @@ pub struct Bounds {
 }
 
 fn bounds(name: &'static str, setup: Setup) -> Bounds {
-    Bounds { name, setup }
+    Bounds { name, setup: Setup { broadcast: broadcast(setup.faults), ..setup } }
+}
+
+/// The slowest broadcast with which the rules are kept.
+#[must_use]
+pub fn broadcast(faults: Faults) -> Broadcast {
+    if faults.leader_changes > 0 { Broadcast::Prompt } else { Broadcast::Slow }
 }
 
 /// The searches of each test run. Together they take less than a minute.
@@ -175,11 +181,11 @@ pub fn large() -> Vec<Bounds> {
     for callbacks in [true, false] {
         let one = Setup { workers: 2, max_attempts: 2, cancels: 1, callbacks, ..Setup::default() };
         for faults in combinations(3) {
-            all.push(bounds("one call, three faults", Setup { faults, ..one.clone() }));
+            all.push(bounds("one call, three faults", Setup { faults, ..one }));
         }
         for faults in combinations(2) {
-            let two = Setup { calls: 2, workers: 1, max_attempts: 1, faults, ..one.clone() };
-            all.push(bounds("two calls, two faults", two.clone()));
+            let two = Setup { calls: 2, workers: 1, max_attempts: 1, faults, ..one };
+            all.push(bounds("two calls, two faults", two));
             all.push(bounds("two calls in two slots", Setup { slots: 2, cancels: 0, ..two }));
         }
     }
@@ -224,6 +230,7 @@ pub fn without(guard: Guard) -> Option<Setup> {
         Guard::WorkerDropsStale | Guard::PoisonWaits => {
             Faults { pauses: 1, outages: 1, ..NO_FAULTS }
         }
+        Guard::CancelConfirmNeedsLease => Faults { outages: 1, pauses: 1, ..NO_FAULTS },
         Guard::WorkerCountsNoRedelivery => Faults { outages: 1, ..NO_FAULTS },
         Guard::HandBackIsUncounted => Faults { hand_backs: 1, ..NO_FAULTS },
         Guard::NakNeedsLease => Faults { outages: 1, hand_backs: 1, ..NO_FAULTS },
@@ -235,8 +242,8 @@ pub fn without(guard: Guard) -> Option<Setup> {
         _ => NO_FAULTS,
     };
     let one = Setup { without: Some(guard), faults, ..Setup::default() };
-    let retried = Setup { max_attempts: 2, ..one.clone() };
-    let cancelled = Setup { cancels: 1, ..one.clone() };
+    let retried = Setup { max_attempts: 2, ..one };
+    let cancelled = Setup { cancels: 1, ..one };
     let setup = match guard {
         Guard::SubmitExpectsNone
         | Guard::SubmitMessageId
@@ -251,6 +258,9 @@ pub fn without(guard: Guard) -> Option<Setup> {
         | Guard::CancelRemovesMessage
         | Guard::ResultStoredOnce
         | Guard::ResultDecidesCancel => cancelled,
+        Guard::CancelConfirmNeedsLease => {
+            Setup { workers: 2, max_attempts: 2, broadcast: Broadcast::Slow, ..cancelled }
+        }
         Guard::WorkerClaims => Setup { slots: 2, ..one },
         Guard::WorkerDropsStale | Guard::PoisonWaits => Setup { workers: 2, ..retried },
         Guard::WorkerCountsNoRedelivery => Setup { slots: 2, ..retried },

@@ -61,13 +61,15 @@ pub enum Guard {
     ConfirmByKind,
     /// A cancellation removes the message of the call.
     CancelRemovesMessage,
+    /// A worker that lost the lease of a call does not confirm its cancellation.
+    CancelConfirmNeedsLease,
     /// A cancellation is confirmed only when the call can't start any more.
     CancelWaits,
 }
 
 impl Guard {
     /// All guards.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::SubmitExpectsNone,
         Self::SubmitMessageId,
         Self::SubmitComparesDigest,
@@ -96,6 +98,7 @@ impl Guard {
         Self::NakNeedsLease,
         Self::ConfirmByKind,
         Self::CancelRemovesMessage,
+        Self::CancelConfirmNeedsLease,
         Self::CancelWaits,
     ];
 
@@ -115,6 +118,7 @@ impl Guard {
             Self::WorkerLooksUpTombstone
             | Self::WorkerChecksCancelled
             | Self::CancelRemovesMessage
+            | Self::CancelConfirmNeedsLease
             | Self::CancelWaits => Rule::NoStartAfterCancel,
             Self::WorkerClaims
             | Self::WorkerLeavesSlot

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Instant};
 
 use asyncqueue_model::{
-    bounds::{Bounds, large},
+    bounds::{Bounds, broadcast, large},
     life::{
         Life,
         setup::{Faults, Setup},
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     for Bounds { name, setup } in searches {
         println!("{name}: {:?}", setup.faults);
         let begun = Instant::now();
-        let mut found = vec![search(Life::new(setup.clone()))];
+        let mut found = vec![search(Life::new(setup))];
         if options.stuck {
             found.push(search_stuck(&Life::new(setup)));
         }
@@ -115,6 +115,7 @@ impl Options {
             max_attempts: self.attempts,
             callbacks: !self.no_callbacks,
             cancels: self.cancels,
+            broadcast: broadcast(faults),
             faults,
             ..Setup::default()
         };

@@ -47,6 +47,7 @@ impl Guard {
             }
             Self::ConfirmByKind => ("worker/src/ack.rs", "grouped"),
             Self::CancelRemovesMessage => ("queue/src/remove.rs", "remove"),
+            Self::CancelConfirmNeedsLease => ("worker/src/cancellations.rs", "cancel"),
             Self::CancelWaits => ("queue/src/cancel.rs", "cancel_stored"),
         };
         Place { file, function }

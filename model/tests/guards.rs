@@ -30,7 +30,7 @@ fn guards_name_functions_that_exist() {
 fn a_removed_guard_of_calls_breaks_its_rule() {
     for guard in Guard::ALL {
         let Some(setup) = bounds::without(guard) else { continue };
-        let life = Life::new(setup.clone());
+        let life = Life::new(setup);
         let rule = guard.protects();
         let found = if rule == Rule::Ends { search_stuck(&life) } else { search(life) };
         assert!(found.breaks(rule), "without {guard:?}: {:?}", found.broken);

@@ -3,7 +3,7 @@
 use super::{
     setup::{Oversized, Setup},
     state::{End, Heard, State, Step, Task, Tombstone},
-    worker::{key, set_step, task},
+    worker::{confirms, key, set_step, task},
 };
 use crate::{guard::Guard, rule::Rule};
 
@@ -56,7 +56,7 @@ fn write_tombstone(setup: &Setup, state: &mut State, task: Task, end: End, w: us
         None => record.tombstone = Some(tombstone),
         Some(before) if before == tombstone => {}
         Some(Tombstone::Cancelled) => {
-            state.workers[w].heard[key] = Heard::Yes { had: true };
+            state.workers[w].heard[key] = Heard::Yes { had: confirms(setup, task) };
             return Step::Storing(End::Cancelled);
         }
         Some(Tombstone::Dead) => return write_result_of(setup, End::Dead),

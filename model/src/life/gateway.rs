@@ -1,7 +1,7 @@
 //! Steps of a gateway that cancels a call.
 
 use super::{
-    setup::Setup,
+    setup::{Broadcast, Setup},
     state::{Answer, Call, Cancel, End, Heard, Message, State, Step, Tombstone, Worker},
     worker::key,
 };
@@ -120,21 +120,20 @@ fn decide(
     let key = key(setup, call.sequence);
     let up =
         || state.workers.iter().take(usize::from(setup.workers)).filter(|worker| !worker.is_paused);
+    let is_prompt = setup.broadcast == Broadcast::Prompt;
     // A delivery that the server forgot: a worker that is up has begun, or dropped it, by now.
-    let has_delivered = up().any(|worker| is_unstarted(worker, c));
+    let has_delivered = is_prompt && up().any(|worker| is_unstarted(worker, c));
     if (undelivered && !has_delivered) || !setup.has(Guard::CancelWaits) {
         return Some(Answer::Confirmed);
     }
-    // Each worker that is up has the broadcast before the gateway answers.
-    if up().any(|worker| worker.heard[key] == Heard::No) {
-        return None;
-    }
-    if up().any(|worker| worker.heard[key] == Heard::Yes { had: true }) {
+    let all_heard = up().all(|worker| worker.heard[key] != Heard::No);
+    let is_confirmed = up().any(|worker| worker.heard[key] == Heard::Yes { had: true });
+    if is_confirmed && (all_heard || !is_prompt) {
         return Some(Answer::Confirmed);
     }
     // Without callbacks, only the ack of a worker can have removed it. With them, the first
     // result has decided.
-    (!was_there && !setup.callbacks).then_some(Answer::Refused)
+    (all_heard && !was_there && !setup.callbacks).then_some(Answer::Refused)
 }
 
 /// Whether a worker has a delivery of a call that it has not begun.

@@ -3,7 +3,7 @@
 use crate::guard::Guard;
 
 /// How many calls, workers and faults a search has, and which guard it does without.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// Calls, all with the same id: at most [`CALLS`](super::state::CALLS).
     pub calls: u8,
@@ -21,6 +21,8 @@ pub struct Setup {
     pub oversized: Oversized,
     /// Whether calls outside the model may take slots, so that waits may end before a redelivery.
     pub is_crowded: bool,
+    /// How soon workers learn of a cancellation.
+    pub broadcast: Broadcast,
     /// How often clients ask for a cancellation.
     pub cancels: u8,
     /// How often each fault may happen.
@@ -39,6 +41,16 @@ pub enum Oversized {
     Result,
     /// The dead letter, unless it leaves content out.
     DeadLetter,
+}
+
+/// How soon workers learn of a cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broadcast {
+    /// All that are up learn of it before the gateway answers. Needed only where a change of
+    /// leader may forget a delivery.
+    Prompt,
+    /// At any time.
+    Slow,
 }
 
 /// How often each fault may happen.
@@ -80,6 +92,7 @@ impl Default for Setup {
             failures: true,
             oversized: Oversized::Nothing,
             is_crowded: false,
+            broadcast: Broadcast::Prompt,
             cancels: 0,
             faults: Faults::default(),
             without: None,

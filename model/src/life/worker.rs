@@ -40,7 +40,7 @@ pub(super) fn look_up(setup: &Setup, state: &mut State, c: usize, w: usize) -> O
     let key = key(setup, task.sequence);
     let next = match state.records[key].tombstone {
         Some(Tombstone::Cancelled) => {
-            state.workers[w].heard[key] = Heard::Yes { had: true };
+            state.workers[w].heard[key] = Heard::Yes { had: confirms(setup, task) };
             Step::Storing(End::Cancelled)
         }
         Some(Tombstone::Ended) => Step::ack(End::Done),
@@ -178,15 +178,19 @@ pub(super) fn hear(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opti
     }
     let mut had = state.workers[w].waits[c];
     if let Some(task) = &mut state.workers[w].tasks[c] {
-        match task.step {
-            Step::Delivered { .. } => had = true,
-            Step::Running => {
-                had = true;
-                task.step = Step::Storing(End::Cancelled);
-            }
-            _ => {}
+        if matches!(task.step, Step::Delivered { .. } | Step::Running) {
+            had = confirms(setup, *task);
+        }
+        if task.step == Step::Running {
+            task.step = Step::Storing(End::Cancelled);
         }
     }
     state.workers[w].heard[key] = Heard::Yes { had };
     Some(())
+}
+
+/// Whether a worker that has a call confirms its cancellation. Without the lease, it does not know
+/// which other worker has the call.
+pub(super) fn confirms(setup: &Setup, task: Task) -> bool {
+    !task.is_lost || !setup.has(Guard::CancelConfirmNeedsLease)
 }
