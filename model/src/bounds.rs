@@ -13,6 +13,7 @@ const NO_FAULTS: Faults = Faults {
     outages: 0,
     lost_acks: 0,
     leader_changes: 0,
+    consumer_losses: 0,
     recreations: 0,
     hand_backs: 0,
     platform_failures: 0,
@@ -37,7 +38,11 @@ fn bounds(name: &'static str, setup: Setup) -> Bounds {
 /// The slowest broadcast with which the rules are kept.
 #[must_use]
 pub fn broadcast(faults: Faults) -> Broadcast {
-    if faults.leader_changes > 0 { Broadcast::Prompt } else { Broadcast::Slow }
+    if faults.leader_changes + faults.consumer_losses > 0 {
+        Broadcast::Prompt
+    } else {
+        Broadcast::Slow
+    }
 }
 
 /// The searches of each test run. Together they take less than a minute.
@@ -120,6 +125,14 @@ fn small_one() -> Vec<Bounds> {
             Setup { cancels: 2, faults: Faults { aborts: 1, crashes: 1, ..NO_FAULTS }, ..two() },
         ),
         bounds(
+            "consumer recreated",
+            Setup {
+                cancels: 1,
+                faults: Faults { consumer_losses: 1, crashes: 1, ..NO_FAULTS },
+                ..two()
+            },
+        ),
+        bounds(
             "result that does not fit",
             Setup {
                 cancels: 1,
@@ -194,7 +207,7 @@ pub fn large() -> Vec<Bounds> {
 
 /// All combinations of so many kinds of faults, once each.
 fn combinations(kinds: u32) -> Vec<Faults> {
-    let masks = (0_u16..1 << 11).filter(|mask| mask.count_ones() == kinds);
+    let masks = (0_u16..1 << 12).filter(|mask| mask.count_ones() == kinds);
     masks
         .map(|mask| {
             let of = |bit: u16| u8::from(mask & (1 << bit) != 0);
@@ -210,6 +223,7 @@ fn combinations(kinds: u32) -> Vec<Faults> {
                 expiries: of(8),
                 windows: of(9),
                 aborts: of(10),
+                consumer_losses: of(11),
             }
         })
         .collect()

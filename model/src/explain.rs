@@ -56,6 +56,8 @@ struct Known {
     faults: usize,
     /// Faults that are not over, by their kind.
     open_faults: Faults,
+    /// Faults that are not over, of kinds that are not known.
+    open_losses: u8,
     /// Results that were found on their way or as dead letters.
     results_left: u8,
     /// Dead letters that were found.
@@ -157,7 +159,9 @@ fn setup(trace: &[Observation]) -> Setup {
                 }
             }
             Observation::CancelSent => sent = sent.saturating_add(1),
-            Observation::Fault(Fault::Pause | Fault::Outage) => stalls += 1,
+            Observation::Fault(Fault::Pause | Fault::Outage | Fault::WorkerOrLeaseLost) => {
+                stalls += 1;
+            }
             _ => {}
         }
     }
@@ -176,7 +180,7 @@ fn setup(trace: &[Observation]) -> Setup {
 /// What may be seen of a call.
 fn observations() -> impl Iterator<Item = Observation> {
     let ends = [End::Done, End::Dead, End::Cancelled, End::Expired];
-    let callbacks = ends.map(|end| Observation::Callback { end, is_taken: true });
+    let callbacks = ends.map(|end| Observation::Callback { end: Some(end), is_taken: true });
     let outcomes = [Outcome::Ok, Outcome::Failed].map(Observation::Returned);
     let others = [
         Observation::Accepted,
@@ -211,11 +215,11 @@ impl Known {
             Observation::LeftQueued => self.is_queued_left = true,
             Observation::Fault(fault) => {
                 self.faults += 1;
-                let open = budget(&mut self.open_faults, fault);
+                let open = budget(&mut self.open_faults, fault).unwrap_or(&mut self.open_losses);
                 *open = open.saturating_add(1);
             }
             Observation::FaultOver(fault) => {
-                let open = budget(&mut self.open_faults, fault);
+                let open = budget(&mut self.open_faults, fault).unwrap_or(&mut self.open_losses);
                 *open = open.saturating_sub(1);
             }
             _ => {}
@@ -223,19 +227,21 @@ impl Known {
     }
 }
 
-/// The budget of faults that a fault adds to.
-fn budget(faults: &mut Faults, fault: Fault) -> &mut u8 {
-    match fault {
+/// The budget of faults that a fault adds to; `None` if its kind is not known.
+fn budget(faults: &mut Faults, fault: Fault) -> Option<&mut u8> {
+    Some(match fault {
         Fault::Crash => &mut faults.crashes,
         Fault::Pause => &mut faults.pauses,
         Fault::Outage => &mut faults.outages,
         Fault::LostConfirmation => &mut faults.lost_acks,
         Fault::LeaderChange => &mut faults.leader_changes,
+        Fault::WorkerOrLeaseLost => return None,
+        Fault::ConsumerRecreated => &mut faults.consumer_losses,
         Fault::StreamRecreated => &mut faults.recreations,
         Fault::HandBack => &mut faults.hand_backs,
         Fault::Expiry => &mut faults.expiries,
         Fault::WindowPassed => &mut faults.windows,
-    }
+    })
 }
 
 // === impl Divergence ===

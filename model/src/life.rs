@@ -75,6 +75,7 @@ impl Life {
             Action::Outage(c) => server::outage(s, c),
             Action::LoseAck(c, w) => settling::lose_ack(setup, s, c, w),
             Action::Forget(c) => server::forget(setup, s, c),
+            Action::RecreateConsumer => server::recreate_consumer(setup, s),
             Action::Recreate => server::recreate(setup, s),
             Action::HandBack(c, w) => faults::hand_back(setup, s, c, w),
             Action::Age(c) => faults::age(s, c),

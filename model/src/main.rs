@@ -38,7 +38,7 @@ struct Options {
     /// Also search for states from which calls can't come to an end. Needs 1 KB for each state.
     #[arg(long)]
     stuck: bool,
-    /// Faults, each as KIND or KIND=COUNT: crashes, pauses, outages, lost-acks, leader-changes,
+    /// Faults, each as KIND or KIND=COUNT: crashes, pauses, outages, lost-acks, leader-changes, consumer-losses,
     /// recreations, hand-backs, platform-failures, expiries, windows, aborts.
     #[arg(value_parser = parse_fault)]
     faults: Vec<(String, u8)>,
@@ -62,6 +62,7 @@ fn budget<'a>(faults: &'a mut Faults, kind: &str) -> Option<&'a mut u8> {
         "outages" => &mut faults.outages,
         "lost-acks" => &mut faults.lost_acks,
         "leader-changes" => &mut faults.leader_changes,
+        "consumer-losses" => &mut faults.consumer_losses,
         "recreations" => &mut faults.recreations,
         "hand-backs" => &mut faults.hand_backs,
         "platform-failures" => &mut faults.platform_failures,

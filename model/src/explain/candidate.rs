@@ -2,7 +2,7 @@
 
 use super::{
     Known, budget,
-    observation::{Observation, Outcome},
+    observation::{Fault, Observation, Outcome},
 };
 use crate::life::{
     Life,
@@ -63,18 +63,8 @@ impl Candidate {
                 next.extend(self.limits.checked_sub(1).map(|limits| Self { limits, ..self }));
                 return next;
             }
-            Observation::Fault(fault) => {
-                let mut next = self;
-                let left = budget(&mut next.state.faults, fault);
-                *left = left.saturating_add(1);
-                return vec![next];
-            }
-            Observation::FaultOver(fault) => {
-                let (mut next, mut open) = (self, known.open_faults);
-                let left = budget(&mut next.state.faults, fault);
-                *left = (*left).min(*budget(&mut open, fault));
-                return vec![next];
-            }
+            Observation::Fault(fault) => return self.with_fault(fault),
+            Observation::FaultOver(fault) => return vec![self.without_fault(known, fault)],
             Observation::CancelSent => {
                 let mut next = self;
                 next.state.cancels = next.state.cancels.saturating_add(1);
@@ -86,7 +76,8 @@ impl Candidate {
             Observation::Accepted => call.message != Message::Absent,
             Observation::Refused => known.open_submissions > 0 || call.message == Message::Absent,
             Observation::Callback { end, .. } => {
-                record.result == Some(end) && known.taken <= 1 + known.faults
+                let is_same = end.is_none_or(|end| record.result == Some(end));
+                is_same && record.result.is_some() && known.taken <= 1 + known.faults
             }
             Observation::CancelConfirmed => call.cancel == Cancel::Answered(Answer::Confirmed),
             Observation::CancelRefused => call.cancel == Cancel::Answered(Answer::Refused),
@@ -151,6 +142,32 @@ impl Candidate {
         // Workers are alike.
         state.workers[..usize::from(life.setup.workers)].sort_unstable();
         Self { state, orphans: self.orphans + lost, limits: self.limits }
+    }
+
+    /// The candidates in which a fault may happen, one for each kind that it may be of.
+    fn with_fault(self, fault: Fault) -> Vec<Self> {
+        let kinds = if fault == Fault::WorkerOrLeaseLost { &Fault::LOST[..] } else { &[fault] };
+        let with = |kind: &Fault| {
+            let mut next = self;
+            let left = budget(&mut next.state.faults, *kind)?;
+            *left = left.saturating_add(1);
+            Some(next)
+        };
+        kinds.iter().filter_map(with).collect()
+    }
+
+    /// The candidate in which no more faults may happen than those that are not over.
+    fn without_fault(mut self, known: &Known, fault: Fault) -> Self {
+        let kinds = if fault == Fault::WorkerOrLeaseLost { &Fault::LOST[..] } else { &[fault] };
+        let mut open = known.open_faults;
+        for kind in kinds {
+            let open = budget(&mut open, *kind).map_or(0, |open| *open);
+            let most = if Fault::LOST.contains(kind) { open + known.open_losses } else { open };
+            if let Some(left) = budget(&mut self.state.faults, *kind) {
+                *left = (*left).min(most);
+            }
+        }
+        self
     }
 
     fn record(self) -> crate::life::state::Record {

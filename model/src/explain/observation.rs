@@ -28,8 +28,8 @@ pub enum Observation {
     BrokenOff,
     /// The receiver got a callback with this end state.
     Callback {
-        /// The end state.
-        end: End,
+        /// The end state; `None` if its status has several.
+        end: Option<End>,
         /// Whether the receiver took it.
         is_taken: bool,
     },
@@ -69,6 +69,10 @@ pub enum Fault {
     LostConfirmation,
     /// The leader of a stream or consumer changed, or its server was killed.
     LeaderChange,
+    /// One of the five above: it is not known which.
+    WorkerOrLeaseLost,
+    /// The consumer was deleted and created again.
+    ConsumerRecreated,
     /// The stream was deleted and created again.
     StreamRecreated,
     /// A worker was shut down and handed back what it had.
@@ -91,8 +95,10 @@ impl fmt::Display for Observation {
             Self::Returned(Outcome::Failed) => f.write_str("returned, to be retried"),
             Self::Returned(Outcome::PlatformFailed) => f.write_str("failed by the platform"),
             Self::BrokenOff => f.write_str("broken off"),
-            Self::Callback { end, is_taken: true } => write!(f, "callback {end:?} taken"),
-            Self::Callback { end, is_taken: false } => write!(f, "callback {end:?} not taken"),
+            Self::Callback { end, is_taken: true } => write!(f, "callback {} taken", name(*end)),
+            Self::Callback { end, is_taken: false } => {
+                write!(f, "callback {} not taken", name(*end))
+            }
             Self::CancelSent => f.write_str("cancellation sent"),
             Self::CancelConfirmed => f.write_str("cancellation confirmed"),
             Self::CancelRefused => f.write_str("cancellation refused"),
@@ -105,4 +111,20 @@ impl fmt::Display for Observation {
             Self::Fault(fault) => write!(f, "fault: {fault:?}"),
         }
     }
+}
+
+fn name(end: Option<End>) -> &'static str {
+    match end {
+        None => "of an unknown end",
+        Some(End::Done) => "done",
+        Some(End::Dead) => "dead",
+        Some(End::Cancelled) => "cancelled",
+        Some(End::Expired) => "expired",
+    }
+}
+
+impl Fault {
+    /// The faults that a worker or its lease may be lost by.
+    pub const LOST: [Self; 5] =
+        [Self::Crash, Self::Pause, Self::Outage, Self::LostConfirmation, Self::LeaderChange];
 }

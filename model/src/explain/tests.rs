@@ -7,7 +7,7 @@ const DONE: Observation = Returned(Outcome::Ok);
 const FAILED: Observation = Returned(Outcome::Failed);
 
 fn callback(end: End) -> Observation {
-    Callback { end, is_taken: true }
+    Callback { end: Some(end), is_taken: true }
 }
 
 fn refused_at(trace: &[Observation]) -> Option<usize> {
@@ -24,6 +24,8 @@ fn possible_traces_are_explained() {
     let (crash, pause) = (Fault(observation::Fault::Crash), Fault(observation::Fault::Pause));
     let outage = Fault(observation::Fault::Outage);
     let over = FaultOver(observation::Fault::Outage);
+    let lease = Fault(observation::Fault::WorkerOrLeaseLost);
+    let consumer = Fault(observation::Fault::ConsumerRecreated);
     let leader = Fault(observation::Fault::LeaderChange);
     let lost = Fault(observation::Fault::LostConfirmation);
     let hand_back = Fault(observation::Fault::HandBack);
@@ -53,7 +55,14 @@ fn possible_traces_are_explained() {
         &[CALLED_BACK, Accepted, Started, DONE, CancelConfirmed, cancelled],
         &[CALLED_BACK, Accepted, CancelUnknown, CancelConfirmed, cancelled],
         &[CALLED_BACK, Accepted, CancelUnknown, Started, DONE, done],
-        &[CALLED_BACK, Accepted, Started, DONE, Callback { end: End::Done, is_taken: false }, done],
+        &[
+            CALLED_BACK,
+            Accepted,
+            Started,
+            DONE,
+            Callback { end: Some(End::Done), is_taken: false },
+            done,
+        ],
         &[CALLED_BACK, Accepted, Started, DONE, LeftDeadResult],
         &[CALLED_BACK, Accepted, LeftQueued],
         &[CALLED_BACK, Accepted, Started, crash, BrokenOff, Started, DONE, done],
@@ -89,6 +98,10 @@ fn possible_traces_are_explained() {
             DONE,
             done,
         ],
+        &[CALLED_BACK, Accepted, Started, lease, BrokenOff, Started, DONE, done],
+        &[CALLED_BACK, Accepted, Started, lease, Started, DONE, DONE, done],
+        &[CALLED_BACK, Accepted, Started, FAILED, consumer, Started, FAILED, Started, DONE, done],
+        &[CALLED_BACK, Accepted, Started, DONE, Callback { end: None, is_taken: true }],
         &[CALLED_BACK, Accepted, expiry, callback(End::Expired)],
         &[PLAIN, Accepted, recreated],
         &[CALLED_BACK, Accepted, Started, recreated, DONE, done],
@@ -104,6 +117,7 @@ fn impossible_traces_name_the_first_wrong_step() {
     let crash = Fault(observation::Fault::Crash);
     let outage = Fault(observation::Fault::Outage);
     let over = FaultOver(observation::Fault::Outage);
+    let lease = Fault(observation::Fault::WorkerOrLeaseLost);
     let window = Fault(observation::Fault::WindowPassed);
     let (done, dead, cancelled) =
         (callback(End::Done), callback(End::Dead), callback(End::Cancelled));
@@ -122,6 +136,8 @@ fn impossible_traces_name_the_first_wrong_step() {
         (&[PLAIN, Accepted, Started, DONE, Started], 4),
         (&[PLAIN, Accepted, Started, FAILED, Started, FAILED, Started], 6),
         (&[PLAIN, Accepted, Started, crash, Started, Started], 5),
+        (&[PLAIN, Accepted, Started, lease, Started, Started], 5),
+        (&[PLAIN, Accepted, outage, over, Started, Started], 5),
         // Too few: a redelivery of a call in flight does not count.
         (&[PLAIN, Accepted, Started, FAILED, LeftDead], 4),
         (&[THRICE, Accepted, Started, outage, over, outage, over, FAILED, LeftDead], 8),
@@ -157,8 +173,8 @@ fn a_divergence_says_what_was_possible() {
         explain(&[CALLED_BACK, Accepted, Started, DONE, callback(End::Dead)]).unwrap_err();
     let text = divergence.to_string();
     assert!(
-        text.starts_with("step 4: the model has no run with `callback Dead taken` here"),
+        text.starts_with("step 4: the model has no run with `callback dead taken` here"),
         "{text}"
     );
-    assert!(text.contains("`callback Done taken`"), "{text}");
+    assert!(text.contains("`callback done taken`"), "{text}");
 }

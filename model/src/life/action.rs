@@ -52,6 +52,8 @@ pub enum Action {
     LoseAck(usize, usize),
     /// Fault: a new leader does not know the last step of a call's message.
     Forget(usize),
+    /// Fault: the consumer is deleted and created again.
+    RecreateConsumer,
     /// Fault: the stream is deleted and created again.
     Recreate,
     /// Fault: a worker that shuts down hands back a call.
@@ -87,6 +89,7 @@ impl Action {
                 | Self::LoseAck(..)
                 | Self::Forget(_)
                 | Self::Recreate
+                | Self::RecreateConsumer
                 | Self::HandBack(..)
                 | Self::Age(_)
                 | Self::PassWindow
@@ -139,7 +142,7 @@ impl Action {
         for w in 0..workers {
             all.extend([Self::Resume(w), Self::Crash(w), Self::Pause(w)]);
         }
-        all.extend([Self::Recreate, Self::PassWindow]);
+        all.extend([Self::Recreate, Self::RecreateConsumer, Self::PassWindow]);
         all
     }
 }

@@ -145,9 +145,14 @@ pub(super) fn forget(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
     let call = &mut state.calls[c];
     let (message, count) = call.before?;
     state.faults.leader_changes -= 1;
-    if count < call.count {
-        call.seen.forgotten += 1;
-    }
+    set_forgotten(setup, state, c, message, count);
+    Some(())
+}
+
+/// Takes the message of a call back to an earlier state that the consumer remembers.
+fn set_forgotten(setup: &Setup, state: &mut State, c: usize, message: Message, count: u8) {
+    let call = &mut state.calls[c];
+    call.seen.forgotten += call.count - count;
     (call.message, call.count, call.before) = (message, count, None);
     call.acked = None;
     if setup.workers > 1 {
@@ -161,6 +166,16 @@ pub(super) fn forget(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
         }
         // An election takes longer than a worker may wait between a delivery and its start.
         make_stale(worker);
+    }
+}
+
+/// The consumer is deleted and created again: it knows of no delivery.
+pub(super) fn recreate_consumer(setup: &Setup, state: &mut State) -> Option<()> {
+    state.faults.consumer_losses = state.faults.consumer_losses.checked_sub(1)?;
+    for c in 0..CALLS {
+        if state.calls[c].is_stored() {
+            set_forgotten(setup, state, c, Message::Pending, 0);
+        }
     }
     Some(())
 }

@@ -66,6 +66,8 @@ pub struct Faults {
     pub lost_acks: u8,
     /// A change of leader forgets the last delivery or unconfirmed ack of a call.
     pub leader_changes: u8,
+    /// The consumer is deleted and created again, and knows of no delivery.
+    pub consumer_losses: u8,
     /// The stream is deleted and created again.
     pub recreations: u8,
     /// A worker that shuts down hands back a call.
