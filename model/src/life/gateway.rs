@@ -101,9 +101,10 @@ fn remove(setup: &Setup, state: &mut State, c: usize) -> Cancel {
     // A repeat finds it removed by the first.
     let was_there = call.is_stored() || call.was_removed;
     let is_undelivered = call.message == Message::Pending && call.count == 0;
-    if call.is_stored() && setup.has(Guard::CancelRemovesMessage) {
+    if setup.has(Guard::CancelRemovesMessage) {
+        call.was_removed |= call.is_stored();
+        // Replicated, also where the message is gone by an ack that is not replicated yet.
         (call.message, call.before) = (Message::Gone, None);
-        call.was_removed = true;
     }
     Cancel::Removed { is_undelivered, was_there }
 }
