@@ -22,12 +22,12 @@ impl Guard {
         let (file, function) = match self {
             Self::SubmitExpectsNone | Self::SubmitSharesId => ("queue/src/submit.rs", "submit"),
             Self::SubmitMessageId => ("queue/src/message/digest.rs", "message_id"),
-            Self::SubmitComparesDigest => ("queue/src/submit.rs", "is_same"),
-            Self::StreamFirstSequence => ("queue/src/stream.rs", "stream_config"),
-            Self::TombstoneKeyedBySequence => ("queue/src/cancel.rs", "tombstone_key"),
-            Self::TombstoneFirstWins => ("queue/src/cancel/end.rs", "end"),
-            Self::WorkerLooksUpTombstone => ("worker/src/invoke.rs", "was_cancelled"),
-            Self::WorkerChecksCancelled => ("worker/src/cancellations.rs", "begin"),
+            Self::SubmitComparesDigest => ("queue/src/submit/decide.rs", "after_read"),
+            Self::StreamFirstSequence => ("queue/src/stream/sequence.rs", "with_first_sequence"),
+            Self::TombstoneKeyedBySequence => ("queue/src/tombstone.rs", "key"),
+            Self::TombstoneFirstWins => ("queue/src/tombstone.rs", "write_once"),
+            Self::WorkerLooksUpTombstone => ("worker/src/invoke.rs", "may_start"),
+            Self::WorkerChecksCancelled => ("worker/src/cancellations.rs", "start"),
             Self::WorkerClaims => ("worker/src/pull/tasks.rs", "claim"),
             Self::WorkerLeavesSlot => ("worker/src/pull/tasks.rs", "leave"),
             Self::WorkerDropsStale => ("worker/src/pull.rs", "silence"),
@@ -35,20 +35,20 @@ impl Guard {
             Self::HandBackIsUncounted => ("worker/src/invoke.rs", "before_hand_back"),
             Self::PoisonIsNotInvoked => ("worker/src/outcome.rs", "is_poison"),
             Self::PoisonWaits => ("worker/src/invoke.rs", "may_end_otherwise"),
-            Self::ResultBeforeAck | Self::ResultDecidesDeadLetter => {
-                ("worker/src/invoke.rs", "end")
-            }
+            Self::ResultBeforeAck => ("worker/src/finish.rs", "report"),
+            Self::ResultDecidesDeadLetter => ("worker/src/finish.rs", "was_done"),
             Self::ResultStoredOnce => ("worker/src/callback/store.rs", "put"),
-            Self::ResultRefusalIsFinal => ("worker/src/invoke.rs", "report"),
-            Self::ResultDecidesCancel => ("queue/src/cancel.rs", "tell_caller"),
-            Self::DeadLetterLookedUp | Self::DeadLetterShrinks => ("worker/src/bury.rs", "bury"),
+            Self::ResultRefusalIsFinal => ("worker/src/store.rs", "until_stored"),
+            Self::ResultDecidesCancel => ("queue/src/cancel.rs", "store_result"),
+            Self::DeadLetterLookedUp => ("queue/src/dead_letter_store.rs", "store_once"),
+            Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "write"),
             Self::SettleRepeats | Self::NakDropsClaim | Self::NakNeedsLease => {
                 ("worker/src/settle.rs", "settle")
             }
             Self::ConfirmByKind => ("worker/src/ack.rs", "grouped"),
             Self::CancelRemovesMessage => ("queue/src/remove.rs", "remove"),
-            Self::CancelConfirmNeedsLease => ("worker/src/cancellations.rs", "cancel"),
-            Self::CancelWaits => ("queue/src/cancel.rs", "cancel_stored"),
+            Self::CancelConfirmNeedsLease => ("worker/src/cancellations.rs", "has_stopped"),
+            Self::CancelWaits => ("queue/src/cancel.rs", "wait_for_answer"),
         };
         Place { file, function }
     }

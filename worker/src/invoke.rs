@@ -15,7 +15,7 @@ use asyncqueue::{
     peek::{NatsError, is_stored},
     status::{Phase, worker_report},
     stored_call::StoredCall,
-    tombstone::{self, Mark},
+    tombstone::{self, Mark, Written},
     uncounted::{self, Offset},
 };
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 use crate::{
     cancellations::{CallInFlight, Cancellations},
     delivery::Delivered,
-    finish::{self, Finish},
+    finish::{self, Dying, Finish},
     function::{
         Caller, Reply,
         request::{Attempt, add_idempotency_key},
@@ -197,7 +197,7 @@ impl Invoke {
             MayStart::Unknown => return Made::Unknown,
         }
         let Some(cancelled) = in_flight.start() else {
-            in_flight.has_stopped(false).await;
+            in_flight.has_stopped(false, delivered.was_renewed()).await;
             return Made::Ended(Mark::Cancelled { confirmed: false });
         };
         let invocation = &call.invocation;
@@ -223,7 +223,7 @@ impl Invoke {
             }
         };
         let Some(reply) = reply else {
-            in_flight.has_stopped(true).await;
+            in_flight.has_stopped(true, delivered.was_renewed()).await;
             return Made::Ended(Mark::Cancelled { confirmed: false });
         };
         in_flight.has_run();
@@ -270,14 +270,16 @@ impl Invoke {
             Outcome::Done => !in_flight.end(),
             Outcome::Retry { .. } => in_flight.is_cancelled(),
             Outcome::Dead(_) => match self.finish.mark(call, Mark::Dead, &reported, ticket).await {
-                Some(Mark::Dead) => false,
-                Some(mark) => return self.end_as_marked(delivered, call, mark, in_flight, ticket).await,
+                Some(Written { mark: Mark::Dead, .. }) => false,
+                Some(Written { mark, .. }) => {
+                    return self.end_as_marked(delivered, call, mark, in_flight, ticket).await;
+                }
                 // Not known whether it is cancelled: it comes again, and is given up then.
                 None => return AckKind::Nak(Some(UNKNOWN_WAIT)),
             },
         };
         if is_cancelled {
-            in_flight.has_stopped(false).await;
+            in_flight.has_stopped(false, delivered.was_renewed()).await;
             return self.finish.cancelled(call, ticket).await;
         }
         self.metrics.ended(&reply, &outcome);
@@ -292,7 +294,8 @@ impl Invoke {
                 AckKind::Nak(Some(wait))
             }
             Outcome::Dead(reason) => {
-                self.finish.dead(delivered, call, reply, reason, Some(&reported), ticket).await
+                let dying = Dying { reason, is_first: true };
+                self.finish.dead(delivered, call, reply, dying, Some(&reported), ticket).await
             }
         }
     }
@@ -308,12 +311,13 @@ impl Invoke {
     ) -> AckKind {
         match mark {
             Mark::Cancelled { .. } => {
-                in_flight.has_stopped(false).await;
+                in_flight.has_stopped(false, delivered.was_renewed()).await;
                 self.finish.cancelled(call, ticket).await
             }
             Mark::Dead => {
                 let reason = "its attempts are exhausted, and its worker died before it was a dead letter";
-                self.finish.dead(delivered, call, Reply::none(), reason.to_owned(), None, ticket).await
+                let dying = Dying { reason: reason.to_owned(), is_first: false };
+                self.finish.dead(delivered, call, Reply::none(), dying, None, ticket).await
             }
             Mark::Expired => self.finish.expired(call, ticket).await,
             // It has run, and its result is stored if it has one.
@@ -345,8 +349,10 @@ impl Invoke {
         }
         let mark = if is_expired { Mark::Expired } else { Mark::Dead };
         match self.finish.mark(call, mark, &reported, ticket).await {
-            Some(Mark::Dead) => self.finish.poison(delivered, call, &reported, ticket).await,
-            Some(mark) => self.end_as_marked(delivered, call, mark, in_flight, ticket).await,
+            Some(Written { mark: Mark::Dead, .. }) => {
+                self.finish.poison(delivered, call, &reported, ticket).await
+            }
+            Some(Written { mark, .. }) => self.end_as_marked(delivered, call, mark, in_flight, ticket).await,
             None => AckKind::Nak(Some(UNKNOWN_WAIT)),
         }
     }
