@@ -184,8 +184,11 @@ async fn cancel_among(
         if seen.iter().any(|(queue, seen)| **queue == place.queue && seen == call) {
             continue;
         }
-        let is_certain = *confirmed || Canceller { js, place, deadline }.confirm_removed(&tombstone).await?;
-        let outcome = if is_certain { CancelOutcome::AlreadyCancelled } else { CancelOutcome::Unconfirmed };
+        let outcome = if *confirmed {
+            CancelOutcome::AlreadyCancelled
+        } else {
+            Canceller { js, place, deadline }.confirm_removed(&tombstone).await?
+        };
         tally.count(outcome);
     }
     Ok(tally)
@@ -355,18 +358,29 @@ impl<'a> Canceller<'a> {
         consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await
     }
 
-    /// Confirms the cancellation of a call that an earlier request took off its stream; returns whether it is certain.
-    async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<bool, NatsError> {
+    /// Confirms the cancellation of a call that an earlier request took off its stream.
+    async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<CancelOutcome, NatsError> {
         let call = &tombstone.call;
+        // Whoever wrote the tombstone may have died before it found that the call had ended.
+        let results = self.place.queue.callback_stream();
+        let filter = format!("{results}.*.*.{}.{}", call.id, call.sequence);
+        let stored = peek::last_message(self.js, &results, &filter).await?;
+        let stored = stored.and_then(|stored| Callback::decode(&stored.headers, Bytes::new()).ok());
+        if let Some(end) = stored.map(|stored| stored.end).filter(|end| *end != EndState::Cancelled) {
+            return self.came_too_late(call, end).await;
+        }
         let subject = broadcast_subject(&self.place.queue);
         let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
         let waited = self.wait_for_answer(&mut inquiry, call).await?;
-        let is_certain = matches!(waited, Waited::Answered(_) | Waited::Certain);
-        if is_certain {
-            let confirmed = Mark::Cancelled { confirmed: true };
-            tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
+        match waited {
+            Waited::Answered(_) | Waited::Certain => {
+                let confirmed = Mark::Cancelled { confirmed: true };
+                tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
+                Ok(CancelOutcome::AlreadyCancelled)
+            }
+            Waited::Ended(end) => Ok(CancelOutcome::Ended(end)),
+            Waited::InVain => Ok(CancelOutcome::Unconfirmed),
         }
-        Ok(is_certain)
     }
 
     /// The call had ended before: its tombstone says so from now on.
