@@ -43,6 +43,13 @@ const ALWAYS: &str = "always";
 /// The size of a disk of its own.
 const DISK: &str = "64m";
 
+impl Kind {
+    /// Whether the store is so small that the load fills it.
+    pub(crate) fn is_small(self) -> bool {
+        matches!(self, Self::OneSmall | Self::ThreeSmall)
+    }
+}
+
 /// The limit of a small store.
 const SMALL: &str = "jetstream { max_file_store: 64MB }";
 

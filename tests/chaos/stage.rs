@@ -10,6 +10,7 @@ use std::{
 use async_nats::jetstream::Context;
 use asyncqueue::{
     ensure::{ensure, ensure_buckets},
+    reserve::{self, Kept},
     stream::{Owner, QueueSpec, Storage},
 };
 use asyncqueue_tests::{
@@ -31,7 +32,10 @@ use asyncqueue_tests::{
 };
 use programs::Gateway;
 use rand::{SeedableRng, rngs::StdRng};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
 
 use crate::servers::{Kind, Servers};
 
@@ -70,6 +74,9 @@ const SLACK: Duration = Duration::from_millis(500);
 /// passes it on in microseconds, and three tasks (accept, read, handle) wait for a processor each,
 /// for a few of its time slices. What the recorder loses beyond that is measured, and added.
 const SKEW: Duration = Duration::from_millis(50);
+
+/// Between two looks at the reserve.
+const RESERVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// For something to happen that will.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -156,6 +163,8 @@ pub(crate) struct Stage {
     load: Option<JoinHandle<()>>,
     clients: Vec<Client>,
     _stalls: JoinSet<()>,
+    /// Keeps the reserve, where the store is small.
+    _keeping: JoinSet<()>,
     /// Where the programs log to.
     folder: PathBuf,
     workers_started: usize,
@@ -198,6 +207,21 @@ impl Stage {
             ensure_buckets(&js, servers.replicas()).await.ok()
         })
         .await;
+        let mut keeping = JoinSet::new();
+        if setup.servers.is_small() {
+            let (js, replicas) = (js.clone(), servers.replicas());
+            until_in(PATIENCE, "the reserve is full", async || {
+                (reserve::keep(&js, replicas).await.ok()? != Kept::NoSpace).then_some(())
+            })
+            .await;
+            // As the operator does.
+            keeping.spawn(async move {
+                loop {
+                    sleep(RESERVE_INTERVAL).await;
+                    let _ = reserve::keep(&js, replicas).await;
+                }
+            });
+        }
         let recorder = Recorder::default();
         let function = Arc::new(Function::start(recorder.clone()).await);
         let cable = if setup.has_cable { Some(Proxy::before(function.port()).await) } else { None };
@@ -209,6 +233,7 @@ impl Stage {
         let receiver = Arc::new(Receiver::start(recorder.clone()).await);
         let mut stage = Self {
             _stalls: stalls::watch(recorder.clone()),
+            _keeping: keeping,
             recorder,
             rng: StdRng::seed_from_u64(seed),
             servers,
