@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod attempts;
 mod bad_inputs;
 mod cancel;
 mod chains;
