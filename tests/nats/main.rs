@@ -5,6 +5,7 @@
 mod attempts;
 mod bad_inputs;
 mod cancel;
+mod cancel_races;
 mod chains;
 mod cli;
 mod credentials;
