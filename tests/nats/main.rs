@@ -25,6 +25,7 @@ mod operator;
 mod replay;
 mod sequences;
 mod sequences_cluster;
+mod sizes;
 mod standalone;
 mod status;
 mod support;
