@@ -133,6 +133,19 @@ pub async fn release(js: &Context) -> Result<bool, NatsError> {
     Ok(held_any)
 }
 
+/// Stores what ends a call: where the store has no room for it, once more with the room of the reserve.
+pub async fn with_room<T, F>(js: &Context, store: impl Fn() -> F) -> Result<T, NatsError>
+where
+    F: Future<Output = Result<T, NatsError>>,
+{
+    match store().await {
+        Err(error) if PublishFailure::of(&error) == PublishFailure::NoSpace && release(js).await? => {
+            store().await
+        }
+        result => result,
+    }
+}
+
 /// Whether the reserve is not full, so that no calls should be stored. It is not where there is none.
 pub async fn is_short(js: &Context) -> Result<bool, NatsError> {
     for number in 1..=MAX_STREAMS {

@@ -19,7 +19,7 @@ use async_nats::{
     connection::State,
     header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
     jetstream::{
-        Context, ErrorCode,
+        self, Context, ErrorCode,
         context::{PublishError, PublishErrorKind},
         message::{PublishMessage, StreamMessage},
     },
@@ -31,6 +31,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     call_id::CallId,
     ensure::server_error,
+    error::cause,
     idempotency::IdempotencyKey,
     invocation::Invocation,
     message::{
@@ -38,7 +39,7 @@ use crate::{
         native,
     },
     peek::{last_message, message_at},
-    publish_failure::PublishFailure,
+    publish_failure::{PublishFailure, SizeLimit},
     reserve,
     subject::call_subject,
 };
@@ -77,6 +78,11 @@ pub enum SubmitError {
     /// Body and headers are more than the stream takes of one message.
     #[error("the call is larger than the queue's stream takes: its max_msg_size counts body and headers")]
     TooLargeForStream,
+    /// The headers are more than a message of a stream may have.
+    #[error(
+        "the headers of the call are larger than 64 KiB, escapes included, which is the most that NATS stores"
+    )]
+    HeadersTooLarge,
     /// The stream holds as many messages or bytes as it may.
     #[error("the queue is full: {reason}")]
     QueueFull {
@@ -120,7 +126,7 @@ impl SubmitError {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
-            Self::TooLarge { .. } | Self::TooLargeForStream => "too_large",
+            Self::TooLarge { .. } | Self::TooLargeForStream | Self::HeadersTooLarge => "too_large",
             Self::QueueFull { .. } => "queue_full",
             Self::KeyReused { .. } => "key_reused",
             Self::NoStream => "no_stream",
@@ -304,28 +310,22 @@ impl Submitter {
     }
 
     fn classify(&self, error: &PublishError) -> SubmitError {
-        match error.kind() {
-            PublishErrorKind::StreamNotFound => return SubmitError::NoStream,
-            PublishErrorKind::MaxPayloadExceeded => {
-                return SubmitError::TooLarge { limit: self.js.client().max_payload() };
+        let reason =
+            || cause::<jetstream::Error>(error).map_or_else(|| error.to_string(), ToString::to_string);
+        match PublishFailure::of(error) {
+            PublishFailure::TooLarge(SizeLimit::MaxPayload) => {
+                SubmitError::TooLarge { limit: self.js.client().max_payload() }
             }
-            _ => {}
-        }
-        let Some(refused) = error.source().and_then(server_error) else {
-            return SubmitError::Unavailable { reason: error.to_string() };
-        };
-        let reason = refused.to_string();
-        match refused.error_code() {
-            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
-                SubmitError::TooLargeForStream
-            }
+            PublishFailure::TooLarge(SizeLimit::MaxMsgSize) => SubmitError::TooLargeForStream,
+            PublishFailure::TooLarge(SizeLimit::Headers) => SubmitError::HeadersTooLarge,
             // The stream's own limits, and those of the account and the server that it is on.
-            ErrorCode::STREAM_STORE_FAILED
-            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-            | ErrorCode::INSUFFICIENT_RESOURCES
-            | ErrorCode::MEMORY_RESOURCES_EXCEEDED
-            | ErrorCode::STORAGE_RESOURCES_EXCEEDED => SubmitError::QueueFull { reason },
-            _ => SubmitError::Unavailable { reason },
+            PublishFailure::StreamFull | PublishFailure::NoSpace => {
+                SubmitError::QueueFull { reason: reason() }
+            }
+            PublishFailure::NoStream => SubmitError::NoStream,
+            PublishFailure::Conflict | PublishFailure::Unavailable => {
+                SubmitError::Unavailable { reason: reason() }
+            }
         }
     }
 }

@@ -16,7 +16,9 @@ use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
     arguments::{Arguments, What},
-    broken, rows, scenarios,
+    broken,
+    replay::replay,
+    rows, scenarios,
     servers::slow,
     soak,
     stage::{Setup, Stage, clocks},
@@ -88,14 +90,18 @@ impl Scenario {
         let history = stage.recorder.history();
         let report = check(&history, &stage.rules());
         let is_found = |rule: &Rule| report.broken.iter().any(|broken| broken.rule == *rule);
+        let replayed = replay(&history, &stage.rules());
         let verdict = match (played, self.breaks) {
             (Err(_), _) => Verdict::Failed("it could not be played to its end, see above".to_owned()),
-            (Ok(()), None) if report.broken.is_empty() => Verdict::Kept,
-            (Ok(()), None) => Verdict::Failed(explain(&history, &report.broken)),
+            (Ok(()), None) if !report.broken.is_empty() => Verdict::Failed(explain(&history, &report.broken)),
+            (Ok(()), None) if !replayed.unexplained.is_empty() => {
+                Verdict::Failed(format!("{}\n", replayed.unexplained.join("\n")))
+            }
+            (Ok(()), None) => Verdict::Kept,
             (Ok(()), Some(rule)) if is_found(&rule) => Verdict::Found(rule.to_string()),
             (Ok(()), Some(rule)) => Verdict::Failed(format!("not found, as it should be: {rule}")),
         };
-        println!("{name}: {:.0} s", begun.elapsed().as_secs_f64());
+        println!("{name}: {:.0} s, {replayed}", begun.elapsed().as_secs_f64());
         if let Verdict::Failed(why) = &verdict {
             let logs = stage.keep_logs();
             std::fs::write(logs.join("history.txt"), whole(&history)).unwrap();

@@ -214,10 +214,28 @@ impl Finish {
                 warn!(%call_id, %function, reason, "the result can't be stored and is posted directly");
                 // However long the receiver takes, another call may run meanwhile.
                 ticket.leave_slot();
-                self.post_directly(&callback, ticket).await;
+                if let Some(callback) = self.settled_before_post(call, callback).await {
+                    self.post_directly(&callback, ticket).await;
+                }
             }
         }
         Reporting::Settled
+    }
+
+    /// What to post directly, since no stored result settles how the call ended: a cancellation that came first counts,
+    /// and one that comes from now on finds that the call has ended. `None` if nothing is left to be posted.
+    async fn settled_before_post(&self, call: &Call<'_>, callback: Callback) -> Option<Callback> {
+        if callback.end != EndState::Done {
+            return Some(callback);
+        }
+        // Once: without room for the mark there is none for that of a cancellation either.
+        let written = tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended).await;
+        let Ok(Some(Written { mark: Mark::Cancelled { .. }, .. })) = written else { return Some(callback) };
+        let sequence = call.stored.sequence;
+        let cancelled =
+            Callback::new(&call.invocation, callback.url, sequence, EndState::Cancelled, CANCELLED);
+        let is_stored = self.results.put(&cancelled).await.is_ok();
+        (!is_stored).then_some(cancelled)
     }
 
     /// Delivers a result that the stream does not hold, as often as one that it holds.

@@ -243,6 +243,9 @@ impl Invoke {
         while is_due || self.stalls.may_have_missed(since, is_checked) {
             (since, is_checked, is_due) = (Instant::now(), true, false);
             match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {
+                // Its worker died while it posted a result that can't be stored: the client may not have it.
+                Ok(Some(tombstone))
+                    if tombstone.mark == Mark::Ended && call.invocation.callback_url.is_some() => {}
                 Ok(Some(tombstone)) => return MayStart::Ended(tombstone.mark),
                 Ok(None) => {}
                 Err(error) => {
@@ -320,7 +323,7 @@ impl Invoke {
                 self.finish.dead(delivered, call, Reply::none(), dying, None, ticket).await
             }
             Mark::Expired => self.finish.expired(call, ticket).await,
-            // It has run, and its result is stored if it has one.
+            // It has run, and no client wants its result.
             Mark::Ended => AckKind::Ack,
         }
     }

@@ -253,6 +253,18 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         test: "headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server",
     },
     Elsewhere {
+        input: "headers larger than 64 KiB, escapes included",
+        answer: "413: the most that NATS stores",
+        folder: "tests/nats",
+        test: "a_call_no_dead_letter_could_hold_is_refused",
+    },
+    Elsewhere {
+        input: "path, query and `X-Callback-Url` larger than a dead letter has room for",
+        answer: "413, with the limit",
+        folder: "tests/nats",
+        test: "a_call_no_dead_letter_could_hold_is_refused",
+    },
+    Elsewhere {
         input: "a client that goes away in the middle of its body",
         answer: "nothing is stored",
         folder: "tests/nats",
