@@ -280,6 +280,9 @@ impl<'a> Canceller<'a> {
         }
         let seen = Seen { was_undelivered, is_removed, is_told };
         let (outcome, is_certain) = self.confirm(call, seen).await?;
+        if is_told && outcome == CancelOutcome::Unconfirmed {
+            tombstone::record_result(self.js, &self.place.queue, call).await?;
+        }
         if is_certain {
             let confirmed = Mark::Cancelled { confirmed: true };
             tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
@@ -358,7 +361,9 @@ impl<'a> Canceller<'a> {
         let subject = broadcast_subject(&self.place.queue);
         let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
         match self.wait_for_answer(&mut inquiry, call).await? {
-            Waited::Answered(Answer::Ended) if !self.is_result_of_cancellation(call).await? => {
+            Waited::Answered(Answer::Ended)
+                if !tombstone::is_result_recorded(self.js, &self.place.queue, call).await? =>
+            {
                 return self.came_too_late(call, EndState::Done).await;
             }
             Waited::Answered(_) | Waited::Certain => {}
@@ -368,15 +373,6 @@ impl<'a> Canceller<'a> {
         let confirmed = Mark::Cancelled { confirmed: true };
         tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
         Ok(CancelOutcome::AlreadyCancelled)
-    }
-
-    /// Whether the result for a call's client that is stored now is that of its cancellation.
-    async fn is_result_of_cancellation(&self, call: &StoredCall) -> Result<bool, NatsError> {
-        let stream = self.place.queue.callback_stream();
-        let subject = format!("{}.{}", call_filter(&stream, None, &call.id), call.sequence);
-        let result = peek::last_message(self.js, &stream, &subject).await?;
-        let result = result.and_then(|result| Callback::decode(&result.headers, Bytes::new()).ok());
-        Ok(result.is_some_and(|result| result.end == EndState::Cancelled))
     }
 
     /// The call had ended before: its tombstone says so from now on.
