@@ -185,9 +185,10 @@ async fn cancel_among(
         if seen.iter().any(|(queue, seen)| **queue == place.queue && seen == call) {
             continue;
         }
-        let outcome = match confirmed {
-            true => CancelOutcome::AlreadyCancelled,
-            false => Canceller { js, place, deadline }.confirm_gone(&tombstone).await?,
+        let outcome = if *confirmed {
+            CancelOutcome::AlreadyCancelled
+        } else {
+            Canceller { js, place, deadline }.confirm_removed(&tombstone).await?
         };
         tally.count(outcome);
     }
@@ -355,14 +356,19 @@ impl<'a> Canceller<'a> {
         consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await
     }
 
-    /// Confirms the cancellation of a call with a tombstone that is not stored any more.
-    async fn confirm_gone(&self, tombstone: &Tombstone) -> Result<CancelOutcome, NatsError> {
+    /// Confirms the cancellation of a call that an earlier request took off its stream.
+    async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<CancelOutcome, NatsError> {
         let call = &tombstone.call;
+        // Whoever wrote the tombstone may have died before it found that the call had ended.
+        if let Some(end) = self.stored_end(call).await?.filter(|end| *end != EndState::Cancelled) {
+            return self.came_too_late(call, end).await;
+        }
         let subject = broadcast_subject(&self.place.queue);
         let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
         match self.wait_for_answer(&mut inquiry, call).await? {
             Waited::Answered(Answer::Ended)
-                if !tombstone::is_result_recorded(self.js, &self.place.queue, call).await? =>
+                if self.stored_end(call).await? != Some(EndState::Cancelled)
+                    && !tombstone::is_result_recorded(self.js, &self.place.queue, call).await? =>
             {
                 return self.came_too_late(call, EndState::Done).await;
             }
@@ -373,6 +379,15 @@ impl<'a> Canceller<'a> {
         let confirmed = Mark::Cancelled { confirmed: true };
         tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
         Ok(CancelOutcome::AlreadyCancelled)
+    }
+
+    /// How a call ended by the result for its client that is stored now, if one is.
+    async fn stored_end(&self, call: &StoredCall) -> Result<Option<EndState>, NatsError> {
+        let stream = self.place.queue.callback_stream();
+        let subject = format!("{}.{}", call_filter(&stream, None, &call.id), call.sequence);
+        let result = peek::last_message(self.js, &stream, &subject).await?;
+        let result = result.and_then(|result| Callback::decode(&result.headers, Bytes::new()).ok());
+        Ok(result.map(|result| result.end))
     }
 
     /// The call had ended before: its tombstone says so from now on.

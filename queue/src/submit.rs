@@ -5,7 +5,14 @@
 //!
 //! The [crate's documentation](crate#calls-from-other-programs) has an example.
 
-use std::{error::Error as _, time::Duration};
+use std::{
+    error::Error as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{
     HeaderMap as NatsHeaders,
@@ -33,6 +40,7 @@ use crate::{
     },
     peek::{last_message, message_at},
     publish_failure::{PublishFailure, SizeLimit},
+    reserve,
     subject::call_subject,
 };
 
@@ -108,6 +116,7 @@ pub enum SubmitError {
 pub struct Submitter {
     js: Context,
     timeout: Duration,
+    is_releasing: Arc<AtomicBool>,
 }
 
 // === impl SubmitError ===
@@ -132,7 +141,7 @@ impl Submitter {
     /// A submitter that gives up after `timeout` without the server's word.
     #[must_use]
     pub fn new(js: Context, timeout: Duration) -> Self {
-        Self { js, timeout }
+        Self { js, timeout, is_releasing: Arc::default() }
     }
 
     /// Stores an invocation whose id is its client's own, below the queue's `subject`, and returns
@@ -248,8 +257,27 @@ impl Submitter {
             Ok(_) => Ok(Answer::Stored),
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Answer::Refused),
             Err(error) if is_taken(&error) => Ok(Answer::InProcess),
-            Err(error) => Err(self.classify(&error)),
+            Err(error) => {
+                if PublishFailure::of(&error) == PublishFailure::NoSpace {
+                    self.release_reserve();
+                }
+                Err(self.classify(&error))
+            }
         }
+    }
+
+    /// Gives the room of the reserve to what ends calls, in the background and once at a time. In a cluster whose servers
+    /// are full nothing is delivered, so that no worker would do it.
+    fn release_reserve(&self) {
+        if self.is_releasing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (js, is_releasing) = (self.js.clone(), self.is_releasing.clone());
+        tokio::spawn(async move {
+            // A failure shows in the next refusal, which tries again.
+            let _ = reserve::release(&js).await;
+            is_releasing.store(false, Ordering::Release);
+        });
     }
 
     /// The message of a call on its subject, or at a sequence of the stream that listens there;

@@ -408,6 +408,10 @@ fn count_repeats(mut inbox: Subscriber, in_flight: &InFlight) {
 
 /// Gives a message to whoever asks next, now.
 async fn hand_back(handler: &impl Handler, acks: &Acks, delivered: &Delivered, repeats: u64) {
+    // Another worker may have it, and would lose it by that.
+    if !delivered.was_renewed() {
+        return;
+    }
     // In haste: whatever it is, it must not keep the message.
     let _ = timeout(BEFORE_HAND_BACK, handler.before_hand_back(delivered, repeats)).await;
     if let Err(error) = acks.send(delivered, AckKind::Nak(None)).await {
