@@ -281,6 +281,9 @@ impl<'a> Canceller<'a> {
         }
         let seen = Seen { was_undelivered, is_removed, is_told };
         let (outcome, is_certain) = self.confirm(call, seen).await?;
+        if is_told && outcome == CancelOutcome::Unconfirmed {
+            tombstone::record_result(self.js, &self.place.queue, call).await?;
+        }
         if is_certain {
             let confirmed = Mark::Cancelled { confirmed: true };
             tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
@@ -363,7 +366,10 @@ impl<'a> Canceller<'a> {
         let subject = broadcast_subject(&self.place.queue);
         let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
         match self.wait_for_answer(&mut inquiry, call).await? {
-            Waited::Answered(Answer::Ended) if self.stored_end(call).await? != Some(EndState::Cancelled) => {
+            Waited::Answered(Answer::Ended)
+                if self.stored_end(call).await? != Some(EndState::Cancelled)
+                    && !tombstone::is_result_recorded(self.js, &self.place.queue, call).await? =>
+            {
                 return self.came_too_late(call, EndState::Done).await;
             }
             Waited::Answered(_) | Waited::Certain => {}

@@ -34,7 +34,7 @@ pub const STREAM: &str = "asyncqueue-reserve";
 const MAX_STREAMS: usize = 5;
 
 /// Header of a message in a reserve that was released: how many bytes the account held when the store was full.
-const H_FULL_AT: &str = "Async-Full-At";
+pub const H_FULL_AT: &str = "Async-Full-At";
 
 /// Core NATS: published when the reserve is released, so that gateways hear of it at once. No payload, no reply.
 pub const RELEASED_SUBJECT: &str = "asyncqueue.reserve.released";

@@ -137,6 +137,10 @@ fn key(queue: &QueueName, call: &StoredCall) -> String {
     format!("{queue}.{}.{}", call.id, call.sequence)
 }
 
+fn result_key(queue: &QueueName, call: &StoredCall) -> String {
+    format!("{}.result", key(queue, call))
+}
+
 /// The keys of all calls of a queue, as a watcher of the bucket names them.
 #[must_use]
 pub fn keys_of_queue(queue: &QueueName) -> String {
@@ -276,6 +280,31 @@ async fn update(
     }
 }
 
+/// Records that the client of a call that is marked as cancelled is sent that result and no other, for a repeat of the
+/// cancellation that comes after the call has left its stream.
+pub(crate) async fn record_result(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+) -> Result<(), NatsError> {
+    // Who watches the bucket reads the cancellation once more.
+    let value = Mark::Cancelled { confirmed: false }.encode(call.sequence);
+    match publish(js, BUCKET.subject(&result_key(queue, call)), value, 0).await {
+        Err(failure) if !failure.is_conflict() => Err(failure.0),
+        _ => Ok(()),
+    }
+}
+
+/// Whether that is recorded.
+pub(crate) async fn is_result_recorded(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+) -> Result<bool, NatsError> {
+    let subject = BUCKET.subject(&result_key(queue, call));
+    Ok(last_message(js, &BUCKET.stream(), &subject).await?.is_some())
+}
+
 /// Why a tombstone was not written.
 struct WriteFailure(NatsError);
 
@@ -337,6 +366,7 @@ mod tests {
         let read = |key: &str| read_entry(&queue, key, b"7").map(|(call, _)| call);
         assert_eq!(read("jobs.id-1.7").as_ref(), Some(&call));
         assert_eq!(read("jobs.id-1").as_ref(), Some(&call));
+        assert_eq!(read(&result_key(&queue, &call)).as_ref(), Some(&call));
         assert_eq!(read("other.id-1.7"), None);
         assert_eq!(read_entry(&queue, &key(&queue, &call), b"dead 7"), Some((call, Mark::Dead)));
     }

@@ -49,8 +49,9 @@ async fn stall(worker: &Program, is_over: &AtomicBool) {
 }
 
 /// Submits a call and cancels it a moment later, again and again until that is certain.
-async fn submit_and_cancel(gateway: &Gateway) -> Cancelled {
-    let id = gateway.submit(&[], "hi").await;
+async fn submit_and_cancel(gateway: &Gateway, callback: Option<&str>) -> Cancelled {
+    let headers: Vec<_> = callback.map(|url| ("x-callback-url", url)).into_iter().collect();
+    let id = gateway.submit(&headers, "hi").await;
     sleep(Duration::from_millis(rand::random_range(0..40))).await;
     loop {
         let answer = gateway.call("DELETE", &format!("/async-function/{id}"), &[], "").await;
@@ -68,12 +69,15 @@ async fn submit_and_cancel(gateway: &Gateway) -> Cancelled {
 async fn no_call_starts_after_its_cancellation_was_confirmed() {
     let queue = Queue::start().await;
     let function = HttpServer::answering(|_| respond_after(Duration::from_millis(20), 200, "ok")).await;
+    let receiver = HttpServer::start().await;
+    let callback = callback_at(&receiver).as_url().to_string();
     let gateway = Gateway::before(&queue, &[("RUST_LOG", "warn")]).await;
     let settings = [("max_inflight", "4"), ("RUST_LOG", "warn")];
     let workers = [queue.worker(&function, &settings), queue.worker(&function, &settings)];
     let is_over = Arc::new(AtomicBool::new(false));
     let cancelling = async {
-        let cancels = (0..CALLS).map(|_| submit_and_cancel(&gateway));
+        let cancels = (0..CALLS)
+            .map(|number| submit_and_cancel(&gateway, Some(&*callback).filter(|_| number % 2 == 0)));
         let cancelled: Vec<_> = stream::iter(cancels).buffer_unordered(CLIENTS).collect().await;
         is_over.store(true, Ordering::SeqCst);
         cancelled
@@ -81,12 +85,14 @@ async fn no_call_starts_after_its_cancellation_was_confirmed() {
     let (cancelled, (), ()) =
         tokio::join!(cancelling, stall(&workers[0], &is_over), stall(&workers[1], &is_over));
     queue.empties().await;
+    queue.holds("jobs-callbacks", 0).await;
     // What a worker had when it was stopped comes within a lease.
     sleep(Duration::from_secs(1)).await;
     let mut starts: BTreeMap<String, Vec<Instant>> = BTreeMap::new();
     for call in function.received() {
         starts.entry(call.header("x-call-id").to_owned()).or_default().push(call.at);
     }
+    let results = results(&receiver.received());
     let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
     for Cancelled { id, status, at } in cancelled {
         *counts.entry(status).or_default() += 1;
@@ -97,6 +103,10 @@ async fn no_call_starts_after_its_cancellation_was_confirmed() {
         } else {
             assert!(!starts.is_empty(), "{id} was answered {status} and never ran");
         }
+        // A client that has several results has one of them several times.
+        let of_client = results.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let is_told = of_client.iter().all(|told| (told == "499") == (status == 202));
+        assert!(is_told, "{id} was answered {status}, its client {of_client:?}");
     }
     println!("answers: {counts:?}");
     assert!(counts.get(&202).is_some_and(|count| *count > CALLS / 10), "{counts:?}");

@@ -18,6 +18,7 @@ use asyncqueue::{
         digest::message_id,
         native,
     },
+    reserve,
     stats::{WorkerStats, stats_subject},
     status::{WorkerReport, question_subject},
     stream::{Owner, QueueSpec},
@@ -239,7 +240,9 @@ fn every_header_in_the_documentation_is_one_of_the_library_and_none_is_missing()
     let mut dead = dead_letter::headers(Some(&message), "jobs", &death, "worker", call.submitted_at);
     dead.insert(dead_letter::H_OMITTED_HEADERS, "1");
     dead.insert(dead_letter::H_OMITTED_BODY, "1");
-    let written = [message, result.encode(), dead].map(|headers| format!("{headers:?}")).join(" ");
+    let mut note = NatsHeaders::new();
+    note.insert(reserve::H_FULL_AT, "1");
+    let written = [message, result.encode(), dead, note].map(|headers| format!("{headers:?}")).join(" ");
     assert_eq!(header_names(WIRE), header_names(&written));
 }
 
