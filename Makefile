@@ -1,6 +1,6 @@
 # Each target is a script, or a few words for one. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check unit manifests chaos soak fuzz test-docs test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image crds clean-cache
+.PHONY: help demo demo-local test check unit model manifests chaos soak fuzz test-docs test-keda bench bench-worker bench-gateway bench-operator bench-peers up down install image crds clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +19,9 @@ check: ## format, clippy, cargo-deny, shellcheck: what needs no server
 
 unit: ## unit and property tests, and those on a real nats-server: what needs no root
 	@tests/run unit
+
+model: ## all orders of the protocol's steps within larger bounds than `make unit` tries
+	@cargo run --locked --quiet --package=asyncqueue-model
 
 manifests: ## what is in manifests/, rendered and checked: kustomize folders, the Helm chart, alerts and dashboard
 	@tests/run manifests

@@ -230,6 +230,7 @@ pub enum Refusal {
 fn remedy(error: &SubmitError) -> &'static str {
     match error {
         SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream => ": send less",
+        SubmitError::HeadersTooLarge => ": send more in the body",
         SubmitError::QueueFull { .. } => ": try again later, or raise the queue's limits",
         SubmitError::KeyReused { .. } => ": use another key for another call",
         // It says so itself.
@@ -270,9 +271,11 @@ impl Refusal {
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. }
             | Self::TooLargeForDeadLetter { .. }
-            | Self::Submit { error: SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream, .. } => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            | Self::Submit {
+                error:
+                    SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream | SubmitError::HeadersTooLarge,
+                ..
+            } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreFull | Self::Submit { error: SubmitError::QueueFull { .. }, .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }

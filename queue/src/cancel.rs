@@ -31,6 +31,7 @@ use crate::{
     name::QueueName,
     peek::{self, Inquiry, NatsError, failed},
     remove::remove,
+    reserve,
     subject::{call_filter, result_subject},
     tombstone::{self, Mark, Tombstone, no_bucket},
 };
@@ -173,7 +174,7 @@ async fn cancel_among(
         }
     }
     drop(found);
-    // Those that an earlier request took off their streams.
+    // Those that are not stored any more: an earlier request removed them, or a worker ended them.
     let queue = match places {
         [only] => Some(&only.queue),
         _ => None,
@@ -184,8 +185,11 @@ async fn cancel_among(
         if seen.iter().any(|(queue, seen)| **queue == place.queue && seen == call) {
             continue;
         }
-        let is_certain = *confirmed || Canceller { js, place, deadline }.confirm_removed(&tombstone).await?;
-        let outcome = if is_certain { CancelOutcome::AlreadyCancelled } else { CancelOutcome::Unconfirmed };
+        let outcome = if *confirmed {
+            CancelOutcome::AlreadyCancelled
+        } else {
+            Canceller { js, place, deadline }.confirm_removed(&tombstone).await?
+        };
         tally.count(outcome);
     }
     Ok(tally)
@@ -201,7 +205,6 @@ struct Canceller<'a> {
 
 /// What was seen of a call while it was cancelled.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an observation of its own")]
 struct Seen {
     /// Just before its message was removed, it was not delivered yet.
     was_undelivered: bool,
@@ -209,8 +212,6 @@ struct Seen {
     is_removed: bool,
     /// The result for its client is that of the cancellation.
     is_told: bool,
-    /// No request before this one has written the tombstone.
-    is_first: bool,
 }
 
 /// What came of storing the result of a cancelled call.
@@ -259,9 +260,8 @@ impl<'a> Canceller<'a> {
     /// Cancels a call whose message is on the queue's stream, or was when it was looked for.
     async fn cancel(&self, call: &StoredCall, headers: &NatsHeaders) -> Result<CancelOutcome, NatsError> {
         let cancelled = Mark::Cancelled { confirmed: false };
-        let written = tombstone::write_once(self.js, &self.place.queue, call, cancelled)
-            .await?
-            .ok_or_else(no_bucket)?;
+        let write = || tombstone::write_once(self.js, &self.place.queue, call, cancelled);
+        let written = reserve::with_room(self.js, write).await?.ok_or_else(no_bucket)?;
         let was_confirmed = match written.mark {
             Mark::Cancelled { confirmed } => confirmed,
             ended => return Ok(CancelOutcome::Ended(ended.end().unwrap_or(EndState::Done))),
@@ -279,7 +279,7 @@ impl<'a> Canceller<'a> {
         if was_confirmed {
             return Ok(CancelOutcome::AlreadyCancelled);
         }
-        let seen = Seen { was_undelivered, is_removed, is_told, is_first: written.is_new };
+        let seen = Seen { was_undelivered, is_removed, is_told };
         let (outcome, is_certain) = self.confirm(call, seen).await?;
         if is_certain {
             let confirmed = Mark::Cancelled { confirmed: true };
@@ -290,7 +290,7 @@ impl<'a> Canceller<'a> {
 
     /// Waits for the certainty that a call with a tombstone does not start, and says what it was doing.
     async fn confirm(&self, call: &StoredCall, seen: Seen) -> Result<(CancelOutcome, bool), NatsError> {
-        let Seen { was_undelivered, is_removed, is_told, is_first } = seen;
+        let Seen { was_undelivered, is_removed, is_told } = seen;
         let question = call.encode().into();
         let mut inquiry =
             Inquiry::send(&self.js.client(), broadcast_subject(&self.place.queue), question).await?;
@@ -299,11 +299,9 @@ impl<'a> Canceller<'a> {
             return Ok((CancelOutcome::Queued, true));
         }
         let answer = match inquiry.answer(Instant::now() + PROMPT, Answer::read).await {
-            // Gone before it could be removed, no worker has it, and no cancellation removed it: it has ended.
-            None if !is_removed && is_first => Some(Answer::Ended),
             // The consumer went past it at this very moment. Had it been delivered, its worker would have answered, or has
             // not read it yet, and looks for the tombstone first, since so much time has passed.
-            None if was_undelivered => return Ok((CancelOutcome::Queued, true)),
+            None if was_undelivered && is_removed => return Ok((CancelOutcome::Queued, true)),
             None => match self.wait_for_answer(&mut inquiry, call).await? {
                 Waited::Answered(answer) => Some(answer),
                 Waited::Certain => return Ok((CancelOutcome::Queued, true)),
@@ -355,18 +353,35 @@ impl<'a> Canceller<'a> {
         consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await
     }
 
-    /// Confirms the cancellation of a call that an earlier request took off its stream; returns whether it is certain.
-    async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<bool, NatsError> {
+    /// Confirms the cancellation of a call that an earlier request took off its stream.
+    async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<CancelOutcome, NatsError> {
         let call = &tombstone.call;
+        // Whoever wrote the tombstone may have died before it found that the call had ended.
+        if let Some(end) = self.stored_end(call).await?.filter(|end| *end != EndState::Cancelled) {
+            return self.came_too_late(call, end).await;
+        }
         let subject = broadcast_subject(&self.place.queue);
         let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
-        let waited = self.wait_for_answer(&mut inquiry, call).await?;
-        let is_certain = matches!(waited, Waited::Answered(_) | Waited::Certain);
-        if is_certain {
-            let confirmed = Mark::Cancelled { confirmed: true };
-            tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
+        match self.wait_for_answer(&mut inquiry, call).await? {
+            Waited::Answered(Answer::Ended) if self.stored_end(call).await? != Some(EndState::Cancelled) => {
+                return self.came_too_late(call, EndState::Done).await;
+            }
+            Waited::Answered(_) | Waited::Certain => {}
+            Waited::Ended(end) => return Ok(CancelOutcome::Ended(end)),
+            Waited::InVain => return Ok(CancelOutcome::Unconfirmed),
         }
-        Ok(is_certain)
+        let confirmed = Mark::Cancelled { confirmed: true };
+        tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
+        Ok(CancelOutcome::AlreadyCancelled)
+    }
+
+    /// How a call ended by the result for its client that is stored now, if one is.
+    async fn stored_end(&self, call: &StoredCall) -> Result<Option<EndState>, NatsError> {
+        let stream = self.place.queue.callback_stream();
+        let subject = format!("{}.{}", call_filter(&stream, None, &call.id), call.sequence);
+        let result = peek::last_message(self.js, &stream, &subject).await?;
+        let result = result.and_then(|result| Callback::decode(&result.headers, Bytes::new()).ok());
+        Ok(result.map(|result| result.end))
     }
 
     /// The call had ended before: its tombstone says so from now on.
@@ -383,9 +398,12 @@ impl<'a> Canceller<'a> {
         let Some(url) = invocation.callback_url.take() else { return Ok(ResultOf::NotWanted) };
         let result = Callback::new(&invocation, url, call.sequence, EndState::Cancelled, CANCELLED);
         let subject = result_subject(&self.place.queue, &invocation.function, &call.id, call.sequence);
-        let message = PublishMessage::build().headers(result.encode());
-        let stored = async { self.js.send_publish(subject, message).await?.await };
-        let ack = stored.await.map_err(failed("store the result for the client"))?;
+        let store = || async {
+            let message = PublishMessage::build().headers(result.encode());
+            let stored = async { self.js.send_publish(subject.clone(), message).await?.await };
+            stored.await.map_err(failed("store the result for the client"))
+        };
+        let ack = reserve::with_room(self.js, store).await?;
         if !ack.duplicate {
             return Ok(ResultOf::Cancellation);
         }

@@ -1,28 +1,40 @@
 //! Room that is kept for what ends calls.
 //!
-//! A store that is full of calls drains by ending them, and their results, tombstones and dead letters need room. So a
-//! stream of fill, [`STREAM`], holds some: it is purged as soon as one of those is refused for want of space
-//! ([`release`]), and filled again when there is room for twice as much ([`keep`]). While it is not full, gateways refuse
+//! A store that is full of calls drains by ending them, and their results, tombstones and dead letters need room. So
+//! streams of fill hold some: they are purged as soon as one of those, or a call, is refused for want of space
+//! ([`release`]), and filled again when there is room for twice as much ([`keep`]). While they are not full, gateways refuse
 //! new calls ([`is_short`]), which would otherwise take the room that was freed.
 //!
-//! The account of JetStream does not show the limit of its server, so whether there is room is found out by filling.
+//! In a cluster there is one such stream for each copy of the queues' streams, each on one server alone: a server over
+//! its limit takes no more entries of replicated streams, a purge included (nats-server 2.15.1), and goes on as soon as a
+//! stream of its own is purged.
+//!
+//! The account of JetStream does not show the limit of its server. So how much was stored when the store was full is noted
+//! in the reserve, and where that is not known, whether there is room is found out by filling.
 
 use std::time::Duration;
 
 use async_nats::jetstream::{
     Context,
+    message::PublishMessage,
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
 };
 use bytes::Bytes;
 use futures::StreamExt;
 
 use crate::{
-    peek::{NatsError, failed, is_missing_stream},
+    peek::{NatsError, failed, is_missing_stream, last_message},
     publish_failure::PublishFailure,
 };
 
-/// The stream, and the subject of its messages.
+/// The first stream, and the subject of its messages. Others have a number after it: `asyncqueue-reserve-2`.
 pub const STREAM: &str = "asyncqueue-reserve";
+
+/// Streams of fill at most: as many as a stream can have copies.
+const MAX_STREAMS: usize = 5;
+
+/// Header of a message in a reserve that was released: how many bytes the account held when the store was full.
+const H_FULL_AT: &str = "Async-Full-At";
 
 /// Core NATS: published when the reserve is released, so that gateways hear of it at once. No payload, no reply.
 pub const RELEASED_SUBJECT: &str = "asyncqueue.reserve.released";
@@ -56,46 +68,94 @@ pub enum Kept {
     NoSpace,
 }
 
-/// Fills the reserve if there is room for it, and creates it where it is missing. `replicas` is for a new one.
+/// Fills the reserve if there is room for it, and creates it where it is missing: one stream for each of so many copies.
 ///
 /// A new reserve takes what the store has room for, up to a quarter. One that was released is filled again when there is
 /// room for twice as much, so that it is not released again at once.
 pub async fn keep(js: &Context, replicas: usize) -> Result<Kept, NatsError> {
-    let wanted = wanted_bytes(account_limit(js).await?);
-    let Some(info) = info(js).await? else {
-        create(js, replicas, wanted).await?;
-        return fill_new(js, wanted).await;
+    let account = js.query_account().await.map_err(failed("read the limits of the account"))?;
+    let limit = account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok());
+    let wanted = wanted_bytes(limit.filter(|limit| *limit > 0));
+    let mut kept = Kept::Full;
+    for number in 1..=replicas.clamp(1, MAX_STREAMS) {
+        kept = kept.and(keep_one(js, &name(number), wanted, account.storage).await?);
+    }
+    Ok(kept)
+}
+
+/// Keeps one stream of the reserve full. `used` is what the account holds.
+async fn keep_one(js: &Context, stream: &str, wanted: u64, used: u64) -> Result<Kept, NatsError> {
+    let Some(info) = info(js, stream).await? else {
+        create(js, stream, wanted).await?;
+        return fill_new(js, stream, wanted).await;
     };
     let full = full_bytes(&info);
-    if info.state.bytes >= full && full > 0 {
+    if full == 0 {
+        return fill_new(js, stream, wanted).await;
+    }
+    if info.state.bytes >= full {
         return Ok(Kept::Full);
     }
-    if full == 0 {
-        return fill_new(js, wanted).await;
-    }
-    if fill(js, info.state.bytes, full * 2).await? < full * 2 {
-        purge(js, 0).await?;
+    if let Some(full_at) = full_at(js, stream).await?
+        && used.saturating_add(full * 2) > full_at
+    {
         return Ok(Kept::NoSpace);
     }
-    purge(js, full.div_ceil(chunk(js) as u64)).await?;
+    if fill(js, stream, info.state.bytes, full * 2).await? < full * 2 {
+        purge(js, stream, 0).await?;
+        return Ok(Kept::NoSpace);
+    }
+    purge(js, stream, full.div_ceil(chunk(js) as u64)).await?;
     Ok(Kept::Filled)
 }
 
 /// Gives the room of the reserve away. Returns whether it held any.
 pub async fn release(js: &Context) -> Result<bool, NatsError> {
-    let Some(before) = info(js).await? else { return Ok(false) };
-    if before.state.messages == 0 {
-        return Ok(false);
+    let mut held_any = false;
+    for number in 1..=MAX_STREAMS {
+        let stream = name(number);
+        let Some(before) = info(js, &stream).await? else { break };
+        if before.state.bytes < chunk(js) as u64 {
+            continue;
+        }
+        // Before the purge, which frees some of it.
+        let used = js.query_account().await.ok().map(|account| account.storage);
+        purge(js, &stream, 0).await?;
+        held_any = true;
+        if let Some(used) = used {
+            note_full_at(js, &stream, used).await;
+        }
     }
-    purge(js, 0).await?;
-    // Gateways that do not hear it look for themselves.
-    let _ = js.client().publish(RELEASED_SUBJECT, Bytes::new()).await;
-    Ok(true)
+    if held_any {
+        // Gateways that do not hear it look for themselves.
+        let _ = js.client().publish(RELEASED_SUBJECT, Bytes::new()).await;
+    }
+    Ok(held_any)
+}
+
+/// Stores what ends a call: where the store has no room for it, once more with the room of the reserve.
+pub async fn with_room<T, F>(js: &Context, store: impl Fn() -> F) -> Result<T, NatsError>
+where
+    F: Future<Output = Result<T, NatsError>>,
+{
+    match store().await {
+        Err(error) if PublishFailure::of(&error) == PublishFailure::NoSpace && release(js).await? => {
+            store().await
+        }
+        result => result,
+    }
 }
 
 /// Whether the reserve is not full, so that no calls should be stored. It is not where there is none.
 pub async fn is_short(js: &Context) -> Result<bool, NatsError> {
-    Ok(info(js).await?.is_some_and(|info| info.state.bytes < full_bytes(&info)))
+    for number in 1..=MAX_STREAMS {
+        match info(js, &name(number)).await? {
+            Some(info) if info.state.bytes < full_bytes(&info) => return Ok(true),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    Ok(false)
 }
 
 /// Tells `set` whether the reserve is short, whenever that may have changed, for as long as it is polled.
@@ -118,6 +178,19 @@ pub async fn follow(js: &Context, set: impl Fn(bool)) {
     }
 }
 
+// === impl Kept ===
+
+impl Kept {
+    /// What became of two.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::NoSpace, _) | (_, Self::NoSpace) => Self::NoSpace,
+            (Self::Filled, _) | (_, Self::Filled) => Self::Filled,
+            (Self::Full, Self::Full) => Self::Full,
+        }
+    }
+}
+
 /// How many bytes to keep, by the account's limit.
 fn wanted_bytes(account_limit: Option<u64>) -> u64 {
     account_limit
@@ -129,18 +202,18 @@ fn full_bytes(info: &Info) -> u64 {
     info.config.metadata.get(META_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or_default()
 }
 
-async fn account_limit(js: &Context) -> Result<Option<u64>, NatsError> {
-    let account = js.query_account().await.map_err(failed("read the limits of the account"))?;
-    Ok(account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0))
+/// The name of one of the streams, from 1.
+fn name(number: usize) -> String {
+    if number == 1 { STREAM.to_owned() } else { format!("{STREAM}-{number}") }
 }
 
-async fn create(js: &Context, replicas: usize, bytes: u64) -> Result<(), NatsError> {
+async fn create(js: &Context, stream: &str, bytes: u64) -> Result<(), NatsError> {
     let config = Config {
-        name: STREAM.to_owned(),
+        name: stream.to_owned(),
         description: Some(
             "AsyncQueue: room for what ends calls, given away when the store is full".to_owned(),
         ),
-        subjects: vec![STREAM.to_owned()],
+        subjects: vec![stream.to_owned()],
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::New,
         max_bytes: -1,
@@ -149,30 +222,30 @@ async fn create(js: &Context, replicas: usize, bytes: u64) -> Result<(), NatsErr
         max_message_size: -1,
         max_consumers: -1,
         storage: StorageType::File,
-        num_replicas: replicas,
+        num_replicas: 1,
         metadata: [(META_BYTES.to_owned(), bytes.to_string())].into(),
         ..Config::default()
     };
     js.create_stream(config).await.map(drop).map_err(failed("create the reserve"))
 }
 
-/// Fills a reserve that was never full. What does not fit makes it a smaller one.
-async fn fill_new(js: &Context, wanted: u64) -> Result<Kept, NatsError> {
-    let reached = fill(js, 0, wanted).await?;
+/// Fills a stream that was never full. What does not fit makes it a smaller one.
+async fn fill_new(js: &Context, stream: &str, wanted: u64) -> Result<Kept, NatsError> {
+    let reached = fill(js, stream, 0, wanted).await?;
     if reached >= wanted {
-        return set_full_bytes(js, wanted).await.map(|()| Kept::Filled);
+        return set_full_bytes(js, stream, wanted).await.map(|()| Kept::Filled);
     }
-    purge(js, 0).await?;
+    purge(js, stream, 0).await?;
     let smaller = reached / LARGEST_PART;
-    set_full_bytes(js, smaller).await?;
-    Ok(if fill(js, 0, smaller).await? >= smaller { Kept::Filled } else { Kept::NoSpace })
+    set_full_bytes(js, stream, smaller).await?;
+    Ok(if fill(js, stream, 0, smaller).await? >= smaller { Kept::Filled } else { Kept::NoSpace })
 }
 
-/// Publishes fill until the reserve holds so many bytes, or there is no room; returns how many it holds then.
-async fn fill(js: &Context, mut held: u64, bytes: u64) -> Result<u64, NatsError> {
+/// Publishes fill until a stream holds so many bytes, or there is no room; returns how many it holds then.
+async fn fill(js: &Context, stream: &str, mut held: u64, bytes: u64) -> Result<u64, NatsError> {
     let chunk = Bytes::from(vec![0; chunk(js)]);
     while held < bytes {
-        let published = async { js.publish(STREAM, chunk.clone()).await?.await };
+        let published = async { js.publish(stream.to_owned(), chunk.clone()).await?.await };
         match published.await {
             Ok(_) => held += chunk.len() as u64,
             Err(error) => match PublishFailure::of(&error) {
@@ -189,14 +262,29 @@ fn chunk(js: &Context) -> usize {
     CHUNK.min(js.client().max_payload() / 2)
 }
 
-/// Purges the reserve but for so many messages.
-async fn purge(js: &Context, keep: u64) -> Result<(), NatsError> {
-    let stream: Stream<()> = js.get_stream_no_info(STREAM).await.map_err(failed("open the reserve"))?;
+/// Notes in a stream that was just purged how many bytes the account held when the store was full. Without the note,
+/// [`keep`] finds out by filling.
+async fn note_full_at(js: &Context, stream: &str, bytes: u64) {
+    let note = PublishMessage::build().header(H_FULL_AT, bytes.to_string().as_str());
+    if let Ok(stored) = js.send_publish(stream.to_owned(), note).await {
+        let _ = stored.await;
+    }
+}
+
+/// How many bytes the account held when the store was full, if that was noted.
+async fn full_at(js: &Context, stream: &str) -> Result<Option<u64>, NatsError> {
+    let note = last_message(js, stream, stream).await?;
+    Ok(note.and_then(|note| note.headers.get(H_FULL_AT)?.as_str().parse().ok()))
+}
+
+/// Purges a stream but for so many messages.
+async fn purge(js: &Context, stream: &str, keep: u64) -> Result<(), NatsError> {
+    let stream: Stream<()> = js.get_stream_no_info(stream).await.map_err(failed("open the reserve"))?;
     stream.purge().keep(keep).await.map(drop).map_err(failed("purge the reserve"))
 }
 
-async fn set_full_bytes(js: &Context, bytes: u64) -> Result<(), NatsError> {
-    let Some(info) = info(js).await? else { return Ok(()) };
+async fn set_full_bytes(js: &Context, stream: &str, bytes: u64) -> Result<(), NatsError> {
+    let Some(info) = info(js, stream).await? else { return Ok(()) };
     if full_bytes(&info) == bytes {
         return Ok(());
     }
@@ -205,9 +293,9 @@ async fn set_full_bytes(js: &Context, bytes: u64) -> Result<(), NatsError> {
     js.update_stream(config).await.map(drop).map_err(failed("update the reserve"))
 }
 
-/// What the server says of the reserve; `None` where there is none.
-async fn info(js: &Context) -> Result<Option<Info>, NatsError> {
-    match js.get_stream(STREAM).await {
+/// What the server says of a stream of the reserve; `None` where there is none.
+async fn info(js: &Context, stream: &str) -> Result<Option<Info>, NatsError> {
+    match js.get_stream(stream).await {
         Ok(stream) => Ok(Some(stream.cached_info().clone())),
         Err(error) if is_missing_stream(&error) => Ok(None),
         Err(error) => Err(failed("look at the reserve")(error)),

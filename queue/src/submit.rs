@@ -5,14 +5,21 @@
 //!
 //! The [crate's documentation](crate#calls-from-other-programs) has an example.
 
-use std::{error::Error as _, time::Duration};
+use std::{
+    error::Error as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{
     HeaderMap as NatsHeaders,
     connection::State,
     header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
     jetstream::{
-        Context, ErrorCode,
+        self, Context, ErrorCode,
         context::{PublishError, PublishErrorKind},
         message::{PublishMessage, StreamMessage},
     },
@@ -24,6 +31,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     call_id::CallId,
     ensure::server_error,
+    error::cause,
     idempotency::IdempotencyKey,
     invocation::Invocation,
     message::{
@@ -31,6 +39,8 @@ use crate::{
         native,
     },
     peek::{last_message, message_at},
+    publish_failure::{PublishFailure, SizeLimit},
+    reserve,
     subject::call_subject,
 };
 
@@ -68,6 +78,11 @@ pub enum SubmitError {
     /// Body and headers are more than the stream takes of one message.
     #[error("the call is larger than the queue's stream takes: its max_msg_size counts body and headers")]
     TooLargeForStream,
+    /// The headers are more than a message of a stream may have.
+    #[error(
+        "the headers of the call are larger than 64 KiB, escapes included, which is the most that NATS stores"
+    )]
+    HeadersTooLarge,
     /// The stream holds as many messages or bytes as it may.
     #[error("the queue is full: {reason}")]
     QueueFull {
@@ -101,6 +116,7 @@ pub enum SubmitError {
 pub struct Submitter {
     js: Context,
     timeout: Duration,
+    is_releasing: Arc<AtomicBool>,
 }
 
 // === impl SubmitError ===
@@ -110,7 +126,7 @@ impl SubmitError {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
-            Self::TooLarge { .. } | Self::TooLargeForStream => "too_large",
+            Self::TooLarge { .. } | Self::TooLargeForStream | Self::HeadersTooLarge => "too_large",
             Self::QueueFull { .. } => "queue_full",
             Self::KeyReused { .. } => "key_reused",
             Self::NoStream => "no_stream",
@@ -125,7 +141,7 @@ impl Submitter {
     /// A submitter that gives up after `timeout` without the server's word.
     #[must_use]
     pub fn new(js: Context, timeout: Duration) -> Self {
-        Self { js, timeout }
+        Self { js, timeout, is_releasing: Arc::default() }
     }
 
     /// Stores an invocation whose id is its client's own, below the queue's `subject`, and returns
@@ -241,8 +257,27 @@ impl Submitter {
             Ok(_) => Ok(Answer::Stored),
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Answer::Refused),
             Err(error) if is_taken(&error) => Ok(Answer::InProcess),
-            Err(error) => Err(self.classify(&error)),
+            Err(error) => {
+                if PublishFailure::of(&error) == PublishFailure::NoSpace {
+                    self.release_reserve();
+                }
+                Err(self.classify(&error))
+            }
         }
+    }
+
+    /// Gives the room of the reserve to what ends calls, in the background and once at a time. In a cluster whose servers
+    /// are full nothing is delivered, so that no worker would do it.
+    fn release_reserve(&self) {
+        if self.is_releasing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (js, is_releasing) = (self.js.clone(), self.is_releasing.clone());
+        tokio::spawn(async move {
+            // A failure shows in the next refusal, which tries again.
+            let _ = reserve::release(&js).await;
+            is_releasing.store(false, Ordering::Release);
+        });
     }
 
     /// The message of a call on its subject, or at a sequence of the stream that listens there;
@@ -275,28 +310,22 @@ impl Submitter {
     }
 
     fn classify(&self, error: &PublishError) -> SubmitError {
-        match error.kind() {
-            PublishErrorKind::StreamNotFound => return SubmitError::NoStream,
-            PublishErrorKind::MaxPayloadExceeded => {
-                return SubmitError::TooLarge { limit: self.js.client().max_payload() };
+        let reason =
+            || cause::<jetstream::Error>(error).map_or_else(|| error.to_string(), ToString::to_string);
+        match PublishFailure::of(error) {
+            PublishFailure::TooLarge(SizeLimit::MaxPayload) => {
+                SubmitError::TooLarge { limit: self.js.client().max_payload() }
             }
-            _ => {}
-        }
-        let Some(refused) = error.source().and_then(server_error) else {
-            return SubmitError::Unavailable { reason: error.to_string() };
-        };
-        let reason = refused.to_string();
-        match refused.error_code() {
-            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
-                SubmitError::TooLargeForStream
-            }
+            PublishFailure::TooLarge(SizeLimit::MaxMsgSize) => SubmitError::TooLargeForStream,
+            PublishFailure::TooLarge(SizeLimit::Headers) => SubmitError::HeadersTooLarge,
             // The stream's own limits, and those of the account and the server that it is on.
-            ErrorCode::STREAM_STORE_FAILED
-            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-            | ErrorCode::INSUFFICIENT_RESOURCES
-            | ErrorCode::MEMORY_RESOURCES_EXCEEDED
-            | ErrorCode::STORAGE_RESOURCES_EXCEEDED => SubmitError::QueueFull { reason },
-            _ => SubmitError::Unavailable { reason },
+            PublishFailure::StreamFull | PublishFailure::NoSpace => {
+                SubmitError::QueueFull { reason: reason() }
+            }
+            PublishFailure::NoStream => SubmitError::NoStream,
+            PublishFailure::Conflict | PublishFailure::Unavailable => {
+                SubmitError::Unavailable { reason: reason() }
+            }
         }
     }
 }

@@ -245,12 +245,31 @@ pub async fn update_cancelled(
     call: &StoredCall,
     mark: Mark,
 ) -> Result<(), NatsError> {
+    update(js, queue, call, |before| matches!(before, Mark::Cancelled { .. }), mark).await
+}
+
+/// Replaces one mark of a call by another; leaves every other mark as it is.
+pub async fn replace(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+    before: Mark,
+    mark: Mark,
+) -> Result<(), NatsError> {
+    update(js, queue, call, |found| found == before, mark).await
+}
+
+async fn update(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+    is_replaced: impl Fn(Mark) -> bool,
+    mark: Mark,
+) -> Result<(), NatsError> {
     let subject = BUCKET.subject(&key(queue, call));
     let Some(message) = last_message(js, &BUCKET.stream(), &subject).await? else { return Ok(()) };
-    let Some(Tombstone { mark: Mark::Cancelled { .. }, revision, .. }) = parse(&message) else {
-        return Ok(());
-    };
-    match publish(js, subject, mark.encode(call.sequence), revision).await {
+    let Some(before) = parse(&message).filter(|before| is_replaced(before.mark)) else { return Ok(()) };
+    match publish(js, subject, mark.encode(call.sequence), before.revision).await {
         Err(failure) if !failure.is_conflict() => Err(failure.0),
         // Of two that replace it at once, either is right: both saw the same call.
         _ => Ok(()),

@@ -23,25 +23,87 @@ pub const BUCKET: Bucket = Bucket {
     max_age: Some(Duration::from_secs(48 * 3600)),
 };
 
-/// How many deliveries of a call were no attempts.
-pub async fn get(js: &Context, queue: &QueueName, call: &CallId, sequence: u64) -> Result<u64, NatsError> {
-    let value = last_message(js, &BUCKET.stream(), &BUCKET.subject(&key(queue, call, sequence))).await?;
-    Ok(value.and_then(|value| std::str::from_utf8(&value.payload).ok()?.parse().ok()).unwrap_or(0))
+/// What is stored of the attempts of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offset {
+    /// So many deliveries were no attempts.
+    Deliveries(u64),
+    /// So many attempts were made, and it is not known how many deliveries there were: some were sent to a worker that
+    /// had lost its connection. The next delivery is the next attempt; whoever gets it stores the offset that follows.
+    Made(u64),
 }
 
-/// Stores how many deliveries of a call were no attempts.
+impl Offset {
+    const MADE: &str = "made ";
+
+    /// How many deliveries were no attempts, at this delivery.
+    #[must_use]
+    pub fn at(self, delivery: u64) -> u64 {
+        match self {
+            Self::Deliveries(deliveries) => deliveries,
+            Self::Made(attempts) => delivery.saturating_sub(attempts.saturating_add(1)),
+        }
+    }
+
+    fn encode(self) -> String {
+        match self {
+            Self::Deliveries(deliveries) => deliveries.to_string(),
+            // Version 0.1 reads this as nothing: it counts each delivery.
+            Self::Made(attempts) => format!("{}{attempts}", Self::MADE),
+        }
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        match text.strip_prefix(Self::MADE) {
+            Some(attempts) => attempts.parse().ok().map(Self::Made),
+            None => text.parse().ok().map(Self::Deliveries),
+        }
+    }
+}
+
+/// What is stored of the attempts of a call; by default each delivery was one.
+pub async fn get(js: &Context, queue: &QueueName, call: &CallId, sequence: u64) -> Result<Offset, NatsError> {
+    let value = last_message(js, &BUCKET.stream(), &BUCKET.subject(&key(queue, call, sequence))).await?;
+    Ok(value.and_then(|value| Offset::decode(&value.payload)).unwrap_or(Offset::Deliveries(0)))
+}
+
+/// Stores it.
 pub async fn set(
     js: &Context,
     queue: &QueueName,
     call: &CallId,
     sequence: u64,
-    deliveries: u64,
+    offset: Offset,
 ) -> Result<(), NatsError> {
-    let (subject, value) = (BUCKET.subject(&key(queue, call, sequence)), deliveries.to_string());
-    let written = async { js.publish(subject, value.into()).await?.await };
+    let subject = BUCKET.subject(&key(queue, call, sequence));
+    let written = async { js.publish(subject, offset.encode().into()).await?.await };
     written.await.map(drop).map_err(failed("write the attempt offset"))
 }
 
 fn key(queue: &QueueName, call: &CallId, sequence: u64) -> String {
     format!("{queue}.{call}.{sequence}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_read_as_they_are_written() {
+        for offset in [Offset::Deliveries(3), Offset::Made(2)] {
+            assert_eq!(Offset::decode(offset.encode().as_bytes()), Some(offset));
+        }
+        assert_eq!(Offset::Deliveries(3).encode(), "3");
+        for other in ["", "made", "made x", "-1"] {
+            assert_eq!(Offset::decode(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_delivery_after_lost_ones_is_the_next_attempt() {
+        assert_eq!(5 - Offset::Made(1).at(5), 2);
+        assert_eq!(Offset::Made(4).at(3), 0);
+        assert_eq!(Offset::Deliveries(2).at(5), 2);
+    }
 }

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message, consumer::PullConsumer};
-use asyncqueue::message::native;
+use asyncqueue::{
+    cancel::{IS_HELD, broadcast_subject},
+    message::native,
+};
 use asyncqueue_tests::{
     history::{checker::Rule, event::Excuse},
     load::plan::Mix,
@@ -28,13 +31,15 @@ enum Flaw {
     AcksEarly,
     /// It never acknowledges.
     NeverAcks,
-    /// It holds calls for a while before it makes them, and does not ask whether they were cancelled.
+    /// It holds calls for a while before it makes them, and says of cancelled ones that it does not start them.
     RunsCancelled,
 }
 
 pub(crate) fn all() -> Vec<Scenario> {
     let mix = Mix {
         calls: 60,
+        queues: 1,
+        shared_ids: 0,
         over: Duration::from_secs(1),
         callbacks: 0,
         failing: 0,
@@ -82,7 +87,7 @@ async fn runs(stage: &mut Stage, flaw: Flaw) {
 
 /// A worker in this process. Dropped, it is as dead as one that was killed.
 async fn start(stage: &Stage, flaw: Flaw) -> JoinSet<()> {
-    let spec = &stage.spec;
+    let spec = stage.spec();
     let consumer: PullConsumer =
         stage.js.get_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
     let mut messages = consumer.messages().await.unwrap();
@@ -94,6 +99,15 @@ async fn start(stage: &Stage, flaw: Flaw) -> JoinSet<()> {
             calls.spawn(handle(message, url.clone(), flaw));
         }
     });
+    if flaw == Flaw::RunsCancelled {
+        let client = stage.js.client();
+        let mut cancelled = client.subscribe(broadcast_subject(&spec.queue)).await.unwrap();
+        worker.spawn(async move {
+            while let Some(question) = cancelled.next().await {
+                client.publish(question.reply.unwrap(), IS_HELD.into()).await.unwrap();
+            }
+        });
+    }
     worker
 }
 

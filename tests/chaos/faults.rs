@@ -1,9 +1,13 @@
-//! What is done to the system: each fault takes down what it does, and puts back what it took away.
+//! What is done to the system: each fault records what it does, and puts back what it took away.
 
 use std::time::Duration;
 
-use asyncqueue::ensure::ensure;
-use asyncqueue_tests::{history::event::Excuse, nats::cluster::NODES, wait::until};
+use asyncqueue::ensure::{RemovalPolicy, ensure, remove};
+use asyncqueue_tests::{
+    history::event::{Excuse, QueueNumber},
+    nats::cluster::NODES,
+    wait::until,
+};
 use rand::Rng;
 use tokio::time::sleep;
 
@@ -15,9 +19,12 @@ const BEYOND_THE_LEASE: Duration = LEASE.saturating_mul(2);
 /// Longer than it takes three servers to choose another leader.
 pub(crate) const BEYOND_AN_ELECTION: Duration = Duration::from_secs(12);
 
+/// The queue whose workers and consumer faults hit.
+pub(crate) const HIT: QueueNumber = 0;
+
 /// A worker dies, and another takes its place.
 pub(crate) fn kill_worker(stage: &mut Stage) {
-    stage.recorder.fault("a worker is killed", Excuse::Once);
+    stage.recorder.fault_of(HIT, "a worker is killed", Excuse::Once);
     let mut worker = stage.remove_worker(0);
     worker.kill();
     stage.add_worker();
@@ -26,20 +33,29 @@ pub(crate) fn kill_worker(stage: &mut Stage) {
 /// A worker ends as it is told to, and another takes its place. `has_time`: it can finish what it runs.
 pub(crate) async fn end_worker(stage: &mut Stage, has_time: bool) {
     let excuse = |excuse| if has_time { Excuse::None } else { excuse };
-    stage.recorder.fault("a worker is told to end", excuse(Excuse::Begins));
+    stage.recorder.fault_of(HIT, "a worker is told to end", excuse(Excuse::Begins));
     let mut worker = stage.remove_worker(0);
     worker.signal("TERM");
     stage.add_worker();
     assert!(worker.ended().await.success(), "a worker that is told to end says that all is well");
-    stage.recorder.fault("that worker has ended", excuse(Excuse::Ends));
+    stage.recorder.fault_of(HIT, "that worker has ended", excuse(Excuse::Ends));
 }
 
 /// A worker stands still until its calls are with another.
 pub(crate) async fn stop_worker(stage: &mut Stage) {
-    stage.recorder.fault("a worker is stopped", Excuse::Begins);
+    stop_worker_for(stage, BEYOND_THE_LEASE).await;
+}
+
+/// A worker stands still for a while.
+pub(crate) async fn stop_worker_for(stage: &mut Stage, time: Duration) {
+    // A lease is renewed at a third of it, and so much of it may be gone already.
+    let is_lost = time > LEASE / 2;
+    let excuse = |excuse| if is_lost { excuse } else { Excuse::None };
+    let name = format!("a worker is stopped for {:.1} s", time.as_secs_f64());
+    stage.recorder.fault_of(HIT, name, excuse(Excuse::Begins));
     stage.workers[0].signal("STOP");
-    sleep(BEYOND_THE_LEASE).await;
-    stage.recorder.fault("that worker goes on", Excuse::Ends);
+    sleep(time).await;
+    stage.recorder.fault_of(HIT, "that worker goes on", excuse(Excuse::Ends));
     stage.workers[0].signal("CONT");
 }
 
@@ -82,14 +98,36 @@ pub(crate) async fn stop_nats(stage: &mut Stage) {
     stage.recorder.fault("nats-server goes on", Excuse::Ends);
 }
 
-/// Somebody deletes the consumer, and it is made anew. The new one knows nothing of what was delivered.
-pub(crate) async fn remake_consumer(stage: &mut Stage) {
-    stage.recorder.fault("the consumer is deleted", Excuse::Begins);
-    let spec = &stage.spec;
+/// No packet of a worker reaches NATS, nor the reverse, for longer than a lease.
+pub(crate) async fn cut_workers_off(stage: &mut Stage) {
+    let set_passing = |stage: &Stage, passes| stage.nats_cable.as_ref().unwrap().set_passing(passes);
+    stage.recorder.fault("workers can't reach NATS", Excuse::Begins);
+    set_passing(stage, false);
+    sleep(BEYOND_THE_LEASE).await;
+    set_passing(stage, true);
+    stage.recorder.fault("workers reach NATS again", Excuse::Ends);
+}
+
+/// Somebody deletes the consumer, and it is created again. The new one knows nothing of what was
+/// delivered.
+pub(crate) async fn recreate_consumer(stage: &mut Stage) {
+    stage.recorder.fault_of(HIT, "the consumer is deleted", Excuse::Begins);
+    let spec = stage.spec();
     stage.js.delete_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
+    stage.recorder.fault_of(HIT, "what was delivered is forgotten", Excuse::Forgets);
     sleep(Duration::from_secs(1)).await;
-    until("the consumer is made anew", async || ensure(&stage.js, spec, false).await.ok()).await;
-    stage.recorder.fault("the consumer is made anew", Excuse::Ends);
+    until("the consumer is there again", async || ensure(&stage.js, spec, false).await.ok()).await;
+    stage.recorder.fault_of(HIT, "the consumer is created again", Excuse::Ends);
+}
+
+/// A queue is deleted with all that is in it, and applied again.
+pub(crate) async fn recreate_queue(stage: &mut Stage) {
+    stage.recorder.fault_of(HIT, "the queue is deleted", Excuse::Begins);
+    let spec = stage.spec();
+    until("the queue is deleted", async || remove(&stage.js, spec, RemovalPolicy::Delete).await.ok()).await;
+    stage.recorder.fault_of(HIT, "the queue is gone with what was in it", Excuse::Deletes);
+    until("the queue is there again", async || ensure(&stage.js, spec, false).await.ok()).await;
+    stage.recorder.fault_of(HIT, "the queue is applied again", Excuse::Ends);
 }
 
 /// The server that leads the stream of calls dies, and comes back after another leads.
@@ -105,7 +143,7 @@ pub(crate) async fn kill_leader(stage: &mut Stage) {
 /// The leaders of the stream of calls and of its consumer hand over.
 pub(crate) async fn step_down(stage: &mut Stage) {
     stage.recorder.fault("the leaders of stream and consumer step down", Excuse::Begins);
-    let (stream, consumer) = (stage.spec.stream.clone(), consumer_of(stage));
+    let (stream, consumer) = (stage.spec().stream.clone(), consumer_of(stage));
     let js = stage.js.clone();
     stage.servers.three().step_down(&js, "STREAM", &stream).await;
     stage.servers.three().step_down(&js, "CONSUMER", &consumer).await;
@@ -144,11 +182,11 @@ async fn cut_off(stage: &mut Stage, node: usize) {
 
 /// The server that leads the stream of calls.
 pub(crate) async fn stream_leader(stage: &mut Stage) -> usize {
-    let (js, stream) = (stage.js.clone(), stage.spec.stream.clone());
+    let (js, stream) = (stage.js.clone(), stage.spec().stream.clone());
     stage.servers.three().stream_leader(&js, &stream).await
 }
 
 /// The consumer of calls, as the `JetStream` API names it.
 pub(crate) fn consumer_of(stage: &Stage) -> String {
-    format!("{}.{}", stage.spec.stream, stage.spec.durable)
+    format!("{}.{}", stage.spec().stream, stage.spec().durable)
 }

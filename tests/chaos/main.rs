@@ -6,6 +6,7 @@
 mod arguments;
 mod broken;
 mod faults;
+mod replay;
 mod rows;
 mod run;
 mod scenarios;

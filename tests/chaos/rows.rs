@@ -52,6 +52,21 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        fault: "a worker stands still for less than its lease, and calls are cancelled",
+        shown: &[
+            By("calls are cancelled while their worker stands still"),
+            By("a thousand calls are cancelled while their worker stands still"),
+        ],
+    },
+    Row {
+        fault: "a worker is killed between a dead letter and the acknowledgement of its call",
+        shown: &[By("workers are killed as dead letters are stored")],
+    },
+    Row {
+        fault: "NATS can't be reached for longer than the lease, twice under one invocation",
+        shown: &[By("NATS can't be reached, twice under one invocation")],
+    },
+    Row {
         fault: "nats-server restarts, or another server leads",
         shown: &[
             By("nats-server is"),
@@ -102,6 +117,14 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        fault: "a function answers more than NATS takes in one message, headers or body",
+        shown: &[By("answers are more than NATS takes")],
+    },
+    Row {
+        fault: "a call fits into a message by a hair, and its dead letter does not",
+        shown: &[By("dead letters are more than NATS takes")],
+    },
+    Row {
         fault: "a function is away",
         shown: &[
             By("functions can't be reached"),
@@ -140,6 +163,8 @@ const ROWS: &[Row] = &[
             Test("tests/nats", "a_full_queue_refuses_and_takes_calls_again_when_there_is_room"),
         ],
     },
+    Row { fault: "the store is full, and no stream has limits", shown: &[By("the store is full")] },
+    Row { fault: "the stream of results is full", shown: &[By("the stream of results is full")] },
     Row {
         fault: "receivers of callbacks are down, slow, gone, or where none may go",
         shown: &[
@@ -169,6 +194,8 @@ const ROWS: &[Row] = &[
             Test("operator", "patience_counts_from_the_deletion"),
         ],
     },
+    Row { fault: "a queue is deleted and applied again under load", shown: &[By("a queue is recreated")] },
+    Row { fault: "a call is too old", shown: &[By("calls are too old")] },
     Row {
         fault: "what can't be changed is changed",
         shown: &[Test("tests/e2e", "what_can_not_be_changed_is_refused_with_what_to_do")],
@@ -176,7 +203,7 @@ const ROWS: &[Row] = &[
     Row {
         fault: "stream or consumer changed or deleted by hand",
         shown: &[
-            By("the consumer is deleted and made anew"),
+            By("the consumer is deleted and created again"),
             Test("queue", "drift_in_what_we_set_is_repaired_and_the_rest_is_left_alone"),
         ],
     },
@@ -204,6 +231,7 @@ const ROWS: &[Row] = &[
         fault: "a cancellation, at any time",
         shown: &[
             By("every other call is cancelled"),
+            By("calls are cancelled as they end"),
             Test(
                 "tests/nats",
                 "whenever_a_cancellation_comes_no_call_starts_after_it_and_each_caller_hears_one_end",
@@ -212,8 +240,8 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
-        fault: "one id, two calls",
-        shown: &[Test("tests/nats", "an_id_that_belongs_to_another_pending_call_is_refused")],
+        fault: "one id, several calls, at once and one after another",
+        shown: &[By("no fault at all"), By("a queue is recreated, and ids that were cancelled come again")],
     },
     Row {
         fault: "all workers start at once",

@@ -10,13 +10,15 @@ use std::{
 
 use asyncqueue_tests::history::{
     checker::{Rule, Tally, check},
-    story::explain,
+    story::{explain, whole},
 };
 use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
     arguments::{Arguments, What},
-    broken, rows, scenarios,
+    broken,
+    replay::replay,
+    rows, scenarios,
     servers::slow,
     soak,
     stage::{Setup, Stage, clocks},
@@ -86,18 +88,24 @@ impl Scenario {
         let mut stage = Stage::set(self.setup.clone(), hasher.finish(), &folder).await;
         let played = AssertUnwindSafe(self.play(&mut stage)).catch_unwind().await;
         let history = stage.recorder.history();
-        let report = check(&history, &Stage::rules());
+        let report = check(&history, &stage.rules());
         let is_found = |rule: &Rule| report.broken.iter().any(|broken| broken.rule == *rule);
+        let replayed = replay(&history, &stage.rules());
         let verdict = match (played, self.breaks) {
             (Err(_), _) => Verdict::Failed("it could not be played to its end, see above".to_owned()),
-            (Ok(()), None) if report.broken.is_empty() => Verdict::Kept,
-            (Ok(()), None) => Verdict::Failed(explain(&history, &report.broken)),
+            (Ok(()), None) if !report.broken.is_empty() => Verdict::Failed(explain(&history, &report.broken)),
+            (Ok(()), None) if !replayed.unexplained.is_empty() => {
+                Verdict::Failed(format!("{}\n", replayed.unexplained.join("\n")))
+            }
+            (Ok(()), None) => Verdict::Kept,
             (Ok(()), Some(rule)) if is_found(&rule) => Verdict::Found(rule.to_string()),
             (Ok(()), Some(rule)) => Verdict::Failed(format!("not found, as it should be: {rule}")),
         };
-        println!("{name}: {:.0} s", begun.elapsed().as_secs_f64());
+        println!("{name}: {:.0} s, {replayed}", begun.elapsed().as_secs_f64());
         if let Verdict::Failed(why) = &verdict {
-            println!("seed {seed}\n{why}logs: {}", stage.keep_logs().display());
+            let logs = stage.keep_logs();
+            std::fs::write(logs.join("history.txt"), whole(&history)).unwrap();
+            println!("seed {seed}\n{why}logs and history: {}", logs.display());
         } else {
             drop(stage);
             // It is only for who looks into a failure.
@@ -110,10 +118,10 @@ impl Scenario {
         stage.begin_load();
         (self.act)(stage).await;
         stage.load_ends().await;
+        stage.all_ends().await;
         stage.last_look().await;
-        for program in
-            stage.workers.iter_mut().chain(stage.gateways.iter_mut().map(|gateway| &mut gateway.program))
-        {
+        let workers = stage.workers.iter_mut().chain(&mut stage.bystanders);
+        for program in workers.chain(stage.gateways.iter_mut().map(|gateway| &mut gateway.program)) {
             assert!(program.is_running(), "a program ended that nobody ended");
         }
     }

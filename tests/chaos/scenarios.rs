@@ -2,15 +2,21 @@
 
 use crate::run::Scenario;
 
+mod answers;
+mod attempts;
 mod callbacks;
 mod cancellations;
 mod clocks;
 mod cluster;
 mod disk;
 mod durability;
+mod expiry;
 mod functions;
 mod gateways;
+mod letters;
 mod nats;
+mod recreated;
+mod store;
 mod workers;
 
 /// All of them.
@@ -23,6 +29,12 @@ pub(crate) fn all() -> Vec<Scenario> {
         disk::all(),
         clocks::all(),
         functions::all(),
+        answers::all(),
+        attempts::all(),
+        letters::all(),
+        recreated::all(),
+        store::all(),
+        expiry::all(),
         cancellations::all(),
         callbacks::all(),
         durability::all(),

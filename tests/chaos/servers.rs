@@ -29,8 +29,12 @@ pub(crate) enum Kind {
         /// As of [`Kind::OneSyncing`].
         syncs: bool,
     },
+    /// One server whose store has a limit, and no stream has.
+    OneSmall,
     /// Three servers, and three copies of each stream.
     Three,
+    /// As of [`Kind::OneSmall`], each of them.
+    ThreeSmall,
 }
 
 /// Before each acknowledgement.
@@ -38,6 +42,16 @@ const ALWAYS: &str = "always";
 
 /// The size of a disk of its own.
 const DISK: &str = "64m";
+
+impl Kind {
+    /// Whether the store is so small that the load fills it.
+    pub(crate) fn is_small(self) -> bool {
+        matches!(self, Self::OneSmall | Self::ThreeSmall)
+    }
+}
+
+/// The limit of a small store.
+const SMALL: &str = "jetstream { max_file_store: 64MB }";
 
 /// Waits until the kernel has let go of a disk, which it does when the server that mounted it has ended.
 async fn is_unmounted(disk: &Path) {
@@ -61,11 +75,16 @@ pub(crate) enum Servers {
 }
 
 impl Servers {
-    pub(crate) async fn start(kind: Kind) -> Self {
+    pub(crate) async fn start(kind: Kind, folder: &Path) -> Self {
+        let small = folder.join("small-store.conf");
+        std::fs::write(&small, SMALL).unwrap();
+        let small = ["-c".to_owned(), small.display().to_string()];
         let prepared = NatsServer::prepare();
         let store = prepared.store().display().to_string();
         let mut server = match kind {
             Kind::Three => return Self::Three(NatsCluster::start().await),
+            Kind::ThreeSmall => return Self::Three(NatsCluster::start_with(&small).await),
+            Kind::OneSmall => prepared.with(small),
             Kind::One => prepared,
             Kind::OneSyncing => prepared.syncing(ALWAYS),
             Kind::OneOnDisk { syncs } => {

@@ -11,7 +11,7 @@ use asyncqueue_tests::{
         checker::{Tally, check},
         story::explain,
     },
-    load::plan::Mix,
+    load::plan::{Answer, Mix},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -28,6 +28,14 @@ const ROUNDS: u64 = 10;
 const CALLS: u64 = 400;
 const OVER: Duration = Duration::from_secs(20);
 
+/// One of eight is more than NATS takes as it is.
+const ANSWERS: &[Answer] = &{
+    let mut answers = [Answer::Short; 16];
+    answers[0] = Answer::ManyHeaders;
+    answers[1] = Answer::WideHeader;
+    answers
+};
+
 /// Plays rounds until the time is over, and stops at the first whose promises were not kept.
 pub(crate) async fn run(seed: u64, time: Duration, folder: &Path) -> ExitCode {
     let (begun, mut rng) = (Instant::now(), StdRng::seed_from_u64(seed));
@@ -37,7 +45,7 @@ pub(crate) async fn run(seed: u64, time: Duration, folder: &Path) -> ExitCode {
         let setup = Setup {
             servers,
             gateways: 2,
-            mix: Mix { calls: CALLS, over: OVER, ..Mix::default() },
+            mix: Mix { calls: CALLS, over: OVER, answers: ANSWERS, ..Mix::default() },
             ..Setup::default()
         };
         let folder = folder.join(format!("soak-{round}"));
@@ -50,9 +58,10 @@ pub(crate) async fn run(seed: u64, time: Duration, folder: &Path) -> ExitCode {
                 any_fault(&mut stage, servers).await;
             }
             stage.load_ends().await;
+            stage.all_ends().await;
             stage.last_look().await;
             let history = stage.recorder.take();
-            let report = check(&history, &Stage::rules());
+            let report = check(&history, &stage.rules());
             total.add(&report.tally);
             round += 1;
             println!("{:>6.0} s, round {round}: {:?}", begun.elapsed().as_secs_f64(), report.tally);
@@ -75,13 +84,17 @@ pub(crate) async fn run(seed: u64, time: Duration, folder: &Path) -> ExitCode {
 }
 
 async fn any_fault(stage: &mut Stage, servers: Kind) {
-    match (stage.rng.random_range(0..10), servers) {
+    match (stage.rng.random_range(0..11), servers) {
+        (10, _) => {
+            let moment = stage.rng.random_range(0.1..3.0);
+            faults::stop_worker_for(stage, Duration::from_secs_f64(moment)).await;
+        }
         (0, _) => faults::kill_worker(stage),
         (1, _) => faults::end_worker(stage, true).await,
         (2, _) => faults::stop_worker(stage).await,
         (3, _) => faults::kill_gateway(stage).await,
         (4, _) => faults::end_gateway(stage).await,
-        (5, _) => faults::remake_consumer(stage).await,
+        (5, _) => faults::recreate_consumer(stage).await,
         (6, Kind::Three) => faults::kill_leader(stage).await,
         (7, Kind::Three) => faults::step_down(stage).await,
         (8, Kind::Three) => faults::stop_leader(stage).await,

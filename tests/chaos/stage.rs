@@ -1,6 +1,7 @@
 //! What a scenario plays on: NATS, gateways, workers, the function, the receiver of callbacks, and the clients' load.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -9,6 +10,7 @@ use std::{
 use async_nats::jetstream::Context;
 use asyncqueue::{
     ensure::{ensure, ensure_buckets},
+    reserve::{self, Kept},
     stream::{Owner, QueueSpec, Storage},
 };
 use asyncqueue_tests::{
@@ -19,9 +21,9 @@ use asyncqueue_tests::{
         stalls,
     },
     load::{
-        client::Client,
+        client::{Client, FUNCTIONS},
         function::Function,
-        plan::{Mix, plan},
+        plan::{Mix, PlannedCall, plan},
         receiver::Receiver,
     },
     program::Program,
@@ -30,27 +32,31 @@ use asyncqueue_tests::{
 };
 use programs::Gateway;
 use rand::{SeedableRng, rngs::StdRng};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
 
 use crate::servers::{Kind, Servers};
 
 pub(crate) mod clocks;
 mod look;
 mod programs;
+mod replay;
 
 /// The lease: short, so that a scenario is, and long enough that a busy machine renews it.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// Of one run. Longer than any call that is planned to end.
+/// Of one invocation. Longer than any call that is planned to end.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs of a call.
+/// Attempts of a call.
 const ATTEMPTS: u64 = 3;
 
-/// Attempts to tell a caller.
+/// Attempts of a callback.
 const CALLBACK_ATTEMPTS: u64 = 4;
 
-/// Statuses after which a call is run again: the worker's default.
+/// Statuses after which a call is invoked again: the worker's default.
 const RETRIED: [u16; 6] = [408, 429, 500, 502, 503, 504];
 
 /// What a gateway has for NATS to store a call.
@@ -59,19 +65,27 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a gateway may take to answer: a cancellation asks NATS several times, and each time waits for five seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a worker sends may be seen so much later, on a machine that does much else.
+/// By so much a worker's time limit and our view of it may differ, on a machine that does much
+/// else.
 const SLACK: Duration = Duration::from_millis(500);
 
+/// The gateway's answer and a worker's request come by two connections, and two tasks of this
+/// process record them. A request that was sent before may be recorded that much later: the kernel
+/// passes it on in microseconds, and three tasks (accept, read, handle) wait for a processor each,
+/// for a few of its time slices. What the recorder loses beyond that is measured, and added.
+const SKEW: Duration = Duration::from_millis(50);
+
+/// Between two looks at the reserve.
+const RESERVE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// For something to happen that will.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The name of the queue, and what follows from it.
-const QUEUE: &str = "jobs";
-const RESULTS: &str = "jobs-callbacks";
-const DEAD: &str = "jobs-dead";
+/// The names of the queues. What else is named on NATS follows from them.
+pub(crate) const QUEUES: [&str; FUNCTIONS.len()] = ["jobs", "mails"];
 
 /// What a scenario begins with.
 #[derive(Clone, Debug)]
@@ -79,14 +93,27 @@ pub(crate) struct Setup {
     pub(crate) servers: Kind,
     pub(crate) storage: Storage,
     pub(crate) gateways: usize,
+    /// Workers of the first queue, whom faults hit. Another queue has one, if this has any.
     pub(crate) workers: usize,
     /// Beside a worker's usual settings.
     pub(crate) worker_settings: &'static [(&'static str, &'static str)],
     pub(crate) mix: Mix,
     /// Whether the workers reach the function by a cable that can be pulled.
     pub(crate) has_cable: bool,
+    /// Whether they reach NATS by another.
+    pub(crate) has_nats_cable: bool,
     /// Whether the clocks of gateways and workers can be set.
     pub(crate) has_clocks: bool,
+    /// Of one invocation.
+    pub(crate) time_limit: Duration,
+    /// How long a repeated message is recognised.
+    pub(crate) duplicate_window: Duration,
+    /// Results that a queue's stream of callbacks holds at most.
+    pub(crate) max_results: Option<i64>,
+    /// `limits.maxAge`.
+    pub(crate) max_age: Option<Duration>,
+    /// How long a call may wait for its first invocation, where that is bounded.
+    pub(crate) starts_within: Option<Duration>,
     /// How long calls have to end once the load and the faults are over.
     pub(crate) patience: Duration,
 }
@@ -101,7 +128,13 @@ impl Default for Setup {
             worker_settings: &[],
             mix: Mix::default(),
             has_cable: false,
+            has_nats_cable: false,
             has_clocks: false,
+            time_limit: TIME_LIMIT,
+            duplicate_window: asyncqueue::stream::DEFAULT_DUPLICATE_WINDOW,
+            max_results: None,
+            max_age: None,
+            starts_within: None,
             patience: PATIENCE,
         }
     }
@@ -113,16 +146,25 @@ pub(crate) struct Stage {
     pub(crate) rng: StdRng,
     pub(crate) servers: Servers,
     pub(crate) js: Context,
-    pub(crate) spec: QueueSpec,
+    /// The queues. Faults hit the first.
+    pub(crate) specs: Vec<QueueSpec>,
     pub(crate) gateways: Vec<Gateway>,
+    /// The workers of the first queue.
     pub(crate) workers: Vec<Program>,
-    pub(crate) function: Function,
+    /// Those of the others.
+    pub(crate) bystanders: Vec<Program>,
+    pub(crate) function: Arc<Function>,
     /// Between the workers and the function, if the scenario has one.
     pub(crate) cable: Option<Proxy>,
+    /// Between the workers and the only nats-server.
+    pub(crate) nats_cable: Option<Proxy>,
     receiver: Arc<Receiver>,
     setup: Setup,
     load: Option<JoinHandle<()>>,
+    clients: Vec<Client>,
     _stalls: JoinSet<()>,
+    /// Keeps the reserve, where the store is small.
+    _keeping: JoinSet<()>,
     /// Where the programs log to.
     folder: PathBuf,
     workers_started: usize,
@@ -133,36 +175,79 @@ impl Stage {
     /// Starts everything but the load.
     pub(crate) async fn set(setup: Setup, seed: u64, folder: &Path) -> Self {
         std::fs::create_dir_all(folder).unwrap();
-        std::fs::write(folder.join("directory.yaml"), format!("queues: {{{QUEUE}: }}")).unwrap();
-        let servers = Servers::start(setup.servers).await;
+        let queues = &QUEUES[..setup.mix.queues];
+        let lines = queues.iter().zip(FUNCTIONS).map(|(queue, function)| (*queue, function));
+        std::fs::write(folder.join("directory.yaml"), directory(lines)).unwrap();
+        let servers = Servers::start(setup.servers, folder).await;
         let js = servers.jetstream().await;
-        let owner = Owner { name: "chaos/jobs".to_owned(), uid: "1".to_owned() };
-        let spec = QueueSpec {
-            ack_wait: LEASE,
-            storage: setup.storage,
-            replicas: servers.replicas(),
-            ..QueueSpec::new(QUEUE.parse().unwrap(), owner)
-        };
-        until_in(PATIENCE, "the queue is made", async || ensure(&js, &spec, false).await.ok()).await;
-        until_in(PATIENCE, "the buckets are made", async || ensure_buckets(&js, spec.replicas).await.ok())
+        let mut specs = Vec::new();
+        for queue in queues {
+            let owner = Owner { name: format!("chaos/{queue}"), uid: "1".to_owned() };
+            let mut spec = QueueSpec {
+                ack_wait: LEASE,
+                storage: setup.storage,
+                replicas: servers.replicas(),
+                duplicate_window: setup.duplicate_window,
+                ..QueueSpec::new(queue.parse().unwrap(), owner)
+            };
+            spec.limits.max_age = setup.max_age;
+            until_in(PATIENCE, "the queue is there", async || ensure(&js, &spec, false).await.ok()).await;
+            if let Some(max) = setup.max_results {
+                let stream = async || js.get_stream(spec.queue.callback_stream()).await.ok();
+                let mut config =
+                    until_in(PATIENCE, "the stream of results", stream).await.cached_info().config.clone();
+                config.max_messages = max;
+                // For the creation alone: an update with it purges the stream at the next start.
+                config.first_sequence = None;
+                js.update_stream(config).await.unwrap();
+            }
+            specs.push(spec);
+        }
+        until_in(PATIENCE, "the buckets are there", async || {
+            ensure_buckets(&js, servers.replicas()).await.ok()
+        })
+        .await;
+        let mut keeping = JoinSet::new();
+        if setup.servers.is_small() {
+            let (js, replicas) = (js.clone(), servers.replicas());
+            until_in(PATIENCE, "the reserve is full", async || {
+                (reserve::keep(&js, replicas).await.ok()? != Kept::NoSpace).then_some(())
+            })
             .await;
+            // As the operator does.
+            keeping.spawn(async move {
+                loop {
+                    sleep(RESERVE_INTERVAL).await;
+                    let _ = reserve::keep(&js, replicas).await;
+                }
+            });
+        }
         let recorder = Recorder::default();
-        let function = Function::start(recorder.clone()).await;
+        let function = Arc::new(Function::start(recorder.clone()).await);
         let cable = if setup.has_cable { Some(Proxy::before(function.port()).await) } else { None };
+        let mut nats_cable = None;
+        if setup.has_nats_cable {
+            let port = servers.url().rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
+            nats_cable = Some(Proxy::before(port).await);
+        }
         let receiver = Arc::new(Receiver::start(recorder.clone()).await);
         let mut stage = Self {
             _stalls: stalls::watch(recorder.clone()),
+            _keeping: keeping,
             recorder,
             rng: StdRng::seed_from_u64(seed),
             servers,
             js,
-            spec,
+            specs,
             gateways: Vec::new(),
             workers: Vec::new(),
+            bystanders: Vec::new(),
             function,
             cable,
+            nats_cable,
             receiver,
             load: None,
+            clients: Vec::new(),
             folder: folder.to_owned(),
             workers_started: 0,
             calls_planned: 0,
@@ -177,17 +262,23 @@ impl Stage {
         for _ in 0..stage.setup.workers {
             stage.add_worker();
         }
+        if stage.setup.workers > 0 {
+            stage.add_bystanders();
+        }
         stage
     }
 
     /// The rules that its history is held against.
-    pub(crate) fn rules() -> Rules {
+    pub(crate) fn rules(&self) -> Rules {
         Rules {
             lease: LEASE,
-            time_limit: TIME_LIMIT,
+            time_limit: self.setup.time_limit,
             attempts: ATTEMPTS,
             retried: RETRIED.into_iter().collect(),
             slack: SLACK,
+            skew: SKEW,
+            max_age: self.setup.max_age,
+            starts_within: self.setup.starts_within,
         }
     }
 
@@ -199,15 +290,21 @@ impl Stage {
 
     /// Begins to submit calls of a mix beside what is submitted already.
     pub(crate) fn submit(&mut self, mix: &Mix) -> JoinHandle<()> {
-        let mut calls = plan(mix, &mut self.rng);
+        let calls = plan(mix, &mut self.rng);
+        self.submit_calls(calls)
+    }
+
+    /// Begins to submit these calls, under numbers of their own.
+    pub(crate) fn submit_calls(&mut self, mut calls: Vec<PlannedCall>) -> JoinHandle<()> {
         for call in &mut calls {
             call.number += self.calls_planned;
         }
-        self.calls_planned += mix.calls;
+        self.calls_planned += calls.len() as u64;
         self.function.expect(&calls);
         self.receiver.expect(&calls);
         let gateways = self.gateways.iter().map(Gateway::addr).collect();
         let client = Client::new(gateways, self.recorder.clone(), ANSWER_LIMIT);
+        self.clients.push(client.clone());
         let receiver = self.receiver.clone();
         tokio::spawn(async move { client.submit_all(calls, &receiver).await })
     }
@@ -219,15 +316,20 @@ impl Stage {
         }
     }
 
+    /// Whether the clients have said their last word.
+    pub(crate) fn has_load_ended(&self) -> bool {
+        self.load.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Waits until a third of the calls have started, so that a fault meets calls in every state.
     pub(crate) async fn in_the_middle(&self) {
         let third = usize::try_from(self.setup.mix.calls / 3).unwrap();
         self.has_started(third).await;
     }
 
-    /// Waits until so many runs have started.
+    /// Waits until so many invocations have started.
     pub(crate) async fn has_started(&self, runs: usize) {
-        until_in(PATIENCE, &format!("{runs} runs have started"), async || {
+        until_in(PATIENCE, &format!("{runs} invocations have started"), async || {
             (self.runs_started() >= runs).then_some(())
         })
         .await;
@@ -238,9 +340,32 @@ impl Stage {
         self.recorder.count(|what| matches!(what, What::Step(_, Step::Answered { status: 202, .. })))
     }
 
-    /// How many runs have started so far.
+    /// How many invocations have started so far.
     pub(crate) fn runs_started(&self) -> usize {
         self.recorder.count(|what| matches!(what, What::Step(_, Step::Started { .. })))
+    }
+
+    /// How many calls were accepted so far, and how many of all have started.
+    pub(crate) fn accepted_calls(&self) -> usize {
+        self.calls_with(|step| matches!(step, Step::Answered { status: 202, .. }))
+    }
+
+    pub(crate) fn calls_started(&self) -> usize {
+        self.calls_with(|step| matches!(step, Step::Started { .. }))
+    }
+
+    fn calls_with(&self, is_step: impl Fn(&Step) -> bool) -> usize {
+        let history = self.recorder.history();
+        let calls = history.iter().filter_map(|event| match &event.what {
+            What::Step(call, step) if is_step(step) => Some(*call),
+            _ => None,
+        });
+        calls.collect::<BTreeSet<_>>().len()
+    }
+
+    /// The queue that faults hit.
+    pub(crate) fn spec(&self) -> &QueueSpec {
+        &self.specs[0]
     }
 
     /// The logs of everything that ran, for who looks into a failure.
@@ -251,4 +376,11 @@ impl Stage {
         }
         &self.folder
     }
+}
+
+/// A directory file with these queues, each for one function.
+fn directory(queues: impl Iterator<Item = (&'static str, &'static str)> + Clone) -> String {
+    let names = queues.clone().map(|(queue, _)| format!("  {queue}: {{}}\n"));
+    let functions = queues.map(|(queue, function)| format!("  {function}: {{queue: {queue}}}\n"));
+    format!("queues:\n{}functions:\n{}", names.collect::<String>(), functions.collect::<String>())
 }

@@ -73,12 +73,7 @@ pub(crate) struct Command {
 
 /// All documents for users: their paths, README.md first.
 pub(crate) fn paths() -> Vec<String> {
-    let mut docs: Vec<String> = fs::read_dir(repository().join("docs"))
-        .unwrap()
-        .map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()))
-        .filter(|path| path.strip_suffix(".md").is_some())
-        .collect();
-    docs.sort();
+    let docs = ["docs", "docs/adr"].into_iter().flat_map(markdown_in);
     let examples = fs::read_dir(repository().join("examples")).unwrap();
     let examples = examples.map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned());
     let examples = examples.map(|example| format!("examples/{example}/README.md"));
@@ -88,6 +83,17 @@ pub(crate) fn paths() -> Vec<String> {
         .chain(docs)
         .chain(examples)
         .collect()
+}
+
+/// The documents in a folder, by name.
+fn markdown_in(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(repository().join(folder)).unwrap();
+    let mut paths: Vec<_> = entries
+        .map(|entry| format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap()))
+        .filter(|path| path.strip_suffix(".md").is_some())
+        .collect();
+    paths.sort();
+    paths
 }
 
 /// What a document shows.

@@ -8,6 +8,7 @@
 mod documents;
 mod facts;
 mod known;
+mod odd_input;
 mod plan;
 mod run;
 

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod attempts;
 mod bad_inputs;
 mod cancel;
+mod cancel_races;
 mod chains;
 mod cli;
 mod credentials;
 mod dead_letters;
 mod directory;
+mod expiry;
 mod gateway;
 mod gateway_calls;
 mod gateway_clients;
@@ -23,8 +26,10 @@ mod operator;
 mod replay;
 mod sequences;
 mod sequences_cluster;
+mod sizes;
 mod standalone;
 mod status;
+mod stores;
 mod support;
 mod suspend;
 mod versions;

@@ -456,6 +456,7 @@ async fn the_example_of_the_library_stores_a_call_on_the_queue_of_its_function()
     let entry = r#"{"stream":"jobs","subject":"jobs.elsewhere"}"#;
     bucket.put("queue.elsewhere", entry.into()).await.unwrap();
     bucket.put("function.openfaas-fn.figlet", r#"{"queue":"elsewhere"}"#.into()).await.unwrap();
+    bucket.put("complete", "{}".into()).await.unwrap();
     assert!(submit(&["figlet", "hi there"]).await.text().ends_with(" on elsewhere\n"));
     until("the call is below its queue's subject", async || {
         let subject = messages(&queue, "jobs").await.pop()?.subject;

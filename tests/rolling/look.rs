@@ -1,7 +1,11 @@
 //! The last look: what is left on the streams when all should have ended.
 
 use async_nats::HeaderMap;
-use asyncqueue::message::{callback::Callback, dead_letter::H_SUBJECT, native};
+use asyncqueue::message::{
+    callback::Callback,
+    dead_letter::{H_AT, H_SUBJECT},
+    native,
+};
 use asyncqueue_tests::{
     history::event::{CallNumber, Step},
     load::{function, receiver},
@@ -33,9 +37,11 @@ impl Stage {
         for headers in self.headers(DEAD).await {
             let is_result = headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(RESULTS));
             let (call, step) = if is_result {
-                (of_result(&headers), Step::ResultBuried)
+                (of_result(&headers), Step::ResultDeadLetter)
             } else {
-                (of_call(&headers), Step::Buried)
+                let died = headers.get(H_AT).and_then(|at| at.as_str().parse::<jiff::Timestamp>().ok());
+                let stored = self.recorder.time_of(died.expect("a dead letter says when").into());
+                (of_call(&headers), Step::DeadLetter { stored })
             };
             self.take_down(call, step);
         }

@@ -89,6 +89,10 @@ pub(crate) fn rules() -> Rules {
         attempts: ATTEMPTS,
         retried: [408, 429, 500, 502, 503, 504].into(),
         slack: Duration::from_millis(500),
+        // Of the last version, which answers a cancellation before it is certain.
+        skew: Duration::from_millis(500),
+        max_age: None,
+        starts_within: None,
     }
 }
 

@@ -1,11 +1,15 @@
-//! What happened to the calls of a run, told by those who saw it: the client that submitted and cancelled them, the
-//! function, the receiver of callbacks, and a last look at the streams.
+//! What happened to the calls of a run, recorded by those who saw it: the client that submitted and
+//! cancelled them, the function, the receiver of callbacks, and a last look at the streams.
 //!
-//! [`recorder`] takes down [`event`]s by one clock, and [`stalls`] when that stood still; [`checker`] holds them against what the system promises, as a pure
-//! function; [`story`] tells a broken promise as what happened to one call, in order.
+//! [`recorder`] records [`event`]s by one clock, and [`stalls`] when that stood still; [`checker`]
+//! holds them against what the system promises, as a pure function, with [`faults`] as its only
+//! excuses; [`story`] tells a broken promise as what happened to one call, in order; [`trace`]
+//! gives the same as plain values, for a model of the protocol.
 
 pub mod checker;
 pub mod event;
+pub mod faults;
 pub mod recorder;
 pub mod stalls;
 pub mod story;
+pub mod trace;

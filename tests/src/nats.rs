@@ -60,6 +60,16 @@ impl NatsServer {
         self.with(["-c".to_owned(), config])
     }
 
+    /// With room for so many bytes on disk, for all its accounts together.
+    #[must_use]
+    pub fn with_max_file_store(self, bytes: &str) -> Self {
+        let config = self.folder.path().join("max_file_store");
+        std::fs::write(&config, format!("jetstream {{ max_file_store: {bytes} }}"))
+            .expect("its configuration");
+        let config = config.display().to_string();
+        self.with(["-c".to_owned(), config])
+    }
+
     /// With these commands of a shell run before it, by root, in mounts of its own: what is mounted goes with its process.
     #[must_use]
     pub fn after(mut self, commands: impl Into<String>) -> Self {

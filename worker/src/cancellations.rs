@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{questions, reports::Reports};
+use crate::{questions, reports::Reports, stall::MAX_GAP};
 
 /// Between attempts to follow the bucket, while NATS or the bucket is unavailable.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -114,10 +114,9 @@ impl Cancellations {
         let answer = cancelled.entry(call.clone()).or_insert_with(|| Answer::Later(Vec::new()));
         match in_flight.get(call) {
             Some(Stage::Running(token)) => token.cancel(),
-            // It asks before it starts.
-            Some(Stage::Held) => *answer = answer.now(IS_HELD),
             None if self.reports.is_waiting(call) => *answer = answer.now(IS_WAITING),
-            Some(Stage::Ended) | None => {}
+            // It asks before it starts, and answers then.
+            Some(Stage::Held | Stage::Ended) | None => {}
         }
         match answer {
             Answer::Now(word) => Some(word),
@@ -212,8 +211,13 @@ impl CallInFlight {
         self.cancellations.lock().cancelled.contains_key(&self.call)
     }
 
-    /// The cancelled call does not run, now that its connection is closed if it had one: tells those who wait for that.
-    pub(crate) async fn has_stopped(&self, was_running: bool) {
+    /// The cancelled call does not run, now that its connection is closed if it had one: tells those who wait for that. Where
+    /// the lease is in doubt another worker may be about to start it, which hears of the cancellation within
+    /// [`MAX_GAP`] or looks for it: the promise is made after that.
+    pub(crate) async fn has_stopped(&self, was_running: bool, is_lease_sure: bool) {
+        if !is_lease_sure {
+            sleep(MAX_GAP).await;
+        }
         let word = if was_running { WAS_RUNNING } else { IS_HELD };
         let inboxes = {
             let mut state = self.cancellations.lock();
@@ -281,11 +285,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_held_call_is_answered_at_once() {
+    async fn a_held_call_is_answered_when_it_does_not_start() {
         let cancellations = cancellations().await;
         let held = cancellations.take(call(1));
-        assert_eq!(cancellations.cancel(&call(1), None), Some(IS_HELD));
+        assert_eq!(cancellations.cancel(&call(1), None), None);
         assert!(held.start().is_none() && held.is_cancelled() && !held.end());
+        held.has_stopped(false, true).await;
+        assert_eq!(cancellations.cancel(&call(1), None), Some(IS_HELD));
     }
 
     #[tokio::test]
@@ -295,7 +301,7 @@ mod tests {
         let token = running.start().unwrap();
         assert_eq!(cancellations.cancel(&call(1), Some(&"inbox".into())), None);
         assert!(token.is_cancelled());
-        running.has_stopped(true).await;
+        running.has_stopped(true, true).await;
         assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));
         drop(running);
         assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));

@@ -1,6 +1,12 @@
 //! A message as the server delivered it, and what the server says of that.
 
-use std::{sync::LazyLock, time::Instant};
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use async_nats::{HeaderMap, Message};
 use jiff::Timestamp;
@@ -23,6 +29,8 @@ pub(crate) struct Delivered {
     pub(crate) stored_at: Timestamp,
     /// When it was read here.
     pub(crate) received_at: Instant,
+    /// Whether a renewal of its lease was not confirmed: it may have been delivered again since.
+    pub(crate) is_lease_in_doubt: AtomicBool,
 }
 
 /// What stands in the subject on which a delivery is acknowledged.
@@ -49,7 +57,13 @@ impl Delivered {
             number: numbers.map_or(0, |numbers| numbers.number),
             stored_at: stored_at.unwrap_or_else(Timestamp::now),
             received_at: Instant::now(),
+            is_lease_in_doubt: AtomicBool::new(false),
         }
+    }
+
+    /// Whether each renewal of the lease was confirmed so far.
+    pub(crate) fn was_renewed(&self) -> bool {
+        !self.is_lease_in_doubt.load(Ordering::Relaxed)
     }
 
     /// The message's headers.

@@ -11,7 +11,7 @@ use asyncqueue::{
     message::{callback::Callback, dead_letter::Death},
     subject::result_subject,
     tombstone::{self, Mark, Written},
-    uncounted,
+    uncounted::{self, Offset},
 };
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -41,6 +41,22 @@ pub(crate) struct Finish {
     pub(crate) metrics: Metrics,
 }
 
+/// Why a call is dead, and whether this worker has just marked it so: then a result that is stored already is of another
+/// end, since results of dead calls are stored after the mark.
+pub(crate) struct Dying {
+    pub(crate) reason: String,
+    pub(crate) is_first: bool,
+}
+
+/// What came of reporting the end of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reporting {
+    /// The client hears of it, or does not want to.
+    Settled,
+    /// A result of the call was stored before.
+    HadAnother,
+}
+
 impl Finish {
     /// Marks a call as ended in this way, and returns the mark that it has then, which may be an earlier one. `None` where
     /// that can't be found out now. Without a bucket no call can be cancelled either.
@@ -50,7 +66,7 @@ impl Finish {
         mark: Mark,
         reported: &Reported,
         ticket: &mut Ticket,
-    ) -> Option<Mark> {
+    ) -> Option<Written> {
         use asyncqueue::publish_failure::PublishFailure;
         let written = self.store.until_stored(Record::Tombstone, ticket, Some(reported), async || {
             match tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await {
@@ -60,8 +76,8 @@ impl Finish {
             }
         });
         match written.await {
-            Ok(Written { mark, .. }) => Some(mark),
-            Err(PublishFailure::NoStream) => Some(mark),
+            Ok(written) => Some(written),
+            Err(PublishFailure::NoStream) => Some(Written { mark, is_new: true }),
             Err(_) => None,
         }
     }
@@ -105,12 +121,16 @@ impl Finish {
         delivered: &Delivered,
         call: &Call<'_>,
         reply: Reply,
-        reason: String,
+        dying: Dying,
         reported: Option<&Reported>,
         ticket: &mut Ticket,
     ) -> AckKind {
+        let Dying { reason, is_first } = dying;
         let status = reply.ending.status();
-        self.report(call, EndState::Dead, status, reply, reported, ticket).await;
+        let reported = self.report(call, EndState::Dead, status, reply, reported, ticket).await;
+        if is_first && reported == Reporting::HadAnother {
+            return self.was_done(call).await;
+        }
         let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
         self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
     }
@@ -127,17 +147,33 @@ impl Finish {
         let (function, call_id) = call.name();
         error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
         self.metrics.end_without_run(EndState::Dead);
-        self.report(call, EndState::Dead, UNREACHABLE, Reply::none(), Some(reported), ticket).await;
+        let reported =
+            self.report(call, EndState::Dead, UNREACHABLE, Reply::none(), Some(reported), ticket).await;
+        if reported == Reporting::HadAnother {
+            return self.was_done(call).await;
+        }
         let reason = format!("its worker died under the last of {attempts} attempts");
         let death = Death { reason, attempts, status: None };
         self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
     }
 
-    /// Stores how many deliveries of a call were no attempts.
-    pub(crate) async fn set_offset(&self, call: &Call<'_>, deliveries: u64, ticket: &mut Ticket) {
+    /// Ends a call that was to be dead, and of which another worker had stored a result of another kind: it was done by a
+    /// worker that lost its lease before it could say so.
+    async fn was_done(&self, call: &Call<'_>) -> AckKind {
+        let (function, call_id) = call.name();
+        info!(%call_id, %function, "{} was done before: another worker has stored its result", function.name());
+        let ended = tombstone::replace(&self.js, &self.queue, &call.stored, Mark::Dead, Mark::Ended).await;
+        if let Err(error) = ended {
+            warn!(%call_id, %error, "the mark that the call is dead could not be replaced");
+        }
+        AckKind::Ack
+    }
+
+    /// Stores which deliveries of a call were no attempts.
+    pub(crate) async fn set_offset(&self, call: &Call<'_>, offset: Offset, ticket: &mut Ticket) {
         let stored = &call.stored;
         let written = self.store.until_stored(Record::AttemptOffset, ticket, None, async || {
-            uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, deliveries).await
+            uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, offset).await
         });
         if let Err(failure) = written.await {
             let (call_id, reason) = (&stored.id, failure.as_str());
@@ -155,9 +191,9 @@ impl Finish {
         reply: Reply,
         reported: Option<&Reported>,
         ticket: &mut Ticket,
-    ) {
+    ) -> Reporting {
         let invocation = &call.invocation;
-        let Some(url) = invocation.callback_url.clone() else { return };
+        let Some(url) = invocation.callback_url.clone() else { return Reporting::Settled };
         let mut headers = reply.headers;
         strip_connection_headers(&mut headers);
         let callback = Callback {
@@ -170,13 +206,36 @@ impl Finish {
         };
         let stored =
             self.store.until_stored(Record::Result, ticket, reported, || self.results.put(&callback));
-        if let Err(failure) = stored.await {
-            let (call_id, function, reason) = (&callback.call_id, &callback.function, failure.as_str());
-            warn!(%call_id, %function, reason, "the result can't be stored and is posted directly");
-            // However long the receiver takes, another call may run meanwhile.
-            ticket.leave_slot();
-            self.post_directly(&callback, ticket).await;
+        match stored.await {
+            Ok(ack) if ack.duplicate => return Reporting::HadAnother,
+            Ok(_) => {}
+            Err(failure) => {
+                let (call_id, function, reason) = (&callback.call_id, &callback.function, failure.as_str());
+                warn!(%call_id, %function, reason, "the result can't be stored and is posted directly");
+                // However long the receiver takes, another call may run meanwhile.
+                ticket.leave_slot();
+                if let Some(callback) = self.settled_before_post(call, callback).await {
+                    self.post_directly(&callback, ticket).await;
+                }
+            }
         }
+        Reporting::Settled
+    }
+
+    /// What to post directly, since no stored result settles how the call ended: a cancellation that came first counts,
+    /// and one that comes from now on finds that the call has ended. `None` if nothing is left to be posted.
+    async fn settled_before_post(&self, call: &Call<'_>, callback: Callback) -> Option<Callback> {
+        if callback.end != EndState::Done {
+            return Some(callback);
+        }
+        // Once: without room for the mark there is none for that of a cancellation either.
+        let written = tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended).await;
+        let Ok(Some(Written { mark: Mark::Cancelled { .. }, .. })) = written else { return Some(callback) };
+        let sequence = call.stored.sequence;
+        let cancelled =
+            Callback::new(&call.invocation, callback.url, sequence, EndState::Cancelled, CANCELLED);
+        let is_stored = self.results.put(&cancelled).await.is_ok();
+        (!is_stored).then_some(cancelled)
     }
 
     /// Delivers a result that the stream does not hold, as often as one that it holds.

@@ -15,8 +15,8 @@ use asyncqueue::{
     peek::{NatsError, is_stored},
     status::{Phase, worker_report},
     stored_call::StoredCall,
-    tombstone::{self, Mark},
-    uncounted,
+    tombstone::{self, Mark, Written},
+    uncounted::{self, Offset},
 };
 use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 use crate::{
     cancellations::{CallInFlight, Cancellations},
     delivery::Delivered,
-    finish::{self, Finish},
+    finish::{self, Dying, Finish},
     function::{
         Caller, Reply,
         request::{Attempt, add_idempotency_key},
@@ -131,7 +131,7 @@ impl Handler for Invoke {
         let in_flight = self.cancellations.take(stored.clone());
         // Here and below, what is seldom done is in a box of its own: while a call runs, as thousands may at once, it
         // takes no memory.
-        let offset = if delivered.count == 1 { 0 } else { Box::pin(self.offset(&stored)).await };
+        let offset = if delivered.count == 1 { 0 } else { Box::pin(self.offset(delivered, &stored)).await };
         let tries = Tries {
             attempt: delivered.count.saturating_sub(offset).max(1),
             deliveries: delivered.count,
@@ -151,9 +151,9 @@ impl Handler for Invoke {
     async fn before_hand_back(&self, delivered: &Delivered, repeats: u64) {
         if let Ok(invocation) = self.decode(delivered) {
             let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
-            let offset = if delivered.count == 1 { 0 } else { self.offset(&call).await };
-            let written =
-                uncounted::set(&self.js, &self.queue, &call.id, call.sequence, offset + 1 + repeats).await;
+            let offset = if delivered.count == 1 { 0 } else { self.offset(delivered, &call).await };
+            let offset = Offset::Deliveries(offset + 1 + repeats);
+            let written = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, offset).await;
             if let Err(error) = written {
                 debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
             }
@@ -197,7 +197,7 @@ impl Invoke {
             MayStart::Unknown => return Made::Unknown,
         }
         let Some(cancelled) = in_flight.start() else {
-            in_flight.has_stopped(false).await;
+            in_flight.has_stopped(false, delivered.was_renewed()).await;
             return Made::Ended(Mark::Cancelled { confirmed: false });
         };
         let invocation = &call.invocation;
@@ -223,7 +223,7 @@ impl Invoke {
             }
         };
         let Some(reply) = reply else {
-            in_flight.has_stopped(true).await;
+            in_flight.has_stopped(true, delivered.was_renewed()).await;
             return Made::Ended(Mark::Cancelled { confirmed: false });
         };
         in_flight.has_run();
@@ -243,6 +243,9 @@ impl Invoke {
         while is_due || self.stalls.may_have_missed(since, is_checked) {
             (since, is_checked, is_due) = (Instant::now(), true, false);
             match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {
+                // Its worker died while it posted a result that can't be stored: the client may not have it.
+                Ok(Some(tombstone))
+                    if tombstone.mark == Mark::Ended && call.invocation.callback_url.is_some() => {}
                 Ok(Some(tombstone)) => return MayStart::Ended(tombstone.mark),
                 Ok(None) => {}
                 Err(error) => {
@@ -270,14 +273,16 @@ impl Invoke {
             Outcome::Done => !in_flight.end(),
             Outcome::Retry { .. } => in_flight.is_cancelled(),
             Outcome::Dead(_) => match self.finish.mark(call, Mark::Dead, &reported, ticket).await {
-                Some(Mark::Dead) => false,
-                Some(mark) => return self.end_as_marked(delivered, call, mark, in_flight, ticket).await,
+                Some(Written { mark: Mark::Dead, .. }) => false,
+                Some(Written { mark, .. }) => {
+                    return self.end_as_marked(delivered, call, mark, in_flight, ticket).await;
+                }
                 // Not known whether it is cancelled: it comes again, and is given up then.
                 None => return AckKind::Nak(Some(UNKNOWN_WAIT)),
             },
         };
         if is_cancelled {
-            in_flight.has_stopped(false).await;
+            in_flight.has_stopped(false, delivered.was_renewed()).await;
             return self.finish.cancelled(call, ticket).await;
         }
         self.metrics.ended(&reply, &outcome);
@@ -285,15 +290,15 @@ impl Invoke {
         match outcome {
             Outcome::Done => self.finish.done(call, reply, &reported, ticket).await,
             Outcome::Retry { wait, counted } => {
-                let uncounted = ticket.repeats() + u64::from(!counted);
-                if uncounted > 0 {
-                    self.finish.set_offset(call, call.offset() + uncounted, ticket).await;
+                if let Some(offset) = offset_after(call, counted, ticket.repeats(), delivered.was_renewed()) {
+                    self.finish.set_offset(call, offset, ticket).await;
                 }
                 reported.waits(wait);
                 AckKind::Nak(Some(wait))
             }
             Outcome::Dead(reason) => {
-                self.finish.dead(delivered, call, reply, reason, Some(&reported), ticket).await
+                let dying = Dying { reason, is_first: true };
+                self.finish.dead(delivered, call, reply, dying, Some(&reported), ticket).await
             }
         }
     }
@@ -309,15 +314,16 @@ impl Invoke {
     ) -> AckKind {
         match mark {
             Mark::Cancelled { .. } => {
-                in_flight.has_stopped(false).await;
+                in_flight.has_stopped(false, delivered.was_renewed()).await;
                 self.finish.cancelled(call, ticket).await
             }
             Mark::Dead => {
                 let reason = "its attempts are exhausted, and its worker died before it was a dead letter";
-                self.finish.dead(delivered, call, Reply::none(), reason.to_owned(), None, ticket).await
+                let dying = Dying { reason: reason.to_owned(), is_first: false };
+                self.finish.dead(delivered, call, Reply::none(), dying, None, ticket).await
             }
             Mark::Expired => self.finish.expired(call, ticket).await,
-            // It has run, and its result is stored if it has one.
+            // It has run, and no client wants its result.
             Mark::Ended => AckKind::Ack,
         }
     }
@@ -346,8 +352,10 @@ impl Invoke {
         }
         let mark = if is_expired { Mark::Expired } else { Mark::Dead };
         match self.finish.mark(call, mark, &reported, ticket).await {
-            Some(Mark::Dead) => self.finish.poison(delivered, call, &reported, ticket).await,
-            Some(mark) => self.end_as_marked(delivered, call, mark, in_flight, ticket).await,
+            Some(Written { mark: Mark::Dead, .. }) => {
+                self.finish.poison(delivered, call, &reported, ticket).await
+            }
+            Some(Written { mark, .. }) => self.end_as_marked(delivered, call, mark, in_flight, ticket).await,
             None => AckKind::Nak(Some(UNKNOWN_WAIT)),
         }
     }
@@ -373,7 +381,7 @@ impl Invoke {
 
     /// Hands a call back that can't be started now. It was no attempt.
     async fn hand_back_unknown(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
-        let offset = call.offset() + 1 + ticket.repeats();
+        let offset = Offset::Deliveries(call.offset() + 1 + ticket.repeats());
         self.finish.set_offset(call, offset, ticket).await;
         AckKind::Nak(Some(UNKNOWN_WAIT))
     }
@@ -411,16 +419,40 @@ impl Invoke {
     }
 
     /// How many deliveries before this one were no attempts. Not known, each was one: the side on which a call ends.
-    async fn offset(&self, call: &StoredCall) -> u64 {
-        let offset = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await;
-        offset.unwrap_or_else(|error| {
-            warn!(call_id = %call.id, %error, "the attempt offset can't be read: each delivery counts as an attempt");
-            0
-        })
+    async fn offset(&self, delivered: &Delivered, call: &StoredCall) -> u64 {
+        let stored = match uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                warn!(call_id = %call.id, %error, "the attempt offset can't be read: each delivery counts as an attempt");
+                return 0;
+            }
+        };
+        let offset = stored.at(delivered.count);
+        if let Offset::Made(_) = stored {
+            // From now on deliveries count again: should this worker die, that was an attempt.
+            let written = Offset::Deliveries(offset);
+            if let Err(error) = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, written).await
+            {
+                debug!(call_id = %call.id, %error, "the attempt offset can't be written");
+            }
+        }
+        offset
     }
 
     /// Since when a call has been in the queue, by the server's clock.
     fn age(&self, stored_at: Timestamp) -> Duration {
         self.clock.now().duration_since(stored_at).try_into().unwrap_or_default()
+    }
+}
+
+/// What to store of the attempts of a call that is tried again, if anything. `counted`: the one that failed was an attempt.
+/// `repeats`: deliveries that were ignored meanwhile. `was_renewed`: each renewal of the lease was confirmed; else there may
+/// have been deliveries that never came here.
+fn offset_after(call: &Call<'_>, counted: bool, repeats: u64, was_renewed: bool) -> Option<Offset> {
+    let made = call.tries.attempt - u64::from(!counted);
+    match (was_renewed, repeats + u64::from(!counted)) {
+        (false, _) => Some(Offset::Made(made)),
+        (true, 0) => None,
+        (true, uncounted) => Some(Offset::Deliveries(call.offset() + uncounted)),
     }
 }

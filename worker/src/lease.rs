@@ -3,6 +3,7 @@
 
 use std::{
     pin::{Pin, pin},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -38,6 +39,9 @@ pub(crate) async fn hold<T>(
         tokio::select! {
             value = work.as_mut() => return Held { value, lost: confirmed.elapsed() > lease },
             renewed = &mut renewal => {
+                if renewed.is_none() {
+                    delivered.is_lease_in_doubt.store(true, Ordering::Relaxed);
+                }
                 confirmed = renewed.unwrap_or(confirmed);
                 renewal.set(renew(acks, delivered, lease / RENEWALS));
             }

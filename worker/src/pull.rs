@@ -19,7 +19,7 @@ use demand::Demand;
 use event::{Event, classify};
 use futures::{FutureExt, StreamExt};
 pub(crate) use tasks::Ticket;
-use tasks::{Claim, Tasks};
+use tasks::{Claim, InFlight, Tasks};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -120,7 +120,13 @@ impl<H: Handler> Puller<H> {
         let mut demand = Demand::new(self.max);
         // As if requests had been lost before: that may be why this program was started.
         let mut is_in_trouble = true;
+        // An inbox on which nothing came for too long.
+        let mut silent = None;
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
+            // The server has answered: what it sent before that is here.
+            if let Some(inbox) = silent.take() {
+                count_repeats(inbox, &tasks.in_flight());
+            }
             if is_in_trouble {
                 self.give_up_unreadable(consumer.cached_info()).await;
             }
@@ -139,14 +145,17 @@ impl<H: Handler> Puller<H> {
             let reason = match self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await
             {
                 End::Shutdown => {
-                    self.release(subscriber, &pulling.acks).await;
+                    self.release(subscriber, &pulling.acks, &tasks.in_flight()).await;
                     break;
                 }
                 End::Renew(reason) => {
-                    self.release(subscriber, &pulling.acks).await;
+                    self.release(subscriber, &pulling.acks, &tasks.in_flight()).await;
                     reason
                 }
-                End::Silence => "no word from the server in time".to_owned(),
+                End::Silence => {
+                    silent = Some(subscriber);
+                    "no word from the server in time".to_owned()
+                }
             };
             pulling.acks.doubt();
             is_in_trouble = begun.elapsed() < lease * 2 + SOON;
@@ -286,12 +295,7 @@ impl<H: Handler> Puller<H> {
         tasks: &mut Tasks,
     ) {
         let sequence = delivered.sequence;
-        let Some(claim) = tasks.claim(sequence) else {
-            // The server has forgotten that it is here: it was killed before it wrote that down, its consumer was made
-            // anew, or the lease ran out. The end of the call, when it comes, is the end of this delivery too.
-            debug!(sequence, "delivered again while it is being handled");
-            return demand.expired(1);
-        };
+        let Some(claim) = tasks.claim(sequence) else { return demand.expired(1) };
         if demand.received() {
             self.spawn(tasks, claim, delivered, pulling);
         } else {
@@ -325,13 +329,17 @@ impl<H: Handler> Puller<H> {
     }
 
     /// Ends a subscription. What the server sent before it knew is handed back rather than left to its lease.
-    async fn release(&self, mut subscriber: Subscriber, acks: &Acks) {
+    async fn release(&self, mut subscriber: Subscriber, acks: &Acks, in_flight: &InFlight) {
         if subscriber.drain().await.is_err() {
             return;
         }
         while let Ok(Some(message)) = timeout(RENEW_WAIT, subscriber.next()).await {
-            if classify(&message) == Event::Message {
-                hand_back(&*self.handler, acks, &Delivered::of(message), 0).await;
+            if classify(&message) != Event::Message {
+                continue;
+            }
+            let delivered = Delivered::of(message);
+            if !in_flight.count_repeat(delivered.sequence) {
+                hand_back(&*self.handler, acks, &delivered, 0).await;
             }
         }
     }
@@ -388,8 +396,22 @@ async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, han
     }
 }
 
+/// Ends a subscription after the server was silent. What came since is late: a delivery of what is in flight here is no
+/// attempt, and everything else may be with another worker by now.
+fn count_repeats(mut inbox: Subscriber, in_flight: &InFlight) {
+    while let Some(Some(message)) = inbox.next().now_or_never() {
+        if classify(&message) == Event::Message {
+            in_flight.count_repeat(Delivered::of(message).sequence);
+        }
+    }
+}
+
 /// Gives a message to whoever asks next, now.
 async fn hand_back(handler: &impl Handler, acks: &Acks, delivered: &Delivered, repeats: u64) {
+    // Another worker may have it, and would lose it by that.
+    if !delivered.was_renewed() {
+        return;
+    }
     // In haste: whatever it is, it must not keep the message.
     let _ = timeout(BEFORE_HAND_BACK, handler.before_hand_back(delivered, repeats)).await;
     if let Err(error) = acks.send(delivered, AckKind::Nak(None)).await {

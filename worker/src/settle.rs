@@ -53,7 +53,8 @@ pub(crate) async fn settle(
         AckKind::Nak(Some(wait)) => {
             drop(kept);
             ticket.give_up_claim();
-            wait
+            // No longer than the lease: then another worker may have it.
+            wait.min(lease)
         }
         _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
     };

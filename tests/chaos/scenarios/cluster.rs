@@ -40,7 +40,7 @@ pub(super) fn all() -> Vec<Scenario> {
         scenario("three servers: one is lost for good", |stage| lost(stage).boxed_local()),
         Scenario {
             setup: Setup {
-                mix: Mix { calls: 1, callbacks: 0, cancelled: 0, ..Mix::default() },
+                mix: Mix { calls: 1, queues: 1, callbacks: 0, cancelled: 0, ..Mix::default() },
                 ..setup.clone()
             },
             ..Scenario::new("three servers: an idle pull loses its leader", |stage| {
@@ -86,8 +86,8 @@ async fn lost(stage: &mut Stage) {
 /// Workers that ask and get nothing, each time another leads the consumer: a call that comes then is run soon.
 async fn stalled(stage: &mut Stage) {
     stage.load_ends().await;
-    let (js, stream, durable) = (stage.js.clone(), stage.spec.stream.clone(), stage.spec.durable.clone());
-    let one = Mix { calls: 1, callbacks: 0, cancelled: 0, failing: 0, ..Mix::default() };
+    let (js, stream, durable) = (stage.js.clone(), stage.spec().stream.clone(), stage.spec().durable.clone());
+    let one = Mix { calls: 1, queues: 1, callbacks: 0, cancelled: 0, failing: 0, ..Mix::default() };
     for turn in 0..4 {
         let leader = stage.servers.three().consumer_leader(&js, &stream, &durable).await;
         if turn % 2 == 0 {

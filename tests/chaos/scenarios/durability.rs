@@ -82,6 +82,9 @@ async fn power_cut(stage: &mut Stage) {
 async fn back(stage: &mut Stage) {
     stage.recorder.fault("nats-server is back", Excuse::Ends);
     // The streams themselves may be gone too.
-    until("the queue is there", async || ensure(&stage.js, &stage.spec, false).await.ok()).await;
+    for spec in &stage.specs {
+        until("the queue is there", async || ensure(&stage.js, spec, false).await.ok()).await;
+    }
     stage.add_worker();
+    stage.add_bystanders();
 }

@@ -30,7 +30,7 @@ pub(super) fn all() -> Vec<Scenario> {
             })
         },
         Scenario::new("a worker is stopped beyond its lease", |stage| stopped(stage).boxed_local()),
-        Scenario::new("the consumer is deleted and made anew", |stage| remade(stage).boxed_local()),
+        Scenario::new("the consumer is deleted and created again", |stage| recreated(stage).boxed_local()),
     ]
 }
 
@@ -58,7 +58,7 @@ async fn stopped(stage: &mut Stage) {
     faults::stop_worker(stage).await;
 }
 
-async fn remade(stage: &mut Stage) {
+async fn recreated(stage: &mut Stage) {
     stage.in_the_middle().await;
-    faults::remake_consumer(stage).await;
+    faults::recreate_consumer(stage).await;
 }

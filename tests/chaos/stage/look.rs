@@ -1,8 +1,13 @@
 //! The last look: what is left on the streams when all should have ended.
 
+use std::time::SystemTime;
+
 use async_nats::{
     HeaderMap,
-    jetstream::{consumer::pull, stream::Info},
+    jetstream::{
+        consumer::pull,
+        stream::{Info, RawMessageErrorKind},
+    },
 };
 use asyncqueue::message::{callback::Callback, dead_letter::H_SUBJECT, native};
 use asyncqueue_tests::{
@@ -12,69 +17,113 @@ use asyncqueue_tests::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{DEAD, LOOK_EVERY, PATIENCE, QUEUE, RESULTS, Stage};
+use super::{LOOK_EVERY, PATIENCE, Stage};
 
 impl Stage {
-    /// Waits until every call has ended, or there is no more patience, and takes down what is left and what is dead.
+    /// Waits until every call has ended, and lets the clients ask about it; replays what is dead,
+    /// and waits again.
+    pub(crate) async fn all_ends(&self) {
+        if !self.is_drained().await {
+            return;
+        }
+        for client in &self.clients {
+            client.ask_all().await;
+        }
+        self.replay_dead().await;
+        self.is_drained().await;
+    }
+
+    /// Records what is left, and what is dead.
     pub(crate) async fn last_look(&self) {
-        let deadline = Instant::now() + self.setup.patience;
-        while Instant::now() < deadline && !(self.is_empty(QUEUE).await && self.is_empty(RESULTS).await) {
-            sleep(LOOK_EVERY).await;
-        }
         self.keep_consumer().await;
-        for headers in self.messages(QUEUE).await {
-            self.take_down(of_call(&headers), Step::LeftQueued);
-        }
-        for headers in self.messages(RESULTS).await {
-            self.take_down(of_result(&headers), Step::LeftResult);
-        }
-        for headers in self.messages(DEAD).await {
-            let is_result = headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(RESULTS));
-            if is_result {
-                self.take_down(of_result(&headers), Step::ResultBuried);
-            } else {
-                self.take_down(of_call(&headers), Step::Buried);
+        for spec in &self.specs {
+            let [calls, results, dead] = spec.streams();
+            for (headers, _) in self.messages(&calls).await {
+                self.found(of_call(&headers), Step::LeftQueued);
+            }
+            for (headers, _) in self.messages(&results).await {
+                self.found(of_result(&headers), Step::LeftResult);
+            }
+            for (headers, stored) in self.messages(&dead).await {
+                let is_result = headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(&results));
+                if is_result {
+                    self.found(of_result(&headers), Step::ResultDeadLetter);
+                } else {
+                    let stored = self.recorder.time_of(stored);
+                    self.found(of_call(&headers), Step::DeadLetter { stored });
+                }
             }
         }
     }
 
+    /// Waits until every call has ended, or there is no more patience.
+    pub(crate) async fn is_drained(&self) -> bool {
+        let deadline = Instant::now() + self.setup.patience;
+        while Instant::now() < deadline {
+            if self.is_empty().await {
+                return true;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        false
+    }
+
     /// Deletes the dead letters, so that the next last look finds none that it has seen.
     pub(crate) async fn forget_the_dead(&self) {
-        until_in(PATIENCE, "the dead letters are deleted", async || {
-            self.js.get_stream_no_info(DEAD).await.ok()?.purge().await.ok()
-        })
-        .await;
+        for spec in &self.specs {
+            let [_, _, dead] = spec.streams();
+            until_in(PATIENCE, "the dead letters are deleted", async || {
+                self.js.get_stream_no_info(&dead).await.ok()?.purge().await.ok()
+            })
+            .await;
+        }
     }
 
     /// What the server says of the consumer of calls, for who looks into a failure.
     async fn keep_consumer(&self) {
+        let spec = self.spec();
         let consumer =
-            self.js.get_consumer_from_stream::<pull::Config, _, _>(&self.spec.durable, QUEUE).await;
-        let told = consumer.map(|consumer| format!("{:#?}", consumer.cached_info()));
-        std::fs::write(self.folder.join("consumer.txt"), told.unwrap_or_else(|error| error.to_string()))
-            .unwrap();
+            self.js.get_consumer_from_stream::<pull::Config, _, _>(&spec.durable, &spec.stream).await;
+        let info = consumer.map(|consumer| format!("{:#?}", consumer.cached_info()));
+        let text = info.unwrap_or_else(|error| error.to_string());
+        std::fs::write(self.folder.join("consumer.txt"), text).unwrap();
     }
 
-    fn take_down(&self, call: Option<CallNumber>, step: Step) {
+    fn found(&self, call: Option<CallNumber>, step: Step) {
         self.recorder.step(call.expect("each message has the number of its call"), step);
     }
 
-    async fn is_empty(&self, stream: &str) -> bool {
-        self.info(stream).await.is_some_and(|info| info.state.messages == 0)
+    async fn is_empty(&self) -> bool {
+        for spec in &self.specs {
+            let [calls, results, _] = spec.streams();
+            for stream in [calls, results] {
+                if self.info(&stream).await.is_none_or(|info| info.state.messages > 0) {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     pub(crate) async fn info(&self, stream: &str) -> Option<Info> {
         Some(self.js.get_stream(stream).await.ok()?.cached_info().clone())
     }
 
-    async fn messages(&self, stream: &str) -> Vec<HeaderMap> {
+    async fn messages(&self, stream: &str) -> Vec<(HeaderMap, SystemTime)> {
         let info = until_in(PATIENCE, "the stream is there", async || self.info(stream).await).await;
         let stream = self.js.get_stream_no_info(stream).await.unwrap();
         let mut messages = Vec::new();
         if info.state.messages > 0 {
             for sequence in info.state.first_sequence..=info.state.last_sequence {
-                // Some of them have ended out of turn.
-                messages.extend(stream.get_raw_message(sequence).await.ok().map(|message| message.headers));
+                let message = until_in(PATIENCE, "the message is read", async || {
+                    match stream.get_raw_message(sequence).await {
+                        Ok(message) => Some(Some((message.headers, message.time.into()))),
+                        // Some of them have ended out of turn.
+                        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Some(None),
+                        Err(_) => None,
+                    }
+                });
+                messages.extend(message.await);
             }
         }
         messages

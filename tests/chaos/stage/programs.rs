@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 
 use asyncqueue_tests::{nats::free_port, program::Program, proxy::Proxy, raw, wait::until_in};
 
-use super::{
-    ATTEMPTS, CALLBACK_ATTEMPTS, PATIENCE, PUBLISH_TIMEOUT, QUEUE, Stage, TIME_LIMIT, clocks::Whose,
-};
+use super::{ATTEMPTS, CALLBACK_ATTEMPTS, PATIENCE, PUBLISH_TIMEOUT, QUEUES, Stage, clocks::Whose};
 
 /// A gateway at an address that it keeps.
 pub(crate) struct Gateway {
@@ -16,18 +14,34 @@ pub(crate) struct Gateway {
 }
 
 impl Stage {
-    /// Starts another worker.
+    /// Starts another worker of the first queue.
     pub(crate) fn add_worker(&mut self) {
+        let worker = self.start_worker(QUEUES[0]);
+        self.workers.push(worker);
+    }
+
+    /// Starts a worker of each other queue.
+    pub(crate) fn add_bystanders(&mut self) {
+        for queue in &QUEUES[1..self.specs.len()] {
+            let worker = self.start_worker(queue);
+            self.bystanders.push(worker);
+        }
+    }
+
+    fn start_worker(&mut self, queue: &str) -> Program {
         self.workers_started += 1;
         let name = format!("worker-{}", self.workers_started);
-        let (url, admin) = (self.servers.url(), format!("127.0.0.1:{}", free_port()));
+        let nats = self.nats_cable.as_ref().map(|cable| format!("nats://127.0.0.1:{}", cable.port()));
+        let url = nats.unwrap_or_else(|| self.servers.url());
+        let admin = format!("127.0.0.1:{}", free_port());
         let (attempts, callback_attempts) = (ATTEMPTS.to_string(), CALLBACK_ATTEMPTS.to_string());
         let function_port = self.cable.as_ref().map_or(self.function.port(), Proxy::port);
         let function_url = format!("http://127.0.0.1:{function_port}");
-        let time_limit = format!("{}s", TIME_LIMIT.as_secs());
+        let time_limit = format!("{}s", self.setup.time_limit.as_secs());
+        let max_age = self.setup.max_age.map(|age| format!("{}s", age.as_secs()));
         let mut settings = vec![
             ("nats_url", &*url),
-            ("queue_name", QUEUE),
+            ("queue_name", queue),
             ("function_url", &function_url),
             ("http_addr", &admin),
             ("HOSTNAME", &name),
@@ -42,11 +56,12 @@ impl Stage {
             ("callback_timeout", "2s"),
             ("RUST_LOG", "info,asyncqueue_worker=debug"),
         ];
+        settings.extend(max_age.as_deref().map(|age| ("max_age", age)));
         settings.extend_from_slice(self.setup.worker_settings);
         let clock = self.clock_settings(Whose::Workers);
         settings.extend(clock.iter().map(|(name, value)| (*name, value.as_str())));
         let log = self.folder.join(format!("{name}.log"));
-        self.workers.push(Program::start_logging("asyncqueue-worker", &settings, &log));
+        Program::start_logging("asyncqueue-worker", &settings, &log)
     }
 
     /// Takes a worker off the stage: it is not expected to run any more.
@@ -76,7 +91,7 @@ impl Stage {
             ("nats_url", &*url),
             ("http_addr", &addr_setting),
             ("metrics_addr", &metrics),
-            ("default_queue", QUEUE),
+            ("default_queue", QUEUES[0]),
             ("directory_file", directory.to_str().unwrap()),
             ("publish_timeout", &publish_timeout),
             ("RUST_LOG", "info,asyncqueue_gateway=debug"),

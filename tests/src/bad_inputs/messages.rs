@@ -131,6 +131,8 @@ pub const RESULTS: &[Message] = &[
     with(&[("Async-Status", "all good")], "not a result of a call: Async-Status `all good` is not valid"),
     with(&[("Async-Attempt", "-1")], "not a result of a call: Async-Attempt `-1` is not valid"),
     with(&[("Async-Callback-Url", "ftp://h")], "not a result of a call: Async-Callback-Url"),
+    with(&[("Async-Sequence", "-1")], "not a result of a call: Async-Sequence `-1` is not valid"),
+    with(&[("Async-End", "lost")], "not a result of a call: Async-End `lost` is not valid"),
     with(
         &[("Async-Callback-Url", "http://127.0.0.1:9/")],
         "callback: 127.0.0.1 is a loopback address: list it in callback_allowed_hosts",
@@ -181,6 +183,12 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         answer: "it is logged, and what was known before stays",
         folder: "queue",
         test: "an_entry_that_cannot_be_read_changes_nothing",
+    },
+    Elsewhere {
+        input: "an entry of the tombstones that is none of the five marks",
+        answer: "it counts as none: the call runs",
+        folder: "queue",
+        test: "marks_are_read_as_they_are_written",
     },
     Elsewhere {
         input: "anything on `asyncqueue.cancel.<queue>` and `asyncqueue.status.<queue>`",

@@ -96,6 +96,12 @@ pub const REQUESTS: &[Request] = &[
         414,
         "longer than 61440 bytes together",
     ),
+    line(
+        "path, query and callback URL too long for a dead letter",
+        "POST /async-function/figlet?⟨60500 x⟩",
+        413,
+        "path, query and X-Callback-Url are longer than 60415 bytes together",
+    ),
     line("a space in the target", "POST /async-function/figlet a", 400, ""),
     line("a quote in the query", "POST /async-function/figlet?a=\"b\"", 400, ""),
     line("another path", "POST /elsewhere", 404, "nothing is served at this path"),
@@ -245,6 +251,18 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         answer: "413, with the limit and whose it is",
         folder: "tests/nats",
         test: "headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server",
+    },
+    Elsewhere {
+        input: "headers larger than 64 KiB, escapes included",
+        answer: "413: the most that NATS stores",
+        folder: "tests/nats",
+        test: "a_call_no_dead_letter_could_hold_is_refused",
+    },
+    Elsewhere {
+        input: "path, query and `X-Callback-Url` larger than a dead letter has room for",
+        answer: "413, with the limit",
+        folder: "tests/nats",
+        test: "a_call_no_dead_letter_could_hold_is_refused",
     },
     Elsewhere {
         input: "a client that goes away in the middle of its body",

@@ -1,52 +1,72 @@
 //! What the system promises of each call, held against a history.
 //!
-//! Every call that was answered with 202 ends in exactly one of done, dead, cancelled; none is lost; none starts after a
-//! confirmed cancellation; none runs twice unless a worker or its lease died. And what follows from that: whoever wants
-//! to be told the end is told it, once; what was refused does not run; a gateway never lets a client wait.
+//! Every call that was answered with 202 ends in exactly one of done, dead, cancelled, expired;
+//! none is lost; none starts after a confirmed cancellation; none runs twice unless a worker or its
+//! lease died under it. And what follows from that: a client that wants a callback gets one; what
+//! was refused does not run; what the gateway says about a call is true, and it never lets a client
+//! wait.
+//!
+//! The only excuses are the faults of the history, each of them once: see [`super::faults`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    ops::RangeInclusive,
     time::Duration,
 };
 
 use call::Call;
 
-use super::event::{CallNumber, Event, Excuse, Step, What};
+use super::{
+    event::{CallNumber, Event, Step, What},
+    faults::{self, Faults},
+};
 
 mod call;
+mod callbacks;
+mod client;
+mod end;
+mod invocations;
+mod lateness;
 mod runs;
+mod status;
 
 /// The settings of the system that a history came from, as far as they decide what is right.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// How long a worker may be silent about a call before another has it.
     pub lease: Duration,
-    /// How long a run may take before its worker breaks it off, which is a failure of the run.
+    /// How long an invocation may take before its worker breaks it off, which is a failure.
     pub time_limit: Duration,
-    /// How many runs of a call may fail.
+    /// How many invocations of a call may fail.
     pub attempts: u64,
-    /// Statuses after which a call is run again.
+    /// Statuses after which a call is invoked again.
     pub retried: BTreeSet<u16>,
-    /// What a worker has sent may be seen by the function this much later. So a run that it began before it heard of the
-    /// cancellation may start after the client heard of it: the two are told by two connections.
+    /// How much a worker's time limit and our view of it may differ, on a machine that does much
+    /// else.
     pub slack: Duration,
+    /// How much later than it was sent a request may be recorded, while the recorder itself is on
+    /// time: another connection may have been recorded before it.
+    pub skew: Duration,
+    /// `limits.maxAge`: a call that is older when it is delivered has expired. `None`: calls don't
+    /// expire.
+    pub max_age: Option<Duration>,
+    /// How long a call may wait for its first invocation. `None`: as long as it takes.
+    pub starts_within: Option<Duration>,
 }
 
 /// What a history comes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What became of how many calls.
+    /// How many calls ended how.
     pub tally: Tally,
     /// The promises that were broken.
     pub broken: Vec<Broken>,
 }
 
-/// What became of how many calls.
+/// How many calls ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Calls that were answered with 202.
+    /// Calls that were answered with 202, or replayed.
     pub accepted: u64,
     /// Of all calls, answered with 202 or not, those that are done.
     pub done: u64,
@@ -54,10 +74,12 @@ pub struct Tally {
     pub dead: u64,
     /// Those that were cancelled.
     pub cancelled: u64,
-    /// Runs that were no retry of a failed run: what a crash costs.
+    /// Those that expired.
+    pub expired: u64,
+    /// Invocations that were no retry of a failed one: what a crash costs.
     pub rerun: u64,
-    /// Results that were posted again though the receiver had taken them.
-    pub retold: u64,
+    /// Callbacks that were sent again though the receiver had taken them.
+    pub repeated: u64,
     /// Calls that were answered with 202 and have no end.
     pub lost: u64,
 }
@@ -78,22 +100,39 @@ pub enum Rule {
     Lost,
     /// It, or its result, was still on the way at the last look.
     Unfinished,
-    /// It has two ends, or its caller was told two.
+    /// It has two ends, or its callbacks name two.
     TwoEnds,
-    /// A run started after the cancellation was confirmed.
+    /// Its cancellation was confirmed, and it ended otherwise.
+    EndedThoughCancelled,
+    /// Its cancellation was refused, and it was cancelled.
+    CancelledThoughRefused,
+    /// Its cancellation was refused because it had ended, and then it was invoked for the first
+    /// time, or again.
+    StartedAfterRefusal,
+    /// An invocation started after the cancellation was confirmed.
     StartedAfterCancel,
-    /// It ran again though no run of it had failed and no worker or lease had died.
+    /// An invocation started after the call had expired.
+    StartedAfterExpiry,
+    /// It expired before its time.
+    ExpiredEarly,
+    /// It ran again though no invocation had failed and no worker or lease had died under it.
     RanAgain,
-    /// More runs failed than there are attempts.
+    /// More invocations failed than there are attempts.
     RanTooOften,
     /// It is dead though it had attempts left.
     DiedEarly,
-    /// It ran though the client was told that it is not stored.
+    /// It had to wait for too long before it started.
+    HeldUp,
+    /// It ran though the client was answered that it is not stored.
     RanThoughRefused,
-    /// Its caller was not told the end.
-    NotTold,
-    /// Its caller was told again what it had taken, and no worker or lease had died.
-    ToldAgain,
+    /// The client wanted a callback, and none was taken.
+    CallbackMissing,
+    /// A callback came again that had been taken, and no worker or lease had died.
+    CallbackRepeated,
+    /// It was refused since another call has its id.
+    IdRefused,
+    /// The gateway reported a state that it can't have been in.
+    WrongStatus,
     /// The client had no answer in time.
     Hung,
     /// The client was refused for now, and not told when to try again.
@@ -109,31 +148,18 @@ pub fn check(history: &[Event], rules: &Rules) -> Report {
             steps.entry(call).or_default().push((event.at, step));
         }
     }
-    let excuses = excuses(history);
+    let windows = faults::windows(history);
+    let lateness = lateness::of(history);
+    let mut of_queue = BTreeMap::new();
     let mut report = Report::default();
     for (number, steps) in steps {
-        let (tally, broken) = Call::new(steps, &excuses, rules).check();
+        let queue = call::queue(&steps);
+        let faults = of_queue.entry(queue).or_insert_with(|| Faults::of(&windows, queue, rules.lease));
+        let (tally, broken) = Call::new(steps, faults, &lateness, rules).check();
         report.tally.add(&tally);
         report.broken.extend(broken.into_iter().map(|rule| Broken { call: number, rule }));
     }
     report
-}
-
-/// The times in which a worker or its lease may have died.
-fn excuses(history: &[Event]) -> Vec<RangeInclusive<Duration>> {
-    let (mut excuses, mut begun) = (Vec::new(), Vec::new());
-    for event in history {
-        match event.what {
-            What::Fault { excuse: Excuse::Once, .. } => excuses.push(event.at..=event.at),
-            What::Fault { excuse: Excuse::Begins, .. } => begun.push(event.at),
-            What::Fault { excuse: Excuse::Ends, .. } => {
-                excuses.extend(begun.pop().map(|since| since..=event.at));
-            }
-            What::Fault { excuse: Excuse::None, .. } | What::Step(..) => {}
-        }
-    }
-    excuses.extend(begun.into_iter().map(|since| since..=Duration::MAX));
-    excuses
 }
 
 // === impl Tally ===
@@ -145,8 +171,9 @@ impl Tally {
         self.done += other.done;
         self.dead += other.dead;
         self.cancelled += other.cancelled;
+        self.expired += other.expired;
         self.rerun += other.rerun;
-        self.retold += other.retold;
+        self.repeated += other.repeated;
         self.lost += other.lost;
     }
 }
@@ -157,13 +184,21 @@ impl fmt::Display for Rule {
             Self::Lost => "lost: it was answered 202 and has no end",
             Self::Unfinished => "unfinished: it, or its result, is still on the way",
             Self::TwoEnds => "two ends",
+            Self::EndedThoughCancelled => "ended otherwise though its cancellation was confirmed",
+            Self::CancelledThoughRefused => "cancelled though its cancellation was refused",
+            Self::StartedAfterRefusal => "started though its cancellation was refused because it had ended",
             Self::StartedAfterCancel => "started after its cancellation was confirmed",
+            Self::StartedAfterExpiry => "started after it had expired",
+            Self::ExpiredEarly => "expired before its time",
             Self::RanAgain => "ran again though no run had failed and no worker or lease had died",
             Self::RanTooOften => "ran more often than it has attempts",
             Self::DiedEarly => "a dead letter though it had attempts left",
+            Self::HeldUp => "held up: it did not start in time",
             Self::RanThoughRefused => "ran though it was refused",
-            Self::NotTold => "its caller was not told the end",
-            Self::ToldAgain => "its caller was told again what it had taken",
+            Self::CallbackMissing => "no callback was taken",
+            Self::CallbackRepeated => "a callback came again that had been taken",
+            Self::IdRefused => "refused since another call has its id",
+            Self::WrongStatus => "the gateway reported a state that it can't have been in",
             Self::Hung => "the gateway did not answer in time",
             Self::NoRetryAfter => "refused for now without saying when to try again",
         })

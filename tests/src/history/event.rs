@@ -1,9 +1,16 @@
-//! What can be seen of a call, and of what is done to the system meanwhile.
+//! What can be seen of a call, and of what is done to the system at the same time.
 
 use std::{fmt, time::Duration};
 
-/// The number of a call in its run. Not its id, which a client may never have heard.
+/// The number of a call in its run. Not its id: several calls may share one.
 pub type CallNumber = u64;
+
+/// The number of a queue in its run.
+pub type QueueNumber = usize;
+
+/// The second life of a call, as a replayed dead letter, is a call of its own: its number is that
+/// much higher.
+pub const REPLAYED: CallNumber = 1 << 32;
 
 /// Something that was seen, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,22 +30,31 @@ pub enum What {
     Fault {
         /// In words.
         name: String,
-        /// Whether calls may run again because of it.
+        /// What it excuses.
         excuse: Excuse,
+        /// The only queue that it hits; `None`: all of them.
+        queue: Option<QueueNumber>,
     },
+    /// The process that records events was late by so much: it may have recorded what came before
+    /// this too late.
+    Late(Duration),
 }
 
-/// When a worker or its lease may have died, so that calls may run again.
+/// What a fault excuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excuse {
-    /// Not of this.
+    /// Nothing.
     None,
-    /// At this moment.
+    /// A worker, or its lease, may have died at this moment.
     Once,
-    /// From here on.
+    /// From here on, workers or their leases may die.
     Begins,
     /// Up to here.
     Ends,
+    /// The consumer was deleted, and with it what was delivered how often.
+    Forgets,
+    /// The streams were deleted with what they held.
+    Deletes,
 }
 
 /// A step of a call.
@@ -46,8 +62,12 @@ pub enum Excuse {
 pub enum Step {
     /// The client sent it, or sent it again.
     Submitted {
-        /// Whether it wants to be told the end.
+        /// Whether it wants a callback.
         callback: bool,
+        /// The queue that it belongs on.
+        queue: QueueNumber,
+        /// Whether other calls have the same id.
+        shares_id: bool,
     },
     /// The gateway answered the client.
     Answered {
@@ -66,44 +86,120 @@ pub enum Step {
     CancelAnswered {
         /// The status.
         status: u16,
+        /// Whether the answer says when to try again.
+        retry_after: bool,
+    },
+    /// The gateway's connection broke: the client does not know whether it is cancelled.
+    CancelUnanswered,
+    /// The gateway answered where the call is.
+    StatusAnswered {
+        /// When the client asked.
+        asked: Duration,
+        /// What the answer was.
+        reported: Reported,
     },
     /// The function was called.
     Started {
-        /// Which run of this call it is, from 1.
+        /// Which invocation of this call it is, from 1.
         run: u64,
     },
     /// The function answers.
     Returned {
-        /// Which run.
+        /// Which invocation.
         run: u64,
         /// Its status.
         status: u16,
     },
     /// The function breaks its answer off, as a crash does.
     Failed {
-        /// Which run.
+        /// Which invocation.
         run: u64,
     },
-    /// The function's caller went away before there was an answer.
+    /// The worker closed the connection before there was an answer.
     BrokenOff {
-        /// Which run.
+        /// Which invocation.
         run: u64,
     },
-    /// The receiver of callbacks was told an end.
-    Told {
-        /// The status that it was told.
+    /// The receiver of callbacks got a result.
+    CallbackReceived {
+        /// The status in it.
         status: u16,
-        /// Whether it took it; where not, it is told again.
+        /// Whether the receiver took it; where not, it is sent again.
         taken: bool,
     },
+    /// Its dead letter was replayed: what is seen of it from now on is of another call.
+    Replayed,
     /// The last look found it still on its queue.
     LeftQueued,
-    /// The last look found its result still on the way to the caller.
+    /// The last look found its result still on the way to the receiver.
     LeftResult,
-    /// The last look found its dead letter.
-    Buried,
-    /// The last look found its result among the dead letters: the caller never took it.
-    ResultBuried,
+    /// It was found among the dead letters.
+    DeadLetter {
+        /// When that was stored.
+        stored: Duration,
+    },
+    /// The last look found its result among the dead letters: the receiver never took it.
+    ResultDeadLetter,
+}
+
+/// Where a call is, as the gateway answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    /// It was not delivered yet.
+    Queued,
+    /// It was delivered, and no worker says more.
+    Delivered,
+    /// An invocation runs.
+    Running,
+    /// It waits for its next attempt.
+    Waiting,
+    /// It ended with this status of its function.
+    Done(u16),
+    /// It is a dead letter.
+    Dead,
+    /// It was cancelled.
+    Cancelled,
+    /// It was too old.
+    Expired,
+    /// 404: nothing is known of it.
+    Unknown,
+    /// 503, or no answer at all.
+    Unavailable,
+    /// Another status, or any other state.
+    Other(u16),
+}
+
+// === impl Reported ===
+
+impl Reported {
+    /// Reads the answer to `GET /async-function/ID`.
+    #[must_use]
+    pub fn of(status: u16, body: &[u8]) -> Self {
+        match status {
+            404 => return Self::Unknown,
+            503 => return Self::Unavailable,
+            200 => {}
+            other => return Self::Other(other),
+        }
+        let call: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        match call["state"].as_str().unwrap_or_default() {
+            "queued" => Self::Queued,
+            "delivered" => Self::Delivered,
+            "running" => Self::Running,
+            "waiting" => Self::Waiting,
+            "done" => Self::Done(call["status"].as_u64().and_then(|s| s.try_into().ok()).unwrap_or(0)),
+            "dead" => Self::Dead,
+            "cancelled" => Self::Cancelled,
+            "expired" => Self::Expired,
+            _ => Self::Other(200),
+        }
+    }
+
+    /// Whether this says that the call has not ended.
+    #[must_use]
+    pub fn is_pending(self) -> bool {
+        matches!(self, Self::Queued | Self::Delivered | Self::Running | Self::Waiting)
+    }
 }
 
 impl fmt::Display for What {
@@ -111,6 +207,7 @@ impl fmt::Display for What {
         match self {
             Self::Step(_, step) => step.fmt(f),
             Self::Fault { name, .. } => write!(f, "-- {name}"),
+            Self::Late(by) => write!(f, "-- the recorder was late by {} ms", by.as_millis()),
         }
     }
 }
@@ -118,23 +215,51 @@ impl fmt::Display for What {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Submitted { callback: true } => f.write_str("submitted, with a callback"),
-            Self::Submitted { callback: false } => f.write_str("submitted"),
+            Self::Submitted { callback, queue, shares_id } => {
+                write!(f, "submitted to queue {queue}")?;
+                f.write_str(if *callback { ", with a callback" } else { "" })?;
+                f.write_str(if *shares_id { ", with a shared id" } else { "" })
+            }
             Self::Answered { status, .. } => write!(f, "answered {status}"),
             Self::Unanswered => f.write_str("not answered: the connection broke"),
             Self::Hung => f.write_str("not answered in time"),
             Self::CancelSent => f.write_str("cancellation sent"),
-            Self::CancelAnswered { status } => write!(f, "cancellation answered {status}"),
-            Self::Started { run } => write!(f, "run {run} started"),
-            Self::Returned { run, status } => write!(f, "run {run} answered {status}"),
-            Self::Failed { run } => write!(f, "run {run} broke its answer off"),
-            Self::BrokenOff { run } => write!(f, "run {run} was broken off by its caller"),
-            Self::Told { status, taken: true } => write!(f, "caller told {status}"),
-            Self::Told { status, taken: false } => write!(f, "caller told {status}, and did not take it"),
+            Self::CancelAnswered { status, .. } => write!(f, "cancellation answered {status}"),
+            Self::CancelUnanswered => f.write_str("cancellation not answered: the connection broke"),
+            Self::StatusAnswered { asked, reported } => {
+                write!(f, "status asked at {:.3} s: {reported:?}", asked.as_secs_f64())
+            }
+            Self::Started { run } => write!(f, "invocation {run} started"),
+            Self::Returned { run, status } => write!(f, "invocation {run} answered {status}"),
+            Self::Failed { run } => write!(f, "invocation {run} broke its answer off"),
+            Self::BrokenOff { run } => write!(f, "invocation {run}: the worker closed the connection"),
+            Self::CallbackReceived { status, taken: true } => write!(f, "callback with {status}"),
+            Self::CallbackReceived { status, taken: false } => {
+                write!(f, "callback with {status}, which its receiver did not take")
+            }
+            Self::Replayed => f.write_str("its dead letter is replayed"),
             Self::LeftQueued => f.write_str("last look: on its queue"),
             Self::LeftResult => f.write_str("last look: its result is on the way"),
-            Self::Buried => f.write_str("last look: a dead letter"),
-            Self::ResultBuried => f.write_str("last look: its result is a dead letter"),
+            Self::DeadLetter { stored } => {
+                write!(f, "found: a dead letter, stored at {:.3} s", stored.as_secs_f64())
+            }
+            Self::ResultDeadLetter => f.write_str("found: its result is a dead letter"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_about_a_call_are_read() {
+        let of = |body: &str| Reported::of(200, body.as_bytes());
+        assert_eq!(of(r#"{"state":"queued","position":0}"#), Reported::Queued);
+        assert_eq!(of(r#"{"state":"done","status":499,"callback":"pending"}"#), Reported::Done(499));
+        assert_eq!(of(r#"{"state":"expired"}"#), Reported::Expired);
+        assert_eq!(of("no JSON"), Reported::Other(200));
+        assert_eq!(Reported::of(404, b""), Reported::Unknown);
+        assert_eq!(Reported::of(409, b""), Reported::Other(409));
     }
 }

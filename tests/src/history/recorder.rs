@@ -1,58 +1,137 @@
-//! Takes down what is seen, by one clock.
+//! Records what is seen, by one clock.
 
 use std::{
-    sync::{Arc, Mutex},
-    time::Instant,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant, SystemTime},
 };
 
-use super::event::{CallNumber, Event, Excuse, Step, What};
+use super::event::{CallNumber, Event, Excuse, QueueNumber, REPLAYED, Step, What};
 
 /// The history of a run in the making. Clones write to the same.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     begun: Instant,
-    events: Arc<Mutex<Vec<Event>>>,
+    /// The same by the clock of the day.
+    date: SystemTime,
+    history: Arc<Mutex<History>>,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    events: Vec<Event>,
+    replayed: BTreeSet<CallNumber>,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { begun: Instant::now(), events: Arc::default() }
+        Self { begun: Instant::now(), date: SystemTime::now(), history: Arc::default() }
     }
 }
 
 impl Recorder {
-    /// A step of a call, now.
+    /// Records a step of a call, now. Of a call that was replayed, it is a step of its second life.
     pub fn step(&self, call: CallNumber, step: Step) {
-        self.record(What::Step(call, step));
+        let mut history = self.lock();
+        let call = if history.replayed.contains(&call) { call + REPLAYED } else { call };
+        self.record(&mut history, What::Step(call, step));
     }
 
-    /// Something that is done to the system, now.
+    /// Records that a dead letter is about to be replayed, and returns whether that is its call's
+    /// first replay: only one second life is kept apart from the first.
+    #[must_use]
+    pub fn replay(&self, call: CallNumber, stored: SystemTime) -> bool {
+        let mut history = self.lock();
+        if history.replayed.contains(&call) {
+            return false;
+        }
+        self.record(&mut history, What::Step(call, Step::DeadLetter { stored: self.time_of(stored) }));
+        self.record(&mut history, What::Step(call, Step::Replayed));
+        history.replayed.insert(call)
+    }
+
+    /// Records something that is done to the system, now.
     pub fn fault(&self, name: impl Into<String>, excuse: Excuse) {
-        self.record(What::Fault { name: name.into(), excuse });
+        self.record(&mut self.lock(), What::Fault { name: name.into(), excuse, queue: None });
+    }
+
+    /// Records something that is done to one queue, now.
+    pub fn fault_of(&self, queue: QueueNumber, name: impl Into<String>, excuse: Excuse) {
+        self.record(&mut self.lock(), What::Fault { name: name.into(), excuse, queue: Some(queue) });
+    }
+
+    /// Records that this process was late.
+    pub fn late(&self, by: Duration) {
+        self.record(&mut self.lock(), What::Late(by));
+    }
+
+    /// The time since the beginning.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// The time since the beginning at a date, as it is on a server of this machine.
+    #[must_use]
+    pub fn time_of(&self, date: SystemTime) -> Duration {
+        date.duration_since(self.date).unwrap_or_default()
     }
 
     /// What has been seen so far, in order.
     #[must_use]
     pub fn history(&self) -> Vec<Event> {
-        self.events.lock().expect("no writer panicked").clone()
+        self.lock().events.clone()
     }
 
     /// What has been seen since the last time that it was taken, in order.
     #[must_use]
     pub fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.events.lock().expect("no writer panicked"))
+        std::mem::take(&mut self.lock().events)
     }
 
     /// How many events of a kind there are so far.
     #[must_use]
     pub fn count(&self, is_counted: impl Fn(&What) -> bool) -> usize {
-        let events = self.events.lock().expect("no writer panicked");
-        events.iter().filter(|event| is_counted(&event.what)).count()
+        self.lock().events.iter().filter(|event| is_counted(&event.what)).count()
     }
 
-    fn record(&self, what: What) {
+    /// Whether a call has had a step so far.
+    #[must_use]
+    pub fn has(&self, call: CallNumber, is_step: impl Fn(&Step) -> bool) -> bool {
+        self.count(|what| matches!(what, What::Step(number, step) if *number == call && is_step(step))) > 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, History> {
+        self.history.lock().expect("no writer panicked")
+    }
+
+    fn record(&self, history: &mut History, what: What) {
         // The time is taken under the lock, so that the order is that of the times.
-        let mut events = self.events.lock().expect("no writer panicked");
-        events.push(Event { at: self.begun.elapsed(), what });
+        history.events.push(Event { at: self.begun.elapsed(), what });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_after_a_replay_are_of_a_call_of_their_own() {
+        let recorder = Recorder::default();
+        recorder.step(7, Step::Started { run: 1 });
+        assert!(recorder.replay(7, SystemTime::UNIX_EPOCH));
+        recorder.step(7, Step::Started { run: 2 });
+        assert!(!recorder.replay(7, SystemTime::UNIX_EPOCH));
+        let steps: Vec<_> = recorder.take().into_iter().map(|event| event.what).collect();
+        let step = |call, step| What::Step(call, step);
+        assert_eq!(
+            steps,
+            [
+                step(7, Step::Started { run: 1 }),
+                step(7, Step::DeadLetter { stored: Duration::ZERO }),
+                step(7, Step::Replayed),
+                step(7 + REPLAYED, Step::Started { run: 2 }),
+            ]
+        );
     }
 }

@@ -1,11 +1,14 @@
 //! Tells a broken promise as what happened to one call, in order.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::{
     checker::Broken,
     event::{CallNumber, Event, What},
 };
+
+/// A recorder that is late by less explains nothing.
+const WORTH_TELLING: Duration = Duration::from_millis(50);
 
 /// The shortest of the stories that explain what was broken, and a line for each of the others.
 #[must_use]
@@ -25,23 +28,39 @@ pub fn explain(history: &[Event], broken: &[Broken]) -> String {
     text
 }
 
-/// What was seen of a call, with what was done to the system between the first and the last of it.
+/// All that was seen, a line each.
+#[must_use]
+pub fn whole(history: &[Event]) -> String {
+    let mut text = String::new();
+    for Event { at, what } in history {
+        let call = if let What::Step(call, _) = what { format!("call {call}: ") } else { String::new() };
+        let _ = writeln!(text, "{:>8.3} s  {call}{what}", at.as_secs_f64());
+    }
+    text
+}
+
+/// What was seen of a call, with what was done to the system between its first step and its last.
 fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
     let is_of_call = |event: &&Event| matches!(event.what, What::Step(number, _) if number == call);
     let (first, last) = (
         history.iter().find(is_of_call).map(|event| event.at),
         history.iter().rev().find(is_of_call).map(|event| event.at),
     );
-    let is_meanwhile = |event: &&Event| {
-        matches!(event.what, What::Fault { .. }) && first <= Some(event.at) && Some(event.at) <= last
-    };
+    let is_meanwhile =
+        |event: &&Event| is_worth_telling(&event.what) && first <= Some(event.at) && Some(event.at) <= last;
     history.iter().filter(|event| is_of_call(event) || is_meanwhile(event)).collect()
+}
+
+fn is_worth_telling(what: &What) -> bool {
+    match what {
+        What::Fault { .. } => true,
+        What::Late(by) => *by >= WORTH_TELLING,
+        What::Step(..) => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::history::{
         checker::Rule,
@@ -51,11 +70,12 @@ mod tests {
     #[test]
     fn the_shortest_story_is_told_in_order_with_the_faults_between() {
         let at = |millis, what| Event { at: Duration::from_millis(millis), what };
-        let fault = |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once };
+        let fault = |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once, queue: None };
+        let submitted = Step::Submitted { callback: false, queue: 0, shares_id: false };
         let history = [
             at(0, fault("before it all")),
-            at(10, What::Step(1, Step::Submitted { callback: false })),
-            at(11, What::Step(2, Step::Submitted { callback: false })),
+            at(10, What::Step(1, submitted)),
+            at(11, What::Step(2, submitted)),
             at(12, What::Step(1, Step::Answered { status: 202, retry_after: false })),
             at(1500, fault("the worker is killed")),
             at(2000, What::Step(1, Step::Started { run: 1 })),
@@ -66,7 +86,7 @@ mod tests {
         assert_eq!(
             explain(&history, &broken),
             "call 2: lost: it was answered 202 and has no end
-     0.011 s  submitted
+     0.011 s  submitted to queue 0
      1.500 s  -- the worker is killed
      2.100 s  answered 202
 call 1: unfinished: it, or its result, is still on the way

@@ -1,11 +1,16 @@
-//! A client of the gateway that submits calls as planned, repeats what may not be stored, cancels, and takes down each
-//! answer.
+//! A client of the gateway that submits calls as planned, repeats what may not be stored, cancels,
+//! asks, and records each answer.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::TokioExecutor,
@@ -15,8 +20,18 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{function, plan::PlannedCall, receiver::Receiver};
-use crate::history::{event::Step, recorder::Recorder};
+use super::{
+    function,
+    plan::{Id, PlannedCall},
+    receiver::Receiver,
+};
+use crate::history::{
+    event::{CallNumber, QueueNumber, Reported, Step},
+    recorder::Recorder,
+};
+
+/// The function of each queue.
+pub const FUNCTIONS: [&str; 2] = ["figlet", "mailer"];
 
 /// Before a client comes again that was refused for now. Sooner than it is told: the more it is refused, the more is
 /// seen.
@@ -25,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// For how long a client comes again and again.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A client.
+/// A client. Clones know of the same calls.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: HttpClient<HttpConnector, Full<Bytes>>,
@@ -33,6 +48,16 @@ pub struct Client {
     recorder: Recorder,
     /// The longest that a gateway may take to answer.
     limit: Duration,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What a client knows of its calls.
+#[derive(Debug, Default)]
+struct Known {
+    /// The calls with each id that several share.
+    sharers: HashMap<String, Vec<CallNumber>>,
+    /// The ids of calls to ask about when all is over.
+    asked: Vec<(PlannedCall, String)>,
 }
 
 /// What the gateway said.
@@ -40,6 +65,7 @@ struct Answer {
     status: u16,
     call_id: Option<String>,
     retry_after: bool,
+    body: Bytes,
 }
 
 /// Why it said nothing.
@@ -48,12 +74,15 @@ enum NoAnswer {
     Hung,
 }
 
+/// The headers of a request that has none.
+const NO_HEADERS: &[(&str, Option<&str>)] = &[];
+
 impl Client {
     /// A client of these gateways, each of which it lets take at most `limit` to answer.
     #[must_use]
     pub fn new(gateways: Vec<SocketAddr>, recorder: Recorder, limit: Duration) -> Self {
         let http = HttpClient::builder(TokioExecutor::new()).build_http();
-        Self { http, gateways: Arc::new(gateways), recorder, limit }
+        Self { http, gateways: Arc::new(gateways), recorder, limit, known: Arc::default() }
     }
 
     /// Submits calls, each at its time, and returns when the last word on each is said.
@@ -71,17 +100,44 @@ impl Client {
         }
     }
 
+    /// Asks about each call for which that is planned, when all has ended.
+    pub async fn ask_all(&self) {
+        let asked = std::mem::take(&mut self.lock().asked);
+        for (call, id) in asked {
+            self.ask_status(&call, &id).await;
+        }
+    }
+
     /// One call, from its first submission to its cancellation.
     async fn see_through(&self, call: &PlannedCall, callback_url: Option<&str>) {
-        let own_id = call.own_id.then(|| format!("client-{}", call.number));
+        let own_id = match call.id {
+            Id::Generated => None,
+            Id::Own => Some(format!("client-{}", call.number)),
+            Id::Shared(id) => Some(shared_id(call.queue, id)),
+        };
+        if let (Id::Shared(_), Some(id)) = (call.id, &own_id) {
+            self.lock().sharers.entry(id.clone()).or_default().push(call.number);
+        }
         let Some(id) = self.submit(call, own_id, callback_url).await else { return };
         for _ in 0..call.repeats {
             // 202 again, or not known: the call is stored in any case.
             let _ = self.submit_once(call, Some(&id), callback_url).await;
         }
-        if let Some(after) = call.cancel_after {
-            sleep(after).await;
-            self.cancel(call, &id).await;
+        let asking = async {
+            if let Some(after) = call.ask_after {
+                sleep(after).await;
+                self.ask_status(call, &id).await;
+            }
+        };
+        let cancelling = async {
+            if let Some(after) = call.cancel_after {
+                sleep(after).await;
+                self.cancel(call, &id).await;
+            }
+        };
+        tokio::join!(asking, cancelling);
+        if call.ask_after.is_some() && !matches!(call.id, Id::Shared(_)) {
+            self.lock().asked.push((*call, id));
         }
     }
 
@@ -113,10 +169,13 @@ impl Client {
         id: Option<&str>,
         callback_url: Option<&str>,
     ) -> Result<Answer, NoAnswer> {
-        self.recorder.step(call.number, Step::Submitted { callback: callback_url.is_some() });
-        let target = format!("/async-function/figlet?{}", function::query(call.number));
-        let headers = [("x-call-id", id), ("x-callback-url", callback_url)];
-        let answer = self.ask(call, Method::POST, &target, headers, vec![b'x'; call.bytes]).await;
+        let shares_id = matches!(call.id, Id::Shared(_));
+        let submitted = Step::Submitted { callback: callback_url.is_some(), queue: call.queue, shares_id };
+        self.recorder.step(call.number, submitted);
+        let target = format!("/async-function/{}?{}", FUNCTIONS[call.queue], function::query(call.number));
+        let large = (call.header_bytes > 0).then(|| "x".repeat(call.header_bytes));
+        let headers = [("x-call-id", id), ("x-callback-url", callback_url), ("x-large", large.as_deref())];
+        let answer = self.send(call, Method::POST, &target, &headers, vec![b'x'; call.bytes]).await;
         self.recorder.step(
             call.number,
             match &answer {
@@ -128,33 +187,48 @@ impl Client {
         answer
     }
 
-    /// Cancels a call, as often as it takes to hear what became of that.
+    /// Cancels a call, as often as it takes to get an answer that lasts.
     async fn cancel(&self, call: &PlannedCall, id: &str) {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            self.recorder.step(call.number, Step::CancelSent);
+            // All that have the id are meant, if they are stored.
+            let meant = match call.id {
+                Id::Shared(_) => self.lock().sharers.get(id).cloned().unwrap_or_default(),
+                Id::Own | Id::Generated => vec![call.number],
+            };
+            let record = |step| meant.iter().for_each(|meant| self.recorder.step(*meant, step));
+            record(Step::CancelSent);
             let target = format!("/async-function/{id}");
-            let none = [("x-call-id", None), ("x-callback-url", None)];
-            match self.ask(call, Method::DELETE, &target, none, Vec::new()).await {
-                Ok(Answer { status, .. }) => {
-                    self.recorder.step(call.number, Step::CancelAnswered { status });
+            match self.send(call, Method::DELETE, &target, NO_HEADERS, Vec::new()).await {
+                Ok(Answer { status, retry_after, .. }) => {
+                    record(Step::CancelAnswered { status, retry_after });
                     if status != 503 {
                         return;
                     }
                 }
-                Err(NoAnswer::Broken) => self.recorder.step(call.number, Step::Unanswered),
-                Err(NoAnswer::Hung) => self.recorder.step(call.number, Step::Hung),
+                Err(NoAnswer::Broken) => record(Step::CancelUnanswered),
+                Err(NoAnswer::Hung) => record(Step::Hung),
             }
             sleep(PAUSE).await;
         }
     }
 
-    async fn ask(
+    async fn ask_status(&self, call: &PlannedCall, id: &str) {
+        let (asked, target) = (self.recorder.now(), format!("/async-function/{id}"));
+        let step = match self.send(call, Method::GET, &target, NO_HEADERS, Vec::new()).await {
+            Ok(answer) => Step::StatusAnswered { asked, reported: Reported::of(answer.status, &answer.body) },
+            Err(NoAnswer::Broken) => Step::StatusAnswered { asked, reported: Reported::Unavailable },
+            Err(NoAnswer::Hung) => Step::Hung,
+        };
+        self.recorder.step(call.number, step);
+    }
+
+    async fn send(
         &self,
         call: &PlannedCall,
         method: Method,
         target: &str,
-        headers: [(&str, Option<&str>); 2],
+        headers: &[(&str, Option<&str>)],
         body: Vec<u8>,
     ) -> Result<Answer, NoAnswer> {
         // Where one gateway is away, there may be another.
@@ -164,7 +238,7 @@ impl Client {
             let mut request = Request::builder().method(&method).uri(format!("http://{gateway}{target}"));
             for (name, value) in headers {
                 if let Some(value) = value {
-                    request = request.header(name, value);
+                    request = request.header(*name, *value);
                 }
             }
             let request = request.body(Full::from(body.clone())).expect("a request");
@@ -184,13 +258,18 @@ impl Client {
     ) -> Result<Answer, hyper_util::client::legacy::Error> {
         let response = self.http.request(request).await?;
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let answer = Answer {
-            status: response.status().as_u16(),
-            call_id: header("x-call-id").map(str::to_owned),
-            retry_after: header("retry-after").is_some(),
-        };
-        // A refusal's text, which nobody reads here.
-        let _ = response.into_body().collect().await;
-        Ok(answer)
+        let (status, retry_after) = (response.status().as_u16(), header("retry-after").is_some());
+        let call_id = header("x-call-id").map(str::to_owned);
+        // An answer that breaks off is read as one that says nothing.
+        let body = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+        Ok(Answer { status, call_id, retry_after, body })
     }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().expect("no client panicked")
+    }
+}
+
+fn shared_id(queue: QueueNumber, id: u64) -> String {
+    format!("shared-{queue}-{id}")
 }

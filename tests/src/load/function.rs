@@ -1,4 +1,5 @@
-//! A function that does with each call what is planned for it, and takes down when it was called and how that ended.
+//! A function that does with each call what is planned for it, and records when it was invoked and
+//! how that ended.
 
 use std::{
     collections::HashMap,
@@ -7,16 +8,17 @@ use std::{
     time::Duration,
 };
 
-use asyncqueue_runtime::server;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
-use tokio::net::TcpListener;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::task::JoinSet;
 
-use super::plan::{Behaviour, Failure, PlannedCall};
+use super::{
+    listener::listen,
+    plan::{Answer, Behaviour, Failure, PlannedCall},
+};
 use crate::history::{
     event::{CallNumber, Step},
     recorder::Recorder,
@@ -28,6 +30,14 @@ const ENDLESS_PAUSE: Duration = Duration::from_millis(50);
 /// Longer than any worker waits.
 const SILENCE: Duration = Duration::from_secs(3600);
 
+/// Headers of an answer with many, and the length of each: 70 KB.
+const MANY: usize = 70;
+const LENGTH: usize = 1000;
+
+/// The length of a header whose text is not ASCII, and one byte of it.
+const WIDE: usize = 23_000;
+const NOT_ASCII: u8 = 0xE9;
+
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// A function on loopback, ended when it is dropped.
@@ -35,7 +45,7 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 pub struct Function {
     port: u16,
     state: Arc<State>,
-    _running: DropGuard,
+    _running: JoinSet<()>,
 }
 
 #[derive(Debug)]
@@ -45,7 +55,7 @@ struct State {
     runs: Mutex<HashMap<CallNumber, u64>>,
 }
 
-/// A run that has no end yet. Dropped so, its caller went away.
+/// An invocation that has no end yet. Dropped so, its worker closed the connection.
 struct Run<'a> {
     recorder: &'a Recorder,
     call: CallNumber,
@@ -54,19 +64,16 @@ struct Run<'a> {
 }
 
 impl Function {
-    /// Starts a function that takes down what it sees.
+    /// Starts a function that records what it sees.
     pub async fn start(recorder: Recorder) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("its address").port();
         let state = Arc::new(State { recorder, behaviours: Mutex::default(), runs: Mutex::default() });
         let answering = state.clone();
         let handler = move |request| {
             let state = answering.clone();
             async move { state.answer(request).await }
         };
-        let shutdown = CancellationToken::new();
-        tokio::spawn(server::serve(listener, handler, shutdown.clone(), Duration::ZERO));
-        Self { port, state, _running: shutdown.drop_guard() }
+        let (port, running) = listen(handler).await;
+        Self { port, state, _running: running }
     }
 
     /// Its port on loopback.
@@ -79,6 +86,14 @@ impl Function {
     pub fn expect(&self, calls: &[PlannedCall]) {
         let mut behaviours = self.state.behaviours.lock().expect("no handler panicked");
         behaviours.extend(calls.iter().map(|call| (call.number, call.behaviour)));
+    }
+
+    /// Lets all further invocations of a call succeed.
+    pub fn succeeds(&self, call: CallNumber) {
+        let mut behaviours = self.state.behaviours.lock().expect("no handler panicked");
+        if let Some(behaviour) = behaviours.get_mut(&call) {
+            behaviour.fails = 0;
+        }
     }
 }
 
@@ -101,21 +116,21 @@ impl State {
         let behaviour = behaviour.expect("each call is planned");
         let mut run = self.begin(number);
         if request.into_body().collect().await.is_err() {
-            return whole(400);
+            return whole(400, Answer::Short);
         }
         tokio::time::sleep(behaviour.takes).await;
         if run.number > behaviour.fails {
             run.returns(200);
-            return whole(200);
+            return whole(200, behaviour.answer);
         }
         match behaviour.failure {
             Failure::Status(status) => {
                 run.returns(status);
-                whole(status)
+                whole(status, behaviour.answer)
             }
             Failure::TooMany(retry_after) => {
                 run.returns(429);
-                let mut answer = whole(429);
+                let mut answer = whole(429, behaviour.answer);
                 answer.headers_mut().insert("retry-after", retry_after.parse().expect("a header's value"));
                 answer
             }
@@ -133,7 +148,7 @@ impl State {
             }
             Failure::Silent => {
                 tokio::time::sleep(SILENCE).await;
-                whole(200)
+                whole(200, Answer::Short)
             }
         }
     }
@@ -143,14 +158,14 @@ impl State {
         let number = runs.entry(call).or_default();
         *number += 1;
         let run = Run { recorder: &self.recorder, call, number: *number, ended: false };
-        // Under the lock, so that the runs are taken down in the order of their numbers.
+        // Under the lock, so that the invocations are recorded in the order of their numbers.
         self.recorder.step(call, Step::Started { run: run.number });
         run
     }
 }
 
 impl Run<'_> {
-    /// Taken down before the answer is sent: what follows from it comes later.
+    /// Recorded before the answer is sent: what follows from it comes later.
     fn returns(&mut self, status: u16) {
         self.ended = true;
         self.recorder.step(self.call, Step::Returned { run: self.number, status });
@@ -170,9 +185,24 @@ impl Drop for Run<'_> {
     }
 }
 
-fn whole(status: u16) -> Response<Body> {
-    let body = Full::new(Bytes::from_static(b"ok")).map_err(|never: Infallible| match never {});
-    Response::builder().status(status).body(body.boxed_unsync()).expect("a response")
+fn whole(status: u16, answer: Answer) -> Response<Body> {
+    let body = match answer {
+        Answer::Long(bytes) => Bytes::from(vec![b'x'; bytes]),
+        Answer::Short | Answer::ManyHeaders | Answer::WideHeader => Bytes::from_static(b"ok"),
+    };
+    let body = Full::new(body).map_err(|never: Infallible| match never {});
+    let mut response = Response::builder().status(status);
+    let text = |byte: u8, bytes| HeaderValue::from_bytes(&vec![byte; bytes]).expect("a header's value");
+    match answer {
+        Answer::ManyHeaders => {
+            for number in 0..MANY {
+                response = response.header(format!("x-many-{number}"), text(b'x', LENGTH));
+            }
+        }
+        Answer::WideHeader => response = response.header("x-wide", text(NOT_ASCII, WIDE)),
+        Answer::Short | Answer::Long(_) => {}
+    }
+    response.body(body.boxed_unsync()).expect("a response")
 }
 
 fn pieces(pieces: impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Response<Body> {

@@ -1,4 +1,4 @@
-//! What is submitted, and how it shall go: a pure function of a seed.
+//! What is submitted, and what its function and receiver do: a pure function of a seed.
 //!
 //! The same seed gives the same calls; when the programs come to them is theirs.
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::history::event::CallNumber;
+use crate::history::event::{CallNumber, QueueNumber};
 
 /// A call that will be submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,32 +15,51 @@ pub struct PlannedCall {
     pub number: CallNumber,
     /// When the client sends it, since the beginning of the load.
     pub at: Duration,
-    /// Whether the client gives it an id of its own.
-    pub own_id: bool,
+    /// Its queue.
+    pub queue: QueueNumber,
+    /// Who gives it its id.
+    pub id: Id,
     /// What the function does with it.
     pub behaviour: Behaviour,
-    /// What the receiver of its callback does; `None`: nobody wants to be told.
+    /// What the receiver of its callback does; `None`: the client wants none.
     pub callback: Option<Reception>,
     /// How often the client sends it again after its 202.
     pub repeats: u32,
     /// How long after its 202 the client cancels it.
     pub cancel_after: Option<Duration>,
+    /// How long after its 202 the client asks where it is, and once more when all is over.
+    pub ask_after: Option<Duration>,
     /// Bytes of its body.
     pub bytes: usize,
+    /// Bytes of a header that its client sends; 0: none.
+    pub header_bytes: usize,
+}
+
+/// Who gives a call its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Id {
+    /// The gateway.
+    Generated,
+    /// The client, and no other call has it.
+    Own,
+    /// The client, for all calls with this number, each with a content of its own.
+    Shared(u64),
 }
 
 /// What the function does with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Behaviour {
-    /// How long each run takes.
+    /// How long each invocation takes.
     pub takes: Duration,
-    /// How many runs fail before one does not.
+    /// How many invocations fail before one does not.
     pub fails: u64,
     /// How they fail.
     pub failure: Failure,
+    /// What its whole answers are like.
+    pub answer: Answer,
 }
 
-/// How a run fails.
+/// How an invocation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// It answers this status.
@@ -53,6 +72,19 @@ pub enum Failure {
     Endless,
     /// It says nothing.
     Silent,
+}
+
+/// What a whole answer of the function is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Two bytes.
+    Short,
+    /// 70 KB of headers, more than NATS takes in one message.
+    ManyHeaders,
+    /// One header with 23 KB of text that is not ASCII: escaped, it is three times as long.
+    WideHeader,
+    /// A body of so many bytes.
+    Long(usize),
 }
 
 /// What a receiver of callbacks does.
@@ -75,34 +107,65 @@ pub struct Mix {
     pub calls: u64,
     /// The time over which they are spread evenly.
     pub over: Duration,
+    /// Over how many queues they are spread.
+    pub queues: usize,
     /// Share with an id of the client's own.
     pub own_ids: u32,
+    /// Share whose id is shared by several calls, some at once and some after others have ended.
+    pub shared_ids: u32,
     /// Share that is sent again.
     pub repeated: u32,
     /// Share that is cancelled.
     pub cancelled: u32,
-    /// Share of which at least one run fails.
+    /// When those are cancelled.
+    pub cancelled_at: CancelAt,
+    /// Share of which the client asks where they are.
+    pub asked: u32,
+    /// Share of which at least one invocation fails.
     pub failing: u32,
+    /// How many invocations of those fail.
+    pub fails: &'static [u64],
     /// Share that takes its time: up to `slowest`.
     pub slow: u32,
     /// The longest that a call takes, below the time limit.
     pub slowest: Duration,
-    /// How runs fail.
+    /// What every call takes at least.
+    pub takes_at_least: Duration,
+    /// How invocations fail.
     pub failures: &'static [Failure],
+    /// What whole answers are like.
+    pub answers: &'static [Answer],
     /// Share with a callback.
     pub callbacks: u32,
     /// What their receivers do.
     pub receptions: &'static [Reception],
+    /// The size of bodies, from and to.
+    pub bytes: (usize, usize),
+    /// The size of a header of the client's, from and to.
+    pub header_bytes: (usize, usize),
+}
+
+/// When calls are cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelAt {
+    /// Up to so long after their 202.
+    Within(Duration),
+    /// At about the moment at which they end, if they start at once.
+    TheirEnd,
 }
 
 /// A call that takes no time of its own still takes this at most.
 const QUICK: Duration = Duration::from_millis(50);
 
-/// More runs than any worker makes: the call fails to its end.
-const ALWAYS: u64 = u64::MAX;
+/// More invocations than any worker makes: the call fails to its end.
+pub const ALWAYS: u64 = u64::MAX;
 
-/// The largest body.
-const MAX_BYTES: usize = 4096;
+/// From the 202 of a call to its invocation where a worker waits for it, and from there to the
+/// acknowledgement of its end: cancellations at its end come about then.
+const ON_THE_WAY: Duration = Duration::from_millis(12);
+
+/// Calls for each id that is shared, about.
+const SHARERS: u64 = 4;
 
 impl Default for Mix {
     /// A little of everything.
@@ -110,15 +173,25 @@ impl Default for Mix {
         Self {
             calls: 200,
             over: Duration::from_secs(4),
+            queues: 2,
             own_ids: 50,
+            shared_ids: 8,
             repeated: 10,
             cancelled: 10,
+            cancelled_at: CancelAt::Within(Duration::from_secs(2)),
+            asked: 30,
             failing: 20,
+            // Some once, some twice, some to their end.
+            fails: &[1, 2, ALWAYS],
             slow: 20,
             slowest: Duration::from_secs(2),
+            takes_at_least: Duration::ZERO,
             failures: &[Failure::Status(500), Failure::Status(503)],
+            answers: &[Answer::Short],
             callbacks: 60,
             receptions: &[Reception::Prompt, Reception::Prompt, Reception::Refuses(1, 500)],
+            bytes: (0, 4096),
+            header_bytes: (0, 0),
         }
     }
 }
@@ -127,27 +200,53 @@ impl Default for Mix {
 pub fn plan(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedCall> {
     let step = mix.over / u32::try_from(mix.calls.max(1)).unwrap_or(u32::MAX);
     (0..mix.calls)
-        .map(|number| PlannedCall {
-            number,
-            at: step * u32::try_from(number).unwrap_or(u32::MAX),
-            own_id: happens(mix.own_ids, rng),
-            behaviour: behaviour(mix, rng),
-            callback: happens(mix.callbacks, rng)
-                .then(|| mix.receptions.choose(rng).copied().unwrap_or(Reception::Prompt)),
-            repeats: if happens(mix.repeated, rng) { rng.random_range(1..=3) } else { 0 },
-            cancel_after: happens(mix.cancelled, rng).then(|| up_to(mix.slowest, rng)),
-            bytes: rng.random_range(0..=MAX_BYTES),
+        .map(|number| {
+            let behaviour = behaviour(mix, rng);
+            PlannedCall {
+                number,
+                at: step * u32::try_from(number).unwrap_or(u32::MAX),
+                queue: rng.random_range(0..mix.queues),
+                id: id(mix, rng),
+                behaviour,
+                callback: happens(mix.callbacks, rng)
+                    .then(|| mix.receptions.choose(rng).copied().unwrap_or(Reception::Prompt)),
+                repeats: if happens(mix.repeated, rng) { rng.random_range(1..=3) } else { 0 },
+                cancel_after: happens(mix.cancelled, rng).then(|| cancel_after(mix, behaviour, rng)),
+                ask_after: happens(mix.asked, rng).then(|| up_to(mix.slowest, rng)),
+                bytes: rng.random_range(mix.bytes.0..=mix.bytes.1),
+                header_bytes: rng.random_range(mix.header_bytes.0..=mix.header_bytes.1),
+            }
         })
         .collect()
 }
 
+fn id(mix: &Mix, rng: &mut StdRng) -> Id {
+    let percent = rng.random_range(0..100);
+    if percent < mix.shared_ids {
+        let shared = mix.calls * u64::from(mix.shared_ids) / 100;
+        Id::Shared(rng.random_range(0..=shared / SHARERS))
+    } else if happens(mix.own_ids, rng) {
+        Id::Own
+    } else {
+        Id::Generated
+    }
+}
+
 fn behaviour(mix: &Mix, rng: &mut StdRng) -> Behaviour {
-    let takes = if happens(mix.slow, rng) { up_to(mix.slowest, rng) } else { up_to(QUICK, rng) };
-    // Some once, some twice, some for ever.
-    let times = *[1, 2, ALWAYS].choose(rng).unwrap_or(&1);
+    let longer = if happens(mix.slow, rng) { mix.slowest } else { QUICK };
+    let takes = mix.takes_at_least + up_to(longer, rng);
+    let times = mix.fails.choose(rng).copied().unwrap_or(1);
     let fails = if happens(mix.failing, rng) { times } else { 0 };
     let failure = mix.failures.choose(rng).copied().unwrap_or(Failure::Status(500));
-    Behaviour { takes, fails, failure }
+    let answer = mix.answers.choose(rng).copied().unwrap_or(Answer::Short);
+    Behaviour { takes, fails, failure, answer }
+}
+
+fn cancel_after(mix: &Mix, behaviour: Behaviour, rng: &mut StdRng) -> Duration {
+    match mix.cancelled_at {
+        CancelAt::Within(most) => up_to(most, rng),
+        CancelAt::TheirEnd => behaviour.takes + up_to(ON_THE_WAY, rng),
+    }
 }
 
 fn happens(percent: u32, rng: &mut StdRng) -> bool {
@@ -160,6 +259,8 @@ fn up_to(most: Duration, rng: &mut StdRng) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use rand::SeedableRng;
 
     use super::*;
@@ -175,16 +276,32 @@ mod tests {
     fn a_mix_has_some_of_each_kind_and_of_what_it_excludes_none() {
         let calls = plan(&Mix::default(), &mut StdRng::seed_from_u64(1));
         assert_eq!(calls.len(), 200);
-        assert!(calls.iter().any(|call| call.own_id) && calls.iter().any(|call| !call.own_id));
-        assert!(
-            calls.iter().any(|call| call.repeats > 0) && calls.iter().any(|call| call.cancel_after.is_some())
-        );
-        assert!(calls.iter().any(|call| call.behaviour.fails == ALWAYS));
-        assert!(calls.iter().any(|call| call.callback == Some(Reception::Refuses(1, 500))));
-        let none = Mix { cancelled: 0, callbacks: 0, failing: 0, ..Mix::default() };
+        let any = |is: fn(&PlannedCall) -> bool| calls.iter().any(is);
+        assert!(any(|call| call.id == Id::Own) && any(|call| call.id == Id::Generated));
+        assert!(any(|call| call.queue == 0) && any(|call| call.queue == 1));
+        assert!(any(|call| call.repeats > 0) && any(|call| call.cancel_after.is_some()));
+        assert!(any(|call| call.ask_after.is_some()) && any(|call| call.behaviour.fails == ALWAYS));
+        assert!(any(|call| call.callback == Some(Reception::Refuses(1, 500))));
+        let none = Mix { cancelled: 0, callbacks: 0, failing: 0, shared_ids: 0, asked: 0, ..Mix::default() };
         let calls = plan(&none, &mut StdRng::seed_from_u64(1));
         assert!(calls.iter().all(|call| {
-            call.cancel_after.is_none() && call.callback.is_none() && call.behaviour.fails == 0
+            call.cancel_after.is_none()
+                && call.callback.is_none()
+                && call.behaviour.fails == 0
+                && call.ask_after.is_none()
+                && !matches!(call.id, Id::Shared(_))
         }));
+    }
+
+    #[test]
+    fn shared_ids_are_those_of_several_calls() {
+        let mix = Mix { shared_ids: 50, ..Mix::default() };
+        let mut sharers = BTreeMap::new();
+        for call in plan(&mix, &mut StdRng::seed_from_u64(1)) {
+            if let Id::Shared(id) = call.id {
+                *sharers.entry(id).or_insert(0) += 1;
+            }
+        }
+        assert!(sharers.len() > 10 && sharers.values().any(|count| *count > 2), "{sharers:?}");
     }
 }

@@ -1,17 +1,25 @@
-//! A receiver of callbacks that does with each what is planned for it, and takes down what it was told.
+//! A receiver of callbacks that does with each what is planned for it, and records what it got.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
 };
 
-use super::plan::{PlannedCall, Reception};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use tokio::task::JoinSet;
+
+use super::{
+    listener::listen,
+    plan::{PlannedCall, Reception},
+};
 use crate::{
     history::{
         event::{CallNumber, Step},
         recorder::Recorder,
     },
-    http::{HttpServer, Received, respond},
     nats::free_port,
 };
 
@@ -21,10 +29,11 @@ const PATH: &str = "/told/";
 /// A receiver on loopback, ended when it is dropped.
 #[derive(Debug)]
 pub struct Receiver {
-    server: HttpServer,
+    url: String,
     /// Where nobody listens.
     dead: String,
     state: Arc<State>,
+    _running: JoinSet<()>,
 }
 
 #[derive(Debug)]
@@ -35,7 +44,7 @@ struct State {
 }
 
 /// A callback that has no answer yet. Dropped so, it was not taken.
-struct Telling {
+struct Receiving {
     recorder: Recorder,
     call: CallNumber,
     status: u16,
@@ -43,16 +52,17 @@ struct Telling {
 }
 
 impl Receiver {
-    /// Starts a receiver that takes down what it is told.
+    /// Starts a receiver that records what it gets.
     pub async fn start(recorder: Recorder) -> Self {
         let state = Arc::new(State { recorder, receptions: Mutex::default(), refused: Mutex::default() });
         let answering = state.clone();
-        let server = HttpServer::answering(move |received| {
+        let (port, running) = listen(move |request| {
             let state = answering.clone();
-            Box::pin(async move { state.answer(&received).await })
+            async move { state.answer(request).await }
         })
         .await;
-        Self { server, dead: format!("http://127.0.0.1:{}", free_port()), state }
+        let url = |port| format!("http://127.0.0.1:{port}");
+        Self { url: url(port), dead: url(free_port()), state, _running: running }
     }
 
     /// Tells it what to do with the callbacks of calls.
@@ -65,8 +75,8 @@ impl Receiver {
     #[must_use]
     pub fn url(&self, call: &PlannedCall) -> Option<String> {
         let server = match call.callback? {
-            Reception::Dead => self.dead.clone(),
-            _ => self.server.url(),
+            Reception::Dead => &self.dead,
+            _ => &self.url,
         };
         Some(format!("{server}{PATH}{}", call.number))
     }
@@ -79,10 +89,14 @@ pub fn number_in(path: &str) -> Option<CallNumber> {
 }
 
 impl State {
-    async fn answer(&self, received: &Received) -> http::Response<http_body_util::Full<bytes::Bytes>> {
-        let call = number_in(&received.target).expect("each callback has the number of its call");
-        let status = received.header("x-function-status").parse().expect("each callback has a status");
-        let mut telling = Telling { recorder: self.recorder.clone(), call, status, taken: false };
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let call = number_in(request.uri().path()).expect("each callback has the number of its call");
+        let status = request.headers().get("x-function-status").and_then(|status| status.to_str().ok());
+        let status = status.and_then(|status| status.parse().ok()).expect("each callback has a status");
+        let mut receiving = Receiving { recorder: self.recorder.clone(), call, status, taken: false };
+        if request.into_body().collect().await.is_err() {
+            return respond(400);
+        }
         let reception = self.receptions.lock().expect("no handler panicked").get(&call).copied();
         let answer = match reception.expect("each callback is planned") {
             Reception::Slow(time) => {
@@ -92,9 +106,9 @@ impl State {
             Reception::Refuses(times, status) if self.refuse(call, times) => status,
             Reception::Prompt | Reception::Refuses(..) | Reception::Dead => 200,
         };
-        telling.taken = answer == 200;
-        drop(telling);
-        respond(answer, "").await
+        receiving.taken = answer == 200;
+        drop(receiving);
+        respond(answer)
     }
 
     fn refuse(&self, call: CallNumber, times: u64) -> bool {
@@ -105,8 +119,13 @@ impl State {
     }
 }
 
-impl Drop for Telling {
+impl Drop for Receiving {
     fn drop(&mut self) {
-        self.recorder.step(self.call, Step::Told { status: self.status, taken: self.taken });
+        let step = Step::CallbackReceived { status: self.status, taken: self.taken };
+        self.recorder.step(self.call, step);
     }
+}
+
+fn respond(status: u16) -> Response<Full<Bytes>> {
+    Response::builder().status(status).body(Full::default()).expect("a response")
 }

@@ -34,6 +34,11 @@ struct Route {
 impl NatsCluster {
     /// Starts a cluster and waits until its `JetStream` answers.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// As [`Self::start`], of servers with these arguments too.
+    pub async fn start_with(arguments: &[String]) -> Self {
         let ports: Vec<u16> = (0..NODES).map(|_| free_port()).collect();
         // What servers tell each other of a third's address would lead around the proxies: they are told of one where
         // nobody listens, and know all addresses that they need.
@@ -46,7 +51,8 @@ impl NatsCluster {
                 urls.push(format!("nats://127.0.0.1:{}", proxy.port()));
                 routes.push(Route { from, to, proxy });
             }
-            nodes.push(NatsServer::prepare().with([
+            let node = NatsServer::prepare().with(arguments.iter().cloned());
+            nodes.push(node.with([
                 "--name".to_owned(),
                 name(from),
                 "--cluster_name".to_owned(),

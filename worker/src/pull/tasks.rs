@@ -9,7 +9,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinError, JoinSet},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Running tasks.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Ticket {
 /// The sequences of messages that are in flight here, and how often each was delivered again meanwhile. Clones share
 /// them.
 #[derive(Clone, Debug, Default)]
-struct InFlight(Arc<Mutex<HashMap<u64, u64>>>);
+pub(crate) struct InFlight(Arc<Mutex<HashMap<u64, u64>>>);
 
 /// The claim to the message at one sequence of the stream, until this is dropped: delivered again meanwhile, it is
 /// nobody else's.
@@ -63,17 +63,16 @@ impl Tasks {
 
     /// Claims the message at a sequence; `None` if it is in flight here already, which counts this delivery as none.
     pub(crate) fn claim(&self, sequence: u64) -> Option<Claim> {
-        use std::collections::hash_map::Entry;
-        match self.in_flight.lock().entry(sequence) {
-            Entry::Occupied(mut repeats) => {
-                *repeats.get_mut() += 1;
-                None
-            }
-            Entry::Vacant(entry) => {
-                entry.insert(0);
-                Some(Claim { in_flight: self.in_flight.clone(), sequence })
-            }
+        if self.in_flight.count_repeat(sequence) {
+            return None;
         }
+        self.in_flight.lock().insert(sequence, 0);
+        Some(Claim { in_flight: self.in_flight.clone(), sequence })
+    }
+
+    /// The messages that are in flight.
+    pub(crate) fn in_flight(&self) -> InFlight {
+        self.in_flight.clone()
     }
 
     /// Spawns a task that takes a slot.
@@ -173,6 +172,17 @@ impl Drop for Slot {
 // === impl InFlight ===
 
 impl InFlight {
+    /// Counts a delivery of a message that is in flight; returns whether it is.
+    pub(crate) fn count_repeat(&self, sequence: u64) -> bool {
+        let mut messages = self.lock();
+        let Some(repeats) = messages.get_mut(&sequence) else { return false };
+        // The server has forgotten that it is here: it was killed before it wrote that down, its consumer was recreated,
+        // or the lease ran out. The end of the call, when it comes, is the end of this delivery too.
+        debug!(sequence, "delivered again while it is being handled");
+        *repeats += 1;
+        true
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,209 +1,176 @@
-//! The rules, held against one call.
+//! One call, and what is known of it.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Rule, Rules, Tally,
+    lateness::Lateness,
     runs::{self, Run, RunEnd},
 };
-use crate::history::event::Step;
+use crate::history::{
+    event::{QueueNumber, Step},
+    faults::Faults,
+};
 
-/// What a caller is told of a call that was cancelled.
-const CANCELLED: u16 = asyncqueue::cancel::CANCELLED;
+/// What the callback of a cancelled call says.
+pub(super) const CANCELLED: u16 = asyncqueue::cancel::CANCELLED;
 
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Done,
-    Dead,
-    Cancelled,
-}
+/// What the callback of an expired call says.
+pub(super) const EXPIRED: u16 = 504;
 
 /// What was seen of one call.
 pub(super) struct Call<'a> {
-    steps: Vec<(Duration, Step)>,
-    runs: Vec<Run>,
-    /// When a worker or its lease may have died.
-    excuses: &'a [RangeInclusive<Duration>],
-    rules: &'a Rules,
+    pub(super) steps: Vec<(Duration, Step)>,
+    pub(super) runs: Vec<Run>,
+    pub(super) faults: &'a Faults,
+    pub(super) rules: &'a Rules,
+    lateness: &'a Lateness,
+}
+
+/// A request for a cancellation, and its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cancellation {
+    pub(super) sent: Duration,
+    /// When it was answered, and how; `None`: there was no answer.
+    pub(super) answer: Option<(Duration, u16)>,
+}
+
+/// The queue that a call was submitted to.
+pub(super) fn queue(steps: &[(Duration, Step)]) -> QueueNumber {
+    let queue = steps.iter().find_map(|(_, step)| match step {
+        Step::Submitted { queue, .. } => Some(*queue),
+        _ => None,
+    });
+    queue.unwrap_or_default()
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(
         steps: Vec<(Duration, Step)>,
-        excuses: &'a [RangeInclusive<Duration>],
+        faults: &'a Faults,
+        lateness: &'a Lateness,
         rules: &'a Rules,
     ) -> Self {
-        Self { runs: runs::of(&steps), steps, excuses, rules }
+        Self { runs: runs::of(&steps), steps, faults, rules, lateness }
     }
 
-    /// What became of it, and the rules that it breaks.
+    /// How it ended, and the rules that it breaks.
     pub(super) fn check(&self) -> (Tally, BTreeSet<Rule>) {
         let (mut tally, mut broken) = (self.tally(), BTreeSet::new());
         self.check_end(&mut broken);
-        self.check_runs(&mut broken, &mut tally);
-        self.check_caller(&mut broken, &mut tally);
+        self.check_invocations(&mut broken, &mut tally);
+        self.check_cancellations(&mut broken);
+        self.check_callbacks(&mut broken, &mut tally);
         self.check_client(&mut broken);
+        self.check_status(&mut broken);
         (tally, broken)
     }
 
-    fn tally(&self) -> Tally {
-        let (end, accepted) = (self.end(), self.is_accepted());
-        Tally {
-            accepted: u64::from(accepted),
-            done: u64::from(end == Some(End::Done)),
-            dead: u64::from(end == Some(End::Dead)),
-            cancelled: u64::from(end == Some(End::Cancelled)),
-            lost: u64::from(accepted && end.is_none() && !self.saw(Step::LeftQueued)),
-            ..Tally::default()
-        }
+    pub(super) fn saw(&self, wanted: Step) -> bool {
+        self.steps.iter().any(|(_, step)| *step == wanted)
     }
 
-    /// How it ended. A cancellation that was confirmed is its end, unless another had come before it.
-    fn end(&self) -> Option<End> {
-        let other = if self.saw(Step::Buried) {
-            Some(End::Dead)
-        } else {
-            self.runs.iter().any(|run| self.succeeded(run)).then_some(End::Done)
-        };
-        match self.cancelled_at() {
-            Some(at) if other.is_none() || !self.ended_before(at) => Some(End::Cancelled),
-            _ => other,
-        }
+    /// When its dead letters were stored.
+    pub(super) fn letters(&self) -> impl Iterator<Item = Duration> {
+        self.steps.iter().filter_map(|(_, step)| match step {
+            Step::DeadLetter { stored } => Some(*stored),
+            _ => None,
+        })
     }
 
-    /// Whether it had ended otherwise when its cancellation was confirmed: its caller says so, or, where nobody is told,
-    /// its last run does.
-    fn ended_before(&self, cancelled: Duration) -> bool {
-        match self.told().next() {
-            Some((_, status, _)) => status != CANCELLED,
-            None => self.runs.last().is_some_and(|run| run.returned_before(cancelled)),
-        }
+    pub(super) fn died_at(&self) -> Option<Duration> {
+        self.letters().min()
     }
 
-    fn check_end(&self, broken: &mut BTreeSet<Rule>) {
-        let end = self.end();
-        if self.saw(Step::LeftQueued) || self.saw(Step::LeftResult) {
-            broken.insert(Rule::Unfinished);
-        } else if self.is_accepted() && end.is_none() {
-            broken.insert(Rule::Lost);
-        }
-        let buried = self.steps.iter().filter(|(_, step)| *step == Step::Buried).count();
-        let statuses: BTreeSet<u16> = self.told().map(|(_, status, _)| status).collect();
-        let is_dead_and_more = buried > 0 && (end != Some(End::Dead) || statuses.contains(&CANCELLED));
-        if buried > 1 || statuses.len() > 1 || is_dead_and_more {
-            broken.insert(Rule::TwoEnds);
-        }
+    pub(super) fn submitted_at(&self) -> Duration {
+        self.steps.first().map_or(Duration::ZERO, |(at, _)| *at)
     }
 
-    fn check_runs(&self, broken: &mut BTreeSet<Rule>, tally: &mut Tally) {
-        let Some(first) = self.runs.first() else { return };
-        for pair in self.runs.windows(2) {
-            let (run, next) = (&pair[0], &pair[1]);
-            if !self.failed_before(run, next.started) {
-                tally.rerun += 1;
-                if !self.is_excused(run.started, next.started) {
-                    broken.insert(Rule::RanAgain);
-                }
-            }
-        }
-        let (last, over) = (
-            self.runs.last().unwrap_or(first).started,
-            self.steps.last().map_or(first.started, |(at, _)| *at),
-        );
-        // A delivery that was lost has counted, too, as an attempt.
-        let excused = self.is_excused(self.steps.first().map_or(first.started, |(at, _)| *at), over);
-        let failed = self.runs.iter().filter(|run| self.failed_before(run, over)).count() as u64;
-        if failed > self.rules.attempts && !excused {
-            broken.insert(Rule::RanTooOften);
-        }
-        if self.saw(Step::Buried) && failed < self.rules.attempts && !excused {
-            broken.insert(Rule::DiedEarly);
-        }
-        if self.cancelled_at().is_some_and(|at| last > at + self.rules.slack) {
-            broken.insert(Rule::StartedAfterCancel);
-        }
-        if self.is_refused() {
-            broken.insert(Rule::RanThoughRefused);
-        }
+    /// The last time at which something happened to it. The last look does not count.
+    pub(super) fn over_at(&self) -> Duration {
+        let happened = self.steps.iter().rev().find(|(_, step)| {
+            !matches!(
+                step,
+                Step::LeftQueued
+                    | Step::LeftResult
+                    | Step::DeadLetter { .. }
+                    | Step::ResultDeadLetter
+                    | Step::Replayed
+                    | Step::StatusAnswered { .. }
+            )
+        });
+        happened.map_or(self.submitted_at(), |(at, _)| *at)
     }
 
-    fn check_caller(&self, broken: &mut BTreeSet<Rule>, tally: &mut Tally) {
-        let told: Vec<_> = self.told().collect();
-        for pair in told.windows(2) {
-            let ((at, _, taken), (again, ..)) = (pair[0], pair[1]);
-            if taken {
-                tally.retold += 1;
-                if !self.is_excused(at, again) {
-                    broken.insert(Rule::ToldAgain);
-                }
-            }
-        }
-        let wants = self.steps.iter().any(|(_, step)| matches!(step, Step::Submitted { callback: true }));
-        let is_heard = told.iter().any(|(.., taken)| *taken);
-        let is_kept = self.saw(Step::ResultBuried) || self.saw(Step::LeftResult);
-        if wants && self.end().is_some() && !is_heard && !is_kept {
-            broken.insert(Rule::NotTold);
-        }
+    pub(super) fn shares_id(&self) -> bool {
+        self.steps.iter().any(|(_, step)| matches!(step, Step::Submitted { shares_id: true, .. }))
     }
 
-    fn check_client(&self, broken: &mut BTreeSet<Rule>) {
-        for (_, step) in &self.steps {
+    pub(super) fn wants_callback(&self) -> bool {
+        self.steps.iter().any(|(_, step)| matches!(step, Step::Submitted { callback: true, .. }))
+    }
+
+    /// The first 202.
+    pub(super) fn accepted_at(&self) -> Option<Duration> {
+        self.steps.iter().find_map(|(at, step)| match step {
+            Step::Answered { status: 202, .. } => Some(*at),
+            _ => None,
+        })
+    }
+
+    /// The requests for its cancellation that came after it was accepted, with their answers.
+    pub(super) fn cancellations(&self) -> Vec<Cancellation> {
+        let mut cancellations: Vec<Cancellation> = Vec::new();
+        for (at, step) in &self.steps {
             match step {
-                Step::Hung => {
-                    broken.insert(Rule::Hung);
-                }
-                Step::Answered { status: 429 | 503 | 507, retry_after: false } => {
-                    broken.insert(Rule::NoRetryAfter);
+                Step::CancelSent => cancellations.push(Cancellation { sent: *at, answer: None }),
+                Step::CancelAnswered { status, .. } => {
+                    if let Some(last) = cancellations.last_mut() {
+                        last.answer = Some((*at, *status));
+                    }
                 }
                 _ => {}
             }
         }
+        // Of calls that share an id, those that are stored when it comes are meant.
+        cancellations.retain(|cancel| self.accepted_at().is_some_and(|accepted| accepted <= cancel.sent));
+        cancellations
     }
 
-    fn saw(&self, wanted: Step) -> bool {
-        self.steps.iter().any(|(_, step)| *step == wanted)
-    }
-
-    fn answers(&self) -> impl Iterator<Item = u16> {
-        self.steps.iter().filter_map(|(_, step)| match step {
-            Step::Answered { status, .. } => Some(*status),
+    /// When its cancellation was confirmed.
+    pub(super) fn cancelled_at(&self) -> Option<Duration> {
+        self.cancellations().iter().find_map(|cancel| match cancel.answer {
+            Some((at, 202)) => Some(at),
             _ => None,
         })
     }
 
-    fn is_accepted(&self) -> bool {
-        self.answers().any(|status| status == 202)
+    /// Whether it may have been cancelled: somebody asked for it, and the last answer was no
+    /// refusal.
+    pub(super) fn may_be_cancelled(&self) -> bool {
+        self.saw(Step::CancelSent) && !self.is_refused() && (self.shares_id() || !self.is_cancel_refused())
     }
 
-    /// Whether each answer says that it is not stored. 503 says that it may be; so does silence.
-    fn is_refused(&self) -> bool {
-        let may_be_stored = self.steps.iter().any(|(_, step)| {
-            matches!(step, Step::Answered { status: 202 | 503, .. } | Step::Unanswered | Step::Hung)
-        });
-        !may_be_stored && self.answers().next().is_some()
+    /// Whether the client was answered at last that it can't be cancelled.
+    pub(super) fn is_cancel_refused(&self) -> bool {
+        let last = self.cancellations().last().and_then(|cancel| cancel.answer);
+        self.cancelled_at().is_none() && matches!(last, Some((_, 404 | 409)))
     }
 
-    fn cancelled_at(&self) -> Option<Duration> {
-        self.steps.iter().find_map(|(at, step)| match step {
-            Step::CancelAnswered { status: 202 } => Some(*at),
-            _ => None,
-        })
-    }
-
-    fn told(&self) -> impl Iterator<Item = (Duration, u16, bool)> {
+    /// The callbacks: when, with which status, and whether they were taken.
+    pub(super) fn callbacks(&self) -> impl Iterator<Item = (Duration, u16, bool)> {
         self.steps.iter().filter_map(|(at, step)| match step {
-            Step::Told { status, taken } => Some((*at, *status, *taken)),
+            Step::CallbackReceived { status, taken } => Some((*at, *status, *taken)),
             _ => None,
         })
     }
 
-    fn succeeded(&self, run: &Run) -> bool {
+    pub(super) fn succeeded(&self, run: &Run) -> bool {
         matches!(run.end, Some((_, RunEnd::Returned(status))) if !self.rules.retried.contains(&status))
     }
 
-    /// Whether a run had failed at a time, so that the next may follow it.
-    fn failed_before(&self, run: &Run, time: Duration) -> bool {
+    /// Whether an invocation had failed at a time, so that the next may follow it.
+    pub(super) fn failed_before(&self, run: &Run, time: Duration) -> bool {
         match run.end {
             Some((at, RunEnd::Returned(status))) => at <= time && self.rules.retried.contains(&status),
             Some((at, RunEnd::Failed)) => at <= time,
@@ -218,10 +185,9 @@ impl<'a> Call<'a> {
         time.saturating_sub(run.started) + self.rules.slack >= self.rules.time_limit
     }
 
-    /// Whether a worker or its lease may have died so that what was first seen at `first` comes again at `again`. What
-    /// begins within a lease after the fault may have been delivered before it.
-    fn is_excused(&self, first: Duration, again: Duration) -> bool {
-        let since = first.saturating_sub(self.rules.lease);
-        self.excuses.iter().any(|excuse| *excuse.start() <= again && since <= *excuse.end())
+    /// Whether something that was recorded at `time` surely happened after what was recorded at
+    /// `before`, though another connection brought it.
+    pub(super) fn is_after(&self, time: Duration, before: Duration) -> bool {
+        time > before + self.rules.skew + self.lateness.between(before, time)
     }
 }

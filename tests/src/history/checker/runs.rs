@@ -1,10 +1,10 @@
-//! The runs of a call, put together from its steps.
+//! The invocations of a call, put together from its steps.
 
 use std::time::Duration;
 
 use crate::history::event::Step;
 
-/// One run of a call.
+/// One invocation of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     number: u64,
@@ -13,14 +13,14 @@ pub(super) struct Run {
     pub(super) end: Option<(Duration, RunEnd)>,
 }
 
-/// How a run ended.
+/// How an invocation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RunEnd {
     /// The function answered with this status.
     Returned(u16),
     /// The function broke off.
     Failed,
-    /// Its caller did.
+    /// The worker closed the connection.
     BrokenOff,
 }
 
@@ -31,7 +31,7 @@ impl Run {
     }
 }
 
-/// The runs of a call, in the order of their starts.
+/// The invocations of a call, in the order of their starts.
 pub(super) fn of(steps: &[(Duration, Step)]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (at, step) in steps {

@@ -1,6 +1,7 @@
 //! Broken histories are found, each kind of them, and whole ones are not.
 
 use super::*;
+use crate::history::event::{Excuse, QueueNumber, Reported};
 
 const CALL: CallNumber = 7;
 
@@ -11,27 +12,38 @@ fn rules() -> Rules {
         attempts: 3,
         retried: BTreeSet::from([500, 503]),
         slack: Duration::from_millis(100),
+        skew: Duration::from_millis(50),
+        max_age: None,
+        starts_within: None,
     }
 }
 
 /// A history of one call, with times in milliseconds.
 #[derive(Default)]
-struct Told(Vec<Event>);
+struct Seen(Vec<Event>);
 
-impl Told {
+impl Seen {
     fn at(mut self, millis: u64, step: Step) -> Self {
         self.0.push(Event { at: Duration::from_millis(millis), what: What::Step(CALL, step) });
         self
     }
 
-    fn fault(mut self, millis: u64, excuse: Excuse) -> Self {
-        let what = What::Fault { name: "a fault".to_owned(), excuse };
+    fn fault(self, millis: u64, excuse: Excuse) -> Self {
+        self.fault_of(None, millis, excuse)
+    }
+
+    fn fault_of(mut self, queue: Option<QueueNumber>, millis: u64, excuse: Excuse) -> Self {
+        let what = What::Fault { name: "a fault".to_owned(), excuse, queue };
         self.0.push(Event { at: Duration::from_millis(millis), what });
         self
     }
 
     fn run(self, run: u64, started: u64, ended: u64, status: u16) -> Self {
         self.at(started, Step::Started { run }).at(ended, Step::Returned { run, status })
+    }
+
+    fn dead(self, millis: u64) -> Self {
+        self.at(millis, Step::DeadLetter { stored: Duration::from_millis(millis) })
     }
 
     fn report(&self) -> Report {
@@ -52,43 +64,57 @@ impl Told {
     }
 }
 
+fn submitted(callback: bool) -> Step {
+    Step::Submitted { callback, queue: 0, shares_id: false }
+}
+
+fn cancel_answered(status: u16) -> Step {
+    Step::CancelAnswered { status, retry_after: status == 503 }
+}
+
 fn answered(status: u16) -> Step {
     Step::Answered { status, retry_after: status != 202 }
 }
 
-fn told(status: u16) -> Step {
-    Step::Told { status, taken: true }
+fn callback(status: u16) -> Step {
+    Step::CallbackReceived { status, taken: true }
 }
 
 /// A call that was answered 202.
-fn accepted() -> Told {
-    Told::default().at(0, Step::Submitted { callback: false }).at(1, answered(202))
+fn accepted() -> Seen {
+    Seen::default().at(0, submitted(false)).at(1, answered(202))
 }
 
-/// A call that was answered 202 and whose caller wants to hear of its end.
-fn with_callback() -> Told {
-    Told::default().at(0, Step::Submitted { callback: true }).at(1, answered(202))
+/// A call that was answered 202 and whose client wants a callback.
+fn with_callback() -> Seen {
+    Seen::default().at(0, submitted(true)).at(1, answered(202))
+}
+
+/// A call all of whose attempts have failed.
+fn dead(accepted: Seen) -> Seen {
+    let failed = accepted.run(1, 10, 11, 500).run(2, 20, 21, 500).run(3, 30, 31, 500);
+    failed.dead(40)
 }
 
 #[test]
 fn a_call_that_ran_once_is_done() {
     let tally = accepted().run(1, 10, 20, 200).is_whole();
     assert_eq!(tally, Tally { accepted: 1, done: 1, ..Tally::default() });
-    with_callback().run(1, 10, 20, 404).at(30, told(404)).is_whole();
+    with_callback().run(1, 10, 20, 404).at(30, callback(404)).is_whole();
 }
 
 #[test]
-fn a_failed_run_is_followed_by_another_and_the_last_by_a_dead_letter() {
+fn a_failed_run_is_followed_by_another_or_by_a_dead_letter() {
     let failing = || {
         let twice = accepted().run(1, 10, 20, 500).at(30, Step::Started { run: 2 });
         // The third is cut off at the time limit.
         let twice = twice.at(40, Step::Failed { run: 2 }).at(50, Step::Started { run: 3 });
         twice.at(5050, Step::BrokenOff { run: 3 })
     };
-    let tally = failing().at(6000, Step::Buried).is_whole();
+    let tally = failing().dead(6000).is_whole();
     assert_eq!(tally, Tally { accepted: 1, dead: 1, ..Tally::default() });
-    failing().run(4, 6000, 6010, 500).at(7000, Step::Buried).breaks(&[Rule::RanTooOften]);
-    accepted().run(1, 10, 20, 500).at(30, Step::Buried).breaks(&[Rule::DiedEarly]);
+    failing().run(4, 6000, 6010, 500).dead(7000).breaks(&[Rule::RanTooOften]);
+    accepted().run(1, 10, 20, 500).dead(30).breaks(&[Rule::DiedEarly]);
     // What nobody saw the end of, its worker had given up.
     accepted().at(10, Step::Started { run: 1 }).run(2, 5010, 5020, 200).is_whole();
 }
@@ -103,13 +129,13 @@ fn a_call_without_an_end_is_lost() {
 
 #[test]
 fn a_call_that_was_not_taken_need_not_have_an_end() {
-    let submitted = || Told::default().at(0, Step::Submitted { callback: true });
+    let submitted = || Seen::default().at(0, submitted(true));
     submitted().at(1, answered(503)).is_whole();
     submitted().at(1, Step::Unanswered).is_whole();
     submitted().at(1, answered(429)).is_whole();
-    // But if it was stored, it has one, which its caller hears.
-    submitted().at(1, Step::Unanswered).run(1, 10, 20, 200).at(30, told(200)).is_whole();
-    submitted().at(1, answered(503)).run(1, 10, 20, 200).breaks(&[Rule::NotTold]);
+    // But if it was stored, it has one, and a callback.
+    submitted().at(1, Step::Unanswered).run(1, 10, 20, 200).at(30, callback(200)).is_whole();
+    submitted().at(1, answered(503)).run(1, 10, 20, 200).breaks(&[Rule::CallbackMissing]);
 }
 
 #[test]
@@ -120,7 +146,7 @@ fn what_is_left_at_the_last_look_is_unfinished() {
 
 #[test]
 fn what_was_refused_must_not_run() {
-    let refused = |status| Told::default().at(0, Step::Submitted { callback: false }).at(1, answered(status));
+    let refused = |status| Seen::default().at(0, submitted(false)).at(1, answered(status));
     for status in [400, 413, 429, 507] {
         refused(status).run(1, 10, 20, 200).breaks(&[Rule::RanThoughRefused]);
     }
@@ -129,81 +155,80 @@ fn what_was_refused_must_not_run() {
 }
 
 #[test]
-fn nothing_runs_twice_unless_a_worker_or_its_lease_died() {
-    let again = |first: Told| first.run(2, 4000, 4010, 200);
-    // After it was done, and while it still ran.
-    again(accepted().run(1, 10, 20, 200)).breaks(&[Rule::RanAgain]);
-    again(accepted().at(10, Step::Started { run: 1 })).breaks(&[Rule::RanAgain]);
-    again(accepted().at(10, Step::Started { run: 1 }).at(20, Step::BrokenOff { run: 1 }))
-        .breaks(&[Rule::RanAgain]);
-    // A fault excuses it, within a lease before the first run too, and is counted.
-    let tally = again(accepted().run(1, 10, 20, 200).fault(25, Excuse::Once)).is_whole();
-    assert_eq!((tally.done, tally.rerun), (1, 1));
-    again(accepted().fault(5, Excuse::Once).run(1, 10, 20, 200)).is_whole();
-    // Not one that no worker dies of, one long ago, or one that came later.
-    again(accepted().run(1, 10, 20, 200).fault(25, Excuse::None)).breaks(&[Rule::RanAgain]);
-    again(Told::default().fault(0, Excuse::Once).at(3500, answered(202)).run(1, 3600, 3610, 200))
-        .breaks(&[Rule::RanAgain]);
-    let lasting = |begins, ends| {
-        Told::default().fault(begins, Excuse::Begins).fault(ends, Excuse::Ends).at(9000, answered(202))
-    };
-    lasting(0, 7000).run(1, 9010, 9020, 200).run(2, 9500, 9510, 200).is_whole();
-    lasting(0, 5000).run(1, 9010, 9020, 200).run(2, 9500, 9510, 200).breaks(&[Rule::RanAgain]);
-    again(accepted().run(1, 10, 20, 200)).fault(4001, Excuse::Once).breaks(&[Rule::RanAgain]);
-}
-
-#[test]
-fn nothing_starts_after_a_confirmed_cancellation() {
-    let cancelled = || accepted().at(100, Step::CancelSent).at(110, Step::CancelAnswered { status: 202 });
-    let tally = cancelled().is_whole();
-    assert_eq!(tally, Tally { accepted: 1, cancelled: 1, ..Tally::default() });
-    cancelled().run(1, 300, 310, 200).breaks(&[Rule::StartedAfterCancel]);
-    cancelled().fault(120, Excuse::Once).run(1, 300, 310, 200).breaks(&[Rule::StartedAfterCancel]);
-    // On its way to the function when the worker heard of it.
-    cancelled().at(150, Step::Started { run: 1 }).at(160, Step::BrokenOff { run: 1 }).is_whole();
-    accepted().at(100, Step::CancelSent).at(110, Step::CancelAnswered { status: 404 }).breaks(&[Rule::Lost]);
-}
-
-#[test]
-fn a_cancellation_that_comes_too_late_changes_no_end() {
-    let cancel = |told: Told| told.at(100, Step::CancelAnswered { status: 202 });
-    assert_eq!(cancel(with_callback().run(1, 10, 90, 200)).at(110, told(200)).is_whole().done, 1);
-    assert_eq!(cancel(with_callback().run(1, 10, 90, 200)).at(110, told(499)).is_whole().cancelled, 1);
-    assert_eq!(cancel(accepted().run(1, 10, 90, 200)).is_whole().done, 1);
-}
-
-#[test]
 fn a_call_has_one_end() {
     with_callback()
         .run(1, 10, 20, 200)
-        .at(30, told(200))
-        .at(40, Step::Told { status: 500, taken: false })
-        .breaks(&[Rule::TwoEnds, Rule::ToldAgain]);
-    let dead =
-        |told: Told| told.run(1, 10, 11, 500).run(2, 20, 21, 500).run(3, 30, 31, 500).at(40, Step::Buried);
-    dead(accepted()).at(50, Step::Buried).breaks(&[Rule::TwoEnds]);
-    dead(with_callback().at(2, Step::CancelAnswered { status: 202 }))
-        .at(60, told(499))
-        .breaks(&[Rule::TwoEnds]);
-    // Dead before it was cancelled.
-    dead(with_callback()).at(50, Step::CancelAnswered { status: 202 }).at(60, told(500)).is_whole();
+        .at(30, callback(200))
+        .at(40, Step::CallbackReceived { status: 500, taken: false })
+        .breaks(&[Rule::TwoEnds, Rule::CallbackRepeated]);
+    dead(accepted()).dead(50).breaks(&[Rule::TwoEnds]);
+    // Its result says that it is dead, or that it is done.
+    dead(with_callback()).at(60, callback(500)).is_whole();
+    dead(with_callback()).at(60, callback(200)).breaks(&[Rule::TwoEnds]);
 }
 
 #[test]
-fn the_caller_is_told_the_end_once() {
+fn a_call_has_one_callback() {
     let done = || with_callback().run(1, 10, 20, 200);
-    done().breaks(&[Rule::NotTold]);
-    done().at(30, Step::Told { status: 200, taken: false }).breaks(&[Rule::NotTold]);
-    done().at(30, Step::Told { status: 200, taken: false }).at(40, told(200)).is_whole();
-    done().at(30, Step::Told { status: 200, taken: false }).at(40, Step::ResultBuried).is_whole();
-    done().at(30, told(200)).at(40, told(200)).breaks(&[Rule::ToldAgain]);
-    assert_eq!(done().at(30, told(200)).fault(35, Excuse::Once).at(40, told(200)).is_whole().retold, 1);
-    with_callback().at(10, Step::CancelAnswered { status: 202 }).breaks(&[Rule::NotTold]);
+    done().breaks(&[Rule::CallbackMissing]);
+    done().at(30, Step::CallbackReceived { status: 200, taken: false }).breaks(&[Rule::CallbackMissing]);
+    done().at(30, Step::CallbackReceived { status: 200, taken: false }).at(40, callback(200)).is_whole();
+    done()
+        .at(30, Step::CallbackReceived { status: 200, taken: false })
+        .at(40, Step::ResultDeadLetter)
+        .is_whole();
+    done().at(30, callback(200)).at(40, callback(200)).breaks(&[Rule::CallbackRepeated]);
+    assert_eq!(
+        done().at(30, callback(200)).fault(35, Excuse::Once).at(40, callback(200)).is_whole().repeated,
+        1
+    );
+    let cancelled = with_callback().at(9, Step::CancelSent).at(10, cancel_answered(202));
+    cancelled.breaks(&[Rule::CallbackMissing]);
 }
 
 #[test]
-fn the_client_is_not_kept_waiting_and_is_told_when_to_try_again() {
-    Told::default().at(0, Step::Submitted { callback: false }).at(9000, Step::Hung).breaks(&[Rule::Hung]);
+fn a_client_gets_its_answer_in_time_and_when_to_try_again() {
+    Seen::default().at(0, submitted(false)).at(9000, Step::Hung).breaks(&[Rule::Hung]);
     let silent = Step::Answered { status: 503, retry_after: false };
-    Told::default().at(0, Step::Submitted { callback: false }).at(1, silent).breaks(&[Rule::NoRetryAfter]);
+    Seen::default().at(0, submitted(false)).at(1, silent).breaks(&[Rule::NoRetryAfter]);
+    let silent = Step::CancelAnswered { status: 503, retry_after: false };
+    let repeated = accepted().at(10, Step::CancelSent).at(2010, silent).at(2200, Step::CancelSent);
+    repeated.at(2210, cancel_answered(202)).breaks(&[Rule::NoRetryAfter]);
 }
+
+#[test]
+fn a_submission_is_not_refused_for_its_id() {
+    let refused = Seen::default().at(0, submitted(false)).at(1, answered(409));
+    refused.breaks(&[Rule::IdRefused]);
+}
+
+#[test]
+fn a_call_starts_in_time_where_that_is_a_rule() {
+    let rules = Rules { starts_within: Some(Duration::from_secs(10)), ..rules() };
+    let broken = |seen: Seen| check(&seen.0, &rules).broken.len();
+    assert_eq!(broken(accepted().run(1, 9_000, 9_010, 200)), 0);
+    assert_eq!(broken(accepted().run(1, 11_000, 11_010, 200)), 1);
+    assert_eq!(broken(accepted().at(5, Step::CancelSent).at(6, cancel_answered(202))), 0);
+}
+
+#[test]
+fn a_call_that_is_too_old_expires_and_does_not_start_any_more() {
+    let rules = Rules { max_age: Some(Duration::from_secs(10)), ..rules() };
+    let report = |seen: Seen| check(&seen.0, &rules);
+    let rule = |seen: Seen| report(seen).broken.first().map(|broken| broken.rule);
+    let expired = report(with_callback().at(10_100, callback(504)));
+    assert_eq!((expired.tally.expired, expired.broken), (1, vec![]));
+    assert_eq!(rule(with_callback().at(5_000, callback(504))), Some(Rule::ExpiredEarly));
+    let started = with_callback().at(10_100, callback(504)).run(1, 11_000, 11_010, 200);
+    assert_eq!(rule(started), Some(Rule::StartedAfterExpiry));
+    // Without a callback, the gateway says so. Without either, it is lost.
+    let asked = Step::StatusAnswered { asked: Duration::from_secs(11), reported: Reported::Expired };
+    assert_eq!(report(accepted().at(11_010, asked)).tally.expired, 1);
+    assert_eq!(rule(accepted()), Some(Rule::Lost));
+    // Where calls don't expire, this is no end.
+    with_callback().at(10_100, callback(504)).breaks(&[Rule::Lost]);
+}
+
+mod cancellations;
+mod repeats;
+mod status;

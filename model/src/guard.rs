@@ -1,0 +1,139 @@
+//! The guards of the protocol, and what each prevents.
+
+use crate::rule::Rule;
+
+/// One safeguard of the protocol. A model can be searched with one of them removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Guard {
+    /// A submission is stored only if the stream holds no message with its id.
+    SubmitExpectsNone,
+    /// A submission has a message id, by which the stream knows a repeat.
+    SubmitMessageId,
+    /// A call that is pending under the same id is a repeat only if its digest is the same.
+    SubmitComparesDigest,
+    /// Another call under an id that is pending is published again, without the expectation.
+    SubmitSharesId,
+    /// Streams are created with a first sequence that no earlier stream has reached.
+    StreamFirstSequence,
+    /// The tombstone of a call is keyed by its id and its sequence.
+    TombstoneKeyedBySequence,
+    /// The first end that is written to a call's tombstone wins.
+    TombstoneFirstWins,
+    /// Workers look up the tombstone before a call that is delivered again, or late.
+    WorkerLooksUpTombstone,
+    /// A call that this worker knows to be cancelled does not begin.
+    WorkerChecksCancelled,
+    /// A message that this worker has in hand is not begun again.
+    WorkerClaims,
+    /// An unconfirmed ack does not keep its slot.
+    WorkerLeavesSlot,
+    /// A delivery whose lease ran out before it began is dropped.
+    WorkerDropsStale,
+    /// A redelivery of a call that is in flight in this worker does not count as an attempt.
+    WorkerCountsNoRedelivery,
+    /// A delivery that is handed back does not count as an attempt.
+    HandBackIsUncounted,
+    /// A call whose attempts are used up is not invoked again.
+    PoisonIsNotInvoked,
+    /// A call whose attempts are used up is not given up while another worker runs it.
+    PoisonWaits,
+    /// The result is stored before the call is acknowledged.
+    ResultBeforeAck,
+    /// A call has at most one stored result.
+    ResultStoredOnce,
+    /// A result that can never be stored is posted directly, and the slot is free after that.
+    ResultRefusalIsFinal,
+    /// A call whose result is stored already does not become a dead letter.
+    ResultDecidesDeadLetter,
+    /// A call whose result is stored already is not cancelled.
+    ResultDecidesCancel,
+    /// A dead letter is looked up before it is stored.
+    DeadLetterLookedUp,
+    /// A dead letter that does not fit is stored without headers and body.
+    DeadLetterShrinks,
+    /// An ack is repeated until the server confirms it.
+    SettleRepeats,
+    /// A message that is put off is not claimed any more.
+    NakDropsClaim,
+    /// A worker that lost the lease does not put off what another worker has.
+    NakNeedsLease,
+    /// A confirmation counts only for acks of its own kind.
+    ConfirmByKind,
+    /// A cancellation removes the message of the call.
+    CancelRemovesMessage,
+    /// A worker that lost the lease of a call does not confirm its cancellation.
+    CancelConfirmNeedsLease,
+    /// A cancellation is confirmed only when the call can't start any more.
+    CancelWaits,
+}
+
+impl Guard {
+    /// All guards.
+    pub const ALL: [Self; 30] = [
+        Self::SubmitExpectsNone,
+        Self::SubmitMessageId,
+        Self::SubmitComparesDigest,
+        Self::SubmitSharesId,
+        Self::StreamFirstSequence,
+        Self::TombstoneKeyedBySequence,
+        Self::TombstoneFirstWins,
+        Self::WorkerLooksUpTombstone,
+        Self::WorkerChecksCancelled,
+        Self::WorkerClaims,
+        Self::WorkerLeavesSlot,
+        Self::WorkerDropsStale,
+        Self::WorkerCountsNoRedelivery,
+        Self::HandBackIsUncounted,
+        Self::PoisonIsNotInvoked,
+        Self::PoisonWaits,
+        Self::ResultBeforeAck,
+        Self::ResultStoredOnce,
+        Self::ResultRefusalIsFinal,
+        Self::ResultDecidesDeadLetter,
+        Self::ResultDecidesCancel,
+        Self::DeadLetterLookedUp,
+        Self::DeadLetterShrinks,
+        Self::SettleRepeats,
+        Self::NakDropsClaim,
+        Self::NakNeedsLease,
+        Self::ConfirmByKind,
+        Self::CancelRemovesMessage,
+        Self::CancelConfirmNeedsLease,
+        Self::CancelWaits,
+    ];
+
+    /// The rule that is broken without this guard.
+    #[must_use]
+    pub const fn protects(self) -> Rule {
+        match self {
+            Self::SubmitExpectsNone | Self::SubmitMessageId => Rule::StoredOnce,
+            Self::SubmitComparesDigest => Rule::AcceptedIsStored,
+            Self::SubmitSharesId => Rule::NewCallAccepted,
+            Self::StreamFirstSequence => Rule::NoLostCall,
+            Self::TombstoneKeyedBySequence => Rule::NoUnaskedCancel,
+            Self::TombstoneFirstWins
+            | Self::ResultStoredOnce
+            | Self::ResultDecidesDeadLetter
+            | Self::ResultDecidesCancel => Rule::OneEnd,
+            Self::WorkerLooksUpTombstone
+            | Self::WorkerChecksCancelled
+            | Self::CancelRemovesMessage
+            | Self::CancelConfirmNeedsLease
+            | Self::CancelWaits => Rule::NoStartAfterCancel,
+            Self::WorkerClaims
+            | Self::WorkerLeavesSlot
+            | Self::WorkerDropsStale
+            | Self::SettleRepeats
+            | Self::NakNeedsLease => Rule::NoNeedlessInvocation,
+            Self::WorkerCountsNoRedelivery
+            | Self::HandBackIsUncounted
+            | Self::PoisonWaits
+            | Self::NakDropsClaim => Rule::NoEarlyDeath,
+            Self::PoisonIsNotInvoked => Rule::AttemptsBounded,
+            Self::ResultBeforeAck => Rule::NoLostResult,
+            Self::ResultRefusalIsFinal | Self::DeadLetterShrinks => Rule::Ends,
+            Self::DeadLetterLookedUp => Rule::OneDeadLetter,
+            Self::ConfirmByKind => Rule::NoDeliveryAfterAck,
+        }
+    }
+}

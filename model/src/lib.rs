@@ -1,0 +1,14 @@
+//! A checked model of the protocol between gateway, `JetStream`, workers and clients.
+//!
+//! [`life`] models a call from the stream to its end, [`submission`] how it gets there. [`search`]
+//! visits all their states within bounds. [`explain`] says whether the model has a run with the
+//! steps that were seen of one call. The README has the assumptions.
+
+pub mod bounds;
+pub mod explain;
+pub mod guard;
+pub mod life;
+pub mod places;
+pub mod rule;
+pub mod search;
+pub mod submission;

@@ -1,0 +1,69 @@
+//! The functions of the product that the guards stand for.
+//!
+//! When such a function is renamed or moved, this file alone changes.
+
+use std::fmt::Write as _;
+
+use crate::guard::Guard;
+
+/// A function of the product, and the file that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file, from the root of the repository.
+    pub file: &'static str,
+    /// The function's name.
+    pub function: &'static str,
+}
+
+impl Guard {
+    /// The function of the product that this guard stands for.
+    #[must_use]
+    pub const fn place(self) -> Place {
+        let (file, function) = match self {
+            Self::SubmitExpectsNone | Self::SubmitSharesId => ("queue/src/submit.rs", "submit"),
+            Self::SubmitMessageId => ("queue/src/message/digest.rs", "message_id"),
+            Self::SubmitComparesDigest => ("queue/src/submit/decide.rs", "after_read"),
+            Self::StreamFirstSequence => ("queue/src/stream/sequence.rs", "with_first_sequence"),
+            Self::TombstoneKeyedBySequence => ("queue/src/tombstone.rs", "key"),
+            Self::TombstoneFirstWins => ("queue/src/tombstone.rs", "write_once"),
+            Self::WorkerLooksUpTombstone => ("worker/src/invoke.rs", "may_start"),
+            Self::WorkerChecksCancelled => ("worker/src/cancellations.rs", "start"),
+            Self::WorkerClaims => ("worker/src/pull/tasks.rs", "claim"),
+            Self::WorkerLeavesSlot => ("worker/src/pull/tasks.rs", "leave"),
+            Self::WorkerDropsStale => ("worker/src/pull.rs", "silence"),
+            Self::WorkerCountsNoRedelivery => ("worker/src/pull.rs", "take"),
+            Self::HandBackIsUncounted => ("worker/src/invoke.rs", "before_hand_back"),
+            Self::PoisonIsNotInvoked => ("worker/src/outcome.rs", "is_poison"),
+            Self::PoisonWaits => ("worker/src/invoke.rs", "may_end_otherwise"),
+            Self::ResultBeforeAck => ("worker/src/finish.rs", "report"),
+            Self::ResultDecidesDeadLetter => ("worker/src/finish.rs", "was_done"),
+            Self::ResultStoredOnce => ("worker/src/callback/store.rs", "put"),
+            Self::ResultRefusalIsFinal => ("worker/src/store.rs", "until_stored"),
+            Self::ResultDecidesCancel => ("queue/src/cancel.rs", "store_result"),
+            Self::DeadLetterLookedUp => ("queue/src/dead_letter_store.rs", "store_once"),
+            Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "write"),
+            Self::SettleRepeats | Self::NakDropsClaim | Self::NakNeedsLease => {
+                ("worker/src/settle.rs", "settle")
+            }
+            Self::ConfirmByKind => ("worker/src/ack.rs", "grouped"),
+            Self::CancelRemovesMessage => ("queue/src/remove.rs", "remove"),
+            Self::CancelConfirmNeedsLease => ("worker/src/cancellations.rs", "has_stopped"),
+            Self::CancelWaits => ("queue/src/cancel.rs", "wait_for_answer"),
+        };
+        Place { file, function }
+    }
+}
+
+/// The guards as the table of the README: each with its function, and the rule that is broken
+/// without it.
+#[must_use]
+pub fn table() -> String {
+    let mut table = "| guard | function | broken without it |\n|---|---|---|\n".to_owned();
+    for guard in Guard::ALL {
+        let Place { file, function } = guard.place();
+        let rule = guard.protects();
+        // Writing to a string does not fail.
+        let _ = writeln!(table, "| `{guard:?}` | `{function}` in `{file}` | {rule} |");
+    }
+    table
+}

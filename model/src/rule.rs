@@ -1,0 +1,68 @@
+//! The rules that the protocol keeps.
+
+use std::fmt;
+
+/// One rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// A call has at most one end, and its client and its callback receiver learn the same one.
+    OneEnd,
+    /// No call starts after its cancellation was confirmed.
+    NoStartAfterCancel,
+    /// No call is delivered after the server confirmed its ack.
+    NoDeliveryAfterAck,
+    /// Attempts are at most `maxAttempts`, and one more for each delivery that the server forgot.
+    AttemptsBounded,
+    /// A call is dead only after `maxAttempts` attempts, less those that were lost with a worker,
+    /// and not while the last one still runs in a worker that is up.
+    NoEarlyDeath,
+    /// A call is invoked again only after a failed invocation, or because its worker or its lease
+    /// was lost.
+    NoNeedlessInvocation,
+    /// The result of a call that has ended is stored if a callback is wanted.
+    NoLostResult,
+    /// A call that was accepted is on the queue, in a worker, or has an end.
+    NoLostCall,
+    /// A call that no client cancelled does not end as cancelled.
+    NoUnaskedCancel,
+    /// A call has at most one dead letter.
+    OneDeadLetter,
+    /// From each state, without further faults, every call can end, every slot can be freed and
+    /// every cancellation can be answered.
+    Ends,
+    /// A submission that is repeated is stored once while it is pending and within the window.
+    StoredOnce,
+    /// What was answered with 202 was stored.
+    AcceptedIsStored,
+    /// Another call under a client's id is accepted too.
+    NewCallAccepted,
+}
+
+impl Rule {
+    /// The rule in words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OneEnd => "each call has one end",
+            Self::NoStartAfterCancel => "no start after a confirmed cancellation",
+            Self::NoDeliveryAfterAck => "no delivery after a confirmed ack",
+            Self::AttemptsBounded => "attempts are bounded",
+            Self::NoEarlyDeath => "no dead letter before the last attempt",
+            Self::NoNeedlessInvocation => "no second invocation without a failure or a fault",
+            Self::NoLostResult => "no lost result",
+            Self::NoLostCall => "no lost call",
+            Self::NoUnaskedCancel => "no cancellation that no client asked for",
+            Self::OneDeadLetter => "one dead letter for each call",
+            Self::Ends => "each call can end, and each slot can be freed",
+            Self::StoredOnce => "a repeated submission is stored once",
+            Self::AcceptedIsStored => "an accepted submission is stored",
+            Self::NewCallAccepted => "another call under an id is accepted",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,108 @@
+//! Searches all states of a model within its bounds.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt::Debug,
+    hash::Hash,
+};
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use crate::{
+    life::{Life, action::Action, state::State},
+    rule::Rule,
+};
+
+/// What a search found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// How many different states there are, as far as the search went.
+    pub states: usize,
+    /// The broken rules, each with the steps that break it.
+    pub broken: Vec<(String, Vec<String>)>,
+}
+
+impl Found {
+    /// Whether a rule is broken.
+    #[must_use]
+    pub fn breaks(&self, rule: Rule) -> bool {
+        self.broken.iter().any(|(name, _)| name == rule.name())
+    }
+}
+
+/// Searches all states for those that break a rule, and stops at the first of them.
+pub fn search<M>(model: M) -> Found
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::Action: Clone + Debug + PartialEq + Send + Sync + 'static,
+{
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
+    let checker = checker.spawn_bfs().join();
+    let mut broken: Vec<_> = checker
+        .discoveries()
+        .into_iter()
+        .map(|(name, path)| {
+            let steps = path.into_actions().iter().map(|action| format!("{action:?}")).collect();
+            (name.to_owned(), steps)
+        })
+        .collect();
+    broken.sort();
+    Found { states: checker.unique_state_count(), broken }
+}
+
+/// Searches for a state from which, without further faults, calls can't come to their end: a slot
+/// that is never freed, or a loop without an exit.
+#[must_use]
+pub fn search_stuck(life: &Life) -> Found {
+    let mut states = vec![life.first()];
+    let mut known = HashMap::from([(life.first(), 0_usize)]);
+    let mut came_from: Vec<Option<(usize, Action)>> = vec![None];
+    // For each state, those from which a step that is no fault leads to it.
+    let mut before: Vec<Vec<usize>> = vec![vec![]];
+    let mut next = 0;
+    while next < states.len() {
+        let state = states[next];
+        for (action, after) in life.steps(&state) {
+            let number = *known.entry(after).or_insert_with(|| {
+                states.push(after);
+                came_from.push(Some((next, action)));
+                before.push(vec![]);
+                states.len() - 1
+            });
+            if !action.is_fault() {
+                before[number].push(next);
+            }
+        }
+        next += 1;
+    }
+    let can_end = reach(life, &states, &before);
+    let stuck = (0..states.len()).find(|number| !can_end[*number]);
+    let broken = stuck.map(|number| (Rule::Ends.name().to_owned(), path(&came_from, number)));
+    Found { states: states.len(), broken: broken.into_iter().collect() }
+}
+
+/// Which states can come to rest.
+fn reach(life: &Life, states: &[State], before: &[Vec<usize>]) -> Vec<bool> {
+    let mut can_end: Vec<bool> = states.iter().map(|state| life.is_at_rest(state)).collect();
+    let mut queue: VecDeque<usize> = (0..states.len()).filter(|number| can_end[*number]).collect();
+    while let Some(number) = queue.pop_front() {
+        for earlier in &before[number] {
+            if !std::mem::replace(&mut can_end[*earlier], true) {
+                queue.push_back(*earlier);
+            }
+        }
+    }
+    can_end
+}
+
+fn path(came_from: &[Option<(usize, Action)>], mut number: usize) -> Vec<String> {
+    let mut steps = Vec::new();
+    while let Some((earlier, action)) = came_from[number] {
+        steps.push(format!("{action:?}"));
+        number = earlier;
+    }
+    steps.reverse();
+    steps
+}

@@ -1,0 +1,58 @@
+//! Each guard stands for a function of the product, and is found when it is removed.
+
+use std::path::Path;
+
+use asyncqueue_model::{
+    bounds,
+    guard::Guard,
+    life::Life,
+    rule::Rule,
+    search::{search, search_stuck},
+};
+
+#[test]
+fn guards_name_functions_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for guard in Guard::ALL {
+        let place = guard.place();
+        let source = std::fs::read_to_string(root.join(place.file)).unwrap_or_default();
+        let is_there =
+            ["(", "<"].iter().any(|end| source.contains(&format!("fn {}{end}", place.function)));
+        assert!(
+            is_there,
+            "{guard:?} stands for {}, which is not in {}",
+            place.function, place.file
+        );
+    }
+}
+
+#[test]
+fn a_removed_guard_of_calls_breaks_its_rule() {
+    for guard in Guard::ALL {
+        let Some(setup) = bounds::without(guard) else { continue };
+        let life = Life::new(setup);
+        let rule = guard.protects();
+        let found = if rule == Rule::Ends { search_stuck(&life) } else { search(life) };
+        assert!(found.breaks(rule), "without {guard:?}: {:?}", found.broken);
+        let whole = Life::new(asyncqueue_model::life::setup::Setup { without: None, ..setup });
+        assert_eq!(search_stuck(&whole).broken, [], "with {guard:?}");
+        assert_eq!(search(whole).broken, [], "with {guard:?}");
+    }
+}
+
+#[test]
+fn a_removed_guard_of_submissions_breaks_its_rule() {
+    for guard in Guard::ALL.into_iter().filter(|guard| bounds::without(*guard).is_none()) {
+        let found: Vec<_> = bounds::submissions(Some(guard)).into_iter().map(search).collect();
+        let is_found = found.iter().any(|found| found.breaks(guard.protects()));
+        assert!(is_found, "without {guard:?}: {found:?}");
+    }
+}
+
+#[test]
+fn the_readme_has_the_table_of_guards() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = std::fs::read_to_string(readme).unwrap();
+    let table = asyncqueue_model::places::table();
+    assert!(text.contains(&table), "the table of guards in model/README.md is to be:\n{table}");
+}

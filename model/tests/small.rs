@@ -1,0 +1,34 @@
+//! All states within small bounds keep the rules.
+
+use asyncqueue_model::{
+    bounds,
+    life::Life,
+    search::{search, search_stuck},
+};
+
+#[test]
+fn calls_keep_the_rules_within_small_bounds() {
+    for bounds in bounds::small() {
+        let found = search(Life::new(bounds.setup));
+        assert_eq!(found.broken, [], "{}", bounds.name);
+        println!("{}: {} states", bounds.name, found.states);
+    }
+}
+
+#[test]
+fn calls_come_to_an_end_within_small_bounds() {
+    for bounds in bounds::small() {
+        let found = search_stuck(&Life::new(bounds.setup));
+        assert_eq!(found.broken, [], "{}", bounds.name);
+    }
+}
+
+#[test]
+fn submissions_keep_the_rules() {
+    for submission in bounds::submissions(None) {
+        let requests = submission.requests.clone();
+        let found = search(submission);
+        assert_eq!(found.broken, [], "{requests:?}");
+        println!("{requests:?}: {} states", found.states);
+    }
+}

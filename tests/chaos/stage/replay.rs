@@ -1,0 +1,88 @@
+//! Replays dead letters as `kubectl aq dead replay` does. The second life of a call is a call of
+//! its own.
+
+use std::collections::BTreeSet;
+
+use asyncqueue::{
+    dead_letters::{DeadLetters, Selection},
+    directory::QueueEntry,
+    message::dead_letter::{Content, DeadLetter, Kind},
+};
+use asyncqueue_tests::{
+    history::event::{CallNumber, Step},
+    load::function,
+    wait::until_in,
+};
+
+use super::{PATIENCE, Stage};
+
+impl Stage {
+    /// Replays the dead letters of all calls that have had their callback. Every other one succeeds
+    /// this time.
+    pub(crate) async fn replay_dead(&self) {
+        for queue in 0..self.specs.len() {
+            let letters = self.dead_letters(queue).await;
+            // Of a call with two, which is a fault that the last look finds, none.
+            let mut numbers = BTreeSet::new();
+            let twice: BTreeSet<_> =
+                letters.iter().map(|(_, call)| *call).filter(|call| !numbers.insert(*call)).collect();
+            for (letter, call) in letters {
+                if !twice.contains(&call)
+                    && self.is_settled(call)
+                    && self.recorder.replay(call, letter.died_at.into())
+                {
+                    self.replay(queue, &letter, call).await;
+                }
+            }
+        }
+    }
+
+    async fn replay(&self, queue: usize, letter: &DeadLetter, call: CallNumber) {
+        if call.is_multiple_of(2) {
+            self.function.succeeds(call);
+        }
+        let spec = &self.specs[queue];
+        let entry = QueueEntry::new(spec.stream.clone(), spec.subject.clone());
+        let callback = self.recorder.has(call, |step| matches!(step, Step::CallbackReceived { .. }));
+        self.recorder.step(call, Step::Submitted { callback, queue, shares_id: false });
+        // A repeat is safe.
+        until_in(PATIENCE, "the dead letter is replayed", async || {
+            let letters = self.open(queue).await?;
+            letters.replay(letter, &entry).await.inspect_err(|error| println!("{error}")).ok()
+        })
+        .await;
+        self.recorder.step(call, Step::Answered { status: 202, retry_after: false });
+    }
+
+    async fn dead_letters(&self, queue: usize) -> Vec<(DeadLetter, CallNumber)> {
+        let letters = until_in(PATIENCE, "the dead letters are listed", async || {
+            self.open(queue).await?.list(&Selection::All).await.ok()
+        })
+        .await;
+        let mut numbered = Vec::new();
+        for letter in letters.into_iter().filter(|letter| letter.kind == Kind::Call) {
+            let content = until_in(PATIENCE, "the dead letter is read", async || {
+                self.open(queue).await?.content(&letter).await.ok()
+            });
+            if let Some(Content::Call(call)) = content.await
+                && let Some(number) = function::number_in(call.query.as_deref())
+            {
+                numbered.push((letter, number));
+            }
+        }
+        numbered
+    }
+
+    async fn open(&self, queue: usize) -> Option<DeadLetters> {
+        DeadLetters::open(&self.js, &self.specs[queue].queue, "openfaas-fn").await.ok()
+    }
+
+    /// Whether nothing more comes of the first life of a dead call: its callback was taken, or it
+    /// wants none.
+    fn is_settled(&self, call: CallNumber) -> bool {
+        let wants = self.recorder.has(call, |step| matches!(step, Step::Submitted { callback: true, .. }));
+        let is_taken =
+            self.recorder.has(call, |step| matches!(step, Step::CallbackReceived { taken: true, .. }));
+        !wants || is_taken
+    }
+}

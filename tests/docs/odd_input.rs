@@ -1,0 +1,49 @@
+//! The table of odd input in docs/guarantees.md names what shows each row: tests, and scenarios of
+//! `make chaos`. Each of them is in the sources.
+
+use asyncqueue_tests::{
+    cluster::repository,
+    sources::{contains, has_test},
+};
+
+const SOURCES: [&str; 5] = ["tests", "queue/src", "worker/src", "gateway/src", "operator/src"];
+
+const SCENARIOS: &str = "tests/chaos/scenarios";
+
+const HEADING: &str = "\n## Odd input, full stores and races\n";
+
+/// The rows: each is a kind of fault.
+const ROWS: [&str; 21] = [
+    "A1", "A2", "A3", "A4", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "E1", "E2", "E3", "E4", "E5", "E6",
+    "E7", "E8", "H", "age",
+];
+
+#[test]
+fn each_row_of_odd_input_names_what_shows_it() {
+    let text = std::fs::read_to_string(repository().join("docs/guarantees.md")).unwrap();
+    let (_, section) = text.split_once(HEADING).unwrap();
+    let mut missing = Vec::new();
+    let mut rows = Vec::new();
+    for line in section.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [row, sent, happens, shown] = cells[..] else { panic!("a row has four cells: {line}") };
+        if row.is_empty() {
+            continue;
+        }
+        assert!(!sent.is_empty() && !happens.is_empty(), "{line}");
+        rows.push(row);
+        let names: Vec<_> = shown.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "nothing shows {row}");
+        missing.extend(names.into_iter().filter(|name| !is_there(name)).map(|name| format!("{row}: {name}")));
+    }
+    assert_eq!(rows, ROWS);
+    assert!(missing.is_empty(), "no source has these:\n{}", missing.join("\n"));
+}
+
+/// Whether there is such a test, or such a scenario of `make chaos`.
+fn is_there(name: &str) -> bool {
+    match name.strip_prefix("chaos: ") {
+        Some(scenario) => contains(SCENARIOS, &format!("\"{scenario}\"")),
+        None => SOURCES.iter().any(|folder| has_test(folder, name)),
+    }
+}

@@ -1,0 +1,160 @@
+//! Cancellations against workers that stand still, and against the end of their calls.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use asyncqueue_tests::{
+    http::{HttpServer, Received, respond_after},
+    program::Program,
+    wait::until,
+};
+use futures::{StreamExt, stream};
+use tokio::time::sleep;
+
+use crate::{
+    gateway::Gateway,
+    support::{Queue, callback_at},
+};
+
+/// Calls that are cancelled while workers stand still again and again.
+const CALLS: usize = 300;
+
+/// Clients that cancel at once.
+const CLIENTS: usize = 32;
+
+/// A function and a client hear of what happens at one time one after the other: both are of this process.
+const SLACK: Duration = Duration::from_millis(50);
+
+/// How a cancellation ended, and when the client knew.
+struct Cancelled {
+    id: String,
+    status: u16,
+    at: Instant,
+}
+
+/// Stops and continues programs at random, for 0.1 to 3 s each time, until `is_over`.
+async fn stall(worker: &Program, is_over: &AtomicBool) {
+    while !is_over.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(rand::random_range(20..400))).await;
+        worker.signal("STOP");
+        sleep(Duration::from_millis(rand::random_range(100..3_000))).await;
+        worker.signal("CONT");
+    }
+}
+
+/// Submits a call and cancels it a moment later, again and again until that is certain.
+async fn submit_and_cancel(gateway: &Gateway) -> Cancelled {
+    let id = gateway.submit(&[], "hi").await;
+    sleep(Duration::from_millis(rand::random_range(0..40))).await;
+    loop {
+        let answer = gateway.call("DELETE", &format!("/async-function/{id}"), &[], "").await;
+        let at = Instant::now();
+        match answer.status {
+            503 => assert!(!answer.header("retry-after").is_empty(), "{}", answer.text()),
+            status @ (202 | 404 | 409) => return Cancelled { id, status, at },
+            other => panic!("{other}: {}", answer.text()),
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_starts_after_its_cancellation_was_confirmed() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond_after(Duration::from_millis(20), 200, "ok")).await;
+    let gateway = Gateway::before(&queue, &[("RUST_LOG", "warn")]).await;
+    let settings = [("max_inflight", "4"), ("RUST_LOG", "warn")];
+    let workers = [queue.worker(&function, &settings), queue.worker(&function, &settings)];
+    let is_over = Arc::new(AtomicBool::new(false));
+    let cancelling = async {
+        let cancels = (0..CALLS).map(|_| submit_and_cancel(&gateway));
+        let cancelled: Vec<_> = stream::iter(cancels).buffer_unordered(CLIENTS).collect().await;
+        is_over.store(true, Ordering::SeqCst);
+        cancelled
+    };
+    let (cancelled, (), ()) =
+        tokio::join!(cancelling, stall(&workers[0], &is_over), stall(&workers[1], &is_over));
+    queue.empties().await;
+    // What a worker had when it was stopped comes within a lease.
+    sleep(Duration::from_secs(1)).await;
+    let mut starts: BTreeMap<String, Vec<Instant>> = BTreeMap::new();
+    for call in function.received() {
+        starts.entry(call.header("x-call-id").to_owned()).or_default().push(call.at);
+    }
+    let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+    for Cancelled { id, status, at } in cancelled {
+        *counts.entry(status).or_default() += 1;
+        let starts = starts.remove(&id).unwrap_or_default();
+        if status == 202 {
+            let late: Vec<_> = starts.iter().filter(|start| **start > at + SLACK).map(|s| *s - at).collect();
+            assert!(late.is_empty(), "{id} started {late:?} after the 202");
+        } else {
+            assert!(!starts.is_empty(), "{id} was answered {status} and never ran");
+        }
+    }
+    println!("answers: {counts:?}");
+    assert!(counts.get(&202).is_some_and(|count| *count > CALLS / 10), "{counts:?}");
+}
+
+/// The statuses of results that each call's client was sent.
+fn results(received: &[Received]) -> BTreeMap<String, Vec<String>> {
+    let mut results: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for result in received {
+        let status = result.header("x-function-status").to_owned();
+        results.entry(result.header("x-call-id").to_owned()).or_default().push(status);
+    }
+    results
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_at_the_end_of_a_call_agrees_with_its_result() {
+    const TRIES: u32 = 260;
+    const RUN_TIME: Duration = Duration::from_millis(20);
+    let queue = Queue::start().await;
+    let (function, receiver) =
+        (HttpServer::answering(|_| respond_after(RUN_TIME, 200, "ok")).await, HttpServer::start().await);
+    let gateway = Gateway::before(&queue, &[("RUST_LOG", "warn")]).await;
+    let _worker = queue.worker(&function, &[("max_inflight", "8"), ("RUST_LOG", "warn")]);
+    let callback = callback_at(&receiver).as_url().to_string();
+    let cancel_at_the_end = async |number: u32| {
+        let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
+        // From before the end to after it.
+        sleep(RUN_TIME / 2 + RUN_TIME * number / TRIES).await;
+        let path = format!("/async-function/{id}");
+        let status = gateway.call("DELETE", &path, &[], "").await.status;
+        let shown = gateway.call("GET", &path, &[], "").await;
+        let state = (shown.status == 200).then(|| shown.json()["state"].as_str().unwrap().to_owned());
+        (id, status, state)
+    };
+    let cancels = (0..TRIES).map(cancel_at_the_end);
+    let tried: Vec<_> = stream::iter(cancels).buffer_unordered(4).collect().await;
+    queue.empties().await;
+    queue.holds("jobs-callbacks", 0).await;
+    until("each client has a result", async || (receiver.received().len() >= TRIES as usize).then_some(()))
+        .await;
+    let results = results(&receiver.received());
+    let mut counts: BTreeMap<(u16, String), usize> = BTreeMap::new();
+    for (id, status, state) in tried {
+        let told = &results[&id];
+        assert_eq!(told.len(), 1, "{id}: {told:?}");
+        let is_cancelled = told[0] == "499";
+        assert_eq!(status == 202, is_cancelled, "{id}: DELETE {status}, callback {}", told[0]);
+        assert!([202, 404, 409].contains(&status), "{id}: DELETE {status}");
+        match state.as_deref() {
+            Some("cancelled") => assert!(is_cancelled, "{id}: GET says cancelled, callback {}", told[0]),
+            Some("done" | "running" | "delivered") | None => {
+                assert!(!is_cancelled, "{id}: GET says {state:?}, callback 499");
+            }
+            other => panic!("{id}: GET says {other:?}"),
+        }
+        *counts.entry((status, told[0].clone())).or_default() += 1;
+    }
+    println!("DELETE and callback: {counts:?}");
+    assert!(counts.len() > 1, "all were before the end, or all after it: {counts:?}");
+}
