@@ -39,6 +39,6 @@ async fn without_dead_letters_a_call_that_is_given_up_is_told_and_gone() {
     gateway.callback(queue.name(), &failed.call_id).await;
     queue.is("empty", |queue| queue["status"]["pending"].as_u64() == Some(0)).await;
     let log = kubectl(&["logs", "-n", queue.name(), &queue.worker()]);
-    let line = log.lines().find(|line| line.contains("since no dead letters are kept")).unwrap();
+    let line = log.lines().find(|line| line.contains("dropped: dead letters are disabled")).unwrap();
     assert!(line.contains(&failed.call_id), "{line}");
 }

@@ -1,6 +1,10 @@
 //! A queue, a function and a receiver of callbacks in a namespace of their own, and calls through the gateway.
 
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use asyncqueue_tests::{
     cluster::{self, Namespace, PODS, PortForward, apply, is_true, kubectl, object_is},
@@ -120,8 +124,11 @@ fn example_image() -> String {
 
 /// The gateway, from this machine.
 pub(crate) struct Gateway {
-    forward: PortForward,
+    forward: Mutex<PortForward>,
 }
+
+/// The object behind which the gateway's pods are, and the port of it.
+const GATEWAY: (&str, &str, u16) = ("openfaas", "service/asyncqueue-gateway", 8080);
 
 /// What the gateway answers.
 #[derive(Debug)]
@@ -133,7 +140,8 @@ pub(crate) struct Answer {
 
 impl Gateway {
     pub(crate) fn connect() -> Self {
-        Self { forward: PortForward::to("openfaas", "service/asyncqueue-gateway", 8080) }
+        let (namespace, service, port) = GATEWAY;
+        Self { forward: PortForward::to(namespace, service, port).into() }
     }
 
     /// Submits a call, whose result goes to the callback receiver `callbacks` in the namespace.
@@ -181,12 +189,24 @@ impl Gateway {
         body: &str,
     ) -> Answer {
         let what = format!("{method} {target} is answered");
-        // The tunnel to a pod breaks when that pod ends.
         until_in(Duration::from_secs(30), &what, async || {
-            raw::try_request(self.forward.addr(), method, target, headers, body.as_bytes()).await.ok()
+            let answer = raw::try_request(self.addr(), method, target, headers, body.as_bytes()).await;
+            answer.inspect_err(|_| self.reconnect()).ok()
         })
         .await
         .into()
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.forward.lock().unwrap_or_else(PoisonError::into_inner).addr()
+    }
+
+    /// The tunnel to a pod breaks when that pod ends.
+    fn reconnect(&self) {
+        let (namespace, service, port) = GATEWAY;
+        if let Some(forward) = PortForward::try_to(namespace, service, port) {
+            *self.forward.lock().unwrap_or_else(PoisonError::into_inner) = forward;
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 mod e2e;
 mod external_nats;
 mod helm;
+mod load;
 mod overlays;
 mod support;
 mod upgrade;

@@ -106,6 +106,31 @@ async fn an_api_server_that_is_away_is_waited_for_and_nothing_else_is_touched() 
 }
 
 #[tokio::test]
+async fn what_an_earlier_queue_left_is_replaced_without_gc() {
+    let namespace = Namespace::create("left");
+    let name = &namespace.name;
+    let account = format!("{name}-worker");
+    {
+        // It has the garbage collector, which would delete what has no owner.
+        let _away = Stopped::component("kube-controller-manager");
+        apply(&format!(
+            "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {account}, namespace: {name}, \
+             labels: {{asyncqueue.io/queue: {name}}}, ownerReferences: [{{apiVersion: asyncqueue.io/v1alpha1, \
+             kind: AsyncQueue, name: {name}, uid: 00000000-0000-4000-8000-000000000000, controller: true}}]}}}}"
+        ));
+        queue(name, name);
+        let uid = object_is(name, &format!("asyncqueue/{name}"), "seen", |queue| queue["status"].is_object())
+            .await["metadata"]["uid"]
+            .take();
+        object_is(name, &format!("serviceaccount/{account}"), "of the new queue", |account| {
+            account["metadata"]["ownerReferences"][0]["uid"] == uid
+        })
+        .await;
+    }
+    object_is(name, &format!("asyncqueue/{name}"), "ready", |queue| is_true(queue, "Ready")).await;
+}
+
+#[tokio::test]
 async fn an_operator_that_may_not_see_all_there_is_empties_no_directory() {
     let namespace = Namespace::create("denied");
     let name = &namespace.name;

@@ -138,9 +138,18 @@ pub fn apply_file(file: &str) {
 /// Applies a folder of this project as it stands, with the images that were built from this tree, over what others have
 /// set.
 pub fn apply_folder(folder: &str) {
-    let arguments = [folder, "--force-conflicts"];
+    run_apply(&[folder, "--force-conflicts"]);
+}
+
+/// Applies a folder of this project as it was at an earlier commit, with the programs of that commit,
+/// over what others have set.
+pub fn apply_folder_of(commit: &str, folder: &str) {
+    run_apply(&[&format!("--commit={commit}"), folder, "--force-conflicts"]);
+}
+
+fn run_apply(arguments: &[&str]) {
     let output = script("apply").args(arguments).current_dir(repository()).output().expect("the script runs");
-    assert!(output.status.success(), "applying {folder}: {}", text(&output.stderr));
+    assert!(output.status.success(), "apply {}: {}", arguments.join(" "), text(&output.stderr));
 }
 
 /// A Secret with these texts.
@@ -247,6 +256,13 @@ impl PortForward {
     /// Forwards a free port of this machine to a port of `object`.
     #[must_use]
     pub fn to(namespace: &str, object: &str, port: u16) -> Self {
+        let forward = Self::try_to(namespace, object, port);
+        forward.unwrap_or_else(|| panic!("no port forwarded to {object} in {namespace}"))
+    }
+
+    /// As [`Self::to`]; `None` where no pod takes it now.
+    #[must_use]
+    pub fn try_to(namespace: &str, object: &str, port: u16) -> Option<Self> {
         let mut process = command("kubectl")
             .args(["port-forward", "-n", namespace, object, &format!(":{port}")])
             .stdin(Stdio::null())
@@ -258,11 +274,14 @@ impl PortForward {
         let mut lines = stdout.lines().map_while(Result::ok);
         let addr = lines
             .find_map(|line| Some(line.strip_prefix("Forwarding from ")?.split_once(" -> ")?.0.to_owned()))
-            .and_then(|addr| addr.parse().ok())
-            .unwrap_or_else(|| panic!("no port forwarded to {object} in {namespace}"));
+            .and_then(|addr| addr.parse().ok());
+        let Some(addr) = addr else {
+            let _ = process.wait();
+            return None;
+        };
         // It goes on to print a line for each connection.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { process, addr }
+        Some(Self { process, addr })
     }
 
     /// Host and port on this machine.

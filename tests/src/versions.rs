@@ -14,5 +14,5 @@ pub const LAST: &str = "ca8017e";
 #[must_use]
 pub fn folder(commit: &str) -> PathBuf {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("versions/build");
-    output(Command::new(build).arg(commit).stderr(Stdio::inherit())).trim().into()
+    Path::new(output(Command::new(build).arg(commit).stderr(Stdio::inherit())).trim()).join("bin")
 }

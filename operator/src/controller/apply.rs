@@ -192,15 +192,15 @@ async fn bring<W: Object, T>(
     client: &Client,
 ) -> Result<(), ObjectError> {
     let Some(wanted) = wanted else { return remove(found, client).await };
-    if ours(&wanted, found)?.is_some_and(|live| is_current(live, &wanted)) {
+    if ours(&wanted, found, client).await?.is_some_and(|live| is_current(live, &wanted)) {
         return Ok(());
     }
     put(&wanted, client).await.map(|_| ())
 }
 
-/// Deletes an object if it is the queue's own.
+/// Deletes an object if it is the queue's own, or that of a queue of this name that is gone.
 async fn remove<W: Object, T>(found: &Found<Slim<W, T>>, client: &Client) -> Result<(), ObjectError> {
-    let Found::Ours(live) = found else { return Ok(()) };
+    let (Found::Ours(live) | Found::Left(live)) = found else { return Ok(()) };
     delete(live, client).await.map_err(|source| refused::<W>(&live.meta.name, source))
 }
 
@@ -211,7 +211,7 @@ async fn bring_workers(
     client: &Client,
     verified: &Verified,
 ) -> Result<Arc<Workload>, ObjectError> {
-    if let Some(live) = ours(&wanted, found)?
+    if let Some(live) = ours(&wanted, found, client).await?
         && verified.is_current(live, &wanted, client).await
     {
         return Ok(live.clone());
@@ -221,11 +221,20 @@ async fn bring_workers(
     Ok(Arc::new(applied))
 }
 
-/// What is there already of an object that is wanted, unless it is somebody else's.
-fn ours<'a, W: Object, K>(wanted: &W, found: &'a Found<K>) -> Result<Option<&'a Arc<K>>, ObjectError> {
+/// What is there already of an object that is wanted, unless it is somebody else's. That of a queue of this name that
+/// is gone is deleted first: the watch sees when it is gone.
+async fn ours<'a, W: Object, L: Object, T>(
+    wanted: &W,
+    found: &'a Found<Slim<L, T>>,
+    client: &Client,
+) -> Result<Option<&'a Arc<Slim<L, T>>>, ObjectError> {
     match found {
         Found::Foreign => Err(ObjectError::Foreign { kind: W::kind(&()), name: wanted.name_any() }),
         Found::Going => Err(ObjectError::Going { kind: W::kind(&()), name: wanted.name_any() }),
+        Found::Left(_) => {
+            remove(found, client).await?;
+            Err(ObjectError::Going { kind: W::kind(&()), name: wanted.name_any() })
+        }
         Found::Ours(live) => Ok(Some(live)),
         Found::None => Ok(None),
     }

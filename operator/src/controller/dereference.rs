@@ -50,8 +50,11 @@ pub(crate) enum Found<K> {
     None,
     /// The queue's own.
     Ours(Arc<K>),
-    /// One that is being deleted, or that will be, since it belongs to a queue of this name that is gone.
+    /// One that is being deleted.
     Going,
+    /// One of a queue of this name that is gone. Kubernetes' garbage collector deletes such an object,
+    /// but may be minutes late, or miss it while definitions of resources change.
+    Left(Arc<K>),
     /// Somebody else's.
     Foreign,
 }
@@ -106,7 +109,7 @@ fn whose<W, T>(object: Arc<Slim<W, T>>, queue: &AsyncQueue) -> Found<Slim<W, T>>
     match &object.meta.owner {
         _ if object.meta.is_going => Found::Going,
         Some(owner) if !owner.uid.is_nil() && owner.uid == uid(&queue.metadata) => Found::Ours(object),
-        Some(owner) if *owner.name == queue.name_any() => Found::Going,
+        Some(owner) if *owner.name == queue.name_any() => Found::Left(object),
         _ => Found::Foreign,
     }
 }
@@ -135,7 +138,11 @@ mod tests {
 
         let mut before = fixtures::queue("q");
         before.metadata.uid = Some(fixtures::uid("before"));
-        assert!(matches!(found(deployment(Some(&before))), Found::Going));
+        assert!(matches!(found(deployment(Some(&before))), Found::Left(_)));
+
+        let mut going = deployment(Some(&before));
+        going.metadata.deletion_timestamp = Some(fixtures::second(1));
+        assert!(matches!(found(going), Found::Going));
 
         let mut going = deployment(Some(&queue));
         going.metadata.deletion_timestamp = Some(fixtures::second(1));
