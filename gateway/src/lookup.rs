@@ -92,19 +92,21 @@ impl Lookups {
         let _slot = self.slot()?;
         let places = places(directory, default_queue, &wanted);
         let tally = self.cancel_to_the_end(places.clone(), wanted.clone()).await?;
-        if tally.unconfirmed > 0 {
-            return Err(Refusal::NotCancelledYet { call_id: wanted.id });
-        }
-        if tally.cancelled > 0 {
-            return Ok(tally);
-        }
-        if tally.ended > 0 {
-            return Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(tally.end) });
+        if !tally.is_empty() {
+            return of_tally(tally, wanted);
         }
         match locate(&self.js, &places, &wanted).await? {
+            Found::Ended(CallStatus { state: CallState::Cancelled { .. }, .. }) => {
+                // By another request, since: its tombstone may be younger than the end of the call.
+                let again = self.cancel_to_the_end(places, wanted.clone()).await?;
+                if again.is_empty() {
+                    // By the result that its client is sent. The tombstone is gone.
+                    return Ok(Tally { cancelled: 1, before: 1, ..again });
+                }
+                of_tally(again, wanted)
+            }
             Found::Ended(CallStatus { state, .. }) => {
                 let end = match state {
-                    CallState::Cancelled { .. } => return Ok(Tally { cancelled: 1, before: 1, ..tally }),
                     CallState::Dead { .. } => EndState::Dead,
                     CallState::Expired { .. } => EndState::Expired,
                     _ => EndState::Done,
@@ -138,6 +140,17 @@ fn unknown(wanted: Wanted, places: &Places) -> Refusal {
         _ => None,
     };
     Refusal::UnknownCall { call_id: wanted.id, queue }
+}
+
+/// What a tally of at least one call says to who asked: certainty of all, or none.
+fn of_tally(tally: Tally, wanted: Wanted) -> Result<Tally, Refusal> {
+    if tally.unconfirmed > 0 {
+        return Err(Refusal::NotCancelledYet { call_id: wanted.id });
+    }
+    if tally.cancelled > 0 {
+        return Ok(tally);
+    }
+    Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(tally.end) })
 }
 
 fn how_it_ended(end: Option<EndState>) -> &'static str {
