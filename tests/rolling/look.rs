@@ -9,6 +9,7 @@ use asyncqueue::message::{
 use asyncqueue_tests::{
     history::event::{CallNumber, Step},
     load::{function, receiver},
+    wait::until,
 };
 use tokio::time::{Instant, sleep};
 
@@ -49,12 +50,15 @@ impl Stage {
 
     /// Asks the gateways for calls that died, whichever version stored their dead letters.
     pub(crate) async fn dead_calls_are_found(&self) {
-        let letters = self.headers(DEAD).await;
-        let calls = letters.iter().filter_map(|headers| native::decode(headers, bytes::Bytes::new()).ok());
-        // One with a callback may have its result on the way, of which a gateway speaks first.
-        let calls: Vec<_> = calls.filter(|call| call.callback_url.is_none()).take(LOOKED_UP).collect();
-        assert!(!calls.is_empty(), "there are dead calls");
-        for call in calls {
+        let calls = until("there are dead calls", async || {
+            let letters = self.headers(DEAD).await;
+            let calls =
+                letters.iter().filter_map(|headers| native::decode(headers, bytes::Bytes::new()).ok());
+            // One with a callback may have its result on the way, of which a gateway speaks first.
+            let calls: Vec<_> = calls.filter(|call| call.callback_url.is_none()).take(LOOKED_UP).collect();
+            (!calls.is_empty()).then_some(calls)
+        });
+        for call in calls.await {
             let status = self.ask(&format!("/async-function/{}", call.call_id)).await;
             assert_eq!((status.status, &status.json()["state"]), (200, &"dead".into()), "{}", call.call_id);
         }

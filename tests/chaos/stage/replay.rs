@@ -1,7 +1,7 @@
 //! Replays dead letters as `kubectl aq dead replay` does. The second life of a call is a call of
 //! its own.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use asyncqueue::{
     dead_letters::{DeadLetters, Selection},
@@ -31,7 +31,7 @@ impl Stage {
                 if letter.omitted == Omitted::default()
                     && !twice.contains(&call)
                     && self.is_settled(call)
-                    && self.recorder.replay(call, letter.died_at.into())
+                    && self.recorder.replay(call, self.stored_at(queue, &letter).await)
                 {
                     self.replay(queue, &letter, call).await;
                 }
@@ -73,6 +73,16 @@ impl Stage {
             }
         }
         numbered
+    }
+
+    /// When a dead letter was stored, by the server's clock: that of its worker may be wrong.
+    async fn stored_at(&self, queue: usize, letter: &DeadLetter) -> SystemTime {
+        let [_, _, dead] = self.specs[queue].streams();
+        until_in(PATIENCE, "the dead letter is read", async || {
+            let stream = self.js.get_stream_no_info(&dead).await.ok()?;
+            Some(stream.get_raw_message(letter.sequence).await.ok()?.time.into())
+        })
+        .await
     }
 
     async fn open(&self, queue: usize) -> Option<DeadLetters> {
