@@ -21,7 +21,7 @@ use async_nats::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     consumer_progress::{self, Progress},
@@ -30,6 +30,7 @@ use crate::{
     message::{callback::Callback, native},
     name::QueueName,
     peek::{self, Inquiry, NatsError, failed},
+    publish_failure::{IN_PROCESS_PAUSE, PublishFailure},
     remove::remove,
     reserve,
     subject::{call_filter, result_subject},
@@ -409,7 +410,18 @@ impl<'a> Canceller<'a> {
             let stored = async { self.js.send_publish(subject.clone(), message).await?.await };
             stored.await.map_err(failed("store the result for the client"))
         };
-        let ack = reserve::with_room(self.js, store).await?;
+        let ack = loop {
+            match reserve::with_room(self.js, store).await {
+                Err(error)
+                    if PublishFailure::of(&error) == PublishFailure::InProcess
+                        && Instant::now() < self.deadline =>
+                {
+                    // By its worker, which has heard of the tombstone, or as the end of the call.
+                    sleep(IN_PROCESS_PAUSE).await;
+                }
+                stored => break stored?,
+            }
+        };
         if !ack.duplicate {
             return Ok(ResultOf::Cancellation);
         }

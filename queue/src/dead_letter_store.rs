@@ -55,7 +55,11 @@ pub async fn store_once(
         match stored.await {
             Ok(_) => return Ok(()),
             Err(error)
-                if attempts < MAX_CAS_ATTEMPTS && PublishFailure::of(&error) == PublishFailure::Conflict => {}
+                if attempts < MAX_CAS_ATTEMPTS
+                    && matches!(
+                        PublishFailure::of(&error),
+                        PublishFailure::Conflict | PublishFailure::InProcess
+                    ) => {}
             Err(error) => return Err(failed(error)),
         }
     }

@@ -4,7 +4,7 @@
 //! have some later. Everything else says nothing about the message: it may be stored or not, and a repeat under the
 //! same message id is safe. The error codes are nats-server's (`server/errors.json`).
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use async_nats::jetstream::{
     self, ErrorCode,
@@ -16,13 +16,19 @@ use crate::error::cause;
 /// The longest headers that a JetStream message can have, in bytes: nats-server counts them in 16 bits.
 pub const MAX_HEADERS: usize = 64 * 1024 - 1;
 
+/// Time before a message is published again that a cluster of servers is just storing.
+pub(crate) const IN_PROCESS_PAUSE: Duration = Duration::from_millis(20);
+
 /// Why a message is not known to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PublishFailure {
     /// This very message is refused. Final.
     TooLarge(SizeLimit),
-    /// A message on the same subject, or under the same message id, is stored already or is just being stored.
+    /// The last message on the subject is not the one that was expected.
     Conflict,
+    /// A message under the same message id is just being stored by a cluster of servers. A moment later it is, or it is
+    /// not: a repeat tells.
+    InProcess,
     /// The stream holds as much as its own limits allow.
     StreamFull,
     /// The account, the server or its disk has no room.
@@ -64,9 +70,10 @@ impl PublishFailure {
         match error.error_code() {
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Self::TooLarge(SizeLimit::MaxMsgSize),
             ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Self::TooLarge(SizeLimit::Headers),
-            ErrorCode::STREAM_WRONG_LAST_SEQUENCE
-            | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
-            | ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Self::Conflict,
+            ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
+                Self::Conflict
+            }
+            ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Self::InProcess,
             // One code for the stream's own limits ("maximum messages exceeded") and for a store that fails.
             ErrorCode::STREAM_STORE_FAILED if error.to_string().contains("maximum ") => Self::StreamFull,
             ErrorCode::STREAM_STORE_FAILED
@@ -84,6 +91,7 @@ impl PublishFailure {
         match self {
             Self::TooLarge(_) => "too_large",
             Self::Conflict => "conflict",
+            Self::InProcess => "in_process",
             Self::StreamFull => "stream_full",
             Self::NoSpace => "no_space",
             Self::NoStream => "no_stream",
@@ -105,6 +113,12 @@ mod tests {
     fn an_answer_about_the_message_is_final() {
         assert_eq!(answered(10054, "message size exceeds"), PublishFailure::TooLarge(SizeLimit::MaxMsgSize));
         assert_eq!(answered(10097, "header size exceeds"), PublishFailure::TooLarge(SizeLimit::Headers));
+    }
+
+    #[test]
+    fn a_message_that_another_is_just_storing_is_no_refusal() {
+        assert_eq!(answered(10071, "wrong last sequence: 1"), PublishFailure::Conflict);
+        assert_eq!(answered(10158, "duplicate message id is in process"), PublishFailure::InProcess);
     }
 
     #[test]

@@ -39,7 +39,7 @@ use crate::{
         native,
     },
     peek::{last_message, message_at},
-    publish_failure::{PublishFailure, SizeLimit},
+    publish_failure::{IN_PROCESS_PAUSE, PublishFailure, SizeLimit},
     reserve,
     subject::call_subject,
 };
@@ -47,9 +47,6 @@ use crate::{
 use self::decide::{Answer, Asked, Found, Naming, Next, Place, Verdict, after_publish, after_read};
 
 mod decide;
-
-/// Time before a message is published again that a cluster of servers is just storing.
-const IN_PROCESS_PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of an invocation that is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -323,7 +320,7 @@ impl Submitter {
                 SubmitError::QueueFull { reason: reason() }
             }
             PublishFailure::NoStream => SubmitError::NoStream,
-            PublishFailure::Conflict | PublishFailure::Unavailable => {
+            PublishFailure::Conflict | PublishFailure::InProcess | PublishFailure::Unavailable => {
                 SubmitError::Unavailable { reason: reason() }
             }
         }

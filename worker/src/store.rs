@@ -126,7 +126,11 @@ impl Store {
                 Err(error) => {
                     let failure = PublishFailure::of(&error);
                     self.metrics.not_stored(record, failure);
-                    if !matches!(failure, PublishFailure::TooLarge(_) | PublishFailure::Conflict) {
+                    let is_known = matches!(
+                        failure,
+                        PublishFailure::TooLarge(_) | PublishFailure::Conflict | PublishFailure::InProcess
+                    );
+                    if !is_known {
                         self.warn(record, failure, &error);
                     }
                     failure
