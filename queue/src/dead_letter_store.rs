@@ -54,12 +54,7 @@ pub async fn store_once(
         let stored = async { js.send_publish(subject.to_owned(), letter).await?.await };
         match stored.await {
             Ok(_) => return Ok(()),
-            Err(error)
-                if attempts < MAX_CAS_ATTEMPTS
-                    && matches!(
-                        PublishFailure::of(&error),
-                        PublishFailure::Conflict | PublishFailure::InProcess
-                    ) => {}
+            Err(error) if attempts < MAX_CAS_ATTEMPTS && PublishFailure::of(&error).is_taken() => {}
             Err(error) => return Err(failed(error)),
         }
     }

@@ -85,6 +85,12 @@ impl PublishFailure {
         }
     }
 
+    /// Whether another message has, or is about to have, the place of this one: what is stored there now tells more.
+    #[must_use]
+    pub(crate) fn is_taken(self) -> bool {
+        matches!(self, Self::Conflict | Self::InProcess)
+    }
+
     /// A word for the label of a metric.
     #[must_use]
     pub fn as_str(self) -> &'static str {

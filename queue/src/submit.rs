@@ -6,7 +6,6 @@
 //! The [crate's documentation](crate#calls-from-other-programs) has an example.
 
 use std::{
-    error::Error as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +18,7 @@ use async_nats::{
     connection::State,
     header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
     jetstream::{
-        self, Context, ErrorCode,
+        self, Context,
         context::{PublishError, PublishErrorKind},
         message::{PublishMessage, StreamMessage},
     },
@@ -30,7 +29,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     call_id::CallId,
-    ensure::server_error,
     error::cause,
     idempotency::IdempotencyKey,
     invocation::Invocation,
@@ -253,7 +251,7 @@ impl Submitter {
             Ok(ack) if ack.duplicate => Ok(Answer::Duplicate(ack.sequence)),
             Ok(_) => Ok(Answer::Stored),
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Answer::Refused),
-            Err(error) if is_taken(&error) => Ok(Answer::InProcess),
+            Err(error) if PublishFailure::of(&error).is_taken() => Ok(Answer::InProcess),
             Err(error) => {
                 if PublishFailure::of(&error) == PublishFailure::NoSpace {
                     self.release_reserve();
@@ -346,12 +344,4 @@ fn unavailable(error: &dyn std::error::Error) -> SubmitError {
 fn message(invocation: Invocation, subject: &str) -> (String, NatsHeaders, Bytes) {
     let subject = call_subject(subject, &invocation.function, &invocation.call_id);
     (subject, native::encode(&invocation), invocation.body)
-}
-
-/// Whether the stream holds a call with the id, or is just storing one.
-pub(crate) fn is_taken(error: &PublishError) -> bool {
-    let in_process =
-        [ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT, ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT];
-    error.kind() == PublishErrorKind::WrongLastSequence
-        || error.source().and_then(server_error).is_some_and(|e| in_process.contains(&e.error_code()))
 }

@@ -2,13 +2,12 @@
 
 use async_nats::HeaderMap;
 use asyncqueue::message::{
-    callback::Callback,
     dead_letter::{H_AT, H_SUBJECT},
     native,
 };
 use asyncqueue_tests::{
     history::event::{CallNumber, Step},
-    load::{function, receiver},
+    load::message::{call_of, call_of_result},
     wait::until,
 };
 use tokio::time::{Instant, sleep};
@@ -30,19 +29,19 @@ impl Stage {
             sleep(LOOK_EVERY).await;
         }
         for headers in self.headers(QUEUE).await {
-            self.take_down(of_call(&headers), Step::LeftQueued);
+            self.take_down(call_of(&headers), Step::LeftQueued);
         }
         for headers in self.headers(RESULTS).await {
-            self.take_down(of_result(&headers), Step::LeftResult);
+            self.take_down(call_of_result(&headers), Step::LeftResult);
         }
         for headers in self.headers(DEAD).await {
             let is_result = headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(RESULTS));
             let (call, step) = if is_result {
-                (of_result(&headers), Step::ResultDeadLetter)
+                (call_of_result(&headers), Step::ResultDeadLetter)
             } else {
                 let died = headers.get(H_AT).and_then(|at| at.as_str().parse::<jiff::Timestamp>().ok());
                 let stored = self.recorder.time_of(died.expect("a dead letter says when").into());
-                (of_call(&headers), Step::DeadLetter { stored })
+                (call_of(&headers), Step::DeadLetter { stored })
             };
             self.take_down(call, step);
         }
@@ -80,14 +79,4 @@ impl Stage {
         }
         headers
     }
-}
-
-fn of_call(headers: &HeaderMap) -> Option<CallNumber> {
-    let call = native::decode(headers, bytes::Bytes::new()).ok()?;
-    function::number_in(call.query.as_deref())
-}
-
-fn of_result(headers: &HeaderMap) -> Option<CallNumber> {
-    let result = Callback::decode(headers, bytes::Bytes::new()).ok()?;
-    receiver::number_in(result.url.as_url().path())
 }

@@ -4,5 +4,6 @@
 pub mod client;
 pub mod function;
 mod listener;
+pub mod message;
 pub mod plan;
 pub mod receiver;

@@ -9,6 +9,7 @@ use asyncqueue::{
     cancel::CANCELLED,
     forward::strip_connection_headers,
     message::{callback::Callback, dead_letter::Death},
+    publish_failure::PublishFailure,
     subject::result_subject,
     tombstone::{self, Mark, Written},
     uncounted::{self, Offset},
@@ -67,13 +68,9 @@ impl Finish {
         reported: &Reported,
         ticket: &mut Ticket,
     ) -> Option<Written> {
-        use asyncqueue::publish_failure::PublishFailure;
         let written = self.store.until_stored(Record::Tombstone, ticket, Some(reported), async || {
-            match tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await {
-                Ok(Some(written)) => Ok(written),
-                Ok(None) => Err(tombstone::no_bucket()),
-                Err(error) => Err(error),
-            }
+            let written = tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await;
+            written.and_then(|written| written.ok_or_else(tombstone::no_bucket))
         });
         match written.await {
             Ok(written) => Some(written),

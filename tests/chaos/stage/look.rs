@@ -9,10 +9,10 @@ use async_nats::{
         stream::{Info, RawMessageErrorKind},
     },
 };
-use asyncqueue::message::{callback::Callback, dead_letter::H_SUBJECT, native};
+use asyncqueue::message::dead_letter::H_SUBJECT;
 use asyncqueue_tests::{
     history::event::{CallNumber, Step},
-    load::{function, receiver},
+    load::message::{call_of, call_of_result},
     wait::until_in,
 };
 use tokio::time::{Instant, sleep};
@@ -39,18 +39,18 @@ impl Stage {
         for spec in &self.specs {
             let [calls, results, dead] = spec.streams();
             for (headers, _) in self.messages(&calls).await {
-                self.found(of_call(&headers), Step::LeftQueued);
+                self.found(call_of(&headers), Step::LeftQueued);
             }
             for (headers, _) in self.messages(&results).await {
-                self.found(of_result(&headers), Step::LeftResult);
+                self.found(call_of_result(&headers), Step::LeftResult);
             }
             for (headers, stored) in self.messages(&dead).await {
                 let is_result = headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(&results));
                 if is_result {
-                    self.found(of_result(&headers), Step::ResultDeadLetter);
+                    self.found(call_of_result(&headers), Step::ResultDeadLetter);
                 } else {
                     let stored = self.recorder.time_of(stored);
-                    self.found(of_call(&headers), Step::DeadLetter { stored });
+                    self.found(call_of(&headers), Step::DeadLetter { stored });
                 }
             }
         }
@@ -128,14 +128,4 @@ impl Stage {
         }
         messages
     }
-}
-
-fn of_call(headers: &HeaderMap) -> Option<CallNumber> {
-    let call = native::decode(headers, bytes::Bytes::new()).ok()?;
-    function::number_in(call.query.as_deref())
-}
-
-fn of_result(headers: &HeaderMap) -> Option<CallNumber> {
-    let result = Callback::decode(headers, bytes::Bytes::new()).ok()?;
-    receiver::number_in(result.url.as_url().path())
 }
