@@ -4,9 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use asyncqueue::{
     CallId, QueueName,
-    cancel::{Tally, cancel},
-    locate::Found,
-    status::State,
+    cancel::{self, Tally, Verdict},
 };
 use clap::Args;
 
@@ -42,36 +40,18 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     let Arguments { queue: MaybeQueue(queue), call_id } = arguments;
     let wanted = find::wanted(call_id);
     let places = find::places(&session.js, queue.as_ref(), &wanted).await?;
-    let mut tally = cancel(&session.js, &places, &wanted, PATIENCE).await?;
-    let mut found = None;
-    if tally.cancelled + tally.unconfirmed == 0 {
-        let now = find::find(&session.js, queue.as_ref(), call_id).await?;
-        if is_cancelled(&now) {
-            // By another request, since: it may not be certain yet.
-            tally = cancel(&session.js, &places, &wanted, PATIENCE).await?;
-        }
-        found = Some(now);
-    }
-    if tally.unconfirmed > 0 {
-        anyhow::bail!(
+    let words = match cancel::request(&session.js, &places, &wanted, PATIENCE).await? {
+        Verdict::Cancelled(tally) => describe(&tally),
+        Verdict::NotCertain => anyhow::bail!(
             "call `{call_id}` is not cancelled for certain yet: a worker that has it does not answer; try again"
-        );
-    }
-    let words = match found {
-        _ if tally.cancelled > 0 => describe(&tally),
-        Some(found) if tally.is_empty() && is_cancelled(&found) => "was cancelled before".to_owned(),
-        Some(Found::Ended(ended)) if !matches!(ended.state, State::Cancelled { .. }) => {
-            let end = status::words(&ended.state);
-            anyhow::bail!("call `{call_id}` can't be cancelled, it has ended: {end}")
+        ),
+        Verdict::Ended { end, status } => {
+            let how = status.map_or_else(|| end.to_string(), |status| status::words(&status.state));
+            anyhow::bail!("call `{call_id}` can't be cancelled, it has ended: {how}")
         }
-        _ if tally.ended > 0 => anyhow::bail!("call `{call_id}` can't be cancelled, it has ended"),
-        _ => return Err(find::unknown(call_id, queue.as_ref())),
+        Verdict::Unknown => return Err(find::unknown(call_id, queue.as_ref())),
     };
     Ok(output::print(&format!("{call_id}: {words}\n"))?)
-}
-
-fn is_cancelled(found: &Found) -> bool {
-    matches!(found, Found::Ended(ended) if matches!(ended.state, State::Cancelled { .. }))
 }
 
 fn describe(tally: &Tally) -> String {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
     EndState, QueueName,
-    cancel::{Tally, cancel},
+    cancel::{self, Tally, Verdict},
     directory::Directory,
     locate::{Found, Places, Wanted, locate, places},
-    status::{self, CallStatus, State as CallState},
+    status::{self, CallStatus},
 };
 use tokio::sync::SemaphorePermit;
 
@@ -81,8 +81,9 @@ impl Lookups {
         }
     }
 
-    /// Cancels all calls with an id that are stored when the request comes. A repeat is safe, and also confirms those of
-    /// which an earlier request was not certain.
+    /// Cancels all calls with an id that are stored when the request comes; see [`cancel::request`]. Done to the end, also
+    /// if the client goes away meanwhile: a call that is cancelled by half would seem to be queued until a worker comes
+    /// upon it.
     pub async fn cancel(
         &self,
         directory: &Directory,
@@ -91,39 +92,18 @@ impl Lookups {
     ) -> Result<Tally, Refusal> {
         let _slot = self.slot()?;
         let places = places(directory, default_queue, &wanted);
-        let tally = self.cancel_to_the_end(places.clone(), wanted.clone()).await?;
-        if !tally.is_empty() {
-            return of_tally(tally, wanted);
-        }
-        match locate(&self.js, &places, &wanted).await? {
-            Found::Ended(CallStatus { state: CallState::Cancelled { .. }, .. }) => {
-                // By another request, since: its tombstone may be younger than the end of the call.
-                let again = self.cancel_to_the_end(places, wanted.clone()).await?;
-                if again.is_empty() {
-                    // By the result that its client is sent. The tombstone is gone.
-                    return Ok(Tally { cancelled: 1, before: 1, ..again });
-                }
-                of_tally(again, wanted)
-            }
-            Found::Ended(CallStatus { state, .. }) => {
-                let end = match state {
-                    CallState::Dead { .. } => EndState::Dead,
-                    CallState::Expired { .. } => EndState::Expired,
-                    _ => EndState::Done,
-                };
-                Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(Some(end)) })
-            }
-            // Stored since: it came after the request.
-            Found::Stored { .. } | Found::Unknown => Err(unknown(wanted, &places)),
-        }
-    }
-
-    /// Cancels calls to the end, also if the client goes away meanwhile: a call that is cancelled by half would seem to be
-    /// queued until a worker comes upon it.
-    async fn cancel_to_the_end(&self, places: Places, wanted: Wanted) -> Result<Tally, Refusal> {
         let (js, patience) = (self.js.clone(), self.cancel_timeout);
-        let cancelling = tokio::spawn(async move { cancel(&js, &places, &wanted, patience).await });
-        cancelling.await.map_err(|_| Refusal::Interrupted)?.map_err(Refusal::Cancel)
+        let cancelling = tokio::spawn(async move {
+            let verdict = cancel::request(&js, &places, &wanted, patience).await;
+            (verdict, places, wanted)
+        });
+        let (verdict, places, wanted) = cancelling.await.map_err(|_| Refusal::Interrupted)?;
+        match verdict.map_err(Refusal::Cancel)? {
+            Verdict::Cancelled(tally) => Ok(tally),
+            Verdict::NotCertain => Err(Refusal::NotCancelledYet { call_id: wanted.id }),
+            Verdict::Ended { end, .. } => Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(end) }),
+            Verdict::Unknown => Err(unknown(wanted, &places)),
+        }
     }
 
     fn slot(&self) -> Result<SemaphorePermit<'_>, Refusal> {
@@ -142,22 +122,11 @@ fn unknown(wanted: Wanted, places: &Places) -> Refusal {
     Refusal::UnknownCall { call_id: wanted.id, queue }
 }
 
-/// What a tally of at least one call says to who asked: certainty of all, or none.
-fn of_tally(tally: Tally, wanted: Wanted) -> Result<Tally, Refusal> {
-    if tally.unconfirmed > 0 {
-        return Err(Refusal::NotCancelledYet { call_id: wanted.id });
-    }
-    if tally.cancelled > 0 {
-        return Ok(tally);
-    }
-    Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(tally.end) })
-}
-
-fn how_it_ended(end: Option<EndState>) -> &'static str {
+fn how_it_ended(end: EndState) -> &'static str {
     match end {
-        Some(EndState::Dead) => "is a dead letter",
-        Some(EndState::Expired) => "has expired",
-        Some(EndState::Done | EndState::Cancelled) | None => "has run",
+        EndState::Dead => "is a dead letter",
+        EndState::Expired => "has expired",
+        EndState::Done | EndState::Cancelled => "has run",
     }
 }
 

@@ -38,6 +38,10 @@ use crate::{
 };
 pub use crate::{stored_call::StoredCall, tombstone::BUCKET};
 
+mod request;
+
+pub use request::{Verdict, request};
+
 /// The status that a client is told of a call that was cancelled: the client closed the request.
 pub const CANCELLED: u16 = 499;
 

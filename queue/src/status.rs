@@ -186,7 +186,7 @@ pub(crate) struct Ended {
 // === impl CallStatus ===
 
 impl CallStatus {
-    fn new(call: &Wanted, queue: &QueueName, subject: Option<&str>, state: State) -> Self {
+    pub(crate) fn new(call: &Wanted, queue: &QueueName, subject: Option<&str>, state: State) -> Self {
         Self {
             call_id: call.id.to_string(),
             function: subject.and_then(function_of).as_ref().map(FunctionName::to_string),
@@ -207,6 +207,20 @@ impl CallStatus {
 }
 
 // === impl State ===
+
+impl State {
+    /// How the call has ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<EndState> {
+        match self {
+            Self::Queued { .. } | Self::Delivered | Self::Running { .. } | Self::Waiting { .. } => None,
+            Self::Done { .. } => Some(EndState::Done),
+            Self::Dead { .. } => Some(EndState::Dead),
+            Self::Cancelled { .. } => Some(EndState::Cancelled),
+            Self::Expired { .. } => Some(EndState::Expired),
+        }
+    }
+}
 
 impl From<WorkerReport> for State {
     fn from(report: WorkerReport) -> Self {

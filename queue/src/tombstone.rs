@@ -273,11 +273,8 @@ async fn update(
     let subject = BUCKET.subject(&key(queue, call));
     let Some(message) = last_message(js, &BUCKET.stream(), &subject).await? else { return Ok(()) };
     let Some(before) = parse(&message).filter(|before| is_replaced(before.mark)) else { return Ok(()) };
-    match publish(js, subject, mark.encode(call.sequence), before.revision).await {
-        Err(failure) if !failure.is_conflict() => Err(failure.0),
-        // Of two that replace it at once, either is right: both saw the same call.
-        _ => Ok(()),
-    }
+    // Of two that replace it at once, either is right: both saw the same call.
+    publish_or_lose(js, subject, mark.encode(call.sequence), before.revision).await
 }
 
 /// Records that the client of a call that is marked as cancelled is sent that result and no other, for a repeat of the
@@ -289,10 +286,7 @@ pub(crate) async fn record_result(
 ) -> Result<(), NatsError> {
     // Who watches the bucket reads the cancellation once more.
     let value = Mark::Cancelled { confirmed: false }.encode(call.sequence);
-    match publish(js, BUCKET.subject(&result_key(queue, call)), value, 0).await {
-        Err(failure) if !failure.is_conflict() => Err(failure.0),
-        _ => Ok(()),
-    }
+    publish_or_lose(js, BUCKET.subject(&result_key(queue, call)), value, 0).await
 }
 
 /// Whether that is recorded.
@@ -315,6 +309,19 @@ impl WriteFailure {
 
     fn is_missing_bucket(&self) -> bool {
         PublishFailure::of(&self.0) == PublishFailure::NoStream
+    }
+}
+
+/// Writes an entry of the bucket as [`publish`] does, unless another request has written it since.
+async fn publish_or_lose(
+    js: &Context,
+    subject: String,
+    value: String,
+    revision: u64,
+) -> Result<(), NatsError> {
+    match publish(js, subject, value, revision).await {
+        Err(failure) if !failure.is_conflict() => Err(failure.0),
+        _ => Ok(()),
     }
 }
 
