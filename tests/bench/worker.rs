@@ -266,6 +266,9 @@ impl Bench {
         self.empties().await;
         program.signal("TERM");
         program.ended().await;
+        // The server hears of that a moment later, and a call that it sends meanwhile is lost until its lease is over.
+        let no_requests = async || (self.queue.open_requests().await? == 0).then_some(());
+        until_in(PATIENCE, "no request is open", no_requests).await;
     }
 
     async fn receives(&self, calls: usize) {

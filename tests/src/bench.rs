@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{Context, context::PublishAckFuture};
+use async_nats::jetstream::{Context, consumer::PullConsumer, context::PublishAckFuture};
 use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore},
@@ -152,6 +152,13 @@ impl Queue {
     /// How many calls the stream holds.
     pub async fn messages(&self) -> Option<u64> {
         Some(self.js.get_stream(&self.spec.stream).await.ok()?.cached_info().state.messages)
+    }
+
+    /// How many requests for calls are open.
+    pub async fn open_requests(&self) -> Option<usize> {
+        let name = format!("{QUEUE}-workers");
+        let consumer: PullConsumer = self.js.get_consumer_from_stream(name, &self.spec.stream).await.ok()?;
+        Some(consumer.cached_info().num_waiting)
     }
 }
 
