@@ -41,7 +41,7 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
             status.others = Some(others).filter(|others| *others > 0);
             status
         }
-        Found::Ended(ended) => ended,
+        Found::Ended(ended) | Found::BeingCancelled(ended) => ended,
         Found::Unknown => return Err(find::unknown(call_id, queue.as_ref())),
     };
     match output {

@@ -76,7 +76,7 @@ impl Lookups {
                 status.others = Some(others).filter(|others| *others > 0);
                 Ok(status)
             }
-            Found::Ended(status) => Ok(status),
+            Found::Ended(status) | Found::BeingCancelled(status) => Ok(status),
             Found::Unknown => Err(unknown(wanted, &places)),
         }
     }

@@ -20,7 +20,6 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
@@ -32,7 +31,7 @@ use crate::{
     peek::{self, Inquiry, NatsError, failed},
     publish_failure::{IN_PROCESS_PAUSE, PublishFailure},
     remove::remove,
-    reserve,
+    reserve, stored_result,
     subject::{call_filter, result_subject},
     tombstone::{self, Mark, Tombstone, no_bucket},
 };
@@ -59,9 +58,6 @@ pub const HAS_ENDED: &str = "ended";
 
 /// How long a worker that is not busy takes to answer, at most.
 const PROMPT: Duration = Duration::from_millis(250);
-
-/// After so many leases no worker starts what it was delivered before.
-const LEASES_UNTIL_SAFE: u32 = 2;
 
 /// Calls with one id that one request cancels, at most; a repeat cancels more.
 pub const MAX_CALLS: usize = 1_000;
@@ -338,9 +334,9 @@ impl<'a> Canceller<'a> {
                 Some(ended) => return Ok(Waited::Ended(ended.end().unwrap_or(EndState::Done))),
             }
             let progress = self.progress().await?;
-            let is_safe_by_now = tombstone.zip(progress).is_some_and(|(tombstone, progress)| {
-                is_safe_after(tombstone.at, progress.now, progress.lease)
-            });
+            let is_safe_by_now = tombstone
+                .zip(progress)
+                .is_some_and(|(tombstone, progress)| tombstone.is_safe(progress.now, progress.lease));
             if is_safe_by_now {
                 return Ok(Waited::Certain);
             }
@@ -388,11 +384,7 @@ impl<'a> Canceller<'a> {
 
     /// How a call ended by the result for its client that is stored now, if one is.
     async fn stored_end(&self, call: &StoredCall) -> Result<Option<EndState>, NatsError> {
-        let stream = self.place.queue.callback_stream();
-        let subject = format!("{}.{}", call_filter(&stream, None, &call.id), call.sequence);
-        let result = peek::last_message(self.js, &stream, &subject).await?;
-        let result = result.and_then(|result| Callback::decode(&result.headers, Bytes::new()).ok());
-        Ok(result.map(|result| result.end))
+        stored_result::end_of_call(self.js, &self.place.queue, call).await
     }
 
     /// The call had ended before: its tombstone says so from now on.
@@ -429,9 +421,7 @@ impl<'a> Canceller<'a> {
         if !ack.duplicate {
             return Ok(ResultOf::Cancellation);
         }
-        let first = peek::message_at(self.js, &self.place.queue.callback_stream(), ack.sequence).await?;
-        let first = first.and_then(|first| Callback::decode(&first.headers, Bytes::new()).ok());
-        Ok(match first.map(|first| first.end) {
+        Ok(match stored_result::end_at(self.js, &self.place.queue, ack.sequence).await? {
             Some(EndState::Cancelled) => ResultOf::Cancellation,
             Some(end) => ResultOf::Other(end),
             None => ResultOf::Delivered,
@@ -468,23 +458,9 @@ impl Answer {
     }
 }
 
-/// Whether so much time has passed since the tombstone was written that no worker starts the call any more. Both times are
-/// the server's.
-fn is_safe_after(written: Timestamp, now: Timestamp, lease: Duration) -> bool {
-    let passed = Duration::try_from(now.duration_since(written)).unwrap_or_default();
-    passed >= lease.saturating_mul(LEASES_UNTIL_SAFE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cancellation_is_safe_after_two_leases() {
-        let at = |second| Timestamp::from_second(1_000_i64 + second).unwrap();
-        let is_safe = |second| is_safe_after(at(0), at(second), Duration::from_secs(30));
-        assert_eq!([is_safe(-5), is_safe(0), is_safe(59), is_safe(60)], [false, false, false, true]);
-    }
 
     #[test]
     fn a_tally_counts_each_outcome_once() {

@@ -81,6 +81,7 @@ pub mod retry;
 pub mod stats;
 pub mod status;
 pub mod stored_call;
+pub mod stored_result;
 pub mod stream;
 pub mod subject;
 pub mod submit;

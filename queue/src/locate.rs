@@ -8,11 +8,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     call_id::{CallId, queue_hash},
+    consumer_progress,
     directory::{Directory, QueueEntry},
     name::{FunctionName, QueueName},
     peek::{NatsError, count_messages, last_message},
-    status::{self, CallStatus},
+    status::{self, CallStatus, Ended, State},
     subject::call_filter,
+    tombstone::{self, Mark, Tombstone},
 };
 
 /// Queues that are asked at once. One question takes a server less than a millisecond; more at once would only keep
@@ -58,6 +60,8 @@ pub enum Found {
     },
     /// It has ended, and its end is still known.
     Ended(CallStatus),
+    /// It is marked as cancelled, and a worker that has it may still run it, or end it in another way.
+    BeingCancelled(CallStatus),
     /// Nothing is known of it: it never was, or its end is not known any more.
     Unknown,
 }
@@ -117,7 +121,7 @@ async fn locate_among(js: &Context, places: &[Place], wanted: &Wanted) -> Result
     }
     match stored.into_iter().max_by_key(|stored| stored.message.time) {
         Some(newest) => Ok(Found::Stored { newest: newest.into(), others: others.saturating_sub(1) }),
-        None => Ok(ended(js, places, wanted).await?.map_or(Found::Unknown, Found::Ended)),
+        None => ended(js, places, wanted).await,
     }
 }
 
@@ -128,7 +132,7 @@ async fn stored_at(js: &Context, place: Place, wanted: &Wanted) -> Result<Option
 }
 
 /// The end of a call, as far as one of these places still knows it.
-async fn ended(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Option<CallStatus>, NatsError> {
+async fn ended(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Found, NatsError> {
     let results: Vec<_> = stream::iter(places.iter().cloned())
         .map(|place| status::results(js, place.queue, wanted))
         .buffer_unordered(AT_ONCE)
@@ -138,8 +142,28 @@ async fn ended(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Option
         [only] => Some(&only.queue),
         _ => None,
     };
-    let marked = status::marked(js, queue, wanted).await?;
-    Ok(status::last_end(results.into_iter().flatten(), marked).map(|ended| ended.status))
+    let tombstone = tombstone::newest(js, queue, &wanted.id).await?;
+    let marked = tombstone.as_ref().and_then(|tombstone| status::of_tombstone(wanted, tombstone));
+    let Some(Ended { is_mark, status, .. }) = status::last_end(results.into_iter().flatten(), marked) else {
+        return Ok(Found::Unknown);
+    };
+    match tombstone.filter(|_| is_mark) {
+        Some(tombstone) if !is_certain(js, places, &tombstone).await? => {
+            Ok(Found::BeingCancelled(CallStatus { state: State::Delivered, ..status }))
+        }
+        _ => Ok(Found::Ended(status)),
+    }
+}
+
+/// Whether a call that is marked as cancelled does not start any more.
+async fn is_certain(js: &Context, places: &[Place], tombstone: &Tombstone) -> Result<bool, NatsError> {
+    if tombstone.mark != (Mark::Cancelled { confirmed: false }) {
+        return Ok(true);
+    }
+    let Some(place) = places.iter().find(|place| place.queue == tombstone.queue) else { return Ok(true) };
+    let progress = consumer_progress::read(js, &place.entry.stream, &place.queue).await?;
+    // Without a consumer nothing is delivered.
+    Ok(progress.is_none_or(|progress| tombstone.is_safe(progress.now, progress.lease)))
 }
 
 #[cfg(test)]

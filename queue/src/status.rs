@@ -180,6 +180,8 @@ pub(crate) struct Ended {
     pub(crate) at: Timestamp,
     /// The call's sequence on its queue's stream, if the record says it.
     pub(crate) sequence: Option<u64>,
+    /// Whether nothing but its tombstone is known of it.
+    pub(crate) is_mark: bool,
     pub(crate) status: CallStatus,
 }
 
@@ -240,8 +242,10 @@ pub async fn of_stored(js: &Context, wanted: &Wanted, stored: &Stored) -> Result
         consumer_progress::read(js, &place.entry.stream, &place.queue),
         tombstone::read(js, &place.queue, &call)
     )?;
-    // A call that is cancelled or expired is still stored until whoever ends it has come to the end of that.
-    let state = match tombstone.and_then(|tombstone| of_mark(&tombstone)) {
+    // A call that is cancelled or expired is still stored until whoever ends it has come to the end of that. One that is
+    // not cancelled for certain may end by itself.
+    let mark = tombstone.filter(|tombstone| tombstone.mark != Mark::Cancelled { confirmed: false });
+    let state = match mark.and_then(|tombstone| of_mark(&tombstone)) {
         Some(state @ (State::Cancelled { .. } | State::Expired { .. })) => state,
         _ => match queued(progress, message.sequence) {
             Some(state) => state,
@@ -315,17 +319,10 @@ pub(crate) async fn results(
     Ok(ends)
 }
 
-/// The end of a call that its tombstone records, on one queue or on any.
-pub(crate) async fn marked(
-    js: &Context,
-    queue: Option<&QueueName>,
-    wanted: &Wanted,
-) -> Result<Option<Ended>, NatsError> {
-    let tombstone = tombstone::newest(js, queue, &wanted.id).await?;
-    Ok(tombstone.and_then(|tombstone| {
-        let status = CallStatus::new(wanted, &tombstone.queue, None, of_mark(&tombstone)?);
-        Some(Ended { at: tombstone.at, sequence: Some(tombstone.call.sequence), status })
-    }))
+/// The end that the tombstone of a call records.
+pub(crate) fn of_tombstone(wanted: &Wanted, tombstone: &Tombstone) -> Option<Ended> {
+    let status = CallStatus::new(wanted, &tombstone.queue, None, of_mark(tombstone)?);
+    Some(Ended { at: tombstone.at, sequence: Some(tombstone.call.sequence), is_mark: true, status })
 }
 
 /// The end that a tombstone records.
@@ -369,7 +366,7 @@ fn of_result(
     };
     let mut status = CallStatus::new(wanted, queue, None, state);
     status.function = Some(result.function.to_string());
-    Some(Ended { at, sequence: Some(result.sequence), status })
+    Some(Ended { at, sequence: Some(result.sequence), is_mark: false, status })
 }
 
 fn of_letter(wanted: &Wanted, queue: &QueueName, letter: &StreamMessage) -> Ended {
@@ -385,7 +382,7 @@ fn of_letter(wanted: &Wanted, queue: &QueueName, letter: &StreamMessage) -> Ende
     if let Ok(invocation) = native::decode(&letter.headers, Bytes::new()) {
         status = status.submitted(invocation.submitted_at, Timestamp::now());
     }
-    Ended { at, sequence: dead_letter::sequence(&letter.headers), status }
+    Ended { at, sequence: dead_letter::sequence(&letter.headers), is_mark: false, status }
 }
 
 fn buried_subject(headers: &NatsHeaders) -> &str {

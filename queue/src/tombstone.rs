@@ -4,6 +4,8 @@
 //! anything else; the first write wins, and the others follow it. One more mark records that a cancellation came too
 //! late, since the call had ended by itself.
 
+use std::time::Duration;
+
 use async_nats::jetstream::{
     Context,
     context::PublishErrorKind,
@@ -14,11 +16,11 @@ use jiff::Timestamp;
 use crate::{
     bucket::Bucket,
     call_id::CallId,
-    cancel::StoredCall,
     end_state::EndState,
     name::QueueName,
     peek::{NatsError, failed, last_message, next_message},
     publish_failure::PublishFailure,
+    stored_call::StoredCall,
     timestamp,
 };
 
@@ -31,8 +33,11 @@ pub const BUCKET: Bucket = Bucket {
     name: "asyncqueue-cancelled",
     description: "calls that were cancelled",
     // Longer than any call that was cancelled can still be somewhere.
-    max_age: Some(std::time::Duration::from_secs(24 * 3600)),
+    max_age: Some(Duration::from_secs(24 * 3600)),
 };
+
+/// After so many leases no worker starts what it was delivered before.
+const LEASES_UNTIL_SAFE: u32 = 2;
 
 /// What a tombstone says of its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +133,17 @@ impl Mark {
         let (mark, sequence) =
             ALL.into_iter().find_map(|mark| Some((mark, text.strip_prefix(mark.word())?)))?;
         Some((mark, sequence.parse().ok()?))
+    }
+}
+
+// === impl Tombstone ===
+
+impl Tombstone {
+    /// Whether it was written so long before `now` that no worker starts its call any more, a delivery having this lease.
+    /// Both times are the server's.
+    pub(crate) fn is_safe(&self, now: Timestamp, lease: Duration) -> bool {
+        let age = Duration::try_from(now.duration_since(self.at)).unwrap_or_default();
+        age >= lease.saturating_mul(LEASES_UNTIL_SAFE)
     }
 }
 
@@ -364,6 +380,20 @@ mod tests {
         // What programs of version 0.1 read and write.
         assert_eq!(Mark::Cancelled { confirmed: false }.encode(7), "7");
         assert_eq!(Mark::Dead.encode(7), "dead 7");
+    }
+
+    #[test]
+    fn a_cancellation_is_safe_after_two_leases() {
+        let at = |second| Timestamp::from_second(1_000_i64 + second).unwrap();
+        let tombstone = Tombstone {
+            queue: "jobs".parse().unwrap(),
+            call: StoredCall { id: "id-1".parse().unwrap(), sequence: 7 },
+            mark: Mark::Cancelled { confirmed: false },
+            at: at(0),
+            revision: 1,
+        };
+        let is_safe = |second| tombstone.is_safe(at(second), Duration::from_secs(30));
+        assert_eq!([is_safe(-5), is_safe(0), is_safe(59), is_safe(60)], [false, false, false, true]);
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! Deliveries that are no attempts.
 //!
 //! `JetStream` counts how often it delivered a message, and a worker that dies leaves no other trace, so that is
-//! what attempts are counted by. But a call that was handed back by a worker that shuts down, or that failed
-//! because the platform did, has not had its attempt. Those few are counted here and taken off.
+//! what attempts are counted by. But a call that was handed back by a worker that shuts down, that came to a worker too
+//! late, or that failed because the platform did, has not had its attempt. Those few are counted here and taken off.
 
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
+use async_nats::jetstream::{Context, message::PublishMessage};
 
 use crate::{
     bucket::Bucket,
     call_id::CallId,
     name::QueueName,
     peek::{NatsError, failed, last_message},
+    publish_failure::PublishFailure,
 };
 
 /// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, `sequence` being where the call is on the stream.
@@ -79,6 +80,31 @@ pub async fn set(
     let subject = BUCKET.subject(&key(queue, call, sequence));
     let written = async { js.publish(subject, offset.encode().into()).await?.await };
     written.await.map(drop).map_err(failed("write the attempt offset"))
+}
+
+/// Counts one more delivery as no attempt, also where others do so at once. Nothing is to be counted where only the attempts
+/// that were made count.
+pub async fn count_one(
+    js: &Context,
+    queue: &QueueName,
+    call: &CallId,
+    sequence: u64,
+) -> Result<(), NatsError> {
+    let subject = BUCKET.subject(&key(queue, call, sequence));
+    loop {
+        let value = last_message(js, &BUCKET.stream(), &subject).await?;
+        let revision = value.as_ref().map_or(0, |value| value.sequence);
+        let before = value.and_then(|value| Offset::decode(&value.payload)).unwrap_or(Offset::Deliveries(0));
+        let Offset::Deliveries(deliveries) = before else { return Ok(()) };
+        let more = Offset::Deliveries(deliveries.saturating_add(1)).encode();
+        let entry = PublishMessage::build().payload(more.into()).expected_last_subject_sequence(revision);
+        let written = async { js.send_publish(subject.clone(), entry).await?.await };
+        match written.await.map_err(failed("write the attempt offset")) {
+            Ok(_) => return Ok(()),
+            Err(error) if PublishFailure::of(&error) == PublishFailure::Conflict => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn key(queue: &QueueName, call: &CallId, sequence: u64) -> String {

@@ -69,6 +69,28 @@ async fn a_delivery_of_a_call_in_flight_is_no_attempt() {
     assert_eq!(letter.headers.get("Async-Dead-Attempts").unwrap().as_str(), "3");
 }
 
+#[tokio::test]
+async fn a_delivery_that_comes_too_late_is_no_attempt() {
+    // Longer than two leases, and shorter than three, so that what is late is counted before the next delivery.
+    let stop = LEASE * 2 + LEASE / 3;
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond(500, "no")).await;
+    let worker = queue.worker(&function, &[("max_retry_attempts", "2"), ("max_inflight", "4")]);
+    // It has asked for more when it is stopped.
+    queue.submit(|_| {}).await;
+    function.receives(2).await;
+    queue.empties().await;
+    worker.signal("STOP");
+    queue.submit(|_| {}).await;
+    sleep(stop).await;
+    worker.signal("CONT");
+    queue.holds("jobs-dead", 2).await;
+    queue.empties().await;
+    let attempts: Vec<_> =
+        function.received().iter().map(|request| request.header("x-retry").to_owned()).collect();
+    assert_eq!(attempts, ["1", "2", "1", "2"]);
+}
+
 /// A worker that was killed after it had stored the dead letter, before it acknowledged the call: what it left.
 async fn left_by_a_worker(queue: &Queue, is_letter_stored: bool) -> StoredCall {
     let id = queue.submit(|_| {}).await;

@@ -5,8 +5,10 @@ use std::time::Duration;
 use asyncqueue::{
     ensure::ensure,
     stream::{DeadLetters, QueueSpec},
+    tombstone,
 };
 use asyncqueue_tests::http::{HttpServer, respond};
+use futures::StreamExt;
 
 use crate::support::{Queue, callback_at};
 
@@ -55,4 +57,30 @@ async fn limits_of_dead_letters_reach_the_stream_that_is_there() {
     let config = queue.info("jobs-dead").await.config;
     assert_eq!((config.max_age, config.max_messages), (max_age, max_messages));
     assert!(ensure(&queue.js, &spec, false).await.unwrap().changes.is_empty());
+}
+
+/// A worker that is not answered in time stores a result once more, and hears that it is there: by its own first try.
+#[tokio::test]
+async fn a_result_that_is_sent_twice_costs_no_dead_letter() {
+    const CALLS: usize = 40;
+    // Longer than the worker waits for the server's word.
+    const PAUSE: Duration = Duration::from_secs(7);
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond(500, "")).await;
+    let client = queue.nats.client().await;
+    let mut marks = client.subscribe(tombstone::BUCKET.subject(">")).await.unwrap();
+    client.flush().await.unwrap();
+    for _ in 0..CALLS {
+        queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
+    }
+    let _worker = queue.worker(&function, &[("max_retry_attempts", "1"), ("max_inflight", "40")]);
+    // Some calls are marked as dead and no more when the server stops.
+    marks.next().await.unwrap();
+    queue.nats.pause().await;
+    tokio::time::sleep(PAUSE).await;
+    queue.nats.resume();
+    caller.receives(CALLS).await;
+    queue.empties().await;
+    queue.holds("jobs-dead", CALLS as u64).await;
+    assert_eq!(caller.received().len(), CALLS);
 }

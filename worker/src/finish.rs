@@ -1,7 +1,10 @@
 //! Carries out the end of a call: its mark, its result for the client, its dead letter, in this order, so that whoever
 //! comes after a crash in between finds what is left to do.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
@@ -10,6 +13,7 @@ use asyncqueue::{
     forward::strip_connection_headers,
     message::{callback::Callback, dead_letter::Death},
     publish_failure::PublishFailure,
+    stored_result,
     subject::result_subject,
     tombstone::{self, Mark, Written},
     uncounted::{self, Offset},
@@ -201,10 +205,18 @@ impl Finish {
             body: reply.body,
             ..Callback::new(invocation, url, call.stored.sequence, end, status)
         };
-        let stored =
-            self.store.until_stored(Record::Result, ticket, reported, || self.results.put(&callback));
+        let tries = AtomicU32::new(0);
+        let stored = self.store.until_stored(Record::Result, ticket, reported, || {
+            tries.fetch_add(1, Ordering::Relaxed);
+            self.results.put(&callback)
+        });
         match stored.await {
-            Ok(ack) if ack.duplicate => return Reporting::HadAnother,
+            Ok(ack) if ack.duplicate => {
+                let first = stored_result::end_at(&self.js, &self.queue, ack.sequence).await;
+                if is_of_another(end, first.ok().flatten(), tries.into_inner()) {
+                    return Reporting::HadAnother;
+                }
+            }
             Ok(_) => {}
             Err(failure) => {
                 let (call_id, function, reason) = (&callback.call_id, &callback.function, failure.as_str());
@@ -265,6 +277,15 @@ impl Finish {
     }
 }
 
+/// Whether a result that was there before says another end than `own`. `first`: what it says, if it is not delivered and gone;
+/// `tries`: how often this worker has sent its own, of which the server may have stored one without saying so in time.
+fn is_of_another(own: EndState, first: Option<EndState>, tries: u32) -> bool {
+    match first {
+        Some(first) => first != own,
+        None => tries == 1,
+    }
+}
+
 /// The line that people look for in `kubectl logs`.
 pub(crate) fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
     let (function, call_id) = call.name();
@@ -286,5 +307,21 @@ pub(crate) fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
         Outcome::Dead(reason) => {
             error!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, it becomes a dead letter: {reason}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_that_was_sent_before_is_this_workers_own() {
+        let (dead, done) = (EndState::Dead, EndState::Done);
+        // The server stored it and did not say so in time: taken for another's, the call would get no dead letter.
+        assert!(!is_of_another(dead, Some(dead), 2) && !is_of_another(dead, None, 2));
+        assert!(!is_of_another(dead, Some(dead), 1));
+        assert!(is_of_another(dead, Some(done), 1) && is_of_another(dead, Some(done), 2));
+        // Delivered and gone before this worker sent anything.
+        assert!(is_of_another(dead, None, 1));
     }
 }

@@ -159,6 +159,22 @@ impl Handler for Invoke {
             }
         }
     }
+
+    /// Nor has one that came too late. Of one that has left the queue nothing is to be known any more.
+    async fn was_late(&self, delivered: &Delivered) {
+        let Ok(Invocation { call_id, .. }) = self.decode(delivered) else { return };
+        let sequence = delivered.sequence;
+        let counted = async {
+            if is_stored(&self.js, &self.stream, sequence).await? {
+                uncounted::count_one(&self.js, &self.queue, &call_id, sequence).await?;
+            }
+            Ok::<_, NatsError>(())
+        };
+        match counted.await {
+            Ok(()) => debug!(%call_id, "a delivery that came too late is no attempt"),
+            Err(error) => debug!(%call_id, %error, "a delivery counts as an attempt though it was none"),
+        }
+    }
 }
 
 impl Invoke {

@@ -54,6 +54,12 @@ const RENEW_WAIT: Duration = Duration::from_millis(250);
 /// What is done before a message is handed back takes a round trip or two.
 const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
 
+/// What is done of messages that came too late takes as much, and nobody waits for it.
+const AFTER_LATE: Duration = Duration::from_secs(10);
+
+/// Of so many of them at once.
+const LATE_AT_ONCE: usize = 16;
+
 /// Requests that are lost so soon after a message may have come again: that message may be why.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -82,6 +88,11 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// Does what is to be done before a message is handed back unhandled, after so many deliveries of it that were
     /// ignored.
     fn before_hand_back(&self, _delivered: &Delivered, _repeats: u64) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// Does what is to be done of a message that came too late to be handled.
+    fn was_late(&self, _delivered: &Delivered) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 }
@@ -125,7 +136,8 @@ impl<H: Handler> Puller<H> {
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
             // The server has answered: what it sent before that is here.
             if let Some(inbox) = silent.take() {
-                count_repeats(inbox, &tasks.in_flight());
+                let late = late_messages(inbox, &tasks.in_flight());
+                tokio::spawn(timeout(AFTER_LATE, tell_late(self.handler.clone(), late)));
             }
             if is_in_trouble {
                 self.give_up_unreadable(consumer.cached_info()).await;
@@ -396,14 +408,23 @@ async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, han
     }
 }
 
-/// Ends a subscription after the server was silent. What came since is late: a delivery of what is in flight here is no
-/// attempt, and everything else may be with another worker by now.
-fn count_repeats(mut inbox: Subscriber, in_flight: &InFlight) {
+/// Ends a subscription after the server was silent, and returns what came since and is not in flight here. It is late, and
+/// may be with another worker by now. A delivery of what is in flight is no attempt.
+fn late_messages(mut inbox: Subscriber, in_flight: &InFlight) -> Vec<Delivered> {
+    let mut late = Vec::new();
     while let Some(Some(message)) = inbox.next().now_or_never() {
         if classify(&message) == Event::Message {
-            in_flight.count_repeat(Delivered::of(message).sequence);
+            let delivered = Delivered::of(message);
+            if !in_flight.count_repeat(delivered.sequence) {
+                late.push(delivered);
+            }
         }
     }
+    late
+}
+
+async fn tell_late(handler: Arc<impl Handler>, late: Vec<Delivered>) {
+    futures::stream::iter(&late).for_each_concurrent(LATE_AT_ONCE, |message| handler.was_late(message)).await;
 }
 
 /// Gives a message to whoever asks next, now.

@@ -74,7 +74,9 @@ fn of_others(tally: Tally, found: Found) -> Verdict {
             Verdict::Ended { end, status: Some(status.into()) }
         }
         // What is stored now came after the request, or ends this moment.
-        Found::Stored { .. } | Found::Unknown => of_ended(tally).unwrap_or(Verdict::Unknown),
+        Found::Stored { .. } | Found::BeingCancelled(_) | Found::Unknown => {
+            of_ended(tally).unwrap_or(Verdict::Unknown)
+        }
     }
 }
 
@@ -83,7 +85,10 @@ fn of_ended(tally: Tally) -> Option<Verdict> {
 }
 
 fn is_cancelled(found: &Found) -> bool {
-    matches!(found, Found::Ended(CallStatus { state: State::Cancelled { .. }, .. }))
+    matches!(
+        found,
+        Found::BeingCancelled(_) | Found::Ended(CallStatus { state: State::Cancelled { .. }, .. })
+    )
 }
 
 #[cfg(test)]
@@ -117,6 +122,7 @@ mod tests {
     fn a_call_that_another_request_has_cancelled_since_is_asked_about_again() {
         assert!(is_cancelled(&Found::Ended(ended(State::Cancelled { since: SINCE }))));
         assert!(!is_cancelled(&Found::Ended(ended(State::Expired { since: SINCE }))));
+        assert!(is_cancelled(&Found::BeingCancelled(ended(State::Delivered))));
         assert!(!is_cancelled(&Found::Unknown));
         assert_eq!(of_cancelled_since(NOT_CERTAIN), Verdict::NotCertain);
         assert_eq!(of_cancelled_since(DEAD), Verdict::Ended { end: EndState::Dead, status: None });
