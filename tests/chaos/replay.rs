@@ -123,7 +123,7 @@ fn of_step(step: TraceStep, submitted: Observation, trace: &Trace, rules: &Rules
 /// A fault that lasts may hit a call once in each lease, and its effects are over two leases after it.
 fn of_fault(window: &FaultWindow, lease: Duration) -> Vec<(Duration, Observation)> {
     let fault = match window.kind {
-        FaultKind::Lost => Fault::WorkerOrLeaseLost,
+        FaultKind::Lost | FaultKind::Unwritten => Fault::WorkerOrLeaseLost,
         FaultKind::Forgotten => Fault::ConsumerRecreated,
         FaultKind::Deleted => Fault::StreamRecreated,
     };

@@ -63,7 +63,7 @@ async fn full(stage: &mut Stage) {
     stage.in_the_middle().await;
     let ballast = ballast(stage);
     // What was being written then may be lost with its acknowledgement, and be delivered again.
-    stage.recorder.fault("the disk is full", Excuse::Begins);
+    stage.recorder.fault("the disk is full", Excuse::BeginsUnwritten);
     fill(&ballast);
     let refused = || {
         stage

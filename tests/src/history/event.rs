@@ -49,6 +49,9 @@ pub enum Excuse {
     Once,
     /// From here on, workers or their leases may die.
     Begins,
+    /// The same, and nothing that the server does from here on may reach its disk: started again, it may have forgotten that a
+    /// call has ended.
+    BeginsUnwritten,
     /// Up to here.
     Ends,
     /// The consumer was deleted, and with it what was delivered how often.

@@ -27,6 +27,8 @@ pub struct FaultWindow {
 pub enum FaultKind {
     /// A worker, or its lease, may have died.
     Lost,
+    /// The same, and what the server did was not written.
+    Unwritten,
     /// The consumer was deleted, and with it what was delivered how often.
     Forgotten,
     /// The streams were deleted with what they held.
@@ -48,6 +50,7 @@ pub fn windows(history: &[Event]) -> Vec<FaultWindow> {
             Excuse::Forgets => windows.push(window(FaultKind::Forgotten)),
             Excuse::Deletes => windows.push(window(FaultKind::Deleted)),
             Excuse::Begins => begun.push(window(FaultKind::Lost)),
+            Excuse::BeginsUnwritten => begun.push(window(FaultKind::Unwritten)),
             Excuse::Ends => {
                 // The last one that began, of the same queue: faults of two queues may overlap.
                 if let Some(last) = begun.iter().rposition(|fault| fault.queue == *queue) {
@@ -66,16 +69,19 @@ pub fn windows(history: &[Event]) -> Vec<FaultWindow> {
 pub(super) struct Faults {
     /// Since when and until when, by the end.
     hits: Vec<(Duration, Duration)>,
+    unwritten: Vec<(Duration, Duration)>,
     forgotten: Vec<Duration>,
     deleted: Vec<Duration>,
 }
 
 impl Faults {
     pub(super) fn of(windows: &[FaultWindow], queue: QueueNumber, lease: Duration) -> Self {
-        let (mut hits, mut forgotten, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut hits, mut unwritten) = (Vec::new(), Vec::new());
+        let (mut forgotten, mut deleted) = (Vec::new(), Vec::new());
         for fault in windows.iter().filter(|fault| fault.queue.is_none_or(|only| only == queue)) {
             match fault.kind {
                 FaultKind::Lost => {}
+                FaultKind::Unwritten => unwritten.push((fault.since, fault.until)),
                 FaultKind::Forgotten => {
                     forgotten.push(fault.since);
                     continue;
@@ -94,7 +100,7 @@ impl Faults {
             hits.push((since, fault.until));
         }
         hits.sort_by_key(|(_, until)| *until);
-        Self { hits, forgotten, deleted }
+        Self { hits, unwritten, forgotten, deleted }
     }
 
     /// How many could hit what was in flight between these times, if they hit as long as `reaches`
@@ -132,6 +138,11 @@ impl Faults {
             fault.map(|fault| free.remove(fault)).is_some()
         };
         repeats.iter().filter(|repeat| !is_excused(repeat)).count()
+    }
+
+    /// Whether what the server did then may be undone since.
+    pub(super) fn was_unwritten(&self, at: Duration) -> bool {
+        self.unwritten.iter().any(|(since, until)| *since <= at && at <= *until)
     }
 
     /// Whether the attempts of a call that was in flight between these times were forgotten.

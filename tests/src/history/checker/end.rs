@@ -62,7 +62,7 @@ impl Call<'_> {
     }
 
     pub(super) fn check_end(&self, broken: &mut BTreeSet<Rule>) {
-        if self.saw(Step::LeftQueued) || self.saw(Step::LeftResult) {
+        if self.saw(Step::LeftResult) || self.saw(Step::LeftQueued) && !self.is_end_unwritten() {
             broken.insert(Rule::Unfinished);
         } else if self.accepted_at().is_some() && self.end().is_none() {
             broken.insert(Rule::Lost);
@@ -76,6 +76,15 @@ impl Call<'_> {
         if self.end() == Some(End::Expired) {
             self.check_expiry(broken);
         }
+    }
+
+    /// Whether the server may have forgotten that the call has ended, with its message still there: it had been told, by a
+    /// worker that had run it.
+    fn is_end_unwritten(&self) -> bool {
+        self.runs
+            .iter()
+            .filter(|run| self.succeeded(run))
+            .any(|run| run.end.is_some_and(|(at, _)| self.faults.was_unwritten(at)))
     }
 
     fn check_expiry(&self, broken: &mut BTreeSet<Rule>) {

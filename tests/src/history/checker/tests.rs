@@ -139,6 +139,17 @@ fn a_call_that_was_not_taken_need_not_have_an_end() {
 }
 
 #[test]
+fn what_a_server_forgot_that_could_not_write_is_not_unfinished() {
+    let left = |seen: Seen| seen.at(900, Step::LeftQueued);
+    let full =
+        |seen: Seen| seen.fault(15, Excuse::BeginsUnwritten).run(1, 10, 20, 200).fault(30, Excuse::Ends);
+    left(full(accepted())).is_whole();
+    left(accepted().fault(15, Excuse::Begins).run(1, 10, 20, 200)).breaks(&[Rule::Unfinished]);
+    left(accepted().run(1, 10, 20, 200).fault(25, Excuse::BeginsUnwritten)).breaks(&[Rule::Unfinished]);
+    left(full(accepted()).at(900, Step::LeftResult)).breaks(&[Rule::Unfinished]);
+}
+
+#[test]
 fn what_is_left_at_the_last_look_is_unfinished() {
     accepted().at(900, Step::LeftQueued).breaks(&[Rule::Unfinished]);
     with_callback().run(1, 10, 20, 200).at(900, Step::LeftResult).breaks(&[Rule::Unfinished]);
