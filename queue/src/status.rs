@@ -242,15 +242,16 @@ pub async fn of_stored(js: &Context, wanted: &Wanted, stored: &Stored) -> Result
         consumer_progress::read(js, &place.entry.stream, &place.queue),
         tombstone::read(js, &place.queue, &call)
     )?;
-    // A call that is cancelled or expired is still stored until whoever ends it has come to the end of that. One that is
-    // not cancelled for certain may end by itself.
-    let mark = tombstone.filter(|tombstone| tombstone.mark != Mark::Cancelled { confirmed: false });
-    let state = match mark.and_then(|tombstone| of_mark(&tombstone)) {
-        Some(state @ (State::Cancelled { .. } | State::Expired { .. })) => state,
-        _ => match queued(progress, message.sequence) {
-            Some(state) => state,
-            None => ask(js, &place.queue, &call).await?,
-        },
+    // A call that is cancelled or expired is still stored until whoever ends it has come to the end of that. One that was
+    // delivered and is not cancelled for certain may end by itself.
+    let queued = queued(progress, message.sequence);
+    let is_open = tombstone
+        .as_ref()
+        .is_some_and(|tombstone| queued.is_none() && tombstone.mark == Mark::Cancelled { confirmed: false });
+    let mark = tombstone.filter(|_| !is_open).and_then(|tombstone| of_mark(&tombstone));
+    let state = match (mark, queued) {
+        (Some(state @ (State::Cancelled { .. } | State::Expired { .. })), _) | (_, Some(state)) => state,
+        (_, None) => ask(js, &place.queue, &call).await?,
     };
     let submitted_at = native::decode(&message.headers, Bytes::new())
         .map_or_else(|_| stored_at(message), |invocation| invocation.submitted_at);

@@ -4,7 +4,10 @@
 //! what attempts are counted by. But a call that was handed back by a worker that shuts down, that came to a worker too
 //! late, or that failed because the platform did, has not had its attempt. Those few are counted here and taken off.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use async_nats::jetstream::{Context, message::PublishMessage};
 
@@ -14,6 +17,7 @@ use crate::{
     name::QueueName,
     peek::{NatsError, failed, last_message},
     publish_failure::PublishFailure,
+    stored_call::StoredCall,
 };
 
 /// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, `sequence` being where the call is on the stream.
@@ -32,6 +36,17 @@ pub enum Offset {
     /// So many attempts were made, and it is not known how many deliveries there were: some were sent to a worker that
     /// had lost its connection. The next delivery is the next attempt; whoever gets it stores the offset that follows.
     Made(u64),
+}
+
+/// More deliveries of a call that were no attempts, to be added to those that are stored. Written again because the server
+/// did not answer in time, it counts once.
+#[derive(Debug)]
+pub struct Addition<'a> {
+    queue: &'a QueueName,
+    call: &'a StoredCall,
+    deliveries: u64,
+    /// The sum that was written without an answer; 0 for none.
+    unanswered: AtomicU64,
 }
 
 impl Offset {
@@ -63,6 +78,49 @@ impl Offset {
     }
 }
 
+impl<'a> Addition<'a> {
+    /// So many more deliveries of a call.
+    #[must_use]
+    pub fn new(queue: &'a QueueName, call: &'a StoredCall, deliveries: u64) -> Self {
+        Self { queue, call, deliveries, unanswered: AtomicU64::new(0) }
+    }
+
+    /// Adds them, also where others do so at once. Nothing is to be added where only the attempts that were made count.
+    pub async fn write(&self, js: &Context) -> Result<(), NatsError> {
+        let subject = BUCKET.subject(&key(self.queue, &self.call.id, self.call.sequence));
+        loop {
+            let value = last_message(js, &BUCKET.stream(), &subject).await?;
+            let revision = value.as_ref().map_or(0, |value| value.sequence);
+            let before =
+                value.and_then(|value| Offset::decode(&value.payload)).unwrap_or(Offset::Deliveries(0));
+            let Offset::Deliveries(before) = before else { return Ok(()) };
+            let Some(sum) = self.sum(before) else { return Ok(()) };
+            let entry = PublishMessage::build()
+                .payload(Offset::Deliveries(sum).encode().into())
+                .expected_last_subject_sequence(revision);
+            let written = async { js.send_publish(subject.clone(), entry).await?.await };
+            match written.await.map_err(failed("write the attempt offset")) {
+                Ok(_) => return Ok(()),
+                Err(error) if PublishFailure::of(&error) == PublishFailure::Conflict => {
+                    self.unanswered.store(0, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The sum to write over `before`; `None` if an earlier try has written it.
+    fn sum(&self, before: u64) -> Option<u64> {
+        let unanswered = self.unanswered.load(Ordering::Relaxed);
+        if unanswered != 0 && before >= unanswered {
+            return None;
+        }
+        let sum = before.saturating_add(self.deliveries);
+        self.unanswered.store(sum, Ordering::Relaxed);
+        Some(sum)
+    }
+}
+
 /// What is stored of the attempts of a call; by default each delivery was one.
 pub async fn get(js: &Context, queue: &QueueName, call: &CallId, sequence: u64) -> Result<Offset, NatsError> {
     let value = last_message(js, &BUCKET.stream(), &BUCKET.subject(&key(queue, call, sequence))).await?;
@@ -82,31 +140,6 @@ pub async fn set(
     written.await.map(drop).map_err(failed("write the attempt offset"))
 }
 
-/// Counts one more delivery as no attempt, also where others do so at once. Nothing is to be counted where only the attempts
-/// that were made count.
-pub async fn count_one(
-    js: &Context,
-    queue: &QueueName,
-    call: &CallId,
-    sequence: u64,
-) -> Result<(), NatsError> {
-    let subject = BUCKET.subject(&key(queue, call, sequence));
-    loop {
-        let value = last_message(js, &BUCKET.stream(), &subject).await?;
-        let revision = value.as_ref().map_or(0, |value| value.sequence);
-        let before = value.and_then(|value| Offset::decode(&value.payload)).unwrap_or(Offset::Deliveries(0));
-        let Offset::Deliveries(deliveries) = before else { return Ok(()) };
-        let more = Offset::Deliveries(deliveries.saturating_add(1)).encode();
-        let entry = PublishMessage::build().payload(more.into()).expected_last_subject_sequence(revision);
-        let written = async { js.send_publish(subject.clone(), entry).await?.await };
-        match written.await.map_err(failed("write the attempt offset")) {
-            Ok(_) => return Ok(()),
-            Err(error) if PublishFailure::of(&error) == PublishFailure::Conflict => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 fn key(queue: &QueueName, call: &CallId, sequence: u64) -> String {
     format!("{queue}.{call}.{sequence}")
 }
@@ -124,6 +157,17 @@ mod tests {
         for other in ["", "made", "made x", "-1"] {
             assert_eq!(Offset::decode(other.as_bytes()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn an_addition_counts_once_however_often_it_is_written() {
+        let (queue, call) =
+            ("jobs".parse().unwrap(), StoredCall { id: "id-1".parse().unwrap(), sequence: 7 });
+        let addition = Addition::new(&queue, &call, 2);
+        assert_eq!(addition.sum(1), Some(3));
+        // The server did not answer: it had not written it, or it had.
+        assert_eq!(addition.sum(1), Some(3));
+        assert_eq!(addition.sum(3), None);
     }
 
     #[test]

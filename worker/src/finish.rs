@@ -13,10 +13,11 @@ use asyncqueue::{
     forward::strip_connection_headers,
     message::{callback::Callback, dead_letter::Death},
     publish_failure::PublishFailure,
+    stored_call::StoredCall,
     stored_result,
     subject::result_subject,
     tombstone::{self, Mark, Written},
-    uncounted::{self, Offset},
+    uncounted::{self, Addition, Offset},
 };
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -168,6 +169,17 @@ impl Finish {
             warn!(%call_id, %error, "the mark that the call is dead could not be replaced");
         }
         AckKind::Ack
+    }
+
+    /// Counts more deliveries of a call as no attempts.
+    pub(crate) async fn add_to_offset(&self, call: &StoredCall, deliveries: u64, ticket: &mut Ticket) {
+        let addition = Addition::new(&self.queue, call, deliveries);
+        let written =
+            self.store.until_stored(Record::AttemptOffset, ticket, None, || addition.write(&self.js));
+        if let Err(failure) = written.await {
+            let (call_id, reason) = (&call.id, failure.as_str());
+            warn!(%call_id, reason, "a delivery counts as an attempt though it was none");
+        }
     }
 
     /// Stores which deliveries of a call were no attempts.

@@ -16,7 +16,7 @@ use asyncqueue::{
     status::{Phase, worker_report},
     stored_call::StoredCall,
     tombstone::{self, Mark, Written},
-    uncounted::{self, Offset},
+    uncounted::{self, Addition, Offset},
 };
 use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
@@ -131,7 +131,16 @@ impl Handler for Invoke {
         let in_flight = self.cancellations.take(stored.clone());
         // Here and below, what is seldom done is in a box of its own: while a call runs, as thousands may at once, it
         // takes no memory.
-        let offset = if delivered.count == 1 { 0 } else { Box::pin(self.offset(delivered, &stored)).await };
+        let offset =
+            if delivered.count == 1 { Ok(0) } else { Box::pin(self.offset(delivered, &stored)).await };
+        let offset = match offset {
+            Ok(offset) => offset,
+            Err(error) => {
+                let call_id = &stored.id;
+                debug!(%call_id, %error, "the attempt offset can't be read: the call is not started now");
+                return (Box::pin(self.hand_back_unknown(&stored, ticket)).await, Some(in_flight));
+            }
+        };
         let tries = Tries {
             attempt: delivered.count.saturating_sub(offset).max(1),
             deliveries: delivered.count,
@@ -151,10 +160,8 @@ impl Handler for Invoke {
     async fn before_hand_back(&self, delivered: &Delivered, repeats: u64) {
         if let Ok(invocation) = self.decode(delivered) {
             let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
-            let offset = if delivered.count == 1 { 0 } else { self.offset(delivered, &call).await };
-            let offset = Offset::Deliveries(offset + 1 + repeats);
-            let written = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, offset).await;
-            if let Err(error) = written {
+            let addition = Addition::new(&self.queue, &call, 1 + repeats);
+            if let Err(error) = addition.write(&self.js).await {
                 debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
             }
         }
@@ -162,17 +169,19 @@ impl Handler for Invoke {
 
     /// Nor has one that came too late. Of one that has left the queue nothing is to be known any more.
     async fn was_late(&self, delivered: &Delivered) {
-        let Ok(Invocation { call_id, .. }) = self.decode(delivered) else { return };
-        let sequence = delivered.sequence;
+        let Ok(invocation) = self.decode(delivered) else { return };
+        let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
         let counted = async {
-            if is_stored(&self.js, &self.stream, sequence).await? {
-                uncounted::count_one(&self.js, &self.queue, &call_id, sequence).await?;
+            if is_stored(&self.js, &self.stream, call.sequence).await? {
+                Addition::new(&self.queue, &call, 1).write(&self.js).await?;
             }
             Ok::<_, NatsError>(())
         };
         match counted.await {
-            Ok(()) => debug!(%call_id, "a delivery that came too late is no attempt"),
-            Err(error) => debug!(%call_id, %error, "a delivery counts as an attempt though it was none"),
+            Ok(()) => debug!(call_id = %call.id, "a delivery that came too late is no attempt"),
+            Err(error) => {
+                debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
+            }
         }
     }
 }
@@ -201,7 +210,7 @@ impl Invoke {
                 Box::pin(self.end(delivered, call, reply, in_flight, reported, ticket)).await
             }
             Made::Ended(mark) => Box::pin(self.end_as_marked(delivered, call, mark, in_flight, ticket)).await,
-            Made::Unknown => Box::pin(self.hand_back_unknown(call, ticket)).await,
+            Made::Unknown => Box::pin(self.hand_back_unknown(&call.stored, ticket)).await,
         }
     }
 
@@ -360,7 +369,7 @@ impl Invoke {
                 return self.end_as_marked(delivered, call, tombstone.mark, in_flight, ticket).await;
             }
             Ok(None) => {}
-            Err(_) => return self.hand_back_unknown(call, ticket).await,
+            Err(_) => return self.hand_back_unknown(&call.stored, ticket).await,
         }
         let reported = self.reports.running(call.stored.clone(), call.attempt());
         if call.tries.deliveries > 1 && self.may_end_otherwise(call, lease, ticket).await.unwrap_or(true) {
@@ -396,9 +405,8 @@ impl Invoke {
     }
 
     /// Hands a call back that can't be started now. It was no attempt.
-    async fn hand_back_unknown(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
-        let offset = Offset::Deliveries(call.offset() + 1 + ticket.repeats());
-        self.finish.set_offset(call, offset, ticket).await;
+    async fn hand_back_unknown(&self, call: &StoredCall, ticket: &mut Ticket) -> AckKind {
+        self.finish.add_to_offset(call, 1 + ticket.repeats(), ticket).await;
         AckKind::Nak(Some(UNKNOWN_WAIT))
     }
 
@@ -434,15 +442,9 @@ impl Invoke {
         })
     }
 
-    /// How many deliveries before this one were no attempts. Not known, each was one: the side on which a call ends.
-    async fn offset(&self, delivered: &Delivered, call: &StoredCall) -> u64 {
-        let stored = match uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                warn!(call_id = %call.id, %error, "the attempt offset can't be read: each delivery counts as an attempt");
-                return 0;
-            }
-        };
+    /// How many deliveries before this one were no attempts.
+    async fn offset(&self, delivered: &Delivered, call: &StoredCall) -> Result<u64, NatsError> {
+        let stored = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await?;
         let offset = stored.at(delivered.count);
         if let Offset::Made(_) = stored {
             // From now on deliveries count again: should this worker die, that was an attempt.
@@ -452,7 +454,7 @@ impl Invoke {
                 debug!(call_id = %call.id, %error, "the attempt offset can't be written");
             }
         }
-        offset
+        Ok(offset)
     }
 
     /// Since when a call has been in the queue, by the server's clock.
