@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    Settings,
     account::Account,
     advisories,
     broker::Brokers,
@@ -68,15 +69,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         verified: Verified::default(),
         written: Written::default(),
         functions: counted,
-        installation: Installation {
-            nats: settings.nats.clone(),
-            nats_credentials: settings.worker_nats_creds_secret.0.clone(),
-            nats_authority: settings.worker_nats_ca_secret.0.clone(),
-            worker_image,
-            function_namespace: settings.function_namespace.clone(),
-            gateway_url: settings.gateway_url.0.clone(),
-            log_encoding: settings.log.log_encoding,
-        },
+        installation: installation(settings, worker_image),
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
         metrics: metrics.clone(),
     });
@@ -144,6 +137,21 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         () = beside => {}
     }
     Ok(())
+}
+
+/// What the workers of all queues have in common.
+fn installation(settings: &Settings, worker_image: String) -> Installation {
+    Installation {
+        nats: settings.nats.clone(),
+        nats_credentials: settings.worker_nats_creds_secret.0.clone(),
+        nats_authority: settings.worker_nats_ca_secret.0.clone(),
+        worker_image,
+        function_namespace: settings.function_namespace.clone(),
+        function_namespaces: settings.function_namespaces.clone(),
+        platform_namespace: settings.pod_namespace.0.clone(),
+        gateway_url: settings.gateway_url.0.clone(),
+        log_encoding: settings.log.log_encoding,
+    }
 }
 
 /// A watch of one kind in each place.

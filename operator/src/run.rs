@@ -30,6 +30,7 @@ pub(crate) struct Program {
 /// that was lost. Never because the API server, the CRD or NATS is away: that is waited for.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let lease = settings.lease_namespace()?.map(str::to_owned);
+    settings.function_namespaces()?;
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("asyncqueue_operator");

@@ -2,7 +2,11 @@
 
 use std::{convert::Infallible, net::SocketAddr, str::FromStr};
 
-use asyncqueue::{QueueName, name::parse_namespace};
+use asyncqueue::{
+    QueueName,
+    function_namespaces::{FunctionNamespaces, NamespaceList},
+    name::parse_namespace,
+};
 use asyncqueue_runtime::{
     program::UsageError,
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool, parse_call_url},
@@ -47,6 +51,11 @@ pub struct Settings {
     /// Workers: namespace of functions that are named without one
     #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
     pub function_namespace: String,
+
+    /// Workers: more namespaces whose functions may be called, comma-separated; * for all. Those of functions in
+    /// the directory may be called too; kube-system and `POD_NAMESPACE` never
+    #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
+    pub function_namespaces: NamespaceList,
 
     /// Workers: call functions through this gateway; empty: call them directly
     #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
@@ -101,6 +110,17 @@ impl Settings {
         let own = self.pod_namespace.as_ref().map(String::as_str);
         let seen = own.filter(|own| self.watch_namespaces.contains(own));
         seen.or_else(|| self.watch_namespaces.places().next().flatten()).or(own)
+    }
+
+    /// The namespaces whose functions may be called.
+    ///
+    /// # Errors
+    ///
+    /// A setting names one whose functions are never called.
+    pub fn function_namespaces(&self) -> Result<FunctionNamespaces, UsageError> {
+        let (default, listed) = (self.function_namespace.clone(), self.function_namespaces.clone());
+        FunctionNamespaces::new(default, listed, self.pod_namespace.0.clone())
+            .map_err(|error| UsageError(format!("function_namespace or function_namespaces: {error}")))
     }
 
     /// The namespace of the Lease that is held while working; `None` if none is.

@@ -18,6 +18,8 @@ mod gateway_clients;
 mod gateway_identity;
 mod gateway_keys;
 mod gateway_limits;
+mod gateway_loops;
+mod gateway_namespaces;
 mod gateway_proxy;
 mod gateway_races;
 mod gateway_routing;

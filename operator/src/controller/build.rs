@@ -6,7 +6,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use asyncqueue::{QueueName, stream::QueueSpec};
+use asyncqueue::{QueueName, function_namespaces::NamespaceList, stream::QueueSpec};
 use asyncqueue_runtime::settings::{LogEncoding, NatsSettings};
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
@@ -46,6 +46,10 @@ pub(crate) struct Installation {
     pub(crate) worker_image: String,
     /// Where functions are that are named without a namespace.
     pub(crate) function_namespace: String,
+    /// The other namespaces whose functions they may call.
+    pub(crate) function_namespaces: NamespaceList,
+    /// Where the operator and the gateway are, whose Services are no functions.
+    pub(crate) platform_namespace: Option<String>,
     /// The gateway that they call functions through, if any.
     pub(crate) gateway_url: Option<String>,
     /// The form of their log.

@@ -20,7 +20,7 @@ pub(super) const NATS_URL: &str =
 
 /// The variables that the operator sets, and with which a worker would be another queue's, deaf or blind if somebody else
 /// did.
-pub(crate) const RESERVED_VARIABLES: [&str; 32] = [
+pub(crate) const RESERVED_VARIABLES: [&str; 34] = [
     "ack_wait",
     "backoff",
     "callback_allowed_hosts",
@@ -30,6 +30,7 @@ pub(crate) const RESERVED_VARIABLES: [&str; 32] = [
     "dead_letters",
     "ensure_stream",
     "function_namespace",
+    "function_namespaces",
     "gateway_url",
     "grace_period",
     "HOSTNAME",
@@ -48,6 +49,7 @@ pub(crate) const RESERVED_VARIABLES: [&str; 32] = [
     "nats_subject",
     "nats_tls_ca_file",
     "nats_url",
+    "platform_namespace",
     "queue_name",
     "retry_http_codes",
     "retry_jitter",

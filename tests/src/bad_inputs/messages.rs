@@ -106,6 +106,13 @@ pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
         test: "more_headers_than_can_be_kept_are_refused",
     },
     Elsewhere {
+        input: "a call of a function in a namespace that its worker does not call",
+        answer: "functions in the namespace `…` are not called: add it to the setting function_namespaces. \
+                 The callback has the status 403",
+        folder: "tests/nats",
+        test: "a_stored_call_of_another_namespace_is_dead_at_once",
+    },
+    Elsewhere {
         input: "headers that are no headers of NATS: not UTF-8, a line without a colon",
         answer: "undecodable: headers can't be read. Found when it has broken the worker's connection twice",
         folder: "tests/nats",

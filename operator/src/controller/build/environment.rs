@@ -1,6 +1,6 @@
 //! The worker's settings, by the names that it knows.
 
-use asyncqueue::GoDuration;
+use asyncqueue::{GoDuration, function_namespaces::SETTING};
 use asyncqueue_runtime::settings::{LogEncoding, NatsSettings};
 use k8s_openapi::api::core::v1::EnvVar;
 
@@ -18,6 +18,10 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvV
     settings.extend(retries(queue));
     settings.extend(callbacks(queue));
     settings.push(("function_namespace", installation.function_namespace.clone()));
+    if !installation.function_namespaces.is_empty() {
+        settings.push((SETTING, installation.function_namespaces.to_string()));
+    }
+    settings.extend(installation.platform_namespace.clone().map(|own| ("platform_namespace", own)));
     settings.extend(queue.gateway_url.clone().map(|url| ("gateway_url", url)));
     settings.push(("log_encoding", log_encoding(installation.log_encoding).to_owned()));
     settings.push(("write_debug", queue.verbose.to_string()));

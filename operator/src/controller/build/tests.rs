@@ -18,6 +18,8 @@ fn installation() -> Installation {
         nats_authority: None,
         worker_image: "asyncqueue:test".to_owned(),
         function_namespace: "openfaas-fn".to_owned(),
+        function_namespaces: NamespaceList::default(),
+        platform_namespace: Some("openfaas".to_owned()),
         gateway_url: None,
         log_encoding: LogEncoding::Json,
     }
@@ -87,6 +89,8 @@ fn what_the_installation_says_reaches_the_workers() {
             ..NatsSettings::from_url("")
         },
         function_namespace: "fn".to_owned(),
+        function_namespaces: "dev,staging".parse().unwrap(),
+        platform_namespace: None,
         ..installation()
     };
     let prepared = prepared(&sample(), &installation);
@@ -94,6 +98,8 @@ fn what_the_installation_says_reaches_the_workers() {
     assert_eq!((variables["nats_host"], variables["nats_port"]), ("nats", "4333"));
     assert!(!variables.contains_key("nats_url"));
     assert_eq!(variables["function_namespace"], "fn");
+    assert_eq!(variables["function_namespaces"], "dev,staging");
+    assert!(!variables.contains_key("platform_namespace"));
 }
 
 #[test]
