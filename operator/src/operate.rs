@@ -80,6 +80,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         services: Stores::new(&services),
         functions: Stores::new(&functions),
         default_queue: settings.default_queue.0.clone(),
+        namespaces: settings.function_namespaces()?,
         counts,
         events: context.events.clone(),
         health: health.clone(),
@@ -150,6 +151,7 @@ fn installation(settings: &Settings, worker_image: String) -> Installation {
         function_namespaces: settings.function_namespaces.clone(),
         platform_namespace: settings.pod_namespace.0.clone(),
         gateway_url: settings.gateway_url.0.clone(),
+        allowed_streams: settings.allowed_streams.clone(),
         log_encoding: settings.log.log_encoding,
     }
 }

@@ -13,7 +13,7 @@ use asyncqueue_runtime::{
 };
 use clap::{Args, Parser, Subcommand};
 
-use crate::crd::SecretKey;
+use crate::{allowed_streams::AllowedStreams, crd::SecretKey};
 
 /// The controller: AsyncQueues and function annotations in, streams and Deployments out.
 #[derive(Clone, Debug, Parser)]
@@ -53,7 +53,7 @@ pub struct Settings {
     pub function_namespace: String,
 
     /// Workers: more namespaces whose functions may be called, comma-separated; * for all. Those of functions in
-    /// the directory may be called too; kube-system and `POD_NAMESPACE` never
+    /// the directory may be called too; kube-system and POD_NAMESPACE never
     #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
@@ -74,6 +74,12 @@ pub struct Settings {
     /// likewise
     #[arg(long, env = "worker_nats_ca_secret", default_value_t, hide_default_value = true)]
     pub worker_nats_ca_secret: Optional<SecretKey>,
+
+    /// Streams of other programs that AsyncQueues with the annotation asyncqueue.io/adopt=true may take over, with
+    /// their subjects: comma-separated names, in which * stands for any characters. Those that a program of this
+    /// project created need not be listed; empty: only those
+    #[arg(long, env = "allowed_streams", default_value = "faas-*")]
+    pub allowed_streams: AllowedStreams,
 
     /// Queue of functions without an annotation, created at the start if there is none; empty: create none
     #[arg(long, env = "default_queue", default_value = "faas-request")]
@@ -187,6 +193,9 @@ mod tests {
         assert!(command.is_none());
         assert_eq!(settings.default_queue.0.unwrap().as_str(), "faas-request");
         assert_eq!(settings.function_namespace, "openfaas-fn");
+        assert!(
+            settings.allowed_streams.contain("faas-request") && !settings.allowed_streams.contain("orders")
+        );
         assert_eq!(settings.http_addr.to_string(), "0.0.0.0:8083");
         assert!(settings.leader_elect);
         assert_eq!(settings.watch_namespaces.places().collect::<Vec<_>>(), [None]);

@@ -37,7 +37,7 @@ pub struct FunctionNamespaces {
 }
 
 /// Why the functions of a namespace are not called.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum NamespaceRefused {
     /// It is one of Kubernetes itself.
     #[error("functions in the namespace `{0}` are never called: it belongs to Kubernetes")]

@@ -25,6 +25,7 @@ mod gateway_races;
 mod gateway_routing;
 mod gateway_submit;
 mod operator;
+mod ownership;
 mod replay;
 mod sequences;
 mod sequences_cluster;

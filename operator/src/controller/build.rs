@@ -6,7 +6,11 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use asyncqueue::{QueueName, function_namespaces::NamespaceList, stream::QueueSpec};
+use asyncqueue::{
+    QueueName,
+    function_namespaces::NamespaceList,
+    stream::{Adopt, QueueSpec},
+};
 use asyncqueue_runtime::settings::{LogEncoding, NatsSettings};
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
@@ -15,7 +19,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 
 use super::validate::ValidQueue;
-use crate::crd::SecretKey;
+use crate::{allowed_streams::AllowedStreams, crd::SecretKey};
 
 mod deployment;
 mod disruption_budget;
@@ -52,6 +56,8 @@ pub(crate) struct Installation {
     pub(crate) platform_namespace: Option<String>,
     /// The gateway that they call functions through, if any.
     pub(crate) gateway_url: Option<String>,
+    /// The streams of other programs that queues may take over.
+    pub(crate) allowed_streams: AllowedStreams,
     /// The form of their log.
     pub(crate) log_encoding: LogEncoding,
 }
@@ -61,8 +67,8 @@ pub(crate) struct Installation {
 pub(crate) struct Prepared {
     /// Streams and consumers.
     pub(crate) queue: QueueSpec,
-    /// Whether a stream that nobody owns may be taken over.
-    pub(crate) adopt: bool,
+    /// Which streams that no queue owns may be taken over.
+    pub(crate) adopt: Adopt,
     /// What the workers run as, unless the spec names another.
     pub(crate) account: Option<ServiceAccount>,
     /// The workers.

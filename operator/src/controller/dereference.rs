@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use super::Context;
 use crate::{
     account::Account,
+    allowed_streams::AllowedStreams,
     broker::{Address, Broker},
     budget::Budget,
     claims::{self, Conflict},
@@ -27,6 +28,8 @@ pub(crate) struct Surroundings {
     pub(crate) objects: Objects,
     /// The gateway through which the workers of all queues call functions, if any.
     pub(crate) gateway_url: Option<String>,
+    /// The streams of other programs that queues may take over.
+    pub(crate) allowed_streams: AllowedStreams,
     /// What another queue has that this one wants.
     pub(crate) conflict: Option<Conflict>,
 }
@@ -73,6 +76,7 @@ pub(crate) async fn dereference(
         nats,
         objects: find_objects(queue, context),
         gateway_url: context.installation.gateway_url.clone(),
+        allowed_streams: context.installation.allowed_streams.clone(),
         conflict: spec.as_ref().and_then(|spec| find_conflict(queue, spec, context)),
     };
     (seen, broker)

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use asyncqueue::{name::NameError, stream::QueueSpec};
+use asyncqueue::{
+    name::NameError,
+    stream::{Adopt, QueueSpec},
+};
 use k8s_openapi::{
     api::core::v1::ResourceRequirements,
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference, util::intstr::IntOrString},
@@ -14,7 +17,7 @@ use crate::{
     claims::Conflict,
     conditions::reason,
     crd::{AsyncQueue, CallbackSpec, InvokeSpec, NatsSpec, RetrySpec, Via, WorkerSpec},
-    spec::{may_adopt, queue_spec},
+    spec::{adoption, queue_spec},
 };
 
 /// A queue that may be built.
@@ -22,8 +25,8 @@ use crate::{
 pub(crate) struct ValidQueue {
     /// The queue on `JetStream`.
     pub(crate) queue: QueueSpec,
-    /// Whether it may take over a stream that nobody owns.
-    pub(crate) adopt: bool,
+    /// Which streams that no queue owns it may take over.
+    pub(crate) adopt: Adopt,
     /// Where it lives.
     pub(crate) namespace: String,
     /// What makes its Deployment go with it.
@@ -98,8 +101,8 @@ pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<Valid
     let max_inflight = u16::try_from(spec.max_inflight)
         .map_err(|_| Invalid::Range { field: "spec.maxInflight", value: spec.max_inflight })?;
     Ok(ValidQueue {
+        adopt: adoption(object, &queue, &seen.allowed_streams),
         queue,
-        adopt: may_adopt(object),
         namespace: object.namespace().unwrap_or_default(),
         owner: object.controller_owner_ref(&()).unwrap_or_default(),
         max_inflight,

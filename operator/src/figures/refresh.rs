@@ -115,6 +115,9 @@ impl Refresher {
             if is_blocked != status::says_blocked(&surveyed.queue) {
                 self.triggers.look(&surveyed.queue);
             }
+            if !status::says_refused(&surveyed.queue, &self.context.refused_of(&spec.queue)) {
+                self.triggers.look(&surveyed.queue);
+            }
             let counted = Counted { messages, running, redelivered, dead_letters };
             let figures = Figures::new(Some(counted), self.context.functions_of(&spec.queue));
             Some((surveyed.queue, figures))

@@ -186,6 +186,18 @@ pub const RESULTS_ELSEWHERE: &[Elsewhere] = &[Elsewhere {
 /// Beside the streams.
 pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
+        input: "a stream that the deleted AsyncQueue `team-a/payroll` left, for an AsyncQueue `team-b/payroll`",
+        answer: "refused, and nothing changes; the condition names the owner and asyncqueue.io/release-to",
+        folder: "tests/nats",
+        test: "a_released_stream_keeps_its_calls_from_other_namespaces",
+    },
+    Elsewhere {
+        input: "a stream `orders` of another program, for an AsyncQueue with `asyncqueue.io/adopt=true`",
+        answer: "refused, and nothing changes; the condition names allowed_streams of the operator",
+        folder: "tests/nats",
+        test: "a_stream_of_another_program_is_left_alone",
+    },
+    Elsewhere {
         input: "an entry of the directory that is no JSON, or lacks a field",
         answer: "it is logged, and what was known before stays",
         folder: "queue",

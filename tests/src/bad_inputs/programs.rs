@@ -100,6 +100,7 @@ pub const SETTINGS: &[Setting] = &[
     wrong(OPERATOR, "default_queue", "Slow", "queue name `Slow` is not valid"),
     wrong(OPERATOR, "gateway_url", "https://gateway", "workers call functions and gateways without TLS"),
     wrong(OPERATOR, "function_namespace", "a.b", "function namespace `a.b` is not valid"),
+    wrong(OPERATOR, "allowed_streams", "orders.>", "`orders.>` is not valid: write names of streams"),
     wrong(OPERATOR, "function_namespaces", "Kube-System", "`Kube-System` are never called"),
 ];
 

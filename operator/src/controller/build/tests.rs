@@ -21,6 +21,7 @@ fn installation() -> Installation {
         function_namespaces: NamespaceList::default(),
         platform_namespace: Some("openfaas".to_owned()),
         gateway_url: None,
+        allowed_streams: AllowedStreams::default(),
         log_encoding: LogEncoding::Json,
     }
 }
