@@ -37,6 +37,7 @@ pub(crate) fn surroundings() -> Surroundings {
     Surroundings {
         nats: Ok(()),
         objects: Objects::default(),
+        lacks_credentials: false,
         gateway_url: None,
         allowed_streams: AllowedStreams::default(),
         conflict: None,

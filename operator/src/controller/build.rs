@@ -11,7 +11,10 @@ use asyncqueue::{
     function_namespaces::NamespaceList,
     stream::{Adopt, QueueSpec},
 };
-use asyncqueue_runtime::settings::{LogEncoding, NatsSettings};
+use asyncqueue_runtime::{
+    nats::holds_credentials,
+    settings::{LogEncoding, NatsSettings},
+};
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
@@ -75,6 +78,14 @@ pub(crate) struct Prepared {
     pub(crate) workers: Deployment,
     /// How many workers may be away at once, where there is more than one.
     pub(crate) budget: Option<PodDisruptionBudget>,
+}
+
+impl Installation {
+    /// Whether the operator's own way to NATS holds credentials, and nobody has said where those of workers are.
+    pub(crate) fn lacks_credentials(&self) -> bool {
+        let servers = self.nats.nats_url.as_ref().unwrap_or(&self.nats.nats_host);
+        holds_credentials(servers) && self.nats_credentials.is_none()
+    }
 }
 
 /// Builds the objects.

@@ -53,6 +53,7 @@ pub const SPECS: &[Spec] = &[
     ),
     refused("{worker: {affinity: {nodeAfinity: {}}}}", "nodeAfinity", "field not declared in schema"),
     refused("{worker: {tolerations: [{tolerationSeconds: soon}]}}", "tolerationSeconds", "expected"),
+    refused("{nats: {url: 'nats://u:p@h'}}", "spec.nats.url", "must hold no credentials"),
     refused("{functions: {namespaces: [Team A]}}", "spec.functions.namespaces[0]", "should match"),
     refused("{maxInflght: 1}", "spec.maxInflght", "field not declared in schema"),
 ];
@@ -111,6 +112,12 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         answer: "a Warning event on the function; its queue's own counts",
         folder: "tests/e2e",
         test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
+    },
+    Elsewhere {
+        input: "`nats_url` of the operator holds credentials, and no Secret with those of workers is named",
+        answer: "no queue is ready, and each condition says where to put them; what runs goes on",
+        folder: "operator",
+        test: "what_cannot_be_built_is_refused_with_its_reason",
     },
     Elsewhere {
         input: "`credentialsSecretRef` names a Secret that the operator may not read",

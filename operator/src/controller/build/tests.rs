@@ -104,6 +104,28 @@ fn what_the_installation_says_reaches_the_workers() {
 }
 
 #[test]
+fn no_credentials_are_in_a_deployment() {
+    let at = |url: &str| NatsSettings::from_url(url);
+    let host = |host: &str| NatsSettings {
+        nats_url: Optional(None),
+        nats_host: host.to_owned(),
+        ..NatsSettings::from_url("")
+    };
+    let nats_credentials = Some("nats/creds".parse::<SecretKey>().unwrap());
+    for (nats, variable, expected) in [
+        (at("nats://u:s3cret@a:1,tls://s3cret@b"), "nats_url", "nats://a:1,tls://b"),
+        (host("nats://u:s3cret@nats"), "nats_host", "nats://nats"),
+    ] {
+        let installation =
+            Installation { nats, nats_credentials: nats_credentials.clone(), ..installation() };
+        let prepared = prepared(&sample(), &installation);
+        assert_eq!(variables(&prepared)[variable], expected);
+        let all = serde_json::to_string(&(&prepared.workers, &prepared.account, &prepared.budget)).unwrap();
+        assert!(!all.contains("s3cret"), "{all}");
+    }
+}
+
+#[test]
 fn a_pod_is_killed_only_after_its_worker_had_its_time() {
     let mut queue = sample();
     queue.spec.timeout = GoDuration(Duration::from_millis(500));
