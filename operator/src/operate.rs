@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
 use k8s_openapi::api::core::v1::Service;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// Watches and acts until `shutdown`, and finishes what has begun.
 pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Program { settings, client, nats, health, metrics } = program;
-    let (changed_streams, told) = mpsc::unbounded_channel();
+    let (changed_streams, told) = advisories::channel();
     let brokers = Arc::new(Brokers::new(nats.clone(), client.clone(), changed_streams));
     let watches = Watches::new(health.clone(), metrics.clone());
     let queues = watch_all::<AsyncQueue>(program, "asyncqueues", Need::Required);

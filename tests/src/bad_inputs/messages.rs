@@ -210,6 +210,18 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         test: "marks_are_read_as_they_are_written",
     },
     Elsewhere {
+        input: "`asyncqueue.stats.<queue>` of an invented queue, or of more workers than a queue can have",
+        answer: "the operator keeps nothing of it; of known queues 2,000 workers at most",
+        folder: "operator",
+        test: "invented_queues_and_workers_are_kept_within_bounds",
+    },
+    Elsewhere {
+        input: "more advisories of JetStream than the operator takes in",
+        answer: "4,096 are kept, the rest is dropped; queues are looked at all the same, a little later",
+        folder: "operator",
+        test: "notices_that_nobody_takes_are_dropped",
+    },
+    Elsewhere {
         input: "anything on `asyncqueue.cancel.<queue>` and `asyncqueue.status.<queue>`",
         answer: "no reply, and nothing changes",
         folder: "tests/nats",
