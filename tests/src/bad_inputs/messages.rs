@@ -114,9 +114,17 @@ pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
     },
     Elsewhere {
         input: "headers that are no headers of NATS: not UTF-8, a line without a colon",
-        answer: "undecodable: headers can't be read. Found when it has broken the worker's connection twice",
+        answer: "undecodable: headers can't be read. Found when it has broken the worker's connection; the calls behind it \
+                 lose no attempt",
         folder: "tests/nats",
-        test: "headers_that_can_not_be_read_hold_up_nothing_for_long",
+        test: "headers_that_can_not_be_read_cost_their_neighbours_no_attempt",
+    },
+    Elsewhere {
+        input: "a subject that is not UTF-8, or with headers holds white space of Unicode",
+        answer: "undecodable: subject can't be read. Found when it has broken the worker's connection; the calls behind it \
+                 lose no attempt",
+        folder: "tests/nats",
+        test: "a_subject_that_can_not_be_read_costs_its_neighbours_no_attempt",
     },
     Elsewhere {
         input: "a carriage return within a header",
