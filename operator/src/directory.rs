@@ -141,9 +141,9 @@ impl Librarian {
     async fn look(&self, complaints: &mut Complaints) -> (Directory, i32) {
         let (functions, queues) = (self.functions(), self.queues.all());
         let queues = || queues.iter().map(AsRef::as_ref);
-        let admission = Admission::new(&self.namespaces, queues());
-        let directory = functions::directory(&functions, queues(), &admission);
         let default_queue = self.default_queue.as_ref();
+        let admission = Admission::new(&self.namespaces, default_queue, queues());
+        let directory = functions::directory(&functions, queues(), &admission);
         let counts = functions::count(&directory, default_queue, &functions, &admission);
         self.counts.send_replace(Some(counts));
         let faults = functions::faults(&functions, queues(), &admission);

@@ -105,6 +105,8 @@ const SHOWN_REFUSED: usize = 3;
 #[derive(Clone, Debug)]
 pub(crate) struct Admission<'a> {
     namespaces: &'a FunctionNamespaces,
+    /// It takes the calls of all functions that no other queue takes, so that it admits all.
+    default_queue: Option<&'a QueueName>,
     /// By name, the queue that counts.
     queues: HashMap<String, &'a AsyncQueue>,
 }
@@ -215,6 +217,7 @@ impl<'a> Admission<'a> {
     /// Of functions to these queues. Of several with one name, the one that has its stream counts.
     pub(crate) fn new(
         namespaces: &'a FunctionNamespaces,
+        default_queue: Option<&'a QueueName>,
         queues: impl IntoIterator<Item = &'a AsyncQueue>,
     ) -> Self {
         let mut by_name: HashMap<String, &AsyncQueue> = HashMap::new();
@@ -224,11 +227,14 @@ impl<'a> Admission<'a> {
                 *known = queue;
             }
         }
-        Self { namespaces, queues: by_name }
+        Self { namespaces, default_queue, queues: by_name }
     }
 
     /// The queue of this name, as `namespace/name`, if it does not take calls of a function.
     fn refusing(&self, function: &FunctionName, queue: &str) -> Option<String> {
+        if self.default_queue.is_some_and(|default| default.as_str() == queue) {
+            return None;
+        }
         let queue = self.queues.get(queue).copied()?;
         let (namespace, own) = (function.namespace(), queue.namespace().unwrap_or_default());
         let listed = &queue.spec.functions.namespaces;
@@ -322,16 +328,16 @@ mod tests {
     }
 
     fn directory_of(functions: &Functions, queues: &[AsyncQueue]) -> Directory {
-        directory(functions, queues, &Admission::new(&namespaces(), queues))
+        directory(functions, queues, &Admission::new(&namespaces(), None, queues))
     }
 
     fn faults_of(functions: &Functions, queues: &[AsyncQueue]) -> Vec<Fault> {
-        faults(functions, queues, &Admission::new(&namespaces(), queues))
+        faults(functions, queues, &Admission::new(&namespaces(), None, queues))
     }
 
     fn counts_of(functions: &Functions, queues: &[AsyncQueue], default: Option<&QueueName>) -> Counts {
         let (namespaces, directory) = (namespaces(), directory_of(functions, queues));
-        count(&directory, default, functions, &Admission::new(&namespaces, queues))
+        count(&directory, default, functions, &Admission::new(&namespaces, default, queues))
     }
 
     fn entry(functions: &Functions, name: &str) -> FunctionEntry {
@@ -461,6 +467,16 @@ mod tests {
         check(&queue, &["team-a", "openfaas-fn", "team-b"]);
         queue.spec.functions.namespaces = vec!["*".to_owned()];
         check(&queue, &["team-a", "openfaas-fn", "team-b", "team-c"]);
+    }
+
+    #[test]
+    fn the_default_queue_admits_all() {
+        let functions = index(&[service_in("team-b", "faas-request")], [], []);
+        let queues = [fixtures::owner("faas-request")];
+        let (namespaces, default) = (namespaces(), "faas-request".parse().unwrap());
+        let admission = Admission::new(&namespaces, Some(&default), &queues);
+        assert!(directory(&functions, &queues, &admission).functions.values().all(|f| f.queue.is_some()));
+        assert_eq!(faults(&functions, &queues, &admission), []);
     }
 
     #[test]

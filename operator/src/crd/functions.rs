@@ -10,7 +10,7 @@ use super::schemas;
 #[serde(rename_all = "camelCase")]
 pub struct FunctionsSpec {
     /// Namespaces whose functions may name this queue, 64 at most; "*" is all. Default: none but this namespace and the
-    /// operator's function_namespace, which may always.
+    /// operator's function_namespace, which may always. The default queue admits all.
     ///
     /// The calls of a function that names this queue from another namespace go to the default queue; an event on the
     /// function and the condition FunctionsRefused of this object say so. Example: [team-a, team-b]
