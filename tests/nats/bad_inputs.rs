@@ -128,13 +128,13 @@ async fn headers_that_can_not_be_read_hold_up_nothing_for_long() {
 #[tokio::test]
 async fn a_subject_that_can_not_be_read_costs_its_neighbours_no_attempt() {
     const CALLS: usize = 4;
-    let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let headers = &b"NATS/1.0\r\nA: b\r\n\r\n"[..];
-    for (number, (subject, headers)) in (1..).zip([
-        (&b"jobs.\xff\xfe.figlet.id-1"[..], &b""[..]),
-        (b"jobs.\xff", headers),
-        ("jobs.a\u{2003}b".as_bytes(), headers),
-    ]) {
+    for (subject, headers, why) in [
+        (&b"jobs.\xff\xfe.figlet.id-1"[..], &b""[..], "it is not UTF-8"),
+        (b"jobs.\xff", headers, "it is not UTF-8"),
+        ("jobs.a\u{2003}b".as_bytes(), headers, "it holds white space"),
+    ] {
+        let (queue, function) = (Queue::start().await, HttpServer::start().await);
         for _ in 0..CALLS {
             queue.submit(|_| {}).await;
         }
@@ -144,15 +144,13 @@ async fn a_subject_that_can_not_be_read_costs_its_neighbours_no_attempt() {
         }
         // All are delivered at once, to a worker for which one attempt is all.
         let mut worker = queue.worker(&function, &[("max_inflight", "20"), ("max_retry_attempts", "1")]);
-        let why = if number == 3 { "it holds white space" } else { "it is not UTF-8" };
-        is_buried(&queue, number, &format!("undecodable: subject can't be read: {why}")).await;
+        is_buried(&queue, 1, &format!("undecodable: subject can't be read: {why}")).await;
         queue.empties().await;
         assert!(worker.is_running());
         worker.logged("giving up a message: its subject can't be read").await;
         // Each ran once: none was given up, and none ran again.
-        let run = usize::try_from(number).unwrap() * 2 * CALLS;
-        assert_eq!(function.received().len(), run, "{}", subject.escape_ascii());
-        assert_eq!(queue.info("jobs-dead").await.state.messages, number);
+        assert_eq!(function.received().len(), 2 * CALLS, "{}", subject.escape_ascii());
+        assert_eq!(queue.info("jobs-dead").await.state.messages, 1);
     }
 }
 

@@ -56,7 +56,7 @@ const RENEW_WAIT: Duration = Duration::from_millis(250);
 /// What is done before a message is handed back takes a round trip or two.
 const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
 
-/// Between looks whether the connection is another one.
+/// Between looks whether the connection is another one, at most: what was lost with it comes again after the lease.
 const CONNECTION_CHECK: Duration = Duration::from_secs(1);
 
 /// How many messages at once are asked about whose delivery may have been lost.
@@ -273,7 +273,7 @@ impl<H: Handler> Puller<H> {
         let mut silent_at = Instant::now() + silence;
         // Waits for that, or for an earlier one, and then for that: it is not made anew for each message.
         let mut alarm = pin!(sleep_until(silent_at));
-        let (client, mut connection_checks) = (self.js.client(), interval(CONNECTION_CHECK));
+        let (client, mut connection_checks) = (self.js.client(), interval(pulling.connection_check()));
         connection_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connection = Connection::of(&client);
         let mut shutdown = pin!(shutdown.cancelled());
@@ -395,6 +395,11 @@ impl Pulling<'_> {
     /// Often enough that two of them and some delay are within the lease.
     fn heartbeat(&self) -> Duration {
         (self.lease / 4).clamp(MIN_HEARTBEAT, HEARTBEAT)
+    }
+
+    /// Between looks whether the connection is another one.
+    fn connection_check(&self) -> Duration {
+        (self.lease / 8).clamp(MIN_HEARTBEAT / 2, CONNECTION_CHECK)
     }
 
     /// Without a word for so long, the request is taken for lost (restart of the server, change of leader, consumer made
