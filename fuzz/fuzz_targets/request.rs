@@ -20,7 +20,7 @@ use libfuzzer_sys::fuzz_target;
 const MAX_HEADERS: usize = 100;
 
 /// Of the connection, and never the call's (RFC 9110, 7.6.1), or written anew by each client.
-const NOT_THE_CALLS: [&[u8]; 12] = [
+const NOT_THE_CALLS: [&[u8]; 13] = [
     b"connection",
     b"keep-alive",
     b"proxy-authenticate",
@@ -33,6 +33,7 @@ const NOT_THE_CALLS: [&[u8]; 12] = [
     b"host",
     b"content-length",
     b"expect",
+    b"via",
 ];
 
 /// What the platform says of the call, over or beside what the client said.

@@ -24,6 +24,7 @@ use anyhow::{Context, anyhow, bail};
 use asyncqueue::{
     FunctionName, GoDuration, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry},
+    function_namespaces::check_system,
     name::{parse_stream, parse_subject},
     retry::RetryOverrides,
 };
@@ -176,6 +177,7 @@ fn parse_values(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyho
         let Function { queue, url, retry } = function.value;
         let function =
             FunctionName::parse(&name, namespace).with_context(|| format!("line {line}: functions"))?;
+        check_system(function.namespace()).with_context(|| format!("line {line}: functions.{name}"))?;
         if let Some(queue) =
             queue.as_ref().filter(|q| *q != default_queue && !directory.queues.contains_key(*q))
         {
@@ -255,6 +257,7 @@ mod tests {
             ("queues:\n  a: {subject: a.>}", &["queues.a: subject `a.>`"]),
             ("queues:\n  a: {}\n  a: {}", &["line 3", "duplicate"]),
             ("functions:\n  a.b.c: {}", &["line 2", "`a.b`"]),
+            ("functions:\n  dns.kube-system: {}", &["line 2", "functions.dns.kube-system", "never called"]),
             ("functions:\n  a: {queue: lost}", &["line 2", "functions.a.queue `lost`"]),
             ("functions:\n  a: {url: h}", &["line 2", "functions.a.url `h`"]),
             ("functions:\n  a: {url: \"http:/>\n\n  0\"}", &["line 2", "functions.a.url `http:/>"]),

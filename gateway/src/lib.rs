@@ -14,23 +14,25 @@ use anyhow::Context;
 use async_nats::jetstream;
 use asyncqueue::{
     directory::{self, Directory},
+    function_namespaces::FunctionNamespaces,
     reserve,
     submit::Submitter,
 };
-use asyncqueue_runtime::{admin, health::Health, nats, server};
+use asyncqueue_runtime::{admin, health::Health, nats, program::UsageError, server};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    body::Memory, directory_file::DirectoryFile, lookup::Lookups, metrics::Metrics, proxy::Proxy,
+    body::Memory, directory_file::DirectoryFile, hops::Hops, lookup::Lookups, metrics::Metrics, proxy::Proxy,
     service::Service, settings::Settings, slots::Slots,
 };
 
 pub mod answer;
 pub mod body;
 pub mod directory_file;
+pub mod hops;
 pub mod lookup;
 pub mod metrics;
 pub mod proxy;
@@ -63,6 +65,7 @@ pub struct Gateway {
     settings: Settings,
     /// Where the directory comes from, if not from the operator, and what it holds.
     own_directory: Option<(Option<DirectoryFile>, Directory)>,
+    namespaces: FunctionNamespaces,
     http: TcpListener,
     admin: TcpListener,
     http_addr: SocketAddr,
@@ -79,6 +82,12 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 impl Gateway {
     /// Reads the directory file, if there is one, and listens on both addresses.
     pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
+        let namespaces = FunctionNamespaces::new(
+            settings.function_namespace.clone(),
+            settings.function_namespaces.clone(),
+            settings.pod_namespace.0.clone(),
+        )
+        .map_err(|error| UsageError(format!("function_namespace or function_namespaces: {error}")))?;
         let own_directory = match settings.directory_file.as_ref() {
             Some(path) => {
                 let file = DirectoryFile {
@@ -99,6 +108,7 @@ impl Gateway {
             metrics_addr: admin.local_addr()?,
             settings,
             own_directory,
+            namespaces,
             http,
             admin,
         })
@@ -118,7 +128,7 @@ impl Gateway {
 
     /// Answers until `shutdown`, and then what was asked before.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, own_directory, http, admin, http_addr, metrics_addr } = self;
+        let Self { settings, own_directory, namespaces, http, admin, http_addr, metrics_addr } = self;
         // Every field, so that a setting that nothing uses does not compile.
         let Settings {
             log: _,
@@ -126,7 +136,9 @@ impl Gateway {
             http_addr: _,
             metrics_addr: _,
             default_queue,
-            function_namespace,
+            function_namespace: _,
+            function_namespaces: _,
+            pod_namespace,
             upstream_url,
             function_url,
             unknown_function,
@@ -137,6 +149,7 @@ impl Gateway {
             read_timeout,
             max_publishing,
             max_chain_depth,
+            max_hops,
             max_buffered,
             access_log,
             ensure_stream,
@@ -185,7 +198,7 @@ impl Gateway {
             nats: client.clone(),
             proxy: Proxy::new()?,
             default_queue,
-            function_namespace,
+            namespaces,
             function_url,
             upstream_url: upstream_url.0,
             unknown_function,
@@ -194,6 +207,7 @@ impl Gateway {
             publishing: Slots::new(max_publishing, "calls on their way to NATS"),
             is_store_full,
             max_chain_depth,
+            hops: Hops::new(pod_namespace.as_ref().map(String::as_str), max_hops.into()),
             access_log,
         });
 

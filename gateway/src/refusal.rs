@@ -6,6 +6,7 @@ use asyncqueue::{
     CallId, FunctionName, GoDuration, QueueName,
     call_id::CallIdError,
     directory,
+    function_namespaces::NamespaceRefused,
     idempotency::{IdempotencyKeyError, MAX_KEY},
     invocation::{CallbackUrlError, MAX_TARGET},
     name::NameError,
@@ -91,6 +92,17 @@ pub enum Refusal {
         /// How many may.
         max: u32,
     },
+    /// A request comes through this gateway again and again.
+    #[error(
+        "the request has come through this gateway {hops} times, by Via; max_hops of the gateway is {max}: check \
+         whether upstream_url or a function leads back to the gateway"
+    )]
+    Loop {
+        /// How often it has come.
+        hops: usize,
+        /// How often it may.
+        max: usize,
+    },
     /// The path ends where a call's id should follow.
     #[error("no call is named: use /async-function/CALL-ID or /async-function/NAME/CALL-ID")]
     NoCallId,
@@ -108,6 +120,9 @@ pub enum Refusal {
     /// The directory does not have the function, and such calls are rejected.
     #[error("function `{0}` is not known: check its name and namespace, or deploy it")]
     UnknownFunction(FunctionName),
+    /// The functions of this namespace are not called.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceRefused),
     /// Nothing is served at the path.
     #[error("nothing is served at this path: call functions at /async-function/NAME or /function/NAME")]
     NotFound,
@@ -263,9 +278,10 @@ impl Refusal {
             | Self::UnknownFunction(_)
             | Self::UnknownCall { .. }
             | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Namespace(_) => StatusCode::FORBIDDEN,
             Self::Ended { .. } => StatusCode::CONFLICT,
             Self::Submit { error: SubmitError::KeyReused { .. }, .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::ChainTooDeep { .. } => StatusCode::LOOP_DETECTED,
+            Self::ChainTooDeep { .. } | Self::Loop { .. } => StatusCode::LOOP_DETECTED,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
@@ -307,8 +323,10 @@ impl Refusal {
             Self::IdempotencyKey { .. } => "idempotency_key",
             Self::Depth { .. } => "depth",
             Self::ChainTooDeep { .. } => "chain_depth",
+            Self::Loop { .. } => "loop",
             Self::Body(_) => "body",
             Self::UnknownFunction(_) => "unknown_function",
+            Self::Namespace(_) => "namespace",
             Self::NoCallId => "no_call_id",
             Self::UnknownCall { .. } => "unknown_call",
             Self::Ended { .. } => "ended",

@@ -10,6 +10,7 @@ use asyncqueue::{
     CallId, FunctionName, QueueName,
     cancel::Tally,
     directory::{Directory, Route},
+    function_namespaces::FunctionNamespaces,
     locate::Wanted,
     message::dead_letter,
     status::CallStatus,
@@ -26,6 +27,7 @@ use tracing::{debug, info};
 use crate::{
     answer::{self, About, Answer},
     body::{self, Held, Limit, Memory},
+    hops::Hops,
     lookup::{self, Lookups},
     metrics::Metrics,
     proxy::Proxy,
@@ -65,8 +67,8 @@ pub struct Service {
     pub proxy: Proxy,
     /// The queue of functions without one of their own.
     pub default_queue: QueueName,
-    /// The namespace of functions called without one.
-    pub function_namespace: String,
+    /// The namespaces whose functions may be called.
+    pub namespaces: FunctionNamespaces,
     /// Where a function is for which the directory has no URL.
     pub function_url: FunctionUrl,
     /// Where everything goes that is not ours.
@@ -85,6 +87,8 @@ pub struct Service {
     pub is_store_full: watch::Receiver<bool>,
     /// How many calls may come before a call in its chain.
     pub max_chain_depth: u32,
+    /// How often a request may come through this installation.
+    pub hops: Hops,
     /// Whether each request is logged.
     pub access_log: bool,
 }
@@ -120,9 +124,13 @@ impl Service {
     }
 
     async fn dispatch(&self, request: Request<Incoming>, about: &mut About) -> Result<Answer, Refusal> {
-        let (head, mut body) = request.into_parts();
+        let (mut head, mut body) = request.into_parts();
         let asks_before_it_sends = head.headers.contains_key(header::EXPECT);
-        let result = match self.next_hop(&head) {
+        let next_hop = self.next_hop(&head).map(|next_hop| {
+            self.hops.pass(&mut head.headers, head.version)?;
+            next_hop
+        });
+        let result = match next_hop {
             Some(Ok((target, uri))) => {
                 let response = self.proxy.send(&target, uri, head, body).await?;
                 return Ok(response.map(Either::Right));
@@ -202,7 +210,8 @@ impl Service {
     }
 
     fn wanted(&self, head: &Parts, about: &mut About) -> Result<Wanted, Refusal> {
-        let wanted = lookup::wanted(queued(&head.uri)?, head.uri.query(), &self.function_namespace)?;
+        let wanted =
+            lookup::wanted(queued(&head.uri)?, head.uri.query(), self.namespaces.default_namespace())?;
         // A longer path is one of the function's own, for calls alone.
         let not_allowed = || Refusal::MethodNotAllowed { method: head.method.clone(), allow: "POST" };
         let mut wanted = wanted.ok_or_else(not_allowed)?;
@@ -223,7 +232,8 @@ impl Service {
         let own_id = submission::client_call_id(&headers)?;
         about.call_id.clone_from(&own_id);
         let key = submission::client_key(&headers)?;
-        let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, &self.function_namespace)?;
+        let namespace = self.namespaces.default_namespace();
+        let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, namespace)?;
         let submission = submission.resolved(&*self.known_directory()?);
         submission.check_depth(self.max_chain_depth)?;
         let Route { queue, subject, max_payload, .. } = self.route(submission.function())?;
@@ -270,7 +280,7 @@ impl Service {
 
     /// `/function/NAME[/path]`, without an upstream: what to call it, and where it is.
     fn function(&self, call: Call<'_>, head: &Parts) -> Result<(String, Uri), Refusal> {
-        let function = submission::function_name(call.function, &self.function_namespace)?;
+        let function = submission::function_name(call.function, self.namespaces.default_namespace())?;
         let function = self.known_directory()?.resolve(function);
         self.route(&function)?;
         let target = format!("function `{function}`");
@@ -284,13 +294,14 @@ impl Service {
         }
     }
 
-    /// Where calls of a function go. Until the directory is known, a function may belong to any queue.
+    /// Where calls of a function go, if it may be called. Until the directory is known, a function may belong to any queue.
     fn route(&self, function: &FunctionName) -> Result<Route, Refusal> {
         let directory = self.known_directory()?;
         let route = directory.route(function, &self.default_queue);
         if !route.known && self.unknown_function == UnknownFunction::Reject {
             return Err(Refusal::UnknownFunction(function.clone()));
         }
+        self.namespaces.check(function, Some(&*directory))?;
         Ok(route)
     }
 

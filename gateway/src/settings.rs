@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use asyncqueue::{GoDuration, QueueName, name::parse_namespace};
+use asyncqueue::{GoDuration, QueueName, function_namespaces::NamespaceList, name::parse_namespace};
 use asyncqueue_runtime::{
     byte_size::ByteSize,
-    settings::{LogSettings, NatsSettings, Optional, parse_bool},
+    settings::{LogSettings, NatsSettings, Optional, optional, parse_bool},
 };
 use clap::{ArgAction, Parser, ValueEnum};
 
@@ -40,6 +40,15 @@ pub struct Settings {
     /// The namespace of functions that are called without one
     #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
     pub function_namespace: String,
+
+    /// More namespaces whose functions may be called, comma-separated; * for all. Those of functions in
+    /// the directory may be called too; kube-system and `POD_NAMESPACE` never
+    #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
+    pub function_namespaces: NamespaceList,
+
+    /// Namespace of the gateway's pod, by the downward API: functions in it are never called
+    #[arg(long, env = "POD_NAMESPACE", default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
+    pub pod_namespace: Optional<String>,
 
     /// Base URL of an OpenFaaS gateway, to which every path goes that is not ours. Not set, those are
     /// not found, and /function/NAME goes straight to the function
@@ -88,6 +97,11 @@ pub struct Settings {
     /// callback or function calls a function, and so on. Beyond, the gateway answers 508
     #[arg(long, env = "max_chain_depth", default_value_t = 100)]
     pub max_chain_depth: u32,
+
+    /// How often a request may come through the gateways of this installation, by their entries in Via; beyond, it is
+    /// answered 508. A function that passes Via on to the next function counts
+    #[arg(long, env = "max_hops", default_value = "10", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub max_hops: u8,
 
     /// Memory for bodies that are being read or stored; more are refused until some is free
     #[arg(long, env = "max_buffered", default_value = "256Mi", value_parser = ByteSize::parse_positive)]
@@ -140,6 +154,8 @@ mod tests {
         assert_eq!(settings.metrics_addr.to_string(), "0.0.0.0:8082");
         assert_eq!(settings.default_queue.as_str(), "faas-request");
         assert_eq!(settings.function_namespace, "openfaas-fn");
+        assert!(settings.function_namespaces.is_empty());
+        assert_eq!(settings.pod_namespace, Optional(None));
         assert_eq!(settings.upstream_url, Optional(None));
         assert_eq!(settings.unknown_function, UnknownFunction::Accept);
         assert_eq!(settings.directory_file, Optional(None));
@@ -148,6 +164,7 @@ mod tests {
         assert_eq!(settings.read_timeout.to_string(), "1m");
         assert_eq!(settings.max_publishing, 2048);
         assert_eq!(settings.max_chain_depth, 100);
+        assert_eq!(settings.max_hops, 10);
         assert_eq!(settings.max_buffered, ByteSize(256 << 20));
         assert!(!settings.ensure_stream && !settings.access_log);
     }
@@ -169,6 +186,8 @@ mod tests {
             ("--http-addr", "8080"),
             ("--default-queue", "Slow Queue"),
             ("--function-namespace", "a.b"),
+            ("--function-namespaces", "a b"),
+            ("--function-namespaces", "kube-system"),
             ("--upstream-url", "gateway:8080"),
             ("--function-url", "{function}"),
             ("--unknown-function", "maybe"),
@@ -177,6 +196,7 @@ mod tests {
             ("--read-timeout", "60"),
             ("--max-publishing", "0"),
             ("--max-chain-depth", "-1"),
+            ("--max-hops", "0"),
             ("--max-buffered", "256MB"),
             ("--access-log", "yes"),
             ("--ensure-stream", "yes"),

@@ -9,7 +9,7 @@ use asyncqueue::{
     retry::RetryOverrides,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
 
 use crate::{refusal::Refusal, resource::Call};
@@ -93,6 +93,8 @@ impl Submission {
         strip_connection_headers(&mut headers);
         // Stored apart: what the function is told is its own.
         headers.remove(X_ASYNC_DEPTH);
+        // The worker's request is another one: chains of calls are bounded by their depth.
+        headers.remove(header::VIA);
         if let Ok(value) = HeaderValue::from_str(call_id.as_str()) {
             headers.insert(X_CALL_ID, value);
         }
@@ -260,6 +262,7 @@ mod tests {
                 ("x-private", "1"),
                 ("host", "gateway"),
                 ("authorization", "Bearer t"),
+                ("via", "1.1 asyncqueue-gateway"),
                 ("x-call-id", "of-the-client"),
                 ("x-start-time", "1"),
             ],

@@ -30,8 +30,17 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Notices taken in at once, at most.
 const CHUNK: usize = 4096;
 
+/// The longest name of a stream of ours.
+const MAX_STREAM: usize = 64;
+
+/// A way for the names of streams that something happened to. Anybody may publish such notices, so it holds so many at
+/// most; more are dropped, and found by the looks that come by themselves.
+pub(crate) fn channel() -> (mpsc::Sender<String>, mpsc::Receiver<String>) {
+    mpsc::channel(CHUNK)
+}
+
 /// Passes the names of streams on that something happened to, for as long as the client lives.
-pub(crate) async fn listen(client: &Client, streams: mpsc::UnboundedSender<String>) {
+pub(crate) async fn listen(client: &Client, streams: mpsc::Sender<String>) {
     let mut notices = Vec::new();
     for subject in SUBJECTS {
         match client.subscribe(subject).await {
@@ -43,15 +52,15 @@ pub(crate) async fn listen(client: &Client, streams: mpsc::UnboundedSender<Strin
     while let Some(message) = notices.next().await {
         if let Some(stream) = stream(&message.subject) {
             debug!(subject = %message.subject, "told by JetStream");
-            // Whoever does not listen any more is about to end.
-            let _ = streams.send(stream.to_owned());
+            // It is full, or whoever does not listen any more is about to end.
+            let _ = streams.try_send(stream.to_owned());
         }
     }
 }
 
 /// Has the queues looked at whose streams something happened to.
 pub(crate) async fn heed(
-    mut streams: mpsc::UnboundedReceiver<String>,
+    mut streams: mpsc::Receiver<String>,
     queues: &Stores<AsyncQueue>,
     triggers: &Triggers,
 ) {
@@ -84,7 +93,7 @@ fn concerned(
 
 /// The stream that a notice is about.
 fn stream(subject: &str) -> Option<&str> {
-    subject.split('.').nth(STREAM_TOKEN)
+    subject.split('.').nth(STREAM_TOKEN).filter(|stream| stream.len() <= MAX_STREAM)
 }
 
 #[cfg(test)]
@@ -101,6 +110,21 @@ mod tests {
         for subject in SUBJECTS {
             assert_eq!(stream(subject), Some("*"), "{subject}");
         }
+        let long = format!("$JS.EVENT.ADVISORY.STREAM.DELETED.{}", "q".repeat(MAX_STREAM + 1));
+        assert_eq!(stream(&long), None);
+    }
+
+    #[test]
+    fn notices_that_nobody_takes_are_dropped() {
+        let (sender, mut receiver) = channel();
+        for number in 0..3 * CHUNK {
+            let _ = sender.try_send(number.to_string());
+        }
+        let mut kept = 0;
+        while receiver.try_recv().is_ok() {
+            kept += 1;
+        }
+        assert_eq!(kept, CHUNK);
     }
 
     #[test]

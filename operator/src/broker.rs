@@ -55,7 +55,7 @@ pub(crate) struct Address {
 pub(crate) struct Brokers {
     own: Arc<Broker>,
     /// Takes the names of streams that something happened to.
-    changed: mpsc::UnboundedSender<String>,
+    changed: mpsc::Sender<String>,
     others: Mutex<HashMap<Address, Arc<Broker>>>,
     kubernetes: kube::Client,
 }
@@ -80,7 +80,7 @@ impl Address {
 
 impl Broker {
     /// Wraps a client and begins to listen.
-    fn new(client: Client, changed: mpsc::UnboundedSender<String>) -> Arc<Self> {
+    fn new(client: Client, changed: mpsc::Sender<String>) -> Arc<Self> {
         let running = Arc::new(Running::default());
         let listener = tokio::spawn({
             let (client, running) = (client.clone(), running.clone());
@@ -111,7 +111,7 @@ impl Drop for Broker {
 
 impl Brokers {
     /// The operator's own to begin with. The names of streams that something happens to go to `changed`.
-    pub(crate) fn new(own: Client, kubernetes: kube::Client, changed: mpsc::UnboundedSender<String>) -> Self {
+    pub(crate) fn new(own: Client, kubernetes: kube::Client, changed: mpsc::Sender<String>) -> Self {
         Self { own: Broker::new(own, changed.clone()), changed, others: Mutex::default(), kubernetes }
     }
 

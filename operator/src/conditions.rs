@@ -18,12 +18,22 @@ pub(crate) mod kind {
     pub(crate) const UNIQUE_SEQUENCES: &str = "UniqueSequences";
     /// Workers can't store what ends calls.
     pub(crate) const CALLS_BLOCKED: &str = "CallsBlocked";
+    /// Functions name the queue that it does not admit. Absent where there are none.
+    pub(crate) const FUNCTIONS_REFUSED: &str = "FunctionsRefused";
     /// The stream, the consumer and the workers are ready.
     pub(crate) const READY: &str = "Ready";
 
     /// All of them.
-    pub(crate) const ALL: [&str; 7] =
-        [READY, STREAM_READY, CONSUMER_READY, WORKERS_READY, SUSPENDED, UNIQUE_SEQUENCES, CALLS_BLOCKED];
+    pub(crate) const ALL: [&str; 8] = [
+        READY,
+        STREAM_READY,
+        CONSUMER_READY,
+        WORKERS_READY,
+        SUSPENDED,
+        UNIQUE_SEQUENCES,
+        CALLS_BLOCKED,
+        FUNCTIONS_REFUSED,
+    ];
 }
 
 /// Reasons: fixed words, which alerts and scripts may rely on.
@@ -60,11 +70,15 @@ pub(crate) mod reason {
     pub(crate) const CLOCK_WRONG: &str = "ClockWrong";
     /// Results, dead letters or marks of calls can't be stored.
     pub(crate) const RECORDS_NOT_STORED: &str = "RecordsNotStored";
+    /// Functions are in namespaces that the queue does not admit.
+    pub(crate) const NAMESPACE_NOT_ADMITTED: &str = "NamespaceNotAdmitted";
     /// Workers don't come up.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
 
-    /// All of them. `Ready` may give all but `Active`, `SequencesBeginAt1` and `RecordsNotStored`.
-    pub(crate) const ALL: [&str; 17] = [
+    /// All of them. `Ready` may give all but `Active`, `SequencesBeginAt1`, `NamespaceNotAdmitted` and
+    /// `RecordsNotStored`.
+    pub(crate) const ALL: [&str; 18] = [
+        NAMESPACE_NOT_ADMITTED,
         ACTIVE,
         SEQUENCES_BEGIN_AT_1,
         RECORDS_NOT_STORED,

@@ -23,7 +23,9 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::{apply::Outcome, build::Installation, news::news, verified::Verified, written::Written};
+use self::{
+    apply::Outcome, build::Installation, news::news, status::Functions, verified::Verified, written::Written,
+};
 use crate::{
     account::Account,
     broker::Brokers,
@@ -33,7 +35,7 @@ use crate::{
     error::chain,
     events::Events,
     finalizer::cleanup,
-    functions::Counts,
+    functions::{Counts, Refused},
     metrics::Metrics,
     slim::{Meta, Slim},
     spec::full_name,
@@ -213,9 +215,12 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let now = Time(Timestamp::now());
     let name: Option<QueueName> = queue.name_any().parse().ok();
     let functions = name.as_ref().and_then(|name| context.functions_of(name));
+    let refused = name.as_ref().map(|name| context.refused_of(name)).unwrap_or_default();
     let blocked = name.as_ref().zip(broker.as_deref());
     let blocked = blocked.map(|(name, broker)| broker.running.blocked(name, std::time::Instant::now()));
-    let status = status::status(queue, &outcome, functions, &blocked.unwrap_or_default(), &now);
+    let (blocked, functions) =
+        (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
+    let status = status::status(queue, &outcome, &functions, &blocked, &now);
     tell(queue, &outcome, &status, context).await;
     status::write(context, queue, &status).await.map_err(Error::Status)?;
     let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.beside.is_ok();
@@ -301,7 +306,14 @@ impl Context {
     /// How many functions send their calls to a queue, as far as that is known.
     pub(crate) fn functions_of(&self, queue: &QueueName) -> Option<usize> {
         let counts = self.functions.borrow();
-        counts.as_ref().map(|counts| counts.get(queue).copied().unwrap_or_default())
+        counts.as_ref().map(|counts| counts.get(queue).map_or(0, |count| count.functions))
+    }
+
+    /// The functions that name a queue and are not admitted to it.
+    pub(crate) fn refused_of(&self, queue: &QueueName) -> Refused {
+        let counts = self.functions.borrow();
+        let count = counts.as_ref().and_then(|counts| counts.get(queue));
+        count.map(|count| count.refused.clone()).unwrap_or_default()
     }
 }
 

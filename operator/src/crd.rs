@@ -20,6 +20,7 @@ pub use self::{
     condition::{Condition, Word},
     dead_letter::DeadLetterSpec,
     definition::yaml,
+    functions::FunctionsSpec,
     invoke::{InvokeSpec, Via},
     limits::LimitsSpec,
     nats::NatsSpec,
@@ -38,6 +39,7 @@ mod condition;
 mod dead_letter;
 mod defaults;
 mod definition;
+mod functions;
 mod invoke;
 #[expect(clippy::struct_field_names, reason = "the fields are called as on JetStream")]
 mod limits;
@@ -161,7 +163,8 @@ pub struct AsyncQueueSpec {
     /// The stream on NATS JetStream that stores the calls.
     ///
     /// A call leaves it when it is done (work-queue retention). A stream that exists already and that no AsyncQueue owns is
-    /// taken over only with the annotation asyncqueue.io/adopt: "true" on this object.
+    /// taken over only with the annotation asyncqueue.io/adopt: "true" on this object, and one that another program created
+    /// only if the operator's setting allowed_streams has its name and its subject.
     #[schemars(with = "StreamSpec")]
     #[serde(default)]
     pub stream: OrDefault<StreamSpec>,
@@ -200,6 +203,11 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub limits: OrDefault<LimitsSpec>,
 
+    /// Which functions may send their calls to this queue.
+    #[schemars(with = "FunctionsSpec")]
+    #[serde(default)]
+    pub functions: OrDefault<FunctionsSpec>,
+
     /// How workers reach functions.
     #[schemars(with = "InvokeSpec")]
     #[serde(default)]
@@ -223,8 +231,9 @@ pub struct AsyncQueueSpec {
     /// and dead letters. DeleteIfEmpty deletes it if it holds no call, else keeps it and says in a Warning event how
     /// many calls there are.
     ///
-    /// The workers go at once in any case. A stream that is kept is taken over by the next AsyncQueue of the
-    /// same stream name, with all its calls. Whatever this says, a stream that this queue does not own is
+    /// The workers go at once in any case. A stream that is kept is taken over by the next AsyncQueue of the same
+    /// namespace and name, with all its calls, and by those that the annotation asyncqueue.io/release-to of this object
+    /// names: NAMESPACE/NAME, several separated by commas. Whatever this says, a stream that this queue does not own is
     /// never touched, and a deletion that finds NATS away waits 5 minutes at most, then behaves as Retain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
@@ -261,6 +270,7 @@ impl Default for AsyncQueueSpec {
             dead_letter: OrDefault::default(),
             callback: OrDefault::default(),
             limits: OrDefault::default(),
+            functions: OrDefault::default(),
             invoke: OrDefault::default(),
             verbose: false,
             worker: OrDefault::default(),

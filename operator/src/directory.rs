@@ -12,6 +12,7 @@ use asyncqueue::{
     bucket::BucketError,
     directory::{Contents, Directory, store::DirectoryStore, watch::follow_as_writer},
     ensure::ensure_buckets,
+    function_namespaces::FunctionNamespaces,
 };
 use asyncqueue_runtime::health::Health;
 use k8s_openapi::api::core::v1::Service;
@@ -26,7 +27,7 @@ use crate::{
     crd::AsyncQueue,
     error::chain,
     events::Events,
-    functions::{self, Counts, Fault, Functions, Why},
+    functions::{self, Admission, Counts, Fault, Functions, Why},
     metrics::Metrics,
     openfaas,
     watch::Stores,
@@ -54,6 +55,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The event's reason.
 const QUEUE_NOT_FOUND: &str = "QueueNotFound";
 
+/// The reason of the event on a function that names a queue which does not admit it.
+const QUEUE_REFUSED: &str = "QueueRefused";
+
+/// The reason of the event on a function whose namespace is never called.
+const NAMESPACE_REFUSED: &str = "NamespaceRefused";
+
 /// The reason of the event on a function of which an annotation can't be read.
 const ANNOTATION_INVALID: &str = "AnnotationInvalid";
 
@@ -65,6 +72,7 @@ pub(crate) struct Librarian {
     pub(crate) services: Stores<Service>,
     pub(crate) functions: Stores<openfaas::Function>,
     pub(crate) default_queue: Option<QueueName>,
+    pub(crate) namespaces: FunctionNamespaces,
     pub(crate) counts: watch::Sender<Option<Counts>>,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -133,9 +141,13 @@ impl Librarian {
     async fn look(&self, complaints: &mut Complaints) -> (Directory, i32) {
         let (functions, queues) = (self.functions(), self.queues.all());
         let queues = || queues.iter().map(AsRef::as_ref);
-        let directory = functions::directory(&functions, queues());
-        self.counts.send_replace(Some(functions::count(&directory, self.default_queue.as_ref())));
-        let faults = complaints.due(functions::faults(&functions, queues()), Instant::now());
+        let default_queue = self.default_queue.as_ref();
+        let admission = Admission::new(&self.namespaces, default_queue, queues());
+        let directory = functions::directory(&functions, queues(), &admission);
+        let counts = functions::count(&directory, default_queue, &functions, &admission);
+        self.counts.send_replace(Some(counts));
+        let faults = functions::faults(&functions, queues(), &admission);
+        let faults = complaints.due(faults, Instant::now());
         self.complain(&functions, &faults).await;
         self.brokers.retain(&queues().filter_map(Address::of).collect()).await;
         (directory, queues().map(|queue| queue.spec.stream.replicas).max().unwrap_or(1))
@@ -233,6 +245,14 @@ impl Librarian {
                      spec.nats.url: calls go to {default}"
                     ),
                 ),
+                Why::NotAdmitted(queue) => (
+                    QUEUE_REFUSED,
+                    format!(
+                        "The AsyncQueue {queue} does not take calls of functions in this namespace: they go to {default}. Add \
+                         the namespace to its spec.functions.namespaces."
+                    ),
+                ),
+                Why::Namespace(refused) => (NAMESPACE_REFUSED, refused.to_string()),
                 Why::Unread(annotation) => {
                     (ANNOTATION_INVALID, format!("{annotation} can't be read: its queue's own counts"))
                 }

@@ -87,21 +87,26 @@ async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &
             events.normal(&object, reason::STREAM_DELETED, format!("deleted stream {stream}")).await;
         }
         Removal::Released { messages: 0 } => {
-            let note = format!(
-                "kept stream {stream}, which is empty; the next AsyncQueue that names it takes it over"
-            );
+            let note = format!("kept stream {stream}, which is empty: {} takes it over", heirs(spec));
             events.normal(&object, reason::STREAM_KEPT, note).await;
         }
         Removal::Released { messages } => {
             let calls = if messages == 1 { "call" } else { "calls" };
             let note = format!(
-                "kept stream {stream} with {messages} {calls} (deletionPolicy {:?}): the next AsyncQueue that names it takes \
-                 them over; to delete them: nats stream rm {stream}",
-                queue.spec.deletion_policy
+                "kept stream {stream} with {messages} {calls} (deletionPolicy {:?}): {} takes them over; \
+                 to delete them: nats stream rm {stream}",
+                queue.spec.deletion_policy,
+                heirs(spec)
             );
             events.warning(&object, reason::STREAM_KEPT, note).await;
         }
     }
+}
+
+/// Who may take over the streams that a queue leaves.
+fn heirs(spec: &QueueSpec) -> String {
+    let named = [&spec.owner.name].into_iter().chain(&spec.release_to);
+    format!("an AsyncQueue {}", named.map(String::as_str).collect::<Vec<_>>().join(" or "))
 }
 
 /// Lets the object go without its streams. They are released as soon as NATS is back, if this process lives that long;

@@ -8,6 +8,7 @@ use k8s_openapi::{
 use uuid::Uuid;
 
 use crate::{
+    allowed_streams::AllowedStreams,
     controller::dereference::{Objects, Surroundings},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
     openfaas,
@@ -33,7 +34,14 @@ pub(crate) fn owner(name: &str) -> AsyncQueue {
 
 /// What a queue finds around it: nothing in its way, and nothing of its own yet.
 pub(crate) fn surroundings() -> Surroundings {
-    Surroundings { nats: Ok(()), objects: Objects::default(), gateway_url: None, conflict: None }
+    Surroundings {
+        nats: Ok(()),
+        objects: Objects::default(),
+        lacks_credentials: false,
+        gateway_url: None,
+        allowed_streams: AllowedStreams::default(),
+        conflict: None,
+    }
 }
 
 /// The uid of an object of this name.

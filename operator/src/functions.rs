@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use asyncqueue::{
     FunctionName, QueueName,
     directory::{Directory, FunctionEntry, QueueEntry},
+    function_namespaces::{FunctionNamespaces, NamespaceRefused},
     retry::RetryOverrides,
 };
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
@@ -19,7 +20,7 @@ use crate::{
     claims::owns_stream,
     crd::AsyncQueue,
     openfaas,
-    spec::queue_spec,
+    spec::{full_name, queue_spec},
     workload::{Pods, Workload},
 };
 
@@ -62,6 +63,11 @@ pub(crate) struct Fault {
 pub(crate) enum Why {
     /// No `AsyncQueue` has the name of this queue, so that calls go to the default queue.
     Missing(String),
+    /// The functions of a namespace are never called, for this reason, so that the function is not in the directory.
+    Namespace(NamespaceRefused),
+    /// This `AsyncQueue`, as `namespace/name`, does not take calls of the function's namespace, so that calls go to the
+    /// default queue.
+    NotAdmitted(String),
     /// This queue is on another NATS than the gateway's, so that calls go to the default queue.
     Elsewhere(String),
     /// This, of its retries, can't be read, so that its queue's own counts.
@@ -71,8 +77,39 @@ pub(crate) enum Why {
 /// All functions, by name.
 pub(crate) type Functions = BTreeMap<FunctionName, Function>;
 
-/// How many functions have their calls in each queue.
-pub(crate) type Counts = HashMap<QueueName, usize>;
+/// The functions of each queue.
+pub(crate) type Counts = HashMap<QueueName, Count>;
+
+/// The functions of a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// How many have their calls in it.
+    pub(crate) functions: usize,
+    /// Those that name it and are not admitted.
+    pub(crate) refused: Refused,
+}
+
+/// Functions that name a queue and are not admitted to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// How many there are.
+    pub(crate) count: usize,
+    /// The first of them, [`SHOWN_REFUSED`] at most.
+    pub(crate) first: Vec<FunctionName>,
+}
+
+/// How many functions that are not admitted a condition names.
+const SHOWN_REFUSED: usize = 3;
+
+/// Whose functions a queue takes by default, beside those of its own namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission<'a> {
+    namespaces: &'a FunctionNamespaces,
+    /// It takes the calls of all functions that no other queue takes, so that it admits all.
+    default_queue: Option<&'a QueueName>,
+    /// By name, the queue that counts.
+    queues: HashMap<String, &'a AsyncQueue>,
+}
 
 /// The functions among Services, Deployments and Functions. Of what several say of one, the later has the last word: a
 /// Function is what its Deployment and its Service are made from, and only a Service knows a port.
@@ -96,13 +133,16 @@ pub(crate) fn index<'a>(
 }
 
 /// The directory of functions and queues. A queue is in it while it has its stream, on the NATS that the gateway
-/// publishes to, and is not being deleted.
+/// publishes to, and is not being deleted. A function is in it if its namespace may be called.
 pub(crate) fn directory<'a>(
     functions: &Functions,
     queues: impl IntoIterator<Item = &'a AsyncQueue>,
+    admission: &Admission<'_>,
 ) -> Directory {
-    let functions = functions.iter().map(|(name, function)| {
-        let queue = function.queue.as_ref().and_then(|queue| queue.parse().ok());
+    let functions = functions.iter().filter(|(name, _)| admission.check_namespace(name).is_ok());
+    let functions = functions.map(|(name, function)| {
+        let queue = function.queue.as_ref().filter(|queue| admission.refusing(name, queue).is_none());
+        let queue = queue.and_then(|queue| queue.parse().ok());
         let entry = FunctionEntry { queue, url: function.url.clone(), retry: function.retry.clone() };
         (name.clone(), entry)
     });
@@ -118,13 +158,27 @@ pub(crate) fn directory<'a>(
     Directory { functions: functions.collect(), queues: queues.collect() }
 }
 
-/// How many functions have their calls in each queue.
-pub(crate) fn count(directory: &Directory, default_queue: Option<&QueueName>) -> Counts {
+/// How many functions have their calls in each queue, and which are not admitted to the queue that they name.
+pub(crate) fn count(
+    directory: &Directory,
+    default_queue: Option<&QueueName>,
+    functions: &Functions,
+    admission: &Admission<'_>,
+) -> Counts {
     let mut counts = Counts::new();
     for entry in directory.functions.values() {
         let named = entry.queue.as_ref().filter(|queue| directory.queues.contains_key(queue));
         if let Some(queue) = named.or(default_queue) {
-            *counts.entry(queue.clone()).or_default() += 1;
+            counts.entry(queue.clone()).or_default().functions += 1;
+        }
+    }
+    for (name, function) in functions {
+        let refusing = function.queue.as_ref().filter(|queue| admission.refusing(name, queue).is_some());
+        let Some(queue) = refusing.and_then(|queue| queue.parse().ok()) else { continue };
+        let refused = &mut counts.entry(queue).or_default().refused;
+        refused.count += 1;
+        if refused.first.len() < SHOWN_REFUSED {
+            refused.first.push(name.clone());
         }
     }
     counts
@@ -134,6 +188,7 @@ pub(crate) fn count(directory: &Directory, default_queue: Option<&QueueName>) ->
 pub(crate) fn faults<'a>(
     functions: &Functions,
     queues: impl IntoIterator<Item = &'a AsyncQueue>,
+    admission: &Admission<'_>,
 ) -> Vec<Fault> {
     let mut here: HashMap<String, bool> = HashMap::new();
     for queue in queues {
@@ -141,14 +196,58 @@ pub(crate) fn faults<'a>(
     }
     let faults = functions.iter().flat_map(|(name, function)| {
         let lost = function.queue.iter().filter_map(|queue| match here.get(queue) {
-            Some(true) => None,
+            Some(true) => admission.refusing(name, queue).map(Why::NotAdmitted),
             Some(false) => Some(Why::Elsewhere(queue.clone())),
             None => Some(Why::Missing(queue.clone())),
         });
         let unread = function.unread.iter().cloned().map(Why::Unread);
-        lost.chain(unread).map(|why| Fault { function: name.clone(), why })
+        let namespace = admission.check_namespace(name).err().map(Why::Namespace);
+        let whys: Vec<Why> = match namespace {
+            Some(why) => vec![why],
+            None => lost.chain(unread).collect(),
+        };
+        whys.into_iter().map(|why| Fault { function: name.clone(), why })
     });
     faults.collect()
+}
+
+// === impl Admission ===
+
+impl<'a> Admission<'a> {
+    /// Of functions to these queues. Of several with one name, the one that has its stream counts.
+    pub(crate) fn new(
+        namespaces: &'a FunctionNamespaces,
+        default_queue: Option<&'a QueueName>,
+        queues: impl IntoIterator<Item = &'a AsyncQueue>,
+    ) -> Self {
+        let mut by_name: HashMap<String, &AsyncQueue> = HashMap::new();
+        for queue in queues {
+            let known = by_name.entry(queue.name_any()).or_insert(queue);
+            if owns_stream(queue) && !owns_stream(known) {
+                *known = queue;
+            }
+        }
+        Self { namespaces, default_queue, queues: by_name }
+    }
+
+    /// The queue of this name, as `namespace/name`, if it does not take calls of a function.
+    fn refusing(&self, function: &FunctionName, queue: &str) -> Option<String> {
+        if self.default_queue.is_some_and(|default| default.as_str() == queue) {
+            return None;
+        }
+        let queue = self.queues.get(queue).copied()?;
+        let (namespace, own) = (function.namespace(), queue.namespace().unwrap_or_default());
+        let listed = &queue.spec.functions.namespaces;
+        let is_admitted = namespace == own
+            || namespace == self.namespaces.default_namespace()
+            || listed.iter().any(|name| name == "*" || name == namespace);
+        (!is_admitted).then(|| full_name(queue))
+    }
+
+    /// Whether functions of a namespace are called at all.
+    fn check_namespace(&self, function: &FunctionName) -> Result<(), NamespaceRefused> {
+        self.namespaces.check_never(function.namespace())
+    }
 }
 
 // === impl Function ===
@@ -214,6 +313,8 @@ fn port(service: &Service) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use asyncqueue::function_namespaces::NamespaceList;
+
     use super::*;
     use crate::{crd::Size, fixtures, watch::Watched, workload::PodMeta};
 
@@ -221,8 +322,26 @@ mod tests {
         FunctionName::new(name, "openfaas-fn").unwrap()
     }
 
+    fn namespaces() -> FunctionNamespaces {
+        let platform = Some("openfaas".to_owned());
+        FunctionNamespaces::new("openfaas-fn".to_owned(), NamespaceList::default(), platform).unwrap()
+    }
+
+    fn directory_of(functions: &Functions, queues: &[AsyncQueue]) -> Directory {
+        directory(functions, queues, &Admission::new(&namespaces(), None, queues))
+    }
+
+    fn faults_of(functions: &Functions, queues: &[AsyncQueue]) -> Vec<Fault> {
+        faults(functions, queues, &Admission::new(&namespaces(), None, queues))
+    }
+
+    fn counts_of(functions: &Functions, queues: &[AsyncQueue], default: Option<&QueueName>) -> Counts {
+        let (namespaces, directory) = (namespaces(), directory_of(functions, queues));
+        count(&directory, default, functions, &Admission::new(&namespaces, default, queues))
+    }
+
     fn entry(functions: &Functions, name: &str) -> FunctionEntry {
-        directory(functions, []).functions[&named(name)].clone()
+        directory_of(functions, &[]).functions[&named(name)].clone()
     }
 
     #[test]
@@ -312,7 +431,75 @@ mod tests {
         assert_eq!((retry.attempts, retry.codes), (Some(3), None));
         // And what can't be read is somebody's fault.
         let why = Why::Unread("com.openfaas.retry.codes `what?`".to_owned());
-        assert_eq!(faults(&functions, []), [Fault { function: named("f"), why }]);
+        assert_eq!(faults_of(&functions, &[]), [Fault { function: named("f"), why }]);
+    }
+
+    /// A Service in a namespace that names a queue.
+    fn service_in(namespace: &str, queue: &str) -> Service {
+        let mut service = fixtures::service("f", Some(queue), 8080);
+        service.metadata.namespace = Some(namespace.to_owned());
+        service
+    }
+
+    #[test]
+    fn a_queue_takes_the_functions_of_its_namespaces_and_refuses_others() {
+        let mut queue = fixtures::owner("payroll");
+        queue.metadata.namespace = Some("team-a".to_owned());
+        let services = ["team-a", "openfaas-fn", "team-b", "team-c"].map(|ns| service_in(ns, "payroll"));
+        let functions = index(&services, [], []);
+        let name: QueueName = "payroll".parse().unwrap();
+        let check = |queue: &AsyncQueue, admitted: &[&str]| {
+            let queues = [queue.clone()];
+            let directory = directory_of(&functions, &queues);
+            for function in functions.keys() {
+                let expected = admitted.contains(&function.namespace()).then(|| name.clone());
+                assert_eq!(directory.functions[function].queue, expected, "{function}");
+            }
+            let faults = faults_of(&functions, &queues);
+            assert!(faults.iter().all(|fault| fault.why == Why::NotAdmitted("team-a/payroll".to_owned())));
+            let count = counts_of(&functions, &queues, None)[&name].clone();
+            let refused = functions.len() - admitted.len();
+            assert_eq!((count.functions, count.refused.count), (admitted.len(), refused));
+            assert_eq!((count.refused.first.len(), faults.len()), (refused, refused));
+        };
+        check(&queue, &["team-a", "openfaas-fn"]);
+        queue.spec.functions.namespaces = vec!["team-b".to_owned()];
+        check(&queue, &["team-a", "openfaas-fn", "team-b"]);
+        queue.spec.functions.namespaces = vec!["*".to_owned()];
+        check(&queue, &["team-a", "openfaas-fn", "team-b", "team-c"]);
+    }
+
+    #[test]
+    fn the_default_queue_admits_all() {
+        let functions = index(&[service_in("team-b", "faas-request")], [], []);
+        let queues = [fixtures::owner("faas-request")];
+        let (namespaces, default) = (namespaces(), "faas-request".parse().unwrap());
+        let admission = Admission::new(&namespaces, Some(&default), &queues);
+        assert!(directory(&functions, &queues, &admission).functions.values().all(|f| f.queue.is_some()));
+        assert_eq!(faults(&functions, &queues, &admission), []);
+    }
+
+    #[test]
+    fn of_two_queues_of_a_name_the_one_with_the_stream_admits() {
+        let mut intruder = fixtures::queue("payroll");
+        intruder.metadata.namespace = Some("team-b".to_owned());
+        let mut owner = fixtures::owner("payroll");
+        owner.metadata.namespace = Some("team-a".to_owned());
+        let functions = index(&[service_in("team-b", "payroll")], [], []);
+        for queues in [[intruder.clone(), owner.clone()], [owner, intruder]] {
+            let directory = directory_of(&functions, &queues);
+            assert!(directory.functions.values().all(|entry| entry.queue.is_none()));
+        }
+    }
+
+    #[test]
+    fn what_runs_where_the_platform_does_is_no_function() {
+        let services = ["openfaas", "kube-system"].map(|namespace| service_in(namespace, "mine"));
+        let functions = index(&services, [], []);
+        let queues = [fixtures::owner("mine")];
+        assert!(directory_of(&functions, &queues).functions.is_empty());
+        let faults = faults_of(&functions, &queues);
+        assert!(matches!(&faults[..], [a, b] if [a, b].iter().all(|f| matches!(f.why, Why::Namespace(_)))));
     }
 
     #[test]
@@ -325,7 +512,7 @@ mod tests {
         renamed.spec.stream.subject = Some("jobs".to_owned());
         renamed.spec.limits.max_payload = Some(Size(64 << 10));
         let queues = [fixtures::owner("mine"), fixtures::queue("not-yet"), elsewhere, going, renamed];
-        let queues = directory(&Functions::new(), &queues).queues;
+        let queues = directory_of(&Functions::new(), &queues).queues;
         let limited = QueueEntry { max_payload: Some(64 << 10), ..QueueEntry::new("renamed", "jobs") };
         let expected = [("mine", QueueEntry::new("mine", "mine")), ("renamed", limited)];
         assert_eq!(queues, expected.map(|(name, entry)| (name.parse().unwrap(), entry)).into());
@@ -340,11 +527,12 @@ mod tests {
             fixtures::function("d", None),
             fixtures::function("e", Some("Not a queue")),
         ];
-        let directory = directory(&index([], &deployments, []), &[fixtures::owner("mine")]);
+        let (functions, queues) = (index([], &deployments, []), [fixtures::owner("mine")]);
         let default: QueueName = "faas-request".parse().unwrap();
-        let counts = count(&directory, Some(&default));
-        assert_eq!(counts, [("mine".parse().unwrap(), 2), (default, 3)].into());
-        assert_eq!(count(&directory, None).len(), 1);
+        let counts = counts_of(&functions, &queues, Some(&default));
+        let of = |functions| Count { functions, refused: Refused::default() };
+        assert_eq!(counts, [("mine".parse().unwrap(), of(2)), (default, of(3))].into());
+        assert_eq!(counts_of(&functions, &queues, None).len(), 1);
     }
 
     #[test]
@@ -357,7 +545,7 @@ mod tests {
         ];
         let mut elsewhere = fixtures::owner("elsewhere");
         elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
-        let faults = faults(&index([], &deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
+        let faults = faults_of(&index([], &deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
         let fault = |function: &str, why| Fault { function: named(function), why };
         let expected = [
             fault("b", Why::Missing("nowhere".to_owned())),

@@ -7,6 +7,7 @@
 
 mod account;
 mod advisories;
+mod allowed_streams;
 mod broker;
 mod budget;
 mod claims;

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
 use k8s_openapi::api::core::v1::Service;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    Settings,
     account::Account,
     advisories,
     broker::Brokers,
@@ -43,7 +44,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// Watches and acts until `shutdown`, and finishes what has begun.
 pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Program { settings, client, nats, health, metrics } = program;
-    let (changed_streams, told) = mpsc::unbounded_channel();
+    let (changed_streams, told) = advisories::channel();
     let brokers = Arc::new(Brokers::new(nats.clone(), client.clone(), changed_streams));
     let watches = Watches::new(health.clone(), metrics.clone());
     let queues = watch_all::<AsyncQueue>(program, "asyncqueues", Need::Required);
@@ -68,15 +69,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         verified: Verified::default(),
         written: Written::default(),
         functions: counted,
-        installation: Installation {
-            nats: settings.nats.clone(),
-            nats_credentials: settings.worker_nats_creds_secret.0.clone(),
-            nats_authority: settings.worker_nats_ca_secret.0.clone(),
-            worker_image,
-            function_namespace: settings.function_namespace.clone(),
-            gateway_url: settings.gateway_url.0.clone(),
-            log_encoding: settings.log.log_encoding,
-        },
+        installation: installation(settings, worker_image),
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
         metrics: metrics.clone(),
     });
@@ -87,6 +80,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         services: Stores::new(&services),
         functions: Stores::new(&functions),
         default_queue: settings.default_queue.0.clone(),
+        namespaces: settings.function_namespaces()?,
         counts,
         events: context.events.clone(),
         health: health.clone(),
@@ -144,6 +138,22 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         () = beside => {}
     }
     Ok(())
+}
+
+/// What the workers of all queues have in common.
+fn installation(settings: &Settings, worker_image: String) -> Installation {
+    Installation {
+        nats: settings.nats.clone(),
+        nats_credentials: settings.worker_nats_creds_secret.0.clone(),
+        nats_authority: settings.worker_nats_ca_secret.0.clone(),
+        worker_image,
+        function_namespace: settings.function_namespace.clone(),
+        function_namespaces: settings.function_namespaces.clone(),
+        platform_namespace: settings.pod_namespace.0.clone(),
+        gateway_url: settings.gateway_url.0.clone(),
+        allowed_streams: settings.allowed_streams.clone(),
+        log_encoding: settings.log.log_encoding,
+    }
 }
 
 /// A watch of one kind in each place.

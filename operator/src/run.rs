@@ -30,6 +30,7 @@ pub(crate) struct Program {
 /// that was lost. Never because the API server, the CRD or NATS is away: that is waited for.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let lease = settings.lease_namespace()?.map(str::to_owned);
+    settings.function_namespaces()?;
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("asyncqueue_operator");
@@ -38,7 +39,9 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let client = Client::try_default().await.context("there is no way to the Kubernetes API")?;
     let listener = admin::bind(settings.http_addr).await?;
     info!(namespaces = ?settings.watch_namespaces.places().collect::<Vec<_>>(), "watching");
-    if settings.nats.nats_creds_file.0.is_some() && settings.worker_nats_creds_secret.0.is_none() {
+    let servers = settings.nats.nats_url.as_ref().unwrap_or(&settings.nats.nats_host);
+    let has_credentials = settings.nats.nats_creds_file.0.is_some() || nats::holds_credentials(servers);
+    if has_credentials && settings.worker_nats_creds_secret.0.is_none() {
         warn!(
             "NATS asks for credentials, and workers have those alone that their AsyncQueues name: see nats.credentialsSecretRef \
              and the setting worker_nats_creds_secret"

@@ -1,4 +1,7 @@
 //! How many calls run, as the workers say.
+//!
+//! Whoever may publish on NATS may claim to be a worker, of any queue. So what is kept is bounded: by the queues that there
+//! are, and for each by the most workers that one can have.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +20,18 @@ use tracing::warn;
 /// A worker speaks every 5 seconds, and is gone when it was not heard of three times.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// The calls that run, by queue and worker.
+/// Workers of one queue at once: twice the most replicas, while all are replaced.
+const MAX_WORKERS: usize = 2_000;
+
+/// The longest statistics that are read, in bytes, and the longest name of a worker, which is that of a pod.
+const MAX_PAYLOAD: usize = 16 * 1024;
+const MAX_NAME: usize = 253;
+
+/// Kinds of blocked calls of one worker, and the longest word for one.
+const MAX_BLOCKED: usize = 16;
+const MAX_WORD: usize = 32;
+
+/// The calls that run, by queue and worker. Queues that are not in it are not known.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     queues: Mutex<HashMap<QueueName, Workers>>,
@@ -37,13 +51,28 @@ struct Worker {
 // === impl Running ===
 
 impl Running {
-    /// Takes in what a worker says.
-    fn record(&self, queue: QueueName, stats: WorkerStats, now: Instant) {
+    /// Sets which queues there are. What was said of others is forgotten.
+    pub(crate) fn set_known(&self, known: impl IntoIterator<Item = QueueName>) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let workers = queues.entry(queue).or_default();
+        let mut before = std::mem::take(&mut *queues);
+        *queues = known
+            .into_iter()
+            .map(|queue| {
+                let workers = before.remove(&queue).unwrap_or_default();
+                (queue, workers)
+            })
+            .collect();
+    }
+
+    /// Takes in what a worker of a known queue says.
+    fn record(&self, queue: &QueueName, stats: WorkerStats, now: Instant) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(workers) = queues.get_mut(queue) else { return };
         workers.retain(|_, worker| worker.is_alive(now));
         let WorkerStats { worker, running, blocked, .. } = stats;
-        workers.insert(worker, Worker { running, blocked, at: now });
+        if workers.len() < MAX_WORKERS || workers.contains_key(&worker) {
+            workers.insert(worker, Worker { running, blocked, at: now });
+        }
     }
 
     /// How many calls of a queue run.
@@ -86,11 +115,23 @@ impl Running {
         let prefix = STATS_SUBJECTS.trim_end_matches('*');
         while let Some(message) = messages.next().await {
             let queue = message.subject.strip_prefix(prefix).and_then(|queue| queue.parse().ok());
-            if let (Some(queue), Ok(stats)) = (queue, serde_json::from_slice(&message.payload)) {
-                self.record(queue, stats, Instant::now());
+            if let (Some(queue), Some(stats)) = (queue, read(&message.payload)) {
+                self.record(&queue, stats, Instant::now());
             }
         }
     }
+}
+
+/// Reads what a worker says of itself; `None` for what no worker says.
+fn read(payload: &[u8]) -> Option<WorkerStats> {
+    let stats: WorkerStats = serde_json::from_slice(payload).ok().filter(|_| payload.len() <= MAX_PAYLOAD)?;
+    // They are shown in a condition.
+    let is_word = |text: &str| {
+        text.len() <= MAX_WORD && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let are_words = stats.blocked.iter().all(|blocked| is_word(&blocked.record) && is_word(&blocked.reason));
+    let is_worker = stats.worker.len() <= MAX_NAME && stats.blocked.len() <= MAX_BLOCKED && are_words;
+    is_worker.then_some(stats)
 }
 
 // === impl Worker ===
@@ -113,17 +154,69 @@ mod tests {
 
     #[test]
     fn a_queues_workers_are_added_up_and_the_silent_ones_dropped() {
-        let (running, start) = (Running::default(), Instant::now());
-        let queue: QueueName = "q".parse().unwrap();
-        running.record(queue.clone(), stats("a", 2), start);
-        running.record(queue.clone(), stats("b", 3), start + SILENCE / 2);
-        running.record("other".parse().unwrap(), stats("c", 9), start);
+        let (queue, start) = ("q".parse().unwrap(), Instant::now());
+        let running = knowing(["q", "other"]);
+        running.record(&queue, stats("a", 2), start);
+        running.record(&queue, stats("b", 3), start + SILENCE / 2);
+        running.record(&"other".parse().unwrap(), stats("c", 9), start);
         assert_eq!(running.of(&queue, start + SILENCE / 2), 5);
-        running.record(queue.clone(), stats("b", 1), start + SILENCE / 2);
+        running.record(&queue, stats("b", 1), start + SILENCE / 2);
         assert_eq!(running.of(&queue, start + SILENCE / 2), 3);
         assert_eq!(running.of(&queue, start + SILENCE), 1);
         running.forget(&queue);
         assert_eq!(running.of(&queue, start), 0);
+    }
+
+    fn knowing<const N: usize>(queues: [&str; N]) -> Running {
+        let running = Running::default();
+        running.set_known(queues.map(|queue| queue.parse().unwrap()));
+        running
+    }
+
+    fn kept(running: &Running) -> usize {
+        running.queues.lock().unwrap().values().map(HashMap::len).sum()
+    }
+
+    #[test]
+    fn invented_queues_and_workers_are_kept_within_bounds() {
+        let (running, now) = (knowing(["jobs"]), Instant::now());
+        for number in 0..10_000 {
+            running.record(&format!("invented-{number}").parse().unwrap(), stats("w", 1), now);
+        }
+        assert_eq!((kept(&running), running.queues.lock().unwrap().len()), (0, 1));
+        let jobs: QueueName = "jobs".parse().unwrap();
+        for number in 0..10_000 {
+            running.record(&jobs, stats(&format!("invented-{number}"), 1), now);
+        }
+        assert_eq!(kept(&running), MAX_WORKERS);
+        // A worker that is known is still heard, and all are forgotten with the queue.
+        running.record(&jobs, stats("invented-0", 7), now);
+        assert_eq!(running.of(&jobs, now), MAX_WORKERS as u64 + 6);
+        running.set_known(["jobs".parse().unwrap(), "other".parse().unwrap()]);
+        assert_eq!(kept(&running), MAX_WORKERS);
+        running.set_known(["other".parse().unwrap()]);
+        assert_eq!((kept(&running), running.of(&jobs, now)), (0, 0));
+    }
+
+    #[test]
+    fn what_no_worker_says_is_not_read() {
+        let json = |stats: &WorkerStats| serde_json::to_vec(stats).unwrap();
+        assert_eq!(read(&json(&stats("w-1", 2))), Some(stats("w-1", 2)));
+        let with = |record: &str, count| {
+            let blocked = BlockedCalls { record: record.to_owned(), reason: "no_space".to_owned(), calls: 1 };
+            json(&WorkerStats { blocked: vec![blocked; count], ..stats("w", 1) })
+        };
+        assert!(read(&with("dead_letter", MAX_BLOCKED)).is_some());
+        for bad in [
+            with("dead_letter", MAX_BLOCKED + 1),
+            with("Click http://evil", 1),
+            with(&"x".repeat(MAX_WORD + 1), 1),
+            json(&stats(&"w".repeat(MAX_NAME + 1), 1)),
+            [json(&stats("w", 1)), vec![b' '; MAX_PAYLOAD]].concat(),
+            b"[]".to_vec(),
+        ] {
+            assert_eq!(read(&bad), None, "{}", bad.escape_ascii());
+        }
     }
 
     #[test]
@@ -134,7 +227,7 @@ mod tests {
 
     #[test]
     fn blocked_calls_of_all_workers_are_added_up() {
-        let running = Running::default();
+        let running = knowing(["jobs"]);
         let queue: QueueName = "jobs".parse().unwrap();
         let now = Instant::now();
         let kind = |record: &str, calls| BlockedCalls {
@@ -145,7 +238,7 @@ mod tests {
         for (worker, blocked) in
             [("w-1", vec![kind("result", 2), kind("dead_letter", 1)]), ("w-2", vec![kind("result", 3)])]
         {
-            running.record(queue.clone(), WorkerStats { blocked, ..stats(worker, 1) }, now);
+            running.record(&queue, WorkerStats { blocked, ..stats(worker, 1) }, now);
         }
         assert_eq!(running.blocked(&queue, now), [kind("dead_letter", 1), kind("result", 5)]);
         assert!(running.blocked(&queue, now + SILENCE).is_empty());

@@ -2,14 +2,18 @@
 
 use std::{convert::Infallible, net::SocketAddr, str::FromStr};
 
-use asyncqueue::{QueueName, name::parse_namespace};
+use asyncqueue::{
+    QueueName,
+    function_namespaces::{FunctionNamespaces, NamespaceList},
+    name::parse_namespace,
+};
 use asyncqueue_runtime::{
     program::UsageError,
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool, parse_call_url},
 };
 use clap::{Args, Parser, Subcommand};
 
-use crate::crd::SecretKey;
+use crate::{allowed_streams::AllowedStreams, crd::SecretKey};
 
 /// The controller: AsyncQueues and function annotations in, streams and Deployments out.
 #[derive(Clone, Debug, Parser)]
@@ -48,6 +52,11 @@ pub struct Settings {
     #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
     pub function_namespace: String,
 
+    /// Workers: more namespaces whose functions may be called, comma-separated; * for all. Those of functions in
+    /// the directory may be called too; kube-system and POD_NAMESPACE never
+    #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
+    pub function_namespaces: NamespaceList,
+
     /// Workers: call functions through this gateway; empty: call them directly
     #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
     pub gateway_url: Optional<String>,
@@ -65,6 +74,12 @@ pub struct Settings {
     /// likewise
     #[arg(long, env = "worker_nats_ca_secret", default_value_t, hide_default_value = true)]
     pub worker_nats_ca_secret: Optional<SecretKey>,
+
+    /// Streams of other programs that AsyncQueues with the annotation asyncqueue.io/adopt=true may take over, with
+    /// their subjects: comma-separated names, in which * stands for any characters. Those that a program of this
+    /// project created need not be listed; empty: only those
+    #[arg(long, env = "allowed_streams", default_value = "faas-*")]
+    pub allowed_streams: AllowedStreams,
 
     /// Queue of functions without an annotation, created at the start if there is none; empty: create none
     #[arg(long, env = "default_queue", default_value = "faas-request")]
@@ -101,6 +116,17 @@ impl Settings {
         let own = self.pod_namespace.as_ref().map(String::as_str);
         let seen = own.filter(|own| self.watch_namespaces.contains(own));
         seen.or_else(|| self.watch_namespaces.places().next().flatten()).or(own)
+    }
+
+    /// The namespaces whose functions may be called.
+    ///
+    /// # Errors
+    ///
+    /// A setting names one whose functions are never called.
+    pub fn function_namespaces(&self) -> Result<FunctionNamespaces, UsageError> {
+        let (default, listed) = (self.function_namespace.clone(), self.function_namespaces.clone());
+        FunctionNamespaces::new(default, listed, self.pod_namespace.0.clone())
+            .map_err(|error| UsageError(format!("function_namespace or function_namespaces: {error}")))
     }
 
     /// The namespace of the Lease that is held while working; `None` if none is.
@@ -167,6 +193,9 @@ mod tests {
         assert!(command.is_none());
         assert_eq!(settings.default_queue.0.unwrap().as_str(), "faas-request");
         assert_eq!(settings.function_namespace, "openfaas-fn");
+        assert!(
+            settings.allowed_streams.contain("faas-request") && !settings.allowed_streams.contain("orders")
+        );
         assert_eq!(settings.http_addr.to_string(), "0.0.0.0:8083");
         assert!(settings.leader_elect);
         assert_eq!(settings.watch_namespaces.places().collect::<Vec<_>>(), [None]);

@@ -3,23 +3,43 @@
 use asyncqueue::{
     QueueName,
     name::NameError,
-    stream::{self, DeadLetters, Limits, Owner, QueueSpec},
+    stream::{self, Adopt, DeadLetters, Limits, Owner, QueueSpec},
 };
 use kube::ResourceExt;
 
-use crate::crd::{AsyncQueue, LimitsSpec, Storage};
+use crate::{
+    allowed_streams::AllowedStreams,
+    crd::{AsyncQueue, LimitsSpec, Storage},
+};
 
 /// The annotation that allows taking over a stream that no living `AsyncQueue` owns.
 pub(crate) const ADOPT_ANNOTATION: &str = "asyncqueue.io/adopt";
+
+/// The annotation that names other `AsyncQueues`, as `namespace/name`, which may take over the streams of this one once
+/// it is deleted and they are kept.
+pub(crate) const RELEASE_TO_ANNOTATION: &str = "asyncqueue.io/release-to";
 
 /// `namespace/name` of an `AsyncQueue`, as streams carry it.
 pub(crate) fn full_name(queue: &AsyncQueue) -> String {
     format!("{}/{}", queue.namespace().unwrap_or_default(), queue.name_any())
 }
 
-/// Whether an `AsyncQueue` may take over a stream that nobody owns.
-pub(crate) fn may_adopt(queue: &AsyncQueue) -> bool {
-    queue.annotations().get(ADOPT_ANNOTATION).is_some_and(|adopt| adopt == "true")
+/// Which streams that no queue owns an `AsyncQueue` may take over: none without its annotation, and of those that other
+/// programs created only such whose name and subject are in the operator's list.
+pub(crate) fn adoption(queue: &AsyncQueue, spec: &QueueSpec, allowed: &AllowedStreams) -> Adopt {
+    if queue.annotations().get(ADOPT_ANNOTATION).is_none_or(|adopt| adopt.trim() != "true") {
+        Adopt::None
+    } else if allowed.contain(&spec.stream) && allowed.contain(&spec.subject) {
+        Adopt::Any
+    } else {
+        Adopt::Ours
+    }
+}
+
+/// The other `AsyncQueues` to which the streams of this one are released.
+fn release_to(queue: &AsyncQueue) -> Vec<String> {
+    let named = queue.annotations().get(RELEASE_TO_ANNOTATION).map(String::as_str).unwrap_or_default();
+    named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 /// The queue that an `AsyncQueue` asks for. Fails only on a name that the API server should not have let through.
@@ -46,6 +66,7 @@ pub(crate) fn queue_spec(object: &AsyncQueue) -> Result<QueueSpec, NameError> {
             max_messages: dead.max_messages,
         },
         suspended: object.spec.suspend,
+        release_to: release_to(object),
         queue: defaults.queue,
         owner: defaults.owner,
     })
@@ -140,10 +161,27 @@ mod tests {
     }
 
     #[test]
-    fn adoption_must_be_said() {
-        let mut queue = fixtures::queue("slow-queue");
-        assert!(!may_adopt(&queue));
+    fn adoption_must_be_said_and_of_other_programs_streams_allowed() {
+        let of = |queue: &AsyncQueue, allowed: &str| {
+            adoption(queue, &queue_spec(queue).unwrap(), &allowed.parse().unwrap())
+        };
+        let mut queue = fixtures::queue("orders");
+        assert_eq!(of(&queue, "*"), Adopt::None);
         queue.annotations_mut().insert(ADOPT_ANNOTATION.to_owned(), "true".to_owned());
-        assert!(may_adopt(&queue));
+        assert_eq!(of(&queue, "faas-*"), Adopt::Ours);
+        assert_eq!(of(&queue, "faas-*,orders"), Adopt::Any);
+        // The subject counts like the name.
+        queue.spec.stream.subject = Some("billing".to_owned());
+        assert_eq!(of(&queue, "orders"), Adopt::Ours);
+        assert_eq!(of(&queue, "orders,billing"), Adopt::Any);
+    }
+
+    #[test]
+    fn a_queue_names_those_to_which_its_streams_are_released() {
+        let mut queue = fixtures::queue("slow-queue");
+        assert_eq!(queue_spec(&queue).unwrap().release_to, [""; 0]);
+        let named = " team-b/slow-queue,, c/q ".to_owned();
+        queue.annotations_mut().insert(RELEASE_TO_ANNOTATION.to_owned(), named);
+        assert_eq!(queue_spec(&queue).unwrap().release_to, ["team-b/slow-queue", "c/q"]);
     }
 }

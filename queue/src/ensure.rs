@@ -15,8 +15,8 @@ use crate::{
     bucket::BucketError,
     error::cause,
     stream::{
-        ClockError, META_RELEASED, Plan, QueueSpec, Refusal, has_unique_sequences, is_owner, plan_stream,
-        with_first_sequence,
+        Adopt, ClockError, META_RELEASED, META_RELEASED_TO, Plan, QueueSpec, Refusal, has_unique_sequences,
+        is_owner, plan_stream, with_first_sequence,
     },
     tombstone, uncounted,
 };
@@ -90,7 +90,7 @@ pub enum Removal {
     NotOurs,
     /// It is gone.
     Deleted,
-    /// It was kept, and the next claimant may take it over.
+    /// It was kept, and the next queue of its owner's namespace and name may take it over.
     Released {
         /// How many messages it holds.
         messages: u64,
@@ -109,19 +109,23 @@ pub enum RemovalPolicy {
 }
 
 /// Ensures the streams and consumers of a queue.
-pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Ensured, EnsureError> {
+pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: impl Into<Adopt>) -> Result<Ensured, EnsureError> {
     // In a box, here and below: it is large, and most callers do it once.
-    Box::pin(ensure_for_workers(js, spec, adopt)).await
+    Box::pin(ensure_for_workers(js, spec, adopt.into())).await
 }
 
 /// Ensures the streams of a queue, for a producer without an operator. A consumer is created where
 /// its stream has none, and otherwise left alone: its lease is the workers' to set. Returns what was
 /// created or changed, in words.
-pub async fn ensure_streams(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Vec<String>, EnsureError> {
-    Box::pin(ensure_for_producer(js, spec, adopt)).await
+pub async fn ensure_streams(
+    js: &Context,
+    spec: &QueueSpec,
+    adopt: impl Into<Adopt>,
+) -> Result<Vec<String>, EnsureError> {
+    Box::pin(ensure_for_producer(js, spec, adopt.into())).await
 }
 
-async fn ensure_for_workers(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<Ensured, EnsureError> {
+async fn ensure_for_workers(js: &Context, spec: &QueueSpec, adopt: Adopt) -> Result<Ensured, EnsureError> {
     let mut changes = Vec::new();
     let planned = plan_all(js, spec, adopt).await?;
     // A consumer comes right after its stream: KEDA takes the last sequence of a stream without one
@@ -153,7 +157,7 @@ async fn ensure_for_workers(js: &Context, spec: &QueueSpec, adopt: bool) -> Resu
 async fn ensure_for_producer(
     js: &Context,
     spec: &QueueSpec,
-    adopt: bool,
+    adopt: Adopt,
 ) -> Result<Vec<String>, EnsureError> {
     let mut changes = Vec::new();
     let planned = plan_all(js, spec, adopt).await?;
@@ -180,11 +184,12 @@ pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketE
 /// Lets go of a queue: its streams, as the policy says, if they carry `spec`'s owner. Removes the durable consumer
 /// only with its stream.
 pub async fn remove(js: &Context, spec: &QueueSpec, policy: RemovalPolicy) -> Result<Removal, EnsureError> {
-    let removal = remove_stream(js, &spec.stream_config(), policy).await?;
+    let heirs = &spec.release_to;
+    let removal = remove_stream(js, &spec.stream_config(), policy, heirs).await?;
     // An empty stream beside it helps nobody; results and dead letters do, often when the queue is gone already.
     let beside = if policy == RemovalPolicy::Delete { policy } else { RemovalPolicy::DeleteIfEmpty };
-    remove_stream(js, &spec.callback_config(), beside).await?;
-    remove_stream(js, &spec.dead_letter_config(), beside).await?;
+    remove_stream(js, &spec.callback_config(), beside, heirs).await?;
+    remove_stream(js, &spec.dead_letter_config(), beside, heirs).await?;
     Ok(removal)
 }
 
@@ -200,12 +205,12 @@ struct Planned {
     wanted: Config,
     existing: Option<Info>,
     plan: Plan<Config>,
-    adopt: bool,
+    adopt: Adopt,
 }
 
 /// Plans all streams before the first is touched: a queue that may not have one of them disturbs
 /// none.
-async fn plan_all(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<AllPlanned, EnsureError> {
+async fn plan_all(js: &Context, spec: &QueueSpec, adopt: Adopt) -> Result<AllPlanned, EnsureError> {
     Ok(AllPlanned {
         calls: plan(js, spec.stream_config(), adopt).await?,
         callbacks: plan(js, spec.callback_config(), adopt).await?,
@@ -213,7 +218,7 @@ async fn plan_all(js: &Context, spec: &QueueSpec, adopt: bool) -> Result<AllPlan
     })
 }
 
-async fn plan(js: &Context, wanted: Config, adopt: bool) -> Result<Planned, EnsureError> {
+async fn plan(js: &Context, wanted: Config, adopt: Adopt) -> Result<Planned, EnsureError> {
     let existing = stream_info(js, &wanted.name).await?;
     match plan_stream(existing.as_ref().map(|info| &info.config), &wanted, adopt) {
         Plan::Refuse(refusal) => Err(refusal.into()),
@@ -278,7 +283,12 @@ async fn handle(js: &Context, info: &Info) -> Result<Stream<()>, EnsureError> {
     js.get_stream_no_info(name).await.map_err(|e| unavailable(&format!("for stream {name}"), e))
 }
 
-async fn remove_stream(js: &Context, ours: &Config, policy: RemovalPolicy) -> Result<Removal, EnsureError> {
+async fn remove_stream(
+    js: &Context,
+    ours: &Config,
+    policy: RemovalPolicy,
+    heirs: &[String],
+) -> Result<Removal, EnsureError> {
     let name = &ours.name;
     let Some(info) = stream_info(js, name).await? else { return Ok(Removal::NotOurs) };
     if !is_owner(&info.config, ours) {
@@ -294,6 +304,9 @@ async fn remove_stream(js: &Context, ours: &Config, policy: RemovalPolicy) -> Re
     }
     let mut released = info.config;
     released.metadata.insert(META_RELEASED.to_owned(), "true".to_owned());
+    if !heirs.is_empty() {
+        released.metadata.insert(META_RELEASED_TO.to_owned(), heirs.join(","));
+    }
     js.update_stream(released).await.map_err(|e| refused(ours, e))?;
     Ok(Removal::Released { messages })
 }

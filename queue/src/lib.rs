@@ -68,6 +68,7 @@ pub mod end_state;
 pub mod ensure;
 pub mod error;
 pub mod forward;
+pub mod function_namespaces;
 pub mod idempotency;
 pub mod invocation;
 pub mod locate;

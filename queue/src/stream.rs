@@ -12,7 +12,7 @@ use async_nats::{
     },
 };
 
-pub use self::plan::{Plan, Refusal, is_owner, plan_consumer, plan_stream};
+pub use self::plan::{Adopt, Plan, Refusal, is_owner, plan_consumer, plan_stream};
 pub use self::sequence::{ClockError, has_unique_sequences, stored_in_all, with_first_sequence};
 use crate::{message::HEADER_ROOM, name::QueueName, subject::stream_subjects};
 
@@ -44,8 +44,11 @@ const SUSPENDED_UNTIL: &str = "2100-01-01T00:00:00Z";
 pub const META_OWNER: &str = "asyncqueue.io/owner";
 /// Metadata key: the owner's UID, so that a namesake created later is told apart.
 pub const META_OWNER_UID: &str = "asyncqueue.io/owner-uid";
-/// Metadata key: `true` once the owner is gone and the stream was kept. The next claimant takes it over.
+/// Metadata key: `true` once the owner is gone and the stream was kept. The next queue of the owner's namespace and name
+/// takes it over, or one of [`META_RELEASED_TO`].
 pub const META_RELEASED: &str = "asyncqueue.io/released";
+/// Metadata key: the other queues that may take a released stream over, as `namespace/name`, separated by commas.
+pub const META_RELEASED_TO: &str = "asyncqueue.io/released-to";
 
 /// Where a stream keeps its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +119,8 @@ pub struct QueueSpec {
     pub suspended: bool,
     /// Who it belongs to.
     pub owner: Owner,
+    /// Who else may take its streams over once it is deleted and they are kept, as `namespace/name`.
+    pub release_to: Vec<String>,
 }
 
 // === impl Owner ===
@@ -184,6 +189,7 @@ impl QueueSpec {
             limits: Limits::default(),
             dead_letters: DeadLetters::default(),
             suspended: false,
+            release_to: Vec::new(),
             queue,
             owner,
         }

@@ -10,7 +10,11 @@ use self::{
     address::{Login, Servers},
     monitor::Monitor,
 };
-pub use self::{authority::Authority, credentials::Credentials};
+pub use self::{
+    address::{holds_credentials, without_credentials},
+    authority::Authority,
+    credentials::Credentials,
+};
 use crate::{health::Health, settings::NatsSettings};
 
 mod address;

@@ -53,7 +53,8 @@ pub struct NatsSettings {
     #[arg(long, env = "nats_port", default_value_t = 4222)]
     pub nats_port: u16,
 
-    /// Credentials file (JWT and nkey seed) to authenticate with
+    /// File with the credentials to authenticate with: JWT and nkey seed as `nsc generate creds` writes them, or one line
+    /// USER:PASSWORD, or one line with a token. Read again for each connection
     #[arg(long, env = "nats_creds_file", default_value_t, hide_default_value = true)]
     pub nats_creds_file: Optional<PathBuf>,
 

@@ -20,4 +20,5 @@ mod retries;
 mod story;
 mod support;
 mod suspend;
+mod tenants;
 mod workers;

@@ -126,6 +126,47 @@ async fn headers_that_can_not_be_read_hold_up_nothing_for_long() {
 }
 
 #[tokio::test]
+async fn a_subject_that_can_not_be_read_costs_its_neighbours_no_attempt() {
+    const CALLS: usize = 4;
+    let headers = &b"NATS/1.0\r\nA: b\r\n\r\n"[..];
+    for (subject, headers, why) in [
+        (&b"jobs.\xff\xfe.figlet.id-1"[..], &b""[..], "it is not UTF-8"),
+        (b"jobs.\xff", headers, "it is not UTF-8"),
+        ("jobs.a\u{2003}b".as_bytes(), headers, "it holds white space"),
+    ] {
+        let (queue, function) = (Queue::start().await, HttpServer::start().await);
+        for _ in 0..CALLS {
+            queue.submit(|_| {}).await;
+        }
+        publish_raw(&queue, subject, headers, b"hi").await;
+        for _ in 0..CALLS {
+            queue.submit(|_| {}).await;
+        }
+        // All are delivered at once, to a worker for which one attempt is all.
+        let mut worker = queue.worker(&function, &[("max_inflight", "20"), ("max_retry_attempts", "1")]);
+        is_buried(&queue, 1, &format!("undecodable: subject can't be read: {why}")).await;
+        queue.empties().await;
+        assert!(worker.is_running());
+        worker.logged("giving up a message: its subject can't be read").await;
+        // Each ran once: none was given up, and none ran again.
+        assert_eq!(function.received().len(), 2 * CALLS, "{}", subject.escape_ascii());
+        assert_eq!(queue.info("jobs-dead").await.state.messages, 1);
+    }
+}
+
+#[tokio::test]
+async fn headers_that_can_not_be_read_cost_their_neighbours_no_attempt() {
+    let (queue, function) = (Queue::start().await, HttpServer::start().await);
+    queue.submit(|_| {}).await;
+    publish_raw(&queue, "jobs.raw", b"NATS/1.0\r\nno colon\r\n\r\n", b"hi").await;
+    queue.submit(|_| {}).await;
+    let _worker = queue.worker(&function, &[("max_inflight", "20"), ("max_retry_attempts", "1")]);
+    is_buried(&queue, 1, "headers can't be read: a line has no colon").await;
+    queue.empties().await;
+    assert_eq!((function.received().len(), queue.info("jobs-dead").await.state.messages), (2, 1));
+}
+
+#[tokio::test]
 async fn headers_that_end_the_client_of_nats_end_the_worker_until_they_are_known() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     publish_raw(&queue, "jobs.raw", b"NATS/1.0\r\nA: b\rc\r\n\r\n", b"hi").await;

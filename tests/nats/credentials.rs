@@ -48,3 +48,27 @@ async fn a_worker_without_credentials_is_not_let_in_and_says_so() {
     worker.logged("waiting for NATS").await;
     worker.logged("uthorization").await;
 }
+
+#[tokio::test]
+async fn a_user_and_a_password_are_read_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = (folder.path().join("nats.conf"), folder.path().join("creds"));
+    std::fs::write(
+        &config,
+        "no_auth_user: test\nauthorization { users: [{user: test}, {user: w, password: \"p:w\"}] }",
+    )
+    .unwrap();
+    let mut nats = NatsServer::prepare().with(["-c".to_owned(), config.display().to_string()]);
+    nats.run().await;
+    let function = HttpServer::start().await;
+    let settings = [("nats_creds_file", file.to_str().unwrap())];
+
+    std::fs::write(&file, "w:p:w\n").unwrap();
+    let worker = crate::support::start_worker(&nats, &function, &settings);
+    worker.logged("connected to NATS at").await;
+    drop(worker);
+    std::fs::write(&file, "w:s3cret").unwrap();
+    let worker = crate::support::start_worker(&nats, &function, &settings);
+    worker.logged("uthorization").await;
+    assert!(!worker.log().iter().any(|line| line.contains("s3cret")));
+}

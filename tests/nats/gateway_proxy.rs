@@ -229,7 +229,9 @@ async fn without_an_upstream_a_function_is_called_where_it_is() {
     let nats = NatsServer::prepare();
     let directory = format!("functions: {{figlet: {{url: \"{}/base\"}}}}", figlet.url());
     let function_url = format!("{}/{{namespace}}/{{function}}", other.url());
-    let gateway = Gateway::start(&nats, &directory, &[("function_url", &function_url)]).await;
+    let gateway =
+        Gateway::start(&nats, &directory, &[("function_url", &function_url), ("function_namespaces", "dev")])
+            .await;
     assert_eq!(gateway.call("GET", "/function/figlet/a%2Fb?x", &[], "").await.status, 200);
     assert_eq!(figlet.received()[0].target, "/base/a%2Fb?x");
     assert_eq!(gateway.call("POST", "/function/cows.dev", &[], "").await.status, 201);

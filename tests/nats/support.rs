@@ -123,13 +123,17 @@ pub(crate) fn callback_at(server: &HttpServer) -> CallbackUrl {
     CallbackUrl::parse(&format!("{}/callback", server.url())).unwrap()
 }
 
-/// Publishes a message whose headers are these bytes, also such that no client library would write, and waits until the
-/// server has it.
-pub(crate) async fn publish_raw(queue: &Queue, subject: &str, headers: &[u8], body: &[u8]) {
+/// Publishes a message whose subject and headers are these bytes, also such that no client library would write, and waits
+/// until the server has it.
+pub(crate) async fn publish_raw(queue: &Queue, subject: impl AsRef<[u8]>, headers: &[u8], body: &[u8]) {
     let mut server = TcpStream::connect(queue.nats.url().replace("nats://", "")).await.unwrap();
     let (length, all) = (headers.len(), headers.len() + body.len());
-    let head = format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB {subject} {length} {all}\r\n");
-    server.write_all(&[head.as_bytes(), headers, body, b"\r\nPING\r\n"].concat()).await.unwrap();
+    let (command, sizes) =
+        if headers.is_empty() { ("PUB", all.to_string()) } else { ("HPUB", format!("{length} {all}")) };
+    let connect = format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\n{command} ");
+    let sizes = format!(" {sizes}\r\n");
+    let parts = [connect.as_bytes(), subject.as_ref(), sizes.as_bytes(), headers, body, b"\r\nPING\r\n"];
+    server.write_all(&parts.concat()).await.unwrap();
     let mut said = Vec::new();
     until("the server has taken it", async || {
         server.read_buf(&mut said).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use asyncqueue::{Invocation, directory::Directory};
+use asyncqueue::{Invocation, directory::Directory, function_namespaces::FunctionNamespaces};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Request, header};
 use http_body_util::{BodyExt, Full};
@@ -49,6 +49,7 @@ pub(crate) struct Reply {
 pub(crate) struct Caller {
     client: Client<HttpConnector, Full<Bytes>>,
     target: Target,
+    namespaces: FunctionNamespaces,
     time_limit: Duration,
     max_response: usize,
 }
@@ -56,7 +57,12 @@ pub(crate) struct Caller {
 // === impl Caller ===
 
 impl Caller {
-    pub(crate) fn new(target: Target, time_limit: Duration, max_response: usize) -> Self {
+    pub(crate) fn new(
+        target: Target,
+        namespaces: FunctionNamespaces,
+        time_limit: Duration,
+        max_response: usize,
+    ) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
@@ -64,7 +70,7 @@ impl Caller {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { client, target, time_limit, max_response }
+        Self { client, target, namespaces, time_limit, max_response }
     }
 
     /// Makes one call with these headers of its caller, and waits for its end. Dropped, it closes the connection, so that the function sees it.
@@ -75,6 +81,13 @@ impl Caller {
         attempt: Attempt,
         directory: Option<&Directory>,
     ) -> Reply {
+        // Behind a gateway, which functions may be called is the gateway's to decide.
+        if let Target::Direct(_) = self.target
+            && let Err(refused) = self.namespaces.check(&invocation.function, directory)
+        {
+            let why = refused.to_string();
+            return Reply::without_answer(Ending::Forbidden(refused), why);
+        }
         let begun = Instant::now();
         let deadline = (begun + self.time_limit).into();
         let reply = match timeout_at(deadline, self.exchange(invocation, headers, attempt, directory)).await {

@@ -156,6 +156,22 @@ impl Handler for Invoke {
         self.give_up_message(delivered, format!("undecodable: {why}"), ticket).await
     }
 
+    /// A call whose delivery was never read has not had its attempt, unless another worker has it.
+    async fn delivery_was_lost(&self, delivered: &Delivered) {
+        let Ok(invocation) = self.decode(delivered) else { return };
+        let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
+        if !matches!(worker_report(&self.js, &self.queue, &call).await, Ok(None)) {
+            return;
+        }
+        let stored = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await;
+        // Of attempts that were made, the next delivery is the next.
+        let Ok(Offset::Deliveries(offset)) = stored else { return };
+        let offset = Offset::Deliveries(offset + 1);
+        if let Err(error) = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, offset).await {
+            debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
+        }
+    }
+
     /// A call that is handed back has not had its attempt.
     async fn before_hand_back(&self, delivered: &Delivered, repeats: u64) {
         if let Ok(invocation) = self.decode(delivered) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use asyncqueue::retry::RetryOverrides;
+use asyncqueue::{function_namespaces::NamespaceRefused, retry::RetryOverrides};
 
 use crate::{backoff::Waits, retry_after};
 
@@ -18,6 +18,9 @@ const MAX_UNCOUNTED: Duration = Duration::from_secs(24 * 3600);
 
 /// The status that stands for a call that took longer than its time limit.
 pub const TIMED_OUT: u16 = 504;
+
+/// The status that stands for a function that may not be called.
+pub const FORBIDDEN: u16 = 403;
 
 /// The status that stands for a function that could not be reached.
 pub const UNREACHABLE: u16 = 503;
@@ -49,6 +52,8 @@ pub enum Ending {
     TimedOut,
     /// There was no answer, or only part of one.
     Unreachable,
+    /// The function may not be called, for this reason. No request was sent.
+    Forbidden(NamespaceRefused),
 }
 
 /// How often a call was tried.
@@ -98,6 +103,7 @@ impl Ending {
             Self::Answered { status, .. } => *status,
             Self::TimedOut => TIMED_OUT,
             Self::Unreachable => UNREACHABLE,
+            Self::Forbidden(_) => FORBIDDEN,
         }
     }
 
@@ -110,6 +116,7 @@ impl Ending {
             Self::Answered { status, .. } => format!("the function answered {status}"),
             Self::TimedOut => "the time limit was reached".to_owned(),
             Self::Unreachable => "the function did not answer".to_owned(),
+            Self::Forbidden(refused) => refused.to_string(),
         }
     }
 }
@@ -132,6 +139,9 @@ impl RetryPolicy {
     /// What a call's end means after these tries. `chance`, from 0 to 1, is for the jitter.
     #[must_use]
     pub fn decide(&self, ending: &Ending, tries: Tries, now: SystemTime, chance: f64) -> Outcome {
+        if let Ending::Forbidden(refused) = ending {
+            return Outcome::Dead(refused.to_string());
+        }
         if !self.is_retried(ending) {
             return Outcome::Done;
         }
@@ -163,6 +173,7 @@ impl RetryPolicy {
         match ending {
             Ending::Answered { status, .. } => ending.is_platforms() || self.codes.contains(status),
             Ending::TimedOut | Ending::Unreachable => true,
+            Ending::Forbidden(_) => false,
         }
     }
 }
@@ -229,6 +240,14 @@ mod tests {
         let policy = policy().overridden(&own);
         assert_eq!((policy.max_attempts, policy.codes), (5, [418].into()));
         assert_eq!((policy.waits.min.as_secs(), policy.waits.max.as_secs()), (300, 300));
+    }
+
+    #[test]
+    fn a_function_that_may_not_be_called_is_not_tried_again() {
+        let ending = Ending::Forbidden(NamespaceRefused::NotListed("dev".to_owned()));
+        let Outcome::Dead(reason) = decide(&ending, 1) else { panic!("not dead") };
+        assert!(reason.contains("`dev`") && reason.contains("function_namespaces"), "{reason}");
+        assert_eq!(ending.status(), 403);
     }
 
     #[test]

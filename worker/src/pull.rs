@@ -15,21 +15,23 @@ use async_nats::{
 };
 use asyncqueue::remove::remove;
 use asyncqueue_runtime::{health::Health, program::Shutdown};
+use connection::Connection;
 use demand::Demand;
 use event::{Event, classify};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, future::join_all};
 pub(crate) use tasks::Ticket;
 use tasks::{Claim, InFlight, Tasks};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use unreadable::Unreadable;
+use unreadable::{Found, Unreadable};
 
 use crate::{ack::Acks, delivery::Delivered, lease, settle::settle};
 
+mod connection;
 mod demand;
 mod event;
 mod tasks;
@@ -60,6 +62,12 @@ const AFTER_LATE: Duration = Duration::from_secs(10);
 /// Of so many of them at once.
 const LATE_AT_ONCE: usize = 16;
 
+/// Between looks whether the connection is another one, at most: what was lost with it comes again after the lease.
+const CONNECTION_CHECK: Duration = Duration::from_secs(1);
+
+/// How many messages at once are asked about whose delivery may have been lost.
+const CONCURRENT_LOOKS: usize = 32;
+
 /// Requests that are lost so soon after a message may have come again: that message may be why.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -77,13 +85,19 @@ pub(crate) trait Handler: Send + Sync + 'static {
         ticket: &mut Ticket,
     ) -> impl Future<Output = (AckKind, Self::Kept)> + Send;
 
-    /// Ends a message whose headers can't be read, for this reason.
+    /// Ends a message whose headers or subject can't be read, for this reason.
     fn give_up_unreadable(
         &self,
         delivered: &Delivered,
         why: String,
         ticket: &mut Ticket,
     ) -> impl Future<Output = AckKind> + Send;
+
+    /// A delivery of a message may have been lost with the connection. Does what is to be done so that it counts as no
+    /// attempt, if no worker has the message.
+    fn delivery_was_lost(&self, _delivered: &Delivered) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 
     /// Does what is to be done before a message is handed back unhandled, after so many deliveries of it that were
     /// ignored.
@@ -115,6 +129,8 @@ pub(crate) struct Puller<H> {
 enum End {
     Shutdown,
     Renew(String),
+    /// The connection is another one, to the same server: something that was delivered may have broken it.
+    Cut,
     /// Nothing was heard for too long. Either the server has lost the request, or this process was stopped: what has
     /// come meanwhile may be with another worker by now, and is nobody's to touch here.
     Silence,
@@ -131,6 +147,7 @@ impl<H: Handler> Puller<H> {
         let mut demand = Demand::new(self.max);
         // As if requests had been lost before: that may be why this program was started.
         let mut is_in_trouble = true;
+        let mut was_cut = false;
         // An inbox on which nothing came for too long.
         let mut silent = None;
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
@@ -139,8 +156,9 @@ impl<H: Handler> Puller<H> {
                 let late = late_messages(inbox, &tasks.in_flight());
                 tokio::spawn(timeout(AFTER_LATE, tell_late(self.handler.clone(), late)));
             }
-            if is_in_trouble {
-                self.give_up_unreadable(consumer.cached_info()).await;
+            // What can't be read may break it for the first time, or again and again.
+            if was_cut || (is_in_trouble && consumer.cached_info().num_redelivered > 0) {
+                self.give_up_unreadable(consumer.cached_info(), &tasks.in_flight()).await;
             }
             let (inbox, mut subscriber) = match self.subscribe().await {
                 Ok(pair) => pair,
@@ -154,8 +172,9 @@ impl<H: Handler> Puller<H> {
             let acks = Acks::start(self.js.client());
             let begun = Instant::now();
             let pulling = Pulling { consumer, inbox, lease, acks, hand_back: &hand_back };
-            let reason = match self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await
-            {
+            let end = self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await;
+            was_cut = matches!(end, End::Cut);
+            let reason = match end {
                 End::Shutdown => {
                     self.release(subscriber, &pulling.acks, &tasks.in_flight()).await;
                     break;
@@ -163,6 +182,10 @@ impl<H: Handler> Puller<H> {
                 End::Renew(reason) => {
                     self.release(subscriber, &pulling.acks, &tasks.in_flight()).await;
                     reason
+                }
+                End::Cut => {
+                    self.release(subscriber, &pulling.acks, &tasks.in_flight()).await;
+                    "the connection was closed".to_owned()
                 }
                 End::Silence => {
                     silent = Some(subscriber);
@@ -177,16 +200,20 @@ impl<H: Handler> Puller<H> {
         drain(tasks, grace, hurry, &hand_back).await;
     }
 
-    /// Ends what breaks the connection each time that it is delivered.
-    async fn give_up_unreadable(&self, consumer: &Info) {
-        // Nothing has come twice yet.
-        if consumer.num_redelivered == 0 {
-            return;
+    /// Ends what breaks the connection each time that it is delivered, and has the deliveries behind it count as no
+    /// attempts: they were sent and never read.
+    async fn give_up_unreadable(&self, consumer: &Info, in_flight: &InFlight) {
+        let Found { unreadable, behind } = unreadable::find(&self.js, consumer).await;
+        let mut lost = behind;
+        lost.retain(|delivered| !in_flight.contains(delivered.sequence));
+        for some in lost.chunks(CONCURRENT_LOOKS) {
+            let looks: Vec<_> =
+                some.iter().map(|delivered| self.handler.delivery_was_lost(delivered)).collect();
+            join_all(looks).await;
         }
-        for Unreadable { delivered, why } in unreadable::find(&self.js, consumer).await {
+        for Unreadable { delivered, why } in unreadable {
             let (stream, subject, sequence) = (&self.stream, &delivered.message.subject, delivered.sequence);
-            warn!(stream, %subject, sequence, "the headers of a message can't be read, and {why}: it is given up");
-            let why = format!("headers can't be read: {why}");
+            warn!(stream, %subject, sequence, "giving up a message: its {why}");
             let ended = self.handler.give_up_unreadable(&delivered, why, &mut Ticket::without_slot()).await;
             if let AckKind::Ack = ended
                 && let Err(error) =
@@ -258,6 +285,9 @@ impl<H: Handler> Puller<H> {
         let mut silent_at = Instant::now() + silence;
         // Waits for that, or for an earlier one, and then for that: it is not made anew for each message.
         let mut alarm = pin!(sleep_until(silent_at));
+        let (client, mut connection_checks) = (self.js.client(), interval(pulling.connection_check()));
+        connection_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut connection = Connection::of(&client);
         let mut shutdown = pin!(shutdown.cancelled());
         loop {
             // Awake too late to have seen the time run out: it has, all the same, for whatever has come meanwhile.
@@ -292,6 +322,13 @@ impl<H: Handler> Puller<H> {
                         }
                         received = subscriber.next().now_or_never();
                     }
+                }
+                _ = connection_checks.tick() => {
+                    let now = Connection::of(&client);
+                    if now.is_another_to_the_same_server(&connection) {
+                        return End::Cut;
+                    }
+                    connection = now;
                 }
                 () = &mut alarm, if demand.is_asking() => alarm.as_mut().reset(silent_at),
             }
@@ -370,6 +407,11 @@ impl Pulling<'_> {
     /// Often enough that two of them and some delay are within the lease.
     fn heartbeat(&self) -> Duration {
         (self.lease / 4).clamp(MIN_HEARTBEAT, HEARTBEAT)
+    }
+
+    /// Between looks whether the connection is another one.
+    fn connection_check(&self) -> Duration {
+        (self.lease / 8).clamp(MIN_HEARTBEAT / 2, CONNECTION_CHECK)
     }
 
     /// Without a word for so long, the request is taken for lost (restart of the server, change of leader, consumer made

@@ -8,9 +8,16 @@ use asyncqueue::{
     consumer_progress,
     directory::{self, Directory},
     ensure::{EnsureError, ensure, ensure_buckets},
+    function_namespaces::FunctionNamespaces,
     stream::{DeadLetters, Limits, Owner, QueueSpec},
 };
-use asyncqueue_runtime::{admin, error::describe, health::Health, nats, program::Shutdown};
+use asyncqueue_runtime::{
+    admin,
+    error::describe,
+    health::Health,
+    nats,
+    program::{Shutdown, UsageError},
+};
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -56,6 +63,12 @@ const CONSUMER: &str = "consumer";
 /// else. Never because NATS or the stream is away: that is waited for.
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let signer = settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
+    let namespaces = FunctionNamespaces::new(
+        settings.function_namespace.clone(),
+        settings.function_namespaces.clone(),
+        settings.platform_namespace.0.clone(),
+    )
+    .map_err(|error| UsageError(format!("function_namespace or function_namespaces: {error}")))?;
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("queue_worker");
@@ -77,7 +90,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         else => Ok(()),
     };
     if worked.is_ok() {
-        worked = Box::pin(work(&settings, signer, &js, metrics, &health, &shutdown)).await;
+        worked = Box::pin(work(&settings, namespaces, signer, &js, metrics, &health, &shutdown)).await;
         // What has been said is still on its way.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -89,6 +102,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 /// Takes calls and delivers results until `shutdown`.
 async fn work(
     settings: &Settings,
+    namespaces: FunctionNamespaces,
     signer: Option<Signer>,
     js: &Context,
     metrics: Metrics,
@@ -135,7 +149,7 @@ async fn work(
         stream: settings.stream(),
         cancellations: cancellations.clone(),
         reports: reports.clone(),
-        caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes.0),
+        caller: Caller::new(target, namespaces, settings.upstream_timeout.0, settings.max_response_bytes.0),
         policy,
         max_age: settings.max_age.as_ref().map(|age| age.0),
         directory: directory.clone(),

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr, t
 
 use asyncqueue::{
     GoDuration, QueueName,
+    function_namespaces::NamespaceList,
     name::{parse_durable, parse_namespace, parse_stream, parse_subject},
     retry::parse_codes,
 };
@@ -110,6 +111,15 @@ pub struct Settings {
     /// Namespace of functions that are named without one
     #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
     pub function_namespace: String,
+
+    /// Without a gateway: more namespaces whose functions may be called, comma-separated; * for all. Those of
+    /// functions in the directory may be called too; kube-system and `platform_namespace` never
+    #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
+    pub function_namespaces: NamespaceList,
+
+    /// Namespace of the gateway and the operator: functions in it are never called
+    #[arg(long, env = "platform_namespace", default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
+    pub platform_namespace: Optional<String>,
 
     /// Time limit of one callback
     #[arg(long, env = "callback_timeout", default_value = "30s", value_parser = GoDuration::parse_positive)]
@@ -249,6 +259,7 @@ mod tests {
             ("--backoff", "linear", "static"),
             ("--gateway-url", "gateway:8080", "http://host:port"),
             ("--function-url", "https://{function}", "without TLS"),
+            ("--function-namespaces", "kube-system", "never called"),
             ("--nats-stream", "a.b", "none of"),
             ("--callback-allowed-hosts", "10.0.0.0/99", "10.0.0.0/99"),
         ] {

@@ -112,7 +112,11 @@ impl StreamError {
             Self::Invalid(invalid) => matches!(invalid, Invalid::Conflict(_)),
             Self::Ensure(EnsureError::SubjectOverlap { .. }) => true,
             Self::Ensure(EnsureError::Refused(refusal)) => match refusal {
-                Refusal::Owned { .. } | Refusal::Namesake { .. } | Refusal::Unowned { .. } => true,
+                Refusal::Owned { .. }
+                | Refusal::Namesake { .. }
+                | Refusal::Released { .. }
+                | Refusal::NotAllowed { .. }
+                | Refusal::Unowned { .. } => true,
                 Refusal::Immutable { .. } => false,
             },
             Self::Ensure(_) | Self::Disconnected => false,

@@ -6,8 +6,15 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use asyncqueue::{QueueName, stream::QueueSpec};
-use asyncqueue_runtime::settings::{LogEncoding, NatsSettings};
+use asyncqueue::{
+    QueueName,
+    function_namespaces::NamespaceList,
+    stream::{Adopt, QueueSpec},
+};
+use asyncqueue_runtime::{
+    nats::holds_credentials,
+    settings::{LogEncoding, NatsSettings},
+};
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
@@ -15,7 +22,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 
 use super::validate::ValidQueue;
-use crate::crd::SecretKey;
+use crate::{allowed_streams::AllowedStreams, crd::SecretKey};
 
 mod deployment;
 mod disruption_budget;
@@ -46,8 +53,14 @@ pub(crate) struct Installation {
     pub(crate) worker_image: String,
     /// Where functions are that are named without a namespace.
     pub(crate) function_namespace: String,
+    /// The other namespaces whose functions they may call.
+    pub(crate) function_namespaces: NamespaceList,
+    /// Where the operator and the gateway are, whose Services are no functions.
+    pub(crate) platform_namespace: Option<String>,
     /// The gateway that they call functions through, if any.
     pub(crate) gateway_url: Option<String>,
+    /// The streams of other programs that queues may take over.
+    pub(crate) allowed_streams: AllowedStreams,
     /// The form of their log.
     pub(crate) log_encoding: LogEncoding,
 }
@@ -57,14 +70,22 @@ pub(crate) struct Installation {
 pub(crate) struct Prepared {
     /// Streams and consumers.
     pub(crate) queue: QueueSpec,
-    /// Whether a stream that nobody owns may be taken over.
-    pub(crate) adopt: bool,
+    /// Which streams that no queue owns may be taken over.
+    pub(crate) adopt: Adopt,
     /// What the workers run as, unless the spec names another.
     pub(crate) account: Option<ServiceAccount>,
     /// The workers.
     pub(crate) workers: Deployment,
     /// How many workers may be away at once, where there is more than one.
     pub(crate) budget: Option<PodDisruptionBudget>,
+}
+
+impl Installation {
+    /// Whether the operator's own way to NATS holds credentials, and nobody has said where those of workers are.
+    pub(crate) fn lacks_credentials(&self) -> bool {
+        let servers = self.nats.nats_url.as_ref().unwrap_or(&self.nats.nats_host);
+        holds_credentials(servers) && self.nats_credentials.is_none()
+    }
 }
 
 /// Builds the objects.

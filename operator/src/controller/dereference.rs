@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use super::Context;
 use crate::{
     account::Account,
+    allowed_streams::AllowedStreams,
     broker::{Address, Broker},
     budget::Budget,
     claims::{self, Conflict},
@@ -25,8 +26,12 @@ pub(crate) struct Surroundings {
     pub(crate) nats: Result<(), String>,
     /// The objects that have the name of its own.
     pub(crate) objects: Objects,
+    /// Whether workers of the operator's own NATS would need credentials that nobody has said where they are.
+    pub(crate) lacks_credentials: bool,
     /// The gateway through which the workers of all queues call functions, if any.
     pub(crate) gateway_url: Option<String>,
+    /// The streams of other programs that queues may take over.
+    pub(crate) allowed_streams: AllowedStreams,
     /// What another queue has that this one wants.
     pub(crate) conflict: Option<Conflict>,
 }
@@ -72,7 +77,9 @@ pub(crate) async fn dereference(
     let seen = Surroundings {
         nats,
         objects: find_objects(queue, context),
+        lacks_credentials: context.installation.lacks_credentials(),
         gateway_url: context.installation.gateway_url.clone(),
+        allowed_streams: context.installation.allowed_streams.clone(),
         conflict: spec.as_ref().and_then(|spec| find_conflict(queue, spec, context)),
     };
     (seen, broker)

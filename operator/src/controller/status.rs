@@ -1,6 +1,6 @@
 //! The last step: what the outcome means, in the words of the status. Pure, but for the write at the end.
 
-use asyncqueue::{ensure::EnsureError, stats::BlockedCalls, stream::Refusal};
+use asyncqueue::{FunctionName, ensure::EnsureError, stats::BlockedCalls, stream::Refusal};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt,
@@ -15,16 +15,26 @@ use super::{
     ignore_gone,
 };
 use crate::{
-    conditions::{Status, Verdict, kind, reason},
+    conditions::{Status, Verdict, find, kind, reason},
     crd::{AsyncQueue, AsyncQueueStatus},
     error::chain,
     figures::Figures,
+    functions::Refused,
     slim::Meta,
     workload::{Rollout, Workload},
 };
 
 /// Who owns the fields of the status.
 const FIELD_MANAGER: &str = "asyncqueue-operator/status";
+
+/// What is known of the functions that name a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Functions<'a> {
+    /// How many have their calls in it.
+    pub(crate) count: Option<usize>,
+    /// Those that are not admitted.
+    pub(crate) refused: &'a Refused,
+}
 
 /// Of a queue that is suspended.
 const SUSPENDED: &str = "spec.suspend is true: calls are accepted, and none is delivered";
@@ -74,7 +84,7 @@ fn fields(status: &AsyncQueueStatus) -> Map<String, Value> {
 pub(crate) fn status(
     queue: &AsyncQueue,
     outcome: &Outcome,
-    functions: Option<usize>,
+    functions: &Functions<'_>,
     blocked: &[BlockedCalls],
     now: &Time,
 ) -> AsyncQueueStatus {
@@ -89,21 +99,27 @@ pub(crate) fn status(
     };
     let figures = match (&outcome.stream, Figures::of(&before)) {
         (Ok(Stored { messages: 0, dead_letters, .. }), figures) if !figures.are_known() => {
-            Figures::of_empty(*dead_letters, functions)
+            Figures::of_empty(*dead_letters, functions.count)
         }
         (_, figures) => figures,
     };
+    let mut conditions = vec![
+        condition(kind::READY, ready),
+        condition(kind::STREAM_READY, stream),
+        condition(kind::CONSUMER_READY, consumer),
+        condition(kind::WORKERS_READY, workers),
+        condition(kind::SUSPENDED, suspended),
+        condition(kind::UNIQUE_SEQUENCES, unique_sequences),
+        condition(kind::CALLS_BLOCKED, blocked_verdict(blocked)),
+    ];
+    // Few queues refuse a function, and there are ten thousand.
+    if let Some(message) = refusal_of_functions(functions.refused) {
+        let verdict = Verdict::yes(reason::NAMESPACE_NOT_ADMITTED, message);
+        conditions.push(condition(kind::FUNCTIONS_REFUSED, verdict));
+    }
     let status = AsyncQueueStatus {
         observed_generation: queue.metadata.generation,
-        conditions: vec![
-            condition(kind::READY, ready),
-            condition(kind::STREAM_READY, stream),
-            condition(kind::CONSUMER_READY, consumer),
-            condition(kind::WORKERS_READY, workers),
-            condition(kind::SUSPENDED, suspended),
-            condition(kind::UNIQUE_SEQUENCES, unique_sequences),
-            condition(kind::CALLS_BLOCKED, blocked_verdict(blocked)),
-        ],
+        conditions,
         selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
         ..AsyncQueueStatus::default()
     };
@@ -125,6 +141,27 @@ fn blocked_verdict(blocked: &[BlockedCalls]) -> Verdict {
          deliver or delete what the stream holds, with no_stream or unavailable look at NATS."
     );
     Verdict { status: Status::True, reason: reason::RECORDS_NOT_STORED, message }
+}
+
+/// What the condition `FunctionsRefused` says; `None` where no function is refused.
+fn refusal_of_functions(refused: &Refused) -> Option<String> {
+    let Refused { count, first } = refused;
+    if *count == 0 {
+        return None;
+    }
+    let names = first.iter().map(FunctionName::to_string).collect::<Vec<_>>().join(", ");
+    let more = if *count > first.len() { ", …" } else { "" };
+    Some(format!(
+        "{count} functions name this queue from namespaces that it does not admit ({names}{more}): their calls go to the \
+         default queue. To admit them, add their namespaces to spec.functions.namespaces."
+    ))
+}
+
+/// Whether the condition `FunctionsRefused` of a queue says what holds.
+pub(crate) fn says_refused(queue: &AsyncQueue, refused: &Refused) -> bool {
+    let conditions = queue.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    let said = find(conditions, kind::FUNCTIONS_REFUSED).map(|condition| &*condition.message);
+    said == refusal_of_functions(refused).as_deref()
 }
 
 /// Whether the condition of a queue says that its workers can't store what ends calls.
@@ -310,9 +347,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        claims::Conflict, conditions::find, controller::validate::Invalid, crd::Condition, fixtures,
-    };
+    use crate::{claims::Conflict, controller::validate::Invalid, crd::Condition, fixtures};
 
     /// With two workers.
     fn queue() -> AsyncQueue {
@@ -351,8 +386,12 @@ mod tests {
         Outcome { stream, workers: Ok(workers), beside: Ok(()) }
     }
 
+    fn functions(count: usize, refused: &Refused) -> Functions<'_> {
+        Functions { count: Some(count), refused }
+    }
+
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
-        status(queue, outcome, Some(2), &[], &fixtures::second(1000))
+        status(queue, outcome, &functions(2, &Refused::default()), &[], &fixtures::second(1000))
     }
 
     fn condition<'a>(status: &'a AsyncQueueStatus, kind: &str) -> &'a Condition {
@@ -385,7 +424,9 @@ mod tests {
         let mut queue = queue();
         let first = of(&queue, &outcome);
         queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first });
-        let second = status(&queue, &outcome, Some(9), &[], &fixtures::second(2000));
+        let refused = Refused::default();
+        let functions = functions(9, &refused);
+        let second = status(&queue, &outcome, &functions, &[], &fixtures::second(2000));
         assert_eq!(Some(&second), queue.status.as_ref());
         assert_eq!(news(queue.status.as_ref(), &second), Map::new());
     }
@@ -529,6 +570,23 @@ mod tests {
 
         let away = of(&queue(), &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
         assert_condition(&away, kind::UNIQUE_SEQUENCES, ("Unknown", reason::BLOCKED));
+    }
+
+    #[test]
+    fn functions_that_are_refused_are_named_and_the_queue_is_ready() {
+        let name = |number: usize| FunctionName::new(&format!("f{number}"), "team-b").unwrap();
+        let refused = Refused { count: 4, first: (1..=3).map(name).collect() };
+        let (mut queue, outcome) = (queue(), applied(Ok(stored()), &deployment(2, vec![])));
+        assert!(says_refused(&queue, &Refused::default()) && !says_refused(&queue, &refused));
+        queue.status = Some(status(&queue, &outcome, &functions(2, &refused), &[], &fixtures::second(1000)));
+        let said = queue.status.as_ref().unwrap();
+        assert_condition(said, kind::FUNCTIONS_REFUSED, ("True", reason::NAMESPACE_NOT_ADMITTED));
+        let message = &condition(said, kind::FUNCTIONS_REFUSED).message;
+        assert!(message.starts_with("4 functions") && message.contains("f3.team-b, …)"), "{message}");
+        assert_condition(said, kind::READY, ("True", reason::RECONCILED));
+        assert!(says_refused(&queue, &refused) && !says_refused(&queue, &Refused::default()));
+        let none = of(&queue, &outcome);
+        assert!(find(&none.conditions, kind::FUNCTIONS_REFUSED).is_none());
     }
 
     #[test]

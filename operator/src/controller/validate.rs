@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use asyncqueue::{name::NameError, stream::QueueSpec};
+use asyncqueue::{
+    name::NameError,
+    stream::{Adopt, QueueSpec},
+};
+use asyncqueue_runtime::nats::holds_credentials;
 use k8s_openapi::{
     api::core::v1::ResourceRequirements,
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference, util::intstr::IntOrString},
@@ -14,7 +18,7 @@ use crate::{
     claims::Conflict,
     conditions::reason,
     crd::{AsyncQueue, CallbackSpec, InvokeSpec, NatsSpec, RetrySpec, Via, WorkerSpec},
-    spec::{may_adopt, queue_spec},
+    spec::{adoption, queue_spec},
 };
 
 /// A queue that may be built.
@@ -22,8 +26,8 @@ use crate::{
 pub(crate) struct ValidQueue {
     /// The queue on `JetStream`.
     pub(crate) queue: QueueSpec,
-    /// Whether it may take over a stream that nobody owns.
-    pub(crate) adopt: bool,
+    /// Which streams that no queue owns it may take over.
+    pub(crate) adopt: Adopt,
     /// Where it lives.
     pub(crate) namespace: String,
     /// What makes its Deployment go with it.
@@ -64,6 +68,13 @@ pub(crate) enum Invalid {
     /// URL or Secrets can't be used.
     #[error("spec.nats can't be used: {0}")]
     Nats(String),
+    /// Workers would need credentials that only the operator has.
+    #[error(
+        "nats_url of the operator holds credentials, which are copied into no Deployment: put them, as USER:PASSWORD or a \
+         token, into a Secret in this namespace, and set worker_nats_creds_secret of the operator, or \
+         spec.nats.credentialsSecretRef of this queue, to its name and key"
+    )]
+    NoWorkerCredentials,
     /// Functions are to be called through a gateway that nobody has named.
     #[error(
         "spec.invoke.via is Gateway, and there is no gateway: set spec.invoke.gatewayUrl, or gateway_url of the operator"
@@ -80,7 +91,11 @@ impl Invalid {
     /// The reason to give in conditions.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Name(_) | Self::Range { .. } | Self::Nats(_) | Self::NoGateway => reason::INVALID_SPEC,
+            Self::Name(_)
+            | Self::Range { .. }
+            | Self::Nats(_)
+            | Self::NoWorkerCredentials
+            | Self::NoGateway => reason::INVALID_SPEC,
             Self::Conflict(Conflict::Name { .. } | Conflict::Stream { .. }) => reason::RESOURCE_CONFLICT,
             Self::Conflict(Conflict::Subject { .. }) => reason::SUBJECT_OVERLAP,
         }
@@ -91,6 +106,7 @@ impl Invalid {
 pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<ValidQueue, Invalid> {
     let spec = &object.spec;
     let queue = queue_spec(object)?;
+    check_credentials(&spec.nats, seen)?;
     seen.nats.clone().map_err(Invalid::Nats)?;
     if let Some(conflict) = &seen.conflict {
         return Err(conflict.clone().into());
@@ -98,8 +114,8 @@ pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<Valid
     let max_inflight = u16::try_from(spec.max_inflight)
         .map_err(|_| Invalid::Range { field: "spec.maxInflight", value: spec.max_inflight })?;
     Ok(ValidQueue {
+        adopt: adoption(object, &queue, &seen.allowed_streams),
         queue,
-        adopt: may_adopt(object),
         namespace: object.namespace().unwrap_or_default(),
         owner: object.controller_owner_ref(&()).unwrap_or_default(),
         max_inflight,
@@ -117,6 +133,19 @@ pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<Valid
             claims: None,
         },
     })
+}
+
+/// Credentials are in Secrets: an `AsyncQueue` and a Deployment are read by more people.
+fn check_credentials(nats: &NatsSpec, seen: &Surroundings) -> Result<(), Invalid> {
+    if nats.url.as_deref().is_some_and(holds_credentials) {
+        let problem = "its url holds credentials, which all may read who may see this object: put them, as \
+                       USER:PASSWORD or a token, into a Secret in this namespace, and name that in credentialsSecretRef";
+        return Err(Invalid::Nats(problem.to_owned()));
+    }
+    if seen.lacks_credentials && nats.url.is_none() && nats.credentials_secret_ref.is_none() {
+        return Err(Invalid::NoWorkerCredentials);
+    }
+    Ok(())
 }
 
 /// The gateway that functions are called through. `common` is the operator's own.
@@ -193,6 +222,19 @@ mod tests {
         assert_eq!(reason_of(&fixtures::queue("a"), &seen), reason::RESOURCE_CONFLICT);
 
         seen.conflict = None;
+        let mut queue = fixtures::queue("a");
+        queue.spec.nats.url = Some("nats://u:s3cret@nats".to_owned());
+        let error = validate(&queue, &seen).unwrap_err();
+        assert!(matches!(error, Invalid::Nats(_)) && !error.to_string().contains("s3cret"), "{error}");
+
+        seen.lacks_credentials = true;
+        let error = validate(&fixtures::queue("a"), &seen).unwrap_err();
+        assert_eq!((error.reason(), &error), (reason::INVALID_SPEC, &Invalid::NoWorkerCredentials));
+        let mut queue = fixtures::queue("a");
+        queue.spec.nats.credentials_secret_ref = Some("nats/creds".parse().unwrap());
+        assert!(validate(&queue, &seen).is_ok());
+
+        seen.lacks_credentials = false;
         seen.nats = Err("it has no host".to_owned());
         let error = validate(&fixtures::queue("a"), &seen).unwrap_err();
         assert_eq!(error.to_string(), "spec.nats can't be used: it has no host");

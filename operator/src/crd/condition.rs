@@ -1,4 +1,4 @@
-//! Conditions, of which each queue has seven.
+//! Conditions, of which each queue has seven, and one more where it refuses functions.
 
 use std::{borrow::Cow, ops::Deref};
 

@@ -13,14 +13,14 @@ pub struct NatsSpec {
     ///
     /// Set it only for a queue on another NATS than the operator's. The gateway publishes to its own NATS, so such a
     /// queue is not in its directory: calls come from a gateway or a publisher of that NATS. Changing it moves
-    /// no calls. Example: nats://nats.other:4222
+    /// no calls. It holds no credentials: those are in a Secret. Example: nats://nats.other:4222
     #[schemars(schema_with = "schemas::nats_url")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule::nats_url())]
+    #[x_kube(validation = rule::nats_url(), validation = rule::nats_url_without_credentials())]
     pub url: Option<String>,
 
     /// The key of a Secret in this namespace with credentials for that server: a file as `nsc generate creds` writes it, with
-    /// a JWT and a seed. Default: none.
+    /// a JWT and a seed, or one line USER:PASSWORD, or one line with a token. Default: none.
     ///
     /// The Secret is mounted into the workers and copied nowhere. Each connection is made with what it holds then, so that a
     /// change counts without a restart, as soon as the server ends the connections of the old credentials. With url set, the

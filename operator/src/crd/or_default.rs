@@ -8,8 +8,8 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    CallbackSpec, ConsumerSpec, DeadLetterSpec, InvokeSpec, LimitsSpec, NatsSpec, RetrySpec, StreamSpec,
-    WorkerSpec,
+    CallbackSpec, ConsumerSpec, DeadLetterSpec, FunctionsSpec, InvokeSpec, LimitsSpec, NatsSpec, RetrySpec,
+    StreamSpec, WorkerSpec,
 };
 
 /// A part of a spec that takes no memory of its own as long as it is as the schema has it by default: that is most parts of
@@ -37,6 +37,7 @@ macro_rules! part {
 part!(CallbackSpec);
 part!(ConsumerSpec);
 part!(DeadLetterSpec);
+part!(FunctionsSpec);
 part!(InvokeSpec);
 part!(LimitsSpec);
 part!(NatsSpec);

@@ -20,7 +20,7 @@ pub(super) const NATS_URL: &str =
 
 /// The variables that the operator sets, and with which a worker would be another queue's, deaf or blind if somebody else
 /// did.
-pub(crate) const RESERVED_VARIABLES: [&str; 32] = [
+pub(crate) const RESERVED_VARIABLES: [&str; 34] = [
     "ack_wait",
     "backoff",
     "callback_allowed_hosts",
@@ -30,6 +30,7 @@ pub(crate) const RESERVED_VARIABLES: [&str; 32] = [
     "dead_letters",
     "ensure_stream",
     "function_namespace",
+    "function_namespaces",
     "gateway_url",
     "grace_period",
     "HOSTNAME",
@@ -48,6 +49,7 @@ pub(crate) const RESERVED_VARIABLES: [&str; 32] = [
     "nats_subject",
     "nats_tls_ca_file",
     "nats_url",
+    "platform_namespace",
     "queue_name",
     "retry_http_codes",
     "retry_jitter",
@@ -214,6 +216,14 @@ pub(super) fn nats_url() -> Rule {
     )
 }
 
+pub(super) fn nats_url_without_credentials() -> Rule {
+    rule(
+        "!self.contains('@')",
+        "a NATS URL must hold no credentials, which all may read who may see this object: put them, as USER:PASSWORD or a \
+         token, into a Secret in this namespace, and name that in credentialsSecretRef",
+    )
+}
+
 fn rule(rule: impl Into<String>, message: impl Into<String>) -> Rule {
     Rule::new(rule).message(Message::Message(message.into()))
 }
@@ -368,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_nats_url_has_a_scheme_and_a_host() {
-        for good in ["nats://a", "tls://u:p@a:4222", "nats://a:1,nats://b:2", "nats://a, nats://b/"] {
+        for good in ["nats://a", "tls://a:4222", "nats://a:1,nats://b:2", "nats://a, nats://b/"] {
             assert_eq!(refused(|spec| spec.nats.url = Some(good.to_owned())), None, "{good}");
         }
         for bad in ["a", "http://a", "nats://", "nats://a;nats://b nats://c"] {
@@ -376,6 +386,13 @@ mod tests {
                 refused(|spec| spec.nats.url = Some(bad.to_owned())),
                 "a NATS URL must be written as",
             );
+        }
+    }
+
+    #[test]
+    fn a_nats_url_holds_no_credentials() {
+        for bad in ["tls://u:p@a:4222", "nats://a,nats://token@b"] {
+            assert_says(refused(|spec| spec.nats.url = Some(bad.to_owned())), "must hold no credentials");
         }
     }
 

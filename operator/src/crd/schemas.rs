@@ -73,6 +73,11 @@ pub(super) fn hosts(_: &mut SchemaGenerator) -> Schema {
     list(64, &json_schema!({ "type": "string", "minLength": 1, "maxLength": 253 }))
 }
 
+/// Namespaces, or `*` for all.
+pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
+    list(64, &text(r"^(\*|[a-z0-9]([a-z0-9-]*[a-z0-9])?)$", 63))
+}
+
 /// The name of an object, which is a name in DNS.
 pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
     text(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", MAX_SECRET_TEXT)

@@ -19,7 +19,8 @@ pub struct AsyncQueueStatus {
     /// what to do. Suspended, which is False as long as all is usual, is True while spec.suspend keeps calls back.
     /// UniqueSequences is False for streams that an earlier version or another program created:
     /// they work, and should be recreated once. CallsBlocked is True while workers can't store what ends
-    /// calls: results, dead letters or marks; its message says which, and what to do.
+    /// calls: results, dead letters or marks; its message says which, and what to do. FunctionsRefused is True while
+    /// functions name this queue from namespaces that spec.functions does not admit, and absent else.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(with = "Vec<v1::Condition>")]
     #[serde(default)]

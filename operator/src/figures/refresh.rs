@@ -10,7 +10,7 @@ use async_nats::jetstream;
 use asyncqueue::{QueueName, stream::QueueSpec};
 use futures::StreamExt;
 use kube::ResourceExt;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::{
@@ -33,6 +33,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// The pause is so many times as long as the work, if that is longer: where there are tens of thousands of streams,
 /// neither NATS nor the API server is kept busy by numbers.
 const REST: u32 = 20;
+
+/// How long the list of one server's streams may take, so that a server that never ends it holds up no other.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Requests at once, for consumers and for statuses.
 const CONCURRENCY: usize = 16;
@@ -71,6 +74,7 @@ impl Refresher {
         for (address, queues) in servers {
             // An address that can't be used is told in the queue's status.
             let Ok(broker) = self.context.brokers.get(address.clone()).await else { continue };
+            broker.running.set_known(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));
             let now = broker.is_connected();
             if connected.insert(address, now).unwrap_or(now) != now {
                 for queue in &queues {
@@ -91,10 +95,13 @@ impl Refresher {
                 let functions = self.functions(&queue);
                 (queue, Figures::new(None, functions))
             })),
-            Some(broker) => match Survey::new(mine).list(&broker.js).await {
-                Ok(surveyed) => figures.extend(self.count(broker, surveyed).await),
+            Some(broker) => match timeout(LIST_TIMEOUT, Survey::new(mine).list(&broker.js)).await {
+                Ok(Ok(surveyed)) => figures.extend(self.count(broker, surveyed).await),
                 // What was known is not wrong yet; an outage shows in the connection.
-                Err(error) => debug!("the streams can't be listed now: {}", chain(&error)),
+                Ok(Err(error)) => debug!("the streams can't be listed now: {}", chain(&error)),
+                Err(_) => {
+                    warn!("the streams of a NATS server can't be listed: no end within {LIST_TIMEOUT:?}");
+                }
             },
         }
         self.write(figures).await;
@@ -113,6 +120,9 @@ impl Refresher {
             let running = broker.running.of(&spec.queue, now);
             let is_blocked = !broker.running.blocked(&spec.queue, now).is_empty();
             if is_blocked != status::says_blocked(&surveyed.queue) {
+                self.triggers.look(&surveyed.queue);
+            }
+            if !status::says_refused(&surveyed.queue, &self.context.refused_of(&spec.queue)) {
                 self.triggers.look(&surveyed.queue);
             }
             let counted = Counted { messages, running, redelivered, dead_letters };

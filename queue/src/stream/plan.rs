@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::{consumer::pull, stream::Config};
 
-use super::{META_OWNER, META_OWNER_UID, META_RELEASED, Owner};
+use super::{META_OWNER, META_OWNER_UID, META_RELEASED, META_RELEASED_TO, Owner};
 
 /// What to do about a stream or consumer.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,19 @@ pub enum Plan<C> {
     Update(C),
     /// It can't be brought to what it shall be.
     Refuse(Refusal),
+}
+
+/// Which streams a queue may take over that no living queue owns. A stream that was released to the
+/// queue needs none of this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Adopt {
+    /// None.
+    #[default]
+    None,
+    /// Those that a program of this project created.
+    Ours,
+    /// Any, whatever created it.
+    Any,
 }
 
 /// Why a stream or consumer is left alone.
@@ -40,6 +53,32 @@ pub enum Refusal {
         stream: String,
         /// Its owner, `namespace/name`.
         owner: String,
+    },
+    /// Its queue is gone, and left it to itself or others, and not to this queue.
+    #[error(
+        "stream `{stream}` belongs to the deleted AsyncQueue {owner}, and only that one may take it over with its calls: \
+         create {owner} again, annotate it with asyncqueue.io/release-to={claimant}, and delete it; or give this queue \
+         another spec.stream.name"
+    )]
+    Released {
+        /// The stream.
+        stream: String,
+        /// Its last owner, `namespace/name`.
+        owner: String,
+        /// Who wants it, `namespace/name`.
+        claimant: String,
+    },
+    /// Another program created it, and the operator's settings do not allow to take it over.
+    #[error(
+        "stream `{stream}` was not created for an AsyncQueue, and allowed_streams of the operator does not hold both its \
+         name and the subject `{subject}`: add them there to have it taken over, or give this queue another \
+         spec.stream.name"
+    )]
+    NotAllowed {
+        /// The stream.
+        stream: String,
+        /// The subject that the queue wants.
+        subject: String,
     },
     /// Nobody is known to own it, and nobody said that it may be taken.
     #[error(
@@ -68,11 +107,12 @@ pub enum Refusal {
 }
 
 /// What to do about a stream, given the one that is there. `adopt` allows taking over a stream that nobody
-/// is known to own; one with another living owner is never taken.
+/// is known to own (`true` is [`Adopt::Any`]); one with another living owner is never taken, nor one that
+/// was released to others.
 #[must_use]
-pub fn plan_stream(existing: Option<&Config>, wanted: &Config, adopt: bool) -> Plan<Config> {
+pub fn plan_stream(existing: Option<&Config>, wanted: &Config, adopt: impl Into<Adopt>) -> Plan<Config> {
     let Some(existing) = existing else { return Plan::Create(wanted.clone()) };
-    if let Err(refusal) = may_claim(existing, wanted, adopt) {
+    if let Err(refusal) = may_claim(existing, wanted, adopt.into()) {
         return Plan::Refuse(refusal);
     }
     let immutable = |field, is: &dyn std::fmt::Debug, wanted_value: &dyn std::fmt::Debug| {
@@ -102,6 +142,7 @@ pub fn plan_stream(existing: Option<&Config>, wanted: &Config, adopt: bool) -> P
     update.duplicate_window = wanted.duplicate_window;
     update.allow_direct = wanted.allow_direct;
     update.metadata.remove(META_RELEASED);
+    update.metadata.remove(META_RELEASED_TO);
     update.metadata.extend(wanted.metadata.clone());
     if update == *existing { Plan::Keep } else { Plan::Update(update) }
 }
@@ -127,23 +168,53 @@ pub fn is_owner(existing: &Config, wanted: &Config) -> bool {
     uid.is_some() && uid == wanted.metadata.get(META_OWNER_UID)
 }
 
-/// Whether a stream is ours to touch: it carries our UID, or its owner let go of it. With `adopt` also where nobody
-/// lives who owns it: no owner is known, a program without an operator made it, or a namesake of ours did.
-fn may_claim(existing: &Config, wanted: &Config, adopt: bool) -> Result<(), Refusal> {
-    let released = existing.metadata.get(META_RELEASED).is_some_and(|released| released == "true");
-    if released || is_owner(existing, wanted) {
+/// Whether a stream is ours to touch: it carries our UID, or its owner released it to us. With `adopt` also where no
+/// queue lives that owns it: no owner is known, a program without an operator made it, or a namesake of ours did.
+fn may_claim(existing: &Config, wanted: &Config, adopt: Adopt) -> Result<(), Refusal> {
+    if is_owner(existing, wanted) {
         return Ok(());
     }
-    let stream = existing.name.clone();
-    let refusal = match existing.metadata.get(META_OWNER) {
-        None => Refusal::Unowned { stream },
-        Some(owner) if *owner == Owner::standalone().name => Refusal::Unowned { stream },
-        Some(owner) if wanted.metadata.get(META_OWNER) == Some(owner) => {
-            Refusal::Namesake { stream, owner: owner.clone() }
+    let standalone = Owner::standalone().name;
+    let (stream, claimant) = (existing.name.clone(), wanted.metadata.get(META_OWNER));
+    let is_released = existing.metadata.get(META_RELEASED).is_some_and(|released| released == "true");
+    match (existing.metadata.get(META_OWNER), adopt) {
+        (Some(owner), _) if is_released && *owner != standalone => may_inherit(existing, owner, claimant),
+        (None, Adopt::None) => Err(Refusal::Unowned { stream }),
+        (None, Adopt::Ours) => {
+            let subject = wanted.subjects.first().cloned().unwrap_or_default();
+            Err(Refusal::NotAllowed { stream, subject })
         }
-        Some(owner) => return Err(Refusal::Owned { stream, owner: owner.clone() }),
-    };
-    if adopt { Ok(()) } else { Err(refusal) }
+        (None, Adopt::Any) => Ok(()),
+        (Some(owner), Adopt::None) if *owner == standalone => Err(Refusal::Unowned { stream }),
+        (Some(owner), Adopt::None) if Some(owner) == claimant => {
+            Err(Refusal::Namesake { stream, owner: owner.clone() })
+        }
+        (Some(owner), _) if *owner == standalone || Some(owner) == claimant => Ok(()),
+        (Some(owner), _) => Err(Refusal::Owned { stream, owner: owner.clone() }),
+    }
+}
+
+/// Whether a stream that was released is the claimant's: it has the namespace and name of the last owner, or that one
+/// named it. A program without an operator reads all of NATS anyway.
+fn may_inherit(existing: &Config, owner: &str, claimant: Option<&String>) -> Result<(), Refusal> {
+    let claimant = claimant.map(String::as_str).unwrap_or_default();
+    let heirs = existing.metadata.get(META_RELEASED_TO).map(String::as_str).unwrap_or_default();
+    let is_heir = owner == claimant
+        || claimant == Owner::standalone().name
+        || heirs.split(',').any(|heir| !claimant.is_empty() && heir.trim() == claimant);
+    if is_heir {
+        return Ok(());
+    }
+    let (stream, owner) = (existing.name.clone(), owner.to_owned());
+    Err(Refusal::Released { stream, owner, claimant: claimant.to_owned() })
+}
+
+// === impl Adopt ===
+
+impl From<bool> for Adopt {
+    fn from(adopt: bool) -> Self {
+        if adopt { Self::Any } else { Self::None }
+    }
 }
 
 #[cfg(test)]
@@ -225,14 +296,57 @@ mod tests {
         assert!(matches!(refused, Plan::Refuse(Refusal::Owned { .. })), "{refused:?}");
     }
 
+    /// The stream of a queue that was deleted, and released it to these as well.
+    fn released(uid: &str, to: &str) -> Config {
+        let mut released = stream(uid);
+        released.metadata.insert(META_RELEASED.to_owned(), "true".to_owned());
+        released.metadata.insert(META_RELEASED_TO.to_owned(), to.to_owned());
+        released
+    }
+
+    /// The stream that `ns/a` wants, created again.
+    fn namesake(uid: &str) -> Config {
+        let owner = Owner { name: "ns/a".to_owned(), uid: uid.to_owned() };
+        QueueSpec { owner, ..spec("a") }.stream_config()
+    }
+
     #[test]
-    fn a_released_stream_is_adopted_and_no_longer_released() {
-        let mut existing = stream("a");
-        existing.metadata.insert(META_RELEASED.to_owned(), "true".to_owned());
-        let Plan::Update(update) = plan_stream(Some(&existing), &stream("b"), false) else {
-            panic!("no update")
-        };
-        assert_eq!(update.metadata, stream("b").metadata);
+    fn a_released_stream_goes_to_its_namesake_and_is_no_longer_released() {
+        let plan = plan_stream(Some(&released("a", "")), &namesake("a2"), false);
+        let Plan::Update(update) = plan else { panic!("{plan:?}") };
+        assert_eq!(update.metadata, namesake("a2").metadata);
+    }
+
+    #[test]
+    fn a_released_stream_goes_to_nobody_else_without_a_grant() {
+        let b = || stream("b");
+        for adopt in [Adopt::None, Adopt::Ours, Adopt::Any] {
+            for to in ["", "ns/c", "ns/bb, other/b", "ns/*", "b", ","] {
+                let plan = plan_stream(Some(&released("a", to)), &b(), adopt);
+                let Plan::Refuse(refusal) = plan else { panic!("{to}: {plan:?}") };
+                let text = refusal.to_string();
+                assert!(text.contains("AsyncQueue ns/a") && text.contains("release-to=ns/b"), "{text}");
+            }
+        }
+        for to in ["ns/b", "ns/c, ns/b"] {
+            assert!(matches!(plan_stream(Some(&released("a", to)), &b(), false), Plan::Update(_)), "{to}");
+        }
+        let standalone = QueueSpec { owner: Owner::standalone(), ..spec("a") }.stream_config();
+        assert!(matches!(plan_stream(Some(&released("a", "")), &standalone, true), Plan::Update(_)));
+    }
+
+    #[test]
+    fn a_stream_of_another_program_is_taken_only_where_that_is_allowed() {
+        let mut foreign = stream("a");
+        foreign.metadata.clear();
+        let plan = plan_stream(Some(&foreign), &stream("b"), Adopt::Ours);
+        let Plan::Refuse(Refusal::NotAllowed { stream: name, subject }) = plan else { panic!("{plan:?}") };
+        assert_eq!((name.as_str(), subject.as_str()), ("slow-queue", "slow-queue"));
+        assert!(matches!(plan_stream(Some(&foreign), &stream("b"), Adopt::Any), Plan::Update(_)));
+        // What a program of this project made is one of ours.
+        let standalone = QueueSpec { owner: Owner::standalone(), ..spec("a") }.stream_config();
+        assert!(matches!(plan_stream(Some(&standalone), &stream("b"), Adopt::Ours), Plan::Update(_)));
+        assert!(matches!(plan_stream(Some(&stream("a")), &namesake("a2"), Adopt::Ours), Plan::Update(_)));
     }
 
     #[test]

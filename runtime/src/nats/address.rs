@@ -22,6 +22,26 @@ pub(super) enum Login {
     Token(String),
 }
 
+/// Whether a list of servers holds credentials.
+#[must_use]
+pub fn holds_credentials(urls: &str) -> bool {
+    urls.contains('@')
+}
+
+/// A list of servers without its credentials: what others may read.
+#[must_use]
+pub fn without_credentials(urls: &str) -> String {
+    if !holds_credentials(urls) {
+        return urls.to_owned();
+    }
+    let bare = urls.split(',').map(|url| {
+        let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + "://".len()));
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        format!("{}{}", scheme.trim(), host.trim())
+    });
+    bare.collect::<Vec<_>>().join(",")
+}
+
 // === impl Servers ===
 
 impl Servers {
@@ -131,6 +151,21 @@ mod tests {
         assert!(!format!("{servers:?}").contains("pa%20ss"), "{servers:?}");
         assert!(url("token@a").unwrap().login == Some(Login::Token("token".to_owned())));
         assert!(url("nats://a").unwrap().login.is_none());
+    }
+
+    #[test]
+    fn an_address_that_others_read_holds_no_credentials() {
+        for (urls, bare) in [
+            ("nats://a:4222", "nats://a:4222"),
+            ("nats://u:p@a:4222", "nats://a:4222"),
+            ("tls://token@a, nats://u:p@b:1,c", "tls://a,nats://b:1,c"),
+            ("u:p@a", "a"),
+            ("nats://u:p@ss@a", "nats://a"),
+        ] {
+            assert_eq!(without_credentials(urls), bare, "{urls}");
+            assert_eq!(holds_credentials(urls), urls != bare);
+            assert!(!holds_credentials(bare));
+        }
     }
 
     #[test]

@@ -14,10 +14,14 @@ const BEGIN: &str = "-----BEGIN";
 #[derive(Clone)]
 pub struct Credentials(Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<String>> + Send + Sync>);
 
-/// A JWT and the key that it is about.
-struct Parsed {
-    jwt: String,
-    key: KeyPair,
+/// What a credentials file holds.
+enum Parsed {
+    /// A JWT and the key that it is about.
+    Jwt { jwt: String, key: Box<KeyPair> },
+    /// A user and a password.
+    Password { user: String, password: String },
+    /// A token.
+    Token(String),
 }
 
 // === impl Credentials ===
@@ -46,7 +50,7 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// They are not there, or hold no JWT and seed.
+    /// They are not there, or of no form that is known.
     pub async fn check(&self) -> anyhow::Result<()> {
         Parsed::read(&(self.0)().await?).map(|_| ())
     }
@@ -56,7 +60,7 @@ impl Credentials {
         // In a task of its own, for the client wants a future that threads can share.
         let given = tokio::spawn((self.0)()).await.map_err(AuthError::new)?;
         given
-            .and_then(|text| Parsed::read(&text)?.sign(&nonce))
+            .and_then(|text| Parsed::read(&text)?.auth(&nonce))
             .map_err(|error| AuthError::new(format!("{error:#}")))
     }
 }
@@ -70,8 +74,13 @@ impl std::fmt::Debug for Credentials {
 // === impl Parsed ===
 
 impl Parsed {
-    /// Reads a credentials file: the lines after the first two that begin something. The errors show none of it.
+    /// Reads a credentials file. The errors show none of it.
     fn read(text: &str) -> anyhow::Result<Self> {
+        if text.contains(BEGIN) { Self::read_jwt(text) } else { Self::read_line(text) }
+    }
+
+    /// Reads the lines after the first two that begin something.
+    fn read_jwt(text: &str) -> anyhow::Result<Self> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let mut begun = lines.windows(2).filter(|pair| pair[0].starts_with(BEGIN)).map(|pair| pair[1]);
         let (Some(jwt), Some(seed)) = (begun.next(), begun.next()) else {
@@ -80,13 +89,40 @@ impl Parsed {
             );
         };
         let Ok(key) = KeyPair::from_seed(seed) else { bail!("it is no credentials file: its seed is none") };
-        Ok(Self { jwt: jwt.to_owned(), key })
+        Ok(Self::Jwt { jwt: jwt.to_owned(), key: Box::new(key) })
     }
 
-    fn sign(self, nonce: &[u8]) -> anyhow::Result<Auth> {
+    /// Reads one line: `user:password`, or a token.
+    fn read_line(text: &str) -> anyhow::Result<Self> {
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        match (lines.next(), lines.next()) {
+            (Some(line), None) if !line.contains(char::is_whitespace) => Ok(match line.split_once(':') {
+                Some((user, password)) => {
+                    Self::Password { user: user.to_owned(), password: password.to_owned() }
+                }
+                None => Self::Token(line.to_owned()),
+            }),
+            _ => bail!(
+                "it is no credentials file: it must hold a JWT and a seed, as `nsc generate creds` writes them, or one \
+                 line USER:PASSWORD, or one line with a token"
+            ),
+        }
+    }
+
+    /// What is sent to the server that asked with this nonce.
+    fn auth(self, nonce: &[u8]) -> anyhow::Result<Auth> {
         let mut auth = Auth::new();
-        auth.signature = Some(self.key.sign(nonce).context("the server's nonce can't be signed")?);
-        auth.jwt = Some(self.jwt);
+        match self {
+            Self::Jwt { jwt, key } => {
+                auth.signature = Some(key.sign(nonce).context("the server's nonce can't be signed")?);
+                auth.jwt = Some(jwt);
+            }
+            Self::Password { user, password } => {
+                auth.username = Some(user);
+                auth.password = Some(password);
+            }
+            Self::Token(token) => auth.token = Some(token),
+        }
         Ok(auth)
     }
 }
@@ -117,8 +153,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_line_is_a_user_and_a_password_or_a_token() {
+        let answer = async |text: &str| {
+            let text = text.to_owned();
+            let credentials = Credentials::new(move || std::future::ready(Ok(text.clone())));
+            let auth = credentials.answer(Vec::new()).await.unwrap();
+            assert!(auth.jwt.is_none() && auth.signature.is_none());
+            (auth.username, auth.password, auth.token)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(answer("user:pass:word\n").await, (some("user"), some("pass:word"), None));
+        assert_eq!(answer("\n t0ken \n").await, (None, None, some("t0ken")));
+    }
+
+    #[tokio::test]
     async fn what_is_no_credentials_file_is_refused_without_being_shown() {
-        for bad in ["", "hunter2", &creds("hunter2"), &creds("hunter2").replace("-----", "")] {
+        let unmarked = creds("hunter2").replace("-----", "");
+        for bad in ["", "hunter2 hunter2", "u:hunter2\nhunter2", &creds("hunter2"), &unmarked] {
             let text = bad.to_owned();
             let credentials = Credentials::new(move || std::future::ready(Ok(text.clone())));
             let error = format!("{:#}", credentials.check().await.unwrap_err());

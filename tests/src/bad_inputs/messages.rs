@@ -106,10 +106,25 @@ pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
         test: "more_headers_than_can_be_kept_are_refused",
     },
     Elsewhere {
-        input: "headers that are no headers of NATS: not UTF-8, a line without a colon",
-        answer: "undecodable: headers can't be read. Found when it has broken the worker's connection twice",
+        input: "a call of a function in a namespace that its worker does not call",
+        answer: "functions in the namespace `…` are not called: add it to the setting function_namespaces. \
+                 The callback has the status 403",
         folder: "tests/nats",
-        test: "headers_that_can_not_be_read_hold_up_nothing_for_long",
+        test: "a_stored_call_of_another_namespace_is_dead_at_once",
+    },
+    Elsewhere {
+        input: "headers that are no headers of NATS: not UTF-8, a line without a colon",
+        answer: "undecodable: headers can't be read. Found when it has broken the worker's connection; the calls behind it \
+                 lose no attempt",
+        folder: "tests/nats",
+        test: "headers_that_can_not_be_read_cost_their_neighbours_no_attempt",
+    },
+    Elsewhere {
+        input: "a subject that is not UTF-8, or with headers holds white space of Unicode",
+        answer: "undecodable: subject can't be read. Found when it has broken the worker's connection; the calls behind it \
+                 lose no attempt",
+        folder: "tests/nats",
+        test: "a_subject_that_can_not_be_read_costs_its_neighbours_no_attempt",
     },
     Elsewhere {
         input: "a carriage return within a header",
@@ -179,6 +194,18 @@ pub const RESULTS_ELSEWHERE: &[Elsewhere] = &[Elsewhere {
 /// Beside the streams.
 pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
+        input: "a stream that the deleted AsyncQueue `team-a/payroll` left, for an AsyncQueue `team-b/payroll`",
+        answer: "refused, and nothing changes; the condition names the owner and asyncqueue.io/release-to",
+        folder: "tests/nats",
+        test: "a_released_stream_keeps_its_calls_from_other_namespaces",
+    },
+    Elsewhere {
+        input: "a stream `orders` of another program, for an AsyncQueue with `asyncqueue.io/adopt=true`",
+        answer: "refused, and nothing changes; the condition names allowed_streams of the operator",
+        folder: "tests/nats",
+        test: "a_stream_of_another_program_is_left_alone",
+    },
+    Elsewhere {
         input: "an entry of the directory that is no JSON, or lacks a field",
         answer: "it is logged, and what was known before stays",
         folder: "queue",
@@ -189,6 +216,18 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         answer: "it counts as none: the call runs",
         folder: "queue",
         test: "marks_are_read_as_they_are_written",
+    },
+    Elsewhere {
+        input: "`asyncqueue.stats.<queue>` of an invented queue, or of more workers than a queue can have",
+        answer: "the operator keeps nothing of it; of known queues 2,000 workers at most",
+        folder: "operator",
+        test: "invented_queues_and_workers_are_kept_within_bounds",
+    },
+    Elsewhere {
+        input: "more advisories of JetStream than the operator takes in",
+        answer: "4,096 are kept, the rest is dropped; queues are looked at all the same, a little later",
+        folder: "operator",
+        test: "notices_that_nobody_takes_are_dropped",
     },
     Elsewhere {
         input: "anything on `asyncqueue.cancel.<queue>` and `asyncqueue.status.<queue>`",

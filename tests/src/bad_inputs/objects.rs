@@ -53,6 +53,8 @@ pub const SPECS: &[Spec] = &[
     ),
     refused("{worker: {affinity: {nodeAfinity: {}}}}", "nodeAfinity", "field not declared in schema"),
     refused("{worker: {tolerations: [{tolerationSeconds: soon}]}}", "tolerationSeconds", "expected"),
+    refused("{nats: {url: 'nats://u:p@h'}}", "spec.nats.url", "must hold no credentials"),
+    refused("{functions: {namespaces: [Team A]}}", "spec.functions.namespaces[0]", "should match"),
     refused("{maxInflght: 1}", "spec.maxInflght", "field not declared in schema"),
 ];
 
@@ -76,10 +78,29 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         folder: "tests/e2e",
         test: "a_second_queue_over_one_stream_is_told_so_and_disturbs_nothing",
     },
+    Elsewhere {
+        input: "a queue by the name of one that was deleted in another namespace with calls",
+        answer: "admitted; it is not ready, and its condition says whose the calls are and how they can be handed over",
+        folder: "tests/e2e",
+        test: "a_deleted_queues_calls_stay_with_its_namespace",
+    },
+    Elsewhere {
+        input: "`asyncqueue.io/adopt: \"true\"` for a stream that another program created",
+        answer: "admitted; it is not ready, and its condition names allowed_streams of the operator",
+        folder: "tests/e2e",
+        test: "a_stream_of_another_program_is_not_adopted",
+    },
 ];
 
 /// Functions and Secrets.
 pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
+    Elsewhere {
+        input: "`com.openfaas.queue` names a queue that does not admit the function's namespace",
+        answer: "a Warning event on the function, the condition `FunctionsRefused` on the queue; \
+                 its calls go to the default queue",
+        folder: "tests/e2e",
+        test: "a_function_of_another_namespace_is_not_admitted",
+    },
     Elsewhere {
         input: "`com.openfaas.queue: no-such-queue`",
         answer: "a Warning event on the function; its calls go to the default queue",
@@ -91,6 +112,12 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         answer: "a Warning event on the function; its queue's own counts",
         folder: "tests/e2e",
         test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
+    },
+    Elsewhere {
+        input: "`nats_url` of the operator holds credentials, and no Secret with those of workers is named",
+        answer: "no queue is ready, and each condition says where to put them; what runs goes on",
+        folder: "operator",
+        test: "what_cannot_be_built_is_refused_with_its_reason",
     },
     Elsewhere {
         input: "`credentialsSecretRef` names a Secret that the operator may not read",

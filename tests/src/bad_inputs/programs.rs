@@ -59,6 +59,8 @@ pub const SETTINGS: &[Setting] = &[
     wrong(WORKER, "nats_stream", "a.b", "stream `a.b` is not valid"),
     wrong(WORKER, "nats_subject", "a.>", "subject `a.>` is not valid"),
     wrong(WORKER, "function_namespace", "a.b", "function namespace `a.b` is not valid"),
+    wrong(WORKER, "function_namespaces", "dev,a b", "function namespace `a b` is not valid"),
+    wrong(WORKER, "function_namespaces", "kube-system", "`kube-system` are never called"),
     wrong(WORKER, "function_url", "https://{function}", "workers call functions and gateways without TLS"),
     wrong(WORKER, "gateway_url", "gateway:8080", "write it as http://host:port"),
     wrong(
@@ -82,6 +84,7 @@ pub const SETTINGS: &[Setting] = &[
     wrong(GATEWAY, "nats_url", "http://h", "is not valid"),
     wrong(GATEWAY, "default_queue", "a.b", "queue name `a.b` is not valid"),
     wrong(GATEWAY, "function_namespace", "a b", "function namespace `a b` is not valid"),
+    wrong(GATEWAY, "function_namespaces", "*,kube-public", "`kube-public` are never called"),
     wrong(GATEWAY, "upstream_url", "gateway:8080", "write it as http://host:port"),
     wrong(GATEWAY, "function_url", "{function}:8080", "write it as http://host:port"),
     wrong(GATEWAY, "unknown_function", "maybe", "[possible values: accept, reject]"),
@@ -90,12 +93,15 @@ pub const SETTINGS: &[Setting] = &[
     wrong(GATEWAY, "cancel_timeout", "0s", "it must be more than 0"),
     wrong(GATEWAY, "max_publishing", "0", "0 is not in 1..=1000000"),
     wrong(GATEWAY, "max_chain_depth", "many", "invalid digit found in string"),
+    wrong(GATEWAY, "max_hops", "0", "0 is not in 1..=100"),
     fails(GATEWAY, "http_addr", "192.0.2.1:80", "Cannot assign requested address"),
     fails(GATEWAY, "directory_file", "/nowhere", "`/nowhere` can't be read"),
     wrong(OPERATOR, "leader_elect", "true", "the namespace of the Lease is not known: set POD_NAMESPACE"),
     wrong(OPERATOR, "default_queue", "Slow", "queue name `Slow` is not valid"),
     wrong(OPERATOR, "gateway_url", "https://gateway", "workers call functions and gateways without TLS"),
     wrong(OPERATOR, "function_namespace", "a.b", "function namespace `a.b` is not valid"),
+    wrong(OPERATOR, "allowed_streams", "orders.>", "`orders.>` is not valid: write names of streams"),
+    wrong(OPERATOR, "function_namespaces", "Kube-System", "`Kube-System` are never called"),
 ];
 
 /// What takes more than a row.
@@ -137,6 +143,7 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
     file("queues: {a: {subject: a.>}}", &["queues.a: subject `a.>` is not valid"]),
     file("queues: {a: {}, a: {}}", &["line 1", "duplicate"]),
     file("functions: {a.b.c: {}}", &["line 1", "function name `a.b` is not valid"]),
+    file("functions: {dns.kube-system: {}}", &["line 1", "functions.dns.kube-system", "never called"]),
     file(
         "functions: {a: {queue: lost}}",
         &["line 1", "functions.a.queue `lost` is not one of queues: add it there"],

@@ -229,6 +229,31 @@ pub const REQUESTS: &[Request] = &[
 /// What takes more than a row.
 pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
+        input: "a function in a namespace that is not listed and has no function in the directory: \
+                `/function/f.monitoring`, `/async-function/f.monitoring`",
+        answer: "403: functions in the namespace `monitoring` are not called: add it to the setting function_namespaces",
+        folder: "tests/nats",
+        test: "functions_of_other_namespaces_are_not_reached",
+    },
+    Elsewhere {
+        input: "a function in `kube-system`, `kube-public`, `kube-node-lease` or the gateway's own namespace",
+        answer: "403: functions in the namespace `…` are never called",
+        folder: "tests/nats",
+        test: "functions_of_the_platform_are_never_reached",
+    },
+    Elsewhere {
+        input: "a request that leads back to the gateway: `/function/self/function/self/…`",
+        answer: "508: the request has come through this gateway 10 times, by Via; max_hops of the gateway is 10",
+        folder: "tests/nats",
+        test: "a_request_that_nests_the_gateway_ends_early",
+    },
+    Elsewhere {
+        input: "`Via` with 10 entries of this gateway",
+        answer: "508: the request has come through this gateway 10 times",
+        folder: "tests/nats",
+        test: "a_chain_of_functions_is_bounded_by_via",
+    },
+    Elsewhere {
         input: "headers of NATS (`Nats-Rollup: all`)",
         answer: "202: headers of the call like any other, and none of the message",
         folder: "tests/nats",

@@ -183,6 +183,11 @@ impl InFlight {
         true
     }
 
+    /// Whether a message is in flight.
+    pub(crate) fn contains(&self, sequence: u64) -> bool {
+        self.lock().contains_key(&sequence)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,11 +1,12 @@
-//! Messages whose headers this program's client of NATS can't read.
+//! Messages whose headers or subject this program's client of NATS can't read.
 //!
-//! To nats-server headers are bytes. The client closes the connection on which it meets some that are no headers: each time
+//! To nats-server both are bytes. The client closes the connection on which it meets some that it can't read: each time
 //! that the message is delivered, so that the calls behind it wait. Asked for over the JSON API such a message does no harm.
-//! So when requests have been lost again and again, what was delivered and is not acknowledged is looked at in that way.
+//! So when the server has not changed and the connection has, or requests have been lost again and again, what was
+//! delivered and is not acknowledged is looked at in that way.
 
 use async_nats::{
-    HeaderName, Message,
+    HeaderMap, HeaderName, Message,
     jetstream::{Context, consumer::Info},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -24,9 +25,18 @@ pub(super) struct Unreadable {
     pub(super) why: String,
 }
 
-/// The messages that a consumer has delivered, that nobody has acknowledged, and that can't be read.
-pub(super) async fn find(js: &Context, consumer: &Info) -> Vec<Unreadable> {
-    let (mut found, mut next) = (Vec::new(), consumer.ack_floor.stream_sequence + 1);
+/// Unacknowledged messages of a consumer.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Those that can't be read.
+    pub(super) unreadable: Vec<Unreadable>,
+    /// Those behind the first of these, whose delivery may have been lost with the connection.
+    pub(super) behind: Vec<Delivered>,
+}
+
+/// Looks through the messages that a consumer has delivered and that nobody has acknowledged.
+pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
+    let (mut found, mut next) = (Found::default(), consumer.ack_floor.stream_sequence + 1);
     if consumer.num_ack_pending == 0 {
         return found;
     }
@@ -37,8 +47,17 @@ pub(super) async fn find(js: &Context, consumer: &Info) -> Vec<Unreadable> {
             break;
         }
         next = sequence + 1;
-        if let Err(why) = check(&bytes(&message["hdrs"])) {
-            found.push(Unreadable { delivered: rebuilt(consumer, &message, sequence), why });
+        let headers = bytes(&message["hdrs"]);
+        let subject = message["subject"].as_str().unwrap_or_default();
+        match check_subject(subject, &headers).and_then(|()| read(&headers)) {
+            Err(why) => {
+                let delivered = rebuilt(consumer, &message, sequence, None);
+                found.unreadable.push(Unreadable { delivered, why });
+            }
+            Ok(headers) if !found.unreadable.is_empty() => {
+                found.behind.push(rebuilt(consumer, &message, sequence, Some(headers)));
+            }
+            Ok(_) => {}
         }
     }
     found
@@ -56,8 +75,8 @@ async fn message_from(js: &Context, stream: &str, sequence: u64) -> Option<Value
     }
 }
 
-/// The message without its headers, as if it had been delivered.
-fn rebuilt(consumer: &Info, message: &Value, sequence: u64) -> Delivered {
+/// The message with these headers, as if it had been delivered.
+fn rebuilt(consumer: &Info, message: &Value, sequence: u64, headers: Option<HeaderMap>) -> Delivered {
     let reply = format!("$JS.ACK.{}.{}.1.{sequence}.{sequence}.0.0", consumer.stream_name, consumer.name);
     let payload = Bytes::from(bytes(&message["data"]));
     Delivered::of(Message {
@@ -65,7 +84,7 @@ fn rebuilt(consumer: &Info, message: &Value, sequence: u64) -> Delivered {
         reply: Some(reply.into()),
         length: payload.len(),
         payload,
-        headers: None,
+        headers,
         status: None,
         description: None,
     })
@@ -76,11 +95,28 @@ fn bytes(base64: &Value) -> Vec<u8> {
     base64.as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default()
 }
 
-/// Whether the client can read headers, and does not take them for words of the server: as `async-nats` does in
+/// Whether the client can read a subject, as `async-nats` does in `connection.rs`. The API writes U+FFFD for what is not
+/// UTF-8. Where there are headers, white space of Unicode ends a subject, too.
+fn check_subject(subject: &str, headers: &[u8]) -> Result<(), String> {
+    if subject.contains(char::REPLACEMENT_CHARACTER) {
+        return Err("subject can't be read: it is not UTF-8".to_owned());
+    }
+    if !headers.is_empty() && subject.contains(char::is_whitespace) {
+        return Err("subject can't be read: it holds white space".to_owned());
+    }
+    Ok(())
+}
+
+/// Reads headers as the client does, if it can and does not take them for words of the server: see `async-nats`,
 /// `connection.rs`.
-fn check(headers: &[u8]) -> Result<(), String> {
+fn read(headers: &[u8]) -> Result<HeaderMap, String> {
+    read_lines(headers).map_err(|why| format!("headers can't be read: {why}"))
+}
+
+fn read_lines(headers: &[u8]) -> Result<HeaderMap, String> {
+    let mut read = HeaderMap::new();
     if headers.is_empty() {
-        return Ok(());
+        return Ok(read);
     }
     let text = str::from_utf8(headers).map_err(|_| "they are not UTF-8".to_owned())?;
     let mut lines = text.lines();
@@ -89,31 +125,82 @@ fn check(headers: &[u8]) -> Result<(), String> {
         Some(_) => return Err("they hold a status".to_owned()),
         None => return Err("they do not begin with NATS/1.0".to_owned()),
     }
-    let mut may_go_on = false;
+    let mut last: Option<(HeaderName, String)> = None;
     for line in lines.filter(|line| !line.is_empty()) {
         if line.contains('\r') {
             return Err("a line holds a carriage return".to_owned());
         }
-        if may_go_on && line.starts_with(char::is_whitespace) {
+        if let Some((_, value)) = last.as_mut().filter(|_| line.starts_with(char::is_whitespace)) {
+            value.push_str(line);
             continue;
         }
-        let (name, _) = line.split_once(':').ok_or_else(|| "a line has no colon".to_owned())?;
-        name.parse::<HeaderName>().map_err(|_| "a name is none".to_owned())?;
-        may_go_on = true;
+        let (name, value) = line.split_once(':').ok_or_else(|| "a line has no colon".to_owned())?;
+        let name = name.parse::<HeaderName>().map_err(|_| "a name is none".to_owned())?;
+        if let Some((name, value)) = last.replace((name, value.trim_start().to_owned())) {
+            read.append(name, value.trim_end());
+        }
     }
-    Ok(())
+    if let Some((name, value)) = last {
+        read.append(name, value.trim_end());
+    }
+    Ok(read)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn a_subject_that_breaks_the_client_is_named() {
+        let headers = b"NATS/1.0\r\n\r\n";
+        for good in ["jobs", "jobs.openfaas-fn.figlet.id-1", "jobs.caf\u{e9}"] {
+            assert_eq!(check_subject(good, headers), Ok(()), "{good}");
+        }
+        // Without headers, the client splits at spaces alone.
+        assert_eq!(check_subject("jobs.a\u{a0}b", b""), Ok(()));
+        for (bad, why) in
+            [("jobs.\u{fffd}", "UTF-8"), ("jobs.a\u{a0}b", "white space"), ("jobs.\u{b}", "white")]
+        {
+            let error = check_subject(bad, headers).unwrap_err();
+            assert!(error.starts_with("subject can't be read") && error.contains(why), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_and_bytes_do_no_harm(
+            values in proptest::collection::vec(("[A-Za-z-]{1,8}", "[!-~]{0,8}"), 0..4),
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let lines: String = values.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
+            let headers = read(format!("NATS/1.0\r\n{lines}\r\n").as_bytes()).unwrap();
+            for (name, value) in &values {
+                prop_assert!(headers.get_all(name.as_str()).any(|read| read.as_str() == value));
+            }
+            let _ = read(&bytes);
+            let _ = read(&[b"NATS/1.0\r\n", &bytes[..]].concat());
+        }
+    }
+
+    #[test]
+    fn headers_are_read_as_the_client_does() {
+        let headers = read(b"NATS/1.0\r\nA:  b \r\nA: c\r\nD: e\r\n f \r\n\r\n").unwrap();
+        let values =
+            |name: &str| headers.get_all(name).map(|value| value.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            (values("A"), values("D")),
+            (vec!["b".to_owned(), "c".to_owned()], vec!["e f".to_owned()])
+        );
+    }
 
     #[test]
     fn what_a_client_writes_can_be_read_and_the_rest_is_named() {
         for good in
             ["", "NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: b\r\nC:\r\n\r\n", "NATS/1.0\r\nA: b\r\n c\r\n\r\n"]
         {
-            assert_eq!(check(good.as_bytes()), Ok(()), "{good:?}");
+            assert!(read(good.as_bytes()).is_ok(), "{good:?}");
         }
         for (bad, why) in [
             (&b"NATS/1.0\r\nA: \xff\r\n\r\n"[..], "UTF-8"),
@@ -125,7 +212,7 @@ mod tests {
             (b"NATS/1.0\r\na b: c\r\n\r\n", "name"),
             (b"NATS/1.0\r\nA: b\rc\r\n\r\n", "carriage return"),
         ] {
-            let error = check(bad).unwrap_err();
+            let error = read(bad).unwrap_err();
             assert!(error.contains(why), "{}: {error}", bad.escape_ascii());
         }
     }

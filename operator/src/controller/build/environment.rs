@@ -1,7 +1,10 @@
 //! The worker's settings, by the names that it knows.
 
-use asyncqueue::GoDuration;
-use asyncqueue_runtime::settings::{LogEncoding, NatsSettings};
+use asyncqueue::{GoDuration, function_namespaces::SETTING};
+use asyncqueue_runtime::{
+    nats::without_credentials,
+    settings::{LogEncoding, NatsSettings},
+};
 use k8s_openapi::api::core::v1::EnvVar;
 
 use super::{Installation, pod::GRACE_MARGIN, secrets};
@@ -18,6 +21,10 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvV
     settings.extend(retries(queue));
     settings.extend(callbacks(queue));
     settings.push(("function_namespace", installation.function_namespace.clone()));
+    if !installation.function_namespaces.is_empty() {
+        settings.push((SETTING, installation.function_namespaces.to_string()));
+    }
+    settings.extend(installation.platform_namespace.clone().map(|own| ("platform_namespace", own)));
     settings.extend(queue.gateway_url.clone().map(|url| ("gateway_url", url)));
     settings.push(("log_encoding", log_encoding(installation.log_encoding).to_owned()));
     settings.push(("write_debug", queue.verbose.to_string()));
@@ -30,11 +37,15 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvV
     settings.chain(files).chain(queue.worker.env.iter().cloned()).collect()
 }
 
+/// How NATS is reached. Never with credentials: who may read Deployments would read them.
 fn nats(queue: &ValidQueue, common: &NatsSettings) -> Vec<(&'static str, String)> {
     let spec = &queue.queue;
     let mut settings = match queue.nats.url.as_ref().or(common.nats_url.as_ref()) {
-        Some(url) => vec![("nats_url", url.clone())],
-        None => vec![("nats_host", common.nats_host.clone()), ("nats_port", common.nats_port.to_string())],
+        Some(url) => vec![("nats_url", without_credentials(url))],
+        None => vec![
+            ("nats_host", without_credentials(&common.nats_host)),
+            ("nats_port", common.nats_port.to_string()),
+        ],
     };
     settings.extend([
         ("nats_stream", spec.stream.clone()),

@@ -18,7 +18,10 @@ fn installation() -> Installation {
         nats_authority: None,
         worker_image: "asyncqueue:test".to_owned(),
         function_namespace: "openfaas-fn".to_owned(),
+        function_namespaces: NamespaceList::default(),
+        platform_namespace: Some("openfaas".to_owned()),
         gateway_url: None,
+        allowed_streams: AllowedStreams::default(),
         log_encoding: LogEncoding::Json,
     }
 }
@@ -87,6 +90,8 @@ fn what_the_installation_says_reaches_the_workers() {
             ..NatsSettings::from_url("")
         },
         function_namespace: "fn".to_owned(),
+        function_namespaces: "dev,staging".parse().unwrap(),
+        platform_namespace: None,
         ..installation()
     };
     let prepared = prepared(&sample(), &installation);
@@ -94,6 +99,30 @@ fn what_the_installation_says_reaches_the_workers() {
     assert_eq!((variables["nats_host"], variables["nats_port"]), ("nats", "4333"));
     assert!(!variables.contains_key("nats_url"));
     assert_eq!(variables["function_namespace"], "fn");
+    assert_eq!(variables["function_namespaces"], "dev,staging");
+    assert!(!variables.contains_key("platform_namespace"));
+}
+
+#[test]
+fn no_credentials_are_in_a_deployment() {
+    let at = |url: &str| NatsSettings::from_url(url);
+    let host = |host: &str| NatsSettings {
+        nats_url: Optional(None),
+        nats_host: host.to_owned(),
+        ..NatsSettings::from_url("")
+    };
+    let nats_credentials = Some("nats/creds".parse::<SecretKey>().unwrap());
+    for (nats, variable, expected) in [
+        (at("nats://u:s3cret@a:1,tls://s3cret@b"), "nats_url", "nats://a:1,tls://b"),
+        (host("nats://u:s3cret@nats"), "nats_host", "nats://nats"),
+    ] {
+        let installation =
+            Installation { nats, nats_credentials: nats_credentials.clone(), ..installation() };
+        let prepared = prepared(&sample(), &installation);
+        assert_eq!(variables(&prepared)[variable], expected);
+        let all = serde_json::to_string(&(&prepared.workers, &prepared.account, &prepared.budget)).unwrap();
+        assert!(!all.contains("s3cret"), "{all}");
+    }
 }
 
 #[test]
