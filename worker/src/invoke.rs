@@ -160,15 +160,8 @@ impl Handler for Invoke {
     async fn delivery_was_lost(&self, delivered: &Delivered) {
         let Ok(invocation) = self.decode(delivered) else { return };
         let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
-        if !matches!(worker_report(&self.js, &self.queue, &call).await, Ok(None)) {
-            return;
-        }
-        let stored = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await;
-        // Of attempts that were made, the next delivery is the next.
-        let Ok(Offset::Deliveries(offset)) = stored else { return };
-        let offset = Offset::Deliveries(offset + 1);
-        if let Err(error) = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, offset).await {
-            debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
+        if let Ok(None) = worker_report(&self.js, &self.queue, &call).await {
+            self.count_none(&call, 1).await;
         }
     }
 
@@ -176,10 +169,7 @@ impl Handler for Invoke {
     async fn before_hand_back(&self, delivered: &Delivered, repeats: u64) {
         if let Ok(invocation) = self.decode(delivered) {
             let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
-            let addition = Addition::new(&self.queue, &call, 1 + repeats);
-            if let Err(error) = addition.write(&self.js).await {
-                debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
-            }
+            self.count_none(&call, 1 + repeats).await;
         }
     }
 
@@ -187,17 +177,8 @@ impl Handler for Invoke {
     async fn was_late(&self, delivered: &Delivered) {
         let Ok(invocation) = self.decode(delivered) else { return };
         let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
-        let counted = async {
-            if is_stored(&self.js, &self.stream, call.sequence).await? {
-                Addition::new(&self.queue, &call, 1).write(&self.js).await?;
-            }
-            Ok::<_, NatsError>(())
-        };
-        match counted.await {
-            Ok(()) => debug!(call_id = %call.id, "a delivery that came too late is no attempt"),
-            Err(error) => {
-                debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
-            }
+        if let Ok(true) = is_stored(&self.js, &self.stream, call.sequence).await {
+            self.count_none(&call, 1).await;
         }
     }
 }
@@ -418,6 +399,16 @@ impl Invoke {
         let is_own = |worker: &str| worker == self.reports.worker();
         Ok(report
             .is_some_and(|report| matches!(report.phase, Phase::Running { .. }) && !is_own(&report.worker)))
+    }
+
+    /// Counts deliveries of a call as no attempts.
+    async fn count_none(&self, call: &StoredCall, deliveries: u64) {
+        match Addition::new(&self.queue, call, deliveries).write(&self.js).await {
+            Ok(()) => debug!(call_id = %call.id, deliveries, "deliveries count as no attempts"),
+            Err(error) => {
+                debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
+            }
+        }
     }
 
     /// Hands a call back that can't be started now. It was no attempt.

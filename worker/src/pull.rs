@@ -18,7 +18,7 @@ use asyncqueue_runtime::{health::Health, program::Shutdown};
 use connection::Connection;
 use demand::Demand;
 use event::{Event, classify};
-use futures::{FutureExt, StreamExt, future::join_all};
+use futures::{FutureExt, StreamExt};
 pub(crate) use tasks::Ticket;
 use tasks::{Claim, InFlight, Tasks};
 use tokio::{
@@ -59,13 +59,10 @@ const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
 /// What is done of messages that came too late takes as much, and nobody waits for it.
 const AFTER_LATE: Duration = Duration::from_secs(10);
 
-/// Of so many of them at once.
-const LATE_AT_ONCE: usize = 16;
-
 /// Between looks whether the connection is another one, at most: what was lost with it comes again after the lease.
 const CONNECTION_CHECK: Duration = Duration::from_secs(1);
 
-/// How many messages at once are asked about whose delivery may have been lost.
+/// Of how many messages at once deliveries are looked after that were lost, or came too late.
 const CONCURRENT_LOOKS: usize = 32;
 
 /// Requests that are lost so soon after a message may have come again: that message may be why.
@@ -206,11 +203,9 @@ impl<H: Handler> Puller<H> {
         let Found { unreadable, behind } = unreadable::find(&self.js, consumer).await;
         let mut lost = behind;
         lost.retain(|delivered| !in_flight.contains(delivered.sequence));
-        for some in lost.chunks(CONCURRENT_LOOKS) {
-            let looks: Vec<_> =
-                some.iter().map(|delivered| self.handler.delivery_was_lost(delivered)).collect();
-            join_all(looks).await;
-        }
+        futures::stream::iter(&lost)
+            .for_each_concurrent(CONCURRENT_LOOKS, |delivered| self.handler.delivery_was_lost(delivered))
+            .await;
         for Unreadable { delivered, why } in unreadable {
             let (stream, subject, sequence) = (&self.stream, &delivered.message.subject, delivered.sequence);
             warn!(stream, %subject, sequence, "giving up a message: its {why}");
@@ -466,7 +461,7 @@ fn late_messages(mut inbox: Subscriber, in_flight: &InFlight) -> Vec<Delivered> 
 }
 
 async fn tell_late(handler: Arc<impl Handler>, late: Vec<Delivered>) {
-    futures::stream::iter(&late).for_each_concurrent(LATE_AT_ONCE, |message| handler.was_late(message)).await;
+    futures::stream::iter(&late).for_each_concurrent(CONCURRENT_LOOKS, |message| handler.was_late(message)).await;
 }
 
 /// Gives a message to whoever asks next, now.
