@@ -17,7 +17,7 @@ use asyncqueue::{
     reserve,
     submit::Submitter,
 };
-use asyncqueue_runtime::{admin, health::Health, nats, server};
+use asyncqueue_runtime::{admin, client::ConnectionLimits, health::Health, nats, server};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -138,6 +138,8 @@ impl Gateway {
             max_publishing,
             max_chain_depth,
             max_buffered,
+            max_connection_age,
+            max_connection_requests,
             access_log,
             ensure_stream,
         } = settings;
@@ -183,7 +185,10 @@ impl Gateway {
             lookups: Lookups::new(look_up.build(client.clone()), cancel_timeout.0),
             submitter: Submitter::new(publish, publish_timeout.0),
             nats: client.clone(),
-            proxy: Proxy::new()?,
+            proxy: Proxy::new(ConnectionLimits {
+                max_age: max_connection_age.0,
+                max_requests: max_connection_requests,
+            })?,
             default_queue,
             function_namespace,
             function_url,

@@ -225,6 +225,14 @@ pub enum Refusal {
         /// What was seen.
         reason: String,
     },
+    /// A function, or the gateway upstream, answered with something that is not HTTP.
+    #[error("the answer of {target} can't be read as HTTP: {reason}")]
+    UnreadableAnswer {
+        /// What was called.
+        target: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 fn remedy(error: &SubmitError) -> &'static str {
@@ -289,7 +297,9 @@ impl Refusal {
             | Self::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Unreachable { .. } | Self::NoAnswer { .. } => StatusCode::BAD_GATEWAY,
+            Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::UnreadableAnswer { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
         }
     }
 
@@ -324,6 +334,7 @@ impl Refusal {
             Self::Submit { error, .. } => error.category(),
             Self::Unreachable { .. } => "unreachable",
             Self::NoAnswer { .. } => "no_answer",
+            Self::UnreadableAnswer { .. } => "unreadable_answer",
         }
     }
 

@@ -8,6 +8,7 @@ mod cancel;
 mod cancel_races;
 mod chains;
 mod cli;
+mod connections;
 mod credentials;
 mod dead_letters;
 mod directory;

@@ -63,7 +63,7 @@ async fn half_an_answer_is_none() {
     let reset = speaking(&[], Duration::ZERO, true).await;
     assert_eq!(status_of(&reset).await, "503");
     let garbage = speaking(&["SSH-2.0-OpenSSH_9.2\r\n"], Duration::ZERO, true).await;
-    assert_eq!(status_of(&garbage).await, "503");
+    assert_eq!(status_of(&garbage).await, "502");
 }
 
 #[tokio::test]

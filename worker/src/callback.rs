@@ -9,15 +9,16 @@ use asyncqueue::{
     CallbackUrl, GoDuration, error::cause, idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH,
     message::callback::Callback,
 };
+use asyncqueue_runtime::{
+    client::{self, Client, Config, ConnectionLimits},
+    error::describe,
+};
 use bytes::Bytes;
 use guard::{Guard, GuardedResolver, Refusal};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::legacy::connect::HttpConnector;
 use jiff::Timestamp;
 use signature::{H_ID, H_SIGNATURE, H_TIMESTAMP, Signer};
 use tokio::time::timeout;
@@ -104,21 +105,16 @@ impl Poster {
         signer: Option<Signer>,
         tls_insecure: bool,
         time_limit: Duration,
+        limits: ConnectionLimits,
     ) -> Self {
         let guard = Arc::new(guard);
-        let mut connector = HttpConnector::new_with_resolver(GuardedResolver::new(guard.clone()));
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        connector.enforce_http(false);
+        let connector = client::tcp(GuardedResolver::new(guard.clone()));
         let https = hyper_rustls::HttpsConnectorBuilder::new();
         let https =
             if tls_insecure { https.with_tls_config(tls::insecure()) } else { https.with_webpki_roots() };
         let connector = https.https_or_http().enable_http1().wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
-        Self { client, guard, signer, time_limit }
+        let config = Config { connect_timeout: CONNECT_TIMEOUT, idle_timeout: IDLE_TIMEOUT, limits };
+        Self { client: Client::new(connector, config), guard, signer, time_limit }
     }
 
     /// Posts a result once. Redirects are not followed: they would lead around the guard.
@@ -131,7 +127,8 @@ impl Poster {
             Err(error) => return Posted::Refused(format!("it can't be written as a request: {error}")),
         };
         let exchange = async {
-            let response = self.client.request(request).await?;
+            // The receiver knows a repeat by its webhook-id or Idempotency-Key.
+            let response = self.client.send(request, |request| Some(request.clone())).await?;
             let status = response.status();
             let retry_after = response
                 .headers()
@@ -140,13 +137,13 @@ impl Poster {
                 .map(str::to_owned);
             // Its content does not matter, and neither does its failure.
             let _ = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            Ok::<_, hyper_util::client::legacy::Error>((status, retry_after))
+            Ok::<_, client::Error>((status, retry_after))
         };
         match timeout(self.time_limit, exchange).await {
             Ok(Ok((status, retry_after))) => classify(status, retry_after),
             Ok(Err(error)) => match cause::<Refusal>(&error) {
                 Some(refusal) => Posted::Refused(refusal.to_string()),
-                None => Posted::Failed(Ending::Unreachable, format!("{:#}", anyhow::Error::new(error))),
+                None => Posted::Failed(Ending::Unreachable, describe(&error)),
             },
             Err(_) => Posted::Failed(Ending::TimedOut, "it took too long".to_owned()),
         }

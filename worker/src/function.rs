@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use asyncqueue::{Invocation, directory::Directory};
+use asyncqueue_runtime::{
+    client::{self, Client, Config, ConnectionLimits},
+    error::describe,
+};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Request, header};
 use http_body_util::{BodyExt, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::legacy::connect::{HttpConnector, dns::GaiResolver};
 use tokio::time::timeout_at;
 
 use crate::outcome::Ending;
@@ -56,14 +57,14 @@ pub(crate) struct Caller {
 // === impl Caller ===
 
 impl Caller {
-    pub(crate) fn new(target: Target, time_limit: Duration, max_response: usize) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
+    pub(crate) fn new(
+        target: Target,
+        time_limit: Duration,
+        max_response: usize,
+        limits: ConnectionLimits,
+    ) -> Self {
+        let config = Config { connect_timeout: CONNECT_TIMEOUT, idle_timeout: IDLE_TIMEOUT, limits };
+        let client = Client::new(client::tcp(GaiResolver::new()), config);
         Self { client, target, time_limit, max_response }
     }
 
@@ -79,7 +80,15 @@ impl Caller {
         let deadline = (begun + self.time_limit).into();
         let reply = match timeout_at(deadline, self.exchange(invocation, headers, attempt, directory)).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => Reply::without_answer(Ending::Unreachable, format!("{error:#}")),
+            Ok(Err(error)) => {
+                let reason = describe(&*error);
+                match error.downcast_ref() {
+                    Some(client::Error::Unreadable(cause)) => {
+                        Reply::without_answer(Ending::Unreadable(describe(&**cause)), reason)
+                    }
+                    _ => Reply::without_answer(Ending::Unreachable, reason),
+                }
+            }
             Err(_) => Reply::without_answer(Ending::TimedOut, "the time limit was reached".to_owned()),
         };
         Reply { duration: begun.elapsed(), ..reply }
@@ -96,7 +105,9 @@ impl Caller {
         *request.uri_mut() = self.target.url(invocation, directory)?;
         *request.method_mut() = invocation.method.clone();
         *request.headers_mut() = request_headers(headers, invocation, attempt)?;
-        let (parts, mut body) = self.client.request(request).await?.into_parts();
+        // Each call carries an Idempotency-Key, by which a function that ran nevertheless knows the repeat.
+        let sent = self.client.send(request, |request| Some(request.clone()));
+        let (parts, mut body) = sent.await?.into_parts();
 
         let mut kept = BytesMut::new();
         let mut truncated = false;

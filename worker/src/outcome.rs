@@ -22,6 +22,9 @@ pub const TIMED_OUT: u16 = 504;
 /// The status that stands for a function that could not be reached.
 pub const UNREACHABLE: u16 = 503;
 
+/// The status that stands for an answer that can't be read (RFC 9110, 15.6.3: "an invalid response").
+pub const UNREADABLE: u16 = 502;
+
 /// When a call is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -49,6 +52,8 @@ pub enum Ending {
     TimedOut,
     /// There was no answer, or only part of one.
     Unreachable,
+    /// The head of the answer can't be read, for this reason.
+    Unreadable(String),
 }
 
 /// How often a call was tried.
@@ -98,6 +103,7 @@ impl Ending {
             Self::Answered { status, .. } => *status,
             Self::TimedOut => TIMED_OUT,
             Self::Unreachable => UNREACHABLE,
+            Self::Unreadable(_) => UNREADABLE,
         }
     }
 
@@ -110,6 +116,7 @@ impl Ending {
             Self::Answered { status, .. } => format!("the function answered {status}"),
             Self::TimedOut => "the time limit was reached".to_owned(),
             Self::Unreachable => "the function did not answer".to_owned(),
+            Self::Unreadable(reason) => format!("the answer of the function can't be read: {reason}"),
         }
     }
 }
@@ -132,6 +139,10 @@ impl RetryPolicy {
     /// What a call's end means after these tries. `chance`, from 0 to 1, is for the jitter.
     #[must_use]
     pub fn decide(&self, ending: &Ending, tries: Tries, now: SystemTime, chance: f64) -> Outcome {
+        if let Ending::Unreadable(_) = ending {
+            // It has run, and would answer the same again.
+            return Outcome::Dead(format!("{} (not tried again: it has run)", ending.reason()));
+        }
         if !self.is_retried(ending) {
             return Outcome::Done;
         }
@@ -163,6 +174,7 @@ impl RetryPolicy {
         match ending {
             Ending::Answered { status, .. } => ending.is_platforms() || self.codes.contains(status),
             Ending::TimedOut | Ending::Unreachable => true,
+            Ending::Unreadable(_) => false,
         }
     }
 }
@@ -238,6 +250,14 @@ mod tests {
             let outcome = policy.decide(&ending, Tries::all_counted(2), SystemTime::UNIX_EPOCH, 0.5);
             assert_eq!(outcome, retry_in(20));
         }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_final() {
+        let Outcome::Dead(reason) = decide(&Ending::Unreadable("invalid HTTP version".to_owned()), 1) else {
+            panic!("not dead")
+        };
+        assert!(reason.contains("invalid HTTP version") && reason.contains("not tried again"), "{reason}");
     }
 
     #[test]

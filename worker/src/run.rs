@@ -106,12 +106,7 @@ async fn work(
         metrics: metrics.clone(),
     };
     let policy = settings.retry_policy();
-    let guard = Guard::new(settings.callback_allowed_hosts.clone());
-    let poster = Poster::new(guard, signer, settings.tls_insecure, settings.callback_timeout.0);
-    let target = match settings.gateway_url.as_ref() {
-        Some(url) => Target::Gateway(url.clone()),
-        None => Target::Direct(settings.function_url.clone()),
-    };
+    let poster = poster(settings, signer);
     let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
     let deliver = Deliver { messenger: messenger.clone(), dead_letters: dead_letters.clone() };
     let reports = Reports::new(settings.worker_name.clone());
@@ -135,7 +130,7 @@ async fn work(
         stream: settings.stream(),
         cancellations: cancellations.clone(),
         reports: reports.clone(),
-        caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes.0),
+        caller: caller(settings),
         policy,
         max_age: settings.max_age.as_ref().map(|age| age.0),
         directory: directory.clone(),
@@ -192,6 +187,23 @@ async fn work(
         () = reports.follow(&client, queue) => Ok(()),
         () = depth::follow(js, (&stream, &durable), functions, &queue_metrics, &clock) => Ok(()),
     }
+}
+
+/// Posts callbacks as the settings say.
+fn poster(settings: &Settings, signer: Option<Signer>) -> Poster {
+    let guard = Guard::new(settings.callback_allowed_hosts.clone());
+    let (time_limit, limits) = (settings.callback_timeout.0, settings.connection_limits());
+    Poster::new(guard, signer, settings.tls_insecure, time_limit, limits)
+}
+
+/// Calls functions as the settings say.
+fn caller(settings: &Settings) -> Caller {
+    let target = match settings.gateway_url.as_ref() {
+        Some(url) => Target::Gateway(url.clone()),
+        None => Target::Direct(settings.function_url.clone()),
+    };
+    let (time_limit, max_response) = (settings.upstream_timeout.0, settings.max_response_bytes.0);
+    Caller::new(target, time_limit, max_response, settings.connection_limits())
 }
 
 /// Returns when NATS is connected, its time is known, and the directory has been read, if there is one: without it, the
