@@ -17,7 +17,12 @@ use asyncqueue::{
     reserve,
     submit::Submitter,
 };
-use asyncqueue_runtime::{admin, client::ConnectionLimits, health::Health, nats, server};
+use asyncqueue_runtime::{
+    admin,
+    client::{self, ConnectionLimits},
+    health::Health,
+    nats, server,
+};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -144,6 +149,7 @@ impl Gateway {
             ensure_stream,
         } = settings;
 
+        client::warn_of_proxy_variables("functions and upstream_url are reached directly");
         let health = Health::new();
         let mut registry = Registry::default();
         admin::register_build_info(&mut registry);

@@ -28,11 +28,13 @@ pub use answer::Answer;
 use counted::Counted;
 use life::Life;
 use pool::{Lent, Pool, Target};
+pub use proxy_variables::warn_of_proxy_variables;
 
 mod answer;
 mod counted;
 mod life;
 mod pool;
+mod proxy_variables;
 
 /// The most that the head of an answer may take, in bytes: more than common servers let their own be.
 pub const MAX_ANSWER_HEAD: usize = 256 * 1024;

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod bad_inputs;
+mod callbacks;
 mod cancel;
 mod cancel_races;
 mod chains;
@@ -23,6 +24,7 @@ mod gateway_proxy;
 mod gateway_races;
 mod gateway_routing;
 mod gateway_submit;
+mod odd_answers;
 mod operator;
 mod replay;
 mod sequences;

@@ -9,7 +9,7 @@ use asyncqueue::retry::RetryOverrides;
 
 use crate::{backoff::Waits, retry_after};
 
-/// The longest wait that a function's `Retry-After` can ask for beyond the policy's own longest.
+/// The longest wait that a `Retry-After` can ask for. The policy's own longest bounds our waits, not theirs.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// For how long failures of the platform are no attempts: a platform that is down for longer is not coming back
@@ -155,9 +155,8 @@ impl RetryPolicy {
                 self.max_attempts
             ));
         }
-        let longest_asked = self.waits.max.min(MAX_RETRY_AFTER);
         let wait = match asked_for(ending, now) {
-            Some(wait) => wait.clamp(self.waits.min.min(longest_asked), longest_asked),
+            Some(wait) => wait.min(MAX_RETRY_AFTER).max(self.waits.min),
             None => self.waits.after(tries.deliveries, chance),
         };
         Outcome::Retry { wait, counted }
@@ -282,8 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_beats_the_computed_wait_within_bounds() {
-        for (value, seconds) in [("30", 30), ("1", 10), ("86400", 120), ("garbage", 10), ("-5", 10)] {
+    fn a_retry_after_beats_the_computed_wait_up_to_an_hour() {
+        let date = "Thu, 01 Jan 1970 00:20:00 GMT";
+        for (value, seconds) in
+            [("30", 30), ("1", 10), ("600", 600), (date, 1200), ("86400", 3600), ("garbage", 10), ("-5", 10)]
+        {
             let ending =
                 Ending::Answered { status: 503, internal: false, retry_after: Some(value.to_owned()) };
             assert_eq!(decide(&ending, 1), retry_in(seconds), "{value}");

@@ -10,7 +10,7 @@ use asyncqueue::{
     ensure::{EnsureError, ensure, ensure_buckets},
     stream::{DeadLetters, Limits, Owner, QueueSpec},
 };
-use asyncqueue_runtime::{admin, error::describe, health::Health, nats, program::Shutdown};
+use asyncqueue_runtime::{admin, client, error::describe, health::Health, nats, program::Shutdown};
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -20,6 +20,7 @@ use crate::{
     Settings,
     callback::{
         self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::ResultStore,
+        tls::Trust,
     },
     cancellations::Cancellations,
     dead_letter::DeadLetterWriter,
@@ -55,7 +56,8 @@ const CONSUMER: &str = "consumer";
 /// A setting that can't be used, an address that can't be listened on, or a stream that belongs to somebody
 /// else. Never because NATS or the stream is away: that is waited for.
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
-    let signer = settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
+    let poster = poster(&settings)?;
+    client::warn_of_proxy_variables("functions and receivers of callbacks are reached directly");
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("queue_worker");
@@ -77,7 +79,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         else => Ok(()),
     };
     if worked.is_ok() {
-        worked = Box::pin(work(&settings, signer, &js, metrics, &health, &shutdown)).await;
+        worked = Box::pin(work(&settings, poster, &js, metrics, &health, &shutdown)).await;
         // What has been said is still on its way.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -89,7 +91,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 /// Takes calls and delivers results until `shutdown`.
 async fn work(
     settings: &Settings,
-    signer: Option<Signer>,
+    poster: Poster,
     js: &Context,
     metrics: Metrics,
     health: &Health,
@@ -106,9 +108,13 @@ async fn work(
         metrics: metrics.clone(),
     };
     let policy = settings.retry_policy();
-    let poster = poster(settings, signer);
     let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
-    let deliver = Deliver { messenger: messenger.clone(), dead_letters: dead_letters.clone() };
+    let deliver = Deliver {
+        js: js.clone(),
+        queue: queue.clone(),
+        messenger: messenger.clone(),
+        dead_letters: dead_letters.clone(),
+    };
     let reports = Reports::new(settings.worker_name.clone());
     let client = js.client();
     let cancellations = Cancellations::new(client.clone(), reports.clone());
@@ -190,10 +196,12 @@ async fn work(
 }
 
 /// Posts callbacks as the settings say.
-fn poster(settings: &Settings, signer: Option<Signer>) -> Poster {
+fn poster(settings: &Settings) -> anyhow::Result<Poster> {
     let guard = Guard::new(settings.callback_allowed_hosts.clone());
+    let signer = settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
+    let trust = Trust::new(settings.tls_insecure, settings.callback_ca_file.as_ref().cloned())?;
     let (time_limit, limits) = (settings.callback_timeout.0, settings.connection_limits());
-    Poster::new(guard, signer, settings.tls_insecure, time_limit, limits)
+    Ok(Poster::new(guard, signer, trust, time_limit, limits))
 }
 
 /// Calls functions as the settings say.

@@ -130,6 +130,11 @@ pub struct Settings {
     #[arg(long, env = "callback_allowed_hosts", default_value = "")]
     pub callback_allowed_hosts: Allowed,
 
+    /// PEM file with certificate authorities of receivers of callbacks, which are trusted besides the public ones; read again
+    /// for each new connection
+    #[arg(long, env = "callback_ca_file", default_value_t, hide_default_value = true)]
+    pub callback_ca_file: Optional<PathBuf>,
+
     /// Accept any certificate of a receiver of callbacks
     #[arg(long, env = "tls_insecure", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]
     pub tls_insecure: bool,

@@ -68,6 +68,13 @@ pub const SETTINGS: &[Setting] = &[
         "`10.0.0.0/99` is none of a host, *.suffix, an address",
     ),
     fails(WORKER, "callback_signing_secret_file", "/nowhere", "`/nowhere` can't be read"),
+    fails(WORKER, "callback_ca_file", "/nowhere", "`/nowhere` can't be read"),
+    fails(
+        WORKER,
+        "callback_ca_file",
+        "/dev/null",
+        "`/dev/null` is not valid: it holds no certificate in PEM",
+    ),
     wrong(
         WORKER,
         "max_response_bytes",
