@@ -173,15 +173,8 @@ impl Guard {
 
     /// Whether an address may be a target; `named`: its name is listed.
     pub fn check_address(&self, address: IpAddr, named: bool) -> Result<(), Refusal> {
-        let hidden = match address {
-            IpAddr::V6(v6) => tunnelled_v4(v6).into_iter().find(|v4| {
-                // `0.0.0.0/8` is no address: nothing is embedded there.
-                v4.octets()[0] != 0 && (is_forbidden(IpAddr::V4(*v4)) || v4.is_loopback())
-            }),
-            IpAddr::V4(_) => None,
-        };
-        if let Some(hidden) = hidden {
-            return Err(Refusal::Forbidden(IpAddr::V4(hidden)));
+        if let IpAddr::V6(v6) = address {
+            check_hidden(v6)?;
         }
         let address = embedded_v4(address).map_or(address, IpAddr::V4);
         if is_forbidden(address) {
@@ -197,6 +190,21 @@ impl Guard {
             return Err(Refusal::Loopback(address));
         }
         Ok(())
+    }
+}
+
+/// Refuses an IPv6 address whose packets may be sent on to what is never a target.
+fn check_hidden(address: Ipv6Addr) -> Result<(), Refusal> {
+    let hidden = tunnelled_v4(address);
+    // `0.0.0.0/8` is no address: nothing is embedded there, but somewhere there is something.
+    let embeds_nothing = |v4: &Ipv4Addr| v4.octets()[0] == 0;
+    if !hidden.is_empty() && hidden.iter().all(embeds_nothing) {
+        return Err(Refusal::Forbidden(address.into()));
+    }
+    let is_never_a_target = |v4: &Ipv4Addr| is_forbidden(IpAddr::V4(*v4)) || v4.is_loopback();
+    match hidden.into_iter().find(|v4| !embeds_nothing(v4) && is_never_a_target(v4)) {
+        Some(v4) => Err(Refusal::Forbidden(v4.into())),
+        None => Ok(()),
     }
 }
 
@@ -218,14 +226,16 @@ fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
 }
 
 /// The IPv4 addresses that packets to an IPv6 address may be sent on to by a tunnel or a translator, besides
-/// [`embedded_v4`]: by Teredo, ISATAP, or NAT64 with a prefix of RFC 8215 that is shorter than 96 bits.
+/// [`embedded_v4`]: by Teredo, ISATAP, or NAT64 with a prefix of RFC 8215.
 fn tunnelled_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let at = |octets: [usize; 4]| Ipv4Addr::from(octets.map(|index| address.octets()[index]));
     match address.segments() {
         // RFC 4380, 4: the server, and the client with each bit inverted.
         [0x2001, 0, server_a, server_b, _, _, a, b] => vec![v4(server_a, server_b), v4(!a, !b)],
-        // RFC 6052, 2.2: after a prefix of 48, 56 or 64 bits; octet 8 is none of it.
-        [0x64, 0xff9b, 1, ..] => vec![at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12])],
+        // RFC 6052, 2.2: after a prefix of 48, 56, 64 or 96 bits; octet 8 is none of it.
+        [0x64, 0xff9b, 1, ..] => {
+            vec![at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), at([12, 13, 14, 15])]
+        }
         // RFC 5214, 6.1: below any prefix. The second is of an address that is unique.
         [_, _, _, _, 0 | 0x0200, 0x5efe, a, b] => vec![v4(a, b)],
         _ => Vec::new(),
@@ -330,6 +340,7 @@ mod tests {
             "[64:ff9b:1:a9:fe:a9fe::]",
             "[64:ff9b:1:0:a9:fea9:fe00:0]",
             "[64:ff9b:1:2:3:4:a9fe:a9fe]",
+            "[64:ff9b:1::1]",
             // ISATAP, not unique and unique, link-local and not.
             "[2001:db8::5efe:a9fe:a9fe]",
             "[2001:db8::200:5efe:a83f:8110]",
