@@ -93,7 +93,7 @@ async fn a_receiver_that_hangs_holds_up_no_other() {
     let (queue, function, good) =
         (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
     let hangs = HttpServer::answering(|_| respond_after(Duration::from_secs(3600), 200, "")).await;
-    let _worker = queue.worker(&function, &[("max_inflight", "50")]);
+    let worker = queue.worker(&function, &[("max_inflight", "50")]);
     for _ in 0..200 {
         queue.submit(|call| call.callback_url = Some(callback_at(&hangs))).await;
     }
@@ -103,6 +103,8 @@ async fn a_receiver_that_hangs_holds_up_no_other() {
     good.receives(1).await;
     assert!(submitted.elapsed() < Duration::from_secs(5), "{:?}", submitted.elapsed());
     assert_eq!(hangs.most_running(), 16);
+    let warning = worker.logged("16 results are being posted to this host").await;
+    assert!(warning.contains(&hangs.url().replace("http://", "")), "{warning}");
 }
 
 #[tokio::test]

@@ -205,6 +205,7 @@ impl Messenger {
     /// Makes the `attempt`th attempt to deliver a result, and says what it means.
     pub(crate) async fn deliver(&self, callback: &Callback, attempt: u64) -> Delivery {
         let Some(_place) = self.hosts.enter(callback.url.as_url()).await else {
+            self.metrics.callback_put_off();
             let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
             debug!(%call_id, %function, "callback to {url} waits: its host has as many at once as it may have");
             return Delivery::Busy;

@@ -10,6 +10,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+use tracing::warn;
 use url::Url;
 
 use super::CONCURRENCY;
@@ -25,6 +26,9 @@ const STUCK_AFTER: Duration = Duration::from_millis(250);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// The least between two warnings of one host.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Hosts that are kept before those are removed to which nothing is posted any more.
 const MIN_KEPT: usize = 4 * CONCURRENCY;
 
@@ -36,6 +40,7 @@ pub(crate) struct Hosts(Arc<Mutex<HashMap<String, Weak<Host>>>>);
 struct Host {
     places: Arc<Semaphore>,
     last_left: Mutex<Instant>,
+    last_warned: Mutex<Option<Instant>>,
 }
 
 /// A place at a host, until it is dropped.
@@ -51,14 +56,21 @@ impl Hosts {
     /// Takes a place at the host of a URL. `None` if none comes free soon.
     pub(crate) async fn enter(&self, url: &Url) -> Option<Place> {
         let host = self.host(url);
-        let permit = match host.places.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => timeout(host.patience(Instant::now()), host.places.clone().acquire_owned())
-                .await
-                .ok()?
-                .ok()?,
-        };
-        Some(Place { host, _permit: permit })
+        if let Ok(permit) = host.places.clone().try_acquire_owned() {
+            return Some(Place { host, _permit: permit });
+        }
+        let patience = host.patience(Instant::now());
+        if let Ok(Ok(permit)) = timeout(patience, host.places.clone().acquire_owned()).await {
+            return Some(Place { host, _permit: permit });
+        }
+        if host.is_warning_due(Instant::now()) {
+            let host = name(url);
+            warn!(
+                host,
+                "{MAX_PER_HOST} results are being posted to this host, which answers slowly: others for it wait"
+            );
+        }
+        None
     }
 
     fn host(&self, url: &Url) -> Arc<Host> {
@@ -71,7 +83,7 @@ impl Hosts {
             hosts.retain(|_, host| host.strong_count() > 0);
         }
         let places = Arc::new(Semaphore::new(MAX_PER_HOST));
-        let host = Arc::new(Host { places, last_left: Mutex::new(Instant::now()) });
+        let host = Arc::new(Host::new(places));
         hosts.insert(name, Arc::downgrade(&host));
         host
     }
@@ -97,6 +109,20 @@ pub(crate) fn wait(times: u64, chance: f64) -> Duration {
 // === impl Host ===
 
 impl Host {
+    fn new(places: Arc<Semaphore>) -> Self {
+        Self { places, last_left: Mutex::new(Instant::now()), last_warned: Mutex::new(None) }
+    }
+
+    /// Whether it is time to warn of it.
+    fn is_warning_due(&self, now: Instant) -> bool {
+        let mut last_warned = self.last_warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last_warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL);
+        if is_due {
+            *last_warned = Some(now);
+        }
+        is_due
+    }
+
     /// How long a place is waited for: not at all at a host that has not answered for a while.
     fn patience(&self, now: Instant) -> Duration {
         let last_left = *self.last_left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,9 +180,16 @@ mod tests {
     #[test]
     fn a_host_that_has_not_answered_for_a_while_is_not_waited_for() {
         let last_left = Instant::now();
-        let host = Host { places: Arc::new(Semaphore::new(0)), last_left: Mutex::new(last_left) };
+        let host = Host { last_left: Mutex::new(last_left), ..Host::new(Arc::new(Semaphore::new(0))) };
         assert_eq!(host.patience(last_left), STUCK_AFTER);
         assert_eq!(host.patience(last_left + STUCK_AFTER * 2), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_slow_host_is_warned_of_once_a_minute() {
+        let (host, now) = (Host::new(Arc::new(Semaphore::new(0))), Instant::now());
+        let due = [0, 1, 59, 60, 61].map(|seconds| host.is_warning_due(now + Duration::from_secs(seconds)));
+        assert_eq!(due, [true, false, false, true, false]);
     }
 
     #[test]
