@@ -104,7 +104,8 @@ fuzz_target!(|input: (bool, &[u8])| {
         let connector =
             Connector { first: Arc::new(AtomicBool::new(true)), input: bytes.into(), closes };
         let limits = ConnectionLimits { max_age: LONG * 10, max_requests: 100 };
-        let config = Config { connect_timeout: LONG, idle_timeout: LONG * 10, limits };
+        let max_answer_head = MAX_ANSWER_HEAD;
+        let config = Config { connect_timeout: LONG, idle_timeout: LONG * 10, limits, max_answer_head };
         let client = Client::new(connector, config);
         match ask(&client).await {
             Some(Ok(answer)) => check_result(answer),

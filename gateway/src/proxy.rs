@@ -61,7 +61,8 @@ impl Proxy {
             .https_or_http()
             .enable_http1()
             .wrap_connector(client::tcp(GaiResolver::new()));
-        let config = Config { connect_timeout: CONNECT_TIMEOUT, idle_timeout: IDLE_TIMEOUT, limits };
+        let config =
+            Config { connect_timeout: CONNECT_TIMEOUT, idle_timeout: IDLE_TIMEOUT, ..Config::new(limits) };
         Ok(Self { client: Client::new(connector, config) })
     }
 
@@ -117,7 +118,8 @@ fn refusal(target: String, error: &client::Error) -> Refusal {
         client::Error::Connect(_) => Refusal::Unreachable { target, reason },
         client::Error::NoAnswer(_) => Refusal::NoAnswer { target, reason },
         client::Error::Unreadable(_) => Refusal::UnreadableAnswer { target, reason },
-        client::Error::Body(_) => Refusal::Body(reason),
+        // What is wrong with it, without that it is the body of hyper's user.
+        client::Error::Body(error) => Refusal::Body(error.source().map_or(reason, error::describe)),
     }
 }
 

@@ -36,8 +36,11 @@ mod life;
 mod pool;
 mod proxy_variables;
 
-/// The most that the head of an answer may take, in bytes: more than common servers let their own be.
+/// The most that the head of an answer may take by default, in bytes: more than common servers let their own be.
 pub const MAX_ANSWER_HEAD: usize = 256 * 1024;
+
+/// The least that hyper's buffer of a connection may be, in bytes.
+const MIN_BUFFER: usize = 8 * 1024;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -50,6 +53,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a connection is used, and for how many requests.
     pub limits: ConnectionLimits,
+    /// The most that the head of an answer may take, in bytes, at least 8 KiB: also of what is read or written at once.
+    pub max_answer_head: usize,
 }
 
 /// The default of the setting `max_connection_age`.
@@ -119,7 +124,7 @@ pub fn tcp<R>(resolver: R) -> HttpConnector<R> {
 }
 
 /// How answers are read. The work is done when they come, so what can be read is read.
-fn answer_reader() -> http1::Builder {
+fn answer_reader(max_head: usize) -> http1::Builder {
     let mut http = http1::Builder::new();
     // RFC 9112, 5.2: "A user agent that receives an obs-fold in a response message … MUST replace each received obs-fold
     // with one or more SP octets prior to interpreting the field value"; a gateway may do the same.
@@ -129,9 +134,30 @@ fn answer_reader() -> http1::Builder {
         // A line that is no field is left out, as browsers and curl do. No other program reads the same bytes after this
         // one, which writes each head itself, so that nobody takes such a line for something else.
         .ignore_invalid_headers_in_responses(true)
-        .max_header_size(MAX_ANSWER_HEAD)
-        .max_buf_size(MAX_ANSWER_HEAD);
+        .max_header_size(max_head)
+        // Less is a panic of hyper's.
+        .max_buf_size(max_head.max(MIN_BUFFER));
     http
+}
+
+// === impl Config ===
+
+impl Config {
+    /// For a TCP connection, TLS included.
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Sooner than functions commonly close theirs, so that few requests meet a connection that is just being closed.
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+    /// What suits most servers.
+    #[must_use]
+    pub fn new(limits: ConnectionLimits) -> Self {
+        Self {
+            connect_timeout: Self::CONNECT_TIMEOUT,
+            idle_timeout: Self::IDLE_TIMEOUT,
+            limits,
+            max_answer_head: MAX_ANSWER_HEAD,
+        }
+    }
 }
 
 // === impl Client ===
@@ -148,7 +174,8 @@ where
     /// A client with a pool of its own.
     pub fn new(connector: C, config: Config) -> Self {
         let pool = Pool::new(config.idle_timeout);
-        Self { inner: Arc::new(Inner { connector, config, http: answer_reader(), pool }) }
+        let http = answer_reader(config.max_answer_head);
+        Self { inner: Arc::new(Inner { connector, config, http, pool }) }
     }
 
     /// Sends a request to its absolute URI and returns the answer as soon as its head is here. Dropped, it closes the

@@ -53,9 +53,6 @@ const MAX_ANSWER: usize = 64 * 1024;
 /// How long the rest of a receiver's answer is waited for.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-
 const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
 const H_DURATION: HeaderName = HeaderName::from_static("x-duration-seconds");
 const H_STATUS: HeaderName = HeaderName::from_static("x-function-status");
@@ -123,8 +120,7 @@ impl Poster {
     ) -> Self {
         let guard = Arc::new(guard);
         let connector = Connector::new(GuardedResolver::new(guard.clone()), trust);
-        let config = Config { connect_timeout: CONNECT_TIMEOUT, idle_timeout: IDLE_TIMEOUT, limits };
-        Self { client: Client::new(connector, config), guard, signer, time_limit }
+        Self { client: Client::new(connector, Config::new(limits)), guard, signer, time_limit }
     }
 
     /// Posts a result once. Redirects are not followed: they would lead around the guard.

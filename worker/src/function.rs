@@ -18,13 +18,6 @@ use request::{Attempt, Target, request_headers};
 
 pub mod request;
 
-/// A connection to a function that takes longer than this to open is taken for none.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Idle connections are closed sooner than functions commonly close theirs, so that a call does not meet a
-/// connection that is just being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// The header that says the platform failed, and not the function (`openfaas/faas-provider`, `proxy/proxy.go`).
 const H_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 
@@ -63,8 +56,7 @@ impl Caller {
         max_response: usize,
         limits: ConnectionLimits,
     ) -> Self {
-        let config = Config { connect_timeout: CONNECT_TIMEOUT, idle_timeout: IDLE_TIMEOUT, limits };
-        let client = Client::new(client::tcp(GaiResolver::new()), config);
+        let client = Client::new(client::tcp(GaiResolver::new()), Config::new(limits));
         Self { client, target, time_limit, max_response }
     }
 

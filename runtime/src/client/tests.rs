@@ -13,11 +13,7 @@ use tokio::{
 
 use super::*;
 
-const CONFIG: Config = Config {
-    connect_timeout: Duration::from_secs(5),
-    idle_timeout: Duration::from_secs(5),
-    limits: ConnectionLimits { max_age: Duration::from_secs(30), max_requests: 1000 },
-};
+const LIMITS: ConnectionLimits = ConnectionLimits { max_age: Duration::from_secs(30), max_requests: 1000 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -76,7 +72,7 @@ impl Server {
 type TestClient = Client<HttpConnector<GaiResolver>, Full<Bytes>>;
 
 fn client(limits: ConnectionLimits) -> TestClient {
-    Client::new(tcp(GaiResolver::new()), Config { limits, ..CONFIG })
+    Client::new(tcp(GaiResolver::new()), Config::new(limits))
 }
 
 /// Sends a request that may be sent twice, and reads the answer.
@@ -93,12 +89,12 @@ async fn post(client: &TestClient, server: &Server) -> Result<Response<Bytes>, E
 #[tokio::test]
 async fn a_connection_is_used_again_up_to_its_number_of_requests() {
     let server = Server::start(&[&[OK; 100]]).await;
-    let keeping = client(CONFIG.limits);
+    let keeping = client(LIMITS);
     for _ in 0..20 {
         assert_eq!(post(&keeping, &server).await.unwrap().body(), "ok");
     }
     assert_eq!(server.connections(), 1);
-    let counting = client(ConnectionLimits { max_requests: 4, ..CONFIG.limits });
+    let counting = client(ConnectionLimits { max_requests: 4, ..LIMITS });
     for _ in 0..12 {
         post(&counting, &server).await.unwrap();
     }
@@ -109,7 +105,7 @@ async fn a_connection_is_used_again_up_to_its_number_of_requests() {
 #[tokio::test]
 async fn a_connection_is_used_up_to_its_age() {
     let server = Server::start(&[&[OK; 100]]).await;
-    let client = client(ConnectionLimits { max_age: Duration::from_millis(200), ..CONFIG.limits });
+    let client = client(ConnectionLimits { max_age: Duration::from_millis(200), ..LIMITS });
     for _ in 0..2 {
         post(&client, &server).await.unwrap();
         tokio::time::sleep(Duration::from_millis(210)).await;
@@ -121,7 +117,7 @@ async fn a_connection_is_used_up_to_its_age() {
 async fn a_request_on_a_connection_that_was_closed_is_sent_once_more() {
     // The first connection reads the second request and closes.
     let server = Server::start(&[&[OK, ""], &[OK]]).await;
-    let client = client(CONFIG.limits);
+    let client = client(LIMITS);
     for _ in 0..2 {
         assert_eq!(post(&client, &server).await.unwrap().status(), 200);
     }
@@ -131,7 +127,7 @@ async fn a_request_on_a_connection_that_was_closed_is_sent_once_more() {
 #[tokio::test]
 async fn a_request_is_not_sent_a_third_time() {
     let server = Server::start(&[&[OK, ""], &[""], &[OK]]).await;
-    let client = client(CONFIG.limits);
+    let client = client(LIMITS);
     post(&client, &server).await.unwrap();
     assert!(matches!(post(&client, &server).await, Err(Error::NoAnswer(_))));
     assert_eq!(server.connections(), 2);
@@ -141,7 +137,7 @@ async fn a_request_is_not_sent_a_third_time() {
 async fn a_request_is_not_sent_again_without_need_or_leave() {
     // Its answer has begun; it may not be sent twice; it was the first on its connection.
     let begun = Server::start(&[&[OK, "HTTP/1.1 2"], &[OK]]).await;
-    let client = client(CONFIG.limits);
+    let client = client(LIMITS);
     post(&client, &begun).await.unwrap();
     assert!(matches!(post(&client, &begun).await, Err(Error::NoAnswer(_))));
     assert_eq!(begun.connections(), 1);
@@ -160,7 +156,7 @@ async fn a_request_is_not_sent_again_without_need_or_leave() {
 #[tokio::test]
 async fn a_method_with_a_body_always_says_its_length() {
     let server = Server::start(&[&[OK; 100]]).await;
-    let client = client(CONFIG.limits);
+    let client = client(LIMITS);
     for (method, body, expected) in [
         (Method::POST, "", Some("content-length: 0")),
         (Method::PUT, "", Some("content-length: 0")),
@@ -191,7 +187,7 @@ async fn a_head_is_read_as_tolerantly_as_is_safe() {
     ] {
         let scripts: &'static [Script] = Box::leak(Box::new([&script[..]]));
         let server = Server::start(scripts).await;
-        let answer = post(&client(CONFIG.limits), &server).await.unwrap();
+        let answer = post(&client(LIMITS), &server).await.unwrap();
         assert!(answer.headers()["x-a"].to_str().unwrap().starts_with(value), "{script:?}: {answer:?}");
         assert_eq!(answer.body(), "ok", "{script:?}");
     }
@@ -210,7 +206,7 @@ async fn a_head_that_cannot_be_read_is_told_from_none() {
         let script: &'static [&str] = Box::leak(Box::new([piece]));
         let scripts: &'static [Script] = Box::leak(Box::new([script]));
         let server = Server::start(scripts).await;
-        let answer = post(&client(CONFIG.limits), &server).await;
+        let answer = post(&client(LIMITS), &server).await;
         assert!(matches!(answer, Err(Error::Unreadable(_))), "{piece:.60}: {answer:?}");
     }
 }
@@ -219,7 +215,8 @@ async fn a_head_that_cannot_be_read_is_told_from_none() {
 async fn an_idle_connection_is_closed_in_time() {
     let server = Server::start(&[&[OK; 100]]).await;
     let idle_timeout = Duration::from_millis(100);
-    let client: TestClient = Client::new(tcp(GaiResolver::new()), Config { idle_timeout, ..CONFIG });
+    let client: TestClient =
+        Client::new(tcp(GaiResolver::new()), Config { idle_timeout, ..Config::new(LIMITS) });
     post(&client, &server).await.unwrap();
     let target = Target::of(&server.uri).unwrap();
     tokio::time::sleep(idle_timeout * 3).await;
