@@ -34,6 +34,14 @@ fuzz_target!(|input: ([u8; 16], &str)| {
         v6([0, 0, 0, 0, 0xffff, 0]),
         v6([0x64, 0xff9b, 0, 0, 0, 0]),
         v6([0x64, 0xff9b, 1, 0, 0, 0]),
+        // Teredo's client and server, ISATAP, and NAT64 with prefixes of 48, 56 and 64 bits.
+        IpAddr::V6([0x20, 1, 0, 0, 65, 54, 227, 120, 0x80, 0, 0, 0, !a, !b, !c, !d].into()),
+        IpAddr::V6([0x20, 1, 0, 0, a, b, c, d, 0x80, 0, 0, 0, bytes[0], bytes[1], bytes[2], bytes[3]].into()),
+        v6([0x2001, 0xdb8, 0, 1, 0, 0x5efe]),
+        v6([0x2001, 0xdb8, 0, 1, 0x200, 0x5efe]),
+        IpAddr::V6([0, 0x64, 0xff, 0x9b, 0, 1, a, b, 0, c, d, 0, 0, 0, 0, 0].into()),
+        IpAddr::V6([0, 0x64, 0xff, 0x9b, 0, 1, bytes[0], a, 0, b, c, d, 0, 0, 0, 0].into()),
+        IpAddr::V6([0, 0x64, 0xff, 0x9b, 0, 1, bytes[0], bytes[1], 0, a, b, c, d, 0, 0, 0].into()),
         IpAddr::V6([0x2002, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 0, 0, 0, 0, 1].into()),
     ];
     for address in addresses {

@@ -1,6 +1,6 @@
 //! What several targets check alike.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::{
@@ -52,11 +52,12 @@ pub fn check_call(call: &Invocation) {
 }
 
 /// All headers of NATS that a call can have.
-const OWN_HEADERS: [&str; 11] = [
+const OWN_HEADERS: [&str; 12] = [
     "Nats-Msg-Id",
     "Async-Version",
     "Async-Call-Id",
     "Async-Function",
+    "Async-Function-Name",
     "Async-Method",
     "Async-Path",
     "Async-Query",
@@ -79,12 +80,11 @@ pub fn is_never_a_target(address: IpAddr) -> bool {
     let own = bytes == [0; 16]
         || (bytes[0] == 0xfe && bytes[1] & 0xc0 == 0x80)
         || bytes[0] == 0xff
-        || bytes == [0xfd, 0, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54];
+        || METADATA_V6.contains(&v6);
     let mapped = bytes[..10] == [0; 10] && bytes[10..12] == [0xff, 0xff];
     let compatible = bytes[..12] == [0; 12] && bytes[12..] != [0, 0, 0, 1];
     let translated = bytes[..8] == [0; 8] && bytes[8..12] == [0xff, 0xff, 0, 0];
-    let nat64 = bytes[..12] == [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]
-        || bytes[..6] == [0, 0x64, 0xff, 0x9b, 0, 1];
+    let nat64 = bytes[..12] == [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
     let to = if mapped || compatible || translated || nat64 {
         Some(v4_at(12))
     } else if bytes[..2] == [0x20, 0x02] {
@@ -92,12 +92,42 @@ pub fn is_never_a_target(address: IpAddr) -> bool {
     } else {
         None
     };
-    own || to.is_some_and(is_never_a_target_v4)
+    own || to.is_some_and(is_never_a_target_v4) || hides_what_is_never_a_target(bytes)
 }
+
+/// Whether a tunnel or a translator may send packets on to what is never a target.
+fn hides_what_is_never_a_target(bytes: [u8; 16]) -> bool {
+    let at = |octets: [usize; 4]| Ipv4Addr::from(octets.map(|index| bytes[index]));
+    let embeds_nothing = |v4: &Ipv4Addr| v4.octets()[0] == 0;
+    let hidden = if bytes[..4] == [0x20, 0x01, 0, 0] {
+        vec![at([4, 5, 6, 7]), Ipv4Addr::from([12, 13, 14, 15].map(|index| !bytes[index]))]
+    } else if bytes[..6] == [0, 0x64, 0xff, 0x9b, 0, 1] {
+        vec![at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), at([12, 13, 14, 15])]
+    } else if matches!(bytes[8..12], [0 | 2, 0, 0x5e, 0xfe]) {
+        vec![at([12, 13, 14, 15])]
+    } else {
+        return false;
+    };
+    hidden.iter().all(embeds_nothing)
+        || hidden.iter().any(|v4| !embeds_nothing(v4) && is_never_a_target_v4(*v4))
+}
+
+/// Of AWS (two), Google Cloud and Scaleway.
+const METADATA_V6: [Ipv6Addr; 4] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
 
 fn is_never_a_target_v4(address: Ipv4Addr) -> bool {
     matches!(
         address.octets(),
-        [169, 254, ..] | [0 | 224..=239, ..] | [255, 255, 255, 255] | [100, 100, 100, 200] | [192, 0, 0, 192]
+        [169, 254, ..]
+            | [0 | 224..=239, ..]
+            | [255, 255, 255, 255]
+            | [100, 100, 100, 200]
+            | [192, 0, 0, 192]
+            | [168, 63, 129, 16]
     )
 }

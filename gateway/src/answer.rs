@@ -4,11 +4,11 @@ use asyncqueue::{CallId, cancel::Tally, status::CallStatus, submit::Submitted};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
+    proxy::AnswerBody,
     refusal::Refusal,
     submission::{X_CALL_ID, X_START_TIME, start_time},
 };
@@ -21,7 +21,7 @@ pub const X_CALL_DUPLICATE: HeaderName = HeaderName::from_static("x-call-duplica
 pub const X_OPENFAAS_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 
 /// An answer, from here or passed on.
-pub type Answer = Response<Either<Full<Bytes>, Incoming>>;
+pub type Answer = Response<Either<Full<Bytes>, AnswerBody>>;
 
 /// What an answer says of the call besides its outcome.
 #[derive(Clone, Debug)]

@@ -18,7 +18,14 @@ use asyncqueue::{
     reserve,
     submit::Submitter,
 };
-use asyncqueue_runtime::{admin, health::Health, nats, program::UsageError, server};
+use asyncqueue_runtime::{
+    admin,
+    client::{self, ConnectionLimits},
+    health::Health,
+    nats,
+    program::UsageError,
+    server,
+};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -151,10 +158,13 @@ impl Gateway {
             max_chain_depth,
             max_hops,
             max_buffered,
+            max_connection_age,
+            max_connection_requests,
             access_log,
             ensure_stream,
         } = settings;
 
+        client::warn_of_proxy_variables("functions and upstream_url are reached directly");
         let health = Health::new();
         let mut registry = Registry::default();
         admin::register_build_info(&mut registry);
@@ -196,7 +206,10 @@ impl Gateway {
             lookups: Lookups::new(look_up.build(client.clone()), cancel_timeout.0),
             submitter: Submitter::new(publish, publish_timeout.0),
             nats: client.clone(),
-            proxy: Proxy::new()?,
+            proxy: Proxy::new(ConnectionLimits {
+                max_age: max_connection_age.0,
+                max_requests: max_connection_requests,
+            })?,
             default_queue,
             namespaces,
             function_url,

@@ -1,16 +1,25 @@
 //! Sends a request on, and the answer back, both as they come: bodies while they arrive, trailers after them, and
 //! what is spoken after an upgrade, `WebSocket` or else.
 
-use std::{error::Error as _, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use asyncqueue::forward::strip_connection_headers;
-use asyncqueue_runtime::{error, server::Peer};
+use asyncqueue_runtime::{
+    client::{self, Client, Config, ConnectionLimits},
+    error,
+    server::Peer,
+};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
-use hyper::{body::Incoming, upgrade};
+use http_body_util::{Either, Empty};
+use hyper::{
+    body::{Body, Incoming},
+    upgrade,
+};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    client::legacy::connect::{HttpConnector, dns::GaiResolver},
+    rt::TokioIo,
 };
 use tracing::debug;
 
@@ -30,32 +39,31 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// request is sent into one that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// The body of a request that is sent on: the client's, or none where it is sent again.
+type RequestBody = Either<Incoming, Empty<Bytes>>;
+
+/// The body of an answer that is sent back.
+pub type AnswerBody = client::Answer<RequestBody>;
+
 /// A client for sending requests on.
 #[derive(Clone, Debug)]
 pub struct Proxy {
-    client: Client<HttpsConnector<HttpConnector>, Incoming>,
+    client: Client<HttpsConnector<HttpConnector>, RequestBody>,
 }
 
 // === impl Proxy ===
 
 impl Proxy {
-    /// A client with a pool of its own.
-    pub fn new() -> anyhow::Result<Self> {
-        let mut http = HttpConnector::new();
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        http.set_nodelay(true);
-        // It also carries the connections that become TLS.
-        http.enforce_http(false);
+    /// A client with a pool of its own, whose connections are used within these limits.
+    pub fn new(limits: ConnectionLimits) -> anyhow::Result<Self> {
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
-        Ok(Self { client })
+            .wrap_connector(client::tcp(GaiResolver::new()));
+        let config =
+            Config { connect_timeout: CONNECT_TIMEOUT, idle_timeout: IDLE_TIMEOUT, ..Config::new(limits) };
+        Ok(Self { client: Client::new(connector, config) })
     }
 
     /// Sends a request to `uri`. `target` is what a refusal calls it.
@@ -67,34 +75,51 @@ impl Proxy {
         uri: Uri,
         head: Parts,
         body: Incoming,
-    ) -> Result<Response<Incoming>, Refusal> {
+    ) -> Result<Response<AnswerBody>, Refusal> {
         let peer = head.extensions.get::<Peer>().map(|peer| peer.0.ip());
         let Parts { method, headers, extensions, .. } = head;
-        let mut request = Request::new(body);
+        let mut request = Request::new(Either::Left(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.extensions_mut() = extensions;
         // Before the request is sent: the client would take it for its own.
         let client_side = upgrade::on(&mut request);
         *request.headers_mut() = forwarded(headers, peer);
-        match self.client.request(request).await {
+        match self.client.send(request, again).await {
             Ok(mut response) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     tokio::spawn(tunnel(client_side, upgrade::on(&mut response)));
                 }
                 Ok(returned(response))
             }
-            Err(error) => {
-                let target = target.to_owned();
-                // The client's own text says no more than that it failed.
-                let reason = error.source().map_or_else(|| error.to_string(), error::describe);
-                Err(if error.is_connect() {
-                    Refusal::Unreachable { target, reason }
-                } else {
-                    Refusal::NoAnswer { target, reason }
-                })
-            }
+            Err(error) => Err(refusal(target.to_owned(), &error)),
         }
+    }
+}
+
+/// The request once more, for a connection that was closed before an answer came: if it has no body that is gone by then,
+/// and its method is idempotent (RFC 9110, 9.2.2: a proxy must not repeat others).
+fn again(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let may_repeat = request.method().is_idempotent() && request.body().is_end_stream();
+    may_repeat.then(|| {
+        let mut again = Request::new(Either::Right(Empty::new()));
+        again.method_mut().clone_from(request.method());
+        again.uri_mut().clone_from(request.uri());
+        again.headers_mut().clone_from(request.headers());
+        again
+    })
+}
+
+fn refusal(target: String, error: &client::Error) -> Refusal {
+    use std::error::Error as _;
+    // What is above it says no more than the refusal does.
+    let reason = error.source().map_or_else(|| error.to_string(), error::describe);
+    match error {
+        client::Error::Connect(_) => Refusal::Unreachable { target, reason },
+        client::Error::NoAnswer(_) => Refusal::NoAnswer { target, reason },
+        client::Error::Unreadable(_) => Refusal::UnreadableAnswer { target, reason },
+        // What is wrong with it, without that it is the body of hyper's user.
+        client::Error::Body(error) => Refusal::Body(error.source().map_or(reason, error::describe)),
     }
 }
 
@@ -135,7 +160,7 @@ fn forwarded(mut headers: HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
 
 /// The response for the client: without what belongs to the connection to the function. Its length is the
 /// answer's own (the body may be none, to HEAD), so it stays.
-fn returned(mut response: Response<Incoming>) -> Response<Incoming> {
+fn returned(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
     let length = response.headers_mut().remove(header::CONTENT_LENGTH);
     renew_connection_headers(response.headers_mut());
     if let Some(length) = length {

@@ -240,6 +240,14 @@ pub enum Refusal {
         /// What was seen.
         reason: String,
     },
+    /// A function, or the gateway upstream, answered with something that is not HTTP.
+    #[error("the answer of {target} can't be read as HTTP: {reason}")]
+    UnreadableAnswer {
+        /// What was called.
+        target: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 fn remedy(error: &SubmitError) -> &'static str {
@@ -305,7 +313,9 @@ impl Refusal {
             | Self::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Unreachable { .. } | Self::NoAnswer { .. } => StatusCode::BAD_GATEWAY,
+            Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::UnreadableAnswer { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
         }
     }
 
@@ -342,6 +352,7 @@ impl Refusal {
             Self::Submit { error, .. } => error.category(),
             Self::Unreachable { .. } => "unreachable",
             Self::NoAnswer { .. } => "no_answer",
+            Self::UnreadableAnswer { .. } => "unreadable_answer",
         }
     }
 

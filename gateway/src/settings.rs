@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use asyncqueue::{GoDuration, QueueName, function_namespaces::NamespaceList, name::parse_namespace};
 use asyncqueue_runtime::{
     byte_size::ByteSize,
+    client,
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool},
 };
 use clap::{ArgAction, Parser, ValueEnum};
@@ -107,6 +108,15 @@ pub struct Settings {
     #[arg(long, env = "max_buffered", default_value = "256Mi", value_parser = ByteSize::parse_positive)]
     pub max_buffered: ByteSize,
 
+    /// Longest time that a connection to a function or to `upstream_url` is used, so that a backend that is added gets its
+    /// share
+    #[arg(long, env = "max_connection_age", default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
+    pub max_connection_age: GoDuration,
+
+    /// Most requests on one connection to a function or to `upstream_url`
+    #[arg(long, env = "max_connection_requests", default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connection_requests: u32,
+
     /// Log each request
     #[arg(
         long,
@@ -165,6 +175,8 @@ mod tests {
         assert_eq!(settings.max_publishing, 2048);
         assert_eq!(settings.max_chain_depth, 100);
         assert_eq!(settings.max_hops, 10);
+        assert_eq!(settings.max_connection_age.to_string(), "30s");
+        assert_eq!(settings.max_connection_requests, 1000);
         assert_eq!(settings.max_buffered, ByteSize(256 << 20));
         assert!(!settings.ensure_stream && !settings.access_log);
     }
@@ -198,6 +210,8 @@ mod tests {
             ("--max-chain-depth", "-1"),
             ("--max-hops", "0"),
             ("--max-buffered", "256MB"),
+            ("--max-connection-age", "0s"),
+            ("--max-connection-requests", "0"),
             ("--access-log", "yes"),
             ("--ensure-stream", "yes"),
         ] {

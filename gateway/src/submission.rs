@@ -29,6 +29,8 @@ const SHOWN: usize = 160;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
     function: FunctionName,
+    /// The function's name as the client wrote it, if a callback has it.
+    written_name: Option<String>,
     path: String,
     query: Option<String>,
     callback_url: Option<CallbackUrl>,
@@ -51,7 +53,8 @@ impl Submission {
         let callback_url = callback_url(headers)?;
         let depth = depth(headers)?;
         let (path, query) = (call.path.to_owned(), query.map(str::to_owned));
-        Ok(Self { function, path, query, callback_url, depth })
+        let written_name = callback_url.is_some().then(|| call.function.to_owned());
+        Ok(Self { function, written_name, path, query, callback_url, depth })
     }
 
     /// Refuses a call before which there were more than `max` others in its chain.
@@ -89,7 +92,7 @@ impl Submission {
         mut headers: HeaderMap,
         body: Bytes,
     ) -> Invocation {
-        let Self { function, path, query, callback_url, depth } = self;
+        let Self { function, written_name, path, query, callback_url, depth } = self;
         strip_connection_headers(&mut headers);
         // Stored apart: what the function is told is its own.
         headers.remove(X_ASYNC_DEPTH);
@@ -101,6 +104,7 @@ impl Submission {
         headers.append(X_START_TIME, start_time(submitted_at));
         Invocation {
             call_id,
+            written_name: written_name.filter(|written| *written != function.to_string()),
             function,
             method: Method::POST,
             path,

@@ -23,6 +23,8 @@ pub struct Invocation {
     pub call_id: CallId,
     /// The function to call.
     pub function: FunctionName,
+    /// The function's name as the client wrote it, if that is another text: without its namespace, or in another case.
+    pub written_name: Option<String>,
     /// The method; clients of `OpenFaaS` always POST.
     pub method: Method,
     /// What follows the function's name in the path, still percent-encoded as the client sent it:
@@ -80,6 +82,7 @@ impl Invocation {
         Self {
             call_id,
             function,
+            written_name: None,
             method: Method::POST,
             path: String::new(),
             query: None,

@@ -2,7 +2,8 @@
 //!
 //! `JetStream` counts how often it delivered a message, and a worker that dies leaves no other trace, so that is
 //! what attempts are counted by. But a call that was handed back by a worker that shuts down, that came to a worker too
-//! late, or that failed because the platform did, has not had its attempt. Those few are counted here and taken off.
+//! late, or that failed because the platform did, has not had its attempt. Those few are counted here and taken off. So are
+//! deliveries of results that had to wait for their host.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -20,7 +21,8 @@ use crate::{
     stored_call::StoredCall,
 };
 
-/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, `sequence` being where the call is on the stream.
+/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, `sequence` being where the call is on the stream; so does
+/// `<queue>.<call-id>.<sequence>-callback`, of the callback of that call.
 pub const BUCKET: Bucket = Bucket {
     name: "asyncqueue-uncounted",
     description: "deliveries of calls that are no attempts",
@@ -123,8 +125,7 @@ impl<'a> Addition<'a> {
 
 /// What is stored of the attempts of a call; by default each delivery was one.
 pub async fn get(js: &Context, queue: &QueueName, call: &CallId, sequence: u64) -> Result<Offset, NatsError> {
-    let value = last_message(js, &BUCKET.stream(), &BUCKET.subject(&key(queue, call, sequence))).await?;
-    Ok(value.and_then(|value| Offset::decode(&value.payload)).unwrap_or(Offset::Deliveries(0)))
+    read(js, &key(queue, call, sequence)).await
 }
 
 /// Stores it.
@@ -135,7 +136,45 @@ pub async fn set(
     sequence: u64,
     offset: Offset,
 ) -> Result<(), NatsError> {
-    let subject = BUCKET.subject(&key(queue, call, sequence));
+    write(js, &key(queue, call, sequence), offset).await
+}
+
+/// The attempts to deliver the result of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct OfCallback<'a> {
+    /// The connection.
+    pub js: &'a Context,
+    /// The queue of the call.
+    pub queue: &'a QueueName,
+    /// The call.
+    pub call: &'a CallId,
+    /// Where the call is, or was, on its stream.
+    pub sequence: u64,
+}
+
+impl OfCallback<'_> {
+    /// What is stored of them; by default each delivery was one.
+    pub async fn get(&self) -> Result<Offset, NatsError> {
+        read(self.js, &self.key()).await
+    }
+
+    /// Stores it.
+    pub async fn set(&self, offset: Offset) -> Result<(), NatsError> {
+        write(self.js, &self.key(), offset).await
+    }
+
+    fn key(&self) -> String {
+        format!("{}-callback", key(self.queue, self.call, self.sequence))
+    }
+}
+
+async fn read(js: &Context, key: &str) -> Result<Offset, NatsError> {
+    let value = last_message(js, &BUCKET.stream(), &BUCKET.subject(key)).await?;
+    Ok(value.and_then(|value| Offset::decode(&value.payload)).unwrap_or(Offset::Deliveries(0)))
+}
+
+async fn write(js: &Context, key: &str, offset: Offset) -> Result<(), NatsError> {
+    let subject = BUCKET.subject(key);
     let written = async { js.publish(subject, offset.encode().into()).await?.await };
     written.await.map(drop).map_err(failed("write the attempt offset"))
 }

@@ -4,10 +4,12 @@
 
 mod attempts;
 mod bad_inputs;
+mod callbacks;
 mod cancel;
 mod cancel_races;
 mod chains;
 mod cli;
+mod connections;
 mod credentials;
 mod dead_letters;
 mod directory;
@@ -24,6 +26,7 @@ mod gateway_proxy;
 mod gateway_races;
 mod gateway_routing;
 mod gateway_submit;
+mod odd_answers;
 mod operator;
 mod ownership;
 mod replay;

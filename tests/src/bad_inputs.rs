@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+pub mod answers;
 pub mod messages;
 pub mod objects;
 pub mod programs;
@@ -42,12 +43,7 @@ pub fn expand(text: &str) -> String {
 pub fn document() -> String {
     let mut text = String::from(HEAD);
     let mut section = |heading: &str, head: [&str; 2], rows: Vec<[String; 2]>, elsewhere: &[Elsewhere]| {
-        let of_tests = elsewhere.iter().map(|row| [row.input.to_owned(), row.answer.to_owned()]);
-        // Writing to a string does not fail.
-        let _ = write!(text, "\n## {heading}\n\n| {} | {} |\n|---|---|\n", head[0], head[1]);
-        for [input, answer] in rows.into_iter().chain(of_tests) {
-            let _ = writeln!(text, "| {} | {} |", input.replace('|', "\\|"), answer.replace('|', "\\|"));
-        }
+        write_section(&mut text, heading, head, rows, elsewhere);
     };
     section("Requests to the gateway", ["request", "answer"], requests::rows(), requests::ELSEWHERE);
     section(
@@ -62,6 +58,13 @@ pub fn document() -> String {
         messages::result_rows(),
         messages::RESULTS_ELSEWHERE,
     );
+    let _ = write!(text, "{ANSWERS}");
+    for [answer, call, result, proxied] in answers::rows() {
+        let _ = writeln!(text, "| {answer} | {call} | {result} | {proxied} |");
+    }
+    let mut section = |heading: &str, head: [&str; 2], rows: Vec<[String; 2]>, elsewhere: &[Elsewhere]| {
+        write_section(&mut text, heading, head, rows, elsewhere);
+    };
     section("What else is on NATS", ["message or entry", "what comes of it"], vec![], messages::ELSEWHERE);
     section(
         "AsyncQueues, at admission",
@@ -85,6 +88,33 @@ pub fn document() -> String {
     section("kubectl aq", ["arguments", "exit code, and what it says"], programs::argument_rows(), &[]);
     text
 }
+
+fn write_section(
+    text: &mut String,
+    heading: &str,
+    head: [&str; 2],
+    rows: Vec<[String; 2]>,
+    elsewhere: &[Elsewhere],
+) {
+    let of_tests = elsewhere.iter().map(|row| [row.input.to_owned(), row.answer.to_owned()]);
+    // Writing to a string does not fail.
+    let _ = write!(text, "\n## {heading}\n\n| {} | {} |\n|---|---|\n", head[0], head[1]);
+    for [input, answer] in rows.into_iter().chain(of_tests) {
+        let _ = writeln!(text, "| {} | {} |", input.replace('|', "\\|"), answer.replace('|', "\\|"));
+    }
+}
+
+const ANSWERS: &str = "
+## Answers of functions and receivers
+
+What becomes of a call whose function answers so, of a result whose receiver does, and the status of `/function/NAME`
+through the gateway. `retried` and `tried again`: until the attempts are used up. 503 stands for no answer or a part of one,
+504 for one that does not end in time, 502 for one that can't be read as HTTP: its function has run, and does not run again.
+Limits: a head of 256 KiB and 100 headers.
+
+| answer | the call | the result | the gateway |
+|---|---|---|---|
+";
 
 const HEAD: &str = "\
 # Bad inputs

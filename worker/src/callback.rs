@@ -9,19 +9,21 @@ use asyncqueue::{
     CallbackUrl, GoDuration, error::cause, idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH,
     message::callback::Callback,
 };
-use bytes::Bytes;
-use guard::{Guard, GuardedResolver, Refusal};
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+use asyncqueue_runtime::{
+    client::{self, Client, Config, ConnectionLimits},
+    error::describe,
 };
+use bytes::Bytes;
+use connector::Connector;
+use guard::{Guard, GuardedResolver, Refusal};
+use hosts::Hosts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
 use jiff::Timestamp;
 use signature::{H_ID, H_SIGNATURE, H_TIMESTAMP, Signer};
+use tls::Trust;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     backoff::Waits,
@@ -29,20 +31,27 @@ use crate::{
     outcome::{Ending, Outcome, RetryPolicy, Tries},
 };
 
+mod connector;
 pub(crate) mod deliver;
 pub mod guard;
+pub(crate) mod hosts;
+pub(crate) mod of_call;
 pub(crate) mod signature;
 pub(crate) mod store;
-mod tls;
+pub(crate) mod tls;
+pub(crate) mod truncated;
 
 /// Results that are posted at once, in one worker. They wait for the network only.
 pub(crate) const CONCURRENCY: usize = 64;
 
+/// What is shown of a `Location`, in characters.
+const MAX_LOCATION: usize = 200;
+
 /// What is read of a receiver's answer, so that its connection can be used again.
 const MAX_ANSWER: usize = 64 * 1024;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the rest of a receiver's answer is waited for.
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
 const H_DURATION: HeaderName = HeaderName::from_static("x-duration-seconds");
@@ -60,7 +69,7 @@ const USER_AGENT: HeaderValue =
 /// Posts results.
 #[derive(Clone, Debug)]
 pub(crate) struct Poster {
-    client: Client<HttpsConnector<HttpConnector<GuardedResolver>>, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     guard: Arc<Guard>,
     signer: Option<Signer>,
     time_limit: Duration,
@@ -70,6 +79,7 @@ pub(crate) struct Poster {
 #[derive(Clone, Debug)]
 pub(crate) struct Messenger {
     poster: Poster,
+    hosts: Hosts,
     policy: RetryPolicy,
     metrics: Metrics,
 }
@@ -81,6 +91,8 @@ pub(crate) enum Delivery {
     Done,
     /// It is tried again after this time.
     Again(Duration),
+    /// It was no attempt: its host answers slowly, and has as many at once as it may have.
+    Busy,
     /// It is given up, for this reason.
     GivenUp(String),
 }
@@ -102,23 +114,13 @@ impl Poster {
     pub(crate) fn new(
         guard: Guard,
         signer: Option<Signer>,
-        tls_insecure: bool,
+        trust: Trust,
         time_limit: Duration,
+        limits: ConnectionLimits,
     ) -> Self {
         let guard = Arc::new(guard);
-        let mut connector = HttpConnector::new_with_resolver(GuardedResolver::new(guard.clone()));
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        connector.enforce_http(false);
-        let https = hyper_rustls::HttpsConnectorBuilder::new();
-        let https =
-            if tls_insecure { https.with_tls_config(tls::insecure()) } else { https.with_webpki_roots() };
-        let connector = https.https_or_http().enable_http1().wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
-        Self { client, guard, signer, time_limit }
+        let connector = Connector::new(GuardedResolver::new(guard.clone()), trust);
+        Self { client: Client::new(connector, Config::new(limits)), guard, signer, time_limit }
     }
 
     /// Posts a result once. Redirects are not followed: they would lead around the guard.
@@ -131,43 +133,59 @@ impl Poster {
             Err(error) => return Posted::Refused(format!("it can't be written as a request: {error}")),
         };
         let exchange = async {
-            let response = self.client.request(request).await?;
-            let status = response.status();
-            let retry_after = response
-                .headers()
-                .get(header::RETRY_AFTER)
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned);
-            // Its content does not matter, and neither does its failure.
-            let _ = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            Ok::<_, hyper_util::client::legacy::Error>((status, retry_after))
+            // The receiver knows a repeat by its webhook-id or Idempotency-Key.
+            let response = self.client.send(request, |request| Some(request.clone())).await?;
+            let (head, body) = response.into_parts();
+            // Its content does not matter, and neither does its failure or that it does not end.
+            let _ = timeout(BODY_TIMEOUT, Limited::new(body, MAX_ANSWER).collect()).await;
+            Ok::<_, client::Error>(head)
         };
         match timeout(self.time_limit, exchange).await {
-            Ok(Ok((status, retry_after))) => classify(status, retry_after),
+            Ok(Ok(head)) => classify(head.status, &head.headers),
             Ok(Err(error)) => match cause::<Refusal>(&error) {
                 Some(refusal) => Posted::Refused(refusal.to_string()),
-                None => Posted::Failed(Ending::Unreachable, format!("{:#}", anyhow::Error::new(error))),
+                None => Posted::Failed(Ending::Unreachable, describe(&error)),
             },
             Err(_) => Posted::Failed(Ending::TimedOut, "it took too long".to_owned()),
         }
     }
 }
 
-/// 2xx is taken, and so is a redirect, which is not followed. 410 asks never to be called again,
-/// and 508 says that the chain of calls is too long; what else there is may pass.
-fn classify(status: StatusCode, retry_after: Option<String>) -> Posted {
+/// 2xx is taken. 410 asks never to be called again, and 508 says that the chain of calls is too long. All else is a failure
+/// that may pass (Standard Webhooks, "Deliverability and reliability"); so is a redirect, which is not followed: it would
+/// lead around the guard.
+fn classify(status: StatusCode, headers: &HeaderMap) -> Posted {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     match status {
-        _ if status.is_success() || status.is_redirection() => Posted::Accepted(status.as_u16()),
+        _ if status.is_success() => Posted::Accepted(status.as_u16()),
         StatusCode::GONE => Posted::Refused("the receiver answered 410".to_owned()),
         StatusCode::LOOP_DETECTED => Posted::Refused(
             "the receiver answered 508: the chain of calls is longer than its max_chain_depth allows"
                 .to_owned(),
         ),
-        _ => Posted::Failed(
-            Ending::Answered { status: status.as_u16(), internal: false, retry_after },
-            format!("the receiver answered {}", status.as_u16()),
-        ),
+        _ => {
+            let retry_after = text(header::RETRY_AFTER).map(str::to_owned);
+            let code = status.as_u16();
+            let reason = match text(header::LOCATION).filter(|_| status.is_redirection()) {
+                Some(location) => format!(
+                    "the receiver answered {code} with Location `{}`: redirects are not followed, use that URL",
+                    shown(location)
+                ),
+                None => format!("the receiver answered {code}"),
+            };
+            Posted::Failed(Ending::Answered { status: code, internal: false, retry_after }, reason)
+        }
     }
+}
+
+/// A `Location` as logs and dead letters show it: without credentials, query and fragment, which may be secret.
+fn shown(location: &str) -> String {
+    let path = location.split(['?', '#']).next().unwrap_or_default();
+    let shown = match (path.split_once("://"), path.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => path.to_owned(),
+    };
+    shown.chars().take(MAX_LOCATION).collect()
 }
 
 // === impl Messenger ===
@@ -176,12 +194,18 @@ impl Messenger {
     /// A messenger that makes at most `max_attempts` attempts in all, with these waits between them.
     pub(crate) fn new(poster: Poster, max_attempts: u64, waits: Waits, metrics: Metrics) -> Self {
         // Whatever a receiver answers but 2xx, it has not taken the result.
-        let codes = (100..=599).collect();
-        Self { poster, policy: RetryPolicy { max_attempts, waits, codes }, metrics }
+        let codes = (100..=999).collect();
+        Self { poster, hosts: Hosts::default(), policy: RetryPolicy { max_attempts, waits, codes }, metrics }
     }
 
     /// Makes the `attempt`th attempt to deliver a result, and says what it means.
     pub(crate) async fn deliver(&self, callback: &Callback, attempt: u64) -> Delivery {
+        let Some(_place) = self.hosts.enter(callback.url.as_url()).await else {
+            self.metrics.callback_put_off();
+            let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
+            debug!(%call_id, %function, "callback to {url} waits: its host has as many at once as it may have");
+            return Delivery::Busy;
+        };
         let posted = self.poster.post(callback).await;
         self.metrics.posted(&posted);
         let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
@@ -225,7 +249,7 @@ fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<
     headers.insert(H_STATUS, HeaderValue::from(callback.status));
     headers.insert(H_RETRY, HeaderValue::from(callback.attempt));
     headers.insert(H_RETRY_MAX, HeaderValue::from(callback.max_attempts));
-    headers.insert(H_FUNCTION, HeaderValue::from_str(&callback.function.to_string())?);
+    headers.insert(H_FUNCTION, HeaderValue::from_str(&callback.function_as_written())?);
     headers.insert(X_ASYNC_DEPTH, HeaderValue::from(callback.depth.saturating_add(1)));
     let event_id = callback.event_id();
     if url.path().starts_with(ASYNC_FUNCTION) {
@@ -277,7 +301,6 @@ fn basic_auth(url: &url::Url) -> Result<HeaderValue, http::header::InvalidHeader
 #[cfg(test)]
 mod tests {
     use asyncqueue::{EndState, FunctionName};
-    use http::HeaderMap;
 
     use super::*;
 
@@ -288,6 +311,7 @@ mod tests {
             end: EndState::Done,
             depth: 0,
             function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
+            written_name: None,
             url: CallbackUrl::parse(url).unwrap(),
             status: 200,
             duration: Duration::from_micros(2_843),
@@ -331,7 +355,9 @@ mod tests {
 
     #[test]
     fn a_chain_that_is_too_long_is_given_up_and_names_the_limit() {
-        let Posted::Refused(reason) = classify(StatusCode::LOOP_DETECTED, None) else { panic!() };
+        let Posted::Refused(reason) = classify(StatusCode::LOOP_DETECTED, &HeaderMap::new()) else {
+            panic!()
+        };
         assert!(reason.contains("508") && reason.contains("max_chain_depth"), "{reason}");
     }
 
@@ -344,13 +370,34 @@ mod tests {
 
     #[test]
     fn only_a_receiver_that_is_gone_is_never_asked_again() {
-        for status in [200, 204, 302] {
-            assert_eq!(classify(StatusCode::from_u16(status).unwrap(), None), Posted::Accepted(status));
+        let classify = |status| classify(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+        for status in [200, 202, 204, 299] {
+            assert_eq!(classify(status), Posted::Accepted(status));
         }
-        assert!(matches!(classify(StatusCode::GONE, None), Posted::Refused(_)));
-        for status in [400, 404, 429, 500, 503] {
-            let posted = classify(StatusCode::from_u16(status).unwrap(), None);
-            assert!(matches!(posted, Posted::Failed(..)), "{status}");
+        assert!(matches!(classify(410), Posted::Refused(_)));
+        for status in [300, 301, 302, 304, 307, 308, 400, 404, 429, 500, 503, 999] {
+            assert!(matches!(classify(status), Posted::Failed(..)), "{status}");
         }
+    }
+
+    #[test]
+    fn a_redirect_is_a_failure_that_names_where_it_leads() {
+        for (location, named) in [
+            ("https://u:secret@new.example/hooks?token=secret#secret", "`https://new.example/hooks`"),
+            ("/hooks?token=secret", "`/hooks`"),
+            ("//new.example/a@b", "`//new.example/a@b`"),
+        ] {
+            let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
+            let Posted::Failed(_, reason) = classify(StatusCode::PERMANENT_REDIRECT, &headers) else {
+                panic!("not failed")
+            };
+            assert!(
+                reason.contains("308") && reason.contains(named) && !reason.contains("secret"),
+                "{reason}"
+            );
+        }
+        let long = HeaderMap::from_iter([(header::LOCATION, "x".repeat(5000).parse().unwrap())]);
+        let Posted::Failed(_, reason) = classify(StatusCode::FOUND, &long) else { panic!("not failed") };
+        assert!(reason.len() < 400, "{reason}");
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::{
-    callback::{self, Messenger, store::ResultStore},
+    callback::{self, Messenger, hosts, of_call, store::ResultStore, truncated},
     dead_letter::{DeadLetterWriter, Message},
     delivery::Delivered,
     function::Reply,
@@ -209,6 +209,8 @@ impl Finish {
         let Some(url) = invocation.callback_url.clone() else { return Reporting::Settled };
         let mut headers = reply.headers;
         strip_connection_headers(&mut headers);
+        truncated::mark(&mut headers, reply.truncated);
+        of_call::add(&mut headers, invocation);
         let callback = Callback {
             duration: reply.duration,
             attempt: call.tries.attempt,
@@ -261,10 +263,18 @@ impl Finish {
 
     /// Delivers a result that the stream does not hold, as often as one that it holds.
     async fn post_directly(&self, callback: &Callback, ticket: &mut Ticket) {
-        for attempt in 1.. {
+        let (mut attempt, mut times_busy) = (1, 0);
+        loop {
             match self.messenger.deliver(callback, attempt).await {
                 callback::Delivery::Done => return,
-                callback::Delivery::Again(wait) => sleep(wait).await,
+                callback::Delivery::Again(wait) => {
+                    attempt += 1;
+                    sleep(wait).await;
+                }
+                callback::Delivery::Busy => {
+                    sleep(hosts::wait(times_busy, rand::random())).await;
+                    times_busy += 1;
+                }
                 callback::Delivery::GivenUp(reason) => {
                     let Callback { call_id, function, sequence, .. } = callback;
                     let subject = result_subject(&self.queue, function, call_id, *sequence);

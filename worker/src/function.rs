@@ -3,26 +3,20 @@
 use std::time::{Duration, Instant};
 
 use asyncqueue::{Invocation, directory::Directory, function_namespaces::FunctionNamespaces};
+use asyncqueue_runtime::{
+    client::{self, Client, Config, ConnectionLimits},
+    error::describe,
+};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Request, header};
 use http_body_util::{BodyExt, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::legacy::connect::{HttpConnector, dns::GaiResolver};
 use tokio::time::timeout_at;
 
 use crate::outcome::Ending;
 use request::{Attempt, Target, request_headers};
 
 pub mod request;
-
-/// A connection to a function that takes longer than this to open is taken for none.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Idle connections are closed sooner than functions commonly close theirs, so that a call does not meet a
-/// connection that is just being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The header that says the platform failed, and not the function (`openfaas/faas-provider`, `proxy/proxy.go`).
 const H_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
@@ -62,14 +56,9 @@ impl Caller {
         namespaces: FunctionNamespaces,
         time_limit: Duration,
         max_response: usize,
+        limits: ConnectionLimits,
     ) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
+        let client = Client::new(client::tcp(GaiResolver::new()), Config::new(limits));
         Self { client, target, namespaces, time_limit, max_response }
     }
 
@@ -92,7 +81,15 @@ impl Caller {
         let deadline = (begun + self.time_limit).into();
         let reply = match timeout_at(deadline, self.exchange(invocation, headers, attempt, directory)).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => Reply::without_answer(Ending::Unreachable, format!("{error:#}")),
+            Ok(Err(error)) => {
+                let reason = describe(&*error);
+                match error.downcast_ref() {
+                    Some(client::Error::Unreadable(cause)) => {
+                        Reply::without_answer(Ending::Unreadable(describe(&**cause)), reason)
+                    }
+                    _ => Reply::without_answer(Ending::Unreachable, reason),
+                }
+            }
             Err(_) => Reply::without_answer(Ending::TimedOut, "the time limit was reached".to_owned()),
         };
         Reply { duration: begun.elapsed(), ..reply }
@@ -109,7 +106,9 @@ impl Caller {
         *request.uri_mut() = self.target.url(invocation, directory)?;
         *request.method_mut() = invocation.method.clone();
         *request.headers_mut() = request_headers(headers, invocation, attempt)?;
-        let (parts, mut body) = self.client.request(request).await?.into_parts();
+        // Each call carries an Idempotency-Key, by which a function that ran nevertheless knows the repeat.
+        let sent = self.client.send(request, |request| Some(request.clone()));
+        let (parts, mut body) = sent.await?.into_parts();
 
         let mut kept = BytesMut::new();
         let mut truncated = false;

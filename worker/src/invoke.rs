@@ -23,6 +23,7 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
+    callback::of_call,
     cancellations::{CallInFlight, Cancellations},
     delivery::Delivered,
     finish::{self, Dying, Finish},
@@ -231,8 +232,9 @@ impl Invoke {
             let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
             info!(%call_id, %function, path = invocation.path, query = invocation.query, ?headers, %body, "Request");
         }
-        // Not needed after this attempt, so that there is no copy of them while it runs.
-        let headers = std::mem::take(&mut call.invocation.headers);
+        // Not needed after this attempt, so that there is no copy of them while it runs; but for a few.
+        let trace = of_call::trace(&call.invocation.headers);
+        let headers = std::mem::replace(&mut call.invocation.headers, trace);
         let invocation = &call.invocation;
         let reply = {
             let attempt = call.attempt();

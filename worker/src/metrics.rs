@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     processed: Family<OutcomeLabels, Counter>,
     inflight: Inflight,
     callbacks: Family<OutcomeLabels, Counter>,
+    callbacks_put_off: Family<QueueLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
     not_stored: Family<RecordLabels, Counter>,
     blocked: Family<RecordLabels, Gauge>,
@@ -74,6 +75,7 @@ impl Metrics {
             processed: Family::default(),
             inflight: Inflight::new(queue),
             callbacks: Family::default(),
+            callbacks_put_off: Family::default(),
             dead_letters: Family::default(),
             not_stored: Family::default(),
             blocked: Family::default(),
@@ -112,6 +114,11 @@ impl Metrics {
             "callbacks",
             "Attempts to post a result by what came of them: accepted, failed or refused",
             metrics.callbacks.clone(),
+        );
+        registry.register(
+            "callbacks_put_off",
+            "Results that were put off, since as many were being posted to their host as may be",
+            metrics.callbacks_put_off.clone(),
         );
         registry.register(
             "dead_letters",
@@ -220,6 +227,11 @@ impl Metrics {
             Posted::Refused(_) => "refused",
         };
         self.callbacks.get_or_create(&self.labels(outcome)).inc();
+    }
+
+    /// A result waits, since its host has as many at once as it may have.
+    pub(crate) fn callback_put_off(&self) {
+        self.callbacks_put_off.get_or_create(&QueueLabels { queue_name: self.queue.clone() }).inc();
     }
 
     /// What was given up is stored as a dead letter, or dropped.

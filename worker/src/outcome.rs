@@ -9,7 +9,7 @@ use asyncqueue::{function_namespaces::NamespaceRefused, retry::RetryOverrides};
 
 use crate::{backoff::Waits, retry_after};
 
-/// The longest wait that a function's `Retry-After` can ask for beyond the policy's own longest.
+/// The longest wait that a `Retry-After` can ask for. The policy's own longest bounds our waits, not theirs.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// For how long failures of the platform are no attempts: a platform that is down for longer is not coming back
@@ -24,6 +24,9 @@ pub const FORBIDDEN: u16 = 403;
 
 /// The status that stands for a function that could not be reached.
 pub const UNREACHABLE: u16 = 503;
+
+/// The status that stands for an answer that can't be read (RFC 9110, 15.6.3: "an invalid response").
+pub const UNREADABLE: u16 = 502;
 
 /// When a call is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub enum Ending {
     Unreachable,
     /// The function may not be called, for this reason. No request was sent.
     Forbidden(NamespaceRefused),
+    /// The head of the answer can't be read, for this reason.
+    Unreadable(String),
 }
 
 /// How often a call was tried.
@@ -104,6 +109,7 @@ impl Ending {
             Self::TimedOut => TIMED_OUT,
             Self::Unreachable => UNREACHABLE,
             Self::Forbidden(_) => FORBIDDEN,
+            Self::Unreadable(_) => UNREADABLE,
         }
     }
 
@@ -117,6 +123,7 @@ impl Ending {
             Self::TimedOut => "the time limit was reached".to_owned(),
             Self::Unreachable => "the function did not answer".to_owned(),
             Self::Forbidden(refused) => refused.to_string(),
+            Self::Unreadable(reason) => format!("the answer of the function can't be read: {reason}"),
         }
     }
 }
@@ -139,8 +146,13 @@ impl RetryPolicy {
     /// What a call's end means after these tries. `chance`, from 0 to 1, is for the jitter.
     #[must_use]
     pub fn decide(&self, ending: &Ending, tries: Tries, now: SystemTime, chance: f64) -> Outcome {
-        if let Ending::Forbidden(refused) = ending {
-            return Outcome::Dead(refused.to_string());
+        match ending {
+            Ending::Forbidden(refused) => return Outcome::Dead(refused.to_string()),
+            // It has run, and would answer the same again.
+            Ending::Unreadable(_) => {
+                return Outcome::Dead(format!("{} (not tried again: it has run)", ending.reason()));
+            }
+            Ending::Answered { .. } | Ending::TimedOut | Ending::Unreachable => {}
         }
         if !self.is_retried(ending) {
             return Outcome::Done;
@@ -154,9 +166,8 @@ impl RetryPolicy {
                 self.max_attempts
             ));
         }
-        let longest_asked = self.waits.max.min(MAX_RETRY_AFTER);
         let wait = match asked_for(ending, now) {
-            Some(wait) => wait.clamp(self.waits.min.min(longest_asked), longest_asked),
+            Some(wait) => wait.min(MAX_RETRY_AFTER).max(self.waits.min),
             None => self.waits.after(tries.deliveries, chance),
         };
         Outcome::Retry { wait, counted }
@@ -173,7 +184,7 @@ impl RetryPolicy {
         match ending {
             Ending::Answered { status, .. } => ending.is_platforms() || self.codes.contains(status),
             Ending::TimedOut | Ending::Unreachable => true,
-            Ending::Forbidden(_) => false,
+            Ending::Forbidden(_) | Ending::Unreadable(_) => false,
         }
     }
 }
@@ -260,6 +271,14 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_cannot_be_read_is_final() {
+        let Outcome::Dead(reason) = decide(&Ending::Unreadable("invalid HTTP version".to_owned()), 1) else {
+            panic!("not dead")
+        };
+        assert!(reason.contains("invalid HTTP version") && reason.contains("not tried again"), "{reason}");
+    }
+
+    #[test]
     fn a_failure_of_the_platform_is_tried_again_whatever_its_code_and_is_no_attempt_for_a_day() {
         let ending = Ending::Answered { status: 404, internal: true, retry_after: None };
         let after = |deliveries, age| {
@@ -281,8 +300,11 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_beats_the_computed_wait_within_bounds() {
-        for (value, seconds) in [("30", 30), ("1", 10), ("86400", 120), ("garbage", 10), ("-5", 10)] {
+    fn a_retry_after_beats_the_computed_wait_up_to_an_hour() {
+        let date = "Thu, 01 Jan 1970 00:20:00 GMT";
+        for (value, seconds) in
+            [("30", 30), ("1", 10), ("600", 600), (date, 1200), ("86400", 3600), ("garbage", 10), ("-5", 10)]
+        {
             let ending =
                 Ending::Answered { status: 503, internal: false, retry_after: Some(value.to_owned()) };
             assert_eq!(decide(&ending, 1), retry_in(seconds), "{value}");

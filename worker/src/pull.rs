@@ -461,7 +461,9 @@ fn late_messages(mut inbox: Subscriber, in_flight: &InFlight) -> Vec<Delivered> 
 }
 
 async fn tell_late(handler: Arc<impl Handler>, late: Vec<Delivered>) {
-    futures::stream::iter(&late).for_each_concurrent(CONCURRENT_LOOKS, |message| handler.was_late(message)).await;
+    futures::stream::iter(&late)
+        .for_each_concurrent(CONCURRENT_LOOKS, |message| handler.was_late(message))
+        .await;
 }
 
 /// Gives a message to whoever asks next, now.

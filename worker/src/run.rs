@@ -12,7 +12,7 @@ use asyncqueue::{
     stream::{DeadLetters, Limits, Owner, QueueSpec},
 };
 use asyncqueue_runtime::{
-    admin,
+    admin, client,
     error::describe,
     health::Health,
     nats,
@@ -27,6 +27,7 @@ use crate::{
     Settings,
     callback::{
         self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::ResultStore,
+        tls::Trust,
     },
     cancellations::Cancellations,
     dead_letter::DeadLetterWriter,
@@ -62,13 +63,14 @@ const CONSUMER: &str = "consumer";
 /// A setting that can't be used, an address that can't be listened on, or a stream that belongs to somebody
 /// else. Never because NATS or the stream is away: that is waited for.
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
-    let signer = settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
+    let poster = poster(&settings)?;
     let namespaces = FunctionNamespaces::new(
         settings.function_namespace.clone(),
         settings.function_namespaces.clone(),
         settings.platform_namespace.0.clone(),
     )
     .map_err(|error| UsageError(format!("function_namespace or function_namespaces: {error}")))?;
+    client::warn_of_proxy_variables("functions and receivers of callbacks are reached directly");
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("queue_worker");
@@ -90,7 +92,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         else => Ok(()),
     };
     if worked.is_ok() {
-        worked = Box::pin(work(&settings, namespaces, signer, &js, metrics, &health, &shutdown)).await;
+        worked = Box::pin(work(&settings, namespaces, poster, &js, metrics, &health, &shutdown)).await;
         // What has been said is still on its way.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -103,7 +105,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 async fn work(
     settings: &Settings,
     namespaces: FunctionNamespaces,
-    signer: Option<Signer>,
+    poster: Poster,
     js: &Context,
     metrics: Metrics,
     health: &Health,
@@ -120,14 +122,13 @@ async fn work(
         metrics: metrics.clone(),
     };
     let policy = settings.retry_policy();
-    let guard = Guard::new(settings.callback_allowed_hosts.clone());
-    let poster = Poster::new(guard, signer, settings.tls_insecure, settings.callback_timeout.0);
-    let target = match settings.gateway_url.as_ref() {
-        Some(url) => Target::Gateway(url.clone()),
-        None => Target::Direct(settings.function_url.clone()),
-    };
     let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
-    let deliver = Deliver { messenger: messenger.clone(), dead_letters: dead_letters.clone() };
+    let deliver = Deliver {
+        js: js.clone(),
+        queue: queue.clone(),
+        messenger: messenger.clone(),
+        dead_letters: dead_letters.clone(),
+    };
     let reports = Reports::new(settings.worker_name.clone());
     let client = js.client();
     let cancellations = Cancellations::new(client.clone(), reports.clone());
@@ -149,7 +150,7 @@ async fn work(
         stream: settings.stream(),
         cancellations: cancellations.clone(),
         reports: reports.clone(),
-        caller: Caller::new(target, namespaces, settings.upstream_timeout.0, settings.max_response_bytes.0),
+        caller: caller(settings, namespaces),
         policy,
         max_age: settings.max_age.as_ref().map(|age| age.0),
         directory: directory.clone(),
@@ -206,6 +207,25 @@ async fn work(
         () = reports.follow(&client, queue) => Ok(()),
         () = depth::follow(js, (&stream, &durable), functions, &queue_metrics, &clock) => Ok(()),
     }
+}
+
+/// Posts callbacks as the settings say.
+fn poster(settings: &Settings) -> anyhow::Result<Poster> {
+    let guard = Guard::new(settings.callback_allowed_hosts.clone());
+    let signer = settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
+    let trust = Trust::new(settings.tls_insecure, settings.callback_ca_file.as_ref().cloned())?;
+    let (time_limit, limits) = (settings.callback_timeout.0, settings.connection_limits());
+    Ok(Poster::new(guard, signer, trust, time_limit, limits))
+}
+
+/// Calls functions as the settings say.
+fn caller(settings: &Settings, namespaces: FunctionNamespaces) -> Caller {
+    let target = match settings.gateway_url.as_ref() {
+        Some(url) => Target::Gateway(url.clone()),
+        None => Target::Direct(settings.function_url.clone()),
+    };
+    let (time_limit, max_response) = (settings.upstream_timeout.0, settings.max_response_bytes.0);
+    Caller::new(target, namespaces, time_limit, max_response, settings.connection_limits())
 }
 
 /// Returns when NATS is connected, its time is known, and the directory has been read, if there is one: without it, the

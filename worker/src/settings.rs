@@ -10,6 +10,7 @@ use asyncqueue::{
 };
 use asyncqueue_runtime::{
     byte_size::ByteSize,
+    client::{self, ConnectionLimits},
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool, parse_call_url},
 };
 use clap::Parser;
@@ -139,6 +140,11 @@ pub struct Settings {
     #[arg(long, env = "callback_allowed_hosts", default_value = "")]
     pub callback_allowed_hosts: Allowed,
 
+    /// PEM file with certificate authorities of receivers of callbacks, which are trusted besides the public ones; read again
+    /// for each new connection
+    #[arg(long, env = "callback_ca_file", default_value_t, hide_default_value = true)]
+    pub callback_ca_file: Optional<PathBuf>,
+
     /// Accept any certificate of a receiver of callbacks
     #[arg(long, env = "tls_insecure", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]
     pub tls_insecure: bool,
@@ -154,6 +160,14 @@ pub struct Settings {
     /// Most of an answer that is kept, in bytes or with a unit (16Mi); more is cut off
     #[arg(long, env = "max_response_bytes", default_value = "16Mi")]
     pub max_response_bytes: ByteSize,
+
+    /// Longest time that a connection to a function or receiver is used, so that a backend that is added gets its share
+    #[arg(long, env = "max_connection_age", default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
+    pub max_connection_age: GoDuration,
+
+    /// Most requests on one connection to a function or receiver
+    #[arg(long, env = "max_connection_requests", default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connection_requests: u32,
 
     /// On SIGTERM: time for running calls; `upstream_timeout` and 10s if not set
     #[arg(long, env = "grace_period", default_value_t, hide_default_value = true)]
@@ -197,6 +211,12 @@ impl Settings {
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.grace_period.as_ref().map_or(self.upstream_timeout.0 + GRACE_MARGIN, |grace| grace.0)
+    }
+
+    /// How long a connection is used.
+    #[must_use]
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        ConnectionLimits { max_age: self.max_connection_age.0, max_requests: self.max_connection_requests }
     }
 
     /// When a call is tried again.
@@ -256,6 +276,8 @@ mod tests {
             ("--retry-http-codes", "200,abc", "429,503"),
             ("--queue-name", "Slow", "a-z"),
             ("--max-response-bytes", "16MB", "256Ki"),
+            ("--max-connection-age", "0s", "more than 0"),
+            ("--max-connection-requests", "0", "1.."),
             ("--backoff", "linear", "static"),
             ("--gateway-url", "gateway:8080", "http://host:port"),
             ("--function-url", "https://{function}", "without TLS"),

@@ -180,6 +180,7 @@ mod tests {
         Content::Call(Box::new(Invocation {
             call_id: "id-1".parse().unwrap(),
             function: FunctionName::new("figlet", "dev").unwrap(),
+            written_name: None,
             method: http::Method::POST,
             path: "/a%2Fb".to_owned(),
             query: Some("x=1".to_owned()),
@@ -234,6 +235,7 @@ mod tests {
             end: asyncqueue::EndState::Done,
             depth: 0,
             function: FunctionName::new("figlet", "dev").unwrap(),
+            written_name: None,
             url: CallbackUrl::parse("http://h/cb").unwrap(),
             status: 202,
             duration: Duration::from_millis(1500),

@@ -36,6 +36,15 @@ pub struct CallbackSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_secret_ref: Option<SecretKey>,
 
+    /// The key of a Secret in this namespace with the certificate authorities of receivers, in PEM. They are trusted besides
+    /// the public ones. Default: the public ones alone.
+    ///
+    /// The Secret is mounted into the workers and copied nowhere. A change of it counts within a minute or two, for new
+    /// connections, without a restart. Example: {name: receivers-ca, key: ca.crt}
+    #[schemars(schema_with = "schemas::object::<SecretKey>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKey>,
+
     /// Where results may go: host names, names under a domain as *.example.com, addresses, or networks as 10.0.0.0/8; 64 at
     /// most. Default: anywhere but to loopback addresses.
     ///
@@ -53,6 +62,7 @@ impl Default for CallbackSpec {
             timeout: default::callback_timeout(),
             max_attempts: default::callback_max_attempts(),
             signing_secret_ref: None,
+            ca_secret_ref: None,
             allowed_hosts: Vec::new(),
         }
     }

@@ -29,8 +29,8 @@ pub struct RetrySpec {
 
     /// The longest wait between two attempts. Default: 2m.
     ///
-    /// A duration from 0s to 24h. It bounds what a function asks for by Retry-After, too, which otherwise comes before the
-    /// wait that is computed here. Example: 10m
+    /// A duration from 0s to 24h. It bounds the waits that are computed here. What a function or a receiver asks for by
+    /// Retry-After comes before them, up to an hour. Example: 10m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::backoff("maxBackoff"))]
     #[serde(default = "default::max_backoff")]

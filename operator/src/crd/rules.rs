@@ -20,10 +20,11 @@ pub(super) const NATS_URL: &str =
 
 /// The variables that the operator sets, and with which a worker would be another queue's, deaf or blind if somebody else
 /// did.
-pub(crate) const RESERVED_VARIABLES: [&str; 34] = [
+pub(crate) const RESERVED_VARIABLES: [&str; 35] = [
     "ack_wait",
     "backoff",
     "callback_allowed_hosts",
+    "callback_ca_file",
     "callback_max_attempts",
     "callback_signing_secret_file",
     "callback_timeout",

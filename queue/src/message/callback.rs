@@ -9,7 +9,10 @@ use async_nats::HeaderMap as NatsHeaders;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{DecodeError, function_name, http_lines, invalid, native, native::H_DEPTH};
+use super::{
+    DecodeError, function_name, http_lines, invalid,
+    native::{self, H_DEPTH, H_FUNCTION_NAME, written_name},
+};
 use crate::{
     call_id::CallId,
     end_state::EndState,
@@ -46,6 +49,8 @@ pub struct Callback {
     pub depth: u32,
     /// The function that ran.
     pub function: FunctionName,
+    /// Its name as the client wrote it, if that is another text.
+    pub written_name: Option<String>,
     /// Where the result goes.
     pub url: CallbackUrl,
     /// The function's status, or the one that stands for its failure: 504 for a timeout, 503 where it
@@ -75,6 +80,7 @@ impl Callback {
             end,
             depth: call.depth,
             function: call.function.clone(),
+            written_name: call.written_name.clone(),
             url,
             status,
             duration: Duration::ZERO,
@@ -98,6 +104,12 @@ impl Callback {
         format!("{}_{}_{}", self.call_id, self.sequence, self.end)
     }
 
+    /// The function's name as the client wrote it.
+    #[must_use]
+    pub fn function_as_written(&self) -> String {
+        self.written_name.clone().unwrap_or_else(|| self.function.to_string())
+    }
+
     /// The NATS headers of a callback; the payload is its body.
     ///
     /// By `Nats-Msg-Id`, of two workers that both ran a call, because one lost its lease, only one calls back, and a
@@ -114,6 +126,9 @@ impl Callback {
             headers.insert(H_DEPTH, self.depth.to_string());
         }
         headers.insert(H_FUNCTION, self.function.to_string());
+        if let Some(name) = &self.written_name {
+            headers.insert(H_FUNCTION_NAME, name.as_str());
+        }
         headers.insert(H_CALLBACK_URL, self.url.as_url().as_str());
         headers.insert(H_STATUS, self.status.to_string());
         headers.insert(H_DURATION, self.duration.as_micros().to_string());
@@ -151,6 +166,7 @@ impl Callback {
             end,
             depth,
             function: function_name(H_FUNCTION, require(H_FUNCTION)?)?,
+            written_name: get(H_FUNCTION_NAME).and_then(written_name),
             url: CallbackUrl::parse(require(H_CALLBACK_URL)?).map_err(|e| invalid(H_CALLBACK_URL, "…", e))?,
             status: status.parse().map_err(|e| invalid(H_STATUS, status, e))?,
             duration: Duration::from_micros(number(H_DURATION)?),
@@ -179,6 +195,7 @@ mod tests {
             end: EndState::Done,
             depth: 2,
             function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
+            written_name: Some("figlet".to_owned()),
             url: CallbackUrl::parse("http://user:p%20s@h:1/cb?t=1").unwrap(),
             status: 200,
             duration: Duration::from_micros(2_843),

@@ -62,6 +62,7 @@ mod tests {
         Invocation {
             call_id: "id-1".parse().unwrap(),
             function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
+            written_name: None,
             method: Method::POST,
             path: "/a".to_owned(),
             query: None,

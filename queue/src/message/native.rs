@@ -5,6 +5,7 @@
 //! | `Async-Version` | `1`; absent means 1 |
 //! | `Async-Call-Id` | 1 to 128 of `A-Z a-z 0-9 _ -` |
 //! | `Async-Function` | `name.namespace` |
+//! | `Async-Function-Name` | the function's name as the client wrote it, at most 127 of printable ASCII; absent where it is `Async-Function` |
 //! | `Async-Method` | an HTTP method; absent means `POST` |
 //! | `Async-Path` | what follows the function's name, percent-encoded, empty or with a leading `/`; may be absent |
 //! | `Async-Query` | what follows the `?`; may be absent |
@@ -32,6 +33,8 @@ pub const VERSION: &str = "1";
 const H_VERSION: &str = "Async-Version";
 const H_CALL_ID: &str = "Async-Call-Id";
 const H_FUNCTION: &str = "Async-Function";
+/// The function's name as the client wrote it. Results have it too.
+pub(super) const H_FUNCTION_NAME: &str = "Async-Function-Name";
 const H_METHOD: &str = "Async-Method";
 const H_PATH: &str = "Async-Path";
 const H_QUERY: &str = "Async-Query";
@@ -39,6 +42,9 @@ const H_CALLBACK_URL: &str = "Async-Callback-Url";
 const H_SUBMITTED_AT: &str = "Async-Submitted-At";
 /// How many calls came before the call in its chain; absent means none. Results have it too.
 pub(super) const H_DEPTH: &str = "Async-Depth";
+
+/// The longest that a function's name can be written: both parts, and the dot.
+const MAX_WRITTEN_NAME: usize = 127;
 
 /// Header of a replay: the message id of the call before it became a dead letter.
 pub const H_MESSAGE_ID: &str = "Async-Message-Id";
@@ -74,6 +80,9 @@ pub fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
     set(H_VERSION, VERSION.to_owned());
     set(H_CALL_ID, invocation.call_id.as_str().to_owned());
     set(H_FUNCTION, invocation.function.to_string());
+    if let Some(name) = &invocation.written_name {
+        set(H_FUNCTION_NAME, name.clone());
+    }
     set(H_METHOD, invocation.method.as_str().to_owned());
     set(H_SUBMITTED_AT, invocation.submitted_at.to_string());
     if !invocation.path.is_empty() {
@@ -116,6 +125,7 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
     Ok(Invocation {
         call_id: call_id.parse::<CallId>().map_err(|e| invalid(H_CALL_ID, call_id, e))?,
         function: function_name(H_FUNCTION, function)?,
+        written_name: get(H_FUNCTION_NAME).and_then(written_name),
         method: method(H_METHOD, get(H_METHOD).unwrap_or("POST"))?,
         path,
         query,
@@ -130,6 +140,12 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
             .map_err(|e| invalid(H_SUBMITTED_AT, submitted_at, e))?,
         body,
     })
+}
+
+/// The name as the client wrote it. It is only passed on, so that one that can't be is none.
+pub(super) fn written_name(text: &str) -> Option<String> {
+    let is_name = (1..=MAX_WRITTEN_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    is_name.then(|| text.to_owned())
 }
 
 fn path(text: &str) -> Result<String, DecodeError> {
@@ -185,6 +201,7 @@ mod tests {
         Invocation {
             call_id: "id-1".parse().unwrap(),
             function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
+            written_name: Some("figlet".to_owned()),
             method: Method::POST,
             path: "/a%2Fb/c%3Fd//%25".to_owned(),
             query: Some("x=1&y=%2F".to_owned()),
@@ -210,6 +227,7 @@ mod tests {
         assert!(get("Nats-Msg-Id").starts_with("id-1."));
         assert_eq!(get("Async-Version"), "1");
         assert_eq!(get("Async-Function"), "figlet.openfaas-fn");
+        assert_eq!(get("Async-Function-Name"), "figlet");
         assert_eq!(get("Async-Path"), "/a%2Fb/c%3Fd//%25");
         assert_eq!(get("Async-Depth"), "3");
         let lines: Vec<_> = headers.get_all("Async-Header").map(async_nats::HeaderValue::as_str).collect();
@@ -243,6 +261,15 @@ mod tests {
         headers.insert(NATS_MESSAGE_ID, "id-1.replay.7");
         assert_eq!(message_id(&headers), Some(before.as_str()));
         assert_eq!(message_id(&NatsHeaders::new()), None);
+    }
+
+    #[test]
+    fn a_written_name_that_cannot_be_passed_on_is_none() {
+        for bad in ["", "a b", "caf\u{e9}", &*"a".repeat(128)] {
+            let mut headers = encode(&sample());
+            headers.insert("Async-Function-Name", bad);
+            assert_eq!(decode(&headers, Bytes::new()).unwrap().written_name, None, "{bad}");
+        }
     }
 
     #[test]

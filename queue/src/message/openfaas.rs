@@ -63,10 +63,12 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
     let query = request.text("QueryString")?.map(|raw| utf8_percent_encode(raw, QUERY).to_string());
     check_target(&path, query.as_deref())?;
     let body = request.text("Body")?.unwrap_or_default();
+    let name =
+        FunctionName::parse(function, &fallback.namespace).map_err(|e| invalid("Function", function, e))?;
     Ok(Invocation {
         call_id,
-        function: FunctionName::parse(function, &fallback.namespace)
-            .map_err(|e| invalid("Function", function, e))?,
+        written_name: Some(function.to_owned()).filter(|written| *written != name.to_string()),
+        function: name,
         method: method("Method", request.text("Method")?.unwrap_or("POST"))?,
         path,
         query,

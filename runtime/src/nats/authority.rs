@@ -1,4 +1,4 @@
-//! The certificate authority of a NATS server, where it is not in a file.
+//! Certificate authorities in PEM: of a NATS server, where it is not in a file, and of receivers of callbacks.
 
 use std::sync::Arc;
 
@@ -26,6 +26,12 @@ impl Authority {
         }
         ensure!(!roots.is_empty(), "it holds no certificate in PEM");
         Ok(Self(Arc::new(roots)))
+    }
+
+    /// The certificates.
+    #[must_use]
+    pub fn roots(&self) -> &RootCertStore {
+        &self.0
     }
 
     pub(super) fn into_config(self) -> ClientConfig {

@@ -39,6 +39,7 @@ pub const SPECS: &[Spec] = &[
     refused("{limits: {maxPayload: 0}}", "spec.limits.maxPayload", "greater than or equal to 1"),
     refused("{callback: {allowedHosts: [10.0.0.0/99]}}", "spec.callback.allowedHosts", "networks as"),
     refused("{callback: {signingSecretRef: {name: a}}}", "spec.callback.signingSecretRef.key", "Required"),
+    refused("{callback: {caSecretRef: {key: ca.crt}}}", "spec.callback.caSecretRef.name", "Required"),
     refused("{invoke: {gatewayUrl: 'http://g'}}", "spec.invoke", "needs via: Gateway"),
     refused(
         "{invoke: {via: Gateway, gatewayUrl: 'https://g'}}",

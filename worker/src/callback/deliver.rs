@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::AckKind;
-use asyncqueue::message::{callback::Callback, dead_letter::Death};
+use async_nats::jetstream::{AckKind, Context};
+use asyncqueue::{
+    QueueName,
+    message::{callback::Callback, dead_letter::Death},
+    uncounted::{OfCallback, Offset},
+};
 use tracing::warn;
 
-use super::{Delivery, Messenger};
+use super::{Delivery, Messenger, hosts};
 use crate::{
     dead_letter::DeadLetterWriter,
     delivery::Delivered,
@@ -15,6 +19,8 @@ use crate::{
 
 /// Delivers results, one message each.
 pub(crate) struct Deliver {
+    pub(crate) js: Context,
+    pub(crate) queue: QueueName,
     pub(crate) messenger: Messenger,
     pub(crate) dead_letters: DeadLetterWriter,
 }
@@ -36,25 +42,65 @@ impl Handler for Deliver {
 
 impl Deliver {
     async fn post(&self, delivered: &Delivered, ticket: &mut Ticket) -> AckKind {
-        let (message, attempts) = (&delivered.message, delivered.count);
+        let message = &delivered.message;
         let callback = match Callback::decode(delivered.headers(), message.payload.clone()) {
             Ok(callback) => callback,
             Err(error) => {
                 warn!(subject = %message.subject, %error, "a message is no result of a call: it becomes a dead letter");
                 let reason = format!("not a result of a call: {error}");
-                let death = Death { reason, attempts, status: None };
+                let death = Death { reason, attempts: delivered.count, status: None };
                 return self.dead_letters.write(delivered.into(), None, death, ticket).await.ack();
             }
         };
-        match self.messenger.deliver(&callback, attempts).await {
+        let offset = self.offset(&callback, delivered.count).await;
+        let attempt = delivered.count - offset.at(delivered.count).min(delivered.count - 1);
+        match self.messenger.deliver(&callback, attempt).await {
             Delivery::Done => AckKind::Ack,
-            Delivery::Again(wait) => AckKind::Nak(Some(wait)),
+            Delivery::Again(wait) => {
+                // Where deliveries are counted, the next one is the next attempt.
+                if let Offset::Made(_) = offset {
+                    self.set_offset(&callback, Offset::Made(attempt)).await;
+                }
+                AckKind::Nak(Some(wait))
+            }
+            Delivery::Busy => {
+                let made = Offset::Made(attempt - 1);
+                if offset != made {
+                    self.set_offset(&callback, made).await;
+                }
+                AckKind::Nak(Some(hosts::wait(delivered.count - attempt, rand::random())))
+            }
             Delivery::GivenUp(reason) => {
                 let reason = format!("callback: {reason}");
                 let call = Some((&callback.function, &callback.call_id));
-                let death = Death { reason, attempts, status: Some(callback.status) };
+                let death = Death { reason, attempts: attempt, status: Some(callback.status) };
                 self.dead_letters.write(delivered.into(), call, death, ticket).await.ack()
             }
         }
+    }
+
+    /// Which deliveries of a result were no attempts. Not known, each was one.
+    async fn offset(&self, callback: &Callback, delivery: u64) -> Offset {
+        if delivery <= 1 {
+            return Offset::Deliveries(0);
+        }
+        let stored = self.attempts(callback).get().await;
+        stored.unwrap_or_else(|error| {
+            let call_id = &callback.call_id;
+            warn!(%call_id, %error, "the attempt offset of a callback can't be read: each delivery counts as an attempt");
+            Offset::Deliveries(0)
+        })
+    }
+
+    async fn set_offset(&self, callback: &Callback, offset: Offset) {
+        if let Err(error) = self.attempts(callback).set(offset).await {
+            let call_id = &callback.call_id;
+            warn!(%call_id, %error, "the attempt offset of a callback can't be written: a delivery counts as an attempt though it was none");
+        }
+    }
+
+    fn attempts<'a>(&'a self, callback: &'a Callback) -> OfCallback<'a> {
+        let Callback { call_id, sequence, .. } = callback;
+        OfCallback { js: &self.js, queue: &self.queue, call: call_id, sequence: *sequence }
     }
 }

@@ -19,14 +19,21 @@ use std::{
 use hyper_util::client::legacy::connect::dns::Name;
 use url::{Host, Url};
 
-/// Addresses at which cloud providers serve credentials, beside the link-local ones.
-const METADATA: [IpAddr; 3] = [
+/// Addresses at which cloud providers serve credentials, besides the link-local ones.
+const METADATA: [IpAddr; 7] = [
     // Alibaba Cloud.
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     // Oracle Cloud, classic.
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-    // AWS, IPv6.
+    // Azure: WireServer, which serves a machine's configuration and secrets.
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    // AWS, IPv6: of instances, and of pods (EKS Pod Identity).
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    // Google Cloud, IPv6.
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    // Scaleway, IPv6.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
 ];
 
 /// A list of targets; empty, it allows all that is not forbidden anyway.
@@ -166,6 +173,9 @@ impl Guard {
 
     /// Whether an address may be a target; `named`: its name is listed.
     pub fn check_address(&self, address: IpAddr, named: bool) -> Result<(), Refusal> {
+        if let IpAddr::V6(v6) = address {
+            check_hidden(v6)?;
+        }
         let address = embedded_v4(address).map_or(address, IpAddr::V4);
         if is_forbidden(address) {
             return Err(Refusal::Forbidden(address));
@@ -183,21 +193,57 @@ impl Guard {
     }
 }
 
+/// Refuses an IPv6 address whose packets may be sent on to what is never a target.
+fn check_hidden(address: Ipv6Addr) -> Result<(), Refusal> {
+    let hidden = tunnelled_v4(address);
+    // `0.0.0.0/8` is no address: nothing is embedded there, but somewhere there is something.
+    let embeds_nothing = |v4: &Ipv4Addr| v4.octets()[0] == 0;
+    if !hidden.is_empty() && hidden.iter().all(embeds_nothing) {
+        return Err(Refusal::Forbidden(address.into()));
+    }
+    let is_never_a_target = |v4: &Ipv4Addr| is_forbidden(IpAddr::V4(*v4)) || v4.is_loopback();
+    match hidden.into_iter().find(|v4| !embeds_nothing(v4) && is_never_a_target(v4)) {
+        Some(v4) => Err(Refusal::Forbidden(v4.into())),
+        None => Ok(()),
+    }
+}
+
 /// The IPv4 address that an IPv6 address stands for, where it does: mapped, compatible, translated (SIIT), NAT64
 /// (also of an operator's own prefix, RFC 8215) and 6to4.
 fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
-    let low = |a: u16, b: u16| Ipv4Addr::from_bits(u32::from(a) << 16 | u32::from(b));
     match address.segments() {
         // ::1 and :: are themselves.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0xffff | 0, a, b]
         | [0, 0, 0, 0, 0xffff, 0, a, b]
         | [0x64, 0xff9b, 0, 0, 0, 0, a, b]
-        | [0x64, 0xff9b, 1, _, _, _, a, b]
-        | [0x2002, a, b, ..] => Some(low(a, b)),
+        | [0x2002, a, b, ..] => Some(v4(a, b)),
+        // With nothing in its last place, the address is in another: see below.
+        [0x64, 0xff9b, 1, _, _, _, a, b] if a >= 0x100 => Some(v4(a, b)),
         _ => None,
     }
+}
+
+/// The IPv4 addresses that packets to an IPv6 address may be sent on to by a tunnel or a translator, besides
+/// [`embedded_v4`]: by Teredo, ISATAP, or NAT64 with a prefix of RFC 8215.
+fn tunnelled_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let at = |octets: [usize; 4]| Ipv4Addr::from(octets.map(|index| address.octets()[index]));
+    match address.segments() {
+        // RFC 4380, 4: the server, and the client with each bit inverted.
+        [0x2001, 0, server_a, server_b, _, _, a, b] => vec![v4(server_a, server_b), v4(!a, !b)],
+        // RFC 6052, 2.2: after a prefix of 48, 56, 64 or 96 bits; octet 8 is none of it.
+        [0x64, 0xff9b, 1, ..] => {
+            vec![at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), at([12, 13, 14, 15])]
+        }
+        // RFC 5214, 6.1: below any prefix. The second is of an address that is unique.
+        [_, _, _, _, 0 | 0x0200, 0x5efe, a, b] => vec![v4(a, b)],
+        _ => Vec::new(),
+    }
+}
+
+fn v4(high: u16, low: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))
 }
 
 fn is_forbidden(address: IpAddr) -> bool {
@@ -279,7 +325,30 @@ mod tests {
             "[64:ff9b::a9fe:a9fe]",
             "[64:ff9b:1::a9fe:a9fe]",
             "[2002:a9fe:a9fe::1]",
+            "168.63.129.16",
+            "192.0.0.192",
             "[fd00:ec2::254]",
+            "[fd00:ec2::23]",
+            "[fd20:ce::254]",
+            "[fd00:42::42]",
+            "[::ffff:168.63.129.16]",
+            "[::168.63.129.16]",
+            "[64:ff9b::168.63.129.16]",
+            "[2002:a83f:8110::]",
+            // NAT64 with prefixes of 48, 56, 64 and 96 bits.
+            "[64:ff9b:1:a9fe:a9:fe00::]",
+            "[64:ff9b:1:a9:fe:a9fe::]",
+            "[64:ff9b:1:0:a9:fea9:fe00:0]",
+            "[64:ff9b:1:2:3:4:a9fe:a9fe]",
+            "[64:ff9b:1::1]",
+            // ISATAP, not unique and unique, link-local and not.
+            "[2001:db8::5efe:a9fe:a9fe]",
+            "[2001:db8::200:5efe:a83f:8110]",
+            "[::5efe:169.254.169.254]",
+            // Teredo, its client and its server.
+            "[2001:0:4136:e378:8000:63bf:5601:5601]",
+            "[2001:0:a9fe:a9fe:8000:63bf:3fff:fdd2]",
+            "[2001:0:4136:e378:8000:63bf:80ff:fffe]",
             "[::]",
         ] {
             for allowed in ["", "0.0.0.0/0, ::/0"] {
@@ -300,7 +369,19 @@ mod tests {
 
     #[test]
     fn an_empty_list_allows_public_and_cluster_addresses() {
-        for host in ["10.96.0.1", "192.168.1.1", "93.184.216.34", "[2606:2800::1]", "gateway.openfaas"] {
+        for host in [
+            "10.96.0.1",
+            "192.168.1.1",
+            "93.184.216.34",
+            "[2606:2800::1]",
+            "[fd00:ec2::1]",
+            "[64:ff9b::93.184.216.34]",
+            "[64:ff9b:1::93.184.216.34]",
+            "[64:ff9b:1:5db8:d8:2200::]",
+            "[2001:db8::5efe:93.184.216.34]",
+            "[2001:0:4136:e378:8000:63bf:3fff:fdd2]",
+            "gateway.openfaas",
+        ] {
             assert_eq!(check("", &format!("http://{host}/")), Ok(()), "{host}");
         }
     }

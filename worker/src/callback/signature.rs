@@ -127,6 +127,15 @@ mod tests {
         assert_eq!(Secrets::parse(bare).unwrap().sign(ID, TIMESTAMP, BODY), SIGNATURE);
     }
 
+    /// Published by Svix (docs.svix.com, "Verifying payloads manually"); its secret is shorter than the specification allows.
+    #[test]
+    fn the_published_vector_of_another_secret_holds() {
+        let secrets = Secrets(vec![STANDARD.decode("plJ3nmyCDGBKInavdOK15jsl").unwrap()]);
+        let body = br#"{"event_type":"ping","data":{"success":true}}"#;
+        let signature = secrets.sign("msg_loFOjxBNrRLzqYUf", 1_731_705_121, body);
+        assert_eq!(signature, "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0=");
+    }
+
     #[test]
     fn while_a_secret_is_rotated_both_sign() {
         let new = format!("whsec_{}", STANDARD.encode([7; 32]));

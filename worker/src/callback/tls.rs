@@ -1,22 +1,117 @@
-//! TLS of callbacks: any certificate that chains to a public root, or any at all where `tls_insecure` says so.
+//! TLS of callbacks: which certificates of receivers are accepted.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
+use anyhow::Context;
+use asyncqueue_runtime::nats::Authority;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use tracing::warn;
 
 /// Accepts any certificate; the signatures of the handshake are still verified.
 #[derive(Debug)]
 struct AnyCertificate(CryptoProvider);
 
-/// A configuration that accepts any certificate: for receivers with certificates of their own making.
-pub(crate) fn insecure() -> ClientConfig {
-    let verifier = Arc::new(AnyCertificate(ring::default_provider()));
-    ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+/// The TLS of callbacks.
+#[derive(Clone, Debug)]
+pub(crate) enum Trust {
+    /// Any certificate: for receivers with certificates of their own making.
+    Any(Arc<ClientConfig>),
+    /// Those that chain to a public root.
+    Public(Arc<ClientConfig>),
+    /// Those that chain to a public root, or to one in a file, which is read again for each new connection: a certificate
+    /// authority that is replaced counts without a restart.
+    AndFile {
+        /// The file, in PEM.
+        file: PathBuf,
+        /// What was read from it last.
+        last: Arc<Mutex<Known>>,
+    },
+}
+
+/// A file of certificates, and what it means.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pem: String,
+    config: Arc<ClientConfig>,
+}
+
+// === impl Trust ===
+
+impl Trust {
+    /// What the settings `tls_insecure` and `callback_ca_file` say.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read, or that holds no certificate or something else.
+    pub(crate) fn new(is_insecure: bool, ca_file: Option<PathBuf>) -> anyhow::Result<Self> {
+        if is_insecure {
+            let verifier = Arc::new(AnyCertificate(ring::default_provider()));
+            let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
+            return Ok(Self::Any(Arc::new(config.with_no_client_auth())));
+        }
+        let Some(file) = ca_file else { return Ok(Self::Public(with_roots(public_roots()))) };
+        let pem = read(&file)?;
+        let config = trusting(&file, &pem)?;
+        Ok(Self::AndFile { file, last: Arc::new(Mutex::new(Known { pem, config })) })
+    }
+
+    /// The configuration for a new connection.
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        match self {
+            Self::Any(config) | Self::Public(config) => config.clone(),
+            Self::AndFile { file, last } => {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = last.update(file) {
+                    warn!(
+                        "the certificates of receivers are checked with the last authorities known: {error:#}"
+                    );
+                }
+                last.config.clone()
+            }
+        }
+    }
+}
+
+impl Known {
+    fn update(&mut self, file: &Path) -> anyhow::Result<()> {
+        let pem = read(file)?;
+        if pem != self.pem {
+            self.config = trusting(file, &pem)?;
+            self.pem = pem;
+        }
+        Ok(())
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file)
+        .with_context(|| format!("callback_ca_file `{}` can't be read", file.display()))
+}
+
+/// Trusts the public roots, and the certificates in the text of a file.
+fn trusting(file: &Path, pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
+    let authority = Authority::from_pem(pem);
+    let authority =
+        authority.with_context(|| format!("callback_ca_file `{}` is not valid", file.display()))?;
+    let mut roots = public_roots();
+    roots.roots.extend_from_slice(&authority.roots().roots);
+    Ok(with_roots(roots))
+}
+
+fn public_roots() -> RootCertStore {
+    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+}
+
+fn with_roots(roots: RootCertStore) -> Arc<ClientConfig> {
+    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
 impl ServerCertVerifier for AnyCertificate {

@@ -107,6 +107,7 @@ mod tests {
         Invocation {
             call_id: "id-1".parse().unwrap(),
             function: FunctionName::new("figlet", "openfaas-fn").unwrap(),
+            written_name: None,
             method: http::Method::POST,
             path: path.to_owned(),
             query: query.map(str::to_owned),

@@ -30,6 +30,7 @@ pub(super) fn mounted<'a>(queue: &'a ValidQueue, installation: &'a Installation)
         ("nats-credentials", "nats_creds_file", credentials),
         ("nats-ca", "nats_tls_ca_file", authority),
         ("callback-signing", "callback_signing_secret_file", queue.callback.signing_secret_ref.as_ref()),
+        ("callback-ca", "callback_ca_file", queue.callback.ca_secret_ref.as_ref()),
     ];
     let named = |(name, variable, key): (_, _, Option<_>)| key.map(|key| Mounted { name, variable, key });
     secrets.into_iter().filter_map(named).collect()

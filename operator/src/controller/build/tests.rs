@@ -7,7 +7,9 @@ use k8s_openapi::api::core::v1::{EnvVar, PodSpec, Toleration, TopologySpreadCons
 use super::*;
 use crate::{
     controller::validate::validate,
-    crd::{AsyncQueue, Backoff, Jitter, PullPolicy, RESERVED_LABELS, RESERVED_VARIABLES, SecretKey},
+    crd::{
+        AsyncQueue, Backoff, CallbackSpec, Jitter, PullPolicy, RESERVED_LABELS, RESERVED_VARIABLES, SecretKey,
+    },
     fixtures,
 };
 
@@ -198,7 +200,8 @@ fn every_variable_of_the_operator_is_reserved() {
     let key = SecretKey { name: "s".to_owned(), key: "k".to_owned() };
     queue.spec.nats.credentials_secret_ref = Some(key.clone());
     queue.spec.nats.ca_secret_ref = Some(key.clone());
-    queue.spec.callback.signing_secret_ref = Some(key);
+    queue.spec.callback.signing_secret_ref = Some(key.clone());
+    queue.spec.callback.ca_secret_ref = Some(key);
     let prepared = prepared(&queue, &installation());
     for name in variables(&prepared).keys() {
         assert!(RESERVED_VARIABLES.contains(name), "{name} can be set by worker.env");
@@ -232,20 +235,24 @@ fn workers_have_the_installations_credentials_unless_their_queue_has_others_or_a
 
 #[test]
 fn secrets_are_mounted_and_the_worker_is_told_where() {
-    let mut queue = fixtures::queue("q");
-    assert_eq!(pod(&queue).volumes, None);
+    assert_eq!(pod(&fixtures::queue("q")).volumes, None);
     let key = SecretKey { name: "webhooks".to_owned(), key: "secrets".to_owned() };
-    queue.spec.callback.signing_secret_ref = Some(key);
-    let prepared = prepared(&queue, &installation());
-    let file = variables(&prepared)["callback_signing_secret_file"];
-    let pod = pod(&queue);
-    let mount = &pod.containers[0].volume_mounts.as_ref().unwrap()[0];
-    let volume = &pod.volumes.as_ref().unwrap()[0];
-    let secret = volume.secret.as_ref().unwrap();
-    let item = &secret.items.as_ref().unwrap()[0];
-    assert_eq!((&volume.name, secret.secret_name.as_deref()), (&mount.name, Some("webhooks")));
-    assert_eq!(item.key, "secrets");
-    assert_eq!(file, format!("{}/{}", mount.mount_path, item.path));
+    let signing = CallbackSpec { signing_secret_ref: Some(key.clone()), ..CallbackSpec::default() };
+    let authority = CallbackSpec { ca_secret_ref: Some(key), ..CallbackSpec::default() };
+    for (callback, variable) in [(signing, "callback_signing_secret_file"), (authority, "callback_ca_file")] {
+        let mut queue = fixtures::queue("q");
+        *queue.spec.callback = callback;
+        let prepared = prepared(&queue, &installation());
+        let file = variables(&prepared)[variable];
+        let pod = pod(&queue);
+        let mount = &pod.containers[0].volume_mounts.as_ref().unwrap()[0];
+        let volume = &pod.volumes.as_ref().unwrap()[0];
+        let secret = volume.secret.as_ref().unwrap();
+        let item = &secret.items.as_ref().unwrap()[0];
+        assert_eq!((&volume.name, secret.secret_name.as_deref()), (&mount.name, Some("webhooks")));
+        assert_eq!(item.key, "secrets");
+        assert_eq!(file, format!("{}/{}", mount.mount_path, item.path));
+    }
 }
 
 #[test]

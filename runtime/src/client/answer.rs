@@ -1,0 +1,67 @@
+//! The body of an answer.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::pool::Lent;
+
+/// The body of an answer. Read to its end, it gives its connection back to the pool; dropped before, it closes it.
+pub struct Answer<B: Send + 'static> {
+    body: Incoming,
+    lent: Option<Lent<B>>,
+}
+
+impl<B: Send + 'static> Answer<B> {
+    /// A body and the connection that it comes from, if that can be used again.
+    pub(super) fn new(body: Incoming, lent: Option<Lent<B>>) -> Self {
+        Self { body, lent }
+    }
+}
+
+impl<B: Send + 'static> Body for Answer<B> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => self.lent = None,
+            None => self.lent.take().into_iter().for_each(Lent::give_back),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B: Send + 'static> Drop for Answer<B> {
+    fn drop(&mut self) {
+        // One whose length is known is not asked for its end.
+        if self.body.is_end_stream()
+            && let Some(lent) = self.lent.take()
+        {
+            lent.give_back();
+        }
+    }
+}
+
+impl<B: Send + 'static> std::fmt::Debug for Answer<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Answer").field(&self.body).finish()
+    }
+}

@@ -1,0 +1,203 @@
+//! Connections that wait for their next request.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use http::{
+    HeaderValue, Uri,
+    uri::{Authority, Scheme},
+};
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::timeout;
+
+use super::{counted::BytesRead, life::Life};
+
+/// Where connections go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Target {
+    is_https: bool,
+    authority: Authority,
+}
+
+/// Idle connections by where they go, the last one used at the end.
+pub(super) struct Pool<B> {
+    idle_timeout: Duration,
+    idle: Mutex<IdleConnections<B>>,
+}
+
+struct IdleConnections<B> {
+    by_target: HashMap<Target, Vec<Idle<B>>>,
+    /// Whether a task closes those that are idle for too long.
+    is_watched: bool,
+}
+
+struct Idle<B> {
+    connection: Connection<B>,
+    since: Instant,
+}
+
+struct Connection<B> {
+    sender: SendRequest<B>,
+    life: Life,
+    read: BytesRead,
+}
+
+/// A connection that serves a request. Dropped, it is closed.
+pub(super) struct Lent<B> {
+    connection: Connection<B>,
+    target: Target,
+    pool: Weak<Pool<B>>,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Where a request to this URI goes; `None` if it does not say, or its scheme is not of HTTP.
+    pub(super) fn of(uri: &Uri) -> Option<Self> {
+        let scheme = uri.scheme()?;
+        let authority = uri.authority()?.clone();
+        let is_https = *scheme == Scheme::HTTPS;
+        (is_https || *scheme == Scheme::HTTP).then_some(Self { is_https, authority })
+    }
+
+    /// The URI for a connector.
+    pub(super) fn uri(&self) -> Result<Uri, http::Error> {
+        let scheme = if self.is_https { Scheme::HTTPS } else { Scheme::HTTP };
+        Uri::builder().scheme(scheme).authority(self.authority.clone()).path_and_query("/").build()
+    }
+
+    /// Host and port, as far as the URI has it.
+    pub(super) fn host(&self) -> &str {
+        let authority = self.authority.as_str();
+        authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+    }
+
+    /// The value of `Host`: without credentials, and without a port that the scheme implies.
+    pub(super) fn host_header(&self) -> Option<HeaderValue> {
+        let implied = if self.is_https { 443 } else { 80 };
+        let host = match self.authority.port_u16() {
+            Some(port) if port == implied => self.authority.host(),
+            _ => self.host(),
+        };
+        HeaderValue::from_str(host).ok()
+    }
+}
+
+// === impl Pool ===
+
+impl<B> Pool<B> {
+    pub(super) fn new(idle_timeout: Duration) -> Arc<Self> {
+        let idle = IdleConnections { by_target: HashMap::new(), is_watched: false };
+        Arc::new(Self { idle_timeout, idle: Mutex::new(idle) })
+    }
+
+    /// A connection that is ready for its next request.
+    pub(super) fn take(self: &Arc<Self>, target: &Target) -> Option<Lent<B>> {
+        let now = Instant::now();
+        let mut idle = self.lock();
+        let connections = idle.by_target.get_mut(target)?;
+        while let Some(last) = connections.pop() {
+            if last.is_usable(now, self.idle_timeout) {
+                let pool = Arc::downgrade(self);
+                return Some(Lent { connection: last.connection, target: target.clone(), pool });
+            }
+        }
+        None
+    }
+
+    /// A connection that was just opened.
+    pub(super) fn lend(
+        self: &Arc<Self>,
+        target: Target,
+        sender: SendRequest<B>,
+        life: Life,
+        read: BytesRead,
+    ) -> Lent<B> {
+        Lent { connection: Connection { sender, life, read }, target, pool: Arc::downgrade(self) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IdleConnections<B>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Send + 'static> Pool<B> {
+    fn put(self: &Arc<Self>, target: Target, connection: Connection<B>) {
+        let now = Instant::now();
+        if connection.life.is_over(now) {
+            return;
+        }
+        let mut idle = self.lock();
+        idle.by_target.entry(target).or_default().push(Idle { connection, since: now });
+        if !std::mem::replace(&mut idle.is_watched, true) {
+            tokio::spawn(close_idle(Arc::downgrade(self), self.idle_timeout));
+        }
+    }
+
+    /// Closes what is not usable any more. Returns whether any is left.
+    fn close_unusable(&self) -> bool {
+        let now = Instant::now();
+        let mut idle = self.lock();
+        idle.by_target.retain(|_, connections| {
+            connections.retain(|idle| idle.is_usable(now, self.idle_timeout));
+            !connections.is_empty()
+        });
+        idle.is_watched = !idle.by_target.is_empty();
+        idle.is_watched
+    }
+}
+
+/// Closes connections that are idle for too long, until there is none.
+async fn close_idle<B: Send + 'static>(pool: Weak<Pool<B>>, idle_timeout: Duration) {
+    loop {
+        tokio::time::sleep(idle_timeout / 2).await;
+        let is_done = pool.upgrade().is_none_or(|pool| !pool.close_unusable());
+        if is_done {
+            return;
+        }
+    }
+}
+
+// === impl Idle ===
+
+impl<B> Idle<B> {
+    fn is_usable(&self, now: Instant, idle_timeout: Duration) -> bool {
+        let Connection { sender, life, .. } = &self.connection;
+        sender.is_ready() && !life.is_over(now) && now.duration_since(self.since) < idle_timeout
+    }
+}
+
+// === impl Lent ===
+
+impl<B> Lent<B> {
+    pub(super) fn sender(&mut self) -> &mut SendRequest<B> {
+        &mut self.connection.sender
+    }
+
+    /// How many bytes were read from the connection so far.
+    pub(super) fn read(&self) -> u64 {
+        self.connection.read.get()
+    }
+}
+
+impl<B: Send + 'static> Lent<B> {
+    /// Gives the connection back after an answer was read. It is used again once the request was sent whole too.
+    pub(super) fn give_back(self) {
+        let Self { mut connection, target, pool } = self;
+        connection.life.count();
+        let Some(pool) = pool.upgrade() else { return };
+        if connection.sender.is_ready() {
+            pool.put(target, connection);
+        } else if !connection.sender.is_closed() {
+            tokio::spawn(async move {
+                let ready = timeout(pool.idle_timeout, connection.sender.ready()).await;
+                if matches!(ready, Ok(Ok(()))) {
+                    pool.put(target, connection);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! How many results are posted to one host at once: so that a receiver that does not answer never takes all places.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tracing::warn;
+use url::Url;
+
+use super::CONCURRENCY;
+
+/// The most results that are posted to one host at once.
+pub(crate) const MAX_PER_HOST: usize = CONCURRENCY / 4;
+
+/// A host all of whose places were taken for so long answers slowly: results for it wait in their stream. For a shorter time
+/// they wait here: nearly all hosts answer within it.
+const STUCK_AFTER: Duration = Duration::from_millis(250);
+
+/// Between two deliveries of a result that has to wait for its host: this, doubled each time, up to the other.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The least between two warnings of one host.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Hosts that are kept before those are removed to which nothing is posted any more.
+const MIN_KEPT: usize = 4 * CONCURRENCY;
+
+/// The hosts that results are being posted to. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hosts(Arc<Mutex<HashMap<String, Weak<Host>>>>);
+
+#[derive(Debug)]
+struct Host {
+    places: Arc<Semaphore>,
+    last_left: Mutex<Instant>,
+    last_warned: Mutex<Option<Instant>>,
+}
+
+/// A place at a host, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    host: Arc<Host>,
+    _permit: OwnedSemaphorePermit,
+}
+
+// === impl Hosts ===
+
+impl Hosts {
+    /// Takes a place at the host of a URL. `None` if none comes free soon.
+    pub(crate) async fn enter(&self, url: &Url) -> Option<Place> {
+        let host = self.host(url);
+        if let Ok(permit) = host.places.clone().try_acquire_owned() {
+            return Some(Place { host, _permit: permit });
+        }
+        let patience = host.patience(Instant::now());
+        if let Ok(Ok(permit)) = timeout(patience, host.places.clone().acquire_owned()).await {
+            return Some(Place { host, _permit: permit });
+        }
+        if host.is_warning_due(Instant::now()) {
+            let host = name(url);
+            warn!(
+                host,
+                "{MAX_PER_HOST} results are being posted to this host, which answers slowly: others for it wait"
+            );
+        }
+        None
+    }
+
+    fn host(&self, url: &Url) -> Arc<Host> {
+        let name = name(url);
+        let mut hosts = self.lock();
+        if let Some(host) = hosts.get(&name).and_then(Weak::upgrade) {
+            return host;
+        }
+        if hosts.len() >= MIN_KEPT {
+            hosts.retain(|_, host| host.strong_count() > 0);
+        }
+        let places = Arc::new(Semaphore::new(MAX_PER_HOST));
+        let host = Arc::new(Host::new(places));
+        hosts.insert(name, Arc::downgrade(&host));
+        host
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<Host>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Host and port of a URL.
+fn name(url: &Url) -> String {
+    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+}
+
+/// How long a result waits that was put off so many times before. `chance` is from 0 to 1.
+pub(crate) fn wait(times: u64, chance: f64) -> Duration {
+    let doublings = u32::try_from(times).unwrap_or(u32::MAX);
+    let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+    let wait = FIRST_WAIT.saturating_mul(factor).min(LONGEST_WAIT);
+    wait.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
+}
+
+// === impl Host ===
+
+impl Host {
+    fn new(places: Arc<Semaphore>) -> Self {
+        Self { places, last_left: Mutex::new(Instant::now()), last_warned: Mutex::new(None) }
+    }
+
+    /// Whether it is time to warn of it.
+    fn is_warning_due(&self, now: Instant) -> bool {
+        let mut last_warned = self.last_warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last_warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL);
+        if is_due {
+            *last_warned = Some(now);
+        }
+        is_due
+    }
+
+    /// How long a place is waited for: not at all at a host that has not answered for a while.
+    fn patience(&self, now: Instant) -> Duration {
+        let last_left = *self.last_left.lock().unwrap_or_else(PoisonError::into_inner);
+        STUCK_AFTER.saturating_sub(now.duration_since(last_left))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *self.host.last_left.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().unwrap()
+    }
+
+    async fn fill(hosts: &Hosts, url: &Url) -> Vec<Place> {
+        let mut places = Vec::new();
+        for _ in 0..MAX_PER_HOST {
+            places.push(hosts.enter(url).await.unwrap());
+        }
+        places
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_has_a_quarter_of_the_places_and_no_more() {
+        let (hosts, hangs) = (Hosts::default(), url("http://hangs/a"));
+        let mut places = fill(&hosts, &hangs).await;
+        assert!(hosts.enter(&url("http://HANGS:80/b")).await.is_none());
+        for other in ["https://hangs/", "http://hangs:8080/", "http://other/"] {
+            assert!(hosts.enter(&url(other)).await.is_some(), "{other}");
+        }
+        places.pop();
+        assert!(hosts.enter(&hangs).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_comes_free_soon_is_waited_for() {
+        let (hosts, host) = (Hosts::default(), url("http://h/"));
+        let mut places = fill(&hosts, &host).await;
+        let first = places.pop();
+        let leaves = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(first);
+        };
+        let (place, ()) = tokio::join!(hosts.enter(&host), leaves);
+        assert!(place.is_some());
+    }
+
+    #[test]
+    fn a_host_that_has_not_answered_for_a_while_is_not_waited_for() {
+        let last_left = Instant::now();
+        let host = Host { last_left: Mutex::new(last_left), ..Host::new(Arc::new(Semaphore::new(0))) };
+        assert_eq!(host.patience(last_left), STUCK_AFTER);
+        assert_eq!(host.patience(last_left + STUCK_AFTER * 2), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_slow_host_is_warned_of_once_a_minute() {
+        let (host, now) = (Host::new(Arc::new(Semaphore::new(0))), Instant::now());
+        let due = [0, 1, 59, 60, 61].map(|seconds| host.is_warning_due(now + Duration::from_secs(seconds)));
+        assert_eq!(due, [true, false, false, true, false]);
+    }
+
+    #[test]
+    fn waits_grow_up_to_the_longest() {
+        let seconds: Vec<_> = (0..8).map(|times| wait(times, 1.0).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(wait(u64::MAX, 0.0), LONGEST_WAIT / 2);
+    }
+
+    #[tokio::test]
+    async fn hosts_that_nothing_is_posted_to_are_forgotten() {
+        let hosts = Hosts::default();
+        for number in 0..MIN_KEPT * 3 {
+            hosts.enter(&url(&format!("http://h{number}/"))).await.unwrap();
+        }
+        assert!(hosts.lock().len() <= MIN_KEPT);
+    }
+}
