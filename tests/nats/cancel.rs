@@ -172,3 +172,25 @@ async fn a_cancellation_loses_no_call_that_was_delivered_before_it() {
     assert_eq!(&last.body[..], b"fails late");
     queue.empties().await;
 }
+
+/// A client that asks to cancel a call as it ends may be gone before it hears that it came too late.
+#[tokio::test]
+async fn a_tombstone_that_comes_after_the_end_says_so() {
+    let (queue, caller) = (Queue::start().await, HttpServer::start().await);
+    let function = HttpServer::answering(|_| respond(200, "ok")).await;
+    let _worker = queue.worker(&function, &[]);
+    let id = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
+    let sequence = queue.sequence("jobs", 1).await;
+    caller.receives(1).await;
+    queue.empties().await;
+    queue.holds("jobs-callbacks", 0).await;
+    let call = StoredCall { id: id.clone(), sequence };
+    let mark = Mark::Cancelled { confirmed: false };
+    tombstone::write_once(&queue.js, &queue.spec.queue, &call, mark).await.unwrap().unwrap();
+    until("the tombstone says that the call has ended", async || {
+        let tombstone = tombstone::read(&queue.js, &queue.spec.queue, &call).await.ok()??;
+        (tombstone.mark == Mark::Ended).then_some(())
+    })
+    .await;
+    assert!(cancel_call(&queue, &id).await.is_empty());
+}

@@ -7,7 +7,7 @@
 //! task that runs it, after it has closed the connection to the function.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -57,7 +57,16 @@ struct State {
 #[derive(Debug, Default)]
 struct RecentlyEnded {
     order: VecDeque<u64>,
-    sequences: HashSet<u64>,
+    ends: HashMap<u64, OwnEnd>,
+}
+
+/// What is known of the end of a call that ended by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct OwnEnd {
+    /// The client is sent this end and no other, or wants to hear of none.
+    is_settled: bool,
+    /// A tombstone came after it that says that the call is cancelled.
+    has_late_tombstone: bool,
 }
 
 /// What this worker answers about a cancelled call.
@@ -77,7 +86,7 @@ enum Stage {
     /// It runs; cancelled, it stops.
     Running(CancellationToken),
     /// It has ended by itself, and can't be cancelled any more.
-    Ended,
+    Ended(OwnEnd),
 }
 
 /// A call that this worker has, until this is dropped.
@@ -105,7 +114,7 @@ impl Cancellations {
     fn cancel(&self, call: &StoredCall, inbox: Option<&Subject>) -> Option<&'static str> {
         let mut state = self.lock();
         let State { cancelled, in_flight, ended } = &mut *state;
-        if matches!(in_flight.get(call), Some(Stage::Ended)) || ended.sequences.contains(&call.sequence) {
+        if matches!(in_flight.get(call), Some(Stage::Ended(_))) || ended.ends.contains_key(&call.sequence) {
             return Some(HAS_ENDED);
         }
         if cancelled.len() >= REMEMBERED && !cancelled.contains_key(call) {
@@ -116,7 +125,7 @@ impl Cancellations {
             Some(Stage::Running(token)) => token.cancel(),
             None if self.reports.is_waiting(call) => *answer = answer.now(IS_WAITING),
             // It asks before it starts, and answers then.
-            Some(Stage::Held | Stage::Ended) | None => {}
+            Some(Stage::Held | Stage::Ended(_)) | None => {}
         }
         match answer {
             Answer::Now(word) => Some(word),
@@ -151,13 +160,33 @@ impl Cancellations {
         let mut entries = store.watch_with_history(tombstone::keys_of_queue(queue)).await?;
         while let Some(entry) = entries.next().await {
             let entry = entry?;
-            if let Some((call, Mark::Cancelled { .. })) =
+            let Some((call, Mark::Cancelled { confirmed })) =
                 tombstone::read_entry(queue, &entry.key, &entry.value)
-            {
-                self.cancel(&call, None);
+            else {
+                continue;
+            };
+            let answer = self.cancel(&call, None);
+            if answer == Some(HAS_ENDED) && !confirmed && self.is_too_late(&call) {
+                tombstone::update_cancelled(js, queue, &call, Mark::Ended).await?;
             }
         }
         Ok(())
+    }
+
+    /// Takes note of a tombstone of a call that had ended by itself here. Returns whether that end is settled, so that the
+    /// tombstone is to say so: whoever wrote it may be gone before it asks, and who asks after the result is delivered
+    /// would find nothing but the tombstone.
+    fn is_too_late(&self, call: &StoredCall) -> bool {
+        let mut state = self.lock();
+        let State { in_flight, ended, .. } = &mut *state;
+        let end = match in_flight.get_mut(call) {
+            Some(Stage::Ended(end)) => Some(end),
+            _ => ended.ends.get_mut(&call.sequence),
+        };
+        end.is_some_and(|end| {
+            end.has_late_tombstone = true;
+            end.is_settled
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -202,8 +231,17 @@ impl CallInFlight {
         if state.cancelled.contains_key(&self.call) {
             return false;
         }
-        state.in_flight.insert(self.call.clone(), Stage::Ended);
+        state.in_flight.insert(self.call.clone(), Stage::Ended(OwnEnd::default()));
         true
+    }
+
+    /// The client is sent the call's own end and no other, or wants to hear of none. Returns whether a tombstone has come
+    /// since the end, which is to say so.
+    pub(crate) fn settle(&self) -> bool {
+        let mut state = self.cancellations.lock();
+        let Some(Stage::Ended(end)) = state.in_flight.get_mut(&self.call) else { return false };
+        end.is_settled = true;
+        end.has_late_tombstone
     }
 
     /// Whether the call is cancelled, as far as this worker has heard.
@@ -240,8 +278,8 @@ impl CallInFlight {
 impl Drop for CallInFlight {
     fn drop(&mut self) {
         let mut state = self.cancellations.lock();
-        if let Some(Stage::Ended) = state.in_flight.remove(&self.call) {
-            state.ended.add(self.call.sequence);
+        if let Some(Stage::Ended(end)) = state.in_flight.remove(&self.call) {
+            state.ended.add(self.call.sequence, end);
         }
     }
 }
@@ -249,13 +287,13 @@ impl Drop for CallInFlight {
 // === impl RecentlyEnded ===
 
 impl RecentlyEnded {
-    fn add(&mut self, sequence: u64) {
+    fn add(&mut self, sequence: u64, end: OwnEnd) {
         if self.order.len() >= RECENTLY_ENDED
             && let Some(oldest) = self.order.pop_front()
         {
-            self.sequences.remove(&oldest);
+            self.ends.remove(&oldest);
         }
-        if self.sequences.insert(sequence) {
+        if self.ends.insert(sequence, end).is_none() {
             self.order.push_back(sequence);
         }
     }
@@ -320,5 +358,24 @@ mod tests {
             assert!(call.end());
         }
         assert_eq!(cancellations.cancel(&call(1), None), None);
+    }
+
+    #[tokio::test]
+    async fn a_tombstone_comes_too_late_once_the_end_is_settled() {
+        let cancellations = cancellations().await;
+        // After it, and before it.
+        let ended = cancellations.take(call(1));
+        assert!(ended.end() && !ended.settle());
+        drop(ended);
+        assert!(cancellations.is_too_late(&call(1)));
+        let ended = cancellations.take(call(2));
+        assert!(ended.end() && !cancellations.is_too_late(&call(2)) && ended.settle());
+        // The client is sent the result of the cancellation.
+        let ended = cancellations.take(call(3));
+        assert!(ended.end());
+        drop(ended);
+        assert!(!cancellations.is_too_late(&call(3)));
+        // Of a call that has not ended here nothing is known.
+        assert!(!cancellations.is_too_late(&call(4)));
     }
 }

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     callback::{self, Messenger, hosts, of_call, store::ResultStore, truncated},
+    cancellations::CallInFlight,
     dead_letter::{DeadLetterWriter, Message},
     delivery::Delivered,
     function::Reply,
@@ -89,11 +90,19 @@ impl Finish {
         &self,
         call: &Call<'_>,
         reply: Reply,
+        in_flight: &CallInFlight,
         reported: &Reported,
         ticket: &mut Ticket,
     ) -> AckKind {
         let status = reply.ending.status();
-        self.report(call, EndState::Done, status, reply, Some(reported), ticket).await;
+        let reporting = self.report(call, EndState::Done, status, reply, Some(reported), ticket).await;
+        if reporting == Reporting::Settled && in_flight.settle() {
+            let marked = tombstone::update_cancelled(&self.js, &self.queue, &call.stored, Mark::Ended).await;
+            if let Err(error) = marked {
+                let (function, call_id) = call.name();
+                warn!(%call_id, %function, %error, "a cancellation that came too late could not be marked so");
+            }
+        }
         AckKind::Ack
     }
 

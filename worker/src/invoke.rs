@@ -312,7 +312,7 @@ impl Invoke {
         self.metrics.ended(&reply, &outcome);
         finish::log(call, &reply, &outcome);
         match outcome {
-            Outcome::Done => self.finish.done(call, reply, &reported, ticket).await,
+            Outcome::Done => self.finish.done(call, reply, in_flight, &reported, ticket).await,
             Outcome::Retry { wait, counted } => {
                 if let Some(offset) = offset_after(call, counted, ticket.repeats(), delivered.was_renewed()) {
                     self.finish.set_offset(call, offset, ticket).await;

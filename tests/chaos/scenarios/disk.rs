@@ -2,13 +2,14 @@
 
 use std::{fs::File, io::Write, path::PathBuf, time::Duration};
 
+use asyncqueue::uncounted;
 use asyncqueue_tests::{
     history::event::{Excuse, Step, What},
     load::plan::Mix,
     wait::until,
 };
 use futures::FutureExt;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     run::{Need, Scenario},
@@ -22,6 +23,9 @@ const FULL: Duration = Duration::from_secs(3);
 /// Writes a second that a slow disk does, and for how long it is so slow: a call takes several.
 const WRITES: u32 = 8;
 const SLOW: Duration = Duration::from_secs(8);
+
+/// A write that takes longer waits for others.
+const AT_ONCE: Duration = Duration::from_millis(300);
 
 pub(super) fn all() -> Vec<Scenario> {
     let setup = |syncs| Setup {
@@ -52,11 +56,21 @@ async fn slow(stage: &mut Stage) {
     sleep(SLOW).await;
     let accepted = stage.accepted() - before;
     drop(disk);
-    stage.recorder.fault("the disk is as fast as before", Excuse::Ends);
+    stage.recorder.fault("the disk is as fast as before", Excuse::None);
+    until("nats-server writes at once", async || (writes_at_once(stage).await).then_some(())).await;
+    stage.recorder.fault("nats-server has caught up", Excuse::Ends);
     assert!(
         accepted < usize::try_from(WRITES).unwrap() * usize::try_from(SLOW.as_secs()).unwrap(),
         "{accepted} calls were accepted: the disk was not slow"
     );
+}
+
+/// Whether a write is answered well within a lease: what waited before it is written.
+async fn writes_at_once(stage: &Stage) -> bool {
+    let begun = Instant::now();
+    let subject = uncounted::BUCKET.subject("chaos.probe.1");
+    let written = async { stage.js.publish(subject, "0".into()).await?.await };
+    written.await.is_ok() && begun.elapsed() < AT_ONCE
 }
 
 async fn full(stage: &mut Stage) {
