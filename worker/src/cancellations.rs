@@ -16,6 +16,8 @@ use async_nats::{Client, Subject, jetstream::Context};
 use asyncqueue::{
     QueueName,
     cancel::{HAS_ENDED, IS_HELD, IS_WAITING, WAS_RUNNING, broadcast_subject},
+    connection::flaps,
+    poll::{Polled, poll},
     stored_call::StoredCall,
     tombstone::{self, Mark},
 };
@@ -139,10 +141,31 @@ impl Cancellations {
 
     async fn follow_tombstones(&self, js: &Context, queue: &QueueName) {
         loop {
-            if let Err(error) = self.read_tombstones(js, queue).await {
-                debug!(%error, "tombstones can't be followed now");
+            let client = js.client();
+            tokio::select! {
+                read = self.read_tombstones(js, queue) => {
+                    if let Err(error) = read {
+                        debug!(%error, "tombstones can't be followed now");
+                    }
+                    sleep(RETRY_INTERVAL).await;
+                }
+                () = flaps(&client) => self.poll_tombstones(js, queue).await,
             }
-            sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn poll_tombstones(&self, js: &Context, queue: &QueueName) {
+        let take = |polled| {
+            if let Polled::Entry(key, Some(value)) = polled {
+                self.take_tombstone(queue, &key, &value);
+            }
+        };
+        poll(js, &tombstone::BUCKET, &tombstone::keys_of_queue(queue), take).await;
+    }
+
+    fn take_tombstone(&self, queue: &QueueName, key: &str, value: &[u8]) {
+        if let Some((call, Mark::Cancelled { .. })) = tombstone::read_entry(queue, key, value) {
+            self.cancel(&call, None);
         }
     }
 
@@ -151,11 +174,7 @@ impl Cancellations {
         let mut entries = store.watch_with_history(tombstone::keys_of_queue(queue)).await?;
         while let Some(entry) = entries.next().await {
             let entry = entry?;
-            if let Some((call, Mark::Cancelled { .. })) =
-                tombstone::read_entry(queue, &entry.key, &entry.value)
-            {
-                self.cancel(&call, None);
-            }
+            self.take_tombstone(queue, &entry.key, &entry.value);
         }
         Ok(())
     }
