@@ -18,7 +18,10 @@ use asyncqueue_tests::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{gateway::Gateway, support::Queue};
+use crate::{
+    gateway::Gateway,
+    support::{Queue, publish_raw},
+};
 
 /// How long clients of a directory that is not whole are watched: longer than an unchanged one
 /// takes to count.
@@ -158,4 +161,47 @@ async fn a_function_in_upper_case_has_its_own_queue() {
     assert_eq!(gateway.call("POST", "/function/FAST/path", &[], "hi").await.status, 200);
     assert_eq!(function.receives(1).await[0].target, "/path");
     assert_eq!(gateway.call("POST", "/async-function/FASTER", &[], "hi").await.status, 404);
+}
+
+#[tokio::test]
+async fn entries_that_break_a_watch_are_passed_over() {
+    let (queue, store) = start().await;
+    let function = HttpServer::start().await;
+    store.sync(&directory(&function.url())).await.unwrap();
+    let gateway = start_gateway(&queue).await;
+    gateway.is_ready().await;
+    let worker = queue.worker(&function, &[]);
+    worker.logged("connected to NATS at").await;
+    let headers = &b"NATS/1.0\r\nno colon\r\n\r\n"[..];
+    publish_raw(&queue, b"$KV.asyncqueue-directory.function.openfaas-fn.\xff", b"", b"{}").await;
+    publish_raw(&queue, b"$KV.asyncqueue-directory.function.openfaas-fn.x", headers, b"{}").await;
+    publish_raw(&queue, b"$KV.asyncqueue-cancelled.jobs.\xff.1", b"", b"cancelled").await;
+    for program in [&gateway.program, &worker] {
+        program.logged("again and again: polling the bucket").await;
+    }
+    worker.logged("bucket=\"asyncqueue-cancelled\"").await;
+    // From now on the connections last.
+    let cuts = || {
+        let logs = [gateway.program.log(), worker.log()].concat();
+        logs.iter().filter(|line| line.contains("disconnected from NATS")).count()
+    };
+    sleep(Duration::from_secs(5)).await;
+    let before = cuts();
+    // And changes arrive.
+    let mut changed = directory(&function.url());
+    let new = FunctionName::new("new", "openfaas-fn").unwrap();
+    changed.functions.insert(new, FunctionEntry { url: Some(function.url()), ..FunctionEntry::default() });
+    let (Some(entry), key) = (changed.functions.values().next(), "function.openfaas-fn.new") else {
+        panic!()
+    };
+    let entry = serde_json::to_vec(entry).unwrap();
+    let bucket = queue.js.get_key_value(BUCKET.name).await.unwrap();
+    bucket.put(key, entry.into()).await.unwrap();
+    until("the function is known", async || {
+        (gateway.call("POST", "/async-function/new", &[], "hi").await.status == 202).then_some(())
+    })
+    .await;
+    queue.submit(|_| {}).await;
+    function.receives(1).await;
+    assert_eq!(cuts(), before);
 }

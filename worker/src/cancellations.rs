@@ -16,6 +16,8 @@ use async_nats::{Client, Subject, jetstream::Context};
 use asyncqueue::{
     QueueName,
     cancel::{HAS_ENDED, IS_HELD, IS_WAITING, WAS_RUNNING, broadcast_subject},
+    connection::flaps,
+    poll::{Polled, poll},
     stored_call::StoredCall,
     tombstone::{self, Mark},
 };
@@ -148,10 +150,40 @@ impl Cancellations {
 
     async fn follow_tombstones(&self, js: &Context, queue: &QueueName) {
         loop {
-            if let Err(error) = self.read_tombstones(js, queue).await {
-                debug!(%error, "tombstones can't be followed now");
+            let client = js.client();
+            tokio::select! {
+                read = self.read_tombstones(js, queue) => {
+                    if let Err(error) = read {
+                        debug!(%error, "tombstones can't be followed now");
+                    }
+                    sleep(RETRY_INTERVAL).await;
+                }
+                () = flaps(&client) => self.poll_tombstones(js, queue).await,
             }
-            sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn poll_tombstones(&self, js: &Context, queue: &QueueName) {
+        let take = |polled| {
+            if let Polled::Entry(key, Some(value)) = polled {
+                self.take_tombstone(js, queue, &key, &value);
+            }
+        };
+        poll(js, &tombstone::BUCKET, &tombstone::keys_of_queue(queue), take).await;
+    }
+
+    fn take_tombstone(&self, js: &Context, queue: &QueueName, key: &str, value: &[u8]) {
+        let Some((call, Mark::Cancelled { confirmed })) = tombstone::read_entry(queue, key, value) else {
+            return;
+        };
+        if self.cancel(&call, None) == Some(HAS_ENDED) && !confirmed && self.is_too_late(&call) {
+            let (js, queue) = (js.clone(), queue.clone());
+            tokio::spawn(async move {
+                let marked = tombstone::update_cancelled(&js, &queue, &call, Mark::Ended).await;
+                if let Err(error) = marked {
+                    debug!(call_id = %call.id, %error, "a cancellation that came too late is not marked so");
+                }
+            });
         }
     }
 
@@ -160,15 +192,7 @@ impl Cancellations {
         let mut entries = store.watch_with_history(tombstone::keys_of_queue(queue)).await?;
         while let Some(entry) = entries.next().await {
             let entry = entry?;
-            let Some((call, Mark::Cancelled { confirmed })) =
-                tombstone::read_entry(queue, &entry.key, &entry.value)
-            else {
-                continue;
-            };
-            let answer = self.cancel(&call, None);
-            if answer == Some(HAS_ENDED) && !confirmed && self.is_too_late(&call) {
-                tombstone::update_cancelled(js, queue, &call, Mark::Ended).await?;
-            }
+            self.take_tombstone(js, queue, &entry.key, &entry.value);
         }
         Ok(())
     }

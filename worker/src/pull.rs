@@ -13,9 +13,8 @@ use async_nats::{
         consumer::{Info, PullConsumer, pull::BatchConfig},
     },
 };
-use asyncqueue::remove::remove;
+use asyncqueue::{connection::Connection, remove::remove};
 use asyncqueue_runtime::{health::Health, program::Shutdown};
-use connection::Connection;
 use demand::Demand;
 use event::{Event, classify};
 use futures::{FutureExt, StreamExt};
@@ -31,7 +30,6 @@ use unreadable::{Found, Unreadable};
 
 use crate::{ack::Acks, delivery::Delivered, lease, settle::settle};
 
-mod connection;
 mod demand;
 mod event;
 mod tasks;

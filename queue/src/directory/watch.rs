@@ -11,6 +11,10 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{BUCKET, Contents, Directory, reading::Reading};
+use crate::{
+    connection::flaps,
+    poll::{Polled, poll},
+};
 
 /// Between attempts to follow the bucket, which may not be there yet.
 const RETRY: Duration = Duration::from_secs(1);
@@ -64,9 +68,17 @@ fn follow_with<T: Clone + Send + Sync + 'static>(
                 }
                 tokio::time::sleep(RETRY).await;
             };
-            tokio::select! {
-                () = followed => {}
-                () = sender.closed() => return,
+            let client = js.client();
+            let is_over = tokio::select! {
+                () = followed => false,
+                () = sender.closed() => true,
+                () = flaps(&client) => tokio::select! {
+                    () = poll_once(&js, &sender, publish) => false,
+                    () = sender.closed() => true,
+                },
+            };
+            if is_over {
+                return;
             }
         }
     });
@@ -86,6 +98,30 @@ pub async fn read_once(
         }
     };
     let _ = timeout(patience, read).await;
+}
+
+/// Polls the bucket for a while.
+async fn poll_once<T>(
+    js: &Context,
+    sender: &watch::Sender<Option<T>>,
+    publish: impl Fn(&mut Reading, &watch::Sender<Option<T>>),
+) {
+    let mut reading = Reading::new(sender.borrow().is_some(), false);
+    let take = |polled| match polled {
+        Polled::Entry(key, value) => take_entry(&mut reading, &key, value.as_deref()),
+        Polled::Current => {
+            reading.is_current();
+            publish(&mut reading, sender);
+        }
+    };
+    poll(js, &BUCKET, ">", take).await;
+}
+
+/// Takes in an entry; one that can't be read changes nothing.
+fn take_entry(reading: &mut Reading, key: &str, value: Option<&[u8]>) {
+    if let Err(error) = reading.take(key, value, Instant::now()) {
+        warn!(key, %error, "an entry of the directory can't be read and is passed over");
+    }
 }
 
 /// Reads the bucket once and then every change, until the watch ends or the bucket is another.
@@ -112,9 +148,7 @@ async fn follow_once<T>(
                 for entry in entries {
                     let entry = entry?;
                     let value = (entry.operation == kv::Operation::Put).then_some(&entry.value[..]);
-                    if let Err(error) = reading.take(&entry.key, value, Instant::now()) {
-                        warn!(key = entry.key, %error, "an entry of the directory can't be read and is passed over");
-                    }
+                    take_entry(&mut reading, &entry.key, value);
                     if entry.seen_current {
                         reading.is_current();
                     }

@@ -212,6 +212,13 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         test: "an_entry_that_cannot_be_read_changes_nothing",
     },
     Elsewhere {
+        input: "an entry of the directory or of the tombstones whose key is not UTF-8, or whose headers are none of NATS",
+        answer: "found when it has broken the connection twice within 3 s: it is passed over, and its bucket is polled \
+                 for ten minutes in place of a watch, which it would break again",
+        folder: "tests/nats",
+        test: "entries_that_break_a_watch_are_passed_over",
+    },
+    Elsewhere {
         input: "an entry of the tombstones that is none of the five marks",
         answer: "it counts as none: the call runs",
         folder: "queue",

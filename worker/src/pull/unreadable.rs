@@ -1,18 +1,14 @@
-//! Messages whose headers or subject this program's client of NATS can't read.
+//! Messages of a consumer that this program's client of NATS can't read ([`asyncqueue::readable`]).
 //!
-//! To nats-server both are bytes. The client closes the connection on which it meets some that it can't read: each time
-//! that the message is delivered, so that the calls behind it wait. Asked for over the JSON API such a message does no harm.
-//! So when the server has not changed and the connection has, or requests have been lost again and again, what was
-//! delivered and is not acknowledged is looked at in that way.
+//! The client closes the connection each time that such a message is delivered, so that the calls behind it wait. So when
+//! the server has not changed and the connection has, or requests have been lost again and again, what was delivered and is
+//! not acknowledged is looked at.
 
 use async_nats::{
-    HeaderMap, HeaderName, Message,
+    HeaderMap, Message,
     jetstream::{Context, consumer::Info},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use serde_json::{Value, json};
-use tracing::debug;
+use asyncqueue::readable::{RawMessage, message_from};
 
 use crate::delivery::Delivered;
 
@@ -41,21 +37,18 @@ pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
         return found;
     }
     for _ in 0..LOOKS {
-        let Some(message) = message_from(js, &consumer.stream_name, next).await else { break };
-        let Some(sequence) = message["seq"].as_u64() else { break };
-        if sequence > consumer.delivered.stream_sequence {
+        let Ok(Some(message)) = message_from(js, &consumer.stream_name, ">", next).await else { break };
+        if message.sequence > consumer.delivered.stream_sequence {
             break;
         }
-        next = sequence + 1;
-        let headers = bytes(&message["hdrs"]);
-        let subject = message["subject"].as_str().unwrap_or_default();
-        match check_subject(subject, &headers).and_then(|()| read(&headers)) {
+        next = message.sequence + 1;
+        match message.read_headers() {
             Err(why) => {
-                let delivered = rebuilt(consumer, &message, sequence, None);
+                let delivered = rebuilt(consumer, message, None);
                 found.unreadable.push(Unreadable { delivered, why });
             }
             Ok(headers) if !found.unreadable.is_empty() => {
-                found.behind.push(rebuilt(consumer, &message, sequence, Some(headers)));
+                found.behind.push(rebuilt(consumer, message, Some(headers)));
             }
             Ok(_) => {}
         }
@@ -63,24 +56,12 @@ pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
     found
 }
 
-/// The first message of a stream from a sequence on, as the JSON API has it.
-async fn message_from(js: &Context, stream: &str, sequence: u64) -> Option<Value> {
-    let request = json!({ "seq": sequence, "next_by_subj": ">" });
-    match js.request::<_, _, Value>(format!("STREAM.MSG.GET.{stream}"), &request).await {
-        Ok(mut answer) => Some(answer["message"].take()).filter(Value::is_object),
-        Err(error) => {
-            debug!(stream, sequence, %error, "a message could not be looked at");
-            None
-        }
-    }
-}
-
 /// The message with these headers, as if it had been delivered.
-fn rebuilt(consumer: &Info, message: &Value, sequence: u64, headers: Option<HeaderMap>) -> Delivered {
+fn rebuilt(consumer: &Info, message: RawMessage, headers: Option<HeaderMap>) -> Delivered {
+    let RawMessage { sequence, subject, payload, .. } = message;
     let reply = format!("$JS.ACK.{}.{}.1.{sequence}.{sequence}.0.0", consumer.stream_name, consumer.name);
-    let payload = Bytes::from(bytes(&message["data"]));
     Delivered::of(Message {
-        subject: message["subject"].as_str().unwrap_or_default().into(),
+        subject: subject.into(),
         reply: Some(reply.into()),
         length: payload.len(),
         payload,
@@ -88,132 +69,4 @@ fn rebuilt(consumer: &Info, message: &Value, sequence: u64, headers: Option<Head
         status: None,
         description: None,
     })
-}
-
-/// What the API has in base64, and leaves out where there is nothing.
-fn bytes(base64: &Value) -> Vec<u8> {
-    base64.as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default()
-}
-
-/// Whether the client can read a subject, as `async-nats` does in `connection.rs`. The API writes U+FFFD for what is not
-/// UTF-8. Where there are headers, white space of Unicode ends a subject, too.
-fn check_subject(subject: &str, headers: &[u8]) -> Result<(), String> {
-    if subject.contains(char::REPLACEMENT_CHARACTER) {
-        return Err("subject can't be read: it is not UTF-8".to_owned());
-    }
-    if !headers.is_empty() && subject.contains(char::is_whitespace) {
-        return Err("subject can't be read: it holds white space".to_owned());
-    }
-    Ok(())
-}
-
-/// Reads headers as the client does, if it can and does not take them for words of the server: see `async-nats`,
-/// `connection.rs`.
-fn read(headers: &[u8]) -> Result<HeaderMap, String> {
-    read_lines(headers).map_err(|why| format!("headers can't be read: {why}"))
-}
-
-fn read_lines(headers: &[u8]) -> Result<HeaderMap, String> {
-    let mut read = HeaderMap::new();
-    if headers.is_empty() {
-        return Ok(read);
-    }
-    let text = str::from_utf8(headers).map_err(|_| "they are not UTF-8".to_owned())?;
-    let mut lines = text.lines();
-    match lines.next().and_then(|line| line.strip_prefix("NATS/1.0")).map(str::trim) {
-        Some("") => {}
-        Some(_) => return Err("they hold a status".to_owned()),
-        None => return Err("they do not begin with NATS/1.0".to_owned()),
-    }
-    let mut last: Option<(HeaderName, String)> = None;
-    for line in lines.filter(|line| !line.is_empty()) {
-        if line.contains('\r') {
-            return Err("a line holds a carriage return".to_owned());
-        }
-        if let Some((_, value)) = last.as_mut().filter(|_| line.starts_with(char::is_whitespace)) {
-            value.push_str(line);
-            continue;
-        }
-        let (name, value) = line.split_once(':').ok_or_else(|| "a line has no colon".to_owned())?;
-        let name = name.parse::<HeaderName>().map_err(|_| "a name is none".to_owned())?;
-        if let Some((name, value)) = last.replace((name, value.trim_start().to_owned())) {
-            read.append(name, value.trim_end());
-        }
-    }
-    if let Some((name, value)) = last {
-        read.append(name, value.trim_end());
-    }
-    Ok(read)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_subject_that_breaks_the_client_is_named() {
-        let headers = b"NATS/1.0\r\n\r\n";
-        for good in ["jobs", "jobs.openfaas-fn.figlet.id-1", "jobs.caf\u{e9}"] {
-            assert_eq!(check_subject(good, headers), Ok(()), "{good}");
-        }
-        // Without headers, the client splits at spaces alone.
-        assert_eq!(check_subject("jobs.a\u{a0}b", b""), Ok(()));
-        for (bad, why) in
-            [("jobs.\u{fffd}", "UTF-8"), ("jobs.a\u{a0}b", "white space"), ("jobs.\u{b}", "white")]
-        {
-            let error = check_subject(bad, headers).unwrap_err();
-            assert!(error.starts_with("subject can't be read") && error.contains(why), "{error}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_was_written_is_read_and_bytes_do_no_harm(
-            values in proptest::collection::vec(("[A-Za-z-]{1,8}", "[!-~]{0,8}"), 0..4),
-            bytes in proptest::collection::vec(any::<u8>(), 0..60),
-        ) {
-            let lines: String = values.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
-            let headers = read(format!("NATS/1.0\r\n{lines}\r\n").as_bytes()).unwrap();
-            for (name, value) in &values {
-                prop_assert!(headers.get_all(name.as_str()).any(|read| read.as_str() == value));
-            }
-            let _ = read(&bytes);
-            let _ = read(&[b"NATS/1.0\r\n", &bytes[..]].concat());
-        }
-    }
-
-    #[test]
-    fn headers_are_read_as_the_client_does() {
-        let headers = read(b"NATS/1.0\r\nA:  b \r\nA: c\r\nD: e\r\n f \r\n\r\n").unwrap();
-        let values =
-            |name: &str| headers.get_all(name).map(|value| value.as_str().to_owned()).collect::<Vec<_>>();
-        assert_eq!(
-            (values("A"), values("D")),
-            (vec!["b".to_owned(), "c".to_owned()], vec!["e f".to_owned()])
-        );
-    }
-
-    #[test]
-    fn what_a_client_writes_can_be_read_and_the_rest_is_named() {
-        for good in
-            ["", "NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: b\r\nC:\r\n\r\n", "NATS/1.0\r\nA: b\r\n c\r\n\r\n"]
-        {
-            assert!(read(good.as_bytes()).is_ok(), "{good:?}");
-        }
-        for (bad, why) in [
-            (&b"NATS/1.0\r\nA: \xff\r\n\r\n"[..], "UTF-8"),
-            (b"garbage", "NATS/1.0"),
-            (b"NATS/9.9\r\nA: b\r\n\r\n", "NATS/1.0"),
-            (b"NATS/1.0 503\r\n\r\n", "status"),
-            (b"NATS/1.0\r\nno colon\r\n\r\n", "colon"),
-            (b"NATS/1.0\r\n c: d\r\n\r\n", "name"),
-            (b"NATS/1.0\r\na b: c\r\n\r\n", "name"),
-            (b"NATS/1.0\r\nA: b\rc\r\n\r\n", "carriage return"),
-        ] {
-            let error = read(bad).unwrap_err();
-            assert!(error.contains(why), "{}: {error}", bad.escape_ascii());
-        }
-    }
 }

@@ -1,0 +1,101 @@
+//! Follows a KV bucket without a watch: entry by entry over the JSON API.
+//!
+//! A watch is sent all entries, and one that the client can't read ([`crate::readable`]) closes the connection each time.
+//! A bucket can't be rid of such an entry: it refuses deletions, and its key can't be named. So where the connection is lost
+//! again and again, the bucket is polled for a while, and such entries are passed over.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+
+use crate::{
+    bucket::Bucket,
+    peek::NatsError,
+    readable::{RawMessage, message_from},
+};
+
+/// How long a bucket is polled before it is watched again.
+const POLLED_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// Between looks for new entries.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The header of an entry that removes a key, and its values.
+const OPERATION: &str = "KV-Operation";
+const REMOVALS: [&str; 2] = ["DEL", "PURGE"];
+
+/// What polling a bucket finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// An entry; without a value, it was removed.
+    Entry(String, Option<Bytes>),
+    /// All entries that are there were read.
+    Current,
+}
+
+/// Polls the keys of a bucket that a filter names, for ten minutes or until NATS does not answer.
+pub async fn poll(js: &Context, bucket: &Bucket, filter: &str, mut take: impl FnMut(Polled)) {
+    warn!(bucket = bucket.name, "the connection to NATS is closed again and again: polling the bucket");
+    let (stream, filter, ends_at) = (bucket.stream(), bucket.subject(filter), Instant::now() + POLLED_FOR);
+    let mut next = 1;
+    while Instant::now() < ends_at {
+        match read_new(js, bucket, &stream, &filter, &mut next, &mut take).await {
+            Ok(()) => take(Polled::Current),
+            Err(error) => return debug!(bucket = bucket.name, %error, "the bucket can't be polled now"),
+        }
+        sleep(INTERVAL).await;
+    }
+}
+
+/// Reads the entries from a sequence on.
+async fn read_new(
+    js: &Context,
+    bucket: &Bucket,
+    stream: &str,
+    filter: &str,
+    next: &mut u64,
+    take: &mut impl FnMut(Polled),
+) -> Result<(), NatsError> {
+    while let Some(message) = message_from(js, stream, filter, *next).await? {
+        *next = message.sequence + 1;
+        match entry(bucket, message) {
+            Ok((key, value)) => take(Polled::Entry(key, value)),
+            Err(why) => warn!(bucket = bucket.name, "an entry is passed over: its {why}"),
+        }
+    }
+    Ok(())
+}
+
+/// Key and value of an entry, if the client can read it.
+fn entry(bucket: &Bucket, message: RawMessage) -> Result<(String, Option<Bytes>), String> {
+    let headers = message.read_headers()?;
+    let removes = headers.get(OPERATION).is_some_and(|operation| REMOVALS.contains(&operation.as_str()));
+    let key = message.subject.strip_prefix(&bucket.subject("")).unwrap_or_default().to_owned();
+    Ok((key, (!removes).then_some(message.payload)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_has_a_key_and_a_value_or_is_removed() {
+        let bucket = Bucket { name: "b", description: "", max_age: None };
+        let message = |subject: &str, headers: &str| RawMessage {
+            sequence: 1,
+            subject: subject.to_owned(),
+            headers: headers.as_bytes().to_owned(),
+            payload: "v".into(),
+        };
+        assert_eq!(entry(&bucket, message("$KV.b.a.b", "")), Ok(("a.b".to_owned(), Some("v".into()))));
+        for removal in REMOVALS {
+            let headers = format!("NATS/1.0\r\nKV-Operation: {removal}\r\n\r\n");
+            assert_eq!(entry(&bucket, message("$KV.b.a", &headers)), Ok(("a".to_owned(), None)));
+        }
+        assert!(entry(&bucket, message("$KV.b.\u{fffd}", "")).is_err());
+        assert!(entry(&bucket, message("$KV.b.a", "garbage")).is_err());
+    }
+}
