@@ -138,7 +138,7 @@ fn check_result(answer: Response<Bytes>) {
     assert_eq!((read.status, trimmed(&read.headers)), (result.status, trimmed(&result.headers)));
 }
 
-/// Headers without the blanks around their values, which are none of them (RFC 9110, 5.5).
+/// Headers without the blanks around their values, which are not part of them (RFC 9110, 5.5).
 fn trimmed(headers: &HeaderMap) -> HeaderMap {
     let trim = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes().trim_ascii()).expect("a value");
     headers.iter().map(|(name, value)| (name.clone(), trim(value))).collect()

@@ -132,7 +132,7 @@ fn answer_reader(max_head: usize) -> http1::Builder {
         // RFC 9112, 5.1: "A proxy MUST remove any such whitespace from a response message before forwarding".
         .allow_spaces_after_header_name_in_responses(true)
         // A line that is no field is left out, as browsers and curl do. No other program reads the same bytes after this
-        // one, which writes each head itself, so that nobody takes such a line for something else.
+        // one, which writes each head itself, so that none takes such a line for something else.
         .ignore_invalid_headers_in_responses(true)
         .max_header_size(max_head)
         // Less is a panic of hyper's.

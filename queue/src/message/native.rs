@@ -142,7 +142,7 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
     })
 }
 
-/// The name as the client wrote it. It is only passed on, so that one that can't be is none.
+/// The name as the client wrote it; `None` if it can't be a header's value: it is only passed on.
 pub(super) fn written_name(text: &str) -> Option<String> {
     let is_name = (1..=MAX_WRITTEN_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     is_name.then(|| text.to_owned())

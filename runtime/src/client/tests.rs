@@ -194,7 +194,7 @@ async fn a_head_is_read_as_tolerantly_as_is_safe() {
 }
 
 #[tokio::test]
-async fn a_head_that_cannot_be_read_is_told_from_none() {
+async fn a_head_that_cannot_be_read_is_an_error_of_its_own() {
     let long: &'static str = Box::leak(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(300_000)).into());
     for piece in [
         "SSH-2.0-OpenSSH_9.2\r\n",

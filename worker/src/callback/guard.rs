@@ -232,7 +232,7 @@ fn tunnelled_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     match address.segments() {
         // RFC 4380, 4: the server, and the client with each bit inverted.
         [0x2001, 0, server_a, server_b, _, _, a, b] => vec![v4(server_a, server_b), v4(!a, !b)],
-        // RFC 6052, 2.2: after a prefix of 48, 56, 64 or 96 bits; octet 8 is none of it.
+        // RFC 6052, 2.2: after a prefix of 48, 56, 64 or 96 bits; octet 8 is not part of it.
         [0x64, 0xff9b, 1, ..] => {
             vec![at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), at([12, 13, 14, 15])]
         }

@@ -59,8 +59,8 @@ impl Hosts {
         if let Ok(permit) = host.places.clone().try_acquire_owned() {
             return Some(Place { host, _permit: permit });
         }
-        let patience = host.patience(Instant::now());
-        if let Ok(Ok(permit)) = timeout(patience, host.places.clone().acquire_owned()).await {
+        let longest_wait = host.longest_wait(Instant::now());
+        if let Ok(Ok(permit)) = timeout(longest_wait, host.places.clone().acquire_owned()).await {
             return Some(Place { host, _permit: permit });
         }
         if host.is_warning_due(Instant::now()) {
@@ -123,8 +123,8 @@ impl Host {
         is_due
     }
 
-    /// How long a place is waited for: not at all at a host that has not answered for a while.
-    fn patience(&self, now: Instant) -> Duration {
+    /// How long a place is waited for: no time at a host that has not answered for a while.
+    fn longest_wait(&self, now: Instant) -> Duration {
         let last_left = *self.last_left.lock().unwrap_or_else(PoisonError::into_inner);
         STUCK_AFTER.saturating_sub(now.duration_since(last_left))
     }
@@ -181,8 +181,8 @@ mod tests {
     fn a_host_that_has_not_answered_for_a_while_is_not_waited_for() {
         let last_left = Instant::now();
         let host = Host { last_left: Mutex::new(last_left), ..Host::new(Arc::new(Semaphore::new(0))) };
-        assert_eq!(host.patience(last_left), STUCK_AFTER);
-        assert_eq!(host.patience(last_left + STUCK_AFTER * 2), Duration::ZERO);
+        assert_eq!(host.longest_wait(last_left), STUCK_AFTER);
+        assert_eq!(host.longest_wait(last_left + STUCK_AFTER * 2), Duration::ZERO);
     }
 
     #[test]
