@@ -11,10 +11,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::Refusal;
 
-/// How long the rest of a refused body is thrown away before the connection is closed. Closing it at once
-/// would reset it, and the client might lose the answer that says why.
-const LINGER: Duration = Duration::from_secs(2);
-
 /// The most that a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -149,15 +145,6 @@ async fn collect(body: &mut Incoming, limit: Limit, memory: &Memory) -> Result<H
         bytes.extend_from_slice(&data);
     }
     Ok(Held { bytes: bytes.freeze(), memory: taken })
-}
-
-/// Throws away what is still to come of a body whose request is refused, for a moment. Not where the client asked
-/// whether to send it: to read is to say yes.
-pub fn discard(mut body: Incoming) {
-    if body.is_end_stream() {
-        return;
-    }
-    tokio::spawn(tokio::time::timeout(LINGER, async move { while let Some(Ok(_)) = body.frame().await {} }));
 }
 
 #[cfg(test)]

@@ -31,8 +31,10 @@ use crate::{
 pub mod answer;
 pub mod body;
 pub mod directory_file;
+pub mod forwarded;
 pub mod lookup;
 pub mod metrics;
+pub mod plain_path;
 pub mod proxy;
 pub mod refusal;
 pub mod resource;
@@ -132,6 +134,7 @@ impl Gateway {
             unknown_function,
             directory_file: _,
             max_payload,
+            max_header_bytes,
             publish_timeout,
             cancel_timeout,
             read_timeout,
@@ -207,8 +210,10 @@ impl Gateway {
             }
         });
         info!("taking calls at http://{http_addr}/async-function/, metrics at http://{metrics_addr}/metrics");
+        let config = server::Config { max_header_bytes: max_header_bytes.0, ..server::Config::default() };
+        let handler = move |request| service.clone().answer(request);
         let served = tokio::select! {
-            () = server::serve(http, move |request| service.clone().answer(request), shutdown, DRAIN) => Ok(()),
+            () = server::serve(http, config, handler, shutdown, DRAIN) => Ok(()),
             error = nats::ended(&client) => Err(error),
         };
         done.cancel();

@@ -1,10 +1,10 @@
 //! Sends a request on, and the answer back, both as they come: bodies while they arrive, trailers after them, and
 //! what is spoken after an upgrade, `WebSocket` or else.
 
-use std::{error::Error as _, net::IpAddr, time::Duration};
+use std::{error::Error, time::Duration};
 
 use asyncqueue::forward::strip_connection_headers;
-use asyncqueue_runtime::{error, server::Peer};
+use asyncqueue_runtime::error::describe;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use hyper::{body::Incoming, upgrade};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -15,13 +15,6 @@ use hyper_util::{
 use tracing::debug;
 
 use crate::refusal::Refusal;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// What this program itself speaks. TLS ends before it, where that is said in the header.
-const PROTO: HeaderValue = HeaderValue::from_static("http");
 
 /// For a TCP connection within a cluster, retransmissions included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +53,8 @@ impl Proxy {
 
     /// Sends a request to `uri`. `target` is what a refusal calls it.
     ///
-    /// Without a limit of time: a function may run for hours, and the client, when it goes away, ends the request.
+    /// The headers of `head` are the client's, with what [`crate::forwarded`] adds. Without a limit of time: a function may
+    /// run for hours, and the client, when it goes away, ends the request.
     pub async fn send(
         &self,
         target: &str,
@@ -68,7 +62,6 @@ impl Proxy {
         head: Parts,
         body: Incoming,
     ) -> Result<Response<Incoming>, Refusal> {
-        let peer = head.extensions.get::<Peer>().map(|peer| peer.0.ip());
         let Parts { method, headers, extensions, .. } = head;
         let mut request = Request::new(body);
         *request.method_mut() = method;
@@ -76,7 +69,7 @@ impl Proxy {
         *request.extensions_mut() = extensions;
         // Before the request is sent: the client would take it for its own.
         let client_side = upgrade::on(&mut request);
-        *request.headers_mut() = forwarded(headers, peer);
+        *request.headers_mut() = outgoing(headers);
         match self.client.request(request).await {
             Ok(mut response) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -85,9 +78,12 @@ impl Proxy {
                 Ok(returned(response))
             }
             Err(error) => {
+                if let Some(reason) = client_failure(&error) {
+                    return Err(Refusal::Body(reason));
+                }
                 let target = target.to_owned();
                 // The client's own text says no more than that it failed.
-                let reason = error.source().map_or_else(|| error.to_string(), error::describe);
+                let reason = error.source().map_or_else(|| error.to_string(), describe);
                 Err(if error.is_connect() {
                     Refusal::Unreachable { target, reason }
                 } else {
@@ -96,6 +92,19 @@ impl Proxy {
             }
         }
     }
+}
+
+/// What is wrong with the body of the client, if that is why its request could not be sent on: hyper says that the user of
+/// its client failed, whose body this is.
+fn client_failure(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        cause = error.source();
+        if error.downcast_ref().is_some_and(hyper::Error::is_user) {
+            return cause.map(describe);
+        }
+    }
+    None
 }
 
 /// Passes on what both sides say after an upgrade, until both have ended.
@@ -110,25 +119,13 @@ async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade)
     }
 }
 
-/// The headers of a request for the next hop, which learns whom it is for and who sent it.
-fn forwarded(mut headers: HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
-    let host = headers.get(header::HOST).cloned();
+/// The headers of a request for the next hop.
+fn outgoing(mut headers: HeaderMap) -> HeaderMap {
     let takes_trailers = has_token(&headers, header::TE, "trailers");
     renew_connection_headers(&mut headers);
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.append(header::CONNECTION, HeaderValue::from_static("te"));
-    }
-    if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
-    }
-    headers.entry(X_FORWARDED_PROTO).or_insert(PROTO);
-    if let Some(peer) = peer {
-        let chain = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-        let chain = chain.map(str::to_owned).chain([peer.to_string()]).collect::<Vec<_>>().join(", ");
-        if let Ok(value) = HeaderValue::try_from(chain) {
-            headers.insert(X_FORWARDED_FOR, value);
-        }
     }
     headers
 }
@@ -171,25 +168,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_hop_learns_who_sent_the_request_and_to_which_host() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("host", "gateway.example"),
-            ("connection", "keep-alive"),
-            ("x-forwarded-for", "10.0.0.1"),
-            ("authorization", "Bearer t"),
-        ] {
-            headers.append(name, value.parse().unwrap());
-        }
-        let headers = forwarded(headers, Some("10.0.0.2".parse().unwrap()));
-        assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2");
-        assert_eq!(headers["x-forwarded-host"], "gateway.example");
-        assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["authorization"], "Bearer t");
-        assert_eq!(headers.len(), 4);
-    }
-
-    #[test]
     fn what_is_said_of_trailers_and_upgrades_is_said_again() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
@@ -197,25 +175,21 @@ mod tests {
             ("upgrade", "websocket"),
             ("te", "gzip;q=0.5, trailers"),
             ("trailer", "x-sum"),
-            ("x-forwarded-proto", "https"),
         ] {
             headers.append(name, value.parse().unwrap());
         }
-        let headers = forwarded(headers, None);
+        let headers = outgoing(headers);
         let connection: Vec<_> = headers.get_all("connection").iter().collect();
         assert_eq!(connection, ["upgrade", "te"]);
         assert_eq!(
             (&headers["upgrade"], &headers["te"]),
             (&"websocket".parse().unwrap(), &"trailers".parse().unwrap())
         );
-        assert_eq!(
-            (&headers["trailer"], &headers["x-forwarded-proto"]),
-            (&"x-sum".parse().unwrap(), &"https".parse().unwrap())
-        );
+        assert_eq!(headers["trailer"], "x-sum");
 
         // An upgrade that the connection does not name is none.
         let mut headers = HeaderMap::new();
         headers.insert("upgrade", "h2c".parse().unwrap());
-        assert!(!forwarded(headers, None).contains_key("upgrade"));
+        assert!(!outgoing(headers).contains_key("upgrade"));
     }
 }

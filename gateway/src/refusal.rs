@@ -41,6 +41,12 @@ pub enum Refusal {
         /// The `%` and what follows it.
         escape: String,
     },
+    /// Another server may read the path as that of another function.
+    #[error(
+        "path: other servers may read it as another one: write /async-function/NAME or /function/NAME without `//`, `.`, `..` \
+         and escapes before the name's end, and no `..` after it that leads above the function"
+    )]
+    PathNotPlain,
     /// White space in the path or the query that is not escaped.
     #[error("path or query: white space (U+{:04X}) is not percent-encoded: write its bytes as %XX", u32::from(*.space))]
     WhiteSpace {
@@ -250,6 +256,7 @@ impl Refusal {
         match self {
             Self::FunctionName(_)
             | Self::PathEscape { .. }
+            | Self::PathNotPlain
             | Self::WhiteSpace { .. }
             | Self::RepeatedHeader(_)
             | Self::HeaderNotText(_)
@@ -299,7 +306,9 @@ impl Refusal {
         match self {
             Self::NoFunction => "no_function",
             Self::FunctionName(_) => "function_name",
-            Self::PathEscape { .. } | Self::WhiteSpace { .. } | Self::TargetTooLong => "path",
+            Self::PathEscape { .. } | Self::PathNotPlain | Self::WhiteSpace { .. } | Self::TargetTooLong => {
+                "path"
+            }
             Self::RepeatedHeader(_) => "repeated_header",
             Self::HeaderNotText(_) => "header_not_text",
             Self::CallId { .. } => "call_id",

@@ -15,7 +15,7 @@ use asyncqueue::{
     status::CallStatus,
     submit::{SubmitError, Submitted, Submitter},
 };
-use asyncqueue_runtime::{admin, health::Health};
+use asyncqueue_runtime::{admin, health::Health, server};
 use http::{HeaderMap, Method, Request, Uri, header, request::Parts};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -26,8 +26,10 @@ use tracing::{debug, info};
 use crate::{
     answer::{self, About, Answer},
     body::{self, Held, Limit, Memory},
+    forwarded,
     lookup::{self, Lookups},
     metrics::Metrics,
+    plain_path::is_plain,
     proxy::Proxy,
     refusal::Refusal,
     resource::{Call, Resource},
@@ -120,7 +122,8 @@ impl Service {
     }
 
     async fn dispatch(&self, request: Request<Incoming>, about: &mut About) -> Result<Answer, Refusal> {
-        let (head, mut body) = request.into_parts();
+        let (mut head, mut body) = request.into_parts();
+        forwarded::add(&mut head);
         let asks_before_it_sends = head.headers.contains_key(header::EXPECT);
         let result = match self.next_hop(&head) {
             Some(Ok((target, uri))) => {
@@ -131,7 +134,7 @@ impl Service {
             None => self.queue(head, &mut body, about).await,
         };
         if result.is_err() && !asks_before_it_sends {
-            body::discard(body);
+            server::discard(body);
         }
         result
     }
@@ -139,6 +142,9 @@ impl Service {
     /// Where a request goes on to, and what to call that; `None` for what is answered here.
     fn next_hop(&self, head: &Parts) -> Option<Result<(String, Uri), Refusal>> {
         let path = head.uri.path();
+        if !is_plain(path) {
+            return Some(Err(Refusal::PathNotPlain));
+        }
         Some(match (Resource::of(path), &self.upstream_url) {
             (Resource::Queue(_), _) => return None,
             (_, _) if head.method == Method::CONNECT => {

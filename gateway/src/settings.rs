@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use asyncqueue::{GoDuration, QueueName, name::parse_namespace};
 use asyncqueue_runtime::{
     byte_size::ByteSize,
+    server::{MAX_HEADER_BYTES, MIN_HEADER_BYTES},
     settings::{LogSettings, NatsSettings, Optional, parse_bool},
 };
 use clap::{ArgAction, Parser, ValueEnum};
@@ -66,6 +67,15 @@ pub struct Settings {
     #[arg(long, env = "max_payload", default_value = "1Mi", value_parser = ByteSize::parse_positive)]
     pub max_payload: ByteSize,
 
+    /// The largest head of a request taken: its first line and its headers. From 8Ki to 1Mi
+    #[arg(
+        long,
+        env = "max_header_bytes",
+        default_value_t = ByteSize(MAX_HEADER_BYTES),
+        value_parser = parse_header_bytes
+    )]
+    pub max_header_bytes: ByteSize,
+
     /// How long NATS has to store a call before the client hears that it is unavailable
     #[arg(long, env = "publish_timeout", default_value = "5s", value_parser = GoDuration::parse_positive)]
     pub publish_timeout: GoDuration,
@@ -119,6 +129,18 @@ pub struct Settings {
     pub ensure_stream: bool,
 }
 
+/// The most that `max_header_bytes` may be: it is held for a connection that sends as much.
+const MOST_HEADER_BYTES: usize = 1 << 20;
+
+fn parse_header_bytes(text: &str) -> Result<ByteSize, String> {
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(bytes)) if !(MIN_HEADER_BYTES..=MOST_HEADER_BYTES).contains(&bytes) => {
+            Err("it must be from 8Ki to 1Mi".to_owned())
+        }
+        read => read.map_err(|error| error.to_string()),
+    }
+}
+
 /// What to do with calls of a function that the directory does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum UnknownFunction {
@@ -144,6 +166,7 @@ mod tests {
         assert_eq!(settings.unknown_function, UnknownFunction::Accept);
         assert_eq!(settings.directory_file, Optional(None));
         assert_eq!(settings.max_payload, ByteSize(1 << 20));
+        assert_eq!(settings.max_header_bytes, ByteSize(32 << 10));
         assert_eq!(settings.publish_timeout.to_string(), "5s");
         assert_eq!(settings.read_timeout.to_string(), "1m");
         assert_eq!(settings.max_publishing, 2048);
@@ -173,6 +196,8 @@ mod tests {
             ("--function-url", "{function}"),
             ("--unknown-function", "maybe"),
             ("--max-payload", "1MB"),
+            ("--max-header-bytes", "4Ki"),
+            ("--max-header-bytes", "2Mi"),
             ("--publish-timeout", "5"),
             ("--read-timeout", "60"),
             ("--max-publishing", "0"),

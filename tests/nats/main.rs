@@ -15,6 +15,7 @@ mod expiry;
 mod gateway;
 mod gateway_calls;
 mod gateway_clients;
+mod gateway_edges;
 mod gateway_identity;
 mod gateway_keys;
 mod gateway_limits;

@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand, for what a client library would hide: what is sent is what the test says, byte for byte.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -102,6 +102,16 @@ impl Connection {
     /// Sends bytes.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("the bytes are sent");
+    }
+
+    /// Closes the side on which bytes are sent, and leaves the other open.
+    pub async fn close_side(&mut self) {
+        self.stream.shutdown().await.expect("the side is closed");
+    }
+
+    /// Resets the connection, as a system does that knows of it no more.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("it does not linger");
     }
 
     /// Reads the next response, be it an interim one.
