@@ -5,8 +5,8 @@
 //! call that was stored goes to [`lookup`]. The ends that do I/O are [`service`], which puts that in order, and
 //! [`proxy`], which sends on what is not ours.
 //!
-//! What may be done at once is bounded, in number by [`slots`] and in memory by [`body`]: past that a client is
-//! told to come again, and nobody who was taken waits for it.
+//! What may be done at once is bounded, in number by [`slots`] and in memory by one budget ([`memory`]): past that a client
+//! is told to come again, and nobody who was taken waits for it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,15 +17,21 @@ use asyncqueue::{
     reserve,
     submit::Submitter,
 };
-use asyncqueue_runtime::{admin, health::Health, nats, server};
+use asyncqueue_runtime::{
+    admin,
+    byte_size::ByteSize,
+    health::Health,
+    memory::{self, Budget},
+    nats, server,
+};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    body::Memory, directory_file::DirectoryFile, lookup::Lookups, metrics::Metrics, proxy::Proxy,
-    service::Service, settings::Settings, slots::Slots,
+    directory_file::DirectoryFile, lookup::Lookups, metrics::Metrics, proxy::Proxy, service::Service,
+    settings::Settings, slots::Slots,
 };
 
 pub mod answer;
@@ -34,6 +40,7 @@ pub mod directory_file;
 pub mod forwarded;
 pub mod lookup;
 pub mod metrics;
+pub mod passed_on;
 pub mod plain_path;
 pub mod proxy;
 pub mod refusal;
@@ -140,7 +147,7 @@ impl Gateway {
             read_timeout,
             max_publishing,
             max_chain_depth,
-            max_buffered,
+            memory_budget,
             access_log,
             ensure_stream,
         } = settings;
@@ -149,13 +156,14 @@ impl Gateway {
         let mut registry = Registry::default();
         admin::register_build_info(&mut registry);
         let metrics = Metrics::register(&mut registry);
-        let client = nats::connect(
-            &nats_settings,
-            "asyncqueue-gateway",
-            &health,
-            registry.sub_registry_with_prefix("gateway"),
-        )
-        .await?;
+        let gateway_metrics = registry.sub_registry_with_prefix("gateway");
+        let budget = memory_budget.as_ref().map_or_else(memory::default_budget, |budget| budget.0);
+        let memory = Budget::new(budget, gateway_metrics);
+        // Set aside, so that each that is accepted can be answered.
+        let max_connections = max_connections(budget);
+        let _connections = memory.account("connections").try_take(max_connections * server::CONNECTION_BYTES);
+        info!(memory_budget = %ByteSize(budget), max_connections, "memory for what clients and functions send");
+        let client = nats::connect(&nats_settings, "asyncqueue-gateway", &health, gateway_metrics).await?;
         let js = jetstream::new(client.clone());
 
         // Dropped on return, and with it what runs in the background.
@@ -180,13 +188,15 @@ impl Gateway {
         let look_up = jetstream::context::ContextBuilder::new().timeout(publish_timeout.0);
         let service = Arc::new(Service {
             health: health.clone(),
-            memory: Memory::new(max_buffered.0, metrics.buffered.clone()),
+            calls: memory.account("calls"),
+            passed_on: memory.account("passed_on"),
+            passed_on_bytes: passed_on::most_memory(max_header_bytes.0),
             metrics,
             directory,
             lookups: Lookups::new(look_up.build(client.clone()), cancel_timeout.0),
             submitter: Submitter::new(publish, publish_timeout.0),
             nats: client.clone(),
-            proxy: Proxy::new()?,
+            proxy: Proxy::new(max_header_bytes.0)?,
             default_queue,
             function_namespace,
             function_url,
@@ -210,7 +220,12 @@ impl Gateway {
             }
         });
         info!("taking calls at http://{http_addr}/async-function/, metrics at http://{metrics_addr}/metrics");
-        let config = server::Config { max_header_bytes: max_header_bytes.0, ..server::Config::default() };
+        let config = server::Config {
+            max_connections,
+            max_header_bytes: max_header_bytes.0,
+            memory: Some(memory.account("heads")),
+            ..server::Config::default()
+        };
         let handler = move |request| service.clone().answer(request);
         let served = tokio::select! {
             () = server::serve(http, config, handler, shutdown, DRAIN) => Ok(()),
@@ -220,6 +235,11 @@ impl Gateway {
         admin.await.context("the server of metrics failed")?;
         served
     }
+}
+
+/// How many connections half of a budget has room for. The other half is for what is sent over them.
+fn max_connections(budget: usize) -> usize {
+    (budget / 2 / server::CONNECTION_BYTES).clamp(1, server::MAX_CONNECTIONS)
 }
 
 /// The directory, followed in the background: that of the file, or of the operator where there is none.
@@ -270,5 +290,17 @@ async fn report_directory(mut directory: watch::Receiver<Option<Arc<Directory>>>
     if directory.wait_for(Option::is_some).await.is_ok() {
         info!("the directory was read");
         health.ready(DIRECTORY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_budget_is_for_connections() {
+        assert_eq!(max_connections(384 << 20), 8192);
+        assert_eq!(max_connections(16 << 20), 341);
+        assert_eq!(max_connections(8 << 30), 8192);
     }
 }

@@ -4,7 +4,7 @@
 use std::{error::Error, time::Duration};
 
 use asyncqueue::forward::strip_connection_headers;
-use asyncqueue_runtime::error::describe;
+use asyncqueue_runtime::{error::describe, memory::Taken};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use hyper::{body::Incoming, upgrade};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use tracing::debug;
 
-use crate::refusal::Refusal;
+use crate::{passed_on::PassedOn, refusal::Refusal};
 
 /// For a TCP connection within a cluster, retransmissions included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,8 +32,8 @@ pub struct Proxy {
 // === impl Proxy ===
 
 impl Proxy {
-    /// A client with a pool of its own.
-    pub fn new() -> anyhow::Result<Self> {
+    /// A client with a pool of its own, for answers whose heads have at most so many bytes.
+    pub fn new(max_header_bytes: usize) -> anyhow::Result<Self> {
         let mut http = HttpConnector::new();
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
         http.set_nodelay(true);
@@ -47,6 +47,8 @@ impl Proxy {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
+            // Of heads, and of what is read and written at once: an exchange takes no more ([`crate::passed_on::most_memory`]).
+            .http1_max_buf_size(max_header_bytes)
             .build(connector);
         Ok(Self { client })
     }
@@ -61,7 +63,8 @@ impl Proxy {
         uri: Uri,
         head: Parts,
         body: Incoming,
-    ) -> Result<Response<Incoming>, Refusal> {
+        memory: Taken,
+    ) -> Result<Response<PassedOn<Incoming>>, Refusal> {
         let Parts { method, headers, extensions, .. } = head;
         let mut request = Request::new(body);
         *request.method_mut() = method;
@@ -73,9 +76,10 @@ impl Proxy {
         match self.client.request(request).await {
             Ok(mut response) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    tokio::spawn(tunnel(client_side, upgrade::on(&mut response)));
+                    tokio::spawn(tunnel(client_side, upgrade::on(&mut response), memory));
+                    return Ok(returned(response).map(|body| PassedOn::new(body, None)));
                 }
-                Ok(returned(response))
+                Ok(returned(response).map(|body| PassedOn::new(body, Some(memory))))
             }
             Err(error) => {
                 if let Some(reason) = client_failure(&error) {
@@ -108,7 +112,7 @@ fn client_failure(error: &(dyn Error + 'static)) -> Option<String> {
 }
 
 /// Passes on what both sides say after an upgrade, until both have ended.
-async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade) {
+async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade, _memory: Taken) {
     let (client, other) = match tokio::try_join!(client_side, other_side) {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%error, "a connection was not upgraded"),

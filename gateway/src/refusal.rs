@@ -12,7 +12,7 @@ use asyncqueue::{
     peek::NatsError,
     submit::SubmitError,
 };
-use asyncqueue_runtime::error;
+use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
 
 /// When to try again after NATS was away: a reconnect takes a few seconds at most once NATS is back.
@@ -215,6 +215,12 @@ pub enum Refusal {
         /// How much of that it may do at once.
         most: usize,
     },
+    /// There is no memory for the request.
+    #[error("the gateway has no memory for this request now: memory_budget is {budget}: try again")]
+    MemoryShort {
+        /// The whole budget.
+        budget: ByteSize,
+    },
     /// A function, or the gateway upstream, can't be reached.
     #[error("can't reach {target}: {reason}: check that it is deployed and ready")]
     Unreachable {
@@ -293,6 +299,7 @@ impl Refusal {
             | Self::Interrupted
             | Self::NatsAway
             | Self::Busy { .. }
+            | Self::MemoryShort { .. }
             | Self::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -324,7 +331,7 @@ impl Refusal {
             Self::NotCancelledYet { .. } => "not_cancelled_yet",
             Self::StoreFull => "store_full",
             Self::LookUp(_) | Self::Cancel(_) | Self::Interrupted | Self::NatsAway => "unavailable",
-            Self::Busy { .. } => "busy",
+            Self::Busy { .. } | Self::MemoryShort { .. } => "busy",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method",
             Self::BodyTimeout(_) => "body_timeout",
@@ -340,7 +347,9 @@ impl Refusal {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match (self, self.status()) {
-            (Self::Busy { .. } | Self::NotCancelledYet { .. }, _) => Some(RETRY_BUSY),
+            (Self::Busy { .. } | Self::MemoryShort { .. } | Self::NotCancelledYet { .. }, _) => {
+                Some(RETRY_BUSY)
+            }
             (_, StatusCode::SERVICE_UNAVAILABLE) => Some(RETRY_UNAVAILABLE),
             (_, StatusCode::TOO_MANY_REQUESTS) => Some(RETRY_QUEUE_FULL),
             _ => None,

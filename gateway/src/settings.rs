@@ -5,8 +5,9 @@ use std::{net::SocketAddr, path::PathBuf};
 use asyncqueue::{GoDuration, QueueName, name::parse_namespace};
 use asyncqueue_runtime::{
     byte_size::ByteSize,
+    memory,
     server::{MAX_HEADER_BYTES, MIN_HEADER_BYTES},
-    settings::{LogSettings, NatsSettings, Optional, parse_bool},
+    settings::{LogSettings, NatsSettings, Optional, optional, parse_bool},
 };
 use clap::{ArgAction, Parser, ValueEnum};
 
@@ -99,9 +100,17 @@ pub struct Settings {
     #[arg(long, env = "max_chain_depth", default_value_t = 100)]
     pub max_chain_depth: u32,
 
-    /// Memory for bodies that are being read or stored; more are refused until some is free
-    #[arg(long, env = "max_buffered", default_value = "256Mi", value_parser = ByteSize::parse_positive)]
-    pub max_buffered: ByteSize,
+    /// Memory for what clients and functions make this program hold: connections, heads, bodies, and what is passed on. What
+    /// does not fit is refused with 503. At least 16Mi; if not set, three quarters of the container's memory limit, or
+    /// 384Mi where it has none
+    #[arg(
+        long,
+        env = "memory_budget",
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(memory::parse_budget)
+    )]
+    pub memory_budget: Optional<ByteSize>,
 
     /// Log each request
     #[arg(
@@ -171,7 +180,7 @@ mod tests {
         assert_eq!(settings.read_timeout.to_string(), "1m");
         assert_eq!(settings.max_publishing, 2048);
         assert_eq!(settings.max_chain_depth, 100);
-        assert_eq!(settings.max_buffered, ByteSize(256 << 20));
+        assert_eq!(settings.memory_budget, Optional(None));
         assert!(!settings.ensure_stream && !settings.access_log);
     }
 
@@ -202,7 +211,8 @@ mod tests {
             ("--read-timeout", "60"),
             ("--max-publishing", "0"),
             ("--max-chain-depth", "-1"),
-            ("--max-buffered", "256MB"),
+            ("--memory-budget", "256MB"),
+            ("--memory-budget", "1Mi"),
             ("--access-log", "yes"),
             ("--ensure-stream", "yes"),
         ] {

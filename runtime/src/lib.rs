@@ -8,6 +8,7 @@ mod allocator;
 pub mod byte_size;
 pub mod error;
 pub mod health;
+pub mod memory;
 pub mod nats;
 pub mod program;
 pub mod server;

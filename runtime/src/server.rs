@@ -2,11 +2,7 @@
 //!
 //! One configuration for all listeners, gateway, probes and metrics alike: what a client may send is the same at each.
 
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -25,17 +21,25 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::{rules::Verdict, socket::Socket};
+use self::{
+    connection::{Connection, Socket},
+    rules::Verdict,
+};
+use crate::memory::Account;
 
+mod connection;
 mod rules;
-mod socket;
 
 /// For the head of a request, and for a connection that idles between two: longer than clients keep theirs.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Connections at once. Each takes memory and a file descriptor; the default limit of descriptors in a container is far
 /// above.
-const MAX_CONNECTIONS: usize = 8192;
+pub const MAX_CONNECTIONS: usize = 8192;
+
+/// What a connection takes at most while no head on it is large: hyper's buffer for what is read, one for a part of a body
+/// that the handler has, and the task itself.
+pub const CONNECTION_BYTES: usize = 24 * 1024;
 
 /// The head of a request, in bytes, where no setting says otherwise: as much as nginx lets through.
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
@@ -54,6 +58,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// `nc -N` and socat do, or be gone, as most are: the system does not tell one from the other until something is sent.
 pub const HALF_CLOSED_WAIT: Duration = Duration::from_secs(10);
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// What a listener takes.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -61,6 +67,8 @@ pub struct Config {
     pub max_connections: usize,
     /// The largest head of a request, in bytes, at least [`MIN_HEADER_BYTES`]. A larger one is answered with 431.
     pub max_header_bytes: usize,
+    /// For heads that are larger than the buffer of each connection. One for which there is no memory is answered with 503.
+    pub memory: Option<Account>,
     /// How long a client that has closed its side waits for an answer that does not begin, before it is taken for gone. More
     /// than 0.
     pub half_closed_wait: Duration,
@@ -89,12 +97,12 @@ pub async fn serve<H, F, B>(
     shutdown: CancellationToken,
     drain: Duration,
 ) where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let http = config.http();
+    let (http, config) = (config.http(), Arc::new(config));
     // Dropped on return, and with it every connection that is not done.
     let mut connections = JoinSet::new();
     loop {
@@ -102,8 +110,8 @@ pub async fn serve<H, F, B>(
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => {}
             (stream, peer) = accept(&listener), if connections.len() < config.max_connections => {
-                let wait = config.half_closed_wait;
-                connections.spawn(serve_connection(http.clone(), wait, stream, peer, handler.clone(), shutdown.clone()));
+                let (config, http, handler) = (config.clone(), http.clone(), handler.clone());
+                connections.spawn(serve_connection(config, http, stream, peer, handler, shutdown.clone()));
             }
         }
     }
@@ -148,6 +156,7 @@ impl Default for Config {
         Self {
             max_connections: MAX_CONNECTIONS,
             max_header_bytes: MAX_HEADER_BYTES,
+            memory: None,
             half_closed_wait: HALF_CLOSED_WAIT,
         }
     }
@@ -166,77 +175,99 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 async fn serve_connection<H, F, B>(
+    config: Arc<Config>,
     http: http1::Builder,
-    half_closed_wait: Duration,
     stream: TcpStream,
     peer: SocketAddr,
     handler: H,
     shutdown: CancellationToken,
 ) where
-    H: Fn(Request<Incoming>) -> F,
+    H: Fn(Request<Incoming>) -> F + Sync,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let socket = match Socket::new(stream) {
-        Ok(socket) => socket,
+    // hyper reads a head into a buffer that doubles.
+    let heads = config.memory.clone().map(|memory| (memory, config.max_header_bytes * 2));
+    let connection = match Connection::new(stream, heads) {
+        Ok(connection) => Arc::new(connection),
         Err(error) => return debug!(%peer, %error, "a connection ended before it began"),
     };
-    let unanswered = AtomicBool::new(false);
-    let unanswered = &unanswered;
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        unanswered.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(Peer(peer));
-        let (head, body) = request.into_parts();
-        let response = match rules::check(&head) {
-            Verdict::Handle => Ok(handler(Request::from_parts(head, body))),
-            Verdict::Ping => Err(empty(StatusCode::NO_CONTENT)),
-            Verdict::Refuse(why) => {
-                debug!(%peer, why, "a request is refused");
-                if !head.headers.contains_key(header::EXPECT) {
-                    discard(body);
-                }
-                Err(refused(why))
+    let served = async {
+        let socket = TokioIo::new(Socket::of(connection.clone()));
+        let service = service_fn(|request| answer(&connection, peer, &handler, request));
+        let mut serving = std::pin::pin!(http.serve_connection(socket, service).with_upgrades());
+        tokio::select! {
+            result = serving.as_mut() => result,
+            () = gone(&connection, config.half_closed_wait) => {
+                debug!(%peer, "a client is gone");
+                Ok(())
             }
-        };
-        async move {
-            let response = match response {
-                Ok(response) => response.await.map(Either::Right),
-                Err(response) => response.map(Either::Left),
-            };
-            unanswered.store(false, Ordering::Relaxed);
-            Ok::<_, std::convert::Infallible>(response)
-        }
-    });
-    let connection = http.serve_connection(TokioIo::new(socket.clone()), service).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = gone(&socket, half_closed_wait, unanswered) => return debug!(%peer, "a client is gone"),
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            () = shutdown.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
         }
     };
-    if let Err(error) = result {
+    if let Err(error) = served.await {
         debug!(%peer, %error, "a connection ended early");
+    }
+    connection.linger(LINGER).await;
+}
+
+/// Answers a request, if it is a valid one.
+fn answer<H, F, B>(
+    connection: &Connection,
+    peer: SocketAddr,
+    handler: &H,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Either<Full<Bytes>, B>>, Infallible>>
+where
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>>,
+{
+    connection.begin_answer();
+    request.extensions_mut().insert(Peer(peer));
+    let (head, body) = request.into_parts();
+    let has_body = !body.is_end_stream();
+    let response = match rules::check(&head) {
+        Verdict::Handle => Ok(handler(Request::from_parts(head, body))),
+        Verdict::Ping => Err(empty(StatusCode::NO_CONTENT)),
+        Verdict::Refuse(why) => {
+            debug!(%peer, why, "a request is refused");
+            if !head.headers.contains_key(header::EXPECT) {
+                discard(body);
+            }
+            Err(refused(why))
+        }
+    };
+    async move {
+        let mut response = match response {
+            Ok(response) => response.await.map(Either::Right),
+            Err(response) => response.map(Either::Left),
+        };
+        connection.end_answer(has_body);
+        if connection.is_to_be_closed() {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
+        Ok(response)
     }
 }
 
 /// Waits until the client of a connection is gone, or is taken for gone.
-async fn gone(socket: &Socket, half_closed_wait: Duration, unanswered: &AtomicBool) {
+async fn gone(connection: &Connection, half_closed_wait: Duration) {
     let given_up = async {
-        socket.half_closed().await;
+        connection.half_closed().await;
         loop {
             tokio::time::sleep(half_closed_wait).await;
             // What is sent to one that is gone is answered with a reset.
-            if unanswered.load(Ordering::Relaxed) {
+            if connection.is_unanswered() {
                 return;
             }
         }
     };
     tokio::select! {
-        () = socket.reset() => {}
+        () = connection.reset() => {}
         () = given_up => {}
     }
 }
@@ -247,7 +278,7 @@ fn refused(why: &'static str) -> Response<Full<Bytes>> {
     *response.body_mut() = Full::from(format!("{why}\n"));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::CONNECTION, CLOSE);
     response
 }
 

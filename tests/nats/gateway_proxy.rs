@@ -184,10 +184,10 @@ async fn an_upgrade_that_is_declined_is_an_answer_like_any_other() {
 async fn large_bodies_go_through_whole_and_are_not_held() {
     const SIZE: usize = 32 << 20;
     let upstream = HttpServer::answering(|request| respond(200, &"y".repeat(request.body.len()))).await;
-    // Bodies that are stored may take next to nothing: those that go through are not meant.
+    // Larger than all memory that the gateway may hold for others.
     let nats = NatsServer::prepare();
     let settings =
-        [("upstream_url", upstream.url()), ("max_buffered", "1Ki".into()), ("max_payload", "1Ki".into())];
+        [("upstream_url", upstream.url()), ("memory_budget", "16Mi".into()), ("max_payload", "1Ki".into())];
     let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let gateway = Gateway::start(&nats, "queues: {}", &settings).await;
     let answer = gateway.call("POST", "/function/f", &[], "x".repeat(SIZE)).await;

@@ -23,6 +23,7 @@ mod gateway_proxy;
 mod gateway_races;
 mod gateway_routing;
 mod gateway_submit;
+mod memory;
 mod operator;
 mod replay;
 mod sequences;

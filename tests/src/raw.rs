@@ -104,6 +104,19 @@ impl Connection {
         self.stream.write_all(bytes.as_ref()).await.expect("the bytes are sent");
     }
 
+    /// Sends bytes; an error where the other side has closed.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
+    }
+
+    /// What has come by then, as text; `None` if that is nothing.
+    pub async fn answered_by(&mut self, time: Duration) -> Option<String> {
+        let all = async { while matches!(self.stream.read_buf(&mut self.unread).await, Ok(1..)) {} };
+        // It may go on.
+        let _ = timeout(time, all).await;
+        (!self.unread.is_empty()).then(|| String::from_utf8_lossy(&self.unread).into_owned())
+    }
+
     /// Closes the side on which bytes are sent, and leaves the other open.
     pub async fn close_side(&mut self) {
         self.stream.shutdown().await.expect("the side is closed");

@@ -86,6 +86,7 @@ pub const SETTINGS: &[Setting] = &[
     wrong(GATEWAY, "function_url", "{function}:8080", "write it as http://host:port"),
     wrong(GATEWAY, "unknown_function", "maybe", "[possible values: accept, reject]"),
     wrong(GATEWAY, "max_payload", "0", "it must be more than 0"),
+    wrong(GATEWAY, "memory_budget", "1Mi", "it must be at least 16Mi"),
     wrong(GATEWAY, "max_header_bytes", "4Ki", "it must be from 8Ki to 1Mi"),
     wrong(GATEWAY, "publish_timeout", "0s", "it must be more than 0"),
     wrong(GATEWAY, "cancel_timeout", "0s", "it must be more than 0"),
