@@ -2,7 +2,7 @@
 //! and what neither takes. Each use has an account, which shows in the metrics. What does not fit is refused or waits; nothing
 //! is held without being counted.
 //!
-//! The budget is three quarters of the memory limit of the container. The rest is for the program itself, and for what the
+//! The budget is three quarters of the memory limit of the container, less where that is small. The rest is for the program itself, and for what the
 //! allocator keeps between two uses.
 
 use std::{
@@ -24,6 +24,9 @@ use crate::byte_size::ByteSize;
 
 /// The budget where the container has no limit.
 const DEFAULT: usize = 384 << 20;
+
+/// The least that is left of a container's memory for the program itself.
+const LEFT: usize = 48 << 20;
 
 /// The least that a budget may be.
 const MIN: ByteSize = ByteSize(16 << 20);
@@ -85,7 +88,8 @@ pub fn default_budget() -> usize {
 /// The budget within a limit of memory, in bytes.
 #[must_use]
 pub fn budget_within(limit: Option<u64>) -> usize {
-    limit.and_then(|bytes| usize::try_from(bytes).ok()).map_or(DEFAULT, |bytes| bytes / 4 * 3)
+    let limit = limit.and_then(|bytes| usize::try_from(bytes).ok());
+    limit.map_or(DEFAULT, |bytes| bytes.saturating_sub(LEFT.max(bytes / 4)).max(MIN.0))
 }
 
 /// Reads a budget as a setting: less than the least is not worth starting with.
@@ -292,5 +296,7 @@ mod tests {
     fn the_budget_leaves_a_quarter_of_the_limit() {
         assert_eq!(budget_within(Some(512 << 20)), 384 << 20);
         assert_eq!(budget_within(None), DEFAULT);
+        assert_eq!(budget_within(Some(128 << 20)), 80 << 20);
+        assert_eq!(budget_within(Some(32 << 20)), 16 << 20);
     }
 }

@@ -4,15 +4,19 @@ use std::{fs, path::Path, time::Duration};
 
 use asyncqueue_runtime::{byte_size::ByteSize, memory::budget_within};
 use asyncqueue_tests::{
-    http::{HttpServer, respond},
+    http::{HttpServer, respond, respond_after},
+    nats::free_port,
     process::{allow_files, peak_resident_bytes},
-    raw::Connection,
+    raw::{self, Connection},
     wait::{PATIENCE, until_in},
 };
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use crate::{gateway::Gateway, support::Queue};
+use crate::{
+    gateway::Gateway,
+    support::{Queue, callback_at},
+};
 
 /// As many as the gateway serves at once.
 const CONNECTIONS: usize = 8_192;
@@ -134,4 +138,46 @@ async fn answers_that_nobody_reads_take_no_more_memory_than_the_pod_has() {
     assert!(matches!(answer.status, 200 | 503));
     drop(readers);
     is_free(&gateway).await;
+}
+
+#[tokio::test]
+async fn answers_and_results_take_no_more_memory_than_the_pod_of_a_worker_has() {
+    const CALLS: usize = 100;
+    const LIMIT: u64 = 256 << 20;
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond(200, &"y".repeat(6 << 20))).await;
+    // Larger than NATS takes, so that the worker holds each until it is posted.
+    let receiver = HttpServer::answering(|_| respond_after(Duration::from_millis(500), 200, "ok")).await;
+    let budget = ByteSize(budget_within(Some(LIMIT))).to_string();
+    let admin = format!("127.0.0.1:{}", free_port());
+    let settings =
+        [("max_inflight", "80"), ("memory_budget", &budget), ("http_addr", &admin), ("RUST_LOG", "info")];
+    let worker = queue.worker(&function, &settings);
+    for _ in 0..CALLS {
+        queue
+            .submit(|call| {
+                call.body = vec![b'x'; 900 << 10].into();
+                call.callback_url = Some(callback_at(&receiver));
+            })
+            .await;
+    }
+    until_in(PATIENCE * 4, "all results are posted", async || {
+        (receiver.received().len() == CALLS).then_some(())
+    })
+    .await;
+    queue.empties().await;
+    assert_eq!(function.received().len(), CALLS);
+    assert!(receiver.received().iter().all(|posted| posted.body.len() == 6 << 20));
+    let peak = peak_resident_bytes(worker.id());
+    println!("answers of a worker: {} MiB of {} MiB", peak >> 20, LIMIT >> 20);
+    assert!(peak < LIMIT, "{peak} bytes");
+    let metrics = raw::request(admin.parse().unwrap(), "GET", "/metrics", &[], b"").await.text();
+    let value = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        value.unwrap_or_else(|| panic!("{name}: {metrics}"))
+    };
+    assert!(value(r#"queue_worker_memory_refusals_total{use="answers"}"#) > 0);
+    for used in ["calls", "answers", "callbacks"] {
+        assert_eq!(value(&format!("queue_worker_memory_used_bytes{{use=\"{used}\"}}")), 0, "{used}");
+    }
 }

@@ -3,16 +3,20 @@
 use std::time::{Duration, Instant};
 
 use asyncqueue::{Invocation, directory::Directory};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body as _;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::timeout_at;
 
-use crate::outcome::Ending;
+use crate::{
+    answer_buffer::{AnswerMemory, READ_BYTES},
+    outcome::Ending,
+};
 use request::{Attempt, Target, request_headers};
 
 pub mod request;
@@ -51,20 +55,27 @@ pub(crate) struct Caller {
     target: Target,
     time_limit: Duration,
     max_response: usize,
+    memory: AnswerMemory,
 }
 
 // === impl Caller ===
 
 impl Caller {
-    pub(crate) fn new(target: Target, time_limit: Duration, max_response: usize) -> Self {
+    pub(crate) fn new(
+        target: Target,
+        time_limit: Duration,
+        max_response: usize,
+        memory: AnswerMemory,
+    ) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
+            .http1_max_buf_size(READ_BYTES)
             .build(connector);
-        Self { client, target, time_limit, max_response }
+        Self { client, target, time_limit, max_response, memory }
     }
 
     /// Makes one call with these headers of its caller, and waits for its end. Dropped, it closes the connection, so that the function sees it.
@@ -98,12 +109,12 @@ impl Caller {
         *request.headers_mut() = request_headers(headers, invocation, attempt)?;
         let (parts, mut body) = self.client.request(request).await?.into_parts();
 
-        let mut kept = BytesMut::new();
+        let mut kept = self.memory.buffer(self.max_response, body.size_hint().exact());
         let mut truncated = false;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             let room = self.max_response - kept.len();
-            kept.extend_from_slice(&data[..data.len().min(room)]);
+            kept.add(&data[..data.len().min(room)]).await;
             if data.len() > room {
                 truncated = true;
                 break;
@@ -115,7 +126,7 @@ impl Caller {
         Ok(Reply {
             ending: Ending::Answered { status: parts.status.as_u16(), internal, retry_after },
             headers,
-            body: kept.freeze(),
+            body: kept.into_bytes(),
             truncated,
             duration: Duration::ZERO,
             error: None,

@@ -10,7 +10,15 @@ use asyncqueue::{
     ensure::{EnsureError, ensure, ensure_buckets},
     stream::{DeadLetters, Limits, Owner, QueueSpec},
 };
-use asyncqueue_runtime::{admin, error::describe, health::Health, nats, program::Shutdown};
+use asyncqueue_runtime::{
+    admin,
+    byte_size::ByteSize,
+    error::describe,
+    health::Health,
+    memory::{self, Budget},
+    nats,
+    program::Shutdown,
+};
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -18,6 +26,7 @@ use tracing::{info, warn};
 
 use crate::{
     Settings,
+    answer_buffer::AnswerMemory,
     callback::{
         self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::ResultStore,
     },
@@ -28,7 +37,7 @@ use crate::{
     function::{Caller, request::Target},
     invoke::Invoke,
     metrics::Metrics,
-    pull::Puller,
+    pull::{self, Puller},
     reports::Reports,
     server_clock::ServerClock,
     stall::Stalls,
@@ -60,6 +69,13 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("queue_worker");
     let metrics = Metrics::new(prefixed, &settings.queue_name);
+    let budget = settings.memory_budget.as_ref().map_or_else(memory::default_budget, |budget| budget.0);
+    let memory = Budget::new(budget, prefixed);
+    info!(memory_budget = %ByteSize(budget), "memory for calls, answers and results");
+    // For what has come and waits for its memory, and for the one answer at a time that goes over the budget.
+    let fetched = budget / pull::ASKED_PART * 2;
+    let over_budget = settings.max_response_bytes.0.min(budget / 2);
+    let _set_aside = memory.account("set_aside").try_take(fetched + over_budget);
     let client = nats::connect(&settings.nats, &settings.worker_name, &health, prefixed).await?;
     let js = jetstream::new(client.clone());
     health.register(CONSUMER, "not looked for yet");
@@ -77,7 +93,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         else => Ok(()),
     };
     if worked.is_ok() {
-        worked = Box::pin(work(&settings, signer, &js, metrics, &health, &shutdown)).await;
+        worked = Box::pin(work(&settings, signer, &js, (metrics, memory), &health, &shutdown)).await;
         // What has been said is still on its way.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -91,7 +107,7 @@ async fn work(
     settings: &Settings,
     signer: Option<Signer>,
     js: &Context,
-    metrics: Metrics,
+    (metrics, memory): (Metrics, Budget),
     health: &Health,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
@@ -108,10 +124,6 @@ async fn work(
     let policy = settings.retry_policy();
     let guard = Guard::new(settings.callback_allowed_hosts.clone());
     let poster = Poster::new(guard, signer, settings.tls_insecure, settings.callback_timeout.0);
-    let target = match settings.gateway_url.as_ref() {
-        Some(url) => Target::Gateway(url.clone()),
-        None => Target::Direct(settings.function_url.clone()),
-    };
     let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
     let deliver = Deliver { messenger: messenger.clone(), dead_letters: dead_letters.clone() };
     let reports = Reports::new(settings.worker_name.clone());
@@ -135,7 +147,7 @@ async fn work(
         stream: settings.stream(),
         cancellations: cancellations.clone(),
         reports: reports.clone(),
-        caller: Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes.0),
+        caller: caller(settings, &memory),
         policy,
         max_age: settings.max_age.as_ref().map(|age| age.0),
         directory: directory.clone(),
@@ -155,6 +167,7 @@ async fn work(
         handler: Arc::new(invoke),
         running,
         readiness: Some((health.clone(), CONSUMER)),
+        memory: memory.account("calls"),
     };
     let callbacks = Puller {
         js: js.clone(),
@@ -165,6 +178,7 @@ async fn work(
         running: watch::Sender::new(0),
         // Without that stream results are posted directly.
         readiness: None,
+        memory: memory.account("callbacks"),
     };
     let (grace, functions) = (settings.grace(), directory.clone());
     // Tasks, since each message wakes them, and the runtime wakes its own threads for less than the one that waits here.
@@ -192,6 +206,16 @@ async fn work(
         () = reports.follow(&client, queue) => Ok(()),
         () = depth::follow(js, (&stream, &durable), functions, &queue_metrics, &clock) => Ok(()),
     }
+}
+
+/// What calls functions, as the settings say where they are.
+fn caller(settings: &Settings, memory: &Budget) -> Caller {
+    let target = match settings.gateway_url.as_ref() {
+        Some(url) => Target::Gateway(url.clone()),
+        None => Target::Direct(settings.function_url.clone()),
+    };
+    let answers = AnswerMemory::new(memory.account("answers"));
+    Caller::new(target, settings.upstream_timeout.0, settings.max_response_bytes.0, answers)
 }
 
 /// Returns when NATS is connected, its time is known, and the directory has been read, if there is one: without it, the

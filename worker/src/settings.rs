@@ -9,6 +9,7 @@ use asyncqueue::{
 };
 use asyncqueue_runtime::{
     byte_size::ByteSize,
+    memory,
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool, parse_call_url},
 };
 use clap::Parser;
@@ -145,6 +146,12 @@ pub struct Settings {
     #[arg(long, env = "max_response_bytes", default_value = "16Mi")]
     pub max_response_bytes: ByteSize,
 
+    /// Memory for calls that run, the answers of functions, and results on their way. Without room for another call none is
+    /// taken, and an answer waits. At least 16Mi; if not set, three quarters of the container's memory limit, or 384Mi where
+    /// it has none
+    #[arg(long, env = "memory_budget", default_value_t, hide_default_value = true, value_parser = optional(memory::parse_budget))]
+    pub memory_budget: Optional<ByteSize>,
+
     /// On SIGTERM: time for running calls; `upstream_timeout` and 10s if not set
     #[arg(long, env = "grace_period", default_value_t, hide_default_value = true)]
     pub grace_period: Optional<GoDuration>,
@@ -246,6 +253,7 @@ mod tests {
             ("--retry-http-codes", "200,abc", "429,503"),
             ("--queue-name", "Slow", "a-z"),
             ("--max-response-bytes", "16MB", "256Ki"),
+            ("--memory-budget", "1Mi", "at least 16Mi"),
             ("--backoff", "linear", "static"),
             ("--gateway-url", "gateway:8080", "http://host:port"),
             ("--function-url", "https://{function}", "without TLS"),
