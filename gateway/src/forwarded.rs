@@ -1,7 +1,7 @@
 //! The headers that say what a request was before this gateway passed it on or stored it: for which host, by which protocol,
 //! from whom. The same for both, since `Host` belongs to each connection and is not stored.
 
-use std::net::IpAddr;
+use std::{fmt::Write, net::IpAddr};
 
 use asyncqueue_runtime::server::Peer;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts};
@@ -28,8 +28,13 @@ fn add_to(headers: &mut HeaderMap, uri: &Uri, peer: Option<IpAddr>) {
     }
     headers.entry(X_FORWARDED_PROTO).or_insert(PROTO);
     if let Some(peer) = peer {
-        let chain = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-        let chain = chain.map(str::to_owned).chain([peer.to_string()]).collect::<Vec<_>>().join(", ");
+        let mut chain = String::new();
+        for before in headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
+            chain += before;
+            chain += ", ";
+        }
+        // Writing to a string does not fail.
+        let _ = write!(chain, "{peer}");
         if let Ok(value) = HeaderValue::try_from(chain) {
             headers.insert(X_FORWARDED_FOR, value);
         }

@@ -21,7 +21,7 @@ use asyncqueue_runtime::{
     admin,
     byte_size::ByteSize,
     health::Health,
-    memory::{self, Budget},
+    memory::{self, Budget, Taken},
     nats, server,
 };
 use prometheus_client::registry::Registry;
@@ -157,12 +157,7 @@ impl Gateway {
         admin::register_build_info(&mut registry);
         let metrics = Metrics::register(&mut registry);
         let gateway_metrics = registry.sub_registry_with_prefix("gateway");
-        let budget = memory_budget.as_ref().map_or_else(memory::default_budget, |budget| budget.0);
-        let memory = Budget::new(budget, gateway_metrics);
-        // Set aside, so that each that is accepted can be answered.
-        let max_connections = max_connections(budget);
-        let _connections = memory.account("connections").try_take(max_connections * server::CONNECTION_BYTES);
-        info!(memory_budget = %ByteSize(budget), max_connections, "memory for what clients and functions send");
+        let (memory, max_connections, _connections) = memory_of(memory_budget.0, gateway_metrics);
         let client = nats::connect(&nats_settings, "asyncqueue-gateway", &health, gateway_metrics).await?;
         let js = jetstream::new(client.clone());
 
@@ -235,6 +230,21 @@ impl Gateway {
         admin.await.context("the server of metrics failed")?;
         served
     }
+}
+
+/// The memory budget, the connections that it has room for, and their memory. That is set aside, so that each that is
+/// accepted can be answered.
+fn memory_of(setting: Option<ByteSize>, registry: &mut Registry) -> (Budget, usize, Option<Taken>) {
+    if std::env::var_os("max_buffered").is_some() {
+        warn!(
+            "max_buffered is not a setting any more: memory_budget bounds bodies and all else that is held"
+        );
+    }
+    let bytes = setting.map_or_else(memory::default_budget, |budget| budget.0);
+    let (budget, max_connections) = (Budget::new(bytes, registry), max_connections(bytes));
+    info!(memory_budget = %ByteSize(bytes), max_connections, "memory for what clients and functions send");
+    let connections = budget.account("connections").try_take(max_connections * server::CONNECTION_BYTES);
+    (budget, max_connections, connections)
 }
 
 /// How many connections half of a budget has room for. The other half is for what is sent over them.
