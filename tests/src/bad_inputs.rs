@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+pub mod clients;
 pub mod messages;
 pub mod objects;
 pub mod programs;
@@ -50,6 +51,7 @@ pub fn document() -> String {
         }
     };
     section("Requests to the gateway", ["request", "answer"], requests::rows(), requests::ELSEWHERE);
+    section("Odd clients of the gateway", ["a client sends", "answers"], clients::rows(), &[]);
     section(
         "Messages on the stream of a queue",
         ["message", "dead letter, whose reason says"],

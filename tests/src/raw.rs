@@ -119,7 +119,8 @@ impl Connection {
 
     /// Closes the side on which bytes are sent, and leaves the other open.
     pub async fn close_side(&mut self) {
-        self.stream.shutdown().await.expect("the side is closed");
+        // An error: the other side has closed both.
+        let _ = self.stream.shutdown().await;
     }
 
     /// Resets the connection, as a system does that knows of it no more.
@@ -130,6 +131,11 @@ impl Connection {
     /// Reads the next response, be it an interim one.
     pub async fn response(&mut self) -> RawResponse {
         self.read(true).await.expect("a response")
+    }
+
+    /// The same; an error where the other side closes before.
+    pub async fn try_response(&mut self) -> std::io::Result<RawResponse> {
+        self.read(true).await
     }
 
     /// Waits until the other side closes, and returns what it has sent before.
