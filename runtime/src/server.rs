@@ -291,12 +291,14 @@ fn empty(status: StatusCode) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use http_body_util::Full;
+    use prometheus_client::registry::Registry;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         time::Instant,
     };
 
     use super::*;
+    use crate::memory::Budget;
 
     /// What a client reads until the connection is closed, and how long that took.
     async fn read_to_end(request: &str) -> (String, Duration) {
@@ -415,5 +417,86 @@ mod tests {
             assert!(text.split(' ').nth(1) == Some(&status.to_string()), "{request:?}: {text}");
             assert!(took < HEADER_TIMEOUT, "{request:?}");
         }
+    }
+
+    /// A server with so much memory for heads that are not small, and its account.
+    async fn server_with_memory(bytes: usize, answer: Bytes) -> (SocketAddr, Account) {
+        let memory = Budget::new(bytes, &mut Registry::default()).account("heads");
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let config = Config { memory: Some(memory.clone()), ..Config::default() };
+        let handler = move |_| std::future::ready(Response::new(Full::from(answer.clone())));
+        tokio::spawn(serve(listener, config, handler, CancellationToken::new(), Duration::ZERO));
+        (addr, memory)
+    }
+
+    async fn read_some(client: &mut TcpStream) -> String {
+        let mut bytes = vec![0; 4096];
+        let count = client.read(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_large_head_takes_memory_until_its_connection_ends() {
+        let most = MAX_HEADER_BYTES * 2;
+        let (addr, memory) = server_with_memory(most * 5, Bytes::from_static(b"hi")).await;
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Long: {}\r\n\r\n", "x".repeat(20_000));
+        let ask = async || {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(head.as_bytes()).await.unwrap();
+            let answer = read_some(&mut client).await;
+            (client, answer)
+        };
+        let mut clients = Vec::new();
+        // The last leaves less than a quarter, and is not kept.
+        for is_closed in [false, false, false, true] {
+            let (mut client, answer) = ask().await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            assert_eq!(answer.contains("connection: close"), is_closed, "{answer}");
+            if is_closed {
+                assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+            }
+            clients.push(client);
+        }
+        while memory.free() < most * 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let all = memory.try_take(memory.free()).unwrap();
+        let (_refused, answer) = ask().await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 1"), "{answer}");
+        assert!(answer.ends_with("send less, or again\n"), "{answer}");
+        // A small head takes none.
+        let mut small = TcpStream::connect(addr).await.unwrap();
+        small.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        assert!(read_some(&mut small).await.starts_with("HTTP/1.1 200 "));
+        drop((clients, all));
+        while memory.free() < most * 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+        const ANSWER: usize = 64 << 20;
+        let memory = Budget::new(ANSWER, &mut Registry::default()).account("answers");
+        let answer = memory.try_take(ANSWER).unwrap().attach(vec![0; ANSWER]);
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let answer = std::sync::Mutex::new(Some(answer));
+        let handler = {
+            let answer = Arc::new(answer);
+            move |_| {
+                let answer = answer.lock().unwrap().take().unwrap();
+                std::future::ready(Response::new(Full::from(answer)))
+            }
+        };
+        tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
+        let begun = Instant::now();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        while memory.free() < ANSWER {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(begun.elapsed() < HEADER_TIMEOUT * 2, "it is held");
+        }
+        assert!(begun.elapsed() > HEADER_TIMEOUT / 2);
     }
 }

@@ -145,7 +145,8 @@ async fn trailers_go_through_both_ways() {
 async fn an_upgraded_connection_carries_what_both_sides_say() {
     let request = "GET /function/chat HTTP/1.1\r\nHost: g\r\nConnection: keep-alive, Upgrade\r\n\
                    Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let (_nats, _gateway, mut client, mut upstream, head) = pass(request).await;
+    let (_nats, gateway, mut client, mut upstream, head) = pass(request).await;
+    let memory = || gateway.metric(r#"gateway_memory_used_bytes{use="passed_on"}"#);
     for line in ["upgrade: websocket", "connection: upgrade", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="] {
         assert!(has_line(&head, line), "{line}: {head}");
     }
@@ -167,8 +168,11 @@ async fn an_upgraded_connection_carries_what_both_sides_say() {
         upstream.send(echo).await;
         assert_eq!(client.bytes(echo.len()).await, echo);
     }
+    assert!(memory().await > 0, "a tunnel takes memory for as long as it is open");
     drop(upstream);
     assert!(client.closed().await.is_empty());
+    drop(client);
+    until("its memory is given back", async || (memory().await == 0).then_some(())).await;
 }
 
 #[tokio::test]

@@ -74,6 +74,7 @@ pub const SETTINGS: &[Setting] = &[
         "16MB",
         "`16MB` is not a size in bytes; write it as 262144, 256Ki or 1Mi",
     ),
+    wrong(WORKER, "memory_budget", "1Mi", "it must be at least 16Mi"),
     wrong(WORKER, "http_addr", "8081", "invalid socket address syntax"),
     wrong(WORKER, "tls_insecure", "maybe", "use true or false (or 1 or 0)"),
     wrong(WORKER, "nats_port", "99999", "99999 is not in 0..=65535"),
