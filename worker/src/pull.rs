@@ -52,7 +52,7 @@ const LATE: Duration = Duration::from_secs(1);
 const RENEW_WAIT: Duration = Duration::from_millis(250);
 
 /// What a message takes beside its own size: its task, its headers once more as they are sent on, and a connection.
-const HANDLING_BYTES: usize = 32 * 1024;
+const HANDLING_BYTES: usize = 28 * 1024;
 
 /// The part of the budget, as a divisor, that the messages of a consumer may take that were asked for and have not come, or
 /// wait for memory.
@@ -265,10 +265,11 @@ impl<H: Handler> Puller<H> {
             if demand.is_asking() && Instant::now() > silent_at {
                 return End::Silence;
             }
-            let largest = pulling.largest_message();
-            // One in any case: each is brought to its end, with whatever it takes.
-            let has_memory = demand.running() == 0 || self.memory.free() >= handling_bytes(largest);
+            // One in any case: each is brought to its end, with whatever it takes. While another waits for memory, none is
+            // free.
+            let has_memory = demand.running() == 0 || self.memory.free() >= HANDLING_BYTES;
             if has_memory && let Some(batch) = demand.ask() {
+                let largest = pulling.largest_message();
                 let most_bytes = largest.max(self.memory.budget().0 / ASKED_PART / self.max * batch);
                 if let Err(error) = pulling.request(batch, most_bytes).await {
                     return End::Renew(error.to_string());

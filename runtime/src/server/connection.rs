@@ -128,9 +128,16 @@ impl Connection {
     }
 
     /// Waits until the client has closed its side.
+    #[cfg(target_os = "linux")]
     pub(super) async fn half_closed(&self) {
         // Not `READABLE`, which what was sent before keeps ready: this waits for the end alone.
         let _ = self.stream.ready(Interest::PRIORITY).await;
+    }
+
+    /// Elsewhere nothing tells that apart from what was sent before: the client is answered, however long that takes.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) async fn half_closed(&self) {
+        std::future::pending().await
     }
 
     /// Reads on for a moment if a head was refused, so that the client reads the answer: a connection that is closed with
