@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
+    passed_on::PassedOn,
     proxy::AnswerBody,
     refusal::Refusal,
     submission::{X_CALL_ID, X_START_TIME, start_time},
@@ -21,7 +22,7 @@ pub const X_CALL_DUPLICATE: HeaderName = HeaderName::from_static("x-call-duplica
 pub const X_OPENFAAS_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 
 /// An answer, from here or passed on.
-pub type Answer = Response<Either<Full<Bytes>, AnswerBody>>;
+pub type Answer = Response<Either<Full<Bytes>, PassedOn<AnswerBody>>>;
 
 /// What an answer says of the call besides its outcome.
 #[derive(Clone, Debug)]

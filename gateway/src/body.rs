@@ -1,19 +1,14 @@
 //! Reads bodies, within limits of size and time.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use asyncqueue::message::HEADER_ROOM;
-use bytes::{Bytes, BytesMut};
+use asyncqueue_runtime::memory::Taken;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::Refusal;
-
-/// How long the rest of a refused body is thrown away before the connection is closed. Closing it at once
-/// would reset it, and the client might lose the answer that says why.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// The most that a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,87 +47,19 @@ impl Limit {
     }
 }
 
-/// The memory that bodies may take together. Clones are of the same memory.
-#[derive(Clone, Debug)]
-pub struct Memory {
-    free: Arc<Semaphore>,
-    bytes: usize,
-    used: Gauge,
-}
-
-/// A body that was read.
-#[derive(Debug)]
-pub struct Held {
-    /// The body.
-    pub bytes: Bytes,
-    /// What it takes of the memory.
-    pub memory: Option<Taken>,
-}
-
-/// Memory that is taken until this is dropped.
-#[derive(Debug)]
-pub struct Taken {
-    permit: OwnedSemaphorePermit,
-    used: Gauge,
-}
-
-// === impl Memory ===
-
-impl Memory {
-    /// So many bytes, of which `used` tells how many are taken.
-    #[must_use]
-    pub fn new(bytes: usize, used: Gauge) -> Self {
-        let bytes = bytes.min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(bytes)), bytes, used }
-    }
-
-    /// Takes memory for `bytes`, or refuses: to wait for it would be to hold what was read before.
-    fn take(&self, bytes: usize) -> Result<Taken, Refusal> {
-        let permits = u32::try_from(bytes).ok();
-        let permit = permits.and_then(|permits| self.free.clone().try_acquire_many_owned(permits).ok());
-        let permit = permit.ok_or(Refusal::Busy { with: "bytes of bodies", most: self.bytes })?;
-        self.used.inc_by(count(permit.num_permits()));
-        Ok(Taken { permit, used: self.used.clone() })
-    }
-}
-
-impl Taken {
-    /// Both, of the same memory.
-    fn and(mut self, mut other: Self) -> Self {
-        if let Some(permit) = other.permit.split(other.permit.num_permits()) {
-            self.permit.merge(permit);
-        }
-        self
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.used.dec_by(count(self.permit.num_permits()));
-    }
-}
-
-fn count(bytes: usize) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
 /// Reads a body. One that says that it is over the limit is refused before any of it is read, so that a
 /// client that asked (`Expect: 100-continue`) need not send it. Memory is taken for what has arrived, so that a slow
-/// client keeps none from others by what it announces.
-pub async fn read(
-    body: &mut Incoming,
-    limit: Limit,
-    time: Duration,
-    memory: &Memory,
-) -> Result<Held, Refusal> {
+/// client keeps none from others by what it announces; `taken` is what the rest of the request takes. The body holds both
+/// for as long as anybody has it: a message may wait in the client of NATS after its request was given up.
+pub async fn read(body: &mut Incoming, limit: Limit, time: Duration, taken: Taken) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > limit.bytes as u64 {
         return Err(limit.exceeded());
     }
-    tokio::time::timeout(time, collect(body, limit, memory)).await.unwrap_or(Err(Refusal::BodyTimeout(time)))
+    tokio::time::timeout(time, collect(body, limit, taken)).await.unwrap_or(Err(Refusal::BodyTimeout(time)))
 }
 
-async fn collect(body: &mut Incoming, limit: Limit, memory: &Memory) -> Result<Held, Refusal> {
-    let (mut bytes, mut taken) = (BytesMut::new(), None::<Taken>);
+async fn collect(body: &mut Incoming, limit: Limit, mut taken: Taken) -> Result<Bytes, Refusal> {
+    let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal::Body(asyncqueue_runtime::error::describe(&error)))?;
         // Trailers are not stored.
@@ -140,24 +67,24 @@ async fn collect(body: &mut Incoming, limit: Limit, memory: &Memory) -> Result<H
         if data.len() > limit.bytes - bytes.len() {
             return Err(limit.exceeded());
         }
-        let more = memory.take(data.len())?;
-        taken = Some(match taken {
-            Some(taken) => taken.and(more),
-            None => more,
-        });
+        let more = growth(bytes.len(), bytes.capacity(), data.len(), limit.bytes);
+        if more > 0 {
+            if !taken.grow(more) {
+                return Err(Refusal::MemoryShort { budget: taken.budget() });
+            }
+            bytes.reserve_exact(bytes.capacity() - bytes.len() + more);
+        }
         // A copy, also of what came at once: what the connection reads into is then free for it again.
         bytes.extend_from_slice(&data);
     }
-    Ok(Held { bytes: bytes.freeze(), memory: taken })
+    Ok(taken.attach(bytes))
 }
 
-/// Throws away what is still to come of a body whose request is refused, for a moment. Not where the client asked
-/// whether to send it: to read is to say yes.
-pub fn discard(mut body: Incoming) {
-    if body.is_end_stream() {
-        return;
-    }
-    tokio::spawn(tokio::time::timeout(LINGER, async move { while let Some(Ok(_)) = body.frame().await {} }));
+/// By how much a buffer grows that is to take more bytes: to twice its size, so that it is not copied for each of them, but
+/// not past the limit. All in bytes.
+fn growth(length: usize, capacity: usize, more: usize, limit: usize) -> usize {
+    let needed = length + more;
+    if needed <= capacity { 0 } else { needed.max(capacity.saturating_mul(2).min(limit)) - capacity }
 }
 
 #[cfg(test)]
@@ -165,19 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_taken_until_there_is_none_and_given_back() {
-        let used = Gauge::default();
-        let memory = Memory::new(10, used.clone());
-        let first = memory.take(6).unwrap();
-        let _second = memory.clone().take(4).unwrap();
-        let refusal = memory.take(1).unwrap_err();
-        assert_eq!(refusal.status(), 503);
-        assert!(refusal.to_string().contains("10 bytes of bodies"), "{refusal}");
-        assert_eq!(used.get(), 10);
-        drop(first);
-        assert_eq!(used.get(), 4);
-        assert!(memory.take(6).is_ok());
-        assert!(memory.take(usize::MAX).is_err());
+    fn a_buffer_grows_to_twice_its_size_within_the_limit() {
+        assert_eq!(growth(0, 0, 2, 100), 2);
+        assert_eq!(growth(2, 8, 6, 100), 0);
+        assert_eq!(growth(8, 8, 1, 100), 8);
+        assert_eq!(growth(60, 64, 10, 100), 36);
+        assert_eq!(growth(0, 0, 100, 100), 100);
     }
 
     #[test]

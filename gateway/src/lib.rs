@@ -5,8 +5,8 @@
 //! call that was stored goes to [`lookup`]. The ends that do I/O are [`service`], which puts that in order, and
 //! [`proxy`], which sends on what is not ours.
 //!
-//! What may be done at once is bounded, in number by [`slots`] and in memory by [`body`]: past that a client is
-//! told to come again, and nobody who was taken waits for it.
+//! What may be done at once is bounded, in number by [`slots`] and in memory by one budget ([`memory`]): past that a client
+//! is told to come again, and nobody who was taken waits for it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,8 +20,10 @@ use asyncqueue::{
 };
 use asyncqueue_runtime::{
     admin,
+    byte_size::ByteSize,
     client::{self, ConnectionLimits},
     health::Health,
+    memory::{self, Budget, Taken},
     nats,
     program::UsageError,
     server,
@@ -32,16 +34,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    body::Memory, directory_file::DirectoryFile, hops::Hops, lookup::Lookups, metrics::Metrics, proxy::Proxy,
+    directory_file::DirectoryFile, hops::Hops, lookup::Lookups, metrics::Metrics, proxy::Proxy,
     service::Service, settings::Settings, slots::Slots,
 };
 
 pub mod answer;
 pub mod body;
 pub mod directory_file;
+pub mod forwarded;
 pub mod hops;
 pub mod lookup;
 pub mod metrics;
+pub mod passed_on;
+pub mod plain_path;
 pub mod proxy;
 pub mod refusal;
 pub mod resource;
@@ -151,13 +156,14 @@ impl Gateway {
             unknown_function,
             directory_file: _,
             max_payload,
+            max_header_bytes,
             publish_timeout,
             cancel_timeout,
             read_timeout,
             max_publishing,
             max_chain_depth,
             max_hops,
-            max_buffered,
+            memory_budget,
             max_connection_age,
             max_connection_requests,
             access_log,
@@ -169,13 +175,9 @@ impl Gateway {
         let mut registry = Registry::default();
         admin::register_build_info(&mut registry);
         let metrics = Metrics::register(&mut registry);
-        let client = nats::connect(
-            &nats_settings,
-            "asyncqueue-gateway",
-            &health,
-            registry.sub_registry_with_prefix("gateway"),
-        )
-        .await?;
+        let gateway_metrics = registry.sub_registry_with_prefix("gateway");
+        let (memory, max_connections, _connections) = memory_of(memory_budget.0, gateway_metrics);
+        let client = nats::connect(&nats_settings, "asyncqueue-gateway", &health, gateway_metrics).await?;
         let js = jetstream::new(client.clone());
 
         // Dropped on return, and with it what runs in the background.
@@ -189,27 +191,22 @@ impl Gateway {
             background.spawn(streams::keep(js, directory, has_file, default_queue, health.clone()));
         }
         let max_publishing = usize::try_from(max_publishing).unwrap_or(usize::MAX);
-        let publish = jetstream::context::ContextBuilder::new()
-            // Later than the submitter's own, whose error says more.
-            .timeout(publish_timeout.0 * 2)
-            .ack_timeout(publish_timeout.0)
-            // More than may be on their way, so that a call never waits in the client. Those count too of which the
-            // request has ended.
-            .max_ack_inflight(max_publishing.saturating_mul(2))
-            .build(client.clone());
+        let publish = publish_context(&client, publish_timeout.0, max_publishing);
         let look_up = jetstream::context::ContextBuilder::new().timeout(publish_timeout.0);
         let service = Arc::new(Service {
             health: health.clone(),
-            memory: Memory::new(max_buffered.0, metrics.buffered.clone()),
+            calls: memory.account("calls"),
+            passed_on: memory.account("passed_on"),
+            passed_on_bytes: passed_on::most_memory(max_header_bytes.0),
             metrics,
             directory,
             lookups: Lookups::new(look_up.build(client.clone()), cancel_timeout.0),
             submitter: Submitter::new(publish, publish_timeout.0),
             nats: client.clone(),
-            proxy: Proxy::new(ConnectionLimits {
-                max_age: max_connection_age.0,
-                max_requests: max_connection_requests,
-            })?,
+            proxy: Proxy::new(
+                ConnectionLimits { max_age: max_connection_age.0, max_requests: max_connection_requests },
+                max_header_bytes.0,
+            )?,
             default_queue,
             namespaces,
             function_url,
@@ -234,14 +231,57 @@ impl Gateway {
             }
         });
         info!("taking calls at http://{http_addr}/async-function/, metrics at http://{metrics_addr}/metrics");
+        let config = server::Config {
+            max_connections,
+            max_header_bytes: max_header_bytes.0,
+            memory: Some(memory.account("heads")),
+            ..server::Config::default()
+        };
+        let handler = move |request| service.clone().answer(request);
         let served = tokio::select! {
-            () = server::serve(http, move |request| service.clone().answer(request), shutdown, DRAIN) => Ok(()),
+            () = server::serve(http, config, handler, shutdown, DRAIN) => Ok(()),
             error = nats::ended(&client) => Err(error),
         };
         done.cancel();
         admin.await.context("the server of metrics failed")?;
         served
     }
+}
+
+/// What publishes calls.
+fn publish_context(
+    client: &async_nats::Client,
+    timeout: Duration,
+    max_publishing: usize,
+) -> jetstream::Context {
+    jetstream::context::ContextBuilder::new()
+        // Later than the submitter's own, whose error says more.
+        .timeout(timeout * 2)
+        .ack_timeout(timeout)
+        // More than may be on their way, so that a call never waits in the client. Those count too of which the request has
+        // ended.
+        .max_ack_inflight(max_publishing.saturating_mul(2))
+        .build(client.clone())
+}
+
+/// The memory budget, the connections that it has room for, and their memory. That is set aside, so that each that is
+/// accepted can be answered.
+fn memory_of(setting: Option<ByteSize>, registry: &mut Registry) -> (Budget, usize, Option<Taken>) {
+    if std::env::var_os("max_buffered").is_some() {
+        warn!(
+            "max_buffered is not a setting any more: memory_budget bounds bodies and all else that is held"
+        );
+    }
+    let bytes = setting.map_or_else(memory::default_budget, |budget| budget.0);
+    let (budget, max_connections) = (Budget::new(bytes, registry), max_connections(bytes));
+    info!(memory_budget = %ByteSize(bytes), max_connections, "memory for what clients and functions send");
+    let connections = budget.account("connections").try_take(max_connections * server::CONNECTION_BYTES);
+    (budget, max_connections, connections)
+}
+
+/// How many connections half of a budget has room for. The other half is for what is sent over them.
+fn max_connections(budget: usize) -> usize {
+    (budget / 2 / server::CONNECTION_BYTES).clamp(1, server::MAX_CONNECTIONS)
 }
 
 /// The directory, followed in the background: that of the file, or of the operator where there is none.
@@ -292,5 +332,17 @@ async fn report_directory(mut directory: watch::Receiver<Option<Arc<Directory>>>
     if directory.wait_for(Option::is_some).await.is_ok() {
         info!("the directory was read");
         health.ready(DIRECTORY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_budget_is_for_connections() {
+        assert_eq!(max_connections(384 << 20), 8192);
+        assert_eq!(max_connections(16 << 20), 341);
+        assert_eq!(max_connections(8 << 30), 8192);
     }
 }

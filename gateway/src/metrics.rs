@@ -23,8 +23,6 @@ pub struct Metrics {
     lookups: Family<Lookup, Counter>,
     submit_seconds: Histogram,
     publishing: Gauge,
-    /// Bytes of bodies that are held.
-    pub buffered: Gauge,
     directory_file_valid: Gauge,
     directory_file_reads: Family<Outcome, Counter>,
 }
@@ -63,7 +61,6 @@ impl Metrics {
             lookups: Family::default(),
             submit_seconds: seconds(),
             publishing: Gauge::default(),
-            buffered: Gauge::default(),
             directory_file_valid: Gauge::default(),
             directory_file_reads: Family::default(),
         };
@@ -93,11 +90,6 @@ impl Metrics {
             "publishes_in_flight",
             "Calls on their way to the stream now",
             metrics.publishing.clone(),
-        );
-        registry.register(
-            "buffered_bytes",
-            "Bodies that are being read or stored now",
-            metrics.buffered.clone(),
         );
         registry.register(
             "directory_file_valid",
@@ -205,7 +197,6 @@ mod tests {
             "gateway_directory_file_valid 0",
             r#"gateway_directory_file_reads_total{outcome="not_valid"} 1"#,
             "gateway_publishes_in_flight 1",
-            "gateway_buffered_bytes 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

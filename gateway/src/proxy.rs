@@ -1,13 +1,13 @@
 //! Sends a request on, and the answer back, both as they come: bodies while they arrive, trailers after them, and
 //! what is spoken after an upgrade, `WebSocket` or else.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use asyncqueue::forward::strip_connection_headers;
 use asyncqueue_runtime::{
     client::{self, Client, Config, ConnectionLimits},
     error,
-    server::Peer,
+    memory::Taken,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
@@ -23,14 +23,7 @@ use hyper_util::{
 };
 use tracing::debug;
 
-use crate::refusal::Refusal;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// What this program itself speaks. TLS ends before it, where that is said in the header.
-const PROTO: HeaderValue = HeaderValue::from_static("http");
+use crate::{passed_on::PassedOn, refusal::Refusal};
 
 /// For a TCP connection within a cluster, retransmissions included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,29 +47,36 @@ pub struct Proxy {
 // === impl Proxy ===
 
 impl Proxy {
-    /// A client with a pool of its own, whose connections are used within these limits.
-    pub fn new(limits: ConnectionLimits) -> anyhow::Result<Self> {
+    /// A client with a pool of its own, whose connections are used within these limits, for answers whose heads have at
+    /// most so many bytes.
+    pub fn new(limits: ConnectionLimits, max_header_bytes: usize) -> anyhow::Result<Self> {
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
             .https_or_http()
             .enable_http1()
             .wrap_connector(client::tcp(GaiResolver::new()));
-        let config =
-            Config { connect_timeout: CONNECT_TIMEOUT, idle_timeout: IDLE_TIMEOUT, ..Config::new(limits) };
+        let config = Config {
+            connect_timeout: CONNECT_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            // Of what is read and written at once, too: an exchange takes no more ([`crate::passed_on::most_memory`]).
+            max_answer_head: max_header_bytes,
+            ..Config::new(limits)
+        };
         Ok(Self { client: Client::new(connector, config) })
     }
 
     /// Sends a request to `uri`. `target` is what a refusal calls it.
     ///
-    /// Without a limit of time: a function may run for hours, and the client, when it goes away, ends the request.
+    /// The headers of `head` are the client's, with what [`crate::forwarded`] adds. Without a limit of time: a function may
+    /// run for hours, and the client, when it goes away, ends the request.
     pub async fn send(
         &self,
         target: &str,
         uri: Uri,
         head: Parts,
         body: Incoming,
-    ) -> Result<Response<AnswerBody>, Refusal> {
-        let peer = head.extensions.get::<Peer>().map(|peer| peer.0.ip());
+        memory: Taken,
+    ) -> Result<Response<PassedOn<AnswerBody>>, Refusal> {
         let Parts { method, headers, extensions, .. } = head;
         let mut request = Request::new(Either::Left(body));
         *request.method_mut() = method;
@@ -84,13 +84,14 @@ impl Proxy {
         *request.extensions_mut() = extensions;
         // Before the request is sent: the client would take it for its own.
         let client_side = upgrade::on(&mut request);
-        *request.headers_mut() = forwarded(headers, peer);
+        *request.headers_mut() = outgoing(headers);
         match self.client.send(request, again).await {
             Ok(mut response) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    tokio::spawn(tunnel(client_side, upgrade::on(&mut response)));
+                    tokio::spawn(tunnel(client_side, upgrade::on(&mut response), memory));
+                    return Ok(returned(response).map(|body| PassedOn::new(body, None)));
                 }
-                Ok(returned(response))
+                Ok(returned(response).map(|body| PassedOn::new(body, Some(memory))))
             }
             Err(error) => Err(refusal(target.to_owned(), &error)),
         }
@@ -124,7 +125,7 @@ fn refusal(target: String, error: &client::Error) -> Refusal {
 }
 
 /// Passes on what both sides say after an upgrade, until both have ended.
-async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade) {
+async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade, _memory: Taken) {
     let (client, other) = match tokio::try_join!(client_side, other_side) {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%error, "a connection was not upgraded"),
@@ -135,25 +136,13 @@ async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade)
     }
 }
 
-/// The headers of a request for the next hop, which learns whom it is for and who sent it.
-fn forwarded(mut headers: HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
-    let host = headers.get(header::HOST).cloned();
+/// The headers of a request for the next hop.
+fn outgoing(mut headers: HeaderMap) -> HeaderMap {
     let takes_trailers = has_token(&headers, header::TE, "trailers");
     renew_connection_headers(&mut headers);
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.append(header::CONNECTION, HeaderValue::from_static("te"));
-    }
-    if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
-    }
-    headers.entry(X_FORWARDED_PROTO).or_insert(PROTO);
-    if let Some(peer) = peer {
-        let chain = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-        let chain = chain.map(str::to_owned).chain([peer.to_string()]).collect::<Vec<_>>().join(", ");
-        if let Ok(value) = HeaderValue::try_from(chain) {
-            headers.insert(X_FORWARDED_FOR, value);
-        }
     }
     headers
 }
@@ -196,25 +185,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_hop_learns_who_sent_the_request_and_to_which_host() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("host", "gateway.example"),
-            ("connection", "keep-alive"),
-            ("x-forwarded-for", "10.0.0.1"),
-            ("authorization", "Bearer t"),
-        ] {
-            headers.append(name, value.parse().unwrap());
-        }
-        let headers = forwarded(headers, Some("10.0.0.2".parse().unwrap()));
-        assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2");
-        assert_eq!(headers["x-forwarded-host"], "gateway.example");
-        assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["authorization"], "Bearer t");
-        assert_eq!(headers.len(), 4);
-    }
-
-    #[test]
     fn what_is_said_of_trailers_and_upgrades_is_said_again() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
@@ -222,25 +192,21 @@ mod tests {
             ("upgrade", "websocket"),
             ("te", "gzip;q=0.5, trailers"),
             ("trailer", "x-sum"),
-            ("x-forwarded-proto", "https"),
         ] {
             headers.append(name, value.parse().unwrap());
         }
-        let headers = forwarded(headers, None);
+        let headers = outgoing(headers);
         let connection: Vec<_> = headers.get_all("connection").iter().collect();
         assert_eq!(connection, ["upgrade", "te"]);
         assert_eq!(
             (&headers["upgrade"], &headers["te"]),
             (&"websocket".parse().unwrap(), &"trailers".parse().unwrap())
         );
-        assert_eq!(
-            (&headers["trailer"], &headers["x-forwarded-proto"]),
-            (&"x-sum".parse().unwrap(), &"https".parse().unwrap())
-        );
+        assert_eq!(headers["trailer"], "x-sum");
 
         // An upgrade that the connection does not name is none.
         let mut headers = HeaderMap::new();
         headers.insert("upgrade", "h2c".parse().unwrap());
-        assert!(!forwarded(headers, None).contains_key("upgrade"));
+        assert!(!outgoing(headers).contains_key("upgrade"));
     }
 }

@@ -13,7 +13,7 @@ use asyncqueue::{
     peek::NatsError,
     submit::SubmitError,
 };
-use asyncqueue_runtime::error;
+use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
 
 /// When to try again after NATS was away: a reconnect takes a few seconds at most once NATS is back.
@@ -42,6 +42,12 @@ pub enum Refusal {
         /// The `%` and what follows it.
         escape: String,
     },
+    /// Another server may read the path as that of another function.
+    #[error(
+        "path: other servers may read it as another one: write /async-function/NAME or /function/NAME without `//`, `.`, `..` \
+         and escapes before the name's end, and no `..` after it that leads above the function"
+    )]
+    PathNotPlain,
     /// White space in the path or the query that is not escaped.
     #[error("path or query: white space (U+{:04X}) is not percent-encoded: write its bytes as %XX", u32::from(*.space))]
     WhiteSpace {
@@ -224,6 +230,12 @@ pub enum Refusal {
         /// How much of that it may do at once.
         most: usize,
     },
+    /// There is no memory for the request.
+    #[error("the gateway has no memory for this request now: memory_budget is {budget}: try again")]
+    MemoryShort {
+        /// The whole budget.
+        budget: ByteSize,
+    },
     /// A function, or the gateway upstream, can't be reached.
     #[error("can't reach {target}: {reason}: check that it is deployed and ready")]
     Unreachable {
@@ -273,6 +285,7 @@ impl Refusal {
         match self {
             Self::FunctionName(_)
             | Self::PathEscape { .. }
+            | Self::PathNotPlain
             | Self::WhiteSpace { .. }
             | Self::RepeatedHeader(_)
             | Self::HeaderNotText(_)
@@ -310,6 +323,7 @@ impl Refusal {
             | Self::Interrupted
             | Self::NatsAway
             | Self::Busy { .. }
+            | Self::MemoryShort { .. }
             | Self::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -325,7 +339,9 @@ impl Refusal {
         match self {
             Self::NoFunction => "no_function",
             Self::FunctionName(_) => "function_name",
-            Self::PathEscape { .. } | Self::WhiteSpace { .. } | Self::TargetTooLong => "path",
+            Self::PathEscape { .. } | Self::PathNotPlain | Self::WhiteSpace { .. } | Self::TargetTooLong => {
+                "path"
+            }
             Self::RepeatedHeader(_) => "repeated_header",
             Self::HeaderNotText(_) => "header_not_text",
             Self::CallId { .. } => "call_id",
@@ -343,7 +359,7 @@ impl Refusal {
             Self::NotCancelledYet { .. } => "not_cancelled_yet",
             Self::StoreFull => "store_full",
             Self::LookUp(_) | Self::Cancel(_) | Self::Interrupted | Self::NatsAway => "unavailable",
-            Self::Busy { .. } => "busy",
+            Self::Busy { .. } | Self::MemoryShort { .. } => "busy",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method",
             Self::BodyTimeout(_) => "body_timeout",
@@ -360,7 +376,9 @@ impl Refusal {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match (self, self.status()) {
-            (Self::Busy { .. } | Self::NotCancelledYet { .. }, _) => Some(RETRY_BUSY),
+            (Self::Busy { .. } | Self::MemoryShort { .. } | Self::NotCancelledYet { .. }, _) => {
+                Some(RETRY_BUSY)
+            }
             (_, StatusCode::SERVICE_UNAVAILABLE) => Some(RETRY_UNAVAILABLE),
             (_, StatusCode::TOO_MANY_REQUESTS) => Some(RETRY_QUEUE_FULL),
             _ => None,

@@ -16,7 +16,7 @@ use asyncqueue::{
     status::CallStatus,
     submit::{SubmitError, Submitted, Submitter},
 };
-use asyncqueue_runtime::{admin, health::Health};
+use asyncqueue_runtime::{admin, health::Health, memory::Account, server};
 use http::{HeaderMap, Method, Request, Uri, header, request::Parts};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -26,10 +26,12 @@ use tracing::{debug, info};
 
 use crate::{
     answer::{self, About, Answer},
-    body::{self, Held, Limit, Memory},
+    body::{self, Limit},
+    forwarded,
     hops::Hops,
     lookup::{self, Lookups},
     metrics::Metrics,
+    plain_path::is_plain,
     proxy::Proxy,
     refusal::Refusal,
     resource::{Call, Resource},
@@ -79,8 +81,12 @@ pub struct Service {
     pub max_payload: usize,
     /// How long a client has to send a body.
     pub read_timeout: Duration,
-    /// The memory for bodies.
-    pub memory: Memory,
+    /// The memory for calls, their bodies above all.
+    pub calls: Account,
+    /// The memory for requests that are passed on.
+    pub passed_on: Account,
+    /// What one of them takes at most, in bytes.
+    pub passed_on_bytes: usize,
     /// Calls on their way to NATS at once.
     pub publishing: Slots,
     /// Whether the store of NATS is full but for what ends calls.
@@ -125,6 +131,7 @@ impl Service {
 
     async fn dispatch(&self, request: Request<Incoming>, about: &mut About) -> Result<Answer, Refusal> {
         let (mut head, mut body) = request.into_parts();
+        forwarded::add(&mut head);
         let asks_before_it_sends = head.headers.contains_key(header::EXPECT);
         let next_hop = self.next_hop(&head).map(|next_hop| {
             self.hops.pass(&mut head.headers, head.version)?;
@@ -132,14 +139,20 @@ impl Service {
         });
         let result = match next_hop {
             Some(Ok((target, uri))) => {
-                let response = self.proxy.send(&target, uri, head, body).await?;
+                let Some(memory) = self.passed_on.try_take(self.passed_on_bytes) else {
+                    if !asks_before_it_sends {
+                        server::discard(body);
+                    }
+                    return Err(Refusal::MemoryShort { budget: self.passed_on.budget() });
+                };
+                let response = self.proxy.send(&target, uri, head, body, memory).await?;
                 return Ok(response.map(Either::Right));
             }
             Some(Err(refusal)) => Err(refusal),
             None => self.queue(head, &mut body, about).await,
         };
         if result.is_err() && !asks_before_it_sends {
-            body::discard(body);
+            server::discard(body);
         }
         result
     }
@@ -147,6 +160,9 @@ impl Service {
     /// Where a request goes on to, and what to call that; `None` for what is answered here.
     fn next_hop(&self, head: &Parts) -> Option<Result<(String, Uri), Refusal>> {
         let path = head.uri.path();
+        if !is_plain(path) {
+            return Some(Err(Refusal::PathNotPlain));
+        }
         Some(match (Resource::of(path), &self.upstream_url) {
             (Resource::Queue(_), _) => return None,
             (_, _) if head.method == Method::CONNECT => {
@@ -250,8 +266,9 @@ impl Service {
         }
         submission.check_dead_letter(dead_letter::max_target(self.nats.max_payload()))?;
         let limit = Limit::new(self.max_payload, self.nats.max_payload()).within(max_payload);
-        let Held { bytes, memory: _memory } =
-            body::read(body, limit, self.read_timeout, &self.memory).await?;
+        let memory = self.calls.try_take(head_bytes(&uri, &headers));
+        let memory = memory.ok_or_else(|| Refusal::MemoryShort { budget: self.calls.budget() })?;
+        let bytes = body::read(body, limit, self.read_timeout, memory).await?;
         // It and the headers lie in what the connection reads into, which is free for it again while the stream is
         // waited for, and need not be allocated anew for each call.
         drop(uri);
@@ -312,6 +329,14 @@ impl Service {
     fn url_in_directory(&self, function: &FunctionName) -> Option<String> {
         self.directory.borrow().as_ref()?.functions.get(function)?.url.clone()
     }
+}
+
+/// What the head of a call takes as a message that waits to be sent.
+fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
+    /// For the name that it has in the message, and the map that holds it.
+    const EACH: usize = 64;
+    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + EACH);
+    uri.path().len() + uri.query().map_or(0, str::len) + fields.sum::<usize>()
 }
 
 /// What a path below `/async-function` names.

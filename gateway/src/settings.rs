@@ -5,7 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use asyncqueue::{GoDuration, QueueName, function_namespaces::NamespaceList, name::parse_namespace};
 use asyncqueue_runtime::{
     byte_size::ByteSize,
-    client,
+    client, memory,
+    server::{MAX_HEADER_BYTES, MIN_HEADER_BYTES},
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool},
 };
 use clap::{ArgAction, Parser, ValueEnum};
@@ -76,6 +77,15 @@ pub struct Settings {
     #[arg(long, env = "max_payload", default_value = "1Mi", value_parser = ByteSize::parse_positive)]
     pub max_payload: ByteSize,
 
+    /// The largest head of a request taken: its first line and its headers. From 8Ki to 1Mi
+    #[arg(
+        long,
+        env = "max_header_bytes",
+        default_value_t = ByteSize(MAX_HEADER_BYTES),
+        value_parser = parse_header_bytes
+    )]
+    pub max_header_bytes: ByteSize,
+
     /// How long NATS has to store a call before the client hears that it is unavailable
     #[arg(long, env = "publish_timeout", default_value = "5s", value_parser = GoDuration::parse_positive)]
     pub publish_timeout: GoDuration,
@@ -104,9 +114,17 @@ pub struct Settings {
     #[arg(long, env = "max_hops", default_value = "10", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub max_hops: u8,
 
-    /// Memory for bodies that are being read or stored; more are refused until some is free
-    #[arg(long, env = "max_buffered", default_value = "256Mi", value_parser = ByteSize::parse_positive)]
-    pub max_buffered: ByteSize,
+    /// Memory for what clients and functions make this program hold: connections, heads, bodies, and what is passed on. What
+    /// does not fit is refused with 503. At least 16Mi; if not set, three quarters of the container's memory limit, or
+    /// 384Mi where it has none
+    #[arg(
+        long,
+        env = "memory_budget",
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(memory::parse_budget)
+    )]
+    pub memory_budget: Optional<ByteSize>,
 
     /// Longest time that a connection to a function or to `upstream_url` is used, so that a backend that is added gets its
     /// share
@@ -143,6 +161,18 @@ pub struct Settings {
     pub ensure_stream: bool,
 }
 
+/// The most that `max_header_bytes` may be: it is held for a connection that sends as much.
+const MOST_HEADER_BYTES: usize = 1 << 20;
+
+fn parse_header_bytes(text: &str) -> Result<ByteSize, String> {
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(bytes)) if !(MIN_HEADER_BYTES..=MOST_HEADER_BYTES).contains(&bytes) => {
+            Err("it must be from 8Ki to 1Mi".to_owned())
+        }
+        read => read.map_err(|error| error.to_string()),
+    }
+}
+
 /// What to do with calls of a function that the directory does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum UnknownFunction {
@@ -170,6 +200,7 @@ mod tests {
         assert_eq!(settings.unknown_function, UnknownFunction::Accept);
         assert_eq!(settings.directory_file, Optional(None));
         assert_eq!(settings.max_payload, ByteSize(1 << 20));
+        assert_eq!(settings.max_header_bytes, ByteSize(32 << 10));
         assert_eq!(settings.publish_timeout.to_string(), "5s");
         assert_eq!(settings.read_timeout.to_string(), "1m");
         assert_eq!(settings.max_publishing, 2048);
@@ -177,7 +208,7 @@ mod tests {
         assert_eq!(settings.max_hops, 10);
         assert_eq!(settings.max_connection_age.to_string(), "30s");
         assert_eq!(settings.max_connection_requests, 1000);
-        assert_eq!(settings.max_buffered, ByteSize(256 << 20));
+        assert_eq!(settings.memory_budget, Optional(None));
         assert!(!settings.ensure_stream && !settings.access_log);
     }
 
@@ -204,14 +235,17 @@ mod tests {
             ("--function-url", "{function}"),
             ("--unknown-function", "maybe"),
             ("--max-payload", "1MB"),
+            ("--max-header-bytes", "4Ki"),
+            ("--max-header-bytes", "2Mi"),
             ("--publish-timeout", "5"),
             ("--read-timeout", "60"),
             ("--max-publishing", "0"),
             ("--max-chain-depth", "-1"),
             ("--max-hops", "0"),
-            ("--max-buffered", "256MB"),
             ("--max-connection-age", "0s"),
             ("--max-connection-requests", "0"),
+            ("--memory-budget", "256MB"),
+            ("--memory-budget", "1Mi"),
             ("--access-log", "yes"),
             ("--ensure-stream", "yes"),
         ] {

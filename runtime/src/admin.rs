@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{health::Health, server};
 
+/// Probes and scrapes are few, and each of their connections takes memory.
+const MAX_CONNECTIONS: usize = 256;
+
 /// For a probe or a scrape that has begun when the program ends.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -41,7 +44,8 @@ pub async fn serve(
         let response = answer(request.method(), request.uri().path(), &health, &registry);
         std::future::ready(response)
     };
-    server::serve(listener, handler, shutdown, DRAIN).await;
+    let config = server::Config { max_connections: MAX_CONNECTIONS, ..server::Config::default() };
+    server::serve(listener, config, handler, shutdown, DRAIN).await;
 }
 
 /// The answer to a probe: `/healthz` is 200 as long as the program serves, `/readyz` is 200 if it is ready and

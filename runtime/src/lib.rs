@@ -9,6 +9,7 @@ pub mod byte_size;
 pub mod client;
 pub mod error;
 pub mod health;
+pub mod memory;
 pub mod nats;
 pub mod program;
 pub mod server;

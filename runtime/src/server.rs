@@ -1,10 +1,13 @@
 //! The HTTP server that all programs use: HTTP/1.1 with limits, which finishes what it has begun.
+//!
+//! One configuration for all listeners, gateway, probes and metrics alike: what a client may send is the same at each.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::{
     body::{Body, Incoming},
     server::conn::http1,
@@ -18,18 +21,58 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::{
+    connection::{Connection, Socket},
+    rules::Verdict,
+};
+use crate::memory::Account;
+
+mod connection;
+mod rules;
+
 /// For the head of a request, and for a connection that idles between two: longer than clients keep theirs.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// The head of a request: more than any client sends that means well, and all of it goes into the message.
-const MAX_HEAD: usize = 64 * 1024;
+/// Connections at once. Each takes memory and a file descriptor; the default limit of descriptors in a container is far
+/// above.
+pub const MAX_CONNECTIONS: usize = 8192;
 
-/// Connections at once. Each may hold a whole body in memory and a file descriptor; the default limit of
-/// descriptors in a container is far above.
-const MAX_CONNECTIONS: usize = 8192;
+/// What a connection takes at most while no head on it is large: hyper's buffer for what is read, one for a part of a body
+/// that the handler has, and the task itself.
+pub const CONNECTION_BYTES: usize = 24 * 1024;
+
+/// The head of a request, in bytes, where no setting says otherwise: as much as nginx lets through.
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// The least that hyper reads of a head.
+pub const MIN_HEADER_BYTES: usize = 8 * 1024;
+
+/// How long the rest of a refused body is thrown away before the connection is closed. Closing it at once would reset it,
+/// and the client might lose the answer that says why (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(2);
 
 /// After a failed accept, which means that file descriptors or memory are short: time for some to come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client that has closed its side waits for an answer that does not begin. It may read on (RFC 9112, 9.6), as
+/// `nc -N` and socat do, or be gone, as most are: the system does not tell one from the other until something is sent.
+pub const HALF_CLOSED_WAIT: Duration = Duration::from_secs(10);
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// What a listener takes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Connections at once. Of more, the system keeps some waiting until one is closed.
+    pub max_connections: usize,
+    /// The largest head of a request, in bytes, at least [`MIN_HEADER_BYTES`]. A larger one is answered with 431.
+    pub max_header_bytes: usize,
+    /// For heads that are larger than the buffer of each connection. One for which there is no memory is answered with 503.
+    pub memory: Option<Account>,
+    /// How long a client that has closed its side waits for an answer that does not begin, before it is taken for gone. More
+    /// than 0.
+    pub half_closed_wait: Duration,
+}
 
 /// The client's address, in the extensions of each request.
 #[derive(Clone, Copy, Debug)]
@@ -45,38 +88,30 @@ pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Serves connections until `shutdown`; then accepts no more, finishes the requests that have begun, and
 /// returns. What is not done after `drain` is cut off.
 ///
-/// What is no HTTP is answered by hyper itself, with a status and no body: 400, or 431 where the head is too long.
-pub async fn serve<H, F, B>(listener: TcpListener, handler: H, shutdown: CancellationToken, drain: Duration)
-where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    serve_at_most(MAX_CONNECTIONS, listener, handler, shutdown, drain).await;
-}
-
-/// As [`serve`]. Of more connections, the system keeps some waiting until one is closed.
-async fn serve_at_most<H, F, B>(
-    most: usize,
+/// What is no HTTP is answered by hyper itself, with a status and no body: 400, or 431 where the head is too long. What is no
+/// valid request is answered here, with 400 and a line that says why.
+pub async fn serve<H, F, B>(
     listener: TcpListener,
+    config: Config,
     handler: H,
     shutdown: CancellationToken,
     drain: Duration,
 ) where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let (http, config) = (config.http(), Arc::new(config));
     // Dropped on return, and with it every connection that is not done.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            (stream, peer) = accept(&listener), if connections.len() < most => {
-                connections.spawn(serve_connection(stream, peer, handler.clone(), shutdown.clone()));
+            (stream, peer) = accept(&listener), if connections.len() < config.max_connections => {
+                let (config, http, handler) = (config.clone(), http.clone(), handler.clone());
+                connections.spawn(serve_connection(config, http, stream, peer, handler, shutdown.clone()));
             }
         }
     }
@@ -84,6 +119,46 @@ async fn serve_at_most<H, F, B>(
     let drained = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
         warn!(connections = connections.len(), "requests did not end in time and are cut off");
+    }
+}
+
+/// Throws away what is still to come of a body whose request is refused, for a moment. Not where the client asked
+/// whether to send it: to read is to say yes.
+pub fn discard(mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(tokio::time::timeout(LINGER, async move { while let Some(Ok(_)) = body.frame().await {} }));
+}
+
+// === impl Config ===
+
+impl Config {
+    /// How hyper serves a connection.
+    fn http(&self) -> http1::Builder {
+        let max_header_bytes = self.max_header_bytes.max(MIN_HEADER_BYTES);
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            // Also the time that a connection may idle (RFC 9112, 9.5: a server may close one at any time).
+            .header_read_timeout(HEADER_TIMEOUT)
+            // RFC 6585, 5: 431.
+            .max_header_size(max_header_bytes)
+            // hyper reads into a buffer of up to 400 KiB else.
+            .max_buf_size(max_header_bytes)
+            // Whether it is gone is decided here ([`Config::half_closed_wait`]).
+            .half_close(true);
+        http
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_connections: MAX_CONNECTIONS,
+            max_header_bytes: MAX_HEADER_BYTES,
+            memory: None,
+            half_closed_wait: HALF_CLOSED_WAIT,
+        }
     }
 }
 
@@ -100,60 +175,137 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 async fn serve_connection<H, F, B>(
+    config: Arc<Config>,
+    http: http1::Builder,
     stream: TcpStream,
     peer: SocketAddr,
     handler: H,
     shutdown: CancellationToken,
 ) where
-    H: Fn(Request<Incoming>) -> F,
+    H: Fn(Request<Incoming>) -> F + Sync,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // Answers are short: send them now rather than wait for more to send.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%peer, %error, "TCP_NODELAY can't be set");
-    }
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        let response = handler(request);
-        async { Ok::<_, std::convert::Infallible>(response.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_header_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    // hyper reads a head into a buffer that doubles.
+    let heads = config.memory.clone().map(|memory| (memory, config.max_header_bytes * 2));
+    let connection = match Connection::new(stream, heads) {
+        Ok(connection) => Arc::new(connection),
+        Err(error) => return debug!(%peer, %error, "a connection ended before it began"),
+    };
+    let served = async {
+        let socket = TokioIo::new(Socket::of(connection.clone()));
+        let service = service_fn(|request| answer(&connection, peer, &handler, request));
+        let mut serving = std::pin::pin!(http.serve_connection(socket, service).with_upgrades());
+        tokio::select! {
+            result = serving.as_mut() => result,
+            () = gone(&connection, config.half_closed_wait) => {
+                debug!(%peer, "a client is gone");
+                Ok(())
+            }
+            () = shutdown.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
         }
     };
-    if let Err(error) = result {
+    if let Err(error) = served.await {
         debug!(%peer, %error, "a connection ended early");
     }
+    connection.linger(LINGER).await;
+}
+
+/// Answers a request, if it is a valid one.
+fn answer<H, F, B>(
+    connection: &Connection,
+    peer: SocketAddr,
+    handler: &H,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Either<Full<Bytes>, B>>, Infallible>>
+where
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>>,
+{
+    connection.begin_answer();
+    request.extensions_mut().insert(Peer(peer));
+    let (head, body) = request.into_parts();
+    let has_body = !body.is_end_stream();
+    let response = match rules::check(&head) {
+        Verdict::Handle => Ok(handler(Request::from_parts(head, body))),
+        Verdict::Ping => Err(empty(StatusCode::NO_CONTENT)),
+        Verdict::Refuse(why) => {
+            debug!(%peer, why, "a request is refused");
+            if !head.headers.contains_key(header::EXPECT) {
+                discard(body);
+            }
+            Err(refused(why))
+        }
+    };
+    async move {
+        let mut response = match response {
+            Ok(response) => response.await.map(Either::Right),
+            Err(response) => response.map(Either::Left),
+        };
+        connection.end_answer(has_body);
+        if connection.is_to_be_closed() {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
+        Ok(response)
+    }
+}
+
+/// Waits until the client of a connection is gone, or is taken for gone.
+async fn gone(connection: &Connection, half_closed_wait: Duration) {
+    let given_up = async {
+        connection.half_closed().await;
+        loop {
+            tokio::time::sleep(half_closed_wait).await;
+            // What is sent to one that is gone is answered with a reset.
+            if connection.is_unanswered() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = connection.reset() => {}
+        () = given_up => {}
+    }
+}
+
+/// The answer to what is no valid request. The connection ends with it: where the next request begins is not certain.
+fn refused(why: &'static str) -> Response<Full<Bytes>> {
+    let mut response = empty(StatusCode::BAD_REQUEST);
+    *response.body_mut() = Full::from(format!("{why}\n"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONNECTION, CLOSE);
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use http_body_util::Full;
+    use prometheus_client::registry::Registry;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         time::Instant,
     };
 
     use super::*;
+    use crate::memory::Budget;
 
     /// What a client reads until the connection is closed, and how long that took.
     async fn read_to_end(request: &str) -> (String, Duration) {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let handler = |_| std::future::ready(Response::new(Full::from("hi")));
-        tokio::spawn(serve(listener, handler, CancellationToken::new(), Duration::ZERO));
+        tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
         let mut client = TcpStream::connect(addr).await.unwrap();
         let begun = Instant::now();
         client.write_all(request.as_bytes()).await.unwrap();
@@ -167,10 +319,16 @@ mod tests {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let handler = |_| std::future::ready(Response::new(Full::from("hi")));
-        tokio::spawn(serve_at_most(2, listener, handler, CancellationToken::new(), Duration::ZERO));
+        tokio::spawn(serve(
+            listener,
+            Config { max_connections: 2, ..Config::default() },
+            handler,
+            CancellationToken::new(),
+            Duration::ZERO,
+        ));
         let ask = async || {
             let mut client = TcpStream::connect(addr).await.unwrap();
-            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
             client
         };
         let mut clients = [ask().await, ask().await, ask().await];
@@ -186,12 +344,159 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_does_not_end_and_a_connection_that_idles_are_given_up() {
-        for (request, answered) in
-            [("", false), ("GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ", false), ("GET / HTTP/1.1\r\n\r\n", true)]
-        {
+        for (request, answered) in [
+            ("", false),
+            ("GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ", false),
+            ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", true),
+        ] {
             let (text, took) = read_to_end(request).await;
             assert_eq!(text.ends_with("\r\n\r\nhi"), answered, "{request:?}: {text}");
             assert!(took >= HEADER_TIMEOUT && took < HEADER_TIMEOUT * 2, "{request:?}: {took:?}");
         }
+    }
+
+    /// A server whose handler answers after a while, and says if it was dropped before.
+    async fn slow_server() -> (SocketAddr, std::sync::Arc<tokio::sync::Notify>) {
+        struct NotifyOnDrop(std::sync::Arc<tokio::sync::Notify>);
+        impl Drop for NotifyOnDrop {
+            fn drop(&mut self) {
+                self.0.notify_one();
+            }
+        }
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let ended = std::sync::Arc::new(tokio::sync::Notify::new());
+        let handler = {
+            let ended = ended.clone();
+            move |_| {
+                let ended = NotifyOnDrop(ended.clone());
+                async move {
+                    let _ended = ended;
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    Response::new(Full::from("hi"))
+                }
+            }
+        };
+        tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
+        (addr, ended)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_its_side_is_answered() {
+        let (addr, _ended) = slow_server().await;
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert!(text.ends_with("\r\n\r\nhi"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_resets_its_connection_ends_its_request() {
+        let (addr, ended) = slow_server().await;
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let begun = Instant::now();
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        ended.notified().await;
+        assert!(begun.elapsed() < Duration::from_millis(200), "it ran to its end");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_valid_request_is_refused_and_the_connection_closed() {
+        for (request, status) in [
+            ("GET / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+            ("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 204),
+            ("GET / HTTP/1.0\r\n\r\n", 200),
+        ] {
+            let (text, took) = read_to_end(request).await;
+            assert!(text.split(' ').nth(1) == Some(&status.to_string()), "{request:?}: {text}");
+            assert!(took < HEADER_TIMEOUT, "{request:?}");
+        }
+    }
+
+    /// A server with so much memory for heads that are not small, and its account.
+    async fn server_with_memory(bytes: usize, answer: Bytes) -> (SocketAddr, Account) {
+        let memory = Budget::new(bytes, &mut Registry::default()).account("heads");
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let config = Config { memory: Some(memory.clone()), ..Config::default() };
+        let handler = move |_| std::future::ready(Response::new(Full::from(answer.clone())));
+        tokio::spawn(serve(listener, config, handler, CancellationToken::new(), Duration::ZERO));
+        (addr, memory)
+    }
+
+    async fn read_some(client: &mut TcpStream) -> String {
+        let mut bytes = vec![0; 4096];
+        let count = client.read(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_large_head_takes_memory_until_its_connection_ends() {
+        let most = MAX_HEADER_BYTES * 2;
+        let (addr, memory) = server_with_memory(most * 5, Bytes::from_static(b"hi")).await;
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Long: {}\r\n\r\n", "x".repeat(20_000));
+        let ask = async || {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(head.as_bytes()).await.unwrap();
+            let answer = read_some(&mut client).await;
+            (client, answer)
+        };
+        let mut clients = Vec::new();
+        // The last leaves less than a quarter, and is not kept.
+        for is_closed in [false, false, false, true] {
+            let (mut client, answer) = ask().await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            assert_eq!(answer.contains("connection: close"), is_closed, "{answer}");
+            if is_closed {
+                assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+            }
+            clients.push(client);
+        }
+        while memory.free() < most * 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let all = memory.try_take(memory.free()).unwrap();
+        let (_refused, answer) = ask().await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 1"), "{answer}");
+        assert!(answer.ends_with("send less, or again\n"), "{answer}");
+        // A small head takes none.
+        let mut small = TcpStream::connect(addr).await.unwrap();
+        small.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        assert!(read_some(&mut small).await.starts_with("HTTP/1.1 200 "));
+        drop((clients, all));
+        while memory.free() < most * 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+        const ANSWER: usize = 64 << 20;
+        let memory = Budget::new(ANSWER, &mut Registry::default()).account("answers");
+        let answer = memory.try_take(ANSWER).unwrap().attach(vec![0; ANSWER]);
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let answer = std::sync::Mutex::new(Some(answer));
+        let handler = {
+            let answer = Arc::new(answer);
+            move |_| {
+                let answer = answer.lock().unwrap().take().unwrap();
+                std::future::ready(Response::new(Full::from(answer)))
+            }
+        };
+        tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
+        let begun = Instant::now();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        while memory.free() < ANSWER {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(begun.elapsed() < HEADER_TIMEOUT * 2, "it is held");
+        }
+        assert!(begun.elapsed() > HEADER_TIMEOUT / 2);
     }
 }

@@ -9,6 +9,7 @@ use async_nats::HeaderMap;
 use asyncqueue::message::dead_letter::H_REASON;
 use asyncqueue_tests::{
     bad_inputs::{
+        clients::{self, Door, Step},
         expand,
         messages::{self, Message},
         programs,
@@ -16,6 +17,7 @@ use asyncqueue_tests::{
     },
     http::HttpServer,
     program,
+    raw::Connection,
     wait::{PATIENCE, until, until_in},
 };
 use tempfile::NamedTempFile;
@@ -45,6 +47,45 @@ async fn requests_are_refused_as_the_table_says() {
         assert_eq!(text.lines().count(), usize::from(!says.is_empty()), "{what}: {text}");
     }
     queue.holds("jobs", 0).await;
+    assert!(gateway.program.is_running());
+}
+
+#[tokio::test]
+async fn odd_clients_are_answered_as_the_table_says() {
+    let queue = Queue::start().await;
+    let mut gateway = Gateway::before(&queue, &clients::SETTINGS).await;
+    let mut stored = 0;
+    for client in clients::CLIENTS {
+        let addr = if client.door == Door::Metrics { gateway.metrics_addr } else { gateway.addr };
+        let mut connection = Connection::open(addr).await;
+        let mut answers = Vec::new();
+        for step in client.steps {
+            match step {
+                Step::Send(bytes) => drop(connection.try_send(bytes).await),
+                Step::Trickle(bytes) => {
+                    for byte in *bytes {
+                        connection.send([*byte]).await;
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Step::Pause => tokio::time::sleep(Duration::from_millis(30)).await,
+                Step::Await => answers.push(connection.response().await.status),
+                Step::CloseSide => connection.close_side().await,
+            }
+        }
+        while answers.len() < client.answers.len()
+            && let Ok(answer) = connection.try_response().await
+        {
+            answers.push(answer.status);
+        }
+        assert_eq!(answers, client.answers, "{}", client.what);
+        connection.close_side().await;
+        let rest = connection.closed().await;
+        assert!(rest.is_empty(), "{}: {}", client.what, rest.escape_ascii());
+        stored += client.stored;
+        let messages = queue.info("jobs").await.state.messages;
+        assert_eq!(messages, stored, "{}", client.what);
+    }
     assert!(gateway.program.is_running());
 }
 

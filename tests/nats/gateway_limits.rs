@@ -50,22 +50,48 @@ async fn more_calls_than_may_be_on_their_way_are_refused_at_once() {
 
 #[tokio::test]
 async fn bodies_take_no_more_memory_than_they_may() {
+    const BODY: usize = 900 << 10;
     let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[("max_buffered", "1000")]).await;
-    let mut slow = gateway.connect().await;
-    slow.send(format!("{POST}Content-Length: 901\r\n\r\n{}", "x".repeat(900))).await;
-    let buffered = || gateway.metric("gateway_buffered_bytes");
-    until("the slow body is held", async || (buffered().await == 900).then_some(())).await;
-    let refused = gateway.call("POST", "/async-function/figlet", &[], "x".repeat(200)).await;
-    assert_eq!(refused.status, 503);
-    assert!(refused.text().contains("busy with 1000 bytes of bodies"), "{}", refused.text());
-    assert_eq!(refused.header("retry-after"), "1");
-    // What fits is taken meanwhile, and the slow one too once it is whole.
+    // Half of it is for connections.
+    let gateway = Gateway::before(&queue, &[("memory_budget", "16Mi")]).await;
+    let used = || gateway.metric(r#"gateway_memory_used_bytes{use="calls"}"#);
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let before = used().await;
+        let mut connection = gateway.connect().await;
+        connection.send(format!("{POST}Content-Length: {}\r\n\r\n{}", BODY + 1, "x".repeat(BODY))).await;
+        slow.push(connection);
+        until("the slow body is held", async || (used().await >= before + BODY as u64).then_some(())).await;
+    }
+    let refused = gateway.call("POST", "/async-function/figlet", &[], "x".repeat(BODY)).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+    assert!(refused.text().contains("memory_budget is 16Mi"), "{}", refused.text());
+    assert!(gateway.metric(r#"gateway_memory_refusals_total{use="calls"}"#).await > 0);
+    gateway.program.logged("no memory for calls: raise memory_budget").await;
+    // What fits is taken meanwhile, and the slow ones too once they are whole.
     gateway.submit(&[], "small").await;
-    slow.send("y").await;
-    assert_eq!(slow.response().await.status, 202);
-    until("the memory is free again", async || (buffered().await == 0).then_some(())).await;
-    gateway.submit(&[], &"x".repeat(1000)).await;
+    for connection in &mut slow {
+        connection.send("y").await;
+        assert_eq!(connection.response().await.status, 202);
+    }
+    until("the memory is free again", async || (used().await == 0).then_some(())).await;
+    gateway.submit(&[], &"x".repeat(BODY)).await;
+}
+
+#[tokio::test]
+async fn calls_that_wait_in_the_client_of_nats_hold_their_memory() {
+    let queue = Queue::start().await;
+    let gateway = Gateway::before(&queue, &[("publish_timeout", "100ms")]).await;
+    let used = || gateway.metric(r#"gateway_memory_used_bytes{use="calls"}"#);
+    queue.nats.pause().await;
+    for _ in 0..10 {
+        let answer = gateway.call("POST", "/async-function/figlet", &[], "x".repeat(900 << 10)).await;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+    }
+    // Their requests have ended, but the messages have not.
+    assert!(used().await > 1 << 20, "{}", used().await);
+    queue.nats.resume();
+    until("the memory is free again", async || (used().await == 0).then_some(())).await;
 }
 
 #[tokio::test]

@@ -145,7 +145,8 @@ async fn trailers_go_through_both_ways() {
 async fn an_upgraded_connection_carries_what_both_sides_say() {
     let request = "GET /function/chat HTTP/1.1\r\nHost: g\r\nConnection: keep-alive, Upgrade\r\n\
                    Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let (_nats, _gateway, mut client, mut upstream, head) = pass(request).await;
+    let (_nats, gateway, mut client, mut upstream, head) = pass(request).await;
+    let memory = || gateway.metric(r#"gateway_memory_used_bytes{use="passed_on"}"#);
     for line in ["upgrade: websocket", "connection: upgrade", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="] {
         assert!(has_line(&head, line), "{line}: {head}");
     }
@@ -167,8 +168,11 @@ async fn an_upgraded_connection_carries_what_both_sides_say() {
         upstream.send(echo).await;
         assert_eq!(client.bytes(echo.len()).await, echo);
     }
+    assert!(memory().await > 0, "a tunnel takes memory for as long as it is open");
     drop(upstream);
     assert!(client.closed().await.is_empty());
+    drop(client);
+    until("its memory is given back", async || (memory().await == 0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -184,10 +188,10 @@ async fn an_upgrade_that_is_declined_is_an_answer_like_any_other() {
 async fn large_bodies_go_through_whole_and_are_not_held() {
     const SIZE: usize = 32 << 20;
     let upstream = HttpServer::answering(|request| respond(200, &"y".repeat(request.body.len()))).await;
-    // Bodies that are stored may take next to nothing: those that go through are not meant.
+    // Larger than all memory that the gateway may hold for others.
     let nats = NatsServer::prepare();
     let settings =
-        [("upstream_url", upstream.url()), ("max_buffered", "1Ki".into()), ("max_payload", "1Ki".into())];
+        [("upstream_url", upstream.url()), ("memory_budget", "16Mi".into()), ("max_payload", "1Ki".into())];
     let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let gateway = Gateway::start(&nats, "queues: {}", &settings).await;
     let answer = gateway.call("POST", "/function/f", &[], "x".repeat(SIZE)).await;

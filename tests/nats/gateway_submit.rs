@@ -149,7 +149,8 @@ async fn a_client_that_asks_before_it_sends_is_told_to_go_on() {
 #[tokio::test]
 async fn headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server() {
     let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[("max_payload", "2Mi")]).await;
+    let settings = [("max_payload", "2Mi"), ("max_header_bytes", "64Ki")];
+    let gateway = Gateway::before(&queue, &settings).await;
     let (long, body) = ("x".repeat(40_000), "x".repeat((1 << 20) - 8 * 1024));
     let answer = gateway.call("POST", "/async-function/figlet", &[("x-long", &long)], &body).await;
     one_line(&answer, 413, "larger than NATS takes: at most 1048576 bytes with its headers: send less");

@@ -45,7 +45,7 @@ async fn an_oversized_result_is_posted_directly() {
     let queue = Queue::start().await;
     let function = HttpServer::answering(|request| respond_with_much(&request)).await;
     let receiver = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
-    let gateway = Gateway::before(&queue, &[]).await;
+    let gateway = Gateway::before(&queue, &[("max_header_bytes", "64Ki")]).await;
     let worker = queue.worker(&function, &[("max_inflight", "1")]);
     let callback = callback_at(&receiver).as_url().to_string();
     for (number, kind) in ["many headers", "one header", "body"].into_iter().enumerate() {
@@ -161,7 +161,7 @@ async fn a_dead_letter_that_does_not_fit_lacks_what_is_noted() {
 #[tokio::test]
 async fn a_call_no_dead_letter_could_hold_is_refused() {
     let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[]).await;
+    let gateway = Gateway::before(&queue, &[("max_header_bytes", "64Ki")]).await;
     let submit = async |target: &str, headers: &[(&str, &str)]| {
         let answer = gateway.call("POST", &format!("/async-function/figlet{target}"), headers, "hi").await;
         (answer.status, answer.text())

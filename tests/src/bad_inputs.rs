@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 pub mod answers;
+pub mod clients;
 pub mod messages;
 pub mod objects;
 pub mod programs;
@@ -46,6 +47,7 @@ pub fn document() -> String {
         write_section(&mut text, heading, head, rows, elsewhere);
     };
     section("Requests to the gateway", ["request", "answer"], requests::rows(), requests::ELSEWHERE);
+    section("Odd clients of the gateway", ["a client sends", "answers"], clients::rows(), &[]);
     section(
         "Messages on the stream of a queue",
         ["message", "dead letter, whose reason says"],

@@ -70,7 +70,14 @@ impl HttpServer {
             move |request: Request<Incoming>| handle(request, state.clone(), answer.clone())
         };
         let shutdown = CancellationToken::new();
-        tokio::spawn(server::serve(listener, handler, shutdown.clone(), Duration::ZERO));
+        let config = server::Config {
+            // More than NATS stores, for what is posted past it.
+            max_header_bytes: 64 * 1024,
+            // A function sees at once that its client is gone.
+            half_closed_wait: Duration::from_millis(10),
+            ..server::Config::default()
+        };
+        tokio::spawn(server::serve(listener, config, handler, shutdown.clone(), Duration::ZERO));
         Self { addr, state, _running: shutdown.drop_guard() }
     }
 

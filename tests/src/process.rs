@@ -10,9 +10,30 @@ const TICK: Duration = Duration::from_millis(10);
 /// Resident memory, in bytes.
 #[must_use]
 pub fn resident_bytes(process: u32) -> u64 {
+    status_bytes(process, "VmRSS:")
+}
+
+/// The most resident memory that it has had, in bytes.
+#[must_use]
+pub fn peak_resident_bytes(process: u32) -> u64 {
+    status_bytes(process, "VmHWM:")
+}
+
+/// Lets a process open so many files, where the system's hard limit allows that.
+///
+/// # Panics
+///
+/// Where it does not.
+pub fn allow_files(process: u32, files: u32) {
+    let limit = format!("--nofile={files}");
+    let allowed = Command::new("prlimit").args(["--pid", &process.to_string(), &limit]).status();
+    assert!(allowed.expect("prlimit runs").success(), "{process} can't open {files} files");
+}
+
+fn status_bytes(process: u32, name: &str) -> u64 {
     let status = read(process, "status");
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-    kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("VmRSS in kB") * 1024
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+    kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("a number of kB") * 1024
 }
 
 /// Processor time so far, its own and the kernel's for it. A process that has ended and that nobody has waited for yet

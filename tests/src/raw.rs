@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand, for what a client library would hide: what is sent is what the test says, byte for byte.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -104,9 +104,38 @@ impl Connection {
         self.stream.write_all(bytes.as_ref()).await.expect("the bytes are sent");
     }
 
+    /// Sends bytes; an error where the other side has closed.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
+    }
+
+    /// What has come by then, as text; `None` if that is nothing.
+    pub async fn answered_by(&mut self, time: Duration) -> Option<String> {
+        let all = async { while matches!(self.stream.read_buf(&mut self.unread).await, Ok(1..)) {} };
+        // It may go on.
+        let _ = timeout(time, all).await;
+        (!self.unread.is_empty()).then(|| String::from_utf8_lossy(&self.unread).into_owned())
+    }
+
+    /// Closes the side on which bytes are sent, and leaves the other open.
+    pub async fn close_side(&mut self) {
+        // An error: the other side has closed both.
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// Resets the connection, as a system does that knows of it no more.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("it does not linger");
+    }
+
     /// Reads the next response, be it an interim one.
     pub async fn response(&mut self) -> RawResponse {
         self.read(true).await.expect("a response")
+    }
+
+    /// The same; an error where the other side closes before.
+    pub async fn try_response(&mut self) -> std::io::Result<RawResponse> {
+        self.read(true).await
     }
 
     /// Waits until the other side closes, and returns what it has sent before.

@@ -7,13 +7,17 @@ use asyncqueue_runtime::{
     client::{self, Client, Config, ConnectionLimits},
     error::describe,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body as _;
 use hyper_util::client::legacy::connect::{HttpConnector, dns::GaiResolver};
 use tokio::time::timeout_at;
 
-use crate::outcome::Ending;
+use crate::{
+    answer_buffer::{AnswerMemory, READ_BYTES},
+    outcome::Ending,
+};
 use request::{Attempt, Target, request_headers};
 
 pub mod request;
@@ -46,6 +50,7 @@ pub(crate) struct Caller {
     namespaces: FunctionNamespaces,
     time_limit: Duration,
     max_response: usize,
+    memory: AnswerMemory,
 }
 
 // === impl Caller ===
@@ -56,10 +61,12 @@ impl Caller {
         namespaces: FunctionNamespaces,
         time_limit: Duration,
         max_response: usize,
+        memory: AnswerMemory,
         limits: ConnectionLimits,
     ) -> Self {
-        let client = Client::new(client::tcp(GaiResolver::new()), Config::new(limits));
-        Self { client, target, namespaces, time_limit, max_response }
+        let config = Config { max_answer_head: READ_BYTES, ..Config::new(limits) };
+        let client = Client::new(client::tcp(GaiResolver::new()), config);
+        Self { client, target, namespaces, time_limit, max_response, memory }
     }
 
     /// Makes one call with these headers of its caller, and waits for its end. Dropped, it closes the connection, so that the function sees it.
@@ -110,12 +117,12 @@ impl Caller {
         let sent = self.client.send(request, |request| Some(request.clone()));
         let (parts, mut body) = sent.await?.into_parts();
 
-        let mut kept = BytesMut::new();
+        let mut kept = self.memory.buffer(self.max_response, body.size_hint().exact());
         let mut truncated = false;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             let room = self.max_response - kept.len();
-            kept.extend_from_slice(&data[..data.len().min(room)]);
+            kept.add(&data[..data.len().min(room)]).await;
             if data.len() > room {
                 truncated = true;
                 break;
@@ -127,7 +134,7 @@ impl Caller {
         Ok(Reply {
             ending: Ending::Answered { status: parts.status.as_u16(), internal, retry_after },
             headers,
-            body: kept.freeze(),
+            body: kept.into_bytes(),
             truncated,
             duration: Duration::ZERO,
             error: None,

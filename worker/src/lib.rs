@@ -6,6 +6,7 @@
 //! goes to [`dead_letter`]. Whatever has to be stored for that goes through [`store`].
 
 mod ack;
+mod answer_buffer;
 pub mod backoff;
 pub mod callback;
 mod cancellations;

@@ -7,14 +7,14 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use async_nats::{
-    Subject, Subscriber,
+    Client, Subject, Subscriber,
     jetstream::{
         AckKind, Context,
         consumer::{Info, PullConsumer, pull::BatchConfig},
     },
 };
 use asyncqueue::{connection::Connection, remove::remove};
-use asyncqueue_runtime::{health::Health, program::Shutdown};
+use asyncqueue_runtime::{health::Health, memory::Account, program::Shutdown};
 use demand::Demand;
 use event::{Event, classify};
 use futures::{FutureExt, StreamExt};
@@ -50,6 +50,16 @@ const LATE: Duration = Duration::from_secs(1);
 /// Between attempts to find the consumer or to ask anew, with as much again by chance, so that the workers
 /// of a queue don't come all at once.
 const RENEW_WAIT: Duration = Duration::from_millis(250);
+
+/// What a message takes beside its own size: its task, its headers once more as they are sent on, and a connection.
+const HANDLING_BYTES: usize = 28 * 1024;
+
+/// The part of the budget, as a divisor, that the messages of a consumer may take that were asked for and have not come, or
+/// wait for memory.
+pub(crate) const ASKED_PART: usize = 16;
+
+/// Between looks whether there is memory again.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is done before a message is handed back takes a round trip or two.
 const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
@@ -118,6 +128,8 @@ pub(crate) struct Puller<H> {
     pub(crate) running: watch::Sender<usize>,
     /// Told whether the consumer is there, as the readiness condition of this name.
     pub(crate) readiness: Option<(Health, &'static str)>,
+    /// For messages and what handling them takes.
+    pub(crate) memory: Account,
 }
 
 /// Why the loop over one inbox ended.
@@ -166,7 +178,8 @@ impl<H: Handler> Puller<H> {
             demand.forget_requests();
             let acks = Acks::start(self.js.client());
             let begun = Instant::now();
-            let pulling = Pulling { consumer, inbox, lease, acks, hand_back: &hand_back };
+            let client = self.js.client();
+            let pulling = Pulling { client, consumer, inbox, lease, acks, hand_back: &hand_back };
             let end = self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await;
             was_cut = matches!(end, End::Cut);
             let reason = match end {
@@ -287,8 +300,13 @@ impl<H: Handler> Puller<H> {
             if demand.is_asking() && Instant::now() > silent_at {
                 return End::Silence;
             }
-            if let Some(batch) = demand.ask() {
-                if let Err(error) = pulling.request(batch).await {
+            // One in any case: each is brought to its end, with whatever it takes. While another waits for memory, none is
+            // free.
+            let has_memory = demand.running() == 0 || self.memory.free() >= HANDLING_BYTES;
+            if has_memory && let Some(batch) = demand.ask() {
+                let largest = pulling.largest_message();
+                let most_bytes = largest.max(self.memory.budget().0 / ASKED_PART / self.max * batch);
+                if let Err(error) = pulling.request(batch, most_bytes).await {
                     return End::Renew(error.to_string());
                 }
                 silent_at = Instant::now() + silence;
@@ -298,6 +316,7 @@ impl<H: Handler> Puller<H> {
             tokio::select! {
                 () = &mut shutdown => return End::Shutdown,
                 count = tasks.freed() => demand.finished(count),
+                () = sleep(MEMORY_PAUSE), if !has_memory => {}
                 received = subscriber.next() => {
                     let mut received = Some(received);
                     // With what has come together with it.
@@ -348,9 +367,17 @@ impl<H: Handler> Puller<H> {
     fn spawn(&self, tasks: &mut Tasks, claim: Claim, delivered: Delivered, pulling: &Pulling<'_>) {
         let (handler, lease) = (self.handler.clone(), pulling.lease);
         let (acks, hand_back_now) = (pulling.acks.clone(), pulling.hand_back.clone());
+        let account = self.memory.clone();
         tasks.spawn(claim, async move |mut ticket| {
+            let bytes = handling_bytes(delivered.message.length);
+            let mut memory = account.try_take(bytes);
             let end = {
-                let work = pin!(handler.handle(&delivered, lease, &mut ticket));
+                let work = pin!(async {
+                    if memory.is_none() {
+                        memory = Some(account.take(bytes).await);
+                    }
+                    handler.handle(&delivered, lease, &mut ticket).await
+                });
                 tokio::select! {
                     held = lease::hold(&acks, &delivered, lease, work) => Some(held),
                     () = hand_back_now.cancelled() => None,
@@ -367,6 +394,8 @@ impl<H: Handler> Puller<H> {
                 }
                 None => Box::pin(hand_back(&*handler, &acks, &delivered, ticket.repeats())).await,
             }
+            // Not before the message is settled.
+            drop(memory);
         });
     }
 
@@ -389,6 +418,7 @@ impl<H: Handler> Puller<H> {
 
 /// What goes with one inbox.
 struct Pulling<'a> {
+    client: Client,
     consumer: PullConsumer,
     inbox: Subject,
     lease: Duration,
@@ -413,9 +443,17 @@ impl Pulling<'_> {
         self.heartbeat() * 2 + LATE.min(self.lease / 4)
     }
 
-    async fn request(&self, batch: usize) -> Result<(), async_nats::Error> {
+    /// The most that a message takes as it is delivered, with its subjects.
+    fn largest_message(&self) -> usize {
+        const SUBJECTS: usize = 4 * 1024;
+        self.client.max_payload() + SUBJECTS
+    }
+
+    /// Asks for so many messages, of so many bytes together.
+    async fn request(&self, batch: usize, most_bytes: usize) -> Result<(), async_nats::Error> {
         let config = BatchConfig {
             batch,
+            max_bytes: most_bytes,
             expires: Some(PULL_EXPIRES),
             idle_heartbeat: self.heartbeat(),
             ..BatchConfig::default()
@@ -475,6 +513,12 @@ async fn hand_back(handler: &impl Handler, acks: &Acks, delivered: &Delivered, r
     if let Err(error) = acks.send(delivered, AckKind::Nak(None)).await {
         debug!(%error, "could not hand a message back; it is delivered again after the lease");
     }
+}
+
+/// What a message of so many bytes takes while it is handled. The client of NATS reads it into a buffer that may be twice as
+/// large, and which it keeps.
+fn handling_bytes(length: usize) -> usize {
+    length * 2 + HANDLING_BYTES
 }
 
 fn jittered(wait: Duration) -> Duration {

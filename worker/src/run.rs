@@ -12,9 +12,12 @@ use asyncqueue::{
     stream::{DeadLetters, Limits, Owner, QueueSpec},
 };
 use asyncqueue_runtime::{
-    admin, client,
+    admin,
+    byte_size::ByteSize,
+    client,
     error::describe,
     health::Health,
+    memory::{self, Budget},
     nats,
     program::{Shutdown, UsageError},
 };
@@ -25,6 +28,7 @@ use tracing::{info, warn};
 
 use crate::{
     Settings,
+    answer_buffer::AnswerMemory,
     callback::{
         self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::ResultStore,
         tls::Trust,
@@ -36,7 +40,7 @@ use crate::{
     function::{Caller, request::Target},
     invoke::Invoke,
     metrics::Metrics,
-    pull::Puller,
+    pull::{self, Puller},
     reports::Reports,
     server_clock::ServerClock,
     stall::Stalls,
@@ -75,6 +79,13 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("queue_worker");
     let metrics = Metrics::new(prefixed, &settings.queue_name);
+    let budget = settings.memory_budget.as_ref().map_or_else(memory::default_budget, |budget| budget.0);
+    let memory = Budget::new(budget, prefixed);
+    info!(memory_budget = %ByteSize(budget), "memory for calls, answers and results");
+    // For what has come and waits for its memory, and for the one answer at a time that goes over the budget.
+    let fetched = budget / pull::ASKED_PART * 2;
+    let over_budget = settings.max_response_bytes.0.min(budget / 2);
+    let _set_aside = memory.account("set_aside").try_take(fetched + over_budget);
     let client = nats::connect(&settings.nats, &settings.worker_name, &health, prefixed).await?;
     let js = jetstream::new(client.clone());
     health.register(CONSUMER, "not looked for yet");
@@ -92,7 +103,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         else => Ok(()),
     };
     if worked.is_ok() {
-        worked = Box::pin(work(&settings, namespaces, poster, &js, metrics, &health, &shutdown)).await;
+        worked =
+            Box::pin(work(&settings, namespaces, poster, &js, (metrics, memory), &health, &shutdown)).await;
         // What has been said is still on its way.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -107,7 +119,7 @@ async fn work(
     namespaces: FunctionNamespaces,
     poster: Poster,
     js: &Context,
-    metrics: Metrics,
+    (metrics, memory): (Metrics, Budget),
     health: &Health,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
@@ -150,7 +162,7 @@ async fn work(
         stream: settings.stream(),
         cancellations: cancellations.clone(),
         reports: reports.clone(),
-        caller: caller(settings, namespaces),
+        caller: caller(settings, namespaces, &memory),
         policy,
         max_age: settings.max_age.as_ref().map(|age| age.0),
         directory: directory.clone(),
@@ -170,6 +182,7 @@ async fn work(
         handler: Arc::new(invoke),
         running,
         readiness: Some((health.clone(), CONSUMER)),
+        memory: memory.account("calls"),
     };
     let callbacks = Puller {
         js: js.clone(),
@@ -180,6 +193,7 @@ async fn work(
         running: watch::Sender::new(0),
         // Without that stream results are posted directly.
         readiness: None,
+        memory: memory.account("callbacks"),
     };
     let (grace, functions) = (settings.grace(), directory.clone());
     // Tasks, since each message wakes them, and the runtime wakes its own threads for less than the one that waits here.
@@ -219,13 +233,14 @@ fn poster(settings: &Settings) -> anyhow::Result<Poster> {
 }
 
 /// Calls functions as the settings say.
-fn caller(settings: &Settings, namespaces: FunctionNamespaces) -> Caller {
+fn caller(settings: &Settings, namespaces: FunctionNamespaces, memory: &Budget) -> Caller {
     let target = match settings.gateway_url.as_ref() {
         Some(url) => Target::Gateway(url.clone()),
         None => Target::Direct(settings.function_url.clone()),
     };
     let (time_limit, max_response) = (settings.upstream_timeout.0, settings.max_response_bytes.0);
-    Caller::new(target, namespaces, time_limit, max_response, settings.connection_limits())
+    let answers = AnswerMemory::new(memory.account("answers"));
+    Caller::new(target, namespaces, time_limit, max_response, answers, settings.connection_limits())
 }
 
 /// Returns when NATS is connected, its time is known, and the directory has been read, if there is one: without it, the

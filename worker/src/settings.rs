@@ -11,6 +11,7 @@ use asyncqueue::{
 use asyncqueue_runtime::{
     byte_size::ByteSize,
     client::{self, ConnectionLimits},
+    memory,
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool, parse_call_url},
 };
 use clap::Parser;
@@ -168,6 +169,11 @@ pub struct Settings {
     /// Most requests on one connection to a function or receiver
     #[arg(long, env = "max_connection_requests", default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connection_requests: u32,
+    /// Memory for calls that run, the answers of functions, and results on their way. Without room for another call none is
+    /// taken, and an answer waits. At least 16Mi; if not set, three quarters of the container's memory limit, or 384Mi where
+    /// it has none
+    #[arg(long, env = "memory_budget", default_value_t, hide_default_value = true, value_parser = optional(memory::parse_budget))]
+    pub memory_budget: Optional<ByteSize>,
 
     /// On SIGTERM: time for running calls; `upstream_timeout` and 10s if not set
     #[arg(long, env = "grace_period", default_value_t, hide_default_value = true)]
@@ -278,6 +284,7 @@ mod tests {
             ("--max-response-bytes", "16MB", "256Ki"),
             ("--max-connection-age", "0s", "more than 0"),
             ("--max-connection-requests", "0", "1.."),
+            ("--memory-budget", "1Mi", "at least 16Mi"),
             ("--backoff", "linear", "static"),
             ("--gateway-url", "gateway:8080", "http://host:port"),
             ("--function-url", "https://{function}", "without TLS"),

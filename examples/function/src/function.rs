@@ -52,7 +52,9 @@ pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyh
     let function =
         Arc::new(Function { sleep: sleep.0, attempts: Attempts::default(), callbacks: Callbacks::default() });
     let handler = move |request| function.clone().answer(request);
-    server::serve(listener, handler, shutdown, DRAIN).await;
+    // So that a call that is cancelled is seen to be.
+    let config = server::Config { half_closed_wait: Duration::from_millis(100), ..server::Config::default() };
+    server::serve(listener, config, handler, shutdown, DRAIN).await;
     Ok(())
 }
 

@@ -35,9 +35,9 @@ pub struct WorkerSpec {
 
     /// Compute resources of one worker.
     ///
-    /// A worker holds each call that it runs and the function's answer in memory, up to 17 MiB a call: size memory by
-    /// maxInflight. There is no limit unless one is set here, for a worker that is killed over it leaves its calls to
-    /// be run again.
+    /// A worker holds each call that it runs and the function's answer in memory, up to 17 MiB a call, and no more together
+    /// than its memory budget: three quarters of the memory limit set here, or 384Mi without one. Beyond, it takes no more
+    /// calls until there is room. Default: no limit.
     #[serde(default)]
     pub resources: Resources,
 

@@ -133,7 +133,13 @@ impl Function {
         let url = format!("http://{}", listener.local_addr()?);
         let answering = received.clone();
         let handler = move |request| answer(request, answering.clone());
-        tokio::spawn(server::serve(listener, handler, CancellationToken::new(), Duration::ZERO));
+        tokio::spawn(server::serve(
+            listener,
+            server::Config::default(),
+            handler,
+            CancellationToken::new(),
+            Duration::ZERO,
+        ));
         Ok(Self { url, received })
     }
 

@@ -20,8 +20,12 @@ pub struct Request {
 }
 
 /// The settings of the gateway that is asked.
-pub const SETTINGS: [(&str, &str); 3] =
-    [("max_payload", "1Ki"), ("read_timeout", "300ms"), ("unknown_function", "reject")];
+pub const SETTINGS: [(&str, &str); 4] = [
+    ("max_header_bytes", "64Ki"),
+    ("max_payload", "1Ki"),
+    ("read_timeout", "300ms"),
+    ("unknown_function", "reject"),
+];
 
 const POST: &str = "POST /async-function/figlet";
 
@@ -104,6 +108,32 @@ pub const REQUESTS: &[Request] = &[
     ),
     line("a space in the target", "POST /async-function/figlet a", 400, ""),
     line("a quote in the query", "POST /async-function/figlet?a=\"b\"", 400, ""),
+    line(
+        "an escape before the function's name",
+        "POST /%61sync-function/figlet",
+        400,
+        "path: other servers may read it as another one",
+    ),
+    line(
+        "two slashes",
+        "POST //async-function/figlet",
+        400,
+        "path: other servers may read it as another one",
+    ),
+    line(
+        "a path that leads to another function",
+        "POST /function/figlet/../../async-function/figlet",
+        400,
+        "no `..` after it that leads above the function",
+    ),
+    line("the target `*`", "POST *", 400, "the target `*` is for OPTIONS alone"),
+    line("a target that is no path", "POST gateway:8080", 400, "the target is not a path: write it as /path"),
+    line(
+        "a URL with credentials for a target",
+        "POST http://u:p@gateway/async-function/figlet",
+        400,
+        "the target is not a path or an http URL without credentials",
+    ),
     line("another path", "POST /elsewhere", 404, "nothing is served at this path"),
     line(
         "another method",
@@ -188,6 +218,7 @@ pub const REQUESTS: &[Request] = &[
         400,
         "X-Callback-Url is given more than once",
     ),
+    field("a second host", b"Host: other\r\n", 400, "Host is given more than once: send it once"),
     field("a header that is too long", "X-Long: ⟨70000 x⟩\r\n".as_bytes(), 431, ""),
     field("too many headers", "⟨150 X-Many: 1\r\n⟩".as_bytes(), 431, ""),
     field("a header without a name", b": 1\r\n", 400, ""),

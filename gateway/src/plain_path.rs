@@ -1,0 +1,113 @@
+//! Whether a path that is passed on names the same to every server. The next one may read `/%61sync-function/f`,
+//! `//async-function/f` or `/function/f/../../async-function/g` as a path of ours, and store a call on a queue of its own.
+//! Pure.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
+use crate::resource::Resource;
+
+/// By a proxy on the way, and by who answers.
+const DECODED_TIMES: usize = 2;
+
+/// Whether any server reads a path as this program does, as far as the function's name. What follows the name may be
+/// written as the client likes, but not lead above the function. Calls are not passed on, and so may have any path.
+#[must_use]
+pub fn is_plain(path: &str) -> bool {
+    let resource = Resource::of(path);
+    if let Resource::Queue(_) = resource {
+        return true;
+    }
+    let decoded = decode(path);
+    let segments = segments(&decoded);
+    let Resource::Function(call) = resource else {
+        return !matches!(segments.first(), Some(&b"async-function" | &b"function"));
+    };
+    let name = decode(call.function);
+    match self::segments(&name)[..] {
+        [] => call.function.is_empty() && segments.first() == Some(&&b"function"[..]),
+        [name] => segments.starts_with(&[b"function", name]),
+        _ => false,
+    }
+}
+
+/// A path without escapes, by the most that other servers decode.
+fn decode(path: &str) -> Cow<'_, [u8]> {
+    let mut decoded = Cow::Borrowed(path.as_bytes());
+    for _ in 0..DECODED_TIMES {
+        if decoded.contains(&b'%') {
+            decoded = Cow::Owned(percent_decode(&decoded).collect());
+        }
+    }
+    decoded
+}
+
+/// The segments of a path as other servers normalise it: also those that take `\` for `/`, and what follows `;` for no part
+/// of the name.
+fn segments(path: &[u8]) -> Vec<&[u8]> {
+    let mut segments = Vec::new();
+    for segment in path.split(|byte| matches!(byte, b'/' | b'\\')) {
+        match segment.split(|byte| *byte == b';').next().unwrap_or_default() {
+            b"" | b"." => {}
+            b".." => {
+                segments.pop();
+            }
+            name => segments.push(name),
+        }
+    }
+    segments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_may_have_any_path_below_it() {
+        for path in [
+            "/function/f",
+            "/function/f.ns/",
+            "/function/f//a/../%2F%3f;x",
+            "/function/f/%2fa/%2e%2e/b%zz",
+            "/function",
+            "/function/",
+            "/function//p",
+            "/function/fig%2dlet",
+            "/async-function/f/../../function/g",
+        ] {
+            assert!(is_plain(path), "{path}");
+        }
+        for path in ["/", "", "/system//a/../%2F%3F", "/ui/", "/async-functions/f", "/a/async-function/f"] {
+            assert!(is_plain(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_another_server_reads_as_another_is_not_plain() {
+        for path in [
+            "/%61sync-function/f",
+            "/%2561sync-function/f",
+            "//async-function/f",
+            "/./async-function/f",
+            "/x/../async-function/f",
+            "/%2e/async-function/f",
+            "/async-function%2Ff",
+            "/async-function;x/f",
+            "/function/../function/f",
+            "/function/./f",
+            "/function/f%2Fg",
+            "/function/f/..",
+            "/function/f/../g",
+            "/function/f/..;/..;/system",
+            "/function/f/..%2f..%2fasync-function/g",
+            "/function/f/..\\g",
+            "/function/f/../../async-function/g",
+            "/function/../async-function/g",
+            "//function/f",
+            "\\async-function/f",
+        ] {
+            assert!(!is_plain(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! One budget for the memory that others can make a program hold: what clients send, what functions and receivers answer,
+//! and what neither takes. Each use has an account, which shows in the metrics. What does not fit is refused or waits; nothing
+//! is held without being counted.
+//!
+//! The budget is three quarters of the memory limit of the container, less where that is small. The rest is for the program itself, and for what the
+//! allocator keeps between two uses.
+
+use std::{
+    fs,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use crate::byte_size::ByteSize;
+
+/// The budget where the container has no limit.
+const DEFAULT: usize = 384 << 20;
+
+/// The least that is left of a container's memory for the program itself.
+const LEFT: usize = 48 << 20;
+
+/// The least that a budget may be.
+const MIN: ByteSize = ByteSize(16 << 20);
+
+/// At most one line of the log says in this time that memory is short.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// The memory that a program may hold for others. Clones are of the same memory.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    shared: Arc<Shared>,
+    used: Family<Use, Gauge>,
+    refused: Family<Use, Counter>,
+}
+
+/// One use of the budget. Clones are of the same account.
+#[derive(Clone, Debug)]
+pub struct Account(Arc<Inner>);
+
+/// Memory that is taken until this is dropped.
+#[derive(Debug)]
+pub struct Taken {
+    account: Account,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    total: usize,
+    free: Semaphore,
+    warned: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: &'static str,
+    shared: Arc<Shared>,
+    used: Gauge,
+    refused: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Use {
+    r#use: &'static str,
+}
+
+/// Bytes that take memory of an account for as long as anybody holds them.
+struct Counted<T> {
+    bytes: T,
+    _taken: Taken,
+}
+
+/// The budget of a program in this container, where its setting names none.
+#[must_use]
+pub fn default_budget() -> usize {
+    budget_within(container_limit())
+}
+
+/// The budget within a limit of memory, in bytes.
+#[must_use]
+pub fn budget_within(limit: Option<u64>) -> usize {
+    let limit = limit.and_then(|bytes| usize::try_from(bytes).ok());
+    limit.map_or(DEFAULT, |bytes| bytes.saturating_sub(LEFT.max(bytes / 4)).max(MIN.0))
+}
+
+/// Reads a budget as a setting: less than the least is not worth starting with.
+pub fn parse_budget(text: &str) -> Result<ByteSize, String> {
+    match text.parse::<ByteSize>() {
+        Ok(bytes) if bytes < MIN => Err(format!("it must be at least {MIN}")),
+        read => read.map_err(|error| error.to_string()),
+    }
+}
+
+/// The limit of memory of the control group (version 2) that this program is in.
+fn container_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let limit =
+        fs::read_to_string(format!("/sys/fs/cgroup{}/memory.max", group.trim_end_matches('/'))).ok()?;
+    // `max` where there is none.
+    limit.trim().parse().ok()
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// A budget of so many bytes, and its metrics.
+    pub fn new(bytes: usize, registry: &mut Registry) -> Self {
+        let total = bytes.min(Semaphore::MAX_PERMITS);
+        let (budget, used, refused) = (Gauge::<i64>::default(), Family::default(), Family::default());
+        budget.set(count(total));
+        registry.register("memory_budget_bytes", "memory_budget", budget);
+        registry.register("memory_used_bytes", "Memory that is held for others, by its use", used.clone());
+        registry.register(
+            "memory_refusals",
+            "How often memory_budget had no room, by what it was asked for",
+            refused.clone(),
+        );
+        let shared = Shared { total, free: Semaphore::new(total), warned: Mutex::new(None) };
+        Self { shared: Arc::new(shared), used, refused }
+    }
+
+    /// The account of a use, a word of a fixed set.
+    #[must_use]
+    pub fn account(&self, name: &'static str) -> Account {
+        let label = Use { r#use: name };
+        Account(Arc::new(Inner {
+            name,
+            shared: self.shared.clone(),
+            used: self.used.get_or_create(&label).clone(),
+            refused: self.refused.get_or_create(&label).clone(),
+        }))
+    }
+}
+
+// === impl Account ===
+
+impl Account {
+    /// Takes memory, or counts a refusal: to wait for it would be to hold what was read before.
+    #[must_use]
+    pub fn try_take(&self, bytes: usize) -> Option<Taken> {
+        self.acquire(bytes).then(|| Taken { account: self.clone(), bytes })
+    }
+
+    /// Takes memory when there is enough, in the order in which it was asked for. More than the budget is the budget.
+    pub async fn take(&self, bytes: usize) -> Taken {
+        let shared = &self.0.shared;
+        let bytes = bytes.min(shared.total);
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if let Some(taken) = self.try_take(bytes) {
+            return taken;
+        }
+        if let Ok(permit) = shared.free.acquire_many(wanted).await {
+            permit.forget();
+            self.0.used.inc_by(count(bytes));
+        }
+        Taken { account: self.clone(), bytes }
+    }
+
+    /// The whole budget, in bytes.
+    #[must_use]
+    pub fn budget(&self) -> ByteSize {
+        ByteSize(self.0.shared.total)
+    }
+
+    /// Memory of the budget that nobody has, in bytes.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.0.shared.free.available_permits()
+    }
+
+    fn acquire(&self, bytes: usize) -> bool {
+        let Inner { name, shared, used, refused } = &*self.0;
+        let acquired = u32::try_from(bytes).ok().and_then(|bytes| shared.free.try_acquire_many(bytes).ok());
+        if let Some(permit) = acquired {
+            permit.forget();
+            used.inc_by(count(bytes));
+            return true;
+        }
+        refused.inc();
+        shared.warn(name);
+        false
+    }
+}
+
+impl Shared {
+    fn warn(&self, name: &'static str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+            *warned = Some(Instant::now());
+            let (budget, free) = (ByteSize(self.total), self.free.available_permits());
+            warn!(%budget, free, "no memory for {name}: raise memory_budget, with the container's limit, or run more of this");
+        }
+    }
+}
+
+// === impl Taken ===
+
+impl Taken {
+    /// Takes more, or counts a refusal.
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let has_grown = self.account.acquire(bytes);
+        if has_grown {
+            self.bytes += bytes;
+        }
+        has_grown
+    }
+
+    /// The whole budget, in bytes.
+    #[must_use]
+    pub fn budget(&self) -> ByteSize {
+        self.account.budget()
+    }
+
+    /// Bytes that hold this memory, and all that is cut from them.
+    pub fn attach(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        Bytes::from_owner(Counted { bytes, _taken: self })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Inner { shared, used, .. } = &*self.account.0;
+        used.dec_by(count(self.bytes));
+        shared.free.add_permits(self.bytes);
+    }
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+fn count(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(bytes: usize) -> Account {
+        Budget::new(bytes, &mut Registry::default()).account("tests")
+    }
+
+    #[test]
+    fn memory_is_taken_until_there_is_none_and_given_back() {
+        let account = account(10);
+        let mut first = account.try_take(5).unwrap();
+        let _second = account.try_take(4).unwrap();
+        assert!(account.try_take(2).is_none() && !first.grow(2) && first.grow(1));
+        assert_eq!((account.free(), account.0.used.get(), account.0.refused.get()), (0, 10, 2));
+        drop(first);
+        assert_eq!((account.free(), account.0.used.get()), (6, 4));
+        assert!(account.try_take(usize::MAX).is_none());
+    }
+
+    #[test]
+    fn bytes_hold_their_memory_until_nobody_has_them() {
+        let account = account(10);
+        let bytes = account.try_take(6).unwrap().attach(vec![1, 2, 3]);
+        let part = bytes.slice(1..2);
+        drop(bytes);
+        assert_eq!((&part[..], account.free()), (&[2][..], 4));
+        drop(part);
+        assert_eq!(account.free(), 10);
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_memory_in_turn() {
+        let account = account(10);
+        let first = account.take(8).await;
+        let second = tokio::spawn({
+            let account = account.clone();
+            async move { account.take(100).await.bytes }
+        });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        assert_eq!(second.await.unwrap(), 10);
+        assert_eq!(account.free(), 10);
+    }
+
+    #[test]
+    fn the_budget_leaves_a_quarter_of_the_limit() {
+        assert_eq!(budget_within(Some(512 << 20)), 384 << 20);
+        assert_eq!(budget_within(None), DEFAULT);
+        assert_eq!(budget_within(Some(128 << 20)), 80 << 20);
+        assert_eq!(budget_within(Some(32 << 20)), 16 << 20);
+    }
+}

@@ -1,0 +1,113 @@
+//! What RFC 9112 asks a server to refuse, and hyper's parser takes. Pure.
+
+use http::{HeaderMap, Method, Uri, Version, header, request::Parts, uri::Authority};
+
+/// What a server does with the head of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Passes it to the handler.
+    Handle,
+    /// Answers 204: `OPTIONS *` asks whether there is a server (RFC 9110, 9.3.7).
+    Ping,
+    /// Answers 400 with this line.
+    Refuse(&'static str),
+}
+
+/// Checks the host and the form of the target.
+pub(super) fn check(head: &Parts) -> Verdict {
+    match check_host(head.version, &head.headers) {
+        Ok(()) => check_target(&head.method, &head.uri),
+        Err(refused) => Verdict::Refuse(refused),
+    }
+}
+
+/// RFC 9112, 3.2: a request of HTTP/1.1 without `Host`, and any with two of them or with one that is no host, is answered
+/// with 400. An empty one is valid: it says that the target has no host.
+fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::HTTP_11 => {
+            Err("Host is missing: send the host and port of this server in it")
+        }
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => Err("Host is given more than once: send it once"),
+        (Some(host), None) if host.is_empty() || is_host(host.as_bytes()) => Ok(()),
+        (Some(_), None) => Err("Host is not a host with an optional port: write it as example.com:8080"),
+    }
+}
+
+/// RFC 9112, 3.2.1 to 3.2.4: each form of a target has its methods.
+fn check_target(method: &Method, uri: &Uri) -> Verdict {
+    let is_connect = *method == Method::CONNECT;
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) if uri.path() == "*" && *method == Method::OPTIONS => Verdict::Ping,
+        (None, None) if uri.path() == "*" => {
+            Verdict::Refuse("the target `*` is for OPTIONS alone: write it as /path")
+        }
+        (None, None) => Verdict::Handle,
+        (None, Some(_)) if is_connect => Verdict::Handle,
+        (None, Some(_)) => Verdict::Refuse("the target is not a path: write it as /path"),
+        (Some("http" | "https"), Some(host)) if is_host(host.as_str().as_bytes()) => Verdict::Handle,
+        (Some(_), _) => {
+            Verdict::Refuse("the target is not a path or an http URL without credentials: write it as /path")
+        }
+    }
+}
+
+/// Whether a text is a host with an optional port (RFC 9110, 7.2), without credentials.
+fn is_host(text: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(text) else { return false };
+    let port = authority.as_str()[authority.host().len()..].strip_prefix(':');
+    !text.contains(&b'@') && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn verdict(method: &str, target: &str, version: Version, hosts: &[&[u8]]) -> Verdict {
+        let mut request = Request::builder().method(method).uri(target).version(version);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        check(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn a_request_has_one_valid_host() {
+        let get = |version, hosts: &[&[u8]]| verdict("GET", "/", version, hosts);
+        for good in [&b"h"[..], b"h:80", b"h:", b"", b"127.0.0.1:8080", b"[::1]:8080", b"a_b.c"] {
+            assert_eq!(get(Version::HTTP_11, &[good]), Verdict::Handle, "{}", good.escape_ascii());
+        }
+        assert_eq!(get(Version::HTTP_10, &[]), Verdict::Handle);
+        for bad in [&b"h/p"[..], b"u@h", b"u:p@h", b"h:http", b"h:99999", b"a b", b"[::1", b"\xff"] {
+            let refused = matches!(get(Version::HTTP_11, &[bad]), Verdict::Refuse(_));
+            assert!(refused, "{}", bad.escape_ascii());
+        }
+        for (version, hosts) in [(Version::HTTP_11, &[][..]), (Version::HTTP_10, &[&b"a"[..], b"a"])] {
+            assert!(matches!(get(version, hosts), Verdict::Refuse(_)), "{version:?}");
+        }
+    }
+
+    #[test]
+    fn each_form_of_a_target_has_its_methods() {
+        let of = |method, target| verdict(method, target, Version::HTTP_11, &[b"h"]);
+        for (method, target) in [
+            ("POST", "/async-function/f"),
+            ("POST", "http://other:8080/async-function/f"),
+            ("GET", "https://other"),
+            ("CONNECT", "other:443"),
+            ("OPTIONS", "/"),
+        ] {
+            assert_eq!(of(method, target), Verdict::Handle, "{method} {target}");
+        }
+        assert_eq!(of("OPTIONS", "*"), Verdict::Ping);
+        for (method, target) in
+            [("GET", "*"), ("GET", "other:443"), ("GET", "ftp://other/"), ("GET", "http://u:p@other/")]
+        {
+            assert!(matches!(of(method, target), Verdict::Refuse(_)), "{method} {target}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Memory in the worst case: what thousands of clients can make a program hold stays within the limit of its pod.
+
+use std::{fs, path::Path, time::Duration};
+
+use asyncqueue_runtime::{byte_size::ByteSize, memory::budget_within};
+use asyncqueue_tests::{
+    http::{HttpServer, respond, respond_after},
+    nats::free_port,
+    process::{allow_files, peak_resident_bytes},
+    raw::{self, Connection},
+    wait::{PATIENCE, until_in},
+};
+use futures::{StreamExt, stream};
+use serde_json::Value;
+
+use crate::{
+    gateway::Gateway,
+    support::{Queue, callback_at},
+};
+
+/// As many as the gateway serves at once.
+const CONNECTIONS: usize = 8_192;
+
+/// Sockets of the clients, or of the gateway and its functions.
+const FILES: u32 = 18_000;
+
+/// The limit of memory in the manifest of the gateway, in bytes.
+fn pod_limit() -> u64 {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/base/gateway.yaml");
+    let text = fs::read_to_string(path).unwrap();
+    let mut objects = text.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
+    let deployment = objects.find(|object| object["kind"] == "Deployment").unwrap();
+    let limit = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"];
+    let ByteSize(bytes) = limit.as_str().unwrap().parse().unwrap();
+    bytes as u64
+}
+
+/// A gateway with the budget that its pod gives it.
+async fn gateway(queue: &Queue, settings: &[(&str, &str)]) -> Gateway {
+    let budget = ByteSize(budget_within(Some(pod_limit()))).to_string();
+    let settings = [settings, &[("memory_budget", &budget), ("RUST_LOG", "info")]].concat();
+    let gateway = Gateway::before(queue, &settings).await;
+    for process in [std::process::id(), gateway.program.id()] {
+        allow_files(process, FILES);
+    }
+    gateway
+}
+
+/// So many clients that send the same and read nothing.
+async fn clients(gateway: &Gateway, count: usize, sent: &[u8]) -> Vec<Connection> {
+    let client = async |_| {
+        let mut client = gateway.connect().await;
+        // Refused in the middle, it is closed.
+        let _ = client.try_send(sent).await;
+        client
+    };
+    stream::iter(0..count).map(client).buffer_unordered(256).collect().await
+}
+
+/// How many of the clients have been answered so far, and each of them with 503.
+async fn refused(clients: &mut [Connection]) -> usize {
+    let mut refused = 0;
+    for client in clients {
+        if let Some(answer) = client.answered_by(Duration::from_millis(1)).await {
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("etry-"), "{answer}");
+            refused += 1;
+        }
+    }
+    refused
+}
+
+/// Waits until only connections take memory, so that nothing was forgotten.
+async fn is_free(gateway: &Gateway) {
+    until_in(PATIENCE * 3, "all memory is given back", async || {
+        for used in ["heads", "calls", "passed_on"] {
+            if gateway.metric(&format!("gateway_memory_used_bytes{{use=\"{used}\"}}")).await > 0 {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    assert_eq!(gateway.call("POST", "/async-function/figlet", &[], "hi").await.status, 202);
+}
+
+fn assert_fits(gateway: &Gateway, what: &str) {
+    let (peak, limit) = (peak_resident_bytes(gateway.program.id()), pod_limit());
+    println!("{what}: {} MiB of {} MiB", peak >> 20, limit >> 20);
+    assert!(peak < limit, "{what}: {peak} bytes of {limit}");
+}
+
+#[tokio::test]
+async fn no_clients_take_more_memory_than_the_pod_of_a_gateway_has() {
+    let queue = Queue::start().await;
+    let gateway = gateway(&queue, &[]).await;
+    // Heads that do not end.
+    let head = format!("POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Long: {}", "x".repeat(31 << 10));
+    let mut heads = clients(&gateway, CONNECTIONS - 64, head.as_bytes()).await;
+    assert!(refused(&mut heads).await > 0);
+    assert_fits(&gateway, "heads");
+    drop(heads);
+    is_free(&gateway).await;
+
+    // Bodies that do not end.
+    let half = format!(
+        "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: {}\r\n\r\n{}",
+        1_000_000,
+        "x".repeat(600 << 10)
+    );
+    let mut bodies = clients(&gateway, 2_000, half.as_bytes()).await;
+    assert!(refused(&mut bodies).await > 0);
+    assert_fits(&gateway, "bodies");
+    drop(bodies);
+    is_free(&gateway).await;
+
+    // Small bodies that do not end, on as many connections as there can be.
+    let half = format!(
+        "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 20000\r\n\r\n{}",
+        "x".repeat(17_000)
+    );
+    let bodies = clients(&gateway, CONNECTIONS - 64, half.as_bytes()).await;
+    assert_fits(&gateway, "small bodies");
+    drop(bodies);
+    is_free(&gateway).await;
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_take_no_more_memory_than_the_pod_has() {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond(200, &"y".repeat(4 << 20))).await;
+    let gateway = gateway(&queue, &[("function_url", &function.url())]).await;
+    let ask = b"GET /function/figlet HTTP/1.1\r\nHost: g\r\n\r\n";
+    let mut readers = clients(&gateway, 3_000, ask).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(gateway.metric(r#"gateway_memory_refusals_total{use="passed_on"}"#).await > 0);
+    assert_fits(&gateway, "answers that nobody reads");
+    let answer = readers[0].response().await;
+    assert!(matches!(answer.status, 200 | 503));
+    drop(readers);
+    is_free(&gateway).await;
+}
+
+#[tokio::test]
+async fn answers_and_results_take_no_more_memory_than_the_pod_of_a_worker_has() {
+    const CALLS: usize = 100;
+    const LIMIT: u64 = 256 << 20;
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond(200, &"y".repeat(6 << 20))).await;
+    // Larger than NATS takes, so that the worker holds each until it is posted.
+    let receiver = HttpServer::answering(|_| respond_after(Duration::from_millis(500), 200, "ok")).await;
+    let budget = ByteSize(budget_within(Some(LIMIT))).to_string();
+    let admin = format!("127.0.0.1:{}", free_port());
+    let settings =
+        [("max_inflight", "80"), ("memory_budget", &budget), ("http_addr", &admin), ("RUST_LOG", "info")];
+    let worker = queue.worker(&function, &settings);
+    for _ in 0..CALLS {
+        queue
+            .submit(|call| {
+                call.body = vec![b'x'; 900 << 10].into();
+                call.callback_url = Some(callback_at(&receiver));
+            })
+            .await;
+    }
+    until_in(PATIENCE * 4, "all results are posted", async || {
+        (receiver.received().len() == CALLS).then_some(())
+    })
+    .await;
+    queue.empties().await;
+    assert_eq!(function.received().len(), CALLS);
+    assert!(receiver.received().iter().all(|posted| posted.body.len() == 6 << 20));
+    let peak = peak_resident_bytes(worker.id());
+    println!("answers of a worker: {} MiB of {} MiB", peak >> 20, LIMIT >> 20);
+    assert!(peak < LIMIT, "{peak} bytes");
+    let metrics = raw::request(admin.parse().unwrap(), "GET", "/metrics", &[], b"").await.text();
+    let value = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        value.unwrap_or_else(|| panic!("{name}: {metrics}"))
+    };
+    assert!(value(r#"queue_worker_memory_refusals_total{use="answers"}"#) > 0);
+    for used in ["calls", "answers", "callbacks"] {
+        assert_eq!(value(&format!("queue_worker_memory_used_bytes{{use=\"{used}\"}}")), 0, "{used}");
+    }
+}

@@ -1,0 +1,128 @@
+//! The body of an answer while it is read, and the memory that it takes.
+//!
+//! An answer is not refused for want of memory: the function has done the work. It waits, and the function with it, until
+//! there is some. So that answers that wait for each other's memory come to an end, one at a time goes over the budget.
+
+use std::sync::Arc;
+
+use asyncqueue_runtime::memory::{Account, Taken};
+use bytes::Bytes;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// The largest head of an answer, and what is read of it at once, in bytes.
+pub(crate) const READ_BYTES: usize = 128 * 1024;
+
+/// What is read of an answer before its connection may read so much at once: the buffer that it fills, and the part that is
+/// taken from it.
+const READ_SLOWLY: usize = 16 * 1024;
+
+/// The memory for answers. Clones are of the same memory.
+#[derive(Clone, Debug)]
+pub(crate) struct AnswerMemory {
+    account: Account,
+    over_budget: Arc<Mutex<()>>,
+}
+
+/// What was read of an answer.
+#[derive(Debug)]
+pub(crate) struct AnswerBuffer {
+    bytes: Vec<u8>,
+    /// The most that is kept.
+    limit: usize,
+    /// How long the answer says that it is, as far as it is kept.
+    announced: usize,
+    memory: AnswerMemory,
+    taken: Vec<Taken>,
+    over_budget: Option<OwnedMutexGuard<()>>,
+}
+
+/// The whole of it, for as long as anybody has it.
+struct Kept(AnswerBuffer);
+
+// === impl AnswerMemory ===
+
+impl AnswerMemory {
+    pub(crate) fn new(account: Account) -> Self {
+        Self { account, over_budget: Arc::default() }
+    }
+
+    /// Nothing yet of an answer of which so many bytes are kept. `announced` is how long it says that it is, if it does.
+    pub(crate) fn buffer(&self, limit: usize, announced: Option<u64>) -> AnswerBuffer {
+        let announced = announced.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(limit).min(limit));
+        let memory = self.clone();
+        AnswerBuffer { bytes: Vec::new(), limit, announced, memory, taken: Vec::new(), over_budget: None }
+    }
+}
+
+// === impl AnswerBuffer ===
+
+impl AnswerBuffer {
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds bytes when there is memory for them.
+    pub(crate) async fn add(&mut self, more: &[u8]) {
+        let needed = self.bytes.len() + more.len();
+        if needed > self.bytes.capacity() {
+            // Else to twice its size, so that it is not copied for each part.
+            let capacity = needed.max(self.announced).max((self.bytes.capacity() * 2).min(self.limit));
+            let begins_to_read_fast = capacity > READ_SLOWLY && self.bytes.capacity() <= READ_SLOWLY;
+            let buffers = if begins_to_read_fast { READ_BYTES * 2 } else { 0 };
+            self.take(capacity - self.bytes.capacity() + buffers).await;
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(more);
+    }
+
+    /// The bytes, which hold their memory.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        if self.bytes.is_empty() { Bytes::new() } else { Bytes::from_owner(Kept(self)) }
+    }
+
+    async fn take(&mut self, bytes: usize) {
+        if self.over_budget.is_some() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            taken = self.memory.account.take(bytes) => self.taken.push(taken),
+            turn = self.memory.over_budget.clone().lock_owned() => self.over_budget = Some(turn),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use asyncqueue_runtime::memory::Budget;
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_answer_at_a_time_goes_over_the_budget() {
+        let account =
+            Budget::new(100, &mut prometheus_client::registry::Registry::default()).account("answers");
+        let memory = AnswerMemory::new(account.clone());
+        let (mut first, mut second, mut third) =
+            (memory.buffer(600, None), memory.buffer(660, None), memory.buffer(600, Some(60)));
+        first.add(&[0; 60]).await;
+        second.add(&[0; 60]).await;
+        assert_eq!((account.free(), second.over_budget.is_some()), (40, true));
+        second.add(&[0; 600]).await;
+        assert!(third.add(&[0; 60]).now_or_never().is_none(), "it has neither memory nor the turn");
+        // Held by the bytes, and not only while they are read.
+        let second = second.into_bytes();
+        assert!(third.add(&[0; 60]).now_or_never().is_none());
+        drop((second, first.into_bytes()));
+        third.add(&[0; 60]).await;
+        assert_eq!((third.len(), account.free()), (60, 40));
+    }
+}
