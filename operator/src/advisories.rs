@@ -33,8 +33,8 @@ const CHUNK: usize = 4096;
 /// The longest name of a stream of ours.
 const MAX_STREAM: usize = 64;
 
-/// A way for the names of streams that something happened to. Anybody may publish such notices, so it holds so many at
-/// most; more are dropped, and found by the looks that come by themselves.
+/// A bounded channel for the names of streams that notices are about. Any client of NATS may publish such notices: those
+/// that do not fit are dropped, and the periodic checks find what they were about.
 pub(crate) fn channel() -> (mpsc::Sender<String>, mpsc::Receiver<String>) {
     mpsc::channel(CHUNK)
 }
@@ -52,7 +52,7 @@ pub(crate) async fn listen(client: &Client, streams: mpsc::Sender<String>) {
     while let Some(message) = notices.next().await {
         if let Some(stream) = stream(&message.subject) {
             debug!(subject = %message.subject, "told by JetStream");
-            // It is full, or whoever does not listen any more is about to end.
+            // The channel is full, or the program ends.
             let _ = streams.try_send(stream.to_owned());
         }
     }

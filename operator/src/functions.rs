@@ -101,7 +101,7 @@ pub(crate) struct Refused {
 /// How many functions that are not admitted a condition names.
 const SHOWN_REFUSED: usize = 3;
 
-/// Whose functions a queue takes by default, beside those of its own namespace.
+/// Which functions the queues admit.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission<'a> {
     namespaces: &'a FunctionNamespaces,

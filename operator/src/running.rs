@@ -1,7 +1,7 @@
 //! How many calls run, as the workers say.
 //!
-//! Whoever may publish on NATS may claim to be a worker, of any queue. So what is kept is bounded: by the queues that there
-//! are, and for each by the most workers that one can have.
+//! Any client that may publish on NATS can claim to be a worker of any queue. So what is kept is bounded: by the queues that
+//! exist, and for each by the most workers that one can have.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -64,7 +64,8 @@ async fn a_call_is_answered_202_with_an_empty_body_and_stored_as_it_came() {
 #[tokio::test]
 async fn every_form_of_a_name_and_of_a_path_is_taken_as_it_is() {
     let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[("function_namespace", "fn")]).await;
+    let settings = [("function_namespace", "fn"), ("function_namespaces", "dev")];
+    let gateway = Gateway::before(&queue, &settings).await;
     let targets = [
         ("/async-function/figlet", "figlet.fn", "", None),
         ("/async-function/figlet/", "figlet.fn", "/", None),

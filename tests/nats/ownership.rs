@@ -19,7 +19,7 @@ fn payroll(namespace: &str, uid: &str) -> QueueSpec {
     QueueSpec::new(name, owner)
 }
 
-/// Stores a call whose header nobody else may read.
+/// Stores a call with a header that no other queue may read.
 async fn submit(js: &Context) {
     let queue = "payroll".parse().unwrap();
     let function = FunctionName::new("pay", "team-a").unwrap();

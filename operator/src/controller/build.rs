@@ -81,7 +81,7 @@ pub(crate) struct Prepared {
 }
 
 impl Installation {
-    /// Whether the operator's own way to NATS holds credentials, and nobody has said where those of workers are.
+    /// Whether the operator's own way to NATS holds credentials, and no Secret with those of workers is named.
     pub(crate) fn lacks_credentials(&self) -> bool {
         let servers = self.nats.nats_url.as_ref().unwrap_or(&self.nats.nats_host);
         holds_credentials(servers) && self.nats_credentials.is_none()

@@ -26,7 +26,7 @@ pub(crate) struct Surroundings {
     pub(crate) nats: Result<(), String>,
     /// The objects that have the name of its own.
     pub(crate) objects: Objects,
-    /// Whether workers of the operator's own NATS would need credentials that nobody has said where they are.
+    /// Whether workers of the operator's own NATS need credentials that no setting names.
     pub(crate) lacks_credentials: bool,
     /// The gateway through which the workers of all queues call functions, if any.
     pub(crate) gateway_url: Option<String>,

@@ -232,7 +232,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     },
     Elsewhere {
         input: "more advisories of JetStream than the operator takes in",
-        answer: "4,096 are kept, the rest is dropped; queues are looked at all the same, a little later",
+        answer: "4,096 are kept, the rest is dropped; queues are still checked, a little later",
         folder: "operator",
         test: "notices_that_nobody_takes_are_dropped",
     },

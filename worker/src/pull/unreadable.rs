@@ -30,7 +30,7 @@ pub(super) struct Found {
     pub(super) behind: Vec<Delivered>,
 }
 
-/// Looks through the messages that a consumer has delivered and that nobody has acknowledged.
+/// Looks through the messages that a consumer has delivered and that are not acknowledged.
 pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
     let (mut found, mut next) = (Found::default(), consumer.ack_floor.stream_sequence + 1);
     if consumer.num_ack_pending == 0 {
