@@ -61,6 +61,8 @@ fn segments(path: &[u8]) -> Vec<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -110,4 +112,52 @@ mod tests {
             assert!(!is_plain(path), "{path}");
         }
     }
+
+    /// The path as Go's servers match it, decoded once and then cleaned.
+    fn go(path: &str) -> Vec<String> {
+        let mut cleaned = Vec::new();
+        for segment in percent_decode(path.as_bytes()).decode_utf8_lossy().split('/') {
+            match segment {
+                "" | "." => {}
+                ".." => drop(cleaned.pop()),
+                name => cleaned.push(name.to_owned()),
+            }
+        }
+        cleaned
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_is_passed_on_that_go_reads_as_a_call(
+            parts in prop::collection::vec(prop::sample::select(PARTS), 0..12)
+        ) {
+            let path = format!("/{}", parts.concat());
+            let is_call = matches!(Resource::of(&path), Resource::Queue(_));
+            let read = go(&path);
+            if !is_call && is_plain(&path) {
+                prop_assert_ne!(read.first().map(String::as_str), Some("async-function"), "{}", path);
+            }
+        }
+    }
+
+    /// What paths are put together from.
+    const PARTS: &[&str] = &[
+        "/",
+        "/",
+        "/",
+        ".",
+        "..",
+        "%2e",
+        "%2F",
+        "%5c",
+        "\\",
+        ";x",
+        "%61sync-function",
+        "async-function",
+        "function",
+        "f",
+        "%25",
+        "%252e",
+        "a",
+    ];
 }

@@ -72,7 +72,10 @@ fn each_metric_in_the_documents_is_one_of_a_program() {
         ("queue_worker_", "worker/src/metrics.rs"),
         ("asyncqueue_operator_", "operator/src/metrics.rs"),
     ]
-    .map(|(prefix, path)| (prefix, read(path) + &read("runtime/src/nats/monitor.rs")));
+    .map(|(prefix, path)| {
+        let shared = read("runtime/src/nats/monitor.rs") + &read("runtime/src/memory.rs");
+        (prefix, read(path) + &shared)
+    });
     let mut found = 0;
     for document in paths() {
         let text = read(&document);
