@@ -64,8 +64,8 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 /// What is done before a message is handed back takes a round trip or two.
 const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
 
-/// What is done of messages that came too late takes as much, and nobody waits for it.
-const AFTER_LATE: Duration = Duration::from_secs(10);
+/// So is what is done of messages that came too late, several at once.
+const AFTER_LATE: Duration = Duration::from_secs(2);
 
 /// Between looks whether the connection is another one, at most: what was lost with it comes again after the lease.
 const CONNECTION_CHECK: Duration = Duration::from_secs(1);
@@ -161,7 +161,8 @@ impl<H: Handler> Puller<H> {
             // The server has answered: what it sent before that is here.
             if let Some(inbox) = silent.take() {
                 let late = late_messages(inbox, &tasks.in_flight());
-                tokio::spawn(timeout(AFTER_LATE, tell_late(self.handler.clone(), late)));
+                // Before the next is asked for, which may be one of these again.
+                let _ = timeout(AFTER_LATE, self.tell_late(&late)).await;
             }
             // What can't be read may break it for the first time, or again and again.
             if was_cut || (is_in_trouble && consumer.cached_info().num_redelivered > 0) {
@@ -228,6 +229,12 @@ impl<H: Handler> Puller<H> {
                 debug!(sequence, %error, "it could not be removed, and will be looked at again");
             }
         }
+    }
+
+    async fn tell_late(&self, late: &[Delivered]) {
+        futures::stream::iter(late)
+            .for_each_concurrent(CONCURRENT_LOOKS, |message| self.handler.was_late(message))
+            .await;
     }
 
     /// The consumer and its lease, waited for as long as it takes; `None` on shutdown.
@@ -494,12 +501,6 @@ fn late_messages(mut inbox: Subscriber, in_flight: &InFlight) -> Vec<Delivered> 
         }
     }
     late
-}
-
-async fn tell_late(handler: Arc<impl Handler>, late: Vec<Delivered>) {
-    futures::stream::iter(&late)
-        .for_each_concurrent(CONCURRENT_LOOKS, |message| handler.was_late(message))
-        .await;
 }
 
 /// Gives a message to whoever asks next, now.
