@@ -25,6 +25,9 @@ pub fn is_plain(path: &str) -> bool {
         return !matches!(segments.first(), Some(&b"async-function" | &b"function"));
     };
     let name = decode(call.function);
+    if name.iter().any(is_separator) {
+        return false;
+    }
     match self::segments(&name)[..] {
         [] => call.function.is_empty() && segments.first() == Some(&&b"function"[..]),
         [name] => segments.starts_with(&[b"function", name]),
@@ -47,7 +50,7 @@ fn decode(path: &str) -> Cow<'_, [u8]> {
 /// of the name.
 fn segments(path: &[u8]) -> Vec<&[u8]> {
     let mut segments = Vec::new();
-    for segment in path.split(|byte| matches!(byte, b'/' | b'\\')) {
+    for segment in path.split(is_separator) {
         match segment.split(|byte| *byte == b';').next().unwrap_or_default() {
             b"" | b"." => {}
             b".." => {
@@ -57,6 +60,10 @@ fn segments(path: &[u8]) -> Vec<&[u8]> {
         }
     }
     segments
+}
+
+fn is_separator(byte: &u8) -> bool {
+    matches!(byte, b'/' | b'\\')
 }
 
 #[cfg(test)]
@@ -104,6 +111,7 @@ mod tests {
             "/function/f/..;/..;/system",
             "/function/f/..%2f..%2fasync-function/g",
             "/function/f/..\\g",
+            "/function/f\\..\\g",
             "/function/f/../../async-function/g",
             "/function/../async-function/g",
             "//function/f",
