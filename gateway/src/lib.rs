@@ -223,13 +223,7 @@ impl Gateway {
 
         let done = CancellationToken::new();
         let admin = tokio::spawn(admin::serve(admin, health.clone(), Arc::new(registry), done.clone()));
-        background.spawn({
-            let shutdown = shutdown.clone();
-            async move {
-                shutdown.cancelled().await;
-                health.not_ready(SERVING, "shutting down");
-            }
-        });
+        background.spawn(end_readiness(shutdown.clone(), health));
         info!("taking calls at http://{http_addr}/async-function/, metrics at http://{metrics_addr}/metrics");
         let config = server::Config {
             max_connections,
@@ -246,6 +240,12 @@ impl Gateway {
         admin.await.context("the server of metrics failed")?;
         served
     }
+}
+
+/// Says that no more calls are taken from the shutdown on.
+async fn end_readiness(shutdown: CancellationToken, health: Health) {
+    shutdown.cancelled().await;
+    health.not_ready(SERVING, "shutting down");
 }
 
 /// What publishes calls.

@@ -62,6 +62,7 @@ fn segments(path: &[u8]) -> Vec<&[u8]> {
     segments
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as an iterator over bytes asks for it")]
 fn is_separator(byte: &u8) -> bool {
     matches!(byte, b'/' | b'\\')
 }

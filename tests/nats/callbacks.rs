@@ -102,8 +102,8 @@ async fn a_receiver_that_hangs_holds_up_no_other() {
     queue.submit(|call| call.callback_url = Some(callback_at(&good))).await;
     good.receives(1).await;
     assert!(submitted.elapsed() < Duration::from_secs(5), "{:?}", submitted.elapsed());
-    assert_eq!(hangs.most_running(), 16);
-    let warning = worker.logged("16 results are being posted to this host").await;
+    assert_eq!(hangs.most_running(), 64);
+    let warning = worker.logged("64 results are being posted to this host").await;
     assert!(warning.contains(&hangs.url().replace("http://", "")), "{warning}");
 }
 
@@ -124,7 +124,7 @@ async fn a_result_that_waits_for_its_host_uses_no_attempt() {
     .await;
     let settings = [("max_inflight", "50"), ("callback_max_attempts", "1")];
     let worker = queue.worker(&function, &settings);
-    for _ in 0..40 {
+    for _ in 0..88 {
         queue.submit(|call| call.callback_url = Some(callback_at(&receiver))).await;
     }
     queue.empties().await;
@@ -136,7 +136,7 @@ async fn a_result_that_waits_for_its_host_uses_no_attempt() {
     .await;
     is_awake.store(true, Ordering::SeqCst);
     queue.holds("jobs-callbacks", 0).await;
-    assert_eq!((receiver.received().len(), queue.info("jobs-dead").await.state.messages), (40, 0));
+    assert_eq!((receiver.received().len(), queue.info("jobs-dead").await.state.messages), (88, 0));
 }
 
 #[tokio::test]
@@ -180,8 +180,9 @@ async fn a_truncated_result_says_so() {
 async fn a_callback_has_the_trace_and_the_name_of_its_call() {
     let (queue, function, receiver) =
         (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
-    let gateway = Gateway::before(&queue, &[]).await;
-    let _worker = queue.worker(&function, &[]);
+    let settings = [("function_namespaces", "dev")];
+    let gateway = Gateway::before(&queue, &settings).await;
+    let _worker = queue.worker(&function, &settings);
     let url = callback_at(&receiver).as_url().to_string();
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     for (number, name) in ["figlet", "figlet.openfaas-fn", "figlet.dev"].into_iter().enumerate() {

@@ -79,7 +79,8 @@ async fn calls_on_a_cluster_survive_updates_and_restarts() {
         .await;
     }
     spec.limits.max_messages = 500;
-    assert!(ensured(&spec).await.changes.contains(&"updated stream jobs".to_owned()));
+    // It may have been updated by a try that had no answer.
+    ensured(&spec).await;
     restart(&mut cluster).await;
     let info = info(&js, "jobs", 10).await;
     assert_eq!((info.config.max_messages, info.config.first_sequence), (500, Some(first)));

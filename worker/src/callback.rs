@@ -42,7 +42,7 @@ pub(crate) mod tls;
 pub(crate) mod truncated;
 
 /// Results that are posted at once, in one worker. They wait for the network only.
-pub(crate) const CONCURRENCY: usize = 64;
+pub(crate) const CONCURRENCY: usize = 256;
 
 /// What is shown of a `Location`, in characters.
 const MAX_LOCATION: usize = 200;

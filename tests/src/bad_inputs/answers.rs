@@ -129,7 +129,15 @@ fn readable() -> Vec<Answer> {
             "bytes that are not UTF-8 in a header",
             [b"HTTP/1.1 200 OK\r\nX-A: \xff\xfe\r\n", &b"Content-Length: 2\r\n\r\nok"[..]].concat(),
         ),
-        read("a header of 40 KB", ok_with(&format!("X-A: {}\r\n", "x".repeat(40_000)))),
+        // The gateway's limit of heads, max_header_bytes, holds for answers, too.
+        row(
+            "a header of 40 KB",
+            ok_with(&format!("X-A: {}\r\n", "x".repeat(40_000))),
+            After::Keeps,
+            End::Done(200),
+            Taken::Yes,
+            502,
+        ),
         read("line feeds alone", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok"),
         read("blank lines before it", format!("\r\n\r\n{OK}")),
         read("no reason", "HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok"),
