@@ -20,17 +20,21 @@ pub fn is_plain(path: &str) -> bool {
         return true;
     }
     let decoded = decode(path);
-    let segments = segments(&decoded);
+    [false, true].into_iter().all(|pops_empty| names_the_same(resource, &segments(&decoded, pops_empty)))
+}
+
+/// Whether the segments that another server reads name what was read here.
+fn names_the_same(resource: Resource<'_>, read: &[&[u8]]) -> bool {
     let Resource::Function(call) = resource else {
-        return !matches!(segments.first(), Some(&b"async-function" | &b"function"));
+        return !matches!(read.first(), Some(&b"async-function" | &b"function"));
     };
     let name = decode(call.function);
     if name.iter().any(is_separator) {
         return false;
     }
-    match self::segments(&name)[..] {
-        [] => call.function.is_empty() && segments.first() == Some(&&b"function"[..]),
-        [name] => segments.starts_with(&[b"function", name]),
+    match segments(&name, false)[..] {
+        [] => call.function.is_empty() && read.first() == Some(&&b"function"[..]),
+        [name] => read.starts_with(&[b"function", name]),
         _ => false,
     }
 }
@@ -47,18 +51,20 @@ fn decode(path: &str) -> Cow<'_, [u8]> {
 }
 
 /// The segments of a path as other servers normalise it: also those that take `\` for `/`, and what follows `;` for no part
-/// of the name.
-fn segments(path: &[u8]) -> Vec<&[u8]> {
+/// of the name. `pops_empty`: `..` takes an empty segment back (RFC 3986, 5.2.4), and not the last that is none (Go).
+fn segments(path: &[u8], pops_empty: bool) -> Vec<&[u8]> {
     let mut segments = Vec::new();
     for segment in path.split(is_separator) {
         match segment.split(|byte| *byte == b';').next().unwrap_or_default() {
-            b"" | b"." => {}
+            b"." => {}
+            b"" if !pops_empty => {}
             b".." => {
                 segments.pop();
             }
             name => segments.push(name),
         }
     }
+    segments.retain(|segment| !segment.is_empty());
     segments
 }
 
@@ -112,6 +118,7 @@ mod tests {
             "/function/f/..%2f..%2fasync-function/g",
             "/function/f/..\\g",
             "/function/f\\..\\g",
+            "//async-function/f//../..",
             "/function/f/../../async-function/g",
             "/function/../async-function/g",
             "//function/f",
