@@ -19,17 +19,22 @@ pub fn is_plain(path: &str) -> bool {
     if let Resource::Queue(_) = resource {
         return true;
     }
-    let decoded = decode(path);
-    [false, true].into_iter().all(|pops_empty| names_the_same(resource, &segments(&decoded, pops_empty)))
+    (0..=DECODED_TIMES).all(|times| {
+        let decoded = decode(path, times);
+        [false, true].into_iter().all(|pops_empty| {
+            let read = segments(&decoded, pops_empty);
+            names_the_same(resource, &read, times)
+        })
+    })
 }
 
 /// Whether the segments that another server reads name what was read here.
-fn names_the_same(resource: Resource<'_>, read: &[&[u8]]) -> bool {
+fn names_the_same(resource: Resource<'_>, read: &[&[u8]], times: usize) -> bool {
     let Resource::Function(call) = resource else {
         return !matches!(read.first(), Some(&b"async-function" | &b"function"));
     };
-    let name = decode(call.function);
-    if name.iter().any(is_separator) {
+    let name = decode(call.function, times);
+    if name.iter().any(|byte| is_separator(*byte)) {
         return false;
     }
     match segments(&name, false)[..] {
@@ -39,10 +44,10 @@ fn names_the_same(resource: Resource<'_>, read: &[&[u8]]) -> bool {
     }
 }
 
-/// A path without escapes, by the most that other servers decode.
-fn decode(path: &str) -> Cow<'_, [u8]> {
+/// A path that was decoded so many times.
+fn decode(path: &str, times: usize) -> Cow<'_, [u8]> {
     let mut decoded = Cow::Borrowed(path.as_bytes());
-    for _ in 0..DECODED_TIMES {
+    for _ in 0..times {
         if decoded.contains(&b'%') {
             decoded = Cow::Owned(percent_decode(&decoded).collect());
         }
@@ -54,21 +59,24 @@ fn decode(path: &str) -> Cow<'_, [u8]> {
 /// of the name. `pops_empty`: `..` takes an empty segment back (RFC 3986, 5.2.4), and not the last that is none (Go).
 fn segments(path: &[u8], pops_empty: bool) -> Vec<&[u8]> {
     let mut segments = Vec::new();
-    for segment in path.split(is_separator) {
-        match segment.split(|byte| *byte == b';').next().unwrap_or_default() {
-            b"." => {}
-            b"" if !pops_empty => {}
-            b".." => {
+    for segment in path.split(|byte| is_separator(*byte)) {
+        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        // Also by who decodes nothing else.
+        let dots = name.to_ascii_lowercase();
+        match &str::from_utf8(&dots).unwrap_or_default().replace("%2e", ".")[..] {
+            "." => {}
+            "" if name.is_empty() && !pops_empty => {}
+            ".." => {
                 segments.pop();
             }
-            name => segments.push(name),
+            _ => segments.push(name),
         }
     }
     segments.retain(|segment| !segment.is_empty());
     segments
 }
 
-fn is_separator(byte: &u8) -> bool {
+fn is_separator(byte: u8) -> bool {
     matches!(byte, b'/' | b'\\')
 }
 
@@ -119,6 +127,7 @@ mod tests {
             "/function/f/..\\g",
             "/function/f\\..\\g",
             "//async-function/f//../..",
+            "/function/f/a%2Fb/../../d",
             "/function/f/../../async-function/g",
             "/function/../async-function/g",
             "//function/f",
