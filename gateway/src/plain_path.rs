@@ -13,26 +13,78 @@ const DECODED_TIMES: usize = 2;
 
 /// Whether any server reads a path as this program does, as far as the function's name. What follows the name may be
 /// written as the client likes, but not lead above the function. Calls are not passed on, and so may have any path.
+///
+/// Servers differ in what they decode, in what separates segments, and in what `..` takes back: so this does not normalise
+/// as one of them does, but takes the worst of each.
 #[must_use]
 pub fn is_plain(path: &str) -> bool {
-    let resource = Resource::of(path);
-    if let Resource::Queue(_) = resource {
-        return true;
+    match Resource::of(path) {
+        Resource::Queue(_) => true,
+        Resource::Function(call) => {
+            call.function.is_empty() || is_name(call.function) && stays_below(call.path)
+        }
+        Resource::Other => names_no_root(path),
     }
+}
+
+/// Whether a segment is a single name to any server.
+fn is_name(segment: &str) -> bool {
+    matches!(parts(&decode(segment))[..], [Part::Name(_)])
+}
+
+/// Whether no `..` of a path leads above its beginning.
+fn stays_below(path: &str) -> bool {
+    // How deep it is at least.
+    let mut depth = 0_usize;
+    for segment in path.split('/') {
+        let decoded = decode(segment);
+        let parts = parts(&decoded);
+        let ups = parts.iter().filter(|part| **part == Part::Up).count();
+        match depth.checked_sub(ups) {
+            Some(rest) => depth = rest,
+            None => return false,
+        }
+        // What holds an escaped separator may be one name or several, but with a `..` in it none that counts.
+        if ups == 0 && parts.iter().any(|part| matches!(part, Part::Name(_))) {
+            depth += 1;
+        }
+    }
+    true
+}
+
+/// Whether a path that begins with no root of ours has none that `..` or an empty segment could bring to its beginning.
+fn names_no_root(path: &str) -> bool {
     let decoded = decode(path);
-    let segments = segments(&decoded);
-    let Resource::Function(call) = resource else {
-        return !matches!(segments.first(), Some(&b"async-function" | &b"function"));
-    };
-    let name = decode(call.function);
-    if name.iter().any(is_separator) {
-        return false;
-    }
-    match self::segments(&name)[..] {
-        [] => call.function.is_empty() && segments.first() == Some(&&b"function"[..]),
-        [name] => segments.starts_with(&[b"function", name]),
-        _ => false,
-    }
+    let parts = parts(&decoded);
+    let is_root = |part: &Part<'_>| matches!(part, Part::Name(b"async-function" | b"function"));
+    let first = parts.iter().find(|part| matches!(part, Part::Name(_)));
+    let has_up = parts.contains(&Part::Up);
+    let may_come_first = if has_up { parts.iter().any(is_root) } else { first.is_some_and(is_root) };
+    !may_come_first
+}
+
+/// A part of a path between two separators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part<'a> {
+    /// Nothing, or `.`.
+    None,
+    /// `..`
+    Up,
+    /// Anything else.
+    Name(&'a [u8]),
+}
+
+/// The parts of a path, also by who takes `\` for `/`, and what follows `;` for no part of the name.
+fn parts(path: &[u8]) -> Vec<Part<'_>> {
+    let segments = path.split(|byte| matches!(byte, b'/' | b'\\'));
+    let named = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
+    named
+        .map(|name| match name {
+            b"" | b"." => Part::None,
+            b".." => Part::Up,
+            name => Part::Name(name),
+        })
+        .collect()
 }
 
 /// A path without escapes, by the most that other servers decode.
@@ -44,27 +96,6 @@ fn decode(path: &str) -> Cow<'_, [u8]> {
         }
     }
     decoded
-}
-
-/// The segments of a path as other servers normalise it: also those that take `\` for `/`, and what follows `;` for no part
-/// of the name.
-fn segments(path: &[u8]) -> Vec<&[u8]> {
-    let mut segments = Vec::new();
-    for segment in path.split(is_separator) {
-        match segment.split(|byte| *byte == b';').next().unwrap_or_default() {
-            b"" | b"." => {}
-            b".." => {
-                segments.pop();
-            }
-            name => segments.push(name),
-        }
-    }
-    segments
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as an iterator over bytes asks for it")]
-fn is_separator(byte: &u8) -> bool {
-    matches!(byte, b'/' | b'\\')
 }
 
 #[cfg(test)]
@@ -113,6 +144,8 @@ mod tests {
             "/function/f/..%2f..%2fasync-function/g",
             "/function/f/..\\g",
             "/function/f\\..\\g",
+            "//async-function/f//../..",
+            "/function/f/a%2Fb/../../d",
             "/function/f/../../async-function/g",
             "/function/../async-function/g",
             "//function/f",
