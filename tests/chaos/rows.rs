@@ -98,7 +98,7 @@ const ROWS: &[Row] = &[
         fault: "a function answers 500, 502, 503, 429 with any Retry-After",
         shown: &[
             By("functions fail"),
-            Test("worker", "a_retry_after_beats_the_computed_wait_within_bounds"),
+            Test("worker", "a_retry_after_beats_the_computed_wait_up_to_an_hour"),
             Test("worker", "seconds_and_dates_are_read_and_the_rest_is_nothing"),
             Not("a whole queue backs off on 429: not planned"),
         ],
