@@ -285,11 +285,7 @@ impl<'a> Canceller<'a> {
         if is_told && outcome == CancelOutcome::Unconfirmed {
             tombstone::record_result(self.js, &self.place.queue, call).await?;
         }
-        if is_certain {
-            let confirmed = Mark::Cancelled { confirmed: true };
-            tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
-        }
-        Ok(outcome)
+        if is_certain { self.confirmed(call, outcome).await } else { Ok(outcome) }
     }
 
     /// Waits for the certainty that a call with a tombstone does not start, and says what it was doing.
@@ -377,9 +373,18 @@ impl<'a> Canceller<'a> {
             Waited::Ended(end) => return Ok(CancelOutcome::Ended(end)),
             Waited::InVain => return Ok(CancelOutcome::Unconfirmed),
         }
+        self.confirmed(call, CancelOutcome::AlreadyCancelled).await
+    }
+
+    /// Writes down that the cancellation of a call is certain, unless the worker that had it has written since that it had
+    /// ended by itself before.
+    async fn confirmed(&self, call: &StoredCall, outcome: CancelOutcome) -> Result<CancelOutcome, NatsError> {
         let confirmed = Mark::Cancelled { confirmed: true };
-        tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
-        Ok(CancelOutcome::AlreadyCancelled)
+        let mark = tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
+        Ok(match mark {
+            Some(Mark::Ended) => CancelOutcome::Ended(EndState::Done),
+            _ => outcome,
+        })
     }
 
     /// How a call ended by the result for its client that is stored now, if one is.

@@ -258,24 +258,25 @@ pub async fn write_once(
     }
 }
 
-/// Replaces the mark of a call that is marked as cancelled; leaves every other mark as it is.
+/// Replaces the mark of a call that is marked as cancelled; leaves every other mark as it is. Returns the mark that it has then,
+/// if it has one.
 pub async fn update_cancelled(
     js: &Context,
     queue: &QueueName,
     call: &StoredCall,
     mark: Mark,
-) -> Result<(), NatsError> {
+) -> Result<Option<Mark>, NatsError> {
     update(js, queue, call, |before| matches!(before, Mark::Cancelled { .. }), mark).await
 }
 
-/// Replaces one mark of a call by another; leaves every other mark as it is.
+/// Replaces one mark of a call by another; leaves every other mark as it is. Returns the mark that it has then, if it has one.
 pub async fn replace(
     js: &Context,
     queue: &QueueName,
     call: &StoredCall,
     before: Mark,
     mark: Mark,
-) -> Result<(), NatsError> {
+) -> Result<Option<Mark>, NatsError> {
     update(js, queue, call, |found| found == before, mark).await
 }
 
@@ -285,12 +286,21 @@ async fn update(
     call: &StoredCall,
     is_replaced: impl Fn(Mark) -> bool,
     mark: Mark,
-) -> Result<(), NatsError> {
+) -> Result<Option<Mark>, NatsError> {
     let subject = BUCKET.subject(&key(queue, call));
-    let Some(message) = last_message(js, &BUCKET.stream(), &subject).await? else { return Ok(()) };
-    let Some(before) = parse(&message).filter(|before| is_replaced(before.mark)) else { return Ok(()) };
-    // Of two that replace it at once, either is right: both saw the same call.
-    publish_or_lose(js, subject, mark.encode(call.sequence), before.revision).await
+    loop {
+        let message = last_message(js, &BUCKET.stream(), &subject).await?;
+        let Some(before) = message.and_then(|message| parse(&message)) else { return Ok(None) };
+        if !is_replaced(before.mark) {
+            return Ok(Some(before.mark));
+        }
+        match publish(js, subject.clone(), mark.encode(call.sequence), before.revision).await {
+            Ok(()) => return Ok(Some(mark)),
+            Err(failure) if !failure.is_conflict() => return Err(failure.0),
+            // Another has replaced it since.
+            Err(_) => {}
+        }
+    }
 }
 
 /// Records that the client of a call that is marked as cancelled is sent that result and no other, for a repeat of the
@@ -302,7 +312,10 @@ pub(crate) async fn record_result(
 ) -> Result<(), NatsError> {
     // Who watches the bucket reads the cancellation once more.
     let value = Mark::Cancelled { confirmed: false }.encode(call.sequence);
-    publish_or_lose(js, BUCKET.subject(&result_key(queue, call)), value, 0).await
+    match publish(js, BUCKET.subject(&result_key(queue, call)), value, 0).await {
+        Err(failure) if !failure.is_conflict() => Err(failure.0),
+        _ => Ok(()),
+    }
 }
 
 /// Whether that is recorded.
@@ -325,19 +338,6 @@ impl WriteFailure {
 
     fn is_missing_bucket(&self) -> bool {
         PublishFailure::of(&self.0) == PublishFailure::NoStream
-    }
-}
-
-/// Writes an entry of the bucket as [`publish`] does, unless another request has written it since.
-async fn publish_or_lose(
-    js: &Context,
-    subject: String,
-    value: String,
-    revision: u64,
-) -> Result<(), NatsError> {
-    match publish(js, subject, value, revision).await {
-        Err(failure) if !failure.is_conflict() => Err(failure.0),
-        _ => Ok(()),
     }
 }
 
