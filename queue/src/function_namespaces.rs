@@ -73,6 +73,21 @@ impl NamespaceList {
         !self.has_all && self.names.is_empty()
     }
 
+    /// The same and these, or `*`; without those that are never called.
+    #[must_use]
+    pub fn with<'a>(mut self, namespaces: impl IntoIterator<Item = &'a str>) -> Self {
+        for namespace in namespaces {
+            match namespace {
+                ALL => self.has_all = true,
+                name if check_system(name).is_err() => {}
+                name => {
+                    self.names.insert(name.to_owned());
+                }
+            }
+        }
+        self
+    }
+
     fn contains(&self, namespace: &str) -> bool {
         self.has_all || self.names.iter().any(|name| name.eq_ignore_ascii_case(namespace))
     }

@@ -44,8 +44,12 @@ impl fmt::Display for Replayed {
 pub(crate) fn replay(history: &[Event], rules: &Rules) -> Replayed {
     let mut replayed = Replayed::default();
     for trace in traces(history) {
-        match explain(&observations(&trace, rules)) {
+        let explained = |trace: &Trace| explain(&observations(trace, rules));
+        match explained(&trace) {
             Ok(()) => replayed.explained += 1,
+            Err(_) if trace.without_resends().is_some_and(|trace| explained(&trace).is_ok()) => {
+                replayed.explained += 1;
+            }
             Err(Divergence::TooLarge { .. }) => replayed.too_large += 1,
             Err(divergence) => replayed.unexplained.push(format!("call {}: {divergence}", trace.call)),
         }

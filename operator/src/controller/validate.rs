@@ -40,6 +40,8 @@ pub(crate) struct ValidQueue {
     pub(crate) replicas: i32,
     /// What they may use.
     pub(crate) resources: ResourceRequirements,
+    /// The namespaces whose functions it admits, next to its own.
+    pub(crate) function_namespaces: Vec<String>,
     /// The gateway that they call functions through, if any.
     pub(crate) gateway_url: Option<String>,
     /// When a call is made again.
@@ -121,6 +123,7 @@ pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<Valid
         max_inflight,
         timeout: spec.timeout.0,
         replicas: spec.replicas,
+        function_namespaces: spec.functions.namespaces.clone(),
         gateway_url: gateway(&spec.invoke, seen.gateway_url.as_ref())?,
         retry: (*spec.retry).clone(),
         callback: (*spec.callback).clone(),

@@ -25,6 +25,33 @@ pub struct Trace {
     pub faults: Vec<FaultWindow>,
 }
 
+/// A request that is sent once more within its attempt is there within this time after the first has failed.
+pub const RESENT_WITHIN: Duration = Duration::from_millis(100);
+
+impl Trace {
+    /// The same without the failures after which a request may have been sent once more within its attempt; `None` if there is
+    /// none.
+    #[must_use]
+    pub fn without_resends(&self) -> Option<Self> {
+        let (mut steps, mut failed): (Vec<(Duration, TraceStep)>, Option<usize>) = (Vec::new(), None);
+        let mut is_second = false;
+        for (at, step) in &self.steps {
+            match (step, failed) {
+                (TraceStep::Started(_), Some(index)) if *at <= steps[index].0 + RESENT_WITHIN => {
+                    steps.remove(index);
+                    (failed, is_second) = (None, true);
+                    continue;
+                }
+                (TraceStep::Started(_), _) => (failed, is_second) = (None, false),
+                (TraceStep::Failed(_), _) if !is_second => failed = Some(steps.len()),
+                _ => {}
+            }
+            steps.push((*at, *step));
+        }
+        (steps.len() < self.steps.len()).then(|| Self { steps, ..self.clone() })
+    }
+}
+
 /// A step of a call that can be seen from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceStep {

@@ -1,6 +1,9 @@
 //! The worker's settings, by the names that it knows.
 
-use asyncqueue::{GoDuration, function_namespaces::SETTING};
+use asyncqueue::{
+    GoDuration,
+    function_namespaces::{NamespaceList, SETTING},
+};
 use asyncqueue_runtime::{
     nats::without_credentials,
     settings::{LogEncoding, NatsSettings},
@@ -21,8 +24,9 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvV
     settings.extend(retries(queue));
     settings.extend(callbacks(queue));
     settings.push(("function_namespace", installation.function_namespace.clone()));
-    if !installation.function_namespaces.is_empty() {
-        settings.push((SETTING, installation.function_namespaces.to_string()));
+    let namespaces = namespaces(queue, installation);
+    if !namespaces.is_empty() {
+        settings.push((SETTING, namespaces.to_string()));
     }
     settings.extend(installation.platform_namespace.clone().map(|own| ("platform_namespace", own)));
     settings.extend(queue.gateway_url.clone().map(|url| ("gateway_url", url)));
@@ -35,6 +39,18 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvV
     });
     let files = secrets::mounted(queue, installation).into_iter().map(|secret| secret.variable());
     settings.chain(files).chain(queue.worker.env.iter().cloned()).collect()
+}
+
+/// The namespaces whose functions the workers call, next to those of functions in the directory. Where the queue has a NATS of
+/// its own there is no directory: they call those that the queue admits.
+fn namespaces(queue: &ValidQueue, installation: &Installation) -> NamespaceList {
+    let listed = installation.function_namespaces.clone();
+    if queue.nats.url.is_none() {
+        return listed;
+    }
+    let admitted = queue.function_namespaces.iter().chain([&queue.namespace]);
+    let platform = installation.platform_namespace.as_ref();
+    listed.with(admitted.filter(|namespace| Some(*namespace) != platform).map(String::as_str))
 }
 
 /// How NATS is reached. Never with credentials: who may read Deployments would read them.

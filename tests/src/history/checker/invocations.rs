@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Rule, Tally, call::Call};
+use super::{Rule, Tally, call::Call, runs};
 
 impl Call<'_> {
     pub(super) fn check_invocations(&self, broken: &mut BTreeSet<Rule>, tally: &mut Tally) {
@@ -36,7 +36,7 @@ impl Call<'_> {
         let hits = self.faults.between(since, over, lease);
         // A consumer that is made again counts from the beginning.
         let rounds = 1 + self.faults.forgotten(since, over);
-        if count > self.rules.attempts * rounds + hits {
+        if count > self.rules.attempts * rounds + hits + runs::resent(&self.runs) {
             broken.insert(Rule::RanTooOften);
         }
         // A delivery that was lost with its worker was an attempt too. One that comes while the

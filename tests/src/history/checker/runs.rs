@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::history::event::Step;
+use crate::history::{event::Step, trace::RESENT_WITHIN};
 
 /// One invocation of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,22 @@ impl Run {
     pub(super) fn returned_before(&self, time: Duration) -> bool {
         matches!(self.end, Some((at, RunEnd::Returned(_))) if at < time)
     }
+}
+
+/// How many invocations were sent once more within the same attempt: a worker does so at once, on a new connection, where the
+/// function closed a kept-alive one without a byte of an answer.
+pub(super) fn resent(runs: &[Run]) -> u64 {
+    let (mut count, mut is_second) = (0, false);
+    for pair in runs.windows(2) {
+        let failed_at = match pair[0].end {
+            Some((at, RunEnd::Failed)) => Some(at),
+            _ => None,
+        };
+        // The second is on a connection of its own.
+        is_second = !is_second && failed_at.is_some_and(|at| pair[1].started <= at + RESENT_WITHIN);
+        count += u64::from(is_second);
+    }
+    count
 }
 
 /// The invocations of a call, in the order of their starts.

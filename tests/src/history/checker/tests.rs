@@ -104,12 +104,25 @@ fn a_call_that_ran_once_is_done() {
 }
 
 #[test]
+fn a_request_that_is_sent_once_more_is_no_attempt() {
+    let fails = |seen: Seen, run, at| seen.at(at, Step::Started { run }).at(at + 5, Step::Failed { run });
+    // Each attempt but the last is sent twice.
+    let five = [(1, 10), (2, 20), (3, 300), (4, 310), (5, 600)];
+    let five = five.into_iter().fold(accepted(), |seen, (run, at)| fails(seen, run, at));
+    five.dead(610).is_whole();
+    // Not three times.
+    let more = [(1, 10), (2, 20), (3, 30), (4, 300), (5, 600)];
+    let more = more.into_iter().fold(accepted(), |seen, (run, at)| fails(seen, run, at));
+    more.dead(610).breaks(&[Rule::RanTooOften]);
+}
+
+#[test]
 fn a_failed_run_is_followed_by_another_or_by_a_dead_letter() {
     let failing = || {
         let twice = accepted().run(1, 10, 20, 500).at(30, Step::Started { run: 2 });
         // The third is cut off at the time limit.
-        let twice = twice.at(40, Step::Failed { run: 2 }).at(50, Step::Started { run: 3 });
-        twice.at(5050, Step::BrokenOff { run: 3 })
+        let twice = twice.at(40, Step::Failed { run: 2 }).at(150, Step::Started { run: 3 });
+        twice.at(5150, Step::BrokenOff { run: 3 })
     };
     let tally = failing().dead(6000).is_whole();
     assert_eq!(tally, Tally { accepted: 1, dead: 1, ..Tally::default() });
