@@ -41,7 +41,7 @@ impl Call<'_> {
             return Some(End::Dead);
         }
         match by_callback {
-            Some(CANCELLED) if self.saw(Step::CancelSent) => return Some(End::Cancelled),
+            Some(CANCELLED) if self.saw(Step::CancelSent) || self.shares_id() => return Some(End::Cancelled),
             Some(EXPIRED) if self.may_be_expired() => return Some(End::Expired),
             Some(_) if self.runs.iter().any(|run| self.succeeded(run)) => return Some(End::Done),
             _ => {}
