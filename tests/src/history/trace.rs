@@ -29,15 +29,15 @@ pub struct Trace {
 pub const RESENT_WITHIN: Duration = Duration::from_millis(100);
 
 impl Trace {
-    /// The same without the failures after which a request may have been sent once more within its attempt; `None` if there is
-    /// none.
+    /// The same without the failures after which a request was sent once more within its attempt, if all that came `within` this
+    /// time was: an attempt that is tried again may come as soon. `None` if there is none.
     #[must_use]
-    pub fn without_resends(&self) -> Option<Self> {
+    pub fn without_resends(&self, within: Duration) -> Option<Self> {
         let (mut steps, mut failed): (Vec<(Duration, TraceStep)>, Option<usize>) = (Vec::new(), None);
         let mut is_second = false;
         for (at, step) in &self.steps {
             match (step, failed) {
-                (TraceStep::Started(_), Some(index)) if *at <= steps[index].0 + RESENT_WITHIN => {
+                (TraceStep::Started(_), Some(index)) if *at <= steps[index].0 + within => {
                     steps.remove(index);
                     (failed, is_second) = (None, true);
                     continue;
@@ -153,6 +153,23 @@ fn of(step: Step) -> Option<TraceStep> {
 mod tests {
     use super::*;
     use crate::history::event::Excuse;
+
+    #[test]
+    fn a_request_that_is_sent_once_more_is_one_run() {
+        let fails = |run, started: u64| {
+            let at = Duration::from_millis;
+            [(at(started), TraceStep::Started(run)), (at(started + 5), TraceStep::Failed(run))]
+        };
+        let steps: Vec<_> = [(1, 10), (2, 20), (3, 30), (4, 80)].map(|(run, at)| fails(run, at)).concat();
+        let trace = Trace { call: 1, queue: 0, callback: false, shares_id: false, steps, faults: Vec::new() };
+        let runs = |within| {
+            let trace = trace.without_resends(Duration::from_millis(within))?;
+            let started = trace.steps.iter().filter(|(_, step)| matches!(step, TraceStep::Started(_)));
+            Some(started.count())
+        };
+        // The second is the first once more. The third is not the second's: that had a connection of its own.
+        assert_eq!((runs(2), runs(10), runs(50)), (None, Some(3), Some(2)));
+    }
 
     #[test]
     fn a_trace_has_a_calls_steps_and_the_faults_of_its_queue() {
