@@ -269,6 +269,11 @@ pub async fn update_cancelled(
     update(js, queue, call, |before| matches!(before, Mark::Cancelled { .. }), mark).await
 }
 
+/// Marks a cancellation that is not certain as one that came after the call had ended by itself.
+pub async fn mark_too_late(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<(), NatsError> {
+    replace(js, queue, call, Mark::Cancelled { confirmed: false }, Mark::Ended).await.map(drop)
+}
+
 /// Replaces one mark of a call by another; leaves every other mark as it is. Returns the mark that it has then, if it has one.
 pub async fn replace(
     js: &Context,

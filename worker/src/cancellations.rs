@@ -179,8 +179,7 @@ impl Cancellations {
         if self.cancel(&call, None) == Some(HAS_ENDED) && !confirmed && self.is_too_late(&call) {
             let (js, queue) = (js.clone(), queue.clone());
             tokio::spawn(async move {
-                let not_confirmed = Mark::Cancelled { confirmed: false };
-                let marked = tombstone::replace(&js, &queue, &call, not_confirmed, Mark::Ended).await;
+                let marked = tombstone::mark_too_late(&js, &queue, &call).await;
                 if let Err(error) = marked {
                     debug!(call_id = %call.id, %error, "a cancellation that came too late is not marked so");
                 }

@@ -97,9 +97,7 @@ impl Finish {
         let status = reply.ending.status();
         let reporting = self.report(call, EndState::Done, status, reply, Some(reported), ticket).await;
         if reporting == Reporting::Settled && in_flight.settle() {
-            let not_confirmed = Mark::Cancelled { confirmed: false };
-            let marked =
-                tombstone::replace(&self.js, &self.queue, &call.stored, not_confirmed, Mark::Ended).await;
+            let marked = tombstone::mark_too_late(&self.js, &self.queue, &call.stored).await;
             if let Err(error) = marked {
                 let (function, call_id) = call.name();
                 warn!(%call_id, %function, %error, "a cancellation that came too late could not be marked so");
