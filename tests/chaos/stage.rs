@@ -104,6 +104,8 @@ pub(crate) struct Setup {
     pub(crate) has_nats_cable: bool,
     /// Whether the clocks of gateways and workers can be set.
     pub(crate) has_clocks: bool,
+    /// Of the queues' consumers.
+    pub(crate) lease: Duration,
     /// Of one invocation.
     pub(crate) time_limit: Duration,
     /// How long a repeated message is recognised.
@@ -130,6 +132,7 @@ impl Default for Setup {
             has_cable: false,
             has_nats_cable: false,
             has_clocks: false,
+            lease: LEASE,
             time_limit: TIME_LIMIT,
             duplicate_window: asyncqueue::stream::DEFAULT_DUPLICATE_WINDOW,
             max_results: None,
@@ -184,7 +187,7 @@ impl Stage {
         for queue in queues {
             let owner = Owner { name: format!("chaos/{queue}"), uid: "1".to_owned() };
             let mut spec = QueueSpec {
-                ack_wait: LEASE,
+                ack_wait: setup.lease,
                 storage: setup.storage,
                 replicas: servers.replicas(),
                 duplicate_window: setup.duplicate_window,
@@ -271,7 +274,7 @@ impl Stage {
     /// The rules that its history is held against.
     pub(crate) fn rules(&self) -> Rules {
         Rules {
-            lease: LEASE,
+            lease: self.setup.lease,
             time_limit: self.setup.time_limit,
             attempts: ATTEMPTS,
             retried: RETRIED.into_iter().collect(),

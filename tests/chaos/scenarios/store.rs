@@ -13,11 +13,15 @@ use futures::FutureExt;
 use crate::{
     run::Scenario,
     servers::Kind,
-    stage::{PATIENCE, Setup, Stage},
+    stage::{LEASE, PATIENCE, Setup, Stage},
 };
 
 /// The size of a body: some two hundred fill the store.
 const BODY: usize = 400_000;
+
+/// Three servers write each body three times over, to one disk here. What they deliver meanwhile has come later than
+/// [`LEASE`] after they began to count.
+const LEASE_OF_THREE: Duration = LEASE.saturating_mul(4);
 
 pub(super) fn all() -> Vec<Scenario> {
     let mix = Mix {
@@ -30,8 +34,14 @@ pub(super) fn all() -> Vec<Scenario> {
         ..Mix::default()
     };
     let scenario = |name, servers, queues| Scenario {
-        // No worker at first, so that it fills up.
-        setup: Setup { servers, workers: 0, mix: Mix { queues, ..mix.clone() }, ..Setup::default() },
+        setup: Setup {
+            servers,
+            // No worker at first, so that it fills up.
+            workers: 0,
+            mix: Mix { queues, ..mix.clone() },
+            lease: if servers == Kind::ThreeSmall { LEASE_OF_THREE } else { LEASE },
+            ..Setup::default()
+        },
         ..Scenario::new(name, |stage| full(stage).boxed_local())
     };
     vec![
