@@ -21,6 +21,7 @@ use async_nats::jetstream::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     peek::{NatsError, failed, is_missing_stream, last_message},
@@ -57,6 +58,12 @@ const CHUNK: usize = 256 * 1024;
 /// How often a gateway looks whether the reserve is full.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long what can't be released is tried again: a cluster elects a leader in less.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two attempts.
+const RELEASE_PAUSE: Duration = Duration::from_millis(250);
+
 /// What became of an attempt to keep the reserve full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -68,69 +75,106 @@ pub enum Kept {
     NoSpace,
 }
 
+/// One stream of the reserve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reserve {
+    name: String,
+    /// How many bytes it holds.
+    held: u64,
+    /// How many it holds when it is full; 0: it was never full.
+    full: u64,
+    /// How many bytes the account held when the store was full, if that was noted.
+    full_at: Option<u64>,
+}
+
 /// Fills the reserve if there is room for it, and creates it where it is missing: one stream for each of so many copies.
 ///
 /// A new reserve takes what the store has room for, up to a quarter. One that was released is filled again when there is
-/// room for twice as much, so that it is not released again at once.
+/// room for twice as much, so that it is not released again at once. Where there is no room for one of the streams, all
+/// are released: a server that is over its limit and still holds its stream of fill would deliver nothing for ever.
 pub async fn keep(js: &Context, replicas: usize) -> Result<Kept, NatsError> {
     let account = js.query_account().await.map_err(failed("read the limits of the account"))?;
     let limit = account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok());
     let wanted = wanted_bytes(limit.filter(|limit| *limit > 0));
-    let mut kept = Kept::Full;
+    let mut streams = Vec::new();
     for number in 1..=replicas.clamp(1, MAX_STREAMS) {
-        kept = kept.and(keep_one(js, &name(number), wanted, account.storage).await?);
+        streams.push(look(js, name(number), wanted).await?);
+    }
+    if streams.iter().any(|stream| stream.has_no_room(account.storage)) {
+        release(js).await?;
+        return Ok(Kept::NoSpace);
+    }
+    let mut kept = Kept::Full;
+    for stream in &streams {
+        match fill_again(js, stream, wanted).await? {
+            Kept::Full => {}
+            Kept::Filled => kept = Kept::Filled,
+            Kept::NoSpace => {
+                note_full_at(js, &stream.name, account.storage).await;
+                release(js).await?;
+                return Ok(Kept::NoSpace);
+            }
+        }
     }
     Ok(kept)
 }
 
-/// Keeps one stream of the reserve full. `used` is what the account holds.
-async fn keep_one(js: &Context, stream: &str, wanted: u64, used: u64) -> Result<Kept, NatsError> {
-    let Some(info) = info(js, stream).await? else {
-        create(js, stream, wanted).await?;
-        return fill_new(js, stream, wanted).await;
-    };
-    let full = full_bytes(&info);
-    if full == 0 {
-        return fill_new(js, stream, wanted).await;
+/// Gives the room of the reserve away. Returns whether it held any.
+///
+/// The moment at which a store is full is one at which a cluster may have no leader: a server over its limit gives up that
+/// role. So what fails is tried again for a while. What is left after that, [`keep`] releases.
+pub async fn release(js: &Context) -> Result<bool, NatsError> {
+    let give_up_at = Instant::now() + RELEASE_PATIENCE;
+    // Before the purge, which frees some of it.
+    let used = js.query_account().await.ok().map(|account| account.storage);
+    let mut held_any = false;
+    loop {
+        let Released { held, failure } = release_each(js, used).await;
+        if held {
+            held_any = true;
+            // Gateways that do not hear it look for themselves.
+            let _ = js.client().publish(RELEASED_SUBJECT, Bytes::new()).await;
+        }
+        match failure {
+            Some(_) if Instant::now() < give_up_at => sleep(RELEASE_PAUSE).await,
+            Some(error) if !held_any => return Err(error),
+            _ => return Ok(held_any),
+        }
     }
-    if info.state.bytes >= full {
-        return Ok(Kept::Full);
-    }
-    if let Some(full_at) = full_at(js, stream).await?
-        && used.saturating_add(full * 2) > full_at
-    {
-        return Ok(Kept::NoSpace);
-    }
-    if fill(js, stream, info.state.bytes, full * 2).await? < full * 2 {
-        purge(js, stream, 0).await?;
-        return Ok(Kept::NoSpace);
-    }
-    purge(js, stream, full.div_ceil(chunk(js) as u64)).await?;
-    Ok(Kept::Filled)
 }
 
-/// Gives the room of the reserve away. Returns whether it held any.
-pub async fn release(js: &Context) -> Result<bool, NatsError> {
-    let mut held_any = false;
+/// What came of releasing all streams once.
+struct Released {
+    /// Whether one of them held any room.
+    held: bool,
+    /// Why one of them, at least, could not be released.
+    failure: Option<NatsError>,
+}
+
+/// Releases each stream, whatever comes of the others.
+async fn release_each(js: &Context, used: Option<u64>) -> Released {
+    let mut released = Released { held: false, failure: None };
     for number in 1..=MAX_STREAMS {
-        let stream = name(number);
-        let Some(before) = info(js, &stream).await? else { break };
-        if before.state.bytes < chunk(js) as u64 {
-            continue;
-        }
-        // Before the purge, which frees some of it.
-        let used = js.query_account().await.ok().map(|account| account.storage);
-        purge(js, &stream, 0).await?;
-        held_any = true;
-        if let Some(used) = used {
-            note_full_at(js, &stream, used).await;
+        match release_one(js, &name(number), used).await {
+            Ok(Some(held)) => released.held |= held,
+            Ok(None) => break,
+            Err(error) => released.failure = Some(error),
         }
     }
-    if held_any {
-        // Gateways that do not hear it look for themselves.
-        let _ = js.client().publish(RELEASED_SUBJECT, Bytes::new()).await;
+    released
+}
+
+/// Releases one stream. Returns whether it held any room; `None` where there is no such stream.
+async fn release_one(js: &Context, stream: &str, used: Option<u64>) -> Result<Option<bool>, NatsError> {
+    let Some(before) = info(js, stream).await? else { return Ok(None) };
+    if before.state.bytes < chunk(js) as u64 {
+        return Ok(Some(false));
     }
-    Ok(held_any)
+    purge(js, stream, 0).await?;
+    if let Some(used) = used {
+        note_full_at(js, stream, used).await;
+    }
+    Ok(Some(true))
 }
 
 /// Stores what ends a call: where the store has no room for it, once more with the room of the reserve.
@@ -168,7 +212,7 @@ pub async fn follow(js: &Context, set: impl Fn(bool)) {
                 set(is_short);
             }
             let Some(released) = &mut released else {
-                tokio::time::sleep(LOOK_INTERVAL).await;
+                sleep(LOOK_INTERVAL).await;
                 break;
             };
             if let Ok(None) = tokio::time::timeout(LOOK_INTERVAL, released.next()).await {
@@ -178,16 +222,14 @@ pub async fn follow(js: &Context, set: impl Fn(bool)) {
     }
 }
 
-// === impl Kept ===
+// === impl Reserve ===
 
-impl Kept {
-    /// What became of two.
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::NoSpace, _) | (_, Self::NoSpace) => Self::NoSpace,
-            (Self::Filled, _) | (_, Self::Filled) => Self::Filled,
-            (Self::Full, Self::Full) => Self::Full,
-        }
+impl Reserve {
+    /// Whether it was released, and there is no room yet to fill it again: its server would be full of calls again at once.
+    /// `used` is what the account holds.
+    fn has_no_room(&self, used: u64) -> bool {
+        self.held < self.full
+            && self.full_at.is_some_and(|full_at| used.saturating_add(self.full * 2) > full_at)
     }
 }
 
@@ -205,6 +247,34 @@ fn full_bytes(info: &Info) -> u64 {
 /// The name of one of the streams, from 1.
 fn name(number: usize) -> String {
     if number == 1 { STREAM.to_owned() } else { format!("{STREAM}-{number}") }
+}
+
+/// What is known of a stream, which is created where it is missing.
+async fn look(js: &Context, name: String, wanted: u64) -> Result<Reserve, NatsError> {
+    let Some(info) = info(js, &name).await? else {
+        create(js, &name, wanted).await?;
+        return Ok(Reserve { name, held: 0, full: 0, full_at: None });
+    };
+    let (held, full) = (info.state.bytes, full_bytes(&info));
+    let full_at = if held < full { full_at(js, &name).await? } else { None };
+    Ok(Reserve { name, held, full, full_at })
+}
+
+/// Fills a stream that is not full. Leaves it empty where there is no room.
+async fn fill_again(js: &Context, reserve: &Reserve, wanted: u64) -> Result<Kept, NatsError> {
+    let Reserve { name, held, full, .. } = reserve;
+    if *full == 0 {
+        return fill_new(js, name, wanted).await;
+    }
+    if held >= full {
+        return Ok(Kept::Full);
+    }
+    if fill(js, name, *held, full * 2).await? < full * 2 {
+        purge(js, name, 0).await?;
+        return Ok(Kept::NoSpace);
+    }
+    purge(js, name, full.div_ceil(chunk(js) as u64)).await?;
+    Ok(Kept::Filled)
 }
 
 async fn create(js: &Context, stream: &str, bytes: u64) -> Result<(), NatsError> {
@@ -307,6 +377,16 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn a_released_stream_is_filled_where_there_is_room_for_twice_as_much() {
+        let reserve = |held, full_at| Reserve { name: STREAM.to_owned(), held, full: 10, full_at };
+        assert!(reserve(0, Some(100)).has_no_room(81));
+        assert!(!reserve(0, Some(100)).has_no_room(80));
+        // It is full, or nothing is known.
+        assert!(!reserve(10, Some(100)).has_no_room(99));
+        assert!(!reserve(0, None).has_no_room(99));
+    }
 
     #[test]
     fn the_reserve_is_a_part_of_the_accounts_limit_within_bounds() {

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asyncqueue::{cancel::BUCKET, reserve::STREAM};
+use async_nats::jetstream::{message::PublishMessage, stream::Config};
+use asyncqueue::{
+    cancel::BUCKET,
+    reserve::{H_FULL_AT, Kept, STREAM, keep},
+};
 use asyncqueue_tests::{
     http::{HttpServer, respond},
     nats::{NatsServer, free_port},
@@ -200,6 +204,49 @@ async fn a_full_store_of_one_queue_drains_by_itself() {
 #[tokio::test]
 async fn a_full_store_of_two_queues_drains_by_itself() {
     drains(&[("jobs", "figlet"), ("other", "cows")]).await;
+}
+
+#[tokio::test]
+async fn a_release_that_was_cut_short_is_finished() {
+    const COPIES: usize = 3;
+    let queue = Queue::start().await;
+    let names = ["", "-2", "-3"].map(|number| format!("{STREAM}{number}"));
+    let held = async || {
+        let mut held = Vec::new();
+        for name in &names {
+            held.push(queue.info(name).await.state.bytes);
+        }
+        held
+    };
+    assert_eq!(keep(&queue.js, COPIES).await.unwrap(), Kept::Filled);
+    assert_eq!(keep(&queue.js, COPIES).await.unwrap(), Kept::Full);
+    assert!(held().await.iter().all(|bytes| *bytes >= 16 << 20), "{:?}", held().await);
+    // As a cluster does that has no leader for a moment.
+    let second = &names[1];
+    queue.js.get_stream(second).await.unwrap().purge().await.unwrap();
+    let note = PublishMessage::build().header(H_FULL_AT, "1");
+    queue.js.send_publish(second.clone(), note).await.unwrap().await.unwrap();
+    assert_eq!(keep(&queue.js, COPIES).await.unwrap(), Kept::NoSpace);
+    assert!(held().await.iter().all(|bytes| *bytes < 1 << 10), "{:?}", held().await);
+}
+
+#[tokio::test]
+async fn a_reserve_that_finds_no_room_remembers_that() {
+    let mut nats = NatsServer::prepare().with_max_file_store(STORE);
+    nats.run().await;
+    let js = nats.jetstream().await;
+    assert_eq!(keep(&js, 1).await.unwrap(), Kept::Filled);
+    js.get_stream(STREAM).await.unwrap().purge().await.unwrap();
+    let config = Config { name: "other".to_owned(), ..Config::default() };
+    js.create_stream(config).await.unwrap();
+    for _ in 0..100 {
+        js.publish("other", vec![0; BODY].into()).await.unwrap().await.unwrap();
+    }
+    assert_eq!(keep(&js, 1).await.unwrap(), Kept::NoSpace);
+    let stream = js.get_stream(STREAM).await.unwrap();
+    let note = stream.get_last_raw_message_by_subject(STREAM).await.unwrap();
+    let full_at: usize = note.headers.get(H_FULL_AT).unwrap().as_str().parse().unwrap();
+    assert!(full_at >= 100 * BODY, "{full_at}");
 }
 
 #[tokio::test]
