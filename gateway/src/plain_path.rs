@@ -21,7 +21,7 @@ pub fn is_plain(path: &str) -> bool {
     match Resource::of(path) {
         Resource::Queue(_) => true,
         Resource::Function(call) => {
-            call.function.is_empty() || is_name(call.function) && stays_below(call.path)
+            (call.function.is_empty() || is_name(call.function)) && stays_below(call.path)
         }
         Resource::Other => names_no_root(path),
     }
@@ -136,6 +136,9 @@ mod tests {
             "/async-function%2Ff",
             "/async-function;x/f",
             "/function/../function/f",
+            "/function//../async-function/f",
+            "/function//a/../../async-function/f",
+            "/function//..%2fasync-function/f",
             "/function/./f",
             "/function/f%2Fg",
             "/function/f/..",

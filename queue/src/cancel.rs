@@ -283,6 +283,7 @@ impl<'a> Canceller<'a> {
         let seen = Seen { was_undelivered, is_removed, is_told };
         let (outcome, is_certain) = self.confirm(call, seen).await?;
         if is_told && outcome == CancelOutcome::Unconfirmed {
+            // As a worker does before it posts that result; one of an earlier version does not.
             tombstone::record_result(self.js, &self.place.queue, call).await?;
         }
         if is_certain { self.confirmed(call, outcome).await } else { Ok(outcome) }
@@ -363,10 +364,7 @@ impl<'a> Canceller<'a> {
         let subject = broadcast_subject(&self.place.queue);
         let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
         match self.wait_for_answer(&mut inquiry, call).await? {
-            Waited::Answered(Answer::Ended)
-                if self.stored_end(call).await? != Some(EndState::Cancelled)
-                    && !tombstone::is_result_recorded(self.js, &self.place.queue, call).await? =>
-            {
+            Waited::Answered(Answer::Ended) if self.stored_end(call).await? != Some(EndState::Cancelled) => {
                 return self.came_too_late(call, EndState::Done).await;
             }
             Waited::Answered(_) | Waited::Certain => {}
@@ -426,7 +424,7 @@ impl<'a> Canceller<'a> {
         if !ack.duplicate {
             return Ok(ResultOf::Cancellation);
         }
-        Ok(match stored_result::end_at(self.js, &self.place.queue, ack.sequence).await? {
+        Ok(match stored_result::end_at(self.js, &self.place.queue, call, ack.sequence).await? {
             Some(EndState::Cancelled) => ResultOf::Cancellation,
             Some(end) => ResultOf::Other(end),
             None => ResultOf::Delivered,

@@ -11,15 +11,22 @@ use crate::{
     peek::{self, NatsError},
     stored_call::StoredCall,
     subject::call_filter,
+    tombstone,
 };
 
-/// The end that the result at a sequence of a queue's stream of results says; `None` if it is delivered and gone.
-pub async fn end_at(js: &Context, queue: &QueueName, sequence: u64) -> Result<Option<EndState>, NatsError> {
+/// The end that the result of a call says, at a sequence of its queue's stream of results. `None` if it is delivered and
+/// gone, unless it was that of a cancellation, which is recorded.
+pub async fn end_at(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+    sequence: u64,
+) -> Result<Option<EndState>, NatsError> {
     let result = peek::message_at(js, &queue.callback_stream(), sequence).await?;
-    Ok(result.and_then(|result| end_of(&result)))
+    known_end(js, queue, call, result).await
 }
 
-/// The end that the result of a call says; `None` if none is stored now.
+/// The end that the result of a call says; `None` if none is stored now, and that of no cancellation was.
 pub(crate) async fn end_of_call(
     js: &Context,
     queue: &QueueName,
@@ -28,7 +35,19 @@ pub(crate) async fn end_of_call(
     let stream = queue.callback_stream();
     let subject = format!("{}.{}", call_filter(&stream, None, &call.id), call.sequence);
     let result = peek::last_message(js, &stream, &subject).await?;
-    Ok(result.and_then(|result| end_of(&result)))
+    known_end(js, queue, call, result).await
+}
+
+async fn known_end(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+    result: Option<StreamMessage>,
+) -> Result<Option<EndState>, NatsError> {
+    match result {
+        Some(result) => Ok(end_of(&result)),
+        None => Ok(tombstone::is_result_recorded(js, queue, call).await?.then_some(EndState::Cancelled)),
+    }
 }
 
 fn end_of(result: &StreamMessage) -> Option<EndState> {

@@ -308,13 +308,9 @@ async fn update(
     }
 }
 
-/// Records that the client of a call that is marked as cancelled is sent that result and no other, for a repeat of the
-/// cancellation that comes after the call has left its stream.
-pub(crate) async fn record_result(
-    js: &Context,
-    queue: &QueueName,
-    call: &StoredCall,
-) -> Result<(), NatsError> {
+/// Records that the client of a call that is marked as cancelled is sent that result and no other, before that result leaves
+/// its stream. Whoever stores another one later, or repeats the cancellation, finds neither there.
+pub async fn record_result(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<(), NatsError> {
     // Who watches the bucket reads the cancellation once more.
     let value = Mark::Cancelled { confirmed: false }.encode(call.sequence);
     match publish(js, BUCKET.subject(&result_key(queue, call)), value, 0).await {

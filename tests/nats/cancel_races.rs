@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use asyncqueue::{end_state::EndState, stored_call::StoredCall, stored_result};
 use asyncqueue_tests::{
     http::{HttpServer, Received, respond_after},
     program::Program,
@@ -167,4 +168,28 @@ async fn a_cancellation_at_the_end_of_a_call_agrees_with_its_result() {
     }
     println!("DELETE and callback: {counts:?}");
     assert!(counts.len() > 1, "all were before the end, or all after it: {counts:?}");
+}
+
+#[tokio::test]
+async fn a_result_of_a_cancellation_is_known_after_it_was_delivered() {
+    let queue = Queue::start().await;
+    let (function, receiver) = (HttpServer::start().await, HttpServer::start().await);
+    let gateway = Gateway::before(&queue, &[]).await;
+    let callback = callback_at(&receiver).as_url().to_string();
+    let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
+    let call = StoredCall { id: id.parse().unwrap(), sequence: queue.info("jobs").await.state.last_sequence };
+    let path = format!("/async-function/{id}");
+    assert_eq!(gateway.call("DELETE", &path, &[], "").await.status, 202);
+    let result = queue.info("jobs-callbacks").await.state.last_sequence;
+    let known =
+        async || stored_result::end_at(&queue.js, &"jobs".parse().unwrap(), &call, result).await.unwrap();
+    assert_eq!(known().await, Some(EndState::Cancelled));
+
+    let _worker = queue.worker(&function, &[]);
+    receiver.receives(1).await;
+    queue.holds("jobs-callbacks", 0).await;
+    // So that no result of a run that ended after it is taken for the first.
+    assert_eq!(known().await, Some(EndState::Cancelled));
+    assert_eq!(gateway.call("DELETE", &path, &[], "").await.status, 202);
+    assert_eq!(function.received().len(), 0);
 }

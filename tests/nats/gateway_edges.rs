@@ -90,6 +90,7 @@ async fn no_path_is_passed_on_that_an_upstream_reads_as_a_call() {
         "/async-function;a=b/f",
         "/\\async-function/f",
         "/function/../async-function/f",
+        "/function//../async-function/f",
         "/function/f/../../async-function/g",
         "/function/f/%2e%2e/%2e%2e/async-function/g",
         "http://elsewhere//async-function/f",

@@ -7,11 +7,15 @@ use asyncqueue_tests::{
     http::{HttpServer, respond, respond_after},
     nats::free_port,
     process::{allow_files, peak_resident_bytes},
-    raw::{self, Connection},
+    raw::{self, Connection, Listener},
     wait::{PATIENCE, until_in},
 };
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::join_all, stream};
 use serde_json::Value;
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 
 use crate::{
     gateway::Gateway,
@@ -137,6 +141,72 @@ async fn answers_that_nobody_reads_take_no_more_memory_than_the_pod_has() {
     let answer = readers[0].response().await;
     assert!(matches!(answer.status, 200 | 503));
     drop(readers);
+    is_free(&gateway).await;
+}
+
+/// Functions that read the head of each request, answer with `answer`, and read and write nothing more.
+async fn silent_functions(answer: &'static str) -> (String, JoinHandle<()>) {
+    let listener = Listener::start().await;
+    let url = listener.url();
+    let accepting = async move {
+        let mut open = JoinSet::new();
+        loop {
+            let mut function = listener.accept().await;
+            open.spawn(async move {
+                let _ = function.head().await;
+                let _ = function.try_send(answer).await;
+                std::future::pending::<()>().await;
+            });
+        }
+    };
+    (url, tokio::spawn(accepting))
+}
+
+/// Sends to functions that read nothing, as much as the gateway takes in a while.
+async fn push(clients: &mut [Connection]) {
+    let much = vec![b'x'; 4 << 20];
+    let pushes = clients.iter_mut().map(|client| timeout(Duration::from_secs(5), client.try_send(&much)));
+    // Those that were refused are closed.
+    let _ = join_all(pushes).await;
+}
+
+#[tokio::test]
+async fn tunnels_take_no_more_memory_than_the_pod_has() {
+    let queue = Queue::start().await;
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
+    let (url, functions) = silent_functions(answer).await;
+    let gateway = gateway(&queue, &[("function_url", &url)]).await;
+    let ask = b"GET /function/figlet HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
+    let mut clients = clients(&gateway, 3_000, ask).await;
+    let (mut open, mut refused) = (0, 0);
+    for client in &mut clients {
+        match client.response().await.status {
+            101 => open += 1,
+            503 => refused += 1,
+            status => panic!("{status}"),
+        }
+    }
+    push(&mut clients).await;
+    println!("{open} tunnels, {refused} refused");
+    assert!(open > 500 && refused > 500, "{open} tunnels, {refused} refused");
+    assert_fits(&gateway, "tunnels");
+    functions.abort();
+    drop(clients);
+    is_free(&gateway).await;
+}
+
+#[tokio::test]
+async fn uploads_that_no_function_reads_take_no_more_memory_than_the_pod_has() {
+    let queue = Queue::start().await;
+    let (url, functions) = silent_functions("").await;
+    let gateway = gateway(&queue, &[("function_url", &url)]).await;
+    let ask = b"POST /function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 4194304\r\n\r\n";
+    let mut clients = clients(&gateway, 3_000, ask).await;
+    push(&mut clients).await;
+    assert!(refused(&mut clients).await > 500);
+    assert_fits(&gateway, "uploads that no function reads");
+    functions.abort();
+    drop(clients);
     is_free(&gateway).await;
 }
 

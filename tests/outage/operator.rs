@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use asyncqueue_tests::{
     cluster::{Namespace, PODS, PortForward, Stopped, apply, command, get, is_true, kubectl, object_is},
-    process::{in_pod, signal},
+    process::{in_pod, peak_resident_bytes, resident_bytes, signal},
     raw,
     wait::until_in,
 };
@@ -53,6 +53,42 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
         scale(2).await;
     }
     scale(1).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_operator() {
+    const MESSAGES: usize = 60_000;
+    /// For what is kept of it: the workers that one queue can have, the advisories that wait, and what is being read.
+    const ROOM: u64 = 48 << 20;
+    let namespace = Namespace::create("flooded");
+    let (name, object) = (&namespace.name, format!("asyncqueue/{}", namespace.name));
+    queue(name, name);
+    object_is(name, &object, "ready", |queue| is_true(queue, "Ready")).await;
+    scale(1).await;
+    let pod = leader().await;
+    let operator = in_pod(&pod, "asyncqueue-operator").expect("the leader runs on this node");
+    let forward = PortForward::to("openfaas", "service/nats", 4222);
+    let client = async_nats::connect(forward.addr().to_string()).await.unwrap();
+    let before = resident_bytes(operator);
+    let long = "w".repeat(200);
+    for number in 0..MESSAGES {
+        let stats = format!(r#"{{"worker":"{long}{number}","running":1,"maxInflight":1}}"#);
+        let subjects = [
+            format!("asyncqueue.stats.invented-{number}"),
+            format!("asyncqueue.stats.{name}"),
+            format!("$JS.EVENT.ADVISORY.STREAM.DELETED.invented-{number}"),
+        ];
+        for subject in subjects {
+            client.publish(subject, stats.clone().into()).await.unwrap();
+        }
+    }
+    client.flush().await.unwrap();
+    // It goes on with its work.
+    let _ = kubectl(&["patch", "-n", name, &object, "--type=merge", "-p", r#"{"spec":{"maxInflight":7}}"#]);
+    object_is(name, &object, "seen anew", |queue| queue["status"]["observedGeneration"] == 2).await;
+    let peak = peak_resident_bytes(operator);
+    assert!(peak < before + ROOM, "{before} bytes before, {peak} at most");
+    assert_eq!(in_pod(&pod, "asyncqueue-operator"), Some(operator), "it was started anew");
 }
 
 #[tokio::test]

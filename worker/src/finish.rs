@@ -235,7 +235,7 @@ impl Finish {
         });
         match stored.await {
             Ok(ack) if ack.duplicate => {
-                let first = stored_result::end_at(&self.js, &self.queue, ack.sequence).await;
+                let first = stored_result::end_at(&self.js, &self.queue, &call.stored, ack.sequence).await;
                 if is_of_another(end, first.ok().flatten(), tries.into_inner()) {
                     return Reporting::HadAnother;
                 }
@@ -308,7 +308,7 @@ impl Finish {
     }
 }
 
-/// Whether a result that was there before says another end than `own`. `first`: what it says, if it is not delivered and gone;
+/// Whether a result that was there before says another end than `own`. `first`: what it says, if that is known still;
 /// `tries`: how often this worker has sent its own, of which the server may have stored one without saying so in time.
 fn is_of_another(own: EndState, first: Option<EndState>, tries: u32) -> bool {
     match first {

@@ -5,7 +5,11 @@ use std::time::Duration;
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
     QueueName,
+    end_state::EndState,
     message::{callback::Callback, dead_letter::Death},
+    reserve,
+    stored_call::StoredCall,
+    tombstone,
     uncounted::{OfCallback, Offset},
 };
 use tracing::warn;
@@ -52,6 +56,9 @@ impl Deliver {
                 return self.dead_letters.write(delivered.into(), None, death, ticket).await.ack();
             }
         };
+        if callback.end == EndState::Cancelled {
+            self.record(&callback).await;
+        }
         let offset = self.offset(&callback, delivered.count).await;
         let attempt = delivered.count - offset.at(delivered.count).min(delivered.count - 1);
         match self.messenger.deliver(&callback, attempt).await {
@@ -76,6 +83,16 @@ impl Deliver {
                 let death = Death { reason, attempts: attempt, status: Some(callback.status) };
                 self.dead_letters.write(delivered.into(), call, death, ticket).await.ack()
             }
+        }
+    }
+
+    /// Records that the client is sent the result of a cancellation. Without that, a call whose run ends after it might be
+    /// taken for done, and a repeat of the cancellation would be told so.
+    async fn record(&self, callback: &Callback) {
+        let call = StoredCall { id: callback.call_id.clone(), sequence: callback.sequence };
+        let write = || tombstone::record_result(&self.js, &self.queue, &call);
+        if let Err(error) = reserve::with_room(&self.js, write).await {
+            warn!(call_id = %call.id, %error, "that the result of a cancellation is sent can't be recorded");
         }
     }
 
