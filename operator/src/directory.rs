@@ -64,6 +64,9 @@ const NAMESPACE_REFUSED: &str = "NamespaceRefused";
 /// The reason of the event on a function of which an annotation can't be read.
 const ANNOTATION_INVALID: &str = "AnnotationInvalid";
 
+/// The reason of the event on a headless Service whose target port has a name and no number.
+const PORT_UNKNOWN: &str = "PortUnknown";
+
 /// Keeps the directory.
 pub(crate) struct Librarian {
     pub(crate) brokers: Arc<Brokers>,
@@ -256,6 +259,13 @@ impl Librarian {
                 Why::Unread(annotation) => {
                     (ANNOTATION_INVALID, format!("{annotation} can't be read: its queue's own counts"))
                 }
+                Why::NamedTargetPort(name) => (
+                    PORT_UNKNOWN,
+                    format!(
+                        "The Service of this function is headless and its targetPort `{name}` is a name, whose number only \
+                         its pods know: calls go to its port. Give targetPort a number, or the Service a cluster IP."
+                    ),
+                ),
             };
             warn!(%function, "{note}");
             self.events.warning(&found.object, reason, note).await;
