@@ -428,18 +428,38 @@ async fn dead_letters_are_deleted_when_it_is_meant() {
 
 #[tokio::test]
 async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() {
-    let (queue, function) = (Queue::start().await, HttpServer::answering(|_| respond(503, "no")).await);
-    let worker = queue.worker(&function, &[("initial_retry_wait", "1h"), ("max_retry_wait", "1h")]);
+    let queue = Queue::start().await;
+    let answers = HttpServer::answering(|request| match request.header("x-call-id") {
+        "runs" => respond_after(Duration::from_secs(60), 200, "late"),
+        _ => respond(503, "no"),
+    });
+    let function = answers.await;
+    let settings = [("initial_retry_wait", "1h"), ("max_retry_wait", "1h"), ("max_inflight", "1")];
+    let worker = queue.worker(&function, &settings);
     queue.submit(|_| {}).await;
     worker.logged("trying again in 1h").await;
-    drop(worker);
+    queue.submit(|call| call.call_id = "runs".parse().unwrap()).await;
+    function.receives(2).await;
     for _ in 0..2 {
         queue.submit(|_| {}).await;
     }
 
+    // One waits for its retry, one runs, and two were not delivered.
     let table = aq_ok(&queue, &["queues"]).await;
-    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
-    assert_eq!(row[..6], ["jobs", "2", "1", "0", "0", "0"], "{table}");
+    let row = |table: &str| {
+        let row = table.lines().nth(1).unwrap().split_whitespace().map(str::to_owned);
+        row.take(8).collect::<Vec<_>>()
+    };
+    assert_eq!(row(&table), ["jobs", "3", "1", "1", "0", "0", "0", "1"], "{table}");
+
+    drop(worker);
+    let ended = until("the server has seen that the worker is gone", async || {
+        let ended = aq(&queue, &["queues"]).await;
+        ended.stderr.contains("calls wait and no worker is connected: jobs").then_some(ended)
+    })
+    .await;
+    let table = ended.text();
+    assert_eq!((row(&table)[1].as_str(), row(&table)[7].as_str()), ("4", "0"), "{table}");
 
     let mut directory = Directory::default();
     let entry = QueueEntry::new("SLOW", "slow");
@@ -448,8 +468,8 @@ async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() 
     let queues: Value = serde_json::from_str(&aq_ok(&queue, &["queues", "-o", "json"]).await).unwrap();
     let names: Vec<&str> = queues.as_array().unwrap().iter().map(|q| q["queue"].as_str().unwrap()).collect();
     assert_eq!(names, ["jobs", "slow"]);
-    assert_eq!((&queues[0]["pending"], &queues[0]["stream"]), (&2.into(), &"jobs".into()));
-    assert_eq!((&queues[0]["unacknowledged"], &queues[1]["stream"]), (&1.into(), &Value::Null));
+    assert_eq!((&queues[0]["pending"], &queues[0]["stream"]), (&4.into(), &"jobs".into()));
+    assert_eq!((&queues[0]["workers"], &queues[1]["stream"]), (&0.into(), &Value::Null));
 }
 
 #[tokio::test]

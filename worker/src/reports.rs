@@ -9,14 +9,14 @@ use std::{
 
 use async_nats::Client;
 use asyncqueue::{
-    QueueName,
+    QueueName, stats,
     status::{Failure, Phase, WorkerReport, question_subject},
     stored_call::StoredCall,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::{function::request::Attempt, questions};
+use crate::{function::request::Attempt, questions, stats::Statistics};
 
 /// Calls that are remembered as waiting for their next attempt. Of one that is forgotten the status says that it was
 /// delivered.
@@ -69,9 +69,12 @@ impl Reports {
         Reported { reports: self.clone(), call, attempt, waits: false }
     }
 
-    /// Answers questions for as long as it is polled.
-    pub(crate) async fn follow(&self, client: &Client, queue: &QueueName) {
-        questions::answer(client, question_subject(queue), |question, _inbox| self.answer(question)).await;
+    /// Answers questions for calls, and for the worker's statistics, for as long as it is polled.
+    pub(crate) async fn follow(&self, client: &Client, queue: &QueueName, statistics: &Statistics) {
+        let answer = |question: &[u8], _inbox: Option<&_>| {
+            if question == stats::QUESTION.as_bytes() { statistics.encode() } else { self.answer(question) }
+        };
+        questions::answer(client, question_subject(queue), answer).await;
     }
 
     fn answer(&self, question: &[u8]) -> Option<Bytes> {

@@ -7,6 +7,7 @@ use asyncqueue::{
     QueueName,
     stats::{WorkerStats, stats_subject},
 };
+use bytes::Bytes;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -21,31 +22,45 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Changes within this time are said as one: a worker of short calls would say nothing else.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// Says the number of running calls, on change and every few seconds, for as long as it is known.
-pub(crate) async fn publish(
-    client: Client,
-    queue: &QueueName,
-    worker: String,
-    max_inflight: u32,
-    mut running: watch::Receiver<usize>,
-    store: Store,
-) {
-    let subject = stats_subject(queue);
-    loop {
-        let now = u32::try_from(*running.borrow_and_update()).unwrap_or(u32::MAX);
-        let stats =
-            WorkerStats { worker: worker.clone(), running: now, max_inflight, blocked: store.blocked() };
-        match serde_json::to_vec(&stats) {
-            Ok(json) => {
-                if let Err(error) = client.publish(subject.clone(), json.into()).await {
-                    debug!(%error, "statistics could not be sent");
-                }
+/// What this worker says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Statistics {
+    pub(crate) worker: String,
+    pub(crate) max_inflight: u32,
+    /// How many calls run here.
+    pub(crate) running: watch::Receiver<usize>,
+    pub(crate) store: Store,
+}
+
+// === impl Statistics ===
+
+impl Statistics {
+    /// The statistics as they are now, in JSON.
+    pub(crate) fn encode(&self) -> Option<Bytes> {
+        let stats = WorkerStats {
+            worker: self.worker.clone(),
+            running: u32::try_from(*self.running.borrow()).unwrap_or(u32::MAX),
+            max_inflight: self.max_inflight,
+            blocked: self.store.blocked(),
+        };
+        let encoded = serde_json::to_vec(&stats);
+        encoded.inspect_err(|error| debug!(%error, "statistics could not be encoded")).ok().map(Bytes::from)
+    }
+
+    /// Publishes them on change and every few seconds, for as long as calls are counted.
+    pub(crate) async fn publish(mut self, client: Client, queue: &QueueName) {
+        let subject = stats_subject(queue);
+        loop {
+            self.running.mark_unchanged();
+            if let Some(json) = self.encode()
+                && let Err(error) = client.publish(subject.clone(), json).await
+            {
+                debug!(%error, "statistics could not be sent");
             }
-            Err(error) => debug!(%error, "statistics could not be encoded"),
-        }
-        sleep(SETTLE).await;
-        if let Ok(Err(_)) = timeout(EVERY, running.changed()).await {
-            return;
+            sleep(SETTLE).await;
+            if let Ok(Err(_)) = timeout(EVERY, self.running.changed()).await {
+                return;
+            }
         }
     }
 }
