@@ -322,6 +322,35 @@ async fn a_dead_callback_is_delivered_again_and_its_function_is_not_called() {
 }
 
 #[tokio::test]
+async fn a_call_and_its_callback_that_are_both_dead_are_told_apart() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let receiver = HttpServer::answering(|_| respond(503, "not now")).await;
+    let worker = queue.worker(&function, &[ONE_ATTEMPT[0], ("callback_max_attempts", "1")]);
+    let id = queue.submit(|call| call.callback_url = Some(callback_at(&receiver))).await;
+    queue.holds("jobs-callbacks", 0).await;
+    all_dead(&queue, worker, 2).await;
+    let kinds = async |arguments: &[&str]| {
+        let letters = listed(&queue, arguments).await;
+        letters.iter().map(|letter| letter["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&["--kind", "callback"]).await, ["callback"]);
+
+    // Its receiver would get the old result now and the new one later.
+    let ended = aq(&queue, &["dead", "replay", "jobs", id.as_str()]).await;
+    assert_eq!(ended.text(), format!("{id} figlet.openfaas-fn: replayed\n1 dead letter replayed\n"));
+    assert!(ended.code == Some(0) && ended.stderr.contains("(callback): left as it is"), "{ended:?}");
+    assert_eq!(kinds(&[]).await, ["callback"]);
+    assert_eq!(queue.info("jobs").await.state.messages, 1);
+
+    let none = aq(&queue, &["dead", "replay", "jobs", id.as_str(), "--kind", "call"]).await;
+    assert!(none.code == Some(1) && none.stderr.contains("no dead call of call"), "{none:?}");
+    let said = aq_ok(&queue, &["dead", "replay", "jobs", id.as_str(), "--kind", "callback"]).await;
+    assert!(said.contains("(callback): replayed"), "{said}");
+    queue.holds("jobs-callbacks", 1).await;
+    assert!(kinds(&[]).await.is_empty());
+}
+
+#[tokio::test]
 async fn an_interrupted_replay_is_finished_beside_a_shared_id() {
     let (queue, function) = (Queue::start().await, failing().await);
     let worker = queue.worker(&function, &ONE_ATTEMPT);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Place, kind, no_letter};
+use super::{KindChoice, Place, kind, no_letter};
 use crate::{output, session::Session, table};
 
 /// What is shown in place of a secret.
@@ -67,7 +67,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
         whole.extend(dead_letters.content(&letter).await?.map(|content| (letter, content)));
     }
     match &whole[..] {
-        [] => anyhow::bail!("{}", no_letter(place, call_id)),
+        [] => anyhow::bail!("{}", no_letter(place, call_id, KindChoice::All)),
         [(_, content)] if *body => output::print_bytes(body_of(content))?,
         several if *body => anyhow::bail!(
             "call `{call_id}` has {} dead letters: choose one by --sequence, of {}",
