@@ -11,7 +11,6 @@ use asyncqueue::{
     QueueName,
     bucket::BucketError,
     directory::{Contents, Directory, store::DirectoryStore, watch::follow_as_writer},
-    ensure::ensure_buckets,
     function_namespaces::FunctionNamespaces,
 };
 use asyncqueue_runtime::health::Health;
@@ -166,8 +165,8 @@ impl Librarian {
         )
     }
 
-    /// Brings the bucket to the directory, if it isn't; returns whether that went well. `replicas` is for a bucket
-    /// that isn't there yet: as many copies as the best-kept queue.
+    /// Brings the bucket to the directory, if it isn't; returns whether that went well. All buckets have at least so many
+    /// `replicas`: as many as the stream of a queue has at most.
     async fn keep(&self, bucket: &mut Bucket, directory: &Directory, replicas: i32) -> bool {
         match self.try_keep(bucket, directory, usize::try_from(replicas).unwrap_or(1)).await {
             Ok(changes) => {
@@ -211,8 +210,7 @@ impl Librarian {
     ) -> Result<usize, BucketError> {
         let js = &self.brokers.own().js;
         if bucket.ensured.is_none_or(|at| at.elapsed() >= RESYNC) {
-            ensure_buckets(js, replicas).await?;
-            DirectoryStore::open(js, replicas).await?;
+            self.brokers.own().ensure_buckets(replicas).await?;
             bucket.ensured = Some(Instant::now());
         }
         let read = timeout(RETRY, bucket.written.wait_for(Option::is_some)).await;
