@@ -181,6 +181,7 @@ mod samples {
             size: 2,
             origin: None,
             omitted: Omitted::default(),
+            unreadable: None,
         }
     }
 }

@@ -17,7 +17,7 @@ use asyncqueue_tests::{
 };
 use serde_json::Value;
 
-use crate::support::{Queue, call, callback_at};
+use crate::support::{Queue, call, callback_at, publish_raw};
 
 /// Settings of a worker that gives up at once.
 const ONE_ATTEMPT: [(&str, &str); 1] = [("max_retry_attempts", "1")];
@@ -112,6 +112,33 @@ async fn a_list_is_as_long_as_it_is() {
     let first = queue.sequence("jobs-dead", 1).await;
     assert!(sequences.eq(first..first + LETTERS as u64));
     assert_eq!(letters[0]["size"], 2);
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_cannot_be_read_is_named_among_the_rest() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let before = queue.submit(|_| {}).await;
+    all_dead(&queue, worker, 1).await;
+    let subject = "jobs-dead.openfaas-fn.other.broken";
+    publish_raw(&queue, subject, b"NATS/1.0\r\nno colon\r\n\r\n", b"the body").await;
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let after = queue.submit(|_| {}).await;
+    all_dead(&queue, worker, 3).await;
+
+    let letters = listed(&queue, &[]).await;
+    let ids: Vec<&str> = letters.iter().map(|letter| letter["callId"].as_str().unwrap()).collect();
+    assert_eq!(ids, [before.as_str(), "broken", after.as_str()]);
+    assert_eq!(letters[1]["reason"], "its headers can't be read: a line has no colon");
+    assert_eq!((&letters[1]["function"], &letters[1]["size"]), (&"other.openfaas-fn".into(), &8.into()));
+    assert_eq!(listed(&queue, &["--function", "figlet"]).await.len(), 2);
+    assert_eq!(aq_ok(&queue, &["dead", "show", "jobs", "broken", "--body"]).await, "the body");
+
+    let ended = aq(&queue, &["dead", "replay", "jobs", "--all"]).await;
+    assert!(ended.code == Some(1) && ended.text().ends_with("2 dead letters replayed\n"), "{ended:?}");
+    assert!(ended.stderr.contains("broken other.openfaas-fn: not replayed, its headers"), "{ended:?}");
+    assert_eq!(aq_ok(&queue, &["dead", "purge", "jobs", "broken"]).await, "1 dead letter deleted\n");
+    queue.holds("jobs-dead", 0).await;
 }
 
 #[tokio::test]
