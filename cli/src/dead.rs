@@ -8,7 +8,7 @@ use asyncqueue::{
 use asyncqueue_runtime::program::UsageError;
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::session::Session;
+use crate::{output, session::Session};
 
 mod list;
 mod purge;
@@ -130,7 +130,7 @@ fn missing<'a>(which: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> 
 fn say_missing(place: &Place, which: &Selection, letters: &[DeadLetter], kind: KindChoice) -> u64 {
     let missing = missing(which, letters);
     for call in &missing {
-        eprintln!("{}", no_letter(place, call, kind));
+        output::note(&no_letter(place, call, kind));
     }
     missing.len() as u64
 }

@@ -91,11 +91,11 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
         })
         .collect();
     match arguments.output {
-        Format::Table if queues.is_empty() => eprintln!("no queues"),
+        Format::Table if queues.is_empty() => output::note("no queues"),
         Format::Table => {
             output::print(&render(&queues))?;
             if let Some(note) = note_of_idle(&queues) {
-                eprintln!("{note}");
+                output::note(&note);
             }
         }
         Format::Json => output::print_json(&queues)?,

@@ -12,7 +12,7 @@ use asyncqueue::{
 use asyncqueue_tests::{
     http::{HttpServer, respond, respond_after},
     nats::free_port,
-    program::{Ended, Program, run},
+    program::{Ended, Program, run, run_unread},
     wait::until,
 };
 use serde_json::Value;
@@ -551,6 +551,27 @@ async fn a_call_is_found_and_cancelled() {
     {
         let ended = aq(&queue, arguments).await;
         assert!(ended.code == Some(1) && ended.stderr.contains("call `unknown`"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn output_that_nobody_reads_is_no_panic() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let id = queue.submit(|_| {}).await;
+    all_dead(&queue, worker, 1).await;
+    let unread: [&[&str]; 6] = [
+        &["queues"],
+        &["dead", "list", "jobs"],
+        &["dead", "show", "jobs", id.as_str()],
+        &["status", id.as_str()],
+        // These say something on stderr, too.
+        &["dead", "purge", "jobs", "unknown"],
+        &["dead", "list", "unknown"],
+    ];
+    for arguments in unread {
+        let code = run_unread("kubectl-aq", arguments, &[("nats_url", &queue.nats.url())]).await;
+        assert_eq!(code, Some(1), "{arguments:?}");
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     let mut letters = place.open(session).await?.list(&which).await?;
     letters.retain(|letter| kind.has(letter));
     match output {
-        Format::Table if letters.is_empty() => eprintln!("no dead letters"),
+        Format::Table if letters.is_empty() => output::note("no dead letters"),
         Format::Table => output::print(&render(&letters))?,
         Format::Json => output::print_json(&letters.iter().map(Item::of).collect::<Vec<_>>())?,
     }

@@ -55,10 +55,10 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     let dead_letters = place.open(session).await?;
     let (letters, left) = choose(dead_letters.list(&which).await?, *kind);
     for letter in &left {
-        eprintln!(
+        output::note(&format!(
             "{}: left as it is, since its call is replayed: --kind callback delivers the old result",
             name(letter)
-        );
+        ));
     }
     let failed = say_missing(place, &which, &letters, kind.unwrap_or(KindChoice::All));
     let mut tally = Tally { replayed: 0, failed };
@@ -125,7 +125,7 @@ async fn replay(
         }
         if stop && tried < letters.len() {
             let rest = (letters.len() - tried) as u64;
-            eprintln!("{} not tried, for the same reason", count(rest));
+            output::note(&format!("{} not tried, for the same reason", count(rest)));
             tally.failed += rest;
             break;
         }
@@ -146,7 +146,7 @@ fn report(
         }
         Err(error) => {
             tally.failed += 1;
-            eprintln!("{name}: {}", describe(error));
+            output::note(&format!("{name}: {}", describe(error)));
             Ok(())
         }
     }

@@ -99,12 +99,12 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
     fields.push(("Reason", letter.death.reason.clone()));
     fields.push(("Attempts", letter.death.attempts.to_string()));
     fields.extend(letter.death.status.map(|status| ("Status", status.to_string())));
-    fields.push(("Died at", letter.died_at.to_string()));
+    fields.push(("Died at", format!("{:.0}", letter.died_at)));
     fields.push(("Worker", letter.worker.clone()));
     fields.push(("Sequence", letter.sequence.to_string()));
     match content {
         Content::Call(call) => {
-            fields.push(("Submitted at", call.submitted_at.to_string()));
+            fields.push(("Submitted at", format!("{:.0}", call.submitted_at)));
             fields.push(("Method", call.method.to_string()));
             fields
                 .extend(Some(&call.path).filter(|path| !path.is_empty()).map(|path| ("Path", path.clone())));
