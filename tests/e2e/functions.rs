@@ -92,10 +92,11 @@ async fn a_headless_service_is_called_on_its_target_port() {
     apply(deployed.split("---").next().unwrap_or_default());
     apply(&headless_service(namespace, "web", "8080"));
     queue.is("functions known", |queue| functions(queue) == Some(2)).await;
+    let _ = kubectl(&["rollout", "status", "-n", namespace, "deployment/web", "--timeout=120s"]);
     let gateway = Gateway::connect();
     let call = gateway.submit(namespace, "web").await;
     let callback = gateway.callback(namespace, &call.call_id).await;
-    assert!(callback.to_string().contains("200"), "{callback}");
+    assert_eq!(callback["headers"]["x-function-status"], "200", "{callback}");
 
     // Only the pods know the number of a port that is named.
     apply(&headless_service(namespace, "web", "web"));
