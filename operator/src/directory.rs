@@ -152,7 +152,7 @@ impl Librarian {
         let faults = complaints.due(faults, Instant::now());
         self.complain(&functions, &faults).await;
         self.brokers.retain(&queues().filter_map(Address::of).collect()).await;
-        (directory, queues().map(|queue| queue.spec.stream.replicas).max().unwrap_or(1))
+        (directory, most_replicas(queues()))
     }
 
     fn functions(&self) -> Functions {
@@ -271,6 +271,12 @@ impl Librarian {
     }
 }
 
+/// As many replicas as the stream of a queue on the operator's own NATS has at most.
+pub(crate) fn most_replicas<'a>(queues: impl IntoIterator<Item = &'a AsyncQueue>) -> i32 {
+    let here = queues.into_iter().filter(|queue| queue.spec.nats.url.is_none());
+    here.map(|queue| queue.spec.stream.replicas).max().unwrap_or(1)
+}
+
 /// Whether the bucket holds a directory, all of it and nothing else.
 fn is_kept(written: Option<&Contents>, directory: &Directory) -> bool {
     written.is_some_and(|written| written.is_whole && *written.directory == *directory)
@@ -316,6 +322,18 @@ mod tests {
     use asyncqueue::FunctionName;
 
     use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn replicas_of_queues_elsewhere_do_not_count_here() {
+        let (mut here, mut elsewhere) = (fixtures::queue("here"), fixtures::queue("elsewhere"));
+        assert_eq!(most_replicas([]), 1);
+        elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
+        elsewhere.spec.stream.replicas = 3;
+        assert_eq!(most_replicas([&here, &elsewhere]), 1);
+        here.spec.stream.replicas = 3;
+        assert_eq!(most_replicas([&here, &elsewhere]), 3);
+    }
 
     #[test]
     fn a_lost_function_is_told_of_once_and_not_at_once() {

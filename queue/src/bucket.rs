@@ -7,7 +7,7 @@ use async_nats::jetstream::{
     context::{CreateStreamError, CreateStreamErrorKind},
     kv,
 };
-use tracing::warn;
+use tracing::debug;
 
 use crate::error::cause;
 
@@ -84,8 +84,9 @@ impl Bucket {
             return;
         }
         config.num_replicas = replicas;
+        // Those who ask for it have streams of their own with as many, and say why these can't be had.
         if let Err(error) = js.update_stream(config).await {
-            warn!(bucket = self.name, replicas, %error, "the replicas of a KV bucket can't be raised");
+            debug!(bucket = self.name, replicas, %error, "the replicas of a KV bucket can't be raised");
         }
     }
 
