@@ -103,7 +103,8 @@ impl Broker {
     /// Creates the buckets beside the streams where they have not been seen yet. They come before the streams: where NATS
     /// has no room for all, calls that are stored can be cancelled and go where the directory says.
     pub(crate) async fn ensure_buckets_once(&self, replicas: usize) -> Result<(), BucketError> {
-        self.buckets.get_or_try_init(|| self.ensure_buckets(replicas)).await.map(|()| ())
+        self.buckets.get_or_try_init(|| self.ensure_buckets(replicas)).await?;
+        Ok(())
     }
 
     /// Brings the buckets to what they should be, the directory first.

@@ -31,9 +31,8 @@ impl FromStr for PullSecrets {
 
     fn from_str(text: &str) -> Result<Self, PullSecretsError> {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let read = names.map(|name| match is_name(name) {
-            true => Ok(name.to_owned()),
-            false => Err(PullSecretsError(name.to_owned())),
+        let read = names.map(|name| {
+            is_name(name).then(|| name.to_owned()).ok_or_else(|| PullSecretsError(name.to_owned()))
         });
         read.collect::<Result<_, _>>().map(Self)
     }

@@ -135,7 +135,8 @@ pub(crate) fn pieces(document: &str, text: &str) -> Vec<Piece> {
 
 fn kind(first: usize, lines: &[&str]) -> Kind {
     let text = lines.join("\n");
-    let is_file = |name: &&str| !name.contains(' ') && (name.ends_with(".yaml") || name.ends_with(".yml"));
+    let is_yaml = |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| matches!(end, "yaml" | "yml"));
+    let is_file = |name: &&str| !name.contains(' ') && is_yaml(name);
     if let Some(name) = lines[0].strip_prefix("# ").filter(is_file) {
         return Kind::File(name.to_owned());
     }

@@ -51,16 +51,16 @@ async fn a_consumer_keeps_the_requests_of_more_than_512_workers() {
 
 #[tokio::test]
 async fn a_worker_that_a_consumer_has_no_room_for_waits_quietly() {
-    const MAX: usize = 2;
+    const MAX: u8 = 2;
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     // What an earlier version created, which JetStream does not change.
     let stream = queue.js.get_stream(&queue.spec.stream).await.unwrap();
     stream.delete_consumer(&queue.spec.durable).await.unwrap();
-    let config = pull::Config { max_waiting: MAX as i64, ..queue.spec.consumer_config() };
+    let config = pull::Config { max_waiting: MAX.into(), ..queue.spec.consumer_config() };
     let consumer = stream.create_consumer(config).await.unwrap();
     assert_eq!(ensure(&queue.js, &queue.spec, false).await.unwrap().changes, [""; 0]);
 
-    let idle = idle_workers(&queue, &consumer, MAX).await;
+    let idle = idle_workers(&queue, &consumer, MAX.into()).await;
     let worker = queue.worker(&function, &[]);
     worker.logged("the consumer keeps no more requests").await;
     let lookups = format!("$JS.API.CONSUMER.INFO.{}.{}", queue.spec.stream, queue.spec.durable);

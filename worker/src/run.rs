@@ -208,12 +208,7 @@ async fn work(
     };
     let calls = AbortOnDropHandle::new(tokio::spawn(calls));
     let callbacks = AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
-    let statistics = Statistics {
-        worker: settings.worker_name.clone(),
-        max_inflight: settings.max_inflight.into(),
-        running: is_running,
-        store,
-    };
+    let statistics = Statistics::new(settings, is_running, store);
     let published = statistics.clone().publish(js.client(), queue);
     let worked = async {
         let (calls, callbacks, ()) = tokio::join!(calls, callbacks, published);

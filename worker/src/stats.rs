@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::store::Store;
+use crate::{Settings, store::Store};
 
 /// Without a change, said this often: a listener takes a worker for gone after a few of them.
 const EVERY: Duration = Duration::from_secs(5);
@@ -25,16 +25,21 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// What this worker says of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Statistics {
-    pub(crate) worker: String,
-    pub(crate) max_inflight: u32,
+    worker: String,
+    max_inflight: u32,
     /// How many calls run here.
-    pub(crate) running: watch::Receiver<usize>,
-    pub(crate) store: Store,
+    running: watch::Receiver<usize>,
+    store: Store,
 }
 
 // === impl Statistics ===
 
 impl Statistics {
+    pub(crate) fn new(settings: &Settings, running: watch::Receiver<usize>, store: Store) -> Self {
+        let (worker, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
+        Self { worker, max_inflight, running, store }
+    }
+
     /// The statistics as they are now, in JSON.
     pub(crate) fn encode(&self) -> Option<Bytes> {
         let stats = WorkerStats {

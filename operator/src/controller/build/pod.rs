@@ -78,7 +78,7 @@ fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
     }
 }
 
-/// Those of the queue, or else those of the installation: as with a pod and its ServiceAccount, they are not merged.
+/// Those of the queue, or else those of the installation: as with a pod and its `ServiceAccount`, they are not merged.
 fn pull_secrets(queue: &ValidQueue, installation: &Installation) -> Vec<LocalObjectReference> {
     let own = &queue.worker.image_pull_secrets;
     if own.is_empty() { installation.image_pull_secrets.clone() } else { own.clone() }
