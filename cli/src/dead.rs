@@ -6,9 +6,9 @@ use asyncqueue::{
     message::dead_letter::{DeadLetter, Kind},
 };
 use asyncqueue_runtime::program::UsageError;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use crate::session::Session;
+use crate::{output, session::Session};
 
 mod list;
 mod purge;
@@ -61,6 +61,17 @@ struct Which {
     all: bool,
 }
 
+/// What of a call is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum KindChoice {
+    /// Calls that were given up
+    Call,
+    /// Results that no client took
+    Callback,
+    /// Both
+    All,
+}
+
 // === impl Place ===
 
 impl Place {
@@ -85,6 +96,26 @@ impl Which {
     }
 }
 
+// === impl KindChoice ===
+
+impl KindChoice {
+    fn has(self, letter: &DeadLetter) -> bool {
+        match self {
+            Self::Call => letter.kind == Kind::Call,
+            Self::Callback => letter.kind == Kind::Callback,
+            Self::All => true,
+        }
+    }
+
+    fn dead(self) -> &'static str {
+        match self {
+            Self::Call => "dead call",
+            Self::Callback => "dead callback",
+            Self::All => "dead letter",
+        }
+    }
+}
+
 /// The calls that were asked for by their ids and have no dead letter.
 fn missing<'a>(which: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> {
     match which {
@@ -95,19 +126,19 @@ fn missing<'a>(which: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> 
     }
 }
 
-/// Says of each call that was asked for by its id and has no dead letter that it has none; returns how many.
-fn say_missing(place: &Place, which: &Selection, letters: &[DeadLetter]) -> u64 {
+/// Says of each call that was asked for by its id and has no dead letter of a kind that it has none; returns how many.
+fn say_missing(place: &Place, which: &Selection, letters: &[DeadLetter], kind: KindChoice) -> u64 {
     let missing = missing(which, letters);
     for call in &missing {
-        eprintln!("{}", no_letter(place, call));
+        output::note(&no_letter(place, call, kind));
     }
     missing.len() as u64
 }
 
 /// Says that a call has no dead letter, and how to find those that there are.
-fn no_letter(place: &Place, call: &CallId) -> String {
-    let queue = &place.queue;
-    format!("queue `{queue}` has no dead letter of call `{call}`: `kubectl aq dead list {queue}` lists them")
+fn no_letter(place: &Place, call: &CallId, kind: KindChoice) -> String {
+    let (queue, what) = (&place.queue, kind.dead());
+    format!("queue `{queue}` has no {what} of call `{call}`: `kubectl aq dead list {queue}` lists them")
 }
 
 fn kind(kind: Kind) -> &'static str {
@@ -150,6 +181,7 @@ mod samples {
             size: 2,
             origin: None,
             omitted: Omitted::default(),
+            unreadable: None,
         }
     }
 }

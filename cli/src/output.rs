@@ -20,6 +20,12 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     print_bytes(text.as_bytes())
 }
 
+/// Prints a line for people to stderr, beside what the command prints. Nobody has to read it: a closed stderr is no error,
+/// where `eprintln!` would panic.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Prints bytes as they are.
 pub(crate) fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

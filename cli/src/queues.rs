@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::{Context, consumer};
-use asyncqueue::QueueName;
+use asyncqueue::{
+    QueueName,
+    stats::{self, Workers},
+};
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -22,9 +25,11 @@ const READS: usize = 64;
 
 /// Lists the queues
 ///
-/// PENDING calls wait for a worker. UNACKNOWLEDGED ones run, or wait for their next attempt. REDELIVERED are those of
-/// them that a worker got more than once. CALLBACKS are results on their way to the caller. OLDEST is the age of
-/// the oldest call that has not ended.
+/// PENDING, INFLIGHT, REDELIVERED and WORKERS mean what they do in `kubectl get asyncqueues`: PENDING calls are stored
+/// and do not run now, INFLIGHT ones run, REDELIVERED ones were delivered more than once. RETRYING are those of PENDING
+/// that wait for their next attempt, or whose worker is gone. CALLBACKS are results on their way to the client, DEAD are
+/// dead letters, and OLDEST is the age of the oldest call that has not ended. `-` is not known: workers of a version
+/// before 0.2 do not say how many calls run.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kubectl aq queues -o json")]
 pub(crate) struct Arguments {
@@ -41,11 +46,19 @@ struct Queue {
     name: QueueName,
     /// The stream of its calls; `None` if only dead letters of it are left.
     stream: Option<String>,
+    /// Calls that are stored and do not run now, as in the status of an `AsyncQueue`. Where workers do not say how many
+    /// run, those that were not delivered.
     pending: u64,
+    /// Those of `pending` that were delivered; `None` where workers do not say how many run.
+    retrying: Option<u64>,
+    /// Calls that run now; `None` where workers do not say.
+    inflight: Option<u64>,
     unacknowledged: u64,
     redelivered: u64,
     callbacks: u64,
     dead_letters: u64,
+    /// Workers that are connected; `None` where they do not say.
+    workers: Option<usize>,
     oldest_seconds: Option<u64>,
 }
 
@@ -59,15 +72,32 @@ struct ConsumerFacts {
 
 pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
     let known = known::all(&session.js).await?;
+    let names: Vec<QueueName> = known.queues.keys().cloned().collect();
+    let mut workers = stats::ask(&session.js.client(), &names).await?;
     let now = Timestamp::now();
-    let queues: Vec<Queue> = futures::stream::iter(known.queues.keys())
-        .map(async |queue| anyhow::Ok(look(&known, queue, consumer(&session.js, &known, queue).await?, now)))
+    let looked_at: Vec<(QueueName, Option<ConsumerFacts>)> = futures::stream::iter(names)
+        .map(async |queue| {
+            let facts = consumer(&session.js, &known, &queue).await?;
+            anyhow::Ok((queue, facts))
+        })
         .buffered(READS)
         .try_collect()
         .await?;
+    let queues: Vec<Queue> = looked_at
+        .into_iter()
+        .map(|(queue, facts)| {
+            let workers = workers.remove(&queue).unwrap_or_default();
+            look(&known, &queue, facts, &workers, now)
+        })
+        .collect();
     match arguments.output {
-        Format::Table if queues.is_empty() => eprintln!("no queues"),
-        Format::Table => output::print(&render(&queues))?,
+        Format::Table if queues.is_empty() => output::note("no queues"),
+        Format::Table => {
+            output::print(&render(&queues))?;
+            if let Some(note) = note_of_idle(&queues) {
+                output::note(&note);
+            }
+        }
         Format::Json => output::print_json(&queues)?,
     }
     Ok(())
@@ -88,47 +118,71 @@ async fn consumer(js: &Context, known: &Known, queue: &QueueName) -> anyhow::Res
 }
 
 /// What is known of a queue.
-fn look(known: &Known, queue: &QueueName, consumer: Option<ConsumerFacts>, now: Timestamp) -> Queue {
+fn look(
+    known: &Known,
+    queue: &QueueName,
+    consumer: Option<ConsumerFacts>,
+    workers: &Workers,
+    now: Timestamp,
+) -> Queue {
     let calls = known.stream_of_calls(queue);
     let messages = |stream: &str| known.streams.get(stream).map_or(0, |facts| facts.messages);
     let stored = calls.map_or(0, |facts| facts.messages);
     let age = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default().as_secs();
+    let (workers, inflight) = workers.count().unzip();
+    let not_delivered = consumer.map_or(stored, |consumer| consumer.pending);
+    // An unacknowledged call is stored, whether it runs or waits for its next attempt.
+    let pending = inflight.map_or(not_delivered, |inflight| stored.saturating_sub(inflight));
     Queue {
         name: queue.clone(),
         stream: calls.map(|facts| facts.name.clone()),
-        pending: consumer.map_or(stored, |consumer| consumer.pending),
+        pending,
+        retrying: inflight.map(|_| pending.saturating_sub(not_delivered)),
+        inflight,
         unacknowledged: consumer.map_or(0, |consumer| consumer.unacknowledged),
         redelivered: consumer.map_or(0, |consumer| consumer.redelivered),
         callbacks: messages(&queue.callback_stream()),
         dead_letters: messages(&queue.dead_letter_stream()),
+        workers,
         oldest_seconds: calls.filter(|facts| facts.messages > 0).map(|facts| age(facts.oldest)),
     }
 }
 
+/// Names the queues that hold calls which nothing runs.
+fn note_of_idle(queues: &[Queue]) -> Option<String> {
+    let is_idle = |queue: &&Queue| queue.workers == Some(0) && (queue.pending > 0 || queue.callbacks > 0);
+    let idle: Vec<&str> = queues.iter().filter(is_idle).map(|queue| queue.name.as_str()).collect();
+    (!idle.is_empty()).then(|| format!("calls wait and no worker is connected: {}", idle.join(", ")))
+}
+
 fn render(queues: &[Queue]) -> String {
     let heading =
-        ["QUEUE", "PENDING", "UNACKNOWLEDGED", "REDELIVERED", "CALLBACKS", "DEAD LETTERS", "OLDEST"];
+        ["QUEUE", "PENDING", "RETRYING", "INFLIGHT", "REDELIVERED", "CALLBACKS", "DEAD", "WORKERS", "OLDEST"];
     table::render(
         heading,
         queues.iter().map(|queue| {
             [
                 queue.name.to_string(),
                 queue.pending.to_string(),
-                queue.unacknowledged.to_string(),
+                or_nothing(queue.retrying),
+                or_nothing(queue.inflight),
                 queue.redelivered.to_string(),
                 queue.callbacks.to_string(),
                 queue.dead_letters.to_string(),
-                queue
-                    .oldest_seconds
-                    .map_or(table::NOTHING.to_owned(), |seconds| table::age(Duration::from_secs(seconds))),
+                or_nothing(queue.workers),
+                or_nothing(queue.oldest_seconds.map(|seconds| table::age(Duration::from_secs(seconds)))),
             ]
         }),
     )
 }
 
+fn or_nothing(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| table::NOTHING.to_owned(), |value| value.to_string())
+}
+
 #[cfg(test)]
 mod tests {
-    use asyncqueue::directory::QueueEntry;
+    use asyncqueue::{directory::QueueEntry, stats::WorkerStats};
 
     use super::*;
     use crate::known::StreamFacts;
@@ -149,24 +203,58 @@ mod tests {
         }
     }
 
+    /// Workers that run so many calls, one worker each.
+    fn running(calls: &[u32]) -> Workers {
+        let worker = |(number, running): (usize, &u32)| WorkerStats {
+            worker: format!("w-{number}"),
+            running: *running,
+            max_inflight: 5,
+            blocked: Vec::new(),
+        };
+        Workers::Answered(calls.iter().enumerate().map(worker).collect())
+    }
+
+    fn jobs(consumer: Option<ConsumerFacts>, workers: &Workers) -> Queue {
+        look(&known(), &"jobs".parse().unwrap(), consumer, workers, "2026-11-24T10:03:00Z".parse().unwrap())
+    }
+
     #[test]
-    fn a_queue_is_told_by_its_streams_and_its_consumer() {
-        let (known, now) = (known(), "2026-11-24T10:03:00Z".parse().unwrap());
-        let consumer = ConsumerFacts { pending: 4, unacknowledged: 1, redelivered: 1 };
-        let jobs = look(&known, &"jobs".parse().unwrap(), Some(consumer), now);
-        let left = look(&known, &"left".parse().unwrap(), None, now);
+    fn a_queue_is_described_by_its_streams_consumer_and_workers() {
+        let consumer = ConsumerFacts { pending: 2, unacknowledged: 3, redelivered: 1 };
+        let jobs = jobs(Some(consumer), &running(&[1, 1]));
+        let left = look(&known(), &"left".parse().unwrap(), None, &Workers::None, Timestamp::UNIX_EPOCH);
         let lines = render(&[jobs.clone(), left]);
         let lines: Vec<Vec<&str>> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], ["jobs", "4", "1", "1", "2", "3", "3m"]);
-        assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "-"]);
+        // Of five that are stored two run, and one of the rest was delivered before.
+        assert_eq!(lines[1], ["jobs", "3", "1", "2", "1", "2", "3", "2", "3m"]);
+        assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "0", "0", "-"]);
         let json = serde_json::to_value(&jobs).unwrap();
         assert_eq!((&json["queue"], &json["stream"]), (&"jobs".into(), &"JOBS".into()));
         assert_eq!((&json["deadLetters"], &json["oldestSeconds"]), (&3.into(), &180.into()));
+        assert_eq!(
+            (&json["inflight"], &json["workers"], &json["unacknowledged"]),
+            (&2.into(), &2.into(), &3.into())
+        );
     }
 
     #[test]
     fn without_a_consumer_all_calls_wait() {
-        let jobs = look(&known(), &"jobs".parse().unwrap(), None, Timestamp::UNIX_EPOCH);
-        assert_eq!((jobs.pending, jobs.unacknowledged), (5, 0));
+        let jobs = jobs(None, &Workers::None);
+        assert_eq!((jobs.pending, jobs.retrying, jobs.inflight), (5, Some(0), Some(0)));
+    }
+
+    #[test]
+    fn workers_that_do_not_say_what_runs_are_not_guessed_at() {
+        let consumer = ConsumerFacts { pending: 4, unacknowledged: 1, redelivered: 0 };
+        let jobs = jobs(Some(consumer), &Workers::Silent);
+        assert_eq!((jobs.pending, jobs.retrying, jobs.inflight, jobs.workers), (4, None, None, None));
+        assert_eq!(note_of_idle(&[jobs]), None);
+    }
+
+    #[test]
+    fn queues_whose_calls_nobody_runs_are_named() {
+        let idle = jobs(None, &Workers::None);
+        let note = note_of_idle(&[idle, jobs(None, &running(&[0]))]).unwrap();
+        assert_eq!(note, "calls wait and no worker is connected: jobs");
     }
 }

@@ -7,7 +7,7 @@ use asyncqueue_runtime::{error, program::UsageError};
 
 use crate::{
     arguments::{Arguments, Command},
-    cancel, dead, queues,
+    cancel, dead, output, queues,
     session::Session,
     status,
 };
@@ -19,7 +19,7 @@ const EXIT_USAGE: u8 = 2;
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let Err(error) = try_run(arguments) else { return ExitCode::SUCCESS };
     if !is_closed_output(&error) {
-        eprintln!("kubectl aq: {}", error::describe(error.as_ref()));
+        output::note(&format!("kubectl aq: {}", error::describe(error.as_ref())));
     }
     if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }

@@ -56,7 +56,7 @@ fn render(status: &CallStatus) -> String {
     fields.extend(status.function.clone().map(|function| ("Function", function)));
     fields.push(("State", words(&status.state)));
     fields.extend(status.others.map(|others| ("Others", format!("{others} more calls with this id"))));
-    fields.extend(status.submitted_at.map(|at| ("Submitted", at.to_string())));
+    fields.extend(status.submitted_at.map(|at| ("Submitted", format!("{at:.0}"))));
     table::fields(&fields)
 }
 
@@ -70,8 +70,9 @@ pub(crate) fn words(state: &State) -> String {
             let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
             format!("running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}")
         }
-        State::Waiting { attempt, max_attempts, next_attempt } => {
-            format!("waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} failed")
+        State::Waiting { attempt, max_attempts, next_attempt, failure } => {
+            let why = failure.as_ref().map(|failure| format!(": {}", failure.last_error)).unwrap_or_default();
+            format!("waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} failed{why}")
         }
         State::Done { status, callback: CallbackState::Pending, .. } => {
             format!("done with status {status}, the result is on its way to the caller")
@@ -87,7 +88,23 @@ pub(crate) fn words(state: &State) -> String {
 
 #[cfg(test)]
 mod tests {
+    use asyncqueue::status::Failure;
+
     use super::*;
+
+    #[test]
+    fn a_waiting_call_says_how_its_last_attempt_failed() {
+        let failure = Failure { last_status: 500, last_error: "the function answered 500".to_owned() };
+        let waiting = |failure| State::Waiting {
+            attempt: 1,
+            max_attempts: 3,
+            next_attempt: "2026-11-24T10:00:00.5Z".parse().unwrap(),
+            failure,
+        };
+        let words = [None, Some(failure)].map(|failure| words(&waiting(failure)));
+        assert_eq!(words[0], "waiting until 2026-11-24T10:00:00Z, attempt 1 of 3 failed");
+        assert_eq!(words[1], format!("{}: the function answered 500", words[0]));
+    }
 
     #[test]
     fn a_status_is_told_in_words() {
@@ -102,14 +119,15 @@ mod tests {
                 since: "2026-11-24T10:00:00.5Z".parse().unwrap(),
                 blocked: None,
             },
-            submitted_at: None,
+            submitted_at: "2026-11-24T09:59:00.123456789Z".parse().ok(),
             others: None,
             age: None,
         };
         assert_eq!(
             render(&status),
-            "Call ID:    id-1\nQueue:      jobs\nFunction:   figlet.dev\n\
-             State:      running on w-1 since 2026-11-24T10:00:00Z, attempt 2 of 10\n"
+            "Call ID:     id-1\nQueue:       jobs\nFunction:    figlet.dev\n\
+             State:       running on w-1 since 2026-11-24T10:00:00Z, attempt 2 of 10\n\
+             Submitted:   2026-11-24T09:59:00Z\n"
         );
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context;
 use async_nats::{Client, connection::State, jetstream};
+use asyncqueue::{bucket::BucketError, directory::store::DirectoryStore, ensure::ensure_buckets};
 use asyncqueue_runtime::{
     health::Health,
     nats::{self, Authority, Credentials, Secrets},
@@ -18,7 +19,7 @@ use asyncqueue_runtime::{
 use kube::ResourceExt;
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{Mutex, mpsc},
+    sync::{Mutex, OnceCell, mpsc},
     task::AbortHandle,
 };
 
@@ -40,6 +41,9 @@ pub(crate) struct Broker {
     pub(crate) js: jetstream::Context,
     /// The calls that run there.
     pub(crate) running: Arc<Running>,
+    /// Whether the buckets beside the streams have been there. Set at once on the server of a queue of its own, where the
+    /// operator keeps none.
+    buckets: OnceCell<()>,
     listener: AbortHandle,
 }
 
@@ -87,12 +91,26 @@ impl Broker {
             async move { tokio::join!(running.listen(&client), advisories::listen(&client, changed)) }
         });
         let js = jetstream::new(client.clone());
-        Arc::new(Self { client, js, running, listener: listener.abort_handle() })
+        let buckets = OnceCell::new();
+        Arc::new(Self { client, js, running, buckets, listener: listener.abort_handle() })
     }
 
     /// Whether there is any use in asking it something now.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Creates the buckets beside the streams where they have not been seen yet. They come before the streams: where NATS
+    /// has no room for all, calls that are stored can be cancelled and go where the directory says.
+    pub(crate) async fn ensure_buckets_once(&self, replicas: usize) -> Result<(), BucketError> {
+        self.buckets.get_or_try_init(|| self.ensure_buckets(replicas)).await?;
+        Ok(())
+    }
+
+    /// Brings the buckets to what they should be, the directory first.
+    pub(crate) async fn ensure_buckets(&self, replicas: usize) -> Result<(), BucketError> {
+        DirectoryStore::open(&self.js, replicas).await?;
+        ensure_buckets(&self.js, replicas).await
     }
 
     /// Returns when it is connected.
@@ -128,6 +146,7 @@ impl Brokers {
         }
         // Not under the lock, which queues of other servers wait for.
         let broker = Broker::new(self.connect(&address).await?, self.changed.clone());
+        let _ = broker.buckets.set(());
         // Of two that were made at once, one is dropped.
         Ok(self.others.lock().await.entry(address).or_insert(broker).clone())
     }

@@ -48,7 +48,7 @@ mod or_default;
 mod retry;
 mod rules;
 mod schemas;
-mod secret;
+pub(crate) mod secret;
 mod size;
 mod status;
 mod stream;

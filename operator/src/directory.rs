@@ -11,7 +11,6 @@ use asyncqueue::{
     QueueName,
     bucket::BucketError,
     directory::{Contents, Directory, store::DirectoryStore, watch::follow_as_writer},
-    ensure::ensure_buckets,
     function_namespaces::FunctionNamespaces,
 };
 use asyncqueue_runtime::health::Health;
@@ -63,6 +62,9 @@ const NAMESPACE_REFUSED: &str = "NamespaceRefused";
 
 /// The reason of the event on a function of which an annotation can't be read.
 const ANNOTATION_INVALID: &str = "AnnotationInvalid";
+
+/// The reason of the event on a headless Service whose target port has a name and no number.
+const PORT_UNKNOWN: &str = "PortUnknown";
 
 /// Keeps the directory.
 pub(crate) struct Librarian {
@@ -150,7 +152,7 @@ impl Librarian {
         let faults = complaints.due(faults, Instant::now());
         self.complain(&functions, &faults).await;
         self.brokers.retain(&queues().filter_map(Address::of).collect()).await;
-        (directory, queues().map(|queue| queue.spec.stream.replicas).max().unwrap_or(1))
+        (directory, most_replicas(queues()))
     }
 
     fn functions(&self) -> Functions {
@@ -163,8 +165,8 @@ impl Librarian {
         )
     }
 
-    /// Brings the bucket to the directory, if it isn't; returns whether that went well. `replicas` is for a bucket
-    /// that isn't there yet: as many copies as the best-kept queue.
+    /// Brings the bucket to the directory, if it isn't; returns whether that went well. All buckets have at least so many
+    /// `replicas`: as many as the stream of a queue has at most.
     async fn keep(&self, bucket: &mut Bucket, directory: &Directory, replicas: i32) -> bool {
         match self.try_keep(bucket, directory, usize::try_from(replicas).unwrap_or(1)).await {
             Ok(changes) => {
@@ -208,8 +210,7 @@ impl Librarian {
     ) -> Result<usize, BucketError> {
         let js = &self.brokers.own().js;
         if bucket.ensured.is_none_or(|at| at.elapsed() >= RESYNC) {
-            ensure_buckets(js, replicas).await?;
-            DirectoryStore::open(js, replicas).await?;
+            self.brokers.own().ensure_buckets(replicas).await?;
             bucket.ensured = Some(Instant::now());
         }
         let read = timeout(RETRY, bucket.written.wait_for(Option::is_some)).await;
@@ -256,11 +257,24 @@ impl Librarian {
                 Why::Unread(annotation) => {
                     (ANNOTATION_INVALID, format!("{annotation} can't be read: its queue's own counts"))
                 }
+                Why::NamedTargetPort(name) => (
+                    PORT_UNKNOWN,
+                    format!(
+                        "The Service of this function is headless and its targetPort `{name}` is a name, whose number only \
+                         its pods know: calls go to its port. Give targetPort a number, or the Service a cluster IP."
+                    ),
+                ),
             };
             warn!(%function, "{note}");
             self.events.warning(&found.object, reason, note).await;
         }
     }
+}
+
+/// As many replicas as the stream of a queue on the operator's own NATS has at most.
+pub(crate) fn most_replicas<'a>(queues: impl IntoIterator<Item = &'a AsyncQueue>) -> i32 {
+    let here = queues.into_iter().filter(|queue| queue.spec.nats.url.is_none());
+    here.map(|queue| queue.spec.stream.replicas).max().unwrap_or(1)
 }
 
 /// Whether the bucket holds a directory, all of it and nothing else.
@@ -308,6 +322,18 @@ mod tests {
     use asyncqueue::FunctionName;
 
     use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn replicas_of_queues_elsewhere_do_not_count_here() {
+        let (mut here, mut elsewhere) = (fixtures::queue("here"), fixtures::queue("elsewhere"));
+        assert_eq!(most_replicas([]), 1);
+        elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
+        elsewhere.spec.stream.replicas = 3;
+        assert_eq!(most_replicas([&here, &elsewhere]), 1);
+        here.spec.stream.replicas = 3;
+        assert_eq!(most_replicas([&here, &elsewhere]), 3);
+    }
 
     #[test]
     fn a_lost_function_is_told_of_once_and_not_at_once() {

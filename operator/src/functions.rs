@@ -13,7 +13,10 @@ use asyncqueue::{
     function_namespaces::{FunctionNamespaces, NamespaceRefused},
     retry::RetryOverrides,
 };
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::{
+    api::core::v1::{ObjectReference, Service, ServicePort, ServiceSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
 use kube::{Resource, ResourceExt};
 
 use crate::{
@@ -36,6 +39,9 @@ pub(crate) const QUEUE_ANNOTATION: &str = "com.openfaas.queue";
 /// Where `OpenFaaS` functions listen; a function elsewhere needs a URL in the directory.
 const DEFAULT_PORT: i32 = 8080;
 
+/// The `clusterIP` of a headless Service: its name resolves to its pods, and nothing translates ports.
+pub(crate) const HEADLESS: &str = "None";
+
 /// A function, as its objects describe it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Function {
@@ -47,6 +53,8 @@ pub(crate) struct Function {
     pub(crate) retry: RetryOverrides,
     /// What it says of them and nobody can read.
     pub(crate) unread: BTreeSet<String>,
+    /// The name of the target port of its headless Service, whose number only the pods know.
+    pub(crate) named_target_port: Option<String>,
     /// What to show to whoever is to blame.
     pub(crate) object: ObjectReference,
 }
@@ -72,6 +80,8 @@ pub(crate) enum Why {
     Elsewhere(String),
     /// This, of its retries, can't be read, so that its queue's own counts.
     Unread(String),
+    /// Its Service is headless and names its target port so, which has no number here: the Service's port is called.
+    NamedTargetPort(String),
 }
 
 /// All functions, by name.
@@ -201,10 +211,11 @@ pub(crate) fn faults<'a>(
             None => Some(Why::Missing(queue.clone())),
         });
         let unread = function.unread.iter().cloned().map(Why::Unread);
+        let port = function.named_target_port.clone().map(Why::NamedTargetPort);
         let namespace = admission.check_namespace(name).err().map(Why::Namespace);
         let whys: Vec<Why> = match namespace {
             Some(why) => vec![why],
-            None => lost.chain(unread).collect(),
+            None => lost.chain(unread).chain(port).collect(),
         };
         whys.into_iter().map(|why| Fault { function: name.clone(), why })
     });
@@ -262,6 +273,7 @@ impl Function {
             url: self.url.or(other.url),
             retry: self.retry.or(&other.retry),
             unread: self.unread,
+            named_target_port: self.named_target_port.or(other.named_target_port),
             object: self.object,
         }
     }
@@ -271,44 +283,69 @@ fn from_function(function: &openfaas::Function) -> Option<(FunctionName, Functio
     let spec = &function.spec;
     let name = spec.name.clone().unwrap_or_else(|| function.name_any());
     let name = FunctionName::new(&name, &function.namespace()?).ok()?;
-    let annotation = |name: &str| Some(spec.annotations.as_ref()?.get(name)?.as_str());
-    let queue = annotation(QUEUE_ANNOTATION).map(str::to_owned);
-    let (retry, unread) = retry(annotation);
-    Some((name, Function { queue, url: None, retry, unread, object: function.object_ref(&()) }))
+    Some((name, annotated(spec.annotations.as_ref(), function.object_ref(&()))))
 }
 
 fn from_deployment(deployment: &Workload) -> Option<(FunctionName, Function)> {
     let Pods::Function(pods) = &deployment.rest else { return None };
     let name = pods.labels.get(FUNCTION_LABEL)?;
     let name = FunctionName::new(name, &deployment.meta.namespace).ok()?;
-    let annotation = |name: &str| Some(pods.annotations.get(name)?.as_str());
-    let queue = annotation(QUEUE_ANNOTATION).map(str::to_owned);
-    let (retry, unread) = retry(annotation);
-    Some((name, Function { queue, url: None, retry, unread, object: deployment.object_ref() }))
+    Some((name, annotated(Some(&pods.annotations), deployment.object_ref())))
 }
 
 fn from_service(service: &Service) -> Option<(FunctionName, Function)> {
-    let queue = service.annotations().get(QUEUE_ANNOTATION).cloned()?;
+    let annotations = service.annotations();
+    annotations.get(QUEUE_ANNOTATION)?;
     let name = FunctionName::new(&service.name_any(), &service.namespace()?).ok()?;
-    let port = port(service).filter(|port| *port != DEFAULT_PORT);
-    let url =
-        port.map(|port| format!("http://{}.{}.svc.cluster.local:{port}", name.name(), name.namespace()));
-    let (retry, unread) = retry(|name| Some(service.annotations().get(name)?.as_str()));
-    Some((name, Function { queue: Some(queue), url, retry, unread, object: service.object_ref(&()) }))
+    let (port, named_target_port) = port(service).unzip();
+    let url = port
+        .filter(|port| *port != DEFAULT_PORT)
+        .map(|port| format!("http://{}.{}.svc.cluster.local:{port}", name.name(), name.namespace()));
+    let function = annotated(Some(annotations), service.object_ref(&()));
+    Some((name, Function { url, named_target_port: named_target_port.flatten(), ..function }))
 }
 
-/// A function's own retries, and what can't be read of them: that leaves its queue's, as it does with `OpenFaaS`.
-fn retry<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> (RetryOverrides, BTreeSet<String>) {
+/// A function, as the annotations of one of its objects describe it.
+fn annotated(annotations: Option<&BTreeMap<String, String>>, object: ObjectReference) -> Function {
+    // `kubectl annotate` and block scalars of YAML leave line breaks at the end of values.
+    let annotation = |name: &str| Some(annotations?.get(name)?.trim());
+    // What can't be read of its retries leaves its queue's, as it does with OpenFaaS.
     let (retry, unread) = RetryOverrides::from_annotations(annotation);
-    (retry, unread.into_iter().collect())
+    Function {
+        queue: annotation(QUEUE_ANNOTATION).map(str::to_owned),
+        url: None,
+        retry,
+        unread: unread.into_iter().collect(),
+        named_target_port: None,
+        object,
+    }
 }
 
-/// The port to call: `OpenFaaS`'s, or the one that is named so, or the first.
-fn port(service: &Service) -> Option<i32> {
-    let ports = service.spec.as_ref()?.ports.as_deref()?;
+/// The port to call, and the name of the target port where that has no number. Of several ports: `OpenFaaS`'s, or the one
+/// that is named so, or the first.
+fn port(service: &Service) -> Option<(i32, Option<String>)> {
+    let spec = service.spec.as_ref()?;
+    let ports = spec.ports.as_deref()?;
     let default = ports.iter().find(|port| port.port == DEFAULT_PORT);
     let named = || ports.iter().find(|port| port.name.as_deref() == Some("http"));
-    Some(default.or_else(named).or_else(|| ports.first())?.port)
+    let port = default.or_else(named).or_else(|| ports.first())?;
+    Some(if is_headless(spec) { target_port(port) } else { (port.port, None) })
+}
+
+fn is_headless(spec: &ServiceSpec) -> bool {
+    spec.cluster_ip.as_deref() == Some(HEADLESS)
+}
+
+/// The port of the pods themselves: the Service's own where it names no other, or one without a number.
+fn target_port(port: &ServicePort) -> (i32, Option<String>) {
+    match &port.target_port {
+        None => (port.port, None),
+        Some(IntOrString::Int(number)) => (*number, None),
+        Some(IntOrString::String(name)) => match name.parse() {
+            Ok(number) => (number, None),
+            Err(_) => (port.port, Some(name.clone())),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -379,6 +416,62 @@ mod tests {
         assert_eq!(entry(&functions, "usual").url, None);
         let url = "http://web.openfaas-fn.svc.cluster.local:3000";
         assert_eq!(entry(&functions, "web").url.as_deref(), Some(url));
+    }
+
+    #[test]
+    fn white_space_around_annotations_is_ignored() {
+        for written in ["slow-queue\n", " slow-queue\r\n", "\tslow-queue "] {
+            let function = fixtures::openfaas_function("f", Some(written));
+            let deployment = fixtures::function("d", Some(written));
+            let service = fixtures::service("s", Some(written), 8080);
+            let functions = index([&service], [&deployment], [&function]);
+            for name in ["f", "d", "s"] {
+                let queue = entry(&functions, name).queue;
+                assert_eq!(queue.unwrap().as_str(), "slow-queue", "{name}: {written:?}");
+            }
+            let queues = [fixtures::owner("slow-queue")];
+            assert_eq!(faults_of(&functions, &queues), [], "{written:?}");
+        }
+    }
+
+    /// A headless Service whose port has this target.
+    fn headless(port: i32, target: Option<IntOrString>) -> Service {
+        let mut service = fixtures::service("f", Some("q"), port);
+        let spec = service.spec.as_mut().unwrap();
+        spec.cluster_ip = Some(HEADLESS.to_owned());
+        spec.ports.as_mut().unwrap()[0].target_port = target;
+        service
+    }
+
+    #[test]
+    fn a_headless_service_is_called_on_its_target_port() {
+        let number = |number| Some(IntOrString::Int(number));
+        let text = |text: &str| Some(IntOrString::String(text.to_owned()));
+        let cases = [
+            (headless(80, number(8080)), None, None),
+            (headless(80, number(3000)), Some(3000), None),
+            (headless(80, text("3000")), Some(3000), None),
+            (headless(80, None), Some(80), None),
+            (headless(8080, number(9000)), Some(9000), None),
+            (headless(80, text("web")), Some(80), Some("web")),
+        ];
+        for (service, port, named) in cases {
+            let case = service.spec.clone();
+            // What the operator keeps of a Service says the same.
+            for service in [service.clone(), Service::of(service)] {
+                let functions = index([&service], [], []);
+                let url = port.map(|port| format!("http://f.openfaas-fn.svc.cluster.local:{port}"));
+                assert_eq!(entry(&functions, "f").url, url, "{case:?}");
+                let expected = named.map(|name| Why::NamedTargetPort(name.to_owned()));
+                let whys = faults_of(&functions, &[fixtures::owner("q")]).into_iter().map(|fault| fault.why);
+                assert_eq!(whys.collect::<Vec<_>>(), Vec::from_iter(expected), "{case:?}");
+            }
+        }
+        // A cluster IP translates the port.
+        let mut service = headless(80, number(3000));
+        service.spec.as_mut().unwrap().cluster_ip = Some("10.43.0.7".to_owned());
+        let url = entry(&index([&service], [], []), "f").url.unwrap();
+        assert!(url.ends_with(":80"), "{url}");
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod leader;
 mod metrics;
 mod openfaas;
 mod operate;
+mod pull_secrets;
 mod reserve;
 mod resync;
 mod run;

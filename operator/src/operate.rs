@@ -147,6 +147,7 @@ fn installation(settings: &Settings, worker_image: String) -> Installation {
         nats_credentials: settings.worker_nats_creds_secret.0.clone(),
         nats_authority: settings.worker_nats_ca_secret.0.clone(),
         worker_image,
+        image_pull_secrets: settings.worker_image_pull_secrets.references(),
         function_namespace: settings.function_namespace.clone(),
         function_namespaces: settings.function_namespaces.clone(),
         platform_namespace: settings.pod_namespace.0.clone(),

@@ -6,7 +6,7 @@ use asyncqueue::reserve::{self, Kept};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::{broker::Brokers, crd::AsyncQueue, error::chain, watch::Stores};
+use crate::{broker::Brokers, crd::AsyncQueue, directory::most_replicas, error::chain, watch::Stores};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -18,7 +18,7 @@ pub(crate) async fn run(brokers: &Brokers, queues: &Stores<AsyncQueue>) {
     loop {
         let own = brokers.own();
         if own.is_connected() {
-            let replicas = queues.all().iter().map(|queue| queue.spec.stream.replicas).max().unwrap_or(1);
+            let replicas = most_replicas(queues.all().iter().map(AsRef::as_ref));
             let replicas = usize::try_from(replicas).unwrap_or(1);
             match reserve::keep(&own.js, replicas).await {
                 Ok(Kept::Full) => is_short = false,

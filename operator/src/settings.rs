@@ -13,7 +13,7 @@ use asyncqueue_runtime::{
 };
 use clap::{Args, Parser, Subcommand};
 
-use crate::{allowed_streams::AllowedStreams, crd::SecretKey};
+use crate::{allowed_streams::AllowedStreams, crd::SecretKey, pull_secrets::PullSecrets};
 
 /// The controller: AsyncQueues and function annotations in, streams and Deployments out.
 #[derive(Clone, Debug, Parser)]
@@ -64,6 +64,11 @@ pub struct Settings {
     /// Image of workers, unless their AsyncQueue names one; the operator's own if not set
     #[arg(long, env = "worker_image", default_value_t, hide_default_value = true)]
     pub worker_image: Optional<String>,
+
+    /// Names of Secrets in the namespace of each queue with which the image of workers is pulled, comma-separated, unless
+    /// their AsyncQueue names some in spec.worker.imagePullSecrets
+    #[arg(long, env = "worker_image_pull_secrets", default_value = "", hide_default_value = true)]
+    pub worker_image_pull_secrets: PullSecrets,
 
     /// Workers: NAME/KEY of a Secret in the namespace of each queue with the credentials file for the operator's NATS, unless
     /// their AsyncQueue names one or has another NATS

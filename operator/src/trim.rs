@@ -3,7 +3,12 @@
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;
 
-use crate::{crd::AsyncQueue, functions::ANNOTATIONS, openfaas::Function, watch::Watched};
+use crate::{
+    crd::AsyncQueue,
+    functions::{ANNOTATIONS, HEADLESS},
+    openfaas::Function,
+    watch::Watched,
+};
 
 /// What `kubectl apply` writes for itself: all that it was given, once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -26,13 +31,14 @@ impl Watched for AsyncQueue {
 impl Watched for Service {
     type Whole = Self;
 
-    /// Its ports and what makes it a function.
+    /// Its ports, whether it is headless, and what makes it a function.
     fn of(mut service: Self) -> Self {
         service.status = None;
         service.metadata.labels = None;
         service.annotations_mut().retain(|name, _| name.starts_with(ANNOTATIONS));
-        let ports = service.spec.take().and_then(|spec| spec.ports);
-        service.spec = Some(ServiceSpec { ports, ..ServiceSpec::default() });
+        let ServiceSpec { ports, cluster_ip, .. } = service.spec.take().unwrap_or_default();
+        let cluster_ip = cluster_ip.filter(|address| address == HEADLESS);
+        service.spec = Some(ServiceSpec { ports, cluster_ip, ..ServiceSpec::default() });
         service
     }
 }

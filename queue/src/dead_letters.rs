@@ -1,21 +1,20 @@
 //! The dead letters of a queue: listed, read, [replayed](DeadLetters::replay) and deleted.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use async_nats::jetstream::{
-    Context, ErrorCode, Message,
-    consumer::{AckPolicy, DeliverPolicy, pull},
+    Context, ErrorCode,
     context::{GetStreamError, GetStreamErrorKind},
     message::StreamMessage,
     stream::{DirectGetErrorKind, Info, Stream},
 };
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream::iter};
-use tokio::time::timeout;
 
 use crate::{
     call_id::CallId,
-    message::dead_letter::{Content, DeadLetter, Stored, UNKNOWN},
+    message::{
+        DecodeError,
+        dead_letter::{Content, DeadLetter, Stored, UNKNOWN},
+    },
     name::{FunctionName, QueueName},
     peek::{NatsError, failed},
     remove::remove,
@@ -25,18 +24,7 @@ use crate::{
 pub use replay::{ReplayError, Replayed};
 
 mod replay;
-
-/// Letters that are asked for at once: few enough that their headers are read while the next are on their way.
-const BATCH: usize = 500;
-
-/// How long a batch may take. Its messages are not acknowledged: lost with a broken connection, they don't come again.
-const BATCH_TIME: Duration = Duration::from_secs(10);
-
-/// Payloads that are asked for at once, each a round trip.
-const READS: usize = 16;
-
-/// How long the server keeps the list of a reader that is gone.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+mod scan;
 
 /// Which dead letters are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +133,11 @@ impl DeadLetters {
 
     /// What a dead letter holds; `None` if it is no longer there.
     pub async fn content(&self, letter: &DeadLetter) -> Result<Option<Content>, NatsError> {
+        if let Some(why) = &letter.unreadable {
+            let raw = self.raw_message(letter.sequence).await?;
+            let error = DecodeError::Unreadable(why.clone());
+            return Ok(raw.map(|raw| Content::Unreadable { error, payload: raw.payload }));
+        }
         let Some(message) = self.message(letter.sequence).await? else { return Ok(None) };
         Ok(Some(self.read_whole(&message).1))
     }
@@ -158,63 +151,6 @@ impl DeadLetters {
     pub async fn delete_all(&self) -> Result<u64, NatsError> {
         let purged = self.stream.purge().await.map_err(failed("delete the dead letters"))?;
         Ok(purged.purged)
-    }
-
-    /// All letters on these subjects, or on any if there are none, that are there now. What dies meanwhile, perhaps because it was replayed, is left
-    /// out: there is an end.
-    async fn scan(&self, subjects: BTreeSet<String>) -> Result<Vec<DeadLetter>, NatsError> {
-        let action = "list the dead letters";
-        let last = self.stream.get_info().await.map_err(failed(action))?.state.last_sequence;
-        let consumer = pull::Config {
-            description: Some("Lists dead letters".to_owned()),
-            deliver_policy: DeliverPolicy::All,
-            ack_policy: AckPolicy::None,
-            filter_subjects: subjects.into_iter().collect(),
-            headers_only: true,
-            memory_storage: true,
-            inactive_threshold: FORGOTTEN_AFTER,
-            ..pull::Config::default()
-        };
-        let consumer = self.stream.create_consumer(consumer).await.map_err(failed(action))?;
-        let mut letters = Vec::new();
-        loop {
-            let batch = consumer.fetch().max_messages(BATCH).messages().await.map_err(failed(action))?;
-            let batch: Vec<Message> = timeout(BATCH_TIME, batch.try_collect())
-                .await
-                .map_err(failed(action))?
-                .map_err(failed(action))?;
-            let whole = batch.len() == BATCH;
-            let read: Vec<DeadLetter> =
-                iter(batch).map(|message| self.read_headers(message)).buffered(READS).try_collect().await?;
-            letters.extend(read);
-            if !whole || letters.last().is_some_and(|letter| letter.sequence >= last) {
-                break;
-            }
-        }
-        letters.retain(|letter| letter.sequence <= last);
-        // It would be gone in a while by itself.
-        let _ = self.stream.delete_consumer(&consumer.cached_info().name).await;
-        Ok(letters)
-    }
-
-    /// Reads a message that was delivered without its payload; fetches that if it is needed.
-    async fn read_headers(&self, message: Message) -> Result<DeadLetter, NatsError> {
-        let info = message.info().map_err(failed("list the dead letters"))?;
-        let headers = message.headers.clone().unwrap_or_default();
-        let stored = Stored {
-            queue: &self.queue,
-            subject: &message.subject,
-            sequence: info.stream_sequence,
-            stored_at: from_server(info.published),
-            headers: &headers,
-            payload: &Bytes::new(),
-        };
-        if !stored.is_told_by_headers()
-            && let Some(whole) = self.message(info.stream_sequence).await?
-        {
-            return Ok(self.read_whole(&whole).0);
-        }
-        Ok(stored.read(&self.namespace).0)
     }
 
     fn read_whole(&self, message: &StreamMessage) -> (DeadLetter, Content) {

@@ -12,7 +12,7 @@ use async_nats::jetstream::{
 use jiff::Timestamp;
 
 use crate::{
-    bucket::BucketError,
+    bucket::{BucketError, refusal},
     error::cause,
     stream::{
         Adopt, ClockError, META_RELEASED, META_RELEASED_TO, Plan, QueueSpec, Refusal, has_unique_sequences,
@@ -81,6 +81,15 @@ pub enum EnsureError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl From<BucketError> for EnsureError {
+    fn from(error: BucketError) -> Self {
+        match refusal(&error) {
+            Some(source) => Self::Server { what: error.to_string(), source },
+            None => unavailable("for a KV bucket", error),
+        }
+    }
 }
 
 /// What was done with a stream whose owner goes.
@@ -173,7 +182,7 @@ async fn ensure_for_producer(
     Ok(changes)
 }
 
-/// Ensures the buckets that the workers of all queues share. `replicas` is for new ones.
+/// Ensures the buckets that the workers of all queues share, with at least so many replicas.
 pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketError> {
     for bucket in [tombstone::BUCKET, uncounted::BUCKET] {
         bucket.ensure(js, replicas).await?;

@@ -59,6 +59,9 @@ pub enum DecodeError {
     /// The message says that it is of a later form than this program knows.
     #[error("message version {0} is not known to this worker: upgrade it, then replay the dead letter")]
     UnknownVersion(String),
+    /// The client of NATS can't read the message: its headers or its subject.
+    #[error("its {0}")]
+    Unreadable(String),
 }
 
 /// Reads an invocation from a message of either form. `fallback` is asked for where the form may lack something.

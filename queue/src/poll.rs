@@ -86,6 +86,7 @@ mod tests {
         let bucket = Bucket { name: "b", description: "", max_age: None };
         let message = |subject: &str, headers: &str| RawMessage {
             sequence: 1,
+            stored_at: jiff::Timestamp::UNIX_EPOCH,
             subject: subject.to_owned(),
             headers: headers.as_bytes().to_owned(),
             payload: "v".into(),

@@ -6,6 +6,7 @@
 use async_nats::{HeaderMap, HeaderName, jetstream::Context};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::peek::{NatsError, failed};
@@ -18,6 +19,8 @@ const NO_MESSAGE: u64 = 10037;
 pub struct RawMessage {
     /// Where it is on its stream.
     pub sequence: u64,
+    /// When the stream stored it.
+    pub stored_at: Timestamp,
     /// Its subject, with U+FFFD for what is not UTF-8.
     pub subject: String,
     /// Its headers, with the line that begins them; empty if it has none.
@@ -44,6 +47,7 @@ pub async fn message_from(
     match message["seq"].as_u64() {
         Some(sequence) => Ok(Some(RawMessage {
             sequence,
+            stored_at: message["time"].as_str().and_then(|time| time.parse().ok()).unwrap_or_default(),
             subject: message["subject"].as_str().unwrap_or_default().to_owned(),
             headers: bytes(&message["hdrs"]),
             payload: bytes(&message["data"]).into(),

@@ -1,12 +1,32 @@
 //! What workers say of themselves over core NATS, so that `inflight` is the number of running calls and
 //! not the number of unacknowledged messages (a waiting retry is unacknowledged too).
 
-use serde::{Deserialize, Serialize};
+use std::{collections::HashMap, time::Duration};
 
-use crate::name::QueueName;
+use async_nats::{Client, Message};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    name::QueueName,
+    peek::{NatsError, failed},
+    status::question_subject,
+};
 
 /// All queues' statistics; the token after it is the queue's name.
 pub const STATS_SUBJECTS: &str = "asyncqueue.stats.*";
+
+/// The question for a worker's statistics, on the subject of its queue's questions
+/// ([`question_subject`]). Each worker of the queue answers with its [`WorkerStats`] in JSON;
+/// those before version 0.2 are silent.
+pub const QUESTION: &str = "stats";
+
+/// How long no answer comes before no more are waited for. Workers answer within milliseconds.
+const ANSWERS: Duration = Duration::from_millis(250);
+
+/// How long answers are read in all, however many come.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// The subject of one queue's statistics.
 #[must_use]
@@ -39,4 +59,109 @@ pub struct BlockedCalls {
     pub reason: String,
     /// How many calls wait.
     pub calls: u32,
+}
+
+/// What the workers of a queue answer to the [`QUESTION`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Workers {
+    /// No worker is connected.
+    #[default]
+    None,
+    /// There are workers, and they do not answer: they are of a version before 0.2, or stand still.
+    Silent,
+    /// The statistics of those that answered.
+    Answered(Vec<WorkerStats>),
+}
+
+/// Asks the workers of all these queues at once for their statistics.
+///
+/// # Errors
+///
+/// NATS can't be asked.
+pub async fn ask(client: &Client, queues: &[QueueName]) -> Result<HashMap<QueueName, Workers>, NatsError> {
+    let mut answers: HashMap<_, _> = queues.iter().map(|queue| (queue.clone(), Workers::Silent)).collect();
+    let inbox = client.new_inbox();
+    let mut messages =
+        client.subscribe(format!("{inbox}.*")).await.map_err(failed("subscribe to the answers"))?;
+    for (number, queue) in queues.iter().enumerate() {
+        let (subject, reply) = (question_subject(queue), format!("{inbox}.{number}"));
+        client
+            .publish_with_reply(subject, reply, QUESTION.into())
+            .await
+            .map_err(failed("ask the workers"))?;
+    }
+    client.flush().await.map_err(failed("ask the workers"))?;
+    let (limit, mut without_workers) = (Instant::now() + LIMIT, 0);
+    while without_workers < queues.len()
+        && let Ok(Some(message)) = timeout_at(limit.min(Instant::now() + ANSWERS), messages.next()).await
+    {
+        let number = message.subject.rsplit('.').next().and_then(|number| number.parse::<usize>().ok());
+        let Some(workers) = number.and_then(|number| answers.get_mut(queues.get(number)?)) else { continue };
+        workers.take(&message);
+        without_workers += usize::from(*workers == Workers::None);
+    }
+    Ok(answers)
+}
+
+// === impl Workers ===
+
+impl Workers {
+    /// Takes in one answer. A status says that nobody listens.
+    fn take(&mut self, message: &Message) {
+        if message.status.is_some() {
+            *self = Self::None;
+        } else if let Ok(stats) = serde_json::from_slice::<WorkerStats>(&message.payload) {
+            match self {
+                Self::Answered(all) if all.iter().any(|known| known.worker == stats.worker) => {}
+                Self::Answered(all) => all.push(stats),
+                Self::None | Self::Silent => *self = Self::Answered(vec![stats]),
+            }
+        }
+    }
+
+    /// How many workers there are, and how many calls they run; `None` where they do not say.
+    #[must_use]
+    pub fn count(&self) -> Option<(usize, u64)> {
+        match self {
+            Self::None => Some((0, 0)),
+            Self::Silent => None,
+            Self::Answered(all) => {
+                Some((all.len(), all.iter().map(|worker| u64::from(worker.running)).sum()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::StatusCode;
+
+    use super::*;
+
+    fn message(payload: &str, status: Option<StatusCode>) -> Message {
+        Message {
+            subject: "_INBOX.1.0".into(),
+            reply: None,
+            payload: payload.to_owned().into(),
+            headers: None,
+            status,
+            description: None,
+            length: 0,
+        }
+    }
+
+    #[test]
+    fn the_workers_that_answer_are_counted_once_each() {
+        let mut workers = Workers::Silent;
+        assert_eq!(workers.count(), None);
+        for (worker, running) in [("a", 2), ("b", 3), ("a", 9)] {
+            let json = format!(r#"{{"worker":"{worker}","running":{running},"maxInflight":5}}"#);
+            workers.take(&message(&json, None));
+        }
+        workers.take(&message("what no worker says", None));
+        assert_eq!(workers.count(), Some((2, 5)));
+        let mut none = Workers::Silent;
+        none.take(&message("", Some(StatusCode::NO_RESPONDERS)));
+        assert_eq!((none.count(), none), (Some((0, 0)), Workers::None));
+    }
 }

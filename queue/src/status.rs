@@ -88,6 +88,9 @@ pub enum State {
         max_attempts: u64,
         /// When the next one is due.
         next_attempt: Timestamp,
+        /// How the attempt failed, where the worker that made it says so.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
     },
     /// It has run, and its result is on its way to the caller.
     Done {
@@ -123,6 +126,17 @@ pub enum State {
     },
 }
 
+/// How an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The status that the function answered, or that stands for it having given no answer: 504 for the time limit, 503
+    /// for a function that could not be reached.
+    pub last_status: u16,
+    /// Why it failed, in a sentence, without anything of the call's content.
+    pub last_error: String,
+}
+
 /// What becomes of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -156,6 +170,9 @@ pub struct WorkerReport {
     /// What it waits for, where it can't store the end of the call. Not known before version 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
+    /// How the last attempt failed, of a call that waits for its next one. Not known before version 0.2.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
 }
 
 /// What a worker does with a call.
@@ -226,10 +243,10 @@ impl State {
 
 impl From<WorkerReport> for State {
     fn from(report: WorkerReport) -> Self {
-        let WorkerReport { worker, attempt, max_attempts, phase, blocked } = report;
+        let WorkerReport { worker, attempt, max_attempts, phase, blocked, failure } = report;
         match phase {
             Phase::Running { since } => Self::Running { worker, attempt, max_attempts, since, blocked },
-            Phase::Waiting { next_attempt } => Self::Waiting { attempt, max_attempts, next_attempt },
+            Phase::Waiting { next_attempt } => Self::Waiting { attempt, max_attempts, next_attempt, failure },
         }
     }
 }
@@ -413,21 +430,36 @@ mod tests {
         let now: Timestamp = "2026-11-24T10:11:12Z".parse().unwrap();
         let wanted = Wanted { id: "id-1".parse().unwrap(), function: None };
         let report = r#"{"worker":"w-1","attempt":2,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z"}"#;
-        let report: WorkerReport = serde_json::from_str(report).unwrap();
+        let mut report: WorkerReport = serde_json::from_str(report).unwrap();
         assert_eq!(report.phase, Phase::Waiting { next_attempt: "2026-11-24T10:11:20Z".parse().unwrap() });
+        assert_eq!(report.failure, None, "as an earlier version says it");
         let queue = "jobs".parse().unwrap();
-        let status = CallStatus::new(&wanted, &queue, Some("jobs.ns.figlet.id-1"), report.into())
-            .submitted("2026-11-24T10:11:10.5Z".parse().unwrap(), now);
+        let status = |report: WorkerReport| {
+            let status = CallStatus::new(&wanted, &queue, Some("jobs.ns.figlet.id-1"), report.into())
+                .submitted("2026-11-24T10:11:10.5Z".parse().unwrap(), now);
+            serde_json::to_string(&status).unwrap()
+        };
         assert_eq!(
-            serde_json::to_string(&status).unwrap(),
+            status(report.clone()),
             r#"{"callId":"id-1","function":"figlet.ns","queue":"jobs","state":"waiting","attempt":2,"maxAttempts":10,"nextAttempt":"2026-11-24T10:11:20Z","submittedAt":"2026-11-24T10:11:10.5Z","age":"1s"}"#
         );
+        let failure = Failure { last_status: 500, last_error: "the function answered 500".to_owned() };
+        report.failure = Some(failure);
+        let said = serde_json::to_string(&report).unwrap();
+        assert_eq!(
+            said,
+            r#"{"worker":"w-1","attempt":2,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z","lastStatus":500,"lastError":"the function answered 500"}"#
+        );
+        assert_eq!(serde_json::from_str::<WorkerReport>(&said).unwrap(), report);
+        let shown = status(report);
+        assert!(shown.contains(r#""lastStatus":500,"lastError":"the function answered 500""#), "{shown}");
         let running = WorkerReport {
             worker: "w-1".to_owned(),
             attempt: 1,
             max_attempts: 10,
             phase: Phase::Running { since: now },
             blocked: None,
+            failure: None,
         };
         assert_eq!(
             serde_json::to_string(&running).unwrap(),

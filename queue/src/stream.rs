@@ -22,6 +22,10 @@ mod sequence;
 /// The lease: how long a worker may be silent about a call before another takes it.
 pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 
+/// Requests of workers that wait at a consumer at once. A worker has at most five or so, so that this is enough for the most
+/// replicas of a queue, also while all of them are replaced. The server's own default, 512, is not.
+pub const MAX_WAITING: i64 = 10_000;
+
 /// How long a repeated call id is recognised after the call has ended; `JetStream`'s own default.
 pub const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
@@ -273,6 +277,7 @@ impl QueueSpec {
     /// No limit on deliveries: the worker counts, and a call that is dead becomes a dead letter instead of
     /// staying in the stream for ever. No limit on unacknowledged messages: a call that waits for its
     /// retry is one, and must not take the place of one that could run; concurrency is what workers ask for.
+    /// `max_waiting` is for a new consumer: JetStream does not change it.
     #[must_use]
     pub fn consumer_config(&self) -> pull::Config {
         pull::Config {
@@ -284,6 +289,7 @@ impl QueueSpec {
             ack_wait: self.ack_wait,
             max_deliver: -1,
             max_ack_pending: -1,
+            max_waiting: MAX_WAITING,
             pause_until: self.suspended.then(|| parse_rfc3339(SUSPENDED_UNTIL).ok()).flatten(),
             metadata: self.owner.metadata(),
             ..pull::Config::default()

@@ -9,7 +9,7 @@ use asyncqueue_tests::cluster::repository;
 use serde_json::Value;
 
 /// What is shown as a command begins with one of these, or with the setting of a variable.
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 14] = [
     "asyncqueue-gateway",
     "asyncqueue-worker",
     "cargo",
@@ -17,6 +17,7 @@ const PROGRAMS: [&str; 13] = [
     "curl",
     "docker",
     "export",
+    "faas-cli",
     "helm",
     "kubectl",
     "make",
@@ -134,9 +135,9 @@ pub(crate) fn pieces(document: &str, text: &str) -> Vec<Piece> {
 
 fn kind(first: usize, lines: &[&str]) -> Kind {
     let text = lines.join("\n");
-    if let Some(name) =
-        lines[0].strip_prefix("# ").filter(|name| !name.contains(' ') && name.strip_suffix(".yaml").is_some())
-    {
+    let is_yaml = |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| matches!(end, "yaml" | "yml"));
+    let is_file = |name: &&str| !name.contains(' ') && is_yaml(name);
+    if let Some(name) = lines[0].strip_prefix("# ").filter(is_file) {
         return Kind::File(name.to_owned());
     }
     if is_command(lines[0]) {

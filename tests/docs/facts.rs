@@ -60,6 +60,43 @@ fn each_refusal_of_the_gateway_is_explained() {
     }
 }
 
+#[test]
+fn the_rule_of_queue_names_is_the_definitions() {
+    let definition: Value = serde_saphyr::from_str(&read("crds/asyncqueues.yaml")).unwrap();
+    let rule = message_of(&definition, "a queue's name must have ").unwrap();
+    let (rule, _reason) = rule.split_once(':').unwrap();
+    for document in ["docs/wire.md", "docs/bad-inputs.md"] {
+        let text = read(document).replace("A queue's", "a queue's").replace('\n', " ");
+        assert!(text.contains(rule), "{document} has another rule of queue names than: {rule}");
+    }
+}
+
+/// The message of the rule in a definition that begins so.
+fn message_of<'a>(definition: &'a Value, begins: &str) -> Option<&'a str> {
+    let message = definition["message"].as_str().filter(|message| message.starts_with(begins));
+    let below = match definition {
+        Value::Object(fields) => fields.values().collect(),
+        Value::Array(items) => items.iter().collect(),
+        _ => Vec::new(),
+    };
+    message.or_else(|| below.into_iter().find_map(|value| message_of(value, begins)))
+}
+
+#[test]
+fn statuses_that_stand_for_no_answer_are_the_workers() {
+    let (source, explained) = (read("worker/src/outcome.rs"), read("docs/guarantees.md"));
+    for (constant, event) in [
+        ("TIMED_OUT", "| it takes longer than `timeout` |"),
+        ("UNREACHABLE", "| no connection can be opened, "),
+        ("UNREADABLE", "| it answers with something that can't be read as HTTP"),
+    ] {
+        let before = format!("pub const {constant}: u16 = ");
+        let status = between(&source, &before, ";").next().unwrap();
+        let row = explained.lines().find(|line| line.starts_with(event)).unwrap();
+        assert!(row.contains(status), "{constant} is {status}: {row}");
+    }
+}
+
 fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }

@@ -65,6 +65,8 @@ pub(crate) const AROUND: &[Around] = &[
         // A call that comes before its queue goes to another.
         before: &[
             ("kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue --timeout=120s", ""),
+            // What deploys a function with OpenFaaS.
+            ("kubectl annotate -n openfaas-fn service/slow com.openfaas.queue=slow-queue", ""),
             (
                 "kubectl wait -n openfaas --for=jsonpath='{.status.functions}'=2 asyncqueue/slow-queue --timeout=60s",
                 "",
@@ -388,6 +390,10 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     (
         "kubectl delete -k manifests/base",
         Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay"),
+    ),
+    (
+        "faas-cli deploy",
+        Not("there is no OpenFaaS here; tests/e2e deploys functions as it does, with the annotation"),
     ),
     ("kubectl drain", Not("the cluster has one node, so that its pods have nowhere to go")),
     ("python3 submit.py", Test("tests/nats", "the_documented_program_in_python_stores_a_call_once")),

@@ -82,6 +82,40 @@ async fn a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_defau
     queue.is("no function known", |queue| functions(queue) == Some(0)).await;
 }
 
+#[tokio::test]
+async fn a_headless_service_is_called_on_its_target_port() {
+    let queue = Queue::ready("headless", "{replicas: 1}").await;
+    let namespace = queue.name();
+    queue.deploy_functions(&["callbacks"]).await;
+    // A workload that is not OpenFaaS's: no label of a function, and the annotation as a block scalar writes it.
+    let deployed = function(namespace, "web", namespace).replace("faas_function: web", "app: web");
+    apply(deployed.split("---").next().unwrap_or_default());
+    apply(&headless_service(namespace, "web", "8080"));
+    queue.is("functions known", |queue| functions(queue) == Some(2)).await;
+    let _ = kubectl(&["rollout", "status", "-n", namespace, "deployment/web", "--timeout=120s"]);
+    let gateway = Gateway::connect();
+    let call = gateway.submit(namespace, "web").await;
+    let callback = gateway.callback(namespace, &call.call_id).await;
+    assert_eq!(callback["headers"]["x-function-status"], "200", "{callback}");
+
+    // Only the pods know the number of a port that is named.
+    apply(&headless_service(namespace, "web", "web"));
+    until_in(PODS, "an event that names the port", async || {
+        let events = kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
+        events.contains("headless and its targetPort `web` is a name").then_some(())
+    })
+    .await;
+}
+
+/// A headless Service with port 80 and this target, whose annotation ends with a line break.
+fn headless_service(namespace: &str, name: &str, target: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {namespace}, \
+         annotations: {{com.openfaas.queue: \"{namespace}\\n\"}}}}, \
+         spec: {{clusterIP: None, selector: {{app: {name}}}, ports: [{{port: 80, targetPort: {target}}}]}}}}"
+    )
+}
+
 fn functions(queue: &Value) -> Option<u64> {
     queue["status"]["functions"].as_u64()
 }

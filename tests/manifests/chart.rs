@@ -150,6 +150,19 @@ fn values_change_what_they_are_to_change() {
 }
 
 #[test]
+fn pull_secrets_are_for_the_programs_and_the_workers() {
+    let objects = helm_template(&["--set=imagePullSecrets[0].name=registry,imagePullSecrets[1].name=mirror"]);
+    for name in ["asyncqueue-operator", "asyncqueue-gateway"] {
+        let deployment = crate::support::the(&objects, "Deployment", name);
+        let secrets = &deployment["spec"]["template"]["spec"]["imagePullSecrets"];
+        assert_eq!(*secrets, serde_json::json!([{"name": "registry"}, {"name": "mirror"}]), "{name}");
+    }
+    let operator = crate::support::the(&objects, "Deployment", "asyncqueue-operator");
+    let variable = crate::support::variable(operator, "worker_image_pull_secrets");
+    assert_eq!(variable["value"], "registry,mirror");
+}
+
+#[test]
 fn a_misspelt_value_is_refused_by_name() {
     let chart = manifests().join("helm");
     let mut helm = Command::new(tools::program("helm", "helm"));

@@ -12,12 +12,12 @@ use asyncqueue::{
 use asyncqueue_tests::{
     http::{HttpServer, respond, respond_after},
     nats::free_port,
-    program::{Ended, Program, run},
+    program::{Ended, Program, run, run_unread},
     wait::until,
 };
 use serde_json::Value;
 
-use crate::support::{Queue, call, callback_at};
+use crate::support::{Queue, call, callback_at, publish_raw};
 
 /// Settings of a worker that gives up at once.
 const ONE_ATTEMPT: [(&str, &str); 1] = [("max_retry_attempts", "1")];
@@ -112,6 +112,33 @@ async fn a_list_is_as_long_as_it_is() {
     let first = queue.sequence("jobs-dead", 1).await;
     assert!(sequences.eq(first..first + LETTERS as u64));
     assert_eq!(letters[0]["size"], 2);
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_cannot_be_read_is_named_among_the_rest() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let before = queue.submit(|_| {}).await;
+    all_dead(&queue, worker, 1).await;
+    let subject = "jobs-dead.openfaas-fn.other.broken";
+    publish_raw(&queue, subject, b"NATS/1.0\r\nno colon\r\n\r\n", b"the body").await;
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let after = queue.submit(|_| {}).await;
+    all_dead(&queue, worker, 3).await;
+
+    let letters = listed(&queue, &[]).await;
+    let ids: Vec<&str> = letters.iter().map(|letter| letter["callId"].as_str().unwrap()).collect();
+    assert_eq!(ids, [before.as_str(), "broken", after.as_str()]);
+    assert_eq!(letters[1]["reason"], "its headers can't be read: a line has no colon");
+    assert_eq!((&letters[1]["function"], &letters[1]["size"]), (&"other.openfaas-fn".into(), &8.into()));
+    assert_eq!(listed(&queue, &["--function", "figlet"]).await.len(), 2);
+    assert_eq!(aq_ok(&queue, &["dead", "show", "jobs", "broken", "--body"]).await, "the body");
+
+    let ended = aq(&queue, &["dead", "replay", "jobs", "--all"]).await;
+    assert!(ended.code == Some(1) && ended.text().ends_with("2 dead letters replayed\n"), "{ended:?}");
+    assert!(ended.stderr.contains("broken other.openfaas-fn: not replayed, its headers"), "{ended:?}");
+    assert_eq!(aq_ok(&queue, &["dead", "purge", "jobs", "broken"]).await, "1 dead letter deleted\n");
+    queue.holds("jobs-dead", 0).await;
 }
 
 #[tokio::test]
@@ -322,6 +349,35 @@ async fn a_dead_callback_is_delivered_again_and_its_function_is_not_called() {
 }
 
 #[tokio::test]
+async fn a_call_and_its_callback_that_are_both_dead_are_told_apart() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let receiver = HttpServer::answering(|_| respond(503, "not now")).await;
+    let worker = queue.worker(&function, &[ONE_ATTEMPT[0], ("callback_max_attempts", "1")]);
+    let id = queue.submit(|call| call.callback_url = Some(callback_at(&receiver))).await;
+    queue.holds("jobs-callbacks", 0).await;
+    all_dead(&queue, worker, 2).await;
+    let kinds = async |arguments: &[&str]| {
+        let letters = listed(&queue, arguments).await;
+        letters.iter().map(|letter| letter["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&["--kind", "callback"]).await, ["callback"]);
+
+    // Its receiver would get the old result now and the new one later.
+    let ended = aq(&queue, &["dead", "replay", "jobs", id.as_str()]).await;
+    assert_eq!(ended.text(), format!("{id} figlet.openfaas-fn: replayed\n1 dead letter replayed\n"));
+    assert!(ended.code == Some(0) && ended.stderr.contains("(callback): left as it is"), "{ended:?}");
+    assert_eq!(kinds(&[]).await, ["callback"]);
+    assert_eq!(queue.info("jobs").await.state.messages, 1);
+
+    let none = aq(&queue, &["dead", "replay", "jobs", id.as_str(), "--kind", "call"]).await;
+    assert!(none.code == Some(1) && none.stderr.contains("no dead call of call"), "{none:?}");
+    let said = aq_ok(&queue, &["dead", "replay", "jobs", id.as_str(), "--kind", "callback"]).await;
+    assert!(said.contains("(callback): replayed"), "{said}");
+    queue.holds("jobs-callbacks", 1).await;
+    assert!(kinds(&[]).await.is_empty());
+}
+
+#[tokio::test]
 async fn an_interrupted_replay_is_finished_beside_a_shared_id() {
     let (queue, function) = (Queue::start().await, failing().await);
     let worker = queue.worker(&function, &ONE_ATTEMPT);
@@ -428,18 +484,38 @@ async fn dead_letters_are_deleted_when_it_is_meant() {
 
 #[tokio::test]
 async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() {
-    let (queue, function) = (Queue::start().await, HttpServer::answering(|_| respond(503, "no")).await);
-    let worker = queue.worker(&function, &[("initial_retry_wait", "1h"), ("max_retry_wait", "1h")]);
+    let queue = Queue::start().await;
+    let answers = HttpServer::answering(|request| match request.header("x-call-id") {
+        "runs" => respond_after(Duration::from_secs(60), 200, "late"),
+        _ => respond(503, "no"),
+    });
+    let function = answers.await;
+    let settings = [("initial_retry_wait", "1h"), ("max_retry_wait", "1h"), ("max_inflight", "1")];
+    let worker = queue.worker(&function, &settings);
     queue.submit(|_| {}).await;
     worker.logged("trying again in 1h").await;
-    drop(worker);
+    queue.submit(|call| call.call_id = "runs".parse().unwrap()).await;
+    function.receives(2).await;
     for _ in 0..2 {
         queue.submit(|_| {}).await;
     }
 
+    // One waits for its retry, one runs, and two were not delivered.
     let table = aq_ok(&queue, &["queues"]).await;
-    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
-    assert_eq!(row[..6], ["jobs", "2", "1", "0", "0", "0"], "{table}");
+    let row = |table: &str| {
+        let row = table.lines().nth(1).unwrap().split_whitespace().map(str::to_owned);
+        row.take(8).collect::<Vec<_>>()
+    };
+    assert_eq!(row(&table), ["jobs", "3", "1", "1", "0", "0", "0", "1"], "{table}");
+
+    drop(worker);
+    let ended = until("the server has seen that the worker is gone", async || {
+        let ended = aq(&queue, &["queues"]).await;
+        ended.stderr.contains("calls wait and no worker is connected: jobs").then_some(ended)
+    })
+    .await;
+    let table = ended.text();
+    assert_eq!((row(&table)[1].as_str(), row(&table)[7].as_str()), ("4", "0"), "{table}");
 
     let mut directory = Directory::default();
     let entry = QueueEntry::new("SLOW", "slow");
@@ -448,8 +524,8 @@ async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() 
     let queues: Value = serde_json::from_str(&aq_ok(&queue, &["queues", "-o", "json"]).await).unwrap();
     let names: Vec<&str> = queues.as_array().unwrap().iter().map(|q| q["queue"].as_str().unwrap()).collect();
     assert_eq!(names, ["jobs", "slow"]);
-    assert_eq!((&queues[0]["pending"], &queues[0]["stream"]), (&2.into(), &"jobs".into()));
-    assert_eq!((&queues[0]["unacknowledged"], &queues[1]["stream"]), (&1.into(), &Value::Null));
+    assert_eq!((&queues[0]["pending"], &queues[0]["stream"]), (&4.into(), &"jobs".into()));
+    assert_eq!((&queues[0]["workers"], &queues[1]["stream"]), (&0.into(), &Value::Null));
 }
 
 #[tokio::test]
@@ -475,6 +551,27 @@ async fn a_call_is_found_and_cancelled() {
     {
         let ended = aq(&queue, arguments).await;
         assert!(ended.code == Some(1) && ended.stderr.contains("call `unknown`"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn output_that_nobody_reads_is_no_panic() {
+    let (queue, function) = (Queue::start().await, failing().await);
+    let worker = queue.worker(&function, &ONE_ATTEMPT);
+    let id = queue.submit(|_| {}).await;
+    all_dead(&queue, worker, 1).await;
+    let unread: [&[&str]; 6] = [
+        &["queues"],
+        &["dead", "list", "jobs"],
+        &["dead", "show", "jobs", id.as_str()],
+        &["status", id.as_str()],
+        // These say something on stderr, too.
+        &["dead", "purge", "jobs", "unknown"],
+        &["dead", "list", "unknown"],
+    ];
+    for arguments in unread {
+        let code = run_unread("kubectl-aq", arguments, &[("nats_url", &queue.nats.url())]).await;
+        assert_eq!(code, Some(1), "{arguments:?}");
     }
 }
 

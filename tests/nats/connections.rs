@@ -170,16 +170,3 @@ async fn a_gateway_sends_again_only_what_may_be_repeated() {
         assert_eq!(answer.status, expected, "{method} {body}: {}", answer.text());
     }
 }
-
-#[tokio::test]
-async fn a_body_of_broken_chunks_is_refused_with_400() {
-    let (queue, function) = (Queue::start().await, HttpServer::start().await);
-    let gateway = Gateway::before(&queue, &[("function_url", &function.url())]).await;
-    let mut client = gateway.connect().await;
-    client
-        .send("POST /function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n")
-        .await;
-    let answer = client.response().await;
-    assert_eq!(answer.status, 400, "{}", answer.text());
-    assert!(answer.text().contains("the body can't be read"), "{}", answer.text());
-}

@@ -14,6 +14,7 @@ use asyncqueue::{
 };
 use asyncqueue_tests::{
     http::HttpServer,
+    nats::NatsServer,
     wait::{PATIENCE, until},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -43,6 +44,17 @@ fn directory(url: &str) -> Directory {
     };
     directory.functions.insert(FunctionName::new("fast", "openfaas-fn").unwrap(), entry);
     directory
+}
+
+#[tokio::test]
+async fn a_bucket_is_created_where_there_are_fewer_servers_than_replicas() {
+    let nats = NatsServer::start().await;
+    let js = nats.jetstream().await;
+    // A queue may ask for three replicas, which must not keep the directory from all others.
+    for _ in 0..2 {
+        let store = BUCKET.ensure(&js, 3).await.unwrap();
+        assert_eq!(store.status().await.unwrap().info.config.num_replicas, 1);
+    }
 }
 
 /// `jobs` beside [`OWN_QUEUE`].

@@ -41,6 +41,7 @@ mod stores;
 mod support;
 mod suspend;
 mod versions;
+mod waiting;
 mod worker;
 mod worker_answers;
 mod worker_faults;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{Context, stream::Info};
 use asyncqueue::{
+    directory::BUCKET,
     ensure::{EnsureError, ensure},
     stream::{Owner, QueueSpec, stored_in_all},
 };
@@ -52,6 +53,23 @@ async fn creators_at_once_succeed_on_a_cluster() {
         let firsts = join_all(creators.iter().map(create)).await;
         assert_eq!(firsts[0], firsts[1]);
     }
+}
+
+#[tokio::test]
+async fn replicas_of_buckets_are_raised_and_never_lowered() {
+    let cluster = NatsCluster::start().await;
+    let js = cluster.jetstream().await;
+    let replicas = async |wanted: usize| {
+        until_in(ELECTION, "the bucket is there", async || BUCKET.ensure(&js, wanted).await.ok()).await;
+        let is_raised = async || {
+            let stream = js.get_stream(BUCKET.stream()).await.ok()?;
+            Some(stream.cached_info().config.num_replicas).filter(|replicas| *replicas >= wanted)
+        };
+        until_in(ELECTION, "its replicas are as many", is_raised).await
+    };
+    assert_eq!(replicas(1).await, 1);
+    assert_eq!(replicas(NODES).await, NODES);
+    assert_eq!(replicas(1).await, NODES);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use asyncqueue_tests::{
     http::{HttpServer, respond, respond_after},
+    program::run,
     wait::until,
 };
 use serde_json::Value;
@@ -33,16 +34,37 @@ async fn a_running_call_is_told_with_its_worker_and_attempt() {
 }
 
 #[tokio::test]
-async fn a_call_between_two_attempts_is_told_with_the_time_of_the_next() {
+async fn a_waiting_call_says_when_it_is_retried_and_why_it_failed() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
-    let function = HttpServer::answering(|_| respond(503, "no")).await;
-    let settings = [("initial_retry_wait", "1m"), ("max_retry_wait", "1m"), ("max_retry_attempts", "2")];
-    let _worker = queue.worker(&function, &settings);
-    let id = gateway.submit(&[], "hi").await;
-    let status = status_is(&gateway, &id, "waiting").await;
-    assert_eq!(status["attempt"], 1);
-    assert!(status["nextAttempt"].as_str().unwrap() > status["submittedAt"].as_str().unwrap());
+    let failing = HttpServer::answering(|_| respond(500, "a secret in the body")).await;
+    let hanging = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
+    let gone = HttpServer::start().await;
+    let gone_url = gone.url();
+    drop(gone);
+    let settings = [
+        ("initial_retry_wait", "1m"),
+        ("max_retry_wait", "1m"),
+        ("max_retry_attempts", "2"),
+        ("upstream_timeout", "1s"),
+    ];
+    for (function, also, last_status, last_error) in [
+        (&failing, None, 500, "the function answered 500"),
+        (&failing, Some(("function_url", gone_url.as_str())), 503, "the function did not answer: "),
+        (&hanging, None, 504, "the time limit was reached"),
+    ] {
+        let settings: Vec<_> = settings.into_iter().chain(also).collect();
+        let _worker = queue.worker(function, &settings);
+        let id = gateway.submit(&[], "hi").await;
+        let status = status_is(&gateway, &id, "waiting").await;
+        assert_eq!((&status["attempt"], &status["lastStatus"]), (&1.into(), &last_status.into()), "{status}");
+        assert!(status["nextAttempt"].as_str().unwrap() > status["submittedAt"].as_str().unwrap());
+        assert!(status["lastError"].as_str().unwrap().starts_with(last_error), "{status}");
+        assert!(!status.to_string().contains("secret"), "{status}");
+        let url = queue.nats.url();
+        let shown = run("kubectl-aq", &["status", &id], &[("nats_url", &url)]).await.text();
+        assert!(shown.contains("attempt 1 of 2 failed") && shown.contains(last_error), "{shown}");
+    }
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn a_suspended_queue_delivers_nothing_and_goes_on_when_it_is_resumed() {
     assert_eq!(function.received().len(), 1);
     assert_eq!(queue.info(&queue.spec.stream).await.state.messages, 2);
     let log = worker.log().join("\n");
-    assert!(!log.contains("asking for messages anew"), "{log}");
+    assert!(!log.contains("resubscribing to the consumer"), "{log}");
 
     suspend(&queue, false).await;
     function.receives(3).await;

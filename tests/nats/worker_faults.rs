@@ -7,7 +7,7 @@ use std::{
 
 use asyncqueue::ensure::ensure;
 use asyncqueue_tests::{
-    http::{HttpServer, respond_after},
+    http::{HttpServer, respond, respond_after},
     nats::{NatsServer, free_port},
     raw,
     wait::until,
@@ -161,6 +161,28 @@ async fn a_consumer_deleted_and_made_anew_is_found_again_within_seconds() {
     queue.submit(|_| {}).await;
     function.receives(2).await;
     queue.empties().await;
+}
+
+#[tokio::test]
+async fn a_recreated_consumer_counts_attempts_from_one() {
+    let (queue, function) = (Queue::start().await, HttpServer::answering(|_| respond(500, "no")).await);
+    let settings = [("initial_retry_wait", "1h"), ("max_retry_wait", "1h"), ("max_retry_attempts", "2")];
+    let worker = queue.worker(&function, &settings);
+    queue.submit(|_| {}).await;
+    // More often than there are attempts: each new consumer delivers the call at once, as a first attempt.
+    for delivery in 1..=3 {
+        let received = function.receives(delivery).await;
+        assert_eq!(received[delivery - 1].header("x-retry"), "1");
+        until("it waits for its retry", async || {
+            let log = worker.log();
+            let waits = log.iter().filter(|line| line.contains("trying again in 1h")).count();
+            (waits == delivery).then_some(())
+        })
+        .await;
+        assert_eq!(queue.info("jobs").await.state.messages, 1);
+        queue.js.delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream).await.unwrap();
+        ensure(&queue.js, &spec(), false).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -194,6 +194,23 @@ pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str
     Ended { code: output.status.code(), stdout: output.stdout, stderr }
 }
 
+/// Runs a program as [`run`] does, where nobody reads what it prints: both of its outputs are closed. Returns its exit code.
+pub async fn run_unread(name: &'static str, arguments: &[&str], settings: &[(&str, &str)]) -> Option<i32> {
+    let mut child = Command::new(path(name))
+        .args(arguments)
+        .env_clear()
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop((child.stdout.take(), child.stderr.take()));
+    let ended = tokio::task::spawn_blocking(move || child.wait());
+    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
+    ended.expect("nobody panicked").expect("its status is read").code()
+}
+
 fn path(name: &str) -> PathBuf {
     folder().join(name)
 }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use asyncqueue::{Invocation, directory::Directory, function_namespaces::FunctionNamespaces};
+use asyncqueue::{
+    Invocation, directory::Directory, function_namespaces::FunctionNamespaces, status::Failure,
+};
 use asyncqueue_runtime::{
     client::{self, Client, Config, ConnectionLimits},
     error::describe,
@@ -159,5 +161,43 @@ impl Reply {
 
     fn without_answer(ending: Ending, error: String) -> Self {
         Self { ending, error: Some(error), ..Self::none() }
+    }
+
+    /// What the status of the call says of this attempt, which failed. Nothing of the answer but its status: the body may
+    /// hold secrets.
+    pub(crate) fn failure(&self) -> Failure {
+        let reason = self.ending.reason();
+        let last_error = match &self.error {
+            Some(cause) if *cause != reason => format!("{reason}: {cause}"),
+            _ => reason,
+        };
+        Failure { last_status: self.ending.status(), last_error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_attempt_is_a_status_and_its_cause() {
+        let body = Bytes::from_static(b"s3cret");
+        let answered = Ending::Answered { status: 500, internal: false, retry_after: None };
+        let cases = [
+            (Reply { ending: answered, body, ..Reply::none() }, 500, "the function answered 500"),
+            (
+                Reply::without_answer(Ending::Unreachable, "no connection can be opened".to_owned()),
+                503,
+                "the function did not answer: no connection can be opened",
+            ),
+            (
+                Reply::without_answer(Ending::TimedOut, "the time limit was reached".to_owned()),
+                504,
+                "the time limit was reached",
+            ),
+        ];
+        for (reply, last_status, last_error) in cases {
+            assert_eq!(reply.failure(), Failure { last_status, last_error: last_error.to_owned() });
+        }
     }
 }

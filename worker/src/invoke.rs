@@ -317,7 +317,7 @@ impl Invoke {
                 if let Some(offset) = offset_after(call, counted, ticket.repeats(), delivered.was_renewed()) {
                     self.finish.set_offset(call, offset, ticket).await;
                 }
-                reported.waits(wait);
+                reported.waits(wait, reply.failure());
                 AckKind::Nak(Some(wait))
             }
             Outcome::Dead(reason) => {
@@ -342,7 +342,8 @@ impl Invoke {
                 self.finish.cancelled(call, ticket).await
             }
             Mark::Dead => {
-                let reason = "its attempts are exhausted, and its worker died before it was a dead letter";
+                // There was no room for it, or the worker that gave the call up ended before it was stored.
+                let reason = "its attempts are exhausted: it was given up before, and its dead letter was not stored then";
                 let dying = Dying { reason: reason.to_owned(), is_first: false };
                 self.finish.dead(delivered, call, Reply::none(), dying, None, ticket).await
             }

@@ -117,7 +117,8 @@ impl Ending {
         matches!(self, Self::Answered { internal: true, .. })
     }
 
-    fn reason(&self) -> String {
+    /// Why there is to be another attempt, or none, in words.
+    pub(crate) fn reason(&self) -> String {
         match self {
             Self::Answered { status, .. } => format!("the function answered {status}"),
             Self::TimedOut => "the time limit was reached".to_owned(),

@@ -51,6 +51,9 @@ const LATE: Duration = Duration::from_secs(1);
 /// of a queue don't come all at once.
 const RENEW_WAIT: Duration = Duration::from_millis(250);
 
+/// Between looks whether a consumer keeps another request, while as many wait at it as may.
+const CROWDED_PAUSE: Duration = Duration::from_secs(10);
+
 /// What a message takes beside its own size: its task, its headers once more as they are sent on, and a connection.
 const HANDLING_BYTES: usize = 28 * 1024;
 
@@ -155,6 +158,8 @@ impl<H: Handler> Puller<H> {
         // As if requests had been lost before: that may be why this program was started.
         let mut is_in_trouble = true;
         let mut was_cut = false;
+        // Whether the server drops requests, which it does without a word, since too many wait at the consumer.
+        let mut is_crowded = false;
         // An inbox on which nothing came for too long.
         let mut silent = None;
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
@@ -167,6 +172,23 @@ impl<H: Handler> Puller<H> {
             // What can't be read may break it for the first time, or again and again.
             if was_cut || (is_in_trouble && consumer.cached_info().num_redelivered > 0) {
                 self.give_up_unreadable(consumer.cached_info(), &tasks.in_flight()).await;
+            }
+            if let Some(max_waiting) = crowded(consumer.cached_info()) {
+                if !std::mem::replace(&mut is_crowded, true) {
+                    let (stream, durable) = (&self.stream, &self.durable);
+                    warn!(
+                        stream,
+                        durable,
+                        max_waiting,
+                        "the consumer keeps no more requests: this worker waits until others have calls"
+                    );
+                }
+                let pause = sleep(jittered(CROWDED_PAUSE));
+                tokio::select! {
+                    () = requested.cancelled() => {}
+                    () = pause => {}
+                }
+                continue;
             }
             let (inbox, mut subscriber) = match self.subscribe().await {
                 Ok(pair) => pair,
@@ -203,7 +225,12 @@ impl<H: Handler> Puller<H> {
             };
             pulling.acks.doubt();
             is_in_trouble = begun.elapsed() < lease * 2 + SOON;
-            info!(stream = self.stream, reason, "asking for messages anew");
+            is_crowded &= begun.elapsed() < SOON;
+            if is_crowded {
+                debug!(stream = self.stream, reason, "resubscribing to the consumer");
+            } else {
+                info!(stream = self.stream, reason, "resubscribing to the consumer");
+            }
             sleep(jittered(RENEW_WAIT)).await;
         }
         drain(tasks, grace, hurry, &hand_back).await;
@@ -421,6 +448,13 @@ impl<H: Handler> Puller<H> {
             }
         }
     }
+}
+
+/// How many requests may wait at a consumer, if so many do.
+fn crowded(consumer: &Info) -> Option<i64> {
+    let most = consumer.config.max_waiting;
+    let waiting = i64::try_from(consumer.num_waiting).unwrap_or(i64::MAX);
+    (most > 0 && waiting >= most).then_some(most)
 }
 
 /// What goes with one inbox.

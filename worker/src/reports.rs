@@ -9,18 +9,21 @@ use std::{
 
 use async_nats::Client;
 use asyncqueue::{
-    QueueName,
-    status::{Phase, WorkerReport, question_subject},
+    QueueName, stats,
+    status::{Failure, Phase, WorkerReport, question_subject},
     stored_call::StoredCall,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::{function::request::Attempt, questions};
+use crate::{function::request::Attempt, questions, stats::Statistics};
 
 /// Calls that are remembered as waiting for their next attempt. Of one that is forgotten the status says that it was
 /// delivered.
 const REMEMBERED: usize = 100_000;
+
+/// The longest cause of a failed attempt that is remembered, in characters.
+const MAX_ERROR: usize = 200;
 
 /// The reports of a worker. Clones know the same.
 #[derive(Clone, Debug)]
@@ -35,6 +38,7 @@ struct Known {
     attempt: Attempt,
     phase: Phase,
     blocked: Option<String>,
+    failure: Option<Failure>,
 }
 
 /// A call that runs here, until this is dropped.
@@ -61,13 +65,16 @@ impl Reports {
     /// Reports a call as running until the guard is dropped.
     pub(crate) fn running(&self, call: StoredCall, attempt: Attempt) -> Reported {
         let phase = Phase::Running { since: Timestamp::now() };
-        self.lock().insert(call.clone(), Known { attempt, phase, blocked: None });
+        self.lock().insert(call.clone(), Known { attempt, phase, blocked: None, failure: None });
         Reported { reports: self.clone(), call, attempt, waits: false }
     }
 
-    /// Answers questions for as long as it is polled.
-    pub(crate) async fn follow(&self, client: &Client, queue: &QueueName) {
-        questions::answer(client, question_subject(queue), |question, _inbox| self.answer(question)).await;
+    /// Answers questions for calls, and for the worker's statistics, for as long as it is polled.
+    pub(crate) async fn follow(&self, client: &Client, queue: &QueueName, statistics: &Statistics) {
+        let answer = |question: &[u8], _inbox: Option<&_>| {
+            if question == stats::QUESTION.as_bytes() { statistics.encode() } else { self.answer(question) }
+        };
+        questions::answer(client, question_subject(queue), answer).await;
     }
 
     fn answer(&self, question: &[u8]) -> Option<Bytes> {
@@ -76,12 +83,13 @@ impl Reports {
     }
 
     fn report(&self, call: &StoredCall, now: Timestamp) -> Option<WorkerReport> {
-        let Known { attempt, phase, blocked } = self.lock().get(call)?.clone();
+        let Known { attempt, phase, blocked, failure } = self.lock().get(call)?.clone();
         if !is_so(phase, now) {
             return None;
         }
         let (attempt, max_attempts) = (attempt.number, attempt.max);
-        Some(WorkerReport { worker: self.worker.clone(), attempt, max_attempts, phase, blocked })
+        let worker = self.worker.clone();
+        Some(WorkerReport { worker, attempt, max_attempts, phase, blocked, failure })
     }
 
     /// Whether this worker has handed a call back whose next attempt is not due yet.
@@ -105,8 +113,12 @@ impl Reported {
         }
     }
 
-    /// The attempt has failed, and the next is due after this time: from now on the report says that.
-    pub(crate) fn waits(mut self, wait: Duration) {
+    /// The attempt has failed so, and the next is due after this time: from now on the report says that.
+    pub(crate) fn waits(mut self, wait: Duration, mut failure: Failure) {
+        if let Some((end, _)) = failure.last_error.char_indices().nth(MAX_ERROR) {
+            failure.last_error.truncate(end);
+        }
+        let failure = Some(failure);
         let next_attempt = Timestamp::now().saturating_add(wait).unwrap_or(Timestamp::MAX);
         let mut calls = self.reports.lock();
         if calls.len() >= REMEMBERED {
@@ -117,7 +129,7 @@ impl Reported {
         }
         if calls.len() < REMEMBERED {
             let (attempt, phase) = (self.attempt, Phase::Waiting { next_attempt });
-            calls.insert(self.call.clone(), Known { attempt, phase, blocked: None });
+            calls.insert(self.call.clone(), Known { attempt, phase, blocked: None, failure });
             drop(calls);
             self.waits = true;
         }
@@ -155,8 +167,11 @@ mod tests {
         assert_eq!((report.worker.as_str(), report.attempt, report.max_attempts), ("w", 2, 10));
         assert!(matches!(report.phase, Phase::Running { .. }));
 
-        reported.waits(Duration::from_secs(60));
-        assert!(matches!(reports.report(&call, now).unwrap().phase, Phase::Waiting { .. }));
+        reported.waits(Duration::from_secs(60), Failure { last_status: 503, last_error: "é".repeat(900) });
+        let report = reports.report(&call, now).unwrap();
+        assert!(matches!(report.phase, Phase::Waiting { .. }));
+        let failure = report.failure.unwrap();
+        assert_eq!((failure.last_status, failure.last_error), (503, "é".repeat(MAX_ERROR)));
         assert_eq!(reports.report(&call, now + Duration::from_secs(120)), None);
 
         drop(reports.running(call.clone(), Attempt { number: 3, max: 10 }));

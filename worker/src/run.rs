@@ -44,7 +44,7 @@ use crate::{
     reports::Reports,
     server_clock::ServerClock,
     stall::Stalls,
-    stats,
+    stats::Statistics,
     store::Store,
 };
 
@@ -208,17 +208,17 @@ async fn work(
     };
     let calls = AbortOnDropHandle::new(tokio::spawn(calls));
     let callbacks = AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
+    let statistics = Statistics::new(settings, is_running, store);
+    let published = statistics.clone().publish(js.client(), queue);
     let worked = async {
-        let (name, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
-        let said = stats::publish(js.client(), queue, name, max_inflight, is_running, store);
-        let (calls, callbacks, ()) = tokio::join!(calls, callbacks, said);
+        let (calls, callbacks, ()) = tokio::join!(calls, callbacks, published);
         calls.and(callbacks)
     };
     tokio::select! {
         worked = worked => worked.context("the task that takes messages failed"),
         error = nats::ended(&client) => Err(error),
         () = cancellations.follow(js, queue) => Ok(()),
-        () = reports.follow(&client, queue) => Ok(()),
+        () = reports.follow(&client, queue, &statistics) => Ok(()),
         () = depth::follow(js, (&stream, &durable), functions, &queue_metrics, &clock) => Ok(()),
     }
 }

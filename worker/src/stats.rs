@@ -7,13 +7,14 @@ use asyncqueue::{
     QueueName,
     stats::{WorkerStats, stats_subject},
 };
+use bytes::Bytes;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 use tracing::debug;
 
-use crate::store::Store;
+use crate::{Settings, store::Store};
 
 /// Without a change, said this often: a listener takes a worker for gone after a few of them.
 const EVERY: Duration = Duration::from_secs(5);
@@ -21,31 +22,50 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Changes within this time are said as one: a worker of short calls would say nothing else.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// Says the number of running calls, on change and every few seconds, for as long as it is known.
-pub(crate) async fn publish(
-    client: Client,
-    queue: &QueueName,
+/// What this worker says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Statistics {
     worker: String,
     max_inflight: u32,
-    mut running: watch::Receiver<usize>,
+    /// How many calls run here.
+    running: watch::Receiver<usize>,
     store: Store,
-) {
-    let subject = stats_subject(queue);
-    loop {
-        let now = u32::try_from(*running.borrow_and_update()).unwrap_or(u32::MAX);
-        let stats =
-            WorkerStats { worker: worker.clone(), running: now, max_inflight, blocked: store.blocked() };
-        match serde_json::to_vec(&stats) {
-            Ok(json) => {
-                if let Err(error) = client.publish(subject.clone(), json.into()).await {
-                    debug!(%error, "statistics could not be sent");
-                }
+}
+
+// === impl Statistics ===
+
+impl Statistics {
+    pub(crate) fn new(settings: &Settings, running: watch::Receiver<usize>, store: Store) -> Self {
+        let (worker, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
+        Self { worker, max_inflight, running, store }
+    }
+
+    /// The statistics as they are now, in JSON.
+    pub(crate) fn encode(&self) -> Option<Bytes> {
+        let stats = WorkerStats {
+            worker: self.worker.clone(),
+            running: u32::try_from(*self.running.borrow()).unwrap_or(u32::MAX),
+            max_inflight: self.max_inflight,
+            blocked: self.store.blocked(),
+        };
+        let encoded = serde_json::to_vec(&stats);
+        encoded.inspect_err(|error| debug!(%error, "statistics could not be encoded")).ok().map(Bytes::from)
+    }
+
+    /// Publishes them on change and every few seconds, for as long as calls are counted.
+    pub(crate) async fn publish(mut self, client: Client, queue: &QueueName) {
+        let subject = stats_subject(queue);
+        loop {
+            self.running.mark_unchanged();
+            if let Some(json) = self.encode()
+                && let Err(error) = client.publish(subject.clone(), json).await
+            {
+                debug!(%error, "statistics could not be sent");
             }
-            Err(error) => debug!(%error, "statistics could not be encoded"),
-        }
-        sleep(SETTLE).await;
-        if let Ok(Err(_)) = timeout(EVERY, running.changed()).await {
-            return;
+            sleep(SETTLE).await;
+            if let Ok(Err(_)) = timeout(EVERY, self.running.changed()).await {
+                return;
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Place, kind};
+use super::{KindChoice, Place, kind};
 use crate::{
     output::{self, Format},
     session::Session,
@@ -25,6 +25,10 @@ pub(crate) struct Arguments {
     /// Only those of this function, NAME or NAME.NAMESPACE
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
+
+    /// Only those of this kind
+    #[arg(long, value_enum, default_value = "all")]
+    kind: KindChoice,
 
     /// Form of the list
     #[arg(short, long, value_enum, default_value_t)]
@@ -48,14 +52,15 @@ struct Item<'a> {
 }
 
 pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { place, function, output } = arguments;
+    let Arguments { place, function, kind, output } = arguments;
     let which = match function {
         Some(name) => Selection::Function(place.function(name)?),
         None => Selection::All,
     };
-    let letters = place.open(session).await?.list(&which).await?;
+    let mut letters = place.open(session).await?.list(&which).await?;
+    letters.retain(|letter| kind.has(letter));
     match output {
-        Format::Table if letters.is_empty() => eprintln!("no dead letters"),
+        Format::Table if letters.is_empty() => output::note("no dead letters"),
         Format::Table => output::print(&render(&letters))?,
         Format::Json => output::print_json(&letters.iter().map(Item::of).collect::<Vec<_>>())?,
     }

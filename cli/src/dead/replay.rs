@@ -1,6 +1,9 @@
 //! `kubectl aq dead replay`
 
+use std::collections::HashSet;
+
 use asyncqueue::{
+    CallId,
     dead_letters::{DeadLetters, ReplayError, Replayed},
     directory::QueueEntry,
     message::dead_letter::{DeadLetter, Kind},
@@ -9,7 +12,7 @@ use asyncqueue_runtime::error::describe;
 use clap::Args;
 use futures::future::join_all;
 
-use super::{Place, Which, count, name, say_missing};
+use super::{KindChoice, Place, Which, count, name, say_missing};
 use crate::{known, output, session::Session};
 
 /// Dead letters that are replayed at once, each with its body and a few round trips.
@@ -17,13 +20,15 @@ const AT_ONCE: usize = 16;
 
 /// Puts dead letters back on their queue
 ///
-/// Each call runs again under its own id, its attempts counted anew; a callback is delivered again. The dead letter is
-/// deleted when the queue has stored the call. A replay that was interrupted can be repeated. A dead letter whose
-/// headers or body were left out, since they did not fit, is not replayed.
+/// Each call runs again under its own id, its attempts counted from 1; a callback is delivered again. Where both the call
+/// and its callback are dead letters, the call alone is replayed: it has a new result, and its client would get the old one
+/// too. `--kind` chooses otherwise. The dead letter is deleted when the queue has stored the call. A replay that was
+/// interrupted can be repeated. A dead letter whose headers or body were left out, since they did not fit, is not replayed.
 #[derive(Args, Debug)]
 #[command(override_usage = "kubectl aq dead replay [OPTIONS] <QUEUE> <CALL-ID...|--function NAME|--all>")]
 #[command(after_help = "Examples:
   kubectl aq dead replay slow-queue 01234567-89ab-7cde-8f01-23456789abcd
+  kubectl aq dead replay slow-queue order-7 --kind callback
   kubectl aq dead replay slow-queue --function figlet")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -31,6 +36,10 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     which: Which,
+
+    /// Only those of this kind; if not set: calls, and the callbacks of calls that are no dead letters
+    #[arg(long, value_enum)]
+    kind: Option<KindChoice>,
 }
 
 /// What became of some replays.
@@ -41,11 +50,18 @@ struct Tally {
 }
 
 pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { place, which } = arguments;
+    let Arguments { place, which, kind } = arguments;
     let which = which.selection(place)?;
     let dead_letters = place.open(session).await?;
-    let letters = dead_letters.list(&which).await?;
-    let mut tally = Tally { replayed: 0, failed: say_missing(place, &which, &letters) };
+    let (letters, left) = choose(dead_letters.list(&which).await?, *kind);
+    for letter in &left {
+        output::note(&format!(
+            "{}: left as it is, since its call is replayed: --kind callback delivers the old result",
+            name(letter)
+        ));
+    }
+    let failed = say_missing(place, &which, &letters, kind.unwrap_or(KindChoice::All));
+    let mut tally = Tally { replayed: 0, failed };
     if !letters.is_empty() {
         let entry = entry(session, place, &letters).await?;
         replay(&dead_letters, &letters, &entry, &mut tally).await?;
@@ -54,6 +70,32 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     match tally.failed {
         0 => Ok(()),
         failed => anyhow::bail!("{} could not be replayed, see above", count(failed)),
+    }
+}
+
+/// The letters to replay, and those that are left. Without a choice of the kind, a callback is left whose call is replayed: a
+/// receiver that got the old result would take it for the new one.
+fn choose(letters: Vec<DeadLetter>, kind: Option<KindChoice>) -> (Vec<DeadLetter>, Vec<DeadLetter>) {
+    if let Some(kind) = kind {
+        return (letters.into_iter().filter(|letter| kind.has(letter)).collect(), Vec::new());
+    }
+    let calls: HashSet<(CallId, Option<u64>)> = letters
+        .iter()
+        .filter(|letter| letter.kind == Kind::Call)
+        .map(|letter| (letter.call_id.clone(), call_sequence(letter)))
+        .collect();
+    letters.into_iter().partition(|letter| {
+        letter.kind == Kind::Call || !calls.contains(&(letter.call_id.clone(), call_sequence(letter)))
+    })
+}
+
+/// The sequence of the call that a dead letter is of, by which calls that share an id are told apart: where its message was,
+/// or, of a result, the last token of the subject that it had.
+fn call_sequence(letter: &DeadLetter) -> Option<u64> {
+    let origin = letter.origin.as_ref()?;
+    match letter.kind {
+        Kind::Call => Some(origin.sequence),
+        Kind::Callback => origin.subject.rsplit('.').next()?.parse().ok(),
     }
 }
 
@@ -83,7 +125,7 @@ async fn replay(
         }
         if stop && tried < letters.len() {
             let rest = (letters.len() - tried) as u64;
-            eprintln!("{} not tried, for the same reason", count(rest));
+            output::note(&format!("{} not tried, for the same reason", count(rest)));
             tally.failed += rest;
             break;
         }
@@ -104,7 +146,7 @@ fn report(
         }
         Err(error) => {
             tally.failed += 1;
-            eprintln!("{name}: {}", describe(error));
+            output::note(&format!("{name}: {}", describe(error)));
             Ok(())
         }
     }
@@ -120,9 +162,33 @@ fn words(replayed: Replayed) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::message::dead_letter::Omitted;
+    use asyncqueue::message::dead_letter::{Omitted, Origin};
 
     use super::{super::samples::letter, *};
+
+    /// A dead letter of the call that was stored at this sequence.
+    fn of_call(sequence: u64, kind: Kind) -> DeadLetter {
+        let origin = match kind {
+            Kind::Call => Origin { subject: "jobs.dev.figlet.a".to_owned(), sequence },
+            Kind::Callback => {
+                Origin { subject: format!("jobs-callbacks.dev.figlet.a.{sequence}"), sequence: 7 }
+            }
+        };
+        DeadLetter { origin: Some(origin), ..letter("a", kind) }
+    }
+
+    #[test]
+    fn a_call_is_replayed_alone_unless_told_otherwise() {
+        let (call, callback) = (of_call(1, Kind::Call), of_call(1, Kind::Callback));
+        // Another call with the id, of which only the callback is dead.
+        let other = of_call(2, Kind::Callback);
+        let all = vec![call.clone(), callback.clone(), other.clone()];
+        let chosen = |kind| choose(all.clone(), kind);
+        assert_eq!(chosen(None), (vec![call.clone(), other.clone()], vec![callback.clone()]));
+        assert_eq!(chosen(Some(KindChoice::Call)), (vec![call], Vec::new()));
+        assert_eq!(chosen(Some(KindChoice::Callback)), (vec![callback, other], Vec::new()));
+        assert_eq!(chosen(Some(KindChoice::All)), (all.clone(), Vec::new()));
+    }
 
     #[test]
     fn what_somebody_else_replayed_is_not_counted_and_no_failure() {

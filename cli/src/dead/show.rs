@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Place, kind, no_letter};
+use super::{KindChoice, Place, kind, no_letter};
 use crate::{output, session::Session, table};
 
 /// What is shown in place of a secret.
@@ -67,7 +67,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
         whole.extend(dead_letters.content(&letter).await?.map(|content| (letter, content)));
     }
     match &whole[..] {
-        [] => anyhow::bail!("{}", no_letter(place, call_id)),
+        [] => anyhow::bail!("{}", no_letter(place, call_id, KindChoice::All)),
         [(_, content)] if *body => output::print_bytes(body_of(content))?,
         several if *body => anyhow::bail!(
             "call `{call_id}` has {} dead letters: choose one by --sequence, of {}",
@@ -99,12 +99,12 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
     fields.push(("Reason", letter.death.reason.clone()));
     fields.push(("Attempts", letter.death.attempts.to_string()));
     fields.extend(letter.death.status.map(|status| ("Status", status.to_string())));
-    fields.push(("Died at", letter.died_at.to_string()));
+    fields.push(("Died at", format!("{:.0}", letter.died_at)));
     fields.push(("Worker", letter.worker.clone()));
     fields.push(("Sequence", letter.sequence.to_string()));
     match content {
         Content::Call(call) => {
-            fields.push(("Submitted at", call.submitted_at.to_string()));
+            fields.push(("Submitted at", format!("{:.0}", call.submitted_at)));
             fields.push(("Method", call.method.to_string()));
             fields
                 .extend(Some(&call.path).filter(|path| !path.is_empty()).map(|path| ("Path", path.clone())));

@@ -26,6 +26,17 @@ app.kubernetes.io/part-of: asyncqueue
 {{- $_ := merge $template.metadata.labels (include "asyncqueue.labels" .root | fromYaml) }}
 {{- $_ := set $container "image" (printf "%s:%s" $image.repository $image.tag) }}
 {{- $_ := set $container "imagePullPolicy" $image.pullPolicy }}
+{{- with .root.Values.imagePullSecrets }}
+{{- $_ := set $template.spec "imagePullSecrets" . }}
+{{- if eq $component "operator" }}
+{{- $names := list }}
+{{- range . }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- $variable := dict "name" "worker_image_pull_secrets" "value" (join "," $names) }}
+{{- include "asyncqueue.variable" (dict "container" $container "variable" $variable) }}
+{{- end }}
+{{- end }}
 {{- include "asyncqueue.nats" (dict "pod" $template.spec "container" $container "nats" .root.Values.nats) }}
 {{- if and (eq $component "operator") .root.Values.nats.secret }}
 {{- range $name, $key := dict "worker_nats_creds_secret" "nats.creds" "worker_nats_ca_secret" "ca.crt" }}

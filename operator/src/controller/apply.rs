@@ -175,6 +175,8 @@ async fn withdraw(stream: Result<Stored, StreamError>, seen: &Surroundings, clie
 async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, StreamError> {
     let broker = broker.filter(|broker| broker.is_connected()).ok_or(StreamError::Disconnected)?;
     let queue = &prepared.queue;
+    let buckets = broker.ensure_buckets_once(queue.replicas).await;
+    buckets.map_err(|error| StreamError::Ensure(error.into()))?;
     let ensured = ensure(&broker.js, queue, prepared.adopt).await.map_err(StreamError::Ensure)?;
     Ok(Stored {
         stream: queue.stream.clone(),

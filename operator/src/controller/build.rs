@@ -16,7 +16,11 @@ use asyncqueue_runtime::{
     settings::{LogEncoding, NatsSettings},
 };
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{LocalObjectReference, ServiceAccount},
+        policy::v1::PodDisruptionBudget,
+    },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
 use kube::{Resource, ResourceExt};
@@ -51,6 +55,8 @@ pub(crate) struct Installation {
     pub(crate) nats_authority: Option<SecretKey>,
     /// Their image.
     pub(crate) worker_image: String,
+    /// The Secrets in each queue's namespace with which it is pulled, where the queue names none.
+    pub(crate) image_pull_secrets: Vec<LocalObjectReference>,
     /// Where functions are that are named without a namespace.
     pub(crate) function_namespace: String,
     /// The other namespaces whose functions they may call.

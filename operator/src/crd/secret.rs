@@ -30,19 +30,24 @@ impl FromStr for SecretKey {
     /// Reads `NAME/KEY`, of the characters that Kubernetes allows for each.
     fn from_str(text: &str) -> Result<Self, SecretKeyError> {
         let (name, key) = text.split_once('/').ok_or(SecretKeyError)?;
-        let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
         let is_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        let is_text = |text: &str, of: fn(u8) -> bool| {
-            let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-            (1..=schemas::MAX_SECRET_TEXT).contains(&length) && text.bytes().all(of)
-        };
-        let ends_well = !name.starts_with(['-', '.']) && !name.ends_with(['-', '.']);
-        if is_text(name, is_name) && ends_well && is_text(key, is_key) {
+        if is_name(name) && is_text(key, is_key) {
             Ok(Self { name: name.to_owned(), key: key.to_owned() })
         } else {
             Err(SecretKeyError)
         }
     }
+}
+
+/// Whether Kubernetes allows a text as the name of a Secret.
+pub(crate) fn is_name(text: &str) -> bool {
+    let is_part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    is_text(text, is_part) && !text.starts_with(['-', '.']) && !text.ends_with(['-', '.'])
+}
+
+fn is_text(text: &str, is_part: fn(u8) -> bool) -> bool {
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    (1..=schemas::MAX_SECRET_TEXT).contains(&length) && text.bytes().all(is_part)
 }
 
 #[cfg(test)]

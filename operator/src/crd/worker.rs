@@ -26,7 +26,8 @@ pub struct WorkerSpec {
     #[serde(default)]
     pub image_pull_policy: PullPolicy,
 
-    /// Secrets in this namespace with which the image is pulled, as in a pod; 16 at most. Default: none.
+    /// Secrets in this namespace with which the image is pulled, as in a pod; 16 at most. Default: those of the operator's
+    /// setting worker_image_pull_secrets, in this namespace too.
     ///
     /// Example: [{name: registry}]
     #[schemars(schema_with = "schemas::image_pull_secrets")]

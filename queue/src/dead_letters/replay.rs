@@ -46,6 +46,9 @@ pub enum ReplayError {
         .0.headers, .0.body
     )]
     Incomplete(Omitted),
+    /// The client of NATS can't read it.
+    #[error("not replayed, its {0}: `dead purge` deletes it")]
+    Unreadable(String),
     /// No stream takes its message.
     #[error("not replayed, no stream listens on `{subject}`")]
     NoStream {
@@ -70,7 +73,7 @@ impl ReplayError {
     #[must_use]
     pub fn is_of_this_letter(&self) -> bool {
         match self {
-            Self::Incomplete(_) => true,
+            Self::Incomplete(_) | Self::Unreadable(_) => true,
             Self::NotStored(error) => error.kind() == PublishErrorKind::MaxPayloadExceeded,
             Self::NoStream { .. } | Self::NotDeleted(_) | Self::Nats(_) => false,
         }
@@ -83,6 +86,9 @@ impl DeadLetters {
     /// Puts the message of a dead letter back on the stream that it came from, `entry` being where calls of the queue
     /// go now, and deletes the dead letter. Its attempts are counted anew.
     pub async fn replay(&self, letter: &DeadLetter, entry: &QueueEntry) -> Result<Replayed, ReplayError> {
+        if let Some(why) = &letter.unreadable {
+            return Err(ReplayError::Unreadable(why.clone()));
+        }
         let Some(message) = self.message(letter.sequence).await? else { return Ok(Replayed::Gone) };
         if letter.omitted != Omitted::default() {
             return Err(ReplayError::Incomplete(letter.omitted));

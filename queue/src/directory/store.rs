@@ -22,7 +22,7 @@ pub struct DirectoryStore {
 }
 
 impl DirectoryStore {
-    /// Opens the bucket, and creates it where there is none. `replicas` is for a new one.
+    /// Opens the bucket, and creates it where there is none, with at least so many replicas.
     pub async fn open(js: &Context, replicas: usize) -> Result<Self, BucketError> {
         let bucket = BUCKET.ensure(js, replicas).await?;
         Ok(Self { bucket })

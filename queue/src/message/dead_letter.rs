@@ -118,6 +118,8 @@ pub struct DeadLetter {
     pub origin: Option<Origin>,
     /// What it lacks of its message.
     pub omitted: Omitted,
+    /// Why the client of NATS can't read it, if it can't: then no more than its subject is known.
+    pub unreadable: Option<String>,
 }
 
 /// What a dead letter holds.
@@ -311,8 +313,28 @@ impl Stored<'_> {
                 headers: self.number(H_OMITTED_HEADERS).unwrap_or_default(),
                 body: self.number(H_OMITTED_BODY).unwrap_or_default(),
             },
+            unreadable: None,
         };
         (letter, content)
+    }
+
+    /// What is known of a message on the stream of dead letters that the client of NATS can't read, for this reason.
+    #[must_use]
+    pub fn unreadable(&self, why: &str) -> DeadLetter {
+        let (function, call_id) = self.told_by_subject();
+        DeadLetter {
+            sequence: self.sequence,
+            kind: Kind::Call,
+            call_id,
+            function,
+            death: Death { reason: format!("its {why}"), attempts: 0, status: None },
+            died_at: self.stored_at,
+            worker: String::new(),
+            size: self.payload.len(),
+            origin: None,
+            omitted: Omitted::default(),
+            unreadable: Some(why.to_owned()),
+        }
     }
 
     fn content(&self, kind: Kind, fallback: impl FnOnce() -> Fallback) -> Content {

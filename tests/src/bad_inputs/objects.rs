@@ -63,7 +63,7 @@ pub const SPECS: &[Spec] = &[
 pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         input: "the name `dots.in.it`",
-        answer: "a queue's name must have 1 to 40 of a-z, 0-9, - and _",
+        answer: "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a letter or digit",
         folder: "tests/e2e",
         test: "a_bad_queue_is_refused_with_the_field_and_the_rule",
     },
@@ -107,6 +107,18 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         answer: "a Warning event on the function; its calls go to the default queue",
         folder: "tests/e2e",
         test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
+    },
+    Elsewhere {
+        input: "`com.openfaas.queue: \"slow-queue\\n\"`",
+        answer: "the queue `slow-queue`: white space around annotations is ignored",
+        folder: "tests/e2e",
+        test: "a_headless_service_is_called_on_its_target_port",
+    },
+    Elsewhere {
+        input: "a headless Service whose `targetPort` is a name",
+        answer: "a Warning event on the Service; its calls go to its port",
+        folder: "tests/e2e",
+        test: "a_headless_service_is_called_on_its_target_port",
     },
     Elsewhere {
         input: "`com.openfaas.retry.attempts: many`",

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec,
-        Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint,
+        Capabilities, Container, ContainerPort, HTTPGetAction, LocalObjectReference, PodSecurityContext,
+        PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
@@ -67,7 +67,7 @@ fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
         }),
         containers: vec![container(queue, installation)],
         volumes: some(secrets::mounted(queue, installation).iter().map(secrets::Mounted::volume).collect()),
-        image_pull_secrets: some(worker.image_pull_secrets.clone()),
+        image_pull_secrets: some(pull_secrets(queue, installation)),
         node_selector: Some(worker.node_selector.clone()).filter(|labels| !labels.is_empty()),
         tolerations: some(worker.tolerations.clone()),
         affinity: worker.affinity.clone(),
@@ -76,6 +76,12 @@ fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
         runtime_class_name: worker.runtime_class_name.clone(),
         ..PodSpec::default()
     }
+}
+
+/// Those of the queue, or else those of the installation: as with a pod and its `ServiceAccount`, they are not merged.
+fn pull_secrets(queue: &ValidQueue, installation: &Installation) -> Vec<LocalObjectReference> {
+    let own = &queue.worker.image_pull_secrets;
+    if own.is_empty() { installation.image_pull_secrets.clone() } else { own.clone() }
 }
 
 fn container(queue: &ValidQueue, installation: &Installation) -> Container {

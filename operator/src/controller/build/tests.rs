@@ -2,7 +2,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use asyncqueue::GoDuration;
 use asyncqueue_runtime::settings::Optional;
-use k8s_openapi::api::core::v1::{EnvVar, PodSpec, Toleration, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::{
+    EnvVar, LocalObjectReference, PodSpec, Toleration, TopologySpreadConstraint,
+};
 
 use super::*;
 use crate::{
@@ -19,6 +21,7 @@ fn installation() -> Installation {
         nats_credentials: None,
         nats_authority: None,
         worker_image: "asyncqueue:test".to_owned(),
+        image_pull_secrets: vec![LocalObjectReference { name: "registry".to_owned() }],
         function_namespace: "openfaas-fn".to_owned(),
         function_namespaces: NamespaceList::default(),
         platform_namespace: Some("openfaas".to_owned()),
@@ -63,6 +66,21 @@ fn the_deployment_is_this_one() {
         actual == include_str!("golden.yaml"),
         "if this is as it shall be, it is the new golden.yaml:\n{actual}"
     );
+}
+
+#[test]
+fn pull_secrets_of_a_queue_replace_those_of_the_installation() {
+    let secrets = |queue: &AsyncQueue, installation: &Installation| {
+        let pod = prepared(queue, installation).workers.spec.unwrap().template.spec.unwrap();
+        pod.image_pull_secrets
+            .map(|secrets| secrets.into_iter().map(|secret| secret.name).collect::<Vec<_>>())
+    };
+    let mut queue = sample();
+    assert_eq!(secrets(&queue, &installation()), Some(vec!["registry".to_owned()]));
+    queue.spec.worker.image_pull_secrets = vec![LocalObjectReference { name: "own".to_owned() }];
+    assert_eq!(secrets(&queue, &installation()), Some(vec!["own".to_owned()]));
+    let none = Installation { image_pull_secrets: Vec::new(), ..installation() };
+    assert_eq!(secrets(&sample(), &none), None);
 }
 
 #[test]

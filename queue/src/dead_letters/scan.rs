@@ -1,0 +1,164 @@
+//! Reads the dead letters of a stream, oldest first.
+//!
+//! They are delivered without their payloads, in batches. One that the client can't read ([`crate::readable`]) closes the
+//! connection: then all are read one by one, over the JSON API.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_nats::{
+    Client,
+    jetstream::{
+        Message,
+        consumer::{AckPolicy, DeliverPolicy, pull},
+    },
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream::iter};
+use tokio::time::{sleep, timeout};
+
+use super::DeadLetters;
+use crate::{
+    connection::Connection,
+    message::dead_letter::{DeadLetter, Stored},
+    peek::{NatsError, failed},
+    readable::{RawMessage, message_from},
+    timestamp::from_server,
+};
+
+/// Letters that are asked for at once: few enough that their headers are read while the next are on their way.
+const BATCH: usize = 500;
+
+/// How long a batch may take. Its messages are not acknowledged: lost with a broken connection, they don't come again.
+const BATCH_TIME: Duration = Duration::from_secs(10);
+
+/// Payloads that are asked for at once, each a round trip.
+const READS: usize = 16;
+
+/// How long the server keeps the list of a reader that is gone.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// Between looks whether the connection was closed.
+const CONNECTION_CHECK: Duration = Duration::from_millis(50);
+
+/// What is done, for errors.
+const ACTION: &str = "list the dead letters";
+
+impl DeadLetters {
+    /// All letters on these subjects, or on any if there are none, that are there now. What dies during the scan, perhaps
+    /// because it was replayed, is left out: there is an end. Where one of the stream can't be read, those on other
+    /// subjects are among them.
+    pub(super) async fn scan(&self, subjects: BTreeSet<String>) -> Result<Vec<DeadLetter>, NatsError> {
+        let last = self.stream.get_info().await.map_err(failed(ACTION))?.state.last_sequence;
+        let client = self.js.client();
+        let before = Connection::of(&client);
+        let delivered = tokio::select! {
+            delivered = self.scan_deliveries(subjects, last) => delivered,
+            () = closed(&client, &before) => return self.scan_one_by_one(last).await,
+        };
+        match delivered {
+            Err(_) if Connection::of(&client).is_another_to_the_same_server(&before) => {
+                self.scan_one_by_one(last).await
+            }
+            delivered => delivered,
+        }
+    }
+
+    async fn scan_deliveries(
+        &self,
+        subjects: BTreeSet<String>,
+        last: u64,
+    ) -> Result<Vec<DeadLetter>, NatsError> {
+        let consumer = pull::Config {
+            description: Some("Lists dead letters".to_owned()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::None,
+            filter_subjects: subjects.into_iter().collect(),
+            headers_only: true,
+            memory_storage: true,
+            inactive_threshold: FORGOTTEN_AFTER,
+            ..pull::Config::default()
+        };
+        let consumer = self.stream.create_consumer(consumer).await.map_err(failed(ACTION))?;
+        let mut letters = Vec::new();
+        loop {
+            let batch = consumer.fetch().max_messages(BATCH).messages().await.map_err(failed(ACTION))?;
+            let batch: Vec<Message> = timeout(BATCH_TIME, batch.try_collect())
+                .await
+                .map_err(failed(ACTION))?
+                .map_err(failed(ACTION))?;
+            let whole = batch.len() == BATCH;
+            let read: Vec<DeadLetter> =
+                iter(batch).map(|message| self.read_headers(message)).buffered(READS).try_collect().await?;
+            letters.extend(read);
+            if !whole || letters.last().is_some_and(|letter| letter.sequence >= last) {
+                break;
+            }
+        }
+        letters.retain(|letter| letter.sequence <= last);
+        // It would be gone in a while by itself.
+        let _ = self.stream.delete_consumer(&consumer.cached_info().name).await;
+        Ok(letters)
+    }
+
+    async fn scan_one_by_one(&self, last: u64) -> Result<Vec<DeadLetter>, NatsError> {
+        let stream = self.queue.dead_letter_stream();
+        let (mut letters, mut next) = (Vec::new(), 1);
+        while let Some(message) = message_from(&self.js, &stream, ">", next).await?
+            && message.sequence <= last
+        {
+            next = message.sequence + 1;
+            letters.push(self.read_raw(&message));
+        }
+        Ok(letters)
+    }
+
+    fn read_raw(&self, message: &RawMessage) -> DeadLetter {
+        let read = message.read_headers();
+        let headers = read.as_ref().cloned().unwrap_or_default();
+        let stored = Stored {
+            queue: &self.queue,
+            subject: &message.subject,
+            sequence: message.sequence,
+            stored_at: message.stored_at,
+            headers: &headers,
+            payload: &message.payload,
+        };
+        match read {
+            Ok(_) => stored.read(&self.namespace).0,
+            Err(why) => stored.unreadable(&why),
+        }
+    }
+
+    /// The message at a sequence as it is stored; `None` if it is no longer there.
+    pub(super) async fn raw_message(&self, sequence: u64) -> Result<Option<RawMessage>, NatsError> {
+        let message = message_from(&self.js, &self.queue.dead_letter_stream(), ">", sequence).await?;
+        Ok(message.filter(|message| message.sequence == sequence))
+    }
+
+    /// Reads a message that was delivered without its payload; fetches that if it is needed.
+    async fn read_headers(&self, message: Message) -> Result<DeadLetter, NatsError> {
+        let info = message.info().map_err(failed(ACTION))?;
+        let headers = message.headers.clone().unwrap_or_default();
+        let stored = Stored {
+            queue: &self.queue,
+            subject: &message.subject,
+            sequence: info.stream_sequence,
+            stored_at: from_server(info.published),
+            headers: &headers,
+            payload: &Bytes::new(),
+        };
+        if !stored.is_told_by_headers()
+            && let Some(whole) = self.message(info.stream_sequence).await?
+        {
+            return Ok(self.read_whole(&whole).0);
+        }
+        Ok(stored.read(&self.namespace).0)
+    }
+}
+
+/// Returns when a connection was closed, and there is another one to the same server.
+async fn closed(client: &Client, before: &Connection) {
+    while !Connection::of(client).is_another_to_the_same_server(before) {
+        sleep(CONNECTION_CHECK).await;
+    }
+}
