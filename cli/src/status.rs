@@ -70,7 +70,10 @@ pub(crate) fn words(state: &State) -> String {
             let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
             format!("running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}")
         }
-        State::Waiting { attempt, max_attempts, next_attempt } => {
+        State::Waiting { next_attempt, not_counted_until: Some(until), .. } => {
+            format!("waiting until {next_attempt:.0}: the platform failed, which is not counted until {until:.0}")
+        }
+        State::Waiting { attempt, max_attempts, next_attempt, .. } => {
             format!("waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} failed")
         }
         State::Done { status, callback: CallbackState::Pending, .. } => {

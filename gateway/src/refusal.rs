@@ -16,6 +16,8 @@ use asyncqueue::{
 use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
 
+use crate::target::Receiver;
+
 /// When to try again after NATS was away: a reconnect takes a few seconds at most once NATS is back.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 
@@ -240,7 +242,7 @@ pub enum Refusal {
     #[error("can't reach {target}: {reason}: check that it is deployed and ready")]
     Unreachable {
         /// What was to be called.
-        target: String,
+        target: Receiver,
         /// Why it can't.
         reason: String,
     },
@@ -248,7 +250,7 @@ pub enum Refusal {
     #[error("{target} ended the connection before it answered: {reason}")]
     NoAnswer {
         /// What was called.
-        target: String,
+        target: Receiver,
         /// What was seen.
         reason: String,
     },
@@ -256,7 +258,7 @@ pub enum Refusal {
     #[error("the answer of {target} can't be read as HTTP: {reason}")]
     UnreadableAnswer {
         /// What was called.
-        target: String,
+        target: Receiver,
         /// What is wrong with it.
         reason: String,
     },

@@ -38,11 +38,8 @@ use crate::{
     settings::UnknownFunction,
     slots::Slots,
     submission::{self, Submission},
-    target::{BaseUrl, FunctionUrl},
+    target::{BaseUrl, FunctionUrl, Receiver},
 };
-
-/// What an answer calls the gateway upstream.
-const UPSTREAM: &str = "the gateway at upstream_url";
 
 /// The methods of `/async-function/…`.
 const QUEUE_METHODS: &str = "POST, GET, HEAD, DELETE";
@@ -145,7 +142,7 @@ impl Service {
                     }
                     return Err(Refusal::MemoryShort { budget: self.passed_on.budget() });
                 };
-                let response = self.proxy.send(&target, uri, head, body, memory).await?;
+                let response = self.proxy.send(target, uri, head, body, memory).await?;
                 return Ok(response.map(Either::Right));
             }
             Some(Err(refusal)) => Err(refusal),
@@ -157,8 +154,8 @@ impl Service {
         result
     }
 
-    /// Where a request goes on to, and what to call that; `None` for what is answered here.
-    fn next_hop(&self, head: &Parts) -> Option<Result<(String, Uri), Refusal>> {
+    /// Whom a request goes on to, and where that is; `None` for what is answered here.
+    fn next_hop(&self, head: &Parts) -> Option<Result<(Receiver, Uri), Refusal>> {
         let path = head.uri.path();
         if !is_plain(path) {
             return Some(Err(Refusal::PathNotPlain));
@@ -168,7 +165,7 @@ impl Service {
             (_, _) if head.method == Method::CONNECT => {
                 Err(Refusal::MethodNotAllowed { method: head.method.clone(), allow: FORWARDED })
             }
-            (_, Some(upstream)) => next_hop(UPSTREAM.to_owned(), upstream, path, head),
+            (_, Some(upstream)) => next_hop(Receiver::Upstream, upstream, path, head),
             (Resource::Function(call), None) => self.function(call, head),
             (Resource::Other, None) => Err(Refusal::NotFound),
         })
@@ -295,16 +292,16 @@ impl Service {
         Ok(submitted)
     }
 
-    /// `/function/NAME[/path]`, without an upstream: what to call it, and where it is.
-    fn function(&self, call: Call<'_>, head: &Parts) -> Result<(String, Uri), Refusal> {
+    /// `/function/NAME[/path]`, without an upstream: which function that is, and where it is.
+    fn function(&self, call: Call<'_>, head: &Parts) -> Result<(Receiver, Uri), Refusal> {
         let function = submission::function_name(call.function, self.namespaces.default_namespace())?;
         let function = self.known_directory()?.resolve(function);
         self.route(&function)?;
-        let target = format!("function `{function}`");
         let url = match self.url_in_directory(&function) {
             Some(url) => url.parse(),
             None => self.function_url.of(&function),
         };
+        let target = Receiver::Function(function);
         match url {
             Ok(url) => next_hop(target, &url, call.path, head),
             Err(error) => Err(Refusal::Unreachable { target, reason: error.to_string() }),
@@ -347,8 +344,13 @@ fn queued(uri: &Uri) -> Result<Call<'_>, Refusal> {
     }
 }
 
-/// Where a request goes on to, and what to call that.
-fn next_hop(target: String, base: &BaseUrl, path: &str, head: &Parts) -> Result<(String, Uri), Refusal> {
+/// Whom a request goes on to, and where that is.
+fn next_hop(
+    target: Receiver,
+    base: &BaseUrl,
+    path: &str,
+    head: &Parts,
+) -> Result<(Receiver, Uri), Refusal> {
     match base.join(path, head.uri.query()) {
         Ok(uri) => Ok((target, uri)),
         Err(error) => Err(Refusal::Unreachable { target, reason: error.to_string() }),

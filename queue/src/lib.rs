@@ -94,7 +94,7 @@ pub mod tombstone;
 pub mod uncounted;
 
 pub use call_id::CallId;
-pub use duration::GoDuration;
+pub use duration::{GoDuration, Rounded};
 pub use end_state::EndState;
 pub use idempotency::IdempotencyKey;
 pub use invocation::{CallbackUrl, Invocation};

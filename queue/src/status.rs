@@ -88,6 +88,10 @@ pub enum State {
         max_attempts: u64,
         /// When the next one is due.
         next_attempt: Timestamp,
+        /// Where the platform failed and not the function, so that the invocation was no attempt: until when such failures
+        /// are not counted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        not_counted_until: Option<Timestamp>,
     },
     /// It has run, and its result is on its way to the caller.
     Done {
@@ -156,6 +160,10 @@ pub struct WorkerReport {
     /// What it waits for, where it can't store the end of the call. Not known before version 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
+    /// Where the platform failed and not the function, so that the last invocation was no attempt: until when such failures
+    /// are not counted. Not known before version 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_counted_until: Option<Timestamp>,
 }
 
 /// What a worker does with a call.
@@ -226,10 +234,12 @@ impl State {
 
 impl From<WorkerReport> for State {
     fn from(report: WorkerReport) -> Self {
-        let WorkerReport { worker, attempt, max_attempts, phase, blocked } = report;
+        let WorkerReport { worker, attempt, max_attempts, phase, blocked, not_counted_until } = report;
         match phase {
             Phase::Running { since } => Self::Running { worker, attempt, max_attempts, since, blocked },
-            Phase::Waiting { next_attempt } => Self::Waiting { attempt, max_attempts, next_attempt },
+            Phase::Waiting { next_attempt } => {
+                Self::Waiting { attempt, max_attempts, next_attempt, not_counted_until }
+            }
         }
     }
 }
@@ -422,12 +432,17 @@ mod tests {
             serde_json::to_string(&status).unwrap(),
             r#"{"callId":"id-1","function":"figlet.ns","queue":"jobs","state":"waiting","attempt":2,"maxAttempts":10,"nextAttempt":"2026-11-24T10:11:20Z","submittedAt":"2026-11-24T10:11:10.5Z","age":"1s"}"#
         );
+        let uncounted = r#"{"worker":"w-1","attempt":1,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z","notCountedUntil":"2026-11-25T10:11:10Z"}"#;
+        let uncounted: WorkerReport = serde_json::from_str(uncounted).unwrap();
+        let state = serde_json::to_value(State::from(uncounted)).unwrap();
+        assert_eq!(state["notCountedUntil"], "2026-11-25T10:11:10Z");
         let running = WorkerReport {
             worker: "w-1".to_owned(),
             attempt: 1,
             max_attempts: 10,
             phase: Phase::Running { since: now },
             blocked: None,
+            not_counted_until: None,
         };
         assert_eq!(
             serde_json::to_string(&running).unwrap(),

@@ -220,7 +220,14 @@ async fn of_a_delivered_call_its_worker_is_asked() {
                 let asked = questions.next().await.unwrap();
                 assert_eq!(asked.payload, question);
                 let worker = "w-1".to_owned();
-                let report = WorkerReport { worker, attempt: 2, max_attempts: 10, phase, blocked: None };
+                let report = WorkerReport {
+                    worker,
+                    attempt: 2,
+                    max_attempts: 10,
+                    phase,
+                    blocked: None,
+                    not_counted_until: None,
+                };
                 let report = serde_json::to_vec(&report).unwrap();
                 client.publish(asked.reply.unwrap(), report.into()).await.unwrap();
                 client.flush().await.unwrap();

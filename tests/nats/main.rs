@@ -31,6 +31,7 @@ mod memory;
 mod odd_answers;
 mod operator;
 mod ownership;
+mod platform_failures;
 mod replay;
 mod sequences;
 mod sequences_cluster;

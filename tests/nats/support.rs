@@ -43,6 +43,13 @@ impl Queue {
         Self { nats, js, spec }
     }
 
+    /// A queue of which nothing is there yet: its programs create it, since there is no operator.
+    pub(crate) async fn standalone() -> Self {
+        let nats = NatsServer::start().await;
+        let js = nats.jetstream().await;
+        Self { nats, js, spec: QueueSpec::new("jobs".parse().unwrap(), Owner::standalone()) }
+    }
+
     /// A worker whose functions are all `function`, with these settings beside its usual ones.
     pub(crate) fn worker(&self, function: &HttpServer, settings: &[(&str, &str)]) -> Program {
         start_worker(&self.nats, function, settings)

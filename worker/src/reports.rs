@@ -35,6 +35,7 @@ struct Known {
     attempt: Attempt,
     phase: Phase,
     blocked: Option<String>,
+    not_counted_until: Option<Timestamp>,
 }
 
 /// A call that runs here, until this is dropped.
@@ -61,7 +62,7 @@ impl Reports {
     /// Reports a call as running until the guard is dropped.
     pub(crate) fn running(&self, call: StoredCall, attempt: Attempt) -> Reported {
         let phase = Phase::Running { since: Timestamp::now() };
-        self.lock().insert(call.clone(), Known { attempt, phase, blocked: None });
+        self.lock().insert(call.clone(), Known::new(attempt, phase));
         Reported { reports: self.clone(), call, attempt, waits: false }
     }
 
@@ -76,12 +77,13 @@ impl Reports {
     }
 
     fn report(&self, call: &StoredCall, now: Timestamp) -> Option<WorkerReport> {
-        let Known { attempt, phase, blocked } = self.lock().get(call)?.clone();
+        let Known { attempt, phase, blocked, not_counted_until } = self.lock().get(call)?.clone();
         if !is_so(phase, now) {
             return None;
         }
         let (attempt, max_attempts) = (attempt.number, attempt.max);
-        Some(WorkerReport { worker: self.worker.clone(), attempt, max_attempts, phase, blocked })
+        let worker = self.worker.clone();
+        Some(WorkerReport { worker, attempt, max_attempts, phase, blocked, not_counted_until })
     }
 
     /// Whether this worker has handed a call back whose next attempt is not due yet.
@@ -95,6 +97,14 @@ impl Reports {
     }
 }
 
+// === impl Known ===
+
+impl Known {
+    fn new(attempt: Attempt, phase: Phase) -> Self {
+        Self { attempt, phase, blocked: None, not_counted_until: None }
+    }
+}
+
 // === impl Reported ===
 
 impl Reported {
@@ -105,19 +115,21 @@ impl Reported {
         }
     }
 
-    /// The attempt has failed, and the next is due after this time: from now on the report says that.
-    pub(crate) fn waits(mut self, wait: Duration) {
-        let next_attempt = Timestamp::now().saturating_add(wait).unwrap_or(Timestamp::MAX);
+    /// The attempt has failed, and the next is due after this time: from now on the report says that. `not_counted_for` is
+    /// how much longer failures of the platform are no attempts, if this one was none.
+    pub(crate) fn waits(mut self, wait: Duration, not_counted_for: Option<Duration>) {
+        let now = Timestamp::now();
+        let after = |time: Duration| now.saturating_add(time).unwrap_or(Timestamp::MAX);
+        let (next_attempt, not_counted_until) = (after(wait), not_counted_for.map(after));
         let mut calls = self.reports.lock();
         if calls.len() >= REMEMBERED {
-            let now = Timestamp::now();
             calls.retain(|_, Known { phase, .. }| {
                 matches!(phase, Phase::Running { .. }) || is_so(*phase, now)
             });
         }
         if calls.len() < REMEMBERED {
             let (attempt, phase) = (self.attempt, Phase::Waiting { next_attempt });
-            calls.insert(self.call.clone(), Known { attempt, phase, blocked: None });
+            calls.insert(self.call.clone(), Known { not_counted_until, ..Known::new(attempt, phase) });
             drop(calls);
             self.waits = true;
         }
@@ -155,9 +167,15 @@ mod tests {
         assert_eq!((report.worker.as_str(), report.attempt, report.max_attempts), ("w", 2, 10));
         assert!(matches!(report.phase, Phase::Running { .. }));
 
-        reported.waits(Duration::from_secs(60));
-        assert!(matches!(reports.report(&call, now).unwrap().phase, Phase::Waiting { .. }));
+        reported.waits(Duration::from_secs(60), None);
+        let report = reports.report(&call, now).unwrap();
+        assert!(matches!(report.phase, Phase::Waiting { .. }) && report.not_counted_until.is_none());
         assert_eq!(reports.report(&call, now + Duration::from_secs(120)), None);
+
+        let reported = reports.running(call.clone(), Attempt { number: 2, max: 10 });
+        reported.waits(Duration::from_secs(60), Some(Duration::from_secs(3600)));
+        let until = reports.report(&call, now).unwrap().not_counted_until.unwrap();
+        assert!(until >= now + Duration::from_secs(3600));
 
         drop(reports.running(call.clone(), Attempt { number: 3, max: 10 }));
         assert_eq!(reports.report(&call, now), None, "it has ended");
