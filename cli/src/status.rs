@@ -71,7 +71,9 @@ pub(crate) fn words(state: &State) -> String {
             format!("running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}")
         }
         State::Waiting { next_attempt, not_counted_until: Some(until), .. } => {
-            format!("waiting until {next_attempt:.0}: the platform failed, which is not counted until {until:.0}")
+            format!(
+                "waiting until {next_attempt:.0}: the platform failed, which is not counted until {until:.0}"
+            )
         }
         State::Waiting { attempt, max_attempts, next_attempt, .. } => {
             format!("waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} failed")

@@ -11,8 +11,8 @@ use crate::{
     passed_on::PassedOn,
     proxy::AnswerBody,
     refusal::Refusal,
-    target::Receiver,
     submission::{X_CALL_ID, X_START_TIME, start_time},
+    target::Receiver,
 };
 
 /// Says that a call with this id was stored before, and not again.

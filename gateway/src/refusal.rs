@@ -160,6 +160,9 @@ pub enum Refusal {
         directory::BUCKET.name
     )]
     NoDirectory,
+    /// NATS has no JetStream, without which no call can be stored or found.
+    #[error("JetStream is not enabled on the NATS server of this gateway: start nats-server with -js")]
+    NoJetStream,
     /// The call could not be stored.
     #[error("queue `{queue}`: {error}{}", remedy(.error))]
     Submit {
@@ -320,6 +323,7 @@ impl Refusal {
             }
             Self::NotCancelledYet { .. }
             | Self::NoDirectory
+            | Self::NoJetStream
             | Self::LookUp(_)
             | Self::Cancel(_)
             | Self::Interrupted
@@ -367,6 +371,7 @@ impl Refusal {
             Self::BodyTimeout(_) => "body_timeout",
             Self::BodyTooLarge { .. } | Self::TooLargeForDeadLetter { .. } => "too_large",
             Self::NoDirectory => "no_directory",
+            Self::NoJetStream => "no_jetstream",
             Self::Submit { error, .. } => error.category(),
             Self::Unreachable { .. } => "unreachable",
             Self::NoAnswer { .. } => "no_answer",

@@ -16,7 +16,7 @@ use asyncqueue::{
     status::CallStatus,
     submit::{SubmitError, Submitted, Submitter},
 };
-use asyncqueue_runtime::{admin, health::Health, memory::Account, server};
+use asyncqueue_runtime::{admin, health::Health, memory::Account, nats::jetstream, server};
 use http::{HeaderMap, Method, Request, Uri, header, request::Parts};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -35,10 +35,10 @@ use crate::{
     proxy::Proxy,
     refusal::Refusal,
     resource::{Call, Resource},
-    settings::UnknownFunction,
     slots::Slots,
     submission::{self, Submission},
     target::{BaseUrl, FunctionUrl, Receiver},
+    unknown_functions::UnknownFunctions,
 };
 
 /// The methods of `/async-function/…`.
@@ -73,7 +73,7 @@ pub struct Service {
     /// Where everything goes that is not ours.
     pub upstream_url: Option<BaseUrl>,
     /// What to do with calls of functions that the directory does not have.
-    pub unknown_function: UnknownFunction,
+    pub unknown_functions: UnknownFunctions,
     /// The largest body taken, in bytes.
     pub max_payload: usize,
     /// How long a client has to send a body.
@@ -176,6 +176,7 @@ impl Service {
         match head.method {
             Method::POST => {
                 let result = self.submit(head.uri, head.headers, body, about).await;
+                let result = result.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.submitted(match &result {
                     Ok(Submitted::Stored) => "stored",
                     Ok(Submitted::Duplicate { .. }) => "duplicate",
@@ -185,12 +186,12 @@ impl Service {
                 Ok(answer::accepted(about, &submitted))
             }
             Method::GET | Method::HEAD => {
-                let result = self.status(&head, about).await;
+                let result = self.status(&head, about).await.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.looked_up("status", result.as_ref().map_or_else(Refusal::category, |_| "found"));
                 Ok(answer::status(about, &result?))
             }
             Method::DELETE => {
-                let result = self.cancel(&head, about).await;
+                let result = self.cancel(&head, about).await.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.looked_up(
                     "cancel",
                     match &result {
@@ -204,6 +205,19 @@ impl Service {
             }
             method => Err(Refusal::MethodNotAllowed { method, allow: QUEUE_METHODS }),
         }
+    }
+
+    /// A refusal by its cause, where that is that JetStream is not enabled: then there is no directory and no stream either.
+    fn with_cause(&self, refusal: Refusal) -> Refusal {
+        let is_ours = matches!(
+            refusal,
+            Refusal::NoDirectory
+                | Refusal::LookUp(_)
+                | Refusal::Cancel(_)
+                | Refusal::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. }
+        );
+        let is_off = is_ours && self.health.is_not_ready(jetstream::CONDITION);
+        if is_off { Refusal::NoJetStream } else { refusal }
     }
 
     /// `GET /async-function/CALL-ID` and `GET /async-function/NAME/CALL-ID`
@@ -249,7 +263,7 @@ impl Service {
         let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, namespace)?;
         let submission = submission.resolved(&*self.known_directory()?);
         submission.check_depth(self.max_chain_depth)?;
-        let Route { queue, subject, max_payload, .. } = self.route(submission.function())?;
+        let Route { queue, subject, max_payload, .. } = self.route_of_call(submission.function())?;
         let made = || match &key {
             Some(key) => key.call_id(&queue, submission.function()),
             None => CallId::generate(&queue),
@@ -308,12 +322,27 @@ impl Service {
         }
     }
 
+    /// Where a call of a function goes, which is submitted now.
+    fn route_of_call(&self, function: &FunctionName) -> Result<Route, Refusal> {
+        let route = self.route(function);
+        match &route {
+            Ok(Route { known: false, queue, .. }) => {
+                self.unknown_functions.submitted(function, queue, &self.metrics);
+            }
+            Err(Refusal::UnknownFunction(_)) => {
+                self.unknown_functions.submitted(function, &self.default_queue, &self.metrics);
+            }
+            _ => {}
+        }
+        route
+    }
+
     /// Where calls of a function go, if it may be called. Until the directory is known, a function may belong to any queue.
     fn route(&self, function: &FunctionName) -> Result<Route, Refusal> {
         let directory = self.known_directory()?;
         let route = directory.route(function, &self.default_queue);
-        if !route.known && self.unknown_function == UnknownFunction::Reject {
-            return Err(Refusal::UnknownFunction(function.clone()));
+        if !route.known {
+            self.unknown_functions.check(function)?;
         }
         self.namespaces.check(function, Some(&*directory))?;
         Ok(route)
@@ -345,12 +374,7 @@ fn queued(uri: &Uri) -> Result<Call<'_>, Refusal> {
 }
 
 /// Whom a request goes on to, and where that is.
-fn next_hop(
-    target: Receiver,
-    base: &BaseUrl,
-    path: &str,
-    head: &Parts,
-) -> Result<(Receiver, Uri), Refusal> {
+fn next_hop(target: Receiver, base: &BaseUrl, path: &str, head: &Parts) -> Result<(Receiver, Uri), Refusal> {
     match base.join(path, head.uri.query()) {
         Ok(uri) => Ok((target, uri)),
         Err(error) => Err(Refusal::Unreachable { target, reason: error.to_string() }),

@@ -43,6 +43,15 @@ pub struct ParseDurationError {
 // === impl GoDuration ===
 
 impl GoDuration {
+    /// Reads a duration as a resource writes it: whole numbers or fractions with digits on both sides of the point, each
+    /// with one of the units ms, s, m and h.
+    pub fn parse_plain(text: &str) -> Result<Self, ParseDurationError> {
+        if is_plain(text) {
+            return text.parse();
+        }
+        Err(ParseDurationError { value: text.to_owned(), rule: "its units are ms, s, m and h" })
+    }
+
     /// Reads a duration that is not 0, for a setting.
     pub fn parse_positive(text: &str) -> Result<Self, ParseDurationError> {
         let refuse = |rule| ParseDurationError { value: text.to_owned(), rule };
@@ -126,6 +135,30 @@ impl fmt::Display for Rounded {
 fn write_two(f: &mut fmt::Formatter<'_>, greater: (u128, &str), lesser: (u128, &str)) -> fmt::Result {
     write!(f, "{}{}", greater.0, greater.1)?;
     if lesser.0 > 0 { write!(f, "{}{}", lesser.0, lesser.1) } else { Ok(()) }
+}
+
+/// Whether a text is `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`, as the definition of `AsyncQueue` has it.
+fn is_plain(mut rest: &str) -> bool {
+    let after_digits = |text: &'_ str| -> Option<usize> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        (digits > 0).then_some(digits)
+    };
+    if rest.is_empty() {
+        return false;
+    }
+    while !rest.is_empty() {
+        let Some(digits) = after_digits(rest) else { return false };
+        rest = &rest[digits..];
+        if let Some(fraction) = rest.strip_prefix('.') {
+            let Some(digits) = after_digits(fraction) else { return false };
+            rest = &fraction[digits..];
+        }
+        let Some(unit) = ["ms", "s", "m", "h"].into_iter().find(|unit| rest.starts_with(unit)) else {
+            return false;
+        };
+        rest = &rest[unit.len()..];
+    }
+    true
 }
 
 fn parse(text: &str) -> Result<Duration, &'static str> {

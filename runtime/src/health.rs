@@ -1,4 +1,4 @@
-//! Readiness: a set of named conditions, all of which must hold.
+//! Readiness: a set of named conditions, all of which must hold; and warnings, which leave a program ready.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,7 @@ type Conditions = BTreeMap<&'static str, Option<String>>;
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     conditions: Arc<Mutex<Conditions>>,
+    warnings: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 // === impl Health ===
@@ -38,12 +39,35 @@ impl Health {
         self.set(name, Some(reason.into()));
     }
 
+    /// Whether a condition is there and does not hold.
+    #[must_use]
+    pub fn is_not_ready(&self, name: &str) -> bool {
+        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        conditions.get(name).is_some_and(Option::is_some)
+    }
+
     /// `Ok` if all conditions hold; otherwise those that don't, with their reasons, ordered by name.
     pub fn report(&self) -> Result<(), Vec<(&'static str, String)>> {
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         let failing: Vec<_> =
             conditions.iter().filter_map(|(name, reason)| Some((*name, reason.clone()?))).collect();
         if failing.is_empty() { Ok(()) } else { Err(failing) }
+    }
+
+    /// Something is wrong with which the program goes on; `None`: it is not any more.
+    pub fn set_warning(&self, name: &'static str, warning: Option<String>) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        match warning {
+            Some(warning) => warnings.insert(name, warning),
+            None => warnings.remove(name),
+        };
+    }
+
+    /// The warnings, ordered by name.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<(&'static str, String)> {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.iter().map(|(name, warning)| (*name, warning.clone())).collect()
     }
 
     fn set(&self, name: &'static str, reason: Option<String>) {

@@ -4,7 +4,6 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Full};
@@ -28,6 +27,7 @@ use self::{
 use crate::memory::Account;
 
 mod connection;
+mod listen;
 mod rules;
 
 /// For the head of a request, and for a connection that idles between two: longer than clients keep theirs.
@@ -78,11 +78,10 @@ pub struct Config {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Listens on an address. The error names it, and what to do.
-pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| {
-        format!("can't listen on {addr}: choose another address, or stop what listens there")
-    })
+/// Listens on an address; `[::]` is every address of both families, or of IPv4 where there is no IPv6. The error names it,
+/// and what to do.
+pub fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen::bind(addr)
 }
 
 /// Serves connections until `shutdown`; then accepts no more, finishes the requests that have begun, and
@@ -165,7 +164,8 @@ impl Default for Config {
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => return accepted,
+            // A client over IPv4 has an address of IPv6 on a listener of both.
+            Ok((stream, peer)) => return (stream, (peer.ip().to_canonical(), peer.port()).into()),
             Err(error) => {
                 warn!(%error, "a connection can't be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

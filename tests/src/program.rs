@@ -194,7 +194,9 @@ pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str
     Ended { code: output.status.code(), stdout: output.stdout, stderr }
 }
 
-fn path(name: &str) -> PathBuf {
+/// Where a program is.
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
     folder().join(name)
 }
 

@@ -1,10 +1,7 @@
 //! Carries out the end of a call: its mark, its result for the client, its dead letter, in this order, so that whoever
 //! comes after a crash in between finds what is left to do.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{

@@ -158,8 +158,7 @@ impl RetryPolicy {
         if !self.is_retried(ending) {
             return Outcome::Done;
         }
-        let not_counted_for =
-            if ending.is_platforms() { MAX_UNCOUNTED.checked_sub(tries.age) } else { None };
+        let not_counted_for = if ending.is_platforms() { MAX_UNCOUNTED.checked_sub(tries.age) } else { None };
         let not_counted_for = not_counted_for.filter(|rest| !rest.is_zero());
         if not_counted_for.is_none() && tries.attempt >= self.max_attempts {
             return Outcome::Dead(format!(

@@ -16,7 +16,7 @@ pub struct StreamSpec {
     /// It is the name in `nats stream ls` and in KEDA's nats-jetstream trigger. Example: SLOW
     #[schemars(schema_with = "schemas::jetstream_name")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule::jetstream_name())]
+    #[x_kube(validation = rule::jetstream_name(), validation = rule::reserved_stream())]
     pub name: Option<String>,
 
     /// Subject of the queue: calls are published to it and below it. Default: the queue's name. Can't be changed.

@@ -63,8 +63,7 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
     let function = request.text("Function")?.unwrap_or_default().trim_matches('/');
     let path = path(request.text("Path")?.unwrap_or_default());
     let query = request.text("QueryString")?.map(|raw| raw.trim_start_matches('?'));
-    let query =
-        query.filter(|raw| !raw.is_empty()).map(|raw| utf8_percent_encode(raw, QUERY).to_string());
+    let query = query.filter(|raw| !raw.is_empty()).map(|raw| utf8_percent_encode(raw, QUERY).to_string());
     check_target(&path, query.as_deref())?;
     let body = request.text("Body")?.unwrap_or_default();
     let name =
