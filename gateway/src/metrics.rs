@@ -135,7 +135,7 @@ impl Metrics {
         self.directory_file_reads.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A call was submitted of a function that the directory does not have: the outcome is a word of a fixed set.
+    /// A call was submitted of a function that the directory does not have: the outcome is one of a fixed set.
     pub fn unknown_function(&self, outcome: &'static str) {
         self.unknown_functions.get_or_create(&Outcome { outcome }).inc();
     }

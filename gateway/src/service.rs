@@ -216,7 +216,7 @@ impl Service {
                 | Refusal::Cancel(_)
                 | Refusal::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. }
         );
-        let is_off = is_ours && self.health.is_not_ready(jetstream::CONDITION);
+        let is_off = is_ours && self.health.reason(jetstream::CONDITION).is_some();
         if is_off { Refusal::NoJetStream } else { refusal }
     }
 

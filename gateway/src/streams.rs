@@ -113,8 +113,8 @@ pub async fn keep(
 fn needed(specs: &[QueueSpec], is_written: bool) -> Vec<Needed> {
     let directory = is_written.then_some(directory::BUCKET);
     let buckets = [tombstone::BUCKET, uncounted::BUCKET].into_iter().chain(directory);
-    let beside = buckets.map(|bucket| needed_bucket(&bucket)).chain([needed_stream(reserve::STREAM)]);
-    beside.chain(specs.iter().flat_map(needed_by_producer)).collect()
+    let others = buckets.map(|bucket| needed_bucket(&bucket)).chain([needed_stream(reserve::STREAM)]);
+    others.chain(specs.iter().flat_map(needed_by_producer)).collect()
 }
 
 /// Returns when something is missing.
@@ -124,7 +124,7 @@ async fn one_is_missing(js: &Context, needed: &[Needed]) {
         sleep(LOOK_INTERVAL.max(LOOK_PER_QUEUE.saturating_mul(each))).await;
         // No answer says nothing: whether NATS is there, others say.
         if let Ok(Some(missing)) = first_missing(js, needed).await {
-            return warn!("{missing} is missing: creating it again");
+            return warn!("{missing} is missing, and is created again");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Calls of functions that the directory does not have: refused, or accepted for a function that may be deployed by the
-//! time they come up. A misspelt name looks the same, and its call would wait for ever: so they are counted, and logged
-//! now and then.
+//! time they come up. A misspelt name looks the same, and its call would never run: so such calls are counted, and
+//! logged at intervals.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Which of the streams, consumers and buckets of a queue are missing, for programs that create them where there is no
 //! operator: somebody deleted them, or the server came back with an empty store.
 //!
-//! It only looks, so that it may be done often. What is there is left as it is, whatever its configuration: two programs
+//! It only reads, so that it may be done often. What is there is left as it is, whatever its configuration: two programs
 //! with other settings do not undo what the other did.
 
 use async_nats::jetstream::{
@@ -16,7 +16,7 @@ use crate::{
     stream::QueueSpec,
 };
 
-/// What shall be there.
+/// A stream that must exist, and perhaps a consumer of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needed {
     stream: String,
@@ -75,7 +75,7 @@ pub async fn first_missing(js: &Context, needed: &[Needed]) -> Result<Option<Str
         let stream = match js.get_stream(name).await {
             Ok(stream) => stream,
             Err(error) if is_missing_stream(&error) => return Ok(Some(format!("stream {name}"))),
-            Err(error) => return Err(failed("look for the streams")(error)),
+            Err(error) => return Err(failed("read the streams")(error)),
         };
         let missing = match consumer {
             Consumer::None => None,
@@ -97,7 +97,7 @@ async fn has_consumer(stream: &Stream<Info>, name: &str) -> Result<bool, NatsErr
     match stream.consumer_info(name).await {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed("look for the consumers")(error)),
+        Err(error) => Err(failed("read the consumers")(error)),
     }
 }
 

@@ -18,7 +18,7 @@ const MIN_LENGTH: usize = 6;
 /// As many edits as a name of this length, or a longer one, may differ by from one that is meant: in shorter ones, one.
 const LONG: usize = 9;
 
-/// A variable that looks like a setting and is none.
+/// A variable that resembles a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Misspelt {
     name: String,
@@ -63,6 +63,9 @@ fn by_variable(
     value_of: impl Fn(&str) -> Option<OsString>,
 ) -> Error {
     let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error };
+    let mut command = command.clone();
+    // Before, its arguments have no text.
+    command.build();
     let is_named = |argument: &&Arg| argument.to_string() == *named;
     let Some(argument) = command.get_arguments().find(is_named) else { return error };
     let variable = argument.get_env().and_then(OsStr::to_str).filter(|name| value_of(name).is_some());

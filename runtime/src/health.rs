@@ -39,11 +39,10 @@ impl Health {
         self.set(name, Some(reason.into()));
     }
 
-    /// Whether a condition is there and does not hold.
+    /// Why a condition does not hold; `None` if it does, or is not there.
     #[must_use]
-    pub fn is_not_ready(&self, name: &str) -> bool {
-        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
-        conditions.get(name).is_some_and(Option::is_some)
+    pub fn reason(&self, name: &str) -> Option<String> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.clone()
     }
 
     /// `Ok` if all conditions hold; otherwise those that don't, with their reasons, ordered by name.
@@ -89,7 +88,9 @@ mod tests {
         assert_eq!(health.report(), Err(vec![("nats", "waiting for NATS".to_owned())]));
         health.clone().ready("nats");
         assert_eq!(health.report(), Ok(()));
+        assert_eq!((health.reason("nats"), health.reason("other")), (None, None));
         health.not_ready("nats", "disconnected");
+        assert_eq!(health.reason("nats").as_deref(), Some("disconnected"));
         assert_eq!(health.report(), Err(vec![("nats", "disconnected".to_owned())]));
     }
 }

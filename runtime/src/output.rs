@@ -16,7 +16,7 @@ pub fn print_error(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Whether the output could not be written because whoever read it has seen enough.
+/// Whether the output could not be written because its reader has closed it.
 #[must_use]
 pub fn is_closed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe

@@ -302,7 +302,7 @@ mod tests {
 
     /// What a client reads until the connection is closed, and how long that took.
     async fn read_to_end(request: &str) -> (String, Duration) {
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let handler = |_| std::future::ready(Response::new(Full::from("hi")));
         tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
@@ -316,7 +316,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_past_the_most_at_once_waits_until_one_is_closed() {
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let handler = |_| std::future::ready(Response::new(Full::from("hi")));
         tokio::spawn(serve(
@@ -363,7 +363,7 @@ mod tests {
                 self.0.notify_one();
             }
         }
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let ended = std::sync::Arc::new(tokio::sync::Notify::new());
         let handler = {
@@ -422,7 +422,7 @@ mod tests {
     /// A server with so much memory for heads that are not small, and its account.
     async fn server_with_memory(bytes: usize, answer: Bytes) -> (SocketAddr, Account) {
         let memory = Budget::new(bytes, &mut Registry::default()).account("heads");
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let config = Config { memory: Some(memory.clone()), ..Config::default() };
         let handler = move |_| std::future::ready(Response::new(Full::from(answer.clone())));
@@ -480,7 +480,7 @@ mod tests {
         const ANSWER: usize = 64 << 20;
         let memory = Budget::new(ANSWER, &mut Registry::default()).account("answers");
         let answer = memory.try_take(ANSWER).unwrap().attach(vec![0; ANSWER]);
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let answer = std::sync::Mutex::new(Some(answer));
         let handler = {

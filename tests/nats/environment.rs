@@ -1,5 +1,4 @@
-//! The environment of a program, and whoever reads its output: a variable that is wrong or misspelt, and a reader that has
-//! seen enough.
+//! The environment and the output of a program: a variable that is wrong or misspelt, and a reader that closes the output.
 
 use std::{
     io::Read,
@@ -46,7 +45,7 @@ async fn a_misspelt_variable_is_warned_about() {
             ("http_addr", "127.0.0.1:0"),
             ("metrics_addr", "127.0.0.1:0"),
             (variable, "x"),
-            // As in a pod beside the Service `nats`, and on a laptop.
+            // As in a pod next to the Service `nats`, and on a laptop.
             ("NATS_PORT", "tcp://10.0.0.1:4222"),
             ("NATS_SERVICE_HOST", "10.0.0.1"),
             ("PATH", "/usr/bin"),
@@ -56,14 +55,14 @@ async fn a_misspelt_variable_is_warned_about() {
         let line = program.logged(&format!("{variable} is not read: is {meant} meant?")).await;
         assert!(line.contains("WARN"), "{line}");
         program.logged("connected to NATS").await;
-        // A setting of the gateway is none of the worker's, and not misspelt for that.
+        // A setting that only the gateway has is not a misspelt one of the worker.
         let warned = program.log().iter().filter(|line| line.contains("is not read")).count();
         assert_eq!(warned, 1, "{:?}", program.log());
     }
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_ends_no_program_in_a_panic() {
+fn a_closed_output_ends_no_program_in_a_panic() {
     for (name, arguments) in [("asyncqueue-operator", &["crd"][..]), ("asyncqueue-worker", &["--help"])] {
         let mut child = Command::new(program::path(name))
             .args(arguments)

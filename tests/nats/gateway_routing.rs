@@ -97,7 +97,7 @@ async fn a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said
         replace(gateway.directory.path(), directory);
         until("the file counts as valid", async || (valid().await == 1).then_some(())).await;
     }
-    // Ready all the time, and where people look it says what is wrong.
+    // It stays ready, and says what is wrong.
     replace(gateway.directory.path(), "queues: {asyncqueue: }");
     until("the file counts as not valid", async || (valid().await == 0).then_some(())).await;
     let readiness = gateway.call("GET", "/readyz", &[], "").await;

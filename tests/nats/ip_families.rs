@@ -68,7 +68,7 @@ fn run(command: &mut Command) {
 async fn all_programs_work_without_ipv4() {
     let commands = ["ip link set lo up", "ip addr del 127.0.0.1/8 dev lo"];
     let Some(namespace) = Namespace::create("ipv6", &commands) else { return };
-    // There is none.
+    // No address of IPv4 is left.
     let addresses = namespace.command("ip").args(["-4", "addr"]).output().unwrap();
     assert!(addresses.status.success() && addresses.stdout.is_empty());
     namespace.runs("::1").await;

@@ -12,7 +12,7 @@ use crate::{
     support::{Queue, start_worker},
 };
 
-/// A URL at which nobody listens.
+/// A URL at which no server listens.
 async fn nowhere() -> String {
     Listener::start().await.url()
 }

@@ -1,4 +1,4 @@
-//! Without an operator: whoever has `ensure_stream` creates again what somebody deleted, or what a server lost that came
+//! Without an operator: programs with `ensure_stream` create again what somebody deleted, or what a server lost that came
 //! back with an empty store. No program is started again.
 
 use std::time::{Duration, Instant};

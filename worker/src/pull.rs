@@ -242,7 +242,7 @@ impl<H: Handler> Puller<H> {
     /// The consumer and its lease, waited for as long as it takes; `None` on shutdown.
     async fn find_consumer(&self, shutdown: &CancellationToken) -> Option<(PullConsumer, Duration)> {
         let (stream, durable) = (&self.stream, &self.durable);
-        let mut told = None;
+        let mut logged = None;
         self.tell(Some(format!("looking for the consumer {durable}")));
         loop {
             let found = self.js.get_consumer_from_stream(&self.durable, &self.stream);
@@ -251,7 +251,7 @@ impl<H: Handler> Puller<H> {
                 found = found => match found {
                     Ok(consumer) => {
                         let lease = consumer.cached_info().config.ack_wait;
-                        if told.is_some() {
+                        if logged.is_some() {
                             info!(stream, durable, "found the consumer");
                         }
                         self.tell(None);
@@ -266,10 +266,10 @@ impl<H: Handler> Puller<H> {
                 None => describe(&error),
             };
             // It may change while it is waited for: the server is away, then without the stream, then without the consumer.
-            if told.as_ref() != Some(&reason) {
+            if logged.as_ref() != Some(&reason) {
                 info!(stream, durable, reason, "waiting for the stream and its consumer");
                 self.tell(Some(format!("waiting for consumer {durable} of stream {stream}: {reason}")));
-                told = Some(reason);
+                logged = Some(reason);
             }
             tokio::select! {
                 () = shutdown.cancelled() => return None,

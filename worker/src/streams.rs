@@ -79,20 +79,17 @@ impl Streams {
             let client = self.js.client();
             if client.connection_state() != State::Connected {
                 // `nats` says why; what was wrong before says nothing about now.
-                if self.health.is_not_ready(CONDITION) {
+                if self.health.reason(CONDITION).is_some() {
                     self.health.not_ready(CONDITION, "waiting for NATS to create the streams");
                 }
                 nats::wait_connected(&client).await;
             }
             match first_missing(&self.js, &self.needed).await {
                 Ok(None) => self.health.ready(CONDITION),
-                Ok(Some(missing)) => {
-                    warn!("{missing} is missing: creating it again");
-                    self.health.not_ready(CONDITION, format!("{missing} is missing"));
-                    if let Err(error) = self.ensure().await {
-                        self.tell(&*error);
-                    }
-                }
+                Ok(Some(missing)) => match self.ensure().await {
+                    Ok(()) => warn!("{missing} was missing, and is created again"),
+                    Err(error) => self.tell(&*error),
+                },
                 Err(error) => self.tell(&error),
             }
         }
@@ -114,7 +111,10 @@ impl Streams {
             return self.health.not_ready(CONDITION, "waiting for JetStream");
         }
         let reason = describe(error);
-        warn!("waiting for the queue's streams: {reason}");
+        // Logged once, as long as the reason is the same.
+        if self.health.reason(CONDITION).as_ref() != Some(&reason) {
+            warn!("waiting for the queue's streams: {reason}");
+        }
         self.health.not_ready(CONDITION, reason);
     }
 }

@@ -221,10 +221,9 @@ pub(super) fn subject() -> Rule {
 }
 
 pub(super) fn reserved_subject() -> Rule {
+    let reserve = escaped(r"^asyncqueue-reserve(-[0-9]+)?(\.|$)");
     rule(
-        format!(
-            "self != 'asyncqueue' && !self.startsWith('asyncqueue.') && !self.split('.', 2)[0].matches('{RESERVE}')"
-        ),
+        format!("self != 'asyncqueue' && !self.startsWith('asyncqueue.') && !self.matches('{reserve}')"),
         "subjects below asyncqueue and asyncqueue-reserve are what workers, gateways and the reserve use: choose another one",
     )
 }

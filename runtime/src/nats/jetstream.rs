@@ -30,10 +30,10 @@ use crate::{health::Health, log_limit::LogLimit, program::UsageError, settings::
 /// The readiness condition that [`report`] keeps.
 pub const CONDITION: &str = "jetstream";
 
-/// What tells of the account's use of JetStream: the cheapest request that needs JetStream.
+/// The request for the account's use of JetStream: the cheapest that needs JetStream.
 const INFO: &str = "$JS.API.INFO";
 
-/// Between two requests while it is not enabled, and between two looks whether the connection is another one.
+/// Between two requests while it is not enabled, and between checks whether the connection is another one.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// JetStream is not enabled.
