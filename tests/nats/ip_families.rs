@@ -188,6 +188,7 @@ async fn operator_listens(nats: &NatsServer) {
         ("KUBECONFIG", kubeconfig.path().to_str().unwrap()),
         ("nats_url", &nats.url()),
         ("leader_elect", "false"),
+        ("worker_image", "asyncqueue"),
         ("POD_NAMESPACE", "openfaas"),
     ];
     let operator = Program::start("asyncqueue-operator", &settings);

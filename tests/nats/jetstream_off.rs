@@ -1,5 +1,6 @@
 //! A nats-server that was started without `-js`: each program says so, and what to do, and works once it is enabled.
 
+use async_nats::ConnectOptions;
 use asyncqueue_tests::{
     http::HttpServer,
     nats::{NatsServer, free_port},
@@ -14,8 +15,17 @@ async fn server() -> (NatsServer, String) {
     let mut nats = NatsServer::prepare().without_jetstream().with(["--user", "u", "--pass", "hunter2"]);
     nats.launch();
     let url = nats.url().replace("nats://", "nats://u:hunter2@");
-    until("the server answers", async || async_nats::connect(&url).await.ok()).await;
+    answers(&nats, "u", "hunter2").await;
     (nats, url)
+}
+
+/// Waits until the server takes a connection.
+async fn answers(nats: &NatsServer, user: &str, password: &str) {
+    until("the server answers", async || {
+        let options = ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
+        options.connect(nats.url()).await.ok()
+    })
+    .await;
 }
 
 /// What is to be said of the server.
@@ -103,7 +113,7 @@ async fn an_account_without_jetstream_is_named() {
     let mut nats = NatsServer::prepare().with(["-c", config.to_str().unwrap()]);
     nats.launch();
     let url = |user: &str| nats.url().replace("nats://", &format!("nats://{user}:{user}@"));
-    until("the server answers", async || async_nats::connect(url("a")).await.ok()).await;
+    answers(&nats, "a", "a").await;
     let queues = async |user| program::run("kubectl-aq", &["queues"], &[("nats_url", &url(user))]).await;
     let ended = queues("b").await;
     let expected = format!("JetStream is not enabled for the account of this program on {}", nats.url());
