@@ -87,14 +87,14 @@ pub struct Gateway {
 
 /// Runs a gateway until `shutdown`.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    Gateway::bind(settings).await?.run(shutdown).await
+    Gateway::bind(settings)?.run(shutdown).await
 }
 
 // === impl Gateway ===
 
 impl Gateway {
     /// Reads the directory file, if there is one, and listens on both addresses.
-    pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
+    pub fn bind(settings: Settings) -> anyhow::Result<Self> {
         let namespaces = FunctionNamespaces::new(
             settings.function_namespace.clone(),
             settings.function_namespaces.clone(),
@@ -142,11 +142,7 @@ impl Gateway {
     /// Answers until `shutdown`, and then what was asked before.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { settings, own_directory, namespaces, http, admin, http_addr, metrics_addr } = self;
-        let unknown_functions = UnknownFunctions::new(
-            settings.unknown_function(),
-            // Without a directory no function is known, and that says nothing.
-            settings.directory_file.0.is_some() || !settings.ensure_stream,
-        );
+        let unknown_functions = UnknownFunctions::of(&settings);
         // Every field, so that a setting that nothing uses does not compile.
         let Settings {
             log: _,
@@ -189,10 +185,7 @@ impl Gateway {
 
         // Dropped on return, and with it what runs in the background.
         let mut background = JoinSet::new();
-        background.spawn({
-            let (client, health) = (client.clone(), health.clone());
-            async move { nats::jetstream::report(&client, &servers, &health).await }
-        });
+        report_jetstream(&mut background, client.clone(), servers, health.clone());
         let has_file = matches!(own_directory, Some((Some(_), _)));
         let directory = follow_directory(&mut background, own_directory, &js, &health, &metrics);
         let is_store_full = follow_reserve(&mut background, js.clone());
@@ -251,6 +244,16 @@ impl Gateway {
         admin.await.context("the server of metrics failed")?;
         served
     }
+}
+
+/// Says if JetStream is not enabled, in the background.
+fn report_jetstream(
+    background: &mut JoinSet<()>,
+    client: async_nats::Client,
+    servers: String,
+    health: Health,
+) {
+    background.spawn(async move { nats::jetstream::report(&client, &servers, &health).await });
 }
 
 /// Says that no more calls are taken from the shutdown on.

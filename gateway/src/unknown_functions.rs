@@ -8,7 +8,11 @@ use asyncqueue::{FunctionName, QueueName};
 use asyncqueue_runtime::log_limit::LogLimit;
 use tracing::warn;
 
-use crate::{metrics::Metrics, refusal::Refusal, settings::UnknownFunction};
+use crate::{
+    metrics::Metrics,
+    refusal::Refusal,
+    settings::{Settings, UnknownFunction},
+};
 
 /// Between two lines of the log about such calls.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
@@ -24,10 +28,11 @@ pub struct UnknownFunctions {
 // === impl UnknownFunctions ===
 
 impl UnknownFunctions {
-    /// Does this with them. `is_logged`: there is a directory, so that a function that is not in it is worth a line.
+    /// Does with them what the settings say. Without a directory no function is known, so that a line would say nothing.
     #[must_use]
-    pub fn new(policy: UnknownFunction, is_logged: bool) -> Self {
-        Self { policy, is_logged, limit: LogLimit::new(LOG_INTERVAL) }
+    pub fn of(settings: &Settings) -> Self {
+        let is_logged = settings.directory_file.0.is_some() || !settings.ensure_stream;
+        Self { policy: settings.unknown_function(), is_logged, limit: LogLimit::new(LOG_INTERVAL) }
     }
 
     /// Refuses a function that the directory does not have, if such are refused.

@@ -78,11 +78,10 @@ pub async fn first_missing(js: &Context, needed: &[Needed]) -> Result<Option<Str
             Err(error) => return Err(failed("read the streams")(error)),
         };
         let missing = match consumer {
-            Consumer::None => None,
             Consumer::Any if stream.cached_info().state.consumer_count == 0 => {
                 Some(format!("the consumer of stream {name}"))
             }
-            Consumer::Any => None,
+            Consumer::None | Consumer::Any => None,
             Consumer::Named(consumer) if has_consumer(&stream, consumer).await? => None,
             Consumer::Named(consumer) => Some(format!("consumer {consumer} of stream {name}")),
         };

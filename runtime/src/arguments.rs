@@ -28,17 +28,18 @@ struct Misspelt {
 /// Reads the settings of a program. Ends it where they are not valid, or where it is asked for help.
 #[must_use]
 pub fn parse<T: CommandFactory + FromArgMatches>() -> T {
-    let matches = matches(T::command());
+    let matches = matches(&T::command());
     T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut T::command()).exit())
 }
 
 /// The same for a command that was changed.
 #[must_use]
-pub fn matches(command: Command) -> ArgMatches {
+pub fn matches(command: &Command) -> ArgMatches {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    command.clone().try_get_matches_from(&arguments).unwrap_or_else(|error| {
-        by_variable(error, &command, &arguments, |name| std::env::var_os(name)).exit()
-    })
+    command
+        .clone()
+        .try_get_matches_from(&arguments)
+        .unwrap_or_else(|error| by_variable(error, command, &arguments, |name| std::env::var_os(name)).exit())
 }
 
 /// Warns of environment variables that no setting is named after, and that are so near to the name of one that they are

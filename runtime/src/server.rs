@@ -356,7 +356,7 @@ mod tests {
     }
 
     /// A server whose handler answers after a while, and says if it was dropped before.
-    async fn slow_server() -> (SocketAddr, std::sync::Arc<tokio::sync::Notify>) {
+    fn slow_server() -> (SocketAddr, std::sync::Arc<tokio::sync::Notify>) {
         struct NotifyOnDrop(std::sync::Arc<tokio::sync::Notify>);
         impl Drop for NotifyOnDrop {
             fn drop(&mut self) {
@@ -383,7 +383,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_closes_its_side_is_answered() {
-        let (addr, _ended) = slow_server().await;
+        let (addr, _ended) = slow_server();
         let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         client.shutdown().await.unwrap();
@@ -394,7 +394,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_resets_its_connection_ends_its_request() {
-        let (addr, ended) = slow_server().await;
+        let (addr, ended) = slow_server();
         let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -420,7 +420,7 @@ mod tests {
     }
 
     /// A server with so much memory for heads that are not small, and its account.
-    async fn server_with_memory(bytes: usize, answer: Bytes) -> (SocketAddr, Account) {
+    fn server_with_memory(bytes: usize, answer: Bytes) -> (SocketAddr, Account) {
         let memory = Budget::new(bytes, &mut Registry::default()).account("heads");
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -439,7 +439,7 @@ mod tests {
     #[tokio::test]
     async fn a_large_head_takes_memory_until_its_connection_ends() {
         let most = MAX_HEADER_BYTES * 2;
-        let (addr, memory) = server_with_memory(most * 5, Bytes::from_static(b"hi")).await;
+        let (addr, memory) = server_with_memory(most * 5, Bytes::from_static(b"hi"));
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Long: {}\r\n\r\n", "x".repeat(20_000));
         let ask = async || {
             let mut client = TcpStream::connect(addr).await.unwrap();

@@ -46,9 +46,9 @@ impl Namespace {
         command.args(["--exact", "ip_families::calls_run_on_the_default_listeners"]);
         command.args(["--ignored", "--nocapture"]).env(loopback::VARIABLE, address);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        println!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && text.contains("1 passed"), "on {address}");
+        let said = String::from_utf8_lossy(&output.stdout);
+        println!("{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.contains("1 passed"), "on {address}");
     }
 }
 
@@ -148,11 +148,8 @@ async fn calls_run_on_the_default_listeners() {
     let answer = call(8080, "POST", "/async-function/figlet/path", &[("x-callback-url", &callback)]).await;
     assert_eq!(answer.status, 202, "{}", answer.text());
     assert_eq!(receiver.receives(1).await[0].header("x-call-id"), answer.header("x-call-id"));
-    let received = function.received().remove(0);
-    assert_eq!(
-        (received.target.as_str(), received.header("x-call-id")),
-        ("/path", answer.header("x-call-id"))
-    );
+    let first = function.received().remove(0);
+    assert_eq!((first.target.as_str(), first.header("x-call-id")), ("/path", answer.header("x-call-id")));
     // The address of the client, and not that of a mapping.
     assert_eq!(call(8080, "GET", "/function/figlet", &[]).await.status, 200);
     assert_eq!(function.receives(2).await[1].header("x-forwarded-for"), ip.to_string());
