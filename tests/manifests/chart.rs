@@ -180,7 +180,8 @@ async fn the_schema_has_the_settings_of_the_programs() {
     {
         let manual = program::run(program, &["--help"], &[]).await.text();
         let names = manual.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
-        let names: BTreeSet<&str> = names.collect();
+        // The manual itself says how settings are listed.
+        let names: BTreeSet<&str> = names.filter(|name| *name != "…").collect();
         let listed = schema["definitions"][definition]["properties"].as_object().unwrap();
         assert_eq!(names, listed.keys().map(String::as_str).collect(), "{definition}");
     }
