@@ -12,6 +12,8 @@ use asyncqueue_tests::{
 };
 use tempfile::NamedTempFile;
 
+use crate::support::start_operator;
+
 /// A network namespace, deleted when this is dropped.
 struct Namespace(String);
 
@@ -173,22 +175,8 @@ async fn calls_run_on_the_default_listeners() {
 
 /// The operator listens, and waits for its API server, which is not there.
 async fn operator_listens(nats: &NatsServer) {
-    let mut kubeconfig = NamedTempFile::new().unwrap();
-    let server = format!("http://{}", loopback::at(1));
-    write!(
-        kubeconfig,
-        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
-         users: [{{name: u, user: {{}}}}], clusters: [{{name: c, cluster: {{server: \"{server}\"}}}}]}}"
-    )
-    .unwrap();
-    let settings = [
-        ("KUBECONFIG", kubeconfig.path().to_str().unwrap()),
-        ("nats_url", &nats.url()),
-        ("leader_elect", "false"),
-        ("worker_image", "asyncqueue"),
-        ("POD_NAMESPACE", "openfaas"),
-    ];
-    let operator = Program::start("asyncqueue-operator", &settings);
+    let api_server = format!("http://{}", loopback::at(1));
+    let (operator, _kubeconfig) = start_operator(&api_server, &[("nats_url", &nats.url())]);
     operator.logged("connected to NATS").await;
     until("the operator answers", async || {
         let answer = raw::try_request(loopback::at(8083), "GET", "/healthz", &[], b"").await.ok()?;

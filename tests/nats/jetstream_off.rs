@@ -8,7 +8,10 @@ use asyncqueue_tests::{
     wait::until,
 };
 
-use crate::{gateway::Gateway, support::start_worker};
+use crate::{
+    gateway::Gateway,
+    support::{start_operator, start_worker},
+};
 
 /// A server without JetStream, which asks for a password.
 async fn server() -> (NatsServer, String) {
@@ -101,6 +104,23 @@ async fn the_cli_says_that_jetstream_is_not_enabled() {
         assert_eq!((ended.code, ended.text().as_str()), (Some(1), ""), "{arguments:?}");
         assert_eq!(ended.stderr, format!("kubectl aq: {}\n", message(&nats)), "{arguments:?}");
     }
+}
+
+#[tokio::test]
+async fn an_operator_says_that_jetstream_is_not_enabled() {
+    let (nats, url) = server().await;
+    let admin = format!("127.0.0.1:{}", free_port());
+    // It waits for its API server, and says what it knows of NATS.
+    let settings = [("nats_url", &*url), ("http_addr", &admin)];
+    let (operator, _kubeconfig) = start_operator("http://127.0.0.1:1", &settings);
+    let line = operator.logged(&message(&nats)).await;
+    assert!(line.contains("WARN"), "{line}");
+    until("it is not ready for that", async || {
+        let answer = raw::try_request(admin.parse().unwrap(), "GET", "/readyz", &[], b"").await.ok()?;
+        answer.text().contains(&format!("jetstream: {}", message(&nats))).then_some(())
+    })
+    .await;
+    assert_no_password(&operator.log());
 }
 
 #[tokio::test]

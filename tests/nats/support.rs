@@ -1,6 +1,6 @@
 //! One queue on one nats-server, its workers, and calls for it.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 use async_nats::{
     connection::State,
@@ -18,6 +18,7 @@ use asyncqueue_tests::{
     program::Program,
     wait::until,
 };
+use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -117,6 +118,26 @@ pub(crate) fn start_worker(nats: &NatsServer, function: &HttpServer, settings: &
     ];
     all.extend_from_slice(settings);
     Program::start("asyncqueue-worker", &all)
+}
+
+/// An operator whose API server is at this address, as a kubeconfig says, with these settings.
+pub(crate) fn start_operator(api_server: &str, settings: &[(&str, &str)]) -> (Program, NamedTempFile) {
+    let mut kubeconfig = NamedTempFile::new().unwrap();
+    write!(
+        kubeconfig,
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         users: [{{name: u, user: {{}}}}], clusters: [{{name: c, cluster: {{server: \"{api_server}\"}}}}]}}"
+    )
+    .unwrap();
+    let mut all = vec![
+        ("KUBECONFIG", kubeconfig.path().to_str().unwrap()),
+        ("leader_elect", "false"),
+        ("worker_image", "asyncqueue"),
+        ("POD_NAMESPACE", "openfaas"),
+    ];
+    all.extend_from_slice(settings);
+    let operator = Program::start("asyncqueue-operator", &all);
+    (operator, kubeconfig)
 }
 
 /// A call of `figlet` with the body `hi`.
