@@ -15,7 +15,7 @@ use async_nats::jetstream;
 use asyncqueue::{
     directory::{self, Directory},
     function_namespaces::FunctionNamespaces,
-    reserve,
+    reserve, reserved,
     submit::Submitter,
 };
 use asyncqueue_runtime::{
@@ -114,6 +114,12 @@ impl Gateway {
             None if settings.ensure_stream => Some((None, Directory::default())),
             None => None,
         };
+        if let Some((_, directory)) = &own_directory
+            && !directory.queues.contains_key(&settings.default_queue)
+        {
+            reserved::check_queue(&settings.default_queue, false)
+                .map_err(|error| UsageError(format!("default_queue: {error}")))?;
+        }
         let http = server::bind(settings.http_addr).context("http_addr")?;
         let admin = admin::bind(settings.metrics_addr).context("metrics_addr")?;
         Ok(Self {

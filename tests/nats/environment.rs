@@ -33,6 +33,22 @@ async fn a_bad_variable_is_named_and_not_its_flag() {
 }
 
 #[tokio::test]
+async fn a_reserved_name_is_refused_where_it_would_be_created() {
+    for (name, variable, value) in [
+        ("asyncqueue-worker", "queue_name", "asyncqueue"),
+        ("asyncqueue-worker", "queue_name", "asyncqueue-reserve"),
+        ("asyncqueue-worker", "nats_subject", "asyncqueue.stats"),
+        ("asyncqueue-worker", "nats_stream", "KV_asyncqueue-directory"),
+        ("asyncqueue-gateway", "default_queue", "asyncqueue"),
+    ] {
+        let settings = [("ensure_stream", "true"), (variable, value), ("http_addr", "127.0.0.1:0")];
+        let ended = program::run(name, &[], &settings).await;
+        assert!(ended.code == Some(2) && ended.stderr.contains(variable), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("`{value}` is reserved")), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_misspelt_variable_is_warned_about() {
     let nats = NatsServer::start().await;
     let url = nats.url();

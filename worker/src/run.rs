@@ -85,7 +85,11 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let js = jetstream::new(client.clone());
     let _jetstream = report_jetstream(&settings, client.clone(), health.clone())?;
     health.register(CONSUMER, "not looked for yet");
-    let streams = settings.ensure_stream.then(|| Streams::new(&settings, js.clone(), health.clone()));
+    let streams = if settings.ensure_stream {
+        Some(Streams::new(&settings, js.clone(), health.clone())?)
+    } else {
+        None
+    };
     let listener = admin::bind(settings.http_addr)?;
     info!(
         queue = %settings.queue_name, stream = settings.stream(), durable = settings.durable(),

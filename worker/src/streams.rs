@@ -7,6 +7,7 @@ use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
     ensure::{EnsureError, ensure, ensure_buckets},
     missing::{Needed, first_missing, needed_bucket, needed_by_workers},
+    reserved,
     stream::{DeadLetters, Limits, Owner, QueueSpec},
     tombstone, uncounted,
 };
@@ -14,6 +15,7 @@ use asyncqueue_runtime::{
     error::describe,
     health::Health,
     nats::{self, jetstream::JetStreamOff},
+    program::UsageError,
 };
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -44,12 +46,17 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Streams {
     /// For the queue that the settings name. Registers the readiness condition.
-    pub(crate) fn new(settings: &Settings, js: Context, health: Health) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// A name that is reserved.
+    pub(crate) fn new(settings: &Settings, js: Context, health: Health) -> Result<Self, UsageError> {
+        check_names(settings)?;
         let spec = spec(settings);
         let buckets = [tombstone::BUCKET, uncounted::BUCKET];
         let needed = buckets.iter().map(needed_bucket).chain(needed_by_workers(&spec)).collect();
         health.register(CONDITION, "waiting for NATS to create the streams");
-        Self { js, spec, needed, health }
+        Ok(Self { js, spec, needed, health })
     }
 
     /// Creates them, or updates them to the settings. Waits for NATS for as long as it takes.
@@ -117,6 +124,15 @@ impl Streams {
         }
         self.health.not_ready(CONDITION, reason);
     }
+}
+
+/// Refuses names that no queue can have: such streams would take what is meant for others.
+fn check_names(settings: &Settings) -> Result<(), UsageError> {
+    let refused = |setting| move |error| UsageError(format!("{setting}: {error}"));
+    let has_subject = settings.nats_subject.0.is_some();
+    reserved::check_queue(&settings.queue_name, has_subject).map_err(refused("queue_name"))?;
+    reserved::check_subject(&settings.subject()).map_err(refused("nats_subject"))?;
+    reserved::check_stream(&settings.stream()).map_err(refused("nats_stream"))
 }
 
 /// Whether an error stays, however often it is tried again.
