@@ -38,7 +38,7 @@ pub(crate) enum Command {
 
 /// Reads the command line; ends the program where it is not valid or asks for help.
 pub(crate) fn parse() -> Arguments {
-    let matches = command().get_matches();
+    let matches = asyncqueue_runtime::arguments::matches(&command());
     Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 

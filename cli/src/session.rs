@@ -30,6 +30,9 @@ impl Session {
             let reason = reasons.into_iter().map(|(_, reason)| reason).next().unwrap_or_default();
             anyhow::bail!("gave up after {}s {reason}; --nats-url says where NATS is", PATIENCE.as_secs());
         }
+        if let Ok(Some(off)) = timeout(PATIENCE, nats::jetstream::probe(&client)).await {
+            anyhow::bail!(off.message(&nats::jetstream::urls(settings)?));
+        }
         let js = ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(client);
         Ok(Self { js })
     }

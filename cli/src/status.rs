@@ -70,9 +70,18 @@ pub(crate) fn words(state: &State) -> String {
             let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
             format!("running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}")
         }
-        State::Waiting { attempt, max_attempts, next_attempt, failure } => {
+        State::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until } => {
             let why = failure.as_ref().map(|failure| format!(": {}", failure.last_error)).unwrap_or_default();
-            format!("waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} failed{why}")
+            match not_counted_until {
+                Some(until) => format!(
+                    "waiting until {next_attempt:.0}: the platform failed, which is not counted until {until:.0}{why}"
+                ),
+                None => {
+                    format!(
+                        "waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} failed{why}"
+                    )
+                }
+            }
         }
         State::Done { status, callback: CallbackState::Pending, .. } => {
             format!("done with status {status}, the result is on its way to the caller")

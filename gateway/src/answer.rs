@@ -12,6 +12,7 @@ use crate::{
     proxy::AnswerBody,
     refusal::Refusal,
     submission::{X_CALL_ID, X_START_TIME, start_time},
+    target::Receiver,
 };
 
 /// Says that a call with this id was stored before, and not again.
@@ -119,7 +120,8 @@ pub fn refused(about: &About, refusal: &Refusal) -> Answer {
         Refusal::MethodNotAllowed { allow, .. } => {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        Refusal::Unreachable { .. } => {
+        // Of a function that is away it is the function that failed, as of one that answers an error: attempts count.
+        Refusal::Unreachable { target: Receiver::Upstream, .. } => {
             headers.insert(X_OPENFAAS_INTERNAL, HeaderValue::from_static("asyncqueue-gateway"));
         }
         _ => {}
@@ -168,7 +170,7 @@ fn answer(status: StatusCode, body: Bytes, about: &About) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::submit::SubmitError;
+    use asyncqueue::{FunctionName, submit::SubmitError};
     use http::Method;
     use http_body_util::BodyExt;
 
@@ -263,11 +265,16 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_cannot_be_reached_is_the_platforms_failure_and_one_that_breaks_off_is_not() {
-        let (target, reason) = ("function `f.ns`".to_owned(), "refused".to_owned());
-        let unreachable = Refusal::Unreachable { target: target.clone(), reason: reason.clone() };
-        let broken = Refusal::NoAnswer { target, reason };
-        for (refusal, internal) in [(unreachable, true), (broken, false)] {
+    fn only_an_upstream_that_is_away_is_the_platforms_failure() {
+        let function = || Receiver::Function(FunctionName::new("f", "ns").unwrap());
+        let unreachable = |target| Refusal::Unreachable { target, reason: "refused".to_owned() };
+        let broken = |target| Refusal::NoAnswer { target, reason: "reset".to_owned() };
+        for (refusal, internal) in [
+            (unreachable(Receiver::Upstream), true),
+            (unreachable(function()), false),
+            (broken(Receiver::Upstream), false),
+            (broken(function()), false),
+        ] {
             let answer = refused(&about(None), &refusal);
             assert_eq!(answer.status(), 502);
             assert_eq!(answer.headers().contains_key("x-openfaas-internal"), internal);

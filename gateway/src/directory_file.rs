@@ -10,11 +10,11 @@
 //!     retry: {attempts: 3, codes: [429, 503], minWait: 1s, maxWait: 1m}   # each from the queue's workers where absent
 //! ```
 //!
-//! It is read again when it changes. What is not valid then changes nothing: the last good one stays.
+//! Names, URLs and retries have the rules that an `AsyncQueue` and its functions have. The file is read again when it
+//! changes. What is not valid then changes nothing: the last good one stays, and log, metric and `/readyz` say so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroU64,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -22,31 +22,45 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use asyncqueue::{
-    FunctionName, GoDuration, QueueName,
+    FunctionName, QueueName,
+    claims::{Clash, clash},
     directory::{Directory, FunctionEntry, QueueEntry},
     function_namespaces::check_system,
-    name::{parse_stream, parse_subject},
-    retry::RetryOverrides,
+    name::{NameError, parse_new_stream, parse_new_subject},
+    reserved,
+    retry::{RetryError, RetryOverrides, parse_wait},
 };
+use asyncqueue_runtime::{health::Health, settings::parse_call_url};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::{metrics::Metrics, target::BaseUrl};
+use crate::{metrics::Metrics, streams, target::BaseUrl};
 
 /// Between two looks at the file. Its contents are compared, not its time: a `ConfigMap` changes by a change of
 /// links.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-#[derive(Deserialize)]
+/// What `/readyz` calls a file that is not valid. The gateway stays ready.
+const WARNING: &str = "directory_file";
+
+/// What a file that is not valid changes.
+const STAYS: &str = "the directory stays as it was";
+
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    queues: BTreeMap<QueueName, Option<Queue>>,
+    queues: Option<BTreeMap<NewQueueName, Option<Queue>>>,
     #[serde(default)]
-    functions: BTreeMap<String, Spanned<Function>>,
+    functions: Option<BTreeMap<String, Spanned<Option<Function>>>>,
 }
+
+/// The name of a queue, by the rule for new ones.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct NewQueueName(QueueName);
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,23 +69,22 @@ struct Queue {
     subject: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Function {
     queue: Option<QueueName>,
     url: Option<String>,
-    #[serde(default)]
-    retry: Retry,
+    retry: Option<Retry>,
 }
 
 /// The fields of [`RetryOverrides`], and no others: a wrong name is an error here, and not of a later version.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Retry {
-    attempts: Option<NonZeroU64>,
+    attempts: Option<u64>,
     codes: Option<BTreeSet<u16>>,
-    min_wait: Option<GoDuration>,
-    max_wait: Option<GoDuration>,
+    min_wait: Option<String>,
+    max_wait: Option<String>,
 }
 
 /// A directory file, and what is needed to read it.
@@ -94,7 +107,12 @@ impl DirectoryFile {
     }
 
     /// Follows the file for as long as somebody listens.
-    pub async fn follow(self, directory: watch::Sender<Option<Arc<Directory>>>, metrics: Metrics) {
+    pub async fn follow(
+        self,
+        directory: watch::Sender<Option<Arc<Directory>>>,
+        metrics: Metrics,
+        health: Health,
+    ) {
         let mut seen = None;
         loop {
             let this = self.clone();
@@ -106,6 +124,7 @@ impl DirectoryFile {
                     .as_ref()
                     .map_err(Clone::clone)
                     .and_then(|text| self.parse(text).map_err(|error| format!("{error:#}")));
+                health.set_warning(WARNING, read.as_ref().err().map(|error| format!("{error}; {STAYS}")));
                 self.apply(read, &directory, &metrics);
                 seen = Some(text);
             }
@@ -136,7 +155,7 @@ impl DirectoryFile {
                     info!(queues, functions, "the directory was read anew from `{}`", self.path.display());
                 }
             }
-            Err(error) => warn!("{error}; the directory stays as it was"),
+            Err(error) => warn!("{error}; {STAYS}"),
         }
     }
 
@@ -164,43 +183,113 @@ fn parse_values(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyho
     // Without the excerpt of the file, so that the error stays one line.
     let file: File = serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{}", error.without_snippet()))?;
     let mut directory = Directory::default();
-    for (name, queue) in file.queues {
-        let Queue { stream, subject } = queue.unwrap_or_default();
-        let stream = stream.unwrap_or_else(|| name.to_string());
-        let subject = subject.unwrap_or_else(|| name.to_string());
-        parse_stream(&stream).with_context(|| format!("queues.{name}"))?;
-        parse_subject(&subject).with_context(|| format!("queues.{name}"))?;
-        directory.queues.insert(name, QueueEntry::new(stream, subject));
+    for (NewQueueName(name), queue) in file.queues.unwrap_or_default() {
+        let entry =
+            queue_entry(&name, queue.unwrap_or_default()).with_context(|| format!("queues.{name}"))?;
+        directory.queues.insert(name, entry);
     }
-    for (name, function) in file.functions {
+    check_claims(&directory, default_queue)?;
+    for (name, function) in file.functions.unwrap_or_default() {
         let line = function.referenced.line();
-        let Function { queue, url, retry } = function.value;
+        let at = || format!("line {line}: functions.{name}");
+        let entry = function_entry(function.value.unwrap_or_default(), &directory, default_queue)
+            .map_err(|error| anyhow!("{}.{error}", at()))?;
         let function =
             FunctionName::parse(&name, namespace).with_context(|| format!("line {line}: functions"))?;
-        check_system(function.namespace()).with_context(|| format!("line {line}: functions.{name}"))?;
-        if let Some(queue) =
-            queue.as_ref().filter(|q| *q != default_queue && !directory.queues.contains_key(*q))
-        {
-            bail!("line {line}: functions.{name}.queue `{queue}` is not one of queues: add it there");
-        }
-        if let Some(url) = &url {
-            url.parse::<BaseUrl>()
-                .with_context(|| format!("line {line}: functions.{name}.url `{url}` is not valid"))?;
-        }
-        if let Some(code) = retry.codes.iter().flatten().find(|code| !(100..=599).contains(*code)) {
-            bail!("line {line}: functions.{name}.retry.codes: `{code}` is no status of HTTP: use 100 to 599");
-        }
-        let entry = FunctionEntry { queue, url, retry: retry.into() };
+        check_system(function.namespace()).with_context(at)?;
         if directory.functions.insert(function, entry).is_some() {
-            bail!("line {line}: functions.{name} is there twice, with and without its namespace");
+            bail!("{} is there twice, with and without its namespace: remove one of the two", at());
         }
     }
     Ok(directory)
 }
 
-impl From<Retry> for RetryOverrides {
-    fn from(Retry { attempts, codes, min_wait, max_wait }: Retry) -> Self {
-        Self { attempts: attempts.map(NonZeroU64::get), codes, min_wait, max_wait }
+/// Reads a queue, by the rules that the API server holds an `AsyncQueue` against.
+fn queue_entry(name: &QueueName, Queue { stream, subject }: Queue) -> anyhow::Result<QueueEntry> {
+    reserved::check_queue(name, subject.is_some())?;
+    if let Some(stream) = &stream {
+        parse_new_stream(stream)?;
+        reserved::check_stream(stream)?;
+    }
+    if let Some(subject) = &subject {
+        parse_new_subject(subject)?;
+        reserved::check_subject(subject)?;
+    }
+    let named = || name.to_string();
+    Ok(QueueEntry::new(stream.unwrap_or_else(named), subject.unwrap_or_else(named)))
+}
+
+/// Refuses two queues that want the same stream or subject, the default queue included, which need not be listed.
+fn check_claims(directory: &Directory, default_queue: &QueueName) -> anyhow::Result<()> {
+    let mut specs = streams::specs(directory, default_queue);
+    specs.sort_by(|a, b| a.queue.cmp(&b.queue));
+    for (index, first) in specs.iter().enumerate() {
+        for second in &specs[index + 1..] {
+            let (a, b) = (&first.queue, &second.queue);
+            match clash(first, second) {
+                None => {}
+                Some(Clash::Stream(stream)) => bail!(
+                    "queues.{a} and queues.{b} both have the stream `{stream}`: each queue has a stream of its own, \
+                     NAME-callbacks and NAME-dead; give one of the two another name or stream"
+                ),
+                Some(Clash::Subject { subject, others }) => bail!(
+                    "queues.{a} and queues.{b} have the subjects `{subject}` and `{others}`, which overlap: a queue takes \
+                     all below its subject; give one of the two another subject"
+                ),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a function. The error begins with the field.
+fn function_entry(
+    Function { queue, url, retry }: Function,
+    directory: &Directory,
+    default_queue: &QueueName,
+) -> anyhow::Result<FunctionEntry> {
+    let is_there = |queue: &QueueName| queue == default_queue || directory.queues.contains_key(queue);
+    if let Some(queue) = queue.as_ref().filter(|queue| !is_there(queue)) {
+        bail!("queue `{queue}` is not one of queues: add it there");
+    }
+    if let Some(url) = &url {
+        check_url(url).map_err(|rule| anyhow!("url `{url}` is not valid: {rule}"))?;
+    }
+    let retry = retry.map(RetryOverrides::try_from).transpose();
+    let retry = retry.map_err(|error| anyhow!("retry.{error}"))?.unwrap_or_default();
+    Ok(FunctionEntry { queue, url, retry })
+}
+
+/// The URL of one function: workers and gateways call it, and nothing is filled in.
+fn check_url(url: &str) -> Result<(), String> {
+    if url.contains(['{', '}']) {
+        return Err("nothing is filled in here: write the URL of this function".to_owned());
+    }
+    parse_call_url(url)?;
+    url.parse::<BaseUrl>().map(drop).map_err(|error| error.to_string())
+}
+
+impl TryFrom<String> for NewQueueName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        QueueName::parse_new(&text).map(Self)
+    }
+}
+
+impl TryFrom<Retry> for RetryOverrides {
+    type Error = RetryError;
+
+    fn try_from(Retry { attempts, codes, min_wait, max_wait }: Retry) -> Result<Self, RetryError> {
+        let wait = |field, text: Option<String>| text.map(|text| parse_wait(field, &text)).transpose();
+        let overrides = Self {
+            attempts,
+            codes,
+            min_wait: wait("minWait", min_wait)?,
+            max_wait: wait("maxWait", max_wait)?,
+        };
+        overrides.check()?;
+        Ok(overrides)
     }
 }
 
@@ -228,7 +317,11 @@ mod tests {
         assert!(route("env.dev").known && !route("env").known);
         assert_eq!(directory.queues[&"other".parse().unwrap()].stream, "OTHER");
         assert_eq!(read("functions: {a: {queue: faas-request}}").unwrap().functions.len(), 1);
-        assert_eq!(read("").unwrap(), Directory::default());
+        for nothing in ["", "queues:", "functions:", "queues:\nfunctions:\n", "{}"] {
+            assert_eq!(read(nothing).unwrap(), Directory::default(), "{nothing}");
+        }
+        let bare = read("functions:\n  a:\n  b: {retry: }\n").unwrap();
+        assert!(bare.functions.len() == 2 && bare.functions.values().all(|f| *f == FunctionEntry::default()));
         assert_eq!(read("# nothing yet\n").unwrap(), Directory::default());
     }
 
@@ -263,9 +356,24 @@ mod tests {
             ("functions:\n  a: {url: \"http:/>\n\n  0\"}", &["line 2", "functions.a.url `http:/>"]),
             ("functions:\n  \"a\\nb\": {}", &["line 2", "`a b`"]),
             ("functions:\n  a: {}\n  a.openfaas-fn: {}", &["line 3", "twice"]),
-            ("functions:\n  a: {retry: {attempts: 0}}", &["line 2", "nonzero"]),
-            ("functions:\n  a: {retry: {codes: [99]}}", &["line 2", "functions.a.retry.codes", "`99`"]),
-            ("functions:\n  a: {retry: {minWait: 10}}", &["line 2", "`10` is not a duration"]),
+            (
+                "functions:\n  a: {url: \"https://h\"}",
+                &["line 2", "functions.a.url `https://h`", "without TLS"],
+            ),
+            ("functions:\n  a: {url: \"http://{function}\"}", &["line 2", "functions.a.url", "filled in"]),
+            ("functions:\n  a: {retry: {attempts: 0}}", &["line 2", "functions.a.retry.attempts `0`"]),
+            (
+                "functions:\n  a: {retry: {minWait: 2m, maxWait: 1m}}",
+                &["line 2", "minWait `2m` is more than"],
+            ),
+            ("queues:\n  asyncqueue: {}", &["queues.asyncqueue: queue name `asyncqueue` is reserved"]),
+            ("queues:\n  a: {subject: asyncqueue.x}", &["queues.a: subject `asyncqueue.x` is reserved"]),
+            ("queues:\n  a: {stream: S}\n  b: {stream: S}", &["queues.a and queues.b", "the stream `S`"]),
+            ("queues: {a: , a-dead: }", &["queues.a and queues.a-dead", "the stream `a-dead`"]),
+            ("queues: {faas-request-dead: }", &["queues.faas-request and queues.faas-request-dead"]),
+            ("queues: {a: , b: {subject: a.b}}", &["queues.a and queues.b", "`a` and `a.b`, which overlap"]),
+            ("functions:\n  a: {retry: {codes: [99]}}", &["line 2", "functions.a.retry.codes: `99`"]),
+            ("functions:\n  a: {retry: {minWait: 10}}", &["line 2", "functions.a.retry.minWait `10`"]),
             ("functions:\n  a: {retry: {min_wait: 1s}}", &["line 2", "min_wait"]),
             ("function: {}", &["line 1", "function"]),
             ("queues: [", &["line 1"]),

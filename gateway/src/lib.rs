@@ -15,7 +15,7 @@ use async_nats::jetstream;
 use asyncqueue::{
     directory::{self, Directory},
     function_namespaces::FunctionNamespaces,
-    reserve,
+    reserve, reserved,
     submit::Submitter,
 };
 use asyncqueue_runtime::{
@@ -35,7 +35,7 @@ use tracing::{info, warn};
 
 use crate::{
     directory_file::DirectoryFile, hops::Hops, lookup::Lookups, metrics::Metrics, proxy::Proxy,
-    service::Service, settings::Settings, slots::Slots,
+    service::Service, settings::Settings, slots::Slots, unknown_functions::UnknownFunctions,
 };
 
 pub mod answer;
@@ -56,6 +56,7 @@ pub mod slots;
 pub mod streams;
 pub mod submission;
 pub mod target;
+pub mod unknown_functions;
 
 /// For the requests that have begun when the program is told to end: less than the 30 s that Kubernetes
 /// gives a pod, so that it ends by itself.
@@ -86,14 +87,14 @@ pub struct Gateway {
 
 /// Runs a gateway until `shutdown`.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    Gateway::bind(settings).await?.run(shutdown).await
+    Gateway::bind(settings)?.run(shutdown).await
 }
 
 // === impl Gateway ===
 
 impl Gateway {
     /// Reads the directory file, if there is one, and listens on both addresses.
-    pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
+    pub fn bind(settings: Settings) -> anyhow::Result<Self> {
         let namespaces = FunctionNamespaces::new(
             settings.function_namespace.clone(),
             settings.function_namespaces.clone(),
@@ -113,8 +114,14 @@ impl Gateway {
             None if settings.ensure_stream => Some((None, Directory::default())),
             None => None,
         };
-        let http = server::bind(settings.http_addr).await.context("http_addr")?;
-        let admin = admin::bind(settings.metrics_addr).await.context("metrics_addr")?;
+        if let Some((_, directory)) = &own_directory
+            && !directory.queues.contains_key(&settings.default_queue)
+        {
+            reserved::check_queue(&settings.default_queue, false)
+                .map_err(|error| UsageError(format!("default_queue: {error}")))?;
+        }
+        let http = server::bind(settings.http_addr).context("http_addr")?;
+        let admin = admin::bind(settings.metrics_addr).context("metrics_addr")?;
         Ok(Self {
             http_addr: http.local_addr()?,
             metrics_addr: admin.local_addr()?,
@@ -141,6 +148,7 @@ impl Gateway {
     /// Answers until `shutdown`, and then what was asked before.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { settings, own_directory, namespaces, http, admin, http_addr, metrics_addr } = self;
+        let unknown_functions = UnknownFunctions::of(&settings);
         // Every field, so that a setting that nothing uses does not compile.
         let Settings {
             log: _,
@@ -153,7 +161,7 @@ impl Gateway {
             pod_namespace,
             upstream_url,
             function_url,
-            unknown_function,
+            unknown_function: _,
             directory_file: _,
             max_payload,
             max_header_bytes,
@@ -179,9 +187,11 @@ impl Gateway {
         let (memory, max_connections, _connections) = memory_of(memory_budget.0, gateway_metrics);
         let client = nats::connect(&nats_settings, "asyncqueue-gateway", &health, gateway_metrics).await?;
         let js = jetstream::new(client.clone());
+        let servers = nats::jetstream::urls(&nats_settings)?;
 
         // Dropped on return, and with it what runs in the background.
         let mut background = JoinSet::new();
+        report_jetstream(&mut background, client.clone(), servers, health.clone());
         let has_file = matches!(own_directory, Some((Some(_), _)));
         let directory = follow_directory(&mut background, own_directory, &js, &health, &metrics);
         let is_store_full = follow_reserve(&mut background, js.clone());
@@ -211,7 +221,7 @@ impl Gateway {
             namespaces,
             function_url,
             upstream_url: upstream_url.0,
-            unknown_function,
+            unknown_functions,
             max_payload: max_payload.0,
             read_timeout: read_timeout.0,
             publishing: Slots::new(max_publishing, "calls on their way to NATS"),
@@ -240,6 +250,16 @@ impl Gateway {
         admin.await.context("the server of metrics failed")?;
         served
     }
+}
+
+/// Says if JetStream is not enabled, in the background.
+fn report_jetstream(
+    background: &mut JoinSet<()>,
+    client: async_nats::Client,
+    servers: String,
+    health: Health,
+) {
+    background.spawn(async move { nats::jetstream::report(&client, &servers, &health).await });
 }
 
 /// Says that no more calls are taken from the shutdown on.
@@ -295,7 +315,7 @@ fn follow_directory(
     if let Some((file, directory)) = own {
         let (sender, directory) = watch::channel(Some(Arc::new(directory)));
         if let Some(file) = file {
-            background.spawn(file.follow(sender, metrics.clone()));
+            background.spawn(file.follow(sender, metrics.clone(), health.clone()));
         }
         return directory;
     }

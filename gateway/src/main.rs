@@ -3,13 +3,16 @@
 use std::process::ExitCode;
 
 use asyncqueue_gateway::settings::Settings;
-use asyncqueue_runtime::program::{self, Threads};
-use clap::Parser;
+use asyncqueue_runtime::{
+    arguments,
+    program::{self, Threads},
+};
 
 fn main() -> ExitCode {
-    let settings = Settings::parse();
+    let settings: Settings = arguments::parse();
     let log = settings.log.clone();
     program::run("asyncqueue-gateway", &log, Threads::AllProcessors, async |shutdown| {
+        arguments::warn_of_misspelt_variables::<Settings>();
         asyncqueue_gateway::run(settings, shutdown.requested).await
     })
 }

@@ -25,6 +25,7 @@ pub struct Metrics {
     publishing: Gauge,
     directory_file_valid: Gauge,
     directory_file_reads: Family<Outcome, Counter>,
+    unknown_functions: Family<Outcome, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,6 +64,7 @@ impl Metrics {
             publishing: Gauge::default(),
             directory_file_valid: Gauge::default(),
             directory_file_reads: Family::default(),
+            unknown_functions: Family::default(),
         };
         registry.register("http_requests", "HTTP requests answered", metrics.requests.clone());
         registry.register(
@@ -101,6 +103,11 @@ impl Metrics {
             "How often directory_file was read, at the start and after changes",
             metrics.directory_file_reads.clone(),
         );
+        registry.register(
+            "unknown_function_calls",
+            "Calls submitted of functions that the directory does not have: accepted or rejected",
+            metrics.unknown_functions.clone(),
+        );
         metrics
     }
 
@@ -126,6 +133,11 @@ impl Metrics {
         self.directory_file_valid.set(valid.into());
         let outcome = if valid { "valid" } else { "not_valid" };
         self.directory_file_reads.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A call was submitted of a function that the directory does not have: the outcome is one of a fixed set.
+    pub fn unknown_function(&self, outcome: &'static str) {
+        self.unknown_functions.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// A call is on its way to the stream.
@@ -184,6 +196,7 @@ mod tests {
         metrics.submitted("stored");
         metrics.looked_up("cancel", "running");
         metrics.directory_file(false);
+        metrics.unknown_function("accepted");
         metrics.stored(Duration::from_millis(2));
         let publishing = metrics.publishing();
         let mut text = String::new();
@@ -196,6 +209,7 @@ mod tests {
             "gateway_submit_duration_seconds_count 1",
             "gateway_directory_file_valid 0",
             r#"gateway_directory_file_reads_total{outcome="not_valid"} 1"#,
+            r#"gateway_unknown_function_calls_total{outcome="accepted"} 1"#,
             "gateway_publishes_in_flight 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");

@@ -23,7 +23,7 @@ use hyper_util::{
 };
 use tracing::debug;
 
-use crate::{passed_on::PassedOn, refusal::Refusal};
+use crate::{passed_on::PassedOn, refusal::Refusal, target::Receiver};
 
 /// For a TCP connection within a cluster, retransmissions included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,13 +65,13 @@ impl Proxy {
         Ok(Self { client: Client::new(connector, config) })
     }
 
-    /// Sends a request to `uri`. `target` is what a refusal calls it.
+    /// Sends a request to `uri`, which is that of `target`.
     ///
     /// The headers of `head` are the client's, with what [`crate::forwarded`] adds. Without a limit of time: a function may
     /// run for hours, and the client, when it goes away, ends the request.
     pub async fn send(
         &self,
-        target: &str,
+        target: Receiver,
         uri: Uri,
         head: Parts,
         body: Incoming,
@@ -93,7 +93,7 @@ impl Proxy {
                 }
                 Ok(returned(response).map(|body| PassedOn::new(body, Some(memory))))
             }
-            Err(error) => Err(refusal(target.to_owned(), &error)),
+            Err(error) => Err(refusal(target, &error)),
         }
     }
 }
@@ -111,7 +111,7 @@ fn again(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     })
 }
 
-fn refusal(target: String, error: &client::Error) -> Refusal {
+fn refusal(target: Receiver, error: &client::Error) -> Refusal {
     use std::error::Error as _;
     // What is above it says no more than the refusal does.
     let reason = error.source().map_or_else(|| error.to_string(), error::describe);

@@ -16,6 +16,8 @@ use asyncqueue::{
 use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
 
+use crate::target::Receiver;
+
 /// When to try again after NATS was away: a reconnect takes a few seconds at most once NATS is back.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 
@@ -158,6 +160,9 @@ pub enum Refusal {
         directory::BUCKET.name
     )]
     NoDirectory,
+    /// NATS has no JetStream, without which no call can be stored or found.
+    #[error("JetStream is not enabled on the NATS server of this gateway: start nats-server with -js")]
+    NoJetStream,
     /// The call could not be stored.
     #[error("queue `{queue}`: {error}{}", remedy(.error))]
     Submit {
@@ -240,7 +245,7 @@ pub enum Refusal {
     #[error("can't reach {target}: {reason}: check that it is deployed and ready")]
     Unreachable {
         /// What was to be called.
-        target: String,
+        target: Receiver,
         /// Why it can't.
         reason: String,
     },
@@ -248,7 +253,7 @@ pub enum Refusal {
     #[error("{target} ended the connection before it answered: {reason}")]
     NoAnswer {
         /// What was called.
-        target: String,
+        target: Receiver,
         /// What was seen.
         reason: String,
     },
@@ -256,7 +261,7 @@ pub enum Refusal {
     #[error("the answer of {target} can't be read as HTTP: {reason}")]
     UnreadableAnswer {
         /// What was called.
-        target: String,
+        target: Receiver,
         /// What is wrong with it.
         reason: String,
     },
@@ -318,6 +323,7 @@ impl Refusal {
             }
             Self::NotCancelledYet { .. }
             | Self::NoDirectory
+            | Self::NoJetStream
             | Self::LookUp(_)
             | Self::Cancel(_)
             | Self::Interrupted
@@ -365,6 +371,7 @@ impl Refusal {
             Self::BodyTimeout(_) => "body_timeout",
             Self::BodyTooLarge { .. } | Self::TooLargeForDeadLetter { .. } => "too_large",
             Self::NoDirectory => "no_directory",
+            Self::NoJetStream => "no_jetstream",
             Self::Submit { error, .. } => error.category(),
             Self::Unreachable { .. } => "unreachable",
             Self::NoAnswer { .. } => "no_answer",

@@ -16,7 +16,7 @@ use asyncqueue::{
     status::CallStatus,
     submit::{SubmitError, Submitted, Submitter},
 };
-use asyncqueue_runtime::{admin, health::Health, memory::Account, server};
+use asyncqueue_runtime::{admin, health::Health, memory::Account, nats::jetstream, server};
 use http::{HeaderMap, Method, Request, Uri, header, request::Parts};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -35,14 +35,11 @@ use crate::{
     proxy::Proxy,
     refusal::Refusal,
     resource::{Call, Resource},
-    settings::UnknownFunction,
     slots::Slots,
     submission::{self, Submission},
-    target::{BaseUrl, FunctionUrl},
+    target::{BaseUrl, FunctionUrl, Receiver},
+    unknown_functions::UnknownFunctions,
 };
-
-/// What an answer calls the gateway upstream.
-const UPSTREAM: &str = "the gateway at upstream_url";
 
 /// The methods of `/async-function/…`.
 const QUEUE_METHODS: &str = "POST, GET, HEAD, DELETE";
@@ -76,7 +73,7 @@ pub struct Service {
     /// Where everything goes that is not ours.
     pub upstream_url: Option<BaseUrl>,
     /// What to do with calls of functions that the directory does not have.
-    pub unknown_function: UnknownFunction,
+    pub unknown_functions: UnknownFunctions,
     /// The largest body taken, in bytes.
     pub max_payload: usize,
     /// How long a client has to send a body.
@@ -145,7 +142,7 @@ impl Service {
                     }
                     return Err(Refusal::MemoryShort { budget: self.passed_on.budget() });
                 };
-                let response = self.proxy.send(&target, uri, head, body, memory).await?;
+                let response = self.proxy.send(target, uri, head, body, memory).await?;
                 return Ok(response.map(Either::Right));
             }
             Some(Err(refusal)) => Err(refusal),
@@ -157,8 +154,8 @@ impl Service {
         result
     }
 
-    /// Where a request goes on to, and what to call that; `None` for what is answered here.
-    fn next_hop(&self, head: &Parts) -> Option<Result<(String, Uri), Refusal>> {
+    /// Whom a request goes on to, and where that is; `None` for what is answered here.
+    fn next_hop(&self, head: &Parts) -> Option<Result<(Receiver, Uri), Refusal>> {
         let path = head.uri.path();
         if !is_plain(path) {
             return Some(Err(Refusal::PathNotPlain));
@@ -168,7 +165,7 @@ impl Service {
             (_, _) if head.method == Method::CONNECT => {
                 Err(Refusal::MethodNotAllowed { method: head.method.clone(), allow: FORWARDED })
             }
-            (_, Some(upstream)) => next_hop(UPSTREAM.to_owned(), upstream, path, head),
+            (_, Some(upstream)) => next_hop(Receiver::Upstream, upstream, path, head),
             (Resource::Function(call), None) => self.function(call, head),
             (Resource::Other, None) => Err(Refusal::NotFound),
         })
@@ -179,6 +176,7 @@ impl Service {
         match head.method {
             Method::POST => {
                 let result = self.submit(head.uri, head.headers, body, about).await;
+                let result = result.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.submitted(match &result {
                     Ok(Submitted::Stored) => "stored",
                     Ok(Submitted::Duplicate { .. }) => "duplicate",
@@ -188,12 +186,12 @@ impl Service {
                 Ok(answer::accepted(about, &submitted))
             }
             Method::GET | Method::HEAD => {
-                let result = self.status(&head, about).await;
+                let result = self.status(&head, about).await.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.looked_up("status", result.as_ref().map_or_else(Refusal::category, |_| "found"));
                 Ok(answer::status(about, &result?))
             }
             Method::DELETE => {
-                let result = self.cancel(&head, about).await;
+                let result = self.cancel(&head, about).await.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.looked_up(
                     "cancel",
                     match &result {
@@ -207,6 +205,19 @@ impl Service {
             }
             method => Err(Refusal::MethodNotAllowed { method, allow: QUEUE_METHODS }),
         }
+    }
+
+    /// A refusal by its cause, where that is that JetStream is not enabled: then there is no directory and no stream either.
+    fn with_cause(&self, refusal: Refusal) -> Refusal {
+        let is_ours = matches!(
+            refusal,
+            Refusal::NoDirectory
+                | Refusal::LookUp(_)
+                | Refusal::Cancel(_)
+                | Refusal::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. }
+        );
+        let is_off = is_ours && self.health.reason(jetstream::CONDITION).is_some();
+        if is_off { Refusal::NoJetStream } else { refusal }
     }
 
     /// `GET /async-function/CALL-ID` and `GET /async-function/NAME/CALL-ID`
@@ -252,7 +263,7 @@ impl Service {
         let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, namespace)?;
         let submission = submission.resolved(&*self.known_directory()?);
         submission.check_depth(self.max_chain_depth)?;
-        let Route { queue, subject, max_payload, .. } = self.route(submission.function())?;
+        let Route { queue, subject, max_payload, .. } = self.route_of_call(submission.function())?;
         let made = || match &key {
             Some(key) => key.call_id(&queue, submission.function()),
             None => CallId::generate(&queue),
@@ -295,28 +306,43 @@ impl Service {
         Ok(submitted)
     }
 
-    /// `/function/NAME[/path]`, without an upstream: what to call it, and where it is.
-    fn function(&self, call: Call<'_>, head: &Parts) -> Result<(String, Uri), Refusal> {
+    /// `/function/NAME[/path]`, without an upstream: which function that is, and where it is.
+    fn function(&self, call: Call<'_>, head: &Parts) -> Result<(Receiver, Uri), Refusal> {
         let function = submission::function_name(call.function, self.namespaces.default_namespace())?;
         let function = self.known_directory()?.resolve(function);
         self.route(&function)?;
-        let target = format!("function `{function}`");
         let url = match self.url_in_directory(&function) {
             Some(url) => url.parse(),
             None => self.function_url.of(&function),
         };
+        let target = Receiver::Function(function);
         match url {
             Ok(url) => next_hop(target, &url, call.path, head),
             Err(error) => Err(Refusal::Unreachable { target, reason: error.to_string() }),
         }
     }
 
+    /// Where a call of a function goes, which is submitted now.
+    fn route_of_call(&self, function: &FunctionName) -> Result<Route, Refusal> {
+        let route = self.route(function);
+        match &route {
+            Ok(Route { known: false, queue, .. }) => {
+                self.unknown_functions.submitted(function, queue, &self.metrics);
+            }
+            Err(Refusal::UnknownFunction(_)) => {
+                self.unknown_functions.submitted(function, &self.default_queue, &self.metrics);
+            }
+            _ => {}
+        }
+        route
+    }
+
     /// Where calls of a function go, if it may be called. Until the directory is known, a function may belong to any queue.
     fn route(&self, function: &FunctionName) -> Result<Route, Refusal> {
         let directory = self.known_directory()?;
         let route = directory.route(function, &self.default_queue);
-        if !route.known && self.unknown_function == UnknownFunction::Reject {
-            return Err(Refusal::UnknownFunction(function.clone()));
+        if !route.known {
+            self.unknown_functions.check(function)?;
         }
         self.namespaces.check(function, Some(&*directory))?;
         Ok(route)
@@ -347,8 +373,8 @@ fn queued(uri: &Uri) -> Result<Call<'_>, Refusal> {
     }
 }
 
-/// Where a request goes on to, and what to call that.
-fn next_hop(target: String, base: &BaseUrl, path: &str, head: &Parts) -> Result<(String, Uri), Refusal> {
+/// Whom a request goes on to, and where that is.
+fn next_hop(target: Receiver, base: &BaseUrl, path: &str, head: &Parts) -> Result<(Receiver, Uri), Refusal> {
     match base.join(path, head.uri.query()) {
         Ok(uri) => Ok((target, uri)),
         Err(error) => Err(Refusal::Unreachable { target, reason: error.to_string() }),

@@ -27,12 +27,12 @@ pub struct Settings {
     #[command(flatten)]
     pub nats: NatsSettings,
 
-    /// Where calls are taken: /async-function/…, /function/…, /healthz and /readyz
-    #[arg(long, env = "http_addr", default_value = "0.0.0.0:8080")]
+    /// Where calls are taken: /async-function/…, /function/…, /healthz and /readyz. [::] is every address, of IPv4 and IPv6
+    #[arg(long, env = "http_addr", default_value = "[::]:8080")]
     pub http_addr: SocketAddr,
 
     /// Where /metrics is served, beside /healthz and /readyz
-    #[arg(long, env = "metrics_addr", default_value = "0.0.0.0:8082")]
+    #[arg(long, env = "metrics_addr", default_value = "[::]:8082")]
     pub metrics_addr: SocketAddr,
 
     /// The queue of functions without one of their own
@@ -65,9 +65,16 @@ pub struct Settings {
     )]
     pub function_url: FunctionUrl,
 
-    /// What to do with calls of a function that the directory does not know
-    #[arg(long, env = "unknown_function", value_enum, default_value_t)]
-    pub unknown_function: UnknownFunction,
+    /// What to do with calls of a function that the directory does not have: accept or reject. Default: reject with
+    /// `directory_file`, which has all of them; else accept
+    #[arg(
+        long,
+        env = "unknown_function",
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_unknown_function)
+    )]
+    pub unknown_function: Optional<UnknownFunction>,
 
     /// YAML file with queues and functions, in place of the directory that the operator keeps
     #[arg(long, env = "directory_file", default_value_t, hide_default_value = true)]
@@ -173,11 +180,29 @@ fn parse_header_bytes(text: &str) -> Result<ByteSize, String> {
     }
 }
 
-/// What to do with calls of a function that the directory does not know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+fn parse_unknown_function(text: &str) -> Result<UnknownFunction, String> {
+    UnknownFunction::from_str(text, false).map_err(|_| "[possible values: accept, reject]".to_owned())
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// What to do with calls of a function that the directory does not have. A directory file has all of them, so that any
+    /// other name is misspelt.
+    #[must_use]
+    pub fn unknown_function(&self) -> UnknownFunction {
+        let default = match self.directory_file.as_ref() {
+            Some(_) => UnknownFunction::Reject,
+            None => UnknownFunction::Accept,
+        };
+        self.unknown_function.0.unwrap_or(default)
+    }
+}
+
+/// What to do with calls of a function that the directory does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum UnknownFunction {
     /// Put them on the default queue: it may be deployed by the time its call comes up.
-    #[default]
     Accept,
     /// Answer 404.
     Reject,
@@ -190,14 +215,14 @@ mod tests {
     #[test]
     fn without_settings_the_defaults_of_the_manual_hold() {
         let settings = Settings::parse_from(["asyncqueue-gateway"]);
-        assert_eq!(settings.http_addr.to_string(), "0.0.0.0:8080");
-        assert_eq!(settings.metrics_addr.to_string(), "0.0.0.0:8082");
+        assert_eq!(settings.http_addr.to_string(), "[::]:8080");
+        assert_eq!(settings.metrics_addr.to_string(), "[::]:8082");
         assert_eq!(settings.default_queue.as_str(), "faas-request");
         assert_eq!(settings.function_namespace, "openfaas-fn");
         assert!(settings.function_namespaces.is_empty());
         assert_eq!(settings.pod_namespace, Optional(None));
         assert_eq!(settings.upstream_url, Optional(None));
-        assert_eq!(settings.unknown_function, UnknownFunction::Accept);
+        assert_eq!(settings.unknown_function(), UnknownFunction::Accept);
         assert_eq!(settings.directory_file, Optional(None));
         assert_eq!(settings.max_payload, ByteSize(1 << 20));
         assert_eq!(settings.max_header_bytes, ByteSize(32 << 10));
@@ -210,6 +235,20 @@ mod tests {
         assert_eq!(settings.max_connection_requests, 1000);
         assert_eq!(settings.memory_budget, Optional(None));
         assert!(!settings.ensure_stream && !settings.access_log);
+    }
+
+    #[test]
+    fn unknown_functions_are_rejected_where_a_file_has_all_of_them() {
+        for (arguments, expected) in [
+            (&["--directory-file=f"][..], UnknownFunction::Reject),
+            (&["--directory-file=f", "--unknown-function="], UnknownFunction::Reject),
+            (&["--directory-file=f", "--unknown-function=accept"], UnknownFunction::Accept),
+            (&["--unknown-function=reject"], UnknownFunction::Reject),
+            (&["--directory-file="], UnknownFunction::Accept),
+        ] {
+            let arguments = ["asyncqueue-gateway"].iter().chain(arguments);
+            assert_eq!(Settings::parse_from(arguments.clone()).unknown_function(), expected);
+        }
     }
 
     #[test]

@@ -3,16 +3,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::Context;
+use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
     QueueName,
     bucket::BucketError,
-    directory::{Directory, store::DirectoryStore},
-    ensure, reserve,
+    directory::{self, Directory, store::DirectoryStore},
+    ensure,
+    missing::{Needed, first_missing, needed_bucket, needed_by_producer, needed_stream},
+    reserve,
     stream::{Owner, QueueSpec},
+    tombstone, uncounted,
 };
 use asyncqueue_runtime::{error, health::Health, nats};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 /// The readiness condition.
@@ -21,8 +27,13 @@ pub const CONDITION: &str = "streams";
 /// Between attempts while a stream could not be seen to.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Between looks when all are there: a NATS server that lost its storage comes back without them.
+/// Between two times that all of them are brought to what they should be, drift included.
 const RECHECK: Duration = Duration::from_secs(10);
+
+/// Between looks whether all are there: a NATS server that lost its storage comes back without them. For many queues it is
+/// [`LOOK_PER_QUEUE`] each, which keeps the requests below 150 a second.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const LOOK_PER_QUEUE: Duration = Duration::from_millis(20);
 
 /// Copies of the buckets in a cluster of servers: as many as `QueueSpec` has of a stream by default.
 const BUCKET_REPLICAS: usize = 1;
@@ -58,10 +69,22 @@ pub async fn keep(
 ) {
     let mut reported = String::new();
     loop {
-        nats::wait_connected(&js.client()).await;
+        let client = js.client();
+        if client.connection_state() != State::Connected {
+            if !reported.is_empty() {
+                // `nats` says why; what was wrong before says nothing about now.
+                health.not_ready(CONDITION, "waiting for NATS to create the streams");
+            }
+            nats::wait_connected(&client).await;
+        }
         let now = directory.borrow_and_update().clone().unwrap_or_default();
         let written = Some(&*now).filter(|_| is_written);
-        let failures = ensure_all(&js, &specs(&now, &default_queue), written).await;
+        let specs = specs(&now, &default_queue);
+        let mut failures = ensure_all(&js, &specs, written).await;
+        if !failures.is_empty() && nats::jetstream::probe(&client).await.is_some() {
+            // The condition `jetstream`, and the log, say what to do.
+            "waiting for JetStream".clone_into(&mut failures);
+        }
         if failures.is_empty() {
             health.ready(CONDITION);
         } else {
@@ -70,12 +93,39 @@ pub async fn keep(
                 warn!("streams are not as they should be: {failures}");
             }
         }
-        let pause = if failures.is_empty() { RECHECK } else { RETRY };
+        let is_due = async {
+            if failures.is_empty() {
+                // An error means that it took too long: then it is time for all of them.
+                let _ = timeout(RECHECK, one_is_missing(&js, &needed(&specs, is_written))).await;
+            } else {
+                sleep(RETRY).await;
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = is_due => {}
             Ok(()) = directory.changed() => {}
         }
         reported = failures;
+    }
+}
+
+/// What must be there for this program to have nothing to do.
+fn needed(specs: &[QueueSpec], is_written: bool) -> Vec<Needed> {
+    let directory = is_written.then_some(directory::BUCKET);
+    let buckets = [tombstone::BUCKET, uncounted::BUCKET].into_iter().chain(directory);
+    let others = buckets.map(|bucket| needed_bucket(&bucket)).chain([needed_stream(reserve::STREAM)]);
+    others.chain(specs.iter().flat_map(needed_by_producer)).collect()
+}
+
+/// Returns when something is missing.
+async fn one_is_missing(js: &Context, needed: &[Needed]) {
+    let each = u32::try_from(needed.len() / 3).unwrap_or(u32::MAX);
+    loop {
+        sleep(LOOK_INTERVAL.max(LOOK_PER_QUEUE.saturating_mul(each))).await;
+        // No answer says nothing: whether NATS is there, others say.
+        if let Ok(Some(missing)) = first_missing(js, needed).await {
+            return warn!("{missing} is missing, and is created again");
+        }
     }
 }
 

@@ -24,6 +24,15 @@ pub struct BaseUrl {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionUrl(String);
 
+/// Whom a request is sent on to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// The gateway at `upstream_url`.
+    Upstream,
+    /// A function.
+    Function(FunctionName),
+}
+
 /// Why a text is not a base URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; write it as http://host:port or https://host/path")]
@@ -73,6 +82,17 @@ impl FromStr for BaseUrl {
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+}
+
+// === impl Receiver ===
+
+impl fmt::Display for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream => f.write_str("the gateway at upstream_url"),
+            Self::Function(name) => write!(f, "function `{name}`"),
+        }
     }
 }
 

@@ -3,7 +3,11 @@
 //! The stamp on the stream decides in the end; this decides the same earlier, before anything is touched, and also for
 //! what is not a stream yet. The one that owns its stream keeps it; among those that don't, the oldest goes first.
 
-use asyncqueue::{name::NameError, stream::QueueSpec};
+use asyncqueue::{
+    claims::{Clash, clash},
+    name::NameError,
+    stream::QueueSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
@@ -92,33 +96,10 @@ fn overlap(mine: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, Nam
     if mine.queue == theirs.queue {
         return Ok(Some(Conflict::Name { other }));
     }
-    let (mine, theirs) = (streams(mine), streams(&theirs));
-    let pairs = || mine.iter().flat_map(|a| theirs.iter().map(move |b| (a, b)));
-    if let Some((a, _)) = pairs().find(|(a, b)| a.stream == b.stream) {
-        return Ok(Some(Conflict::Stream { stream: a.stream.clone(), other }));
-    }
-    let clash = pairs().find(|(a, b)| covers(&a.subject, &b.subject) || covers(&b.subject, &a.subject));
-    Ok(clash.map(|(a, b)| Conflict::Subject { subject: a.subject.clone(), others: b.subject.clone(), other }))
-}
-
-struct Claimed {
-    stream: String,
-    subject: String,
-}
-
-/// The streams of a queue, each with the subject that it listens on and below.
-fn streams(spec: &QueueSpec) -> [Claimed; 3] {
-    let [calls, callbacks, dead] = spec.streams();
-    [
-        Claimed { stream: calls, subject: spec.subject.clone() },
-        Claimed { stream: callbacks.clone(), subject: callbacks },
-        Claimed { stream: dead.clone(), subject: dead },
-    ]
-}
-
-/// Whether a subject is another, or below it.
-fn covers(subject: &str, other: &str) -> bool {
-    other.strip_prefix(subject).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    Ok(clash(mine, &theirs).map(|clash| match clash {
+        Clash::Stream(stream) => Conflict::Stream { stream, other },
+        Clash::Subject { subject, others } => Conflict::Subject { subject, others, other },
+    }))
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ mod condition;
 mod dead_letter;
 mod defaults;
 mod definition;
+#[cfg(test)]
+mod file_rules;
 mod functions;
 mod invoke;
 #[expect(clippy::struct_field_names, reason = "the fields are called as on JetStream")]
@@ -125,6 +127,7 @@ mod worker;
     ),
     validation = rule::queue_name(),
     validation = rule::reserved_name(),
+    validation = rule::name_of_the_reserve(),
     validation = rule::stream_is_immutable(),
     validation = rule::subject_is_immutable(),
     validation = rule::durable_is_immutable(),

@@ -2,8 +2,13 @@
 
 use std::error::Error;
 
-/// An error with what caused it, each said once.
+use asyncqueue_runtime::nats::jetstream::JetStreamOff;
+
+/// An error with what caused it, each said once. Where JetStream is not enabled, that alone: it causes all else.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    if let Some(off) = JetStreamOff::of_error(error) {
+        return off.message("the NATS server");
+    }
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -24,9 +29,22 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::jetstream::context::{
+        GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind,
+    };
+    use asyncqueue::ensure::EnsureError;
     use kube::core::Status;
 
     use super::*;
+
+    #[test]
+    fn that_jetstream_is_not_enabled_is_said_alone() {
+        let request = RequestError::new(RequestErrorKind::NoResponders);
+        let source = GetStreamError::with_source(GetStreamErrorKind::Request, request);
+        let error = EnsureError::Unavailable { what: "for stream jobs".to_owned(), source: source.into() };
+        let expected = "JetStream is not enabled on the NATS server: start nats-server with -js";
+        assert_eq!(chain(&error), expected);
+    }
 
     #[derive(Debug, thiserror::Error)]
     #[error("the workers could not be deleted")]

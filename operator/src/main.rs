@@ -3,25 +3,33 @@
 use std::process::ExitCode;
 
 use asyncqueue_operator::{Cli, Command, crd};
-use asyncqueue_runtime::program::{self, Threads};
-use clap::Parser;
+use asyncqueue_runtime::{
+    arguments, output,
+    program::{self, Threads},
+};
 
 fn main() -> ExitCode {
-    let Cli { command, settings } = Cli::parse();
+    let Cli { command, settings } = arguments::parse();
     let log = settings.log();
     match command {
-        Some(Command::Crd) => match crd::yaml() {
-            Ok(yaml) => {
-                print!("{yaml}");
-                ExitCode::SUCCESS
-            }
+        Some(Command::Crd) => match print_crd() {
+            Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("asyncqueue-operator: the CRD can't be written as YAML: {error}");
+                output::print_error(&format!("asyncqueue-operator: the CRD can't be printed: {error}"));
                 ExitCode::FAILURE
             }
         },
         None => program::run("asyncqueue-operator", &log, Threads::One, async |shutdown| {
+            arguments::warn_of_misspelt_variables::<Cli>();
             Box::pin(asyncqueue_operator::run(settings, shutdown.requested)).await
         }),
+    }
+}
+
+/// Prints the definition, or as much of it as somebody reads.
+fn print_crd() -> Result<(), Box<dyn std::error::Error>> {
+    match output::print(&crd::yaml()?) {
+        Err(error) if output::is_closed(&error) => Ok(()),
+        printed => Ok(printed?),
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use asyncqueue_runtime::{admin, health::Health, nats};
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{Settings, broker::CONNECTION_NAME, leader::Candidate, metrics::Metrics, operate::operate};
@@ -36,9 +36,14 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let prefixed = registry.sub_registry_with_prefix("asyncqueue_operator");
     let metrics = Metrics::new(prefixed);
     let nats = nats::connect(&settings.nats, CONNECTION_NAME, &health, prefixed).await?;
+    let servers = nats::jetstream::urls(&settings.nats)?;
+    let _jetstream = AbortOnDropHandle::new(tokio::spawn({
+        let (nats, health) = (nats.clone(), health.clone());
+        async move { nats::jetstream::report(&nats, &servers, &health).await }
+    }));
     let client = Client::try_default().await.context("there is no way to the Kubernetes API")?;
-    let listener = admin::bind(settings.http_addr).await?;
-    info!(namespaces = ?settings.watch_namespaces.places().collect::<Vec<_>>(), "watching");
+    let listener = admin::bind(settings.http_addr)?;
+    info!(namespaces = %settings.watch_namespaces, "watching");
     let servers = settings.nats.nats_url.as_ref().unwrap_or(&settings.nats.nats_host);
     let has_credentials = settings.nats.nats_creds_file.0.is_some() || nats::holds_credentials(servers);
     if has_credentials && settings.worker_nats_creds_secret.0.is_none() {

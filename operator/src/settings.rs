@@ -1,6 +1,6 @@
 //! The operator's settings. Names and defaults are a contract: manifests and tests use them.
 
-use std::{convert::Infallible, net::SocketAddr, str::FromStr};
+use std::{convert::Infallible, fmt, net::SocketAddr, str::FromStr};
 
 use asyncqueue::{
     QueueName,
@@ -90,12 +90,20 @@ pub struct Settings {
     #[arg(long, env = "default_queue", default_value = "faas-request")]
     pub default_queue: Optional<QueueName>,
 
-    /// Address of /healthz, /readyz and /metrics
-    #[arg(long, env = "http_addr", default_value = "0.0.0.0:8083")]
+    /// Address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
+    #[arg(long, env = "http_addr", default_value = "[::]:8083")]
     pub http_addr: SocketAddr,
 
     /// Work only while holding the Lease asyncqueue-operator in POD_NAMESPACE, so that several operators may run
-    #[arg(long, env = "leader_elect", default_value = "true", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    #[arg(
+        long,
+        env = "leader_elect",
+        default_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = parse_bool,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
     pub leader_elect: bool,
 
     /// Name of the operator's pod, by the downward API: to find its image, and to sign events and the Lease
@@ -176,6 +184,14 @@ impl Namespaces {
     }
 }
 
+impl fmt::Display for Namespaces {
+    /// Their names, or `all`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "all" } else { "" })?;
+        f.write_str(&self.0.join(","))
+    }
+}
+
 impl FromStr for Namespaces {
     type Err = Infallible;
 
@@ -201,7 +217,7 @@ mod tests {
         assert!(
             settings.allowed_streams.contain("faas-request") && !settings.allowed_streams.contain("orders")
         );
-        assert_eq!(settings.http_addr.to_string(), "0.0.0.0:8083");
+        assert_eq!(settings.http_addr.to_string(), "[::]:8083");
         assert!(settings.leader_elect);
         assert_eq!(settings.watch_namespaces.places().collect::<Vec<_>>(), [None]);
     }
@@ -213,6 +229,11 @@ mod tests {
         assert!(some.contains("openfaas") && !some.contains("default"));
         let Ok(all) = "".parse::<Namespaces>();
         assert!(all.contains("default"));
+        // As the log has them.
+        assert_eq!(
+            (some.to_string(), all.to_string()),
+            ("openfaas,openfaas-fn".to_owned(), "all".to_owned())
+        );
     }
 
     #[test]
@@ -238,6 +259,8 @@ mod tests {
         assert_eq!(lease(&["--pod-namespace=own"]), Ok(Some("own".to_owned())));
         assert_eq!(lease(&["--pod-namespace=own", "--leader-elect=false"]), Ok(None));
         assert_eq!(lease(&["--leader-elect=0"]), Ok(None));
+        assert_eq!(lease(&["--leader-elect", "false"]), Ok(None));
+        assert!(lease(&["--leader-elect"]).is_err());
         assert!(lease(&[]).unwrap_err().to_string().contains("set POD_NAMESPACE"));
     }
 

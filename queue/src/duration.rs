@@ -28,6 +28,10 @@ const UNITS: [(&str, u128); 8] = [
 #[serde(try_from = "String", into = "String")]
 pub struct GoDuration(pub Duration);
 
+/// A duration in a message for people, rounded: `350ms`, `8.6s`, `42s`, `1m30s`, `2h5m`, `3h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rounded(pub Duration);
+
 /// Why a text is not a duration. Names the value and the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{value}` is not a duration: {rule}; write it as 200ms, 90s, 15m or 1h30m")]
@@ -39,6 +43,15 @@ pub struct ParseDurationError {
 // === impl GoDuration ===
 
 impl GoDuration {
+    /// Reads a duration as a resource writes it: whole numbers or fractions with digits on both sides of the point, each
+    /// with one of the units ms, s, m and h.
+    pub fn parse_plain(text: &str) -> Result<Self, ParseDurationError> {
+        if is_plain(text) {
+            return text.parse();
+        }
+        Err(ParseDurationError { value: text.to_owned(), rule: "its units are ms, s, m and h" })
+    }
+
     /// Reads a duration that is not 0, for a setting.
     pub fn parse_positive(text: &str) -> Result<Self, ParseDurationError> {
         let refuse = |rule| ParseDurationError { value: text.to_owned(), rule };
@@ -97,6 +110,55 @@ impl fmt::Display for GoDuration {
         }
         Ok(())
     }
+}
+
+// === impl Rounded ===
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_nanos().div_ceil(500_000) / 2;
+        let (tenths, seconds) = ((millis + 50) / 100, (millis + 500) / 1000);
+        let minutes = (seconds + 30) / 60;
+        match (millis, seconds) {
+            (0, _) if self.0.is_zero() => f.write_str("0s"),
+            (0, _) => f.write_str("1ms"),
+            (1..1_000, _) => write!(f, "{millis}ms"),
+            (1_000..9_950, _) if tenths % 10 != 0 => write!(f, "{}.{}s", tenths / 10, tenths % 10),
+            (_, 0..60) => write!(f, "{seconds}s"),
+            (_, 60..3_600) => write_two(f, (seconds / 60, "m"), (seconds % 60, "s")),
+            _ => write_two(f, (minutes / 60, "h"), (minutes % 60, "m")),
+        }
+    }
+}
+
+/// Writes two units, the lesser one only if there is any of it.
+fn write_two(f: &mut fmt::Formatter<'_>, greater: (u128, &str), lesser: (u128, &str)) -> fmt::Result {
+    write!(f, "{}{}", greater.0, greater.1)?;
+    if lesser.0 > 0 { write!(f, "{}{}", lesser.0, lesser.1) } else { Ok(()) }
+}
+
+/// Whether a text is `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`, as the definition of `AsyncQueue` has it.
+fn is_plain(mut rest: &str) -> bool {
+    let after_digits = |text: &'_ str| -> Option<usize> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        (digits > 0).then_some(digits)
+    };
+    if rest.is_empty() {
+        return false;
+    }
+    while !rest.is_empty() {
+        let Some(digits) = after_digits(rest) else { return false };
+        rest = &rest[digits..];
+        if let Some(fraction) = rest.strip_prefix('.') {
+            let Some(digits) = after_digits(fraction) else { return false };
+            rest = &fraction[digits..];
+        }
+        let Some(unit) = ["ms", "s", "m", "h"].into_iter().find(|unit| rest.starts_with(unit)) else {
+            return false;
+        };
+        rest = &rest[unit.len()..];
+    }
+    true
 }
 
 fn parse(text: &str) -> Result<Duration, &'static str> {
@@ -178,7 +240,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn rounded_durations_are_short() {
+        for (nanos, expected) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (350_400_000, "350ms"),
+            (999_600_000, "1s"),
+            (1_000_000_000, "1s"),
+            (8_563_035_627, "8.6s"),
+            (9_951_000_000, "10s"),
+            (42_400_000_000, "42s"),
+            (59_700_000_000, "1m"),
+            (90_000_000_000, "1m30s"),
+            (3_599_600_000_000, "1h"),
+            (7_500_000_000_000, "2h5m"),
+            (315_360_000_000_000_000, "87600h"),
+        ] {
+            assert_eq!(Rounded(Duration::from_nanos(nanos)).to_string(), expected, "{nanos}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn rounded_durations_are_short_and_near(nanos in 0_u64..=315_360_000_000_000_000) {
+            let (duration, text) = (Duration::from_nanos(nanos), Rounded(Duration::from_nanos(nanos)).to_string());
+            prop_assert!(text.len() <= 9, "{text}");
+            let read = text.parse::<GoDuration>().unwrap().0;
+            prop_assert!(read.abs_diff(duration) <= (duration / 20).max(Duration::from_millis(1)), "{text}");
+        }
+
         #[test]
         fn what_it_prints_it_reads(nanos in 0_u64..=315_360_000_000_000_000) {
             let duration = GoDuration(Duration::from_nanos(nanos));

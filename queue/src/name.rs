@@ -14,6 +14,12 @@ pub const MAX_QUEUE_NAME: usize = 40;
 /// The longest name of a function or a namespace: a DNS label, as Kubernetes demands of a Service.
 pub const MAX_LABEL: usize = 63;
 
+/// The longest name of a new stream.
+pub const MAX_STREAM: usize = 64;
+
+/// The longest subject of a new stream.
+pub const MAX_SUBJECT: usize = 128;
+
 /// The name of a queue: 1 to 40 of `a-z 0-9 - _`, as `OpenFaaS` allows them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -38,6 +44,19 @@ pub struct NameError {
 // === impl QueueName ===
 
 impl QueueName {
+    /// Reads the name of a queue that is to be created, by the rule that the definition of `AsyncQueue` has: 1 to 40 of
+    /// `a-z 0-9 -`, the first and the last of which is no `-`. Queues of other names may be there.
+    pub fn parse_new(text: &str) -> Result<Self, NameError> {
+        let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let has_length = (1..=MAX_QUEUE_NAME).contains(&text.len());
+        if has_length && text.bytes().all(ok) && !text.starts_with('-') && !text.ends_with('-') {
+            Ok(Self(text.to_owned()))
+        } else {
+            let rule = "use 1 to 40 of a-z, 0-9 and -, and begin and end with a letter or digit";
+            Err(NameError { kind: "queue name", value: text.to_owned(), rule })
+        }
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -187,9 +206,32 @@ pub fn parse_subject(text: &str) -> Result<String, NameError> {
     Err(NameError { kind: "subject", value: text.to_owned(), rule })
 }
 
+/// Reads the name of a stream that is to be created, by the rule that the definition of `AsyncQueue` has.
+pub fn parse_new_stream(text: &str) -> Result<String, NameError> {
+    if (1..=MAX_STREAM).contains(&text.len()) && text.bytes().all(is_name_byte) {
+        return Ok(text.to_owned());
+    }
+    let rule = "use 1 to 64 of A-Z, a-z, 0-9, - and _";
+    Err(NameError { kind: "stream", value: text.to_owned(), rule })
+}
+
+/// Reads the subject of a stream that is to be created, by the rule that the definition of `AsyncQueue` has.
+pub fn parse_new_subject(text: &str) -> Result<String, NameError> {
+    let is_token = |token: &str| !token.is_empty() && token.bytes().all(is_name_byte);
+    if text.len() <= MAX_SUBJECT && !text.starts_with('_') && text.split('.').all(is_token) {
+        return Ok(text.to_owned());
+    }
+    let rule = "use tokens of A-Z, a-z, 0-9, - and _ separated by single dots, such as jobs.slow, at most 128 characters, \
+                not beginning with _";
+    Err(NameError { kind: "subject", value: text.to_owned(), rule })
+}
+
+fn is_name_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'-' || b == b'_'
+}
+
 fn label(kind: &'static str, text: &str) -> Result<(), NameError> {
-    let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    if (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(ok) {
+    if (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(is_name_byte) {
         Ok(())
     } else {
         let rule = "use 1 to 63 of A-Z, a-z, 0-9, - and _ (and name.namespace for another namespace)";
@@ -232,6 +274,24 @@ mod tests {
             assert!(parse_subject(bad).is_err(), "{bad}");
         }
         assert!(parse_namespace("a.b").is_err() && parse_namespace("fn").is_ok());
+    }
+
+    #[test]
+    fn names_of_new_queues_and_streams_are_narrower() {
+        for good in ["a", "slow-queue", "9", &"a".repeat(40)] {
+            assert_eq!(QueueName::parse_new(good).map(String::from).as_deref(), Ok(good));
+        }
+        for bad in ["", "-a", "a-", "a_b", "A", "a.b", &"a".repeat(41)] {
+            let error = QueueName::parse_new(bad).unwrap_err().to_string();
+            assert!(error.contains("begin and end with a letter"), "{error}");
+        }
+        assert!(parse_new_stream("A_b-1").is_ok() && parse_new_subject("jobs.A_b-1").is_ok());
+        for bad in ["", "a.b", "ä", "a b", "$a", &"a".repeat(65)] {
+            assert!(parse_new_stream(bad).is_err(), "{bad}");
+        }
+        for bad in ["", ".", "a..b", "_a", "a.>", "$a", "ä", &"a".repeat(129)] {
+            assert!(parse_new_subject(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

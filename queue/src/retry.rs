@@ -3,7 +3,7 @@
 //! The annotations are those of `OpenFaaS` Pro (its documentation, "Retries for functions"), and so is the rule that a
 //! value which can't be read leaves the queue's own.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,20 @@ impl RetryOverrides {
         (overrides, unread)
     }
 
+    /// Refuses what a queue could not ask for either.
+    pub fn check(&self) -> Result<(), RetryError> {
+        if let Some(attempts) = self.attempts.filter(|attempts| !(1..=MAX_ATTEMPTS).contains(attempts)) {
+            return Err(RetryError::Attempts(attempts));
+        }
+        if let Some(code) = self.codes.iter().flatten().find(|code| !(100..=599).contains(*code)) {
+            return Err(RetryError::Code(*code));
+        }
+        match (self.min_wait, self.max_wait) {
+            (Some(min), Some(max)) if min > max => Err(RetryError::Order { min, max }),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -84,6 +98,47 @@ fn read<'a, T>(
         unread.push(format!("{name} `{text}`"));
     }
     value
+}
+
+/// The most attempts that a queue or a directory file can ask for.
+pub const MAX_ATTEMPTS: u64 = 1000;
+
+/// The longest wait between two attempts that a queue or a directory file can ask for.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(24 * 3600);
+
+/// What is wrong with retries that somebody wrote: names field, value, rule and remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RetryError {
+    /// Too few or too many attempts.
+    #[error("attempts `{0}` is not valid: use 1 to {MAX_ATTEMPTS}")]
+    Attempts(u64),
+    /// A status that HTTP does not have.
+    #[error("codes: `{0}` is no status of HTTP: use 100 to 599")]
+    Code(u16),
+    /// A wait that is too long.
+    #[error(
+        "{field} `{value}` is not valid: use a duration from 0s to 24h, written as 200ms, 90s, 15m or 1h30m"
+    )]
+    Wait {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The first wait is longer than the longest.
+    #[error("minWait `{min}` is more than maxWait `{max}`: it is the first wait, and that the longest")]
+    Order {
+        /// The first wait.
+        min: GoDuration,
+        /// The longest.
+        max: GoDuration,
+    },
+}
+
+/// Reads a wait as a queue or a directory file writes it, in h, m, s and ms.
+pub fn parse_wait(field: &'static str, text: &str) -> Result<GoDuration, RetryError> {
+    let read = GoDuration::parse_plain(text).ok().filter(|wait| wait.0 <= MAX_BACKOFF);
+    read.ok_or_else(|| RetryError::Wait { field, value: text.to_owned() })
 }
 
 /// Reads a comma-separated list of HTTP statuses.
@@ -124,6 +179,26 @@ mod tests {
         assert_eq!(unread.len(), 4);
         assert_eq!(unread[0], "com.openfaas.retry.attempts `0`");
         assert_eq!(overrides(&[]), (RetryOverrides::default(), Vec::new()));
+    }
+
+    #[test]
+    fn retries_have_the_bounds_of_a_queue() {
+        let attempts = |attempts| RetryOverrides { attempts: Some(attempts), ..RetryOverrides::default() };
+        assert!(attempts(1).check().is_ok() && attempts(1000).check().is_ok());
+        assert!(attempts(0).check().unwrap_err().to_string().contains("attempts `0`"));
+        assert!(attempts(1001).check().unwrap_err().to_string().contains("use 1 to 1000"));
+        let codes = RetryOverrides { codes: Some([99].into()), ..RetryOverrides::default() };
+        assert_eq!(codes.check(), Err(RetryError::Code(99)));
+        let wait = |text| parse_wait("minWait", text);
+        assert!(wait("0s").is_ok() && wait("24h").is_ok() && wait("1.5s").is_ok() && wait("1h30m").is_ok());
+        for bad in ["", "0", "10", "5us", ".5s", "5.s", "-1s", "24h1ms", "1d"] {
+            assert!(wait(bad).unwrap_err().to_string().starts_with(&format!("minWait `{bad}`")), "{bad}");
+        }
+        let waits = |min, max| {
+            let (min_wait, max_wait) = (wait(min).ok(), wait(max).ok());
+            RetryOverrides { min_wait, max_wait, ..RetryOverrides::default() }.check()
+        };
+        assert!(waits("1m", "1m").is_ok() && waits("2m", "1m").is_err());
     }
 
     #[test]

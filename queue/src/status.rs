@@ -91,6 +91,10 @@ pub enum State {
         /// How the attempt failed, where the worker that made it says so.
         #[serde(flatten, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
+        /// Where the platform failed and not the function, so that the invocation was no attempt: until when such failures
+        /// are not counted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        not_counted_until: Option<Timestamp>,
     },
     /// It has run, and its result is on its way to the caller.
     Done {
@@ -173,6 +177,10 @@ pub struct WorkerReport {
     /// How the last attempt failed, of a call that waits for its next one. Not known before version 0.2.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Where the platform failed and not the function, so that the last invocation was no attempt: until when such failures
+    /// are not counted. Not known before version 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_counted_until: Option<Timestamp>,
 }
 
 /// What a worker does with a call.
@@ -243,10 +251,13 @@ impl State {
 
 impl From<WorkerReport> for State {
     fn from(report: WorkerReport) -> Self {
-        let WorkerReport { worker, attempt, max_attempts, phase, blocked, failure } = report;
+        let WorkerReport { worker, attempt, max_attempts, phase, blocked, failure, not_counted_until } =
+            report;
         match phase {
             Phase::Running { since } => Self::Running { worker, attempt, max_attempts, since, blocked },
-            Phase::Waiting { next_attempt } => Self::Waiting { attempt, max_attempts, next_attempt, failure },
+            Phase::Waiting { next_attempt } => {
+                Self::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until }
+            }
         }
     }
 }
@@ -453,6 +464,10 @@ mod tests {
         assert_eq!(serde_json::from_str::<WorkerReport>(&said).unwrap(), report);
         let shown = status(report);
         assert!(shown.contains(r#""lastStatus":500,"lastError":"the function answered 500""#), "{shown}");
+        let uncounted = r#"{"worker":"w-1","attempt":1,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z","notCountedUntil":"2026-11-25T10:11:10Z"}"#;
+        let uncounted: WorkerReport = serde_json::from_str(uncounted).unwrap();
+        let state = serde_json::to_value(State::from(uncounted)).unwrap();
+        assert_eq!(state["notCountedUntil"], "2026-11-25T10:11:10Z");
         let running = WorkerReport {
             worker: "w-1".to_owned(),
             attempt: 1,
@@ -460,6 +475,7 @@ mod tests {
             phase: Phase::Running { since: now },
             blocked: None,
             failure: None,
+            not_counted_until: None,
         };
         assert_eq!(
             serde_json::to_string(&running).unwrap(),

@@ -22,8 +22,8 @@ const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// Listens on the address of a program's endpoints. The error names it, and what to do.
-pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    server::bind(addr).await
+pub fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    server::bind(addr)
 }
 
 /// Registers `asyncqueue_build_info`, whose label `version` is this build's.
@@ -49,7 +49,7 @@ pub async fn serve(
 }
 
 /// The answer to a probe: `/healthz` is 200 as long as the program serves, `/readyz` is 200 if it is ready and
-/// 503 with one `name: reason` a line if not. `None` for any other path.
+/// 503 with one `name: reason` a line if not. In both cases a line for each warning follows. `None` for any other path.
 #[must_use]
 pub fn probe(method: &Method, path: &str, health: &Health) -> Option<Response<Full<Bytes>>> {
     let (status, body) = match path {
@@ -76,17 +76,18 @@ fn answer(method: &Method, path: &str, health: &Health, registry: &Registry) -> 
 }
 
 fn readiness(health: &Health) -> (StatusCode, String) {
-    match health.report() {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(failing) => {
-            let lines = failing.iter().fold(String::new(), |mut lines, (name, reason)| {
-                // Writing to a string does not fail.
-                let _ = writeln!(lines, "{name}: {reason}");
-                lines
-            });
-            (StatusCode::SERVICE_UNAVAILABLE, lines)
-        }
+    let (status, failing, mut lines) = match health.report() {
+        Ok(()) => (StatusCode::OK, Vec::new(), "ok\n".to_owned()),
+        Err(failing) => (StatusCode::SERVICE_UNAVAILABLE, failing, String::new()),
+    };
+    for (name, reason) in failing {
+        // Writing to a string does not fail, here and below.
+        let _ = writeln!(lines, "{name}: {reason}");
     }
+    for (name, warning) in health.warnings() {
+        let _ = writeln!(lines, "warning: {name}: {warning}");
+    }
+    (status, lines)
 }
 
 fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
@@ -139,6 +140,20 @@ mod tests {
         let lines = "directory: not read yet\nnats: waiting for NATS\n".to_owned();
         assert_eq!(get("/readyz", &health, &registry).await, (503, lines));
         assert_eq!(get("/healthz", &health, &registry).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_program_with_a_warning_is_ready_and_says_it() {
+        let (health, registry) = (Health::new(), Registry::default());
+        health.set_warning("directory_file", Some("not valid".to_owned()));
+        let warning = "warning: directory_file: not valid\n";
+        assert_eq!(get("/readyz", &health, &registry).await, (200, format!("ok\n{warning}")));
+        health.register("nats", "waiting for NATS");
+        let lines = format!("nats: waiting for NATS\n{warning}");
+        assert_eq!(get("/readyz", &health, &registry).await, (503, lines));
+        health.set_warning("directory_file", None);
+        health.ready("nats");
+        assert_eq!(get("/readyz", &health, &registry).await, (200, "ok\n".to_owned()));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Readiness: a set of named conditions, all of which must hold.
+//! Readiness: a set of named conditions, all of which must hold; and warnings, which leave a program ready.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,7 @@ type Conditions = BTreeMap<&'static str, Option<String>>;
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     conditions: Arc<Mutex<Conditions>>,
+    warnings: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 // === impl Health ===
@@ -38,12 +39,34 @@ impl Health {
         self.set(name, Some(reason.into()));
     }
 
+    /// Why a condition does not hold; `None` if it does, or is not there.
+    #[must_use]
+    pub fn reason(&self, name: &str) -> Option<String> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.clone()
+    }
+
     /// `Ok` if all conditions hold; otherwise those that don't, with their reasons, ordered by name.
     pub fn report(&self) -> Result<(), Vec<(&'static str, String)>> {
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         let failing: Vec<_> =
             conditions.iter().filter_map(|(name, reason)| Some((*name, reason.clone()?))).collect();
         if failing.is_empty() { Ok(()) } else { Err(failing) }
+    }
+
+    /// Something is wrong with which the program goes on; `None`: it is not any more.
+    pub fn set_warning(&self, name: &'static str, warning: Option<String>) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        match warning {
+            Some(warning) => warnings.insert(name, warning),
+            None => warnings.remove(name),
+        };
+    }
+
+    /// The warnings, ordered by name.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<(&'static str, String)> {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.iter().map(|(name, warning)| (*name, warning.clone())).collect()
     }
 
     fn set(&self, name: &'static str, reason: Option<String>) {
@@ -65,7 +88,9 @@ mod tests {
         assert_eq!(health.report(), Err(vec![("nats", "waiting for NATS".to_owned())]));
         health.clone().ready("nats");
         assert_eq!(health.report(), Ok(()));
+        assert_eq!((health.reason("nats"), health.reason("other")), (None, None));
         health.not_ready("nats", "disconnected");
+        assert_eq!(health.reason("nats").as_deref(), Some("disconnected"));
         assert_eq!(health.report(), Err(vec![("nats", "disconnected".to_owned())]));
     }
 }

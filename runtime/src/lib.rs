@@ -5,12 +5,15 @@
 
 pub mod admin;
 mod allocator;
+pub mod arguments;
 pub mod byte_size;
 pub mod client;
 pub mod error;
 pub mod health;
+pub mod log_limit;
 pub mod memory;
 pub mod nats;
+pub mod output;
 pub mod program;
 pub mod server;
 pub mod settings;

@@ -20,6 +20,7 @@ use crate::{health::Health, settings::NatsSettings};
 mod address;
 mod authority;
 mod credentials;
+pub mod jetstream;
 mod monitor;
 
 /// The readiness condition that [`connect`] keeps.
@@ -31,6 +32,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often [`wait_connected`] looks: the client offers its state, but no notice of its change.
 const POLL: Duration = Duration::from_millis(50);
+
+/// While the same is wrong with NATS, it is logged this often: often enough for somebody who watches, and seldom enough to be
+/// no flood.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a connection takes that is not in the settings, because it is not in files.
 #[derive(Clone, Debug, Default)]

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    error,
+    error, output,
     settings::{LogEncoding, LogSettings},
 };
 
@@ -70,7 +70,7 @@ where
     match try_run(name, log, threads, main) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {}", error::describe(error.as_ref()));
+            output::print_error(&format!("{name}: {}", error::describe(error.as_ref())));
             if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }

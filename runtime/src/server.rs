@@ -4,7 +4,6 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Full};
@@ -28,6 +27,7 @@ use self::{
 use crate::memory::Account;
 
 mod connection;
+mod listen;
 mod rules;
 
 /// For the head of a request, and for a connection that idles between two: longer than clients keep theirs.
@@ -78,11 +78,10 @@ pub struct Config {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Listens on an address. The error names it, and what to do.
-pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| {
-        format!("can't listen on {addr}: choose another address, or stop what listens there")
-    })
+/// Listens on an address; `[::]` is every address of both families, or of IPv4 where there is no IPv6. The error names it,
+/// and what to do.
+pub fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen::bind(addr)
 }
 
 /// Serves connections until `shutdown`; then accepts no more, finishes the requests that have begun, and
@@ -165,7 +164,8 @@ impl Default for Config {
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => return accepted,
+            // A client over IPv4 has an address of IPv6 on a listener of both.
+            Ok((stream, peer)) => return (stream, (peer.ip().to_canonical(), peer.port()).into()),
             Err(error) => {
                 warn!(%error, "a connection can't be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -302,7 +302,7 @@ mod tests {
 
     /// What a client reads until the connection is closed, and how long that took.
     async fn read_to_end(request: &str) -> (String, Duration) {
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let handler = |_| std::future::ready(Response::new(Full::from("hi")));
         tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
@@ -316,7 +316,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_past_the_most_at_once_waits_until_one_is_closed() {
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let handler = |_| std::future::ready(Response::new(Full::from("hi")));
         tokio::spawn(serve(
@@ -356,14 +356,14 @@ mod tests {
     }
 
     /// A server whose handler answers after a while, and says if it was dropped before.
-    async fn slow_server() -> (SocketAddr, std::sync::Arc<tokio::sync::Notify>) {
+    fn slow_server() -> (SocketAddr, std::sync::Arc<tokio::sync::Notify>) {
         struct NotifyOnDrop(std::sync::Arc<tokio::sync::Notify>);
         impl Drop for NotifyOnDrop {
             fn drop(&mut self) {
                 self.0.notify_one();
             }
         }
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let ended = std::sync::Arc::new(tokio::sync::Notify::new());
         let handler = {
@@ -383,7 +383,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_closes_its_side_is_answered() {
-        let (addr, _ended) = slow_server().await;
+        let (addr, _ended) = slow_server();
         let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         client.shutdown().await.unwrap();
@@ -394,7 +394,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_resets_its_connection_ends_its_request() {
-        let (addr, ended) = slow_server().await;
+        let (addr, ended) = slow_server();
         let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -420,9 +420,9 @@ mod tests {
     }
 
     /// A server with so much memory for heads that are not small, and its account.
-    async fn server_with_memory(bytes: usize, answer: Bytes) -> (SocketAddr, Account) {
+    fn server_with_memory(bytes: usize, answer: Bytes) -> (SocketAddr, Account) {
         let memory = Budget::new(bytes, &mut Registry::default()).account("heads");
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let config = Config { memory: Some(memory.clone()), ..Config::default() };
         let handler = move |_| std::future::ready(Response::new(Full::from(answer.clone())));
@@ -439,7 +439,7 @@ mod tests {
     #[tokio::test]
     async fn a_large_head_takes_memory_until_its_connection_ends() {
         let most = MAX_HEADER_BYTES * 2;
-        let (addr, memory) = server_with_memory(most * 5, Bytes::from_static(b"hi")).await;
+        let (addr, memory) = server_with_memory(most * 5, Bytes::from_static(b"hi"));
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Long: {}\r\n\r\n", "x".repeat(20_000));
         let ask = async || {
             let mut client = TcpStream::connect(addr).await.unwrap();
@@ -480,7 +480,7 @@ mod tests {
         const ANSWER: usize = 64 << 20;
         let memory = Budget::new(ANSWER, &mut Registry::default()).account("answers");
         let answer = memory.try_take(ANSWER).unwrap().attach(vec![0; ANSWER]);
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let answer = std::sync::Mutex::new(Some(answer));
         let handler = {

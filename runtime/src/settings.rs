@@ -7,7 +7,7 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
-use http::Uri;
+use http::{Uri, uri::Authority};
 use tracing_subscriber::filter::{ParseError, Targets};
 
 const DEFAULT_LOG_FILTER: &str = "info";
@@ -40,12 +40,13 @@ pub enum LogEncoding {
 /// How NATS is reached.
 #[derive(Args, Clone)]
 pub struct NatsSettings {
-    /// NATS servers, comma-separated: `nats://host:4222`, `tls://host:4222`, `nats://user:password@host` or
+    /// NATS servers, comma-separated: `nats://host:4222`, `tls://host:4222`, `nats://[::1]:4222`, `nats://user:password@host` or
     /// `nats://token@host`. The first credentials found count for all
     #[arg(long, env = "nats_url", hide_env_values = true, default_value_t, hide_default_value = true)]
     pub nats_url: Optional<String>,
 
-    /// Host of the NATS server, where `nats_url` is not set; may carry a scheme and a port
+    /// Host of the NATS server, where `nats_url` is not set; may carry a scheme and a port. An address of IPv6 in brackets where
+    /// a port follows
     #[arg(long, env = "nats_host", hide_env_values = true, default_value = "nats")]
     pub nats_host: String,
 
@@ -96,9 +97,20 @@ pub fn parse_call_url(text: &str) -> Result<String, String> {
     match (url.scheme_str(), url.authority()) {
         (Some("http"), Some(host)) if host.as_str().contains('@') => refuse("it holds credentials"),
         (Some("http"), Some(_)) if url.query().is_some() => refuse("it has a query"),
+        (Some("http"), Some(_)) if text.contains('#') => refuse("it has a fragment"),
+        (Some("http"), Some(host)) if !has_valid_port(host) => refuse("its port is not from 1 to 65535"),
         (Some("http"), Some(_)) => Ok(text.to_owned()),
         (Some("https"), _) => refuse("workers call functions and gateways without TLS"),
         _ => refuse("its scheme is not http, or it has no host"),
+    }
+}
+
+/// Whether an authority has no port, or one that can be connected to.
+fn has_valid_port(authority: &Authority) -> bool {
+    let after_host = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
+    match after_host.rsplit_once(':') {
+        None => true,
+        Some((_, port)) => port.parse::<u16>().is_ok_and(|port| port > 0),
     }
 }
 
@@ -208,9 +220,13 @@ mod tests {
 
     #[test]
     fn a_url_to_call_is_http_with_a_host() {
-        for good in
-            ["http://gateway:8080", "http://{function}.{namespace}.svc:8080/", "http://g/function/{function}"]
-        {
+        for good in [
+            "http://gateway:8080",
+            "http://{function}.{namespace}.svc:8080/",
+            "http://g/function/{function}",
+            "http://[::1]:8080",
+            "http://[fd00::1]/p",
+        ] {
             assert_eq!(parse_call_url(good).as_deref(), Ok(good));
         }
         for bad in [
@@ -221,6 +237,11 @@ mod tests {
             "ftp://g",
             "http://u:p@g",
             "http://g/?q",
+            "http://g/#f",
+            "http://g:0",
+            "http://g:65536",
+            "http://[::1]:x",
+            "http://::1",
             "http://a b",
         ] {
             assert!(parse_call_url(bad).unwrap_err().contains("http://host:port"), "{bad}");

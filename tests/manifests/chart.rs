@@ -1,8 +1,14 @@
 //! The Helm chart installs what the kustomize folders do, object by object.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
-use asyncqueue_tests::tools::{self, output};
+use asyncqueue_tests::{
+    program,
+    tools::{self, output},
+};
 use serde_json::Value;
 
 use crate::support::{Labels, helm_template, kustomize, kustomize_with, manifests, name};
@@ -164,12 +170,34 @@ fn pull_secrets_are_for_the_programs_and_the_workers() {
 
 #[test]
 fn a_misspelt_value_is_refused_by_name() {
-    let chart = manifests().join("helm");
-    let mut helm = Command::new(tools::program("helm", "helm"));
-    let refused =
-        helm.args(["template", "--set=gateway.setings.max_payload=2Mi"]).arg(chart).output().unwrap();
-    let complaint = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && complaint.contains("setings"), "{complaint}");
+    for (value, named) in [
+        ("gateway.setings.max_payload=2Mi", "setings"),
+        ("operator.settings.gateway_ulr=http://gateway:8080", "gateway_ulr"),
+        // One of the operator's.
+        ("gateway.settings.gateway_url=http://gateway:8080", "gateway_url"),
+    ] {
+        let chart = manifests().join("helm");
+        let mut helm = Command::new(tools::program("helm", "helm"));
+        let refused = helm.args(["template", &format!("--set={value}")]).arg(chart).output().unwrap();
+        let complaint = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && complaint.contains(named), "{value}: {complaint}");
+    }
+}
+
+#[tokio::test]
+async fn the_schema_has_the_settings_of_the_programs() {
+    let schema = std::fs::read_to_string(manifests().join("helm/values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    for (program, definition) in
+        [("asyncqueue-operator", "operatorSettings"), ("asyncqueue-gateway", "gatewaySettings")]
+    {
+        let manual = program::run(program, &["--help"], &[]).await.text();
+        let names = manual.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
+        // The manual itself says how settings are listed.
+        let names: BTreeSet<&str> = names.filter(|name| *name != "…").collect();
+        let listed = schema["definitions"][definition]["properties"].as_object().unwrap();
+        assert_eq!(names, listed.keys().map(String::as_str).collect(), "{definition}");
+    }
 }
 
 #[test]

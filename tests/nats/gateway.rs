@@ -58,6 +58,8 @@ impl Gateway {
             ("metrics_addr", &metrics),
             ("default_queue", "jobs"),
             ("directory_file", file.path().to_str().unwrap()),
+            // Most tests need no function in the file.
+            ("unknown_function", "accept"),
             ("RUST_LOG", "info,asyncqueue_gateway=debug"),
         ];
         all.extend_from_slice(settings);

@@ -227,6 +227,7 @@ async fn of_a_delivered_call_its_worker_is_asked() {
                     phase,
                     blocked: None,
                     failure: None,
+                    not_counted_until: None,
                 };
                 let report = serde_json::to_vec(&report).unwrap();
                 client.publish(asked.reply.unwrap(), report.into()).await.unwrap();

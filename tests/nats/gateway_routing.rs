@@ -97,6 +97,16 @@ async fn a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said
         replace(gateway.directory.path(), directory);
         until("the file counts as valid", async || (valid().await == 1).then_some(())).await;
     }
+    // It stays ready, and says what is wrong.
+    replace(gateway.directory.path(), "queues: {asyncqueue: }");
+    until("the file counts as not valid", async || (valid().await == 0).then_some(())).await;
+    let readiness = gateway.call("GET", "/readyz", &[], "").await;
+    let warning = "warning: directory_file: directory_file `";
+    assert!(readiness.status == 200 && readiness.text().contains(warning), "{}", readiness.text());
+    assert!(readiness.text().contains("queue name `asyncqueue` is reserved"), "{}", readiness.text());
+    replace(gateway.directory.path(), directory);
+    until("the file counts as valid", async || (valid().await == 1).then_some(())).await;
+    assert_eq!(gateway.call("GET", "/readyz", &[], "").await.text(), "ok\n");
     std::fs::remove_file(gateway.directory.path()).unwrap();
     let line = gateway.program.logged("can't be read").await;
     assert!(line.contains("the directory stays as it was"), "{line}");

@@ -265,7 +265,8 @@ async fn other_methods_are_told_which_are_taken() {
 async fn an_unknown_function_is_taken_or_refused_as_the_setting_says() {
     let queue = Queue::start().await;
     let directory = "queues: {jobs: }\nfunctions: {figlet: {}}";
-    let gateway = Gateway::start(&queue.nats, directory, &[("unknown_function", "reject")]).await;
+    // As it is where nothing is set: the file has all functions.
+    let gateway = Gateway::start(&queue.nats, directory, &[("unknown_function", "")]).await;
     until("it takes calls of known functions", async || {
         let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
         (answer.status == 202).then_some(())
@@ -275,9 +276,32 @@ async fn an_unknown_function_is_taken_or_refused_as_the_setting_says() {
     one_line(&answer, 404, "function `unknown.openfaas-fn` is not known: check its name and namespace");
     let answer = gateway.call("POST", "/async-function/figlet.dev", &[], "hi").await;
     one_line(&answer, 404, "`figlet.dev`");
+    let rejected = || gateway.metric(r#"gateway_unknown_function_calls_total{outcome="rejected"}"#);
+    assert_eq!(rejected().await, 2);
+    let line = gateway.program.logged("is rejected: check its name").await;
+    assert!(line.contains("unknown.openfaas-fn"), "{line}");
+    // One line for both: they come in floods.
+    assert_eq!(gateway.program.log().iter().filter(|line| line.contains("is rejected")).count(), 1);
 
     let gateway = Gateway::before(&queue, &[]).await;
     taken(&gateway, "/async-function/unknown").await;
+    let accepted = r#"gateway_unknown_function_calls_total{outcome="accepted"}"#;
+    assert_eq!(gateway.metric(accepted).await, 1);
+    let line = gateway.program.logged("goes to the default queue").await;
+    assert!(line.contains("unknown.openfaas-fn") && line.contains("queue=jobs"), "{line}");
+}
+
+#[tokio::test]
+async fn without_a_directory_an_unknown_function_is_taken_and_counted() {
+    let queue = Queue::standalone().await;
+    let settings = [("directory_file", ""), ("unknown_function", ""), ("ensure_stream", "true")];
+    let gateway = Gateway::start(&queue.nats, "", &settings).await;
+    gateway.is_ready().await;
+    taken(&gateway, "/async-function/figlet").await;
+    let accepted = r#"gateway_unknown_function_calls_total{outcome="accepted"}"#;
+    assert_eq!(gateway.metric(accepted).await, 1);
+    // No function is known there, so that a line would say nothing.
+    assert!(!gateway.program.log().iter().any(|line| line.contains("goes to the default queue")));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! One queue on one nats-server, its workers, and calls for it.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 use async_nats::{
     connection::State,
@@ -18,6 +18,7 @@ use asyncqueue_tests::{
     program::Program,
     wait::until,
 };
+use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -41,6 +42,13 @@ impl Queue {
         ensure(&js, &spec, false).await.unwrap();
         ensure_buckets(&js, 1).await.unwrap();
         Self { nats, js, spec }
+    }
+
+    /// A queue of which nothing is there yet: its programs create it, since there is no operator.
+    pub(crate) async fn standalone() -> Self {
+        let nats = NatsServer::start().await;
+        let js = nats.jetstream().await;
+        Self { nats, js, spec: QueueSpec::new("jobs".parse().unwrap(), Owner::standalone()) }
     }
 
     /// A worker whose functions are all `function`, with these settings beside its usual ones.
@@ -110,6 +118,26 @@ pub(crate) fn start_worker(nats: &NatsServer, function: &HttpServer, settings: &
     ];
     all.extend_from_slice(settings);
     Program::start("asyncqueue-worker", &all)
+}
+
+/// An operator whose API server is at this address, as a kubeconfig says, with these settings.
+pub(crate) fn start_operator(api_server: &str, settings: &[(&str, &str)]) -> (Program, NamedTempFile) {
+    let mut kubeconfig = NamedTempFile::new().unwrap();
+    write!(
+        kubeconfig,
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         users: [{{name: u, user: {{}}}}], clusters: [{{name: c, cluster: {{server: \"{api_server}\"}}}}]}}"
+    )
+    .unwrap();
+    let mut all = vec![
+        ("KUBECONFIG", kubeconfig.path().to_str().unwrap()),
+        ("leader_elect", "false"),
+        ("worker_image", "asyncqueue"),
+        ("POD_NAMESPACE", "openfaas"),
+    ];
+    all.extend_from_slice(settings);
+    let operator = Program::start("asyncqueue-operator", &all);
+    (operator, kubeconfig)
 }
 
 /// A call of `figlet` with the body `hi`.

@@ -248,6 +248,7 @@ impl Stage {
             ("metrics_addr", &metrics),
             ("default_queue", QUEUE),
             ("directory_file", directory.to_str().unwrap()),
+            ("unknown_function", "accept"),
             ("RUST_LOG", "info,asyncqueue_gateway=debug"),
         ];
         let log = self.folder.path().join(format!("gateway-{}.log", addr.port()));

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::wait::until;
+use crate::{loopback, wait::until};
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl HttpServer {
 
     /// A server that answers as `answer` says.
     pub async fn answering(answer: impl Fn(Received) -> Answer + Clone + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind(loopback::at(0)).await.expect("a free port");
         let addr = listener.local_addr().expect("its address");
         let state = Arc::new(Mutex::new(State::default()));
         let handler = {

@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod history;
 pub mod http;
 pub mod load;
+pub mod loopback;
 pub mod monitoring;
 pub mod nats;
 pub mod nats_auth;

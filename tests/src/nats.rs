@@ -11,7 +11,7 @@ use std::{
 use async_nats::{Client, jetstream};
 use tempfile::TempDir;
 
-use crate::{nats_auth::Trust, process, tools, wait::until};
+use crate::{loopback, nats_auth::Trust, process, tools, wait::until};
 
 pub mod cluster;
 
@@ -25,6 +25,7 @@ pub struct NatsServer {
     /// Commands of a shell that come before it, in its own mounts.
     before: Option<String>,
     process: Option<Child>,
+    has_jetstream: bool,
     trust: Option<Box<Trust>>,
 }
 
@@ -40,7 +41,29 @@ impl NatsServer {
     #[must_use]
     pub fn prepare() -> Self {
         let folder = TempDir::with_prefix("asyncqueue-nats-").expect("a folder for the store");
-        Self { folder, port: free_port(), arguments: Vec::new(), before: None, process: None, trust: None }
+        Self {
+            folder,
+            port: free_port(),
+            arguments: Vec::new(),
+            before: None,
+            process: None,
+            has_jetstream: true,
+            trust: None,
+        }
+    }
+
+    /// Without JetStream from its next start on: as one that was started without `-js`.
+    #[must_use]
+    pub fn without_jetstream(mut self) -> Self {
+        self.has_jetstream = false;
+        self
+    }
+
+    /// With JetStream from its next start on.
+    #[must_use]
+    pub fn with_jetstream(mut self) -> Self {
+        self.has_jetstream = true;
+        self
     }
 
     /// With these arguments beside its usual ones.
@@ -123,7 +146,8 @@ impl NatsServer {
         let child = command
             .arg("-c")
             .arg(&config)
-            .args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"])
+            .args(self.has_jetstream.then_some("-js"))
+            .args(["-a", &loopback::ip().to_string(), "-p", &self.port.to_string(), "-sd"])
             .arg(self.store())
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -201,7 +225,7 @@ impl NatsServer {
     /// Where it listens.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}", loopback::at(self.port))
     }
 
     /// A client of its own.
@@ -244,6 +268,6 @@ pub fn free_port() -> u16 {
             let turn = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
             u16::try_from(FIRST + turn % COUNT).ok()
         })
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| TcpListener::bind(loopback::at(*port)).is_ok())
         .expect("a free port")
 }

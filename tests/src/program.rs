@@ -211,7 +211,9 @@ pub async fn run_unread(name: &'static str, arguments: &[&str], settings: &[(&st
     ended.expect("nobody panicked").expect("its status is read").code()
 }
 
-fn path(name: &str) -> PathBuf {
+/// Where a program is.
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
     folder().join(name)
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use asyncqueue::{
-    CallbackUrl, GoDuration, error::cause, idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH,
+    CallbackUrl, Rounded, error::cause, idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH,
     message::callback::Callback,
 };
 use asyncqueue_runtime::{
@@ -223,7 +223,7 @@ impl Messenger {
                     rand::random(),
                 );
                 if let Outcome::Retry { wait, .. } = outcome {
-                    let again = GoDuration(wait);
+                    let again = Rounded(wait);
                     warn!(%call_id, %function, attempt, reason, "callback to {url} failed, trying again in {again}");
                     return Delivery::Again(wait);
                 }

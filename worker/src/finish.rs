@@ -1,14 +1,11 @@
 //! Carries out the end of a call: its mark, its result for the client, its dead letter, in this order, so that whoever
 //! comes after a crash in between finds what is left to do.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
-    EndState, GoDuration, QueueName,
+    EndState, QueueName, Rounded,
     cancel::CANCELLED,
     forward::strip_connection_headers,
     message::{callback::Callback, dead_letter::Death},
@@ -19,6 +16,7 @@ use asyncqueue::{
     tombstone::{self, Mark, Written},
     uncounted::{self, Addition, Offset},
 };
+use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -27,7 +25,7 @@ use crate::{
     cancellations::CallInFlight,
     dead_letter::{DeadLetterWriter, Message},
     delivery::Delivered,
-    function::Reply,
+    function::{H_INTERNAL, Reply},
     invoke::Call,
     metrics::Metrics,
     outcome::{Outcome, TIMED_OUT, UNREACHABLE},
@@ -119,7 +117,7 @@ impl Finish {
     /// The call was too old when it was delivered.
     pub(crate) async fn expired(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
         let (function, call_id) = call.name();
-        let age = GoDuration(Duration::from_secs(call.tries.age.as_secs()));
+        let age = Rounded(call.tries.age);
         warn!(%call_id, %function, "Expired {}: it is {age} old, more than limits.maxAge of its queue", function.name());
         self.metrics.end_without_run(EndState::Expired);
         self.report(call, EndState::Expired, TIMED_OUT, Reply::none(), None, ticket).await;
@@ -331,14 +329,34 @@ pub(crate) fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
         Outcome::Done => {
             info!(%call_id, %function, attempt, "Invoked {name} [{status}] in {seconds:.3}s");
         }
-        Outcome::Retry { wait, .. } => {
-            let wait = GoDuration(Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+        Outcome::Retry { wait, not_counted_for: Some(rest) } => {
+            let (wait, cause) = (Rounded(*wait), platforms_words(reply));
+            let until = Timestamp::now().saturating_add(*rest).unwrap_or(Timestamp::MAX);
+            warn!(
+                %call_id, %function, attempt,
+                "Invoked {name} [{status}] in {seconds:.3}s, not counted, until {until:.0}, since the platform failed ({cause}), \
+                 trying again in {wait}"
+            );
+        }
+        Outcome::Retry { wait, not_counted_for: None } => {
+            let wait = Rounded(*wait);
             warn!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, trying again in {wait}");
         }
         Outcome::Dead(reason) => {
             error!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, it becomes a dead letter: {reason}");
         }
     }
+}
+
+/// What the platform says of its failure: the header by which it says so, and the first line of the body.
+fn platforms_words(reply: &Reply) -> String {
+    const MOST: usize = 200;
+    let by = reply.headers.get(H_INTERNAL).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(MOST)]);
+    let line = text.lines().next().unwrap_or_default().trim();
+    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let colon = if line.is_empty() { "" } else { ": " };
+    format!("X-OpenFaaS-Internal: {by}{colon}{line}")
 }
 
 #[cfg(test)]

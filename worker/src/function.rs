@@ -25,7 +25,7 @@ use request::{Attempt, Target, request_headers};
 pub mod request;
 
 /// The header that says the platform failed, and not the function (`openfaas/faas-provider`, `proxy/proxy.go`).
-const H_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
+pub(crate) const H_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 
 /// How a call ended, and what came of it.
 #[derive(Debug)]

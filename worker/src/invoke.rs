@@ -313,11 +313,12 @@ impl Invoke {
         finish::log(call, &reply, &outcome);
         match outcome {
             Outcome::Done => self.finish.done(call, reply, in_flight, &reported, ticket).await,
-            Outcome::Retry { wait, counted } => {
+            Outcome::Retry { wait, not_counted_for } => {
+                let counted = not_counted_for.is_none();
                 if let Some(offset) = offset_after(call, counted, ticket.repeats(), delivered.was_renewed()) {
                     self.finish.set_offset(call, offset, ticket).await;
                 }
-                reported.waits(wait, reply.failure());
+                reported.waits(wait, reply.failure(), not_counted_for);
                 AckKind::Nak(Some(wait))
             }
             Outcome::Dead(reason) => {

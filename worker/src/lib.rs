@@ -30,6 +30,7 @@ mod settle;
 mod stall;
 mod stats;
 mod store;
+mod streams;
 
 pub use run::run;
 pub use settings::{Codes, Settings};

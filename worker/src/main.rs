@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
-use asyncqueue_runtime::program::{self, Threads};
+use asyncqueue_runtime::{
+    arguments,
+    program::{self, Threads},
+};
 use asyncqueue_worker::Settings;
-use clap::Parser;
 
 fn main() -> ExitCode {
-    let settings = Settings::parse();
+    let settings: Settings = arguments::parse();
     program::run("asyncqueue-worker", &settings.log.clone(), Threads::AllProcessors, async |shutdown| {
+        arguments::warn_of_misspelt_variables::<Settings>();
         Box::pin(asyncqueue_worker::run(settings, shutdown)).await
     })
 }

@@ -81,8 +81,9 @@ pub enum Outcome {
     Retry {
         /// After this time.
         wait: Duration,
-        /// Whether this run was an attempt; where the platform failed, it was none.
-        counted: bool,
+        /// Where this invocation is no attempt because the platform failed: how much longer such failures of this call are
+        /// not counted. `None`: it is an attempt.
+        not_counted_for: Option<Duration>,
     },
     /// It is given up, for this reason; the caller gets the last status.
     Dead(String),
@@ -158,8 +159,9 @@ impl RetryPolicy {
         if !self.is_retried(ending) {
             return Outcome::Done;
         }
-        let counted = !(ending.is_platforms() && tries.age < MAX_UNCOUNTED);
-        if counted && tries.attempt >= self.max_attempts {
+        let not_counted_for = if ending.is_platforms() { MAX_UNCOUNTED.checked_sub(tries.age) } else { None };
+        let not_counted_for = not_counted_for.filter(|rest| !rest.is_zero());
+        if not_counted_for.is_none() && tries.attempt >= self.max_attempts {
             return Outcome::Dead(format!(
                 "{} (attempt {} of {})",
                 ending.reason(),
@@ -171,7 +173,7 @@ impl RetryPolicy {
             Some(wait) => wait.min(MAX_RETRY_AFTER).max(self.waits.min),
             None => self.waits.after(tries.deliveries, chance),
         };
-        Outcome::Retry { wait, counted }
+        Outcome::Retry { wait, not_counted_for }
     }
 
     /// Whether a call was tried so often already that it is not run once more: its worker died under the last attempt,
@@ -227,7 +229,7 @@ mod tests {
     }
 
     fn retry_in(seconds: u64) -> Outcome {
-        Outcome::Retry { wait: Duration::from_secs(seconds), counted: true }
+        Outcome::Retry { wait: Duration::from_secs(seconds), not_counted_for: None }
     }
 
     #[test]
@@ -286,9 +288,12 @@ mod tests {
             let tries = Tries { attempt: 3, deliveries, age: Duration::from_secs(age) };
             policy().decide(&ending, tries, SystemTime::UNIX_EPOCH, 0.5)
         };
-        let uncounted = |seconds| Outcome::Retry { wait: Duration::from_secs(seconds), counted: false };
-        assert_eq!(after(3, 0), uncounted(40));
-        assert_eq!(after(99, 86_399), uncounted(120));
+        let uncounted = |wait, rest| Outcome::Retry {
+            wait: Duration::from_secs(wait),
+            not_counted_for: Some(Duration::from_secs(rest)),
+        };
+        assert_eq!(after(3, 0), uncounted(40, 86_400));
+        assert_eq!(after(99, 86_399), uncounted(120, 1));
         assert!(matches!(after(99, 86_400), Outcome::Dead(_)));
     }
 
@@ -320,7 +325,8 @@ mod tests {
             let ending = Ending::Answered { status, internal, retry_after: None };
             let tries = Tries { attempt, deliveries: attempt, age: Duration::from_secs(age) };
             match policy().decide(&ending, tries, SystemTime::UNIX_EPOCH, chance) {
-                Outcome::Retry { wait, counted } => {
+                Outcome::Retry { wait, not_counted_for } => {
+                    let counted = not_counted_for.is_none();
                     prop_assert!(attempt < 3 || !counted);
                     prop_assert!(counted || (internal && tries.age < MAX_UNCOUNTED));
                     prop_assert!(wait <= Duration::from_secs(120));

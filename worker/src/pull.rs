@@ -14,7 +14,9 @@ use async_nats::{
     },
 };
 use asyncqueue::{connection::Connection, remove::remove};
-use asyncqueue_runtime::{health::Health, memory::Account, program::Shutdown};
+use asyncqueue_runtime::{
+    error::describe, health::Health, memory::Account, nats::jetstream::JetStreamOff, program::Shutdown,
+};
 use demand::Demand;
 use event::{Event, classify};
 use futures::{FutureExt, StreamExt};
@@ -266,8 +268,9 @@ impl<H: Handler> Puller<H> {
 
     /// The consumer and its lease, waited for as long as it takes; `None` on shutdown.
     async fn find_consumer(&self, shutdown: &CancellationToken) -> Option<(PullConsumer, Duration)> {
-        let mut waiting = false;
-        self.tell(Some(format!("looking for the consumer {}", self.durable)));
+        let (stream, durable) = (&self.stream, &self.durable);
+        let mut logged = None;
+        self.tell(Some(format!("looking for the consumer {durable}")));
         loop {
             let found = self.js.get_consumer_from_stream(&self.durable, &self.stream);
             let error = tokio::select! {
@@ -275,8 +278,8 @@ impl<H: Handler> Puller<H> {
                 found = found => match found {
                     Ok(consumer) => {
                         let lease = consumer.cached_info().config.ack_wait;
-                        if waiting {
-                            info!(stream = self.stream, durable = self.durable, "found the consumer");
+                        if logged.is_some() {
+                            info!(stream, durable, "found the consumer");
                         }
                         self.tell(None);
                         return Some((consumer, lease));
@@ -284,11 +287,16 @@ impl<H: Handler> Puller<H> {
                     Err(error) => error,
                 },
             };
-            if !waiting {
-                waiting = true;
-                let (stream, durable) = (&self.stream, &self.durable);
-                info!(stream, durable, %error, "waiting for the stream and its consumer");
-                self.tell(Some(format!("waiting for consumer {durable} of stream {stream}: {error}")));
+            let reason = match JetStreamOff::of_error(&error) {
+                // The condition `jetstream` says what to do.
+                Some(_) => "JetStream is not enabled".to_owned(),
+                None => describe(&error),
+            };
+            // It may change while it is waited for: the server is away, then without the stream, then without the consumer.
+            if logged.as_ref() != Some(&reason) {
+                info!(stream, durable, reason, "waiting for the stream and its consumer");
+                self.tell(Some(format!("waiting for consumer {durable} of stream {stream}: {reason}")));
+                logged = Some(reason);
             }
             tokio::select! {
                 () = shutdown.cancelled() => return None,

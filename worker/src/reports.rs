@@ -39,6 +39,7 @@ struct Known {
     phase: Phase,
     blocked: Option<String>,
     failure: Option<Failure>,
+    not_counted_until: Option<Timestamp>,
 }
 
 /// A call that runs here, until this is dropped.
@@ -65,7 +66,7 @@ impl Reports {
     /// Reports a call as running until the guard is dropped.
     pub(crate) fn running(&self, call: StoredCall, attempt: Attempt) -> Reported {
         let phase = Phase::Running { since: Timestamp::now() };
-        self.lock().insert(call.clone(), Known { attempt, phase, blocked: None, failure: None });
+        self.lock().insert(call.clone(), Known::new(attempt, phase));
         Reported { reports: self.clone(), call, attempt, waits: false }
     }
 
@@ -83,13 +84,13 @@ impl Reports {
     }
 
     fn report(&self, call: &StoredCall, now: Timestamp) -> Option<WorkerReport> {
-        let Known { attempt, phase, blocked, failure } = self.lock().get(call)?.clone();
+        let Known { attempt, phase, blocked, failure, not_counted_until } = self.lock().get(call)?.clone();
         if !is_so(phase, now) {
             return None;
         }
         let (attempt, max_attempts) = (attempt.number, attempt.max);
         let worker = self.worker.clone();
-        Some(WorkerReport { worker, attempt, max_attempts, phase, blocked, failure })
+        Some(WorkerReport { worker, attempt, max_attempts, phase, blocked, failure, not_counted_until })
     }
 
     /// Whether this worker has handed a call back whose next attempt is not due yet.
@@ -103,6 +104,14 @@ impl Reports {
     }
 }
 
+// === impl Known ===
+
+impl Known {
+    fn new(attempt: Attempt, phase: Phase) -> Self {
+        Self { attempt, phase, blocked: None, failure: None, not_counted_until: None }
+    }
+}
+
 // === impl Reported ===
 
 impl Reported {
@@ -113,23 +122,28 @@ impl Reported {
         }
     }
 
-    /// The attempt has failed so, and the next is due after this time: from now on the report says that.
-    pub(crate) fn waits(mut self, wait: Duration, mut failure: Failure) {
+    /// The attempt has failed so, and the next is due after this time: from now on the report says that. `not_counted_for` is
+    /// how much longer failures of the platform are no attempts, if this one was none.
+    pub(crate) fn waits(mut self, wait: Duration, mut failure: Failure, not_counted_for: Option<Duration>) {
         if let Some((end, _)) = failure.last_error.char_indices().nth(MAX_ERROR) {
             failure.last_error.truncate(end);
         }
         let failure = Some(failure);
-        let next_attempt = Timestamp::now().saturating_add(wait).unwrap_or(Timestamp::MAX);
+        let now = Timestamp::now();
+        let after = |time: Duration| now.saturating_add(time).unwrap_or(Timestamp::MAX);
+        let (next_attempt, not_counted_until) = (after(wait), not_counted_for.map(after));
         let mut calls = self.reports.lock();
         if calls.len() >= REMEMBERED {
-            let now = Timestamp::now();
             calls.retain(|_, Known { phase, .. }| {
                 matches!(phase, Phase::Running { .. }) || is_so(*phase, now)
             });
         }
         if calls.len() < REMEMBERED {
             let (attempt, phase) = (self.attempt, Phase::Waiting { next_attempt });
-            calls.insert(self.call.clone(), Known { attempt, phase, blocked: None, failure });
+            calls.insert(
+                self.call.clone(),
+                Known { failure, not_counted_until, ..Known::new(attempt, phase) },
+            );
             drop(calls);
             self.waits = true;
         }
@@ -167,12 +181,18 @@ mod tests {
         assert_eq!((report.worker.as_str(), report.attempt, report.max_attempts), ("w", 2, 10));
         assert!(matches!(report.phase, Phase::Running { .. }));
 
-        reported.waits(Duration::from_secs(60), Failure { last_status: 503, last_error: "é".repeat(900) });
+        let failure = Failure { last_status: 503, last_error: "é".repeat(900) };
+        reported.waits(Duration::from_secs(60), failure.clone(), None);
         let report = reports.report(&call, now).unwrap();
-        assert!(matches!(report.phase, Phase::Waiting { .. }));
-        let failure = report.failure.unwrap();
-        assert_eq!((failure.last_status, failure.last_error), (503, "é".repeat(MAX_ERROR)));
+        assert!(matches!(report.phase, Phase::Waiting { .. }) && report.not_counted_until.is_none());
+        let said = report.failure.unwrap();
+        assert_eq!((said.last_status, said.last_error), (503, "é".repeat(MAX_ERROR)));
         assert_eq!(reports.report(&call, now + Duration::from_secs(120)), None);
+
+        let reported = reports.running(call.clone(), Attempt { number: 2, max: 10 });
+        reported.waits(Duration::from_secs(60), failure, Some(Duration::from_secs(3600)));
+        let until = reports.report(&call, now).unwrap().not_counted_until.unwrap();
+        assert!(until >= now + Duration::from_secs(3600));
 
         drop(reports.running(call.clone(), Attempt { number: 3, max: 10 }));
         assert_eq!(reports.report(&call, now), None, "it has ended");

@@ -7,24 +7,21 @@ use async_nats::jetstream::{self, Context};
 use asyncqueue::{
     consumer_progress,
     directory::{self, Directory},
-    ensure::{EnsureError, ensure, ensure_buckets},
     function_namespaces::FunctionNamespaces,
-    stream::{DeadLetters, Limits, Owner, QueueSpec},
 };
 use asyncqueue_runtime::{
     admin,
     byte_size::ByteSize,
     client,
-    error::describe,
     health::Health,
     memory::{self, Budget},
     nats,
     program::{Shutdown, UsageError},
 };
 use prometheus_client::registry::Registry;
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     Settings,
@@ -46,10 +43,8 @@ use crate::{
     stall::Stalls,
     stats::Statistics,
     store::Store,
+    streams::Streams,
 };
-
-/// Between attempts to ensure the queue's streams.
-const ENSURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Calls wait so long at the start for the directory to be read, which takes some milliseconds.
 const DIRECTORY_PATIENCE: Duration = Duration::from_secs(2);
@@ -88,8 +83,14 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let _set_aside = memory.account("set_aside").try_take(fetched + over_budget);
     let client = nats::connect(&settings.nats, &settings.worker_name, &health, prefixed).await?;
     let js = jetstream::new(client.clone());
+    let _jetstream = report_jetstream(&settings, client.clone(), health.clone())?;
     health.register(CONSUMER, "not looked for yet");
-    let listener = admin::bind(settings.http_addr).await?;
+    let streams = if settings.ensure_stream {
+        Some(Streams::new(&settings, js.clone(), health.clone())?)
+    } else {
+        None
+    };
+    let listener = admin::bind(settings.http_addr)?;
     info!(
         queue = %settings.queue_name, stream = settings.stream(), durable = settings.durable(),
         max_inflight = settings.max_inflight, timeout = %settings.upstream_timeout, "taking calls"
@@ -97,12 +98,16 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 
     let done = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
-    let mut worked = tokio::select! {
-        ensured = ensure_streams(&settings, &js), if settings.ensure_stream => ensured,
-        () = shutdown.requested.cancelled(), if settings.ensure_stream => Ok(()),
-        else => Ok(()),
+    let mut worked = match &streams {
+        Some(streams) => tokio::select! {
+            created = streams.create() => created,
+            () = shutdown.requested.cancelled() => Ok(()),
+        },
+        None => Ok(()),
     };
     if worked.is_ok() {
+        let _streams =
+            streams.map(|streams| AbortOnDropHandle::new(tokio::spawn(async move { streams.keep().await })));
         worked =
             Box::pin(work(&settings, namespaces, poster, &js, (metrics, memory), &health, &shutdown)).await;
         // What has been said is still on its way.
@@ -111,6 +116,17 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     done.cancel();
     admin.await.context("the server of /metrics failed")?;
     worked
+}
+
+/// Says if JetStream is not enabled, until this is dropped.
+fn report_jetstream(
+    settings: &Settings,
+    client: async_nats::Client,
+    health: Health,
+) -> anyhow::Result<AbortOnDropHandle<()>> {
+    let servers = nats::jetstream::urls(&settings.nats)?;
+    let report = async move { nats::jetstream::report(&client, &servers, &health).await };
+    Ok(AbortOnDropHandle::new(tokio::spawn(report)))
 }
 
 /// Takes calls and delivers results until `shutdown`.
@@ -257,37 +273,4 @@ async fn is_prepared(
         clock.set(progress.now);
     }
     directory::watch::read_once(&js, directory, DIRECTORY_PATIENCE).await;
-}
-
-/// Ensures the queue's streams, where no operator does. Waits for NATS for as long as it takes.
-async fn ensure_streams(settings: &Settings, js: &Context) -> anyhow::Result<()> {
-    let dead_letters = DeadLetters { enabled: settings.dead_letters, ..DeadLetters::default() };
-    let limits = Limits { max_age: settings.max_age.as_ref().map(|age| age.0), ..Limits::default() };
-    let spec = QueueSpec {
-        dead_letters,
-        limits,
-        stream: settings.stream(),
-        subject: settings.subject(),
-        durable: settings.durable(),
-        ack_wait: settings.ack_wait.0,
-        ..QueueSpec::new(settings.queue_name.clone(), Owner::standalone())
-    };
-    loop {
-        // The buckets first: without them no call can be cancelled.
-        let error: Box<dyn std::error::Error + Send + Sync> = match ensure_buckets(js, spec.replicas).await {
-            Err(error) => error.into(),
-            Ok(()) => match ensure(js, &spec, true).await {
-                Ok(ensured) => {
-                    ensured.changes.iter().for_each(|change| info!("{change}"));
-                    return Ok(());
-                }
-                Err(error @ (EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. })) => {
-                    return Err(error).context("the queue's streams can't be ensured");
-                }
-                Err(error) => error.into(),
-            },
-        };
-        warn!("waiting for the queue's streams: {}", describe(&*error));
-        sleep(ENSURE_PAUSE).await;
-    }
 }

@@ -54,7 +54,15 @@ pub struct Settings {
     pub nats_durable: Optional<String>,
 
     /// Create or update streams and consumers, where no operator does
-    #[arg(long, env = "ensure_stream", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    #[arg(
+        long,
+        env = "ensure_stream",
+        default_value = "false",
+        action = clap::ArgAction::Set,
+        value_parser = parse_bool,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
     pub ensure_stream: bool,
 
     /// Calls at once, in this process
@@ -147,15 +155,39 @@ pub struct Settings {
     pub callback_ca_file: Optional<PathBuf>,
 
     /// Accept any certificate of a receiver of callbacks
-    #[arg(long, env = "tls_insecure", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    #[arg(
+        long,
+        env = "tls_insecure",
+        default_value = "false",
+        action = clap::ArgAction::Set,
+        value_parser = parse_bool,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
     pub tls_insecure: bool,
 
     /// Keep calls that are given up as dead letters; false: log and count them, and let them go
-    #[arg(long, env = "dead_letters", default_value = "true", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    #[arg(
+        long,
+        env = "dead_letters",
+        default_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = parse_bool,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
     pub dead_letters: bool,
 
     /// Log headers and bodies of calls and of their answers, secrets in them included
-    #[arg(long, env = "write_debug", default_value = "false", value_parser = parse_bool, action = clap::ArgAction::Set)]
+    #[arg(
+        long,
+        env = "write_debug",
+        default_value = "false",
+        action = clap::ArgAction::Set,
+        value_parser = parse_bool,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
     pub write_debug: bool,
 
     /// Most of an answer that is kept, in bytes or with a unit (16Mi); more is cut off
@@ -179,8 +211,8 @@ pub struct Settings {
     #[arg(long, env = "grace_period", default_value_t, hide_default_value = true)]
     pub grace_period: Optional<GoDuration>,
 
-    /// Address of /healthz, /readyz and /metrics
-    #[arg(long, env = "http_addr", default_value = "0.0.0.0:8081")]
+    /// Address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
+    #[arg(long, env = "http_addr", default_value = "[::]:8081")]
     pub http_addr: SocketAddr,
 
     /// Name of this worker in statistics and dead letters: in a pod its name
@@ -270,6 +302,23 @@ mod tests {
         assert_eq!(settings.durable(), "slow-queue-workers");
         assert_eq!(settings.grace(), Duration::from_secs(70));
         assert_eq!(settings.max_response_bytes, ByteSize(16 << 20));
+    }
+
+    #[test]
+    fn a_switch_may_be_given_with_or_without_a_value() {
+        for (arguments, expected) in [
+            (&["--ensure-stream", "--queue-name=jobs"][..], true),
+            (&["--ensure-stream=true"], true),
+            (&["--ensure-stream", "true"], true),
+            (&["--ensure-stream", "1"], true),
+            (&["--ensure-stream=0"], false),
+            (&["--ensure-stream", "false"], false),
+            (&[], false),
+        ] {
+            assert_eq!(parse(arguments).unwrap().ensure_stream, expected, "{arguments:?}");
+        }
+        let settings = parse(&["--tls-insecure", "--write-debug", "--dead-letters=false"]).unwrap();
+        assert!(settings.tls_insecure && settings.write_debug && !settings.dead_letters);
     }
 
     #[test]

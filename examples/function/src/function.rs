@@ -47,7 +47,7 @@ struct Line {
 /// Runs the function until `shutdown`.
 pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Settings { log: _, address, port, sleep } = settings;
-    let listener = server::bind(SocketAddr::new(address, port)).await?;
+    let listener = server::bind(SocketAddr::new(address, port))?;
     info!("listening on {}", listener.local_addr()?);
     let function =
         Arc::new(Function { sleep: sleep.0, attempts: Attempts::default(), callbacks: Callbacks::default() });

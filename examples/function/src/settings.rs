@@ -1,6 +1,6 @@
 //! The settings of the function.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use asyncqueue::GoDuration;
 use asyncqueue_runtime::settings::LogSettings;
@@ -18,8 +18,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) log: LogSettings,
 
-    /// Address to listen on
-    #[arg(long, env = "address", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    /// Address to listen on. :: is every address, of IPv4 and IPv6
+    #[arg(long, env = "address", default_value_t = IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
     pub(crate) address: IpAddr,
 
     /// Port to listen on

@@ -14,6 +14,9 @@ pub(super) const JETSTREAM_NAME: &str = "^[A-Za-z0-9_-]+$";
 /// NATS's clients.
 pub(super) const SUBJECT: &str = r"^[A-Za-z0-9-][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$";
 
+/// Names of the streams of the reserve.
+const RESERVE: &str = "^asyncqueue-reserve(-[0-9]+)?$";
+
 /// Servers that a NATS client can connect to.
 pub(super) const NATS_URL: &str =
     r"^((nats|tls|ws|wss)://[^\s,/]+/?)(\s*,\s*(nats|tls|ws|wss)://[^\s,/]+/?)*$";
@@ -81,6 +84,20 @@ pub(super) fn reserved_name() -> Rule {
         "self.metadata.name != 'asyncqueue' || has(self.spec.stream.subject)",
         "a queue named asyncqueue needs a spec.stream.subject of its own: \
          the subjects below asyncqueue are what workers and gateways talk on",
+    )
+}
+
+pub(super) fn name_of_the_reserve() -> Rule {
+    rule(
+        format!("!self.metadata.name.matches('{RESERVE}')"),
+        "the streams asyncqueue-reserve keep room for what ends calls: give the queue another name",
+    )
+}
+
+pub(super) fn reserved_stream() -> Rule {
+    rule(
+        format!("!self.matches('{RESERVE}') && !self.startsWith('KV_asyncqueue-')"),
+        "the streams asyncqueue-reserve and KV_asyncqueue-... are shared by all queues: choose another one",
     )
 }
 
@@ -204,9 +221,10 @@ pub(super) fn subject() -> Rule {
 }
 
 pub(super) fn reserved_subject() -> Rule {
+    let reserve = escaped(r"^asyncqueue-reserve(-[0-9]+)?(\.|$)");
     rule(
-        "self != 'asyncqueue' && !self.startsWith('asyncqueue.')",
-        "subjects below asyncqueue are what workers and gateways talk on: choose another one",
+        format!("self != 'asyncqueue' && !self.startsWith('asyncqueue.') && !self.matches('{reserve}')"),
+        "subjects below asyncqueue and asyncqueue-reserve are what workers, gateways and the reserve use: choose another one",
     )
 }
 
@@ -345,6 +363,20 @@ mod tests {
             assert_says(refused, "choose another one");
         }
         assert_eq!(refused(|spec| spec.stream.subject = Some("asyncqueue2".to_owned())), None);
+    }
+
+    #[test]
+    fn the_streams_that_queues_share_are_not_a_queues() {
+        for name in ["asyncqueue-reserve", "asyncqueue-reserve-2"] {
+            let refused_name = named(name).validate_cel().err().map(|errors| errors.to_string());
+            assert_says(refused_name, "give the queue another name");
+            assert_says(refused(|spec| spec.stream.name = Some(name.to_owned())), "shared by all queues");
+            let subject = format!("{name}.x");
+            assert_says(refused(|spec| spec.stream.subject = Some(subject)), "choose another one");
+        }
+        let bucket = || Some("KV_asyncqueue-directory".to_owned());
+        assert_says(refused(|spec| spec.stream.name = bucket()), "shared by all queues");
+        assert!(named("asyncqueue-reserved").validate_cel().is_ok());
     }
 
     #[test]

@@ -13,10 +13,11 @@ use super::{defaults as default, rules as rule, schemas};
 pub struct StreamSpec {
     /// Name of the stream, 1 to 64 of A-Z, a-z, 0-9, - and _. Default: the queue's name. Can't be changed.
     ///
-    /// It is the name in `nats stream ls` and in KEDA's nats-jetstream trigger. Example: SLOW
+    /// It is the name in `nats stream ls` and in KEDA's nats-jetstream trigger. The streams that all queues share,
+    /// asyncqueue-reserve and KV_asyncqueue-..., are refused. Example: SLOW
     #[schemars(schema_with = "schemas::jetstream_name")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule::jetstream_name())]
+    #[x_kube(validation = rule::jetstream_name(), validation = rule::reserved_stream())]
     pub name: Option<String>,
 
     /// Subject of the queue: calls are published to it and below it. Default: the queue's name. Can't be changed.

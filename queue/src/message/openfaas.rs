@@ -58,9 +58,12 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
 
     let depth = take_depth(&mut headers);
 
-    let function = request.text("Function")?.unwrap_or_default();
+    // As OpenFaaS's own worker does (`nats-queue-worker`, `makeFunctionURL`): slashes around the name and question marks
+    // before the query are trimmed.
+    let function = request.text("Function")?.unwrap_or_default().trim_matches('/');
     let path = path(request.text("Path")?.unwrap_or_default());
-    let query = request.text("QueryString")?.map(|raw| utf8_percent_encode(raw, QUERY).to_string());
+    let query = request.text("QueryString")?.map(|raw| raw.trim_start_matches('?'));
+    let query = query.filter(|raw| !raw.is_empty()).map(|raw| utf8_percent_encode(raw, QUERY).to_string());
     check_target(&path, query.as_deref())?;
     let body = request.text("Body")?.unwrap_or_default();
     let name =
@@ -224,6 +227,22 @@ mod tests {
             assert_eq!(call.method, Method::POST, "{json}");
             assert!(call.body.is_empty() && call.callback_url.is_none(), "{json}");
         }
+    }
+
+    #[test]
+    fn slashes_and_question_marks_are_trimmed_as_openfaas_does() {
+        for (function, query, expected) in [
+            ("/f/", "?x=1", Some("x=1")),
+            ("f/", "??x=1", Some("x=1")),
+            ("//f.openfaas-fn", "x=?1?", Some("x=?1?")),
+            ("f", "?", None),
+        ] {
+            let call = read(&format!(r#"{{"Function":"{function}","Path":"/p","QueryString":"{query}"}}"#));
+            let call = call.unwrap();
+            assert_eq!(call.function.to_string(), "f.openfaas-fn", "{function}");
+            assert_eq!((call.path.as_str(), call.query.as_deref()), ("/p", expected), "{query}");
+        }
+        assert!(read(r#"{"Function":"/a/b/"}"#).unwrap_err().to_string().contains("Function `a/b`"));
     }
 
     #[test]

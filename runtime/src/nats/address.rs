@@ -1,6 +1,6 @@
 //! Where NATS is, and how to log in.
 
-use std::fmt;
+use std::{fmt, net::Ipv6Addr};
 
 use async_nats::ServerAddr;
 use percent_encoding::percent_decode_str;
@@ -69,22 +69,35 @@ impl Servers {
     }
 }
 
+impl Servers {
+    /// Their URLs, separated by commas, without credentials.
+    pub(super) fn urls(&self) -> String {
+        let url = |address: &ServerAddr| format!("{}://{}", address.scheme(), host_and_port(address));
+        self.addresses.iter().map(url).collect::<Vec<_>>().join(",")
+    }
+}
+
 impl fmt::Display for Servers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, address) in self.addresses.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            match (address.host(), address.port()) {
-                (ipv6, port) if ipv6.contains(':') => write!(f, "{comma}[{ipv6}]:{port}")?,
-                (host, port) => write!(f, "{comma}{host}:{port}")?,
-            }
-        }
-        Ok(())
+        f.write_str(&self.addresses.iter().map(host_and_port).collect::<Vec<_>>().join(", "))
+    }
+}
+
+fn host_and_port(address: &ServerAddr) -> String {
+    match (address.host(), address.port()) {
+        (ipv6, port) if ipv6.contains(':') => format!("[{ipv6}]:{port}"),
+        (host, port) => format!("{host}:{port}"),
     }
 }
 
 /// Reads one address, with or without scheme, port and credentials. `port` is for one that has none.
 fn server(text: &str, port: Option<u16>) -> Result<(ServerAddr, Option<Login>), String> {
-    let text = if text.contains("://") { text.to_owned() } else { format!("nats://{text}") };
+    let text = match text.parse::<Ipv6Addr>() {
+        // As one writes it where no port follows.
+        Ok(address) => format!("nats://[{address}]"),
+        Err(_) if text.contains("://") => text.to_owned(),
+        Err(_) => format!("nats://{text}"),
+    };
     let mut url = Url::parse(&text).map_err(|error| format!("{error}; write it as nats://host:4222"))?;
     if !matches!(url.scheme(), "nats" | "tls") {
         return Err(format!("its scheme is `{}`; use nats:// or tls://", url.scheme()));
@@ -138,6 +151,9 @@ mod tests {
         assert_eq!(host("nats://nats.openfaas", 5222), "nats.openfaas:5222");
         assert_eq!(host("tls://nats:1/", 4222), "nats:1");
         assert_eq!(host("[::1]", 4222), "[::1]:4222");
+        assert_eq!(host("::1", 4222), "[::1]:4222");
+        assert_eq!(host("[fd00::1]:4333", 4222), "[fd00::1]:4333");
+        assert_eq!(host("nats://u:p@[::1]:1", 4222), "[::1]:1");
     }
 
     #[test]

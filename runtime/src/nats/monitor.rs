@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use async_nats::{ClientError, ConnectErrorKind, Event, Server};
@@ -13,12 +13,8 @@ use prometheus_client::{
 };
 use tracing::{info, warn};
 
-use super::CONDITION;
+use super::{CONDITION, LOG_INTERVAL};
 use crate::health::Health;
-
-/// While NATS is away for the same reason, say so this often: often enough for somebody who watches, and
-/// seldom enough to be no flood.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows one client's connection.
 #[derive(Debug)]
@@ -125,7 +121,7 @@ impl Monitor {
 
 /// Whether a reason is worth a line: it is another than the last, or the last line was long ago.
 fn is_news(last: Option<&(String, Instant)>, reason: &str, now: Instant) -> bool {
-    last.is_none_or(|(last, at)| last != reason || now.duration_since(*at) >= LOG_EVERY)
+    last.is_none_or(|(last, at)| last != reason || now.duration_since(*at) >= LOG_INTERVAL)
 }
 
 #[cfg(test)]
@@ -166,7 +162,7 @@ mod tests {
         let last = ("refused".to_owned(), start);
         assert!(is_news(None, "refused", start));
         assert!(is_news(Some(&last), "timed out", start));
-        assert!(!is_news(Some(&last), "refused", start + LOG_EVERY / 2));
-        assert!(is_news(Some(&last), "refused", start + LOG_EVERY));
+        assert!(!is_news(Some(&last), "refused", start + LOG_INTERVAL / 2));
+        assert!(is_news(Some(&last), "refused", start + LOG_INTERVAL));
     }
 }

@@ -93,6 +93,7 @@ impl Stage {
             ("metrics_addr", &metrics),
             ("default_queue", QUEUES[0]),
             ("directory_file", directory.to_str().unwrap()),
+            ("unknown_function", "accept"),
             ("publish_timeout", &publish_timeout),
             ("RUST_LOG", "info,asyncqueue_gateway=debug"),
         ];

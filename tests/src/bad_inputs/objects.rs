@@ -27,6 +27,7 @@ pub const SPECS: &[Spec] = &[
     refused("{consumer: {ackWait: 1ms}}", "spec.consumer.ackWait", "from 1s"),
     refused("{replicas: -1}", "spec.replicas", "greater than or equal to 0"),
     refused("{stream: {name: a.b}}", "spec.stream.name", "1 to 64"),
+    refused("{stream: {name: asyncqueue-reserve}}", "spec.stream.name", "shared by all queues"),
     refused("{stream: {replicas: 6}}", "spec.stream.replicas", "less than or equal to 5"),
     refused("{stream: {storage: Tape}}", "spec.stream.storage", "File"),
     refused("{deletionPolicy: Never}", "spec.deletionPolicy", "Retain"),

@@ -167,9 +167,40 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
         "functions: {a: {}, a.openfaas-fn: {}}",
         &["line 1", "is there twice, with and without its namespace"],
     ),
-    file("functions: {a: {retry: {attempts: 0}}}", &["line 1", "nonzero"]),
-    file("functions: {a: {retry: {codes: [99]}}}", &["line 1", "`99` is no status of HTTP: use 100 to 599"]),
-    file("functions: {a: {retry: {minWait: 10}}}", &["line 1", "`10` is not a duration"]),
+    file("functions: {a: {url: \"https://h\"}}", &["line 1", "functions.a.url `https://h`", "without TLS"]),
+    file(
+        "functions: {a: {retry: {attempts: 0}}}",
+        &["line 1", "functions.a.retry.attempts `0` is not valid: use 1 to 1000"],
+    ),
+    file(
+        "functions: {a: {retry: {maxWait: 25h}}}",
+        &["line 1", "functions.a.retry.maxWait `25h` is not valid"],
+    ),
+    file(
+        "functions: {a: {retry: {minWait: 2m, maxWait: 1m}}}",
+        &["line 1", "functions.a.retry.minWait `2m` is more than maxWait `1m`"],
+    ),
+    file(
+        "functions: {a: {retry: {codes: [99]}}}",
+        &["line 1", "functions.a.retry.codes: `99` is no status of HTTP: use 100 to 599"],
+    ),
+    file(
+        "functions: {a: {retry: {minWait: 10}}}",
+        &["line 1", "functions.a.retry.minWait `10` is not valid"],
+    ),
+    file(
+        "queues: {asyncqueue: {}}",
+        &["queues.asyncqueue: queue name `asyncqueue` is reserved", "subject of its own"],
+    ),
+    file(
+        "queues: {slow_queue: {}}",
+        &["line 1", "queue name `slow_queue` is not valid: use 1 to 40 of a-z, 0-9 and -"],
+    ),
+    file("queues: {a: {}, a-dead: {}}", &["queues.a and queues.a-dead both have the stream `a-dead`"]),
+    file(
+        "queues: {a: {}, b: {subject: a.b}}",
+        &["queues.a and queues.b have the subjects `a` and `a.b`, which overlap"],
+    ),
 ];
 
 /// What takes more than a row.

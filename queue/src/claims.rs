@@ -1,0 +1,90 @@
+//! What a queue takes for itself on `JetStream`, and whether two queues want the same.
+
+use crate::stream::QueueSpec;
+
+/// A stream, and the subject that it listens on and below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The stream.
+    pub stream: String,
+    /// The subject.
+    pub subject: String,
+}
+
+/// What two queues both want.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Clash {
+    /// A stream.
+    Stream(String),
+    /// A subject of the first that is one of the second, or above or below it.
+    Subject {
+        /// The first one's.
+        subject: String,
+        /// The second one's.
+        others: String,
+    },
+}
+
+/// The streams of a queue: calls, results and dead letters.
+#[must_use]
+pub fn claims(spec: &QueueSpec) -> [Claim; 3] {
+    let [calls, callbacks, dead] = spec.streams();
+    [
+        Claim { stream: calls, subject: spec.subject.clone() },
+        Claim { stream: callbacks.clone(), subject: callbacks },
+        Claim { stream: dead.clone(), subject: dead },
+    ]
+}
+
+/// What two queues both want, if anything.
+#[must_use]
+pub fn clash(first: &QueueSpec, second: &QueueSpec) -> Option<Clash> {
+    let (first, second) = (claims(first), claims(second));
+    let pairs = || first.iter().flat_map(|a| second.iter().map(move |b| (a, b)));
+    if let Some((a, _)) = pairs().find(|(a, b)| a.stream == b.stream) {
+        return Some(Clash::Stream(a.stream.clone()));
+    }
+    let (a, b) = pairs().find(|(a, b)| covers(&a.subject, &b.subject) || covers(&b.subject, &a.subject))?;
+    Some(Clash::Subject { subject: a.subject.clone(), others: b.subject.clone() })
+}
+
+/// Whether a subject is another, or above it.
+fn covers(subject: &str, other: &str) -> bool {
+    other.strip_prefix(subject).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Owner;
+
+    fn spec(queue: &str, stream: &str, subject: &str) -> QueueSpec {
+        let (stream, subject) = (stream.to_owned(), subject.to_owned());
+        QueueSpec { stream, subject, ..QueueSpec::new(queue.parse().unwrap(), Owner::standalone()) }
+    }
+
+    #[test]
+    fn queues_clash_over_streams_and_subjects() {
+        let jobs = spec("jobs", "JOBS", "jobs");
+        for (other, expected) in [
+            (spec("other", "other", "other"), None),
+            (spec("other", "other", "jobs2"), None),
+            (spec("other", "JOBS", "other"), Some(Clash::Stream("JOBS".to_owned()))),
+            (spec("jobs-dead", "jobs-dead", "x"), Some(Clash::Stream("jobs-dead".to_owned()))),
+            (
+                spec("other", "other", "jobs.slow"),
+                Some(Clash::Subject { subject: "jobs".to_owned(), others: "jobs.slow".to_owned() }),
+            ),
+            (
+                spec("other", "other", "jobs-callbacks"),
+                Some(Clash::Subject {
+                    subject: "jobs-callbacks".to_owned(),
+                    others: "jobs-callbacks".to_owned(),
+                }),
+            ),
+        ] {
+            assert_eq!(clash(&jobs, &other), expected, "{other:?}");
+            assert_eq!(clash(&other, &jobs).is_some(), expected.is_some(), "{other:?}");
+        }
+    }
+}

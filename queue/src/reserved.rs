@@ -1,0 +1,92 @@
+//! Names that no queue can have, since all queues share what has them.
+//!
+//! The definition of `AsyncQueue` holds the same rules for the API server (`operator/src/crd/rules.rs`), and a test holds
+//! both side by side.
+
+use crate::{name::QueueName, reserve};
+
+/// The subject on which, and below which, workers and gateways talk.
+pub const ROOT: &str = "asyncqueue";
+
+/// The streams of KV buckets begin so.
+const BUCKET_STREAMS: &str = "KV_asyncqueue-";
+
+/// A name that is reserved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} `{name}` is reserved: {why}; {remedy}")]
+pub struct Reserved {
+    kind: &'static str,
+    name: String,
+    why: &'static str,
+    remedy: &'static str,
+}
+
+const TALK: &str = "the subjects below asyncqueue are what workers and gateways talk on";
+const FILL: &str = "the streams asyncqueue-reserve keep room for what ends calls";
+const BUCKETS: &str = "it holds a KV bucket of AsyncQueue";
+const OTHER: &str = "choose another one";
+
+/// Refuses a queue whose name is reserved. `has_subject`: it has a subject of its own, and not its name for one.
+pub fn check_queue(name: &QueueName, has_subject: bool) -> Result<(), Reserved> {
+    let refuse = |why, remedy| Err(Reserved { kind: "queue name", name: name.to_string(), why, remedy });
+    match name.as_str() {
+        ROOT if !has_subject => refuse(TALK, "choose another one, or give it a subject of its own"),
+        name if is_of_reserve(name) => refuse(FILL, OTHER),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses the name of a stream of calls that is reserved.
+pub fn check_stream(name: &str) -> Result<(), Reserved> {
+    let refuse = |why| Err(Reserved { kind: "stream", name: name.to_owned(), why, remedy: OTHER });
+    match name {
+        name if is_of_reserve(name) => refuse(FILL),
+        name if name.starts_with(BUCKET_STREAMS) => refuse(BUCKETS),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a queue's subject that is reserved.
+pub fn check_subject(subject: &str) -> Result<(), Reserved> {
+    let refuse = |why| Err(Reserved { kind: "subject", name: subject.to_owned(), why, remedy: OTHER });
+    let first = subject.split('.').next().unwrap_or_default();
+    match first {
+        ROOT => refuse(TALK),
+        first if is_of_reserve(first) => refuse(FILL),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a name is that of a stream of the reserve: `asyncqueue-reserve`, or the same with a number.
+fn is_of_reserve(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(reserve::STREAM) else { return false };
+    let is_number = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
+    rest.is_empty() || rest.strip_prefix('-').is_some_and(is_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_what_queues_share_are_reserved() {
+        let queue = |name: &str, has_subject| check_queue(&name.parse().unwrap(), has_subject);
+        assert!(queue("asyncqueue", false).unwrap_err().to_string().contains("a subject of its own"));
+        assert_eq!(queue("asyncqueue", true), Ok(()));
+        for name in ["asyncqueue-reserve", "asyncqueue-reserve-2"] {
+            assert!(queue(name, true).is_err() && check_stream(name).is_err(), "{name}");
+            assert!(check_subject(name).is_err() && check_subject(&format!("{name}.x")).is_err(), "{name}");
+        }
+        for name in ["asyncqueue2", "asyncqueue-reserved", "asyncqueue-reserve-", "asyncqueue-reserve-x"] {
+            assert_eq!(
+                (queue(name, false), check_stream(name), check_subject(name)),
+                (Ok(()), Ok(()), Ok(()))
+            );
+        }
+        for subject in ["asyncqueue", "asyncqueue.stats"] {
+            assert!(check_subject(subject).unwrap_err().to_string().contains("talk on"), "{subject}");
+        }
+        assert!(check_stream("KV_asyncqueue-directory").is_err());
+        assert_eq!(check_stream("KV_other"), Ok(()));
+    }
+}

@@ -1,0 +1,54 @@
+//! Bounds how often something is logged.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Lets one line through at a time, and counts those that it keeps back.
+#[derive(Debug)]
+pub struct LogLimit {
+    interval: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    logged_at: Option<Instant>,
+    kept_back: u64,
+}
+
+// === impl LogLimit ===
+
+impl LogLimit {
+    /// At most one line in this time.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, state: Mutex::default() }
+    }
+
+    /// Whether a line may be logged now: then, how many were kept back since the last one.
+    #[must_use]
+    pub fn pass(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.logged_at.is_some_and(|at| now.saturating_duration_since(at) < self.interval) {
+            state.kept_back += 1;
+            return None;
+        }
+        state.logged_at = Some(now);
+        Some(std::mem::take(&mut state.kept_back))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_between_two_are_counted() {
+        let (limit, start) = (LogLimit::new(Duration::from_secs(10)), Instant::now());
+        let pass = |seconds| limit.pass(start + Duration::from_secs(seconds));
+        assert_eq!((pass(0), pass(1), pass(9)), (Some(0), None, None));
+        assert_eq!((pass(10), pass(19), pass(30)), (Some(2), None, Some(1)));
+    }
+}

@@ -1,0 +1,211 @@
+//! Whether JetStream is enabled where a client is connected.
+//!
+//! A NATS server without it answers nothing below `$JS.API`, which the client calls "requested JetStream resource does not
+//! exist": true of each request, and of no help to a user.
+
+use std::{
+    error::Error,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use async_nats::{
+    Client, RequestErrorKind as ClientErrorKind,
+    connection::State,
+    jetstream::{
+        self, ErrorCode,
+        context::{
+            AccountError, AccountErrorKind, CreateStreamError, CreateStreamErrorKind, GetStreamError,
+            GetStreamErrorKind, RequestError, RequestErrorKind,
+        },
+    },
+};
+use serde::Deserialize;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{LOG_INTERVAL, address::Servers, wait_connected};
+use crate::{health::Health, log_limit::LogLimit, program::UsageError, settings::NatsSettings};
+
+/// The readiness condition that [`report`] keeps.
+pub const CONDITION: &str = "jetstream";
+
+/// The request for the account's use of JetStream: the cheapest that needs JetStream.
+const INFO: &str = "$JS.API.INFO";
+
+/// Between two requests while it is not enabled, and between checks whether the connection is another one.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// JetStream is not enabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JetStreamOff {
+    /// On the server.
+    Server,
+    /// For the account of this program.
+    Account,
+}
+
+/// An answer of the API, as far as it may say that.
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u64,
+}
+
+/// Asks the server. `None` if JetStream is enabled, and where that can't be found out.
+pub async fn probe(client: &Client) -> Option<JetStreamOff> {
+    match client.request(INFO, "".into()).await {
+        Ok(answer) => {
+            let answer: Answer = serde_json::from_slice(&answer.payload).ok()?;
+            JetStreamOff::of_code(answer.error?.err_code)
+        }
+        Err(error) if error.kind() == ClientErrorKind::NoResponders => Some(JetStreamOff::Server),
+        Err(_) => None,
+    }
+}
+
+/// The servers that the settings name, without credentials: `nats://a:4222,nats://b:4222`.
+///
+/// # Errors
+///
+/// A setting that names no server.
+pub fn urls(settings: &NatsSettings) -> Result<String, UsageError> {
+    Servers::from_settings(settings).map(|servers| servers.urls())
+}
+
+/// Asks after each connection whether JetStream is enabled, for as long as it is polled. While it is not, the readiness
+/// condition `jetstream` and the log say so, and what to do. `servers` is what they call the server, see [`urls`].
+pub async fn report(client: &Client, servers: &str, health: &Health) {
+    let limit = LogLimit::new(LOG_INTERVAL);
+    let mut is_off = false;
+    loop {
+        if client.connection_state() != State::Connected {
+            // Of a server that is away nothing is known.
+            health.ready(CONDITION);
+            wait_connected(client).await;
+        }
+        let connection = client.statistics().connects.load(Ordering::Relaxed);
+        let off = probe(client).await;
+        if let Some(off) = off {
+            let message = off.message(servers);
+            if limit.pass(Instant::now()).is_some() {
+                warn!("{message}");
+            }
+            health.not_ready(CONDITION, message);
+        } else if is_off {
+            info!("JetStream is enabled on {servers}");
+            health.ready(CONDITION);
+        }
+        is_off = off.is_some();
+        sleep(INTERVAL).await;
+        while !is_off && client.statistics().connects.load(Ordering::Relaxed) == connection {
+            sleep(INTERVAL).await;
+        }
+    }
+}
+
+// === impl JetStreamOff ===
+
+impl JetStreamOff {
+    /// What to tell a user. `servers` may hold no credentials.
+    #[must_use]
+    pub fn message(self, servers: &str) -> String {
+        match self {
+            Self::Server => {
+                format!("JetStream is not enabled on {servers}: start nats-server with -js")
+            }
+            Self::Account => format!(
+                "JetStream is not enabled for the account of this program on {servers}: enable it there (`jetstream: enabled` \
+                 in the account's configuration), or use the credentials of an account that has it"
+            ),
+        }
+    }
+
+    /// Whether an error of a request to the API of JetStream means that: no server answers requests to it, or the server
+    /// says so.
+    #[must_use]
+    pub fn of_error(error: &(dyn Error + 'static)) -> Option<Self> {
+        std::iter::successors(Some(error), |&error| error.source()).find_map(Self::of_one)
+    }
+
+    fn of_one(error: &(dyn Error + 'static)) -> Option<Self> {
+        if let Some(error) = error.downcast_ref::<RequestError>() {
+            return (error.kind() == RequestErrorKind::NoResponders).then_some(Self::Server);
+        }
+        let refused = |error: jetstream::Error| Self::of_code(error.error_code().0);
+        if let Some(error) = error.downcast_ref::<GetStreamError>()
+            && let GetStreamErrorKind::JetStream(error) = error.kind()
+        {
+            return refused(error);
+        }
+        if let Some(error) = error.downcast_ref::<CreateStreamError>()
+            && let CreateStreamErrorKind::JetStream(error) = error.kind()
+        {
+            return refused(error);
+        }
+        if let Some(error) = error.downcast_ref::<AccountError>() {
+            return match error.kind() {
+                AccountErrorKind::JetStream(error) => refused(error),
+                AccountErrorKind::JetStreamUnavailable => Some(Self::Server),
+                AccountErrorKind::TimedOut | AccountErrorKind::Other => None,
+            };
+        }
+        error.downcast_ref().cloned().and_then(refused)
+    }
+
+    fn of_code(code: u64) -> Option<Self> {
+        match code {
+            code if code == ErrorCode::JETSTREAM_NOT_ENABLED.0 => Some(Self::Server),
+            code if code == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT.0 => Some(Self::Account),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("NATS did not answer for stream jobs")]
+    struct Outer(#[source] GetStreamError);
+
+    fn refused(code: u64) -> jetstream::Error {
+        let json = format!(r#"{{"code":503,"err_code":{code},"description":"no"}}"#);
+        serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn an_error_is_told_by_what_caused_it() {
+        let request =
+            |kind| GetStreamError::with_source(GetStreamErrorKind::Request, RequestError::new(kind));
+        let api = |code| GetStreamError::new(GetStreamErrorKind::JetStream(refused(code)));
+        for (error, expected) in [
+            (request(RequestErrorKind::NoResponders), Some(JetStreamOff::Server)),
+            (request(RequestErrorKind::TimedOut), None),
+            (api(10076), Some(JetStreamOff::Server)),
+            (api(10039), Some(JetStreamOff::Account)),
+            // No such stream, and no leader.
+            (api(10059), None),
+            (api(10008), None),
+        ] {
+            assert_eq!(JetStreamOff::of_error(&Outer(error)), expected);
+        }
+        assert_eq!(JetStreamOff::of_error(&refused(10039)), Some(JetStreamOff::Account));
+    }
+
+    #[test]
+    fn the_message_names_the_server_and_what_to_do_and_no_credentials() {
+        let settings = NatsSettings::from_url("nats://user:secret@a:1, tls://b, token@[::1]");
+        let urls = urls(&settings).unwrap();
+        assert_eq!(urls, "nats://a:1,tls://b:4222,nats://[::1]:4222");
+        let message = JetStreamOff::Server.message(&urls);
+        assert_eq!(message, format!("JetStream is not enabled on {urls}: start nats-server with -js"));
+        assert!(JetStreamOff::Account.message(&urls).contains("for the account"));
+    }
+}

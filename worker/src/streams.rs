@@ -1,0 +1,156 @@
+//! Creates the queue's streams, consumers and buckets where no operator does, and again if they are gone.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::{connection::State, jetstream::Context};
+use asyncqueue::{
+    ensure::{EnsureError, ensure, ensure_buckets},
+    missing::{Needed, first_missing, needed_bucket, needed_by_workers},
+    reserved,
+    stream::{DeadLetters, Limits, Owner, QueueSpec},
+    tombstone, uncounted,
+};
+use asyncqueue_runtime::{
+    error::describe,
+    health::Health,
+    nats::{self, jetstream::JetStreamOff},
+    program::UsageError,
+};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::Settings;
+
+/// The readiness condition, where this program creates the streams.
+pub(crate) const CONDITION: &str = "streams";
+
+/// Between attempts to create what is missing.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between looks whether all is there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Creates them for one queue.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    js: Context,
+    spec: QueueSpec,
+    needed: Vec<Needed>,
+    health: Health,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+// === impl Streams ===
+
+impl Streams {
+    /// For the queue that the settings name. Registers the readiness condition.
+    ///
+    /// # Errors
+    ///
+    /// A name that is reserved.
+    pub(crate) fn new(settings: &Settings, js: Context, health: Health) -> Result<Self, UsageError> {
+        check_names(settings)?;
+        let spec = spec(settings);
+        let buckets = [tombstone::BUCKET, uncounted::BUCKET];
+        let needed = buckets.iter().map(needed_bucket).chain(needed_by_workers(&spec)).collect();
+        health.register(CONDITION, "waiting for NATS to create the streams");
+        Ok(Self { js, spec, needed, health })
+    }
+
+    /// Creates them, or updates them to the settings. Waits for NATS for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// They are somebody else's: trying again does not help.
+    pub(crate) async fn create(&self) -> anyhow::Result<()> {
+        loop {
+            nats::wait_connected(&self.js.client()).await;
+            match self.ensure().await {
+                Ok(()) => return Ok(()),
+                Err(error) if is_final(&*error) => {
+                    return Err(anyhow::Error::from_boxed(error))
+                        .context("the queue's streams can't be ensured");
+                }
+                Err(error) => self.tell(&*error),
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    /// Creates again what is missing, for as long as it is polled.
+    pub(crate) async fn keep(&self) {
+        loop {
+            sleep(LOOK_INTERVAL).await;
+            let client = self.js.client();
+            if client.connection_state() != State::Connected {
+                // `nats` says why; what was wrong before says nothing about now.
+                if self.health.reason(CONDITION).is_some() {
+                    self.health.not_ready(CONDITION, "waiting for NATS to create the streams");
+                }
+                nats::wait_connected(&client).await;
+            }
+            match first_missing(&self.js, &self.needed).await {
+                Ok(None) => self.health.ready(CONDITION),
+                Ok(Some(missing)) => match self.ensure().await {
+                    Ok(()) => warn!("{missing} was missing, and is created again"),
+                    Err(error) => self.tell(&*error),
+                },
+                Err(error) => self.tell(&error),
+            }
+        }
+    }
+
+    async fn ensure(&self) -> Result<(), Failure> {
+        // The buckets first: without them no call can be cancelled.
+        ensure_buckets(&self.js, self.spec.replicas).await?;
+        let ensured = ensure(&self.js, &self.spec, true).await?;
+        ensured.changes.iter().for_each(|change| info!("{change}"));
+        self.health.ready(CONDITION);
+        Ok(())
+    }
+
+    /// Says what is wrong now.
+    fn tell(&self, error: &(dyn std::error::Error + 'static)) {
+        if JetStreamOff::of_error(error).is_some() {
+            // The condition `jetstream`, and the log, say what to do.
+            return self.health.not_ready(CONDITION, "waiting for JetStream");
+        }
+        let reason = describe(error);
+        // Logged once, as long as the reason is the same.
+        if self.health.reason(CONDITION).as_ref() != Some(&reason) {
+            warn!("waiting for the queue's streams: {reason}");
+        }
+        self.health.not_ready(CONDITION, reason);
+    }
+}
+
+/// Refuses names that no queue can have: such streams would take what is meant for others.
+fn check_names(settings: &Settings) -> Result<(), UsageError> {
+    let refused = |setting| move |error| UsageError(format!("{setting}: {error}"));
+    let has_subject = settings.nats_subject.0.is_some();
+    reserved::check_queue(&settings.queue_name, has_subject).map_err(refused("queue_name"))?;
+    reserved::check_subject(&settings.subject()).map_err(refused("nats_subject"))?;
+    reserved::check_stream(&settings.stream()).map_err(refused("nats_stream"))
+}
+
+/// Whether an error stays, however often it is tried again.
+fn is_final(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. }))
+}
+
+/// The queue on JetStream.
+fn spec(settings: &Settings) -> QueueSpec {
+    let dead_letters = DeadLetters { enabled: settings.dead_letters, ..DeadLetters::default() };
+    let limits = Limits { max_age: settings.max_age.as_ref().map(|age| age.0), ..Limits::default() };
+    QueueSpec {
+        dead_letters,
+        limits,
+        stream: settings.stream(),
+        subject: settings.subject(),
+        durable: settings.durable(),
+        ack_wait: settings.ack_wait.0,
+        ..QueueSpec::new(settings.queue_name.clone(), Owner::standalone())
+    }
+}
