@@ -20,8 +20,7 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     print_bytes(text.as_bytes())
 }
 
-/// Prints a line for people to stderr, beside what the command prints. Nobody has to read it: a closed stderr is no error,
-/// where `eprintln!` would panic.
+/// Prints a line for people to stderr. A closed stderr is no error, where `eprintln!` would panic.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -41,7 +41,7 @@ pub(crate) struct Broker {
     pub(crate) js: jetstream::Context,
     /// The calls that run there.
     pub(crate) running: Arc<Running>,
-    /// Whether the buckets beside the streams have been there. Set at once on the server of a queue of its own, where the
+    /// Whether the KV buckets have been seen. Set at once on the server of a queue of its own, where the
     /// operator keeps none.
     buckets: OnceCell<()>,
     listener: AbortHandle,
@@ -100,7 +100,7 @@ impl Broker {
         self.client.connection_state() == State::Connected
     }
 
-    /// Creates the buckets beside the streams where they have not been seen yet. They come before the streams: where NATS
+    /// Creates the KV buckets where they have not been seen yet. They come before the streams: where NATS
     /// has no room for all, calls that are stored can be cancelled and go where the directory says.
     pub(crate) async fn ensure_buckets_once(&self, replicas: usize) -> Result<(), BucketError> {
         self.buckets.get_or_try_init(|| self.ensure_buckets(replicas)).await?;

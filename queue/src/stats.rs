@@ -106,7 +106,7 @@ pub async fn ask(client: &Client, queues: &[QueueName]) -> Result<HashMap<QueueN
 // === impl Workers ===
 
 impl Workers {
-    /// Takes in one answer. A status says that nobody listens.
+    /// Takes in one answer. A status means that there is no responder.
     fn take(&mut self, message: &Message) {
         if message.status.is_some() {
             *self = Self::None;

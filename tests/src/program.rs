@@ -194,7 +194,7 @@ pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str
     Ended { code: output.status.code(), stdout: output.stdout, stderr }
 }
 
-/// Runs a program as [`run`] does, where nobody reads what it prints: both of its outputs are closed. Returns its exit code.
+/// Runs a program as [`run`] does, with both of its outputs closed at once. Returns its exit code.
 pub async fn run_unread(name: &'static str, arguments: &[&str], settings: &[(&str, &str)]) -> Option<i32> {
     let mut child = Command::new(path(name))
         .args(arguments)
@@ -208,7 +208,7 @@ pub async fn run_unread(name: &'static str, arguments: &[&str], settings: &[(&st
     drop((child.stdout.take(), child.stderr.take()));
     let ended = tokio::task::spawn_blocking(move || child.wait());
     let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
-    ended.expect("nobody panicked").expect("its status is read").code()
+    ended.expect("the wait does not panic").expect("its status is read").code()
 }
 
 /// Where a program is.

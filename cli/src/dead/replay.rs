@@ -89,7 +89,7 @@ fn choose(letters: Vec<DeadLetter>, kind: Option<KindChoice>) -> (Vec<DeadLetter
     })
 }
 
-/// The sequence of the call that a dead letter is of, by which calls that share an id are told apart: where its message was,
+/// The sequence of the call that a dead letter is of, by which calls that share an id are distinguished: where its message was,
 /// or, of a result, the last token of the subject that it had.
 fn call_sequence(letter: &DeadLetter) -> Option<u64> {
     let origin = letter.origin.as_ref()?;
