@@ -109,6 +109,7 @@ mod tests {
             max_attempts: 3,
             next_attempt: "2026-11-24T10:00:00.5Z".parse().unwrap(),
             failure,
+            not_counted_until: None,
         };
         let words = [None, Some(failure)].map(|failure| words(&waiting(failure)));
         assert_eq!(words[0], "waiting until 2026-11-24T10:00:00Z, attempt 1 of 3 failed");
