@@ -93,6 +93,21 @@ fn another_nats_is_reached_with_what_one_secret_says() {
 }
 
 #[test]
+fn a_drain_names_openfaas_and_the_nats_of_the_migration_guide() {
+    for (folder, command, source) in
+        [("drain-stan", "stan", "stan_url"), ("drain-jetstream", "jetstream", "source_url")]
+    {
+        let objects = kustomize(folder);
+        let job = the(&objects, "Job", &format!("asyncqueue-{folder}"));
+        let container = &job["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["command"], json!(["kubectl-aq", "drain", command]));
+        assert_eq!(variable(job, source)["value"], "nats://nats.openfaas:4222");
+        assert_eq!(variable(job, "nats_url")["value"], "nats://nats-asyncqueue.openfaas:4222");
+        assert_eq!(job["metadata"]["namespace"], "openfaas");
+    }
+}
+
+#[test]
 fn two_of_each_program_and_three_servers_may_lose_one() {
     let objects = kustomize("ha");
     for (kind, name, replicas) in [

@@ -13,6 +13,8 @@ mod connections;
 mod credentials;
 mod dead_letters;
 mod directory;
+mod drain;
+mod drain_jetstream;
 mod expiry;
 mod gateway;
 mod gateway_calls;

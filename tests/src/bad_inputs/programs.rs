@@ -209,6 +209,24 @@ pub const ARGUMENTS: &[Arguments] = &[
     aq(&["dead", "replay", "jobs"], 2, "--all"),
     aq(&["dead", "purge", "jobs", "id", "--all"], 2, "cannot be used with"),
     aq(&["queues", "--nats-url", "http://h"], 2, "nats_url is not valid"),
+    aq(&["drain", "stan"], 2, "--stan-url"),
+    aq(
+        &["drain", "stan", "--stan-url", "nats://h", "--channel", "a.*"],
+        2,
+        "use a subject without wildcards",
+    ),
+    aq(
+        &["drain", "stan", "--stan-url", "nats://h", "--cluster-id", "a.b"],
+        2,
+        "use one or more of A-Z, a-z, 0-9, - and _",
+    ),
+    aq(&["drain", "stan", "--stan-url", "nats://h", "--empty-after", "0s"], 2, "it must be more than 0"),
+    aq(&["drain", "jetstream", "--stream", "nope"], 1, "failed to open stream `nope`: --stream names it"),
+    aq(
+        &["drain", "jetstream", "--stream", "jobs", "--default-queue", "jobs", "--max-inflight", "0"],
+        2,
+        "1..=10000",
+    ),
     aq(&["undo"], 2, "unrecognized subcommand 'undo'"),
 ];
 
