@@ -74,6 +74,22 @@ fn beside_openfaas_the_rest_goes_to_its_gateway() {
 }
 
 #[test]
+fn without_openfaas_the_gateway_has_the_name_of_its_own() {
+    let objects = kustomize("standalone");
+    let [ours, openfaas] =
+        ["asyncqueue-gateway", "gateway"].map(|name| &the(&objects, "Service", name)["spec"]);
+    assert_eq!(openfaas, ours);
+    assert_eq!(the(&objects, "Service", "gateway")["metadata"]["namespace"], "openfaas");
+    // Next to OpenFaaS, that name belongs to OpenFaaS.
+    for folder in ["base", "openfaas", "external-nats", "ha"] {
+        assert!(
+            of_kind(&kustomize(folder), "Service").iter().all(|service| name(service) != "gateway"),
+            "{folder}"
+        );
+    }
+}
+
+#[test]
 fn another_nats_is_reached_with_what_one_secret_says() {
     let objects = kustomize("external-nats");
     for name in ["asyncqueue-operator", "asyncqueue-gateway"] {
