@@ -235,7 +235,11 @@ pub(crate) const AROUND: &[Around] = &[
     Around {
         document: "docs/migration.md",
         command: "kubectl apply --server-side -k .",
-        before: &[("kubectl apply -f openfaas.yaml", "")],
+        before: &[
+            // OpenFaaS's has the name, which a cluster without it gives to ours.
+            ("kubectl delete service gateway -n openfaas --ignore-not-found", ""),
+            ("kubectl apply -f openfaas.yaml", ""),
+        ],
         ..NOTHING
     },
     Around {
@@ -396,6 +400,10 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     (
         "kubectl aq --nats-url nats://127.0.0.1:4223 drain stan",
         Test("tests/nats", "a_channel_of_ten_thousand_is_drained_once"),
+    ),
+    (
+        "helm upgrade --install slow-queue",
+        Test("tests/e2e", "the_documented_helm_command_makes_a_queue_that_runs"),
     ),
     ("helm install", Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay")),
     (
