@@ -3,9 +3,9 @@
 use asyncqueue_runtime::settings::NatsSettings;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{cancel, dead, queues, status};
+use crate::{cancel, dead, drain, queues, status};
 
-/// Looks at the queues of AsyncQueue, brings dead letters back, and cancels calls
+/// Looks at the queues of AsyncQueue, brings dead letters back, cancels calls, and moves queues of OpenFaaS
 ///
 /// Talks to NATS alone, which is reached from outside of Kubernetes by
 ///
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Dead(dead::Command),
     Status(status::Arguments),
     Cancel(cancel::Arguments),
+    #[command(subcommand)]
+    Drain(drain::Command),
 }
 
 /// Reads the command line; ends the program where it is not valid or asks for help.

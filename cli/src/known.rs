@@ -139,7 +139,7 @@ async fn read_directory(js: &Context) -> anyhow::Result<BTreeMap<QueueName, Queu
 }
 
 /// The directory's bucket; `None` where there is none.
-async fn open_directory(js: &Context) -> anyhow::Result<Option<Store>> {
+pub(crate) async fn open_directory(js: &Context) -> anyhow::Result<Option<Store>> {
     match BUCKET.open(js).await.map_err(anyhow::Error::from) {
         Ok(store) => Ok(Some(store)),
         Err(error) if is_missing(&error) => Ok(None),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod arguments;
 mod cancel;
 mod dead;
+mod drain;
 mod find;
 mod known;
 mod output;

@@ -7,7 +7,7 @@ use asyncqueue_runtime::{error, program::UsageError};
 
 use crate::{
     arguments::{Arguments, Command},
-    cancel, dead, output, queues,
+    cancel, dead, drain, output, queues,
     session::Session,
     status,
 };
@@ -27,6 +27,9 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 fn try_run(arguments: Arguments) -> anyhow::Result<()> {
     // An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    if let Command::Drain(command) = &arguments.command {
+        command.install_log()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -38,6 +41,7 @@ fn try_run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Dead(command) => dead::run(&session, command).await,
             Command::Status(arguments) => status::run(&session, &arguments).await,
             Command::Cancel(arguments) => cancel::run(&session, &arguments).await,
+            Command::Drain(command) => Box::pin(drain::run(&session, command)).await,
         }
     });
     // Does not wait for a look-up of a name that may hang in the system's resolver.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{Context, ContextBuilder};
+use async_nats::{
+    Client,
+    jetstream::{Context, ContextBuilder},
+};
 use asyncqueue_runtime::{health::Health, nats, settings::NatsSettings};
 use prometheus_client::registry::Registry;
 use tokio::time::timeout;
@@ -11,7 +14,7 @@ use tokio::time::timeout;
 const CONNECTION_NAME: &str = "kubectl-aq";
 
 /// How long NATS may take to be reached, or to answer: people wait for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection to NATS.
 #[derive(Debug)]
@@ -22,18 +25,28 @@ pub(crate) struct Session {
 impl Session {
     /// Connects, or says why that can't be done.
     pub(crate) async fn open(settings: &NatsSettings) -> anyhow::Result<Self> {
-        // The programs wait for NATS as long as it takes, and their health says what they wait for.
-        let health = Health::new();
-        let client = nats::connect(settings, CONNECTION_NAME, &health, &mut Registry::default()).await?;
-        if timeout(PATIENCE, nats::wait_connected(&client)).await.is_err() {
-            let reasons = health.report().err().unwrap_or_default();
-            let reason = reasons.into_iter().map(|(_, reason)| reason).next().unwrap_or_default();
-            anyhow::bail!("gave up after {}s {reason}; --nats-url says where NATS is", PATIENCE.as_secs());
-        }
+        let client = connect(settings, "--nats-url").await?;
         if let Ok(Some(off)) = timeout(PATIENCE, nats::jetstream::probe(&client)).await {
             anyhow::bail!(off.message(&nats::jetstream::urls(settings)?));
         }
-        let js = ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(client);
-        Ok(Self { js })
+        Ok(Self { js: jetstream(client) })
     }
+}
+
+/// Connects, or says why that can't be done; `setting` says where the server is.
+pub(crate) async fn connect(settings: &NatsSettings, setting: &str) -> anyhow::Result<Client> {
+    // The programs wait for NATS as long as it takes, and their health says what they wait for.
+    let health = Health::new();
+    let client = nats::connect(settings, CONNECTION_NAME, &health, &mut Registry::default()).await?;
+    if timeout(PATIENCE, nats::wait_connected(&client)).await.is_err() {
+        let reasons = health.report().err().unwrap_or_default();
+        let reason = reasons.into_iter().map(|(_, reason)| reason).next().unwrap_or_default();
+        anyhow::bail!("gave up after {}s {reason}; {setting} says where NATS is", PATIENCE.as_secs());
+    }
+    Ok(client)
+}
+
+/// The `JetStream` of a connection.
+pub(crate) fn jetstream(client: Client) -> Context {
+    ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(client)
 }

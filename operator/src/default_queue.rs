@@ -1,14 +1,18 @@
 //! The queue of functions without an annotation: there is one in every install.
 //!
-//! It can't be part of the manifests: `kubectl apply` refuses an `AsyncQueue` in the same go as the CRD, which the API
-//! server doesn't know yet.
+//! It can't be part of the manifests: `kubectl apply` refuses an `AsyncQueue` in the same go as the
+//! CRD, which the API server doesn't know yet.
 
 use std::time::Duration;
 
-use kube::{Api, Client, ResourceExt, api::PostParams};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use self::wanted::{SETTINGS_ANNOTATION, Wanted, patch};
 use crate::{
     Settings,
     crd::{AsyncQueue, AsyncQueueSpec},
@@ -16,23 +20,31 @@ use crate::{
     watch::Stores,
 };
 
+mod wanted;
+
 /// Between attempts.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Creates the default queue, if there shall be one, with every default, unless there is one in any namespace. At the start
-/// alone: who deletes it while the operator runs means it.
+/// Creates the default queue, unless the settings want none or one exists in any namespace, with
+/// the fields that the settings have and every default else. Brings one that is there to settings
+/// that have changed. At the start alone: who deletes it while the operator runs means it.
 pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, settings: &Settings) {
     let Some(name) = settings.default_queue.as_ref() else { return };
+    let wanted = Wanted::of(settings);
     queues.complete().await;
     if let Some(queue) = queues.all().iter().find(|queue| queue.name_any() == name.as_str()) {
         info!(queue = %name, namespace = queue.namespace(), "the default queue is there");
-        return;
+        let api = match queue.namespace() {
+            Some(namespace) => Api::namespaced(client.clone(), &namespace),
+            None => Api::default_namespaced(client.clone()),
+        };
+        return update(&api, name.as_str(), &wanted).await;
     }
     let api: Api<AsyncQueue> = match settings.default_queue_namespace() {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::default_namespaced(client.clone()),
     };
-    let queue = AsyncQueue::new(name.as_str(), AsyncQueueSpec::default());
+    let queue = new_queue(name.as_str(), &wanted);
     loop {
         match api.create(&PostParams::default(), &queue).await {
             Ok(queue) => {
@@ -44,4 +56,30 @@ pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, setting
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Brings a queue that is there to settings that have changed since they were applied last.
+async fn update(api: &Api<AsyncQueue>, name: &str, wanted: &Wanted) {
+    loop {
+        let updated = async {
+            let queue = api.get(name).await?;
+            let recorded = queue.annotations().get(SETTINGS_ANNOTATION).map(String::as_str);
+            let Some(patch) = patch(recorded, wanted) else { return Ok(false) };
+            api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| true)
+        };
+        match updated.await {
+            Ok(true) => return info!(queue = name, "updated the default queue to the settings"),
+            Ok(false) => return,
+            // Deleted just now.
+            Err(kube::Error::Api(status)) if status.is_not_found() => return,
+            Err(error) => warn!(queue = name, "failed to update the default queue: {}", chain(&error)),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn new_queue(name: &str, wanted: &Wanted) -> AsyncQueue {
+    let mut queue = AsyncQueue::new(name, wanted.spec(AsyncQueueSpec::default()));
+    queue.annotations_mut().extend(wanted.annotation());
+    queue
 }

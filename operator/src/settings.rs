@@ -1,9 +1,10 @@
 //! The operator's settings. Names and defaults are a contract: manifests and tests use them.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, str::FromStr};
+use std::{convert::Infallible, fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use asyncqueue::{
-    QueueName,
+    GoDuration, QueueName,
+    duration::ParseDurationError,
     function_namespaces::{FunctionNamespaces, NamespaceList},
     name::parse_namespace,
 };
@@ -14,6 +15,12 @@ use asyncqueue_runtime::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{allowed_streams::AllowedStreams, crd::SecretKey, pull_secrets::PullSecrets};
+
+// Bounds of the CRD's fields: a test compares them.
+const MAX_INFLIGHT: i32 = 10_000;
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+const MIN_ACK_WAIT: Duration = Duration::from_secs(1);
+const MAX_ACK_WAIT: Duration = Duration::from_secs(3600);
 
 /// The controller: AsyncQueues and function annotations in, streams and Deployments out.
 #[derive(Clone, Debug, Parser)]
@@ -90,6 +97,19 @@ pub struct Settings {
     #[arg(long, env = "default_queue", default_value = "faas-request")]
     pub default_queue: Optional<QueueName>,
 
+    /// spec.maxInflight of the default queue, 1 to 10000. A changed setting is applied to one that is there, too; not set, it
+    /// is left alone
+    #[arg(long, env = "default_queue_max_inflight", default_value_t, hide_default_value = true, value_parser = optional(parse_max_inflight))]
+    pub default_queue_max_inflight: Optional<i32>,
+
+    /// spec.timeout of the default queue, likewise: more than 0s, at most 24h
+    #[arg(long, env = "default_queue_timeout", default_value_t, hide_default_value = true, value_parser = optional(parse_timeout))]
+    pub default_queue_timeout: Optional<GoDuration>,
+
+    /// spec.consumer.ackWait of the default queue, likewise: 1s to 1h
+    #[arg(long, env = "default_queue_ack_wait", default_value_t, hide_default_value = true, value_parser = optional(parse_ack_wait))]
+    pub default_queue_ack_wait: Optional<GoDuration>,
+
     /// Address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
     #[arg(long, env = "http_addr", default_value = "[::]:8083")]
     pub http_addr: SocketAddr,
@@ -118,6 +138,28 @@ pub struct Settings {
 /// Where to look: in some namespaces, or in all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespaces(Vec<String>);
+
+/// Reads spec.maxInflight, as the CRD allows it.
+fn parse_max_inflight(text: &str) -> Result<i32, String> {
+    let allowed = 1..=MAX_INFLIGHT;
+    let number = text.parse().ok().filter(|number| allowed.contains(number));
+    number.ok_or_else(|| format!("use a number from 1 to {MAX_INFLIGHT}"))
+}
+
+/// Reads spec.timeout, as the CRD allows it.
+fn parse_timeout(text: &str) -> Result<GoDuration, String> {
+    parse_duration(text, Duration::from_nanos(1)..=MAX_TIMEOUT, "more than 0s, at most 24h")
+}
+
+/// Reads spec.consumer.ackWait, as the CRD allows it.
+fn parse_ack_wait(text: &str) -> Result<GoDuration, String> {
+    parse_duration(text, MIN_ACK_WAIT..=MAX_ACK_WAIT, "from 1s to 1h")
+}
+
+fn parse_duration(text: &str, allowed: RangeInclusive<Duration>, rule: &str) -> Result<GoDuration, String> {
+    let read: GoDuration = text.parse().map_err(|error: ParseDurationError| error.to_string())?;
+    if allowed.contains(&read.0) { Ok(read) } else { Err(format!("use a duration {rule}")) }
+}
 
 // === impl Settings ===
 
@@ -220,6 +262,32 @@ mod tests {
         assert_eq!(settings.http_addr.to_string(), "[::]:8083");
         assert!(settings.leader_elect);
         assert_eq!(settings.watch_namespaces.places().collect::<Vec<_>>(), [None]);
+    }
+
+    #[test]
+    fn the_default_queues_fields_have_the_bounds_of_the_crd() {
+        let read = |name: &str, value: &str| {
+            Cli::try_parse_from(["asyncqueue-operator", &format!("--default-queue-{name}={value}")])
+        };
+        let crd = crate::crd::yaml().unwrap();
+        assert!(crd.contains(&format!("maximum: {MAX_INFLIGHT}.0\n")));
+        for rule in ["of more than 0s and at most 24h", "ackWait must be a duration from 1s to 1h"] {
+            assert!(crd.contains(rule), "{rule}");
+        }
+        for (name, good, bad) in [
+            ("max-inflight", &["", "1", "10000"][..], &["0", "10001", "x"][..]),
+            ("timeout", &["", "1ms", "24h"], &["0s", "24h1s", "5"]),
+            ("ack-wait", &["", "1s", "1h"], &["999ms", "61m", "soon"]),
+        ] {
+            for value in good {
+                assert!(read(name, value).is_ok(), "{name} {value}");
+            }
+            for value in bad {
+                assert!(read(name, value).is_err(), "{name} {value}");
+            }
+        }
+        let Cli { settings, .. } = read("max-inflight", "5").unwrap();
+        assert_eq!(settings.default_queue_max_inflight, Optional(Some(5)));
     }
 
     #[test]

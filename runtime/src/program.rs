@@ -112,7 +112,12 @@ where
     result
 }
 
-fn install_log(log: &LogSettings) -> anyhow::Result<()> {
+/// Installs the log of a program that does not go through [`run`].
+///
+/// # Errors
+///
+/// A filter that is not valid, or a log that is installed already.
+pub fn install_log(log: &LogSettings) -> anyhow::Result<()> {
     let filter = log
         .filter()
         .map_err(|error| UsageError(format!("RUST_LOG `{}` is not valid: {error}", log.log_filter)))?;

@@ -237,7 +237,11 @@ pub(crate) const AROUND: &[Around] = &[
     Around {
         document: "docs/migration.md",
         command: "kubectl apply --server-side -k .",
-        before: &[("kubectl apply -f openfaas.yaml", "")],
+        before: &[
+            // OpenFaaS's has the name, which a cluster without it gives to ours.
+            ("kubectl delete service gateway -n openfaas --ignore-not-found", ""),
+            ("kubectl apply -f openfaas.yaml", ""),
+        ],
         ..NOTHING
     },
     Around {
@@ -370,6 +374,9 @@ pub(crate) enum How {
 
 use How::{Not, Script, Test};
 
+/// Why the Job that drains NATS Streaming does not end here.
+const NO_STREAMING: &str = "the cluster has no NATS Streaming; tests/nats drains one by the same program";
+
 /// Commands that are not run here, by how they begin.
 pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("make demo ", Script("tests/run", "examples/demo")),
@@ -386,6 +393,20 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         ),
     ),
     ("cd examples/standalone && docker compose up", Not("no container engine here")),
+    (
+        "kubectl apply -k manifests/drain-stan",
+        Test("tests/install", "the_api_server_takes_every_folder_as_it_stands"),
+    ),
+    ("kubectl wait -n openfaas --for=condition=Complete job/asyncqueue-drain-stan", Not(NO_STREAMING)),
+    ("kubectl logs -n openfaas job/asyncqueue-drain-stan", Not(NO_STREAMING)),
+    (
+        "kubectl aq --nats-url nats://127.0.0.1:4223 drain stan",
+        Test("tests/nats", "a_channel_of_ten_thousand_is_drained_once"),
+    ),
+    (
+        "helm upgrade --install slow-queue",
+        Test("tests/e2e", "the_documented_helm_command_makes_a_queue_that_runs"),
+    ),
     ("helm install", Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay")),
     (
         "kubectl delete -k manifests/base",

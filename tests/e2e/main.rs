@@ -8,6 +8,7 @@ mod admission;
 mod callbacks;
 mod credentials;
 mod deletion;
+mod documented;
 mod drift;
 mod figures;
 mod functions;

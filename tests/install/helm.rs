@@ -3,9 +3,10 @@
 use std::process::Output;
 
 use asyncqueue_tests::{
-    cluster::{command, get, is_true, loaded_image, object_is_gone, repository},
+    cluster::{command, get, is_true, loaded_image, object_is, object_is_gone, repository},
     tools,
 };
+use serde_json::json;
 
 use crate::{
     e2e::{Gateway, Queue},
@@ -51,7 +52,15 @@ async fn the_chart_takes_over_upgrades_and_goes_and_the_queues_stay() {
         "upgrade",
         "--set=gateway.deployment.replicas=2",
         "--set=operator.settings.RUST_LOG=debug",
+        "--set=defaultQueue.maxInflight=5,defaultQueue.timeout=15m,defaultQueue.ackWait=1m",
     ]);
+    // The one that was there before has what the values say now.
+    object_is("openfaas", "asyncqueue/faas-request", "as the values say", |queue| {
+        let spec = &queue["spec"];
+        (&spec["maxInflight"], &spec["timeout"], &spec["consumer"]["ackWait"])
+            == (&json!(5), &json!("15m"), &json!("1m"))
+    })
+    .await;
     let gateway = get("openfaas", "deployment/asyncqueue-gateway").unwrap();
     assert_eq!(gateway["status"]["readyReplicas"], 2);
     queue.apply("{timeout: 2m}");
@@ -62,6 +71,12 @@ async fn the_chart_takes_over_upgrades_and_goes_and_the_queues_stay() {
         })
         .await;
 
+    // What is no longer set has its default again.
+    helm_with_image(&["upgrade", "--reset-values"]);
+    object_is("openfaas", "asyncqueue/faas-request", "as by default", |queue| {
+        queue["spec"]["maxInflight"] == 1 && queue["spec"]["timeout"] == "1m"
+    })
+    .await;
     helm(&["uninstall", "asyncqueue", "--wait"]);
     object_is_gone("openfaas", OPERATOR).await;
     let left = get(queue.name(), &format!("asyncqueue/{}", queue.name())).unwrap();

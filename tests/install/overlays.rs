@@ -9,9 +9,18 @@ use crate::{
 
 #[tokio::test]
 async fn the_api_server_takes_every_folder_as_it_stands() {
-    for folder in
-        ["base", "external-nats", "ha", "namespaced", "nats", "nats-cluster", "openfaas", "standalone"]
-    {
+    for folder in [
+        "base",
+        "drain-jetstream",
+        "drain-stan",
+        "external-nats",
+        "ha",
+        "namespaced",
+        "nats",
+        "nats-cluster",
+        "openfaas",
+        "standalone",
+    ] {
         let path = repository().join("manifests").join(folder);
         let output = command("kubectl")
             .args(["apply", "--server-side", "--dry-run=server", "--force-conflicts", "--kustomize"])

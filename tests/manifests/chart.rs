@@ -1,17 +1,13 @@
 //! The Helm chart installs what the kustomize folders do, object by object.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::Command,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use asyncqueue_tests::{
-    program,
-    tools::{self, output},
-};
+use asyncqueue_tests::{program, tools::output};
 use serde_json::Value;
 
-use crate::support::{Labels, helm_template, kustomize, kustomize_with, manifests, name};
+use crate::support::{
+    Labels, helm_command, helm_template, kustomize, kustomize_with, manifests, name, refusal,
+};
 
 /// Keeps an object when its release is removed.
 const KEEP: &str = "helm.sh/resource-policy";
@@ -169,6 +165,24 @@ fn pull_secrets_are_for_the_programs_and_the_workers() {
 }
 
 #[test]
+fn the_default_queue_has_what_the_values_say() {
+    let objects =
+        helm_template(&["--set=defaultQueue.maxInflight=5,defaultQueue.timeout=15m,defaultQueue.ackWait=1m"]);
+    let [operator, gateway] = ["asyncqueue-operator", "asyncqueue-gateway"]
+        .map(|name| crate::support::the(&objects, "Deployment", name));
+    for (setting, value) in [
+        ("default_queue_max_inflight", "5"),
+        ("default_queue_timeout", "15m"),
+        ("default_queue_ack_wait", "1m"),
+    ] {
+        assert_eq!(crate::support::variable(operator, setting)["value"], value, "{setting}");
+        assert!(crate::support::variable(gateway, setting).is_null(), "{setting}");
+    }
+    let refused = refusal("helm", &["--set=defaultQueue.timeout=soon"]);
+    assert!(refused.contains("timeout"), "{refused}");
+}
+
+#[test]
 fn a_misspelt_value_is_refused_by_name() {
     for (value, named) in [
         ("gateway.setings.max_payload=2Mi", "setings"),
@@ -176,11 +190,8 @@ fn a_misspelt_value_is_refused_by_name() {
         // One of the operator's.
         ("gateway.settings.gateway_url=http://gateway:8080", "gateway_url"),
     ] {
-        let chart = manifests().join("helm");
-        let mut helm = Command::new(tools::program("helm", "helm"));
-        let refused = helm.args(["template", &format!("--set={value}")]).arg(chart).output().unwrap();
-        let complaint = String::from_utf8_lossy(&refused.stderr);
-        assert!(!refused.status.success() && complaint.contains(named), "{value}: {complaint}");
+        let complaint = refusal("helm", &[&format!("--set={value}")]);
+        assert!(complaint.contains(named), "{value}: {complaint}");
     }
 }
 
@@ -202,7 +213,5 @@ async fn the_schema_has_the_settings_of_the_programs() {
 
 #[test]
 fn helm_finds_no_fault_with_it() {
-    let chart = manifests().join("helm");
-    let mut helm = Command::new(tools::program("helm", "helm"));
-    let _ = output(helm.args(["lint", "--strict", "--kube-version=1.35.0"]).arg(chart));
+    let _ = output(&mut helm_command("helm", &["lint", "--strict", "--kube-version=1.35.0"]));
 }

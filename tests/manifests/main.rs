@@ -6,4 +6,5 @@ mod chart;
 mod monitoring;
 mod network;
 mod overlays;
+mod queue_worker;
 mod support;

@@ -124,6 +124,8 @@ fn the_programs_and_workers_of_all_namespaces_reach_nats_and_nobody_else_does() 
         for program in [
             pod("base", "asyncqueue-operator"),
             pod("base", "asyncqueue-gateway"),
+            pod("drain-stan", "asyncqueue-drain-stan"),
+            pod("drain-jetstream", "asyncqueue-drain-jetstream"),
             worker("openfaas"),
             worker("team"),
         ] {

@@ -74,6 +74,22 @@ fn beside_openfaas_the_rest_goes_to_its_gateway() {
 }
 
 #[test]
+fn without_openfaas_the_gateway_has_the_name_of_its_own() {
+    let objects = kustomize("standalone");
+    let [ours, openfaas] =
+        ["asyncqueue-gateway", "gateway"].map(|name| &the(&objects, "Service", name)["spec"]);
+    assert_eq!(openfaas, ours);
+    assert_eq!(the(&objects, "Service", "gateway")["metadata"]["namespace"], "openfaas");
+    // Next to OpenFaaS, that name belongs to OpenFaaS.
+    for folder in ["base", "openfaas", "external-nats", "ha"] {
+        assert!(
+            of_kind(&kustomize(folder), "Service").iter().all(|service| name(service) != "gateway"),
+            "{folder}"
+        );
+    }
+}
+
+#[test]
 fn another_nats_is_reached_with_what_one_secret_says() {
     let objects = kustomize("external-nats");
     for name in ["asyncqueue-operator", "asyncqueue-gateway"] {
@@ -89,6 +105,21 @@ fn another_nats_is_reached_with_what_one_secret_says() {
             assert!(files.iter().any(|item| item["path"] == file), "{name}: {file} is not mounted");
         }
         assert_eq!(pod["volumes"][0]["secret"]["secretName"], "nats");
+    }
+}
+
+#[test]
+fn a_drain_names_openfaas_and_the_nats_of_the_migration_guide() {
+    for (folder, command, source) in
+        [("drain-stan", "stan", "stan_url"), ("drain-jetstream", "jetstream", "source_url")]
+    {
+        let objects = kustomize(folder);
+        let job = the(&objects, "Job", &format!("asyncqueue-{folder}"));
+        let container = &job["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["command"], json!(["kubectl-aq", "drain", command]));
+        assert_eq!(variable(job, source)["value"], "nats://nats.openfaas:4222");
+        assert_eq!(variable(job, "nats_url")["value"], "nats://nats-asyncqueue.openfaas:4222");
+        assert_eq!(job["metadata"]["namespace"], "openfaas");
     }
 }
 

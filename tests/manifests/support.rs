@@ -48,9 +48,29 @@ pub(crate) fn kustomize_with(folder: &str, component: &str) -> Vec<Value> {
 
 /// The objects of the chart in the namespace `openfaas`, with these arguments of `helm template`.
 pub(crate) fn helm_template(arguments: &[&str]) -> Vec<Value> {
-    let chart = manifests().join("helm");
+    objects(&output(
+        helm_command("helm", &["template", "asyncqueue", "--namespace=openfaas"]).args(arguments),
+    ))
+}
+
+/// The objects of the chart of a queue in the namespace `openfaas`, as a release of this name.
+pub(crate) fn queue_worker_template(release: &str, arguments: &[&str]) -> Vec<Value> {
+    let mut helm = helm_command("helm-queue-worker", &["template", release, "--namespace=openfaas"]);
+    objects(&output(helm.args(arguments)))
+}
+
+/// Helm with these arguments and a chart of `manifests/`.
+pub(crate) fn helm_command(chart: &str, arguments: &[&str]) -> Command {
     let mut helm = Command::new(tools::program("helm", "helm"));
-    objects(&output(helm.args(["template", "asyncqueue", "--namespace=openfaas"]).arg(chart).args(arguments)))
+    helm.args(arguments).arg(manifests().join(chart));
+    helm
+}
+
+/// What Helm says of a chart that it refuses.
+pub(crate) fn refusal(chart: &str, arguments: &[&str]) -> String {
+    let refused = helm_command(chart, &["template", "refused"]).args(arguments).output().unwrap();
+    assert!(!refused.status.success(), "{arguments:?} are not refused");
+    String::from_utf8_lossy(&refused.stderr).into_owned()
 }
 
 pub(crate) fn manifests() -> PathBuf {

@@ -13,6 +13,8 @@ mod connections;
 mod credentials;
 mod dead_letters;
 mod directory;
+mod drain;
+mod drain_jetstream;
 mod environment;
 mod expiry;
 mod gateway;

@@ -33,6 +33,7 @@ pub mod raw;
 pub mod report;
 pub mod rights;
 pub mod sources;
+pub mod stan;
 pub mod tools;
 pub mod versions;
 pub mod wait;

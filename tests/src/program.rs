@@ -25,7 +25,7 @@ impl Program {
     /// As [`Program::start`], for a benchmark: what it prints is thrown away.
     #[must_use]
     pub fn start_unheard(name: &'static str, settings: &[(&str, &str)]) -> Self {
-        Self { name, process: spawn(&path(name), settings, Stdio::null), log: Arc::default() }
+        Self { name, process: spawn(&path(name), &[], settings, Stdio::null), log: Arc::default() }
     }
 
     /// As [`Program::start`], for a run of many programs: what it prints is added to a file.
@@ -44,7 +44,7 @@ impl Program {
     ) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(log).expect("the program's log");
         let output = || Stdio::from(file.try_clone().expect("a file descriptor"));
-        Self { name, process: spawn(&folder.join(name), settings, output), log: Arc::default() }
+        Self { name, process: spawn(&folder.join(name), &[], settings, output), log: Arc::default() }
     }
 
     /// Starts the program that runs once more, with these arguments: a benchmark's other half.
@@ -67,7 +67,13 @@ impl Program {
     /// Starts a program with these settings as its environment.
     #[must_use]
     pub fn start(name: &'static str, settings: &[(&str, &str)]) -> Self {
-        let mut process = spawn(&path(name), settings, Stdio::piped);
+        Self::start_with(name, &[], settings)
+    }
+
+    /// Starts a program with these arguments, and these settings as its environment.
+    #[must_use]
+    pub fn start_with(name: &'static str, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut process = spawn(&path(name), arguments, settings, Stdio::piped);
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         collect(name, BufReader::new(stdout.expect("stdout is piped")), log.clone());
@@ -124,8 +130,9 @@ impl Drop for Program {
     }
 }
 
-fn spawn(path: &Path, settings: &[(&str, &str)], output: impl Fn() -> Stdio) -> Child {
+fn spawn(path: &Path, arguments: &[&str], settings: &[(&str, &str)], output: impl Fn() -> Stdio) -> Child {
     Command::new(path)
+        .args(arguments)
         .env_clear()
         .envs(settings.iter().copied())
         .env("NO_COLOR", "1")

@@ -47,6 +47,14 @@ app.kubernetes.io/part-of: asyncqueue
 {{- if and (eq $component "operator") .root.Values.watchNamespaces }}
 {{- $_ := set $values.settings "watch_namespaces" (join "," .root.Values.watchNamespaces) }}
 {{- end }}
+{{- if eq $component "operator" }}
+{{- $names := dict "maxInflight" "default_queue_max_inflight" "timeout" "default_queue_timeout" "ackWait" "default_queue_ack_wait" }}
+{{- range $value, $setting := $names }}
+{{- with get $.root.Values.defaultQueue $value }}
+{{- $_ := set $values.settings $setting . }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $name, $value := $values.settings }}
 {{- include "asyncqueue.variable" (dict "container" $container "variable" (dict "name" $name "value" (toString $value))) }}
 {{- end }}

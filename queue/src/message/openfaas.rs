@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, error::Category};
 
 use super::{DecodeError, Fallback, check_target, invalid, method};
 use crate::{
@@ -44,7 +44,7 @@ const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b
 /// Reads a `QueueRequest`.
 pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeError> {
     let object: Map<String, Value> =
-        serde_json::from_slice(payload).map_err(|e| DecodeError::NotQueueRequest(e.to_string()))?;
+        serde_json::from_slice(payload).map_err(|e| DecodeError::NotQueueRequest(reason(&e)))?;
     let request = Object(&object);
 
     let mut headers = http_headers(&request)?;
@@ -82,6 +82,14 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
         submitted_at: fallback.stored_at,
         body: STANDARD.decode(body).map(Bytes::from).map_err(|e| invalid("Body", "…", e))?,
     })
+}
+
+/// Why a payload is no JSON object, without anything of it: the reason is logged.
+fn reason(error: &serde_json::Error) -> String {
+    match error.classify() {
+        Category::Data => "it is not a JSON object".to_owned(),
+        Category::Io | Category::Syntax | Category::Eof => error.to_string(),
+    }
 }
 
 /// A JSON object whose keys are looked up as Go's decoder does: exactly, or else in any case.
@@ -306,6 +314,14 @@ mod tests {
         ] {
             let error = read(json).unwrap_err().to_string();
             assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_reason_has_nothing_of_the_payload() {
+        for json in ["\"s3cret\"", "[\"s3cret\"]", "s3cret", "{\"s3cret", "{\"s3cret\":s3cret}", "12345"] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(!error.contains("s3cret") && !error.contains("12345"), "{json}: {error}");
         }
     }
 

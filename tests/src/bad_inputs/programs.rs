@@ -111,6 +111,9 @@ pub const SETTINGS: &[Setting] = &[
     fails(GATEWAY, "http_addr", "192.0.2.1:80", "Cannot assign requested address"),
     fails(GATEWAY, "directory_file", "/nowhere", "`/nowhere` can't be read"),
     wrong(OPERATOR, "leader_elect", "true", "the namespace of the Lease is not known: set POD_NAMESPACE"),
+    wrong(OPERATOR, "default_queue_max_inflight", "0", "use a number from 1 to 10000"),
+    wrong(OPERATOR, "default_queue_timeout", "25h", "use a duration more than 0s, at most 24h"),
+    wrong(OPERATOR, "default_queue_ack_wait", "0s", "use a duration from 1s to 1h"),
     wrong(OPERATOR, "default_queue", "Slow", "queue name `Slow` is not valid"),
     wrong(OPERATOR, "gateway_url", "https://gateway", "workers call functions and gateways without TLS"),
     wrong(OPERATOR, "function_namespace", "a.b", "function namespace `a.b` is not valid"),
@@ -240,6 +243,24 @@ pub const ARGUMENTS: &[Arguments] = &[
     aq(&["dead", "replay", "jobs"], 2, "--all"),
     aq(&["dead", "purge", "jobs", "id", "--all"], 2, "cannot be used with"),
     aq(&["queues", "--nats-url", "http://h"], 2, "nats_url is not valid"),
+    aq(&["drain", "stan"], 2, "--stan-url"),
+    aq(
+        &["drain", "stan", "--stan-url", "nats://h", "--channel", "a.*"],
+        2,
+        "use a subject without wildcards",
+    ),
+    aq(
+        &["drain", "stan", "--stan-url", "nats://h", "--cluster-id", "a.b"],
+        2,
+        "use one or more of A-Z, a-z, 0-9, - and _",
+    ),
+    aq(&["drain", "stan", "--stan-url", "nats://h", "--empty-after", "0s"], 2, "it must be more than 0"),
+    aq(&["drain", "jetstream", "--stream", "nope"], 1, "failed to open stream `nope`: --stream names it"),
+    aq(
+        &["drain", "jetstream", "--stream", "jobs", "--default-queue", "jobs", "--max-inflight", "0"],
+        2,
+        "1..=10000",
+    ),
     aq(&["undo"], 2, "unrecognized subcommand 'undo'"),
 ];
 

@@ -1,0 +1,81 @@
+//! Dead letters of messages that cannot be calls.
+
+use async_nats::jetstream::Context;
+use asyncqueue::{
+    Invocation, QueueName,
+    dead_letter_store::store_once,
+    message::dead_letter::{self, Death, UNKNOWN},
+    publish_failure::PublishFailure,
+    subject::call_subject,
+};
+use asyncqueue_runtime::error::describe;
+use jiff::Timestamp;
+use tracing::warn;
+
+use super::{
+    arrival::Message,
+    identity::{Identity, Origin},
+    retry::Retry,
+};
+
+/// What dead letters name as the worker that stored them.
+const WORKER: &str = "kubectl-aq drain";
+
+/// A message that becomes a dead letter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Letter<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) identity: &'a Identity,
+    pub(super) message: &'a Message,
+    /// The call that it is, if it can be read.
+    pub(super) call: Option<&'a Invocation>,
+    pub(super) queue: &'a QueueName,
+    /// Why, in words, without anything of the message's content.
+    pub(super) reason: &'a str,
+}
+
+// === impl Letter ===
+
+impl Letter<'_> {
+    /// Stores it, and returns whether it is stored. It is not where it is too large, or where the
+    /// queue keeps no dead letters: a letter without its body would lose what the source has.
+    pub(super) async fn store(&self, js: &Context, retry: &Retry) -> anyhow::Result<bool> {
+        let Self { origin, identity, message, queue, reason, .. } = *self;
+        let (stream, sequence) = (queue.dead_letter_stream(), identity.sequence);
+        let subject = self.subject(&stream)?;
+        let from = origin.subject(identity);
+        let id = dead_letter::message_id(&from, sequence);
+        let death = Death { reason: reason.to_owned(), attempts: 0, status: None };
+        let headers = dead_letter::headers(Some(&message.headers), &from, &death, WORKER, Timestamp::now());
+        loop {
+            retry.connected().await;
+            let stored =
+                store_once(js, &stream, &subject, &id, headers.clone(), message.payload.clone()).await;
+            let Err(error) = stored else {
+                warn!(source = origin.label(), sequence, queue = %queue, "stored as a dead letter: {reason}");
+                return Ok(true);
+            };
+            match PublishFailure::of(&error) {
+                PublishFailure::TooLarge(_) | PublishFailure::NoStream => {
+                    let why = describe(&error);
+                    warn!(
+                        source = origin.label(),
+                        sequence,
+                        stream,
+                        "left where it is: no dead letter of it can be stored ({why}), and it cannot be a call: \
+                         {reason}"
+                    );
+                    return Ok(false);
+                }
+                _ => retry.pause(&describe(&error)).await,
+            }
+        }
+    }
+
+    fn subject(&self, stream: &str) -> anyhow::Result<String> {
+        Ok(match self.call {
+            Some(call) => call_subject(stream, &call.function, &call.call_id),
+            None => format!("{stream}.{UNKNOWN}.{UNKNOWN}.{}", self.identity.call_id()?),
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! Where messages go here: the queue of each function, as the gateway routes it.
+
+use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use async_nats::{
+    datetime::DateTime,
+    jetstream::{
+        Context, ErrorCode,
+        context::GetStreamErrorKind,
+        stream::{Info, Stream},
+    },
+};
+use asyncqueue::{
+    FunctionName, QueueName,
+    directory::{BUCKET, Directory, QueueEntry, watch::follow},
+};
+use tokio::{sync::watch, time::timeout};
+
+use super::{Common, retry::Retry};
+use crate::known;
+
+/// How long the directory may take to be read.
+const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A queue that stores what is drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub(super) queue: QueueName,
+    pub(super) stream: String,
+    pub(super) subject: String,
+    /// How long its stream knows the id of a message.
+    pub(super) duplicate_window: Duration,
+}
+
+/// A stream among all: one that is deleted and created again is another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StreamId {
+    name: String,
+    created: DateTime,
+}
+
+/// The queues of functions.
+#[derive(Debug)]
+pub(super) struct Destinations {
+    js: Context,
+    /// The directory as it changes; `None` where there is no directory.
+    directory: Option<watch::Receiver<Option<Arc<Directory>>>>,
+    /// The queue of all functions, if one is asked for.
+    fixed: Option<(QueueName, QueueEntry)>,
+    default_queue: QueueName,
+    /// The stream that is drained. No message goes there.
+    source: Option<StreamId>,
+    /// The queues whose streams were looked up.
+    known: RefCell<HashMap<QueueName, Destination>>,
+}
+
+// === impl StreamId ===
+
+impl StreamId {
+    pub(super) fn of(info: &Info) -> Self {
+        Self { name: info.config.name.clone(), created: info.created }
+    }
+}
+
+// === impl Destinations ===
+
+impl Destinations {
+    /// Reads the directory, and the queue that is asked for.
+    pub(super) async fn open(
+        js: &Context,
+        common: &Common,
+        source: Option<StreamId>,
+    ) -> anyhow::Result<Self> {
+        let fixed = match &common.queue {
+            Some(queue) => Some((queue.clone(), known::entry(js, queue).await?)),
+            None => None,
+        };
+        let directory = match known::open_directory(js).await? {
+            Some(_) => Some(read_directory(js).await?),
+            None => None,
+        };
+        let default_queue = common.default_queue.clone();
+        Ok(Self { js: js.clone(), directory, fixed, default_queue, source, known: RefCell::default() })
+    }
+
+    /// The function that a message means, and its queue.
+    pub(super) async fn of(
+        &self,
+        function: &FunctionName,
+        retry: &Retry,
+    ) -> anyhow::Result<(FunctionName, Destination)> {
+        let directory = self.directory();
+        let function = directory.resolve(function.clone());
+        let (queue, entry) = match &self.fixed {
+            Some(fixed) => fixed.clone(),
+            None => route(&directory, &function, &self.default_queue),
+        };
+        Ok((function, self.look_up(&queue, &entry, retry).await?))
+    }
+
+    /// The queue whose dead letters have what names no function.
+    pub(super) fn unnamed(&self) -> &QueueName {
+        self.fixed.as_ref().map_or(&self.default_queue, |(queue, _)| queue)
+    }
+
+    fn directory(&self) -> Arc<Directory> {
+        let known = self.directory.as_ref().and_then(|directory| directory.borrow().clone());
+        known.unwrap_or_default()
+    }
+
+    /// Looks up the stream of a queue, once.
+    async fn look_up(
+        &self,
+        queue: &QueueName,
+        entry: &QueueEntry,
+        retry: &Retry,
+    ) -> anyhow::Result<Destination> {
+        let is_same = |known: &Destination| known.stream == entry.stream && known.subject == entry.subject;
+        if let Some(known) = self.known.borrow().get(queue).filter(|known| is_same(known)) {
+            return Ok(known.clone());
+        }
+        let stream = retry.until_done(async || find_stream(&self.js, &entry.stream).await).await;
+        let Some(stream) = stream else {
+            bail!(
+                "queue `{queue}` has no stream `{}` on this NATS: apply an AsyncQueue `{queue}`, or name another \
+                 queue with --queue or --default-queue",
+                entry.stream
+            );
+        };
+        let info = stream.cached_info();
+        if self.source.as_ref() == Some(&StreamId::of(info)) {
+            bail!(
+                "stream `{}` is that of queue `{queue}`: its messages are there already; drain another stream, or \
+                 name another queue with --queue",
+                entry.stream
+            );
+        }
+        let destination = Destination {
+            queue: queue.clone(),
+            stream: entry.stream.clone(),
+            subject: entry.subject.clone(),
+            duplicate_window: info.config.duplicate_window,
+        };
+        self.known.borrow_mut().insert(queue.clone(), destination.clone());
+        Ok(destination)
+    }
+}
+
+/// The queue of a function, and where its calls are stored.
+fn route(
+    directory: &Directory,
+    function: &FunctionName,
+    default_queue: &QueueName,
+) -> (QueueName, QueueEntry) {
+    let queue = directory.route(function, default_queue).queue;
+    let entry = directory.queues.get(&queue).cloned().unwrap_or_else(|| QueueEntry::named(&queue));
+    (queue, entry)
+}
+
+/// Follows the directory, and waits until it is read.
+async fn read_directory(js: &Context) -> anyhow::Result<watch::Receiver<Option<Arc<Directory>>>> {
+    let mut directory = follow(js.clone());
+    timeout(DIRECTORY_TIMEOUT, directory.wait_for(Option::is_some))
+        .await
+        .with_context(|| {
+            let seconds = DIRECTORY_TIMEOUT.as_secs();
+            format!(
+                "the directory (KV bucket {}) is not whole after {seconds}s: is the operator running?",
+                BUCKET.name
+            )
+        })?
+        .context("the directory can't be followed")?;
+    Ok(directory)
+}
+
+/// A stream; `None` if it is not there.
+async fn find_stream(js: &Context, name: &str) -> anyhow::Result<Option<Stream>> {
+    match js.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(refused) if refused.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Ok(None)
+            }
+            _ => Err(error).with_context(|| format!("failed to look up stream `{name}`")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use asyncqueue::directory::FunctionEntry;
+
+    use super::*;
+
+    #[test]
+    fn a_message_goes_where_the_gateway_would_send_it() {
+        let mut directory = Directory::default();
+        let slow: QueueName = "slow".parse().unwrap();
+        directory.queues.insert(slow.clone(), QueueEntry::new("SLOW", "jobs.slow"));
+        let function = |name| FunctionName::new(name, "openfaas-fn").unwrap();
+        let entry = FunctionEntry { queue: Some(slow.clone()), ..FunctionEntry::default() };
+        directory.functions.insert(function("a"), entry);
+        let default_queue = "faas-request".parse().unwrap();
+        let routed = |name| route(&directory, &function(name), &default_queue);
+        assert_eq!(routed("a"), (slow, QueueEntry::new("SLOW", "jobs.slow")));
+        assert_eq!(routed("b"), (default_queue.clone(), QueueEntry::named(&default_queue)));
+    }
+}

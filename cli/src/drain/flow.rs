@@ -1,0 +1,188 @@
+//! Moves messages from a source, many at once, until it is empty or a signal comes.
+
+use std::{collections::HashSet, pin::pin, time::Duration};
+
+use anyhow::Context;
+use asyncqueue_runtime::error::describe;
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, interval, sleep_until},
+};
+use tracing::{info, warn};
+
+use super::{
+    Common,
+    arrival::{Arrival, Receipt, Source},
+    identity::Identity,
+    tally::{Outcome, Tally, Why},
+    transfer::Transfer,
+};
+
+/// Time between two lines in the log that say how far a drain is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between two checks whether the source is empty.
+const EMPTY_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long messages that are being moved have after a signal.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How far a drain is.
+#[derive(Debug)]
+struct Progress {
+    /// Messages that are being moved. They are not taken a second time.
+    in_hand: HashSet<Identity>,
+    /// Messages that cannot be moved. Their source delivers them again and again.
+    left: HashSet<Identity>,
+    tally: Tally,
+    /// When a message came, or was moved: the source may have waited for that to deliver more.
+    last_activity: Instant,
+}
+
+/// Moves messages until the source is empty, or with `--follow` until a signal comes.
+pub(super) async fn drain<S: Source>(
+    mut source: S,
+    transfer: &Transfer,
+    common: &Common,
+) -> anyhow::Result<()> {
+    let from = transfer.origin().label();
+    info!(source = from, "draining");
+    let mut progress = Progress {
+        in_hand: HashSet::new(),
+        left: HashSet::new(),
+        tally: Tally::default(),
+        last_activity: Instant::now(),
+    };
+    let ended = move_all(&mut source, transfer, common, &mut progress).await;
+    source.close().await;
+    let what = if ended.is_ok() { "drain ended" } else { "drain failed" };
+    progress.tally.log(what);
+    if progress.tally == Tally::default() && matches!(ended, Ok(Why::Empty)) {
+        warn!("no message came: see whether the names of the source are those of the old worker (--help)");
+    }
+    progress.tally.conclude(from, ended?, common.follow)
+}
+
+async fn move_all<S: Source>(
+    source: &mut S,
+    transfer: &Transfer,
+    common: &Common,
+    progress: &mut Progress,
+) -> anyhow::Result<Why> {
+    let mut stop = pin!(stopped());
+    let mut deadline = None;
+    let mut report = interval(PROGRESS_INTERVAL);
+    let mut check = interval(EMPTY_CHECK_INTERVAL);
+    // The first tick of each is at once.
+    report.tick().await;
+    check.tick().await;
+    let mut running = FuturesUnordered::new();
+    loop {
+        let is_stopping = deadline.is_some();
+        if is_stopping && running.is_empty() {
+            return Ok(Why::Stopped);
+        }
+        let has_room = running.len() < usize::from(common.max_inflight);
+        tokio::select! {
+            arrival = source.next(), if has_room && !is_stopping => {
+                let arrival = arrival?;
+                if progress.takes(&arrival.identity) {
+                    running.push(move_one(transfer, arrival));
+                }
+            }
+            Some(moved) = running.next() => {
+                let (identity, outcome) = moved?;
+                progress.ended(identity, outcome);
+            }
+            _ = check.tick(), if !common.follow && !is_stopping && running.is_empty() => {
+                if source.is_empty(progress.last_activity.elapsed(), progress.tally.left()).await? {
+                    return Ok(Why::Empty);
+                }
+            }
+            _ = report.tick() => progress.tally.log("draining"),
+            signal = &mut stop, if !is_stopping => {
+                info!("{} received, stopping", signal?);
+                transfer.stop();
+                deadline = Some(Instant::now() + STOP_TIMEOUT);
+            }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if is_stopping => {
+                warn!(messages = running.len(), "stopped before these were stored: they stay where they are");
+                return Ok(Why::Stopped);
+            }
+        }
+    }
+}
+
+/// Stores one message here, and then acknowledges it there.
+async fn move_one<R: Receipt>(
+    transfer: &Transfer,
+    arrival: Arrival<R>,
+) -> anyhow::Result<(Identity, Outcome)> {
+    let Arrival { identity, message, receipt } = arrival;
+    let outcome = transfer.store(&identity, &message).await?;
+    if outcome.is_kept()
+        && let Err(error) = receipt.ack().await
+    {
+        // It comes again, and is known to be stored.
+        warn!(sequence = identity.sequence, "not acknowledged: {}", describe(error.as_ref()));
+    }
+    Ok((identity, outcome))
+}
+
+/// Returns the name of the signal that asks this program to end.
+async fn stopped() -> anyhow::Result<&'static str> {
+    let listen = |kind| signal(kind).context("signals can't be listened to");
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// Whether a message is to be moved: it is not being moved, and was not left.
+    fn takes(&mut self, identity: &Identity) -> bool {
+        if self.left.contains(identity) {
+            return false;
+        }
+        self.last_activity = Instant::now();
+        self.in_hand.insert(identity.clone())
+    }
+
+    fn ended(&mut self, identity: Identity, outcome: Outcome) {
+        self.last_activity = Instant::now();
+        self.in_hand.remove(&identity);
+        self.tally.add(outcome);
+        if !outcome.is_kept() {
+            self.left.insert(identity);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{super::identity::Origin, *};
+
+    #[test]
+    fn a_message_is_moved_once_at_a_time_and_not_again_once_it_is_left() {
+        let message = |sequence| Origin::new("stan", &["c"], "c").message(sequence, Timestamp::UNIX_EPOCH);
+        let mut progress = Progress {
+            in_hand: HashSet::new(),
+            left: HashSet::new(),
+            tally: Tally::default(),
+            last_activity: Instant::now(),
+        };
+        assert!(progress.takes(&message(1)) && progress.takes(&message(2)));
+        assert!(!progress.takes(&message(1)), "it is being moved");
+        progress.ended(message(1), Outcome::Stored);
+        assert!(progress.takes(&message(1)), "its acknowledgement was lost");
+        progress.ended(message(2), Outcome::Left);
+        assert!(!progress.takes(&message(2)));
+        assert_eq!(progress.tally.left(), 1);
+    }
+}

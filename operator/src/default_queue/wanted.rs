@@ -1,0 +1,133 @@
+//! What the settings say of the default queue, and what that changes. Pure.
+//!
+//! The settings are applied when they change, and not at every start: what is changed on the queue
+//! itself stays until then. An annotation records what was applied last.
+
+use asyncqueue::GoDuration;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{Settings, crd::AsyncQueueSpec};
+
+/// Annotation of the default queue: the settings that were applied last.
+pub(super) const SETTINGS_ANNOTATION: &str = "asyncqueue.io/default-queue-settings";
+
+/// Fields of the default queue; those that the settings leave alone are `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Wanted {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_inflight: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout: Option<GoDuration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ack_wait: Option<GoDuration>,
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// What the settings say.
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self {
+            max_inflight: settings.default_queue_max_inflight.0,
+            timeout: settings.default_queue_timeout.0,
+            ack_wait: settings.default_queue_ack_wait.0,
+        }
+    }
+
+    /// The spec with these fields.
+    pub(super) fn spec(&self, mut spec: AsyncQueueSpec) -> AsyncQueueSpec {
+        spec.max_inflight = self.max_inflight.unwrap_or(spec.max_inflight);
+        spec.timeout = self.timeout.unwrap_or(spec.timeout);
+        if let Some(ack_wait) = self.ack_wait {
+            spec.consumer.ack_wait = ack_wait;
+        }
+        spec
+    }
+
+    /// The annotation that records them; none where nothing is said.
+    pub(super) fn annotation(&self) -> Option<(String, String)> {
+        (*self != Self::default()).then(|| (SETTINGS_ANNOTATION.to_owned(), self.record()))
+    }
+
+    fn record(&self) -> String {
+        // Three fields that are text or numbers: that does not fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// The merge patch for a queue on which `recorded` was applied last; `None` if that is what is
+/// wanted. A field that is no longer set gets its default back.
+pub(super) fn patch(recorded: Option<&str>, wanted: &Wanted) -> Option<Value> {
+    let before: Wanted =
+        recorded.and_then(|recorded| serde_json::from_str(recorded).ok()).unwrap_or_default();
+    if before == *wanted {
+        return None;
+    }
+    let mut spec = Map::new();
+    let mut put = |name: &str, value: Option<Value>, was_set: bool| {
+        if value.is_some() || was_set {
+            spec.insert(name.to_owned(), value.unwrap_or_default());
+        }
+    };
+    put("maxInflight", wanted.max_inflight.map(Value::from), before.max_inflight.is_some());
+    put("timeout", wanted.timeout.map(|time| time.to_string().into()), before.timeout.is_some());
+    let ack_wait = wanted.ack_wait.map(|time| json!(time.to_string()));
+    if ack_wait.is_some() || before.ack_wait.is_some() {
+        spec.insert("consumer".to_owned(), json!({ "ackWait": ack_wait }));
+    }
+    let record = wanted.annotation().map(|(_, record)| record);
+    Some(json!({ "metadata": { "annotations": { SETTINGS_ANNOTATION: record } }, "spec": spec }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn wanted(max_inflight: Option<i32>, ack_wait: Option<u64>) -> Wanted {
+        let ack_wait = ack_wait.map(|seconds| GoDuration(Duration::from_secs(seconds)));
+        Wanted { max_inflight, timeout: None, ack_wait }
+    }
+
+    #[test]
+    fn a_new_queue_has_what_is_set_and_every_default_else() {
+        let spec = wanted(Some(5), Some(90)).spec(AsyncQueueSpec::default());
+        assert_eq!((spec.max_inflight, spec.timeout), (5, AsyncQueueSpec::default().timeout));
+        assert_eq!(spec.consumer.ack_wait.to_string(), "1m30s");
+        assert_eq!(wanted(None, None).spec(AsyncQueueSpec::default()), AsyncQueueSpec::default());
+        assert_eq!(wanted(None, None).annotation(), None);
+    }
+
+    #[test]
+    fn settings_are_applied_when_they_change() {
+        let five = wanted(Some(5), None);
+        let record = r#"{"maxInflight":5}"#;
+        assert_eq!(
+            patch(None, &five),
+            Some(json!({
+                "metadata": { "annotations": { SETTINGS_ANNOTATION: record } },
+                "spec": { "maxInflight": 5 },
+            }))
+        );
+        // What is changed on the queue itself stays.
+        assert_eq!(patch(Some(record), &five), None);
+        assert_eq!(patch(None, &wanted(None, None)), None);
+    }
+
+    #[test]
+    fn a_setting_that_is_taken_away_gives_the_default_back() {
+        let record = r#"{"maxInflight":5,"timeout":"15m","ackWait":"1m"}"#;
+        let patch = patch(Some(record), &wanted(None, Some(60))).unwrap();
+        assert_eq!(
+            patch["spec"],
+            json!({ "maxInflight": null, "timeout": null, "consumer": { "ackWait": "1m" } })
+        );
+        assert_eq!(patch["metadata"]["annotations"][SETTINGS_ANNOTATION], r#"{"ackWait":"1m"}"#);
+        let patch = super::patch(Some(record), &wanted(None, None)).unwrap();
+        assert_eq!(patch["spec"]["consumer"], json!({ "ackWait": null }));
+        assert!(patch["metadata"]["annotations"][SETTINGS_ANNOTATION].is_null());
+    }
+}
