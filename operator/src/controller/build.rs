@@ -21,6 +21,10 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
+pub(crate) use self::{
+    pod::WORKER_CONTAINER,
+    revision::{REVISION_ANNOTATION, Revision},
+};
 use super::validate::ValidQueue;
 use crate::{allowed_streams::AllowedStreams, crd::SecretKey};
 
@@ -28,6 +32,7 @@ mod deployment;
 mod disruption_budget;
 mod environment;
 mod pod;
+mod revision;
 mod secrets;
 mod service_account;
 #[cfg(test)]
