@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use async_nats::{Client, connection::State, jetstream};
 use asyncqueue::{bucket::BucketError, directory::store::DirectoryStore, ensure::ensure_buckets};
 use asyncqueue_runtime::{
     health::Health,
-    nats::{self, Authority, Credentials, Secrets},
+    nats::{self, Authority, Credentials, Secrets, without_credentials},
     settings::NatsSettings,
 };
 use kube::ResourceExt;
@@ -21,6 +22,7 @@ use prometheus_client::registry::Registry;
 use tokio::{
     sync::{Mutex, OnceCell, mpsc},
     task::AbortHandle,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -33,10 +35,18 @@ use crate::{
 /// What NATS lists our connections as.
 pub(crate) const CONNECTION_NAME: &str = "asyncqueue-operator";
 
+/// How long a queue waits for the first attempt to connect to its own NATS, and how often it looks.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// A NATS server and what its workers say.
 #[derive(Debug)]
 pub(crate) struct Broker {
     client: Client,
+    /// The servers, as others may read them.
+    servers: String,
+    /// Has the condition of the connection, and why it is not there.
+    health: Health,
     /// `JetStream` there.
     pub(crate) js: jetstream::Context,
     /// The calls that run there.
@@ -84,15 +94,27 @@ impl Address {
 
 impl Broker {
     /// Wraps a client and begins to listen.
-    fn new(client: Client, changed: mpsc::Sender<String>) -> Arc<Self> {
+    fn new(client: Client, servers: &str, health: Health, changed: mpsc::Sender<String>) -> Arc<Self> {
         let running = Arc::new(Running::default());
         let listener = tokio::spawn({
             let (client, running) = (client.clone(), running.clone());
             async move { tokio::join!(running.listen(&client), advisories::listen(&client, changed)) }
         });
         let js = jetstream::new(client.clone());
-        let buckets = OnceCell::new();
-        Arc::new(Self { client, js, running, buckets, listener: listener.abort_handle() })
+        let (buckets, servers) = (OnceCell::new(), without_credentials(servers));
+        Arc::new(Self { client, servers, health, js, running, buckets, listener: listener.abort_handle() })
+    }
+
+    /// The servers that it is at, as others may read them.
+    pub(crate) fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// Why there is no connection: which servers, since when, and how the last attempt failed.
+    pub(crate) fn why_disconnected(&self) -> String {
+        let failing = self.health.report().err().unwrap_or_default();
+        let nats = failing.into_iter().find(|(name, _)| *name == nats::CONDITION);
+        nats.map_or_else(|| format!("waiting for NATS at {}", self.servers), |(_, why)| why)
     }
 
     /// Whether there is any use in asking it something now.
@@ -113,6 +135,18 @@ impl Broker {
         ensure_buckets(&self.js, replicas).await
     }
 
+    /// Returns when the first attempt to connect has succeeded or failed, within bounds: until then there is nothing to say.
+    async fn first_attempt(&self) {
+        let begin = self.why_disconnected();
+        let done = async {
+            while !self.is_connected() && self.why_disconnected() == begin {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        // What takes longer is said at the next look at the queue.
+        let _ = timeout(FIRST_ATTEMPT, done).await;
+    }
+
     /// Returns when it is connected.
     pub(crate) async fn connected(&self) {
         nats::wait_connected(&self.client).await;
@@ -129,8 +163,16 @@ impl Drop for Broker {
 
 impl Brokers {
     /// The operator's own to begin with. The names of streams that something happens to go to `changed`.
-    pub(crate) fn new(own: Client, kubernetes: kube::Client, changed: mpsc::Sender<String>) -> Self {
-        Self { own: Broker::new(own, changed.clone()), changed, others: Mutex::default(), kubernetes }
+    pub(crate) fn new(
+        own: Client,
+        settings: &NatsSettings,
+        health: &Health,
+        kubernetes: kube::Client,
+        changed: mpsc::Sender<String>,
+    ) -> Self {
+        let servers = settings.nats_url.as_ref().unwrap_or(&settings.nats_host);
+        let own = Broker::new(own, servers, health.clone(), changed.clone());
+        Self { own, changed, others: Mutex::default(), kubernetes }
     }
 
     /// The operator's own.
@@ -145,13 +187,17 @@ impl Brokers {
             return Ok(broker.clone());
         }
         // Not under the lock, which queues of other servers wait for.
-        let broker = Broker::new(self.connect(&address).await?, self.changed.clone());
+        // A queue's own NATS does not make the operator unready: it is in the queue's conditions.
+        let health = Health::new();
+        let client = self.connect(&address, &health).await?;
+        let broker = Broker::new(client, &address.url, health, self.changed.clone());
         let _ = broker.buckets.set(());
+        broker.first_attempt().await;
         // Of two that were made at once, one is dropped.
         Ok(self.others.lock().await.entry(address).or_insert(broker).clone())
     }
 
-    async fn connect(&self, address: &Address) -> anyhow::Result<Client> {
+    async fn connect(&self, address: &Address, health: &Health) -> anyhow::Result<Client> {
         let authority = match &address.authority {
             Some(secret) => {
                 let pem = secret::read(&self.kubernetes, secret).await?;
@@ -167,9 +213,8 @@ impl Brokers {
             })
         });
         let (settings, secrets) = (NatsSettings::from_url(&*address.url), Secrets { credentials, authority });
-        // A queue's own NATS has no say in whether the operator is ready: its queue tells of it.
-        let (health, mut registry) = (Health::new(), Registry::default());
-        nats::connect_with(&settings, secrets, CONNECTION_NAME, &health, &mut registry).await
+        let mut registry = Registry::default();
+        nats::connect_with(&settings, secrets, CONNECTION_NAME, health, &mut registry).await
     }
 
     /// Closes the connections that no queue needs any more.

@@ -10,8 +10,14 @@ pub(crate) mod kind {
     pub(crate) const STREAM_READY: &str = "StreamReady";
     /// Workers can take calls.
     pub(crate) const CONSUMER_READY: &str = "ConsumerReady";
-    /// All workers are up.
+    /// At least one worker of the wanted revision runs, or none is wanted.
     pub(crate) const WORKERS_READY: &str = "WorkersReady";
+    /// A rollout or a change of the number of workers is under way.
+    pub(crate) const PROGRESSING: &str = "Progressing";
+    /// The same for tools that follow kstatus. Absent where it is not so.
+    pub(crate) const RECONCILING: &str = "Reconciling";
+    /// The queue does not become what its spec says without help. Absent where it is not so.
+    pub(crate) const STALLED: &str = "Stalled";
     /// No call is delivered.
     pub(crate) const SUSPENDED: &str = "Suspended";
     /// No sequence of the streams is used twice, also after they are deleted and created again.
@@ -20,12 +26,15 @@ pub(crate) mod kind {
     pub(crate) const CALLS_BLOCKED: &str = "CallsBlocked";
     /// Functions name the queue that it does not admit. Absent where there are none.
     pub(crate) const FUNCTIONS_REFUSED: &str = "FunctionsRefused";
-    /// The stream, the consumer and the workers are ready.
+    /// Calls are accepted, and at least one worker runs or none is wanted.
     pub(crate) const READY: &str = "Ready";
 
     /// All of them.
-    pub(crate) const ALL: [&str; 8] = [
+    pub(crate) const ALL: [&str; 11] = [
         READY,
+        PROGRESSING,
+        RECONCILING,
+        STALLED,
         STREAM_READY,
         CONSUMER_READY,
         WORKERS_READY,
@@ -72,12 +81,30 @@ pub(crate) mod reason {
     pub(crate) const RECORDS_NOT_STORED: &str = "RecordsNotStored";
     /// Functions are in namespaces that the queue does not admit.
     pub(crate) const NAMESPACE_NOT_ADMITTED: &str = "NamespaceNotAdmitted";
-    /// Workers don't come up.
+    /// Workers don't come up in time, and nothing says why.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
+    /// The image of the workers cannot be pulled.
+    pub(crate) const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+    /// A Secret, a `ConfigMap` or a key that a worker's container needs is missing.
+    pub(crate) const CONTAINER_CONFIG_ERROR: &str = "ContainerConfigError";
+    /// The node cannot start a worker's container.
+    pub(crate) const CONTAINER_START_FAILED: &str = "ContainerStartFailed";
+    /// A volume of a worker cannot be mounted.
+    pub(crate) const VOLUME_MOUNT_FAILED: &str = "VolumeMountFailed";
+    /// No node takes a worker.
+    pub(crate) const UNSCHEDULABLE: &str = "Unschedulable";
+    /// A worker ends again and again.
+    pub(crate) const WORKER_EXITED: &str = "WorkerExited";
+    /// A worker uses more memory than its limit.
+    pub(crate) const OUT_OF_MEMORY: &str = "OutOfMemory";
+    /// A worker runs, and its probes fail.
+    pub(crate) const PROBE_FAILED: &str = "ProbeFailed";
+    /// The API server does not take the workers' pods.
+    pub(crate) const PODS_REFUSED: &str = "PodsRefused";
 
     /// All of them. `Ready` may give all but `Active`, `SequencesBeginAt1`, `NamespaceNotAdmitted` and
     /// `RecordsNotStored`.
-    pub(crate) const ALL: [&str; 18] = [
+    pub(crate) const ALL: [&str; 27] = [
         NAMESPACE_NOT_ADMITTED,
         ACTIVE,
         SEQUENCES_BEGIN_AT_1,
@@ -96,6 +123,15 @@ pub(crate) mod reason {
         BLOCKED,
         CLOCK_WRONG,
         WORKERS_UNAVAILABLE,
+        IMAGE_PULL_FAILED,
+        CONTAINER_CONFIG_ERROR,
+        CONTAINER_START_FAILED,
+        VOLUME_MOUNT_FAILED,
+        UNSCHEDULABLE,
+        WORKER_EXITED,
+        OUT_OF_MEMORY,
+        PROBE_FAILED,
+        PODS_REFUSED,
     ];
 }
 

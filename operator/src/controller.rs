@@ -24,7 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::{
-    apply::Outcome, build::Installation, news::news, status::Functions, verified::Verified, written::Written,
+    apply::{Outcome, Workers},
+    build::{Installation, Revision},
+    news::news,
+    status::Functions,
+    verified::Verified,
+    written::Written,
 };
 use crate::{
     account::Account,
@@ -37,6 +42,7 @@ use crate::{
     finalizer::cleanup,
     functions::{Counts, Refused},
     metrics::Metrics,
+    pods::{self, Follower, Look, Pods, WorkerPod},
     slim::{Meta, Slim},
     spec::full_name,
     watch::Stores,
@@ -52,6 +58,7 @@ mod news;
 pub(crate) mod status;
 pub(crate) mod validate;
 pub(crate) mod verified;
+mod workers;
 pub(crate) mod written;
 
 /// Keeps an `AsyncQueue` until its stream is let go of.
@@ -87,6 +94,10 @@ pub(crate) struct Context {
     pub(crate) accounts: Stores<Account>,
     /// The disruption budgets of workers.
     pub(crate) budgets: Stores<Budget>,
+    /// The workers' pods. They give the cause only: all else works without the right to watch them.
+    pub(crate) pod_watches: Stores<WorkerPod>,
+    /// Those of them that are not ready.
+    pub(crate) pods: Arc<Pods>,
     /// Which of the workers' Deployments are as they were applied.
     pub(crate) verified: Verified,
     /// What we have written to queues and not seen yet.
@@ -107,10 +118,13 @@ pub(crate) trait Changes<K>: Stream<Item = Event<K>> + Send + 'static {}
 impl<K, S: Stream<Item = Event<K>> + Send + 'static> Changes<K> for S {}
 
 /// The changes of what is made for queues in Kubernetes.
-pub(crate) struct Owned<D, A, B> {
+pub(crate) struct Owned<D, A, B, P> {
     pub(crate) deployments: D,
     pub(crate) accounts: A,
     pub(crate) budgets: B,
+    /// The workers' pods, and how they are followed.
+    pub(crate) pods: P,
+    pub(crate) follower: Follower,
 }
 
 /// Why a reconciliation did not come to an end. It is tried again.
@@ -138,12 +152,19 @@ pub(crate) async fn run(
     context: Arc<Context>,
     store: Store<AsyncQueue>,
     queues: impl Changes<AsyncQueue>,
-    owned: Owned<impl Changes<Workload>, impl Changes<Account>, impl Changes<Budget>>,
+    owned: Owned<
+        impl Changes<Workload>,
+        impl Changes<Account>,
+        impl Changes<Budget>,
+        impl Changes<WorkerPod>,
+    >,
     triggers: impl Stream<Item = ObjectRef<AsyncQueue>> + Send + 'static,
     shutdown: CancellationToken,
 ) {
-    let Owned { deployments, accounts, budgets } = owned;
-    let owned = select(select(owners(deployments), owners(accounts)), owners(budgets));
+    let Owned { deployments, accounts, budgets, pods, mut follower } = owned;
+    let seen = context.pods.clone();
+    let pods = pods.filter_map(move |event| std::future::ready(follower.take(&event, &seen)));
+    let owned = select(select(owners(deployments), owners(accounts)), select(owners(budgets), pods));
     Controller::for_stream(news(queues), store)
         .reconcile_on(later(owned))
         .reconcile_on(triggers)
@@ -204,13 +225,19 @@ async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Acti
 /// Brings all that belongs to a queue to what it shall be, and tells how that went.
 async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
     let (seen, broker) = dereference::dereference(queue, context).await;
-    let outcome = match validate::validate(queue, &seen) {
+    let (outcome, revision) = match validate::validate(queue, &seen) {
         Ok(valid) => {
             let prepared = build::build(&valid, &context.installation);
+            let revision = Revision::of(&prepared.workers);
             let Context { client, verified, .. } = context;
-            Box::pin(apply::apply(prepared, &seen, broker.as_deref(), client, verified)).await
+            let applied = apply::apply(prepared, &seen, broker.as_deref(), client, verified);
+            (Box::pin(applied).await, revision)
         }
-        Err(invalid) => apply::refuse(invalid, &seen, &context.client).await,
+        Err(invalid) => (apply::refuse(invalid, &seen, &context.client).await, None),
+    };
+    let Look { cause, again, .. } = match &outcome.workers {
+        Ok(Workers::Deployed(_)) => context.look_at_pods(queue, revision).await,
+        Ok(Workers::Absent) | Err(_) => Look::default(),
     };
     let now = Time(Timestamp::now());
     let name: Option<QueueName> = queue.name_any().parse().ok();
@@ -220,12 +247,13 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let blocked = blocked.map(|(name, broker)| broker.running.blocked(name, std::time::Instant::now()));
     let (blocked, functions) =
         (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
-    let status = status::status(queue, &outcome, &functions, &blocked, &now);
+    let status = status::status(queue, &outcome, cause.as_ref(), &functions, &blocked, &now);
     tell(queue, &outcome, &status, context).await;
     status::write(context, queue, &status).await.map_err(Error::Status)?;
     let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.beside.is_ok();
     // It is looked at again when it changes, and by `resync`.
-    Ok(if settled { Action::await_change() } else { Action::requeue(RETRY) })
+    let again = if settled { again } else { Some(again.unwrap_or(RETRY).min(RETRY)) };
+    Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// That an object is gone, or another of its name, is fine.
@@ -250,32 +278,38 @@ async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, 
         warn!(queue = name, "{note}");
         context.events.warning(&object, STREAM_RECREATED, note).await;
     }
-    let Some(ready) = turned(queue.status.as_ref(), status) else {
+    let before = queue.status.as_ref();
+    let turned = turned(before, status, kind::READY).or_else(|| turned(before, status, kind::STALLED));
+    let Some(turned) = turned else {
         if let Some(changes) = changes {
             context.events.normal(&object, APPLIED, changes).await;
         }
         return;
     };
     // One event for both where both come at once.
-    let (status, reason, message) = (ready.status.as_str(), ready.reason.as_str(), &ready.message);
+    let (status, reason, message) = (turned.status.as_str(), turned.reason.as_str(), &turned.message);
+    let is_ready = turned.kind.as_str() == kind::READY && status == Status::True.as_str();
     let note = changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
-    let calm = status == Status::True.as_str() || reason == conditions::reason::PROGRESSING;
-    if calm {
-        info!(queue = name, ready = status, reason, "{message}");
+    if is_ready || reason == conditions::reason::PROGRESSING {
+        info!(queue = name, ready = is_ready, reason, "{message}");
         context.events.normal(&object, reason, note).await;
     } else {
-        warn!(queue = name, ready = status, reason, "{message}");
+        warn!(queue = name, ready = is_ready, reason, "{message}");
         context.events.warning(&object, reason, note).await;
     }
 }
 
-/// Whether a queue is ready and why, if it was not so before.
-fn turned<'a>(before: Option<&AsyncQueueStatus>, now: &'a AsyncQueueStatus) -> Option<&'a Condition> {
-    let before = before.and_then(|status| find(&status.conditions, kind::READY));
+/// A condition, if it was not so before, or for another reason.
+fn turned<'a>(
+    before: Option<&AsyncQueueStatus>,
+    now: &'a AsyncQueueStatus,
+    kind: &str,
+) -> Option<&'a Condition> {
+    let before = before.and_then(|status| find(&status.conditions, kind));
     let same = |now: &Condition| {
         before.is_some_and(|before| before.reason == now.reason && before.status == now.status)
     };
-    find(&now.conditions, kind::READY).filter(|now| !same(now))
+    find(&now.conditions, kind).filter(|now| !same(now))
 }
 
 /// What was created or changed on NATS, if anything was.
@@ -299,8 +333,23 @@ impl Context {
             self.queues.complete(),
             self.deployments.complete(),
             self.accounts.complete(),
-            self.budgets.complete()
+            self.budgets.complete(),
+            self.pod_watches.complete(),
         );
+    }
+
+    /// Why a queue's workers do not come up. Reads the events of a pod where only they may name the cause.
+    async fn look_at_pods(&self, queue: &AsyncQueue, revision: Option<Revision>) -> Look {
+        let key: pods::Key = (queue.namespace().unwrap_or_default().into(), queue.name_any().into());
+        let look = self.pods.look(&key, revision, Timestamp::now());
+        let Some(pod) = look.unexplained else { return look };
+        let now = std::time::Instant::now();
+        if !self.pods.may_read_events(now) {
+            return Look { again: look.again.or(Some(RETRY)), ..look };
+        }
+        let cause = pods::events::read(&self.client, &key.0, pod).await;
+        self.pods.note(&key, pod, cause, now);
+        self.pods.look(&key, revision, Timestamp::now())
     }
 
     /// How many functions send their calls to a queue, as far as that is known.
@@ -403,9 +452,13 @@ mod tests {
             (Some(&ready), &refused),
             (Some(&away("for 1 s")), &refused),
         ] {
-            assert_eq!(turned(before, now), find(&now.conditions, kind::READY), "{before:?} {now:?}");
+            assert_eq!(
+                turned(before, now, kind::READY),
+                find(&now.conditions, kind::READY),
+                "{before:?} {now:?}"
+            );
         }
-        assert_eq!(turned(Some(&away("for 1 s")), &away("for 2 s")), None);
-        assert_eq!(turned(Some(&ready), &AsyncQueueStatus::default()), None);
+        assert_eq!(turned(Some(&away("for 1 s")), &away("for 2 s"), kind::READY), None);
+        assert_eq!(turned(Some(&ready), &AsyncQueueStatus::default(), kind::READY), None);
     }
 }

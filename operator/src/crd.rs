@@ -84,7 +84,7 @@ mod worker;
         name = "Ready",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Whether calls are accepted and run"
+        description = "Whether calls are accepted and workers run"
     ),
     printcolumn(
         name = "Reason",
@@ -103,6 +103,12 @@ mod worker;
         type_ = "integer",
         json_path = ".status.inflight",
         description = "Calls that run now"
+    ),
+    printcolumn(
+        name = "Dead",
+        type_ = "integer",
+        json_path = ".status.deadLetters",
+        description = "Dead letters: calls that were given up, kept for inspection"
     ),
     printcolumn(
         name = "Workers",

@@ -30,12 +30,16 @@ use crate::{
     figures::refresh::Refresher,
     image,
     openfaas::Function,
+    pods::{Follower, WorkerPod},
     reserve, resync,
     run::Program,
     triggers::Triggers,
     watch::{Need, Stores, Watch, Watched, Watches},
     workload::Workload,
 };
+
+/// The labels of the workers' pods.
+const WORKERS: &str = "asyncqueue.io/queue,app.kubernetes.io/managed-by=asyncqueue-operator";
 
 /// What has begun when the operator is told to end has this long: NATS answers within 5 seconds or not at all, and
 /// Kubernetes waits 30.
@@ -45,7 +49,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Program { settings, client, nats, health, metrics } = program;
     let (changed_streams, told) = advisories::channel();
-    let brokers = Arc::new(Brokers::new(nats.clone(), client.clone(), changed_streams));
+    let brokers =
+        Arc::new(Brokers::new(nats.clone(), &settings.nats, health, client.clone(), changed_streams));
     let watches = Watches::new(health.clone(), metrics.clone());
     let queues = watch_all::<AsyncQueue>(program, "asyncqueues", Need::Required);
     let deployments = watch_all::<Workload>(program, "deployments", Need::Required);
@@ -53,6 +58,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let functions = watch_all::<Function>(program, "functions", Need::Optional);
     let accounts = watch_ours::<Account>(program, "serviceaccounts");
     let budgets = watch_ours::<Budget>(program, "poddisruptionbudgets");
+    let pods = watch_pods(program);
 
     let worker_image = tokio::select! {
         image = image::worker_image(settings, client, health) => image?,
@@ -66,6 +72,8 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         deployments: Stores::new(&deployments),
         accounts: Stores::new(&accounts),
         budgets: Stores::new(&budgets),
+        pod_watches: Stores::new(&pods),
+        pods: Arc::default(),
         verified: Verified::default(),
         written: Written::default(),
         functions: counted,
@@ -94,15 +102,18 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     };
     let mut triggers = Triggers::default();
     let places: Vec<_> = settings.watch_namespaces.places().map(|place| triggers.add(place)).collect();
-    let owned = deployments.into_iter().zip(accounts).zip(budgets);
+    let followers = settings.watch_namespaces.places().map(Follower::new);
+    let owned = deployments.into_iter().zip(accounts).zip(budgets).zip(pods.into_iter().zip(followers));
     let controllers = queues.into_iter().zip(owned).zip(places).map(|((queues, owned), triggers)| {
-        let ((deployments, accounts), budgets) = owned;
+        let (((deployments, accounts), budgets), (pods, follower)) = owned;
         let (store, changed, changed_too) = (queues.store(), notify(), notify());
         let queues = queues.follow(watches.clone()).inspect(move |_| changed());
         let owned = Owned {
             deployments: deployments.follow(watches.clone()).inspect(move |_| changed_too()),
             accounts: accounts.follow(watches.clone()),
             budgets: budgets.follow(watches.clone()),
+            pods: pods.follow(watches.clone()),
+            follower,
         };
         controller::run(context.clone(), store, queues, owned, triggers, shutdown.clone())
     });
@@ -167,6 +178,12 @@ fn watch_all<K: Watched>(program: &Program, resource: &'static str, need: Need) 
 fn watch_ours<K: Watched>(program: &Program, resource: &'static str) -> Vec<Watch<K>> {
     let watches = watch_all(program, resource, Need::Required).into_iter();
     watches.map(|watch| watch.labelled(QUEUE_LABEL)).collect()
+}
+
+/// A watch in each place of the workers' pods, whoever gave them their labels.
+fn watch_pods(program: &Program) -> Vec<Watch<WorkerPod>> {
+    let watches = watch_all(program, "pods", Need::Helpful).into_iter();
+    watches.map(|watch| watch.labelled(WORKERS)).collect()
 }
 
 /// Keeps a store up to date of which no controller does, and tells of every change.

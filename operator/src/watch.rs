@@ -53,6 +53,11 @@ pub(crate) trait Watched: Lookup<DynamicType = ()> + Clone + Debug + Send + Sync
 
     /// Of an object, what somebody reads. Its managed fields are gone already.
     fn of(whole: Self::Whole) -> Self;
+
+    /// Whether the store keeps it. One that it does not keep is reported all the same.
+    fn is_kept(&self) -> bool {
+        true
+    }
 }
 
 /// One kind of objects, watched in one namespace or in all.
@@ -72,6 +77,8 @@ pub(crate) enum Need {
     Required,
     /// Where the API server doesn't know it, there are no objects of it. Its CRD may come and go.
     Optional,
+    /// Where it may not be read, all else goes on without it: a role of an earlier version lacks the right.
+    Helpful,
 }
 
 /// What has been seen of one kind of objects, in all places that are watched.
@@ -128,16 +135,22 @@ impl<K: Watched> Watch<K> {
     pub(crate) fn follow(self, watches: Arc<Watches>) -> impl Stream<Item = Event<K>> + Send + 'static {
         let Self { api, place, need, config, mut writer, complete } = self;
         let pause = match need {
-            Need::Required => PAUSE,
+            Need::Required | Need::Helpful => PAUSE,
             Need::Optional => OPTIONAL_PAUSE,
         };
         watches.set(&place, Trouble::waiting());
         let mut reading = Reading { place, need, absent: false, watches };
         watcher(api, config)
             .backoff(Pause(pause))
-            .flat_map(move |event| stream::iter(reading.take(event)))
+            .flat_map(move |event| stream::iter(reading.take::<K>(event)))
             .inspect(move |event| {
-                writer.apply_watcher_event(event);
+                match event {
+                    Event::InitApply(object) if !object.is_kept() => {}
+                    Event::Apply(object) if !object.is_kept() => {
+                        writer.apply_watcher_event(&Event::Delete(object.clone()));
+                    }
+                    event => writer.apply_watcher_event(event),
+                }
                 if matches!(event, Event::InitDone) {
                     complete.send_replace(true);
                 }
@@ -165,21 +178,24 @@ impl Reading {
                 let trouble = Trouble::new(&error, self.place.resource);
                 // While it does not know all its CRDs yet, an API server answers 503.
                 if self.need == Need::Optional && trouble.unknown {
-                    self.is_absent()
-                } else {
-                    self.watches.set(&self.place, trouble);
-                    vec![]
+                    let events = self.no_objects();
+                    if !events.is_empty() {
+                        self.watches.absent(&self.place);
+                    }
+                    return events;
                 }
+                let is_denied = trouble.denied;
+                self.watches.set(&self.place, trouble);
+                if self.need == Need::Helpful && is_denied { self.no_objects() } else { vec![] }
             }
         }
     }
 
-    /// There is no object of a kind that the API server does not know.
-    fn is_absent<K>(&mut self) -> Vec<Event<K>> {
+    /// What says, once, that there is no object of a kind: the API server does not know it, or denies it.
+    fn no_objects<K>(&mut self) -> Vec<Event<K>> {
         if std::mem::replace(&mut self.absent, true) {
             return vec![];
         }
-        self.watches.absent(&self.place);
         vec![Event::Init, Event::InitDone]
     }
 
@@ -299,6 +315,17 @@ mod tests {
             assert!(reading.watches.report().is_err(), "{code}");
         }
         assert_eq!(names(&reading(Need::Required).take(Err(refused(404)))), [""; 0]);
+    }
+
+    #[test]
+    fn a_helpful_kind_that_is_denied_holds_nothing_up_and_is_told() {
+        let mut reading = reading(Need::Helpful);
+        assert_eq!(names(&reading.take(Err(refused(403)))), ["Init", "InitDone"]);
+        assert_eq!(names(&reading.take(Err(refused(403)))), [""; 0]);
+        assert!(reading.watches.report().is_err());
+        assert_eq!(names(&reading.take(Err(refused(500)))), [""; 0]);
+        assert_eq!(names(&reading.take(Ok(Event::InitDone))), ["InitDone"]);
+        assert_eq!(reading.watches.report(), Ok(()));
     }
 
     #[test]

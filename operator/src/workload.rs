@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus},
+    api::apps::v1::{Deployment, DeploymentStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::Resource;
@@ -17,8 +17,9 @@ use crate::{
     watch::Watched,
 };
 
-/// The condition of a Deployment that says why it has no pods: it comes before all else.
+/// The conditions of a Deployment that say that it has no pods, and that they come up in time.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
+const PROGRESSING: &str = "Progressing";
 
 /// A Deployment, and what its pods are.
 pub(crate) type Workload = Slim<Parts, Pods>;
@@ -44,10 +45,16 @@ pub(crate) struct Rollout {
     pub(crate) is_seen: bool,
     /// Workers that exist.
     pub(crate) replicas: i32,
+    /// Those of them that were made from the template as it is.
+    pub(crate) updated: i32,
     /// Workers that are ready.
     pub(crate) ready: i32,
-    /// Why it does not get on.
-    pub(crate) failure: Option<Box<str>>,
+    /// Workers that are available: ready for as long as the Deployment asks, which is no time.
+    pub(crate) available: i32,
+    /// Why the API server does not take its pods.
+    pub(crate) refused: Option<Box<str>>,
+    /// What it says where its pods did not come up in time.
+    pub(crate) overdue: Option<Box<str>>,
 }
 
 /// What is read of a Deployment.
@@ -129,20 +136,20 @@ impl Rollout {
             generation: meta.generation,
             is_seen: status.observed_generation >= meta.generation,
             replicas: status.replicas.unwrap_or_default(),
+            updated: status.updated_replicas.unwrap_or_default(),
             ready: status.ready_replicas.unwrap_or_default(),
-            failure: failure(status).map(Box::from),
+            available: status.available_replicas.unwrap_or_default(),
+            refused: message(status, REPLICA_FAILURE, "True"),
+            overdue: message(status, PROGRESSING, "False"),
         }
     }
 }
 
-/// What a Deployment says of why it does not get on.
-fn failure(status: &DeploymentStatus) -> Option<&str> {
-    let failures = status.conditions.iter().flatten().filter(|condition| is_failure(condition));
-    failures.max_by_key(|failure| failure.type_ == REPLICA_FAILURE)?.message.as_deref()
-}
-
-fn is_failure(condition: &DeploymentCondition) -> bool {
-    matches!((&*condition.type_, &*condition.status), (REPLICA_FAILURE, "True") | ("Progressing", "False"))
+/// The message of a Deployment's condition, if it has this status.
+fn message(status: &DeploymentStatus, kind: &str, holds: &str) -> Option<Box<str>> {
+    let mut conditions = status.conditions.iter().flatten();
+    let found = conditions.find(|condition| condition.type_ == kind && condition.status == holds)?;
+    Some(found.message.as_deref().unwrap_or_default().into())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs, process::Command};
 
 use asyncqueue_tests::{
+    broken_queues,
     cluster::repository,
     monitoring::alerts,
     tools::{output, program},
@@ -198,4 +199,19 @@ fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn each_broken_queue_is_in_the_table() {
+    let text = read("docs/troubleshooting.md");
+    let (_, section) = text.split_once("\n### Broken queues\n").unwrap();
+    let section = section.split_once("\n#").map_or(section, |(section, _)| section);
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let expected: Vec<_> = broken_queues::QUEUES.iter().map(row).collect();
+    assert!(rows == expected, "the table of docs/troubleshooting.md is:\n{}", expected.join("\n"));
+}
+
+fn row(queue: &broken_queues::Broken) -> String {
+    let broken_queues::Broken { what, reason, words, seconds, .. } = queue;
+    format!("| {what} | `{reason}` | {} | {seconds} |", words.join(" … "))
 }

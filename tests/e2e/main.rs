@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod admission;
+mod broken;
 mod callbacks;
 mod credentials;
 mod deletion;
@@ -17,6 +18,7 @@ mod manual;
 mod monitoring;
 mod ownership;
 mod pods;
+mod readiness;
 mod retries;
 mod story;
 mod support;

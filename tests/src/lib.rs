@@ -9,7 +9,8 @@
 //! [`load`] submits calls of all kinds, and [`history`] tells whether what became of them is what was promised; [`rights`]
 //! compares what a service account may do with what it does, [`promql`] what alerts and dashboards read with what programs
 //! export ([`monitoring`] has those of this project); [`bench`] is what the benchmarks have in common,
-//! [`report`] what becomes of what they print, [`bad_inputs`] what every door is given that it can't use, and [`sources`]
+//! [`report`] what becomes of what they print, [`bad_inputs`] what every door is given that it can't use,
+//! [`broken_queues`] queues that cannot work, [`health`] what other tools make of a queue, and [`sources`]
 //! knows which tests there are.
 
 // A test that can't go on ends, saying why.
@@ -17,7 +18,9 @@
 
 pub mod bad_inputs;
 pub mod bench;
+pub mod broken_queues;
 pub mod cluster;
+pub mod health;
 pub mod history;
 pub mod http;
 pub mod load;

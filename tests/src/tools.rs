@@ -15,10 +15,16 @@ pub fn program(group: &'static str, name: &str) -> PathBuf {
     folders.entry(group).or_insert_with(|| folder(group)).join(name)
 }
 
-/// Runs a program to its end and returns what it prints. A failure is a failure of the test.
+/// Runs a program without input to its end and returns what it prints. A failure is a failure of the test.
 #[must_use]
 pub fn output(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    output_of(command.stdin(Stdio::null()))
+}
+
+/// The same with the input that it was given.
+#[must_use]
+pub fn output_of(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let [stdout, stderr] =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);

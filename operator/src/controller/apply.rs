@@ -6,6 +6,7 @@ use asyncqueue::{
     ensure::{EnsureError, ensure},
     stream::Refusal,
 };
+use asyncqueue_runtime::nats::jetstream::JetStreamOff;
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt,
@@ -71,8 +72,28 @@ pub(crate) enum StreamError {
     #[error(transparent)]
     Invalid(Invalid),
     /// There is no connection.
-    #[error("not connected to NATS: it is tried all the time, see whether NATS is up and the URL is right")]
-    Disconnected,
+    #[error("Not connected to NATS, retrying: {why}. Check that NATS is running and that the URL is correct")]
+    Disconnected {
+        /// Which servers, and how the last attempt failed.
+        why: String,
+    },
+    /// The connection is there, and JetStream is not enabled.
+    #[error("{}", off.message(servers))]
+    NoJetStream {
+        /// How that was found out.
+        off: JetStreamOff,
+        /// The servers.
+        servers: String,
+    },
+    /// The connection is there, and a request had no answer.
+    #[error("NATS at {servers} is connected and does not answer")]
+    Silent {
+        /// The servers.
+        servers: String,
+        /// Which request.
+        #[source]
+        source: EnsureError,
+    },
     /// The connection is there, and the answer is not what it should be.
     #[error(transparent)]
     Ensure(EnsureError),
@@ -119,7 +140,9 @@ impl StreamError {
                 | Refusal::Unowned { .. } => true,
                 Refusal::Immutable { .. } => false,
             },
-            Self::Ensure(_) | Self::Disconnected => false,
+            Self::Ensure(_) | Self::Disconnected { .. } | Self::NoJetStream { .. } | Self::Silent { .. } => {
+                false
+            }
         }
     }
 }
@@ -173,11 +196,20 @@ async fn withdraw(stream: Result<Stored, StreamError>, seen: &Surroundings, clie
 }
 
 async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, StreamError> {
-    let broker = broker.filter(|broker| broker.is_connected()).ok_or(StreamError::Disconnected)?;
+    let broker = broker.filter(|broker| broker.is_connected()).ok_or_else(|| StreamError::Disconnected {
+        why: broker.map_or_else(String::new, Broker::why_disconnected),
+    })?;
     let queue = &prepared.queue;
-    let buckets = broker.ensure_buckets_once(queue.replicas).await;
-    buckets.map_err(|error| StreamError::Ensure(error.into()))?;
-    let ensured = ensure(&broker.js, queue, prepared.adopt).await.map_err(StreamError::Ensure)?;
+    let failed = |error| {
+        let servers = broker.servers().to_owned();
+        match (JetStreamOff::of_error(&error), error) {
+            (Some(off), _) => StreamError::NoJetStream { off, servers },
+            (None, error @ EnsureError::Unavailable { .. }) => StreamError::Silent { servers, source: error },
+            (None, error) => StreamError::Ensure(error),
+        }
+    };
+    broker.ensure_buckets_once(queue.replicas).await.map_err(|error| failed(error.into()))?;
+    let ensured = ensure(&broker.js, queue, prepared.adopt).await.map_err(failed)?;
     Ok(Stored {
         stream: queue.stream.clone(),
         consumer: queue.durable.clone(),
@@ -285,7 +317,7 @@ mod tests {
         assert!(refused(Refusal::Unowned { stream: stream() }).is_foreign());
         assert!(refused(Refusal::Owned { stream: stream(), owner: "ns/o".to_owned() }).is_foreign());
         assert!(StreamError::Ensure(EnsureError::SubjectOverlap { subject: stream() }).is_foreign());
-        assert!(!StreamError::Disconnected.is_foreign());
+        assert!(!StreamError::Disconnected { why: String::new() }.is_foreign());
         let (name, is, wanted) = (stream(), "File".to_owned(), "Memory".to_owned());
         assert!(!refused(Refusal::Immutable { name, field: "storage", is, wanted }).is_foreign());
     }

@@ -25,6 +25,10 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
+pub(crate) use self::{
+    pod::WORKER_CONTAINER,
+    revision::{REVISION_ANNOTATION, Revision},
+};
 use super::validate::ValidQueue;
 use crate::{allowed_streams::AllowedStreams, crd::SecretKey};
 
@@ -32,6 +36,7 @@ mod deployment;
 mod disruption_budget;
 mod environment;
 mod pod;
+mod revision;
 mod secrets;
 mod service_account;
 #[cfg(test)]

@@ -13,15 +13,15 @@ use super::{
     apply::{ObjectError, Outcome, Stored, StreamError, Workers},
     build::selector_text,
     ignore_gone,
+    workers::Fleet,
 };
 use crate::{
+    cause::Cause,
     conditions::{Status, Verdict, find, kind, reason},
-    crd::{AsyncQueue, AsyncQueueStatus},
+    crd::{AsyncQueue, AsyncQueueStatus, Condition},
     error::chain,
     figures::Figures,
     functions::Refused,
-    slim::Meta,
-    workload::{Rollout, Workload},
 };
 
 /// Who owns the fields of the status.
@@ -79,11 +79,12 @@ fn fields(status: &AsyncQueueStatus) -> Map<String, Value> {
     fields
 }
 
-/// The status of a queue after a reconciliation. The numbers stay as they are; only an empty queue that has just got its
-/// stream begins with its own.
+/// The status of a queue after a reconciliation. `cause` is why its workers do not come up. The numbers stay as they are;
+/// only an empty queue that has just got its stream begins with its own.
 pub(crate) fn status(
     queue: &AsyncQueue,
     outcome: &Outcome,
+    cause: Option<&Cause>,
     functions: &Functions<'_>,
     blocked: &[BlockedCalls],
     now: &Time,
@@ -92,8 +93,10 @@ pub(crate) fn status(
     let (stream, consumer) = stream_verdicts(&outcome.stream);
     let suspended = suspended_verdict(&outcome.stream);
     let unique_sequences = sequences_verdict(&outcome.stream);
-    let workers = workers_verdict(outcome, queue.spec.replicas);
+    let (workers, progress) = workers_verdicts(outcome, queue.spec.replicas, cause, &before.conditions);
     let ready = ready(&[&stream, &consumer, &workers]);
+    let progressing = progressing(&[&stream, &consumer], progress);
+    let for_kstatus = for_kstatus(&progressing);
     let condition = |kind, verdict: Verdict| {
         verdict.into_condition(kind, queue.metadata.generation, &before.conditions, now)
     };
@@ -108,11 +111,13 @@ pub(crate) fn status(
         condition(kind::STREAM_READY, stream),
         condition(kind::CONSUMER_READY, consumer),
         condition(kind::WORKERS_READY, workers),
+        condition(kind::PROGRESSING, progressing),
         condition(kind::SUSPENDED, suspended),
         condition(kind::UNIQUE_SEQUENCES, unique_sequences),
         condition(kind::CALLS_BLOCKED, blocked_verdict(blocked)),
     ];
-    // Few queues refuse a function, and there are ten thousand.
+    // What is there only while it is so, since there are ten thousand queues.
+    conditions.extend(for_kstatus.map(|(kind, verdict)| condition(kind, verdict)));
     if let Some(message) = refusal_of_functions(functions.refused) {
         let verdict = Verdict::yes(reason::NAMESPACE_NOT_ADMITTED, message);
         conditions.push(condition(kind::FUNCTIONS_REFUSED, verdict));
@@ -247,7 +252,11 @@ fn stream_verdicts(stream: &Result<Stored, StreamError>) -> (Verdict, Verdict) {
         }
         Err(StreamError::Ensure(error)) => (refusal(error), chain(error)),
         Err(StreamError::Invalid(invalid)) => (invalid.reason(), invalid.to_string()),
-        Err(error @ StreamError::Disconnected) => (reason::NATS_UNAVAILABLE, error.to_string()),
+        Err(
+            error @ (StreamError::Disconnected { .. }
+            | StreamError::NoJetStream { .. }
+            | StreamError::Silent { .. }),
+        ) => (reason::NATS_UNAVAILABLE, chain(error)),
     };
     (Verdict::no(name, error), blocked())
 }
@@ -298,42 +307,49 @@ fn blocked() -> Verdict {
     Verdict::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
 }
 
-/// Of the Deployment and what is beside it.
-fn workers_verdict(outcome: &Outcome, replicas: i32) -> Verdict {
+/// `WorkersReady` and how far the workers are, of the Deployment and what is beside it.
+fn workers_verdicts(
+    outcome: &Outcome,
+    replicas: i32,
+    cause: Option<&Cause>,
+    said: &[Condition],
+) -> (Verdict, Verdict) {
     let workers = match (&outcome.workers, &outcome.beside) {
         (Err(error), _) | (_, Err(error)) => Err(error),
         (Ok(workers), Ok(())) => Ok(workers),
     };
     let (reason, error) = match workers {
-        Ok(Workers::Deployed(deployment)) => return deployment_verdict(deployment, replicas),
-        Ok(Workers::Absent) => return blocked(),
+        Ok(Workers::Deployed(deployment)) => {
+            let rollout = deployment.rollout().cloned().unwrap_or_default();
+            let fleet = Fleet { replicas, rollout: &rollout, cause, said };
+            return (fleet.readiness(), fleet.progress());
+        }
+        Ok(Workers::Absent) => return (blocked(), blocked()),
         Err(error @ ObjectError::Foreign { .. }) => (reason::RESOURCE_CONFLICT, error),
         Err(error @ ObjectError::Going { .. }) => (reason::PROGRESSING, error),
         Err(error @ ObjectError::Kubernetes { .. }) => (reason::KUBERNETES_REFUSED, error),
     };
-    Verdict::no(reason, error.to_string())
+    let verdict = Verdict::no(reason, error.to_string());
+    let is_going = matches!(error, ObjectError::Going { .. });
+    let status = if is_going { Status::True } else { Status::False };
+    (verdict.clone(), Verdict { status, ..verdict })
 }
 
-/// Whether the workers are up, as the Deployment says.
-fn deployment_verdict(deployment: &Workload, replicas: i32) -> Verdict {
-    let Rollout { is_seen, ready, failure, .. } = deployment.rollout().cloned().unwrap_or_default();
-    if replicas == 0 {
-        return Verdict::yes(reason::SCALED_TO_ZERO, "spec.replicas is 0: calls are accepted, and none runs");
-    }
-    if is_seen && ready >= replicas {
-        return Verdict::yes(reason::RECONCILED, format!("all of {replicas} workers are ready"));
-    }
-    let Meta { name, namespace, .. } = &deployment.meta;
-    match failure.filter(|_| is_seen) {
-        Some(why) => Verdict::no(
-            reason::WORKERS_UNAVAILABLE,
-            format!(
-                "{ready} of {replicas} workers are ready: {}; see kubectl -n {namespace} describe deployment/{name} and its \
-                 pods",
-                why.trim_end_matches('.')
-            ),
-        ),
-        None => Verdict::no(reason::PROGRESSING, format!("{ready} of {replicas} workers are ready")),
+/// `Progressing` is what its workers do, once there is something to take calls from.
+fn progressing(parts: &[&Verdict], workers: Verdict) -> Verdict {
+    let missing = parts.iter().find(|part| part.status != Status::True);
+    missing.map_or(workers, |part| Verdict::no(part.reason, part.message.clone()))
+}
+
+/// What `Progressing` means to tools that follow kstatus, which know two conditions for it, and take a queue for done where
+/// it has neither and is ready. NATS that does not answer is waited for, so nothing is stalled.
+/// <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>
+fn for_kstatus(progressing: &Verdict) -> Option<(&'static str, Verdict)> {
+    let verdict = Verdict { status: Status::True, ..progressing.clone() };
+    match (progressing.status, progressing.reason) {
+        (Status::True, _) => Some((kind::RECONCILING, verdict)),
+        (_, reason::RECONCILED | reason::NATS_UNAVAILABLE | reason::BLOCKED) => None,
+        _ => Some((kind::STALLED, verdict)),
     }
 }
 
@@ -347,7 +363,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{claims::Conflict, controller::validate::Invalid, crd::Condition, fixtures};
+    use crate::{cause, claims::Conflict, controller::validate::Invalid, fixtures, workload::Workload};
 
     /// With two workers.
     fn queue() -> AsyncQueue {
@@ -373,7 +389,9 @@ mod tests {
         let status = DeploymentStatus {
             observed_generation: Some(2),
             replicas: Some(2),
+            updated_replicas: Some(2),
             ready_replicas: Some(ready),
+            available_replicas: Some(ready),
             conditions: Some(conditions),
             ..DeploymentStatus::default()
         };
@@ -386,12 +404,16 @@ mod tests {
         Outcome { stream, workers: Ok(workers), beside: Ok(()) }
     }
 
+    fn disconnected() -> StreamError {
+        StreamError::Disconnected { why: "waiting for NATS at nats:4222: Connection refused".to_owned() }
+    }
+
     fn functions(count: usize, refused: &Refused) -> Functions<'_> {
         Functions { count: Some(count), refused }
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
-        status(queue, outcome, &functions(2, &Refused::default()), &[], &fixtures::second(1000))
+        status(queue, outcome, None, &functions(2, &Refused::default()), &[], &fixtures::second(1000))
     }
 
     fn condition<'a>(status: &'a AsyncQueueStatus, kind: &str) -> &'a Condition {
@@ -426,7 +448,7 @@ mod tests {
         queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first });
         let refused = Refused::default();
         let functions = functions(9, &refused);
-        let second = status(&queue, &outcome, &functions, &[], &fixtures::second(2000));
+        let second = status(&queue, &outcome, None, &functions, &[], &fixtures::second(2000));
         assert_eq!(Some(&second), queue.status.as_ref());
         assert_eq!(news(queue.status.as_ref(), &second), Map::new());
     }
@@ -453,7 +475,7 @@ mod tests {
     fn while_nats_is_away_the_stream_is_still_ours_and_its_numbers_are_unknown() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
-        let status = of(&queue, &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
+        let status = of(&queue, &applied(Err(disconnected()), &deployment(2, vec![])));
         assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
         assert_condition(&status, kind::STREAM_READY, ("False", reason::NATS_UNAVAILABLE));
         assert_condition(&status, kind::CONSUMER_READY, ("Unknown", reason::BLOCKED));
@@ -510,28 +532,82 @@ mod tests {
     }
 
     #[test]
-    fn workers_that_come_up_progress_and_those_that_do_not_are_unavailable() {
+    fn workers_that_come_up_progress_and_those_that_do_not_stall() {
         let queue = queue();
-        let status = of(&queue, &applied(Ok(stored()), &deployment(1, vec![])));
-        assert_condition(&status, kind::READY, ("False", reason::PROGRESSING));
-        assert_eq!(&*condition(&status, kind::READY).message, "1 of 2 workers are ready");
+        let new = of(&queue, &applied(Ok(stored()), &deployment(0, vec![])));
+        assert_condition(&new, kind::READY, ("False", reason::PROGRESSING));
+        assert_condition(&new, kind::PROGRESSING, ("True", reason::PROGRESSING));
+        assert_condition(&new, kind::RECONCILING, ("True", reason::PROGRESSING));
+        assert_eq!(&*condition(&new, kind::READY).message, "0 of 2 workers are ready.");
+        assert_eq!(find(&new.conditions, kind::STALLED), None);
 
-        let stuck = DeploymentCondition {
+        let partly = of(&queue, &applied(Ok(stored()), &deployment(1, vec![])));
+        assert_condition(&partly, kind::READY, ("True", reason::RECONCILED));
+        assert_condition(&partly, kind::RECONCILING, ("True", reason::PROGRESSING));
+
+        let outcome = applied(Ok(stored()), &deployment(0, vec![]));
+        let (image, refused) = (cause::image("x:1", "not found"), Refused::default());
+        let functions = functions(2, &refused);
+        let stuck = status(&queue, &outcome, Some(&image), &functions, &[], &fixtures::second(1000));
+        for (kind, holds) in [
+            (kind::READY, "False"),
+            (kind::WORKERS_READY, "False"),
+            (kind::PROGRESSING, "False"),
+            (kind::STALLED, "True"),
+        ] {
+            assert_condition(&stuck, kind, (holds, reason::IMAGE_PULL_FAILED));
+            assert!(condition(&stuck, kind).message.contains("x:1 cannot be pulled: not found"), "{kind}");
+        }
+        assert_eq!(find(&stuck.conditions, kind::RECONCILING), None);
+
+        let done = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
+        assert_condition(&done, kind::PROGRESSING, ("False", reason::RECONCILED));
+        for absent in [kind::RECONCILING, kind::STALLED] {
+            assert_eq!(find(&done.conditions, absent), None);
+        }
+    }
+
+    #[test]
+    fn what_the_deployment_says_of_an_earlier_spec_is_not_about_this_one() {
+        let overdue = DeploymentCondition {
             type_: "Progressing".to_owned(),
             status: "False".to_owned(),
             message: Some("timed out progressing.".to_owned()),
             ..DeploymentCondition::default()
         };
-        let status = of(&queue, &applied(Ok(stored()), &deployment(1, vec![stuck.clone()])));
+        let mut deployment = deployment(0, vec![overdue]);
+        let status = of(&queue(), &applied(Ok(stored()), &deployment));
         assert_condition(&status, kind::WORKERS_READY, ("False", reason::WORKERS_UNAVAILABLE));
-        let message = &condition(&status, kind::WORKERS_READY).message;
-        assert!(message.contains("timed out progressing; see kubectl"), "{message}");
-
-        // What the Deployment says of an earlier spec is not about this one.
-        let mut changed = deployment(2, vec![stuck]);
-        changed.metadata.generation = Some(3);
-        let status = of(&queue, &applied(Ok(stored()), &changed));
+        deployment.metadata.generation = Some(3);
+        let status = of(&queue(), &applied(Ok(stored()), &deployment));
         assert_condition(&status, kind::WORKERS_READY, ("False", reason::PROGRESSING));
+    }
+
+    #[test]
+    fn an_object_that_goes_is_waited_for_and_one_of_others_stalls() {
+        let outcome =
+            |error| Outcome { workers: Err(error), ..applied(Ok(stored()), &deployment(2, vec![])) };
+        let (kind, name) = ("Deployment".into(), "q-worker".to_owned());
+        let status = of(&queue(), &outcome(ObjectError::Going { kind, name }));
+        assert_condition(&status, kind::READY, ("False", reason::PROGRESSING));
+        assert_condition(&status, kind::RECONCILING, ("True", reason::PROGRESSING));
+        let (kind, name) = ("Deployment".into(), "q-worker".to_owned());
+        let status = of(&queue(), &outcome(ObjectError::Foreign { kind, name }));
+        assert_condition(&status, kind::STALLED, ("True", reason::RESOURCE_CONFLICT));
+    }
+
+    #[test]
+    fn nats_that_is_unavailable_is_waited_for_and_what_it_refuses_stalls() {
+        let status = of(&queue(), &applied(Err(disconnected()), &deployment(2, vec![])));
+        assert_condition(&status, kind::PROGRESSING, ("False", reason::NATS_UNAVAILABLE));
+        for absent in [kind::RECONCILING, kind::STALLED] {
+            assert_eq!(find(&status.conditions, absent), None);
+        }
+        let message = &condition(&status, kind::READY).message;
+        assert!(message.contains("nats:4222: Connection refused"), "{message}");
+        let overlap = StreamError::Ensure(EnsureError::SubjectOverlap { subject: "s".to_owned() });
+        let status = of(&queue(), &applied(Err(overlap), &deployment(2, vec![])));
+        assert_condition(&status, kind::STALLED, ("True", reason::SUBJECT_OVERLAP));
     }
 
     #[test]
@@ -553,7 +629,7 @@ mod tests {
         assert_condition(&suspended, kind::SUSPENDED, ("True", reason::SUSPENDED));
         assert_condition(&suspended, kind::READY, ("True", reason::SUSPENDED));
 
-        let away = of(&queue, &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
+        let away = of(&queue, &applied(Err(disconnected()), &deployment(2, vec![])));
         assert_condition(&away, kind::SUSPENDED, ("Unknown", reason::BLOCKED));
     }
 
@@ -568,7 +644,7 @@ mod tests {
         assert!(message.contains("of slow-queue, slow-queue-dead begin"), "{message}");
         assert_condition(&status, kind::READY, ("True", reason::RECONCILED));
 
-        let away = of(&queue(), &applied(Err(StreamError::Disconnected), &deployment(2, vec![])));
+        let away = of(&queue(), &applied(Err(disconnected()), &deployment(2, vec![])));
         assert_condition(&away, kind::UNIQUE_SEQUENCES, ("Unknown", reason::BLOCKED));
     }
 
@@ -578,7 +654,8 @@ mod tests {
         let refused = Refused { count: 4, first: (1..=3).map(name).collect() };
         let (mut queue, outcome) = (queue(), applied(Ok(stored()), &deployment(2, vec![])));
         assert!(says_refused(&queue, &Refused::default()) && !says_refused(&queue, &refused));
-        queue.status = Some(status(&queue, &outcome, &functions(2, &refused), &[], &fixtures::second(1000)));
+        queue.status =
+            Some(status(&queue, &outcome, None, &functions(2, &refused), &[], &fixtures::second(1000)));
         let said = queue.status.as_ref().unwrap();
         assert_condition(said, kind::FUNCTIONS_REFUSED, ("True", reason::NAMESPACE_NOT_ADMITTED));
         let message = &condition(said, kind::FUNCTIONS_REFUSED).message;

@@ -1,4 +1,4 @@
-//! Conditions, of which each queue has seven, and one more where it refuses functions.
+//! Conditions, of which each queue has eight, and more while something is under way, stuck or refused.
 
 use std::{borrow::Cow, ops::Deref};
 

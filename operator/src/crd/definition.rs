@@ -2,18 +2,31 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::AsyncQueue;
+
+/// The generation of no object: those begin at 1.
+const NOT_OBSERVED: i64 = -1;
 
 /// The CRD as YAML. `crds/asyncqueues.yaml` is a copy, made by `asyncqueue-operator crd`.
 pub fn yaml() -> anyhow::Result<String> {
     let mut crd = serde_json::to_value(AsyncQueue::crd())?;
     unwrap_descriptions(&mut crd);
     drop_what_is_the_default(&mut crd);
+    begin_unobserved(&mut crd);
     // Through the type again, for its order of the fields.
     let crd: CustomResourceDefinition = serde_json::from_value(crd)?;
     Ok(serde_saphyr::to_string(&crd)?)
+}
+
+/// Gives a new object a status that is about no generation. Without one, `kstatus`, and with it Flux and `kubectl` tools,
+/// takes a queue that the operator has not seen yet for one that is done.
+fn begin_unobserved(crd: &mut Value) {
+    for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] =
+            json!({ "observedGeneration": NOT_OBSERVED });
+    }
 }
 
 /// Takes out of each description the line breaks that only the source has: `kubectl explain` breaks lines itself.
@@ -66,6 +79,16 @@ mod tests {
     #[test]
     fn descriptions_keep_their_paragraphs_and_lose_their_lines() {
         assert_eq!(unwrapped("a\nb\n\nc"), "a b\n\nc");
+    }
+
+    #[test]
+    fn a_new_queue_has_a_status_that_is_about_no_generation() {
+        let crd: Value = serde_saphyr::from_str(&yaml().unwrap()).unwrap();
+        let status = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        assert_eq!(status["default"], json!({ "observedGeneration": NOT_OBSERVED }));
+        // The operator reads it as a status that says nothing.
+        let read: crate::crd::AsyncQueueStatus = serde_json::from_value(status["default"].clone()).unwrap();
+        assert_eq!(read.conditions, []);
     }
 
     #[test]

@@ -10,13 +10,20 @@ use super::condition::Condition;
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AsyncQueueStatus {
-    /// The metadata.generation that this status is about; less than it, the operator has not seen the last change yet.
+    /// The metadata.generation that this status is about; less than it, the operator has not seen the last change yet. -1: it has
+    /// not seen this queue at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, and what it is made of: StreamReady (the stream stores calls), ConsumerReady (workers can take them) and
-    /// WorkersReady (all workers are up). The reason of one that is not True is a fixed word, its message names
-    /// what to do. Suspended, which is False as long as all is usual, is True while spec.suspend keeps calls back.
+    /// Ready: calls are accepted, and at least one worker of the wanted revision runs, or spec.replicas is 0. While a rollout
+    /// gets on it stays what it was. It is made of StreamReady (the stream stores calls), ConsumerReady (workers can take them)
+    /// and WorkersReady. The reason of one that is not True is a fixed word, such as ImagePullFailed, and its message names
+    /// the cause and what to do.
+    ///
+    /// Progressing is True while workers are replaced, started or ended, and False with the cause where that is stuck. For
+    /// tools that follow kstatus, Reconciling is there while Progressing is True, and Stalled while it is stuck.
+    ///
+    /// Suspended, which is False as long as all is usual, is True while spec.suspend keeps calls back.
     /// UniqueSequences is False for streams that an earlier version or another program created:
     /// they work, and should be recreated once. CallsBlocked is True while workers can't store what ends
     /// calls: results, dead letters or marks; its message says which, and what to do. FunctionsRefused is True while

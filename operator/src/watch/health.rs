@@ -46,7 +46,7 @@ struct Down {
 pub(super) struct Trouble {
     message: String,
     /// Time alone won't help.
-    denied: bool,
+    pub(super) denied: bool,
     /// The API server does not know the kind.
     pub(super) unknown: bool,
 }

@@ -73,9 +73,8 @@ impl Monitor {
 
     /// An attempt to connect begins; the servers tell how the one before it failed.
     pub(super) fn attempt(&self, pool: &[Server]) {
-        let failed = pool.iter().max_by_key(|server| server.failed_attempts);
-        if let Some(reason) = failed.and_then(|server| server.last_error.as_ref()) {
-            self.waiting(reason);
+        if let Some(reason) = failures(pool) {
+            self.waiting(&reason);
         }
     }
 
@@ -119,6 +118,20 @@ impl Monitor {
     }
 }
 
+/// How the last attempts failed; of servers that fail in different ways, each. The pool has another order each time, and the
+/// reason stays the same.
+fn failures(pool: &[Server]) -> Option<String> {
+    let failed = pool.iter().filter_map(|server| Some((&server.addr, server.last_error.as_deref()?)));
+    let mut failed: Vec<_> = failed.map(|(addr, error)| (addr.host(), addr.port(), error)).collect();
+    failed.sort_unstable();
+    let (_, _, first) = *failed.first()?;
+    if failed.iter().all(|(_, _, error)| *error == first) {
+        return Some(first.to_owned());
+    }
+    let each = failed.iter().map(|(host, port, error)| format!("{host}:{port}: {error}"));
+    Some(each.collect::<Vec<_>>().join("; "))
+}
+
 /// Whether a reason is worth a line: it is another than the last, or the last line was long ago.
 fn is_news(last: Option<&(String, Instant)>, reason: &str, now: Instant) -> bool {
     last.is_none_or(|(last, at)| last != reason || now.duration_since(*at) >= LOG_INTERVAL)
@@ -154,6 +167,23 @@ mod tests {
         monitor.event(&Event::Connected);
         assert_eq!(health.report(), Ok(()));
         assert_eq!((monitor.reconnects.get(), monitor.connected.get()), (1, 1));
+    }
+
+    #[test]
+    fn servers_that_fail_in_different_ways_are_told_apart() {
+        let server = |host: &str, error: Option<&str>| Server {
+            addr: format!("nats://{host}:4222").parse().unwrap(),
+            failed_attempts: 1,
+            did_connect: false,
+            is_discovered: false,
+            last_error: error.map(str::to_owned),
+        };
+        assert_eq!(failures(&[server("a", None)]), None);
+        let (a, b) = (server("a", Some("refused")), server("b", Some("timed out")));
+        assert_eq!(failures(&[a.clone(), server("b", Some("refused"))]).as_deref(), Some("refused"));
+        let both = Some("a:4222: refused; b:4222: timed out".to_owned());
+        assert_eq!(failures(&[a.clone(), b.clone()]), both);
+        assert_eq!(failures(&[b, a]), both);
     }
 
     #[test]

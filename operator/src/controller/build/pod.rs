@@ -10,11 +10,14 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
-use super::{Installation, environment, label_selector, labels, secrets, strings};
+use super::{Installation, environment, label_selector, labels, revision, secrets, strings};
 use crate::{controller::validate::ValidQueue, crd::PullPolicy};
 
 /// The user that workers run as: nobody's in particular, and not root.
 const USER: i64 = 65_532;
+
+/// The name of the container that runs the worker.
+pub(crate) const WORKER_CONTAINER: &str = "worker";
 
 /// The worker's /healthz, /readyz and /metrics.
 const PORT: i32 = 8081;
@@ -31,14 +34,14 @@ pub(super) fn template(queue: &ValidQueue, installation: &Installation) -> PodTe
     pod_labels.extend(labels(&queue.queue.queue));
     let mut annotations = scrape();
     annotations.extend(queue.worker.pod_annotations.clone());
-    PodTemplateSpec {
+    revision::marked(PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(pod_labels),
             annotations: Some(annotations),
             ..ObjectMeta::default()
         }),
         spec: Some(spec(queue, installation)),
-    }
+    })
 }
 
 fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
@@ -87,7 +90,7 @@ fn pull_secrets(queue: &ValidQueue, installation: &Installation) -> Vec<LocalObj
 fn container(queue: &ValidQueue, installation: &Installation) -> Container {
     let worker = &queue.worker;
     Container {
-        name: "worker".to_owned(),
+        name: WORKER_CONTAINER.to_owned(),
         image: Some(worker.image.as_ref().unwrap_or(&installation.worker_image).clone()),
         image_pull_policy: Some(pull_policy(worker.image_pull_policy).to_owned()),
         command: Some(vec!["asyncqueue-worker".to_owned()]),
@@ -104,6 +107,8 @@ fn container(queue: &ValidQueue, installation: &Installation) -> Container {
         ),
         liveness_probe: Some(probe("/healthz", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
+        // What the program prints last is why it ended.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),

@@ -61,6 +61,10 @@ fn the_deployment_is_this_one() {
     // Its value is nobody's business, that it is there is.
     let applied = workers.metadata.annotations.as_mut().unwrap().get_mut(APPLIED_ANNOTATION).unwrap();
     *applied = "fingerprint".to_owned();
+    let template = workers.spec.as_mut().unwrap().template.metadata.as_mut().unwrap();
+    let revision = template.annotations.as_mut().unwrap().get_mut(REVISION_ANNOTATION).unwrap();
+    assert!(revision.parse::<Revision>().is_ok(), "{revision}");
+    *revision = "revision".to_owned();
     let actual = serde_saphyr::to_string(&workers).unwrap();
     assert!(
         actual == include_str!("golden.yaml"),
@@ -339,4 +343,18 @@ fn workers_run_as_an_account_of_their_own_or_as_the_one_that_is_named() {
     queue.spec.worker.service_account_name = Some("mine".to_owned());
     assert_eq!(prepared(&queue, &installation()).account, None);
     assert_eq!(pod(&queue).service_account_name.as_deref(), Some("mine"));
+}
+
+#[test]
+fn workers_of_another_template_have_another_revision() {
+    let revision = |queue: &AsyncQueue| Revision::of(&prepared(queue, &installation()).workers).unwrap();
+    let (mut queue, first) = (sample(), revision(&sample()));
+    assert_eq!(revision(&queue), first);
+    queue.spec.replicas += 1;
+    assert_eq!(revision(&queue), first, "more workers are of the same revision");
+    queue.spec.worker.image = Some("other:1".to_owned());
+    assert_ne!(revision(&queue), first);
+    // An annotation of the spec does not replace it.
+    queue.spec.worker.pod_annotations = [(REVISION_ANNOTATION.to_owned(), "x".to_owned())].into();
+    assert_ne!(revision(&queue), first);
 }

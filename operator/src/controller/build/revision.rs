@@ -1,0 +1,79 @@
+//! Which template a worker's pod was made from.
+//!
+//! Kubernetes' own hash of a template is known only once its `ReplicaSet` has been read. This one is known before the
+//! Deployment is written, and every version of this program computes the same one: another hash would replace all workers.
+
+use std::{fmt, num::ParseIntError, str::FromStr};
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::PodTemplateSpec};
+use sha2::{Digest, Sha256};
+
+/// The annotation of the template, and so of each pod.
+pub(crate) const REVISION_ANNOTATION: &str = "asyncqueue.io/revision";
+
+/// The beginning of the hash of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Revision(u64);
+
+/// A template with its own revision.
+pub(super) fn marked(mut template: PodTemplateSpec) -> PodTemplateSpec {
+    // Its fields in the order of their names, and no default among them. What can't be written as JSON has no hash.
+    let fields = serde_json::to_value(&template).map(|value| value.to_string()).unwrap_or_default();
+    let digest = <[u8; 32]>::from(Sha256::digest(fields));
+    let revision = Revision(digest[..8].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)));
+    let annotations = &mut template.metadata.get_or_insert_default().annotations;
+    annotations.get_or_insert_default().insert(REVISION_ANNOTATION.to_owned(), revision.to_string());
+    template
+}
+
+// === impl Revision ===
+
+impl Revision {
+    /// That of a Deployment's template.
+    pub(crate) fn of(deployment: &Deployment) -> Option<Self> {
+        let annotations = deployment.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?;
+        annotations.get(REVISION_ANNOTATION)?.parse().ok()
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Revision {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        u64::from_str_radix(text, 16).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+
+    use super::*;
+
+    fn revision(template: &PodTemplateSpec) -> String {
+        template.metadata.as_ref().unwrap().annotations.as_ref().unwrap()[REVISION_ANNOTATION].clone()
+    }
+
+    fn template(account: &str) -> PodTemplateSpec {
+        let annotations = [("a".to_owned(), "b".to_owned())].into();
+        let metadata = ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() };
+        let spec = PodSpec { service_account_name: Some(account.to_owned()), ..PodSpec::default() };
+        PodTemplateSpec { metadata: Some(metadata), spec: Some(spec) }
+    }
+
+    #[test]
+    fn a_revision_is_of_the_whole_template_and_always_the_same() {
+        let one = marked(template("one"));
+        // Other versions of this program must say the same: see the top of this file.
+        assert_eq!(revision(&one), "03e83e7b066be0da");
+        assert_eq!(revision(&one).parse::<Revision>().unwrap().to_string(), revision(&one));
+        assert_ne!(revision(&one), revision(&marked(template("two"))));
+        assert_eq!(one.metadata.unwrap().annotations.unwrap()["a"], "b");
+    }
+}

@@ -1,0 +1,349 @@
+//! What is kept of each worker's pod: whether it runs, and else why it does not.
+
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    jiff::Timestamp,
+};
+use kube::Resource;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cause::{self, Cause, Exit},
+    controller::build::{QUEUE_LABEL, REVISION_ANNOTATION, Revision, WORKER_CONTAINER},
+    slim::{Meta, Slim},
+    watch::Watched,
+};
+
+/// The label with the hash of a `ReplicaSet`'s template, which is the end of its name too.
+const HASH_LABEL: &str = "pod-template-hash";
+
+/// Kubernetes restarts a container at once for the first time. From the second restart on, it fails again and again.
+const LOOPING: i32 = 2;
+
+/// Why a container waits whose image cannot be pulled. <https://github.com/kubernetes/kubernetes>, `pkg/kubelet/images/types.go`.
+const IMAGE: [&str; 6] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+];
+
+/// A worker's pod.
+pub(crate) type WorkerPod = Slim<Parts, State>;
+
+/// What is read of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize, Serialize)]
+#[resource(inherit = "Pod")]
+pub(crate) struct Parts {
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) status: PodStatus,
+}
+
+/// How a worker's pod is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum State {
+    /// It runs and is ready, it ends, or it is nothing of ours.
+    Fine,
+    /// It is not ready.
+    Waiting(Box<Waiting>),
+}
+
+/// A pod that is not ready.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Waiting {
+    pub(crate) queue: Box<str>,
+    /// The template that it was made from.
+    pub(crate) revision: Option<Revision>,
+    pub(crate) created: Timestamp,
+    pub(crate) standing: Standing,
+}
+
+/// Where a pod that is not ready stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Standing {
+    /// On its way, as far as its status says.
+    Starting,
+    /// Its containers run. Why they are not ready, only events say.
+    Running { since: Timestamp },
+    /// A container ended again and again.
+    Ended {
+        cause: Cause,
+        /// Whether it was stopped rather than failed. By what, events say.
+        was_stopped: bool,
+        /// Since when it runs again, if it does.
+        running_since: Option<Timestamp>,
+    },
+    /// It does not come up without help.
+    Stuck(Cause),
+}
+
+impl Watched for WorkerPod {
+    type Whole = Parts;
+
+    fn of(Parts { metadata, status }: Parts) -> Self {
+        Self::new(Meta::of(&metadata), State::of(&metadata, &status))
+    }
+
+    /// Of those that are fine, of which there are thousands, nothing is read.
+    fn is_kept(&self) -> bool {
+        self.rest != State::Fine
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// The reason that a condition gives for it, as far as the pod's status says.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Starting | Self::Running { .. } => None,
+            Self::Ended { cause, .. } | Self::Stuck(cause) => Some(cause.reason),
+        }
+    }
+
+    /// Whether a pod has got no further, so that what its events said holds.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other) && self.reason() == other.reason()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn of(metadata: &ObjectMeta, status: &PodStatus) -> Self {
+        let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if is_over || metadata.deletion_timestamp.is_some() || is_ready(status) {
+            return Self::Fine;
+        }
+        let (Some(queue), Some(created)) = (queue(metadata), &metadata.creation_timestamp) else {
+            return Self::Fine;
+        };
+        let annotations = metadata.annotations.as_ref();
+        let revision = annotations.and_then(|annotations| annotations.get(REVISION_ANNOTATION));
+        Self::Waiting(Box::new(Waiting {
+            queue: queue.into(),
+            revision: revision.and_then(|revision| revision.parse().ok()),
+            created: created.0,
+            standing: standing(status),
+        }))
+    }
+}
+
+/// The queue whose worker a pod is. Anybody may label a pod: it counts only if a `ReplicaSet` of the queue's Deployment
+/// controls it.
+fn queue(metadata: &ObjectMeta) -> Option<&str> {
+    let labels = metadata.labels.as_ref()?;
+    let (queue, hash) = (labels.get(QUEUE_LABEL)?, labels.get(HASH_LABEL)?);
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    let deployment = queue.parse::<asyncqueue::QueueName>().ok()?.worker_deployment();
+    let is_ours = owner.kind == "ReplicaSet" && owner.name == format!("{deployment}-{hash}");
+    is_ours.then_some(queue)
+}
+
+/// Where a pod stands, by what its status says of scheduling and containers.
+fn standing(status: &PodStatus) -> Standing {
+    let unscheduled =
+        conditions(status).find(|found| found.type_ == "PodScheduled" && found.status == "False");
+    if let Some(unscheduled) = unscheduled {
+        return Standing::Stuck(cause::unschedulable(unscheduled.message.as_deref().unwrap_or_default()));
+    }
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let mut pod = Standing::Starting;
+    for container in containers {
+        match of_container(container) {
+            Some(Standing::Starting) | None => {}
+            Some(running @ Standing::Running { .. }) => pod = running,
+            Some(worse) => return worse,
+        }
+    }
+    pod
+}
+
+/// Where a container stands; `None` if it is ready or has done what it was to do.
+fn of_container(status: &ContainerStatus) -> Option<Standing> {
+    let ContainerState { running, terminated, waiting } = status.state.as_ref()?;
+    let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let is_looping = status.restart_count >= LOOPING;
+    if let Some(waiting) = waiting {
+        let message = waiting.message.as_deref().unwrap_or_default();
+        return Some(match waiting.reason.as_deref().unwrap_or_default() {
+            reason if IMAGE.contains(&reason) => Standing::Stuck(cause::image(&status.image, message)),
+            "CreateContainerConfigError" => Standing::Stuck(cause::configuration(message)),
+            "CreateContainerError" | "RunContainerError" => Standing::Stuck(cause::start(message)),
+            "CrashLoopBackOff" => last.map_or(Standing::Starting, |last| ended(status, last, None)),
+            _ => Standing::Starting,
+        });
+    }
+    if let Some(now) = terminated {
+        let is_done = now.exit_code == 0 && !is_looping;
+        return (!is_done).then(|| if is_looping { ended(status, now, None) } else { Standing::Starting });
+    }
+    let since = running.as_ref().filter(|_| !status.ready)?.started_at.as_ref()?.0;
+    let before = last.filter(|_| is_looping);
+    Some(before.map_or(Standing::Running { since }, |before| ended(status, before, Some(since))))
+}
+
+/// Of a container that ended and is started again.
+fn ended(
+    container: &ContainerStatus,
+    how: &ContainerStateTerminated,
+    running_since: Option<Timestamp>,
+) -> Standing {
+    let exit = Exit {
+        code: how.exit_code,
+        reason: how.reason.clone().unwrap_or_default(),
+        message: how.message.clone().unwrap_or_default(),
+    };
+    let other = Some(container.name.as_str()).filter(|name| *name != WORKER_CONTAINER);
+    Standing::Ended { cause: cause::exit(other, &exit), was_stopped: exit.was_stopped(), running_since }
+}
+
+fn is_ready(status: &PodStatus) -> bool {
+    conditions(status).any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn conditions(status: &PodStatus) -> impl Iterator<Item = &PodCondition> {
+    status.conditions.iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::conditions::reason;
+
+    /// A pod of the queue `q` with this status.
+    fn pod(status: &Value) -> Value {
+        json!({
+            "metadata": {
+                "name": "q-worker-5d4-x", "namespace": "ns", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": { "asyncqueue.io/queue": "q", "pod-template-hash": "5d4" },
+                "annotations": { "asyncqueue.io/revision": "00000000000000ff" },
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "q-worker-5d4", "uid": "1", "controller": true,
+                }],
+            },
+            "status": status,
+        })
+    }
+
+    fn state(pod: Value) -> State {
+        let Parts { metadata, status } = serde_json::from_value(pod).unwrap();
+        State::of(&metadata, &status)
+    }
+
+    fn standing_of(container: Value) -> Standing {
+        let mut container = container;
+        for (name, value) in [("name", json!("worker")), ("image", json!("i:1")), ("imageID", json!(""))] {
+            container.as_object_mut().unwrap().entry(name).or_insert(value);
+        }
+        let fields = container.as_object_mut().unwrap();
+        fields.entry("ready").or_insert(json!(false));
+        fields.entry("restartCount").or_insert(json!(0));
+        match state(pod(&json!({ "phase": "Pending", "containerStatuses": [container] }))) {
+            State::Waiting(waiting) => waiting.standing,
+            State::Fine => panic!("it is not ready"),
+        }
+    }
+
+    #[test]
+    fn pods_that_are_ready_end_or_are_not_ours_are_not_kept() {
+        let new = pod(&json!({ "phase": "Pending" }));
+        let State::Waiting(waiting) = state(new.clone()) else { panic!("it is not ready") };
+        assert_eq!((&*waiting.queue, &waiting.standing), ("q", &Standing::Starting));
+        assert_eq!(waiting.revision, "00000000000000ff".parse().ok());
+
+        let ready = json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] });
+        assert_eq!(state(pod(&ready)), State::Fine);
+        assert_eq!(state(pod(&json!({ "phase": "Failed" }))), State::Fine);
+        let changes: [fn(&mut Value); 6] = [
+            |meta| meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
+            |meta| meta["ownerReferences"] = json!([]),
+            |meta| meta["ownerReferences"][0]["kind"] = json!("Job"),
+            |meta| meta["ownerReferences"][0]["name"] = json!("other-worker-5d4"),
+            |meta| meta["ownerReferences"][0]["controller"] = json!(false),
+            |meta| meta["labels"]["asyncqueue.io/queue"] = json!("other"),
+        ];
+        for change in changes {
+            let mut other = new.clone();
+            change(&mut other["metadata"]);
+            assert_eq!(state(other.clone()), State::Fine, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_container_waits_for_is_the_cause() {
+        for (waiting, expected) in [
+            ("ContainerCreating", None),
+            ("PodInitializing", None),
+            ("ErrImagePull", Some(reason::IMAGE_PULL_FAILED)),
+            ("ImagePullBackOff", Some(reason::IMAGE_PULL_FAILED)),
+            ("InvalidImageName", Some(reason::IMAGE_PULL_FAILED)),
+            ("CreateContainerConfigError", Some(reason::CONTAINER_CONFIG_ERROR)),
+            ("RunContainerError", Some(reason::CONTAINER_START_FAILED)),
+        ] {
+            let standing = standing_of(json!({ "state": { "waiting": { "reason": waiting } } }));
+            assert_eq!(standing.reason(), expected, "{waiting}");
+        }
+    }
+
+    #[test]
+    fn a_container_that_ends_once_is_starting_and_then_failing() {
+        let end = json!({ "exitCode": 2, "reason": "Error", "message": "asyncqueue-worker: no" });
+        let once = json!({ "state": { "terminated": end } });
+        assert_eq!(standing_of(once), Standing::Starting);
+        let looping = json!({ "restartCount": 2, "state": { "terminated": end } });
+        assert_eq!(standing_of(looping).reason(), Some(reason::WORKER_EXITED));
+        let waiting = json!({
+            "restartCount": 2,
+            "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } },
+            "lastState": { "terminated": end },
+        });
+        let Standing::Ended { cause, was_stopped: false, running_since: None } = standing_of(waiting) else {
+            panic!("it ended");
+        };
+        assert!(cause.message.contains("asyncqueue-worker: no"), "{cause:?}");
+        // For the second in which it runs again, the cause stays.
+        let again = json!({
+            "restartCount": 3,
+            "state": { "running": { "startedAt": "2026-01-01T00:00:09Z" } },
+            "lastState": { "terminated": end },
+        });
+        assert!(matches!(standing_of(again), Standing::Ended { running_since: Some(_), .. }));
+    }
+
+    #[test]
+    fn a_container_that_runs_is_not_ready_yet() {
+        let running = json!({ "state": { "running": { "startedAt": "2026-01-01T00:00:09Z" } } });
+        assert!(matches!(standing_of(running), Standing::Running { .. }));
+    }
+
+    #[test]
+    fn a_pod_that_no_node_takes_says_why() {
+        let unscheduled = json!({
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": "0/1 nodes are available: 1 Insufficient cpu.",
+        });
+        let State::Waiting(waiting) = state(pod(&json!({ "conditions": [unscheduled] }))) else {
+            panic!("it is not ready");
+        };
+        assert_eq!(waiting.standing.reason(), Some(reason::UNSCHEDULABLE));
+    }
+
+    #[test]
+    fn a_container_beside_the_worker_is_named() {
+        let sidecar = json!({
+            "name": "proxy", "restartCount": 2,
+            "state": { "terminated": { "exitCode": 1, "reason": "Error", "message": "token" } },
+        });
+        let Standing::Ended { cause, .. } = standing_of(sidecar) else { panic!("it ended") };
+        assert!(cause.message.contains("Container proxy") && !cause.message.contains("token"), "{cause:?}");
+    }
+}
