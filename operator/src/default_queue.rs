@@ -9,6 +9,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
+use serde_json::Value;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -38,7 +39,11 @@ pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, setting
             Some(namespace) => Api::namespaced(client.clone(), &namespace),
             None => Api::default_namespaced(client.clone()),
         };
-        return update(&api, name.as_str(), &wanted).await;
+        let recorded = queue.annotations().get(SETTINGS_ANNOTATION).map(String::as_str);
+        if let Some(patch) = patch(recorded, &wanted) {
+            update(&api, name.as_str(), &patch).await;
+        }
+        return;
     }
     let api: Api<AsyncQueue> = match settings.default_queue_namespace() {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -58,18 +63,11 @@ pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, setting
     }
 }
 
-/// Brings a queue that is there to settings that have changed since they were applied last.
-async fn update(api: &Api<AsyncQueue>, name: &str, wanted: &Wanted) {
+/// Applies the patch for settings that have changed.
+async fn update(api: &Api<AsyncQueue>, name: &str, patch: &Value) {
     loop {
-        let updated = async {
-            let queue = api.get(name).await?;
-            let recorded = queue.annotations().get(SETTINGS_ANNOTATION).map(String::as_str);
-            let Some(patch) = patch(recorded, wanted) else { return Ok(false) };
-            api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| true)
-        };
-        match updated.await {
-            Ok(true) => return info!(queue = name, "updated the default queue to the settings"),
-            Ok(false) => return,
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => return info!(queue = name, "updated the default queue to the settings"),
             // Deleted just now.
             Err(kube::Error::Api(status)) if status.is_not_found() => return,
             Err(error) => warn!(queue = name, "failed to update the default queue: {}", chain(&error)),
