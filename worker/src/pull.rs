@@ -7,7 +7,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, Subject, Subscriber,
+    Client, Message, Subject, Subscriber,
     jetstream::{
         AckKind, Context,
         consumer::{Info, PullConsumer, pull::BatchConfig},
@@ -144,8 +144,9 @@ enum End {
     /// The connection is another one, to the same server: something that was delivered may have broken it.
     Cut,
     /// Nothing was heard for too long. Either the server has lost the request, or this process was stopped: what has
-    /// come meanwhile may be with another worker by now, and is nobody's to touch here.
-    Silence,
+    /// come meanwhile may be with another worker by now, and is nobody's to touch here. With the message that was read
+    /// before that was noticed.
+    Silence(Option<Box<Message>>),
 }
 
 // === impl Puller ===
@@ -166,8 +167,8 @@ impl<H: Handler> Puller<H> {
         let mut silent = None;
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
             // The server has answered: what it sent before that is here.
-            if let Some(inbox) = silent.take() {
-                let late = late_messages(inbox, &tasks.in_flight());
+            if let Some((read, inbox)) = silent.take() {
+                let late = late_messages(read, inbox, &tasks.in_flight());
                 // Before the next is asked for, which may be one of these again.
                 let _ = timeout(AFTER_LATE, self.tell_late(&late)).await;
             }
@@ -220,8 +221,8 @@ impl<H: Handler> Puller<H> {
                     self.release(subscriber, &pulling.acks, &tasks.in_flight()).await;
                     "the connection was closed".to_owned()
                 }
-                End::Silence => {
-                    silent = Some(subscriber);
+                End::Silence(read) => {
+                    silent = Some((read, subscriber));
                     "no word from the server in time".to_owned()
                 }
             };
@@ -340,7 +341,7 @@ impl<H: Handler> Puller<H> {
         loop {
             // Awake too late to have seen the time run out: it has, all the same, for whatever has come meanwhile.
             if demand.is_asking() && Instant::now() > silent_at {
-                return End::Silence;
+                return End::Silence(None);
             }
             // One in any case: each is brought to its end, with whatever it takes. While another waits for memory, none is
             // free.
@@ -365,7 +366,7 @@ impl<H: Handler> Puller<H> {
                     while let Some(next) = received {
                         let Some(message) = next else { return End::Renew("the subscription ended".to_owned()) };
                         if demand.is_asking() && Instant::now() > silent_at {
-                            return End::Silence;
+                            return End::Silence(Some(Box::new(message)));
                         }
                         silent_at = Instant::now() + silence;
                         match classify(&message) {
@@ -530,11 +531,12 @@ async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, han
     }
 }
 
-/// Ends a subscription after the server was silent, and returns what came since and is not in flight here. It is late, and
-/// may be with another worker by now. A delivery of what is in flight is no attempt.
-fn late_messages(mut inbox: Subscriber, in_flight: &InFlight) -> Vec<Delivered> {
+/// Ends a subscription after the server was silent, and returns what came since and is not in flight here, the message that
+/// was `read` first. It is late, and may be with another worker by now. A delivery of what is in flight is no attempt.
+fn late_messages(read: Option<Box<Message>>, mut inbox: Subscriber, in_flight: &InFlight) -> Vec<Delivered> {
     let mut late = Vec::new();
-    while let Some(Some(message)) = inbox.next().now_or_never() {
+    let unread = std::iter::from_fn(|| inbox.next().now_or_never().flatten());
+    for message in read.map(|message| *message).into_iter().chain(unread) {
         if classify(&message) == Event::Message {
             let delivered = Delivered::of(message);
             if !in_flight.count_repeat(delivered.sequence) {
