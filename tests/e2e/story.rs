@@ -41,5 +41,7 @@ async fn a_slow_function_with_a_queue_of_its_own_holds_up_nobody() {
     assert!(line.contains(&slow.call_id));
     let table = kubectl(&["get", "aq", "-n", "openfaas"]);
     let header = table.lines().next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
-    assert_eq!(header, ["NAME", "READY", "REASON", "PENDING", "INFLIGHT", "WORKERS", "MAX-INFLIGHT", "AGE"]);
+    let columns =
+        ["NAME", "READY", "REASON", "PENDING", "INFLIGHT", "DEAD", "WORKERS", "MAX-INFLIGHT", "AGE"];
+    assert_eq!(header, columns);
 }
