@@ -269,7 +269,7 @@ impl Submitter {
         }
         let (js, is_releasing) = (self.js.clone(), self.is_releasing.clone());
         tokio::spawn(async move {
-            // What is left of it after a failure, whoever keeps the reserve releases.
+            // What could not be released, the program that keeps the reserve full releases.
             let _ = reserve::release(&js).await;
             is_releasing.store(false, Ordering::Release);
         });

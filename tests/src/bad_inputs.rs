@@ -109,7 +109,7 @@ fn write_section(
 const ANSWERS: &str = "
 ## Answers of functions and receivers
 
-What becomes of a call whose function answers so, of a result whose receiver does, and the status of `/function/NAME`
+What happens to a call whose function answers so, to a result whose receiver does, and the status of `/function/NAME`
 through the gateway. `retried` and `tried again`: until the attempts are used up. 503 stands for no answer or a part of one,
 504 for one that does not end in time, 502 for one that can't be read as HTTP: its function has run, and does not run again.
 Limits: a head of 256 KiB and 100 headers.
