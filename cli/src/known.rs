@@ -9,15 +9,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use async_nats::jetstream::{
-    Context, ErrorCode,
-    context::{GetStreamError, GetStreamErrorKind},
-    kv::Store,
-    stream,
-};
+use async_nats::jetstream::{Context, context::GetStreamError, kv::Store, stream};
 use asyncqueue::{
     QueueName,
     directory::{BUCKET, Directory, Key, QueueEntry},
+    peek::is_missing_stream,
     stream::META_OWNER,
     subject::stream_subjects,
 };
@@ -150,9 +146,7 @@ pub(crate) async fn open_directory(js: &Context) -> anyhow::Result<Option<Store>
 /// Whether the cause of an error is that there is no such stream.
 fn is_missing(error: &anyhow::Error) -> bool {
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<GetStreamError>());
-    cause.is_some_and(|cause| {
-        matches!(cause.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
-    })
+    cause.is_some_and(is_missing_stream)
 }
 
 async fn read_entry(store: &Store, queue: &QueueName) -> anyhow::Result<Option<QueueEntry>> {

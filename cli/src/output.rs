@@ -1,7 +1,6 @@
 //! What a command prints.
 
-use std::io::{self, Write};
-
+pub(crate) use asyncqueue_runtime::output::{print, print_bytes, print_error as note};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -13,23 +12,6 @@ pub(crate) enum Format {
     Table,
     /// For programs.
     Json,
-}
-
-/// Prints a text.
-pub(crate) fn print(text: &str) -> io::Result<()> {
-    print_bytes(text.as_bytes())
-}
-
-/// Prints a line for people to stderr. A closed stderr is no error, where `eprintln!` would panic.
-pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
-}
-
-/// Prints bytes as they are.
-pub(crate) fn print_bytes(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes)?;
-    stdout.flush()
 }
 
 /// Prints a value as JSON.

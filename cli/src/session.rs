@@ -14,7 +14,7 @@ use tokio::time::timeout;
 const CONNECTION_NAME: &str = "kubectl-aq";
 
 /// How long NATS may take to be reached, or to answer: people wait for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const NATS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to NATS.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Session {
     /// Connects, or says why that can't be done.
     pub(crate) async fn open(settings: &NatsSettings) -> anyhow::Result<Self> {
         let client = connect(settings, "--nats-url").await?;
-        if let Ok(Some(off)) = timeout(PATIENCE, nats::jetstream::probe(&client)).await {
+        if let Ok(Some(off)) = timeout(NATS_TIMEOUT, nats::jetstream::probe(&client)).await {
             anyhow::bail!(off.message(&nats::jetstream::urls(settings)?));
         }
         Ok(Self { js: jetstream(client) })
@@ -38,15 +38,15 @@ pub(crate) async fn connect(settings: &NatsSettings, setting: &str) -> anyhow::R
     // The programs wait for NATS as long as it takes, and their health says what they wait for.
     let health = Health::new();
     let client = nats::connect(settings, CONNECTION_NAME, &health, &mut Registry::default()).await?;
-    if timeout(PATIENCE, nats::wait_connected(&client)).await.is_err() {
+    if timeout(NATS_TIMEOUT, nats::wait_connected(&client)).await.is_err() {
         let reasons = health.report().err().unwrap_or_default();
         let reason = reasons.into_iter().map(|(_, reason)| reason).next().unwrap_or_default();
-        anyhow::bail!("gave up after {}s {reason}; {setting} says where NATS is", PATIENCE.as_secs());
+        anyhow::bail!("gave up after {}s {reason}; {setting} says where NATS is", NATS_TIMEOUT.as_secs());
     }
     Ok(client)
 }
 
 /// The `JetStream` of a connection.
 pub(crate) fn jetstream(client: Client) -> Context {
-    ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(client)
+    ContextBuilder::new().timeout(NATS_TIMEOUT).ack_timeout(NATS_TIMEOUT).build(client)
 }

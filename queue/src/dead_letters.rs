@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_nats::jetstream::{
-    Context, ErrorCode,
-    context::{GetStreamError, GetStreamErrorKind},
+    Context,
     message::StreamMessage,
     stream::{DirectGetErrorKind, Info, Stream},
 };
@@ -16,7 +15,7 @@ use crate::{
         dead_letter::{Content, DeadLetter, Stored, UNKNOWN},
     },
     name::{FunctionName, QueueName},
-    peek::{NatsError, failed},
+    peek::{NatsError, failed, is_missing_stream},
     remove::remove,
     timestamp::from_server,
 };
@@ -97,7 +96,7 @@ impl DeadLetters {
             Ok(stream) => {
                 Ok(Self { js: js.clone(), queue: queue.clone(), stream, namespace: namespace.into() })
             }
-            Err(error) if is_missing(&error) => Err(OpenError::NoStream { queue: queue.clone() }),
+            Err(error) if is_missing_stream(&error) => Err(OpenError::NoStream { queue: queue.clone() }),
             Err(error) => Err(failed("open the stream of dead letters")(error).into()),
         }
     }
@@ -173,10 +172,6 @@ impl DeadLetters {
             Err(error) => Err(failed("read the dead letter")(error)),
         }
     }
-}
-
-fn is_missing(error: &GetStreamError) -> bool {
-    matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use async_nats::jetstream::{
     Context, ErrorCode, consumer,
-    context::{CreateStreamError, GetStreamError, GetStreamErrorKind},
+    context::CreateStreamError,
     stream::{Config, Info, Stream},
 };
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use crate::{
     bucket::{BucketError, refusal},
     error::cause,
+    peek::is_missing_stream,
     stream::{
         Adopt, ClockError, META_RELEASED, META_RELEASED_TO, Plan, QueueSpec, Refusal, has_unique_sequences,
         is_owner, plan_stream, with_first_sequence,
@@ -333,13 +334,9 @@ async fn close(js: &Context, ours: &Config, existing: &Config) -> Result<u64, En
 async fn stream_info(js: &Context, name: &str) -> Result<Option<Info>, EnsureError> {
     match js.get_stream(name).await {
         Ok(stream) => Ok(Some(stream.cached_info().clone())),
-        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) if is_missing_stream(&error) => Ok(None),
         Err(error) => Err(unavailable(&format!("for stream {name}"), error)),
     }
-}
-
-fn is_missing(error: &GetStreamError) -> bool {
-    matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// Whether a stream of that name is there, with another configuration.

@@ -37,7 +37,8 @@ pub(crate) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 }
 
 /// Whether an error says that there is no such stream.
-pub(crate) fn is_missing_stream(error: &GetStreamError) -> bool {
+#[must_use]
+pub fn is_missing_stream(error: &GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,7 +20,7 @@ use prometheus_client::{
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use crate::byte_size::ByteSize;
+use crate::{byte_size::ByteSize, log_limit::LogLimit};
 
 /// The budget where the container has no limit.
 const DEFAULT: usize = 384 << 20;
@@ -57,7 +57,7 @@ pub struct Taken {
 struct Shared {
     total: usize,
     free: Semaphore,
-    warned: Mutex<Option<Instant>>,
+    warnings: LogLimit,
 }
 
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Budget {
             "How often memory_budget had no room, by what it was asked for",
             refused.clone(),
         );
-        let shared = Shared { total, free: Semaphore::new(total), warned: Mutex::new(None) };
+        let shared = Shared { total, free: Semaphore::new(total), warnings: LogLimit::new(WARN_EVERY) };
         Self { shared: Arc::new(shared), used, refused }
     }
 
@@ -194,9 +194,7 @@ impl Account {
 
 impl Shared {
     fn warn(&self, name: &'static str) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
-            *warned = Some(Instant::now());
+        if self.warnings.pass(Instant::now()).is_some() {
             let (budget, free) = (ByteSize(self.total), self.free.available_permits());
             warn!(%budget, free, "no memory for {name}: raise memory_budget, with the container's limit, or run more of this");
         }

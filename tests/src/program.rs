@@ -176,18 +176,7 @@ impl Ended {
 
 /// Runs a program with these arguments, and these settings as its environment, to its end.
 pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
-    let path = path(name);
-    let child = Command::new(&path)
-        .args(arguments)
-        .env_clear()
-        .envs(settings.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| {
-            panic!("{} can't be started ({error}): `cargo build --workspace` makes it", path.display())
-        });
+    let child = spawn_piped(name, arguments, settings);
     let pid = child.id();
     let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
     let Ok(ended) = tokio::time::timeout(PATIENCE, ended).await else {
@@ -203,7 +192,17 @@ pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str
 
 /// Runs a program as [`run`] does, with both of its outputs closed at once. Returns its exit code.
 pub async fn run_unread(name: &'static str, arguments: &[&str], settings: &[(&str, &str)]) -> Option<i32> {
-    let mut child = Command::new(path(name))
+    let mut child = spawn_piped(name, arguments, settings);
+    drop((child.stdout.take(), child.stderr.take()));
+    let ended = tokio::task::spawn_blocking(move || child.wait());
+    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
+    ended.expect("the wait does not panic").expect("its status is read").code()
+}
+
+/// Starts a program without input, whose outputs can be read.
+fn spawn_piped(name: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Child {
+    let path = path(name);
+    Command::new(&path)
         .args(arguments)
         .env_clear()
         .envs(settings.iter().copied())
@@ -211,11 +210,9 @@ pub async fn run_unread(name: &'static str, arguments: &[&str], settings: &[(&st
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the program starts");
-    drop((child.stdout.take(), child.stderr.take()));
-    let ended = tokio::task::spawn_blocking(move || child.wait());
-    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
-    ended.expect("the wait does not panic").expect("its status is read").code()
+        .unwrap_or_else(|error| {
+            panic!("{} can't be started ({error}): `cargo build --workspace` makes it", path.display())
+        })
 }
 
 /// Where a program is.

@@ -6,14 +6,14 @@ use anyhow::{Context as _, bail};
 use async_nats::{
     datetime::DateTime,
     jetstream::{
-        Context, ErrorCode,
-        context::GetStreamErrorKind,
+        Context,
         stream::{Info, Stream},
     },
 };
 use asyncqueue::{
     FunctionName, QueueName,
     directory::{BUCKET, Directory, QueueEntry, watch::follow},
+    peek::is_missing_stream,
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -178,12 +178,8 @@ async fn read_directory(js: &Context) -> anyhow::Result<watch::Receiver<Option<A
 async fn find_stream(js: &Context, name: &str) -> anyhow::Result<Option<Stream>> {
     match js.get_stream(name).await {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(refused) if refused.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                Ok(None)
-            }
-            _ => Err(error).with_context(|| format!("failed to look up stream `{name}`")),
-        },
+        Err(error) if is_missing_stream(&error) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("failed to look up stream `{name}`")),
     }
 }
 

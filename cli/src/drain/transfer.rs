@@ -24,7 +24,7 @@ use super::{
     retry::Retry,
     tally::Outcome,
 };
-use crate::session::{PATIENCE, Session};
+use crate::session::{NATS_TIMEOUT, Session};
 
 /// Why a message that may have been stored is a dead letter.
 const UNCERTAIN: &str = "a drain was interrupted while it stored this call, and was run again after the duplicate \
@@ -55,7 +55,7 @@ impl Transfer {
     ) -> anyhow::Result<Self> {
         let js = session.js.clone();
         Ok(Self {
-            submitter: Submitter::new(js.clone(), PATIENCE),
+            submitter: Submitter::new(js.clone(), NATS_TIMEOUT),
             records: Records::open(&js).await?,
             retry: Retry::new(js.client()),
             destinations: Destinations::open(&js, common, source).await?,
