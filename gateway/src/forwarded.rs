@@ -3,8 +3,7 @@
 
 use std::{fmt::Write, net::IpAddr};
 
-use asyncqueue_runtime::server::Peer;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -13,28 +12,39 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// What this program itself speaks. TLS ends before it, where that is said in the header.
 const PROTO: HeaderValue = HeaderValue::from_static("http");
 
-/// Adds them to the head of a request.
-pub fn add(head: &mut Parts) {
-    let peer = head.extensions.get::<Peer>().map(|peer| peer.0.ip());
-    add_to(&mut head.headers, &head.uri, peer);
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub struct Forwarded {
+    host: Option<HeaderValue>,
+    client: IpAddr,
 }
 
-/// What a proxy before this one has said of host and protocol stays; the client's address comes after those before it.
-fn add_to(headers: &mut HeaderMap, uri: &Uri, peer: Option<IpAddr>) {
-    // The host of a target in absolute form counts, and not that of the header (RFC 9112, 3.2.2).
-    let of_target = uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-    if let Some(host) = of_target.or_else(|| headers.get(header::HOST).cloned()) {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
+// === impl Forwarded ===
+
+impl Forwarded {
+    /// What the head of a request of this client says.
+    #[must_use]
+    pub fn of(head: &Parts, client: IpAddr) -> Self {
+        // The host of a target in absolute form counts, and not that of the header (RFC 9112, 3.2.2).
+        let of_target = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        Self { host: of_target.or_else(|| head.headers.get(header::HOST).cloned()), client }
     }
-    headers.entry(X_FORWARDED_PROTO).or_insert(PROTO);
-    if let Some(peer) = peer {
+
+    /// Adds it to headers of which those of the connection are gone: else a client could have these removed, too, by naming
+    /// them in `Connection`. What a proxy before this one has said of host and protocol stays; the client's address comes
+    /// after those before it.
+    pub fn add_to(self, headers: &mut HeaderMap) {
+        if let Some(host) = self.host {
+            headers.entry(X_FORWARDED_HOST).or_insert(host);
+        }
+        headers.entry(X_FORWARDED_PROTO).or_insert(PROTO);
         let mut chain = String::new();
         for before in headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
             chain += before;
             chain += ", ";
         }
         // Writing to a string does not fail.
-        let _ = write!(chain, "{peer}");
+        let _ = write!(chain, "{}", self.client);
         if let Ok(value) = HeaderValue::try_from(chain) {
             headers.insert(X_FORWARDED_FOR, value);
         }
@@ -43,14 +53,18 @@ fn add_to(headers: &mut HeaderMap, uri: &Uri, peer: Option<IpAddr>) {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
-    fn added(headers: &[(&'static str, &str)], uri: &str) -> HeaderMap {
-        let headers =
-            headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-        let mut headers: HeaderMap = headers.collect();
-        add_to(&mut headers, &uri.parse().unwrap(), Some("10.0.0.2".parse().unwrap()));
-        headers
+    fn added(headers: &[(&'static str, &str)], target: &str) -> HeaderMap {
+        let mut request = Request::get(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut head = request.body(()).unwrap().into_parts().0;
+        Forwarded::of(&head, "10.0.0.2".parse().unwrap()).add_to(&mut head.headers);
+        head.headers
     }
 
     #[test]

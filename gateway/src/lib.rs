@@ -241,7 +241,7 @@ impl Gateway {
             memory: Some(memory.account("heads")),
             ..server::Config::default()
         };
-        let handler = move |request| service.clone().answer(request);
+        let handler = move |client, request| service.clone().answer(client, request);
         let served = tokio::select! {
             () = server::serve(http, config, handler, shutdown, DRAIN) => Ok(()),
             error = nats::ended(&client) => Err(error),

@@ -67,7 +67,7 @@ impl Proxy {
 
     /// Sends a request to `uri`, which is that of `target`.
     ///
-    /// The headers of `head` are the client's, with what [`crate::forwarded`] adds. Without a limit of time: a function may
+    /// The headers of `head` are for the next hop already ([`renew_request_headers`]). Without a limit of time: a function may
     /// run for hours, and the client, when it goes away, ends the request.
     pub async fn send(
         &self,
@@ -84,7 +84,7 @@ impl Proxy {
         *request.extensions_mut() = extensions;
         // Before the request is sent: the client would take it for its own.
         let client_side = upgrade::on(&mut request);
-        *request.headers_mut() = outgoing(headers);
+        *request.headers_mut() = headers;
         match self.client.send(request, again).await {
             Ok(mut response) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -136,15 +136,14 @@ async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade,
     }
 }
 
-/// The headers of a request for the next hop.
-fn outgoing(mut headers: HeaderMap) -> HeaderMap {
-    let takes_trailers = has_token(&headers, header::TE, "trailers");
-    renew_connection_headers(&mut headers);
+/// Takes away what belongs to the client's connection, and writes it anew for the next hop.
+pub fn renew_request_headers(headers: &mut HeaderMap) {
+    let takes_trailers = has_token(headers, header::TE, "trailers");
+    renew_connection_headers(headers);
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.append(header::CONNECTION, HeaderValue::from_static("te"));
     }
-    headers
 }
 
 /// The response for the client: without what belongs to the connection to the function. Its length is the
@@ -195,7 +194,7 @@ mod tests {
         ] {
             headers.append(name, value.parse().unwrap());
         }
-        let headers = outgoing(headers);
+        renew_request_headers(&mut headers);
         let connection: Vec<_> = headers.get_all("connection").iter().collect();
         assert_eq!(connection, ["upgrade", "te"]);
         assert_eq!(
@@ -207,6 +206,7 @@ mod tests {
         // An upgrade that the connection does not name is none.
         let mut headers = HeaderMap::new();
         headers.insert("upgrade", "h2c".parse().unwrap());
-        assert!(!outgoing(headers).contains_key("upgrade"));
+        renew_request_headers(&mut headers);
+        assert!(!headers.contains_key("upgrade"));
     }
 }

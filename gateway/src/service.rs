@@ -1,6 +1,7 @@
 //! Answers requests: the parts of this crate, put in order.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,12 +28,12 @@ use tracing::{debug, info};
 use crate::{
     answer::{self, About, Answer},
     body::{self, Limit},
-    forwarded,
+    forwarded::Forwarded,
     hops::Hops,
     lookup::{self, Lookups},
     metrics::Metrics,
     plain_path::is_plain,
-    proxy::Proxy,
+    proxy::{Proxy, renew_request_headers},
     refusal::Refusal,
     resource::{Call, Resource},
     slots::Slots,
@@ -99,8 +100,8 @@ pub struct Service {
 // === impl Service ===
 
 impl Service {
-    /// Answers a request.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+    /// Answers a request of a client at this address.
+    pub async fn answer(self: Arc<Self>, client: SocketAddr, request: Request<Incoming>) -> Answer {
         let started = Instant::now();
         let method = request.method().clone();
         if let Some(answer) = admin::probe(&method, request.uri().path(), &self.health) {
@@ -111,7 +112,7 @@ impl Service {
         let logged = self.access_log.then(|| request.uri().path().to_owned());
         let as_json = answer::asks_for_json(request.headers());
         let mut about = About { call_id: None, started_at: Timestamp::now(), as_json };
-        let answer = self.dispatch(request, &mut about).await.unwrap_or_else(|refusal| {
+        let answer = self.dispatch(client, request, &mut about).await.unwrap_or_else(|refusal| {
             // Not its text, which repeats what the client sent.
             let call_id = about.call_id.as_ref().map(tracing::field::display);
             debug!(path = label, call_id, status = %refusal.status(), "refused: {}", refusal.category());
@@ -126,11 +127,18 @@ impl Service {
         answer
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, about: &mut About) -> Result<Answer, Refusal> {
+    async fn dispatch(
+        &self,
+        client: SocketAddr,
+        request: Request<Incoming>,
+        about: &mut About,
+    ) -> Result<Answer, Refusal> {
         let (mut head, mut body) = request.into_parts();
-        forwarded::add(&mut head);
+        let forwarded = Forwarded::of(&head, client.ip());
         let asks_before_it_sends = head.headers.contains_key(header::EXPECT);
         let next_hop = self.next_hop(&head).map(|next_hop| {
+            renew_request_headers(&mut head.headers);
+            forwarded.clone().add_to(&mut head.headers);
             self.hops.pass(&mut head.headers, head.version)?;
             next_hop
         });
@@ -142,11 +150,11 @@ impl Service {
                     }
                     return Err(Refusal::MemoryShort { budget: self.passed_on.budget() });
                 };
-                let response = self.proxy.send(target, uri, head, body, memory).await?;
+                let response = Box::pin(self.proxy.send(target, uri, head, body, memory)).await?;
                 return Ok(response.map(Either::Right));
             }
             Some(Err(refusal)) => Err(refusal),
-            None => self.queue(head, &mut body, about).await,
+            None => self.queue(head, forwarded, &mut body, about).await,
         };
         if result.is_err() && !asks_before_it_sends {
             server::discard(body);
@@ -172,10 +180,18 @@ impl Service {
     }
 
     /// `/async-function/…`
-    async fn queue(&self, head: Parts, body: &mut Incoming, about: &mut About) -> Result<Answer, Refusal> {
+    ///
+    /// All but submissions are in boxes: what answers a request is moved about, and is no larger then than a submission.
+    async fn queue(
+        &self,
+        head: Parts,
+        forwarded: Forwarded,
+        body: &mut Incoming,
+        about: &mut About,
+    ) -> Result<Answer, Refusal> {
         match head.method {
             Method::POST => {
-                let result = self.submit(head.uri, head.headers, body, about).await;
+                let result = self.submit(head.uri, head.headers, forwarded, body, about).await;
                 let result = result.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.submitted(match &result {
                     Ok(Submitted::Stored) => "stored",
@@ -186,12 +202,14 @@ impl Service {
                 Ok(answer::accepted(about, &submitted))
             }
             Method::GET | Method::HEAD => {
-                let result = self.status(&head, about).await.map_err(|refusal| self.with_cause(refusal));
+                let result = Box::pin(self.status(&head, about)).await;
+                let result = result.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.looked_up("status", result.as_ref().map_or_else(Refusal::category, |_| "found"));
                 Ok(answer::status(about, &result?))
             }
             Method::DELETE => {
-                let result = self.cancel(&head, about).await.map_err(|refusal| self.with_cause(refusal));
+                let result = Box::pin(self.cancel(&head, about)).await;
+                let result = result.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.looked_up(
                     "cancel",
                     match &result {
@@ -253,6 +271,7 @@ impl Service {
         &self,
         uri: Uri,
         headers: HeaderMap,
+        forwarded: Forwarded,
         body: &mut Incoming,
         about: &mut About,
     ) -> Result<Submitted, Refusal> {
@@ -284,7 +303,7 @@ impl Service {
         // waited for, and need not be allocated anew for each call.
         drop(uri);
         let length = bytes.len();
-        let invocation = submission.into_invocation(call_id, about.started_at, headers, bytes);
+        let invocation = submission.into_invocation(call_id, about.started_at, headers, forwarded, bytes);
         let _slot = self.publishing.take()?;
         let publishing = self.metrics.publishing();
         let started = Instant::now();

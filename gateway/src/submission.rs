@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
 
-use crate::{refusal::Refusal, resource::Call};
+use crate::{forwarded::Forwarded, refusal::Refusal, resource::Call};
 
 /// The call's identity, from the client or made here.
 pub const X_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
@@ -83,13 +83,14 @@ impl Submission {
     }
 
     /// The invocation to store, with the headers of the request as the client sent them. They tell the function the
-    /// call's id and when the call was taken, and nothing of the connection.
+    /// call's id, when the call was taken and where it came from, and nothing of the connection.
     #[must_use]
     pub fn into_invocation(
         self,
         call_id: CallId,
         submitted_at: Timestamp,
         mut headers: HeaderMap,
+        forwarded: Forwarded,
         body: Bytes,
     ) -> Invocation {
         let Self { function, written_name, path, query, callback_url, depth } = self;
@@ -98,6 +99,7 @@ impl Submission {
         headers.remove(X_ASYNC_DEPTH);
         // The worker's request is another one: chains of calls are bounded by their depth.
         headers.remove(header::VIA);
+        forwarded.add_to(&mut headers);
         if let Ok(value) = HeaderValue::from_str(call_id.as_str()) {
             headers.insert(X_CALL_ID, value);
         }
@@ -220,6 +222,8 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use http::{Request, request::Parts};
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -242,7 +246,9 @@ mod tests {
     fn invocation(target: &str, headers: &[(&str, &str)]) -> Invocation {
         let at = "2026-11-24T10:11:12.123456789Z".parse().unwrap();
         let submission = parse(target, headers).unwrap();
-        submission.into_invocation("id-1".parse().unwrap(), at, head(target, headers).headers, "body".into())
+        let head = head(target, headers);
+        let forwarded = Forwarded::of(&head, Ipv4Addr::LOCALHOST.into());
+        submission.into_invocation("id-1".parse().unwrap(), at, head.headers, forwarded, "body".into())
     }
 
     #[test]
@@ -276,7 +282,10 @@ mod tests {
         assert_eq!(values("x-call-id"), ["id-1"]);
         assert_eq!(values("x-start-time"), ["1", "1795515072123456789"]);
         assert_eq!(values("authorization"), ["Bearer t"]);
-        assert_eq!(call.headers.keys_len(), 3);
+        assert_eq!(values("x-forwarded-host"), ["gateway"]);
+        assert_eq!(values("x-forwarded-for"), ["127.0.0.1"]);
+        assert_eq!(values("x-forwarded-proto"), ["http"]);
+        assert_eq!(call.headers.keys_len(), 6);
     }
 
     #[test]
@@ -375,7 +384,8 @@ mod tests {
             let Resource::Queue(call) = Resource::of(head.uri.path()) else { panic!("{target}") };
             let Ok(submission) = Submission::parse(call, head.uri.query(), &head.headers, "ns") else { return Ok(()) };
             let at = Timestamp::UNIX_EPOCH;
-            let call = submission.into_invocation("id".parse().unwrap(), at, head.headers, Bytes::new());
+            let forwarded = Forwarded::of(&head, Ipv4Addr::LOCALHOST.into());
+            let call = submission.into_invocation("id".parse().unwrap(), at, head.headers, forwarded, Bytes::new());
             prop_assert_eq!(&call.path, &path);
             prop_assert_eq!(call.query.as_deref(), Some(query.as_str()));
             let message = asyncqueue::message::native::encode(&call);

@@ -150,7 +150,7 @@ impl Submitter {
     /// After [`SubmitError::Unavailable`], the one after which the call may be stored all the same, repeat it with the
     /// same id. After [`SubmitError::QueueFull`] it is not stored, and may be later.
     pub async fn submit(&self, invocation: &Invocation, subject: &str) -> Result<Submitted, SubmitError> {
-        self.in_time(self.store(invocation, subject, Naming::Id, None)).await
+        self.store_in_time(invocation, subject, Naming::Id, None).await
     }
 
     /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does.
@@ -169,7 +169,7 @@ impl Submitter {
     ) -> Result<Submitted, SubmitError> {
         let is_of_the_key = key.is_id(&invocation.function, &invocation.call_id);
         let naming = if is_of_the_key { Naming::Key } else { Naming::IdAndKey };
-        self.in_time(self.store(invocation, subject, naming, Some(key))).await
+        self.store_in_time(invocation, subject, naming, Some(key)).await
     }
 
     /// Stores an invocation whose id was made for it ([`CallId::generate`]) and so is nobody else's, as
@@ -180,20 +180,33 @@ impl Submitter {
     ///
     /// As of [`Submitter::submit`].
     pub async fn submit_new(&self, invocation: Invocation, subject: &str) -> Result<Submitted, SubmitError> {
+        self.check_connected()?;
         let call_id = invocation.call_id.clone();
         let (subject, headers, body) = message(invocation, subject);
-        let publish = self.publish(subject, headers, body);
-        self.in_time(async {
-            match after_publish(Naming::Generated, publish.await?) {
-                Next::Stored => Ok(Submitted::Stored),
-                Next::Duplicate => Ok(Submitted::Duplicate { of: call_id }),
-                // No server says so of a message without a guard that comes once.
-                Next::Read(_) | Next::Pause => Err(SubmitError::Unavailable {
-                    reason: "a call with its id is just being stored".to_owned(),
-                }),
+        let publish = timeout(self.timeout, self.publish(subject, headers, body));
+        let answer = publish.await.unwrap_or_else(|_| Err(self.no_answer()))?;
+        match after_publish(Naming::Generated, answer) {
+            Next::Stored => Ok(Submitted::Stored),
+            Next::Duplicate => Ok(Submitted::Duplicate { of: call_id }),
+            // No server says so of a message without a guard that comes once.
+            Next::Read(_) | Next::Pause => {
+                Err(SubmitError::Unavailable { reason: "a call with its id is just being stored".to_owned() })
             }
-        })
-        .await
+        }
+    }
+
+    /// As [`Submitter::store`], unless that takes too long.
+    async fn store_in_time(
+        &self,
+        invocation: &Invocation,
+        subject: &str,
+        naming: Naming,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Submitted, SubmitError> {
+        self.check_connected()?;
+        // In a box, since it is large: what holds calls of either kind has room for the other one.
+        let store = Box::pin(self.store(invocation, subject, naming, key));
+        timeout(self.timeout, store).await.unwrap_or_else(|_| Err(self.no_answer()))
     }
 
     /// Publishes an invocation, and if the server does not store it, finds out whether it repeats a
@@ -290,18 +303,17 @@ impl Submitter {
         Ok(message.and_then(|message| found(&message)))
     }
 
-    async fn in_time(
-        &self,
-        submit: impl Future<Output = Result<Submitted, SubmitError>>,
-    ) -> Result<Submitted, SubmitError> {
-        // Known to be away: an answer now is better than one after the timeout.
-        if self.js.client().connection_state() != State::Connected {
-            return Err(SubmitError::Unavailable { reason: "not connected".to_owned() });
+    /// Known to be away: an answer now is better than one after the timeout.
+    fn check_connected(&self) -> Result<(), SubmitError> {
+        match self.js.client().connection_state() {
+            State::Connected => Ok(()),
+            _ => Err(SubmitError::Unavailable { reason: "not connected".to_owned() }),
         }
-        timeout(self.timeout, submit).await.unwrap_or_else(|_| {
-            let reason = format!("no answer in {}", crate::GoDuration(self.timeout));
-            Err(SubmitError::Unavailable { reason })
-        })
+    }
+
+    fn no_answer(&self) -> SubmitError {
+        let reason = format!("no answer in {}", crate::GoDuration(self.timeout));
+        SubmitError::Unavailable { reason }
     }
 
     fn classify(&self, error: &PublishError) -> SubmitError {

@@ -40,7 +40,7 @@ pub async fn serve(
     registry: Arc<Registry>,
     shutdown: CancellationToken,
 ) {
-    let handler = move |request: Request<_>| {
+    let handler = move |_, request: Request<_>| {
         let response = answer(request.method(), request.uri().path(), &health, &registry);
         std::future::ready(response)
     };

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::{
-    connection::{Connection, Socket},
+    connection::{Closed, Connection},
     rules::Verdict,
 };
 use crate::memory::Account;
@@ -74,10 +74,6 @@ pub struct Config {
     pub half_closed_wait: Duration,
 }
 
-/// The client's address, in the extensions of each request.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
-
 /// Listens on an address; `[::]` is every address of both families, or of IPv4 where there is no IPv6. The error names it,
 /// and what to do.
 pub fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -85,7 +81,7 @@ pub fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves connections until `shutdown`; then accepts no more, finishes the requests that have begun, and
-/// returns. What is not done after `drain` is cut off.
+/// returns. The handler has the client's address with each request. What is not done after `drain` is cut off.
 ///
 /// What is no HTTP is answered by hyper itself, with a status and no body: 400, or 431 where the head is too long. What is no
 /// valid request is answered here, with 400 and a line that says why.
@@ -96,7 +92,7 @@ pub async fn serve<H, F, B>(
     shutdown: CancellationToken,
     drain: Duration,
 ) where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -182,20 +178,24 @@ async fn serve_connection<H, F, B>(
     handler: H,
     shutdown: CancellationToken,
 ) where
-    H: Fn(Request<Incoming>) -> F + Sync,
+    H: Fn(SocketAddr, Request<Incoming>) -> F + Sync,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     // hyper reads a head into a buffer that doubles.
     let heads = config.memory.clone().map(|memory| (memory, config.max_header_bytes * 2));
-    let connection = match Connection::new(stream, heads) {
-        Ok(connection) => Arc::new(connection),
+    let (connection, socket) = match Connection::open(stream, heads) {
+        Ok(connection) => connection,
         Err(error) => return debug!(%peer, %error, "a connection ended before it began"),
     };
     let served = async {
-        let socket = TokioIo::new(Socket::of(connection.clone()));
-        let service = service_fn(|request| answer(&connection, peer, &handler, request));
+        let socket = TokioIo::new(socket);
+        let service = service_fn(|request| {
+            // Now, and not when the answer is first asked for: what is read from here on is no head.
+            connection.begin_answer();
+            answer(&connection, peer, &handler, request)
+        });
         let mut serving = std::pin::pin!(http.serve_connection(socket, service).with_upgrades());
         tokio::select! {
             result = serving.as_mut() => result,
@@ -216,48 +216,42 @@ async fn serve_connection<H, F, B>(
 }
 
 /// Answers a request, if it is a valid one.
-fn answer<H, F, B>(
+async fn answer<H, F, B>(
     connection: &Connection,
     peer: SocketAddr,
     handler: &H,
-    mut request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Either<Full<Bytes>, B>>, Infallible>>
+    request: Request<Incoming>,
+) -> Result<Response<Either<Full<Bytes>, B>>, Infallible>
 where
-    H: Fn(Request<Incoming>) -> F,
+    H: Fn(SocketAddr, Request<Incoming>) -> F,
     F: Future<Output = Response<B>>,
 {
-    connection.begin_answer();
-    request.extensions_mut().insert(Peer(peer));
-    let (head, body) = request.into_parts();
-    let has_body = !body.is_end_stream();
-    let response = match rules::check(&head) {
-        Verdict::Handle => Ok(handler(Request::from_parts(head, body))),
-        Verdict::Ping => Err(empty(StatusCode::NO_CONTENT)),
+    let has_body = !request.body().is_end_stream();
+    let mut response = match rules::check(&request) {
+        Verdict::Handle => handler(peer, request).await.map(Either::Right),
+        Verdict::Ping => empty(StatusCode::NO_CONTENT).map(Either::Left),
         Verdict::Refuse(why) => {
             debug!(%peer, why, "a request is refused");
-            if !head.headers.contains_key(header::EXPECT) {
-                discard(body);
+            if !request.headers().contains_key(header::EXPECT) {
+                discard(request.into_body());
             }
-            Err(refused(why))
+            refused(why).map(Either::Left)
         }
     };
-    async move {
-        let mut response = match response {
-            Ok(response) => response.await.map(Either::Right),
-            Err(response) => response.map(Either::Left),
-        };
-        connection.end_answer(has_body);
-        if connection.is_to_be_closed() {
-            response.headers_mut().insert(header::CONNECTION, CLOSE);
-        }
-        Ok(response)
+    connection.end_answer(has_body);
+    if connection.is_to_be_closed() {
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
+    Ok(response)
 }
 
 /// Waits until the client of a connection is gone, or is taken for gone.
 async fn gone(connection: &Connection, half_closed_wait: Duration) {
+    // One wait for both: it is asked whenever the connection does anything.
+    if connection.reset_or_half_closed().await == Closed::ByReset {
+        return;
+    }
     let given_up = async {
-        connection.half_closed().await;
         loop {
             tokio::time::sleep(half_closed_wait).await;
             // What is sent to one that is gone is answered with a reset.
@@ -304,7 +298,7 @@ mod tests {
     async fn read_to_end(request: &str) -> (String, Duration) {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
-        let handler = |_| std::future::ready(Response::new(Full::from("hi")));
+        let handler = |_, _| std::future::ready(Response::new(Full::from("hi")));
         tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
         let mut client = TcpStream::connect(addr).await.unwrap();
         let begun = Instant::now();
@@ -318,7 +312,7 @@ mod tests {
     async fn a_connection_past_the_most_at_once_waits_until_one_is_closed() {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
-        let handler = |_| std::future::ready(Response::new(Full::from("hi")));
+        let handler = |_, _| std::future::ready(Response::new(Full::from("hi")));
         tokio::spawn(serve(
             listener,
             Config { max_connections: 2, ..Config::default() },
@@ -368,7 +362,7 @@ mod tests {
         let ended = std::sync::Arc::new(tokio::sync::Notify::new());
         let handler = {
             let ended = ended.clone();
-            move |_| {
+            move |_, _| {
                 let ended = NotifyOnDrop(ended.clone());
                 async move {
                     let _ended = ended;
@@ -425,7 +419,7 @@ mod tests {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let config = Config { memory: Some(memory.clone()), ..Config::default() };
-        let handler = move |_| std::future::ready(Response::new(Full::from(answer.clone())));
+        let handler = move |_, _| std::future::ready(Response::new(Full::from(answer.clone())));
         tokio::spawn(serve(listener, config, handler, CancellationToken::new(), Duration::ZERO));
         (addr, memory)
     }
@@ -485,7 +479,7 @@ mod tests {
         let answer = std::sync::Mutex::new(Some(answer));
         let handler = {
             let answer = Arc::new(answer);
-            move |_| {
+            move |_, _| {
                 let answer = answer.lock().unwrap().take().unwrap();
                 std::future::ready(Response::new(Full::from(answer)))
             }

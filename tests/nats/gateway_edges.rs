@@ -111,6 +111,24 @@ async fn no_path_is_passed_on_that_an_upstream_reads_as_a_call() {
     }
 }
 
+/// What belongs to the connection, if the client is believed.
+const NAMED_IN_CONNECTION: [(&str, &str); 2] = [
+    ("connection", "via, x-forwarded-for, x-forwarded-host, x-forwarded-proto"),
+    ("x-forwarded-for", "10.0.0.1"),
+];
+
+#[tokio::test]
+async fn no_client_hides_what_the_gateway_says_of_a_request() {
+    let upstream = HttpServer::start().await;
+    let (_nats, gateway) = before_upstream(&upstream).await;
+    gateway.call("POST", "/function/f", &NAMED_IN_CONNECTION, "hi").await;
+    let received = upstream.received().pop().unwrap();
+    assert_eq!(received.header("x-forwarded-for"), "127.0.0.1");
+    assert_eq!(received.header("x-forwarded-host"), gateway.addr.to_string());
+    assert_eq!(received.header("x-forwarded-proto"), "http");
+    assert_eq!(received.header("via"), "1.1 asyncqueue-gateway");
+}
+
 #[tokio::test]
 async fn a_call_keeps_the_host_protocol_and_address_of_its_client() {
     let queue = Queue::start().await;
@@ -124,11 +142,13 @@ async fn a_call_keeps_the_host_protocol_and_address_of_its_client() {
     gateway.submit(&proxied, "behind a proxy").await;
     let target = "http://absolute.example:8080/async-function/figlet";
     assert_eq!(gateway.call("POST", target, &[], "absolute").await.status, 202);
+    gateway.submit(&NAMED_IN_CONNECTION, "hidden").await;
     let host = gateway.addr.to_string();
     let expected = [
         [host.as_str(), "http", "127.0.0.1"],
         ["public.example", "https", "10.0.0.1, 127.0.0.1"],
         ["absolute.example:8080", "http", "127.0.0.1"],
+        [host.as_str(), "http", "127.0.0.1"],
     ];
     for (call, expected) in calls(&queue).await.iter().zip(expected) {
         let names = ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-for"];

@@ -67,7 +67,7 @@ impl HttpServer {
         let state = Arc::new(Mutex::new(State::default()));
         let handler = {
             let state = state.clone();
-            move |request: Request<Incoming>| handle(request, state.clone(), answer.clone())
+            move |_, request: Request<Incoming>| handle(request, state.clone(), answer.clone())
         };
         let shutdown = CancellationToken::new();
         let config = server::Config {

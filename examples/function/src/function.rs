@@ -51,7 +51,7 @@ pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyh
     info!("listening on {}", listener.local_addr()?);
     let function =
         Arc::new(Function { sleep: sleep.0, attempts: Attempts::default(), callbacks: Callbacks::default() });
-    let handler = move |request| function.clone().answer(request);
+    let handler = move |_, request| function.clone().answer(request);
     // So that a call that is cancelled is seen to be.
     let config = server::Config { half_closed_wait: Duration::from_millis(100), ..server::Config::default() };
     server::serve(listener, config, handler, shutdown, DRAIN).await;

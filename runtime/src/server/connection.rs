@@ -10,11 +10,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::BufMut;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf, Take},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     time::{Sleep, sleep, timeout},
 };
 
@@ -31,7 +33,7 @@ const KEEPALIVE_QUESTIONS: u32 = 4;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// What hyper reads at once: less than what makes it read into larger buffers, which it keeps.
-const READ_BYTES: usize = SMALL_HEAD - 1;
+const READ_BYTES: u64 = SMALL_HEAD as u64 - 1;
 
 /// A head that fits into the buffer that each connection has.
 const SMALL_HEAD: usize = 8 * 1024;
@@ -44,7 +46,9 @@ const NO_MEMORY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/
 /// A connection. The server and hyper have it together.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    /// The half that is read from is the socket's own: only so tokio knows that what was read is all that has come, and spares
+    /// the system a question after each request.
+    half: OwnedWriteHalf,
     /// For heads that are not small, and how much one takes.
     heads: Option<(Account, usize)>,
     state: Mutex<State>,
@@ -54,6 +58,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Socket {
     connection: Arc<Connection>,
+    reader: Take<OwnedReadHalf>,
     /// Since when the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -66,6 +71,15 @@ struct State {
     /// Of a head that is not small. hyper keeps the buffer for as long as the connection lasts.
     memory: Option<Taken>,
     is_refused: bool,
+}
+
+/// How a client has ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// It sends no more, and may read on.
+    OnItsSide,
+    /// It is gone.
+    ByReset,
 }
 
 /// What the next bytes belong to.
@@ -83,7 +97,10 @@ enum Reading {
 
 impl Connection {
     /// Takes a connection over. `heads` is the account for heads that are not small, and what one takes.
-    pub(super) fn new(stream: TcpStream, heads: Option<(Account, usize)>) -> io::Result<Self> {
+    pub(super) fn open(
+        stream: TcpStream,
+        heads: Option<(Account, usize)>,
+    ) -> io::Result<(Arc<Self>, Socket)> {
         // Answers are short: send them now rather than wait for more to send.
         stream.set_nodelay(true)?;
         // Else a machine that is gone would hold its connection until something is sent to it.
@@ -93,7 +110,11 @@ impl Connection {
             .with_retries(KEEPALIVE_QUESTIONS);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         let state = State { reading: Reading::Head, unparsed: 0, memory: None, is_refused: false };
-        Ok(Self { stream, heads, state: Mutex::new(state) })
+        let (reader, half) = stream.into_split();
+        let connection = Arc::new(Self { half, heads, state: Mutex::new(state) });
+        let socket =
+            Socket { connection: connection.clone(), reader: reader.take(READ_BYTES), stalled: None };
+        Ok((connection, socket))
     }
 
     /// A request begins to be answered.
@@ -124,20 +145,25 @@ impl Connection {
     /// Waits until the client is gone: it has reset the connection, or its machine does not answer any more.
     pub(super) async fn reset(&self) {
         // An error: what is registered with the runtime ends with it, and so does the connection.
-        let _ = self.stream.ready(Interest::ERROR).await;
+        let _ = self.stream().ready(Interest::ERROR).await;
     }
 
-    /// Waits until the client has closed its side.
+    /// Waits until the client is gone, or has closed its side.
     #[cfg(target_os = "linux")]
-    pub(super) async fn half_closed(&self) {
+    pub(super) async fn reset_or_half_closed(&self) -> Closed {
         // Not `READABLE`, which what was sent before keeps ready: this waits for the end alone.
-        let _ = self.stream.ready(Interest::PRIORITY).await;
+        match self.stream().ready(Interest::ERROR | Interest::PRIORITY).await {
+            Ok(ready) if !ready.is_error() => Closed::OnItsSide,
+            _ => Closed::ByReset,
+        }
     }
 
-    /// Elsewhere nothing tells that apart from what was sent before: the client is answered, however long that takes.
+    /// Elsewhere nothing tells a side that is closed apart from what was sent before: the client is answered, however long
+    /// that takes.
     #[cfg(not(target_os = "linux"))]
-    pub(super) async fn half_closed(&self) {
-        std::future::pending().await
+    pub(super) async fn reset_or_half_closed(&self) -> Closed {
+        self.reset().await;
+        Closed::ByReset
     }
 
     /// Reads on for a moment if a head was refused, so that the client reads the answer: a connection that is closed with
@@ -147,10 +173,10 @@ impl Connection {
             return;
         }
         // An error: there is nobody to wait for.
-        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        let _ = SockRef::from(self.stream()).shutdown(Shutdown::Write);
         let read = async {
-            while self.stream.readable().await.is_ok() {
-                match self.stream.try_read(&mut [0; 1024]) {
+            while self.stream().readable().await.is_ok() {
+                match self.stream().try_read(&mut [0; 1024]) {
                     Ok(0) => return,
                     Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
                     _ => {}
@@ -172,10 +198,14 @@ impl Connection {
             state.is_refused = state.memory.is_none();
             if state.is_refused && state.reading == Reading::Head {
                 // What does not fit into the system's buffer is lost, which is empty.
-                let _ = self.stream.try_write(NO_MEMORY.as_bytes());
+                let _ = self.stream().try_write(NO_MEMORY.as_bytes());
             }
         }
         !state.is_refused
+    }
+
+    fn stream(&self) -> &TcpStream {
+        self.half.as_ref()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -185,24 +215,16 @@ impl Connection {
 
 // === impl Socket ===
 
-impl Socket {
-    /// The socket of a connection.
-    pub(super) fn of(connection: Arc<Connection>) -> Self {
-        Self { connection, stalled: None }
-    }
-}
-
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let stream = &self.connection.stream;
-        let read = loop {
-            ready!(stream.poll_read_ready(cx))?;
-            match stream.try_read_buf(&mut (&mut *buf).limit(READ_BYTES)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => break read?,
-            }
-        };
-        if self.connection.has_room(read) {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        self.reader.set_limit(READ_BYTES);
+        ready!(Pin::new(&mut self.reader).poll_read(cx, buf))?;
+        if self.connection.has_room(buf.filled().len() - before) {
             Poll::Ready(Ok(()))
         } else {
             Poll::Ready(Err(io::Error::other("no memory for the head of a request")))
@@ -221,7 +243,7 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = loop {
-            match self.connection.stream.poll_write_ready(cx) {
+            match self.connection.stream().poll_write_ready(cx) {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => {
                     let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
@@ -229,7 +251,7 @@ impl AsyncWrite for Socket {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
             }
-            match self.connection.stream.try_write_vectored(slices) {
+            match self.connection.stream().try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => break written,
             }
@@ -247,7 +269,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&self.connection.stream).shutdown(Shutdown::Write))
+        Poll::Ready(SockRef::from(self.connection.stream()).shutdown(Shutdown::Write))
     }
 }
 

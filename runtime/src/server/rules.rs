@@ -1,6 +1,6 @@
 //! What RFC 9112 asks a server to refuse, and hyper's parser takes. Pure.
 
-use http::{HeaderMap, Method, Uri, Version, header, request::Parts, uri::Authority};
+use http::{HeaderMap, Method, Request, Uri, Version, header, uri::Authority};
 
 /// What a server does with the head of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +14,9 @@ pub(super) enum Verdict {
 }
 
 /// Checks the host and the form of the target.
-pub(super) fn check(head: &Parts) -> Verdict {
-    match check_host(head.version, &head.headers) {
-        Ok(()) => check_target(&head.method, &head.uri),
+pub(super) fn check<B>(request: &Request<B>) -> Verdict {
+    match check_host(request.version(), request.headers()) {
+        Ok(()) => check_target(request.method(), request.uri()),
         Err(refused) => Verdict::Refuse(refused),
     }
 }
@@ -72,7 +72,7 @@ mod tests {
         for host in hosts {
             request = request.header("host", *host);
         }
-        check(&request.body(()).unwrap().into_parts().0)
+        check(&request.body(()).unwrap())
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Function {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let answering = received.clone();
-        let handler = move |request| answer(request, answering.clone());
+        let handler = move |_, request| answer(request, answering.clone());
         tokio::spawn(server::serve(
             listener,
             server::Config::default(),
