@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod api_server;
 mod attempts;
 mod bad_inputs;
 mod callbacks;
@@ -47,6 +48,7 @@ mod status;
 mod stores;
 mod support;
 mod suspend;
+mod unknown_functions;
 mod versions;
 mod waiting;
 mod worker;
