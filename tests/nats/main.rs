@@ -11,6 +11,7 @@ mod cancel_races;
 mod chains;
 mod cli;
 mod connections;
+mod creation_order;
 mod credentials;
 mod dead_letters;
 mod directory;
