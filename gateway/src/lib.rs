@@ -13,6 +13,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_nats::jetstream;
 use asyncqueue::{
+    QueueName,
     directory::{self, Directory},
     function_namespaces::FunctionNamespaces,
     reserve, reserved,
@@ -57,6 +58,7 @@ pub mod streams;
 pub mod submission;
 pub mod target;
 pub mod unknown_functions;
+pub mod unknown_reports;
 
 /// For the requests that have begun when the program is told to end: less than the 30 s that Kubernetes
 /// gives a pod, so that it ends by itself.
@@ -195,6 +197,7 @@ impl Gateway {
         let has_file = matches!(own_directory, Some((Some(_), _)));
         let directory = follow_directory(&mut background, own_directory, &js, &health, &metrics);
         let is_store_full = follow_reserve(&mut background, js.clone());
+        report_unknown_functions(&mut background, &unknown_functions, client.clone(), default_queue.clone());
         if ensure_stream {
             health.register(streams::CONDITION, "waiting for NATS to create the streams");
             let (directory, default_queue) = (directory.clone(), default_queue.clone());
@@ -260,6 +263,18 @@ fn report_jetstream(
     health: Health,
 ) {
     background.spawn(async move { nats::jetstream::report(&client, &servers, &health).await });
+}
+
+/// Reports calls of unknown functions to the operator, in the background, where there is one.
+fn report_unknown_functions(
+    background: &mut JoinSet<()>,
+    unknown_functions: &UnknownFunctions,
+    client: async_nats::Client,
+    default_queue: QueueName,
+) {
+    if let Some(reports) = unknown_functions.reports() {
+        background.spawn(async move { reports.publish(&client, &default_queue).await });
+    }
 }
 
 /// Says that no more calls are taken from the shutdown on.

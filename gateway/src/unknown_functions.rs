@@ -1,10 +1,13 @@
 //! Calls of functions that the directory does not have: refused, or accepted for a function that may be deployed by the
-//! time they come up. A misspelt name looks the same, and its call would never run: so such calls are counted, and
-//! logged at intervals.
+//! time they come up. A misspelt name looks the same, and its call would never run: so such calls are counted, logged at
+//! intervals, and reported to the operator.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use asyncqueue::{FunctionName, QueueName};
+use asyncqueue::{FunctionName, QueueName, unknown_functions::Outcome};
 use asyncqueue_runtime::log_limit::LogLimit;
 use tracing::warn;
 
@@ -12,6 +15,7 @@ use crate::{
     metrics::Metrics,
     refusal::Refusal,
     settings::{Settings, UnknownFunction},
+    unknown_reports::Reports,
 };
 
 /// Between two lines of the log about such calls.
@@ -23,6 +27,7 @@ pub struct UnknownFunctions {
     policy: UnknownFunction,
     is_logged: bool,
     limit: LogLimit,
+    reports: Option<Arc<Reports>>,
 }
 
 // === impl UnknownFunctions ===
@@ -31,8 +36,20 @@ impl UnknownFunctions {
     /// Does with them what the settings say. Without a directory no function is known, so that a line would say nothing.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
-        let is_logged = settings.directory_file.0.is_some() || !settings.ensure_stream;
-        Self { policy: settings.unknown_function(), is_logged, limit: LogLimit::new(LOG_INTERVAL) }
+        let (policy, has_file) = (settings.unknown_function(), settings.directory_file.0.is_some());
+        let is_operators = !has_file && !settings.ensure_stream;
+        Self {
+            policy,
+            is_logged: has_file || is_operators,
+            limit: LogLimit::new(LOG_INTERVAL),
+            reports: is_operators.then(|| Arc::new(Reports::new(outcome(policy)))),
+        }
+    }
+
+    /// The reports to the operator; `None` where the directory is not the operator's.
+    #[must_use]
+    pub fn reports(&self) -> Option<Arc<Reports>> {
+        self.reports.clone()
     }
 
     /// Refuses a function that the directory does not have, if such are refused.
@@ -45,10 +62,10 @@ impl UnknownFunctions {
 
     /// A call of such a function was submitted: refused, or accepted to this queue.
     pub fn submitted(&self, function: &FunctionName, queue: &QueueName, metrics: &Metrics) {
-        metrics.unknown_function(match self.policy {
-            UnknownFunction::Reject => "rejected",
-            UnknownFunction::Accept => "accepted",
-        });
+        metrics.unknown_function(outcome(self.policy).as_str());
+        if let Some(reports) = &self.reports {
+            reports.note(function);
+        }
         let Some(kept_back) = self.is_logged.then(|| self.limit.pass(Instant::now())).flatten() else {
             return;
         };
@@ -62,6 +79,35 @@ impl UnknownFunctions {
                 "a call of a function that the directory does not have goes to the default queue: check its name and \
                  namespace, or deploy it; unknown_function=reject refuses such calls"
             ),
+        }
+    }
+}
+
+/// What a gateway with this setting does with such a call.
+fn outcome(policy: UnknownFunction) -> Outcome {
+    match policy {
+        UnknownFunction::Accept => Outcome::Accepted,
+        UnknownFunction::Reject => Outcome::Rejected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_reports_where_the_directory_is_the_operators() {
+        for (arguments, expected) in [
+            (&[] as &[&str], true),
+            (&["--unknown-function=reject"], true),
+            (&["--directory-file=f"], false),
+            (&["--ensure-stream"], false),
+        ] {
+            let settings = Settings::parse_from(["asyncqueue-gateway"].iter().chain(arguments));
+            let unknown_functions = UnknownFunctions::of(&settings);
+            assert_eq!(unknown_functions.reports().is_some(), expected, "{arguments:?}");
         }
     }
 }

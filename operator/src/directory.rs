@@ -10,7 +10,7 @@ use std::{
 use asyncqueue::{
     QueueName,
     bucket::BucketError,
-    directory::{Contents, Directory, store::DirectoryStore, watch::follow_as_writer},
+    directory::{Contents, Directory, store::DirectoryStore},
     function_namespaces::FunctionNamespaces,
 };
 use asyncqueue_runtime::health::Health;
@@ -75,6 +75,8 @@ pub(crate) struct Librarian {
     pub(crate) functions: Stores<openfaas::Function>,
     pub(crate) default_queue: Option<QueueName>,
     pub(crate) namespaces: FunctionNamespaces,
+    /// What is in the KV bucket; `None` until that has been read.
+    pub(crate) written: watch::Receiver<Option<Contents>>,
     pub(crate) counts: watch::Sender<Option<Counts>>,
     pub(crate) events: Events,
     pub(crate) health: Health,
@@ -115,7 +117,7 @@ impl Librarian {
             self.functions.complete(),
         );
         let mut complaints = Complaints::default();
-        let mut bucket = Bucket { written: follow_as_writer(self.brokers.own().js.clone()), ensured: None };
+        let mut bucket = Bucket { written: self.written.clone(), ensured: None };
         loop {
             let begun = Instant::now();
             let (directory, replicas) = self.look(&mut complaints).await;

@@ -47,6 +47,7 @@ mod slim;
 mod spec;
 mod triggers;
 mod trim;
+mod unknown_functions;
 mod watch;
 mod workload;
 

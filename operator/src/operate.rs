@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use asyncqueue::directory::watch::follow_as_writer;
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
 use k8s_openapi::api::core::v1::Service;
 use tokio::{
@@ -34,6 +35,7 @@ use crate::{
     reserve, resync,
     run::Program,
     triggers::Triggers,
+    unknown_functions,
     watch::{Need, Stores, Watch, Watched, Watches},
     workload::Workload,
 };
@@ -82,6 +84,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         metrics: metrics.clone(),
     });
     let librarian = Librarian {
+        written: follow_as_writer(brokers.own().js.clone()),
         brokers,
         queues: context.queues.clone(),
         deployments: context.deployments.clone(),
@@ -120,6 +123,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let services = services.into_iter().map(|services| drain(services.follow(watches.clone()), notify()));
     let functions = functions.into_iter().map(|functions| drain(functions.follow(watches.clone()), notify()));
     let beside = async {
+        let unknown_functions = unknown_functions::run(&context, librarian.written.clone());
         let directory = librarian.run(changed.clone());
         let notices = advisories::heed(told, &context.queues, &triggers);
         let figures = Refresher { context: context.clone(), triggers: triggers.clone() }.run();
@@ -131,24 +135,27 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
             figures,
             resync::run(&context.queues, &triggers),
             reserve::run(&context.brokers, &context.queues),
+            unknown_functions,
             default_queue::ensure(client, &context.queues, settings),
         );
-    };
-    let cut_off = async {
-        shutdown.cancelled().await;
-        // A controller does not end before it has begun, which is when all is known.
-        if context.complete().now_or_never().is_some() {
-            sleep(DRAIN).await;
-            warn!("what was begun did not end in time and is cut off");
-        }
     };
     tokio::select! {
         // They end when told to, and finish what they have begun.
         _ = join_all(controllers) => {}
-        () = cut_off => {}
+        () = cut_off(&context, &shutdown) => {}
         () = beside => {}
     }
     Ok(())
+}
+
+/// Returns when what was begun before `shutdown` has had its time.
+async fn cut_off(context: &Context, shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    // A controller does not end before it has begun, which is when all is known.
+    if context.complete().now_or_never().is_some() {
+        sleep(DRAIN).await;
+        warn!("what was begun did not end in time and is cut off");
+    }
 }
 
 /// What the workers of all queues have in common.

@@ -64,6 +64,11 @@ impl Running {
             .collect();
     }
 
+    /// Whether there is such a queue.
+    pub(crate) fn knows(&self, queue: &QueueName) -> bool {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).contains_key(queue)
+    }
+
     /// Takes in what a worker of a known queue says.
     fn record(&self, queue: &QueueName, stats: WorkerStats, now: Instant) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,6 +201,7 @@ mod tests {
         assert_eq!(kept(&running), MAX_WORKERS);
         running.set_known(["other".parse().unwrap()]);
         assert_eq!((kept(&running), running.of(&jobs, now)), (0, 0));
+        assert!(running.knows(&"other".parse().unwrap()) && !running.knows(&jobs));
     }
 
     #[test]

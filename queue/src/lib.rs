@@ -95,6 +95,7 @@ pub mod submit;
 pub mod timestamp;
 pub mod tombstone;
 pub mod uncounted;
+pub mod unknown_functions;
 
 pub use call_id::CallId;
 pub use duration::{GoDuration, Rounded};

@@ -25,8 +25,9 @@ pub const MAX_SUBJECT: usize = 128;
 #[serde(try_from = "String", into = "String")]
 pub struct QueueName(String);
 
-/// A function and the namespace it lives in.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A function and the namespace it lives in. In JSON, `name.namespace`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct FunctionName {
     name: String,
     namespace: String,
@@ -162,6 +163,21 @@ impl FunctionName {
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+}
+
+impl TryFrom<String> for FunctionName {
+    type Error = NameError;
+
+    /// Reads what [`fmt::Display`] writes: a namespace is no part that may be absent.
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::parse(&text, "")
+    }
+}
+
+impl From<FunctionName> for String {
+    fn from(function: FunctionName) -> Self {
+        function.to_string()
     }
 }
 

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod annotations;
 mod documents;
 mod facts;
 mod known;

@@ -83,6 +83,26 @@ async fn a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_defau
 }
 
 #[tokio::test]
+async fn a_misspelt_function_is_an_event_on_the_default_queue() {
+    let (gateway, name) = (Gateway::connect(), format!("slwo-{}", std::process::id()));
+    let call = gateway.request("POST", &format!("/async-function/{name}"), &[], "secret").await;
+    assert_eq!(call.status, 202, "{call:?}");
+    until_in(PODS, "an event that names the function", async || {
+        let described = kubectl(&["describe", "-n", "openfaas", "asyncqueue/faas-request"]);
+        let (_, events) = described.split_once("Events:")?;
+        let is_it = |line: &&str| {
+            line.contains("Warning") && line.contains("FunctionNotFound") && line.contains(&name)
+        };
+        let event = events.lines().find(is_it)?;
+        assert!(event.contains("unknown_function=reject") && !event.contains("secret"), "{event}");
+        Some(())
+    })
+    .await;
+    // It would be tried until its attempts are used up.
+    let _ = gateway.request("DELETE", &format!("/async-function/{}", call.call_id), &[], "").await;
+}
+
+#[tokio::test]
 async fn a_headless_service_is_called_on_its_target_port() {
     let queue = Queue::ready("headless", "{replicas: 1}").await;
     let namespace = queue.name();

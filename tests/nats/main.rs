@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod api_server;
 mod attempts;
 mod bad_inputs;
 mod callbacks;
@@ -10,6 +11,7 @@ mod cancel_races;
 mod chains;
 mod cli;
 mod connections;
+mod creation_order;
 mod credentials;
 mod dead_letters;
 mod directory;
@@ -47,6 +49,7 @@ mod status;
 mod stores;
 mod support;
 mod suspend;
+mod unknown_functions;
 mod versions;
 mod waiting;
 mod worker;

@@ -73,13 +73,16 @@ async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_opera
     let long = "w".repeat(200);
     for number in 0..MESSAGES {
         let stats = format!(r#"{{"worker":"{long}{number}","running":1,"maxInflight":1}}"#);
-        let subjects = [
-            format!("asyncqueue.stats.invented-{number}"),
-            format!("asyncqueue.stats.{name}"),
-            format!("$JS.EVENT.ADVISORY.STREAM.DELETED.invented-{number}"),
+        let report = format!(r#"{{"outcome":"accepted","functions":["invented-{number}.{name}"]}}"#);
+        let messages = [
+            (format!("asyncqueue.stats.invented-{number}"), &stats),
+            (format!("asyncqueue.stats.{name}"), &stats),
+            (format!("$JS.EVENT.ADVISORY.STREAM.DELETED.invented-{number}"), &stats),
+            (format!("asyncqueue.unknown-functions.invented-{number}"), &report),
+            (format!("asyncqueue.unknown-functions.{name}"), &report),
         ];
-        for subject in subjects {
-            client.publish(subject, stats.clone().into()).await.unwrap();
+        for (subject, payload) in messages {
+            client.publish(subject, payload.clone().into()).await.unwrap();
         }
     }
     client.flush().await.unwrap();

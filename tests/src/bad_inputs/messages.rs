@@ -231,6 +231,18 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         test: "invented_queues_and_workers_are_kept_within_bounds",
     },
     Elsewhere {
+        input: "`asyncqueue.unknown-functions.<queue>` of an invented queue, or with what is no function's name",
+        answer: "the operator keeps nothing of it",
+        folder: "operator",
+        test: "reports_about_invented_queues_are_not_read",
+    },
+    Elsewhere {
+        input: "calls, or `asyncqueue.unknown-functions.<queue>`, of invented functions without end",
+        answer: "64 of a queue are kept for an hour, in one event a minute at most; the rest is dropped",
+        folder: "operator",
+        test: "invented_names_are_kept_and_named_within_bounds",
+    },
+    Elsewhere {
         input: "more advisories of JetStream than the operator takes in",
         answer: "4,096 are kept, the rest is dropped; queues are still checked, a little later",
         folder: "operator",

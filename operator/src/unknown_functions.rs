@@ -1,0 +1,167 @@
+//! Calls of functions that do not exist: gateways report them over core NATS, and an event on the queue names the
+//! functions. A misspelt name would else show in the gateway's log and metrics alone.
+
+use std::time::{Duration, Instant};
+
+use async_nats::Message;
+use asyncqueue::{
+    FunctionName, QueueName,
+    directory::Contents,
+    unknown_functions::{Outcome, REPORT_SUBJECTS, Report},
+};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Resource, ResourceExt};
+use tokio::{sync::watch, time::interval};
+use tracing::{debug, warn};
+
+use self::pending::{Due, Pending};
+use crate::{claims::owns_stream, controller::Context, crd::AsyncQueue, running::Running, watch::Stores};
+
+mod pending;
+
+/// The reason of the event on the queue.
+const FUNCTION_NOT_FOUND: &str = "FunctionNotFound";
+
+/// Between looks whether an event is due.
+const CHECK: Duration = Duration::from_secs(2);
+
+/// Functions that one event names at most: the API server takes no more than a kilobyte.
+const SHOWN: usize = 5;
+
+/// Creates events from the reports on the NATS that gateways publish to, for as long as it is polled. `directory` is what is
+/// in the directory, which gateways follow.
+pub(crate) async fn run(context: &Context, directory: watch::Receiver<Option<Contents>>) {
+    let broker = context.brokers.own();
+    let mut reports = match broker.js.client().subscribe(REPORT_SUBJECTS).await {
+        Ok(reports) => reports,
+        Err(error) => return warn!(%error, "failed to subscribe to the reports of unknown functions"),
+    };
+    let (mut pending, mut checks) = (Pending::default(), interval(CHECK));
+    loop {
+        tokio::select! {
+            message = reports.next() => {
+                let Some(message) = message else { return };
+                if let Some((queue, report)) = read(&message, &broker.running) {
+                    pending.record(queue, report, Instant::now());
+                }
+            }
+            _ = checks.tick() => {
+                let contents = directory.borrow().clone();
+                for due in due(&mut pending, contents.as_ref()) {
+                    publish(&due, context).await;
+                }
+            }
+        }
+    }
+}
+
+/// The events that are due. Before the directory is whole, no function is known not to exist.
+fn due(pending: &mut Pending, contents: Option<&Contents>) -> Vec<Due> {
+    let Some(Contents { directory, .. }) = contents.filter(|contents| contents.is_whole) else {
+        return Vec::new();
+    };
+    let exists = |function: &FunctionName| {
+        let function = directory.resolve(function.clone());
+        directory.functions.contains_key(&function)
+    };
+    pending.due(exists, Instant::now())
+}
+
+/// Publishes an event, and logs it.
+async fn publish(due: &Due, context: &Context) {
+    let Some(object) = object(&context.queues, &due.queue) else {
+        return debug!(queue = %due.queue, "there is no AsyncQueue for a report of unknown functions");
+    };
+    let note = note(due);
+    warn!(queue = %due.queue, "{note}");
+    context.events.warning(&object, FUNCTION_NOT_FOUND, note).await;
+}
+
+/// The `AsyncQueue` of this name that has its stream where gateways publish.
+fn object(queues: &Stores<AsyncQueue>, name: &QueueName) -> Option<ObjectReference> {
+    let queue = queues.all().into_iter().find(|queue| {
+        queue.name_any() == name.as_str() && owns_stream(queue) && queue.spec.nats.url.is_none()
+    })?;
+    Some(queue.object_ref(&()))
+}
+
+/// Reads a report about a queue that is known; `None` for what no gateway sends.
+fn read(message: &Message, known: &Running) -> Option<(QueueName, Report)> {
+    let queue = message.subject.strip_prefix(REPORT_SUBJECTS.trim_end_matches('*'))?.parse().ok()?;
+    let report = Report::decode(&message.payload)?;
+    known.knows(&queue).then_some((queue, report))
+}
+
+/// What an event says: which functions, what happens to their calls, and what to do.
+fn note(due: &Due) -> String {
+    let names: Vec<String> = due.functions.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = match due.functions.len() - names.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names = names.join(", ");
+    let outcome = match due.outcome {
+        Outcome::Accepted => {
+            "The calls are stored on this queue and fail until the functions exist. Check their names and namespaces, or \
+             deploy them; unknown_function=reject lets the gateway refuse such calls."
+        }
+        Outcome::Rejected => {
+            "The gateway answers them with 404. Check their names and namespaces, or deploy them."
+        }
+    };
+    format!("Calls name functions that do not exist: {names}{more}. {outcome}")
+}
+
+#[cfg(test)]
+mod tests {
+    use asyncqueue::unknown_functions::report_subject;
+
+    use super::*;
+
+    fn due(outcome: Outcome, count: usize) -> Due {
+        let function = |number| FunctionName::new(&format!("slwo-{number}"), "openfaas-fn").unwrap();
+        Due { queue: "jobs".parse().unwrap(), outcome, functions: (0..count).map(function).collect() }
+    }
+
+    #[test]
+    fn a_note_names_functions_and_what_to_do() {
+        let accepted = note(&due(Outcome::Accepted, 1));
+        assert!(
+            accepted.starts_with("Calls name functions that do not exist: slwo-0.openfaas-fn. "),
+            "{accepted}"
+        );
+        assert!(accepted.contains("stored on this queue") && accepted.contains("unknown_function=reject"));
+        let rejected = note(&due(Outcome::Rejected, SHOWN + 2));
+        assert!(rejected.contains("slwo-4.openfaas-fn and 2 more. The gateway answers them with 404."));
+        assert!(!rejected.contains("slwo-5"), "{rejected}");
+    }
+
+    #[test]
+    fn a_note_of_the_longest_names_is_not_shortened() {
+        let name = FunctionName::new(&"f".repeat(63), &"n".repeat(63)).unwrap();
+        let longest = Due { functions: vec![name; 64], ..due(Outcome::Accepted, 0) };
+        assert!(note(&longest).len() <= 1024, "{}", note(&longest).len());
+    }
+
+    #[test]
+    fn reports_about_invented_queues_are_not_read() {
+        let report = Report { outcome: Outcome::Accepted, functions: due(Outcome::Accepted, 1).functions };
+        let message = |queue: &str, payload: Vec<u8>| Message {
+            subject: report_subject(&queue.parse().unwrap()).into(),
+            reply: None,
+            payload: payload.into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        let known = Running::default();
+        known.set_known(["jobs".parse().unwrap()]);
+        let encoded = report.encode().unwrap();
+        let expected = Some(("jobs".parse().unwrap(), report));
+        assert_eq!(read(&message("jobs", encoded.clone()), &known), expected);
+        assert_eq!(read(&message("invented", encoded), &known), None);
+        assert_eq!(read(&message("jobs", b"Click http://evil".to_vec()), &known), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! Decides which functions an event names, and when. Pure.
+//!
+//! Clients choose the names, so what is kept and what is said is bounded: by the queues that exist, and for each by a number
+//! of functions and by time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use asyncqueue::{
+    FunctionName, QueueName,
+    unknown_functions::{Outcome, Report},
+};
+
+/// A function that is deployed within this time is not named: it may be in the directory already, and the gateway has
+/// not read that yet.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Between two events about one queue.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// A function is named again after this time, which is how long an API server keeps an event by default.
+const REPEAT: Duration = Duration::from_secs(60 * 60);
+
+/// Functions of one queue that are kept at once. Others are not named until some of them are forgotten.
+const MAX_FUNCTIONS: usize = 64;
+
+/// What was reported, by queue.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    queues: HashMap<QueueName, Reported>,
+}
+
+/// What was reported of one queue.
+#[derive(Debug)]
+struct Reported {
+    /// What the gateway did with the calls, at last.
+    outcome: Outcome,
+    /// The functions that no event has named, and since when.
+    waiting: BTreeMap<FunctionName, Instant>,
+    /// Those that one has named, and when.
+    named: HashMap<FunctionName, Instant>,
+    /// When the last event was due.
+    event_at: Option<Instant>,
+}
+
+/// An event that is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) queue: QueueName,
+    pub(super) outcome: Outcome,
+    /// The functions to name: at least one, in order.
+    pub(super) functions: Vec<FunctionName>,
+}
+
+// === impl Pending ===
+
+impl Pending {
+    /// Takes in a report about a queue that exists.
+    pub(super) fn record(&mut self, queue: QueueName, report: Report, now: Instant) {
+        let reported = self.queues.entry(queue).or_insert_with(|| Reported::new(report.outcome));
+        reported.outcome = report.outcome;
+        for function in report.functions {
+            reported.note(function, now);
+        }
+    }
+
+    /// The events that are due, each of which is returned once. `exists` says whether there is a function.
+    pub(super) fn due(&mut self, exists: impl Fn(&FunctionName) -> bool, now: Instant) -> Vec<Due> {
+        let due = self.queues.iter_mut().filter_map(|(queue, reported)| {
+            let functions = reported.due(&exists, now);
+            let (queue, outcome) = (queue.clone(), reported.outcome);
+            (!functions.is_empty()).then_some(Due { queue, outcome, functions })
+        });
+        let due = due.collect();
+        self.queues.retain(|_, reported| !reported.is_over(now));
+        due
+    }
+}
+
+// === impl Reported ===
+
+impl Reported {
+    fn new(outcome: Outcome) -> Self {
+        Self { outcome, waiting: BTreeMap::new(), named: HashMap::new(), event_at: None }
+    }
+
+    fn note(&mut self, function: FunctionName, now: Instant) {
+        let has_room = self.waiting.len() + self.named.len() < MAX_FUNCTIONS;
+        if has_room && !self.named.contains_key(&function) {
+            self.waiting.entry(function).or_insert(now);
+        }
+    }
+
+    /// The functions that an event names now.
+    fn due(&mut self, exists: impl Fn(&FunctionName) -> bool, now: Instant) -> Vec<FunctionName> {
+        // One that was deployed and is gone again is another case.
+        self.waiting.retain(|function, _| !exists(function));
+        self.named.retain(|function, at| now.duration_since(*at) < REPEAT && !exists(function));
+        if self.event_at.is_some_and(|at| now.duration_since(at) < INTERVAL) {
+            return Vec::new();
+        }
+        let is_ripe = |since: &Instant| now.duration_since(*since) >= GRACE;
+        let ripe: Vec<FunctionName> =
+            self.waiting.iter().filter(|(_, since)| is_ripe(since)).map(|(name, _)| name.clone()).collect();
+        for function in &ripe {
+            self.waiting.remove(function);
+            self.named.insert(function.clone(), now);
+        }
+        if !ripe.is_empty() {
+            self.event_at = Some(now);
+        }
+        ripe
+    }
+
+    /// Whether nothing is kept for a reason.
+    fn is_over(&self, now: Instant) -> bool {
+        let is_quiet = self.event_at.is_none_or(|at| now.duration_since(at) >= INTERVAL);
+        is_quiet && self.waiting.is_empty() && self.named.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(name: &str) -> FunctionName {
+        FunctionName::new(name, "openfaas-fn").unwrap()
+    }
+
+    /// Takes in a report about `jobs`.
+    fn record(pending: &mut Pending, names: &[&str], now: Instant) {
+        let functions = names.iter().map(|name| function(name)).collect();
+        pending.record("jobs".parse().unwrap(), Report { outcome: Outcome::Accepted, functions }, now);
+    }
+
+    /// The names in the events that are due, where these functions exist.
+    fn due(pending: &mut Pending, existing: &[&str], now: Instant) -> Vec<Vec<String>> {
+        let existing: Vec<_> = existing.iter().map(|name| function(name)).collect();
+        let due = pending.due(|function| existing.contains(function), now);
+        let names = |due: Due| due.functions.iter().map(|function| function.name().to_owned()).collect();
+        due.into_iter().map(names).collect()
+    }
+
+    #[test]
+    fn a_function_is_named_once_and_not_at_once() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        record(&mut pending, &["slwo"], start);
+        assert_eq!(due(&mut pending, &[], start), [[""; 0]; 0]);
+        assert_eq!(due(&mut pending, &[], start + GRACE), [["slwo"]]);
+        // However often it is called.
+        for minute in 1..60 {
+            record(&mut pending, &["slwo"], start + minute * INTERVAL);
+            assert_eq!(due(&mut pending, &[], start + minute * INTERVAL + GRACE), [[""; 0]; 0], "{minute}");
+        }
+        // By then its event is gone.
+        let later = start + GRACE + REPEAT;
+        assert_eq!(due(&mut pending, &[], later), [[""; 0]; 0]);
+        record(&mut pending, &["slwo"], later);
+        assert_eq!(due(&mut pending, &[], later + GRACE), [["slwo"]]);
+    }
+
+    #[test]
+    fn a_function_that_is_deployed_in_time_is_not_named() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        record(&mut pending, &["new", "slwo"], start);
+        assert_eq!(due(&mut pending, &["new"], start + GRACE), [["slwo"]]);
+        // Deployed and removed again, it is another case.
+        assert_eq!(due(&mut pending, &["slwo"], start + INTERVAL), [[""; 0]; 0]);
+        record(&mut pending, &["slwo"], start + INTERVAL);
+        assert_eq!(due(&mut pending, &[], start + INTERVAL + GRACE), [["slwo"]]);
+    }
+
+    #[test]
+    fn events_about_a_queue_have_a_time_between_them() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        record(&mut pending, &["a"], start);
+        assert_eq!(due(&mut pending, &[], start + GRACE), [["a"]]);
+        record(&mut pending, &["c", "b"], start + GRACE);
+        assert_eq!(due(&mut pending, &[], start + 2 * GRACE), [[""; 0]; 0]);
+        assert_eq!(due(&mut pending, &[], start + GRACE + INTERVAL), [["b", "c"]]);
+    }
+
+    #[test]
+    fn invented_names_are_kept_and_named_within_bounds() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        let (mut now, mut named, mut events) = (start, 0, 0);
+        for number in 0..10_000 {
+            record(&mut pending, &[&format!("invented-{number}")], now);
+            for names in due(&mut pending, &[], now) {
+                events += 1;
+                named += names.len();
+            }
+            now += Duration::from_millis(300);
+        }
+        assert!(now < start + REPEAT);
+        assert_eq!(named, MAX_FUNCTIONS);
+        assert!((1..=MAX_FUNCTIONS).contains(&events), "{events}");
+        let kept: usize = pending.queues.values().map(|queue| queue.waiting.len() + queue.named.len()).sum();
+        assert_eq!(kept, MAX_FUNCTIONS);
+        // Nothing is kept for good.
+        assert_eq!(due(&mut pending, &[], now + REPEAT), [[""; 0]; 0]);
+        assert!(pending.queues.is_empty());
+    }
+
+    #[test]
+    fn each_queue_has_its_own_event() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        for (queue, outcome) in [("a", Outcome::Accepted), ("b", Outcome::Rejected)] {
+            let report = Report { outcome, functions: vec![function("slwo")] };
+            pending.record(queue.parse().unwrap(), report, start);
+        }
+        let mut due = pending.due(|_| false, start + GRACE);
+        due.sort_by(|a, b| a.queue.cmp(&b.queue));
+        let expected = [("a", Outcome::Accepted), ("b", Outcome::Rejected)].map(|(queue, outcome)| Due {
+            queue: queue.parse().unwrap(),
+            outcome,
+            functions: vec![function("slwo")],
+        });
+        assert_eq!(due, expected);
+    }
+}
