@@ -39,6 +39,7 @@ mod odd_answers;
 mod operator;
 mod ownership;
 mod platform_failures;
+mod python_clients;
 mod replay;
 mod sequences;
 mod sequences_cluster;

@@ -25,6 +25,7 @@ use asyncqueue::{
     uncounted,
 };
 use asyncqueue_tests::{
+    clients,
     http::{HttpServer, Received},
     nats::{NatsServer, free_port},
     program::{self, Program},
@@ -396,21 +397,12 @@ async fn the_documented_command_stores_a_call_and_a_repeat_is_known() {
 
 #[tokio::test]
 async fn the_documented_program_in_python_stores_a_call_once() {
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let mut import = Command::new(&python);
-    import.args(["-c", "import nats.js"]).stderr(Stdio::null());
-    if !import.status().is_ok_and(|status| status.success()) {
-        println!(
-            "NOT CHECKED: {python} has no nats-py (pip install nats-py, and PYTHON names another python)"
-        );
-        return;
-    }
     let queue = Queue::start().await;
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("submit.py");
     std::fs::write(&path, fenced(section(WIRE, "### In Python"), "```python")).unwrap();
     let submit = async |body: &str| {
-        let mut program = Command::new(&python);
+        let mut program = Command::new(clients::python());
         program.arg(&path).args([&queue.nats.url(), "figlet", "order-8", body]);
         let output = finished(program).await;
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())

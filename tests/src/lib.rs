@@ -1,9 +1,8 @@
 //! What the tests stand on: real processes, started and ended by the tests themselves.
 //!
 //! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs nats-servers, [`program`] the programs of this
-//! project as they are built, [`versions`] those of earlier commits, [`tools`] those of others;
-//! [`process`] reads what the kernel says of them, [`http`] is an
-//! HTTP server that records what it is asked, [`raw`] speaks HTTP by hand, [`proxy`] is a cable that can be pulled, and
+//! project as they are built, [`versions`] those of earlier commits, [`tools`] those of others, [`clients`] clients of
+//! `OpenFaaS`; [`process`] reads what the kernel says of them, [`http`] is an HTTP server that records what it is asked, [`raw`] speaks HTTP by hand, [`proxy`] is a cable that can be pulled, and
 //! [`wait`] waits for conditions, never for a time.
 //!
 //! [`load`] submits calls of all kinds, and [`history`] tells whether what became of them is what was promised; [`rights`]
@@ -19,6 +18,7 @@
 pub mod bad_inputs;
 pub mod bench;
 pub mod broken_queues;
+pub mod clients;
 pub mod cluster;
 pub mod health;
 pub mod history;

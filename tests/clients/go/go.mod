@@ -1,0 +1,3 @@
+module asyncqueue/tests/clients/go
+
+go 1.25.0
