@@ -385,7 +385,7 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("make bench ", Not("it takes half an hour, alone on the machine; docs/bench.md is what it wrote last")),
     ("make demo-local", Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind")),
     ("make image", Script("tests/cluster/install", "images/load")),
-    ("cargo build --profile fast", Script("tests/cluster/images/build", "profile=fast")),
+    ("cargo build --release --bin", Script("tests/cluster/images/build", "build --release")),
     (
         "docker build",
         Not(
