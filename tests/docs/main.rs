@@ -9,6 +9,7 @@ mod documents;
 mod facts;
 mod known;
 mod odd_input;
+mod openfaas;
 mod plan;
 mod run;
 

@@ -13,6 +13,7 @@ mod connections;
 mod credentials;
 mod dead_letters;
 mod directory;
+mod documented;
 mod drain;
 mod drain_jetstream;
 mod environment;
