@@ -1,23 +1,34 @@
 //! What the documents leave to the reader: what stands for something of the user's own, what has to be there before a
 //! command, what is seen after it, and which commands are run elsewhere.
 
+use crate::migration;
+
 /// Where the commands of a document are typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Session {
     /// In the network of the cluster, one document after another, in this order.
     Cluster,
+    /// The same, where there is an OpenFaaS and nothing else.
+    OpenFaas,
     /// On a machine of their own without Kubernetes.
     Alone,
 }
 
-/// The documents with commands or objects. The last one removes all that there is.
+impl Session {
+    /// Whether there is a cluster.
+    pub(crate) fn has_cluster(self) -> bool {
+        self != Self::Alone
+    }
+}
+
+/// The documents with commands or objects. The last one of the cluster removes all that there is.
 pub(crate) const SESSIONS: [(&str, Session); 9] = [
     ("README.md", Session::Cluster),
     ("docs/autoscaling.md", Session::Cluster),
     ("docs/operations.md", Session::Cluster),
     ("docs/troubleshooting.md", Session::Cluster),
     ("docs/security.md", Session::Cluster),
-    ("docs/migration.md", Session::Cluster),
+    ("docs/migration.md", Session::OpenFaas),
     ("manifests/README.md", Session::Cluster),
     ("docs/standalone.md", Session::Alone),
     ("docs/wire.md", Session::Alone),
@@ -47,7 +58,11 @@ pub(crate) struct Around {
 pub(crate) const NOTHING: Around = Around { document: "", command: "", before: &[], prints: "", after: &[] };
 
 /// What is typed around which commands.
-pub(crate) const AROUND: &[Around] = &[
+pub(crate) fn around() -> impl Iterator<Item = &'static Around> {
+    AROUND.iter().chain(migration::AROUND)
+}
+
+const AROUND: &[Around] = &[
     Around {
         document: "README.md",
         command: "kubectl apply -f slow-queue.yaml",
@@ -235,71 +250,6 @@ pub(crate) const AROUND: &[Around] = &[
         ..NOTHING
     },
     Around {
-        document: "docs/migration.md",
-        command: "kubectl apply --server-side -k .",
-        before: &[
-            // OpenFaaS's has the name, which a cluster without it gives to ours.
-            ("kubectl delete service gateway -n openfaas --ignore-not-found", ""),
-            ("kubectl apply -f openfaas.yaml", ""),
-        ],
-        ..NOTHING
-    },
-    Around {
-        document: "docs/migration.md",
-        command: "curl -i -d hi",
-        before: &[
-            ("kubectl rollout status -n openfaas deploy/asyncqueue-operator --timeout=120s", ""),
-            ("kubectl rollout status -n openfaas deploy/asyncqueue-gateway --timeout=120s", ""),
-            ("kubectl get -n openfaas deploy/faas-request-worker -o yaml", "nats-asyncqueue"),
-            ("kubectl rollout status -n openfaas deploy/faas-request-worker --timeout=120s", ""),
-            ("kubectl delete asyncqueue slow-queue -n openfaas", ""),
-        ],
-        ..NOTHING
-    },
-    Around {
-        document: "docs/migration.md",
-        command: "kubectl logs -n openfaas deploy/faas-request-worker",
-        prints: "Invoked figlet [200]",
-        ..NOTHING
-    },
-    Around {
-        document: "docs/migration.md",
-        command: "kubectl apply -f slow-queue.yaml",
-        // A queue as OpenFaaS's documentation had it made, with a call as a gateway publishes it.
-        before: &[
-            ("kubectl rollout status -n openfaas statefulset/nats-asyncqueue --timeout=120s", ""),
-            // Workers that end would take the call, and tell of it in a log that is gone with them.
-            (
-                "kubectl wait -n openfaas --for=delete pod -l asyncqueue.io/queue=slow-queue --timeout=120s",
-                "",
-            ),
-            // Again where it ends: it takes whichever pod there is, also one that is just going.
-            ("until kubectl port-forward -n openfaas service/nats-asyncqueue 4222; do sleep 1; done &", ""),
-            (
-                "nats --server=nats://127.0.0.1:4222 stream add slow-queue --subjects=slow-queue --replicas=1 \
-                 --retention=work --discard=old --max-msgs-per-subject=-1 --defaults",
-                "",
-            ),
-            (
-                "nats --server=nats://127.0.0.1:4222 consumer add slow-queue slow-queue-workers --pull --deliver=all \
-                 --ack=explicit --replay=instant --max-deliver=-1 --max-pending=-1 --wait=3m --defaults",
-                "",
-            ),
-            (
-                "nats --server=nats://127.0.0.1:4222 pub --jetstream slow-queue \
-                 '{\"Method\":\"POST\",\"Function\":\"figlet\",\"Body\":\"aGk=\"}'",
-                "",
-            ),
-        ],
-        ..NOTHING
-    },
-    Around {
-        document: "docs/migration.md",
-        command: "kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue",
-        after: &[("kubectl logs -n openfaas deploy/slow-queue-worker", "Invoked figlet [200]")],
-        ..NOTHING
-    },
-    Around {
         document: "manifests/README.md",
         command: "kubectl delete asyncqueues --all",
         before: &[("kubectl rollout status -n openfaas deploy/asyncqueue-operator --timeout=120s", "")],
@@ -374,10 +324,7 @@ pub(crate) enum How {
 
 use How::{Not, Script, Test};
 
-/// Why the Job that drains NATS Streaming does not end here.
-const NO_STREAMING: &str = "the cluster has no NATS Streaming; tests/nats drains one by the same program";
-
-/// Commands that are not run here, by how they begin.
+/// Commands that are not run here, by how they begin; where something is typed around one, it is run there.
 pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("make demo ", Script("tests/run", "examples/demo")),
     ("make test ", Script(".ci/run", "make test")),
@@ -394,12 +341,6 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ),
     ("cd examples/standalone && docker compose up", Not("no container engine here")),
     (
-        "kubectl apply -k manifests/drain-stan",
-        Test("tests/install", "the_api_server_takes_every_folder_as_it_stands"),
-    ),
-    ("kubectl wait -n openfaas --for=condition=Complete job/asyncqueue-drain-stan", Not(NO_STREAMING)),
-    ("kubectl logs -n openfaas job/asyncqueue-drain-stan", Not(NO_STREAMING)),
-    (
         "kubectl aq --nats-url nats://127.0.0.1:4223 drain stan",
         Test("tests/nats", "a_channel_of_ten_thousand_is_drained_once"),
     ),
@@ -412,10 +353,7 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         "kubectl delete -k manifests/base",
         Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay"),
     ),
-    (
-        "faas-cli deploy",
-        Not("there is no OpenFaaS here; tests/e2e deploys functions as it does, with the annotation"),
-    ),
+    ("faas-cli deploy", Test("tests/docs", "commands_of_the_cluster_migrate_an_openfaas_and_back")),
     ("kubectl drain", Not("the cluster has one node, so that its pods have nowhere to go")),
     ("python3 submit.py", Test("tests/nats", "the_documented_program_in_python_stores_a_call_once")),
 ];

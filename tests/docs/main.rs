@@ -9,7 +9,9 @@ mod annotations;
 mod documents;
 mod facts;
 mod known;
+mod migration;
 mod odd_input;
+mod openfaas;
 mod plan;
 mod run;
 
@@ -17,7 +19,7 @@ use asyncqueue_tests::{cluster::repository, sources::assert_has_test};
 
 use crate::{
     documents::{Kind, paths, pieces_of},
-    known::{AROUND, ELSEWHERE, How, PICTURES, SESSIONS, Session},
+    known::{ELSEWHERE, How, PICTURES, SESSIONS, Session, around},
     plan::{elsewhere, is_object},
 };
 
@@ -35,7 +37,7 @@ fn every_block_is_known() {
                 }
                 Kind::File(_) => session.is_some(),
                 Kind::Yaml(value) if is_object(value) => {
-                    session.is_some_and(|(_, session)| *session == Session::Cluster)
+                    session.is_some_and(|(_, session)| session.has_cluster())
                 }
                 Kind::Yaml(_) | Kind::Other => false,
             };
@@ -75,7 +77,7 @@ fn what_is_run_elsewhere_is() {
             How::Not(reason) => println!("NOT RUN: {begins}: {reason}"),
         }
     }
-    for around in AROUND {
+    for around in around() {
         let is_shown = |(document, command): &(String, documents::Command)| {
             document == around.document && plan::begins(command, around.command)
         };
@@ -100,4 +102,11 @@ fn commands_of_machines_without_kubernetes_are_run() {
 fn commands_of_the_cluster_are_run() {
     let _restored = run::Restored;
     run::documents(Session::Cluster);
+}
+
+#[test]
+fn commands_of_the_cluster_migrate_an_openfaas_and_back() {
+    let _restored = run::Restored;
+    let _emptied = run::Emptied::of_asyncqueue();
+    run::documents(Session::OpenFaas);
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     documents::{Command, Kind, Piece},
-    known::{AROUND, Around, ELSEWHERE, How, NOTHING, PLACEHOLDERS, SERVERS},
+    known::{Around, ELSEWHERE, How, NOTHING, PLACEHOLDERS, SERVERS, around},
 };
 
 /// What is to be done for a document.
@@ -103,7 +103,8 @@ fn quoted(text: &str) -> String {
 
 impl Plan {
     fn command(&mut self, document: &str, place: &str, command: &Command, images: &[(&str, String)]) {
-        if let Some(how) = elsewhere(command) {
+        let around = around().find(|around| around.document == document && begins(command, around.command));
+        if let (Some(how), None) = (elsewhere(command), around) {
             self.not_run.push(match how {
                 How::Not(reason) => format!("NOT RUN: {}: {reason}", command.text),
                 How::Test(folder, name) => format!("run by {folder}: {name}: {}", command.text),
@@ -111,8 +112,6 @@ impl Plan {
             });
             return;
         }
-        let around =
-            AROUND.iter().find(|around| around.document == document && begins(command, around.command));
         let Around { before, prints, after, .. } = around.unwrap_or(&NOTHING);
         for (text, prints) in *before {
             self.step("before it", text, prints, "");

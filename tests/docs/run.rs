@@ -23,6 +23,42 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Restored;
 
+/// The cluster without AsyncQueue. What is there instead is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Emptied;
+
+impl Emptied {
+    /// Removes AsyncQueue, the namespaces of OpenFaaS with it.
+    pub(crate) fn of_asyncqueue() -> Self {
+        remove_all();
+        Self
+    }
+}
+
+impl Drop for Emptied {
+    fn drop(&mut self) {
+        remove_all();
+    }
+}
+
+/// Removes AsyncQueue, and all that there is in the namespaces of OpenFaaS.
+fn remove_all() {
+    let delete = |what: &[&str]| try_run(command("kubectl").arg("delete").args(what).arg("--timeout=180s"));
+    // Queues first, while the operator is there.
+    if command("kubectl")
+        .args(["get", "crd/asyncqueues.asyncqueue.io"])
+        .output()
+        .is_ok_and(|got| got.status.success())
+    {
+        delete(&["asyncqueues", "--all", "--all-namespaces"]);
+        // Else Kubernetes looks again at their namespace only after half of their grace period.
+        let workers =
+            ["--for=delete", "pods", "-l=asyncqueue.io/queue", "--all-namespaces", "--timeout=120s"];
+        try_run(command("kubectl").arg("wait").args(workers));
+    }
+    delete(&["--kustomize=manifests/standalone", "--ignore-not-found"]);
+}
+
 impl Drop for Restored {
     fn drop(&mut self) {
         // Namespaces first: what goes into them can't be validated before they are there.
@@ -41,6 +77,9 @@ impl Drop for Restored {
         }
     }
 }
+
+/// The image of what stands for OpenFaaS's programs.
+const OPENFAAS: &str = "openfaas";
 
 /// Of what takes its time in a namespace.
 const IN_TIME: [&str; 2] = ["--namespace=openfaas", "--timeout=180s"];
@@ -64,14 +103,19 @@ pub(crate) fn documents(session: Session) {
 }
 
 fn type_in(document: &str, session: Session) {
-    let images = match session {
-        Session::Cluster => ["asyncqueue", "asyncqueue-example-function"].map(tagged).to_vec(),
-        Session::Alone => Vec::new(),
-    };
+    let mut images = Vec::new();
+    if session.has_cluster() {
+        images.extend(["asyncqueue", "asyncqueue-example-function"].map(tagged));
+    }
+    if session == Session::OpenFaas {
+        let load = repository().join("tests/cluster/images/load");
+        let _ = output(Command::new(load).arg(OPENFAAS));
+        images.push(tagged(OPENFAAS));
+    }
     let Plan { files, steps, not_run } = plan(document, &pieces_of(document), &images);
     println!("{}", not_run.join("\n"));
     let folder = TempDir::with_prefix("asyncqueue-docs-").unwrap();
-    if session == Session::Cluster {
+    if session.has_cluster() {
         copy_project(folder.path(), &images);
     }
     for (path, text) in files {
@@ -81,20 +125,18 @@ fn type_in(document: &str, session: Session) {
     }
     fs::write(folder.path().join("steps"), steps).unwrap();
 
-    let mode = match session {
-        Session::Cluster => "cluster",
-        Session::Alone => "alone",
-    };
     let shell = repository().join("tests/docs/shell");
-    let mut shell = match session {
-        Session::Cluster => command(shell.to_str().unwrap()),
-        Session::Alone => Command::new(shell),
+    let (mode, mut shell) = if session.has_cluster() {
+        ("cluster", command(shell.to_str().unwrap()))
+    } else {
+        ("alone", Command::new(shell))
     };
     let path = shell.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path?.to_str());
     let path = path.map_or_else(|| std::env::var("PATH").unwrap(), str::to_owned);
     let status = shell
         .args([mode, folder.path().to_str().unwrap()])
-        .env("PATH", format!("{}:{path}", programs()))
+        // What stands for faas-cli is in the folder.
+        .env("PATH", format!("{}:{}:{path}", folder.path().display(), programs()))
         // Of the user's own machine.
         .env_remove("NATS_URL")
         .stdin(Stdio::null())
@@ -124,7 +166,7 @@ fn copy_project(into: &Path, images: &[(&str, String)]) {
     let files = fs::read_dir(around).unwrap().map(|entry| entry.unwrap().path());
     let _ = output(Command::new("cp").arg("--recursive").args(folders).args(files).arg(into));
     let substitutions =
-        images.iter().map(|(name, tag)| format!("--expression=s|image: {name}:latest|image: {name}:{tag}|"));
+        images.iter().map(|(name, tag)| format!("--expression=s|\\b{name}:latest|{name}:{tag}|"));
     let _ = output(
         Command::new("find")
             .arg(into)

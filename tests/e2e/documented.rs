@@ -4,7 +4,8 @@
 use async_nats::jetstream::{self, stream::Config};
 use asyncqueue_tests::{
     cluster::{
-        Namespace, PortForward, apply, command, is_true, kubectl, loaded_image, object_is_gone, repository,
+        Namespace, PortForward, apply, command, get, is_true, kubectl, loaded_image, object_is_gone,
+        repository,
     },
     tools,
 };
@@ -52,15 +53,26 @@ async fn the_gateway_answers_at_the_address_of_openfaas() {
     let queue = Queue::ready("address", "{}").await;
     queue.deploy_functions(&["fast", "callbacks"]).await;
     let namespace = queue.name();
-    // The worker resolves the name, as any client in the cluster does.
-    let receiver = format!(
-        "http://gateway.openfaas.svc.cluster.local:8080/function/callbacks.{namespace}/callback/documented"
-    );
     let gateway = Gateway::connect();
-    let target = format!("/async-function/fast.{namespace}");
-    let call = gateway.request("POST", &target, &[("X-Callback-Url", &receiver)], "hello").await;
-    assert_eq!(call.status, 202, "{call:?}");
-    gateway.callback(namespace, &call.call_id).await;
+    // The worker resolves the name, as any client in the cluster does. By either route: one calls `callbacks`, the other
+    // stores a call of it.
+    for route in ["function", "async-function"] {
+        let receiver = format!(
+            "http://gateway.openfaas.svc.cluster.local:8080/{route}/callbacks.{namespace}/callback/documented"
+        );
+        let target = format!("/async-function/fast.{namespace}");
+        let call = gateway.request("POST", &target, &[("X-Callback-Url", &receiver)], "hello").await;
+        assert_eq!(call.status, 202, "{call:?}");
+        gateway.callback(namespace, &call.call_id).await;
+    }
+}
+
+#[tokio::test]
+async fn by_default_there_is_one_queue_with_one_worker_that_runs_one_call() {
+    let queue = get("openfaas", "asyncqueue/faas-request").unwrap();
+    let spec = &queue["spec"];
+    assert_eq!((&spec["replicas"], &spec["maxInflight"]), (&json!(1), &json!(1)), "{spec}");
+    assert_eq!(spec["timeout"], "1m", "{spec}");
 }
 
 #[tokio::test]

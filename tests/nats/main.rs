@@ -15,6 +15,7 @@ mod creation_order;
 mod credentials;
 mod dead_letters;
 mod directory;
+mod documented;
 mod drain;
 mod drain_jetstream;
 mod environment;

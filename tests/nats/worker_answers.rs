@@ -191,17 +191,29 @@ async fn credentials_in_a_callback_url_are_sent_and_never_logged() {
 
 #[tokio::test]
 async fn headers_and_bodies_are_logged_if_that_is_asked_for_and_only_then() {
-    let (queue, function) = (Queue::start().await, HttpServer::start().await);
-    let verbose = queue.worker(&function, &[("write_debug", "true")]);
-    queue
-        .submit(|call| {
+    let queue = Queue::start().await;
+    let function = HttpServer::answering(|_| respond(200, "the answer")).await;
+    let submit = async || {
+        let change = |call: &mut asyncqueue::Invocation| {
             call.headers.insert("x-mine", "seen".parse().unwrap());
             call.body = "the body".into();
-        })
-        .await;
+        };
+        queue.submit(change).await
+    };
+    let by_default = queue.worker(&function, &[]);
+    submit().await;
+    by_default.logged("Invoked figlet [200]").await;
+    queue.empties().await;
+    let log = by_default.log().join("\n");
+    for secret in ["seen", "the body", "the answer"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+    drop(by_default);
+    let verbose = queue.worker(&function, &[("write_debug", "true")]);
+    submit().await;
     let request = verbose.logged("Request").await;
     assert!(request.contains("seen") && request.contains("the body"), "{request}");
-    assert!(verbose.logged("Answer").await.contains("ok"));
+    assert!(verbose.logged("Answer").await.contains("the answer"));
 }
 
 #[tokio::test]

@@ -76,19 +76,25 @@ impl NatsServer {
     /// With its store written to disk this often, or `always`: before each acknowledgement.
     #[must_use]
     pub fn syncing(self, interval: &str) -> Self {
-        let config = self.folder.path().join("syncing");
-        std::fs::write(&config, format!("jetstream {{ sync_interval: {interval} }}"))
-            .expect("its configuration");
-        let config = config.display().to_string();
-        self.with(["-c".to_owned(), config])
+        self.configured(&format!("jetstream {{ sync_interval: {interval} }}"))
     }
 
     /// With room for so many bytes on disk, for all its accounts together.
     #[must_use]
     pub fn with_max_file_store(self, bytes: &str) -> Self {
-        let config = self.folder.path().join("max_file_store");
-        std::fs::write(&config, format!("jetstream {{ max_file_store: {bytes} }}"))
-            .expect("its configuration");
+        self.configured(&format!("jetstream {{ max_file_store: {bytes} }}"))
+    }
+
+    /// With messages of up to so many bytes, headers included.
+    #[must_use]
+    pub fn with_max_payload(self, bytes: &str) -> Self {
+        self.configured(&format!("max_payload: {bytes}"))
+    }
+
+    /// With this configuration.
+    fn configured(self, text: &str) -> Self {
+        let config = self.folder.path().join("own");
+        std::fs::write(&config, text).expect("its configuration");
         let config = config.display().to_string();
         self.with(["-c".to_owned(), config])
     }

@@ -3,6 +3,7 @@ module asyncqueue/tests/cluster/modules/stan
 go 1.26.0
 
 tool (
+	asyncqueue/tests/cluster/modules/stan/openfaas
 	asyncqueue/tests/cluster/modules/stan/stan-client
 	github.com/nats-io/nats-streaming-server
 )
