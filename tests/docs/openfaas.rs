@@ -17,7 +17,7 @@ const SENTENCES: [(&str, char, usize); 11] = [
     ("Dedicated queues", 'H', 15),
     ("Verbose Output", 'I', 2),
     ("Callback request headers", 'J', 5),
-    ("Clients", 'K', 5),
+    ("Clients", 'K', 7),
 ];
 
 /// What may be said of a sentence.
