@@ -184,7 +184,7 @@ pub const CLIENTS: &[Client] = &[
         1,
     ),
     stores(
-        "a length beside chunks, whose end counts",
+        "a length together with chunks, which count",
         &[Send(
             b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 999\r\nTransfer-Encoding: chunked\r\n\r\n\
               2\r\nhi\r\n0\r\n\r\n",

@@ -212,15 +212,15 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         test: "an_entry_that_cannot_be_read_changes_nothing",
     },
     Elsewhere {
-        input: "an entry of the directory or of the tombstones whose key is not UTF-8, or whose headers are none of NATS",
+        input: "an entry of the directory or of the tombstones whose key is not UTF-8, or whose headers are not NATS headers",
         answer: "found when it has broken the connection twice within 3 s: it is passed over, and its bucket is polled \
                  for ten minutes in place of a watch, which it would break again",
         folder: "tests/nats",
         test: "entries_that_break_a_watch_are_passed_over",
     },
     Elsewhere {
-        input: "an entry of the tombstones that is none of the five marks",
-        answer: "it counts as none: the call runs",
+        input: "an entry of the tombstones that is not one of the five marks",
+        answer: "it is ignored: the call runs",
         folder: "queue",
         test: "marks_are_read_as_they_are_written",
     },

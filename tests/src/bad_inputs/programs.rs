@@ -67,7 +67,7 @@ pub const SETTINGS: &[Setting] = &[
         WORKER,
         "callback_allowed_hosts",
         "10.0.0.0/99",
-        "`10.0.0.0/99` is none of a host, *.suffix, an address",
+        "`10.0.0.0/99` is not a host, *.suffix, an address",
     ),
     fails(WORKER, "callback_signing_secret_file", "/nowhere", "`/nowhere` can't be read"),
     fails(WORKER, "callback_ca_file", "/nowhere", "`/nowhere` can't be read"),

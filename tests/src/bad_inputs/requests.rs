@@ -65,10 +65,10 @@ pub const REQUESTS: &[Request] = &[
         "is not valid: use 1 to 63 of A-Z, a-z, 0-9",
     ),
     line(
-        "a name of nobody, with `unknown_function=reject`",
-        "POST /async-function/nobody",
+        "an unknown function, with `unknown_function=reject`",
+        "POST /async-function/unknown",
         404,
-        "function `nobody.openfaas-fn` is not known",
+        "function `unknown.openfaas-fn` is not known",
     ),
     line(
         "`%` that is no escape",
@@ -142,8 +142,8 @@ pub const REQUESTS: &[Request] = &[
         "method PUT is not allowed here: use POST, GET, HEAD, DELETE",
     ),
     line("a tunnel", "CONNECT /function/figlet", 405, "method CONNECT is not allowed here: use GET, HEAD"),
-    line("a call that is none", "GET /async-function/nobody", 404, "no call `nobody` is known"),
-    line("a call id that is none", "GET /async-function/a.b", 400, "call id `a.b` is not valid"),
+    line("an unknown call", "GET /async-function/unknown", 404, "no call `unknown` is known"),
+    line("an invalid call id", "GET /async-function/a.b", 400, "call id `a.b` is not valid"),
     line("a call of no function", "DELETE /async-function/a.b.c/id", 400, "function name `a.b` is not valid"),
     line("no call", "DELETE /async-function/", 404, "no call is named: use /async-function/CALL-ID"),
     line(
@@ -224,7 +224,7 @@ pub const REQUESTS: &[Request] = &[
     field("a header without a name", b": 1\r\n", 400, ""),
     field("a control character in a header", b"X-Bad: a\x01b\r\n", 400, ""),
     raw("two lengths", b"Content-Length: 2\r\nContent-Length: 3\r\n", "hi", 400),
-    raw("a length that is none", b"Content-Length: +2\r\n", "hi", 400),
+    raw("an invalid length", b"Content-Length: +2\r\n", "hi", 400),
     raw("a space before the colon", b"Content-Length : 2\r\n", "hi", 400),
     raw("a folded header", b"X-Folded: a\r\n b\r\n", "hi", 400),
     raw(

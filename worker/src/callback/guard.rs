@@ -92,7 +92,7 @@ impl FromStr for Rule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is none of a host, *.suffix, an address or a network as 10.0.0.0/8");
+        let wrong = || format!("`{text}` is not a host, *.suffix, an address or a network as 10.0.0.0/8");
         if let Some((address, prefix)) = text.split_once('/') {
             let address: IpAddr = address.parse().map_err(|_| wrong())?;
             let longest = if address.is_ipv4() { 32 } else { 128 };
