@@ -14,7 +14,7 @@ demo-local: ## show it in seconds without Kubernetes and root: two queues, a can
 test: ## run all tests: style, units, on a real nats-server, on a real cluster (as root)
 	@tests/run
 
-check: ## format, clippy, cargo-deny, shellcheck: what needs no server
+check: ## format, clippy, rustdoc, dependencies, shellcheck: what needs no server
 	@tests/run check
 
 unit: ## unit and property tests, and those on a real nats-server: what needs no root

@@ -1,5 +1,8 @@
 //! The settings of the gateway.
 
+// The comments of settings are the text of --help, where [::] is an address.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use asyncqueue::{GoDuration, QueueName, function_namespaces::NamespaceList, name::parse_namespace};

@@ -1,7 +1,7 @@
 //! The `AsyncQueue` resource. Its doc comments are the manual that `kubectl explain asyncqueue` prints.
 //!
 //! What can be wrong with a field is refused by the API server, by schema and CEL, with a message that says
-//! the rule; [`crate::controller::validate`] is left with what only shows beside other objects. Defaults
+//! the rule; `controller::validate` is left with what only shows beside other objects. Defaults
 //! are the schema's, so that `kubectl get -o yaml` shows what counts.
 //!
 //! Each field has an effect. Each string has a longest length, without which CEL rules on it are refused as too

@@ -1,8 +1,9 @@
 //! The operator: `AsyncQueues` and function annotations in, streams and Deployments out.
 //!
-//! Of several operators one works, the [`leader`]. Three things go on at once. The [`controller`] brings each `AsyncQueue`'s streams and workers to what its spec
-//! says, and tells in its status how that went; the [`figures`] keep the numbers in it; the [`directory`] keeps what
-//! gateways and workers need to know of functions and queues. All look at what the [`watch`]es have seen, decide in plain
+//! Of several operators one works, the `leader`. Three things go on at once. The `controller` brings
+//! each `AsyncQueue`'s streams and workers to what its spec says, and tells in its status how that
+//! went; the `figures` keep the numbers in it; the `directory` keeps what gateways and workers need
+//! to know of functions and queues. All look at what the `watch`es have seen, decide in plain
 //! functions, and can do their work again at any time.
 
 mod account;

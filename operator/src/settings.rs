@@ -1,5 +1,8 @@
 //! The operator's settings. Names and defaults are a contract: manifests and tests use them.
 
+// The comments of settings are the text of --help, where [::] is an address.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::{convert::Infallible, fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use asyncqueue::{

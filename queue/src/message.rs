@@ -1,6 +1,6 @@
 //! The message forms of an invocation, on a queue's stream.
 //!
-//! Two are read, message by message: the [native](native) one, which the gateway writes, and the
+//! Two are read, message by message: the [native] one, which the gateway writes, and the
 //! [`OpenFaaS`](openfaas) one, which existing gateways publish.
 
 use async_nats::HeaderMap as NatsHeaders;

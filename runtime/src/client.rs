@@ -1,9 +1,9 @@
 //! The HTTP client that all programs use for requests to functions and receivers: HTTP/1.1 over a pool of
 //! connections. Each choice is made here once:
 //!
-//! - Answers are read tolerantly ([`answer_reader`]), within limits.
+//! - Answers are read tolerantly (`answer_reader`), within limits.
 //! - A POST, PUT or PATCH without a body says `Content-Length: 0`.
-//! - A connection lives for a bounded time and number of requests ([`life`]).
+//! - A connection lives for a bounded time and number of requests (`life`).
 //! - A request that met a connection that was just being closed is sent once more, on a new one.
 
 use std::{

@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use crate::documents::{Kind, paths, pieces_of};
 
+/// Documents at the top whose commands are not for users.
+const FOR_CONTRIBUTORS: [&str; 4] = ["CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"];
+
 fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap()
 }
@@ -176,7 +179,7 @@ fn what_is_shown_of_the_configuration_of_nats_is_valid() {
 
 #[test]
 fn each_link_leads_somewhere() {
-    for document in paths() {
+    for document in paths().into_iter().chain(FOR_CONTRIBUTORS.map(str::to_owned)) {
         let text = read(&document);
         let folder = repository().join(&document).parent().unwrap().to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -193,6 +196,19 @@ fn each_link_leads_somewhere() {
                 assert!(has, "{document}: {link} leads to no heading");
             }
         }
+    }
+}
+
+#[test]
+fn each_file_named_to_contributors_is_there() {
+    let text = read("CONTRIBUTING.md");
+    let names = quoted(&text).into_iter().filter(|name| !name.contains(' ') && name.contains('/'));
+    // Neither a file of a user nor one that is built, and no address.
+    let names: Vec<_> =
+        names.filter(|name| !name.starts_with(['~', '/']) && !name.starts_with("target/")).collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        assert!(repository().join(name).exists(), "CONTRIBUTING.md: there is no {name}");
     }
 }
 

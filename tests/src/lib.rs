@@ -7,7 +7,7 @@
 //!
 //! [`load`] submits calls of all kinds, and [`history`] tells whether what became of them is what was promised; [`rights`]
 //! compares what a service account may do with what it does, [`promql`] what alerts and dashboards read with what programs
-//! export ([`monitoring`] has those of this project); [`bench`] is what the benchmarks have in common,
+//! export ([`monitoring`] has those of this project); [`mod@bench`] is what the benchmarks have in common,
 //! [`report`] what becomes of what they print, [`bad_inputs`] what every door is given that it can't use,
 //! [`broken_queues`] queues that cannot work, [`health`] what other tools make of a queue, and [`sources`]
 //! knows which tests there are.

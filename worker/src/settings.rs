@@ -1,5 +1,8 @@
 //! The worker's settings. Names and defaults are a contract: existing manifests carry over.
 
+// The comments of settings are the text of --help, where [::] is an address and <queue> a placeholder.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use asyncqueue::{

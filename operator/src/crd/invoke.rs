@@ -1,5 +1,8 @@
 //! `spec.invoke`: how workers reach functions.
 
+// The comments of fields are the text of `kubectl explain`, which knows no links.
+#![allow(rustdoc::bare_urls)]
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
