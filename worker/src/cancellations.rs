@@ -26,13 +26,16 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use self::recent::Recent;
 use crate::{questions, reports::Reports, stall::MAX_GAP};
+
+mod recent;
 
 /// Wait between attempts to follow the bucket, while NATS or the bucket is unavailable.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maximum number of cancelled calls that are remembered. When it is reached, all are forgotten;
-/// most of them have left the stream long ago.
+/// Maximum number of cancelled calls that are remembered. The oldest half of them is forgotten at a
+/// time: such a call has left the stream long ago.
 const REMEMBERED: usize = 100_000;
 
 /// Maximum number of calls that have ended by themselves and are remembered. Enough for half a
@@ -50,9 +53,9 @@ pub(crate) struct Cancellations {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    cancelled: HashMap<StoredCall, Answer>,
+    cancelled: Recent<StoredCall, Answer>,
     in_flight: HashMap<StoredCall, Stage>,
     ended: RecentlyEnded,
 }
@@ -102,6 +105,18 @@ pub(crate) struct CallInFlight {
     call: StoredCall,
 }
 
+// === impl State ===
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            cancelled: Recent::new(REMEMBERED),
+            in_flight: HashMap::new(),
+            ended: RecentlyEnded::default(),
+        }
+    }
+}
+
 // === impl Cancellations ===
 
 impl Cancellations {
@@ -123,10 +138,7 @@ impl Cancellations {
         if matches!(in_flight.get(call), Some(Stage::Ended(_))) || ended.ends.contains_key(&call.sequence) {
             return Some(HAS_ENDED);
         }
-        if cancelled.len() >= REMEMBERED && !cancelled.contains_key(call) {
-            cancelled.clear();
-        }
-        let answer = cancelled.entry(call.clone()).or_insert_with(|| Answer::Later(Vec::new()));
+        let answer = cancelled.get_or_insert(call.clone(), || Answer::Later(Vec::new()));
         match in_flight.get(call) {
             Some(Stage::Running(token)) => token.cancel(),
             None if self.reports.is_waiting(call) => *answer = answer.now(IS_WAITING),
@@ -241,7 +253,7 @@ impl CallInFlight {
     /// cancelled when the call is.
     pub(crate) fn start(&self) -> Option<CancellationToken> {
         let mut state = self.cancellations.lock();
-        if state.cancelled.contains_key(&self.call) {
+        if state.cancelled.contains(&self.call) {
             return None;
         }
         let token = CancellationToken::new();
@@ -258,7 +270,7 @@ impl CallInFlight {
     /// the call can't be cancelled.
     pub(crate) fn end(&self) -> bool {
         let mut state = self.cancellations.lock();
-        if state.cancelled.contains_key(&self.call) {
+        if state.cancelled.contains(&self.call) {
             return false;
         }
         state.in_flight.insert(self.call.clone(), Stage::Ended(OwnEnd::default()));
@@ -276,7 +288,7 @@ impl CallInFlight {
 
     /// Returns whether the call is cancelled, as far as this worker knows.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancellations.lock().cancelled.contains_key(&self.call)
+        self.cancellations.lock().cancelled.contains(&self.call)
     }
 
     /// Records that the cancelled call does not run, and sends the answer to the waiting inboxes.
@@ -293,7 +305,7 @@ impl CallInFlight {
         let inboxes = {
             let mut state = self.cancellations.lock();
             state.in_flight.insert(self.call.clone(), Stage::Held);
-            let answer = state.cancelled.entry(self.call.clone()).or_insert(Answer::Later(Vec::new()));
+            let answer = state.cancelled.get_or_insert(self.call.clone(), || Answer::Later(Vec::new()));
             match std::mem::replace(answer, Answer::Now(word)) {
                 Answer::Later(inboxes) => inboxes,
                 before @ Answer::Now(_) => {
