@@ -10,10 +10,10 @@ use clap::Args;
 
 use crate::{find, output, session::Session, status};
 
-/// How long to wait for the worker that has the call to say that it does not start.
+/// How long to wait until the worker that has the call confirms that it does not start.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What stands for the queue where that is not known.
+/// Stands for the queue if it is not known.
 const ANY: &str = "-";
 
 /// Cancels a call: queued, running, or waiting for its next attempt
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     call_id: CallId,
 }
 
-/// The name of a queue, or none for any.
+/// The name of a queue, or `None` for any queue.
 #[derive(Clone, Debug)]
 struct MaybeQueue(Option<QueueName>);
 

@@ -61,7 +61,7 @@ struct Which {
     all: bool,
 }
 
-/// What of a call is meant.
+/// Which kinds of dead letters are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum KindChoice {
     /// Calls that were given up
@@ -116,7 +116,7 @@ impl KindChoice {
     }
 }
 
-/// The calls that were asked for by their ids and have no dead letter.
+/// Returns the calls that were requested by id and have no dead letter.
 fn missing<'a>(which: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> {
     match which {
         Selection::Calls(calls) => {
@@ -126,7 +126,8 @@ fn missing<'a>(which: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> 
     }
 }
 
-/// Says of each call that was asked for by its id and has no dead letter of a kind that it has none; returns how many.
+/// Prints for each call that was requested by id that it has no dead letter of this kind, if so.
+/// Returns the number of these calls.
 fn say_missing(place: &Place, which: &Selection, letters: &[DeadLetter], kind: KindChoice) -> u64 {
     let missing = missing(which, letters);
     for call in &missing {
@@ -135,7 +136,7 @@ fn say_missing(place: &Place, which: &Selection, letters: &[DeadLetter], kind: K
     missing.len() as u64
 }
 
-/// Says that a call has no dead letter, and how to find those that there are.
+/// Returns a message that a call has no dead letter, and how to list those that exist.
 fn no_letter(place: &Place, call: &CallId, kind: KindChoice) -> String {
     let (queue, what) = (&place.queue, kind.dead());
     format!("queue `{queue}` has no {what} of call `{call}`: `kubectl aq dead list {queue}` lists them")
@@ -148,7 +149,7 @@ fn kind(kind: Kind) -> &'static str {
     }
 }
 
-/// A dead letter in a line: the call, and what of it.
+/// Describes a dead letter in one line: its call, and its kind.
 fn name(letter: &DeadLetter) -> String {
     let function = letter.function.as_ref().map(|function| format!(" {function}")).unwrap_or_default();
     match letter.kind {
@@ -157,12 +158,12 @@ fn name(letter: &DeadLetter) -> String {
     }
 }
 
-/// `1 dead letter`, `2 dead letters`.
+/// Formats a number: `1 dead letter`, `2 dead letters`.
 fn count(letters: u64) -> String {
     format!("{letters} dead letter{}", if letters == 1 { "" } else { "s" })
 }
 
-/// Dead letters for the tests of all commands.
+/// Sample dead letters for the tests of all commands.
 #[cfg(test)]
 mod samples {
     use asyncqueue::message::dead_letter::{Death, Omitted};

@@ -1,4 +1,4 @@
-//! Looks for a call by its id.
+//! Looks up a call by its id.
 
 use async_nats::jetstream::Context;
 use asyncqueue::{
@@ -9,13 +9,13 @@ use asyncqueue::{
 
 use crate::known::{self, Known};
 
-/// Looks for a call: on one queue, or on all that may have it.
+/// Looks up a call: on one queue, or on all that may have it.
 pub(crate) async fn find(js: &Context, queue: Option<&QueueName>, call: &CallId) -> anyhow::Result<Found> {
     let wanted = wanted(call);
     Ok(locate(js, &places(js, queue, &wanted).await?, &wanted).await?)
 }
 
-/// Where a call may be: on one queue, or on all that may have it.
+/// Returns where a call may be: on one queue, or on all that may have it.
 pub(crate) async fn places(
     js: &Context,
     queue: Option<&QueueName>,
@@ -30,28 +30,28 @@ pub(crate) async fn places(
     }
 }
 
-/// The call with an id, of whatever function.
+/// Selects the call with an id, of any function.
 pub(crate) fn wanted(call: &CallId) -> Wanted {
     Wanted { id: call.clone(), function: None }
 }
 
-/// A word on a call of which nothing is known.
+/// Returns the error for a call that is not known.
 pub(crate) fn unknown(call: &CallId, queue: Option<&QueueName>) -> anyhow::Error {
     let place = queue.map_or("any queue".to_owned(), |queue| format!("queue `{queue}`"));
     anyhow::anyhow!("nothing is known of a call `{call}` on {place}: it never was, or ended long enough ago")
 }
 
-/// The queues that may have a call.
+/// Returns the queues that may have a call.
 fn known_places(known: &Known, wanted: &Wanted) -> Places {
     let nowhere = Places { named: Vec::new(), rest: Vec::new() };
     let Some(any) = known.queues.keys().next() else { return nowhere };
     let queues = known
         .queues
         .iter()
-        // Of a queue that is gone, dead letters may be left.
+        // A deleted queue may still have dead letters.
         .map(|(queue, entry)| (queue.clone(), entry.clone().unwrap_or_else(|| QueueEntry::named(queue))))
         .collect();
-    // The default queue would be asked too if it were not among them.
+    // The default queue would be searched too if it were not one of them.
     locate::places(&Directory { queues, ..Directory::default() }, any, wanted)
 }
 

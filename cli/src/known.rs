@@ -1,7 +1,8 @@
-//! Which queues there are: those of the directory, and those whose streams carry our mark.
+//! Finds all queues: those of the directory, and those whose streams have the owner mark of
+//! AsyncQueue.
 //!
-//! The operator writes the directory. Where none runs, and for what a deleted queue has left behind, streams say
-//! whose they are themselves.
+//! The operator writes the directory. If there is no operator, or if a deleted queue has left
+//! streams behind, the streams themselves name their owner.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,33 +22,34 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-/// Entries of the directory that are asked for at once, each a round trip.
+/// Maximum number of concurrent reads of directory entries, each a round trip.
 const READS: usize = 64;
 
-/// How long the list of the directory's entries may take.
+/// Maximum time for listing the directory's entries.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a stream says of itself.
+/// The facts that a stream itself has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StreamFacts {
     pub(crate) name: String,
     pub(crate) subjects: Vec<String>,
-    /// `namespace/name` of the `AsyncQueue`, or another word where no operator made it; `None`: it is not ours.
+    /// `namespace/name` of the `AsyncQueue`, or another text if no operator created the stream.
+    /// `None` if it is not a stream of AsyncQueue.
     pub(crate) owner: Option<String>,
     pub(crate) messages: u64,
-    /// When the oldest message was stored; means nothing where there is none.
+    /// When the oldest message was stored. Undefined if there are no messages.
     pub(crate) oldest: Timestamp,
 }
 
 /// All queues, and all streams by their names.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// Where a queue's calls go; `None` if only dead letters of it are left.
+    /// Where a queue's calls go. `None` if only dead letters of it are left.
     pub(crate) queues: BTreeMap<QueueName, Option<QueueEntry>>,
     pub(crate) streams: HashMap<String, StreamFacts>,
 }
 
-/// Looks at all queues.
+/// Reads all queues and streams.
 pub(crate) async fn all(js: &Context) -> anyhow::Result<Known> {
     let streams: Vec<StreamFacts> =
         js.streams().map_ok(StreamFacts::of).try_collect().await.context("the streams can't be listed")?;
@@ -56,7 +58,7 @@ pub(crate) async fn all(js: &Context) -> anyhow::Result<Known> {
     Ok(Known { queues, streams: streams.into_iter().map(|facts| (facts.name.clone(), facts)).collect() })
 }
 
-/// Where the calls of a queue go.
+/// Returns the entry of a queue, which says where its calls go.
 pub(crate) async fn entry(js: &Context, queue: &QueueName) -> anyhow::Result<QueueEntry> {
     if let Some(store) = open_directory(js).await?
         && let Some(entry) = read_entry(&store, queue).await?
@@ -69,7 +71,7 @@ pub(crate) async fn entry(js: &Context, queue: &QueueName) -> anyhow::Result<Que
 }
 
 impl Known {
-    /// The stream of a queue's calls, if it is there.
+    /// Returns the stream of a queue's calls, if it exists.
     pub(crate) fn stream_of_calls(&self, queue: &QueueName) -> Option<&StreamFacts> {
         self.streams.get(&self.queues.get(queue)?.as_ref()?.stream)
     }
@@ -87,17 +89,20 @@ impl StreamFacts {
         }
     }
 
-    /// The queue whose calls it stores, if it is ours and does.
+    /// Returns the queue whose calls the stream stores, if it is a stream of AsyncQueue that stores
+    /// calls.
     fn queue_of_calls(&self) -> Option<(QueueName, QueueEntry)> {
         let owner = self.owner.as_ref()?;
         let subject = self.subjects.first().filter(|first| self.subjects == stream_subjects(first))?;
-        // An AsyncQueue may give its stream another name; what a worker made for itself has the queue's.
+        // An AsyncQueue may give its stream another name. A stream that a worker created has the
+        // name of the queue.
         let name = owner.split_once('/').map_or(self.name.as_str(), |(_, name)| name);
         let entry = QueueEntry::new(&*self.name, &**subject);
         Some((name.parse().ok()?, entry))
     }
 
-    /// The queue whose dead letters it stores, if it is ours and does.
+    /// Returns the queue whose dead letters the stream stores, if it is a stream of AsyncQueue that
+    /// stores dead letters.
     fn queue_of_dead_letters(&self) -> Option<QueueName> {
         let queue: QueueName = self.name.strip_suffix("-dead")?.parse().ok()?;
         let is_ours = self.owner.is_some() && self.subjects == [format!("{}.>", queue.dead_letter_stream())];
@@ -105,7 +110,7 @@ impl StreamFacts {
     }
 }
 
-/// All queues; what the directory says counts.
+/// Returns all queues. The directory takes precedence.
 fn merge(
     directory: &BTreeMap<QueueName, QueueEntry>,
     streams: &[StreamFacts],
@@ -118,7 +123,7 @@ fn merge(
     queues
 }
 
-/// The directory's queues; none where there is no directory.
+/// Reads the directory's queues. Returns an empty map if there is no directory.
 async fn read_directory(js: &Context) -> anyhow::Result<BTreeMap<QueueName, QueueEntry>> {
     let Some(store) = open_directory(js).await? else { return Ok(BTreeMap::new()) };
     let keys: Vec<String> = store.keys().await?.try_collect().await?;
@@ -134,7 +139,7 @@ async fn read_directory(js: &Context) -> anyhow::Result<BTreeMap<QueueName, Queu
         .await
 }
 
-/// The directory's bucket; `None` where there is none.
+/// Opens the directory's bucket. Returns `None` if it does not exist.
 pub(crate) async fn open_directory(js: &Context) -> anyhow::Result<Option<Store>> {
     match BUCKET.open(js).await.map_err(anyhow::Error::from) {
         Ok(store) => Ok(Some(store)),
@@ -143,7 +148,7 @@ pub(crate) async fn open_directory(js: &Context) -> anyhow::Result<Option<Store>
     }
 }
 
-/// Whether the cause of an error is that there is no such stream.
+/// Returns whether the cause of an error is that the stream does not exist.
 fn is_missing(error: &anyhow::Error) -> bool {
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<GetStreamError>());
     cause.is_some_and(is_missing_stream)

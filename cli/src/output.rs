@@ -1,4 +1,4 @@
-//! What a command prints.
+//! Prints the output of commands.
 
 pub(crate) use asyncqueue_runtime::output::{print, print_bytes, print_error as note};
 use clap::ValueEnum;

@@ -20,7 +20,7 @@ use crate::{
     table,
 };
 
-/// Queues that are looked at at once, each a round trip.
+/// Maximum number of concurrent consumer lookups, each a round trip.
 const READS: usize = 64;
 
 /// Lists the queues
@@ -38,31 +38,31 @@ pub(crate) struct Arguments {
     output: Format,
 }
 
-/// A queue, now.
+/// The current state of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Queue {
     #[serde(rename = "queue")]
     name: QueueName,
-    /// The stream of its calls; `None` if only dead letters of it are left.
+    /// The stream of its calls. `None` if only dead letters of it are left.
     stream: Option<String>,
-    /// Calls that are stored and do not run now, as in the status of an `AsyncQueue`. Where workers do not say how many
-    /// run, those that were not delivered.
+    /// Calls that are stored and do not run now, as in the status of an `AsyncQueue`. If workers do
+    /// not report how many run, the calls that were not delivered.
     pending: u64,
-    /// Those of `pending` that were delivered; `None` where workers do not say how many run.
+    /// Those of `pending` that were delivered. `None` if workers do not report how many calls run.
     retrying: Option<u64>,
-    /// Calls that run now; `None` where workers do not say.
+    /// Calls that run now. `None` if workers do not report that.
     inflight: Option<u64>,
     unacknowledged: u64,
     redelivered: u64,
     callbacks: u64,
     dead_letters: u64,
-    /// Workers that are connected; `None` where they do not say.
+    /// Workers that are connected. `None` if they do not report that.
     workers: Option<usize>,
     oldest_seconds: Option<u64>,
 }
 
-/// What the durable consumer of a queue's calls says.
+/// The state of the durable consumer of a queue's calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ConsumerFacts {
     pending: u64,
@@ -103,7 +103,8 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     Ok(())
 }
 
-/// The consumer of a queue's calls, whatever its name: a stream of calls has one. `None` where it has none yet.
+/// Returns the consumer of a queue's calls, whatever its name: a stream of calls has one. Returns
+/// `None` if it does not exist yet.
 async fn consumer(js: &Context, known: &Known, queue: &QueueName) -> anyhow::Result<Option<ConsumerFacts>> {
     let Some(stream) = known.stream_of_calls(queue) else { return Ok(None) };
     let name = &stream.name;
@@ -117,7 +118,7 @@ async fn consumer(js: &Context, known: &Known, queue: &QueueName) -> anyhow::Res
     }))
 }
 
-/// What is known of a queue.
+/// Computes the state of a queue.
 fn look(
     known: &Known,
     queue: &QueueName,
@@ -148,7 +149,7 @@ fn look(
     }
 }
 
-/// Names the queues that hold calls which nothing runs.
+/// Names the queues with calls or results that wait while no worker is connected.
 fn note_of_idle(queues: &[Queue]) -> Option<String> {
     let is_idle = |queue: &&Queue| queue.workers == Some(0) && (queue.pending > 0 || queue.callbacks > 0);
     let idle: Vec<&str> = queues.iter().filter(is_idle).map(|queue| queue.name.as_str()).collect();
@@ -203,7 +204,7 @@ mod tests {
         }
     }
 
-    /// Workers that run so many calls, one worker each.
+    /// Creates workers that run so many calls, with one entry for each worker.
     fn running(calls: &[u32]) -> Workers {
         let worker = |(number, running): (usize, &u32)| WorkerStats {
             worker: format!("w-{number}"),
@@ -225,7 +226,7 @@ mod tests {
         let left = look(&known(), &"left".parse().unwrap(), None, &Workers::None, Timestamp::UNIX_EPOCH);
         let lines = render(&[jobs.clone(), left]);
         let lines: Vec<Vec<&str>> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
-        // Of five that are stored two run, and one of the rest was delivered before.
+        // Of five stored calls, two run, and one of the others was delivered before.
         assert_eq!(lines[1], ["jobs", "3", "1", "2", "1", "2", "3", "2", "3m"]);
         assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "0", "0", "-"]);
         let json = serde_json::to_value(&jobs).unwrap();

@@ -12,10 +12,10 @@ use crate::{
     status,
 };
 
-/// Exit code for a command line that is not valid, as clap's.
+/// Exit code for a command line that is not valid, the same as clap's.
 const EXIT_USAGE: u8 = 2;
 
-/// Runs the command; says in one line why it failed, if it did.
+/// Runs the command. If it fails, prints the reason in one line.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let Err(error) = try_run(arguments) else { return ExitCode::SUCCESS };
     if !is_closed_output(&error) {
@@ -44,12 +44,12 @@ fn try_run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Drain(command) => Box::pin(drain::run(&session, command)).await,
         }
     });
-    // Does not wait for a look-up of a name that may hang in the system's resolver.
+    // Does not wait for a DNS lookup that may hang in the system's resolver.
     runtime.shutdown_background();
     result
 }
 
-/// Whether the output could not be written because whoever read it has seen enough.
+/// Returns whether the output could not be written because its reader has closed it.
 fn is_closed_output(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -1,4 +1,4 @@
-//! The connection to NATS, for as long as a command runs.
+//! The connection to NATS while a command runs.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use asyncqueue_runtime::{health::Health, nats, settings::NatsSettings};
 use prometheus_client::registry::Registry;
 use tokio::time::timeout;
 
-/// What NATS lists the connection as.
+/// The name of the connection in NATS.
 const CONNECTION_NAME: &str = "kubectl-aq";
 
-/// How long NATS may take to be reached, or to answer: people wait for it.
+/// Maximum time for reaching NATS, and for its answers: a person waits for them.
 pub(crate) const NATS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to NATS.
@@ -23,7 +23,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Connects, or says why that can't be done.
+    /// Connects, or returns why that failed.
     pub(crate) async fn open(settings: &NatsSettings) -> anyhow::Result<Self> {
         let client = connect(settings, "--nats-url").await?;
         if let Ok(Some(off)) = timeout(NATS_TIMEOUT, nats::jetstream::probe(&client)).await {
@@ -33,9 +33,11 @@ impl Session {
     }
 }
 
-/// Connects, or says why that can't be done; `setting` says where the server is.
+/// Connects, or returns why that failed. `setting` names the setting with the address of the
+/// server.
 pub(crate) async fn connect(settings: &NatsSettings, setting: &str) -> anyhow::Result<Client> {
-    // The programs wait for NATS as long as it takes, and their health says what they wait for.
+    // Programs wait for NATS without limit, and their health gives the reason. A command uses the
+    // same health to report why it failed.
     let health = Health::new();
     let client = nats::connect(settings, CONNECTION_NAME, &health, &mut Registry::default()).await?;
     if timeout(NATS_TIMEOUT, nats::wait_connected(&client)).await.is_err() {
@@ -46,7 +48,7 @@ pub(crate) async fn connect(settings: &NatsSettings, setting: &str) -> anyhow::R
     Ok(client)
 }
 
-/// The `JetStream` of a connection.
+/// Creates the JetStream context of a connection.
 pub(crate) fn jetstream(client: Client) -> Context {
     ContextBuilder::new().timeout(NATS_TIMEOUT).ack_timeout(NATS_TIMEOUT).build(client)
 }

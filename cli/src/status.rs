@@ -60,7 +60,7 @@ fn render(status: &CallStatus) -> String {
     table::fields(&fields)
 }
 
-/// A state in words.
+/// Describes a state as text.
 pub(crate) fn words(state: &State) -> String {
     match state {
         State::Queued { position: None } => "queued".to_owned(),

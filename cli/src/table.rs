@@ -1,14 +1,15 @@
-//! Tables, and how their cells say sizes and ages.
+//! Formats tables, and the sizes and ages in their cells.
 
 use std::time::Duration;
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 3;
 
-/// What stands in a cell that has nothing to say.
+/// The content of a cell without a value.
 pub(crate) const NOTHING: &str = "-";
 
-/// Lays out a heading and rows, each column as wide as its widest cell. The last column may be of any length.
+/// Formats a heading and rows. Each column is as wide as its widest cell. The last column may have
+/// any length.
 pub(crate) fn render<const COLUMNS: usize>(
     heading: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [String; COLUMNS]>,
@@ -24,7 +25,7 @@ pub(crate) fn render<const COLUMNS: usize>(
     lines.iter().map(|line| aligned(line.iter().zip(widths))).collect()
 }
 
-/// Lays out names and values, one a line.
+/// Formats names and values, one pair a line.
 pub(crate) fn fields(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.chars().count() + 1).max().unwrap_or_default();
     fields
@@ -33,20 +34,21 @@ pub(crate) fn fields(fields: &[(&str, String)]) -> String {
         .collect()
 }
 
-/// A line of cells, each filled up to its width.
+/// Formats a line of cells, each padded to its width.
 fn aligned<'a>(cells: impl IntoIterator<Item = (&'a String, usize)>) -> String {
     let padded = cells.into_iter().map(|(cell, width)| format!("{cell:<0$}", width + GAP));
     format!("{}\n", padded.collect::<Vec<_>>().concat().trim_end())
 }
 
-/// A text in one line without anything that a terminal would obey: some of it comes from callers and functions.
+/// Replaces control characters, so that a text stays on one line and can't control the terminal:
+/// parts of it come from clients and functions.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// A number of bytes, to three digits or so.
+/// Formats a number of bytes, to about three digits.
 pub(crate) fn size(bytes: usize) -> String {
-    // Up to ten of a unit, the smaller one says more.
+    // Below ten of a unit, the smaller unit is more precise.
     match bytes {
         0..10_240 => bytes.to_string(),
         10_240..10_485_760 => format!("{}Ki", bytes >> 10),
@@ -54,7 +56,7 @@ pub(crate) fn size(bytes: usize) -> String {
     }
 }
 
-/// A time that has passed, to two or three digits.
+/// Formats a duration, to two or three digits.
 pub(crate) fn age(age: Duration) -> String {
     match age.as_secs() {
         seconds @ 0..120 => format!("{seconds}s"),

@@ -1,4 +1,4 @@
-//! The answers of the gateway itself.
+//! Builds the responses that the gateway itself gives.
 
 use asyncqueue::{CallId, cancel::Tally, status::CallStatus, submit::Submitted};
 use bytes::Bytes;
@@ -15,36 +15,36 @@ use crate::{
     target::Receiver,
 };
 
-/// Says that a call with this id was stored before, and not again.
+/// Header that says that a call with this id was stored before, and is not stored again.
 pub const X_CALL_DUPLICATE: HeaderName = HeaderName::from_static("x-call-duplicate");
 
-/// Says that the platform failed and not the function: OpenFaaS's workers, and ours, then do not count the
-/// attempt.
+/// Header that says that the platform failed and not the function. The workers of OpenFaaS, and
+/// ours, then do not count the attempt.
 pub const X_OPENFAAS_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 
-/// An answer, from here or passed on.
+/// A response, from this gateway or passed on.
 pub type Answer = Response<Either<Full<Bytes>, PassedOn<AnswerBody>>>;
 
-/// What an answer says of the call besides its outcome.
+/// What a response says about the call besides its outcome.
 #[derive(Clone, Debug)]
 pub struct About {
     /// The call's id, once it is known.
     pub call_id: Option<CallId>,
-    /// When the request came.
+    /// When the request arrived.
     pub started_at: Timestamp,
-    /// Whether the client reads problems as JSON.
+    /// Whether the client reads errors as JSON.
     pub as_json: bool,
 }
 
-/// How many calls a request has cancelled.
+/// The numbers of calls in the response to a cancellation.
 #[derive(Debug, Serialize)]
 struct Counts {
     cancelled: u64,
-    /// Those that had ended in another way.
+    /// Calls that had already ended in another way.
     ended: u64,
 }
 
-/// A refusal as JSON, by RFC 9457.
+/// A refusal as JSON, as RFC 9457 defines it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Problem<'a> {
@@ -52,13 +52,13 @@ struct Problem<'a> {
     title: &'static str,
     status: u16,
     detail: String,
-    /// The kind of refusal, a word of a fixed set.
+    /// The kind of refusal, one of a fixed set of words.
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     call_id: Option<&'a str>,
 }
 
-/// Whether a client asks for JSON: it names a form of it, and not only `*/*`.
+/// Returns whether a client asks for JSON: `Accept` names a form of it, and not only `*/*`.
 #[must_use]
 pub fn asks_for_json(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -70,7 +70,7 @@ pub fn asks_for_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The call is stored: 202 without a body.
+/// Builds the response for a call that is stored: 202 without a body.
 #[must_use]
 pub fn accepted(about: &About, submitted: &Submitted) -> Answer {
     let mut answer = answer(StatusCode::ACCEPTED, Bytes::new(), about);
@@ -80,7 +80,8 @@ pub fn accepted(about: &About, submitted: &Submitted) -> Answer {
     answer
 }
 
-/// The calls with an id are cancelled, and do not start any more: 202, and how many they are, as JSON.
+/// Builds the response for cancelled calls, which do not start any more: 202, with their number as
+/// JSON.
 #[must_use]
 pub fn cancelled(about: &About, tally: &Tally) -> Answer {
     let counts = Counts { cancelled: tally.cancelled, ended: tally.ended };
@@ -89,18 +90,19 @@ pub fn cancelled(about: &About, tally: &Tally) -> Answer {
     answer
 }
 
-/// Where a call is, as JSON.
+/// Builds the response that says where a call is, as JSON.
 #[must_use]
 pub fn status(about: &About, status: &CallStatus) -> Answer {
     let mut answer = answer(StatusCode::OK, json(status), about);
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // It is another in a moment.
+    // The status may change at any moment.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
-/// The request is refused, and a line of text, or JSON for who asks for it, says why and what to do.
+/// Builds the response for a refused request. It says why, and what to do: in one line of text, or
+/// as JSON for a client that asks for it.
 #[must_use]
 pub fn refused(about: &About, refusal: &Refusal) -> Answer {
     let (content_type, body) = if about.as_json {
@@ -111,7 +113,7 @@ pub fn refused(about: &About, refusal: &Refusal) -> Answer {
     let mut answer = answer(refusal.status(), body, about);
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // The text repeats what the client sent: let no browser take it for a page.
+    // The text repeats what the client sent: browsers must not interpret it as a page.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(after) = refusal.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
@@ -120,7 +122,8 @@ pub fn refused(about: &About, refusal: &Refusal) -> Answer {
         Refusal::MethodNotAllowed { allow, .. } => {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        // Of a function that is away it is the function that failed, as of one that answers an error: attempts count.
+        // An unreachable function counts as failed, like one that answers with an error: the
+        // attempt counts.
         Refusal::Unreachable { target: Receiver::Upstream, .. } => {
             headers.insert(X_OPENFAAS_INTERNAL, HeaderValue::from_static("asyncqueue-gateway"));
         }
@@ -129,7 +132,7 @@ pub fn refused(about: &About, refusal: &Refusal) -> Answer {
     answer
 }
 
-/// Adds what an answer says of the call.
+/// Adds the headers that describe the call.
 pub fn describe(headers: &mut HeaderMap, about: &About) {
     if let Some(value) = about.call_id.as_ref().and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
         headers.insert(X_CALL_ID, value);
@@ -137,7 +140,7 @@ pub fn describe(headers: &mut HeaderMap, about: &About) {
     headers.insert(X_START_TIME, start_time(about.started_at));
 }
 
-/// What is written here has only texts for keys, and so does not fail.
+/// Encodes a value as JSON. All values here have only strings as keys, so this does not fail.
 fn json(value: &impl Serialize) -> Bytes {
     let mut json = serde_json::to_vec(value).unwrap_or_default();
     json.push(b'\n');
@@ -150,7 +153,7 @@ impl<'a> Problem<'a> {
     fn of(about: &'a About, refusal: &Refusal) -> Self {
         let status = refusal.status();
         Self {
-            // No page tells more of it than the detail.
+            // No page says more about it than the detail.
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or_default(),
             status: status.as_u16(),

@@ -1,4 +1,4 @@
-//! Reads bodies, within limits of size and time.
+//! Reads request bodies, within limits of size and time.
 
 use std::time::Duration;
 
@@ -10,19 +10,20 @@ use hyper::body::{Body, Incoming};
 
 use crate::refusal::Refusal;
 
-/// The most that a body may be.
+/// The maximum size of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// In bytes.
+    /// The maximum, in bytes.
     pub bytes: usize,
-    /// What it comes from, for whoever wants to raise it.
+    /// Where the limit comes from, for users who want to raise it.
     pub set_by: &'static str,
 }
 
 // === impl Limit ===
 
 impl Limit {
-    /// The lesser of this program's own limit and the NATS server's, both in bytes.
+    /// Creates the limit: the lower of this program's own limit and the NATS server's, both in
+    /// bytes.
     #[must_use]
     pub fn new(max_payload: usize, server_max_payload: usize) -> Self {
         let server = server_max_payload.saturating_sub(HEADER_ROOM);
@@ -33,7 +34,7 @@ impl Limit {
         }
     }
 
-    /// The lesser of this and what a queue takes, in bytes, if it says.
+    /// Returns the lower of this limit and the queue's limit in bytes, if the queue has one.
     #[must_use]
     pub fn within(self, queue: Option<u64>) -> Self {
         match queue.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes < self.bytes) {
@@ -47,10 +48,15 @@ impl Limit {
     }
 }
 
-/// Reads a body. One that says that it is over the limit is refused before any of it is read, so that a
-/// client that asked (`Expect: 100-continue`) need not send it. Memory is taken for what has arrived, so that a slow
-/// client keeps none from others by what it announces; `taken` is what the rest of the request takes. The body holds both
-/// for as long as anybody has it: a message may wait in the client of NATS after its request was given up.
+/// Reads a body.
+///
+/// A body whose announced length is over the limit is refused before any of it is read. A client
+/// that asked first (`Expect: 100-continue`) then need not send it.
+///
+/// Memory is taken for what has arrived, not for what is announced, so that a slow client cannot
+/// reserve memory that others need. `taken` is the memory for the rest of the request. The returned
+/// body holds both until its last clone is dropped: a message may wait in the NATS client after its
+/// request was given up.
 pub async fn read(body: &mut Incoming, limit: Limit, time: Duration, taken: Taken) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > limit.bytes as u64 {
         return Err(limit.exceeded());
@@ -74,14 +80,14 @@ async fn collect(body: &mut Incoming, limit: Limit, mut taken: Taken) -> Result<
             }
             bytes.reserve_exact(bytes.capacity() - bytes.len() + more);
         }
-        // A copy, also of what came at once: what the connection reads into is then free for it again.
+        // Copied, even if it came in one piece: this frees the read buffer of the connection.
         bytes.extend_from_slice(&data);
     }
     Ok(taken.attach(bytes))
 }
 
-/// By how much a buffer grows that is to take more bytes: to twice its size, so that it is not copied for each of them, but
-/// not past the limit. All in bytes.
+/// Returns by how much a buffer grows that must take `more` bytes. The size doubles, so that the
+/// buffer is not copied each time, but does not exceed the limit. All values are in bytes.
 fn growth(length: usize, capacity: usize, more: usize, limit: usize) -> usize {
     let needed = length + more;
     if needed <= capacity { 0 } else { needed.max(capacity.saturating_mul(2).min(limit)) - capacity }

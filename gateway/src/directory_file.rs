@@ -1,17 +1,19 @@
-//! The directory as a YAML file, for where no operator keeps it:
+//! Reads the directory from a YAML file, for installations without an operator:
 //!
 //! ```yaml
 //! queues:
-//!   slow-queue: {}             # or with `stream` and `subject`, both the queue's name where absent
+//!   slow-queue: {}             # or with `stream` and `subject`; the default is the queue's name
 //! functions:
 //!   figlet:                    # or name.namespace
 //!     queue: slow-queue        # the default queue where absent
 //!     url: http://figlet:8080  # from function_url where absent
-//!     retry: {attempts: 3, codes: [429, 503], minWait: 1s, maxWait: 1m}   # each from the queue's workers where absent
+//!     # each of these from the queue's workers where absent
+//!     retry: {attempts: 3, codes: [429, 503], minWait: 1s, maxWait: 1m}
 //! ```
 //!
-//! Names, URLs and retries have the rules that an `AsyncQueue` and its functions have. The file is read again when it
-//! changes. What is not valid then changes nothing: the last good one stays, and log, metric and `/readyz` say so.
+//! Names, URLs and retries follow the same rules as those of an `AsyncQueue` and its functions. The
+//! file is read again when it changes. If the new file is not valid, the last valid directory stays
+//! in use, and the log, a metric and `/readyz` say so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,14 +40,14 @@ use tracing::{info, warn};
 
 use crate::{metrics::Metrics, streams, target::BaseUrl};
 
-/// Between two looks at the file. Its contents are compared, not its time: a `ConfigMap` changes by a change of
-/// links.
+/// Interval between two checks of the file. The content is compared, not the modification time:
+/// Kubernetes updates a `ConfigMap` by changing links.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What `/readyz` calls a file that is not valid. The gateway stays ready.
+/// Name of the warning on `/readyz` about a file that is not valid. The gateway stays ready.
 const WARNING: &str = "directory_file";
 
-/// What a file that is not valid changes.
+/// Says what the effect of a file that is not valid is.
 const STAYS: &str = "the directory stays as it was";
 
 #[derive(Default, Deserialize)]
@@ -57,7 +59,7 @@ struct File {
     functions: Option<BTreeMap<String, Spanned<Option<Function>>>>,
 }
 
-/// The name of a queue, by the rule for new ones.
+/// The name of a queue, checked by the rule for new queues.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 struct NewQueueName(QueueName);
@@ -77,7 +79,8 @@ struct Function {
     retry: Option<Retry>,
 }
 
-/// The fields of [`RetryOverrides`], and no others: a wrong name is an error here, and not of a later version.
+/// The fields of [`RetryOverrides`], and no others: a wrong name is an error now, and not only in a
+/// later version.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Retry {
@@ -90,23 +93,23 @@ struct Retry {
 /// A directory file, and what is needed to read it.
 #[derive(Clone, Debug)]
 pub struct DirectoryFile {
-    /// Where it is.
+    /// The path of the file.
     pub path: Arc<Path>,
-    /// The namespace of functions named without one.
+    /// The namespace of functions that are named without one.
     pub namespace: String,
-    /// The queue that need not be in it.
+    /// The default queue, which need not be in the file.
     pub default_queue: QueueName,
 }
 
 // === impl DirectoryFile ===
 
 impl DirectoryFile {
-    /// Reads the file. The error names it, the line and the field.
+    /// Reads the file. The error names the file, the line and the field.
     pub fn read(&self) -> anyhow::Result<Directory> {
         self.parse(&self.text()?)
     }
 
-    /// Follows the file for as long as somebody listens.
+    /// Follows the file for as long as there is a receiver.
     pub async fn follow(
         self,
         directory: watch::Sender<Option<Arc<Directory>>>,
@@ -116,7 +119,7 @@ impl DirectoryFile {
         let mut seen = None;
         loop {
             let this = self.clone();
-            // An error is compared as a text is, so that it is said once.
+            // An error is compared in the same way as a text, so that it is logged once.
             let look = tokio::task::spawn_blocking(move || this.text().map_err(|error| format!("{error:#}")));
             let Ok(text) = look.await else { return };
             if seen.as_ref() != Some(&text) {
@@ -135,7 +138,7 @@ impl DirectoryFile {
         }
     }
 
-    /// Puts a directory that was read in the place of the one before, if it is another.
+    /// Replaces the current directory with the one that was read, if they differ.
     fn apply(
         &self,
         read: Result<Directory, String>,
@@ -170,7 +173,8 @@ impl DirectoryFile {
     }
 }
 
-/// Reads a directory. The error names line and field, and is one line, whatever the file's values hold.
+/// Parses a directory. The error names the line and the field, and is one line, whatever values the
+/// file has.
 pub fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
     parse_values(yaml, namespace, default_queue).map_err(|error| {
         let line =
@@ -180,7 +184,7 @@ pub fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::
 }
 
 fn parse_values(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
-    // Without the excerpt of the file, so that the error stays one line.
+    // Without the excerpt of the file, so that the error stays on one line.
     let file: File = serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{}", error.without_snippet()))?;
     let mut directory = Directory::default();
     for (NewQueueName(name), queue) in file.queues.unwrap_or_default() {
@@ -204,7 +208,7 @@ fn parse_values(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyho
     Ok(directory)
 }
 
-/// Reads a queue, by the rules that the API server holds an `AsyncQueue` against.
+/// Converts a queue, by the same rules that the API server applies to an `AsyncQueue`.
 fn queue_entry(name: &QueueName, Queue { stream, subject }: Queue) -> anyhow::Result<QueueEntry> {
     reserved::check_queue(name, subject.is_some())?;
     if let Some(stream) = &stream {
@@ -219,7 +223,8 @@ fn queue_entry(name: &QueueName, Queue { stream, subject }: Queue) -> anyhow::Re
     Ok(QueueEntry::new(stream.unwrap_or_else(named), subject.unwrap_or_else(named)))
 }
 
-/// Refuses two queues that want the same stream or subject, the default queue included, which need not be listed.
+/// Refuses two queues that use the same stream or subject. The default queue is included, though it
+/// need not be listed.
 fn check_claims(directory: &Directory, default_queue: &QueueName) -> anyhow::Result<()> {
     let mut specs = streams::specs(directory, default_queue);
     specs.sort_by(|a, b| a.queue.cmp(&b.queue));
@@ -242,7 +247,7 @@ fn check_claims(directory: &Directory, default_queue: &QueueName) -> anyhow::Res
     Ok(())
 }
 
-/// Reads a function. The error begins with the field.
+/// Converts a function. The error begins with the field.
 fn function_entry(
     Function { queue, url, retry }: Function,
     directory: &Directory,
@@ -260,7 +265,7 @@ fn function_entry(
     Ok(FunctionEntry { queue, url, retry })
 }
 
-/// The URL of one function: workers and gateways call it, and nothing is filled in.
+/// Checks the URL of one function. Workers and gateways use it as it is: it has no placeholders.
 fn check_url(url: &str) -> Result<(), String> {
     if url.contains(['{', '}']) {
         return Err("nothing is filled in here: write the URL of this function".to_owned());

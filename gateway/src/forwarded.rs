@@ -1,5 +1,7 @@
-//! The headers that say what a request was before this gateway passed it on or stored it: for which host, by which protocol,
-//! from whom. The same for both, since `Host` belongs to each connection and is not stored.
+//! Adds the headers that describe the original request: its host, its protocol and its client.
+//!
+//! They are the same for a request that is passed on and for one that is stored, since `Host`
+//! belongs to each connection and is not stored.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -9,7 +11,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// What this program itself speaks. TLS ends before it, where that is said in the header.
+/// The protocol that this program itself speaks. A proxy that terminates TLS says so in the header.
 const PROTO: HeaderValue = HeaderValue::from_static("http");
 
 /// Where a request came from.
@@ -22,17 +24,18 @@ pub struct Forwarded {
 // === impl Forwarded ===
 
 impl Forwarded {
-    /// What the head of a request of this client says.
+    /// Reads the host from the head of a request of this client.
     #[must_use]
     pub fn of(head: &Parts, client: IpAddr) -> Self {
-        // The host of a target in absolute form counts, and not that of the header (RFC 9112, 3.2.2).
+        // The host of a target in absolute form takes precedence over the header (RFC 9112, 3.2.2).
         let of_target = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         Self { host: of_target.or_else(|| head.headers.get(header::HOST).cloned()), client }
     }
 
-    /// Adds it to headers of which those of the connection are gone: else a client could have these removed, too, by naming
-    /// them in `Connection`. What a proxy before this one has said of host and protocol stays; the client's address comes
-    /// after those before it.
+    /// Adds the headers to `headers`, from which those of the connection are already removed.
+    /// Otherwise a client could have the new ones removed, too, by naming them in `Connection`.
+    /// Host and protocol that an earlier proxy has set stay. The client's address is appended to
+    /// those before it.
     pub fn add_to(self, headers: &mut HeaderMap) {
         if let Some(host) = self.host {
             headers.entry(X_FORWARDED_HOST).or_insert(host);

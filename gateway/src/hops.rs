@@ -1,17 +1,18 @@
-//! How often a request has come through this installation, by its `Via` (RFC 9110, 7.6.3).
+//! Counts how often a request has come through this installation, by its `Via` header (RFC 9110,
+//! 7.6.3).
 //!
-//! The pseudonym is one for all replicas of an installation, so that a loop over several of them is
-//! found. Its own entries are counted rather than refused at first sight: a function that passes all
-//! headers of its request on to another function is no loop.
+//! All replicas of an installation use the same pseudonym, so that a loop over several of them is
+//! found. Own entries are counted, and a request with one is not refused at once: a function that
+//! passes all headers of its request on to another function is no loop.
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
 use crate::refusal::Refusal;
 
-/// What the gateway is called in `Via`; with its namespace after a dot where that is known.
+/// Pseudonym of the gateway in `Via`. Its namespace follows after a dot if it is known.
 const PSEUDONYM: &str = "asyncqueue-gateway";
 
-/// Counts and bounds the passes of a request through this installation.
+/// Counts and limits the passes of a request through this installation.
 #[derive(Clone, Debug)]
 pub struct Hops {
     pseudonym: String,
@@ -21,18 +22,18 @@ pub struct Hops {
 // === impl Hops ===
 
 impl Hops {
-    /// A bound of `max` passes through the installation in this namespace.
+    /// Creates a limit of `max` passes through the installation in this namespace.
     #[must_use]
     pub fn new(namespace: Option<&str>, max: usize) -> Self {
         let namespace = namespace.map(|namespace| format!(".{namespace}")).unwrap_or_default();
         Self { pseudonym: format!("{PSEUDONYM}{namespace}"), max }
     }
 
-    /// Enters this gateway into the `Via` of a request that is sent on.
+    /// Adds this gateway to the `Via` header of a request that is passed on.
     ///
     /// # Errors
     ///
-    /// The request has come through this installation as often as it may.
+    /// The request has already come through this installation `max` times.
     pub fn pass(&self, headers: &mut HeaderMap, version: Version) -> Result<(), Refusal> {
         let hops = self.count(headers);
         if hops >= self.max {
@@ -49,15 +50,15 @@ impl Hops {
         Ok(())
     }
 
-    /// How many entries are this installation's. Comments are not parsed: one that is never closed would
-    /// hide all entries after it.
+    /// Returns how many entries are this installation's. Comments are not parsed: an unclosed one
+    /// would hide all entries after it.
     fn count(&self, headers: &HeaderMap) -> usize {
         let values = headers.get_all(header::VIA).iter();
         let entries = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         entries.filter(|entry| self.is_own(entry)).count()
     }
 
-    /// Whether an entry, `[protocol/]version pseudonym [comment]`, is this installation's.
+    /// Returns whether an entry, `[protocol/]version pseudonym [comment]`, is this installation's.
     fn is_own(&self, entry: &[u8]) -> bool {
         let mut words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         words.nth(1).is_some_and(|name| name.eq_ignore_ascii_case(self.pseudonym.as_bytes()))
@@ -118,7 +119,7 @@ mod tests {
             let hops = Hops { max: usize::MAX, ..hops() };
             hops.pass(&mut headers, Version::HTTP_11).unwrap();
             if joined {
-                // As a proxy between may do it (RFC 9110, 5.3).
+                // A proxy in between may join the values like this (RFC 9110, 5.3).
                 let values: Vec<_> =
                     headers.get_all(header::VIA).iter().map(|value| value.to_str().unwrap()).collect();
                 headers = [(header::VIA, values.join(", ").parse().unwrap())].into_iter().collect();

@@ -1,12 +1,13 @@
-//! The gateway: takes HTTP calls of functions and stores them on their queues.
+//! The gateway: accepts HTTP calls of functions and stores them on their queues.
 //!
-//! A request's way: [`resource`] says what its path names, [`submission`] checks its head, [`body`] reads the
-//! rest, `asyncqueue::submit` stores it, and [`answer`] or [`refusal`] is what the client hears. A request about a
-//! call that was stored goes to [`lookup`]. The ends that do I/O are [`service`], which puts that in order, and
-//! [`proxy`], which sends on what is not ours.
+//! The way of a request: [`resource`] interprets its path, [`submission`] checks its head, [`body`]
+//! reads the rest, `asyncqueue::submit` stores it, and [`answer`] or [`refusal`] builds the
+//! response. A request about a stored call goes to [`lookup`]. I/O is at the ends: [`service`] runs
+//! these steps in order, and [`proxy`] passes on requests that are not for this gateway.
 //!
-//! What may be done at once is bounded, in number by [`slots`] and in memory by one budget ([`memory`]): past that a client
-//! is told to come again, and nobody who was taken waits for it.
+//! Concurrent work is limited, in number by [`slots`] and in memory by one budget ([`memory`]). A
+//! request over a limit is refused and its client is asked to try again later. A request that was
+//! accepted does not wait for a slot or memory.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -60,25 +61,25 @@ pub mod target;
 pub mod unknown_functions;
 pub mod unknown_reports;
 
-/// For the requests that have begun when the program is told to end: less than the 30 s that Kubernetes
-/// gives a pod, so that it ends by itself.
+/// Maximum time that running requests have when the program is asked to end. It is less than the 30
+/// s that Kubernetes gives a pod, so that the program ends by itself.
 const DRAIN: Duration = Duration::from_secs(25);
 
-/// The readiness condition of the directory.
+/// Name of the readiness condition of the directory.
 const DIRECTORY: &str = "directory";
 
-/// Why it does not hold yet.
+/// Reason for which the condition does not hold at the start.
 const NO_DIRECTORY: &str = "waiting for the KV bucket asyncqueue-directory, which the operator writes; without \
                             an operator, set directory_file or ensure_stream=true";
 
-/// The readiness condition of the program itself, which fails while it ends.
+/// Name of the readiness condition of the program itself, which fails while the program ends.
 const SERVING: &str = "serving";
 
 /// A gateway that listens and does not answer yet.
 #[derive(Debug)]
 pub struct Gateway {
     settings: Settings,
-    /// Where the directory comes from, if not from the operator, and what it holds.
+    /// The source of the directory and its content, if it does not come from the operator.
     own_directory: Option<(Option<DirectoryFile>, Directory)>,
     namespaces: FunctionNamespaces,
     http: TcpListener,
@@ -135,23 +136,23 @@ impl Gateway {
         })
     }
 
-    /// Where it listens for calls.
+    /// Returns the address on which the gateway listens for calls.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.http_addr
     }
 
-    /// Where it listens for scrapes.
+    /// Returns the address on which the gateway listens for scrapes.
     #[must_use]
     pub fn metrics_addr(&self) -> SocketAddr {
         self.metrics_addr
     }
 
-    /// Answers until `shutdown`, and then what was asked before.
+    /// Answers requests until `shutdown`, and then finishes those that had begun.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { settings, own_directory, namespaces, http, admin, http_addr, metrics_addr } = self;
         let unknown_functions = UnknownFunctions::of(&settings);
-        // Every field, so that a setting that nothing uses does not compile.
+        // Every field is listed, so that a setting that is not used does not compile.
         let Settings {
             log: _,
             nats: nats_settings,
@@ -191,7 +192,7 @@ impl Gateway {
         let js = jetstream::new(client.clone());
         let servers = nats::jetstream::urls(&nats_settings)?;
 
-        // Dropped on return, and with it what runs in the background.
+        // Dropped on return, which stops the tasks in the background.
         let mut background = JoinSet::new();
         report_jetstream(&mut background, client.clone(), servers, health.clone());
         let has_file = matches!(own_directory, Some((Some(_), _)));
@@ -255,7 +256,7 @@ impl Gateway {
     }
 }
 
-/// Says if JetStream is not enabled, in the background.
+/// Reports in the background if JetStream is not enabled.
 fn report_jetstream(
     background: &mut JoinSet<()>,
     client: async_nats::Client,
@@ -265,7 +266,7 @@ fn report_jetstream(
     background.spawn(async move { nats::jetstream::report(&client, &servers, &health).await });
 }
 
-/// Reports calls of unknown functions to the operator, in the background, where there is one.
+/// Reports calls of unknown functions to the operator, in the background, if there is an operator.
 fn report_unknown_functions(
     background: &mut JoinSet<()>,
     unknown_functions: &UnknownFunctions,
@@ -277,30 +278,30 @@ fn report_unknown_functions(
     }
 }
 
-/// Says that no more calls are taken from the shutdown on.
+/// Makes the gateway not ready from the shutdown on.
 async fn end_readiness(shutdown: CancellationToken, health: Health) {
     shutdown.cancelled().await;
     health.not_ready(SERVING, "shutting down");
 }
 
-/// What publishes calls.
+/// Creates the JetStream context that publishes calls.
 fn publish_context(
     client: &async_nats::Client,
     timeout: Duration,
     max_publishing: usize,
 ) -> jetstream::Context {
     jetstream::context::ContextBuilder::new()
-        // Later than the submitter's own, whose error says more.
+        // Longer than the submitter's own timeout, whose error says more.
         .timeout(timeout * 2)
         .ack_timeout(timeout)
-        // More than may be on their way, so that a call never waits in the client. Those count too of which the request has
-        // ended.
+        // More than can be published at once, so that a call never waits in the client. Acks whose
+        // request has ended count as well.
         .max_ack_inflight(max_publishing.saturating_mul(2))
         .build(client.clone())
 }
 
-/// The memory budget, the connections that it has room for, and their memory. That is set aside, so that each that is
-/// accepted can be answered.
+/// Creates the memory budget. Returns it with the number of connections that it has room for, and
+/// their memory. That memory is set aside, so that each accepted connection can be answered.
 fn memory_of(setting: Option<ByteSize>, registry: &mut Registry) -> (Budget, usize, Option<Taken>) {
     if std::env::var_os("max_buffered").is_some() {
         warn!(
@@ -314,12 +315,14 @@ fn memory_of(setting: Option<ByteSize>, registry: &mut Registry) -> (Budget, usi
     (budget, max_connections, connections)
 }
 
-/// How many connections half of a budget has room for. The other half is for what is sent over them.
+/// Returns how many connections fit into half of a budget. The other half is for what is sent over
+/// them.
 fn max_connections(budget: usize) -> usize {
     (budget / 2 / server::CONNECTION_BYTES).clamp(1, server::MAX_CONNECTIONS)
 }
 
-/// The directory, followed in the background: that of the file, or of the operator where there is none.
+/// Follows the directory in the background: from the file, or from the operator if there is no
+/// file.
 fn follow_directory(
     background: &mut JoinSet<()>,
     own: Option<(Option<DirectoryFile>, Directory)>,
@@ -340,7 +343,7 @@ fn follow_directory(
     directory
 }
 
-/// Whether the store of NATS is full, followed in the background.
+/// Follows in the background whether the NATS store is full.
 fn follow_reserve(background: &mut JoinSet<()>, js: jetstream::Context) -> watch::Receiver<bool> {
     let (store_full, is_store_full) = watch::channel(false);
     background.spawn(async move {
@@ -349,7 +352,7 @@ fn follow_reserve(background: &mut JoinSet<()>, js: jetstream::Context) -> watch
     is_store_full
 }
 
-/// Says in the log when calls are refused for want of space, and when no more.
+/// Logs when calls are refused because the store is full, and when they are accepted again.
 fn tell_if_changed(store_full: &watch::Sender<bool>, is_short: bool) {
     if store_full.send_if_modified(|before| std::mem::replace(before, is_short) != is_short) {
         if is_short {
@@ -362,7 +365,8 @@ fn tell_if_changed(store_full: &watch::Sender<bool>, is_short: bool) {
     }
 }
 
-/// Keeps the directory's readiness condition, which holds for good once it was read.
+/// Keeps the directory's readiness condition. Once the directory was read, the condition holds
+/// permanently.
 async fn report_directory(mut directory: watch::Receiver<Option<Arc<Directory>>>, health: Health) {
     if directory.wait_for(Option::is_some).await.is_ok() {
         info!("the directory was read");

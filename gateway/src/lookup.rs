@@ -1,4 +1,4 @@
-//! Requests about one call: where it is, and that it be cancelled.
+//! Handles requests about one call: its status and its cancellation.
 
 use std::time::Duration;
 
@@ -19,20 +19,22 @@ use crate::{
     submission::{call_id, function_name},
 };
 
-/// Look-ups at once. Each asks NATS for a few things, or for a few of each queue, and calls are to be stored too.
+/// Maximum number of concurrent lookups. Each needs a few NATS requests, or a few for each queue,
+/// and must leave capacity for storing calls.
 const MAX_LOOKUPS: usize = 64;
 
-/// Looks for calls.
+/// Looks up calls.
 #[derive(Debug)]
 pub struct Lookups {
     js: Context,
     slots: Slots,
-    /// How long a cancellation waits to be certain.
+    /// Maximum time that a cancellation waits until it is certain.
     cancel_timeout: Duration,
 }
 
-/// Which call a path names: `/async-function/CALL-ID[?function=NAME]` or `/async-function/NAME/CALL-ID`; `None` for a
-/// longer path. `namespace` is that of a function named without one.
+/// Returns which call a path names: `/async-function/CALL-ID[?function=NAME]` or
+/// `/async-function/NAME/CALL-ID`. Returns `None` for a longer path. `namespace` is that of a
+/// function named without one.
 pub fn wanted(call: Call<'_>, query: Option<&str>, namespace: &str) -> Result<Option<Wanted>, Refusal> {
     let function = |name| function_name(name, namespace).map(Some);
     let (function, id) = match call.path.strip_prefix('/').unwrap_or_default() {
@@ -46,7 +48,8 @@ pub fn wanted(call: Call<'_>, query: Option<&str>, namespace: &str) -> Result<Op
     Ok(Some(Wanted { id: call_id("path", id)?, function }))
 }
 
-/// A parameter of a query, as it stands there: names of functions hold nothing that would be escaped.
+/// Returns a parameter of a query without decoding it: names of functions contain nothing that is
+/// escaped.
 fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.filter(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value).next_back()
@@ -55,13 +58,14 @@ fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
 // === impl Lookups ===
 
 impl Lookups {
-    /// Looks by this context. A cancellation waits up to `cancel_timeout` to be certain.
+    /// Creates lookups that use this context. A cancellation waits up to `cancel_timeout` until it
+    /// is certain.
     #[must_use]
     pub fn new(js: Context, cancel_timeout: Duration) -> Self {
         Self { js, slots: Slots::new(MAX_LOOKUPS, "look-ups of calls"), cancel_timeout }
     }
 
-    /// Where a call is.
+    /// Returns where a call is.
     pub async fn status(
         &self,
         directory: &Directory,
@@ -81,9 +85,11 @@ impl Lookups {
         }
     }
 
-    /// Cancels all calls with an id that are stored when the request comes; see [`cancel::request`]. Done to the end, also
-    /// if the client goes away meanwhile: a call that is cancelled by half would seem to be queued until a worker comes
-    /// upon it.
+    /// Cancels all calls with an id that are stored when the request arrives; see
+    /// [`cancel::request`].
+    ///
+    /// The cancellation is completed even if the client disconnects. A call that is only partly
+    /// cancelled would seem to be queued until a worker receives it.
     pub async fn cancel(
         &self,
         directory: &Directory,

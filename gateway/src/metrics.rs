@@ -1,4 +1,4 @@
-//! What the gateway counts. No label takes its value from a client.
+//! The metrics of the gateway. No label takes its value from a client.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ struct Lookup {
     outcome: &'static str,
 }
 
-/// A call on its way to the stream; it is no longer when this is dropped.
+/// Counts a call that is being published, until it is dropped.
 #[derive(Debug)]
 pub struct Publishing(Gauge);
 
@@ -111,43 +111,45 @@ impl Metrics {
         metrics
     }
 
-    /// A request was answered.
+    /// Counts a request that was answered.
     pub fn answered(&self, method: &Method, path: &'static str, status: StatusCode, took: Duration) {
         let request = Request { method: method_label(method), path, status: status.as_u16().into() };
         self.requests.get_or_create(&request).inc();
         self.request_seconds.get_or_create(&request).observe(took.as_secs_f64());
     }
 
-    /// A call was stored, or not: the outcome is a word of a fixed set.
+    /// Counts a submission, whether it was stored or not. The outcome is one of a fixed set of
+    /// words.
     pub fn submitted(&self, outcome: &'static str) {
         self.submissions.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A call was looked for: both are words of a fixed set.
+    /// Counts a lookup of a call. Operation and outcome are each one of a fixed set of words.
     pub fn looked_up(&self, operation: &'static str, outcome: &'static str) {
         self.lookups.get_or_create(&Lookup { operation, outcome }).inc();
     }
 
-    /// The directory file was read, and is valid or not.
+    /// Records that the directory file was read, and whether it is valid.
     pub fn directory_file(&self, valid: bool) {
         self.directory_file_valid.set(valid.into());
         let outcome = if valid { "valid" } else { "not_valid" };
         self.directory_file_reads.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A call was submitted of a function that the directory does not have: the outcome is one of a fixed set.
+    /// Counts a call of a function that the directory does not have. The outcome is one of a fixed
+    /// set of words.
     pub fn unknown_function(&self, outcome: &'static str) {
         self.unknown_functions.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A call is on its way to the stream.
+    /// Counts a call that is being published, until the returned value is dropped.
     #[must_use]
     pub fn publishing(&self) -> Publishing {
         self.publishing.inc();
         Publishing(self.publishing.clone())
     }
 
-    /// The stream has stored a call.
+    /// Records that the stream has stored a call.
     pub fn stored(&self, took: Duration) {
         self.submit_seconds.observe(took.as_secs_f64());
     }
@@ -159,7 +161,8 @@ impl Drop for Publishing {
     }
 }
 
-/// From half a millisecond, what storing a call takes at best, to 16 s, past the default timeout of 5 s.
+/// Creates a histogram from half a millisecond, the minimum time for storing a call, to 16 s, which
+/// is above the default timeout of 5 s.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.000_5, 2.0, 16))
 }

@@ -1,4 +1,5 @@
-//! The body of an answer that is passed on, and the memory that the exchange takes until it has ended.
+//! The body of a response that is passed on. It holds the memory of the exchange until the exchange
+//! has ended.
 
 use std::{
     pin::Pin,
@@ -9,21 +10,21 @@ use asyncqueue_runtime::memory::Taken;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// What is held of heads and bodies between two sockets: in each direction what hyper's client and server read and write at
-/// once, none of it more than a head may have.
+/// Number of buffers for heads and bodies between two sockets. In each direction, hyper's client
+/// and server read and write this much at once, and none of it is larger than a head may be.
 const BUFFERS: usize = 4;
 
-/// For the connection to the function itself.
+/// Memory of the connection to the function itself, in bytes.
 const CONNECTION: usize = 16 * 1024;
 
-/// A body of an answer that is passed on as it comes.
+/// The body of a response that is passed on as it arrives.
 #[derive(Debug)]
 pub struct PassedOn<B> {
     body: B,
     _memory: Option<Taken>,
 }
 
-/// What an exchange takes at most, in bytes, if heads have at most `max_header_bytes`.
+/// Returns the maximum memory of an exchange, in bytes, if heads have at most `max_header_bytes`.
 #[must_use]
 pub fn most_memory(max_header_bytes: usize) -> usize {
     max_header_bytes * BUFFERS + CONNECTION
@@ -32,7 +33,8 @@ pub fn most_memory(max_header_bytes: usize) -> usize {
 // === impl PassedOn ===
 
 impl<B> PassedOn<B> {
-    /// The body of an answer, and the memory of its exchange, unless that goes on after it.
+    /// Creates the body of a response. It holds the memory of its exchange, unless the exchange
+    /// continues after it.
     #[must_use]
     pub fn new(body: B, memory: Option<Taken>) -> Self {
         Self { body, _memory: memory }

@@ -1,5 +1,7 @@
-//! Whether a path that is passed on names the same to every server. The next one may read `/%61sync-function/f`,
-//! `//async-function/f` or `/function/f/../../async-function/g` as a path of ours, and store a call on a queue of its own.
+//! Checks whether a path that is passed on means the same to every server.
+//!
+//! The next server may read `/%61sync-function/f`, `//async-function/f` or
+//! `/function/f/../../async-function/g` as a path of ours, and store a call on a queue of its own.
 //! Pure.
 
 use std::borrow::Cow;
@@ -8,14 +10,15 @@ use percent_encoding::percent_decode;
 
 use crate::resource::Resource;
 
-/// By a proxy on the way, and by who answers.
+/// How often a path may be decoded: by a proxy on the way, and by the server that answers.
 const DECODED_TIMES: usize = 2;
 
-/// Whether any server reads a path as this program does, as far as the function's name. What follows the name may be
-/// written as the client likes, but not lead above the function. Calls are not passed on, and so may have any path.
+/// Returns whether every server reads a path as this program does, as far as the function's name.
+/// What follows the name may be written in any way, but must not lead above the function. Calls are
+/// not passed on, and so may have any path.
 ///
-/// Servers differ in what they decode, in what separates segments, and in what `..` takes back: so this does not normalise
-/// as one of them does, but takes the worst of each.
+/// Servers differ in what they decode, in what separates segments, and in what `..` removes. So
+/// this function does not normalise as one of them does, but assumes the worst of each.
 #[must_use]
 pub fn is_plain(path: &str) -> bool {
     match Resource::of(path) {
@@ -27,14 +30,14 @@ pub fn is_plain(path: &str) -> bool {
     }
 }
 
-/// Whether a segment is a single name to any server.
+/// Returns whether a segment is a single name to every server.
 fn is_name(segment: &str) -> bool {
     matches!(parts(&decode(segment))[..], [Part::Name(_)])
 }
 
-/// Whether no `..` of a path leads above its beginning.
+/// Returns whether no `..` of a path leads above its beginning.
 fn stays_below(path: &str) -> bool {
-    // How deep it is at least.
+    // The minimum depth, over all ways to read the path.
     let mut depth = 0_usize;
     for segment in path.split('/') {
         let decoded = decode(segment);
@@ -44,7 +47,8 @@ fn stays_below(path: &str) -> bool {
             Some(rest) => depth = rest,
             None => return false,
         }
-        // What holds an escaped separator may be one name or several, but with a `..` in it none that counts.
+        // A segment with an escaped separator may be one name or several, and counts as one. With a
+        // `..` in it, it adds no depth.
         if ups == 0 && parts.iter().any(|part| matches!(part, Part::Name(_))) {
             depth += 1;
         }
@@ -52,7 +56,8 @@ fn stays_below(path: &str) -> bool {
     true
 }
 
-/// Whether a path that begins with no root of ours has none that `..` or an empty segment could bring to its beginning.
+/// Returns whether a path that does not begin with one of our roots contains none that `..` or an
+/// empty segment could move to its beginning.
 fn names_no_root(path: &str) -> bool {
     let decoded = decode(path);
     let parts = parts(&decoded);
@@ -74,7 +79,8 @@ enum Part<'a> {
     Name(&'a [u8]),
 }
 
-/// The parts of a path, also by who takes `\` for `/`, and what follows `;` for no part of the name.
+/// Splits a path into its parts. As some servers do, it also takes `\` for `/`, and does not count
+/// what follows `;` as part of the name.
 fn parts(path: &[u8]) -> Vec<Part<'_>> {
     let segments = path.split(|byte| matches!(byte, b'/' | b'\\'));
     let named = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
@@ -87,7 +93,7 @@ fn parts(path: &[u8]) -> Vec<Part<'_>> {
         .collect()
 }
 
-/// A path without escapes, by the most that other servers decode.
+/// Decodes a path as often as other servers do at most.
 fn decode(path: &str) -> Cow<'_, [u8]> {
     let mut decoded = Cow::Borrowed(path.as_bytes());
     for _ in 0..DECODED_TIMES {
@@ -158,7 +164,7 @@ mod tests {
         }
     }
 
-    /// The path as Go's servers match it, decoded once and then cleaned.
+    /// Returns the path as Go's servers match it: decoded once and then cleaned.
     fn go(path: &str) -> Vec<String> {
         let mut cleaned = Vec::new();
         for segment in percent_decode(path.as_bytes()).decode_utf8_lossy().split('/') {
@@ -185,7 +191,7 @@ mod tests {
         }
     }
 
-    /// What paths are put together from.
+    /// The parts from which test paths are combined.
     const PARTS: &[&str] = &[
         "/",
         "/",

@@ -1,5 +1,5 @@
-//! Sends a request on, and the answer back, both as they come: bodies while they arrive, trailers after them, and
-//! what is spoken after an upgrade, `WebSocket` or else.
+//! Passes a request on, and its response back, both as they arrive: bodies while they arrive, then
+//! trailers, and after an upgrade (`WebSocket` or another) the data of both sides.
 
 use std::time::Duration;
 
@@ -25,20 +25,20 @@ use tracing::debug;
 
 use crate::{passed_on::PassedOn, refusal::Refusal, target::Receiver};
 
-/// For a TCP connection within a cluster, retransmissions included.
+/// Timeout for a TCP connection within a cluster, retransmissions included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an idle connection is kept: less than any common server keeps it (Node.js: 5 s), so that no
-/// request is sent into one that is being closed.
+/// How long an idle connection is kept. It is shorter than in any common server (Node.js: 5 s), so
+/// that no request is sent into a connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The body of a request that is sent on: the client's, or none where it is sent again.
+/// The body of a request that is passed on: the client's, or an empty one if it is sent again.
 type RequestBody = Either<Incoming, Empty<Bytes>>;
 
-/// The body of an answer that is sent back.
+/// The body of a response that is passed back.
 pub type AnswerBody = client::Answer<RequestBody>;
 
-/// A client for sending requests on.
+/// A client that passes requests on.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     client: Client<HttpsConnector<HttpConnector>, RequestBody>,
@@ -47,8 +47,8 @@ pub struct Proxy {
 // === impl Proxy ===
 
 impl Proxy {
-    /// A client with a pool of its own, whose connections are used within these limits, for answers whose heads have at
-    /// most so many bytes.
+    /// Creates a client with a pool of its own. Its connections are used within these limits, and
+    /// the heads of responses have at most `max_header_bytes`.
     pub fn new(limits: ConnectionLimits, max_header_bytes: usize) -> anyhow::Result<Self> {
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
@@ -58,7 +58,8 @@ impl Proxy {
         let config = Config {
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
-            // Of what is read and written at once, too: an exchange takes no more ([`crate::passed_on::most_memory`]).
+            // This also limits what is read and written at once: an exchange takes no more
+            // ([`crate::passed_on::most_memory`]).
             max_answer_head: max_header_bytes,
             ..Config::new(limits)
         };
@@ -67,8 +68,9 @@ impl Proxy {
 
     /// Sends a request to `uri`, which is that of `target`.
     ///
-    /// The headers of `head` are for the next hop already ([`renew_request_headers`]). Without a limit of time: a function may
-    /// run for hours, and the client, when it goes away, ends the request.
+    /// The headers of `head` are already those for the next hop ([`renew_request_headers`]). There
+    /// is no time limit: a function may run for hours, and a client that disconnects ends the
+    /// request.
     pub async fn send(
         &self,
         target: Receiver,
@@ -82,7 +84,8 @@ impl Proxy {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.extensions_mut() = extensions;
-        // Before the request is sent: the client would take it for its own.
+        // Taken before the request is sent: the HTTP client would otherwise take the upgrade for
+        // its own.
         let client_side = upgrade::on(&mut request);
         *request.headers_mut() = headers;
         match self.client.send(request, again).await {
@@ -98,8 +101,9 @@ impl Proxy {
     }
 }
 
-/// The request once more, for a connection that was closed before an answer came: if it has no body that is gone by then,
-/// and its method is idempotent (RFC 9110, 9.2.2: a proxy must not repeat others).
+/// Returns a copy of the request, to repeat it if a connection was closed before a response
+/// arrived. Only a request with an idempotent method and without a body that is lost by then can be
+/// repeated (RFC 9110, 9.2.2: a proxy must not repeat others).
 fn again(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let may_repeat = request.method().is_idempotent() && request.body().is_end_stream();
     may_repeat.then(|| {
@@ -113,18 +117,18 @@ fn again(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 
 fn refusal(target: Receiver, error: &client::Error) -> Refusal {
     use std::error::Error as _;
-    // What is above it says no more than the refusal does.
+    // The outer error says no more than the refusal does.
     let reason = error.source().map_or_else(|| error.to_string(), error::describe);
     match error {
         client::Error::Connect(_) => Refusal::Unreachable { target, reason },
         client::Error::NoAnswer(_) => Refusal::NoAnswer { target, reason },
         client::Error::Unreadable(_) => Refusal::UnreadableAnswer { target, reason },
-        // What is wrong with it, without that it is the body of hyper's user.
+        // The cause alone: that it concerns the body of hyper's user does not help the client.
         client::Error::Body(error) => Refusal::Body(error.source().map_or(reason, error::describe)),
     }
 }
 
-/// Passes on what both sides say after an upgrade, until both have ended.
+/// Passes on the data of both sides after an upgrade, until both have ended.
 async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade, _memory: Taken) {
     let (client, other) = match tokio::try_join!(client_side, other_side) {
         Ok(upgraded) => upgraded,
@@ -136,7 +140,7 @@ async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade,
     }
 }
 
-/// Takes away what belongs to the client's connection, and writes it anew for the next hop.
+/// Removes the headers that belong to the client's connection, and sets them for the next hop.
 pub fn renew_request_headers(headers: &mut HeaderMap) {
     let takes_trailers = has_token(headers, header::TE, "trailers");
     renew_connection_headers(headers);
@@ -146,8 +150,9 @@ pub fn renew_request_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// The response for the client: without what belongs to the connection to the function. Its length is the
-/// answer's own (the body may be none, to HEAD), so it stays.
+/// Converts a response for the client: removes what belongs to the connection to the function.
+/// `Content-Length` stays, since it describes the response itself (whose body may be empty, as for
+/// HEAD).
 fn returned(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
     let length = response.headers_mut().remove(header::CONTENT_LENGTH);
     renew_connection_headers(response.headers_mut());
@@ -157,8 +162,8 @@ fn returned(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
     response
 }
 
-/// Takes away what belongs to the connection and writes it anew for the next one, as far as it speaks of the message
-/// too: which trailers follow it, and to which protocol it changes.
+/// Removes the headers that belong to the connection. Sets them for the next one, as far as they
+/// also describe the message: which trailers follow it, and to which protocol it changes.
 fn renew_connection_headers(headers: &mut HeaderMap) {
     let trailer = headers.get(header::TRAILER).cloned();
     let changes = has_token(headers, header::CONNECTION, "upgrade");
@@ -173,7 +178,7 @@ fn renew_connection_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a header that is a list holds a token.
+/// Returns whether a header that is a list contains a token.
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
@@ -203,7 +208,7 @@ mod tests {
         );
         assert_eq!(headers["trailer"], "x-sum");
 
-        // An upgrade that the connection does not name is none.
+        // An upgrade that `Connection` does not name does not count.
         let mut headers = HeaderMap::new();
         headers.insert("upgrade", "h2c".parse().unwrap());
         renew_request_headers(&mut headers);

@@ -18,25 +18,29 @@ use http::{Method, StatusCode};
 
 use crate::target::Receiver;
 
-/// When to try again after NATS was away: a reconnect takes a few seconds at most once NATS is back.
+/// When to try again after NATS was unavailable: once NATS is back, a reconnect takes a few seconds
+/// at most.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 
-/// When to try again after a queue was full: it has room as soon as one call ends, but many wait for that.
+/// When to try again after a queue was full: one call that ends makes room, but many clients wait
+/// for that.
 const RETRY_QUEUE_FULL: Duration = Duration::from_secs(10);
 
-/// When to try again after this program had as much to do as it may have at once, each a matter of milliseconds.
+/// When to try again after a limit of this program was reached: what holds the slots ends within
+/// milliseconds.
 const RETRY_BUSY: Duration = Duration::from_secs(1);
 
-/// A request that is not done. Its text is for the client: what, with which value, and what to do.
+/// A request that is refused. Its text is for the client: what is wrong, with which value, and what
+/// to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The path ends where the function's name should follow.
     #[error("no function is named: use /async-function/NAME or /async-function/NAME.NAMESPACE")]
     NoFunction,
-    /// The function's name is none.
+    /// The function's name is not valid.
     #[error(transparent)]
     FunctionName(#[from] NameError),
-    /// A `%` in the path that is no escape.
+    /// A `%` in the path does not begin a valid escape.
     #[error(
         "path: `{escape}` is not a percent escape: write two hex digits after `%`, or %25 for `%` itself"
     )]
@@ -50,25 +54,25 @@ pub enum Refusal {
          and escapes before the name's end, and no `..` after it that leads above the function"
     )]
     PathNotPlain,
-    /// White space in the path or the query that is not escaped.
+    /// The path or the query contains white space that is not escaped.
     #[error("path or query: white space (U+{:04X}) is not percent-encoded: write its bytes as %XX", u32::from(*.space))]
     WhiteSpace {
-        /// The first of it.
+        /// The first white-space character.
         space: char,
     },
-    /// Path and query are too long to be called.
+    /// Path and query together are too long for an invocation.
     #[error("path and query are longer than {MAX_TARGET} bytes together: send more in the body")]
     TargetTooLong,
-    /// A header that means one thing is there twice.
+    /// A header that may occur once occurs twice.
     #[error("{0} is given more than once: send it once")]
     RepeatedHeader(&'static str),
     /// A header's value is not UTF-8.
     #[error("{0} holds bytes that are not UTF-8 text")]
     HeaderNotText(&'static str),
-    /// A call id is none.
+    /// A call id is not valid.
     #[error("{field}: {error}")]
     CallId {
-        /// Where it stands.
+        /// The header or part of the path that holds it.
         field: &'static str,
         /// What is wrong with it.
         error: CallIdError,
@@ -78,15 +82,15 @@ pub enum Refusal {
         "Idempotency-Key `{value}` is not valid: {error}; send 1 to {MAX_KEY} characters of ASCII, bare or as \"…\""
     )]
     IdempotencyKey {
-        /// What was sent, shortened.
+        /// The value that was sent, shortened.
         value: String,
         /// What is wrong with it.
         error: IdempotencyKeyError,
     },
-    /// The depth of a chain is not a number.
+    /// The value of `X-Async-Depth` is not a number.
     #[error("X-Async-Depth `{value}` is not valid: send back the decimal number that the function was sent")]
     Depth {
-        /// What was sent, shortened.
+        /// The value that was sent, shortened.
         value: String,
     },
     /// A chain of calls is too long.
@@ -95,62 +99,62 @@ pub enum Refusal {
          check whether functions call each other in a circle"
     )]
     ChainTooDeep {
-        /// How many came before.
+        /// How many calls came before.
         depth: u32,
-        /// How many may.
+        /// How many calls may come before.
         max: u32,
     },
-    /// A request comes through this gateway again and again.
+    /// The request has come through this gateway too often.
     #[error(
         "the request has come through this gateway {hops} times, by Via; max_hops of the gateway is {max}: check \
          whether upstream_url or a function leads back to the gateway"
     )]
     Loop {
-        /// How often it has come.
+        /// How often it has come through.
         hops: usize,
-        /// How often it may.
+        /// How often it may come through.
         max: usize,
     },
     /// The path ends where a call's id should follow.
     #[error("no call is named: use /async-function/CALL-ID or /async-function/NAME/CALL-ID")]
     NoCallId,
-    /// The callback URL is none.
+    /// The callback URL is not valid.
     #[error("{error} (it is `{value}`)")]
     CallbackUrl {
-        /// What was sent, shortened.
+        /// The value that was sent, shortened.
         value: String,
         /// What is wrong with it.
         error: CallbackUrlError,
     },
-    /// The body ended early, or its coding is broken.
+    /// The body ended early, or its transfer coding is not valid.
     #[error("the body can't be read: {0}")]
     Body(String),
     /// The directory does not have the function, and such calls are rejected.
     #[error("function `{0}` is not known: check its name and namespace, or deploy it")]
     UnknownFunction(FunctionName),
-    /// The functions of this namespace are not called.
+    /// Functions of this namespace may not be called.
     #[error(transparent)]
     Namespace(#[from] NamespaceRefused),
     /// Nothing is served at the path.
     #[error("nothing is served at this path: call functions at /async-function/NAME or /function/NAME")]
     NotFound,
-    /// The path does not take the method.
+    /// The path does not support the method.
     #[error("method {method} is not allowed here: use {allow}")]
     MethodNotAllowed {
-        /// The client's.
+        /// The method of the request.
         method: Method,
-        /// Those that are taken, as `Allow` lists them.
+        /// The supported methods, as `Allow` lists them.
         allow: &'static str,
     },
     /// The body took too long to arrive.
     #[error("the body did not arrive within {}: send it faster, or a smaller one", GoDuration(*.0))]
     BodyTimeout(Duration),
-    /// The body is over the limit.
+    /// The body is larger than the limit.
     #[error("the body is larger than the limit of {limit} bytes, set by {set_by}")]
     BodyTooLarge {
-        /// The most that is taken, in bytes.
+        /// The limit, in bytes.
         limit: usize,
-        /// What the limit comes from.
+        /// Where the limit comes from.
         set_by: &'static str,
     },
     /// The directory has not been read since the program started.
@@ -160,7 +164,7 @@ pub enum Refusal {
         directory::BUCKET.name
     )]
     NoDirectory,
-    /// NATS has no JetStream, without which no call can be stored or found.
+    /// JetStream is not enabled in NATS. Without it, no call can be stored or found.
     #[error("JetStream is not enabled on the NATS server of this gateway: start nats-server with -js")]
     NoJetStream,
     /// The call could not be stored.
@@ -168,101 +172,101 @@ pub enum Refusal {
     Submit {
         /// The function's queue.
         queue: QueueName,
-        /// What went wrong.
+        /// Why it could not be stored.
         error: SubmitError,
     },
-    /// Nothing is known of a call.
+    /// No call with this id is known.
     #[error(
         "no call `{call_id}` is known{}: it was never stored, or has ended and its result was delivered. \
          Check the id; name its function if the id is your own",
         .queue.as_ref().map_or(String::new(), |queue| format!(" on queue `{queue}`"))
     )]
     UnknownCall {
-        /// Its id.
+        /// The call's id.
         call_id: CallId,
-        /// The queue that was asked, if it was one.
+        /// The queue that was searched, if it was only one.
         queue: Option<QueueName>,
     },
     /// A call can't be cancelled, because it has ended.
     #[error("call `{call_id}` can't be cancelled: it {how}")]
     Ended {
-        /// Its id.
+        /// The call's id.
         call_id: CallId,
         /// How it ended.
         how: &'static str,
     },
-    /// A call has a tombstone, and a worker that does not answer may still start it.
+    /// The call has a tombstone, but a worker that does not answer may still start it.
     #[error(
         "the call `{call_id}` is not cancelled for certain yet: a worker that has it does not answer. It does not start \
          once that worker hears of it: try again"
     )]
     NotCancelledYet {
-        /// Its id.
+        /// The call's id.
         call_id: CallId,
     },
-    /// The call could never become a dead letter, however much of it is left out.
+    /// The call could never become a dead letter, even without its headers and its body.
     #[error(
         "path, query and X-Callback-Url are longer than {limit} bytes together, which is what a dead letter has room for: \
          send more in the body"
     )]
     TooLargeForDeadLetter {
-        /// The most that is taken, in bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// The store of NATS is full but for what ends calls.
+    /// The NATS store is full, except for the reserve that ends calls.
     #[error(
         "the store of NATS is full, and the room that is left is kept for calls that end: try again later, or raise the \
          limits of JetStream"
     )]
     StoreFull,
-    /// A call could not be looked for.
+    /// Looking up a call failed.
     #[error("the call can't be looked for: {}: try again", error::describe(.0))]
     LookUp(#[from] NatsError),
-    /// A call could not be cancelled, or not to the end.
+    /// Cancelling a call failed, or was not completed.
     #[error("the call is not cancelled for certain: {}: try again", error::describe(.0))]
     Cancel(#[source] NatsError),
-    /// This program ends while it cancels.
+    /// This program ends during the cancellation.
     #[error("the call is not cancelled for certain: the gateway shuts down: try again")]
     Interrupted,
-    /// NATS is known to be away.
+    /// NATS is known to be unavailable.
     #[error("NATS is not available: not connected: try again")]
     NatsAway,
-    /// This program has as much to do as it may have at once.
+    /// This program has reached a limit on concurrent work.
     #[error("the gateway is busy with {most} {with}, the most at once: try again")]
     Busy {
-        /// What it does.
+        /// What the limit applies to.
         with: &'static str,
-        /// How much of that it may do at once.
+        /// The limit.
         most: usize,
     },
-    /// There is no memory for the request.
+    /// There is not enough memory for the request.
     #[error("the gateway has no memory for this request now: memory_budget is {budget}: try again")]
     MemoryShort {
-        /// The whole budget.
+        /// The whole memory budget.
         budget: ByteSize,
     },
-    /// A function, or the gateway upstream, can't be reached.
+    /// A function, or the upstream gateway, can't be reached.
     #[error("can't reach {target}: {reason}: check that it is deployed and ready")]
     Unreachable {
-        /// What was to be called.
+        /// The receiver of the request.
         target: Receiver,
-        /// Why it can't.
+        /// Why it can't be reached.
         reason: String,
     },
-    /// A function, or the gateway upstream, broke off before it answered.
+    /// A function, or the upstream gateway, closed the connection before it answered.
     #[error("{target} ended the connection before it answered: {reason}")]
     NoAnswer {
-        /// What was called.
+        /// The receiver of the request.
         target: Receiver,
-        /// What was seen.
+        /// The error.
         reason: String,
     },
-    /// A function, or the gateway upstream, answered with something that is not HTTP.
+    /// A function, or the upstream gateway, answered with something that is not HTTP.
     #[error("the answer of {target} can't be read as HTTP: {reason}")]
     UnreadableAnswer {
-        /// What was called.
+        /// The receiver of the request.
         target: Receiver,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         reason: String,
     },
 }
@@ -273,7 +277,7 @@ fn remedy(error: &SubmitError) -> &'static str {
         SubmitError::HeadersTooLarge => ": send more in the body",
         SubmitError::QueueFull { .. } => ": try again later, or raise the queue's limits",
         SubmitError::KeyReused { .. } => ": use another key for another call",
-        // It says so itself.
+        // The error itself says what to do.
         SubmitError::NoStream => "",
         SubmitError::Unavailable { .. } => {
             ": try again, with the X-Call-Id of this answer so that the call is stored once"
@@ -284,7 +288,7 @@ fn remedy(error: &SubmitError) -> &'static str {
 // === impl Refusal ===
 
 impl Refusal {
-    /// The status of the answer.
+    /// Returns the status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -339,7 +343,7 @@ impl Refusal {
         }
     }
 
-    /// A word for the label of a metric.
+    /// Returns a word for the label of a metric.
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
@@ -379,7 +383,7 @@ impl Refusal {
         }
     }
 
-    /// When it makes sense to try again, if it does.
+    /// Returns when to try again, if that makes sense.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match (self, self.status()) {

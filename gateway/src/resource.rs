@@ -1,11 +1,12 @@
-//! What a path names.
+//! Parses the path of a request into what it names.
 
-/// What a request's path names. All texts are slices of the path, byte for byte as the client sent it.
+/// What the path of a request names. All texts are slices of the path, byte for byte as the client
+/// sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource<'a> {
     /// `/async-function/NAME[/path]`: calls of a function, to be stored.
     Queue(Call<'a>),
-    /// `/function/NAME[/path]`: a function, to be called at once.
+    /// `/function/NAME[/path]`: a function, to be invoked at once.
     Function(Call<'a>),
     /// Anything else.
     Other,
@@ -14,7 +15,7 @@ pub enum Resource<'a> {
 /// A function and what follows its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call<'a> {
-    /// `NAME` or `NAME.NAMESPACE`, not checked; may be empty.
+    /// `NAME` or `NAME.NAMESPACE`, not checked. May be empty.
     pub function: &'a str,
     /// Empty, or beginning with `/`.
     pub path: &'a str,
@@ -23,7 +24,7 @@ pub struct Call<'a> {
 // === impl Resource ===
 
 impl<'a> Resource<'a> {
-    /// What a path names.
+    /// Parses a path.
     #[must_use]
     pub fn of(path: &'a str) -> Self {
         if let Some(call) = Call::below(path, "/async-function") {
@@ -35,7 +36,7 @@ impl<'a> Resource<'a> {
         }
     }
 
-    /// Its name as the label of a metric: one of a few, whatever clients send.
+    /// Returns the name for the label of a metric: one of a few, whatever clients send.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {

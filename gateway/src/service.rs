@@ -1,4 +1,4 @@
-//! Answers requests: the parts of this crate, put in order.
+//! Answers requests: combines the parts of this crate.
 
 use std::{
     net::SocketAddr,
@@ -45,53 +45,54 @@ use crate::{
 /// The methods of `/async-function/…`.
 const QUEUE_METHODS: &str = "POST, GET, HEAD, DELETE";
 
-/// The methods that are sent on. All others are too, but for CONNECT: it asks for a tunnel, and is no request.
+/// The methods that are listed as passed on. All others are passed on too, except for CONNECT: it
+/// asks for a tunnel, and is not a request.
 const FORWARDED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// All that answering a request takes.
+/// Everything that is needed to answer a request.
 #[derive(Debug)]
 pub struct Service {
     /// Readiness, for probes.
     pub health: Health,
-    /// Counters.
+    /// The metrics.
     pub metrics: Metrics,
-    /// The directory; `None` until it was read once.
+    /// The directory. `None` until it was read for the first time.
     pub directory: watch::Receiver<Option<Arc<Directory>>>,
     /// Stores calls.
     pub submitter: Submitter,
-    /// Looks for calls.
+    /// Looks up calls.
     pub lookups: Lookups,
-    /// The connection, for its state and the server's limit of payload.
+    /// The NATS connection, for its state and for the server's payload limit.
     pub nats: async_nats::Client,
-    /// Sends requests on.
+    /// Passes requests on.
     pub proxy: Proxy,
-    /// The queue of functions without one of their own.
+    /// The queue of functions that have no queue of their own.
     pub default_queue: QueueName,
     /// The namespaces whose functions may be called.
     pub namespaces: FunctionNamespaces,
-    /// Where a function is for which the directory has no URL.
+    /// Template of the URL of functions for which the directory has no URL.
     pub function_url: FunctionUrl,
-    /// Where everything goes that is not ours.
+    /// The gateway that gets all requests that are not for this one.
     pub upstream_url: Option<BaseUrl>,
-    /// What to do with calls of functions that the directory does not have.
+    /// Handles calls of functions that the directory does not have.
     pub unknown_functions: UnknownFunctions,
-    /// The largest body taken, in bytes.
+    /// The maximum size of a body, in bytes.
     pub max_payload: usize,
-    /// How long a client has to send a body.
+    /// How long a client may take to send a body.
     pub read_timeout: Duration,
-    /// The memory for calls, their bodies above all.
+    /// The memory for calls, mostly for their bodies.
     pub calls: Account,
     /// The memory for requests that are passed on.
     pub passed_on: Account,
-    /// What one of them takes at most, in bytes.
+    /// The maximum memory of one request that is passed on, in bytes.
     pub passed_on_bytes: usize,
-    /// Calls on their way to NATS at once.
+    /// Slots for calls that are being published to NATS.
     pub publishing: Slots,
-    /// Whether the store of NATS is full but for what ends calls.
+    /// Whether the NATS store is full, except for the reserve that ends calls.
     pub is_store_full: watch::Receiver<bool>,
-    /// How many calls may come before a call in its chain.
+    /// The maximum number of calls before a call in its chain.
     pub max_chain_depth: u32,
-    /// How often a request may come through this installation.
+    /// Limits how often a request may come through this installation.
     pub hops: Hops,
     /// Whether each request is logged.
     pub access_log: bool,
@@ -100,7 +101,7 @@ pub struct Service {
 // === impl Service ===
 
 impl Service {
-    /// Answers a request of a client at this address.
+    /// Answers a request of the client with this address.
     pub async fn answer(self: Arc<Self>, client: SocketAddr, request: Request<Incoming>) -> Answer {
         let started = Instant::now();
         let method = request.method().clone();
@@ -108,12 +109,12 @@ impl Service {
             return answer.map(Either::Left);
         }
         let label = Resource::of(request.uri().path()).label();
-        // Without the query, which may hold secrets.
+        // Without the query, which may contain secrets.
         let logged = self.access_log.then(|| request.uri().path().to_owned());
         let as_json = answer::asks_for_json(request.headers());
         let mut about = About { call_id: None, started_at: Timestamp::now(), as_json };
         let answer = self.dispatch(client, request, &mut about).await.unwrap_or_else(|refusal| {
-            // Not its text, which repeats what the client sent.
+            // Without its text, which repeats what the client sent.
             let call_id = about.call_id.as_ref().map(tracing::field::display);
             debug!(path = label, call_id, status = %refusal.status(), "refused: {}", refusal.category());
             answer::refused(&about, &refusal)
@@ -162,7 +163,8 @@ impl Service {
         result
     }
 
-    /// Whom a request goes on to, and where that is; `None` for what is answered here.
+    /// Returns the receiver of a request that is passed on, and its URI there. Returns `None` for a
+    /// request that this gateway answers itself.
     fn next_hop(&self, head: &Parts) -> Option<Result<(Receiver, Uri), Refusal>> {
         let path = head.uri.path();
         if !is_plain(path) {
@@ -179,9 +181,10 @@ impl Service {
         })
     }
 
-    /// `/async-function/…`
+    /// Answers a request to `/async-function/…`.
     ///
-    /// All but submissions are in boxes: what answers a request is moved about, and is no larger then than a submission.
+    /// All futures but that of a submission are boxed. The future that answers a request is moved:
+    /// boxing keeps it no larger than that of a submission.
     async fn queue(
         &self,
         head: Parts,
@@ -225,7 +228,8 @@ impl Service {
         }
     }
 
-    /// A refusal by its cause, where that is that JetStream is not enabled: then there is no directory and no stream either.
+    /// Replaces a refusal by its cause if that is that JetStream is not enabled: then there is no
+    /// directory and no stream either.
     fn with_cause(&self, refusal: Refusal) -> Refusal {
         let is_ours = matches!(
             refusal,
@@ -238,14 +242,14 @@ impl Service {
         if is_off { Refusal::NoJetStream } else { refusal }
     }
 
-    /// `GET /async-function/CALL-ID` and `GET /async-function/NAME/CALL-ID`
+    /// Answers `GET /async-function/CALL-ID` and `GET /async-function/NAME/CALL-ID`.
     async fn status(&self, head: &Parts, about: &mut About) -> Result<CallStatus, Refusal> {
         let wanted = self.wanted(head, about)?;
         let directory = self.known_directory()?;
         self.lookups.status(&directory, &self.default_queue, wanted).await
     }
 
-    /// `DELETE /async-function/CALL-ID` and `DELETE /async-function/NAME/CALL-ID`
+    /// Answers `DELETE /async-function/CALL-ID` and `DELETE /async-function/NAME/CALL-ID`.
     async fn cancel(&self, head: &Parts, about: &mut About) -> Result<Tally, Refusal> {
         let wanted = self.wanted(head, about)?;
         let directory = self.known_directory()?;
@@ -257,7 +261,7 @@ impl Service {
     fn wanted(&self, head: &Parts, about: &mut About) -> Result<Wanted, Refusal> {
         let wanted =
             lookup::wanted(queued(&head.uri)?, head.uri.query(), self.namespaces.default_namespace())?;
-        // A longer path is one of the function's own, for calls alone.
+        // A longer path is a path of the function, and only calls have one.
         let not_allowed = || Refusal::MethodNotAllowed { method: head.method.clone(), allow: "POST" };
         let mut wanted = wanted.ok_or_else(not_allowed)?;
         about.call_id = Some(wanted.id.clone());
@@ -266,7 +270,7 @@ impl Service {
         Ok(wanted)
     }
 
-    /// `POST /async-function/NAME[/path][?query]`
+    /// Answers `POST /async-function/NAME[/path][?query]`.
     async fn submit(
         &self,
         uri: Uri,
@@ -299,8 +303,9 @@ impl Service {
         let memory = self.calls.try_take(head_bytes(&uri, &headers));
         let memory = memory.ok_or_else(|| Refusal::MemoryShort { budget: self.calls.budget() })?;
         let bytes = body::read(body, limit, self.read_timeout, memory).await?;
-        // It and the headers lie in what the connection reads into, which is free for it again while the stream is
-        // waited for, and need not be allocated anew for each call.
+        // The URI and the headers are slices of the connection's read buffer. Dropping them frees
+        // the buffer while the stream is waited for, so that it is not allocated again for each
+        // call.
         drop(uri);
         let length = bytes.len();
         let invocation = submission.into_invocation(call_id, about.started_at, headers, forwarded, bytes);
@@ -325,7 +330,8 @@ impl Service {
         Ok(submitted)
     }
 
-    /// `/function/NAME[/path]`, without an upstream: which function that is, and where it is.
+    /// Returns the function that `/function/NAME[/path]` names, and its URI. Used without an
+    /// upstream gateway.
     fn function(&self, call: Call<'_>, head: &Parts) -> Result<(Receiver, Uri), Refusal> {
         let function = submission::function_name(call.function, self.namespaces.default_namespace())?;
         let function = self.known_directory()?.resolve(function);
@@ -341,7 +347,7 @@ impl Service {
         }
     }
 
-    /// Where a call of a function goes, which is submitted now.
+    /// Returns the route of a call that is being submitted. Counts and reports unknown functions.
     fn route_of_call(&self, function: &FunctionName) -> Result<Route, Refusal> {
         let route = self.route(function);
         match &route {
@@ -356,7 +362,8 @@ impl Service {
         route
     }
 
-    /// Where calls of a function go, if it may be called. Until the directory is known, a function may belong to any queue.
+    /// Returns the route of a function's calls, if it may be called. Until the directory is known,
+    /// a function may belong to any queue.
     fn route(&self, function: &FunctionName) -> Result<Route, Refusal> {
         let directory = self.known_directory()?;
         let route = directory.route(function, &self.default_queue);
@@ -376,15 +383,15 @@ impl Service {
     }
 }
 
-/// What the head of a call takes as a message that waits to be sent.
+/// Returns the memory for the head of a call as a message that waits to be sent, in bytes.
 fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
-    /// For the name that it has in the message, and the map that holds it.
+    /// Bytes per header, for its name in the message and its place in the map.
     const EACH: usize = 64;
     let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + EACH);
     uri.path().len() + uri.query().map_or(0, str::len) + fields.sum::<usize>()
 }
 
-/// What a path below `/async-function` names.
+/// Returns what a path below `/async-function` names.
 fn queued(uri: &Uri) -> Result<Call<'_>, Refusal> {
     match Resource::of(uri.path()) {
         Resource::Queue(call) => Ok(call),
@@ -392,7 +399,7 @@ fn queued(uri: &Uri) -> Result<Call<'_>, Refusal> {
     }
 }
 
-/// Whom a request goes on to, and where that is.
+/// Returns the receiver of a request that is passed on, and its URI there.
 fn next_hop(target: Receiver, base: &BaseUrl, path: &str, head: &Parts) -> Result<(Receiver, Uri), Refusal> {
     match base.join(path, head.uri.query()) {
         Ok(uri) => Ok((target, uri)),

@@ -1,11 +1,13 @@
-//! A number of things that may be done at once. One more is refused and does not wait: who waits holds memory, and
-//! hears later what it could have heard now.
+//! Limits how many things are done at once.
+//!
+//! Above the limit, a request is refused and does not wait. A request that waits would hold memory,
+//! and its client would get the same answer later.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::refusal::Refusal;
 
-/// So many things at once.
+/// A limited number of slots.
 #[derive(Debug)]
 pub struct Slots {
     free: Semaphore,
@@ -16,13 +18,13 @@ pub struct Slots {
 // === impl Slots ===
 
 impl Slots {
-    /// `most` at once of `what`, as a refusal calls it.
+    /// Creates `most` slots for `what`, which is the name in a refusal.
     #[must_use]
     pub fn new(most: usize, what: &'static str) -> Self {
         Self { free: Semaphore::new(most), most, what }
     }
 
-    /// Takes a slot until it is dropped.
+    /// Takes a slot, which is free again when the permit is dropped.
     pub fn take(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.free.try_acquire().map_err(|_| Refusal::Busy { with: self.what, most: self.most })
     }

@@ -1,5 +1,5 @@
-//! Sees to it that the queues' streams are there, and the buckets beside them, where no operator does; and that workers
-//! know of a function what the directory file says of it.
+//! Creates the streams and buckets of the queues where there is no operator, and keeps them as they
+//! should be. Also publishes to workers what the directory file says about functions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,24 +21,26 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// The readiness condition.
+/// Name of the readiness condition.
 pub const CONDITION: &str = "streams";
 
-/// Between attempts while a stream could not be seen to.
+/// Pause after an attempt that failed for any of the streams.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Between two times that all of them are brought to what they should be, drift included.
+/// Interval between two complete updates, which also correct drift.
 const RECHECK: Duration = Duration::from_secs(10);
 
-/// Between looks whether all are there: a NATS server that lost its storage comes back without them. For many queues it is
-/// [`LOOK_PER_QUEUE`] each, which keeps the requests below 150 a second.
+/// Interval between two checks whether all streams and buckets exist: a NATS server that lost its
+/// storage comes back without them. With many queues it is [`LOOK_PER_QUEUE`] for each queue, which
+/// keeps the requests below 150 a second.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 const LOOK_PER_QUEUE: Duration = Duration::from_millis(20);
 
-/// Copies of the buckets in a cluster of servers: as many as `QueueSpec` has of a stream by default.
+/// Replicas of the buckets in a cluster of servers: the default of `QueueSpec` for a stream.
 const BUCKET_REPLICAS: usize = 1;
 
-/// The queues whose streams this program sees to: the default queue and those of the directory.
+/// Returns the queues whose streams this program manages: the default queue and those of the
+/// directory.
 #[must_use]
 pub fn specs(directory: &Directory, default_queue: &QueueName) -> Vec<QueueSpec> {
     let spec = |queue: &QueueName| QueueSpec::new(queue.clone(), Owner::standalone());
@@ -57,9 +59,11 @@ pub fn specs(directory: &Directory, default_queue: &QueueName) -> Vec<QueueSpec>
     specs
 }
 
-/// Creates the streams of the directory as it is now, as often as it takes, and looks again every so often. Ends when
-/// it is dropped. `is_written` is whether the directory is written to its bucket, where workers read it: it is not
-/// where it comes from nowhere, so that nobody's entries are taken away.
+/// Creates the streams of the current directory, retries until it succeeds, and checks them at
+/// intervals. Runs until the future is dropped.
+///
+/// `is_written` says whether the directory is written to its bucket, from which workers read it. It
+/// is false where the directory has no source, so that no existing entries are removed.
 pub async fn keep(
     js: Context,
     mut directory: watch::Receiver<Option<Arc<Directory>>>,
@@ -72,7 +76,7 @@ pub async fn keep(
         let client = js.client();
         if client.connection_state() != State::Connected {
             if !reported.is_empty() {
-                // `nats` says why; what was wrong before says nothing about now.
+                // The condition `nats` gives the reason; the earlier failure no longer applies.
                 health.not_ready(CONDITION, "waiting for NATS to create the streams");
             }
             nats::wait_connected(&client).await;
@@ -82,7 +86,7 @@ pub async fn keep(
         let specs = specs(&now, &default_queue);
         let mut failures = ensure_all(&js, &specs, written).await;
         if !failures.is_empty() && nats::jetstream::probe(&client).await.is_some() {
-            // The condition `jetstream`, and the log, say what to do.
+            // The condition `jetstream` and the log say what to do.
             "waiting for JetStream".clone_into(&mut failures);
         }
         if failures.is_empty() {
@@ -95,7 +99,7 @@ pub async fn keep(
         }
         let is_due = async {
             if failures.is_empty() {
-                // An error means that it took too long: then it is time for all of them.
+                // A timeout means that it is time for a complete update.
                 let _ = timeout(RECHECK, one_is_missing(&js, &needed(&specs, is_written))).await;
             } else {
                 sleep(RETRY).await;
@@ -109,7 +113,7 @@ pub async fn keep(
     }
 }
 
-/// What must be there for this program to have nothing to do.
+/// Returns what must exist so that this program has nothing to do.
 fn needed(specs: &[QueueSpec], is_written: bool) -> Vec<Needed> {
     let directory = is_written.then_some(directory::BUCKET);
     let buckets = [tombstone::BUCKET, uncounted::BUCKET].into_iter().chain(directory);
@@ -122,16 +126,18 @@ async fn one_is_missing(js: &Context, needed: &[Needed]) {
     let each = u32::try_from(needed.len() / 3).unwrap_or(u32::MAX);
     loop {
         sleep(LOOK_INTERVAL.max(LOOK_PER_QUEUE.saturating_mul(each))).await;
-        // No answer says nothing: whether NATS is there, others say.
+        // An error does not mean that something is missing. The condition `nats` reports whether
+        // NATS is reachable.
         if let Ok(Some(missing)) = first_missing(js, needed).await {
             return warn!("{missing} is missing, and is created again");
         }
     }
 }
 
-/// Ensures the buckets, the directory and every stream, each whatever happens to the others. The
-/// streams come last: where NATS has no room for all, calls that are stored can be cancelled and go
-/// where the directory says. Returns what went wrong, or nothing.
+/// Creates or updates the buckets, the directory and every stream, each even if another one fails.
+///
+/// The streams come last. If NATS does not have room for all of them, stored calls can still be
+/// cancelled, and new ones follow the directory. Returns the failures, or an empty string.
 async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Directory>) -> String {
     let mut failures = Vec::new();
     if let Err(error) = ensure::ensure_buckets(js, BUCKET_REPLICAS).await {

@@ -1,4 +1,5 @@
-//! A submission: a request to call a function later, from its head to the invocation that is stored.
+//! A submission: a request to call a function later. Converts its head into the invocation that is
+//! stored.
 
 use asyncqueue::{
     CallId, CallbackUrl, FunctionName, IdempotencyKey, Invocation,
@@ -14,22 +15,22 @@ use jiff::Timestamp;
 
 use crate::{forwarded::Forwarded, refusal::Refusal, resource::Call};
 
-/// The call's identity, from the client or made here.
+/// Header with the call's id, from the client or generated here.
 pub const X_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
-/// Where the result goes.
+/// Header with the URL to which the result is sent.
 pub const X_CALLBACK_URL: HeaderName = HeaderName::from_static("x-callback-url");
-/// When the gateway took the call, in nanoseconds since 1970.
+/// Header with the time at which the gateway accepted the call, in nanoseconds since 1970.
 pub const X_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
 
-/// As much of a client's value as an answer repeats. More than the longest value that is valid, so that what
-/// is cut off never makes a value valid.
+/// Maximum number of characters of a client's value that a response repeats. It exceeds the longest
+/// valid value, so that shortening never makes a value valid.
 const SHOWN: usize = 160;
 
 /// A request to call a function later, checked as far as its head allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
     function: FunctionName,
-    /// The function's name as the client wrote it, if a callback has it.
+    /// The function's name as the client wrote it, for the callback. `None` without a callback.
     written_name: Option<String>,
     path: String,
     query: Option<String>,
@@ -57,33 +58,34 @@ impl Submission {
         Ok(Self { function, written_name, path, query, callback_url, depth })
     }
 
-    /// Refuses a call before which there were more than `max` others in its chain.
+    /// Refuses a call with more than `max` calls before it in its chain.
     pub fn check_depth(&self, max: u32) -> Result<(), Refusal> {
         if self.depth > max { Err(Refusal::ChainTooDeep { depth: self.depth, max }) } else { Ok(()) }
     }
 
-    /// The same, with the function's name as the directory has it.
+    /// Replaces the function's name with the spelling that the directory has.
     #[must_use]
     pub fn resolved(self, directory: &Directory) -> Self {
         Self { function: directory.resolve(self.function), ..self }
     }
 
-    /// The function to call.
+    /// Returns the function to call.
     #[must_use]
     pub fn function(&self) -> &FunctionName {
         &self.function
     }
 
-    /// Refuses a call that could not become a dead letter, even without its headers and its body: of path, query and
-    /// callback URL there is room for so many bytes.
+    /// Refuses a call that could not become a dead letter, even without its headers and its body:
+    /// path, query and callback URL together may have at most `limit` bytes.
     pub fn check_dead_letter(&self, limit: usize) -> Result<(), Refusal> {
         let url = self.callback_url.as_ref().map_or(0, |url| url.as_url().as_str().len());
         let bytes = self.path.len() + self.query.as_ref().map_or(0, String::len) + url;
         if bytes <= limit { Ok(()) } else { Err(Refusal::TooLargeForDeadLetter { limit }) }
     }
 
-    /// The invocation to store, with the headers of the request as the client sent them. They tell the function the
-    /// call's id, when the call was taken and where it came from, and nothing of the connection.
+    /// Returns the invocation to store, with the headers as the client sent them. Headers are added
+    /// for the function: the call's id, the time of its acceptance and the origin of the request.
+    /// Those of the connection are removed.
     #[must_use]
     pub fn into_invocation(
         self,
@@ -95,9 +97,9 @@ impl Submission {
     ) -> Invocation {
         let Self { function, written_name, path, query, callback_url, depth } = self;
         strip_connection_headers(&mut headers);
-        // Stored apart: what the function is told is its own.
+        // The depth is stored separately: the function gets the depth of its own call.
         headers.remove(X_ASYNC_DEPTH);
-        // The worker's request is another one: chains of calls are bounded by their depth.
+        // The worker sends another request: chains of calls are limited by their depth.
         headers.remove(header::VIA);
         forwarded.add_to(&mut headers);
         if let Ok(value) = HeaderValue::from_str(call_id.as_str()) {
@@ -121,7 +123,7 @@ impl Submission {
     }
 }
 
-/// Reads the function's name in a path.
+/// Parses the function's name in a path.
 pub fn function_name(text: &str, namespace: &str) -> Result<FunctionName, Refusal> {
     if text.is_empty() {
         return Err(Refusal::NoFunction);
@@ -129,28 +131,28 @@ pub fn function_name(text: &str, namespace: &str) -> Result<FunctionName, Refusa
     Ok(FunctionName::parse(&shorten(text), namespace)?)
 }
 
-/// The client's own call id, if it sent one.
+/// Returns the client's own call id, if it sent one.
 pub fn client_call_id(headers: &HeaderMap) -> Result<Option<CallId>, Refusal> {
     let id = single(headers, &X_CALL_ID, "X-Call-Id")?;
     id.map(|id| call_id("X-Call-Id", id)).transpose()
 }
 
-/// The client's idempotency key, if it sent one.
+/// Returns the client's idempotency key, if it sent one.
 pub fn client_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusal> {
     let Some(value) = single_or_empty(headers, &IDEMPOTENCY_KEY, "Idempotency-Key")? else { return Ok(None) };
     let key = value.parse().map_err(|error| Refusal::IdempotencyKey { value: shorten(value), error })?;
     Ok(Some(key))
 }
 
-/// Reads a call id; `field` is where it stands.
+/// Parses a call id. `field` says where it was found.
 pub fn call_id(field: &'static str, text: &str) -> Result<CallId, Refusal> {
     shorten(text).parse().map_err(|error| Refusal::CallId { field, error })
 }
 
-/// A time as the value of `X-Start-Time`.
+/// Formats a time as the value of `X-Start-Time`.
 #[must_use]
 pub fn start_time(at: Timestamp) -> HeaderValue {
-    // Enough until the year 2262.
+    // Sufficient until the year 2262.
     HeaderValue::from(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX))
 }
 
@@ -167,7 +169,7 @@ fn depth(headers: &HeaderMap) -> Result<u32, Refusal> {
     read_depth(value).ok_or_else(|| Refusal::Depth { value: shorten(value) })
 }
 
-/// The value of a header that may be there once; empty is absent.
+/// Returns the value of a header that may occur at most once. An empty value counts as absent.
 fn single<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -176,7 +178,7 @@ fn single<'a>(
     Ok(single_or_empty(headers, name, shown)?.filter(|text| !text.is_empty()))
 }
 
-/// The value of a header that may be there once.
+/// Returns the value of a header that may occur at most once.
 fn single_or_empty<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -190,7 +192,7 @@ fn single_or_empty<'a>(
     str::from_utf8(value.as_bytes()).map(Some).map_err(|_| Refusal::HeaderNotText(shown))
 }
 
-/// Refuses a `%` without two hex digits: no client of the function could send it on.
+/// Refuses a `%` without two hex digits: no HTTP client could send it to the function.
 fn check_escapes(path: &str) -> Result<(), Refusal> {
     for (at, _) in path.match_indices('%') {
         let escape: String = path[at..].chars().take(3).collect();
@@ -201,20 +203,21 @@ fn check_escapes(path: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses what could not be stored, or not be called once it is.
+/// Refuses a target that could not be stored, or not be called later.
 fn check_target(path: &str, query: Option<&str>) -> Result<(), Refusal> {
     let query = query.unwrap_or_default();
     if path.len() + query.len() > MAX_TARGET {
         return Err(Refusal::TargetTooLong);
     }
-    // That of ASCII ends a request line. Other white space is lost at the end of a header of NATS.
+    // ASCII white space ends the target in a request line. Other white space is lost at the end of
+    // a NATS header.
     match path.chars().chain(query.chars()).find(|c| c.is_whitespace()) {
         Some(space) => Err(Refusal::WhiteSpace { space }),
         None => Ok(()),
     }
 }
 
-/// A client's value as far as an answer repeats it.
+/// Shortens a client's value to what a response repeats.
 fn shorten(text: &str) -> String {
     if text.len() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
 }

@@ -1,4 +1,5 @@
-//! Where a request is sent on: base URLs, to which paths are added byte for byte.
+//! The targets of requests that are passed on: base URLs, to which paths are appended byte for
+//! byte.
 
 use std::{fmt, str::FromStr};
 
@@ -11,20 +12,20 @@ use http::{
 const FUNCTION: &str = "{function}";
 const NAMESPACE: &str = "{namespace}";
 
-/// An `http` or `https` URL with a host and perhaps a path, below which requests are sent.
+/// An `http` or `https` URL with a host and an optional path, below which requests are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     scheme: Scheme,
     authority: Authority,
-    /// Empty, or beginning with `/` and not ending with one.
+    /// Empty, or begins with `/` and does not end with one.
     prefix: String,
 }
 
-/// The form of a function's base URL, with `{function}` and `{namespace}` to be filled in.
+/// Template of a function's base URL, with the placeholders `{function}` and `{namespace}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionUrl(String);
 
-/// Whom a request is sent on to.
+/// The receiver of a request that is passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receiver {
     /// The gateway at `upstream_url`.
@@ -41,7 +42,7 @@ pub struct BaseUrlError(String);
 // === impl BaseUrl ===
 
 impl BaseUrl {
-    /// The URL of a path and query below this one, which are taken as they are.
+    /// Returns the URL of a path and query below this one. Both are appended as they are.
     pub fn join(&self, path: &str, query: Option<&str>) -> Result<Uri, http::Error> {
         let path = if path.is_empty() { "/" } else { path };
         let mut text = format!("{}{path}", self.prefix);
@@ -99,7 +100,7 @@ impl fmt::Display for Receiver {
 // === impl FunctionUrl ===
 
 impl FunctionUrl {
-    /// The base URL of a function.
+    /// Returns the base URL of a function.
     pub fn of(&self, function: &FunctionName) -> Result<BaseUrl, BaseUrlError> {
         expand(&self.0, function.name(), function.namespace()).parse()
     }
@@ -109,7 +110,8 @@ impl FromStr for FunctionUrl {
     type Err = BaseUrlError;
 
     fn from_str(text: &str) -> Result<Self, BaseUrlError> {
-        // If it is a URL for one function, it is for all: their names are of letters, digits, `-` and `_`.
+        // If the result is a URL for one function, it is one for all: names consist of letters,
+        // digits, `-` and `_`.
         expand(text, "function", "namespace").parse::<BaseUrl>()?;
         Ok(Self(text.to_owned()))
     }
@@ -151,7 +153,7 @@ mod tests {
         let function = FunctionName::new("Fig_let", "dev").unwrap();
         assert_eq!(template.of(&function).unwrap().to_string(), "http://Fig_let.dev.svc:8080");
         assert!("{function}:8080".parse::<FunctionUrl>().is_err());
-        // All functions behind one address, told apart by the path.
+        // All functions have one address and differ in the path.
         let template: FunctionUrl = "http://gateway/function/{function}.{namespace}".parse().unwrap();
         let url = template.of(&function).unwrap().join("/p", None).unwrap();
         assert_eq!(url.to_string(), "http://gateway/function/Fig_let.dev/p");

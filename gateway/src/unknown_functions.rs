@@ -1,5 +1,7 @@
-//! Calls of functions that the directory does not have: refused, or accepted for a function that may be deployed by the
-//! time they come up. A misspelt name looks the same, and its call would never run: so such calls are counted, logged at
+//! Handles calls of functions that the directory does not have.
+//!
+//! They are refused, or accepted for a function that may be deployed before they run. A misspelt
+//! name looks the same, and its call would never run. So these calls are counted, logged at
 //! intervals, and reported to the operator.
 
 use std::{
@@ -18,10 +20,10 @@ use crate::{
     unknown_reports::Reports,
 };
 
-/// Between two lines of the log about such calls.
+/// Minimum interval between two log lines about these calls.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What is done with such calls.
+/// Handles these calls according to the settings.
 #[derive(Debug)]
 pub struct UnknownFunctions {
     policy: UnknownFunction,
@@ -33,7 +35,8 @@ pub struct UnknownFunctions {
 // === impl UnknownFunctions ===
 
 impl UnknownFunctions {
-    /// Does with them what the settings say. Without a directory no function is known, so that a line would say nothing.
+    /// Creates the handling that the settings ask for. Without a directory no function is known, so
+    /// that a log line would say nothing.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
         let (policy, has_file) = (settings.unknown_function(), settings.directory_file.0.is_some());
@@ -46,13 +49,13 @@ impl UnknownFunctions {
         }
     }
 
-    /// The reports to the operator; `None` where the directory is not the operator's.
+    /// Returns the reports to the operator. Returns `None` if the directory is not the operator's.
     #[must_use]
     pub fn reports(&self) -> Option<Arc<Reports>> {
         self.reports.clone()
     }
 
-    /// Refuses a function that the directory does not have, if such are refused.
+    /// Refuses a function that the directory does not have, if the settings say so.
     pub fn check(&self, function: &FunctionName) -> Result<(), Refusal> {
         match self.policy {
             UnknownFunction::Reject => Err(Refusal::UnknownFunction(function.clone())),
@@ -60,7 +63,8 @@ impl UnknownFunctions {
         }
     }
 
-    /// A call of such a function was submitted: refused, or accepted to this queue.
+    /// Counts, reports and logs the submission of such a call, which is refused or accepted to this
+    /// queue.
     pub fn submitted(&self, function: &FunctionName, queue: &QueueName, metrics: &Metrics) {
         metrics.unknown_function(outcome(self.policy).as_str());
         if let Some(reports) = &self.reports {
@@ -83,7 +87,7 @@ impl UnknownFunctions {
     }
 }
 
-/// What a gateway with this setting does with such a call.
+/// Returns the outcome of such a call under this setting.
 fn outcome(policy: UnknownFunction) -> Outcome {
     match policy {
         UnknownFunction::Accept => Outcome::Accepted,

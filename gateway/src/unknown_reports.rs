@@ -1,5 +1,5 @@
-//! Reports calls of functions that the directory does not have to the operator, which creates an event from them: the
-//! gateway knows nothing of Kubernetes.
+//! Reports calls of functions that the directory does not have to the operator, which creates an
+//! event from them. The gateway itself has no access to Kubernetes.
 
 use std::{
     collections::BTreeSet,
@@ -16,10 +16,10 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::sleep};
 use tracing::debug;
 
-/// Calls come in bursts: the functions of those within this time are in one report.
+/// Calls come in bursts: one report has the functions of all calls within this time.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Between two reports.
+/// Minimum interval between two reports.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The functions that are not reported yet.
@@ -33,13 +33,14 @@ pub struct Reports {
 // === impl Reports ===
 
 impl Reports {
-    /// Of a gateway that does this with such calls.
+    /// Creates the reports of a gateway whose calls of unknown functions have this outcome.
     #[must_use]
     pub fn new(outcome: Outcome) -> Self {
         Self { outcome, functions: Mutex::default(), noted: Notify::new() }
     }
 
-    /// Notes that a function was called. Of more than fit in a report, the rest is left to later calls of them.
+    /// Records that a function was called. If the report is full, the function is reported only
+    /// after a later call.
     pub fn note(&self, function: &FunctionName) {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if functions.len() < MAX_FUNCTIONS && !functions.contains(function) {
@@ -49,7 +50,7 @@ impl Reports {
         }
     }
 
-    /// Publishes reports about a queue for as long as it is polled.
+    /// Publishes reports about a queue for as long as the future is polled.
     pub async fn publish(&self, client: &Client, queue: &QueueName) {
         let subject = report_subject(queue);
         loop {
@@ -67,7 +68,7 @@ impl Reports {
         }
     }
 
-    /// The report of what was noted, which is forgotten.
+    /// Takes the recorded functions out and returns their report.
     fn take(&self) -> Report {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         Report { outcome: self.outcome, functions: std::mem::take(&mut *functions).into_iter().collect() }

@@ -1,5 +1,5 @@
-//! The searches that are made: small bounds for each test run, and the configuration in which each
-//! removed guard is found.
+//! The searches that tests and the program make: small bounds for each test run, and for each guard
+//! the configuration in which the checker finds that it is missing.
 
 use crate::{
     guard::Guard,
@@ -25,7 +25,7 @@ const NO_FAULTS: Faults = Faults {
 /// Bounds with a name.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// What the search is about.
+    /// What the search covers.
     pub name: &'static str,
     /// The bounds.
     pub setup: Setup,
@@ -35,7 +35,7 @@ fn bounds(name: &'static str, setup: Setup) -> Bounds {
     Bounds { name, setup: Setup { broadcast: broadcast(setup.faults), ..setup } }
 }
 
-/// The slowest broadcast with which the rules are kept.
+/// Returns the slowest broadcast with which the rules are kept.
 #[must_use]
 pub fn broadcast(faults: Faults) -> Broadcast {
     if faults.leader_changes + faults.consumer_losses > 0 {
@@ -45,7 +45,7 @@ pub fn broadcast(faults: Faults) -> Broadcast {
     }
 }
 
-/// The searches of each test run. Together they take less than a minute.
+/// Returns the searches of each test run. Together they take less than a minute.
 #[must_use]
 pub fn small() -> Vec<Bounds> {
     let mut all = small_one();
@@ -57,7 +57,7 @@ fn two() -> Setup {
     Setup { workers: 2, max_attempts: 2, ..Setup::default() }
 }
 
-/// Searches with one call.
+/// Returns the searches with one call.
 fn small_one() -> Vec<Bounds> {
     vec![
         bounds("no faults", Setup { cancels: 1, ..two() }),
@@ -153,7 +153,7 @@ fn small_one() -> Vec<Bounds> {
     ]
 }
 
-/// Searches with two calls that have one id.
+/// Returns the searches with two calls that have the same id.
 fn small_both() -> Vec<Bounds> {
     let both = || Setup { calls: 2, max_attempts: 1, ..two() };
     vec![
@@ -186,8 +186,8 @@ fn small_both() -> Vec<Bounds> {
     ]
 }
 
-/// The searches that are made on demand: each three kinds of faults with one call, and each two
-/// with two calls that have one id.
+/// Returns the searches that run on demand: all combinations of three kinds of faults with one
+/// call, and of two kinds with two calls that have the same id.
 #[must_use]
 pub fn large() -> Vec<Bounds> {
     let mut all = Vec::new();
@@ -205,7 +205,7 @@ pub fn large() -> Vec<Bounds> {
     all
 }
 
-/// All combinations of so many kinds of faults, once each.
+/// Returns all combinations of this number of kinds of faults, with each fault once.
 fn combinations(kinds: u32) -> Vec<Faults> {
     let masks = (0_u16..1 << 12).filter(|mask| mask.count_ones() == kinds);
     masks
@@ -229,8 +229,8 @@ fn combinations(kinds: u32) -> Vec<Faults> {
         .collect()
 }
 
-/// The bounds in which the checker finds that a guard is missing; `None` for a guard of
-/// submissions.
+/// Returns the bounds in which the checker finds that a guard is missing. Returns `None` for a
+/// guard of submissions.
 #[must_use]
 pub fn without(guard: Guard) -> Option<Setup> {
     let faults = match guard {
@@ -292,14 +292,14 @@ pub fn without(guard: Guard) -> Option<Setup> {
     Some(setup)
 }
 
-/// The searches of submissions: by whom an id or a key is used twice.
+/// Returns the searches of submissions: who uses an id or a key twice differs between them.
 #[must_use]
 pub fn submissions(without: Option<Guard>) -> Vec<Submission> {
     let request = |id, key, content| Request { id, key, content };
     let requests = [
         // A chain: one id for two calls.
         vec![request(Some(1), None, 1), request(Some(1), None, 2)],
-        // The same call sent by two.
+        // Two clients send the same call.
         vec![request(Some(1), None, 1), request(Some(1), None, 1), request(Some(1), None, 2)],
         vec![request(None, Some(1), 1), request(None, Some(1), 2)],
         vec![request(Some(1), Some(1), 1), request(Some(1), Some(2), 2), request(Some(1), None, 1)],

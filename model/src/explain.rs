@@ -1,7 +1,7 @@
-//! Says whether the model has a run with the steps that were seen of one call.
+//! Checks whether the model has a run with the observed steps of one call.
 //!
-//! The search goes through all runs: it takes steps that are not seen at any time, and those that
-//! are seen when the trace has them.
+//! The search goes through all runs. It takes steps that are not observed at any time, and observed
+//! steps when the trace has them.
 
 use std::{collections::HashSet, fmt};
 
@@ -17,52 +17,53 @@ use crate::life::{
 mod candidate;
 pub mod observation;
 
-/// More states at once than this are too many to follow.
+/// Maximum number of states at once. A trace with more can't be followed.
 const MOST_STATES: usize = 400_000;
 
 /// Why a trace is not a run of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Divergence {
-    /// No run has this observation after those before it.
+    /// No run has this observation after the previous ones.
     Impossible {
-        /// Its index in the trace.
+        /// The index of the observation in the trace.
         at: usize,
         /// The observation.
         observation: Observation,
-        /// What could have been seen instead.
+        /// The observations that would have been possible instead.
         possible: Vec<Observation>,
     },
-    /// The trace ends, and the model can't come to rest so: something of the call is missing.
+    /// The trace ends, but the model can't come to rest in that state: something about the call is
+    /// missing.
     Unfinished,
     /// The trace has too many faults to be followed.
     TooLarge {
-        /// The index of the observation at which it was given up.
+        /// The index of the observation at which the search was given up.
         at: usize,
     },
 }
 
-/// What the trace has shown so far, of which all candidates know.
+/// What the trace has shown so far. It is the same for all candidates.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// Submissions that were not refused: while there is one, the gateway may store the call.
+    /// Submissions that were not refused. While there is one, the gateway may store the call.
     open_submissions: usize,
-    /// Whether it was accepted.
+    /// Whether the call was accepted.
     is_accepted: bool,
-    /// Invocations that are to be seen broken off.
+    /// Invocations that will be observed as broken off.
     to_break_off: usize,
-    /// Callbacks that were taken.
+    /// Callbacks that the receiver accepted.
     taken: usize,
-    /// Faults, each of which may repeat a callback.
+    /// Faults. Each may cause a repeated callback.
     faults: usize,
     /// Faults that are not over, by their kind.
     open_faults: Faults,
-    /// Faults that are not over, of kinds that are not known.
+    /// Faults that are not over and whose kind is not known.
     open_losses: u8,
-    /// Results that were found on their way or as dead letters.
+    /// Results that were found waiting for delivery or as dead letters.
     results_left: u8,
     /// Dead letters that were found.
     dead_left: u8,
-    /// Whether it was found on its queue.
+    /// Whether the call was found on its queue.
     is_queued_left: bool,
 }
 
@@ -72,11 +73,11 @@ struct Replay<'a> {
     trace: &'a [Observation],
     /// What is known before each observation, and at the end.
     known: Vec<Known>,
-    /// The candidates that were reached, with how many observations had been seen by then.
+    /// The candidates that were reached, each with the number of observations up to then.
     reached: HashSet<(usize, Candidate)>,
 }
 
-/// Says whether the model has a run with these observations of one call, in this order.
+/// Checks whether the model has a run with these observations of one call, in this order.
 ///
 /// # Errors
 ///
@@ -98,7 +99,7 @@ impl<'a> Replay<'a> {
         Self { life: Life::new(setup(trace)), trace, known, reached: HashSet::new() }
     }
 
-    /// Follows one run as far as it goes before it tries another. Runs without faults come first.
+    /// Follows one run to its end before it tries another. Runs without faults come first.
     fn run(mut self) -> Result<(), Divergence> {
         let mut waiting = vec![(0, Candidate::new(self.life.first()))];
         let mut furthest = 0;
@@ -124,7 +125,7 @@ impl<'a> Replay<'a> {
         Err(self.divergence(furthest))
     }
 
-    /// Why no run has the observation at an index, which some reached.
+    /// Returns why no run has the observation at an index that some runs reached.
     fn divergence(&self, at: usize) -> Divergence {
         let Some(observation) = self.trace.get(at) else { return Divergence::Unfinished };
         let here = self.reached.iter().filter(|(reached, _)| *reached == at);
@@ -139,10 +140,10 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// The bounds for a trace. Faults are added when they come.
+/// Returns the bounds for a trace. Faults are added when they are observed.
 fn setup(trace: &[Observation]) -> Setup {
     let (mut callbacks, mut max_attempts, mut stalls) = (false, 1, 0);
-    // Cancellations that were answered, but not seen when they were sent.
+    // Cancellations whose answer was observed, but not their request.
     let (mut sent, mut answered) = (0_u8, 0_u8);
     let mut faults = Faults::default();
     for observation in trace {
@@ -177,7 +178,7 @@ fn setup(trace: &[Observation]) -> Setup {
     }
 }
 
-/// What may be seen of a call.
+/// Returns the observations that are possible for a call.
 fn observations() -> impl Iterator<Item = Observation> {
     let ends = [End::Done, End::Dead, End::Cancelled, End::Expired];
     let callbacks = ends.map(|end| Observation::Callback { end: Some(end), is_taken: true });
@@ -227,7 +228,7 @@ impl Known {
     }
 }
 
-/// The budget of faults that a fault adds to; `None` if its kind is not known.
+/// Returns the budget of faults that a fault increases. Returns `None` if its kind is not known.
 fn budget(faults: &mut Faults, fault: Fault) -> Option<&mut u8> {
     Some(match fault {
         Fault::Crash => &mut faults.crashes,

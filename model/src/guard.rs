@@ -2,7 +2,7 @@
 
 use crate::rule::Rule;
 
-/// One safeguard of the protocol. A model can be searched with one of them removed.
+/// One safeguard of the protocol. The model can be searched with one of them removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Guard {
     /// A submission is stored only if the stream holds no message with its id.
@@ -21,11 +21,11 @@ pub enum Guard {
     TombstoneFirstWins,
     /// Workers look up the tombstone before a call that is delivered again, or late.
     WorkerLooksUpTombstone,
-    /// A call that this worker knows to be cancelled does not begin.
+    /// A call does not begin if this worker knows that it is cancelled.
     WorkerChecksCancelled,
-    /// A message that this worker has in hand is not begun again.
+    /// A message that is in flight in this worker is not begun again.
     WorkerClaims,
-    /// An unconfirmed ack does not keep its slot.
+    /// An unconfirmed ack does not occupy a slot.
     WorkerLeavesSlot,
     /// A delivery whose lease ran out before it began is dropped.
     WorkerDropsStale,
@@ -33,19 +33,20 @@ pub enum Guard {
     WorkerCountsNoRedelivery,
     /// A delivery that is handed back does not count as an attempt.
     HandBackIsUncounted,
-    /// A call whose attempts are used up is not invoked again.
+    /// A call whose attempts are exhausted is not invoked again.
     PoisonIsNotInvoked,
-    /// A call whose attempts are used up is not given up while another worker runs it.
+    /// A call whose attempts are exhausted does not become a dead letter while another worker runs
+    /// it.
     PoisonWaits,
     /// The result is stored before the call is acknowledged.
     ResultBeforeAck,
     /// A call has at most one stored result.
     ResultStoredOnce,
-    /// A result that can never be stored is posted directly, and the slot is free after that.
+    /// A result that can never be stored is posted directly. The slot is free after that.
     ResultRefusalIsFinal,
-    /// A call whose result is stored already does not become a dead letter.
+    /// A call whose result is already stored does not become a dead letter.
     ResultDecidesDeadLetter,
-    /// A call whose result is stored already is not cancelled.
+    /// A call whose result is already stored is not cancelled.
     ResultDecidesCancel,
     /// A dead letter is looked up before it is stored.
     DeadLetterLookedUp,
@@ -53,9 +54,9 @@ pub enum Guard {
     DeadLetterShrinks,
     /// An ack is repeated until the server confirms it.
     SettleRepeats,
-    /// A message that is put off is not claimed any more.
+    /// A message that was delayed by a nak is not claimed any more.
     NakDropsClaim,
-    /// A worker that lost the lease does not put off what another worker has.
+    /// A worker that lost the lease does not nak a message that another worker has.
     NakNeedsLease,
     /// A confirmation counts only for acks of its own kind.
     ConfirmByKind,
@@ -102,7 +103,7 @@ impl Guard {
         Self::CancelWaits,
     ];
 
-    /// The rule that is broken without this guard.
+    /// Returns the rule that is broken without this guard.
     #[must_use]
     pub const fn protects(self) -> Rule {
         match self {

@@ -1,8 +1,8 @@
-//! A checked model of the protocol between gateway, `JetStream`, workers and clients.
+//! A checked model of the protocol between gateway, JetStream, workers and clients.
 //!
-//! [`life`] models a call from the stream to its end, [`submission`] how it gets there. [`search`]
-//! visits all their states within bounds. [`explain`] says whether the model has a run with the
-//! steps that were seen of one call. The README has the assumptions.
+//! [`life`] models a call from the stream to its end, [`submission`] how it gets onto the stream.
+//! [`search`] visits all their states within bounds. [`explain`] checks whether the model has a run
+//! with the observed steps of one call. The README has the assumptions.
 
 pub mod bounds;
 pub mod explain;

@@ -28,13 +28,13 @@ pub struct Life {
 }
 
 impl Life {
-    /// The model within these bounds.
+    /// Creates the model within these bounds.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
         Self { actions: Action::all(&setup), setup }
     }
 
-    /// The first state.
+    /// Returns the first state.
     #[must_use]
     pub fn first(&self) -> State {
         State {
@@ -47,7 +47,7 @@ impl Life {
         }
     }
 
-    /// The state after a step; `None` if the step is not possible.
+    /// Returns the state after a step. Returns `None` if the step is not possible.
     #[must_use]
     pub fn after(&self, state: &State, action: Action) -> Option<State> {
         let (setup, mut next) = (&self.setup, *state);
@@ -85,13 +85,13 @@ impl Life {
         Some(next)
     }
 
-    /// The steps that are possible, with the states after them.
+    /// Returns the possible steps, each with the state after it.
     pub fn steps<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (Action, State)> + 'a {
         self.actions.iter().filter_map(|action| Some((*action, self.after(state, *action)?)))
     }
 
-    /// Whether every call has come to its end, no worker has anything in hand, and every client
-    /// of a cancellation is answered.
+    /// Returns whether every call has ended, no worker has a task, and every cancellation is
+    /// answered.
     #[must_use]
     pub fn is_at_rest(&self, state: &State) -> bool {
         let calls = state.calls.iter().take(usize::from(self.setup.calls));

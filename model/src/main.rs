@@ -1,4 +1,4 @@
-//! Searches the model within larger bounds than the tests do.
+//! Searches the model within larger bounds than the tests.
 
 use std::{process::ExitCode, time::Instant};
 

@@ -1,6 +1,6 @@
 //! The functions of the product that the guards stand for.
 //!
-//! When such a function is renamed or moved, this file alone changes.
+//! When such a function is renamed or moved, only this file changes.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ pub struct Place {
 }
 
 impl Guard {
-    /// The function of the product that this guard stands for.
+    /// Returns the function of the product that this guard stands for.
     #[must_use]
     pub const fn place(self) -> Place {
         let (file, function) = match self {
@@ -54,8 +54,8 @@ impl Guard {
     }
 }
 
-/// The guards as the table of the README: each with its function, and the rule that is broken
-/// without it.
+/// Formats the guards as the table of the README: each with its function, and the rule that is
+/// broken without it.
 #[must_use]
 pub fn table() -> String {
     let mut table = "| guard | function | broken without it |\n|---|---|---|\n".to_owned();

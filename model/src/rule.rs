@@ -11,10 +11,10 @@ pub enum Rule {
     NoStartAfterCancel,
     /// No call is delivered after the server confirmed its ack.
     NoDeliveryAfterAck,
-    /// Attempts are at most `maxAttempts`, and one more for each delivery that the server forgot.
+    /// Attempts are at most `maxAttempts`, plus one for each delivery that the server forgot.
     AttemptsBounded,
-    /// A call is dead only after `maxAttempts` attempts, less those that were lost with a worker,
-    /// and not while the last one still runs in a worker that is up.
+    /// A call is dead only after `maxAttempts` attempts, minus those that were lost with a worker.
+    /// It is not dead while the last one still runs in a worker that is up.
     NoEarlyDeath,
     /// A call is invoked again only after a failed invocation, or because its worker or its lease
     /// was lost.
@@ -30,16 +30,16 @@ pub enum Rule {
     /// From each state, without further faults, every call can end, every slot can be freed and
     /// every cancellation can be answered.
     Ends,
-    /// A submission that is repeated is stored once while it is pending and within the window.
+    /// A repeated submission is stored once while the call is pending and within the window.
     StoredOnce,
-    /// What was answered with 202 was stored.
+    /// A call that was answered with 202 was stored.
     AcceptedIsStored,
-    /// Another call under a client's id is accepted too.
+    /// Another call under a client's id is accepted, too.
     NewCallAccepted,
 }
 
 impl Rule {
-    /// The rule in words.
+    /// Returns the rule as text.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

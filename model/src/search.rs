@@ -16,21 +16,21 @@ use crate::{
 /// What a search found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// How many different states there are, as far as the search went.
+    /// Number of different states, as far as the search went.
     pub states: usize,
     /// The broken rules, each with the steps that break it.
     pub broken: Vec<(String, Vec<String>)>,
 }
 
 impl Found {
-    /// Whether a rule is broken.
+    /// Returns whether a rule is broken.
     #[must_use]
     pub fn breaks(&self, rule: Rule) -> bool {
         self.broken.iter().any(|(name, _)| name == rule.name())
     }
 }
 
-/// Searches all states for those that break a rule, and stops at the first of them.
+/// Searches all states for those that break a rule, and stops at the first one.
 pub fn search<M>(model: M) -> Found
 where
     M: Model + Send + Sync + 'static,
@@ -52,14 +52,14 @@ where
     Found { states: checker.unique_state_count(), broken }
 }
 
-/// Searches for a state from which, without further faults, calls can't come to their end: a slot
-/// that is never freed, or a loop without an exit.
+/// Searches for a state from which, without further faults, calls can't end: a slot that is never
+/// freed, or a loop without an exit.
 #[must_use]
 pub fn search_stuck(life: &Life) -> Found {
     let mut states = vec![life.first()];
     let mut known = HashMap::from([(life.first(), 0_usize)]);
     let mut came_from: Vec<Option<(usize, Action)>> = vec![None];
-    // For each state, those from which a step that is no fault leads to it.
+    // For each state, the states from which a step that is not a fault leads to it.
     let mut before: Vec<Vec<usize>> = vec![vec![]];
     let mut next = 0;
     while next < states.len() {
@@ -83,7 +83,7 @@ pub fn search_stuck(life: &Life) -> Found {
     Found { states: states.len(), broken: broken.into_iter().collect() }
 }
 
-/// Which states can come to rest.
+/// Returns which states can come to rest.
 fn reach(life: &Life, states: &[State], before: &[Vec<usize>]) -> Vec<bool> {
     let mut can_end: Vec<bool> = states.iter().map(|state| life.is_at_rest(state)).collect();
     let mut queue: VecDeque<usize> = (0..states.len()).filter(|number| can_end[*number]).collect();

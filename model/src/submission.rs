@@ -1,13 +1,13 @@
-//! How calls get on the stream: submissions with an id or a key of the client, repeated when their
-//! answers are lost.
+//! How calls get onto the stream: submissions with an id or a key of the client, which are repeated
+//! when their answers are lost.
 
 use stateright::{Model, Property};
 
 use crate::{guard::Guard, rule::Rule};
 
-/// The most messages that a search stores.
+/// Maximum number of messages that a search stores.
 const MESSAGES: usize = 6;
-/// The most requests of a search.
+/// Maximum number of requests in a search.
 const REQUESTS: usize = 3;
 
 /// What a client sends. All requests are for one function.
@@ -24,7 +24,7 @@ pub struct Request {
 /// The bounds of one search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
-    /// What clients send: at most three.
+    /// The requests of clients: at most three.
     pub requests: Vec<Request>,
     /// Answers that are lost, so that the client sends its request again.
     pub lost_answers: u8,
@@ -71,18 +71,18 @@ enum MessageId {
     OfIdAndDigest(u8, u8),
 }
 
-/// How far a request is.
+/// The progress of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Progress {
-    /// To be published for the first time.
+    /// It must be published for the first time.
     #[default]
     New,
-    /// The stream has refused it or calls it a duplicate: the newest message is to be read.
+    /// The stream has refused it or reports a duplicate: the newest message must be read.
     Compare {
         /// Whether the message id was known.
         is_duplicate: bool,
     },
-    /// To be published without the expectation.
+    /// It must be published without the expectation.
     Again,
     /// Answered with 202.
     Accepted,
@@ -90,10 +90,10 @@ enum Progress {
     Refused,
 }
 
-/// One step. Requests are named by their index.
+/// One step. Requests are identified by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SubmissionStep {
-    /// The gateway publishes; a server of a cluster compares message ids first, another subjects.
+    /// The gateway publishes. Some servers of a cluster compare message ids first, others subjects.
     Publish {
         /// The request.
         request: usize,
@@ -129,7 +129,7 @@ impl Request {
         }
     }
 
-    /// Whether another request may be a repeat of this one.
+    /// Returns whether another request may be a repeat of this one.
     fn is_repeat_of(self, other: Self) -> bool {
         match (self.key, other.key) {
             (Some(key), Some(other)) => key == other,
@@ -197,7 +197,7 @@ impl Submission {
 // === impl Stream ===
 
 impl Stream {
-    /// The newest message of a call id that is on the stream.
+    /// Returns the newest message of a call id on the stream.
     fn newest(&self, call_id: CallId) -> Option<Stored> {
         self.messages
             .iter()
@@ -218,7 +218,7 @@ impl Stream {
         message_id: Option<MessageId>,
         is_new: bool,
     ) -> Option<()> {
-        // Only the newest call of an id is compared, once, and what is within the window.
+        // Only the newest call of an id is compared, once, and the messages within the window.
         let newest = if is_new { self.newest(call_id) } else { None };
         self.stored_twice |= self.messages.iter().flatten().any(|message| {
             request.is_repeat_of(message.request)
@@ -230,11 +230,11 @@ impl Stream {
         Some(())
     }
 
-    /// Holds an answer against the rules.
+    /// Checks an answer against the rules.
     fn judge(&mut self, request: Request, answer: Progress) {
         let mut messages = self.messages.iter().flatten();
         match answer {
-            // A key names one request: another one with it is the client's mistake.
+            // A key identifies one request: another request with it is a mistake of the client.
             Progress::Accepted if request.key.is_none() => {
                 self.lost |= !messages.any(|message| message.request == request);
             }

@@ -1,4 +1,4 @@
-//! What is kept of each `ServiceAccount` of workers: whose it is, and whether it is as it was applied.
+//! Keeps of each `ServiceAccount` of workers its owner, and whether it is as it was applied.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
@@ -8,7 +8,7 @@ use crate::{
     watch::Watched,
 };
 
-/// A `ServiceAccount`: of all that we set, the fingerprint.
+/// A `ServiceAccount`, with the hash of all fields that the operator sets.
 pub(crate) type Account = Slim<ServiceAccount, Fingerprint>;
 
 impl Watched for Account {
@@ -22,7 +22,7 @@ impl Watched for Account {
 // === impl Account ===
 
 impl Account {
-    /// Whether it is as it is wanted, and was applied so.
+    /// Returns whether it is as it is wanted, and was applied so.
     pub(crate) fn is(&self, wanted: &ServiceAccount) -> bool {
         self.rest == fingerprint(wanted)
     }

@@ -1,7 +1,8 @@
-//! What `JetStream` tells of streams and consumers that somebody changed or deleted, so that they come back at once.
+//! Listens to what `JetStream` reports about changed or deleted streams and consumers, so that they
+//! are restored at once.
 //!
-//! It tells over core NATS, so a notice may be lost; and of a consumer that was changed it tells nothing. The looks that
-//! come by themselves find the rest.
+//! The advisories come over core NATS, so they may be lost. A change of a consumer causes no
+//! advisory. The periodic reconciliations find the rest.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -12,7 +13,7 @@ use tracing::{debug, warn};
 
 use crate::{crd::AsyncQueue, spec::queue_spec, triggers::Triggers, watch::Stores};
 
-/// What is listened to. The token after each is the stream:
+/// The subjects of the advisories. The token after each is the stream:
 /// <https://github.com/nats-io/nats-server>, `server/jetstream_api.go`.
 const SUBJECTS: [&str; 4] = [
     "$JS.EVENT.ADVISORY.STREAM.UPDATED.*",
@@ -21,25 +22,25 @@ const SUBJECTS: [&str; 4] = [
     "$JS.EVENT.ADVISORY.CONSUMER.PAUSE.*.*",
 ];
 
-/// Where in a subject the stream is.
+/// Position of the stream in a subject.
 const STREAM_TOKEN: usize = 5;
 
-/// Notices come in bursts: those within this time are dealt with together.
+/// Advisories come in bursts: those within this time are processed together.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Notices taken in at once, at most.
+/// Maximum number of advisories that are processed together.
 const CHUNK: usize = 4096;
 
-/// The longest name of a stream of ours.
+/// Maximum length of the name of a queue's stream.
 const MAX_STREAM: usize = 64;
 
-/// A bounded channel for the names of streams that notices are about. Any client of NATS may publish such notices: those
-/// that do not fit are dropped, and the periodic checks find what they were about.
+/// Creates a bounded channel for the names of the streams in advisories. Any client of NATS may
+/// publish advisories: those that do not fit are dropped, and the periodic checks find the changes.
 pub(crate) fn channel() -> (mpsc::Sender<String>, mpsc::Receiver<String>) {
     mpsc::channel(CHUNK)
 }
 
-/// Passes the names of streams on that something happened to, for as long as the client lives.
+/// Sends the names of streams that were changed or deleted, for as long as the client lives.
 pub(crate) async fn listen(client: &Client, streams: mpsc::Sender<String>) {
     let mut notices = Vec::new();
     for subject in SUBJECTS {
@@ -58,7 +59,7 @@ pub(crate) async fn listen(client: &Client, streams: mpsc::Sender<String>) {
     }
 }
 
-/// Has the queues looked at whose streams something happened to.
+/// Triggers the reconciliation of the queues whose streams were changed or deleted.
 pub(crate) async fn heed(
     mut streams: mpsc::Receiver<String>,
     queues: &Stores<AsyncQueue>,
@@ -79,7 +80,7 @@ pub(crate) async fn heed(
     }
 }
 
-/// The queues that one of these streams belongs to.
+/// Returns the queues to which one of these streams belongs.
 fn concerned(
     streams: &HashSet<String>,
     queues: impl IntoIterator<Item = Arc<AsyncQueue>>,
@@ -91,7 +92,7 @@ fn concerned(
     queues.into_iter().filter(is_concerned).collect()
 }
 
-/// The stream that a notice is about.
+/// Returns the stream of an advisory.
 fn stream(subject: &str) -> Option<&str> {
     subject.split('.').nth(STREAM_TOKEN).filter(|stream| stream.len() <= MAX_STREAM)
 }

@@ -1,15 +1,15 @@
-//! Which streams of other programs `AsyncQueues` may take over.
+//! The streams of other programs that `AsyncQueues` may take over.
 
 use std::{fmt, str::FromStr};
 
-/// Stands for any characters, also for none.
+/// Wildcard for any number of characters, including zero.
 const ANY: char = '*';
 
-/// Names of streams and subjects, comma-separated, in which `*` stands for any characters.
+/// Names of streams and subjects, comma-separated, in which `*` matches any characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedStreams(Vec<String>);
 
-/// A text that is no list of streams.
+/// A text that is not a valid list of streams.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not valid: write names of streams and subjects, of A-Z, a-z, 0-9, -, _ and dots, with * for any characters"
@@ -19,7 +19,7 @@ pub struct AllowedStreamsError(String);
 // === impl AllowedStreams ===
 
 impl AllowedStreams {
-    /// Whether a name is in the list.
+    /// Returns whether a name is in the list.
     pub(crate) fn contain(&self, name: &str) -> bool {
         self.0.iter().any(|pattern| matches(pattern, name))
     }
@@ -45,8 +45,8 @@ impl fmt::Display for AllowedStreams {
     }
 }
 
-/// Whether a name is what a pattern says: it begins with the first part, ends with the last, and has the others
-/// between in their order.
+/// Returns whether a name matches a pattern. It must begin with the first part, end with the last,
+/// and have the others in between in their order.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once(ANY) else { return pattern == name };
     let (middle, last) = rest.rsplit_once(ANY).unwrap_or(("", rest));

@@ -1,7 +1,8 @@
-//! The connections to NATS: the operator's own, and one to each other server that a queue names.
+//! Keeps the connections to NATS: the operator's own, and one to each other server that a queue
+//! names.
 //!
-//! The Secrets that open another server are read only for these connections, one by one and by name: the operator needs no
-//! right to read any but those.
+//! The Secrets for another server are read only for these connections, one by one and by name. The
+//! operator needs no permission to read any others.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -32,32 +33,33 @@ use crate::{
     secret::{self, Secret},
 };
 
-/// What NATS lists our connections as.
+/// The name of the operator's connections, as NATS lists it.
 pub(crate) const CONNECTION_NAME: &str = "asyncqueue-operator";
 
-/// How long a queue waits for the first attempt to connect to its own NATS, and how often it looks.
+/// How long a queue waits for the first attempt to connect to its own NATS, and the interval of the
+/// checks.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A NATS server and what its workers say.
+/// A connection to a NATS server, and what its workers report.
 #[derive(Debug)]
 pub(crate) struct Broker {
     client: Client,
-    /// The servers, as others may read them.
+    /// The servers, without credentials.
     servers: String,
-    /// Has the condition of the connection, and why it is not there.
+    /// Has the condition of the connection, with the reason why it is missing.
     health: Health,
-    /// `JetStream` there.
+    /// `JetStream` on that server.
     pub(crate) js: jetstream::Context,
     /// The calls that run there.
     pub(crate) running: Arc<Running>,
-    /// Whether the KV buckets have been seen. Set at once on the server of a queue of its own, where the
-    /// operator keeps none.
+    /// Whether the KV buckets have been seen. For a queue's own server it is set from the start,
+    /// since the operator keeps no buckets there.
     buckets: OnceCell<()>,
     listener: AbortHandle,
 }
 
-/// Another server than the operator's own, as a queue names it.
+/// A server other than the operator's own, as a queue names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Address {
     url: String,
@@ -65,10 +67,10 @@ pub(crate) struct Address {
     authority: Option<Secret>,
 }
 
-/// All of them.
+/// All connections.
 pub(crate) struct Brokers {
     own: Arc<Broker>,
-    /// Takes the names of streams that something happened to.
+    /// Receives the names of streams that were changed or deleted.
     changed: mpsc::Sender<String>,
     others: Mutex<HashMap<Address, Arc<Broker>>>,
     kubernetes: kube::Client,
@@ -77,7 +79,7 @@ pub(crate) struct Brokers {
 // === impl Address ===
 
 impl Address {
-    /// That of a queue; `None` is the operator's own.
+    /// Returns the address of a queue's server; `None` is the operator's own.
     pub(crate) fn of(queue: &AsyncQueue) -> Option<Self> {
         let nats = &queue.spec.nats;
         let namespace = queue.namespace().unwrap_or_default();
@@ -93,7 +95,7 @@ impl Address {
 // === impl Broker ===
 
 impl Broker {
-    /// Wraps a client and begins to listen.
+    /// Wraps a client and starts listening.
     fn new(client: Client, servers: &str, health: Health, changed: mpsc::Sender<String>) -> Arc<Self> {
         let running = Arc::new(Running::default());
         let listener = tokio::spawn({
@@ -105,37 +107,38 @@ impl Broker {
         Arc::new(Self { client, servers, health, js, running, buckets, listener: listener.abort_handle() })
     }
 
-    /// The servers that it is at, as others may read them.
+    /// Returns the servers, without credentials.
     pub(crate) fn servers(&self) -> &str {
         &self.servers
     }
 
-    /// Why there is no connection: which servers, since when, and how the last attempt failed.
+    /// Says why there is no connection: which servers, since when, and how the last attempt failed.
     pub(crate) fn why_disconnected(&self) -> String {
         let failing = self.health.report().err().unwrap_or_default();
         let nats = failing.into_iter().find(|(name, _)| *name == nats::CONDITION);
         nats.map_or_else(|| format!("waiting for NATS at {}", self.servers), |(_, why)| why)
     }
 
-    /// Whether there is any use in asking it something now.
+    /// Returns whether it is connected, so that requests make sense.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
-    /// Creates the KV buckets where they have not been seen yet. They come before the streams: where NATS
-    /// has no room for all, calls that are stored can be cancelled and go where the directory says.
+    /// Creates the KV buckets if they have not been seen yet. They are created before the streams:
+    /// if NATS has no room for all, stored calls can be cancelled and routed by the directory.
     pub(crate) async fn ensure_buckets_once(&self, replicas: usize) -> Result<(), BucketError> {
         self.buckets.get_or_try_init(|| self.ensure_buckets(replicas)).await?;
         Ok(())
     }
 
-    /// Brings the buckets to what they should be, the directory first.
+    /// Brings the buckets to their desired state, the directory first.
     pub(crate) async fn ensure_buckets(&self, replicas: usize) -> Result<(), BucketError> {
         DirectoryStore::open(&self.js, replicas).await?;
         ensure_buckets(&self.js, replicas).await
     }
 
-    /// Returns when the first attempt to connect has succeeded or failed, within bounds: until then there is nothing to say.
+    /// Waits, for a bounded time, until the first attempt to connect has succeeded or failed:
+    /// before that, there is nothing to report.
     async fn first_attempt(&self) {
         let begin = self.why_disconnected();
         let done = async {
@@ -143,11 +146,11 @@ impl Broker {
                 sleep(LOOK_EVERY).await;
             }
         };
-        // What takes longer is said at the next look at the queue.
+        // A later result is reported with the next reconciliation of the queue.
         let _ = timeout(FIRST_ATTEMPT, done).await;
     }
 
-    /// Returns when it is connected.
+    /// Waits until it is connected.
     pub(crate) async fn connected(&self) {
         nats::wait_connected(&self.client).await;
     }
@@ -162,7 +165,8 @@ impl Drop for Broker {
 // === impl Brokers ===
 
 impl Brokers {
-    /// The operator's own to begin with. The names of streams that something happens to go to `changed`.
+    /// Creates the set with the operator's own connection. The names of streams that were changed
+    /// or deleted go to `changed`.
     pub(crate) fn new(
         own: Client,
         settings: &NatsSettings,
@@ -175,25 +179,26 @@ impl Brokers {
         Self { own, changed, others: Mutex::default(), kubernetes }
     }
 
-    /// The operator's own.
+    /// Returns the operator's own connection.
     pub(crate) fn own(&self) -> &Arc<Broker> {
         &self.own
     }
 
-    /// The one at an address, which may not be connected yet. Fails on a URL or a Secret that can't be used.
+    /// Returns the connection to an address, which may not be connected yet. Fails on a URL or a
+    /// Secret that can't be used.
     pub(crate) async fn get(&self, address: Option<Address>) -> anyhow::Result<Arc<Broker>> {
         let Some(address) = address else { return Ok(self.own.clone()) };
         if let Some(broker) = self.others.lock().await.get(&address) {
             return Ok(broker.clone());
         }
-        // Not under the lock, which queues of other servers wait for.
-        // A queue's own NATS does not make the operator unready: it is in the queue's conditions.
+        // The lock is not held here, since queues of other servers wait for it. A queue's own NATS
+        // does not make the operator unready: it is in the queue's conditions.
         let health = Health::new();
         let client = self.connect(&address, &health).await?;
         let broker = Broker::new(client, &address.url, health, self.changed.clone());
         let _ = broker.buckets.set(());
         broker.first_attempt().await;
-        // Of two that were made at once, one is dropped.
+        // If two connections were created at once, one is dropped.
         Ok(self.others.lock().await.entry(address).or_insert(broker).clone())
     }
 

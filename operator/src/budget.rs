@@ -1,4 +1,4 @@
-//! What is kept of each `PodDisruptionBudget` of workers. Only queues of several workers have one.
+//! Keeps the `PodDisruptionBudget` of workers. Only queues with several workers have one.
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
@@ -7,7 +7,7 @@ use crate::{
     watch::Watched,
 };
 
-/// A `PodDisruptionBudget`, in whole.
+/// A complete `PodDisruptionBudget`.
 pub(crate) type Budget = Slim<PodDisruptionBudget, Box<PodDisruptionBudget>>;
 
 impl Watched for Budget {

@@ -1,23 +1,25 @@
-//! Why a worker does not run, in words that stay the same while the cause does. Pure.
+//! Describes why a worker does not run, in messages that stay the same while the cause does. Pure.
 //!
-//! What Kubernetes says holds counts, times and generated names. A status that repeats them changes all the time, so they
-//! are left out here, and [`steady`] keeps a message that differs from the last one in nothing else.
+//! Messages of Kubernetes contain counts, times and generated names. A status that repeats them
+//! would change all the time, so they are omitted here. [`steady`] keeps the last message if the
+//! new one differs only in numbers.
 
 use crate::conditions::reason;
 
-/// The longest detail that a message repeats, in characters.
+/// Maximum length of the detail in a message, in characters.
 const MAX_DETAIL: usize = 300;
 
-/// What the programs put before the error that ends them, and what clap puts there.
+/// Prefixes of the error with which a program exits: that of the program and that of clap.
 const LAST_WORDS: [&str; 2] = ["asyncqueue-worker: ", "error: "];
 
-/// Exit codes of a container that was stopped rather than failed: it ended as asked, by SIGKILL or by SIGTERM.
+/// Exit codes of a container that was stopped rather than failed: it ended as requested, by SIGKILL
+/// or by SIGTERM.
 const STOPPED: [i32; 3] = [0, 137, 143];
 
-/// Why a worker does not run.
+/// Cause why a worker does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cause {
-    /// A fixed word of [`reason`].
+    /// A constant of [`reason`].
     pub(crate) reason: &'static str,
     /// A full sentence, with the remedy.
     pub(crate) message: String,
@@ -27,16 +29,17 @@ pub(crate) struct Cause {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Exit {
     pub(crate) code: i32,
-    /// A word of the kubelet: `Error`, `OOMKilled`, `StartError`.
+    /// The kubelet's reason: `Error`, `OOMKilled`, `StartError`.
     pub(crate) reason: String,
     /// The end of the container's log, or of its termination message.
     pub(crate) message: String,
 }
 
-/// Of an image that cannot be pulled. The kubelet's message alternates between the error and the back-off from it.
+/// Returns the cause for an image that cannot be pulled. The kubelet's message alternates between
+/// the error and the back-off from it.
 pub(crate) fn image(image: &str, message: &str) -> Cause {
     let detail = match message.strip_prefix("Back-off pulling image") {
-        // Since Kubernetes 1.32 the error follows; before, there is none.
+        // Since Kubernetes 1.32 the error follows; before, there is no error in the message.
         Some(rest) => rest.split_once("\": ").map_or("", |(_, error)| error),
         None => message,
     };
@@ -49,14 +52,15 @@ pub(crate) fn image(image: &str, message: &str) -> Cause {
     Cause { reason: reason::IMAGE_PULL_FAILED, message }
 }
 
-/// Of a container that the kubelet cannot configure: a Secret or `ConfigMap` that is missing, or a key in it.
+/// Returns the cause for a container that the kubelet cannot configure: a Secret or `ConfigMap` is
+/// missing, or a key in it.
 pub(crate) fn configuration(message: &str) -> Cause {
     let remedy = "Create it, or correct spec.worker.env.";
     let message = sentence("A worker's container cannot be configured", message, remedy);
     Cause { reason: reason::CONTAINER_CONFIG_ERROR, message }
 }
 
-/// Of a container that the container runtime cannot start.
+/// Returns the cause for a container that the container runtime cannot start.
 pub(crate) fn start(message: &str) -> Cause {
     let remedy =
         "See whether spec.worker.image holds the program asyncqueue-worker for the node's architecture.";
@@ -64,7 +68,7 @@ pub(crate) fn start(message: &str) -> Cause {
     Cause { reason: reason::CONTAINER_START_FAILED, message }
 }
 
-/// Of a pod whose volumes cannot be mounted: most often, a Secret is missing.
+/// Returns the cause for a pod whose volumes cannot be mounted: most often, a Secret is missing.
 pub(crate) fn volume(note: &str) -> Cause {
     // `MountVolume.SetUp failed for volume "x" : secret "y" not found`
     let detail = note.split_once(" : ").map_or(note, |(_, detail)| detail);
@@ -73,42 +77,45 @@ pub(crate) fn volume(note: &str) -> Cause {
     Cause { reason: reason::VOLUME_MOUNT_FAILED, message }
 }
 
-/// Of a pod for which the node cannot set up a sandbox: network, runtime class.
+/// Returns the cause for a pod for which the node cannot set up a sandbox: network, runtime class.
 pub(crate) fn sandbox(note: &str) -> Cause {
     let remedy = "See to the node's container runtime and network.";
     let message = sentence("The node cannot set up the pod of a worker", note, remedy);
     Cause { reason: reason::CONTAINER_START_FAILED, message }
 }
 
-/// Of a container that a probe finds not ready, or not alive.
+/// Returns the cause for a container whose probe fails: it is not ready, or not alive.
 pub(crate) fn probe(note: &str) -> Cause {
     let remedy = "The worker's log says what it waits for.";
     let message = sentence("A worker runs and is not ready", note, remedy);
     Cause { reason: reason::PROBE_FAILED, message }
 }
 
-/// Of a pod that no node takes, in the scheduler's words without its counts of nodes.
+/// Returns the cause for a pod that no node accepts: the scheduler's message without its counts of
+/// nodes.
 pub(crate) fn unschedulable(message: &str) -> Cause {
     let remedy = "Add nodes, or correct spec.worker.nodeSelector, affinity, tolerations or resources.";
     let message = sentence("No node takes a worker", &scheduling(message), remedy);
     Cause { reason: reason::UNSCHEDULABLE, message }
 }
 
-/// Of pods that the API server does not take: a quota, an admission rule, a class that does not exist.
+/// Returns the cause for pods that the API server refuses: a quota, an admission rule, a class that
+/// does not exist.
 pub(crate) fn refused(message: &str) -> Cause {
     let remedy = "Raise the quota, or correct what the rule is about.";
     let message = sentence("The API server refuses the pods of workers", message, remedy);
     Cause { reason: reason::PODS_REFUSED, message }
 }
 
-/// Of workers that did not come up in time, where nothing says why.
+/// Returns the cause for workers that did not start in time, without a known reason.
 pub(crate) fn overdue(message: &str) -> Cause {
     let remedy = "See the pods of the queue and their events: kubectl describe pods.";
     let message = sentence("Workers do not come up in time", message, remedy);
     Cause { reason: reason::WORKERS_UNAVAILABLE, message }
 }
 
-/// Of a container that ended. Only the worker's own last words are repeated: another container may log anything.
+/// Returns the cause for a container that ended. Only the worker's own last message is repeated:
+/// another container may log anything.
 pub(crate) fn exit(container: Option<&str>, exit: &Exit) -> Cause {
     let Exit { code, reason, message } = exit;
     if matches!(reason.as_str(), "StartError" | "ContainerCannotRun") {
@@ -126,7 +133,8 @@ pub(crate) fn exit(container: Option<&str>, exit: &Exit) -> Cause {
     Cause { reason: reason::WORKER_EXITED, message }
 }
 
-/// The message to write: the last one where the new one says the same, but for numbers, or says less of the same.
+/// Returns the message to write. That is the last one if the new one differs only in numbers, or
+/// has less detail.
 pub(crate) fn steady(last: &str, new: String) -> String {
     let bare = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
     let says_less = |image: &str| {
@@ -140,13 +148,14 @@ pub(crate) fn steady(last: &str, new: String) -> String {
 // === impl Exit ===
 
 impl Exit {
-    /// Whether somebody ended the container, as the kubelet does where its liveness probe fails.
+    /// Returns whether the container was stopped from outside, as the kubelet does if its liveness
+    /// probe fails.
     pub(crate) fn was_stopped(&self) -> bool {
         STOPPED.contains(&self.code) && self.reason != "OOMKilled"
     }
 }
 
-/// `what: detail. remedy`, the detail in one line of bounded length.
+/// Formats `what: detail. remedy`, with the detail in one line of bounded length.
 fn sentence(what: &str, detail: &str, remedy: &str) -> String {
     let line = detail.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let line = line.collect::<Vec<_>>().join(" ");
@@ -158,7 +167,9 @@ fn sentence(what: &str, detail: &str, remedy: &str) -> String {
     if detail.is_empty() { format!("{what}. {remedy}") } else { format!("{what}: {detail}. {remedy}") }
 }
 
-/// The scheduler's reasons without the nodes that each is of: `0/3 nodes are available: 2 Insufficient cpu, 1 node(s) …`.
+/// Returns the scheduler's reasons without the number of nodes of each. Its message:
+///
+/// `0/3 nodes are available: 2 Insufficient cpu, 1 node(s) …`.
 fn scheduling(message: &str) -> String {
     let message = message.split_once(". preemption: ").map_or(message, |(reasons, _)| reasons);
     let message = message.split_once(". no new claims to deallocate").map_or(message, |(reasons, _)| reasons);
@@ -168,7 +179,7 @@ fn scheduling(message: &str) -> String {
         let uncounted = part.trim_start_matches(|c: char| c.is_ascii_digit());
         match (uncounted.strip_prefix(' '), reasons.last_mut()) {
             (Some(reason), _) if uncounted.len() < part.len() => reasons.push(reason.to_owned()),
-            // A comma within a reason.
+            // The comma is part of a reason.
             (_, Some(reason)) => *reason = format!("{reason}, {part}"),
             (_, None) => reasons.push(part.to_owned()),
         }
@@ -178,7 +189,8 @@ fn scheduling(message: &str) -> String {
     reasons.join(", ")
 }
 
-/// The line in which a program says why it ends. Lines of the log are passed over: with `verbose`, they may hold payloads.
+/// Returns the line in which a program says why it exits. Skips log lines: with `verbose`, they may
+/// contain payloads.
 fn last_words(log: &str) -> &str {
     let lines = || log.lines().rev().map(str::trim).filter(|line| !line.is_empty());
     let error = lines().find(|line| LAST_WORDS.iter().any(|begin| line.starts_with(begin)));
@@ -201,7 +213,7 @@ mod tests {
         );
         let backed_off = format!("Back-off pulling image \"r.example/x:1\": ErrImagePull: {error}");
         assert_eq!(image("r.example/x:1", &backed_off), first);
-        // Kubelets before 1.32 say nothing more, and what was said stays.
+        // Kubelets before 1.32 say no more, and the earlier message stays.
         let bare = image("r.example/x:1", "Back-off pulling image \"r.example/x:1\"");
         assert!(bare.message.starts_with("Image r.example/x:1 cannot be pulled. Correct"), "{bare:?}");
         assert_eq!(steady(&first.message, bare.message.clone()), first.message);
@@ -229,7 +241,7 @@ mod tests {
             "{}",
             said(message)
         );
-        // The order follows the counts.
+        // The scheduler's order depends on the counts.
         let one = said("0/5 nodes are available: 1 node(s) x, 4 Insufficient cpu.");
         assert_eq!(one, said("0/9 nodes are available: 4 Insufficient cpu, 5 node(s) x."));
         assert!(

@@ -1,7 +1,8 @@
-//! Two `AsyncQueues` that want the same thing on `JetStream`: which of them steps back.
+//! Decides which of two `AsyncQueues` steps back if both want the same thing on `JetStream`.
 //!
-//! The stamp on the stream decides in the end; this decides the same earlier, before anything is touched, and also for
-//! what is not a stream yet. The one that owns its stream keeps it; among those that don't, the oldest goes first.
+//! The stamp on the stream has the final decision. This module decides the same earlier, before
+//! anything is changed, and also if there is no stream yet. A queue that owns its stream keeps it;
+//! among the others, the oldest has precedence.
 
 use asyncqueue::{
     claims::{Clash, clash},
@@ -17,10 +18,10 @@ use crate::{
     spec::{full_name, queue_spec},
 };
 
-/// What another `AsyncQueue` has that this one wants.
+/// What this `AsyncQueue` wants and another one has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Conflict {
-    /// The name: workers and functions would not know which of the two is meant.
+    /// The name: for workers and functions, it would be ambiguous.
     #[error(
         "the AsyncQueue {other} has the same name, which must be unique on one NATS: \
          delete one of the two, or create this one under another name"
@@ -40,7 +41,8 @@ pub(crate) enum Conflict {
     Subject { subject: String, others: String, other: String },
 }
 
-/// What keeps an `AsyncQueue` from having what it asks for, if others have it or come before it.
+/// Returns the conflict that keeps an `AsyncQueue` from what it asks for, if other queues have it
+/// or have precedence.
 pub(crate) fn conflict<'a>(
     mine: &AsyncQueue,
     spec: &QueueSpec,
@@ -49,7 +51,8 @@ pub(crate) fn conflict<'a>(
     let mut rivals: Vec<_> = all
         .into_iter()
         .filter(|other| other.uid() != mine.uid() && other.spec.nats.url == mine.spec.nats.url)
-        // Most have nothing in common, and there may be ten thousand of them: that comes first, and costs least.
+        // Most of the up to ten thousand queues have nothing in common, so the cheapest check comes
+        // first.
         .filter(|other| may_meet(mine, other))
         .filter(|other| !is_refused(other) && precedence(other) < precedence(mine))
         .filter_map(|other| Some((precedence(other), overlap(spec, other).ok()??)))
@@ -58,7 +61,7 @@ pub(crate) fn conflict<'a>(
     rivals.into_iter().next().map(|(_, conflict)| conflict)
 }
 
-/// Whether an `AsyncQueue` has stepped back itself, and so takes nothing from anybody.
+/// Returns whether an `AsyncQueue` has stepped back itself, and so does not block others.
 fn is_refused(queue: &AsyncQueue) -> bool {
     let ready = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
     ready.is_some_and(|ready| {
@@ -67,29 +70,30 @@ fn is_refused(queue: &AsyncQueue) -> bool {
     })
 }
 
-/// Whether an `AsyncQueue` has got its stream.
+/// Returns whether an `AsyncQueue` has its stream.
 pub(crate) fn owns_stream(queue: &AsyncQueue) -> bool {
     queue.status.as_ref().is_some_and(|status| status.stream.is_some())
 }
 
-/// Less comes first.
+/// Returns the precedence: the lowest value comes first.
 fn precedence(queue: &AsyncQueue) -> (bool, Option<&Time>, Option<&String>) {
     (!owns_stream(queue), queue.metadata.creation_timestamp.as_ref(), queue.metadata.uid.as_ref())
 }
 
-/// Whether two queues could want the same. All that a queue claims begins with one of its names, so that what is common
-/// to two begins with names of both, of which one begins the other.
+/// Returns whether two queues could want the same thing. Everything that a queue claims begins with
+/// one of its names. So if two queues share something, a name of one is a prefix of a name of the
+/// other.
 fn may_meet(mine: &AsyncQueue, other: &AsyncQueue) -> bool {
     names(mine).any(|a| names(other).any(|b| a.starts_with(b) || b.starts_with(a)))
 }
 
-/// What the names of streams and subjects are made of.
+/// Returns the names from which those of streams and subjects are built.
 fn names(queue: &AsyncQueue) -> impl Iterator<Item = &str> {
     let stream = &queue.spec.stream;
     [queue.metadata.name.as_deref(), stream.name.as_deref(), stream.subject.as_deref()].into_iter().flatten()
 }
 
-/// What both want.
+/// Returns what both queues want.
 fn overlap(mine: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, NameError> {
     let theirs = queue_spec(other)?;
     let other = full_name(other);

@@ -1,4 +1,4 @@
-//! The conditions of an `AsyncQueue`: their types, the reasons they give, and when they change.
+//! The conditions of an `AsyncQueue`: their types, their reasons, and when they change.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -12,24 +12,24 @@ pub(crate) mod kind {
     pub(crate) const CONSUMER_READY: &str = "ConsumerReady";
     /// At least one worker of the wanted revision runs, or none is wanted.
     pub(crate) const WORKERS_READY: &str = "WorkersReady";
-    /// A rollout or a change of the number of workers is under way.
+    /// A rollout or a change of the number of workers is in progress.
     pub(crate) const PROGRESSING: &str = "Progressing";
-    /// The same for tools that follow kstatus. Absent where it is not so.
+    /// The same for tools that follow kstatus. Absent if it does not hold.
     pub(crate) const RECONCILING: &str = "Reconciling";
-    /// The queue does not become what its spec says without help. Absent where it is not so.
+    /// The queue can't reach the state in its spec without a change. Absent if it does not hold.
     pub(crate) const STALLED: &str = "Stalled";
     /// No call is delivered.
     pub(crate) const SUSPENDED: &str = "Suspended";
-    /// No sequence of the streams is used twice, also after they are deleted and created again.
+    /// No sequence of the streams is used twice, even if they are deleted and recreated.
     pub(crate) const UNIQUE_SEQUENCES: &str = "UniqueSequences";
     /// Workers can't store what ends calls.
     pub(crate) const CALLS_BLOCKED: &str = "CallsBlocked";
-    /// Functions name the queue that it does not admit. Absent where there are none.
+    /// Functions that the queue does not admit name it. Absent if there are no such functions.
     pub(crate) const FUNCTIONS_REFUSED: &str = "FunctionsRefused";
     /// Calls are accepted, and at least one worker runs or none is wanted.
     pub(crate) const READY: &str = "Ready";
 
-    /// All of them.
+    /// All types.
     pub(crate) const ALL: [&str; 11] = [
         READY,
         PROGRESSING,
@@ -45,11 +45,11 @@ pub(crate) mod kind {
     ];
 }
 
-/// Reasons: fixed words, which alerts and scripts may rely on.
+/// Reasons: fixed values on which alerts and scripts may rely.
 pub(crate) mod reason {
-    /// All is as the spec says.
+    /// The state is as the spec says.
     pub(crate) const RECONCILED: &str = "Reconciled";
-    /// On its way there.
+    /// The state is changing to what the spec says.
     pub(crate) const PROGRESSING: &str = "Progressing";
     /// An earlier version, or another program, created a stream: its sequences begin at 1.
     pub(crate) const SEQUENCES_BEGIN_AT_1: &str = "SequencesBeginAt1";
@@ -59,29 +59,29 @@ pub(crate) mod reason {
     pub(crate) const SUSPENDED: &str = "Suspended";
     /// `spec.suspend` is false.
     pub(crate) const ACTIVE: &str = "Active";
-    /// Another owns the stream, the Deployment or the name.
+    /// The stream, the Deployment or the name belongs to something else.
     pub(crate) const RESOURCE_CONFLICT: &str = "ResourceConflict";
     /// Another stream has the subject, or one that overlaps.
     pub(crate) const SUBJECT_OVERLAP: &str = "SubjectOverlap";
-    /// The stream is another than the spec says, and `JetStream` can't change it.
+    /// The stream differs from the spec, and `JetStream` can't change it.
     pub(crate) const IMMUTABLE_FIELD_CHANGED: &str = "ImmutableFieldChanged";
-    /// The spec can't be used, though the API server let it through.
+    /// The spec is not usable, although the API server accepted it.
     pub(crate) const INVALID_SPEC: &str = "InvalidSpec";
     /// NATS does not answer.
     pub(crate) const NATS_UNAVAILABLE: &str = "NatsUnavailable";
-    /// NATS answers no.
+    /// NATS refuses a request.
     pub(crate) const NATS_REFUSED: &str = "NatsRefused";
-    /// The API server answers no to the Deployment.
+    /// The API server refuses the Deployment.
     pub(crate) const KUBERNETES_REFUSED: &str = "KubernetesRefused";
-    /// Not looked at: something before it is missing.
+    /// Not checked: something that it depends on is missing.
     pub(crate) const BLOCKED: &str = "Blocked";
     /// The operator's clock is before 2025, so that no stream is created.
     pub(crate) const CLOCK_WRONG: &str = "ClockWrong";
-    /// Results, dead letters or marks of calls can't be stored.
+    /// Results, dead letters or other records of calls, such as tombstones, can't be stored.
     pub(crate) const RECORDS_NOT_STORED: &str = "RecordsNotStored";
     /// Functions are in namespaces that the queue does not admit.
     pub(crate) const NAMESPACE_NOT_ADMITTED: &str = "NamespaceNotAdmitted";
-    /// Workers don't come up in time, and nothing says why.
+    /// Workers don't start in time, and no cause is known.
     pub(crate) const WORKERS_UNAVAILABLE: &str = "WorkersUnavailable";
     /// The image of the workers cannot be pulled.
     pub(crate) const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
@@ -91,19 +91,19 @@ pub(crate) mod reason {
     pub(crate) const CONTAINER_START_FAILED: &str = "ContainerStartFailed";
     /// A volume of a worker cannot be mounted.
     pub(crate) const VOLUME_MOUNT_FAILED: &str = "VolumeMountFailed";
-    /// No node takes a worker.
+    /// No node accepts a worker.
     pub(crate) const UNSCHEDULABLE: &str = "Unschedulable";
-    /// A worker ends again and again.
+    /// A worker exits repeatedly.
     pub(crate) const WORKER_EXITED: &str = "WorkerExited";
     /// A worker uses more memory than its limit.
     pub(crate) const OUT_OF_MEMORY: &str = "OutOfMemory";
     /// A worker runs, and its probes fail.
     pub(crate) const PROBE_FAILED: &str = "ProbeFailed";
-    /// The API server does not take the workers' pods.
+    /// The API server refuses the workers' pods.
     pub(crate) const PODS_REFUSED: &str = "PodsRefused";
 
-    /// All of them. `Ready` may give all but `Active`, `SequencesBeginAt1`, `NamespaceNotAdmitted` and
-    /// `RecordsNotStored`.
+    /// All reasons. `Ready` may have all of them except `Active`, `SequencesBeginAt1`,
+    /// `NamespaceNotAdmitted` and `RecordsNotStored`.
     pub(crate) const ALL: [&str; 27] = [
         NAMESPACE_NOT_ADMITTED,
         ACTIVE,
@@ -135,7 +135,7 @@ pub(crate) mod reason {
     ];
 }
 
-/// Whether a condition holds, and why.
+/// The status of a condition, with its reason and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) status: Status,
@@ -143,7 +143,7 @@ pub(crate) struct Verdict {
     pub(crate) message: String,
 }
 
-/// Whether a condition holds.
+/// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     True,
@@ -166,7 +166,8 @@ impl Verdict {
         Self { status: Status::Unknown, reason, message: message.into() }
     }
 
-    /// The condition of this verdict. It keeps its time for as long as its status stays.
+    /// Converts this verdict to a condition, whose transition time is kept while its status stays
+    /// the same.
     pub(crate) fn into_condition(
         self,
         kind: &'static str,
@@ -201,7 +202,7 @@ impl Status {
     }
 }
 
-/// The status of a queue's condition Ready, and its reason, in fixed words.
+/// Returns the status and the reason of a queue's condition Ready, as fixed values.
 pub(crate) fn readiness(queue: &AsyncQueue) -> (&'static str, &'static str) {
     let ready = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
     ready.map_or((Status::Unknown.as_str(), "NotReconciled"), |ready| {
@@ -209,7 +210,7 @@ pub(crate) fn readiness(queue: &AsyncQueue) -> (&'static str, &'static str) {
     })
 }
 
-/// The condition of a type.
+/// Returns the condition of a type.
 pub(crate) fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| &*condition.kind == kind)
 }

@@ -1,7 +1,7 @@
 //! The controller of `AsyncQueues`: dereference -> validate -> build -> apply -> status.
 //!
-//! [`dereference`] and [`apply`] hold clients, and so does the write of the status; all between is plain values. Each
-//! pass looks at all there is and can be repeated at any time.
+//! Only [`dereference`], [`apply`] and the write of the status use clients. All steps between them
+//! work on plain values. Each reconciliation reads the whole state and can be repeated at any time.
 
 use std::{hash::Hash, sync::Arc, time::Duration};
 
@@ -61,88 +61,92 @@ pub(crate) mod verified;
 mod workers;
 pub(crate) mod written;
 
-/// Keeps an `AsyncQueue` until its stream is let go of.
+/// The finalizer that keeps an `AsyncQueue` until its stream is deleted or released.
 pub(crate) const FINALIZER: &str = "asyncqueue.io/stream";
 
-/// Between two looks at a queue that is not yet as it shall be.
+/// Delay between two reconciliations of a queue that is not yet in its desired state.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The reason of the event that tells what was created or changed on NATS.
+/// Reason of the event that lists what was created or changed on NATS.
 const APPLIED: &str = "Applied";
 
-/// The reason of the event that tells of calls that are lost.
+/// Reason of the event for a recreated stream, whose calls are lost.
 const STREAM_RECREATED: &str = "StreamRecreated";
 
-/// What is made for a queue changes together, and mostly because we have just written it: it is looked at this much later,
-/// once. So long also what we have written to the queue itself may take to be seen.
+/// Delay between a change of a queue's objects and the one reconciliation for it. These objects
+/// change together, and mostly because the operator has just written them.
+///
+/// Also the time to wait for the watch to show what the operator wrote to the queue itself.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Queues that are looked at at once. They wait for NATS and the API server most of the time.
+/// Number of queues that are reconciled concurrently. They wait for NATS and the API server most of
+/// the time.
 const CONCURRENCY: u16 = 16;
 
-/// What reconciliations share.
+/// State that all reconciliations share.
 pub(crate) struct Context {
-    /// The Kubernetes API.
+    /// Client of the Kubernetes API.
     pub(crate) client: Client,
-    /// The connections to NATS.
+    /// Connections to NATS.
     pub(crate) brokers: Arc<Brokers>,
     /// All `AsyncQueues`.
     pub(crate) queues: Stores<AsyncQueue>,
     /// All Deployments.
     pub(crate) deployments: Stores<Workload>,
-    /// The accounts of workers.
+    /// The `ServiceAccounts` of workers.
     pub(crate) accounts: Stores<Account>,
-    /// The disruption budgets of workers.
+    /// The `PodDisruptionBudgets` of workers.
     pub(crate) budgets: Stores<Budget>,
-    /// The workers' pods. They give the cause only: all else works without the right to watch them.
+    /// The pods of workers. They are used only to find causes: all else works without the
+    /// permission to watch them.
     pub(crate) pod_watches: Stores<WorkerPod>,
-    /// Those of them that are not ready.
+    /// The pods of workers that are not ready.
     pub(crate) pods: Arc<Pods>,
-    /// Which of the workers' Deployments are as they were applied.
+    /// The Deployments of workers that are known to be as they were applied.
     pub(crate) verified: Verified,
-    /// What we have written to queues and not seen yet.
+    /// What was written to queues and is not yet seen by the watch.
     pub(crate) written: Written,
-    /// How many functions each queue has; `None` until that is known.
+    /// Number of functions of each queue; `None` until it is known.
     pub(crate) functions: watch::Receiver<Option<Counts>>,
-    /// What all queues have in common.
+    /// Settings that all queues have in common.
     pub(crate) installation: Installation,
-    /// Where events go.
+    /// Publisher of events.
     pub(crate) events: Events,
-    /// What is counted.
+    /// Metrics of the operator.
     pub(crate) metrics: Metrics,
 }
 
-/// What a watch of one kind of objects sees.
+/// The events from the watch of one kind of objects.
 pub(crate) trait Changes<K>: Stream<Item = Event<K>> + Send + 'static {}
 
 impl<K, S: Stream<Item = Event<K>> + Send + 'static> Changes<K> for S {}
 
-/// The changes of what is made for queues in Kubernetes.
+/// The changes of the Kubernetes objects that are created for queues.
 pub(crate) struct Owned<D, A, B, P> {
     pub(crate) deployments: D,
     pub(crate) accounts: A,
     pub(crate) budgets: B,
-    /// The workers' pods, and how they are followed.
+    /// The pods of workers, and the follower that processes their events.
     pub(crate) pods: P,
     pub(crate) follower: Follower,
 }
 
-/// Why a reconciliation did not come to an end. It is tried again.
+/// Reason why a reconciliation did not complete. The reconciliation is retried.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The API server did not take a status.
+    /// The API server did not accept a status.
     #[error("the status could not be written")]
     Status(#[source] kube::Error),
     /// The API server did not delete a Deployment.
     #[error("the workers could not be deleted")]
     Delete(#[source] kube::Error),
-    /// A queue is being deleted, and its stream can't be let go of yet.
+    /// A queue is being deleted, and its stream can't be deleted or released yet.
     #[error("{0}")]
     Waiting(String),
     /// The API server did not add or remove the finalizer.
     #[error("the finalizer could not be changed")]
     Finalizer(#[source] kube::Error),
-    /// The object has no name, which the API server lets nobody create.
+    /// The object has no name. The API server does not accept such objects.
     #[error("the object has no name")]
     Nameless,
 }
@@ -175,7 +179,7 @@ pub(crate) async fn run(
             match done {
                 Ok((queue, _)) => debug!(%queue, "reconciled"),
                 Err(controller::Error::ObjectNotFound(queue)) => debug!(%queue, "gone"),
-                // Told by `on_error`.
+                // `on_error` has logged it.
                 Err(controller::Error::ReconcilerFailed(..)) => {}
                 Err(error) => warn!(%error, "the controller stumbled"),
             }
@@ -184,7 +188,7 @@ pub(crate) async fn run(
         .await;
 }
 
-/// The queues whose objects change.
+/// Returns the queues whose objects change.
 fn owners<W, T: Send>(changes: impl Changes<Slim<W, T>>) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
     let queue = |event: Event<Slim<W, T>>| match event {
         Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
@@ -196,13 +200,13 @@ fn owners<W, T: Send>(changes: impl Changes<Slim<W, T>>) -> impl Stream<Item = O
     changes.filter_map(move |event| std::future::ready(queue(event)))
 }
 
-/// The same, [`SETTLE`] later, and once for all of one that come meanwhile.
+/// Delays the items by [`SETTLE`] and merges equal items that arrive during the delay.
 fn later<T: Clone + Eq + Hash + Send>(stream: impl Stream<Item = T> + Send) -> impl Stream<Item = T> + Send {
     scheduler(stream.map(|message| ScheduleRequest { message, run_at: Instant::now() + SETTLE }))
 }
 
 async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Action, Error> {
-    // What is not seen yet might be taken for what is not there.
+    // An object that the watches have not listed yet could be taken for missing.
     context.complete().await;
     if context.written.is_ahead_of(&queue) {
         return Ok(Action::requeue(SETTLE));
@@ -214,7 +218,7 @@ async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Acti
         FinalizerEvent::Cleanup(queue) => cleanup(&queue, &context).await,
     });
     match Box::pin(done).await {
-        // Of two events that ask for the same cleanup, the second may find that it is done.
+        // Two events can ask for the same cleanup: the second one may find that it is done.
         Err(Finalizing::RemoveFinalizer(kube::Error::Api(status))) if status.is_not_found() => {
             Ok(Action::await_change())
         }
@@ -222,7 +226,7 @@ async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Acti
     }
 }
 
-/// Brings all that belongs to a queue to what it shall be, and tells how that went.
+/// Brings everything that belongs to a queue to its desired state, and reports the outcome.
 async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
     let (seen, broker) = dereference::dereference(queue, context).await;
     let (outcome, revision) = match validate::validate(queue, &seen) {
@@ -251,12 +255,12 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     tell(queue, &outcome, &status, context).await;
     status::write(context, queue, &status).await.map_err(Error::Status)?;
     let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.beside.is_ok();
-    // It is looked at again when it changes, and by `resync`.
+    // A settled queue is reconciled again when it changes, and by `resync`.
     let again = if settled { again } else { Some(again.unwrap_or(RETRY).min(RETRY)) };
     Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// That an object is gone, or another of its name, is fine.
+/// Accepts that an object is gone, or that another one has its name.
 fn ignore_gone<T>(result: kube::Result<T>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
@@ -264,7 +268,7 @@ fn ignore_gone<T>(result: kube::Result<T>) -> kube::Result<()> {
     }
 }
 
-/// Tells of changes, and of nothing else: events for those who look there, and the log.
+/// Reports changes, and nothing else, as events and in the log.
 async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, context: &Context) {
     let (object, name) = (queue.object_ref(&()), full_name(queue));
     let changes = changes(outcome);
@@ -286,7 +290,7 @@ async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, 
         }
         return;
     };
-    // One event for both where both come at once.
+    // One event for both if both come at once.
     let (status, reason, message) = (turned.status.as_str(), turned.reason.as_str(), &turned.message);
     let is_ready = turned.kind.as_str() == kind::READY && status == Status::True.as_str();
     let note = changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
@@ -299,7 +303,7 @@ async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, 
     }
 }
 
-/// A condition, if it was not so before, or for another reason.
+/// Returns a condition if its status or its reason has changed.
 fn turned<'a>(
     before: Option<&AsyncQueueStatus>,
     now: &'a AsyncQueueStatus,
@@ -312,13 +316,13 @@ fn turned<'a>(
     find(&now.conditions, kind).filter(|now| !same(now))
 }
 
-/// What was created or changed on NATS, if anything was.
+/// Describes what was created or changed on NATS, if anything was.
 fn changes(outcome: &Outcome) -> Option<String> {
     let changes = &outcome.stream.as_ref().ok()?.changes;
     (!changes.is_empty()).then(|| changes.join(", "))
 }
 
-/// The stream, if it is not the one of before.
+/// Returns the name of the stream if it is another stream than before.
 fn recreated<'a>(before: &AsyncQueueStatus, now: &'a AsyncQueueStatus) -> Option<&'a String> {
     let created = before.stream_created.as_ref().zip(now.stream_created.as_ref());
     created.filter(|(before, now)| before != now).and(now.stream.as_ref())
@@ -327,7 +331,7 @@ fn recreated<'a>(before: &AsyncQueueStatus, now: &'a AsyncQueueStatus) -> Option
 // === impl Context ===
 
 impl Context {
-    /// Returns when all is known that there is.
+    /// Waits until all watches have listed everything.
     pub(crate) async fn complete(&self) {
         tokio::join!(
             self.queues.complete(),
@@ -338,7 +342,8 @@ impl Context {
         );
     }
 
-    /// Why a queue's workers do not come up. Reads the events of a pod where only they may name the cause.
+    /// Finds why a queue's workers do not start. Reads the events of a pod where only they may name
+    /// the cause.
     async fn look_at_pods(&self, queue: &AsyncQueue, revision: Option<Revision>) -> Look {
         let key: pods::Key = (queue.namespace().unwrap_or_default().into(), queue.name_any().into());
         let look = self.pods.look(&key, revision, Timestamp::now());
@@ -352,13 +357,13 @@ impl Context {
         self.pods.look(&key, revision, Timestamp::now())
     }
 
-    /// How many functions send their calls to a queue, as far as that is known.
+    /// Returns the number of functions that send their calls to a queue, if it is known.
     pub(crate) fn functions_of(&self, queue: &QueueName) -> Option<usize> {
         let counts = self.functions.borrow();
         counts.as_ref().map(|counts| counts.get(queue).map_or(0, |count| count.functions))
     }
 
-    /// The functions that name a queue and are not admitted to it.
+    /// Returns the functions that name a queue and are not admitted to it.
     pub(crate) fn refused_of(&self, queue: &QueueName) -> Refused {
         let counts = self.functions.borrow();
         let count = counts.as_ref().and_then(|counts| counts.get(queue));
@@ -369,10 +374,10 @@ impl Context {
 // === impl Error ===
 
 impl Error {
-    /// All that [`Self::category`] says.
+    /// All values of [`Self::category`].
     pub(crate) const CATEGORIES: [&str; 5] = ["status", "delete", "waiting", "finalizer", "nameless"];
 
-    /// A fixed word for each, to count by.
+    /// Returns a fixed name for each error, as a label of the metric.
     fn category(&self) -> &'static str {
         match self {
             Self::Status(_) => "status",
@@ -398,7 +403,7 @@ fn on_error(queue: &AsyncQueue, error: &Error, context: &Context) -> Action {
     context.metrics.reconcile_error(error.category());
     let queue = full_name(queue);
     match error {
-        // Told where it began.
+        // Logged where the wait began.
         Error::Waiting(why) => debug!(queue, "{why}"),
         error => warn!(queue, "{}", chain(error)),
     }

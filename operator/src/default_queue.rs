@@ -1,7 +1,7 @@
-//! The queue of functions without an annotation: there is one in every install.
+//! Creates the queue of functions without an annotation, which every installation has.
 //!
-//! It can't be part of the manifests: `kubectl apply` refuses an `AsyncQueue` in the same go as the
-//! CRD, which the API server doesn't know yet.
+//! It can't be part of the manifests: `kubectl apply` refuses an `AsyncQueue` together with the
+//! CRD, which the API server does not know yet.
 
 use std::time::Duration;
 
@@ -23,12 +23,14 @@ use crate::{
 
 mod wanted;
 
-/// Between attempts.
+/// Pause between attempts.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Creates the default queue, unless the settings want none or one exists in any namespace, with
-/// the fields that the settings have and every default else. Brings one that is there to settings
-/// that have changed. At the start alone: who deletes it while the operator runs means it.
+/// Creates the default queue, unless the settings disable it or one exists in any namespace. It has
+/// the fields of the settings, and the defaults for all others.
+///
+/// Updates an existing queue to settings that have changed. This runs only at the start: a user who
+/// deletes the queue while the operator runs does so on purpose.
 pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, settings: &Settings) {
     let Some(name) = settings.default_queue.as_ref() else { return };
     let wanted = Wanted::of(settings);
@@ -68,7 +70,7 @@ async fn update(api: &Api<AsyncQueue>, name: &str, patch: &Value) {
     loop {
         match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => return info!(queue = name, "updated the default queue to the settings"),
-            // Deleted just now.
+            // The queue was deleted in between.
             Err(kube::Error::Api(status)) if status.is_not_found() => return,
             Err(error) => warn!(queue = name, "failed to update the default queue: {}", chain(&error)),
         }

@@ -1,5 +1,5 @@
-//! Keeps the directory: what the watches have seen of functions and queues, in the KV bucket that gateways and
-//! workers follow.
+//! Keeps the directory: writes what the watches have seen of functions and queues to the KV bucket
+//! that gateways and workers follow.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,34 +36,37 @@ use crate::{
 /// The readiness condition.
 const CONDITION: &str = "directory";
 
-/// Changes come in bursts: those within this time are written as one.
+/// Changes come in bursts: those within this time are written together.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Where there are many functions and queues, changes are collected so many times as long as it takes to go through them.
+/// With many functions and queues, changes are collected this many times as long as it takes to
+/// process them.
 const REST: u32 = 10;
 
-/// Without a change, look this often whether the bucket is there, which somebody may have deleted.
+/// Interval at which the bucket is checked without a change, since it may have been deleted.
 const RESYNC: Duration = Duration::from_secs(30);
 
-/// Between attempts while NATS is away.
+/// Pause between attempts while NATS is unavailable.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How long a function may name a queue that isn't there before it is told: both may come from one `kubectl apply`.
+/// How long a function may name a missing queue before this is reported: both may come from one
+/// `kubectl apply`.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The event's reason.
+/// Reason of the event on a function that names a queue which does not exist, or is on another
+/// NATS.
 const QUEUE_NOT_FOUND: &str = "QueueNotFound";
 
-/// The reason of the event on a function that names a queue which does not admit it.
+/// Reason of the event on a function that names a queue which does not admit it.
 const QUEUE_REFUSED: &str = "QueueRefused";
 
-/// The reason of the event on a function whose namespace is never called.
+/// Reason of the event on a function whose namespace is never called.
 const NAMESPACE_REFUSED: &str = "NamespaceRefused";
 
-/// The reason of the event on a function of which an annotation can't be read.
+/// Reason of the event on a function with an annotation that can't be read.
 const ANNOTATION_INVALID: &str = "AnnotationInvalid";
 
-/// The reason of the event on a headless Service whose target port has a name and no number.
+/// Reason of the event on a headless Service whose target port is a name without a number.
 const PORT_UNKNOWN: &str = "PortUnknown";
 
 /// Keeps the directory.
@@ -75,7 +78,7 @@ pub(crate) struct Librarian {
     pub(crate) functions: Stores<openfaas::Function>,
     pub(crate) default_queue: Option<QueueName>,
     pub(crate) namespaces: FunctionNamespaces,
-    /// What is in the KV bucket; `None` until that has been read.
+    /// Contents of the KV bucket; `None` until they have been read.
     pub(crate) written: watch::Receiver<Option<Contents>>,
     pub(crate) counts: watch::Sender<Option<Counts>>,
     pub(crate) events: Events,
@@ -85,13 +88,13 @@ pub(crate) struct Librarian {
 
 /// The KV bucket.
 struct Bucket {
-    /// What is in it; `None` until that has been read.
+    /// Its contents; `None` until they have been read.
     written: watch::Receiver<Option<Contents>>,
-    /// When it was last seen to be there.
+    /// Time at which the bucket was last seen.
     ensured: Option<Instant>,
 }
 
-/// The functions that name no queue, each complained about once.
+/// The faults of functions, each reported once.
 #[derive(Debug, Default)]
 struct Complaints {
     known: HashMap<Fault, Complaint>,
@@ -106,10 +109,12 @@ struct Complaint {
 // === impl Librarian ===
 
 impl Librarian {
-    /// Keeps the directory for as long as it is polled. `changed` tells of what the watches see.
+    /// Keeps the directory for as long as it is polled. `changed` is notified when the watches see
+    /// a change.
     pub(crate) async fn run(self, changed: Arc<Notify>) {
         self.health.register(CONDITION, "not written yet");
-        // Before all is known, what is missing in the caches would be removed from the directory.
+        // Before the caches are complete, functions that are missing in them would be removed from
+        // the directory.
         tokio::join!(
             self.queues.complete(),
             self.deployments.complete(),
@@ -133,15 +138,15 @@ impl Librarian {
             };
             tokio::select! {
                 () = changed.notified() => sleep(settle).await,
-                // Somebody else has written to it.
+                // Another program has written to the bucket.
                 Ok(_) = bucket.written.wait_for(|written| !is_kept(written.as_ref(), &directory)), if kept => {}
                 () = sleep(pause) => {}
             }
         }
     }
 
-    /// What the directory shall be, and how many copies of it. Tells of what is wrong with functions, and lets go of the NATS
-    /// of queues that are gone.
+    /// Returns the desired directory and its number of copies. Reports faults of functions, and
+    /// closes the connections to the NATS of deleted queues.
     async fn look(&self, complaints: &mut Complaints) -> (Directory, i32) {
         let (functions, queues) = (self.functions(), self.queues.all());
         let queues = || queues.iter().map(AsRef::as_ref);
@@ -167,8 +172,8 @@ impl Librarian {
         )
     }
 
-    /// Brings the bucket to the directory, if it isn't; returns whether that went well. All buckets have at least so many
-    /// `replicas`: as many as the stream of a queue has at most.
+    /// Brings the bucket to the directory if it differs. Returns whether that succeeded. All
+    /// buckets have at least this many `replicas`: as many as the stream of a queue has at most.
     async fn keep(&self, bucket: &mut Bucket, directory: &Directory, replicas: i32) -> bool {
         match self.try_keep(bucket, directory, usize::try_from(replicas).unwrap_or(1)).await {
             Ok(changes) => {
@@ -222,7 +227,7 @@ impl Librarian {
             Some(written) => DirectoryStore::open(js, replicas).await?.update(&written, directory).await?,
             None => DirectoryStore::open(js, replicas).await?.sync(directory).await?,
         };
-        // Before it is seen what was written, it would be written once more.
+        // Without this wait, the same changes would be written again.
         let seen = bucket.written.wait_for(|written| is_kept(written.as_ref(), directory));
         if timeout(RETRY, seen).await.is_err() {
             bucket.ensured = None;
@@ -273,13 +278,14 @@ impl Librarian {
     }
 }
 
-/// As many replicas as the stream of a queue on the operator's own NATS has at most.
+/// Returns the highest number of replicas that the stream of a queue on the operator's own NATS
+/// has.
 pub(crate) fn most_replicas<'a>(queues: impl IntoIterator<Item = &'a AsyncQueue>) -> i32 {
     let here = queues.into_iter().filter(|queue| queue.spec.nats.url.is_none());
     here.map(|queue| queue.spec.stream.replicas).max().unwrap_or(1)
 }
 
-/// Whether the bucket holds a directory, all of it and nothing else.
+/// Returns whether the bucket contains exactly a directory, and is read completely.
 fn is_kept(written: Option<&Contents>, directory: &Directory) -> bool {
     written.is_some_and(|written| written.is_whole && *written.directory == *directory)
 }
@@ -287,7 +293,7 @@ fn is_kept(written: Option<&Contents>, directory: &Directory) -> bool {
 // === impl Bucket ===
 
 impl Bucket {
-    /// The same directory, which is not kept twice if it is what is in the bucket.
+    /// Shares the directory in the bucket if it is equal, so that it is not kept twice.
     fn share(&self, directory: Directory) -> Arc<Directory> {
         let written = self.written.borrow().as_ref().map(|written| written.directory.clone());
         written.filter(|written| **written == directory).unwrap_or_else(|| Arc::new(directory))
@@ -297,7 +303,7 @@ impl Bucket {
 // === impl Complaints ===
 
 impl Complaints {
-    /// What to complain about now, given all that is wrong.
+    /// Returns the faults to report now, given all that exist.
     fn due(&mut self, faults: Vec<Fault>, now: Instant) -> Vec<Fault> {
         let faults: HashSet<Fault> = faults.into_iter().collect();
         self.known.retain(|known, _| faults.contains(known));
@@ -313,7 +319,7 @@ impl Complaints {
         due
     }
 
-    /// Whether there will be something to complain about if nothing changes.
+    /// Returns whether faults remain to be reported if nothing changes.
     fn pending(&self) -> bool {
         self.known.values().any(|complaint| !complaint.made)
     }
@@ -347,7 +353,7 @@ mod tests {
         assert_eq!(complaints.due(vec![lost()], start + GRACE), [lost()]);
         assert!(!complaints.pending());
         assert_eq!(complaints.due(vec![lost()], start + 2 * GRACE), []);
-        // Found and lost again is another case.
+        // A fault that was repaired and comes back is reported again.
         assert_eq!(complaints.due(vec![], start + 3 * GRACE), []);
         assert_eq!(complaints.due(vec![lost()], start + 4 * GRACE), []);
         assert_eq!(complaints.due(vec![lost()], start + 5 * GRACE), [lost()]);

@@ -1,10 +1,11 @@
-//! Errors in words.
+//! Converts errors to text.
 
 use std::error::Error;
 
 use asyncqueue_runtime::nats::jetstream::JetStreamOff;
 
-/// An error with what caused it, each said once. Where JetStream is not enabled, that alone: it causes all else.
+/// Returns an error with its causes, each of them once. If JetStream is not enabled, returns only
+/// that: it causes everything else.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     if let Some(off) = JetStreamOff::of_error(error) {
         return off.message("the NATS server");
@@ -12,7 +13,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        // The API server's answers are sentences; the client puts their code around them.
+        // Messages of the API server are sentences; the client puts their code around them.
         let (words, cause) = match error.downcast_ref() {
             Some(kube::Error::Api(status)) => (status.message.clone(), None),
             _ => (error.to_string(), error.source()),

@@ -1,4 +1,4 @@
-//! Events: what `kubectl describe` shows, said once for each change.
+//! Publishes events, which `kubectl describe` shows: one for each change.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -7,10 +7,10 @@ use kube::{
 };
 use tracing::debug;
 
-/// Who signs.
+/// The component that reports the events.
 const CONTROLLER: &str = "asyncqueue-operator";
 
-/// The API server takes no longer notes, in bytes.
+/// Maximum length of a note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
 
 /// Publishes events.
@@ -28,23 +28,23 @@ impl Events {
         Self { client, reporter }
     }
 
-    /// Nothing to worry about.
+    /// Publishes an event for information.
     pub(crate) async fn normal(&self, object: &ObjectReference, reason: &str, note: impl Into<String>) {
         self.publish(EventType::Normal, object, reason, note.into()).await;
     }
 
-    /// Somebody should look.
+    /// Publishes an event that needs attention.
     pub(crate) async fn warning(&self, object: &ObjectReference, reason: &str, note: impl Into<String>) {
         self.publish(EventType::Warning, object, reason, note.into()).await;
     }
 
-    /// An event that can't be published is no reason to stop: conditions say the same.
+    /// Publishes an event. A failure is not an error: conditions say the same.
     async fn publish(&self, type_: EventType, object: &ObjectReference, reason: &str, note: String) {
         let note = Some(shortened(note));
         let event =
             Event { type_, reason: reason.to_owned(), note, action: "Reconcile".to_owned(), secondary: None };
-        // A new one each time: it would remember what it has published, to count what is said again and again, and look
-        // through all of that each time. We say nothing again.
+        // The recorder is created each time: it would remember its events, to count repeated ones,
+        // and search all of them each time. The operator does not repeat events.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         if let Err(error) = recorder.publish(&event, object).await {
             debug!(%error, reason, "an event could not be published");
@@ -52,7 +52,7 @@ impl Events {
     }
 }
 
-/// As much of a note as the API server takes.
+/// Shortens a note to the length that the API server accepts.
 fn shortened(mut note: String) -> String {
     const ELLIPSIS: &str = "…";
     if note.len() > MAX_NOTE {

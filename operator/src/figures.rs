@@ -1,15 +1,16 @@
-//! The numbers in a queue's status: how many calls wait, run, were retried, are dead, and how many functions there are.
+//! The numbers in a queue's status: how many calls wait, run, were retried and are dead, and the
+//! number of functions.
 //!
-//! They change all the time, so they are not the controller's: one task lists the streams of all queues at once, asks
-//! for a consumer only where a queue holds calls, and writes what has changed. Those of a new queue, which has none, come with
-//! its first status.
+//! They change all the time, so the controller does not write them. One task lists the streams of
+//! all queues at once, asks for a consumer only if a queue holds calls, and writes what has
+//! changed. A new queue, which has no numbers, gets them with its first status.
 
 use crate::crd::AsyncQueueStatus;
 
 pub(crate) mod refresh;
 mod survey;
 
-/// The numbers. What is not known is absent.
+/// The numbers of a queue. A number that is not known is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
     pending: Option<i64>,
@@ -19,14 +20,14 @@ pub(crate) struct Figures {
     functions: Option<i64>,
 }
 
-/// What was counted on NATS.
+/// The numbers that were counted on NATS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Counted {
-    /// Calls that are stored.
+    /// Number of stored calls.
     messages: u64,
-    /// Calls that run, as the workers say.
+    /// Number of running calls, as reported by the workers.
     running: u64,
-    /// Stored calls that were given to a worker more than once.
+    /// Number of stored calls that were delivered more than once.
     redelivered: u64,
     dead_letters: u64,
 }
@@ -34,7 +35,7 @@ struct Counted {
 // === impl Figures ===
 
 impl Figures {
-    /// The numbers of a queue that has its stream.
+    /// Returns the numbers of a queue that has its stream.
     fn new(counted: Option<Counted>, functions: Option<usize>) -> Self {
         let of = |number: fn(&Counted) -> u64| counted.as_ref().map(|counted| signed(number(counted)));
         Self {
@@ -47,18 +48,18 @@ impl Figures {
         }
     }
 
-    /// The numbers of a queue that holds no call.
+    /// Returns the numbers of a queue without calls.
     pub(crate) fn of_empty(dead_letters: u64, functions: Option<usize>) -> Self {
         let counted = Counted { messages: 0, running: 0, redelivered: 0, dead_letters };
         Self::new(Some(counted), functions)
     }
 
-    /// Whether calls were counted.
+    /// Returns whether calls were counted.
     pub(crate) fn are_known(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// The numbers in a status.
+    /// Returns the numbers in a status.
     pub(crate) fn of(status: &AsyncQueueStatus) -> Self {
         Self {
             pending: status.pending,
@@ -69,7 +70,7 @@ impl Figures {
         }
     }
 
-    /// A status with these numbers.
+    /// Returns a status with these numbers.
     pub(crate) fn put(self, status: AsyncQueueStatus) -> AsyncQueueStatus {
         AsyncQueueStatus {
             pending: self.pending,

@@ -1,5 +1,5 @@
-//! The end of a queue: the workers go at once, then its streams are let go of as `spec.deletionPolicy` says. A deletion
-//! does not wait for NATS for ever.
+//! Deletes a queue: first its workers, then its streams, which are deleted or released as
+//! `spec.deletionPolicy` says. A deletion waits for NATS only for a bounded time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,34 +24,34 @@ use crate::{
     spec::{full_name, queue_spec},
 };
 
-/// How long a deletion waits for NATS. Longer than a restart of NATS takes, and short enough that nobody
-/// takes the namespace for stuck.
+/// Maximum time that a deletion waits for NATS. A restart of NATS takes less, and it is short
+/// enough that the namespace does not seem to be stuck.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
-/// Between attempts to release a stream after its queue is gone.
+/// Pause between attempts to release a stream after its queue was deleted.
 const RELEASE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Reasons of the events.
 mod reason {
-    /// The stream is gone.
+    /// The stream was deleted.
     pub(super) const STREAM_DELETED: &str = "StreamDeleted";
     /// The stream was kept.
     pub(super) const STREAM_KEPT: &str = "StreamKept";
 }
 
-/// Lets go of all that belongs to a queue. Returns once its object may go.
+/// Deletes or releases all that belongs to a queue. Returns once its object may be deleted.
 pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
     if let Found::Ours(workers) = find_objects(queue, context).workers {
         delete(&*workers, &context.client).await.map_err(Error::Delete)?;
         context.verified.forget(&workers);
     }
-    // A queue with a name or a URL that can't be used never had a stream.
+    // A queue whose name or URL is not usable never had a stream.
     let (Ok(spec), Ok(broker)) = (queue_spec(queue), context.brokers.get(Address::of(queue)).await) else {
         return Ok(Action::await_change());
     };
     match let_go(&broker, &spec, policy(queue.spec.deletion_policy)).await {
         Ok(removal) => tell(queue, &spec, removal, context).await,
-        // It has nothing there that would have to be waited for.
+        // It has nothing there for which the deletion would have to wait.
         Err(why) if !owns_stream(queue) => info!(queue = %spec.queue, "nothing to let go of, and {why}"),
         Err(why) => {
             let (now, patience_ends) = (Timestamp::now(), patience_ends(queue));
@@ -70,7 +70,7 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
     Ok(Action::await_change())
 }
 
-/// Removes or releases the streams; on failure, says why in words.
+/// Deletes or releases the streams. A failure is returned as text.
 async fn let_go(broker: &Broker, spec: &QueueSpec, policy: RemovalPolicy) -> Result<Removal, String> {
     if !broker.is_connected() {
         return Err("there is no connection to NATS".to_owned());
@@ -103,14 +103,14 @@ async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &
     }
 }
 
-/// Who may take over the streams that a queue leaves.
+/// Returns which queues may take over the streams of a deleted queue.
 fn heirs(spec: &QueueSpec) -> String {
     let named = [&spec.owner.name].into_iter().chain(&spec.release_to);
     format!("an AsyncQueue {}", named.map(String::as_str).collect::<Vec<_>>().join(" or "))
 }
 
-/// Lets the object go without its streams. They are released as soon as NATS is back, if this process lives that long;
-/// if not, a new queue of the name says how to take them over.
+/// Lets the object be deleted without its streams. They are released as soon as NATS is available,
+/// if this process lives that long. If not, a new queue of the name says how to take them over.
 async fn give_up(queue: &AsyncQueue, spec: &QueueSpec, broker: Arc<Broker>, why: &str, context: &Context) {
     let note = format!(
         "kept stream {} as with deletionPolicy Retain, since NATS could not be asked for {} minutes: {why}",
@@ -130,7 +130,7 @@ async fn give_up(queue: &AsyncQueue, spec: &QueueSpec, broker: Arc<Broker>, why:
     });
 }
 
-/// When a deletion stops waiting, in whole seconds.
+/// Returns when a deletion stops waiting, in whole seconds.
 fn patience_ends(queue: &AsyncQueue) -> Timestamp {
     let begun = queue.metadata.deletion_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     begun.saturating_add(PATIENCE).unwrap_or(begun)

@@ -1,4 +1,4 @@
-//! Objects for tests, built by what matters in them.
+//! Builds objects for tests from the values that matter in them.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
@@ -16,7 +16,7 @@ use crate::{
     workload::{Parts, PodMeta, Spec, Template, Workload},
 };
 
-/// An `AsyncQueue` with every default, in the namespace `openfaas`.
+/// Returns an `AsyncQueue` with every default, in the namespace `openfaas`.
 pub(crate) fn queue(name: &str) -> AsyncQueue {
     let mut queue = AsyncQueue::new(name, AsyncQueueSpec::default());
     queue.metadata.namespace = Some("openfaas".to_owned());
@@ -26,13 +26,13 @@ pub(crate) fn queue(name: &str) -> AsyncQueue {
     queue
 }
 
-/// The same, which owns its stream.
+/// Returns the same queue, which owns its stream.
 pub(crate) fn owner(name: &str) -> AsyncQueue {
     let stream = Some(name.to_owned());
     AsyncQueue { status: Some(AsyncQueueStatus { stream, ..AsyncQueueStatus::default() }), ..queue(name) }
 }
 
-/// What a queue finds around it: nothing in its way, and nothing of its own yet.
+/// Returns what a new queue depends on: no conflict, and no objects of its own yet.
 pub(crate) fn surroundings() -> Surroundings {
     Surroundings {
         nats: Ok(()),
@@ -44,23 +44,23 @@ pub(crate) fn surroundings() -> Surroundings {
     }
 }
 
-/// The uid of an object of this name.
+/// Returns the uid of an object of this name.
 pub(crate) fn uid(name: &str) -> String {
     let number = name.bytes().fold(1_u128, |number, byte| (number << 8) | u128::from(byte));
     Uuid::from_u128(number).to_string()
 }
 
-/// A point in time.
+/// Returns a point in time.
 pub(crate) fn second(second: i64) -> Time {
     Time(Timestamp::from_second(second).unwrap())
 }
 
-/// A function as `OpenFaaS` deploys it, in the namespace `openfaas-fn`.
+/// Returns a function as `OpenFaaS` deploys it, in the namespace `openfaas-fn`.
 pub(crate) fn function(name: &str, queue: Option<&str>) -> Workload {
     Workload::of(deployment(name, queue))
 }
 
-/// Its Deployment.
+/// Returns the Deployment of a function.
 pub(crate) fn deployment(name: &str, queue: Option<&str>) -> Parts {
     let metadata = PodMeta {
         labels: [("faas_function".to_owned(), name.to_owned())].into(),
@@ -69,14 +69,14 @@ pub(crate) fn deployment(name: &str, queue: Option<&str>) -> Parts {
     Parts { metadata: meta(name), spec: Spec { template: Template { metadata } }, ..Parts::default() }
 }
 
-/// The same as an `openfaas.com/v1` Function.
+/// Returns the same as an `openfaas.com/v1` Function.
 pub(crate) fn openfaas_function(name: &str, queue: Option<&str>) -> openfaas::Function {
     let spec =
         openfaas::FunctionSpec { name: None, annotations: queue.map(|queue| annotation(queue).into()) };
     openfaas::Function { metadata: meta(name), spec }
 }
 
-/// A Service with one port, in the namespace `openfaas-fn`.
+/// Returns a Service with one port, in the namespace `openfaas-fn`.
 pub(crate) fn service(name: &str, queue: Option<&str>, port: i32) -> Service {
     Service {
         metadata: ObjectMeta { annotations: queue.map(|queue| annotation(queue).into()), ..meta(name) },

@@ -1,9 +1,13 @@
-//! Functions and the queues that they name: an index of what the watches have seen, and the directory that
-//! follows from it. Pure.
+//! Finds the functions and the queues that they name: an index of what the watches have seen, and
+//! the directory that follows from it. Pure.
 //!
-//! A function is an `OpenFaaS` Function, a Deployment whose pods carry the label `faas_function`, however it was deployed,
-//! or any Service with the annotation `com.openfaas.queue`. Its queue is the annotation in the Function's spec, on the
-//! Deployment's pods, where `OpenFaaS` copies it, or on the Service.
+//! A function is one of these:
+//! - an `OpenFaaS` Function
+//! - a Deployment whose pods have the label `faas_function`, however it was deployed
+//! - any Service with the annotation `com.openfaas.queue`
+//!
+//! Its queue is the value of this annotation in the Function's spec, on the Deployment's pods,
+//! where `OpenFaaS` copies it, or on the Service.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -30,16 +34,17 @@ use crate::{
 /// The label of a function's pods.
 pub(crate) const FUNCTION_LABEL: &str = "faas_function";
 
-/// What the names of all annotations begin with that say something of a function.
+/// Prefix of all annotations that configure a function.
 pub(crate) const ANNOTATIONS: &str = "com.openfaas.";
 
 /// The annotation that names a function's queue.
 pub(crate) const QUEUE_ANNOTATION: &str = "com.openfaas.queue";
 
-/// Where `OpenFaaS` functions listen; a function elsewhere needs a URL in the directory.
+/// The port of `OpenFaaS` functions. A function on another port needs a URL in the directory.
 const DEFAULT_PORT: i32 = 8080;
 
-/// The `clusterIP` of a headless Service: its name resolves to its pods, and nothing translates ports.
+/// The `clusterIP` of a headless Service. Its name resolves to its pods, and its ports are not
+/// translated.
 pub(crate) const HEADLESS: &str = "None";
 
 /// A function, as its objects describe it.
@@ -47,40 +52,42 @@ pub(crate) const HEADLESS: &str = "None";
 pub(crate) struct Function {
     /// The queue that it names, as it is written.
     pub(crate) queue: Option<String>,
-    /// Its base URL, if it isn't the one that follows from its name.
+    /// Its base URL, if it differs from the one that follows from its name.
     pub(crate) url: Option<String>,
-    /// What it says of its retries, over what its queue says.
+    /// Its retry settings, which override those of its queue.
     pub(crate) retry: RetryOverrides,
-    /// What it says of them and nobody can read.
+    /// Its retry settings that can't be read.
     pub(crate) unread: BTreeSet<String>,
-    /// The name of the target port of its headless Service, whose number only the pods know.
+    /// The name of the target port of its headless Service. Only the pods know the number.
     pub(crate) named_target_port: Option<String>,
-    /// What to show to whoever is to blame.
+    /// The object to which events about the function refer.
     pub(crate) object: ObjectReference,
 }
 
-/// An annotation of a function that does not do what it says.
+/// An annotation of a function that does not take effect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Fault {
     pub(crate) function: FunctionName,
     pub(crate) why: Why,
 }
 
-/// What is wrong with it.
+/// Reason why an annotation does not take effect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Why {
-    /// No `AsyncQueue` has the name of this queue, so that calls go to the default queue.
+    /// There is no `AsyncQueue` of this name: calls go to the default queue.
     Missing(String),
-    /// The functions of a namespace are never called, for this reason, so that the function is not in the directory.
+    /// For this reason, the functions of the namespace are never called, and the function is not in
+    /// the directory.
     Namespace(NamespaceRefused),
-    /// This `AsyncQueue`, as `namespace/name`, does not take calls of the function's namespace, so that calls go to the
-    /// default queue.
+    /// This `AsyncQueue`, as `namespace/name`, does not take calls of the function's namespace:
+    /// calls go to the default queue.
     NotAdmitted(String),
-    /// This queue is on another NATS than the gateway's, so that calls go to the default queue.
+    /// This queue is on another NATS than the gateway's: calls go to the default queue.
     Elsewhere(String),
-    /// This, of its retries, can't be read, so that its queue's own counts.
+    /// This retry setting can't be read: that of the queue applies.
     Unread(String),
-    /// Its Service is headless and names its target port so, which has no number here: the Service's port is called.
+    /// Its Service is headless and names its target port, whose number is not known here: the
+    /// Service's port is called.
     NamedTargetPort(String),
 }
 
@@ -93,36 +100,38 @@ pub(crate) type Counts = HashMap<QueueName, Count>;
 /// The functions of a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// How many have their calls in it.
+    /// Number of functions that send their calls to it.
     pub(crate) functions: usize,
-    /// Those that name it and are not admitted.
+    /// The functions that name it and are not admitted.
     pub(crate) refused: Refused,
 }
 
 /// Functions that name a queue and are not admitted to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// How many there are.
+    /// Number of these functions.
     pub(crate) count: usize,
-    /// The first of them, [`SHOWN_REFUSED`] at most.
+    /// The first of these functions, at most [`SHOWN_REFUSED`].
     pub(crate) first: Vec<FunctionName>,
 }
 
-/// How many functions that are not admitted a condition names.
+/// Maximum number of refused functions that a condition names.
 const SHOWN_REFUSED: usize = 3;
 
-/// Which functions the queues admit.
+/// Decides which functions the queues admit.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission<'a> {
     namespaces: &'a FunctionNamespaces,
-    /// It takes the calls of all functions that no other queue takes, so that it admits all.
+    /// The default queue admits all functions: it takes the calls of those that no other queue
+    /// takes.
     default_queue: Option<&'a QueueName>,
-    /// By name, the queue that counts.
+    /// For each name, the queue that counts.
     queues: HashMap<String, &'a AsyncQueue>,
 }
 
-/// The functions among Services, Deployments and Functions. Of what several say of one, the later has the last word: a
-/// Function is what its Deployment and its Service are made from, and only a Service knows a port.
+/// Returns the functions among Services, Deployments and Functions. If several objects describe one
+/// function, a later kind takes precedence. Its Deployment and its Service are created from the
+/// Function, and only a Service has a port.
 pub(crate) fn index<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     deployments: impl IntoIterator<Item = &'a Workload>,
@@ -142,8 +151,9 @@ pub(crate) fn index<'a>(
     index
 }
 
-/// The directory of functions and queues. A queue is in it while it has its stream, on the NATS that the gateway
-/// publishes to, and is not being deleted. A function is in it if its namespace may be called.
+/// Returns the directory of functions and queues. It contains a queue that has its stream, on the
+/// NATS of the gateway, and is not being deleted. It contains a function whose namespace may be
+/// called.
 pub(crate) fn directory<'a>(
     functions: &Functions,
     queues: impl IntoIterator<Item = &'a AsyncQueue>,
@@ -168,7 +178,8 @@ pub(crate) fn directory<'a>(
     Directory { functions: functions.collect(), queues: queues.collect() }
 }
 
-/// How many functions have their calls in each queue, and which are not admitted to the queue that they name.
+/// Returns how many functions send their calls to each queue, and which are not admitted to the
+/// queue that they name.
 pub(crate) fn count(
     directory: &Directory,
     default_queue: Option<&QueueName>,
@@ -194,7 +205,8 @@ pub(crate) fn count(
     counts
 }
 
-/// What is wrong with the annotations of functions. That a queue is not ready yet is no reason to complain.
+/// Returns what is wrong with the annotations of functions. A queue that is not ready yet is not a
+/// fault.
 pub(crate) fn faults<'a>(
     functions: &Functions,
     queues: impl IntoIterator<Item = &'a AsyncQueue>,
@@ -225,7 +237,8 @@ pub(crate) fn faults<'a>(
 // === impl Admission ===
 
 impl<'a> Admission<'a> {
-    /// Of functions to these queues. Of several with one name, the one that has its stream counts.
+    /// Creates the admission of functions to these queues. Of several queues with one name, the one
+    /// that has its stream counts.
     pub(crate) fn new(
         namespaces: &'a FunctionNamespaces,
         default_queue: Option<&'a QueueName>,
@@ -241,7 +254,8 @@ impl<'a> Admission<'a> {
         Self { namespaces, default_queue, queues: by_name }
     }
 
-    /// The queue of this name, as `namespace/name`, if it does not take calls of a function.
+    /// Returns the queue of this name, as `namespace/name`, if it does not take calls of a
+    /// function.
     fn refusing(&self, function: &FunctionName, queue: &str) -> Option<String> {
         if self.default_queue.is_some_and(|default| default.as_str() == queue) {
             return None;
@@ -255,7 +269,7 @@ impl<'a> Admission<'a> {
         (!is_admitted).then(|| full_name(queue))
     }
 
-    /// Whether functions of a namespace are called at all.
+    /// Checks whether functions of a namespace are called at all.
     fn check_namespace(&self, function: &FunctionName) -> Result<(), NamespaceRefused> {
         self.namespaces.check_never(function.namespace())
     }
@@ -264,9 +278,9 @@ impl<'a> Admission<'a> {
 // === impl Function ===
 
 impl Function {
-    /// What this says, and where it says nothing, what `other` does.
+    /// Returns these settings, with those of `other` for what is missing.
     fn over(mut self, other: Self) -> Self {
-        // Mostly the same, copied from the one to the other.
+        // Mostly the same, since one is copied from the other.
         self.unread.extend(other.unread);
         Self {
             queue: self.queue.or(other.queue),
@@ -305,11 +319,11 @@ fn from_service(service: &Service) -> Option<(FunctionName, Function)> {
     Some((name, Function { url, named_target_port: named_target_port.flatten(), ..function }))
 }
 
-/// A function, as the annotations of one of its objects describe it.
+/// Returns a function as the annotations of one of its objects describe it.
 fn annotated(annotations: Option<&BTreeMap<String, String>>, object: ObjectReference) -> Function {
     // `kubectl annotate` and block scalars of YAML leave line breaks at the end of values.
     let annotation = |name: &str| Some(annotations?.get(name)?.trim());
-    // What can't be read of its retries leaves its queue's, as it does with OpenFaaS.
+    // For a retry setting that can't be read, that of the queue applies, as with OpenFaaS.
     let (retry, unread) = RetryOverrides::from_annotations(annotation);
     Function {
         queue: annotation(QUEUE_ANNOTATION).map(str::to_owned),
@@ -321,8 +335,8 @@ fn annotated(annotations: Option<&BTreeMap<String, String>>, object: ObjectRefer
     }
 }
 
-/// The port to call, and the name of the target port where that has no number. Of several ports: `OpenFaaS`'s, or the one
-/// that is named so, or the first.
+/// Returns the port to call, and the name of the target port if it has no number. Of several ports,
+/// it is that of `OpenFaaS`, or the one with the name `http`, or the first.
 fn port(service: &Service) -> Option<(i32, Option<String>)> {
     let spec = service.spec.as_ref()?;
     let ports = spec.ports.as_deref()?;
@@ -336,7 +350,8 @@ fn is_headless(spec: &ServiceSpec) -> bool {
     spec.cluster_ip.as_deref() == Some(HEADLESS)
 }
 
-/// The port of the pods themselves: the Service's own where it names no other, or one without a number.
+/// Returns the port of the pods: the Service's own if it names no target port, or one without a
+/// number.
 fn target_port(port: &ServicePort) -> (i32, Option<String>) {
     match &port.target_port {
         None => (port.port, None),
@@ -434,7 +449,7 @@ mod tests {
         }
     }
 
-    /// A headless Service whose port has this target.
+    /// Returns a headless Service whose port has this target.
     fn headless(port: i32, target: Option<IntOrString>) -> Service {
         let mut service = fixtures::service("f", Some("q"), port);
         let spec = service.spec.as_mut().unwrap();
@@ -457,7 +472,7 @@ mod tests {
         ];
         for (service, port, named) in cases {
             let case = service.spec.clone();
-            // What the operator keeps of a Service says the same.
+            // What the operator keeps of a Service gives the same result.
             for service in [service.clone(), Service::of(service)] {
                 let functions = index([&service], [], []);
                 let url = port.map(|port| format!("http://f.openfaas-fn.svc.cluster.local:{port}"));
@@ -490,7 +505,7 @@ mod tests {
     fn a_function_of_openfaas_needs_no_deployment_and_is_called_what_its_spec_says() {
         let mut function = fixtures::openfaas_function("object", Some("q"));
         function.spec.name = Some("f".to_owned());
-        // Annotations of the object are not the function's.
+        // Annotations of the object are not those of the function.
         function.annotations_mut().insert(QUEUE_ANNOTATION.to_owned(), "another".to_owned());
         let functions = index([], [], [&function]);
         assert_eq!(entry(&functions, "f").queue.unwrap().as_str(), "q");
@@ -522,12 +537,12 @@ mod tests {
         let functions = index([], [&Workload::of(deployment)], []);
         let retry = entry(&functions, "f").retry;
         assert_eq!((retry.attempts, retry.codes), (Some(3), None));
-        // And what can't be read is somebody's fault.
+        // A setting that can't be read is reported as a fault.
         let why = Why::Unread("com.openfaas.retry.codes `what?`".to_owned());
         assert_eq!(faults_of(&functions, &[]), [Fault { function: named("f"), why }]);
     }
 
-    /// A Service in a namespace that names a queue.
+    /// Returns a Service in a namespace that names a queue.
     fn service_in(namespace: &str, queue: &str) -> Service {
         let mut service = fixtures::service("f", Some(queue), 8080);
         service.metadata.namespace = Some(namespace.to_owned());

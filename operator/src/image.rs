@@ -1,4 +1,4 @@
-//! The image of workers: unless a setting says otherwise, the operator's own.
+//! Finds the image of workers: by default, the operator's own.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use tracing::warn;
 
 use crate::{Settings, error::chain};
 
-/// The readiness condition, and the name of our container.
+/// The readiness condition, and the name of the operator's container.
 const CONDITION: &str = "worker-image";
 const CONTAINER: &str = "operator";
 
-/// Between attempts to read our own pod.
+/// Pause between attempts to read the operator's own pod.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The image of workers. Waits for the API server, if it has to be asked.
+/// Returns the image of workers. Waits for the API server if the image must be read from the pod.
 ///
 /// # Errors
 ///
@@ -53,7 +53,7 @@ pub(crate) async fn worker_image(
     }
 }
 
-/// The image of our container, or of the first one where it has another name.
+/// Returns the image of the operator's container, or of the first one if it has another name.
 fn image_of(pod: &Pod) -> Option<String> {
     let containers = &pod.spec.as_ref()?.containers;
     let ours = containers.iter().find(|container| container.name == CONTAINER);

@@ -1,8 +1,8 @@
-//! Which of several operators works: the one that holds the Lease `asyncqueue-operator`.
+//! Elects the operator that works: the one that holds the Lease `asyncqueue-operator`.
 //!
-//! Every write to the Lease names the version that it was decided on, so of two that want it at the same time the API
-//! server lets one have it. Who can't renew in time ends, before anybody else may lead: the start that follows is
-//! the fence, and begins as a standby.
+//! Every write to the Lease names the version that it was decided on, so the API server accepts
+//! only one of two concurrent claims. An operator that can't renew in time exits before another one
+//! may lead. This exit is the fence: after the restart it begins as a standby.
 
 use std::{
     convert::Infallible,
@@ -25,46 +25,46 @@ use crate::{error::chain, metrics::Metrics, run::Program};
 
 mod lease;
 
-/// The Lease's name.
+/// The name of the Lease.
 const NAME: &str = "asyncqueue-operator";
 
 /// The readiness condition. A standby is ready: it could lead at any time.
 const CONDITION: &str = "leader-election";
 
-/// Between two renewals. A write every five seconds is the least that leaves room for a second attempt.
+/// Interval of renewals. Five seconds is the longest one that leaves room for a second attempt.
 const RENEW: Duration = Duration::from_secs(5);
 
-/// A leader that has not renewed for so long ends. The rest of [`lease::DURATION`] is for what it has begun, and
-/// for a clock that runs slow.
+/// A leader that has not renewed for this time exits. The rest of [`lease::DURATION`] is for what
+/// it has begun, and for a clock that runs slow.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Between two looks of a standby, which reads only, and between attempts that fail.
+/// Interval at which a standby reads the Lease, and pause after an attempt that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// One request may take this long: a connection that hangs must leave time for another attempt.
+/// Time limit of one request: a connection that hangs must leave time for another attempt.
 const REQUEST: Duration = Duration::from_secs(3);
 
-/// One that wants to lead.
+/// An operator that takes part in the election.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     api: Api<Lease>,
-    /// Under this name.
+    /// The name with which it holds the Lease.
     me: String,
     health: Health,
     metrics: Metrics,
 }
 
-/// One that leads.
+/// An operator that leads.
 #[derive(Debug)]
 pub(crate) struct Leader {
     candidate: Candidate,
-    /// The Lease as we wrote it last.
+    /// The Lease as it was last written.
     lease: Lease,
-    /// When we began to write it.
+    /// Time at which that write began.
     renewed: Instant,
 }
 
-/// Why one does not lead any more.
+/// Reason why an operator no longer leads.
 #[derive(Debug, thiserror::Error)]
 #[error("does not lead any more, and ends for another to take over: {0}")]
 pub(crate) struct Deposed(String);
@@ -72,11 +72,11 @@ pub(crate) struct Deposed(String);
 // === impl Candidate ===
 
 impl Candidate {
-    /// Prepares to stand for election, with a Lease in this namespace.
+    /// Creates a candidate for the Lease in this namespace.
     pub(crate) fn new(program: &Program, namespace: &str) -> Self {
         let Program { settings, client, health, metrics, .. } = program;
-        // A container that starts again in its pod need not wait for the lease of the one before it. Outside of pods,
-        // each process is one of its own.
+        // A container that restarts in its pod need not wait for the lease of the previous one.
+        // Outside of pods, each process has a name of its own.
         let me = settings.pod_name.as_ref().cloned();
         Self {
             api: Api::namespaced(client.clone(), namespace),
@@ -86,7 +86,8 @@ impl Candidate {
         }
     }
 
-    /// Waits for as long as another leads, and for the API server. Then this one leads.
+    /// Waits while another operator leads or the API server is unavailable. Returns when this one
+    /// leads.
     pub(crate) async fn elected(self) -> Leader {
         self.health.register(CONDITION, "the Lease has not been read yet");
         let mut seen = None;
@@ -116,7 +117,7 @@ impl Candidate {
         }
     }
 
-    /// Takes the Lease if it is free; else returns who has it.
+    /// Takes the Lease if it is free; otherwise returns the name of its holder.
     async fn stand(&self, seen: &mut Option<Seen>) -> Result<Result<Lease, String>, String> {
         let lease = match bounded(self.api.get_opt(NAME)).await? {
             Some(lease) => lease,
@@ -133,7 +134,7 @@ impl Candidate {
         }
     }
 
-    /// Writes the Lease, if it is still the one that was seen.
+    /// Writes the Lease, if it is still the one that was read.
     async fn write(&self, lease: Lease, spec: LeaseSpec) -> Result<Lease, String> {
         let lease = Lease { spec: Some(spec), ..lease };
         bounded(self.api.replace(NAME, &PostParams::default(), &lease)).await
@@ -143,7 +144,8 @@ impl Candidate {
 // === impl Leader ===
 
 impl Leader {
-    /// Renews the Lease until the work is done, and then gives it up. Returns earlier if it is lost.
+    /// Renews the Lease until the work is done, and then releases it. Returns earlier if the Lease
+    /// is lost.
     pub(crate) async fn lead(mut self, done: CancellationToken) -> Result<(), Deposed> {
         let lost = tokio::select! {
             () = done.cancelled() => None,
@@ -167,7 +169,7 @@ impl Leader {
         }
     }
 
-    /// Tries to renew until that works, and keeps in `why` how it failed.
+    /// Retries the renewal until it succeeds, and stores the last failure in `why`.
     async fn renew(&mut self, why: &mut String) -> Result<(), Deposed> {
         loop {
             let begun = Instant::now();
@@ -185,7 +187,7 @@ impl Leader {
                 }
             }
             sleep(RETRY / 2).await;
-            // Somebody else's write, or our own whose answer got lost: what counts is who holds it.
+            // Another write, or our own whose answer was lost: what counts is who holds the Lease.
             if let Ok(Some(lease)) = bounded(candidate.api.get_opt(NAME)).await {
                 let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
                 if holder != Some(&*candidate.me) {
@@ -196,7 +198,8 @@ impl Leader {
         }
     }
 
-    /// Lets another one lead at once. If that fails, it waits until the lease is over.
+    /// Releases the Lease, so that another operator can lead at once. If that fails, the other one
+    /// waits until the lease has expired.
     async fn give_up(self) {
         let spec = release(&self.lease.spec.clone().unwrap_or_default(), Timestamp::now());
         match self.candidate.write(self.lease, spec).await {
@@ -206,13 +209,13 @@ impl Leader {
     }
 }
 
-/// The Lease that nobody has held yet.
+/// Returns a Lease without a holder.
 fn unclaimed() -> Lease {
     let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
     Lease { metadata, spec: Some(LeaseSpec::default()) }
 }
 
-/// An answer that comes in time, or why there is none.
+/// Returns the answer if it comes in time, or the failure.
 async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
     match timeout(REQUEST, request).await {
         Ok(answer) => answer.map_err(|error| chain(&error)),

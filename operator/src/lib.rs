@@ -1,10 +1,14 @@
-//! The operator: `AsyncQueues` and function annotations in, streams and Deployments out.
+//! The operator: creates streams and Deployments from `AsyncQueues` and the annotations of
+//! functions.
 //!
-//! Of several operators one works, the `leader`. Three things go on at once. The `controller` brings
-//! each `AsyncQueue`'s streams and workers to what its spec says, and tells in its status how that
-//! went; the `figures` keep the numbers in it; the `directory` keeps what gateways and workers need
-//! to know of functions and queues. All look at what the `watch`es have seen, decide in plain
-//! functions, and can do their work again at any time.
+//! Of several operators one works, the `leader`. It does three things concurrently:
+//! - The `controller` brings each `AsyncQueue`'s streams and workers to what its spec says, and
+//!   reports the outcome in its status.
+//! - The `figures` keep the numbers in the status up to date.
+//! - The `directory` keeps what gateways and workers need to know of functions and queues.
+//!
+//! All of them read what the `watch`es have seen, decide in pure functions, and can repeat their
+//! work at any time.
 
 mod account;
 mod advisories;

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the definition, or as much of it as somebody reads.
+/// Prints the CRD. A reader that closes the output early is not an error.
 fn print_crd() -> Result<(), Box<dyn std::error::Error>> {
     match output::print(&crd::yaml()?) {
         Err(error) if output::is_closed(&error) => Ok(()),

@@ -1,4 +1,4 @@
-//! The operator's metrics. Labels are fixed words: no name of an object is one.
+//! The operator's metrics. Labels have fixed values: no name of an object is used.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -10,10 +10,11 @@ use prometheus_client::{
 
 use crate::{conditions::readiness, controller::Error, crd::AsyncQueue};
 
-/// What failed, where it is the numbers in a status that could not be written.
+/// Label of errors where the numbers in a status could not be written.
 pub(crate) const FIGURES: &str = "figures";
 
-/// Seconds: from a look at what is as it shall be to a NATS that answers at the last moment.
+/// Buckets, in seconds: from a reconciliation without changes to a NATS that answers at the last
+/// moment.
 const BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,7 +33,7 @@ struct QueueLabels {
     reason: &'static str,
 }
 
-/// What the operator counts. Clones count together.
+/// The operator's metrics. Clones share their values.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     reconciliations: Counter,
@@ -67,7 +68,7 @@ impl Metrics {
             leader: Gauge::default(),
             queues: Family::default(),
         };
-        // Zero before the first, so that an alert sees that one.
+        // Zero before the first error, so that an alert sees that one.
         for error in Error::CATEGORIES.into_iter().chain([FIGURES]) {
             let _ = metrics.errors.get_or_create(&ErrorLabels { error });
         }
@@ -139,7 +140,7 @@ impl Metrics {
         self.unreadable.inc();
     }
 
-    /// Counts the queues that there are.
+    /// Counts the existing queues.
     pub(crate) fn queues<'a>(&self, queues: impl IntoIterator<Item = &'a AsyncQueue>) {
         let mut counts: HashMap<QueueLabels, i64> = HashMap::new();
         for queue in queues {
@@ -152,7 +153,7 @@ impl Metrics {
         }
     }
 
-    /// Whether this operator is the one that works.
+    /// Sets whether this operator is the leader.
     pub(crate) fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }

@@ -1,4 +1,5 @@
-//! `OpenFaaS`'s own resource for a function, as far as it matters here. Its CRD is `OpenFaaS`'s, and not everywhere.
+//! `OpenFaaS`'s own resource for a function, with the fields that are used. Its CRD belongs to
+//! `OpenFaaS`, and is not in every cluster.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The spec of a `Function` of `openfaas.com/v1`.
 ///
-/// The rest of it says how the function runs: <https://github.com/openfaas/faas-netes>,
+/// The other fields say how the function runs: <https://github.com/openfaas/faas-netes>,
 /// `artifacts/crds/openfaas.com_functions.yaml`.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(group = "openfaas.com", version = "v1", kind = "Function", namespaced, schema = "disabled")]

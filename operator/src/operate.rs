@@ -1,4 +1,4 @@
-//! What the operator does while it works: watches, the controller, the numbers, the directory.
+//! Runs all parts of the working operator: watches, the controller, the numbers, the directory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,8 +43,8 @@ use crate::{
 /// The labels of the workers' pods.
 const WORKERS: &str = "asyncqueue.io/queue,app.kubernetes.io/managed-by=asyncqueue-operator";
 
-/// What has begun when the operator is told to end has this long: NATS answers within 5 seconds or not at all, and
-/// Kubernetes waits 30.
+/// Time on shutdown for what has already begun: NATS answers within 5 seconds or not at all, and
+/// Kubernetes waits for 30.
 const DRAIN: Duration = Duration::from_secs(15);
 
 /// Watches and acts until `shutdown`, and finishes what has begun.
@@ -140,7 +140,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         );
     };
     tokio::select! {
-        // They end when told to, and finish what they have begun.
+        // The controllers stop on shutdown, and finish what they have begun.
         _ = join_all(controllers) => {}
         () = cut_off(&context, &shutdown) => {}
         () = beside => {}
@@ -148,17 +148,17 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     Ok(())
 }
 
-/// Returns when what was begun before `shutdown` has had its time.
+/// Waits for `shutdown`, and then until the time for what has begun is over.
 async fn cut_off(context: &Context, shutdown: &CancellationToken) {
     shutdown.cancelled().await;
-    // A controller does not end before it has begun, which is when all is known.
+    // A controller that still waits for complete caches has not begun, and does not stop by itself.
     if context.complete().now_or_never().is_some() {
         sleep(DRAIN).await;
         warn!("what was begun did not end in time and is cut off");
     }
 }
 
-/// What the workers of all queues have in common.
+/// Returns the settings that the workers of all queues have in common.
 fn installation(settings: &Settings, worker_image: String) -> Installation {
     Installation {
         nats: settings.nats.clone(),
@@ -175,25 +175,26 @@ fn installation(settings: &Settings, worker_image: String) -> Installation {
     }
 }
 
-/// A watch of one kind in each place.
+/// Creates a watch of one kind in each place.
 fn watch_all<K: Watched>(program: &Program, resource: &'static str, need: Need) -> Vec<Watch<K>> {
     let places = program.settings.watch_namespaces.places();
     places.map(|namespace| Watch::new(&program.client, resource, need, namespace)).collect()
 }
 
-/// A watch in each place of one kind of objects that are made for queues, whoever made them.
+/// Creates a watch, in each place, of one kind of objects with a queue's label, whatever created
+/// them.
 fn watch_ours<K: Watched>(program: &Program, resource: &'static str) -> Vec<Watch<K>> {
     let watches = watch_all(program, resource, Need::Required).into_iter();
     watches.map(|watch| watch.labelled(QUEUE_LABEL)).collect()
 }
 
-/// A watch in each place of the workers' pods, whoever gave them their labels.
+/// Creates a watch, in each place, of the workers' pods, whatever set their labels.
 fn watch_pods(program: &Program) -> Vec<Watch<WorkerPod>> {
     let watches = watch_all(program, "pods", Need::Helpful).into_iter();
     watches.map(|watch| watch.labelled(WORKERS)).collect()
 }
 
-/// Keeps a store up to date of which no controller does, and tells of every change.
+/// Keeps a store up to date that no controller uses, and reports every change.
 async fn drain<T>(events: impl Stream<Item = T>, changed: impl Fn()) {
     events
         .for_each(|_| {

@@ -1,8 +1,8 @@
-//! The workers' pods that are not ready, by queue, and why.
+//! Keeps the workers' pods that are not ready, by queue, and finds why they are not.
 //!
-//! Whether workers run follows from their Deployment. Pods give the cause where they do not, so only those that are not
-//! ready are kept. What their status does not say is in events, which are read for a single pod once it has waited for some
-//! seconds.
+//! The Deployment shows whether workers run. Pods are read only for the cause when workers do not
+//! run, so only those that are not ready are kept. What their status does not say is in events.
+//! These are read for a single pod once it has waited for some seconds.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,18 +24,20 @@ mod pod;
 /// A pod younger than this is starting: what it waits for may come from the same `kubectl apply`.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Probes that fail earlier mean nothing, since they begin before the container listens. The kubelet, too, waits for two
-/// failures, two seconds apart.
+/// Time during which failed probes mean nothing, since they begin before the container listens. The
+/// kubelet, too, waits for two failures, two seconds apart.
 const PROBES: Duration = Duration::from_secs(4);
 
-/// A container that has run for so long since it ended does not end again and again: the kubelet resets its back-off too.
+/// A container that has run for this time since it ended is no longer failing repeatedly: the
+/// kubelet resets its back-off too.
 const RECOVERED: Duration = Duration::from_secs(600);
 
-/// A pod without a cause is read again at short intervals until it is this old, and then with its queue's resync.
+/// A pod without a cause is read again at short intervals until it is this old, and then with its
+/// queue's resync.
 const ATTENTION: Duration = Duration::from_secs(30);
 
-/// Intervals of reading events: of a pod, of a pod whose cause they have named, and of any two pods. The API server goes
-/// through all events of a namespace for each read.
+/// Intervals of reading events: of a pod, of a pod whose cause events have named, and of any two
+/// pods. The API server scans all events of a namespace for each read.
 const READ_AGAIN: Duration = Duration::from_secs(2);
 const READ_KNOWN: Duration = Duration::from_secs(60);
 const READ_ANOTHER: Duration = Duration::from_millis(100);
@@ -52,7 +54,7 @@ struct Index {
     queues: HashMap<Key, Vec<Known>>,
     /// The queue of each pod.
     places: HashMap<Uuid, Key>,
-    /// When events may be read next.
+    /// Time from which events may be read again.
     next_read: Option<Instant>,
 }
 
@@ -62,7 +64,7 @@ struct Known {
     name: Box<str>,
     uid: Uuid,
     waiting: Waiting,
-    /// The cause that its events name, and when they were read last.
+    /// The cause that its events name, and the time of the last read.
     from_events: Option<Cause>,
     read_at: Option<Instant>,
 }
@@ -70,20 +72,20 @@ struct Known {
 /// Follows one watch of pods.
 #[derive(Debug)]
 pub(crate) struct Follower {
-    /// What is watched; `None` is everything.
+    /// The namespace that is watched; `None` means all.
     namespace: Option<Box<str>>,
-    /// The pods in the listing that is under way.
+    /// The pods in the current listing.
     listed: Option<HashSet<Uuid>>,
 }
 
-/// Why the workers of a queue do not come up, and what to do to find out.
+/// Why the workers of a queue do not start, and what to do to find out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Look {
-    /// The cause, as far as it is known.
+    /// The cause, if it is known.
     pub(crate) cause: Option<Cause>,
     /// The pod whose events should be read.
     pub(crate) unexplained: Option<Uuid>,
-    /// When to look again.
+    /// Time until the next examination.
     pub(crate) again: Option<Duration>,
 }
 
@@ -94,7 +96,8 @@ impl Follower {
         Self { namespace: namespace.map(Box::from), listed: None }
     }
 
-    /// Updates the pods from an event of the watch. Returns the queue if the pod is new, or its cause has changed.
+    /// Updates the pods from an event of the watch. Returns the queue if the pod is new, or its
+    /// cause has changed.
     pub(crate) fn take(&mut self, event: &Event<WorkerPod>, pods: &Pods) -> Option<ObjectRef<AsyncQueue>> {
         match event {
             Event::Init => self.listed = Some(HashSet::new()),
@@ -116,7 +119,8 @@ impl Follower {
 // === impl Pods ===
 
 impl Pods {
-    /// Examines the pods of a queue that were made from this template, or from any where it is not known.
+    /// Examines the pods of a queue that were created from this template; from any template if it
+    /// is not known.
     pub(crate) fn look(&self, queue: &Key, wanted: Option<Revision>, now: Timestamp) -> Look {
         let index = self.lock();
         let pods = index.queues.get(queue).into_iter().flatten();
@@ -124,7 +128,7 @@ impl Pods {
         look(pods, now, Instant::now())
     }
 
-    /// Whether events may be read now. Counts as a read.
+    /// Returns whether events may be read now, and counts that as a read.
     pub(crate) fn may_read_events(&self, now: Instant) -> bool {
         let mut index = self.lock();
         let may = index.next_read.is_none_or(|next| next <= now);
@@ -134,7 +138,8 @@ impl Pods {
         may
     }
 
-    /// Records the cause that the events of a pod name. An earlier one stays, since events expire.
+    /// Records the cause that the events of a pod name. An earlier cause is kept, since events
+    /// expire.
     pub(crate) fn note(&self, queue: &Key, pod: Uuid, cause: Option<Cause>, now: Instant) {
         let mut index = self.lock();
         let known = index.queues.get_mut(queue).into_iter().flatten().find(|known| known.uid == pod);
@@ -155,7 +160,7 @@ impl Index {
     /// Adds or updates a pod. Returns its queue if the pod is new, or its cause has changed.
     fn put(&mut self, pod: &WorkerPod) -> Option<ObjectRef<AsyncQueue>> {
         let before = self.remove(pod.meta.uid);
-        // The Deployment counts those that are ready.
+        // The Deployment counts the pods that are ready.
         let State::Waiting(waiting) = &pod.rest else { return None };
         let waiting = (**waiting).clone();
         let is_news = before
@@ -196,7 +201,7 @@ impl Index {
 // === impl Known ===
 
 impl Known {
-    /// Why the pod does not come up, as far as that is known.
+    /// Returns why the pod does not start, if that is known.
     fn cause(&self, now: Timestamp) -> Option<&Cause> {
         match &self.waiting.standing {
             Standing::Ended { running_since, .. } if has_recovered(*running_since, now) => {
@@ -208,7 +213,7 @@ impl Known {
         }
     }
 
-    /// In what time its events may name the cause; `None` if its status does.
+    /// Returns the time until its events may name the cause; `None` if its status does.
     fn events_in(&self, now: Timestamp) -> Option<Duration> {
         match &self.waiting.standing {
             Standing::Starting | Standing::Ended { was_stopped: true, .. } => Some(Duration::ZERO),
@@ -220,7 +225,7 @@ impl Known {
         }
     }
 
-    /// Whether its events were read a short time ago.
+    /// Returns whether its events were read recently.
     fn was_read(&self, now: Instant) -> bool {
         let pause = if self.from_events.is_some() { READ_KNOWN } else { READ_AGAIN };
         self.read_at.is_some_and(|read_at| now.duration_since(read_at) < pause)
@@ -230,7 +235,7 @@ impl Known {
 /// Examines pods of one template that are not ready.
 fn look<'a>(pods: impl Iterator<Item = &'a Known>, now: Timestamp, instant: Instant) -> Look {
     let mut pods: Vec<_> = pods.collect();
-    // The oldest first, so that it is the same one each time.
+    // The oldest comes first, so that the result is the same each time.
     pods.sort_by_key(|pod| (pod.waiting.created, &pod.name));
     let age = |pod: &&Known| elapsed(pod.waiting.created, now);
     let Some(youngest) = pods.last().map(age) else { return Look::default() };
@@ -296,7 +301,7 @@ mod tests {
         ("ns".into(), "q".into())
     }
 
-    /// What the pods say so many seconds after they were created.
+    /// Examines the pods so many seconds after they were created.
     fn after(pods: &Pods, seconds: i64) -> Look {
         pods.look(&key(), "00000000000000ff".parse().ok(), at(CREATED + seconds))
     }
@@ -319,7 +324,7 @@ mod tests {
         let look = after(&pods, 5);
         assert_eq!(look.cause.map(|cause| cause.reason), Some(reason::IMAGE_PULL_FAILED));
         assert_eq!((look.unexplained, look.again), (None, None));
-        // Of another template it says nothing.
+        // Pods of another template are ignored.
         assert_eq!(pods.look(&key(), "1".parse().ok(), at(CREATED + 5)), Look::default());
     }
 
@@ -334,10 +339,10 @@ mod tests {
         let look = after(&pods, 7);
         assert_eq!(look.cause.map(|cause| cause.reason), Some(reason::VOLUME_MOUNT_FAILED));
         assert_eq!((look.unexplained, look.again), (None, None));
-        // Events expire, and what they said stays.
+        // Events expire, but their cause is kept.
         pods.note(&key(), uid, None, now);
         assert!(after(&pods, 8).cause.is_some());
-        // Until the pod gets further.
+        // The cause is kept until the pod's state changes.
         let running = Standing::Running { since: at(CREATED + 9) };
         Follower::new(None).take(&Event::Apply(pod("a", waiting(running))), &pods);
         assert_eq!(after(&pods, 10), Look { again: Some(Duration::from_secs(3)), ..Look::default() });
@@ -370,7 +375,8 @@ mod tests {
         assert_eq!(after(&pods, 7).cause.map(|cause| cause.reason), Some(reason::PROBE_FAILED));
 
         assert_eq!(after(&with(ended(false, None)), 6).unexplained, None);
-        // One that has run for long since is not ready for another cause.
+        // If the container has run for a long time since it ended, the pod is not ready for another
+        // cause.
         let pods = with(ended(false, Some(at(CREATED + 10))));
         assert!(after(&pods, 600).cause.is_some());
         let look = after(&pods, 700);
@@ -401,7 +407,7 @@ mod tests {
         follower.take(&Event::Delete(pod("a", State::Fine)), &pods);
         assert_eq!(after(&pods, 9), Look::default());
 
-        // A listing removes pods that went during an outage, in its own namespace only.
+        // A listing removes pods that were deleted during an outage, only in its own namespace.
         for name in ["a", "b"] {
             follower.take(&Event::Apply(pod(name, waiting(stuck()))), &pods);
         }

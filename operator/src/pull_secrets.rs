@@ -10,7 +10,7 @@ use crate::crd::secret::is_name;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PullSecrets(Vec<String>);
 
-/// A text that is no name of a Secret.
+/// A text that is not a valid name of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not the name of a Secret: write names of a-z, 0-9, - and dots, separated by commas, as in registry,mirror"
@@ -20,7 +20,7 @@ pub struct PullSecretsError(String);
 // === impl PullSecrets ===
 
 impl PullSecrets {
-    /// The same as a pod refers to them.
+    /// Returns the names as a pod refers to them.
     pub(crate) fn references(&self) -> Vec<LocalObjectReference> {
         self.0.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
     }

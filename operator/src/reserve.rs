@@ -1,4 +1,5 @@
-//! Keeps the reserve of each NATS server full: the room for what ends calls where the store is full.
+//! Keeps the reserve of the operator's own NATS server full: the room for what ends calls when the
+//! store is full.
 
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use tracing::{debug, info, warn};
 
 use crate::{broker::Brokers, crd::AsyncQueue, directory::most_replicas, error::chain, watch::Stores};
 
-/// Between two looks.
+/// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Keeps the reserve of the operator's own NATS server for as long as it is polled. A new one has as many copies as the
-/// stream of a queue has at most.
+/// Keeps the reserve of the operator's own NATS server full for as long as it is polled. A new
+/// reserve has as many copies as the stream of a queue has at most.
 pub(crate) async fn run(brokers: &Brokers, queues: &Stores<AsyncQueue>) {
     let mut is_short = false;
     loop {

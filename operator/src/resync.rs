@@ -1,5 +1,5 @@
-//! Looks at each queue again from time to time. Whose turn it is follows from its uid and the time, so that nothing has to be
-//! kept for any: an alarm for each would take as much memory as its Deployment.
+//! Reconciles each queue periodically. The time at which a queue is due follows from its uid, so
+//! that no state is kept. A timer for each queue would take as much memory as its Deployment.
 
 use std::time::Duration;
 
@@ -7,14 +7,15 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{crd::AsyncQueue, slim::uid, triggers::Triggers, watch::Stores};
 
-/// Between two looks at a queue that is as it shall be: what somebody changes on NATS, of which there may be no notice, comes
-/// back within so many seconds.
+/// Interval, in seconds, of the reconciliations of a queue in its desired state. Changes on NATS,
+/// for which there may be no advisory, are reverted within this time.
 const RESYNC: u64 = 10;
 
-/// Where there are many queues, so many of them are looked at a second: a look takes a handful of requests to NATS.
+/// With many queues, the number that is reconciled each second: a reconciliation takes a handful of
+/// requests to NATS.
 const LOOKS_PER_SECOND: u64 = 50;
 
-/// Has queues looked at for as long as it is polled.
+/// Triggers reconciliations for as long as it is polled.
 pub(crate) async fn run(queues: &Stores<AsyncQueue>, triggers: &Triggers) {
     queues.complete().await;
     let mut clock = interval(Duration::from_secs(1));
@@ -30,12 +31,12 @@ pub(crate) async fn run(queues: &Stores<AsyncQueue>, triggers: &Triggers) {
     }
 }
 
-/// In so many seconds each of so many queues is looked at once.
+/// Returns the time, in seconds, in which each of so many queues is reconciled once.
 fn round(queues: usize) -> u64 {
     RESYNC.max(u64::try_from(queues).unwrap_or(u64::MAX) / LOOKS_PER_SECOND)
 }
 
-/// Where a queue stands among all, by chance and always the same.
+/// Returns the position of a queue among all: random, but always the same.
 fn place(queue: &AsyncQueue) -> u64 {
     uid(&queue.metadata).as_u64_pair().1
 }

@@ -1,4 +1,4 @@
-//! Starts the program, and waits until it is this operator's turn to work.
+//! Starts the program, and waits until this operator is the leader.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use tracing::{info, warn};
 
 use crate::{Settings, broker::CONNECTION_NAME, leader::Candidate, metrics::Metrics, operate::operate};
 
-/// What the parts of the program are made from.
+/// What the parts of the program have in common.
 pub(crate) struct Program {
     pub(crate) settings: Settings,
-    /// The Kubernetes API.
+    /// Client of the Kubernetes API.
     pub(crate) client: Client,
     /// The operator's own NATS.
     pub(crate) nats: async_nats::Client,
@@ -26,8 +26,9 @@ pub(crate) struct Program {
 ///
 /// # Errors
 ///
-/// A setting that can't be used, no configuration for the Kubernetes API, an address that can't be listened on, or a lease
-/// that was lost. Never because the API server, the CRD or NATS is away: that is waited for.
+/// A setting that can't be used, no configuration for the Kubernetes API, an address that can't be
+/// listened on, or a lost lease. It never fails because the API server, the CRD or NATS is
+/// unavailable: it waits for them.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let lease = settings.lease_namespace()?.map(str::to_owned);
     settings.function_namespaces()?;
@@ -65,7 +66,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     led
 }
 
-/// Operates while nobody else does, by a Lease in this namespace, if there shall be one.
+/// Operates while this operator is the leader, by a Lease in this namespace; without one, always.
 async fn lead(program: &Program, lease: Option<&str>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Some(namespace) = lease else {
         program.metrics.leads(true);
@@ -76,7 +77,8 @@ async fn lead(program: &Program, lease: Option<&str>, shutdown: CancellationToke
         () = shutdown.cancelled() => return Ok(()),
     };
     let done = CancellationToken::new();
-    // A task of its own: the lease is renewed whatever the rest waits for, and held until what was begun has ended.
+    // A separate task renews the lease, whatever the rest waits for. It holds the lease until what
+    // was begun has ended.
     let mut leading = tokio::spawn(leader.lead(done.clone()));
     tokio::select! {
         operated = Box::pin(operate(program, shutdown)) => {

@@ -1,7 +1,7 @@
-//! How many calls run, as the workers say.
+//! Counts the running calls, as the workers report them.
 //!
-//! Any client that may publish on NATS can claim to be a worker of any queue. So what is kept is bounded: by the queues that
-//! exist, and for each by the most workers that one can have.
+//! Any client that may publish on NATS can claim to be a worker of any queue. So the memory is
+//! bounded: by the queues that exist, and for each queue by the maximum number of its workers.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,30 +17,32 @@ use asyncqueue::{
 use futures::StreamExt;
 use tracing::warn;
 
-/// A worker speaks every 5 seconds, and is gone when it was not heard of three times.
+/// Time without a report after which a worker counts as gone: three reports, one every 5 seconds.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// Workers of one queue at once: twice the most replicas, while all are replaced.
+/// Maximum number of workers of one queue at a time: twice the maximum of replicas, while all are
+/// replaced.
 const MAX_WORKERS: usize = 2_000;
 
-/// The longest statistics that are read, in bytes, and the longest name of a worker, which is that of a pod.
+/// Maximum size of statistics, in bytes, and maximum length of a worker's name, which is that of a
+/// pod.
 const MAX_PAYLOAD: usize = 16 * 1024;
 const MAX_NAME: usize = 253;
 
-/// Kinds of blocked calls of one worker, and the longest word for one.
+/// Maximum number of kinds of blocked calls of one worker, and maximum length of each name in them.
 const MAX_BLOCKED: usize = 16;
 const MAX_WORD: usize = 32;
 
-/// The calls that run, by queue and worker. Queues that are not in it are not known.
+/// The running calls, by queue and worker. Queues that are not in it are not known.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     queues: Mutex<HashMap<QueueName, Workers>>,
 }
 
-/// By the worker's name.
+/// Workers, by name.
 type Workers = HashMap<String, Worker>;
 
-/// What a worker has said of itself, and when.
+/// The last report of a worker, and its time.
 #[derive(Debug)]
 struct Worker {
     running: u32,
@@ -51,7 +53,7 @@ struct Worker {
 // === impl Running ===
 
 impl Running {
-    /// Sets which queues there are. What was said of others is forgotten.
+    /// Sets which queues exist. Reports of other queues are removed.
     pub(crate) fn set_known(&self, known: impl IntoIterator<Item = QueueName>) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *queues);
@@ -64,12 +66,12 @@ impl Running {
             .collect();
     }
 
-    /// Whether there is such a queue.
+    /// Returns whether the queue exists.
     pub(crate) fn knows(&self, queue: &QueueName) -> bool {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).contains_key(queue)
     }
 
-    /// Takes in what a worker of a known queue says.
+    /// Records the report of a worker of a known queue.
     fn record(&self, queue: &QueueName, stats: WorkerStats, now: Instant) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(workers) = queues.get_mut(queue) else { return };
@@ -80,14 +82,15 @@ impl Running {
         }
     }
 
-    /// How many calls of a queue run.
+    /// Returns the number of running calls of a queue.
     pub(crate) fn of(&self, queue: &QueueName, now: Instant) -> u64 {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
         workers.filter(|worker| worker.is_alive(now)).map(|worker| u64::from(worker.running)).sum()
     }
 
-    /// The calls of a queue whose end its workers can't store, by what it is and why; sorted.
+    /// Returns the calls of a queue whose end its workers can't store, by record and reason;
+    /// sorted.
     pub(crate) fn blocked(&self, queue: &QueueName, now: Instant) -> Vec<BlockedCalls> {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
@@ -127,10 +130,10 @@ impl Running {
     }
 }
 
-/// Reads what a worker says of itself; `None` for what no worker says.
+/// Reads the report of a worker; `None` if it is not valid.
 fn read(payload: &[u8]) -> Option<WorkerStats> {
     let stats: WorkerStats = serde_json::from_slice(payload).ok().filter(|_| payload.len() <= MAX_PAYLOAD)?;
-    // They are shown in a condition.
+    // These texts are shown in a condition.
     let is_word = |text: &str| {
         text.len() <= MAX_WORD && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
@@ -194,7 +197,7 @@ mod tests {
             running.record(&jobs, stats(&format!("invented-{number}"), 1), now);
         }
         assert_eq!(kept(&running), MAX_WORKERS);
-        // A worker that is known is still heard, and all are forgotten with the queue.
+        // A known worker can still report, and all are removed with the queue.
         running.record(&jobs, stats("invented-0", 7), now);
         assert_eq!(running.of(&jobs, now), MAX_WORKERS as u64 + 6);
         running.set_known(["jobs".parse().unwrap(), "other".parse().unwrap()]);

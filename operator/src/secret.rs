@@ -1,4 +1,5 @@
-//! Single keys of Secrets. The operator may read those alone that somebody has allowed it, by name.
+//! Reads single keys of Secrets. The operator may read only those for which it has a permission by
+//! name.
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use crate::{crd::SecretKey, error::chain};
 /// One key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Secret {
-    /// Where the Secret is.
+    /// Namespace of the Secret.
     pub(crate) namespace: String,
     /// Its name, and the key in it.
     pub(crate) key: SecretKey,
@@ -24,7 +25,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// What is at a key now. The errors say what to do, and show none of it.
+/// Reads the current value of a key. The errors say what to do, and do not show the value.
 pub(crate) async fn read(client: &Client, secret: &Secret) -> anyhow::Result<String> {
     let Secret { namespace, key: SecretKey { name, key } } = secret;
     let api: Api<v1::Secret> = Api::namespaced(client.clone(), namespace);

@@ -1,5 +1,5 @@
-//! What is kept of the objects that queues consist of. There are tens of thousands, and as the API server has them each takes a
-//! kilobyte of metadata alone.
+//! Keeps only the used parts of the objects that queues consist of. There are tens of thousands,
+//! and each complete object has a kilobyte of metadata alone.
 
 use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
 
@@ -12,39 +12,40 @@ use uuid::Uuid;
 
 use crate::crd::AsyncQueue;
 
-/// Of an object `W`, some of its metadata, and what else somebody reads of it.
+/// The used parts of an object `W`: some of its metadata, and the rest.
 pub(crate) struct Slim<W, T> {
     pub(crate) meta: Meta,
     pub(crate) rest: T,
     whole: PhantomData<fn() -> W>,
 }
 
-/// Of an object's metadata.
+/// The used parts of an object's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) name: Box<str>,
     pub(crate) namespace: Box<str>,
     pub(crate) uid: Uuid,
-    /// The queue that the object belongs to, if it does to one.
+    /// The queue to which the object belongs, if any.
     pub(crate) owner: Option<Owner>,
     /// Whether it is being deleted.
     pub(crate) is_going: bool,
 }
 
-/// The queue that an object belongs to.
+/// The queue to which an object belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) name: Box<str>,
     pub(crate) uid: Uuid,
 }
 
-/// The queue that an object belongs to, if it does to one.
+/// Returns the queue to which an object belongs, if any.
 pub(crate) fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
     object.owner_references.iter().flatten().find(|owner| owner.kind == <AsyncQueue as Resource>::kind(&()))
 }
 
-/// An object's uid as the number that it is: Kubernetes' are UUIDs
-/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#uids>). Nil if there is none.
+/// Returns an object's uid as a number: the uids of Kubernetes are UUIDs
+/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#uids>). Nil if the
+/// object has no uid.
 pub(crate) fn uid(object: &ObjectMeta) -> Uuid {
     object.uid.as_deref().map(number).unwrap_or_default()
 }
@@ -60,7 +61,7 @@ impl<W: Resource<DynamicType = ()>, T> Slim<W, T> {
         Self { meta, rest, whole: PhantomData }
     }
 
-    /// What events name the object by.
+    /// Returns the reference to the object for events.
     pub(crate) fn object_ref(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some(W::api_version(&()).into_owned()),
@@ -73,7 +74,7 @@ impl<W: Resource<DynamicType = ()>, T> Slim<W, T> {
     }
 }
 
-// Not derived: that would ask the same of `W`, of which there is none in here.
+// Not derived: that would require the same of `W`, of which no value is stored.
 impl<W, T: Clone> Clone for Slim<W, T> {
     fn clone(&self) -> Self {
         Self { meta: self.meta.clone(), rest: self.rest.clone(), whole: PhantomData }
@@ -86,7 +87,8 @@ impl<W, T: Debug> Debug for Slim<W, T> {
     }
 }
 
-/// What a store finds it by: its name and its namespace. A store would keep a copy of all else that is told here.
+/// A store finds the object by its name and its namespace. It would keep a copy of everything else
+/// that is returned here.
 impl<W: Resource<DynamicType = ()>, T> Lookup for Slim<W, T> {
     type DynamicType = ();
 

@@ -1,4 +1,4 @@
-//! The queue on `JetStream` that an `AsyncQueue` asks for.
+//! Converts an `AsyncQueue` to the queue on `JetStream` that it asks for.
 
 use asyncqueue::{
     QueueName,
@@ -12,20 +12,21 @@ use crate::{
     crd::{AsyncQueue, LimitsSpec, Storage},
 };
 
-/// The annotation that allows taking over a stream that no living `AsyncQueue` owns.
+/// The annotation that allows taking over a stream that no existing `AsyncQueue` owns.
 pub(crate) const ADOPT_ANNOTATION: &str = "asyncqueue.io/adopt";
 
-/// The annotation that names other `AsyncQueues`, as `namespace/name`, which may take over the streams of this one once
-/// it is deleted and they are kept.
+/// The annotation that names other `AsyncQueues`, as `namespace/name`. They may take over the
+/// streams of this one after it was deleted and its streams were kept.
 pub(crate) const RELEASE_TO_ANNOTATION: &str = "asyncqueue.io/release-to";
 
-/// `namespace/name` of an `AsyncQueue`, as streams carry it.
+/// Returns the `namespace/name` of an `AsyncQueue`, as recorded in its streams.
 pub(crate) fn full_name(queue: &AsyncQueue) -> String {
     format!("{}/{}", queue.namespace().unwrap_or_default(), queue.name_any())
 }
 
-/// Which streams that no queue owns an `AsyncQueue` may take over: none without its annotation, and of those that other
-/// programs created only such whose name and subject are in the operator's list.
+/// Returns which streams without an owner an `AsyncQueue` may take over. Without its annotation,
+/// there are no such streams. Streams of other programs must have a name and a subject that are in
+/// the operator's list.
 pub(crate) fn adoption(queue: &AsyncQueue, spec: &QueueSpec, allowed: &AllowedStreams) -> Adopt {
     if queue.annotations().get(ADOPT_ANNOTATION).is_none_or(|adopt| adopt.trim() != "true") {
         Adopt::None
@@ -36,13 +37,14 @@ pub(crate) fn adoption(queue: &AsyncQueue, spec: &QueueSpec, allowed: &AllowedSt
     }
 }
 
-/// The other `AsyncQueues` to which the streams of this one are released.
+/// Returns the other `AsyncQueues` to which the streams of this one are released.
 fn release_to(queue: &AsyncQueue) -> Vec<String> {
     let named = queue.annotations().get(RELEASE_TO_ANNOTATION).map(String::as_str).unwrap_or_default();
     named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// The queue that an `AsyncQueue` asks for. Fails only on a name that the API server should not have let through.
+/// Returns the queue that an `AsyncQueue` asks for. Fails only on a name that the API server should
+/// have refused.
 pub(crate) fn queue_spec(object: &AsyncQueue) -> Result<QueueSpec, NameError> {
     let queue: QueueName = object.name_any().parse()?;
     let owner = Owner { name: full_name(object), uid: object.uid().unwrap_or_default() };
@@ -134,13 +136,13 @@ mod tests {
         let spec = queue_spec(&queue).unwrap();
         let calls = spec.stream_config();
         assert_eq!((calls.max_messages, calls.max_bytes, calls.max_message_size), (7, 5000, 264 << 10));
-        // Workers end older calls; this is the last bound.
+        // Workers end older calls before; this is the last limit.
         assert_eq!(calls.max_age, Duration::from_secs(7200));
         let dead = spec.dead_letter_config();
         assert_eq!((dead.max_messages, dead.max_age), (8, Duration::from_secs(60)));
         // JetStream refuses to remember ids for longer than messages.
         assert_eq!(dead.duplicate_window, Duration::from_secs(60));
-        // Results are none of these: theirs is another stream.
+        // These limits do not apply to results, which are in another stream.
         let results = spec.callback_config();
         assert_eq!((results.max_bytes, results.max_message_size, results.max_age), (-1, -1, Duration::ZERO));
         let unlimited = queue_spec(&fixtures::queue("q")).unwrap().stream_config();
@@ -170,7 +172,7 @@ mod tests {
         queue.annotations_mut().insert(ADOPT_ANNOTATION.to_owned(), "true".to_owned());
         assert_eq!(of(&queue, "faas-*"), Adopt::Ours);
         assert_eq!(of(&queue, "faas-*,orders"), Adopt::Any);
-        // The subject counts like the name.
+        // The subject must be in the list too.
         queue.spec.stream.subject = Some("billing".to_owned());
         assert_eq!(of(&queue, "orders"), Adopt::Ours);
         assert_eq!(of(&queue, "orders,billing"), Adopt::Any);

@@ -1,15 +1,15 @@
-//! Looks at a queue at once, for what no watch of the Kubernetes API tells of.
+//! Triggers the reconciliation of a queue for changes that no watch of the Kubernetes API reports.
 
 use futures::{Stream, channel::mpsc};
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use crate::crd::AsyncQueue;
 
-/// The ways to all controllers.
+/// The triggers of all controllers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Triggers(Vec<Trigger>);
 
-/// The way to the controller of one namespace, or of all.
+/// The trigger of the controller of one namespace, or of all.
 #[derive(Clone, Debug)]
 struct Trigger {
     namespace: Option<String>,
@@ -19,8 +19,8 @@ struct Trigger {
 // === impl Triggers ===
 
 impl Triggers {
-    /// Adds the way to a controller, which follows the stream. That holds a queue's name for each look at most, and the
-    /// controller looks once for all of one queue that it finds there.
+    /// Adds the trigger of a controller, which follows the returned stream. The stream holds at
+    /// most one queue name for each trigger, and the controller reconciles each queue in it once.
     pub(crate) fn add(
         &mut self,
         namespace: Option<&str>,
@@ -30,12 +30,12 @@ impl Triggers {
         receiver
     }
 
-    /// Has a queue looked at.
+    /// Triggers the reconciliation of a queue.
     pub(crate) fn look(&self, queue: &AsyncQueue) {
         let namespace = queue.namespace().unwrap_or_default();
         for trigger in &self.0 {
             if trigger.namespace.as_ref().is_none_or(|watched| *watched == namespace) {
-                // Whoever does not listen any more is about to end.
+                // A controller that has dropped its stream is about to end.
                 let _ = trigger.queues.unbounded_send(ObjectRef::new(&queue.name_any()).within(&namespace));
             }
         }

@@ -1,4 +1,5 @@
-//! What is kept of objects that are watched and kept as they are: what somebody reads. There may be thousands of them.
+//! Removes unused fields from objects that are otherwise kept as they are. There may be thousands
+//! of them.
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;
@@ -10,13 +11,13 @@ use crate::{
     watch::Watched,
 };
 
-/// What `kubectl apply` writes for itself: all that it was given, once more.
+/// The annotation in which `kubectl apply` stores a copy of what it applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 impl Watched for AsyncQueue {
     type Whole = Self;
 
-    /// All but what is there twice.
+    /// Keeps everything except the copy of `kubectl apply`.
     fn of(mut queue: Self) -> Self {
         if let Some(annotations) = &mut queue.metadata.annotations {
             annotations.remove(LAST_APPLIED);
@@ -31,7 +32,7 @@ impl Watched for AsyncQueue {
 impl Watched for Service {
     type Whole = Self;
 
-    /// Its ports, whether it is headless, and what makes it a function.
+    /// Keeps its ports, whether it is headless, and what makes it a function.
     fn of(mut service: Self) -> Self {
         service.status = None;
         service.metadata.labels = None;
@@ -46,7 +47,7 @@ impl Watched for Service {
 impl Watched for Function {
     type Whole = Self;
 
-    /// What its spec says in annotations.
+    /// Keeps what its spec says in annotations.
     fn of(mut function: Self) -> Self {
         function.metadata.labels = None;
         function.metadata.annotations = None;

@@ -1,5 +1,6 @@
-//! Calls of functions that do not exist: gateways report them over core NATS, and an event on the queue names the
-//! functions. A misspelt name would else show in the gateway's log and metrics alone.
+//! Reports calls of functions that do not exist. Gateways report them over core NATS, and an event
+//! on the queue names the functions. Otherwise a misspelt name would show only in the gateway's log
+//! and metrics.
 
 use std::time::{Duration, Instant};
 
@@ -20,17 +21,17 @@ use crate::{claims::owns_stream, controller::Context, crd::AsyncQueue, running::
 
 mod pending;
 
-/// The reason of the event on the queue.
+/// Reason of the event on the queue.
 const FUNCTION_NOT_FOUND: &str = "FunctionNotFound";
 
-/// Between looks whether an event is due.
+/// Interval at which due events are published.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// Functions that one event names at most: the API server takes no more than a kilobyte.
+/// Maximum number of functions that one event names: the API server accepts at most a kilobyte.
 const SHOWN: usize = 5;
 
-/// Creates events from the reports on the NATS that gateways publish to, for as long as it is polled. `directory` is what is
-/// in the directory, which gateways follow.
+/// Creates events from the reports on the NATS to which gateways publish, for as long as it is
+/// polled. `directory` is the contents of the directory, which gateways follow.
 pub(crate) async fn run(context: &Context, directory: watch::Receiver<Option<Contents>>) {
     let broker = context.brokers.own();
     let mut reports = match broker.js.client().subscribe(REPORT_SUBJECTS).await {
@@ -56,7 +57,8 @@ pub(crate) async fn run(context: &Context, directory: watch::Receiver<Option<Con
     }
 }
 
-/// The events that are due. Before the directory is whole, no function is known not to exist.
+/// Returns the events that are due. Until the directory is complete, no function is known not to
+/// exist.
 fn due(pending: &mut Pending, contents: Option<&Contents>) -> Vec<Due> {
     let Some(Contents { directory, .. }) = contents.filter(|contents| contents.is_whole) else {
         return Vec::new();
@@ -78,7 +80,7 @@ async fn publish(due: &Due, context: &Context) {
     context.events.warning(&object, FUNCTION_NOT_FOUND, note).await;
 }
 
-/// The `AsyncQueue` of this name that has its stream where gateways publish.
+/// Returns the `AsyncQueue` of this name that has its stream on the NATS to which gateways publish.
 fn object(queues: &Stores<AsyncQueue>, name: &QueueName) -> Option<ObjectReference> {
     let queue = queues.all().into_iter().find(|queue| {
         queue.name_any() == name.as_str() && owns_stream(queue) && queue.spec.nats.url.is_none()
@@ -86,14 +88,14 @@ fn object(queues: &Stores<AsyncQueue>, name: &QueueName) -> Option<ObjectReferen
     Some(queue.object_ref(&()))
 }
 
-/// Reads a report about a queue that is known; `None` for what no gateway sends.
+/// Reads a report about a known queue; `None` for a message that no gateway sends.
 fn read(message: &Message, known: &Running) -> Option<(QueueName, Report)> {
     let queue = message.subject.strip_prefix(REPORT_SUBJECTS.trim_end_matches('*'))?.parse().ok()?;
     let report = Report::decode(&message.payload)?;
     known.knows(&queue).then_some((queue, report))
 }
 
-/// What an event says: which functions, what happens to their calls, and what to do.
+/// Returns the text of an event: which functions, what happens to their calls, and what to do.
 fn note(due: &Due) -> String {
     let names: Vec<String> = due.functions.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = match due.functions.len() - names.len() {

@@ -1,5 +1,5 @@
-//! Watches of the Kubernetes API. They never give up: a CRD that is missing, an access that is denied, an API server
-//! that is away are waited for, and told in readiness, log and metrics.
+//! Watches the Kubernetes API. A watch never gives up. It waits for a missing CRD, for denied
+//! access or for an unavailable API server. It reports the cause in readiness, log and metrics.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ use self::health::{Place, Trouble};
 
 mod health;
 
-/// Between attempts. A few requests every two seconds are nothing to an API server, and what was waited for is seen
-/// as soon as it is there.
+/// Pause between attempts. A few requests every two seconds are no load for an API server, and a
+/// recovery is noticed quickly.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Between two looks for a kind that may never be there.
+/// Pause between attempts for a kind that may never exist.
 const OPTIONAL_PAUSE: Duration = Duration::from_secs(5);
 
-/// A namespaced object as the API server has it.
+/// A namespaced object as the API server returns it.
 pub(crate) trait Namespaced:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
 {
@@ -46,21 +46,21 @@ impl<W> Namespaced for W where
 {
 }
 
-/// What is kept of namespaced objects that are watched.
+/// The part of a watched object that is kept.
 pub(crate) trait Watched: Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static {
-    /// An object as the API server has it.
+    /// The object as the API server returns it.
     type Whole: Namespaced;
 
-    /// Of an object, what somebody reads. Its managed fields are gone already.
+    /// Extracts the part of an object that is used. Its managed fields are already removed.
     fn of(whole: Self::Whole) -> Self;
 
-    /// Whether the store keeps it. One that it does not keep is reported all the same.
+    /// Returns whether the store keeps the object. Changes of other objects are reported too.
     fn is_kept(&self) -> bool {
         true
     }
 }
 
-/// One kind of objects, watched in one namespace or in all.
+/// A watch of one kind of objects, in one namespace or in all.
 pub(crate) struct Watch<K: Watched> {
     api: Api<DeserializeGuard<K::Whole>>,
     place: Place,
@@ -73,11 +73,13 @@ pub(crate) struct Watch<K: Watched> {
 /// Whether the API server must know a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Without it, nothing is known.
+    /// Nothing can be done without it.
     Required,
-    /// Where the API server doesn't know it, there are no objects of it. Its CRD may come and go.
+    /// If the API server does not know the kind, there are no objects of it. Its CRD may come and
+    /// go.
     Optional,
-    /// Where it may not be read, all else goes on without it: a role of an earlier version lacks the right.
+    /// If it may not be read, everything else continues without it: a role of an earlier version
+    /// lacks the permission.
     Helpful,
 }
 
@@ -89,11 +91,12 @@ pub(crate) struct Stores<K: Watched>(Vec<Seen<K>>);
 #[derive(Clone)]
 struct Seen<K: Watched> {
     store: Store<K>,
-    /// Whether that is all there is. The store knows too, but wakes only one of those who wait for it (kube 5.0).
+    /// Whether the store is complete. The store has such a state too, but wakes only one of the
+    /// tasks that wait for it (kube 5.0).
     complete: watch::Receiver<bool>,
 }
 
-/// Makes of what a watch reports what the store shall hold.
+/// Converts the events of a watch for the store.
 struct Reading {
     place: Place,
     need: Need,
@@ -119,19 +122,20 @@ impl<K: Watched> Watch<K> {
         Self { api, place, need, config, writer, complete: watch::Sender::new(false) }
     }
 
-    /// Of the objects with this label alone.
+    /// Restricts the watch to objects with this label.
     pub(crate) fn labelled(mut self, label: &str) -> Self {
         self.config = self.config.labels(label);
         self
     }
 
-    /// What has been seen.
+    /// Returns the store with what has been seen.
     pub(crate) fn store(&self) -> Store<K> {
         self.writer.as_reader()
     }
 
-    /// Follows the objects and keeps the store up to date. An object that can't be read, because a newer version of this
-    /// program wrote it, is passed over and stops nobody else's. Errors are dealt with in here.
+    /// Follows the objects and keeps the store up to date. Skips an object that can't be read,
+    /// because a newer version of this program wrote it; the others are not affected. Handles all
+    /// errors itself.
     pub(crate) fn follow(self, watches: Arc<Watches>) -> impl Stream<Item = Event<K>> + Send + 'static {
         let Self { api, place, need, config, mut writer, complete } = self;
         let pause = match need {
@@ -161,13 +165,13 @@ impl<K: Watched> Watch<K> {
 // === impl Reading ===
 
 impl Reading {
-    /// What the store shall be told.
+    /// Returns the events for the store.
     fn take<K: Watched>(
         &mut self,
         event: watcher::Result<Event<DeserializeGuard<K::Whole>>>,
     ) -> Vec<Event<K>> {
         match event {
-            // A list begins also where it will fail.
+            // A listing begins with this event even if it fails later.
             Ok(Event::Init) => vec![Event::Init],
             Ok(event) => {
                 self.absent = false;
@@ -176,7 +180,7 @@ impl Reading {
             }
             Err(error) => {
                 let trouble = Trouble::new(&error, self.place.resource);
-                // While it does not know all its CRDs yet, an API server answers 503.
+                // An API server that does not know all its CRDs yet answers 503.
                 if self.need == Need::Optional && trouble.unknown {
                     let events = self.no_objects();
                     if !events.is_empty() {
@@ -191,7 +195,8 @@ impl Reading {
         }
     }
 
-    /// What says, once, that there is no object of a kind: the API server does not know it, or denies it.
+    /// Returns, once, the events for a kind without objects: the API server does not know it, or
+    /// denies it.
     fn no_objects<K>(&mut self) -> Vec<Event<K>> {
         if std::mem::replace(&mut self.absent, true) {
             return vec![];
@@ -199,7 +204,7 @@ impl Reading {
         vec![Event::Init, Event::InitDone]
     }
 
-    /// The event with what is kept of its object; `None` if that can't be read.
+    /// Converts the object of an event to what is kept of it; `None` if it can't be read.
     fn readable<K: Watched>(&self, event: Event<DeserializeGuard<K::Whole>>) -> Option<Event<K>> {
         let read = |DeserializeGuard(object): DeserializeGuard<K::Whole>| {
             object
@@ -232,7 +237,7 @@ impl<K: Watched> Stores<K> {
         Self(watches.iter().map(seen).collect())
     }
 
-    /// Returns when each watch has seen all there is: an empty store before that means nothing.
+    /// Waits until each watch has listed all objects: before that, an empty store means nothing.
     pub(crate) async fn complete(&self) {
         for seen in &self.0 {
             // An error means that the program ends.
@@ -240,12 +245,12 @@ impl<K: Watched> Stores<K> {
         }
     }
 
-    /// All objects.
+    /// Returns all objects.
     pub(crate) fn all(&self) -> Vec<Arc<K>> {
         self.0.iter().flat_map(|seen| seen.store.state()).collect()
     }
 
-    /// One object.
+    /// Returns one object.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let object = ObjectRef::new(name).within(namespace);
         self.0.iter().find_map(|seen| seen.store.get(&object))
@@ -300,9 +305,9 @@ mod tests {
         assert_eq!(names(&reading.take(Ok(Event::Init))), ["Init"]);
         assert_eq!(names(&reading.take(Err(refused(404)))), ["Init", "InitDone"]);
         assert_eq!(reading.watches.report(), Ok(()));
-        // That is told once.
+        // That is reported once.
         assert_eq!(names(&reading.take(Err(refused(404)))), [""; 0]);
-        // It comes, and goes again.
+        // The kind appears, and disappears again.
         assert_eq!(names(&reading.take(Ok(Event::InitDone))), ["InitDone"]);
         assert_eq!(names(&reading.take(Err(refused(404)))), ["Init", "InitDone"]);
     }

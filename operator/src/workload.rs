@@ -1,5 +1,5 @@
-//! What is kept of each Deployment in the cluster: what somebody here reads. There may be tens of thousands, of workers,
-//! functions and all else, and a whole one takes several kilobytes.
+//! Keeps of each Deployment in the cluster only what is used. There may be tens of thousands, of
+//! workers, functions and everything else, and a complete one takes several kilobytes.
 
 use std::collections::BTreeMap;
 
@@ -17,47 +17,49 @@ use crate::{
     watch::Watched,
 };
 
-/// The conditions of a Deployment that say that it has no pods, and that they come up in time.
+/// The Deployment's conditions that say that pods can't be created, and that they start in time.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 const PROGRESSING: &str = "Progressing";
 
-/// A Deployment, and what its pods are.
+/// A Deployment, and the kind of its pods.
 pub(crate) type Workload = Slim<Parts, Pods>;
 
-/// What a Deployment's pods are.
+/// Kind of a Deployment's pods.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Pods {
     /// Workers.
     Workers(Rollout),
     /// A function.
     Function(Box<PodMeta>),
-    /// Nothing of ours.
+    /// Anything else.
     Other,
 }
 
-/// How far the Deployment of a queue's workers is.
+/// Progress of the Deployment of a queue's workers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Rollout {
-    /// Of all that we set in its metadata. Of its spec, [`crate::controller::verified`] knows.
+    /// Hash of all metadata that the operator sets. [`crate::controller::verified`] tracks the
+    /// spec.
     pub(crate) fingerprint: Fingerprint,
     pub(crate) generation: Option<i64>,
-    /// Whether what follows is about this generation.
+    /// Whether the status below is of this generation.
     pub(crate) is_seen: bool,
-    /// Workers that exist.
+    /// Number of workers that exist.
     pub(crate) replicas: i32,
-    /// Those of them that were made from the template as it is.
+    /// Number of workers that were created from the current template.
     pub(crate) updated: i32,
-    /// Workers that are ready.
+    /// Number of workers that are ready.
     pub(crate) ready: i32,
-    /// Workers that are available: ready for as long as the Deployment asks, which is no time.
+    /// Number of workers that are available: ready for as long as the Deployment requires, which is
+    /// zero.
     pub(crate) available: i32,
-    /// Why the API server does not take its pods.
+    /// Why the API server refuses its pods.
     pub(crate) refused: Option<Box<str>>,
-    /// What it says where its pods did not come up in time.
+    /// The message of the Deployment if its pods did not start in time.
     pub(crate) overdue: Option<Box<str>>,
 }
 
-/// What is read of a Deployment.
+/// The parts of a Deployment that are read.
 #[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize, Serialize)]
 #[resource(inherit = "Deployment")]
 pub(crate) struct Parts {
@@ -68,21 +70,21 @@ pub(crate) struct Parts {
     pub(crate) status: DeploymentStatus,
 }
 
-/// Of a Deployment's spec.
+/// The parts of a Deployment's spec that are read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Spec {
     #[serde(default)]
     pub(crate) template: Template,
 }
 
-/// Of the template of its pods.
+/// The parts of the pod template that are read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Template {
     #[serde(default)]
     pub(crate) metadata: PodMeta,
 }
 
-/// What a Deployment's pods are called.
+/// Labels and annotations of a Deployment's pods.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(crate) struct PodMeta {
     #[serde(default)]
@@ -112,13 +114,13 @@ impl Watched for Workload {
 // === impl Workload ===
 
 impl Workload {
-    /// Of workers', as it was applied.
+    /// Converts a Deployment of workers, as it was applied.
     pub(crate) fn of_workers(deployment: &Deployment) -> Self {
         let status = deployment.status.clone().unwrap_or_default();
         Self::new(Meta::of(&deployment.metadata), Pods::Workers(Rollout::of(&deployment.metadata, &status)))
     }
 
-    /// How far the workers are, if it is a Deployment of workers.
+    /// Returns the progress of the workers, if it is a Deployment of workers.
     pub(crate) fn rollout(&self) -> Option<&Rollout> {
         match &self.rest {
             Pods::Workers(rollout) => Some(rollout),
@@ -145,7 +147,7 @@ impl Rollout {
     }
 }
 
-/// The message of a Deployment's condition, if it has this status.
+/// Returns the message of a Deployment's condition, if it has this status.
 fn message(status: &DeploymentStatus, kind: &str, holds: &str) -> Option<Box<str>> {
     let mut conditions = status.conditions.iter().flatten();
     let found = conditions.find(|condition| condition.type_ == kind && condition.status == holds)?;

@@ -1,9 +1,10 @@
-//! Stores a call on its queue and says when the stream has it.
+//! Stores a call on its queue and prints when the stream has it.
 //!
 //!     cargo run -p asyncqueue --example submit -- FUNCTION BODY [CALL-ID]
 //!
-//! The function is `name` or `name.namespace`. With a call id of your own, the same again stores nothing. `nats_url` is
-//! where NATS is, `queue_name` the queue of functions that the directory knows none for.
+//! The function is `name` or `name.namespace`. With a call id that you choose, a repeat stores
+//! nothing. `nats_url` is the URL of NATS. `queue_name` is the queue of functions for which the
+//! directory has none.
 
 use std::{env, error::Error, process::ExitCode, sync::Arc, time::Duration};
 
@@ -15,10 +16,11 @@ use asyncqueue::{
 };
 use tokio::time::timeout;
 
-/// For the server's word on the call.
+/// Maximum time to wait for the server's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// For the directory, which is there at once or, without an operator, not at all.
+/// Maximum time to wait for the directory, which is there at once or, without an operator, not at
+/// all.
 const DIRECTORY_PATIENCE: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -66,7 +68,8 @@ async fn submit(function: &str, body: &str, id: Option<&str>) -> Result<String, 
     Ok(format!("{what}: {call_id} on {}", route.queue))
 }
 
-/// The directory as it is now; empty where no operator keeps one. A program that runs on follows it instead.
+/// Returns the current directory; empty if no operator maintains one. A program that runs longer
+/// follows it instead.
 async fn directory(js: &Context) -> Arc<Directory> {
     let mut directory = directory::watch::follow(js.clone());
     let known = timeout(DIRECTORY_PATIENCE, directory.wait_for(Option::is_some)).await;

@@ -1,4 +1,4 @@
-//! The KV buckets beside the streams.
+//! Opens and creates the KV buckets that the queues share.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use tracing::debug;
 
 use crate::error::cause;
 
-/// A KV bucket: what it is called and how long it keeps things.
+/// Describes a KV bucket: its name and how long it keeps entries.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
-    /// Its name.
+    /// Name of the bucket.
     pub name: &'static str,
-    /// What it holds, for `nats kv ls`.
+    /// Description of the content, for `nats kv ls`.
     pub description: &'static str,
-    /// How long an entry is kept; `None`: until it is deleted.
+    /// How long an entry is kept. `None`: until it is deleted.
     pub max_age: Option<Duration>,
 }
 
-/// Why a bucket could not be read or written; the next attempt starts anew.
+/// A bucket could not be read or written. The next attempt starts from the beginning.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} the KV bucket {bucket}")]
 pub struct BucketError {
@@ -32,8 +32,8 @@ pub struct BucketError {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// The server's own answer, if that is why something could not be done with a bucket. Where it is the kind of an error, it is
-/// none of the causes.
+/// Returns the server's own answer, if that is why an operation on a bucket failed. An answer that
+/// is the kind of an error is not among its causes, so the kinds are checked too.
 pub(crate) fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<jetstream::Error> {
     let kind = cause::<CreateStreamError>(error).map(CreateStreamError::kind);
     match kind {
@@ -48,8 +48,9 @@ impl Bucket {
         js.get_key_value(self.name).await.map_err(self.failed("open"))
     }
 
-    /// Opens the bucket, and creates it where there is none. It has at least so many replicas then; where NATS has not so
-    /// many servers, it keeps those that it has, or is created with one.
+    /// Opens the bucket, and creates it if it does not exist. It then has at least `replicas`
+    /// replicas. If NATS has fewer servers, an existing bucket keeps its replicas, and a new one is
+    /// created with one.
     pub async fn ensure(&self, js: &Context, replicas: usize) -> Result<kv::Store, BucketError> {
         if let Ok(store) = self.open(js).await {
             self.raise_replicas(js, &store, replicas).await;
@@ -57,7 +58,8 @@ impl Bucket {
         }
         let created = js.create_key_value(self.config(replicas)).await;
         let created = match created {
-            // One queue that asks for too many replicas does not keep the bucket from all others.
+            // One queue that requests too many replicas must not prevent all others from having the
+            // bucket.
             Err(error) if replicas > 1 && refusal(&error).is_some() => {
                 js.create_key_value(self.config(1)).await
             }
@@ -77,33 +79,34 @@ impl Bucket {
         }
     }
 
-    /// Raises the number of replicas, and never lowers it: others may want more than this program.
+    /// Raises the number of replicas, and never lowers it: others may need more than this program.
     async fn raise_replicas(&self, js: &Context, store: &kv::Store, replicas: usize) {
         let mut config = store.stream.cached_info().config.clone();
         if config.num_replicas >= replicas {
             return;
         }
         config.num_replicas = replicas;
-        // Those who ask for it have streams of their own with as many, and say why these can't be had.
+        // Programs that request so many have streams with as many replicas, and report why they
+        // can't have them.
         if let Err(error) = js.update_stream(config).await {
             debug!(bucket = self.name, replicas, %error, "the replicas of a KV bucket can't be raised");
         }
     }
 
-    /// The stream that holds the entries.
+    /// Returns the name of the stream that holds the entries.
     #[must_use]
     pub fn stream(&self) -> String {
         format!("KV_{}", self.name)
     }
 
-    /// The subject of a key, which may hold wildcards. A read or a write of one is one request to its stream, where
-    /// opening the bucket takes another.
+    /// Returns the subject of a key, which may hold wildcards. Reading or writing a subject is one
+    /// request to the stream; opening the bucket first would be another.
     #[must_use]
     pub fn subject(&self, key: &str) -> String {
         format!("$KV.{}.{key}", self.name)
     }
 
-    /// Makes an error of a failed action.
+    /// Returns a function that turns the cause of a failed action into an error.
     pub(crate) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         &self,
         action: &'static str,

@@ -1,4 +1,4 @@
-//! The call id: one invocation's identity from the 202 to the callback.
+//! The call id: the identity of a call from the 202 to the callback.
 
 use std::{
     fmt,
@@ -9,15 +9,15 @@ use std::{
 
 use crate::name::QueueName;
 
-/// The longest call id accepted from a client. It is a token of the subject, which NATS keeps in memory
-/// for each pending message.
+/// Maximum length of a call id of a client. The id is a token of the subject, which NATS keeps in
+/// memory for each pending message.
 pub const MAX_CALL_ID: usize = 128;
 
-/// Identifies an invocation. One subject token: 1 to 128 of `A-Z a-z 0-9 _ -`. Clones share the text.
+/// Identifies a call. One subject token: 1 to 128 of `A-Z a-z 0-9 _ -`. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(Arc<str>);
 
-/// A client's call id that is not a subject token.
+/// A call id of a client is not a subject token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("call id `{0}` is not valid: use 1 to {MAX_CALL_ID} of A-Z, a-z, 0-9, _ and -")]
 pub struct CallIdError(String);
@@ -25,8 +25,8 @@ pub struct CallIdError(String);
 // === impl CallId ===
 
 impl CallId {
-    /// A new `UUIDv7` whose last 16 bits are the hash of the queue's name, so that a look-up by id alone
-    /// asks one stream even among ten thousand queues.
+    /// Generates a `UUIDv7` whose last 16 bits are the hash of the queue's name. A lookup by id
+    /// alone then asks one stream, even among ten thousand queues.
     #[must_use]
     pub fn generate(queue: &QueueName) -> Self {
         let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -36,7 +36,8 @@ impl CallId {
         Self::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &random))
     }
 
-    /// A `UUIDv8` of a hash that carries [`queue_hash`] of its queue, as a generated id does.
+    /// Creates a `UUIDv8` from a hash. It carries the [`queue_hash`] of its queue, as a generated
+    /// id does.
     pub(crate) fn from_hash(hash: &[u8; 32], queue: u16) -> Self {
         let mut bytes: [u8; 16] = std::array::from_fn(|index| hash[index]);
         bytes[14..].copy_from_slice(&queue.to_be_bytes());
@@ -47,15 +48,15 @@ impl CallId {
         Self(id.into_uuid().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).into())
     }
 
-    /// The id of a message that carries none: where in its stream it is, `seq-7`.
+    /// Returns the id of a message that carries no id, from its sequence in the stream: `seq-7`.
     #[must_use]
     pub fn of_sequence(sequence: u64) -> Self {
         Self(format!("seq-{sequence}").into())
     }
 
-    /// The queue's hash that an id carries which was generated, a `UUIDv7`, or made of an
-    /// idempotency key, a `UUIDv8`; `None` for any other id. A client's own UUID of these versions
-    /// gives a hash as well, of no queue in particular.
+    /// Returns the queue's hash that the id carries: a generated `UUIDv7`, or a `UUIDv8` from an
+    /// idempotency key. `None` for any other id. A client's own UUID of these versions gives a hash
+    /// too, which belongs to no queue in particular.
     #[must_use]
     pub fn queue_hash(&self) -> Option<u16> {
         let uuid = uuid::Uuid::parse_str(&self.0).ok().filter(|u| [7, 8].contains(&u.get_version_num()))?;
@@ -63,7 +64,7 @@ impl CallId {
         Some(u16::from_be_bytes([bytes[14], bytes[15]]))
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -89,7 +90,7 @@ impl fmt::Display for CallId {
     }
 }
 
-/// The first 16 bits of the SHA-256 of a queue's name.
+/// Returns the first 16 bits of the SHA-256 of a queue's name.
 #[must_use]
 pub fn queue_hash(queue: &QueueName) -> u16 {
     use sha2::Digest;

@@ -1,16 +1,18 @@
 //! Cancels calls: queued, running, or waiting for their next attempt.
 //!
-//! A call is cancelled when it can't start any more, and not before. In this order, so that whoever comes late still
-//! finds out:
+//! A call counts as cancelled when it can't start any more, and not before. The steps have this
+//! order, so that a program that comes late still finds out:
 //!
-//! 1. the tombstone, which workers follow, and look up before they run a call that was delivered before; a call that has
-//!    one of another kind has ended;
-//! 2. the result for the client, unless another one is stored already: then the call has ended;
-//! 3. the removal of the call's message, after which no server delivers it;
-//! 4. the confirmation: the message was never delivered, or the worker that has it says that it does not start, or two
-//!    leases have passed since the tombstone was written.
+//! 1. Write the tombstone. Workers watch tombstones, and look up the one of a call that was
+//!    delivered before. A call that has a tombstone of another kind has ended.
+//! 2. Store the result for the client, unless another result is stored already: then the call has
+//!    ended.
+//! 3. Remove the call's message. After that, no server delivers it.
+//! 4. Confirm. Either the message was never delivered, or its worker answers that the call does not
+//!    start, or two leases have passed since the tombstone was written.
 //!
-//! Without the confirmation the cancellation holds and is not certain: a repeat finds the tombstone and asks again.
+//! Without the confirmation the tombstone stays, but the cancellation is not certain: a repeat
+//! finds the tombstone and asks again.
 
 use std::time::Duration;
 
@@ -41,7 +43,7 @@ mod request;
 
 pub use request::{Verdict, request};
 
-/// The status that a client is told of a call that was cancelled: the client closed the request.
+/// The status that the client gets for a cancelled call: the client closed the request.
 pub const CANCELLED: u16 = 499;
 
 /// A worker's answer: it was running the call, and has closed the connection to the function.
@@ -50,57 +52,59 @@ pub const WAS_RUNNING: &str = "running";
 /// A worker's answer: it has the call, or had it, and does not start it.
 pub const IS_HELD: &str = "held";
 
-/// A worker's answer: it has handed the call back, and its next attempt is not due yet.
+/// A worker's answer: it has handed the call back, and the next attempt is not due yet.
 pub const IS_WAITING: &str = "waiting";
 
-/// A worker's answer: the call has ended by itself here.
+/// A worker's answer: the call has ended by itself in this worker.
 pub const HAS_ENDED: &str = "ended";
 
-/// How long a worker that is not busy takes to answer, at most.
+/// Maximum time that a worker that is not busy takes to answer.
 const PROMPT: Duration = Duration::from_millis(250);
 
-/// Calls with one id that one request cancels, at most; a repeat cancels more.
+/// Maximum number of calls with one id that one request cancels. A repeat cancels more.
 pub const MAX_CALLS: usize = 1_000;
 
-/// Calls with one id that are cancelled at once, on one queue.
+/// Number of calls with one id that are cancelled concurrently on one queue.
 const AT_ONCE: usize = 16;
 
-/// Queues that are asked at once.
+/// Number of queues that are asked concurrently.
 const PLACES_AT_ONCE: usize = 64;
 
-/// What became of a cancellation.
+/// The outcome of a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelOutcome {
-    /// The call was queued or waited for its next attempt; it does not start any more.
+    /// The call was queued or waited for its next attempt. It does not start any more.
     Queued,
-    /// The call was running; its worker has closed the connection to the function.
+    /// The call was running. Its worker has closed the connection to the function.
     Running,
-    /// It was cancelled before.
+    /// The call was cancelled before.
     AlreadyCancelled,
-    /// It has ended in another way.
+    /// The call has ended in another way.
     Ended(EndState),
-    /// It has a tombstone, and a worker that does not answer may still start it. A repeat is safe.
+    /// The call has a tombstone, but a worker that does not answer may still start it. A repeat is
+    /// safe.
     Unconfirmed,
 }
 
-/// How many calls were cancelled, of those with one id.
+/// Counts the calls with one id by the outcome of their cancellation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Calls that are cancelled, now or before.
     pub cancelled: u64,
-    /// Of those, the ones that were running.
+    /// Those of `cancelled` that were running.
     pub running: u64,
-    /// Of those, the ones that were cancelled before.
+    /// Those of `cancelled` that were cancelled before.
     pub before: u64,
     /// Calls that had ended in another way.
     pub ended: u64,
-    /// How the last of these had ended.
+    /// How the last of `ended` had ended.
     pub end: Option<EndState>,
-    /// Calls of which it is not certain yet.
+    /// Calls whose cancellation is not certain yet.
     pub unconfirmed: u64,
 }
 
-/// The subject on which a queue's workers are told of cancellations, with a reply subject for their answers.
+/// Returns the subject on which a queue's workers receive cancellations. The reply subject is for
+/// their answers.
 #[must_use]
 pub fn broadcast_subject(queue: &QueueName) -> String {
     format!("asyncqueue.cancel.{queue}")
@@ -128,21 +132,22 @@ impl Tally {
         }
     }
 
-    /// Whether no call was found.
+    /// Returns whether no call was found.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.cancelled + self.ended + self.unconfirmed == 0
     }
 }
 
-/// Whether a stored call is cancelled.
+/// Returns whether a stored call is cancelled.
 pub async fn is_cancelled(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<bool, NatsError> {
     let tombstone = tombstone::read(js, queue, call).await?;
     Ok(tombstone.is_some_and(|tombstone| matches!(tombstone.mark, Mark::Cancelled { .. })))
 }
 
-/// Cancels all calls with an id that are stored now, or were cancelled before without a confirmation. Waits up to
-/// `patience` for the confirmations. The tally is empty if none of these places has such a call.
+/// Cancels all calls with an id that are stored now, or were cancelled before without a
+/// confirmation. Waits up to `patience` for the confirmations. The tally is empty if none of these
+/// places has such a call.
 pub async fn cancel(
     js: &Context,
     places: &Places,
@@ -163,7 +168,7 @@ async fn cancel_among(
     wanted: &Wanted,
     deadline: Instant,
 ) -> Result<Tally, NatsError> {
-    // Each is made before they are polled: as closures of a stream they could not be spawned.
+    // The futures are created before they are polled: closures of a stream could not be spawned.
     let cancelling: Vec<_> =
         places.iter().map(|place| Canceller { js, place, deadline }.cancel_stored(wanted)).collect();
     let mut found = stream::iter(cancelling).buffer_unordered(PLACES_AT_ONCE);
@@ -175,7 +180,7 @@ async fn cancel_among(
         }
     }
     drop(found);
-    // Those that are not stored any more: an earlier request removed them, or a worker ended them.
+    // Calls that are not stored any more: an earlier request removed them, or a worker ended them.
     let queue = match places {
         [only] => Some(&only.queue),
         _ => None,
@@ -196,34 +201,34 @@ async fn cancel_among(
     Ok(tally)
 }
 
-/// What a cancellation of calls of one queue needs.
+/// Cancels calls of one queue.
 struct Canceller<'a> {
     js: &'a Context,
     place: &'a Place,
-    /// Until when confirmations are waited for.
+    /// How long to wait for confirmations.
     deadline: Instant,
 }
 
-/// What was seen of a call while it was cancelled.
+/// What was observed of a call while it was cancelled.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// Just before its message was removed, it was not delivered yet.
+    /// Just before its message was removed, the call was not delivered yet.
     was_undelivered: bool,
-    /// Its message was removed for this request.
+    /// The message was removed for this request.
     is_removed: bool,
-    /// The result for its client is that of the cancellation.
+    /// The result for the client is that of the cancellation.
     is_told: bool,
 }
 
-/// What came of storing the result of a cancelled call.
+/// The result of a cancelled call, after an attempt to store it.
 enum ResultOf {
-    /// No client wants one.
+    /// No client wants a result.
     NotWanted,
-    /// It is stored, now or before.
+    /// The result of the cancellation is stored, now or before.
     Cancellation,
     /// A result of another kind was stored first.
     Other(EndState),
-    /// One was stored before and is gone: it was delivered.
+    /// A result was stored before and is no longer there: it was delivered.
     Delivered,
 }
 
@@ -235,17 +240,17 @@ impl<'a> Canceller<'a> {
     ) -> Result<(&'a Place, Vec<(StoredCall, CancelOutcome)>), NatsError> {
         let stored = self.stored(wanted).await?;
         let cancelling: Vec<_> = stored.iter().map(|(call, headers)| self.cancel(call, headers)).collect();
-        // In the order of the calls, to which the outcomes belong.
+        // Keeps the order of the calls, to which the outcomes belong.
         let outcomes: Vec<_> = stream::iter(cancelling).buffered(AT_ONCE).try_collect().await?;
         Ok((self.place, stored.into_iter().map(|(call, _)| call).zip(outcomes).collect()))
     }
 
-    /// The calls with an id that are stored now, with their headers, oldest first.
+    /// Returns the calls with an id that are stored now, with their headers, oldest first.
     async fn stored(&self, wanted: &Wanted) -> Result<Vec<(StoredCall, NatsHeaders)>, NatsError> {
         let Wanted { id, function } = wanted;
         let stream = &self.place.entry.stream;
         let filter = call_filter(&self.place.entry.subject, function.as_ref(), id);
-        // What comes later is another request's.
+        // Calls that are stored later belong to another request.
         let Some(last) = peek::last_message(self.js, stream, &filter).await? else { return Ok(Vec::new()) };
         let (mut calls, mut next) = (Vec::new(), 1);
         while calls.len() < MAX_CALLS
@@ -258,7 +263,7 @@ impl<'a> Canceller<'a> {
         Ok(calls)
     }
 
-    /// Cancels a call whose message is on the queue's stream, or was when it was looked for.
+    /// Cancels a call whose message is on the queue's stream, or was when it was searched for.
     async fn cancel(&self, call: &StoredCall, headers: &NatsHeaders) -> Result<CancelOutcome, NatsError> {
         let cancelled = Mark::Cancelled { confirmed: false };
         let write = || tombstone::write_once(self.js, &self.place.queue, call, cancelled);
@@ -269,12 +274,13 @@ impl<'a> Canceller<'a> {
         };
         let is_told = match self.store_result(call, headers).await? {
             ResultOf::Cancellation => true,
-            // Of the call's own end, or stored by the worker that heard of the tombstone: the worker knows which.
+            // The result of the call's own end, or one that the worker stored because of the
+            // tombstone: the worker knows which.
             ResultOf::NotWanted | ResultOf::Delivered => false,
             ResultOf::Other(end) => return self.came_too_late(call, end).await,
         };
         let was_undelivered = Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence);
-        // This message alone: a call that has the id after it is another one.
+        // Only this message: a call that gets the id later is another call.
         let is_removed =
             remove(self.js, &self.place.entry.stream, call.sequence, "take the call off its queue").await?;
         if was_confirmed {
@@ -283,25 +289,28 @@ impl<'a> Canceller<'a> {
         let seen = Seen { was_undelivered, is_removed, is_told };
         let (outcome, is_certain) = self.confirm(call, seen).await?;
         if is_told && outcome == CancelOutcome::Unconfirmed {
-            // As a worker does before it posts that result; one of an earlier version does not.
+            // A worker does the same before it posts that result, but a worker of an earlier
+            // version does not.
             tombstone::record_result(self.js, &self.place.queue, call).await?;
         }
         if is_certain { self.confirmed(call, outcome).await } else { Ok(outcome) }
     }
 
-    /// Waits for the certainty that a call with a tombstone does not start, and says what it was doing.
+    /// Waits until it is certain that a call with a tombstone does not start, and returns what the
+    /// call was doing.
     async fn confirm(&self, call: &StoredCall, seen: Seen) -> Result<(CancelOutcome, bool), NatsError> {
         let Seen { was_undelivered, is_removed, is_told } = seen;
         let question = call.encode().into();
         let mut inquiry =
             Inquiry::send(&self.js.client(), broadcast_subject(&self.place.queue), question).await?;
-        // It is not on the stream any more.
+        // The message is not on the stream any more.
         if Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence) {
             return Ok((CancelOutcome::Queued, true));
         }
         let answer = match inquiry.answer(Instant::now() + PROMPT, Answer::read).await {
-            // The consumer went past it at this very moment. Had it been delivered, its worker would have answered, or has
-            // not read it yet, and looks for the tombstone first, since so much time has passed.
+            // The consumer passed the message at this moment. If it was delivered, its worker would
+            // have answered, or has not read it yet. A worker that reads it so late looks up the
+            // tombstone first.
             None if was_undelivered && is_removed => return Ok((CancelOutcome::Queued, true)),
             None => match self.wait_for_answer(&mut inquiry, call).await? {
                 Waited::Answered(answer) => Some(answer),
@@ -313,7 +322,8 @@ impl<'a> Canceller<'a> {
         };
         Ok(match answer {
             Some(Answer::Running) => (CancelOutcome::Running, true),
-            // Its end is the result that was stored first, which is that of the cancellation.
+            // The end of the call is the result that was stored first, which is that of the
+            // cancellation.
             Some(Answer::Ended) if is_told => (CancelOutcome::Queued, true),
             Some(Answer::Ended) => (self.came_too_late(call, EndState::Done).await?, false),
             Some(Answer::DoesNotStart) => (CancelOutcome::Queued, true),
@@ -321,7 +331,7 @@ impl<'a> Canceller<'a> {
         })
     }
 
-    /// Waits until a worker answers, another request has become certain of the call, or the time is over.
+    /// Waits until a worker answers, another request has confirmed the call, or the time is over.
     async fn wait_for_answer(&self, inquiry: &mut Inquiry, call: &StoredCall) -> Result<Waited, NatsError> {
         loop {
             let tombstone = tombstone::read(self.js, &self.place.queue, call).await?;
@@ -345,7 +355,7 @@ impl<'a> Canceller<'a> {
             if let Some(answer) = inquiry.answer(until, Answer::read).await {
                 return Ok(Waited::Answered(answer));
             }
-            // Without a worker that listens there is no answer, at once.
+            // If no worker listens, the answer to that comes at once.
             sleep_until(until).await;
         }
     }
@@ -354,10 +364,11 @@ impl<'a> Canceller<'a> {
         consumer_progress::read(self.js, &self.place.entry.stream, &self.place.queue).await
     }
 
-    /// Confirms the cancellation of a call that an earlier request took off its stream.
+    /// Confirms the cancellation of a call that an earlier request removed from its stream.
     async fn confirm_removed(&self, tombstone: &Tombstone) -> Result<CancelOutcome, NatsError> {
         let call = &tombstone.call;
-        // Whoever wrote the tombstone may have died before it found that the call had ended.
+        // The program that wrote the tombstone may have died before it found that the call had
+        // ended.
         if let Some(end) = self.stored_end(call).await?.filter(|end| *end != EndState::Cancelled) {
             return self.came_too_late(call, end).await;
         }
@@ -374,8 +385,8 @@ impl<'a> Canceller<'a> {
         self.confirmed(call, CancelOutcome::AlreadyCancelled).await
     }
 
-    /// Writes down that the cancellation of a call is certain, unless the worker that had it has written since that it had
-    /// ended by itself before.
+    /// Records that the cancellation of a call is certain. Does not if the worker that had the call
+    /// has recorded since then that it had ended by itself before.
     async fn confirmed(&self, call: &StoredCall, outcome: CancelOutcome) -> Result<CancelOutcome, NatsError> {
         let confirmed = Mark::Cancelled { confirmed: true };
         let mark = tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
@@ -385,18 +396,19 @@ impl<'a> Canceller<'a> {
         })
     }
 
-    /// How a call ended by the result for its client that is stored now, if one is.
+    /// Returns how a call ended, from the result for its client, if one is stored now.
     async fn stored_end(&self, call: &StoredCall) -> Result<Option<EndState>, NatsError> {
         stored_result::end_of_call(self.js, &self.place.queue, call).await
     }
 
-    /// The call had ended before: its tombstone says so from now on.
+    /// Records in the tombstone that the call had ended before it was cancelled.
     async fn came_too_late(&self, call: &StoredCall, end: EndState) -> Result<CancelOutcome, NatsError> {
         tombstone::update_cancelled(self.js, &self.place.queue, call, Mark::Ended).await?;
         Ok(CancelOutcome::Ended(end))
     }
 
-    /// Stores the result of a cancelled call for its client, unless another result of it is stored already.
+    /// Stores the result of a cancelled call for its client, unless another result of the call is
+    /// stored already.
     async fn store_result(&self, call: &StoredCall, headers: &NatsHeaders) -> Result<ResultOf, NatsError> {
         let Ok(mut invocation) = native::decode(headers, Bytes::new()) else {
             return Ok(ResultOf::NotWanted);
@@ -415,7 +427,8 @@ impl<'a> Canceller<'a> {
                     if PublishFailure::of(&error) == PublishFailure::InProcess
                         && Instant::now() < self.deadline =>
                 {
-                    // By its worker, which has heard of the tombstone, or as the end of the call.
+                    // Its worker is storing it: because of the tombstone, or as the end of the
+                    // call.
                     sleep(IN_PROCESS_PAUSE).await;
                 }
                 stored => break stored?,
@@ -432,17 +445,17 @@ impl<'a> Canceller<'a> {
     }
 }
 
-/// What came of waiting for a worker's answer.
+/// The outcome of waiting for a worker's answer.
 enum Waited {
     Answered(Answer),
-    /// Another request is certain, or enough time has passed.
+    /// Another request has confirmed the cancellation, or enough time has passed.
     Certain,
     /// The call has ended in another way.
     Ended(EndState),
     InVain,
 }
 
-/// What a worker says of a cancelled call.
+/// A worker's answer about a cancelled call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Running,

@@ -1,31 +1,32 @@
-//! What a queue takes for itself on `JetStream`, and whether two queues want the same.
+//! The streams and subjects that a queue claims on `JetStream`, and whether two queues claim the
+//! same.
 
 use crate::stream::QueueSpec;
 
-/// A stream, and the subject that it listens on and below.
+/// A stream, and the subject that it listens on, with all subjects below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The stream.
+    /// Name of the stream.
     pub stream: String,
-    /// The subject.
+    /// Subject of the stream.
     pub subject: String,
 }
 
-/// What two queues both want.
+/// What two queues both claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Clash {
     /// A stream.
     Stream(String),
-    /// A subject of the first that is one of the second, or above or below it.
+    /// A subject of the first queue that equals, contains or is contained in one of the second.
     Subject {
-        /// The first one's.
+        /// The subject of the first queue.
         subject: String,
-        /// The second one's.
+        /// The subject of the second queue.
         others: String,
     },
 }
 
-/// The streams of a queue: calls, results and dead letters.
+/// Returns the streams of a queue: calls, results and dead letters.
 #[must_use]
 pub fn claims(spec: &QueueSpec) -> [Claim; 3] {
     let [calls, callbacks, dead] = spec.streams();
@@ -36,7 +37,7 @@ pub fn claims(spec: &QueueSpec) -> [Claim; 3] {
     ]
 }
 
-/// What two queues both want, if anything.
+/// Returns what two queues both claim, if anything.
 #[must_use]
 pub fn clash(first: &QueueSpec, second: &QueueSpec) -> Option<Clash> {
     let (first, second) = (claims(first), claims(second));
@@ -48,7 +49,7 @@ pub fn clash(first: &QueueSpec, second: &QueueSpec) -> Option<Clash> {
     Some(Clash::Subject { subject: a.subject.clone(), others: b.subject.clone() })
 }
 
-/// Whether a subject is another, or above it.
+/// Returns whether a subject equals another, or is above it.
 fn covers(subject: &str, other: &str) -> bool {
     other.strip_prefix(subject).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

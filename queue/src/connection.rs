@@ -1,28 +1,30 @@
-//! Which connection to NATS there is.
+//! Identifies connections to NATS.
 //!
-//! A server that restarts has another id. So a connection that is another one, to the same server, was closed by the
-//! network or by this program's client, which closes it when it can't read what it was sent.
+//! A server that restarts has another id. So if the connection changes and the server id does not,
+//! the network or the client of this program closed the old one. The client closes a connection
+//! when it can't read what it received.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use async_nats::Client;
 use tokio::time::sleep;
 
-/// So many more connections to one server within [`WINDOW`] were closed for what it sends.
+/// A client that makes this many further connections to one server within [`WINDOW`] loses them
+/// because of what the server sends.
 const FLAPPING: u64 = 2;
 
-/// The time in which connections are counted.
+/// Period in which connections are counted.
 const WINDOW: Duration = Duration::from_secs(3);
 
 /// A connection, past or present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// How many there were, this one included.
+    /// Number of connections so far, including this one.
     number: u64,
     server: String,
 }
 
-/// Returns when a client loses its connections to one server again and again.
+/// Waits until a client repeatedly loses its connections to one server.
 pub async fn flaps(client: &Client) {
     let mut before = Connection::of(client);
     loop {
@@ -38,14 +40,14 @@ pub async fn flaps(client: &Client) {
 // === impl Connection ===
 
 impl Connection {
-    /// The one that a client has, or had last.
+    /// Returns the connection that a client has, or had last.
     #[must_use]
     pub fn of(client: &Client) -> Self {
         let number = client.statistics().connects.load(Ordering::Relaxed);
         Self { number, server: client.server_info().server_id }
     }
 
-    /// Whether it came after another to the same server.
+    /// Returns whether this connection came after another one to the same server.
     #[must_use]
     pub fn is_another_to_the_same_server(&self, before: &Self) -> bool {
         self.number != before.number && self.server == before.server

@@ -1,4 +1,4 @@
-//! How far the consumer of a queue's calls is.
+//! Reads the progress of the consumer of a queue's calls.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::{
     peek::{NatsError, failed},
 };
 
-/// How far a consumer is.
+/// The progress of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The last sequence of the stream that was delivered.
     pub delivered: u64,
-    /// How many calls were not delivered.
+    /// Number of calls that were not delivered.
     pub pending: u64,
-    /// The lease of a delivery.
+    /// Lease of a delivery.
     pub lease: Duration,
     /// The server's time.
     pub now: Timestamp,
 }
 
-/// The answer of the server, whose time the client library leaves out.
+/// The server's answer. The client library leaves out its time.
 #[derive(Debug, Deserialize)]
 struct ConsumerInfo {
     config: Config,
@@ -37,7 +37,7 @@ struct ConsumerInfo {
 
 #[derive(Debug, Deserialize)]
 struct Config {
-    /// In nanoseconds.
+    /// Lease in nanoseconds.
     #[serde(default)]
     ack_wait: u64,
 }
@@ -54,7 +54,8 @@ struct ConsumerNames {
 }
 
 impl Progress {
-    /// Whether the call at a sequence was not delivered yet. Without a consumer nothing is.
+    /// Returns whether the call at a sequence was not delivered yet. Without a consumer, nothing is
+    /// delivered.
     #[must_use]
     pub fn is_undelivered(progress: Option<&Self>, sequence: u64) -> bool {
         progress.is_none_or(|progress| progress.delivered < sequence)
@@ -72,7 +73,7 @@ impl From<ConsumerInfo> for Progress {
     }
 }
 
-/// How far the consumer of a queue is; `None` where the stream has none.
+/// Returns the progress of a queue's consumer; `None` if the stream has no consumer.
 pub async fn read(js: &Context, stream: &str, queue: &QueueName) -> Result<Option<Progress>, NatsError> {
     if let Some(progress) = of_consumer(js, stream, &queue.durable()).await? {
         return Ok(Some(progress));
@@ -91,7 +92,7 @@ pub async fn read(js: &Context, stream: &str, queue: &QueueName) -> Result<Optio
     }
 }
 
-/// How far a consumer of a stream is; `None` where there is none of this name.
+/// Returns the progress of a consumer of a stream; `None` if no consumer has this name.
 pub async fn of_consumer(js: &Context, stream: &str, consumer: &str) -> Result<Option<Progress>, NatsError> {
     let action = "read how far the consumer is";
     match js

@@ -1,8 +1,10 @@
-//! Stores dead letters: one for each call and sequence, whoever stores it and however often.
+//! Stores dead letters: one for each call and sequence, no matter which program stores it and how
+//! often.
 //!
-//! A worker may die between storing a dead letter and acknowledging its call, and the next one may come to it after the
-//! stream has forgotten the message id. So the letters on the subject are looked at first, and the letter is stored only
-//! if nobody stored another one there meanwhile.
+//! A worker may die after it stored a dead letter and before it acknowledged the call. The next
+//! worker may get the call after the stream has forgotten the message id. So the letters on the
+//! subject are read first, and the letter is stored only if no other letter was stored there since
+//! then.
 
 use async_nats::{
     HeaderMap as NatsHeaders,
@@ -16,23 +18,24 @@ use crate::{
     publish_failure::PublishFailure,
 };
 
-/// Attempts to store one, each of which has met another letter on the subject that was stored just then.
+/// Maximum number of attempts to store a letter, each of which found that another letter was just
+/// stored on the subject.
 const MAX_CAS_ATTEMPTS: usize = 10;
 
-/// Letters on one subject that are looked at: as many calls with one id may have died.
+/// Maximum number of letters on one subject that are read: as many calls with one id may have died.
 const MAX_LETTERS: usize = 1_000;
 
-/// What the stream of dead letters has on a subject.
+/// What the stream of dead letters holds on a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     /// This letter.
     Same,
-    /// Others, the last of them at this sequence; 0: none.
+    /// Other letters, with the sequence of the last one. 0: no letter.
     Others(u64),
 }
 
-/// Stores a dead letter on a subject of this stream, unless it is there already. `message_id` names the call and its
-/// sequence ([`crate::message::dead_letter::message_id`]).
+/// Stores a dead letter on a subject of this stream, unless it is there already. `message_id`
+/// identifies the call and its sequence ([`crate::message::dead_letter::message_id`]).
 pub async fn store_once(
     js: &Context,
     stream: &str,
@@ -60,7 +63,7 @@ pub async fn store_once(
     }
 }
 
-/// Looks for a letter among those on a subject.
+/// Searches the letters on a subject for one.
 async fn find(js: &Context, stream: &str, subject: &str, message_id: &str) -> Result<Found, NatsError> {
     let is_same = |headers: &NatsHeaders| {
         headers.get(NATS_MESSAGE_ID).is_some_and(|found| found.as_str() == message_id)

@@ -1,4 +1,4 @@
-//! The dead letters of a queue: listed, read, [replayed](DeadLetters::replay) and deleted.
+//! Lists, reads, [replays](DeadLetters::replay) and deletes the dead letters of a queue.
 
 use std::collections::BTreeSet;
 
@@ -25,14 +25,14 @@ pub use replay::{ReplayError, Replayed};
 mod replay;
 mod scan;
 
-/// Which dead letters are meant.
+/// Selects dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// All.
+    /// All dead letters.
     All,
-    /// Those of one function.
+    /// The dead letters of one function.
     Function(FunctionName),
-    /// Those of these calls.
+    /// The dead letters of these calls.
     Calls(Vec<CallId>),
 }
 
@@ -45,16 +45,16 @@ pub struct DeadLetters {
     namespace: String,
 }
 
-/// Why the dead letters of a queue could not be opened.
+/// The dead letters of a queue could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is no stream of dead letters.
+    /// The stream of dead letters does not exist.
     #[error("queue `{queue}` has no dead letters: there is no stream `{}`", .queue.dead_letter_stream())]
     NoStream {
-        /// The queue.
+        /// Name of the queue.
         queue: QueueName,
     },
-    /// NATS is away or refused.
+    /// NATS is unavailable or refused the request.
     #[error(transparent)]
     Nats(#[from] NatsError),
 }
@@ -70,8 +70,8 @@ impl Selection {
         }
     }
 
-    /// The subjects that its letters have on the stream of dead letters, if the message's own named the call; none
-    /// for all.
+    /// Returns the subjects that the selected letters have on the stream of dead letters if the
+    /// subjects of their messages named the call. Empty: all subjects.
     fn subjects(&self, stream: &str) -> BTreeSet<String> {
         match self {
             Self::All => BTreeSet::new(),
@@ -86,7 +86,8 @@ impl Selection {
 // === impl DeadLetters ===
 
 impl DeadLetters {
-    /// Opens the dead letters of a queue. `namespace` is that of a function which is named without one.
+    /// Opens the dead letters of a queue. `namespace` is the one of functions that are named
+    /// without a namespace.
     pub async fn open(
         js: &Context,
         queue: &QueueName,
@@ -101,19 +102,20 @@ impl DeadLetters {
         }
     }
 
-    /// How many there were when they were opened.
+    /// Returns how many dead letters there were when they were opened.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.stream.cached_info().state.messages
     }
 
-    /// The dead letters that are meant and are there now, oldest first. Reads headers alone, and the payload only of
-    /// the `OpenFaaS` form, which names its call in there.
+    /// Returns the selected dead letters that are there now, oldest first. Reads only headers; it
+    /// reads the payload of the `OpenFaaS` form, because only the payload names the call.
     pub async fn list(&self, which: &Selection) -> Result<Vec<DeadLetter>, NatsError> {
         let stream = self.queue.dead_letter_stream();
         let mut letters = self.scan(which.subjects(&stream)).await?;
         letters.retain(|letter| which.has(letter));
-        // A message that had its queue's own subject is found by what it says alone.
+        // The subject of a message on the queue's own subject does not name the call: only its
+        // content does.
         let missing = match which {
             Selection::All => false,
             Selection::Function(_) => true,
@@ -130,7 +132,7 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    /// What a dead letter holds; `None` if it is no longer there.
+    /// Returns the content of a dead letter; `None` if it is no longer there.
     pub async fn content(&self, letter: &DeadLetter) -> Result<Option<Content>, NatsError> {
         if let Some(why) = &letter.unreadable {
             let raw = self.raw_message(letter.sequence).await?;
@@ -146,7 +148,7 @@ impl DeadLetters {
         remove(&self.js, &self.queue.dead_letter_stream(), letter.sequence, "delete the dead letter").await
     }
 
-    /// Deletes all, and returns how many.
+    /// Deletes all dead letters, and returns how many there were.
     pub async fn delete_all(&self) -> Result<u64, NatsError> {
         let purged = self.stream.purge().await.map_err(failed("delete the dead letters"))?;
         Ok(purged.purged)
@@ -165,7 +167,8 @@ impl DeadLetters {
     }
 
     async fn message(&self, sequence: u64) -> Result<Option<StreamMessage>, NatsError> {
-        // Not by `get_raw_message`: of headers with one name, as each HTTP header is, that keeps the last alone.
+        // Not `get_raw_message`: of several headers with one name, as HTTP headers have here, it
+        // keeps only the last.
         match self.stream.direct_get(sequence).await {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),

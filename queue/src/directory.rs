@@ -1,9 +1,9 @@
 //! The directory: which queue a function belongs to, and where a queue's calls go.
 //!
-//! The operator alone writes it, or where there is none a gateway with a directory file, into a KV bucket ([`BUCKET`]):
-//! `function.<namespace>.<name>` holds a [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`],
-//! both JSON, and [`MARKER`] says that all of them are there. Gateway and worker watch it and keep
-//! its last state while NATS is away.
+//! Only the operator writes it, or, without an operator, a gateway with a directory file. It is a
+//! KV bucket ([`BUCKET`]): `function.<namespace>.<name>` holds a [`FunctionEntry`] and
+//! `queue.<name>` a [`QueueEntry`], both in JSON. [`MARKER`] says that all of them are there.
+//! Gateway and worker watch the bucket and keep its last state while NATS is unavailable.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,39 +23,40 @@ pub mod watch;
 pub const BUCKET: Bucket =
     Bucket { name: "asyncqueue-directory", description: "which queue a function belongs to", max_age: None };
 
-/// The key that is written after all others: with it, the directory is whole, also if it is empty.
-/// Without it, an empty bucket was created again and has not been written yet.
+/// The key that is written after all others. With it, the directory is complete, even if it is
+/// empty. Without it, an empty bucket was recreated and has not been written yet.
 pub const MARKER: &str = "complete";
 
-/// What is known of a function.
+/// What the directory says about a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionEntry {
-    /// The queue of its calls; the default queue where absent.
+    /// Queue of its calls. Default: the default queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueName>,
-    /// Its base URL, e.g. `http://figlet.openfaas-fn.svc.cluster.local:8080`; derived from its name where absent.
+    /// Its base URL, e.g. `http://figlet.openfaas-fn.svc.cluster.local:8080`. Default: derived from
+    /// its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// What it says of its retries, over what its queue says.
+    /// Its retry settings, which override those of its queue.
     #[serde(default, skip_serializing_if = "RetryOverrides::is_empty")]
     pub retry: RetryOverrides,
 }
 
-/// What is known of a queue.
+/// What the directory says about a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueEntry {
-    /// Its stream.
+    /// Name of its stream.
     pub stream: String,
-    /// The subject below which its calls are published.
+    /// Subject below which its calls are published.
     pub subject: String,
-    /// The largest body that it takes, in bytes; as much as the gateway takes where absent.
+    /// Maximum size of a body, in bytes. Default: the limit of the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_payload: Option<u64>,
 }
 
-/// All functions and queues that are known.
+/// All known functions and queues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     /// The functions.
@@ -64,10 +65,10 @@ pub struct Directory {
     pub queues: HashMap<QueueName, QueueEntry>,
 }
 
-/// What is in the bucket.
+/// The content of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
-    /// The functions and queues that are in it.
+    /// The functions and queues in the bucket.
     pub directory: Arc<Directory>,
     /// Whether the marker is there, so that no entry is missing.
     pub is_whole: bool,
@@ -76,13 +77,13 @@ pub struct Contents {
 /// Where a call goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The queue.
+    /// Name of the queue.
     pub queue: QueueName,
-    /// The subject below which to publish.
+    /// Subject below which the call is published.
     pub subject: String,
-    /// The largest body that the queue takes, in bytes, if it says.
+    /// Maximum size of a body, in bytes, if the queue has a limit.
     pub max_payload: Option<u64>,
-    /// Whether the directory knows the function.
+    /// Whether the directory lists the function.
     pub known: bool,
 }
 
@@ -98,8 +99,9 @@ pub enum Key {
 // === impl Directory ===
 
 impl Directory {
-    /// The function that a client means: names on Kubernetes are in lower case, and DNS finds a
-    /// function by any. The name as it is where the directory has it, or has it in no case.
+    /// Returns the function that a client means: names on Kubernetes are in lower case, and DNS
+    /// resolves them in any case. Returns the name unchanged if the directory has it as it is, or
+    /// does not have it in lower case either.
     #[must_use]
     pub fn resolve(&self, function: FunctionName) -> FunctionName {
         if self.functions.contains_key(&function) {
@@ -109,8 +111,9 @@ impl Directory {
         if self.functions.contains_key(&lower) { lower } else { function }
     }
 
-    /// Where a function's calls go. A function without a queue of its own, or whose queue is not there, goes
-    /// to the default queue; a queue that the directory does not know has its name for a subject.
+    /// Returns where a function's calls go. A function that has no queue, or whose queue does not
+    /// exist, uses the default queue. The subject of a queue that the directory does not list is
+    /// its name.
     #[must_use]
     pub fn route(&self, function: &FunctionName, default_queue: &QueueName) -> Route {
         let entry = self.functions.get(function);
@@ -124,8 +127,8 @@ impl Directory {
         Route { queue, subject, max_payload, known: entry.is_some() }
     }
 
-    /// Takes in one entry of the bucket; `None` removes it. An entry that can't be read is an error and
-    /// changes nothing.
+    /// Applies one entry of the bucket; `None` removes it. An entry that can't be read is an error
+    /// and changes nothing.
     pub fn apply(&mut self, key: &Key, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
         match (key, value) {
             (Key::Function(name), Some(json)) => {
@@ -144,7 +147,7 @@ impl Directory {
         Ok(())
     }
 
-    /// All entries as the bucket holds them.
+    /// Returns all entries as the bucket holds them.
     pub fn entries(&self) -> Result<HashMap<Key, Vec<u8>>, serde_json::Error> {
         let functions =
             self.functions.iter().map(|(name, e)| Ok((Key::Function(name.clone()), serde_json::to_vec(e)?)));
@@ -157,7 +160,7 @@ impl Directory {
 // === impl Contents ===
 
 impl Contents {
-    /// Whether both are one state of the bucket, without a comparison of the entries.
+    /// Returns whether both are the same state of the bucket, without comparing the entries.
     fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.directory, &other.directory) && self.is_whole == other.is_whole
     }
@@ -166,13 +169,14 @@ impl Contents {
 // === impl QueueEntry ===
 
 impl QueueEntry {
-    /// A queue of which nothing is known: its stream and its subject have its name.
+    /// Creates the entry of a queue of which nothing is known: its stream and its subject have its
+    /// name.
     #[must_use]
     pub fn named(queue: &QueueName) -> Self {
         Self::new(queue.as_str(), queue.as_str())
     }
 
-    /// A queue with this stream and subject that says nothing of its limits.
+    /// Creates the entry of a queue with this stream and subject and no limit.
     #[must_use]
     pub fn new(stream: impl Into<String>, subject: impl Into<String>) -> Self {
         Self { stream: stream.into(), subject: subject.into(), max_payload: None }
@@ -191,7 +195,7 @@ impl std::fmt::Display for Key {
 }
 
 impl Key {
-    /// Reads a key of the bucket; `None` for one that a later version may have put there.
+    /// Reads a key of the bucket; `None` for an unknown key, which may come from a later version.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once('.')?;
@@ -280,7 +284,7 @@ mod tests {
         let function = FunctionName::parse("slow", "openfaas-fn").unwrap();
         let route = directory.route(&function, &"faas-request".parse().unwrap());
         assert_eq!(route.max_payload, Some(1024));
-        // And what says nothing of the limit is written as it was before there was one.
+        // A queue without the limit is written as it was before the limit existed.
         assert_eq!(sample().entries().unwrap()[&key], br#"{"stream":"SLOW","subject":"jobs.slow"}"#);
     }
 
@@ -291,7 +295,7 @@ mod tests {
         assert!(directory.apply(&key, Some(b"{}")).is_err());
         assert_eq!(directory, sample());
         assert_eq!(Key::parse("future.thing"), None);
-        // So that programs of the last version pass it over.
+        // So that programs of the last version skip it.
         assert_eq!(Key::parse(MARKER), None);
         assert_eq!(Key::parse("function.no-namespace"), None);
     }

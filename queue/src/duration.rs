@@ -1,17 +1,17 @@
-//! Durations as Go writes them: `200ms`, `90s`, `15m`, `1h30m`.
+//! Reads and prints durations as Go writes them: `200ms`, `90s`, `15m`, `1h30m`.
 //!
-//! Existing `OpenFaaS` manifests carry their timeouts in this form (Go's `time.ParseDuration`), so every
-//! duration that a user writes, in a resource or a setting, is read by this one parser.
+//! Existing `OpenFaaS` manifests write timeouts in this form (Go's `time.ParseDuration`). So this
+//! one parser reads every duration that a user writes, in a resource or a setting.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// The longest duration accepted, 10 years: far beyond any sane timeout, and small enough that
+/// The longest valid duration, 10 years. It is far beyond any sensible timeout, and so small that
 /// adding it to a clock never overflows.
 pub const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Units of Go's `time.ParseDuration` with their length in nanoseconds, longest spelling first.
+/// Units of Go's `time.ParseDuration` and their length in nanoseconds, the longest spelling first.
 const UNITS: [(&str, u128); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -23,7 +23,7 @@ const UNITS: [(&str, u128); 8] = [
     ("s", 1_000_000_000),
 ];
 
-/// A [`Duration`] that reads and prints as Go does.
+/// A [`Duration`] that is read and printed in Go's form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GoDuration(pub Duration);
@@ -32,7 +32,7 @@ pub struct GoDuration(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rounded(pub Duration);
 
-/// Why a text is not a duration. Names the value and the rule.
+/// A text is not a duration. The error names the value and the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{value}` is not a duration: {rule}; write it as 200ms, 90s, 15m or 1h30m")]
 pub struct ParseDurationError {
@@ -43,8 +43,8 @@ pub struct ParseDurationError {
 // === impl GoDuration ===
 
 impl GoDuration {
-    /// Reads a duration as a resource writes it: whole numbers or fractions with digits on both sides of the point, each
-    /// with one of the units ms, s, m and h.
+    /// Reads a duration as a resource writes it. The numbers are whole, or have digits on both
+    /// sides of the point. Each has one of the units ms, s, m and h.
     pub fn parse_plain(text: &str) -> Result<Self, ParseDurationError> {
         if is_plain(text) {
             return text.parse();
@@ -131,13 +131,14 @@ impl fmt::Display for Rounded {
     }
 }
 
-/// Writes two units, the lesser one only if there is any of it.
+/// Writes two units, the lesser one only if it is not 0.
 fn write_two(f: &mut fmt::Formatter<'_>, greater: (u128, &str), lesser: (u128, &str)) -> fmt::Result {
     write!(f, "{}{}", greater.0, greater.1)?;
     if lesser.0 > 0 { write!(f, "{}{}", lesser.0, lesser.1) } else { Ok(()) }
 }
 
-/// Whether a text is `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`, as the definition of `AsyncQueue` has it.
+/// Returns whether a text matches `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`, as in the CRD of
+/// `AsyncQueue`.
 fn is_plain(mut rest: &str) -> bool {
     let after_digits = |text: &'_ str| -> Option<usize> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -183,10 +184,10 @@ fn parse(text: &str) -> Result<Duration, &'static str> {
     u64::try_from(total).map(Duration::from_nanos).map_err(|_| "it is too long")
 }
 
-/// `number` (digits with at most one point) times `unit` nanoseconds, rounded down.
+/// Returns `number` (digits with at most one point) times `unit` nanoseconds, rounded down.
 fn nanos(number: &str, unit: u128) -> Result<u128, &'static str> {
     const MALFORMED: &str = "a number is missing or malformed";
-    // More digits than this cannot matter: a nanosecond is 1/3.6e12 of the longest unit.
+    // Further digits do not matter: a nanosecond is 1/3.6e12 of the longest unit.
     const MAX_DIGITS: usize = 18;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.len() + fraction.len() == 0 || whole.len() > MAX_DIGITS || fraction.contains('.') {

@@ -1,4 +1,4 @@
-//! The ways in which a call ends. Each accepted call ends in exactly one of them.
+//! The end states of a call. Each accepted call ends in exactly one of them.
 
 use std::{fmt, str::FromStr};
 
@@ -7,15 +7,15 @@ use std::{fmt, str::FromStr};
 pub enum EndState {
     /// The function answered with a status that is not retried.
     Done,
-    /// Its attempts are exhausted.
+    /// The attempts of the call are exhausted.
     Dead,
-    /// It was cancelled.
+    /// The call was cancelled.
     Cancelled,
-    /// It was older than its queue allows when it was delivered.
+    /// The call was older than its queue allows when it was delivered.
     Expired,
 }
 
-/// A text that names no end state.
+/// A text does not name an end state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("use done, dead, cancelled or expired")]
 pub struct EndStateError;
@@ -24,7 +24,7 @@ impl EndState {
     /// All end states.
     pub const ALL: [Self; 4] = [Self::Done, Self::Dead, Self::Cancelled, Self::Expired];
 
-    /// The end state as messages, metrics and event ids spell it.
+    /// Returns the end state as messages, metrics and event ids spell it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
-//! Brings a queue's streams (calls, callbacks, dead letters), durable consumers and the buckets beside them to what
-//! they shall be.
+//! Brings a queue's streams (calls, callbacks, dead letters), its durable consumers and the shared
+//! buckets to their desired state.
 //!
-//! Reads what is there, lets [`crate::stream`] decide, and carries that out. Every step is idempotent, so two
-//! programs that do it at once end with the same queue.
+//! Reads the current state, lets [`crate::stream`] decide, and carries that out. Every step is
+//! idempotent, so two programs that do this at the same time end with the same queue.
 
 use async_nats::jetstream::{
     Context, ErrorCode, consumer,
@@ -24,34 +24,34 @@ use crate::{
 
 mod consumers;
 
-/// Attempts to create a stream that others create, or delete, at the same time.
+/// Maximum number of attempts to create a stream that others create or delete at the same time.
 const CREATIONS: usize = 5;
 
-/// A queue that is as it shall be.
+/// A queue that is in its desired state.
 #[derive(Debug)]
 pub struct Ensured {
     /// The stream of calls.
     pub stream: Stream<()>,
-    /// What the server says of it.
+    /// The server's information about the stream of calls.
     pub info: Info,
-    /// What the server says of the consumer of calls.
+    /// The server's information about the consumer of calls.
     pub consumer: consumer::Info,
-    /// How many dead letters there are, kept now or before.
+    /// Number of dead letters, whether dead letters are kept now or were kept before.
     pub dead_letters: u64,
-    /// The streams whose sequences begin at 1, since an earlier version created them: see
+    /// The streams whose sequences begin at 1, because an earlier version created them: see
     /// [`has_unique_sequences`].
     pub repeating: Vec<String>,
-    /// What was created or changed, in words; empty where all was as it should be.
+    /// What was created or changed, in words. Empty if nothing differed.
     pub changes: Vec<String>,
 }
 
-/// Why a queue could not be brought to what it shall be.
+/// A queue could not be brought to its desired state.
 #[derive(Debug, thiserror::Error)]
 pub enum EnsureError {
-    /// It is not ours, or can't be changed: trying again does not help.
+    /// The stream is not ours, or can't be changed. A repeat does not help.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The stream's subjects are another stream's already.
+    /// Another stream has the subjects already.
     #[error(
         "subject `{subject}` overlaps with those of another stream: give this queue another spec.stream.subject"
     )]
@@ -59,26 +59,27 @@ pub enum EnsureError {
         /// The queue's subject.
         subject: String,
     },
-    /// The server refused: the words are its own.
+    /// The server refused the request; `source` is its answer.
     #[error("NATS refused {what}: {source}")]
     Server {
-        /// What was asked of it.
+        /// The request.
         what: String,
-        /// Its answer.
+        /// The server's answer.
         source: async_nats::jetstream::Error,
     },
-    /// A stream can't be created with the clock that this machine has.
+    /// The clock of this machine does not allow a stream to be created.
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// The streams are as they shall be, and a consumer could not be brought to it.
+    /// The streams are in their desired state, but a consumer could not be brought to its desired
+    /// state.
     #[error(transparent)]
     Consumer(Box<Self>),
-    /// No answer: NATS is away, or `JetStream` has no leader now. Trying again helps.
+    /// No answer: NATS is unavailable, or `JetStream` has no leader now. A repeat helps.
     #[error("NATS did not answer {what}")]
     Unavailable {
-        /// What was asked of it.
+        /// The request.
         what: String,
-        /// How it failed.
+        /// How the request failed.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -93,26 +94,27 @@ impl From<BucketError> for EnsureError {
     }
 }
 
-/// What was done with a stream whose owner goes.
+/// What was done with a stream whose owner is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// There was none, or it was another's.
+    /// The stream did not exist, or belonged to another owner.
     NotOurs,
-    /// It is gone.
+    /// The stream was deleted.
     Deleted,
-    /// It was kept, and the next queue of its owner's namespace and name may take it over.
+    /// The stream was kept. The next queue with the namespace and name of its owner may take it
+    /// over.
     Released {
-        /// How many messages it holds.
+        /// Number of messages in the stream.
         messages: u64,
     },
 }
 
-/// When a stream whose owner goes is deleted.
+/// When a stream whose owner is deleted is deleted too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovalPolicy {
     /// Never.
     Retain,
-    /// Always, with the messages that it holds.
+    /// Always, with the messages in it.
     Delete,
     /// If it holds no message.
     DeleteIfEmpty,
@@ -120,13 +122,13 @@ pub enum RemovalPolicy {
 
 /// Ensures the streams and consumers of a queue.
 pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: impl Into<Adopt>) -> Result<Ensured, EnsureError> {
-    // In a box, here and below: it is large, and most callers do it once.
+    // Boxed, here and below: the future is large, and most callers run it once.
     Box::pin(ensure_for_workers(js, spec, adopt.into())).await
 }
 
-/// Ensures the streams of a queue, for a producer without an operator. A consumer is created where
-/// its stream has none, and otherwise left alone: its lease is the workers' to set. Returns what was
-/// created or changed, in words.
+/// Ensures the streams of a queue, for a producer without an operator. Creates a consumer if its
+/// stream has none. An existing consumer is not changed: the workers set its lease. Returns what
+/// was created or changed, in words.
 pub async fn ensure_streams(
     js: &Context,
     spec: &QueueSpec,
@@ -138,8 +140,8 @@ pub async fn ensure_streams(
 async fn ensure_for_workers(js: &Context, spec: &QueueSpec, adopt: Adopt) -> Result<Ensured, EnsureError> {
     let mut changes = Vec::new();
     let planned = plan_all(js, spec, adopt).await?;
-    // A consumer comes right after its stream: KEDA takes the last sequence of a stream without one
-    // for its depth. One that can't be ensured keeps no stream from being there.
+    // A consumer is created right after its stream: for a stream without one, KEDA takes the last
+    // sequence as its depth. A consumer that can't be ensured does not prevent the other streams.
     let calls = carry_out(js, planned.calls, &mut changes).await?;
     let stream = handle(js, &calls).await?;
     let consumer = consumers::ensure(&stream, &spec.consumer_config(), &mut changes).await;
@@ -183,7 +185,7 @@ async fn ensure_for_producer(
     Ok(changes)
 }
 
-/// Ensures the buckets that the workers of all queues share, with at least so many replicas.
+/// Ensures the buckets that the workers of all queues share, with at least `replicas` replicas.
 pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketError> {
     for bucket in [tombstone::BUCKET, uncounted::BUCKET] {
         bucket.ensure(js, replicas).await?;
@@ -191,26 +193,27 @@ pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketE
     Ok(())
 }
 
-/// Lets go of a queue: its streams, as the policy says, if they carry `spec`'s owner. Removes the durable consumer
-/// only with its stream.
+/// Deletes or releases the streams of a queue, as the policy says, if their owner is the one in
+/// `spec`. Removes a durable consumer only with its stream.
 pub async fn remove(js: &Context, spec: &QueueSpec, policy: RemovalPolicy) -> Result<Removal, EnsureError> {
     let heirs = &spec.release_to;
     let removal = remove_stream(js, &spec.stream_config(), policy, heirs).await?;
-    // An empty stream beside it helps nobody; results and dead letters do, often when the queue is gone already.
+    // An empty stream of results or dead letters is useless. One with messages is needed, often
+    // after the queue was deleted.
     let beside = if policy == RemovalPolicy::Delete { policy } else { RemovalPolicy::DeleteIfEmpty };
     remove_stream(js, &spec.callback_config(), beside, heirs).await?;
     remove_stream(js, &spec.dead_letter_config(), beside, heirs).await?;
     Ok(removal)
 }
 
-/// What to do about a queue's streams.
+/// The plan for the streams of a queue.
 struct AllPlanned {
     calls: Planned,
     callbacks: Planned,
     dead_letters: Planned,
 }
 
-/// A stream as it is, and what to do about it.
+/// A stream as it is, and the plan for it.
 struct Planned {
     wanted: Config,
     existing: Option<Info>,
@@ -218,7 +221,7 @@ struct Planned {
     adopt: Adopt,
 }
 
-/// Plans all streams before the first is touched: a queue that may not have one of them disturbs
+/// Plans all streams before the first is changed: a queue that may not have one of them changes
 /// none.
 async fn plan_all(js: &Context, spec: &QueueSpec, adopt: Adopt) -> Result<AllPlanned, EnsureError> {
     Ok(AllPlanned {
@@ -236,7 +239,7 @@ async fn plan(js: &Context, wanted: Config, adopt: Adopt) -> Result<Planned, Ens
     }
 }
 
-/// The stream of dead letters, where they are kept now or were before.
+/// Ensures the stream of dead letters, if they are kept now or were kept before.
 async fn carry_out_dead_letters(
     js: &Context,
     spec: &QueueSpec,
@@ -278,7 +281,7 @@ async fn carry_out(
     Err(unavailable(&what, "other programs create and delete it at the same time"))
 }
 
-/// Creates a stream. `None` if another program has just done so, with another first sequence.
+/// Creates a stream. `None` if another program has just created it, with another first sequence.
 async fn create(js: &Context, wanted: &Config) -> Result<Option<Info>, EnsureError> {
     let config = with_first_sequence(wanted, Timestamp::now())?;
     match js.create_stream(config).await {
@@ -321,8 +324,9 @@ async fn remove_stream(
     Ok(Removal::Released { messages })
 }
 
-/// Takes a stream off its subjects and returns how many messages it holds then. Without this, a call that is
-/// stored between the last look at the stream and its deletion would be lost, after its 202.
+/// Removes the stream from its subjects and returns how many messages it then holds. Without this,
+/// a call that is stored between the last check of the stream and its deletion would be lost, after
+/// its 202.
 async fn close(js: &Context, ours: &Config, existing: &Config) -> Result<u64, EnsureError> {
     let subjects = vec![format!("asyncqueue.closed.{}", ours.name)];
     let closed = Config { subjects, ..existing.clone() };
@@ -330,7 +334,7 @@ async fn close(js: &Context, ours: &Config, existing: &Config) -> Result<u64, En
     Ok(stream_info(js, &ours.name).await?.map_or(0, |info| info.state.messages))
 }
 
-/// What the server says of a stream; `None` where there is none.
+/// Returns the server's information about a stream; `None` if it does not exist.
 async fn stream_info(js: &Context, name: &str) -> Result<Option<Info>, EnsureError> {
     match js.get_stream(name).await {
         Ok(stream) => Ok(Some(stream.cached_info().clone())),
@@ -339,20 +343,20 @@ async fn stream_info(js: &Context, name: &str) -> Result<Option<Info>, EnsureErr
     }
 }
 
-/// Whether a stream of that name is there, with another configuration.
+/// Returns whether a stream of that name exists, with another configuration.
 fn is_taken(error: &CreateStreamError) -> bool {
     use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
     matches!(error.kind(), Kind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST)
 }
 
-/// The server's own answer, if that is what caused an error.
+/// Returns the server's own answer, if that is what caused an error.
 pub fn server_error<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a async_nats::jetstream::Error> {
     cause(error)
 }
 
-/// Why a stream could not be created or updated.
+/// Converts the error of a stream that could not be created or updated.
 fn refused(config: &Config, error: CreateStreamError) -> EnsureError {
     use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
     match error.kind() {

@@ -1,8 +1,8 @@
-//! What caused an error.
+//! Searches an error for its cause.
 
 use std::error::Error;
 
-/// The first of an error and its causes that is a `T`.
+/// Returns the first of an error and its causes that is a `T`.
 #[must_use]
 pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())

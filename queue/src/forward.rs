@@ -1,8 +1,8 @@
-//! Which HTTP headers belong to one connection and which belong to the call.
+//! Distinguishes the HTTP headers of one connection from those of the call.
 
 use http::{HeaderMap, HeaderName, header};
 
-/// Headers that speak of one connection (RFC 9110, 7.6.1, and RFC 2616, 13.5.1), never forwarded.
+/// Headers of one connection (RFC 9110, 7.6.1, and RFC 2616, 13.5.1), which are never forwarded.
 static HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -15,13 +15,13 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Removes what belongs to the connection: the hop-by-hop headers, those that `Connection` names, and
-/// `Host`, `Content-Length` and `Expect`, which the next hop's client writes itself.
+/// Removes the headers of the connection: the hop-by-hop headers, those that `Connection` names,
+/// and `Host`, `Content-Length` and `Expect`, which the client of the next hop writes itself.
 pub fn strip_connection_headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
-        // Bytes, since one name that is no text must not hide the others.
+        // Bytes, because one name that is not text must not hide the others.
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();

@@ -1,9 +1,13 @@
 //! The namespaces whose functions may be called.
 //!
-//! A function's URL follows from its name, so that without a list a client could reach any Service of
-//! the cluster through the gateway. A function may be called if its namespace is the one of functions
-//! that are named without one, is listed in a setting, or has a function in the directory. Some
-//! namespaces are never called, whatever the list says.
+//! A function's URL follows from its name. Without a list, a client could therefore reach any
+//! Service of the cluster through the gateway. A function may be called in each of these cases:
+//!
+//! - Its namespace is the one of functions that are named without a namespace.
+//! - Its namespace is listed in a setting.
+//! - Its namespace has a function in the directory.
+//!
+//! Some namespaces are never called, whatever the list says.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -12,23 +16,23 @@ use crate::{
     name::{FunctionName, NameError, parse_namespace},
 };
 
-/// The setting that lists namespaces, in all programs.
+/// Name of the setting that lists namespaces, in all programs.
 pub const SETTING: &str = "function_namespaces";
 
 /// The namespaces of Kubernetes itself.
 const SYSTEM: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 
-/// What stands for all namespaces in a list.
+/// The list entry that means all namespaces.
 const ALL: &str = "*";
 
-/// A list of namespaces as a setting has it: names separated by commas, or `*` for all.
+/// A list of namespaces as in a setting: names separated by commas, or `*` for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceList {
     has_all: bool,
     names: BTreeSet<String>,
 }
 
-/// Which functions may be called.
+/// The functions that may be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionNamespaces {
     default: String,
@@ -36,24 +40,24 @@ pub struct FunctionNamespaces {
     platform: Option<String>,
 }
 
-/// Why the functions of a namespace are not called.
+/// The functions of a namespace are not called.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum NamespaceRefused {
-    /// It is one of Kubernetes itself.
+    /// The namespace belongs to Kubernetes itself.
     #[error("functions in the namespace `{0}` are never called: it belongs to Kubernetes")]
     System(String),
-    /// The programs of this project run in it.
+    /// The programs of this project run in the namespace.
     #[error(
         "functions in the namespace `{0}` are never called: the gateway and the operator are in it; \
          deploy functions to another namespace"
     )]
     Platform(String),
-    /// It is not in the list.
+    /// The namespace is not in the list.
     #[error("functions in the namespace `{0}` are not called: add it to the setting {SETTING}")]
     NotListed(String),
 }
 
-/// Why a text is not a list of namespaces.
+/// A text is not a list of namespaces.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NamespaceListError {
     /// A name is not valid.
@@ -67,13 +71,13 @@ pub enum NamespaceListError {
 // === impl NamespaceList ===
 
 impl NamespaceList {
-    /// Whether it is empty.
+    /// Returns whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.has_all && self.names.is_empty()
     }
 
-    /// The same and these, or `*`; without those that are never called.
+    /// Adds namespaces, or `*` for all, to the list. Leaves out those that are never called.
     #[must_use]
     pub fn with<'a>(mut self, namespaces: impl IntoIterator<Item = &'a str>) -> Self {
         for namespace in namespaces {
@@ -112,7 +116,7 @@ impl FromStr for NamespaceList {
 }
 
 impl fmt::Display for NamespaceList {
-    /// As it is read.
+    /// Writes the form that is read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.has_all.then_some(ALL);
         let names: Vec<&str> = all.into_iter().chain(self.names.iter().map(String::as_str)).collect();
@@ -123,12 +127,12 @@ impl fmt::Display for NamespaceList {
 // === impl FunctionNamespaces ===
 
 impl FunctionNamespaces {
-    /// Puts the settings together. `default` is the namespace of functions that are named without one,
-    /// `platform` the one in which the gateway and the operator run, if it is known.
+    /// Combines the settings. `default` is the namespace of functions that are named without one.
+    /// `platform` is the one in which the gateway and the operator run, if it is known.
     ///
     /// # Errors
     ///
-    /// `default` or a listed namespace is never called.
+    /// Fails if `default` or a listed namespace is never called.
     pub fn new(
         default: String,
         listed: NamespaceList,
@@ -140,17 +144,18 @@ impl FunctionNamespaces {
         Ok(namespaces)
     }
 
-    /// The namespace of functions that are named without one.
+    /// Returns the namespace of functions that are named without one.
     #[must_use]
     pub fn default_namespace(&self) -> &str {
         &self.default
     }
 
-    /// Whether a function may be called.
+    /// Checks that a function may be called.
     ///
     /// # Errors
     ///
-    /// Its namespace is never called, or not listed and without functions in the directory.
+    /// Fails if the function's namespace is never called, or is not listed and has no functions in
+    /// the directory.
     pub fn check(
         &self,
         function: &FunctionName,
@@ -174,11 +179,12 @@ impl FunctionNamespaces {
         if is_allowed { Ok(()) } else { Err(NamespaceRefused::NotListed(namespace.to_owned())) }
     }
 
-    /// Whether a namespace is one that is never called. DNS does not tell upper case from lower case.
+    /// Checks that a namespace is not one that is never called. DNS does not distinguish upper case
+    /// and lower case.
     ///
     /// # Errors
     ///
-    /// It is.
+    /// Fails if the namespace is never called.
     pub fn check_never(&self, namespace: &str) -> Result<(), NamespaceRefused> {
         check_system(namespace)?;
         match &self.platform {
@@ -190,11 +196,11 @@ impl FunctionNamespaces {
     }
 }
 
-/// Whether a namespace is one of Kubernetes itself.
+/// Checks that a namespace is not one of Kubernetes itself.
 ///
 /// # Errors
 ///
-/// It is.
+/// Fails if the namespace is one of Kubernetes itself.
 pub fn check_system(namespace: &str) -> Result<(), NamespaceRefused> {
     if SYSTEM.iter().any(|system| system.eq_ignore_ascii_case(namespace)) {
         return Err(NamespaceRefused::System(namespace.to_owned()));

@@ -1,6 +1,6 @@
-//! Idempotency keys (`draft-ietf-httpapi-idempotency-key-header`): a client that repeats a
-//! submission with its key stores one call of a function, while that is pending and within the
-//! duplicate window.
+//! Implements idempotency keys (`draft-ietf-httpapi-idempotency-key-header`). A client that repeats
+//! a submission with its key stores one call of a function, while the call is pending and within
+//! the duplicate window.
 
 use std::{fmt, str::FromStr};
 
@@ -12,32 +12,32 @@ use crate::{
     name::{FunctionName, QueueName},
 };
 
-/// Header of requests: the client's key. Functions get the same header; where the client sent none,
-/// with the message id of the call.
+/// Header of requests: the client's key. Functions get the same header; if the client sent no key,
+/// it holds the message id of the call.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The longest key, in bytes.
+/// Maximum length of a key, in bytes.
 pub const MAX_KEY: usize = 255;
 
-/// What the message id of a call begins with that has a key and an id of its client's own. No call
-/// id has a `.` in it, so that it is not the message id of a call without a key: see
+/// Prefix of the message id of a call that has a key and a call id of its client. No call id
+/// contains a `.`, so this is never the message id of a call without a key: see
 /// [`crate::message::digest::message_id`].
 const MESSAGE_ID_PREFIX: &str = "k.";
 
-/// A client's key, 1 to 255 bytes of printable ASCII.
+/// A key of a client: 1 to 255 bytes of printable ASCII.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
-/// Why a text is not an idempotency key.
+/// A text is not an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdempotencyKeyError {
-    /// It is empty or too long.
+    /// The key is empty or too long.
     #[error("it has {0} bytes")]
     Length(usize),
-    /// It holds a character that no string of a header field may hold.
+    /// The key has a character that is not allowed in a string of a header field.
     #[error("it holds a character that is not printable ASCII")]
     Character,
-    /// It begins with a quote, and is not a string as RFC 8941 has it.
+    /// The key begins with a quote, and is not a string as in RFC 8941.
     #[error("it begins with a quote and is not a string of RFC 8941")]
     String,
 }
@@ -45,26 +45,27 @@ pub enum IdempotencyKeyError {
 // === impl IdempotencyKey ===
 
 impl IdempotencyKey {
-    /// The id of a function's call whose client sent this key and no call id: the same for each
-    /// repeat.
+    /// Returns the id of a function's call whose client sent this key and no call id. It is the
+    /// same for each repeat.
     #[must_use]
     pub fn call_id(&self, queue: &QueueName, function: &FunctionName) -> CallId {
         CallId::from_hash(&self.hash(function), queue_hash(queue))
     }
 
-    /// Whether an id is that of a function's call whose client sent this key and no call id.
+    /// Returns whether an id is that of a function's call whose client sent this key and no call
+    /// id.
     #[must_use]
     pub fn is_id(&self, function: &FunctionName, id: &CallId) -> bool {
         id.queue_hash().is_some_and(|queue| CallId::from_hash(&self.hash(function), queue) == *id)
     }
 
-    /// The `Nats-Msg-Id` of a function's call whose client sent this key and a call id.
+    /// Returns the `Nats-Msg-Id` of a function's call whose client sent this key and a call id.
     #[must_use]
     pub fn message_id(&self, function: &FunctionName) -> String {
         [MESSAGE_ID_PREFIX, &shorten(&self.hash(function))].concat()
     }
 
-    /// The key itself.
+    /// Returns the key itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -78,7 +79,7 @@ impl IdempotencyKey {
 impl FromStr for IdempotencyKey {
     type Err = IdempotencyKeyError;
 
-    /// Reads the value of [`IDEMPOTENCY_KEY`]: the key itself, or a string as RFC 8941 has it. Both
+    /// Reads the value of [`IDEMPOTENCY_KEY`]: the key itself, or a string as in RFC 8941. Both
     /// forms of a key are the same key.
     fn from_str(text: &str) -> Result<Self, IdempotencyKeyError> {
         if !text.bytes().all(|b| matches!(b, b' '..=b'~')) {
@@ -95,8 +96,8 @@ impl FromStr for IdempotencyKey {
     }
 }
 
-/// What a string of RFC 8941 stands for, read after its first quote; `None` if it does not end with
-/// the second.
+/// Returns the value of a string of RFC 8941, read after its first quote; `None` if it does not end
+/// with the second.
 fn unquote(text: &str) -> Option<String> {
     let (mut value, mut chars) = (String::with_capacity(text.len()), text.chars());
     loop {

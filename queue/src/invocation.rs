@@ -9,41 +9,42 @@ use url::Url;
 
 use crate::{call_id::CallId, name::FunctionName, retry::RetryOverrides};
 
-/// The longest path and query of a call together, in bytes: the parsers of URLs that gateway and worker have take 64 KiB for
-/// all of one, and a function's own URL comes before these.
+/// Maximum length of a call's path and query together, in bytes. The URL parsers of gateway and
+/// worker accept 64 KiB for a whole URL, which also contains the function's own URL.
 pub const MAX_TARGET: usize = 60 * 1024;
 
-/// Header of requests: how many calls came before the call that is submitted in its chain.
+/// Header of requests: how many calls precede the submitted call in its chain.
 pub const X_ASYNC_DEPTH: HeaderName = HeaderName::from_static("x-async-depth");
 
-/// One asynchronous call, as the gateway took it and as the worker will make it.
+/// One asynchronous call, as the gateway accepted it and as the worker sends it to the function.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invocation {
     /// Identifies the call from the 202 to the callback.
     pub call_id: CallId,
     /// The function to call.
     pub function: FunctionName,
-    /// The function's name as the client wrote it, if that is another text: without its namespace, or in another case.
+    /// The function's name as the client wrote it, if that differs: without its namespace, or in
+    /// another case.
     pub written_name: Option<String>,
-    /// The method; clients of `OpenFaaS` always POST.
+    /// The method. Clients of `OpenFaaS` always POST.
     pub method: Method,
-    /// What follows the function's name in the path, still percent-encoded as the client sent it:
-    /// empty, or beginning with `/`.
+    /// The rest of the path after the function's name, percent-encoded as the client sent it.
+    /// Empty, or begins with `/`.
     pub path: String,
-    /// What follows the `?`, raw; `None` where the client sent no `?`.
+    /// The raw text after the `?`; `None` if the client sent no `?`.
     pub query: Option<String>,
     /// The client's headers, without those of its connection.
     pub headers: HeaderMap,
-    /// Where the result goes, if the client asked for it.
+    /// Where the result goes, if the client requested it.
     pub callback_url: Option<CallbackUrl>,
-    /// How many calls came before this one in its chain: each was submitted by the one before it,
-    /// as its callback or by its function.
+    /// How many calls precede this one in its chain. Each was submitted by the one before it, as
+    /// its callback or by its function.
     pub depth: u32,
-    /// What the message says of the call's retries: existing gateways send the function's annotations along.
+    /// The retry settings in the message: existing gateways include the function's annotations.
     pub retry: RetryOverrides,
-    /// When the gateway took it.
+    /// When the gateway accepted the call.
     pub submitted_at: Timestamp,
-    /// The body, untouched.
+    /// The body, unchanged.
     pub body: Bytes,
 }
 
@@ -51,23 +52,23 @@ pub struct Invocation {
 #[derive(Clone, PartialEq, Eq)]
 pub struct CallbackUrl(Url);
 
-/// Why a text is not a callback URL.
+/// A text is not a callback URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("X-Callback-Url is not valid: {rule}; write it as http://host/path or https://host/path")]
 pub struct CallbackUrlError {
     rule: String,
 }
 
-/// Reads the value of [`X_ASYNC_DEPTH`], a decimal number; `None` if it is something else. One that
-/// is too large to be kept is read as the largest, which no chain may have.
+/// Reads the value of [`X_ASYNC_DEPTH`], a decimal number; `None` if it is something else. A number
+/// that is too large is read as the largest one, which exceeds the limit of every chain.
 #[must_use]
 pub fn read_depth(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
-/// Takes the depth of a chain out of the headers of a request that a gateway stored without
-/// checking it; 0 if they don't say.
+/// Removes the depth of a chain from the headers of a request that a gateway stored without
+/// checking it. Returns 0 if the headers do not contain it.
 pub(crate) fn take_depth(headers: &mut HeaderMap) -> u32 {
     let depth = headers.remove(X_ASYNC_DEPTH);
     depth.and_then(|depth| read_depth(depth.to_str().ok()?)).unwrap_or_default()
@@ -76,7 +77,8 @@ pub(crate) fn take_depth(headers: &mut HeaderMap) -> u32 {
 // === impl Invocation ===
 
 impl Invocation {
-    /// A POST of this body, from now, without path, query, headers and callback: set those that it shall have.
+    /// Creates a POST with this body and the current time, without path, query, headers and
+    /// callback. Set those that the call needs.
     #[must_use]
     pub fn new(call_id: CallId, function: FunctionName, body: impl Into<Bytes>) -> Self {
         Self {
@@ -97,7 +99,7 @@ impl Invocation {
 }
 
 impl fmt::Debug for Invocation {
-    /// Neither body, nor headers, nor query: they may hold secrets, and this may reach a log.
+    /// Omits body, headers and query: they may hold secrets, and the output may be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invocation")
             .field("call_id", &self.call_id.as_str())
@@ -124,7 +126,7 @@ impl CallbackUrl {
         }
     }
 
-    /// The URL, credentials included.
+    /// Returns the URL, including credentials.
     #[must_use]
     pub fn as_url(&self) -> &Url {
         &self.0
@@ -138,7 +140,8 @@ impl fmt::Debug for CallbackUrl {
 }
 
 impl fmt::Display for CallbackUrl {
-    /// Without credentials and query, since this is what logs show. [`CallbackUrl::as_url`] has it whole.
+    /// Omits credentials and query, because logs show this form. [`CallbackUrl::as_url`] returns
+    /// the whole URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.0.scheme(), self.0.host_str().unwrap_or_default())?;
         if let Some(port) = self.0.port() {

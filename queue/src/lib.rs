@@ -1,15 +1,15 @@
-//! What a named queue *is*: the invocation and its message form, the names on `JetStream`, the
-//! configuration of streams and consumers, and the directory of queues and functions.
+//! Defines what a named queue *is*: the invocation and its message form, the names on `JetStream`,
+//! the configuration of streams and consumers, and the directory of queues and functions.
 //!
-//! The gateway, the worker and the operator all depend on this crate, and it depends on none of them:
-//! no Kubernetes and no HTTP server in here. Decisions are plain functions of plain values
-//! ([`message`], [`subject`], [`stream`]); the modules that talk to NATS ([`ensure`], [`submit`], [`locate`],
-//! [`directory::watch`]) are thin around them.
+//! The gateway, the worker and the operator all depend on this crate, and it depends on none of
+//! them. It contains no Kubernetes and no HTTP server. Decisions are plain functions of plain
+//! values ([`message`], [`subject`], [`stream`]). The modules that talk to NATS ([`ensure`],
+//! [`submit`], [`locate`], [`directory::watch`]) are thin layers around them.
 //!
 //! # Calls from other programs
 //!
-//! A program that speaks NATS needs no gateway: it stores calls as the gateway does, and workers make them all the
-//! same.
+//! A program that speaks NATS needs no gateway: it stores calls as the gateway does, and workers
+//! run them in the same way.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -36,24 +36,26 @@
 //! # }
 //! ```
 //!
-//! - With an id of its own (`"order-7".parse()`), a program repeats itself safely:
-//!   [`Submitter::submit`] stores a call once, however often it is asked. Calls with other content
-//!   may share the id. Ids that were made by [`CallId::generate`] are nobody else's, and
-//!   [`Submitter::submit_new`] is spared the look for them.
+//! - With an id that it chose (`"order-7".parse()`), a program can repeat a submission safely:
+//!   [`Submitter::submit`] stores a call once, however often it is repeated. Calls with other
+//!   content may share the id. Ids from [`CallId::generate`] are unique, so
+//!   [`Submitter::submit_new`] does not search for them.
 //! - With an [`IdempotencyKey`], [`Submitter::submit_with_key`] stores one call of a function, and
-//!   refuses another one with the key.
-//! - Which queue a function belongs to, the operator keeps in the directory: [`directory::watch::follow`] has it, and
-//!   [`Directory::route`] reads it.
-//! - [`cancel::cancel`] cancels a call; [`locate::locate`] finds one, and [`status::of_stored`] says where it is.
+//!   refuses another call with the key.
+//! - The operator records in the directory which queue a function belongs to:
+//!   [`directory::watch::follow`] follows it, and [`Directory::route`] reads it.
+//! - [`cancel::cancel`] cancels a call. [`locate::locate`] finds one, and [`status::of_stored`]
+//!   returns its state.
 //!
-//! `examples/submit.rs` is a whole program. `docs/wire.md` says what is on the wire, for programs in other languages.
+//! `examples/submit.rs` is a complete program. `docs/wire.md` describes the protocol, for programs
+//! in other languages.
 //!
 //! [`Submitter::submit`]: submit::Submitter::submit
 //! [`Submitter::submit_new`]: submit::Submitter::submit_new
 //! [`Submitter::submit_with_key`]: submit::Submitter::submit_with_key
 //! [`Directory::route`]: directory::Directory::route
 
-// What this crate's functions take and give, in the versions that they do.
+// Types in this crate's functions, in the versions that it uses.
 pub use {async_nats, bytes, http, jiff};
 
 pub mod bucket;

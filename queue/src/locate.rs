@@ -1,7 +1,8 @@
 //! Finds a call by its id: which queues may have it, and which of them does.
 //!
-//! An id that was made here names its queue, so that one is asked; a client's own id is asked of all, unless the
-//! function is named. Several calls may share an id: the newest is found, and the others are counted.
+//! A generated id names its queue, so only that queue is asked. For an id that a client chose, all
+//! queues are asked, unless the function is named. Several calls may share an id: the newest is
+//! returned, and the others are counted.
 
 use async_nats::jetstream::{Context, message::StreamMessage};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -17,52 +18,54 @@ use crate::{
     tombstone::{self, Mark, Tombstone},
 };
 
-/// Queues that are asked at once. One question takes a server less than a millisecond; more at once would only keep
-/// it from storing calls.
+/// Number of queues that are asked concurrently. One request takes a server less than a
+/// millisecond. More at a time would only delay the storing of calls.
 const AT_ONCE: usize = 64;
 
-/// The call that is looked for.
+/// The call to find.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Its id.
+    /// Id of the call.
     pub id: CallId,
-    /// Its function, where that is known.
+    /// Function of the call, if it is known.
     pub function: Option<FunctionName>,
 }
 
 /// A queue, and where its calls are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The queue.
+    /// Name of the queue.
     pub queue: QueueName,
-    /// Its stream and subject.
+    /// Stream and subject of the queue.
     pub entry: QueueEntry,
 }
 
 /// The queues that may have a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// Those that the id or the function names; never none.
+    /// The queues that the id or the function names. Never empty.
     pub named: Vec<Place>,
-    /// The others, which are asked if these know nothing: a client's own UUID may name a queue by chance.
+    /// The other queues, which are asked if the named ones do not know the call: a client's own
+    /// UUID may name a queue by chance.
     pub rest: Vec<Place>,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Debug)]
 pub enum Found {
     /// The call is stored: queued, running, or waiting for its next attempt.
     Stored {
-        /// The newest with the id.
+        /// The newest call with the id.
         newest: Box<Stored>,
-        /// How many others with the id are stored.
+        /// Number of other stored calls with the id.
         others: u64,
     },
-    /// It has ended, and its end is still known.
+    /// The call has ended, and its end is still known.
     Ended(CallStatus),
-    /// It is marked as cancelled, and a worker that has it may still run it, or end it in another way.
+    /// The call is marked as cancelled, and a worker that has it may still run it, or end it in
+    /// another way.
     BeingCancelled(CallStatus),
-    /// Nothing is known of it: it never was, or its end is not known any more.
+    /// Nothing is known of the call: it never existed, or its end is not known any more.
     Unknown,
 }
 
@@ -71,11 +74,12 @@ pub enum Found {
 pub struct Stored {
     /// The queue.
     pub place: Place,
-    /// The call's message, as it was when it was looked for.
+    /// The call's message, as it was when it was found.
     pub message: StreamMessage,
 }
 
-/// The queues that may have a call: those that the id or the function names, and the others; all, if none is named.
+/// Returns the queues that may have a call: those that the id or the function names, and the
+/// others. If none is named, all queues count as named.
 #[must_use]
 pub fn places(directory: &Directory, default_queue: &QueueName, wanted: &Wanted) -> Places {
     let mut all: Vec<Place> = directory
@@ -93,13 +97,14 @@ pub fn places(directory: &Directory, default_queue: &QueueName, wanted: &Wanted)
     let (named, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|place| is_named(&place.queue));
     match named.is_empty() {
         true => Places { named: rest, rest: named },
-        // A named function has its calls on its queue, and an id that was made here on its own.
+        // The calls of a named function are on its queue, and a call with a generated id is on the
+        // queue that the id names.
         false if of_function.is_some() => Places { named, rest: Vec::new() },
         false => Places { named, rest },
     }
 }
 
-/// Looks for a call in these places.
+/// Searches these places for a call.
 pub async fn locate(js: &Context, places: &Places, wanted: &Wanted) -> Result<Found, NatsError> {
     match locate_among(js, &places.named, wanted).await? {
         Found::Unknown if !places.rest.is_empty() => locate_among(js, &places.rest, wanted).await,
@@ -131,7 +136,7 @@ async fn stored_at(js: &Context, place: Place, wanted: &Wanted) -> Result<Option
     Ok(message.map(|message| Stored { place, message }))
 }
 
-/// The end of a call, as far as one of these places still knows it.
+/// Returns the end of a call, if one of these places still knows it.
 async fn ended(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Found, NatsError> {
     let results: Vec<_> = stream::iter(places.iter().cloned())
         .map(|place| status::results(js, place.queue, wanted))
@@ -155,14 +160,14 @@ async fn ended(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Found,
     }
 }
 
-/// Whether a call that is marked as cancelled does not start any more.
+/// Returns whether a call that is marked as cancelled can't start any more.
 async fn is_certain(js: &Context, places: &[Place], tombstone: &Tombstone) -> Result<bool, NatsError> {
     if tombstone.mark != (Mark::Cancelled { confirmed: false }) {
         return Ok(true);
     }
     let Some(place) = places.iter().find(|place| place.queue == tombstone.queue) else { return Ok(true) };
     let progress = consumer_progress::read(js, &place.entry.stream, &place.queue).await?;
-    // Without a consumer nothing is delivered.
+    // Without a consumer, nothing is delivered.
     Ok(progress.is_none_or(|progress| tombstone.is_safe(progress.now, progress.lease)))
 }
 
@@ -199,7 +204,7 @@ mod tests {
     fn an_id_that_was_made_here_is_asked_of_its_queue_alone() {
         let id = CallId::generate(&"fast".parse().unwrap());
         assert_eq!(asked(&id, None), ["fast"]);
-        // Its function may have moved to another queue since.
+        // Its function may have moved to another queue since then.
         assert_eq!(asked(&id, Some("figlet")), ["fast", "slow"]);
     }
 

@@ -1,7 +1,7 @@
-//! The message forms of an invocation, on a queue's stream.
+//! Reads the message forms of an invocation, on a queue's stream.
 //!
-//! Two are read, message by message: the [native] one, which the gateway writes, and the
-//! [`OpenFaaS`](openfaas) one, which existing gateways publish.
+//! There are two forms, and each message has its own: the [native] one, which the gateway writes,
+//! and the [`OpenFaaS`](openfaas) one, which existing gateways publish.
 
 use async_nats::HeaderMap as NatsHeaders;
 use bytes::Bytes;
@@ -21,15 +21,15 @@ pub mod http_lines;
 pub mod native;
 pub mod openfaas;
 
-/// Room that a message needs besides its body, for its headers, in bytes: as much as most servers take of them. A call with
-/// more is refused too, though only when NATS does so.
+/// Room for the headers of a message, in addition to its body, in bytes: as much as most servers
+/// accept of them. A call with larger headers is refused too, but only by NATS.
 pub const HEADER_ROOM: usize = 8 * 1024;
 
-/// What a message of the `OpenFaaS` form may lack and the stream knows in its place.
+/// Values that the stream provides if a message of the `OpenFaaS` form lacks them.
 #[derive(Clone, Debug)]
 pub struct Fallback {
-    /// The call id for a message that carries none, or one that is no subject token. Derived from the
-    /// stream sequence, so that a redelivery has the same.
+    /// The call id of a message that carries none, or one that is not a subject token. It is
+    /// derived from the stream sequence, so that a redelivery has the same id.
     pub call_id: CallId,
     /// When the stream stored the message.
     pub stored_at: Timestamp,
@@ -37,34 +37,35 @@ pub struct Fallback {
     pub namespace: String,
 }
 
-/// Why a message is no invocation. Such a message becomes a dead letter; it is never tried again.
+/// A message is not an invocation. Such a message becomes a dead letter and is never retried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A header that the native form requires is missing.
     #[error("header {0} is missing")]
     Missing(&'static str),
-    /// A field holds what it must not.
+    /// A field has a value that is not valid.
     #[error("{field} `{value}` is not valid: {rule}")]
     Invalid {
-        /// The header or key.
+        /// Name of the header or key.
         field: &'static str,
-        /// Its value, shortened.
+        /// Value of the field, shortened.
         value: String,
-        /// What it must be.
+        /// The rule for the value.
         rule: String,
     },
     /// The payload is not a JSON `QueueRequest`.
     #[error("payload is not an OpenFaaS QueueRequest: {0}")]
     NotQueueRequest(String),
-    /// The message says that it is of a later form than this program knows.
+    /// The form of the message has a later version than this program supports.
     #[error("message version {0} is not known to this worker: upgrade it, then replay the dead letter")]
     UnknownVersion(String),
-    /// The client of NATS can't read the message: its headers or its subject.
+    /// The NATS client can't read the headers or the subject of the message.
     #[error("its {0}")]
     Unreadable(String),
 }
 
-/// Reads an invocation from a message of either form. `fallback` is asked for where the form may lack something.
+/// Reads an invocation from a message of either form. `fallback` is called if the form may lack
+/// something.
 pub fn decode(
     headers: &NatsHeaders,
     payload: &Bytes,
@@ -77,13 +78,14 @@ pub fn decode(
     }
 }
 
-/// An error about `field`, whose value is cut to what fits into a log line.
+/// Returns an error about `field`, whose value is shortened to fit into a log line.
 fn invalid(field: &'static str, value: &str, rule: impl std::fmt::Display) -> DecodeError {
     const SHOWN: usize = 64;
     DecodeError::Invalid { field, value: value.chars().take(SHOWN).collect(), rule: rule.to_string() }
 }
 
-/// Refuses a path and query that are no URL together with that of a function: nobody could make the call.
+/// Refuses a path and query that are too long for one URL with that of a function: no worker could
+/// run the call.
 fn check_target(path: &str, query: Option<&str>) -> Result<(), DecodeError> {
     match path.len() + query.map_or(0, str::len) {
         0..=MAX_TARGET => Ok(()),

@@ -1,8 +1,9 @@
-//! Which of the streams, consumers and buckets of a queue are missing, for programs that create them where there is no
-//! operator: somebody deleted them, or the server came back with an empty store.
+//! Finds streams, consumers and buckets of a queue that are missing, for programs that create them
+//! where there is no operator. They may have been deleted, or the server came back with an empty
+//! store.
 //!
-//! It only reads, so that it may be done often. What is there is left as it is, whatever its configuration: two programs
-//! with other settings do not undo what the other did.
+//! This module only reads, so it may run often. What exists is left as it is, whatever its
+//! configuration: two programs with different settings do not undo each other's changes.
 
 use async_nats::jetstream::{
     Context,
@@ -23,35 +24,35 @@ pub struct Needed {
     consumer: Consumer,
 }
 
-/// Which consumer a stream needs.
+/// The consumer that a stream needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Consumer {
     None,
-    /// Any, whatever its name: a producer does not know that of the workers.
+    /// Any, whatever its name: a producer does not know the name that workers use.
     Any,
     Named(String),
 }
 
-/// What the workers of a queue need: its streams, and the consumers by their names.
+/// Returns what the workers of a queue need: its streams, and the consumers by their names.
 #[must_use]
 pub fn needed_by_workers(spec: &QueueSpec) -> Vec<Needed> {
     let named = |name: String| Consumer::Named(name);
     needed(spec, named(spec.durable.clone()), named(spec.queue.callback_durable()))
 }
 
-/// What a producer needs: the streams of a queue, each with a consumer.
+/// Returns what a producer needs: the streams of a queue, each with a consumer.
 #[must_use]
 pub fn needed_by_producer(spec: &QueueSpec) -> Vec<Needed> {
     needed(spec, Consumer::Any, Consumer::Any)
 }
 
-/// A bucket.
+/// Returns the need for a bucket.
 #[must_use]
 pub fn needed_bucket(bucket: &Bucket) -> Needed {
     Needed { stream: bucket.stream(), consumer: Consumer::None }
 }
 
-/// A stream that needs no consumer.
+/// Returns the need for a stream without a consumer.
 #[must_use]
 pub fn needed_stream(name: &str) -> Needed {
     Needed { stream: name.to_owned(), consumer: Consumer::None }
@@ -69,7 +70,7 @@ fn needed(spec: &QueueSpec, of_calls: Consumer, of_callbacks: Consumer) -> Vec<N
     needed
 }
 
-/// The first of these that is missing, in words; `None` if all are there.
+/// Returns the first of these that is missing, in words; `None` if all exist.
 pub async fn first_missing(js: &Context, needed: &[Needed]) -> Result<Option<String>, NatsError> {
     for Needed { stream: name, consumer } in needed {
         let stream = match js.get_stream(name).await {

@@ -1,31 +1,32 @@
 //! Names of queues and functions, and the names on `JetStream` that follow from them.
 //!
-//! Users see these names in `nats stream ls`, in KEDA triggers and in `kubectl get deploy`: they are a
-//! contract.
+//! Users see these names in `nats stream ls`, in KEDA triggers and in `kubectl get deploy`: they
+//! are a contract.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The longest queue name: with the longest suffix that we add (`-worker` and the hash of a pod) the
-/// names of pods stay within the 63 characters of a DNS label.
+/// Maximum length of a queue name. With the longest suffix that is added (`-worker` and the hash of
+/// a pod), the names of pods stay within the 63 characters of a DNS label.
 pub const MAX_QUEUE_NAME: usize = 40;
 
-/// The longest name of a function or a namespace: a DNS label, as Kubernetes demands of a Service.
+/// Maximum length of the name of a function or a namespace: a DNS label, as Kubernetes requires for
+/// a Service.
 pub const MAX_LABEL: usize = 63;
 
-/// The longest name of a new stream.
+/// Maximum length of the name of a new stream.
 pub const MAX_STREAM: usize = 64;
 
-/// The longest subject of a new stream.
+/// Maximum length of the subject of a new stream.
 pub const MAX_SUBJECT: usize = 128;
 
-/// The name of a queue: 1 to 40 of `a-z 0-9 - _`, as `OpenFaaS` allows them.
+/// The name of a queue: 1 to 40 of `a-z 0-9 - _`, as `OpenFaaS` allows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct QueueName(String);
 
-/// A function and the namespace it lives in. In JSON, `name.namespace`.
+/// A function and its namespace. In JSON, `name.namespace`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FunctionName {
@@ -33,7 +34,7 @@ pub struct FunctionName {
     namespace: String,
 }
 
-/// Why a text is not a name. Names the kind, the value and the rule.
+/// A text is not a name. The error names the kind, the value and the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} `{value}` is not valid: {rule}")]
 pub struct NameError {
@@ -45,8 +46,9 @@ pub struct NameError {
 // === impl QueueName ===
 
 impl QueueName {
-    /// Reads the name of a queue that is to be created, by the rule that the definition of `AsyncQueue` has: 1 to 40 of
-    /// `a-z 0-9 -`, the first and the last of which is no `-`. Queues of other names may be there.
+    /// Reads the name of a queue to be created, by the rule of the CRD of `AsyncQueue`: 1 to 40 of
+    /// `a-z 0-9 -`, and neither the first nor the last is a `-`. Existing queues may have other
+    /// names.
     pub fn parse_new(text: &str) -> Result<Self, NameError> {
         let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let has_length = (1..=MAX_QUEUE_NAME).contains(&text.len());
@@ -58,37 +60,38 @@ impl QueueName {
         }
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The durable consumer that the queue's workers share: `<queue>-workers`.
+    /// Returns the durable consumer that the queue's workers share: `<queue>-workers`.
     #[must_use]
     pub fn durable(&self) -> String {
         format!("{self}-workers")
     }
 
-    /// The stream of results on their way to the caller: `<queue>-callbacks`.
+    /// Returns the stream of results on their way to the client: `<queue>-callbacks`.
     #[must_use]
     pub fn callback_stream(&self) -> String {
         format!("{self}-callbacks")
     }
 
-    /// The durable consumer of that stream, which the queue's workers share: `<queue>-callback-workers`.
+    /// Returns the durable consumer of that stream, which the queue's workers share:
+    /// `<queue>-callback-workers`.
     #[must_use]
     pub fn callback_durable(&self) -> String {
         format!("{self}-callback-workers")
     }
 
-    /// The stream of the queue's dead letters: `<queue>-dead`.
+    /// Returns the stream of the queue's dead letters: `<queue>-dead`.
     #[must_use]
     pub fn dead_letter_stream(&self) -> String {
         format!("{self}-dead")
     }
 
-    /// The Deployment of the queue's workers: `<queue>-worker`.
+    /// Returns the Deployment of the queue's workers: `<queue>-worker`.
     #[must_use]
     pub fn worker_deployment(&self) -> String {
         format!("{self}-worker")
@@ -132,7 +135,7 @@ impl fmt::Display for QueueName {
 // === impl FunctionName ===
 
 impl FunctionName {
-    /// A function by its two parts, each one subject token: 1 to 63 of `A-Z a-z 0-9 - _`.
+    /// Creates a function from its two parts, each one subject token: 1 to 63 of `A-Z a-z 0-9 - _`.
     pub fn new(name: &str, namespace: &str) -> Result<Self, NameError> {
         label("function name", name)?;
         label("function namespace", namespace)?;
@@ -147,19 +150,19 @@ impl FunctionName {
         }
     }
 
-    /// The same in lower case.
+    /// Returns the function in lower case.
     #[must_use]
     pub fn to_lowercase(&self) -> Self {
         Self { name: self.name.to_ascii_lowercase(), namespace: self.namespace.to_ascii_lowercase() }
     }
 
-    /// The name without its namespace.
+    /// Returns the name without its namespace.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The namespace.
+    /// Returns the namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -169,7 +172,7 @@ impl FunctionName {
 impl TryFrom<String> for FunctionName {
     type Error = NameError;
 
-    /// Reads what [`fmt::Display`] writes: a namespace is no part that may be absent.
+    /// Reads what [`fmt::Display`] writes: the namespace must not be absent.
     fn try_from(text: String) -> Result<Self, NameError> {
         Self::parse(&text, "")
     }
@@ -182,7 +185,7 @@ impl From<FunctionName> for String {
 }
 
 impl fmt::Display for FunctionName {
-    /// `name.namespace`, as `OpenFaaS` writes it in URLs, metrics and callbacks.
+    /// Writes `name.namespace`, as `OpenFaaS` does in URLs, metrics and callbacks.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.name, self.namespace)
     }
@@ -222,7 +225,7 @@ pub fn parse_subject(text: &str) -> Result<String, NameError> {
     Err(NameError { kind: "subject", value: text.to_owned(), rule })
 }
 
-/// Reads the name of a stream that is to be created, by the rule that the definition of `AsyncQueue` has.
+/// Reads the name of a stream to be created, by the rule of the CRD of `AsyncQueue`.
 pub fn parse_new_stream(text: &str) -> Result<String, NameError> {
     if (1..=MAX_STREAM).contains(&text.len()) && text.bytes().all(is_name_byte) {
         return Ok(text.to_owned());
@@ -231,7 +234,7 @@ pub fn parse_new_stream(text: &str) -> Result<String, NameError> {
     Err(NameError { kind: "stream", value: text.to_owned(), rule })
 }
 
-/// Reads the subject of a stream that is to be created, by the rule that the definition of `AsyncQueue` has.
+/// Reads the subject of a stream to be created, by the rule of the CRD of `AsyncQueue`.
 pub fn parse_new_subject(text: &str) -> Result<String, NameError> {
     let is_token = |token: &str| !token.is_empty() && token.bytes().all(is_name_byte);
     if text.len() <= MAX_SUBJECT && !text.starts_with('_') && text.split('.').all(is_token) {

@@ -1,4 +1,5 @@
-//! Looks at what NATS knows of a call without taking anything away: messages on streams, and workers' words.
+//! Reads what NATS knows of a call without removing anything: messages on streams, and answers of
+//! workers.
 
 use std::time::Duration;
 
@@ -18,38 +19,41 @@ use tokio::time::{Instant, timeout_at};
 /// How long workers have to answer a question. They answer within a millisecond or not at all.
 const ANSWERS: Duration = Duration::from_millis(250);
 
-/// NATS is away or refused. A repeat is safe.
+/// NATS is unavailable or refused the request. A repeat is safe.
 #[derive(Debug, thiserror::Error)]
 #[error("NATS could not {action}")]
 pub struct NatsError {
-    /// What was asked of it.
+    /// The action that failed.
     action: &'static str,
-    /// How it failed.
+    /// How the action failed.
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// Makes an error of a failed action.
+/// Returns a function that turns the cause of a failed action into an error.
 pub(crate) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     action: &'static str,
 ) -> impl Fn(E) -> NatsError {
     move |error| NatsError { action, source: error.into() }
 }
 
-/// Whether an error says that there is no such stream.
+/// Returns whether an error says that the stream does not exist.
 #[must_use]
 pub fn is_missing_stream(error: &GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-/// A stream, whether it is there or not.
+/// Returns a handle of a stream, whether the stream exists or not.
 pub(crate) async fn stream(js: &Context, name: &str) -> Result<Stream<()>, NatsError> {
     js.get_stream_no_info(name).await.map_err(failed("open the stream"))
 }
 
-/// The last message of a stream on a subject, which may hold wildcards; `None` also where there is no such stream.
-/// Asked of the stream's leader: a call is found as soon as its 202 was sent. Of headers with one name, as each HTTP
-/// header of a call is, the client keeps the last alone: good for reading what a call is, and not for storing it again.
+/// Returns the last message of a stream on a subject, which may hold wildcards. `None` if there is
+/// no message or no stream.
+///
+/// The stream's leader is asked, so a call is found as soon as its 202 was sent. Of headers with
+/// one name, as the HTTP headers of a call are, the client keeps only the last. The result is good
+/// for reading what a call is, and not for storing it again.
 pub(crate) async fn last_message(
     js: &Context,
     stream_name: &str,
@@ -60,7 +64,7 @@ pub(crate) async fn last_message(
     )
 }
 
-/// The first message of a stream on a subject, as [`last_message`].
+/// Returns the first message of a stream on a subject, as [`last_message`] does.
 pub(crate) async fn first_message(
     js: &Context,
     stream_name: &str,
@@ -71,12 +75,13 @@ pub(crate) async fn first_message(
     )
 }
 
-/// Whether a stream holds a message at a sequence.
+/// Returns whether a stream holds a message at a sequence.
 pub async fn is_stored(js: &Context, stream_name: &str, sequence: u64) -> Result<bool, NatsError> {
     Ok(message_at(js, stream_name, sequence).await?.is_some())
 }
 
-/// The first message of a stream on a subject, which may hold wildcards, at or after a sequence; as [`last_message`].
+/// Returns the first message of a stream on a subject, which may hold wildcards, at or after a
+/// sequence. See [`last_message`].
 pub(crate) async fn next_message(
     js: &Context,
     stream_name: &str,
@@ -87,7 +92,8 @@ pub(crate) async fn next_message(
     found(request.sequence(from).next_by_subject(subject.to_owned()).send().await)
 }
 
-/// How many messages of a stream have a subject, which may hold wildcards; none where there is no such stream.
+/// Returns how many messages of a stream have a subject, which may hold wildcards. 0 if the stream
+/// does not exist.
 pub(crate) async fn count_messages(js: &Context, stream_name: &str, subject: &str) -> Result<u64, NatsError> {
     let request = serde_json::json!({ "subjects_filter": subject });
     let answer: serde_json::Value = js
@@ -102,7 +108,7 @@ pub(crate) async fn count_messages(js: &Context, stream_name: &str, subject: &st
         .sum())
 }
 
-/// The message of a stream at a sequence, as [`last_message`].
+/// Returns the message of a stream at a sequence, as [`last_message`] does.
 pub(crate) async fn message_at(
     js: &Context,
     stream_name: &str,
@@ -126,8 +132,8 @@ fn found(answer: Result<StreamMessage, RawMessageError>) -> Result<Option<Stream
     }
 }
 
-/// Asks the workers that listen on a subject, and returns the first answer that `read` understands. `None` where no
-/// worker listens, or none answers in time.
+/// Asks the workers that listen on a subject, and returns the first answer that `read` understands.
+/// `None` if no worker listens, or none answers in time.
 pub(crate) async fn ask_workers<T>(
     client: Client,
     subject: String,
@@ -137,7 +143,7 @@ pub(crate) async fn ask_workers<T>(
     Ok(Inquiry::send(&client, subject, question).await?.answer(Instant::now() + ANSWERS, read).await)
 }
 
-/// A question to the workers of a queue, and the answers to it.
+/// A question to the workers of a queue, and their answers.
 pub(crate) struct Inquiry {
     answers: Subscriber,
 }
@@ -151,7 +157,8 @@ impl Inquiry {
         Ok(Self { answers })
     }
 
-    /// The next answer that `read` understands; `None` where no worker listens, or none answers by then.
+    /// Returns the next answer that `read` understands; `None` if no worker listens, or none
+    /// answers in time.
     pub(crate) async fn answer<T>(
         &mut self,
         deadline: Instant,

@@ -1,8 +1,9 @@
 //! Follows a KV bucket without a watch: entry by entry over the JSON API.
 //!
-//! A watch is sent all entries, and one that the client can't read ([`crate::readable`]) closes the connection each time.
-//! A bucket can't be rid of such an entry: it refuses deletions, and its key can't be named. So where the connection is lost
-//! again and again, the bucket is polled for a while, and such entries are passed over.
+//! A watch delivers all entries, and an entry that the client can't read ([`crate::readable`])
+//! closes the connection each time. Such an entry can't be removed from a bucket: the bucket
+//! refuses deletions, and the key can't be named. So if the connection is lost repeatedly, the
+//! bucket is polled for a while, and such entries are skipped.
 
 use std::time::Duration;
 
@@ -20,23 +21,23 @@ use crate::{
 /// How long a bucket is polled before it is watched again.
 const POLLED_FOR: Duration = Duration::from_secs(10 * 60);
 
-/// Between looks for new entries.
+/// Interval between checks for new entries.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The header of an entry that removes a key, and its values.
+/// Name of the header of an entry that removes a key, and its values.
 const OPERATION: &str = "KV-Operation";
 const REMOVALS: [&str; 2] = ["DEL", "PURGE"];
 
 /// What polling a bucket finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Polled {
-    /// An entry; without a value, it was removed.
+    /// An entry. Without a value, it was removed.
     Entry(String, Option<Bytes>),
-    /// All entries that are there were read.
+    /// All existing entries were read.
     Current,
 }
 
-/// Polls the keys of a bucket that a filter names, for ten minutes or until NATS does not answer.
+/// Polls the keys of a bucket that match a filter, for ten minutes or until NATS does not answer.
 pub async fn poll(js: &Context, bucket: &Bucket, filter: &str, mut take: impl FnMut(Polled)) {
     warn!(bucket = bucket.name, "the connection to NATS is closed again and again: polling the bucket");
     let (stream, filter, ends_at) = (bucket.stream(), bucket.subject(filter), Instant::now() + POLLED_FOR);
@@ -69,7 +70,7 @@ async fn read_new(
     Ok(())
 }
 
-/// Key and value of an entry, if the client can read it.
+/// Returns key and value of an entry, if the client can read it.
 fn entry(bucket: &Bucket, message: RawMessage) -> Result<(String, Option<Bytes>), String> {
     let headers = message.read_headers()?;
     let removes = headers.get(OPERATION).is_some_and(|operation| REMOVALS.contains(&operation.as_str()));

@@ -1,8 +1,9 @@
-//! What the failure of a publish means for the message: the one place that decides it.
+//! Decides what the failure of a publish means for the message. No other module decides this.
 //!
-//! A refusal of this very message is final, since a repeat has the same answer. A stream or server without room may
-//! have some later. Everything else says nothing about the message: it may be stored or not, and a repeat under the
-//! same message id is safe. The error codes are nats-server's (`server/errors.json`).
+//! A refusal of this message is final, because a repeat gets the same answer. A stream or server
+//! without room may have room later. Every other failure says nothing about the message: it may be
+//! stored or not, and a repeat under the same message id is safe. The error codes are those of
+//! nats-server (`server/errors.json`).
 
 use std::{error::Error, time::Duration};
 
@@ -13,27 +14,28 @@ use async_nats::jetstream::{
 
 use crate::error::cause;
 
-/// The longest headers that a JetStream message can have, in bytes: nats-server counts them in 16 bits.
+/// Maximum size of the headers of a JetStream message, in bytes: nats-server counts them in 16
+/// bits.
 pub const MAX_HEADERS: usize = 64 * 1024 - 1;
 
-/// Time before a message is published again that a cluster of servers is just storing.
+/// Delay before a message that a cluster of servers is just storing is published again.
 pub(crate) const IN_PROCESS_PAUSE: Duration = Duration::from_millis(20);
 
-/// Why a message is not known to be stored.
+/// Why it is not certain that a message is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PublishFailure {
-    /// This very message is refused. Final.
+    /// This message is refused. Final.
     TooLarge(SizeLimit),
-    /// The last message on the subject is not the one that was expected.
+    /// The last message on the subject is not the expected one.
     Conflict,
-    /// A message under the same message id is just being stored by a cluster of servers. A moment later it is, or it is
-    /// not: a repeat tells.
+    /// A cluster of servers is just storing a message under the same message id. Shortly afterwards
+    /// it is stored or not: a repeat shows which.
     InProcess,
-    /// The stream holds as much as its own limits allow.
+    /// The stream has reached its own limits.
     StreamFull,
     /// The account, the server or its disk has no room.
     NoSpace,
-    /// No stream listens on the subject, or no server leads it now.
+    /// No stream listens on the subject, or no server leads the stream now.
     NoStream,
     /// NATS is unavailable, or answered something else.
     Unavailable,
@@ -53,7 +55,7 @@ pub enum SizeLimit {
 // === impl PublishFailure ===
 
 impl PublishFailure {
-    /// What an error of a publish, or one that was caused by it, means.
+    /// Returns what an error of a publish means, or an error that it caused.
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Self {
         match cause::<PublishError>(error).map(PublishError::kind) {
@@ -65,7 +67,7 @@ impl PublishFailure {
         cause::<jetstream::Error>(error).map_or(Self::Unavailable, Self::of_server)
     }
 
-    /// What an error that the server answered means.
+    /// Returns what the server's error means.
     fn of_server(error: &jetstream::Error) -> Self {
         match error.error_code() {
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Self::TooLarge(SizeLimit::MaxMsgSize),
@@ -74,7 +76,8 @@ impl PublishFailure {
                 Self::Conflict
             }
             ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Self::InProcess,
-            // One code for the stream's own limits ("maximum messages exceeded") and for a store that fails.
+            // One code stands for the stream's own limits ("maximum messages exceeded") and for a
+            // store that fails.
             ErrorCode::STREAM_STORE_FAILED if error.to_string().contains("maximum ") => Self::StreamFull,
             ErrorCode::STREAM_STORE_FAILED
             | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
@@ -85,13 +88,14 @@ impl PublishFailure {
         }
     }
 
-    /// Whether another message has, or is about to have, the place of this one: what is stored there now tells more.
+    /// Returns whether another message has the place of this one, or is about to have it: reading
+    /// the stored message shows more.
     #[must_use]
     pub(crate) fn is_taken(self) -> bool {
         matches!(self, Self::Conflict | Self::InProcess)
     }
 
-    /// A word for the label of a metric.
+    /// Returns the label value for metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

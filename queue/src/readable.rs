@@ -1,7 +1,7 @@
-//! Messages that this program's client of NATS can't read.
+//! Reads messages that the NATS client of this program can't read.
 //!
-//! To nats-server subjects and headers are bytes. The client closes the connection on which it meets some that it can't
-//! read. Asked for over the JSON API such a message does no harm.
+//! For nats-server, subjects and headers are bytes. If the client can't read those of a message, it
+//! closes the connection. Over the JSON API, such a message does no harm.
 
 use async_nats::{HeaderMap, HeaderName, jetstream::Context};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -11,25 +11,26 @@ use serde_json::{Value, json};
 
 use crate::peek::{NatsError, failed};
 
-/// The server's code where a stream has no (more) message.
+/// The server's code if a stream has no (more) message.
 const NO_MESSAGE: u64 = 10037;
 
-/// A message as the JSON API has it.
+/// A message as the JSON API returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawMessage {
-    /// Where it is on its stream.
+    /// Its sequence on its stream.
     pub sequence: u64,
     /// When the stream stored it.
     pub stored_at: Timestamp,
-    /// Its subject, with U+FFFD for what is not UTF-8.
+    /// Its subject, with U+FFFD for bytes that are not UTF-8.
     pub subject: String,
-    /// Its headers, with the line that begins them; empty if it has none.
+    /// Its headers, with the line that begins them. Empty if it has none.
     pub headers: Vec<u8>,
     /// Its payload.
     pub payload: Bytes,
 }
 
-/// The first message of a stream at or after a sequence whose subject is one of a filter; `None` if there is none.
+/// Returns the first message of a stream at or after a sequence whose subject matches a filter;
+/// `None` if no message does.
 pub async fn message_from(
     js: &Context,
     stream: &str,
@@ -61,7 +62,7 @@ pub async fn message_from(
 // === impl RawMessage ===
 
 impl RawMessage {
-    /// Its headers, if the client can read them and the subject.
+    /// Returns the headers, if the client can read them and the subject.
     ///
     /// # Errors
     ///
@@ -71,13 +72,14 @@ impl RawMessage {
     }
 }
 
-/// What the API has in base64, and leaves out where there is nothing.
+/// Decodes a base64 field of the API, which is absent if it would be empty.
 fn bytes(base64: &Value) -> Vec<u8> {
     base64.as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default()
 }
 
-/// Whether the client can read a subject, as `async-nats` does in `connection.rs`. The API writes U+FFFD for what is not
-/// UTF-8. Where there are headers, white space of Unicode ends a subject, too.
+/// Checks that the client can read a subject, as `async-nats` does in `connection.rs`. The API
+/// writes U+FFFD for bytes that are not UTF-8. If there are headers, Unicode whitespace ends a
+/// subject too.
 fn check_subject(subject: &str, headers: &[u8]) -> Result<(), String> {
     if subject.contains(char::REPLACEMENT_CHARACTER) {
         return Err("subject can't be read: it is not UTF-8".to_owned());
@@ -88,8 +90,8 @@ fn check_subject(subject: &str, headers: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads headers as the client does, if it can and does not take them for words of the server: see `async-nats`,
-/// `connection.rs`.
+/// Reads headers as the client does. Refuses those that the client can't read or takes for a status
+/// of the server: see `async-nats`, `connection.rs`.
 fn read(headers: &[u8]) -> Result<HeaderMap, String> {
     read_lines(headers).map_err(|why| format!("headers can't be read: {why}"))
 }
@@ -139,7 +141,7 @@ mod tests {
         for good in ["jobs", "jobs.openfaas-fn.figlet.id-1", "jobs.caf\u{e9}"] {
             assert_eq!(check_subject(good, headers), Ok(()), "{good}");
         }
-        // Without headers, the client splits at spaces alone.
+        // Without headers, the client splits only at spaces.
         assert_eq!(check_subject("jobs.a\u{a0}b", b""), Ok(()));
         for (bad, why) in
             [("jobs.\u{fffd}", "UTF-8"), ("jobs.a\u{a0}b", "white space"), ("jobs.\u{b}", "white")]

@@ -1,26 +1,28 @@
-//! Takes one message off a stream.
+//! Removes one message from a stream.
 
 use async_nats::jetstream::{Context, response::Response, stream::DeleteStatus};
 use serde_json::json;
 
 use crate::peek::{NatsError, failed, is_stored};
 
-/// Removes the message at a sequence, and returns whether it was there. `action` says what for, in an error.
+/// Removes the message at a sequence, and returns whether it was there. `action` names the purpose
+/// in an error.
 ///
-/// Not by a purge of its subject: nats-server then takes what a consumer was delivered before that message for
-/// acknowledged, and never delivers it again (nats-server#5727, seen in 2.15.1).
+/// A purge of the subject is not used. After it, nats-server counts the messages that a consumer
+/// received before that message as acknowledged, and never redelivers them (nats-server#5727, seen
+/// in 2.15.1).
 pub async fn remove(
     js: &Context,
     stream: &str,
     sequence: u64,
     action: &'static str,
 ) -> Result<bool, NatsError> {
-    // Without `no_erase`, as the client's `delete_message` has it, the server overwrites the message on disk: fifty
-    // times as long, and no more than what becomes of a call that ends well.
+    // Without `no_erase`, as in the client's `delete_message`, the server overwrites the message on
+    // disk. That takes fifty times as long, and is not done for a call that ends normally either.
     let request = json!({ "seq": sequence, "no_erase": true });
     match js.request(format!("STREAM.MSG.DELETE.{stream}"), &request).await.map_err(failed(action))? {
         Response::Ok(DeleteStatus { success }) => Ok(success),
-        // The server's code for a message that is not there stands for any failure.
+        // The server has one code for a missing message and for any other failure.
         Response::Err { .. } if !is_stored(js, stream, sequence).await? => Ok(false),
         Response::Err { error } => Err(failed(action)(error)),
     }

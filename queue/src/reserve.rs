@@ -1,16 +1,17 @@
-//! Room that is kept for what ends calls.
+//! Reserves room in the store for what ends calls.
 //!
-//! A store that is full of calls drains by ending them, and their results, tombstones and dead letters need room. So
-//! streams of fill hold some: they are purged as soon as one of those, or a call, is refused for want of space
-//! ([`release`]), and filled again when there is room for twice as much ([`keep`]). While they are not full, gateways refuse
-//! new calls ([`is_short`]), which would otherwise take the room that was freed.
+//! A store that is full of calls drains by ending them, and their results, tombstones and dead
+//! letters need room. So fill streams occupy some of the store. They are purged as soon as one of
+//! those records, or a call, is refused for lack of space ([`release`]). They are filled again when
+//! there is room for twice as much ([`keep`]). While they are not full, gateways refuse new calls
+//! ([`is_short`]), which would otherwise take the freed room.
 //!
-//! In a cluster there is one such stream for each copy of the queues' streams, each on one server alone: a server over
-//! its limit takes no more entries of replicated streams, a purge included (nats-server 2.15.1), and goes on as soon as a
-//! stream of its own is purged.
+//! In a cluster, there is one fill stream for each copy of the queues' streams, each on a single
+//! server. A server over its limit accepts no more entries of replicated streams, not even a purge
+//! (nats-server 2.15.1). It continues as soon as its own fill stream is purged.
 //!
-//! The account of JetStream does not show the limit of its server. So how much was stored when the store was full is noted
-//! in the reserve, and where that is not known, whether there is room is found out by filling.
+//! The JetStream account does not show the limit of its server. So the reserve records how much was
+//! stored when the store was full. If that is not recorded, filling shows whether there is room.
 
 use std::time::Duration;
 
@@ -28,50 +29,53 @@ use crate::{
     publish_failure::PublishFailure,
 };
 
-/// The first stream, and the subject of its messages. Others have a number after it: `asyncqueue-reserve-2`.
+/// The first stream, and the subject of its messages. The others have a number appended:
+/// `asyncqueue-reserve-2`.
 pub const STREAM: &str = "asyncqueue-reserve";
 
-/// Streams of fill at most: as many as a stream can have copies.
+/// Maximum number of fill streams: as many as a stream can have copies.
 const MAX_STREAMS: usize = 5;
 
-/// Header of a message in a reserve that was released: how many bytes the account held when the store was full.
+/// Header of a message in a reserve that was released: how many bytes the account held when the
+/// store was full.
 pub const H_FULL_AT: &str = "Async-Full-At";
 
-/// Core NATS: published when the reserve is released, so that gateways hear of it at once. No payload, no reply.
+/// Core NATS subject: a message is published when the reserve is released, so that gateways notice
+/// at once. No payload, no reply.
 pub const RELEASED_SUBJECT: &str = "asyncqueue.reserve.released";
 
 /// Metadata key: how many bytes the reserve holds when it is full.
 const META_BYTES: &str = "asyncqueue.io/reserve-bytes";
 
-/// The least that is kept, in bytes, unless the store is so small that it would take a large part of it.
+/// Minimum size of the reserve in bytes, unless that would be a large part of a small store.
 const MIN_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The part of the account's limit that is kept.
+/// Divides the account's limit: the quotient is the size of the reserve, within its bounds.
 const PART_OF_ACCOUNT: u64 = 20;
 
-/// The largest part of a store that is kept.
+/// Divides the size of a store: the quotient is the maximum size of the reserve.
 const LARGEST_PART: u64 = 4;
 
-/// The size of a message of fill, in bytes, where the server takes so much.
+/// Size of a fill message in bytes, if the server accepts that size.
 const CHUNK: usize = 256 * 1024;
 
-/// How often a gateway looks whether the reserve is full.
+/// Interval at which a gateway checks whether the reserve is full.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long what can't be released is tried again: a cluster elects a leader in less.
+/// How long a failed release is retried: a cluster elects a leader in less time.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two attempts.
+/// Pause between two attempts.
 const RELEASE_PAUSE: Duration = Duration::from_millis(250);
 
-/// What became of an attempt to keep the reserve full.
+/// The outcome of an attempt to keep the reserve full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// It was full.
+    /// The reserve was full.
     Full,
-    /// It was filled now.
+    /// The reserve was filled now.
     Filled,
-    /// There is no room for it yet.
+    /// There is no room for the reserve yet.
     NoSpace,
 }
 
@@ -79,19 +83,21 @@ pub enum Kept {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Reserve {
     name: String,
-    /// How many bytes it holds.
+    /// Number of bytes that it holds.
     held: u64,
-    /// How many it holds when it is full; 0: it was never full.
+    /// Number of bytes that it holds when it is full. 0: it was never full.
     full: u64,
-    /// How many bytes the account held when the store was full, if that was noted.
+    /// Number of bytes that the account held when the store was full, if that was recorded.
     full_at: Option<u64>,
 }
 
-/// Fills the reserve if there is room for it, and creates it where it is missing: one stream for each of so many copies.
+/// Fills the reserve if there is room for it, and creates it if it is missing: one stream for each
+/// of `replicas` copies.
 ///
-/// A new reserve takes what the store has room for, up to a quarter. One that was released is filled again when there is
-/// room for twice as much, so that it is not released again at once. Where there is no room for one of the streams, all
-/// are released: a server that is over its limit and still holds its stream of fill would deliver nothing for ever.
+/// A new reserve takes the room that the store has, up to a quarter. One that was released is
+/// filled again when there is room for twice as much, so that it is not released again at once. If
+/// there is no room for one of the streams, all are released: a server that is over its limit and
+/// still holds its fill stream would never deliver anything.
 pub async fn keep(js: &Context, replicas: usize) -> Result<Kept, NatsError> {
     let account = js.query_account().await.map_err(failed("read the limits of the account"))?;
     let limit = account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok());
@@ -119,20 +125,21 @@ pub async fn keep(js: &Context, replicas: usize) -> Result<Kept, NatsError> {
     Ok(kept)
 }
 
-/// Gives the room of the reserve away. Returns whether it held any.
+/// Releases the room of the reserve. Returns whether it held any.
 ///
-/// The moment at which a store is full is one at which a cluster may have no leader: a server over its limit gives up that
-/// role. So what fails is tried again for a while. What is left after that, [`keep`] releases.
+/// When a store is full, a cluster may have no leader, because a server over its limit resigns as
+/// leader. So a failed release is retried for a while. [`keep`] releases the streams that remain
+/// after that.
 pub async fn release(js: &Context) -> Result<bool, NatsError> {
     let give_up_at = Instant::now() + RELEASE_PATIENCE;
-    // Before the purge, which frees some of it.
+    // Read before the purge, which frees some of it.
     let used = js.query_account().await.ok().map(|account| account.storage);
     let mut held_any = false;
     loop {
         let Released { held, failure } = release_each(js, used).await;
         if held {
             held_any = true;
-            // Gateways that do not hear it look for themselves.
+            // Gateways that do not receive it check for themselves.
             let _ = js.client().publish(RELEASED_SUBJECT, Bytes::new()).await;
         }
         match failure {
@@ -143,15 +150,15 @@ pub async fn release(js: &Context) -> Result<bool, NatsError> {
     }
 }
 
-/// What came of releasing all streams once.
+/// The outcome of releasing all streams once.
 struct Released {
     /// Whether one of them held any room.
     held: bool,
-    /// Why one of them, at least, could not be released.
+    /// Why at least one of them could not be released.
     failure: Option<NatsError>,
 }
 
-/// Releases each stream, whatever comes of the others.
+/// Releases each stream, even if others fail.
 async fn release_each(js: &Context, used: Option<u64>) -> Released {
     let mut released = Released { held: false, failure: None };
     for number in 1..=MAX_STREAMS {
@@ -164,7 +171,7 @@ async fn release_each(js: &Context, used: Option<u64>) -> Released {
     released
 }
 
-/// Releases one stream. Returns whether it held any room; `None` where there is no such stream.
+/// Releases one stream. Returns whether it held any room; `None` if the stream does not exist.
 async fn release_one(js: &Context, stream: &str, used: Option<u64>) -> Result<Option<bool>, NatsError> {
     let Some(before) = info(js, stream).await? else { return Ok(None) };
     if before.state.bytes < chunk(js) as u64 {
@@ -177,7 +184,8 @@ async fn release_one(js: &Context, stream: &str, used: Option<u64>) -> Result<Op
     Ok(Some(true))
 }
 
-/// Stores what ends a call: where the store has no room for it, once more with the room of the reserve.
+/// Stores what ends a call. If the store has no room for it, releases the reserve and stores it
+/// again.
 pub async fn with_room<T, F>(js: &Context, store: impl Fn() -> F) -> Result<T, NatsError>
 where
     F: Future<Output = Result<T, NatsError>>,
@@ -190,7 +198,8 @@ where
     }
 }
 
-/// Whether the reserve is not full, so that no calls should be stored. It is not where there is none.
+/// Returns whether the reserve is not full, so that no calls should be stored. `false` if there is
+/// no reserve.
 pub async fn is_short(js: &Context) -> Result<bool, NatsError> {
     for number in 1..=MAX_STREAMS {
         match info(js, &name(number)).await? {
@@ -202,10 +211,11 @@ pub async fn is_short(js: &Context) -> Result<bool, NatsError> {
     Ok(false)
 }
 
-/// Tells `set` whether the reserve is short, whenever that may have changed, for as long as it is polled.
+/// Calls `set` with whether the reserve is short, whenever that may have changed, for as long as
+/// the future is polled.
 pub async fn follow(js: &Context, set: impl Fn(bool)) {
     loop {
-        // Without a subscription it is looked at as often as otherwise.
+        // Without a subscription, the interval stays the same.
         let mut released = js.client().subscribe(RELEASED_SUBJECT).await.ok();
         loop {
             if let Ok(is_short) = is_short(js).await {
@@ -225,31 +235,31 @@ pub async fn follow(js: &Context, set: impl Fn(bool)) {
 // === impl Reserve ===
 
 impl Reserve {
-    /// Whether it was released, and there is no room yet to fill it again: its server would be full of calls again at once.
-    /// `used` is what the account holds.
+    /// Returns whether the reserve was released and there is no room yet to fill it again: its
+    /// server would be full of calls again at once. `used` is what the account holds, in bytes.
     fn has_no_room(&self, used: u64) -> bool {
         self.held < self.full
             && self.full_at.is_some_and(|full_at| used.saturating_add(self.full * 2) > full_at)
     }
 }
 
-/// How many bytes to keep, by the account's limit.
+/// Returns how many bytes to reserve for a limit of the account.
 fn wanted_bytes(account_limit: Option<u64>) -> u64 {
     account_limit
         .map_or(MIN_BYTES, |limit| (limit / PART_OF_ACCOUNT).max(MIN_BYTES).min(limit / LARGEST_PART))
 }
 
-/// How many bytes a reserve holds when it is full.
+/// Returns how many bytes a reserve holds when it is full.
 fn full_bytes(info: &Info) -> u64 {
     info.config.metadata.get(META_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or_default()
 }
 
-/// The name of one of the streams, from 1.
+/// Returns the name of one of the streams, counted from 1.
 fn name(number: usize) -> String {
     if number == 1 { STREAM.to_owned() } else { format!("{STREAM}-{number}") }
 }
 
-/// What is known of a stream, which is created where it is missing.
+/// Reads the state of a stream, and creates the stream if it is missing.
 async fn look(js: &Context, name: String, wanted: u64) -> Result<Reserve, NatsError> {
     let Some(info) = info(js, &name).await? else {
         create(js, &name, wanted).await?;
@@ -260,7 +270,7 @@ async fn look(js: &Context, name: String, wanted: u64) -> Result<Reserve, NatsEr
     Ok(Reserve { name, held, full, full_at })
 }
 
-/// Fills a stream that is not full. Leaves it empty where there is no room.
+/// Fills a stream that is not full. Leaves it empty if there is no room.
 async fn fill_again(js: &Context, reserve: &Reserve, wanted: u64) -> Result<Kept, NatsError> {
     let Reserve { name, held, full, .. } = reserve;
     if *full == 0 {
@@ -299,7 +309,7 @@ async fn create(js: &Context, stream: &str, bytes: u64) -> Result<(), NatsError>
     js.create_stream(config).await.map(drop).map_err(failed("create the reserve"))
 }
 
-/// Fills a stream that was never full. What does not fit makes it a smaller one.
+/// Fills a stream that was never full. If not everything fits, its full size is smaller.
 async fn fill_new(js: &Context, stream: &str, wanted: u64) -> Result<Kept, NatsError> {
     let reached = fill(js, stream, 0, wanted).await?;
     if reached >= wanted {
@@ -311,7 +321,8 @@ async fn fill_new(js: &Context, stream: &str, wanted: u64) -> Result<Kept, NatsE
     Ok(if fill(js, stream, 0, smaller).await? >= smaller { Kept::Filled } else { Kept::NoSpace })
 }
 
-/// Publishes fill until a stream holds so many bytes, or there is no room; returns how many it holds then.
+/// Publishes fill messages until a stream holds `bytes` bytes, or there is no room. Returns how
+/// many bytes it then holds.
 async fn fill(js: &Context, stream: &str, mut held: u64, bytes: u64) -> Result<u64, NatsError> {
     let chunk = Bytes::from(vec![0; chunk(js)]);
     while held < bytes {
@@ -327,13 +338,13 @@ async fn fill(js: &Context, stream: &str, mut held: u64, bytes: u64) -> Result<u
     Ok(held)
 }
 
-/// The size of a message of fill, in bytes.
+/// Returns the size of a fill message in bytes.
 fn chunk(js: &Context) -> usize {
     CHUNK.min(js.client().max_payload() / 2)
 }
 
-/// Notes in a stream that was just purged how many bytes the account held when the store was full. Without the note,
-/// [`keep`] finds out by filling.
+/// Records in a stream that was just purged how many bytes the account held when the store was
+/// full. Without this record, [`keep`] finds out by filling.
 async fn note_full_at(js: &Context, stream: &str, bytes: u64) {
     let note = PublishMessage::build().header(H_FULL_AT, bytes.to_string().as_str());
     if let Ok(stored) = js.send_publish(stream.to_owned(), note).await {
@@ -341,13 +352,13 @@ async fn note_full_at(js: &Context, stream: &str, bytes: u64) {
     }
 }
 
-/// How many bytes the account held when the store was full, if that was noted.
+/// Returns how many bytes the account held when the store was full, if that was recorded.
 async fn full_at(js: &Context, stream: &str) -> Result<Option<u64>, NatsError> {
     let note = last_message(js, stream, stream).await?;
     Ok(note.and_then(|note| note.headers.get(H_FULL_AT)?.as_str().parse().ok()))
 }
 
-/// Purges a stream but for so many messages.
+/// Purges a stream except for `keep` messages.
 async fn purge(js: &Context, stream: &str, keep: u64) -> Result<(), NatsError> {
     let stream: Stream<()> = js.get_stream_no_info(stream).await.map_err(failed("open the reserve"))?;
     stream.purge().keep(keep).await.map(drop).map_err(failed("purge the reserve"))
@@ -363,7 +374,7 @@ async fn set_full_bytes(js: &Context, stream: &str, bytes: u64) -> Result<(), Na
     js.update_stream(config).await.map(drop).map_err(failed("update the reserve"))
 }
 
-/// What the server says of a stream of the reserve; `None` where there is none.
+/// Returns the server's information about a stream of the reserve; `None` if it does not exist.
 async fn info(js: &Context, stream: &str) -> Result<Option<Info>, NatsError> {
     match js.get_stream(stream).await {
         Ok(stream) => Ok(Some(stream.cached_info().clone())),

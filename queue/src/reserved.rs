@@ -1,17 +1,17 @@
-//! Names that no queue can have, since all queues share what has them.
+//! Names that no queue can have, because all queues share what has these names.
 //!
-//! The definition of `AsyncQueue` holds the same rules for the API server (`operator/src/crd/rules.rs`), and a test holds
-//! both side by side.
+//! The CRD of `AsyncQueue` has the same rules for the API server (`operator/src/crd/rules.rs`), and
+//! a test compares both.
 
 use crate::{name::QueueName, reserve};
 
-/// The subject on which, and below which, workers and gateways talk.
+/// The subject on which, and below which, workers and gateways communicate.
 pub const ROOT: &str = "asyncqueue";
 
-/// The streams of KV buckets begin so.
+/// Prefix of the streams of KV buckets.
 const BUCKET_STREAMS: &str = "KV_asyncqueue-";
 
-/// A name that is reserved.
+/// A name is reserved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} `{name}` is reserved: {why}; {remedy}")]
 pub struct Reserved {
@@ -26,7 +26,8 @@ const FILL: &str = "the streams asyncqueue-reserve keep room for what ends calls
 const BUCKETS: &str = "it holds a KV bucket of AsyncQueue";
 const OTHER: &str = "choose another one";
 
-/// Refuses a queue whose name is reserved. `has_subject`: it has a subject of its own, and not its name for one.
+/// Refuses a queue whose name is reserved. `has_subject`: the queue's subject is set and is not its
+/// name.
 pub fn check_queue(name: &QueueName, has_subject: bool) -> Result<(), Reserved> {
     let refuse = |why, remedy| Err(Reserved { kind: "queue name", name: name.to_string(), why, remedy });
     match name.as_str() {
@@ -36,7 +37,7 @@ pub fn check_queue(name: &QueueName, has_subject: bool) -> Result<(), Reserved> 
     }
 }
 
-/// Refuses the name of a stream of calls that is reserved.
+/// Refuses a reserved name of a stream of calls.
 pub fn check_stream(name: &str) -> Result<(), Reserved> {
     let refuse = |why| Err(Reserved { kind: "stream", name: name.to_owned(), why, remedy: OTHER });
     match name {
@@ -46,7 +47,7 @@ pub fn check_stream(name: &str) -> Result<(), Reserved> {
     }
 }
 
-/// Refuses a queue's subject that is reserved.
+/// Refuses a reserved subject of a queue.
 pub fn check_subject(subject: &str) -> Result<(), Reserved> {
     let refuse = |why| Err(Reserved { kind: "subject", name: subject.to_owned(), why, remedy: OTHER });
     let first = subject.split('.').next().unwrap_or_default();
@@ -57,7 +58,8 @@ pub fn check_subject(subject: &str) -> Result<(), Reserved> {
     }
 }
 
-/// Whether a name is that of a stream of the reserve: `asyncqueue-reserve`, or the same with a number.
+/// Returns whether a name is that of a stream of the reserve: `asyncqueue-reserve`, or the same
+/// with a number.
 fn is_of_reserve(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(reserve::STREAM) else { return false };
     let is_number = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());

@@ -1,7 +1,7 @@
-//! What a function says of its own retries, over what its queue says.
+//! A function's own retry settings, which override those of its queue.
 //!
-//! The annotations are those of `OpenFaaS` Pro (its documentation, "Retries for functions"), and so is the rule that a
-//! value which can't be read leaves the queue's own.
+//! The annotations are those of `OpenFaaS` Pro (its documentation, "Retries for functions"). So is
+//! the rule that a value that can't be read leaves the queue's setting.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,26 +9,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::GoDuration;
 
-/// Annotation: runs in all, the first included.
+/// Annotation: maximum number of attempts, including the first.
 pub const ATTEMPTS: &str = "com.openfaas.retry.attempts";
-/// Annotation: the statuses that are tried again, comma-separated.
+/// Annotation: the statuses that are retried, comma-separated.
 pub const CODES: &str = "com.openfaas.retry.codes";
-/// Annotation: the wait before the second run.
+/// Annotation: the wait before the second attempt.
 pub const MIN_WAIT: &str = "com.openfaas.retry.min_wait";
 /// Annotation: the longest wait.
 pub const MAX_WAIT: &str = "com.openfaas.retry.max_wait";
 
-/// A function's own settings; what is `None` is as its queue says.
+/// A function's own settings. `None`: as its queue says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RetryOverrides {
-    /// Runs in all, the first included; at least 1.
+    /// Maximum number of attempts, including the first; at least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u64>,
-    /// The statuses that are tried again.
+    /// The statuses that are retried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codes: Option<BTreeSet<u16>>,
-    /// The wait before the second run.
+    /// The wait before the second attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_wait: Option<GoDuration>,
     /// The longest wait.
@@ -39,7 +39,8 @@ pub struct RetryOverrides {
 // === impl RetryOverrides ===
 
 impl RetryOverrides {
-    /// Reads the annotations that `get` finds. What can't be read is left out, and named in the second part.
+    /// Reads the annotations that `get` returns. Values that can't be read are left out, and named
+    /// in the second part.
     #[must_use]
     pub fn from_annotations<'a>(get: impl Fn(&str) -> Option<&'a str>) -> (Self, Vec<String>) {
         let mut unread = Vec::new();
@@ -54,7 +55,7 @@ impl RetryOverrides {
         (overrides, unread)
     }
 
-    /// Refuses what a queue could not ask for either.
+    /// Refuses values that a queue can't have either.
     pub fn check(&self) -> Result<(), RetryError> {
         if let Some(attempts) = self.attempts.filter(|attempts| !(1..=MAX_ATTEMPTS).contains(attempts)) {
             return Err(RetryError::Attempts(attempts));
@@ -68,13 +69,13 @@ impl RetryOverrides {
         }
     }
 
-    /// Whether it says nothing.
+    /// Returns whether no setting is present.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// These, and where they say nothing, the others.
+    /// Returns these settings, completed by the others.
     #[must_use]
     pub fn or(self, others: &Self) -> Self {
         Self {
@@ -100,13 +101,13 @@ fn read<'a, T>(
     value
 }
 
-/// The most attempts that a queue or a directory file can ask for.
+/// Maximum number of attempts in a queue or a directory file.
 pub const MAX_ATTEMPTS: u64 = 1000;
 
-/// The longest wait between two attempts that a queue or a directory file can ask for.
+/// Longest wait between two attempts in a queue or a directory file.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(24 * 3600);
 
-/// What is wrong with retries that somebody wrote: names field, value, rule and remedy.
+/// A retry setting is not valid. The error names field, value, rule and remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RetryError {
     /// Too few or too many attempts.
@@ -130,7 +131,7 @@ pub enum RetryError {
     Order {
         /// The first wait.
         min: GoDuration,
-        /// The longest.
+        /// The longest wait.
         max: GoDuration,
     },
 }

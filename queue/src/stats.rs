@@ -1,5 +1,5 @@
-//! What workers say of themselves over core NATS, so that `inflight` is the number of running calls and
-//! not the number of unacknowledged messages (a waiting retry is unacknowledged too).
+//! Statistics that workers publish over core NATS. With them, `inflight` is the number of running
+//! calls and not of unacknowledged messages: a call that waits for its retry is unacknowledged too.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,37 +14,37 @@ use crate::{
     status::question_subject,
 };
 
-/// All queues' statistics; the token after it is the queue's name.
+/// Subjects of all queues' statistics; the last token is the queue's name.
 pub const STATS_SUBJECTS: &str = "asyncqueue.stats.*";
 
 /// The question for a worker's statistics, on the subject of its queue's questions
-/// ([`question_subject`]). Each worker of the queue answers with its [`WorkerStats`] in JSON;
-/// those before version 0.2 are silent.
+/// ([`question_subject`]). Each worker of the queue answers with its [`WorkerStats`] in JSON.
+/// Workers before version 0.2 do not answer.
 pub const QUESTION: &str = "stats";
 
-/// How long no answer comes before no more are waited for. Workers answer within milliseconds.
+/// How long to wait for the next answer. Workers answer within milliseconds.
 const ANSWERS: Duration = Duration::from_millis(250);
 
-/// How long answers are read in all, however many come.
+/// Maximum time for reading all answers.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The subject of one queue's statistics.
+/// Returns the subject of one queue's statistics.
 #[must_use]
 pub fn stats_subject(queue: &QueueName) -> String {
     format!("asyncqueue.stats.{queue}")
 }
 
-/// One worker process, now. Sent on change and every few seconds.
+/// The current statistics of one worker process. Published on each change and every few seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStats {
     /// The worker's name: its pod, or its host and process id.
     pub worker: String,
-    /// Calls that run in it.
+    /// Number of calls that run in the worker.
     pub running: u32,
-    /// How many it would run at once.
+    /// Number of calls that it runs at most at the same time.
     pub max_inflight: u32,
-    /// Calls whose end can't be stored. Not known before version 0.2.
+    /// Calls whose end can't be stored. Empty before version 0.2, which does not report them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<BlockedCalls>,
 }
@@ -53,31 +53,31 @@ pub struct WorkerStats {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockedCalls {
-    /// What can't be stored: `result`, `dead_letter`, `tombstone` or `attempt_offset`.
+    /// The record that can't be stored: `result`, `dead_letter`, `tombstone` or `attempt_offset`.
     pub record: String,
-    /// Why: `no_space`, `stream_full`, `no_stream` or `unavailable`.
+    /// The reason: `no_space`, `stream_full`, `no_stream` or `unavailable`.
     pub reason: String,
-    /// How many calls wait.
+    /// Number of calls that wait.
     pub calls: u32,
 }
 
-/// What the workers of a queue answer to the [`QUESTION`].
+/// The answers of a queue's workers to the [`QUESTION`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Workers {
     /// No worker is connected.
     #[default]
     None,
-    /// There are workers, and they do not answer: they are of a version before 0.2, or stand still.
+    /// Workers are connected but do not answer: their version is before 0.2, or they are stuck.
     Silent,
     /// The statistics of those that answered.
     Answered(Vec<WorkerStats>),
 }
 
-/// Asks the workers of all these queues at once for their statistics.
+/// Asks the workers of all these queues for their statistics, concurrently.
 ///
 /// # Errors
 ///
-/// NATS can't be asked.
+/// Fails if NATS is unavailable.
 pub async fn ask(client: &Client, queues: &[QueueName]) -> Result<HashMap<QueueName, Workers>, NatsError> {
     let mut answers: HashMap<_, _> = queues.iter().map(|queue| (queue.clone(), Workers::Silent)).collect();
     let inbox = client.new_inbox();
@@ -106,7 +106,7 @@ pub async fn ask(client: &Client, queues: &[QueueName]) -> Result<HashMap<QueueN
 // === impl Workers ===
 
 impl Workers {
-    /// Takes in one answer. A status means that there is no responder.
+    /// Applies one answer. A status means that there is no responder.
     fn take(&mut self, message: &Message) {
         if message.status.is_some() {
             *self = Self::None;
@@ -119,7 +119,8 @@ impl Workers {
         }
     }
 
-    /// How many workers there are, and how many calls they run; `None` where they do not say.
+    /// Returns how many workers there are, and how many calls they run; `None` if they do not
+    /// answer.
     #[must_use]
     pub fn count(&self) -> Option<(usize, u64)> {
         match self {

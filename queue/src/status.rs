@@ -1,9 +1,9 @@
-//! Where a call is, told from the streams themselves: there is no database beside them.
+//! Determines the state of a call from the streams themselves, without a database.
 //!
-//! A call that is stored is queued, or was delivered; of a delivered one its worker knows more and is asked over
-//! core NATS. Of a call that has ended, a trace is left in one of three places: its result until the caller has it,
-//! its dead letter for as long as that is kept, and its tombstone for a day. A call that ended well and has no
-//! caller to tell leaves none, and is not known any more.
+//! A stored call is queued, or was delivered. For a delivered call, its worker is asked for details
+//! over core NATS. A call that has ended leaves a record in one of three places: its result until
+//! the client has it, its dead letter for as long as that is kept, and its tombstone for a day. A
+//! call that ended well and has no callback leaves none, and is not known any more.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use crate::{
     tombstone::{self, Mark, Tombstone},
 };
 
-/// Where a call is.
+/// The status of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallStatus {
@@ -40,10 +40,10 @@ pub struct CallStatus {
     pub function: Option<String>,
     /// Its queue.
     pub queue: QueueName,
-    /// Where it is.
+    /// The state of the call.
     #[serde(flatten)]
     pub state: State,
-    /// When the gateway took it.
+    /// When the gateway accepted the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<Timestamp>,
     /// How long ago that was, in whole seconds.
@@ -58,74 +58,74 @@ pub struct CallStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum State {
-    /// It was not delivered yet.
+    /// The call was not delivered yet.
     Queued {
-        /// How many calls are before it, at most.
+        /// Maximum number of calls before it.
         #[serde(skip_serializing_if = "Option::is_none")]
         position: Option<u64>,
     },
-    /// It was delivered, and no worker says more: it runs, or waits for its next attempt.
+    /// The call was delivered, and no worker reports more: it runs, or waits for its next attempt.
     Delivered,
-    /// It runs.
+    /// The call runs.
     Running {
-        /// Where.
+        /// The worker that runs it.
         worker: String,
-        /// Which attempt this is, from 1.
+        /// Number of the attempt, from 1.
         attempt: u64,
-        /// How many there can be.
+        /// Maximum number of attempts.
         max_attempts: u64,
-        /// Since when.
+        /// When the attempt began.
         since: Timestamp,
-        /// What its worker waits for, where it can't store the end of the call.
+        /// What its worker waits for, if it can't store the end of the call.
         #[serde(skip_serializing_if = "Option::is_none")]
         blocked: Option<String>,
     },
     /// An attempt failed, and there will be another.
     Waiting {
-        /// The attempt that failed, from 1.
+        /// Number of the attempt that failed, from 1.
         attempt: u64,
-        /// How many there can be.
+        /// Maximum number of attempts.
         max_attempts: u64,
-        /// When the next one is due.
+        /// When the next attempt is due.
         next_attempt: Timestamp,
-        /// How the attempt failed, where the worker that made it says so.
+        /// How the attempt failed, if its worker reports that.
         #[serde(flatten, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
-        /// Where the platform failed and not the function, so that the invocation was no attempt: until when such failures
-        /// are not counted.
+        /// Set if the platform failed and not the function, so that the invocation did not count as
+        /// an attempt: until when such failures are not counted.
         #[serde(skip_serializing_if = "Option::is_none")]
         not_counted_until: Option<Timestamp>,
     },
-    /// It has run, and its result is on its way to the caller.
+    /// The call has run, and its result is on its way to the client.
     Done {
         /// The function's status.
         status: u16,
-        /// The attempt that ended it, from 1.
+        /// Number of the attempt that ended it, from 1.
         attempt: u64,
-        /// What becomes of the result.
+        /// The state of the callback.
         callback: CallbackState,
     },
-    /// It is a dead letter.
+    /// The call is a dead letter.
     Dead {
-        /// Why.
+        /// Why the call died.
         reason: String,
-        /// How many attempts there were.
+        /// Number of attempts.
         #[serde(skip_serializing_if = "Option::is_none")]
         attempt: Option<u64>,
         /// The function's last status.
         #[serde(skip_serializing_if = "Option::is_none")]
         status: Option<u16>,
-        /// Since when.
+        /// When the call died.
         since: Timestamp,
     },
-    /// It was cancelled.
+    /// The call was cancelled.
     Cancelled {
-        /// When.
+        /// When the call was cancelled.
         since: Timestamp,
     },
-    /// It was older than its queue allows when it was delivered.
+    /// The call was older than its queue allows when it was delivered.
     Expired {
-        /// When that was seen.
+        /// When the expiry was noticed.
         since: Timestamp,
     },
 }
@@ -134,51 +134,53 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// The status that the function answered, or that stands for it having given no answer: 504 for the time limit, 503
-    /// for a function that could not be reached.
+    /// The status of the function's response. If there was none, the status that represents that:
+    /// 504 for the time limit, 503 for a function that could not be reached.
     pub last_status: u16,
-    /// Why it failed, in a sentence, without anything of the call's content.
+    /// Why it failed, in a sentence, without any of the call's content.
     pub last_error: String,
 }
 
-/// What becomes of a result.
+/// The state of a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallbackState {
-    /// The caller does not have it yet.
+    /// The client does not have the result yet.
     Pending,
-    /// The caller did not take it, and it is a dead letter.
+    /// The client did not accept the result, and it is a dead letter.
     Dead,
 }
 
-/// The subject on which a queue's workers are asked for a call. The question is [`StoredCall::encode`] of the call; the
-/// worker that has it answers with a [`WorkerReport`] in JSON, and the others are silent.
+/// Returns the subject on which a queue's workers are asked for a call. The question is
+/// [`StoredCall::encode`] of the call. The worker that has it answers with a [`WorkerReport`] in
+/// JSON, and the others do not answer.
 #[must_use]
 pub fn question_subject(queue: &QueueName) -> String {
     format!("asyncqueue.status.{queue}")
 }
 
-/// What a worker says of a call that it runs, or has handed back for its next attempt.
+/// A worker's report on a call that it runs, or has handed back for its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerReport {
     /// The worker's name, as in its statistics.
     pub worker: String,
-    /// The attempt that runs or has failed, from 1.
+    /// Number of the attempt that runs or has failed, from 1.
     pub attempt: u64,
-    /// How many there can be.
+    /// Maximum number of attempts.
     pub max_attempts: u64,
-    /// What it does with the call.
+    /// What the worker does with the call.
     #[serde(flatten)]
     pub phase: Phase,
-    /// What it waits for, where it can't store the end of the call. Not known before version 0.2.
+    /// What the worker waits for, if it can't store the end of the call. Absent before version 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
-    /// How the last attempt failed, of a call that waits for its next one. Not known before version 0.2.
+    /// How the last attempt failed, for a call that waits for its next one. Absent before version
+    /// 0.2.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// Where the platform failed and not the function, so that the last invocation was no attempt: until when such failures
-    /// are not counted. Not known before version 0.2.
+    /// Set if the platform failed and not the function, so that the last invocation did not count
+    /// as an attempt: until when such failures are not counted. Absent before version 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_counted_until: Option<Timestamp>,
 }
@@ -187,25 +189,26 @@ pub struct WorkerReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum Phase {
-    /// It runs it.
+    /// The worker runs it.
     Running {
-        /// Since when.
+        /// When the attempt began.
         since: Timestamp,
     },
-    /// It has handed it back after a failed attempt. Said until the next one is due, and then no more.
+    /// The worker has handed it back after a failed attempt. Reported until the next attempt is
+    /// due, and not after that.
     Waiting {
-        /// When that is.
+        /// When the next attempt is due.
         next_attempt: Timestamp,
     },
 }
 
-/// The end of a call, and when it came.
+/// The end of a call, and when it ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
     pub(crate) at: Timestamp,
-    /// The call's sequence on its queue's stream, if the record says it.
+    /// The call's sequence on its queue's stream, if the record contains it.
     pub(crate) sequence: Option<u64>,
-    /// Whether nothing but its tombstone is known of it.
+    /// Whether only its tombstone is known.
     pub(crate) is_mark: bool,
     pub(crate) status: CallStatus,
 }
@@ -236,7 +239,7 @@ impl CallStatus {
 // === impl State ===
 
 impl State {
-    /// How the call has ended, if it has.
+    /// Returns the end state of the call, if it has ended.
     #[must_use]
     pub fn end(&self) -> Option<EndState> {
         match self {
@@ -262,7 +265,7 @@ impl From<WorkerReport> for State {
     }
 }
 
-/// Where a stored call is.
+/// Returns the status of a stored call.
 pub async fn of_stored(js: &Context, wanted: &Wanted, stored: &Stored) -> Result<CallStatus, NatsError> {
     let Stored { place, message } = stored;
     let call = StoredCall { id: wanted.id.clone(), sequence: message.sequence };
@@ -270,8 +273,8 @@ pub async fn of_stored(js: &Context, wanted: &Wanted, stored: &Stored) -> Result
         consumer_progress::read(js, &place.entry.stream, &place.queue),
         tombstone::read(js, &place.queue, &call)
     )?;
-    // A call that is cancelled or expired is still stored until whoever ends it has come to the end of that. One that was
-    // delivered and is not cancelled for certain may end by itself.
+    // A cancelled or expired call is stored until the program that ends it has finished. A call
+    // that was delivered and is not certainly cancelled may end by itself.
     let queued = queued(progress, message.sequence);
     let is_open = tombstone
         .as_ref()
@@ -287,12 +290,12 @@ pub async fn of_stored(js: &Context, wanted: &Wanted, stored: &Stored) -> Result
         .submitted(submitted_at, Timestamp::now()))
 }
 
-/// The state of the call at a sequence, if it was not delivered yet.
+/// Returns the state of the call at a sequence, if it was not delivered yet.
 fn queued(progress: Option<Progress>, sequence: u64) -> Option<State> {
-    // Without a consumer nothing is delivered.
+    // Without a consumer, nothing is delivered.
     let Some(progress) = progress else { return Some(State::Queued { position: None }) };
     let distance = sequence.checked_sub(progress.delivered).filter(|distance| *distance > 0)?;
-    // Calls that have left the stream out of turn leave gaps, so that both are bounds.
+    // Calls that left the stream out of order leave gaps, so both are upper bounds.
     let position = (distance - 1).min(progress.pending.saturating_sub(1));
     Some(State::Queued { position: Some(position) })
 }
@@ -302,7 +305,8 @@ async fn ask(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<State
     Ok(report.map_or(State::Delivered, State::from))
 }
 
-/// What the worker says that has a stored call; `None` if none says that it has it.
+/// Returns the report of the worker that has a stored call; `None` if no worker reports that it has
+/// it.
 pub async fn worker_report(
     js: &Context,
     queue: &QueueName,
@@ -315,7 +319,7 @@ pub async fn worker_report(
     .await
 }
 
-/// The ends of a call that a queue's streams of results and of dead letters know.
+/// Returns the ends of a call that a queue's streams of results and of dead letters record.
 pub(crate) async fn results(
     js: &Context,
     queue: QueueName,
@@ -324,7 +328,7 @@ pub(crate) async fn results(
     let (results, letters) = (queue.callback_stream(), queue.dead_letter_stream());
     let filter = |stream: &str| call_filter(stream, wanted.function.as_ref(), &wanted.id);
     let (result_filter, letter_filter) = (filter(&results), filter(&letters));
-    // The subject of a result ends with the sequence of its call; earlier versions left that out.
+    // The subject of a result ends with the sequence of its call, except in earlier versions.
     let keyed_filter = format!("{result_filter}.*");
     let (keyed, result, letter) = futures::try_join!(
         last_message(js, &results, &keyed_filter),
@@ -336,7 +340,8 @@ pub(crate) async fn results(
     ends.extend(result.and_then(|message| of_result(wanted, &queue, &message, CallbackState::Pending)));
     if let Some(letter) = letter {
         if buried_subject(&letter.headers).starts_with(&format!("{results}.")) {
-            // A result that the caller did not take. The call itself may be dead too, before it.
+            // A result that the client did not accept. The call itself may be dead too, with an
+            // earlier letter.
             let first = peek::first_message(js, &letters, &letter_filter).await?;
             let own = first.filter(|first| first.sequence != letter.sequence);
             ends.extend(of_result(wanted, &queue, &letter, CallbackState::Dead));
@@ -348,13 +353,13 @@ pub(crate) async fn results(
     Ok(ends)
 }
 
-/// The end that the tombstone of a call records.
+/// Returns the end that the tombstone of a call records.
 pub(crate) fn of_tombstone(wanted: &Wanted, tombstone: &Tombstone) -> Option<Ended> {
     let status = CallStatus::new(wanted, &tombstone.queue, None, of_mark(tombstone)?);
     Some(Ended { at: tombstone.at, sequence: Some(tombstone.call.sequence), is_mark: true, status })
 }
 
-/// The end that a tombstone records.
+/// Returns the end that a tombstone records.
 fn of_mark(tombstone: &Tombstone) -> Option<State> {
     let since = tombstone.at;
     match tombstone.mark {
@@ -368,8 +373,9 @@ fn of_mark(tombstone: &Tombstone) -> Option<State> {
     }
 }
 
-/// Of all that is known of the ends of calls with one id, the end of the newest. A result or a dead letter says more than
-/// the tombstone of the same call: the client is told the result that was stored first.
+/// Returns the end of the newest of the calls with one id, from all that is known of their ends. A
+/// result or a dead letter says more than the tombstone of the same call: the client gets the
+/// result that was stored first.
 pub(crate) fn last_end(results: impl Iterator<Item = Ended>, marked: Option<Ended>) -> Option<Ended> {
     let last = results.max_by_key(|ended| ended.at);
     match (last, marked) {
@@ -430,7 +436,7 @@ mod tests {
         assert_eq!(queued(None, 7), position(None));
         assert_eq!(queued(at(0, 3), 1), position(Some(0)));
         assert_eq!(queued(at(4, 9), 7), position(Some(2)));
-        // Of the calls before it, some are gone.
+        // Some of the calls before it have left the stream.
         assert_eq!(queued(at(4, 2), 700), position(Some(1)));
         assert_eq!(queued(at(7, 0), 7), None);
         assert_eq!(queued(at(9, 0), 7), None);

@@ -1,11 +1,12 @@
-//! A call as its stream knows it, and how it is named in messages between programs.
+//! A call as its stream knows it, and how messages between programs name it.
 
 use std::hash::{Hash, Hasher};
 
 use crate::call_id::CallId;
 
-/// A stored call: its id, and its sequence on the queue's stream. Several calls may share an id; a sequence is one call,
-/// since streams are created with a first sequence that was never used.
+/// A stored call: its id, and its sequence on the queue's stream. Several calls may share an id,
+/// but a sequence is one call, because streams are created with a first sequence that was never
+/// used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCall {
     /// The call's id.
@@ -15,20 +16,20 @@ pub struct StoredCall {
 }
 
 impl Hash for StoredCall {
-    /// By the sequence alone, which tells calls apart well enough.
+    /// Hashes only the sequence, which distinguishes calls well enough.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.sequence.hash(state);
     }
 }
 
 impl StoredCall {
-    /// The call in a message to workers: its id and its sequence.
+    /// Encodes the call for a message to workers: its id and its sequence.
     #[must_use]
     pub fn encode(&self) -> String {
         format!("{} {}", self.id, self.sequence)
     }
 
-    /// Reads that.
+    /// Reads what [`StoredCall::encode`] wrote.
     #[must_use]
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let (id, sequence) = std::str::from_utf8(payload).ok()?.split_once(' ')?;

@@ -1,5 +1,5 @@
-//! What a result that waits for delivery says of the end of its call. The first result of a call that is stored counts: a
-//! later one is answered as a duplicate, with the sequence of the first.
+//! Reads the end of a call from a result that waits for delivery. The first result of a call that
+//! is stored counts. A later one is answered as a duplicate, with the sequence of the first.
 
 use async_nats::jetstream::{Context, message::StreamMessage};
 use bytes::Bytes;
@@ -14,8 +14,9 @@ use crate::{
     tombstone,
 };
 
-/// The end that the result of a call says, at a sequence of its queue's stream of results. `None` if it is delivered and
-/// gone, unless it was that of a cancellation, which is recorded.
+/// Returns the end in the result of a call, at a sequence of its queue's stream of results. `None`
+/// if the result was delivered and removed, unless it was that of a cancellation, which is
+/// recorded.
 pub async fn end_at(
     js: &Context,
     queue: &QueueName,
@@ -26,7 +27,8 @@ pub async fn end_at(
     known_end(js, queue, call, result).await
 }
 
-/// The end that the result of a call says; `None` if none is stored now, and that of no cancellation was.
+/// Returns the end in the result of a call. `None` if no result is stored now and none of a
+/// cancellation was recorded.
 pub(crate) async fn end_of_call(
     js: &Context,
     queue: &QueueName,

@@ -1,6 +1,6 @@
-//! The configuration of a queue on `JetStream`, and what to do about the one that is there.
+//! The configuration of a queue on `JetStream`, and the plan for the existing one.
 //!
-//! Everything in here is a pure function of plain values; [`crate::ensure`] carries it out.
+//! Everything in this module is a pure function of plain values; [`crate::ensure`] carries it out.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,89 +19,97 @@ use crate::{message::HEADER_ROOM, name::QueueName, subject::stream_subjects};
 mod plan;
 mod sequence;
 
-/// The lease: how long a worker may be silent about a call before another takes it.
+/// The default lease: how long a worker may go without renewing it before another worker gets the
+/// call.
 pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// Requests of workers that wait at a consumer at once. A worker has at most five or so, so that this is enough for the most
-/// replicas of a queue, also while all of them are replaced. The server's own default, 512, is not.
+/// Maximum number of requests of workers that wait at a consumer. A worker has at most about five.
+/// So this is enough for the most replicas of a queue, even while all of them are replaced. The
+/// server's own default, 512, is not.
 pub const MAX_WAITING: i64 = 10_000;
 
-/// How long a repeated call id is recognised after the call has ended; `JetStream`'s own default.
+/// Default time for which a repeated call id is recognised after the call has ended; `JetStream`'s
+/// own default.
 pub const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
-/// Pending calls of one queue. A pending call takes about 0.6 KB of the server's memory, its subject
-/// being the index: a million take 0.6 GB, and past that the gateway refuses rather than the server dies.
+/// Default maximum of pending calls of one queue. A pending call takes about 0.6 KB of the server's
+/// memory, because its subject is the index. A million take 0.6 GB. Beyond that, the gateway
+/// refuses calls rather than the server dies.
 pub const DEFAULT_MAX_MESSAGES: i64 = 1_000_000;
 
-/// How long the result of a call is remembered, so that a second run of it (its worker lost the lease) does
-/// not call back again.
+/// How long the result of a call is remembered. During this time, a second run of the call (its
+/// worker lost the lease) does not call back again.
 pub const CALLBACK_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
 
-/// How long a dead letter is kept: time enough to look at one after a long weekend.
+/// Default time for which a dead letter is kept: enough to inspect one after a long weekend.
 pub const DEAD_LETTER_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Until when the consumer of a suspended queue is paused. `JetStream` pauses until a time and no longer; this one is as
-/// good as for ever, and always the same, so that it is written once.
+/// End of the pause of a suspended queue's consumer. `JetStream` always pauses until a certain
+/// time. This one is far in the future, and always the same, so that it is written once.
 const SUSPENDED_UNTIL: &str = "2100-01-01T00:00:00Z";
 
-/// Metadata key: who owns the stream, as `namespace/name`.
+/// Metadata key: the owner of the stream, as `namespace/name`.
 pub const META_OWNER: &str = "asyncqueue.io/owner";
-/// Metadata key: the owner's UID, so that a namesake created later is told apart.
+/// Metadata key: the owner's UID, which distinguishes it from a later queue of the same name.
 pub const META_OWNER_UID: &str = "asyncqueue.io/owner-uid";
-/// Metadata key: `true` once the owner is gone and the stream was kept. The next queue of the owner's namespace and name
-/// takes it over, or one of [`META_RELEASED_TO`].
+/// Metadata key: `true` once the owner is deleted and the stream was kept. The next queue of the
+/// owner's namespace and name takes it over, or one of [`META_RELEASED_TO`].
 pub const META_RELEASED: &str = "asyncqueue.io/released";
-/// Metadata key: the other queues that may take a released stream over, as `namespace/name`, separated by commas.
+/// Metadata key: the other queues that may take over a released stream, as `namespace/name`,
+/// separated by commas.
 pub const META_RELEASED_TO: &str = "asyncqueue.io/released-to";
 
 /// Where a stream keeps its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
-    /// On disk: survives a restart of the server.
+    /// On disk. Survives a restart of the server.
     File,
-    /// In memory: lost with the server's process.
+    /// In memory. Lost with the server's process.
     Memory,
 }
 
-/// Who a stream belongs to.
+/// The owner of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// `namespace/name` of the `AsyncQueue`, or [`Owner::standalone`]'s.
+    /// `namespace/name` of the `AsyncQueue`, or the name of [`Owner::standalone`].
     pub name: String,
     /// The UID of the `AsyncQueue`.
     pub uid: String,
 }
 
-/// What the stream of calls holds at most. More is refused, and nothing that is stored is dropped for it.
+/// Limits of the stream of calls. Beyond them, new calls are refused, and no stored call is
+/// dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest body of a call, in bytes. `None`: as much as NATS takes in one message.
+    /// Maximum size of the body of a call, in bytes. `None`: the maximum size of a message of NATS.
     pub max_payload: Option<u64>,
-    /// Calls.
+    /// Maximum number of calls.
     pub max_messages: i64,
-    /// Bytes, of bodies and headers and a little for each message. `None`: as much as the server has room for.
+    /// Maximum number of bytes: bodies, headers and a little for each message. `None`: as much as
+    /// the server has room for.
     pub max_bytes: Option<i64>,
-    /// How old a call may be when it is delivered: an older one ends as expired. `None`: unlimited.
+    /// Maximum age of a call when it is delivered: an older one ends as expired. `None`: unlimited.
     pub max_age: Option<Duration>,
 }
 
-/// What becomes of calls that are given up.
+/// Settings for dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetters {
-    /// Whether they are kept. If not, a stream for them is not made; one that is there stays, and so does what it holds.
+    /// Whether they are kept. If not, no stream is created for them. An existing one stays, with
+    /// its messages.
     pub enabled: bool,
     /// How long each is kept.
     pub max_age: Duration,
-    /// How many are kept; beyond that, the oldest are dropped.
+    /// Maximum number that is kept; beyond that, the oldest are dropped.
     pub max_messages: i64,
 }
 
-/// A queue as it shall be on `JetStream`.
+/// Desired state of a queue on `JetStream`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueSpec {
     /// The queue.
     pub queue: QueueName,
-    /// Its stream's name.
+    /// Name of its stream.
     pub stream: String,
     /// Its subject; calls are published below it.
     pub subject: String,
@@ -109,28 +117,29 @@ pub struct QueueSpec {
     pub durable: String,
     /// Where the stream keeps its messages.
     pub storage: Storage,
-    /// Copies of the stream in a cluster of servers, 1 to 5.
+    /// Number of copies of the stream in a cluster of servers, 1 to 5.
     pub replicas: usize,
     /// How long a repeated call id is recognised.
     pub duplicate_window: Duration,
-    /// The lease of a call.
+    /// Lease of a call.
     pub ack_wait: Duration,
-    /// What its stream holds at most.
+    /// Limits of its stream.
     pub limits: Limits,
-    /// What becomes of calls that are given up.
+    /// Settings for its dead letters.
     pub dead_letters: DeadLetters,
-    /// Whether no call is delivered. Calls are stored all the same, and those that run end.
+    /// Whether the queue is suspended: calls are stored but not delivered, and those that run end.
     pub suspended: bool,
-    /// Who it belongs to.
+    /// Its owner.
     pub owner: Owner,
-    /// Who else may take its streams over once it is deleted and they are kept, as `namespace/name`.
+    /// Other queues that may take over its streams once it is deleted and they are kept, as
+    /// `namespace/name`.
     pub release_to: Vec<String>,
 }
 
 // === impl Owner ===
 
 impl Owner {
-    /// The owner of what a worker or gateway makes for itself where no operator is.
+    /// Returns the owner of streams that a worker or gateway creates without an operator.
     #[must_use]
     pub fn standalone() -> Self {
         Self { name: "standalone".to_owned(), uid: "standalone".to_owned() }
@@ -153,15 +162,17 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// When `JetStream` itself drops a call: much later than workers end it as expired, as the last bound where no worker
-    /// runs. Twice the age that workers allow, and at least an hour more.
+    /// Returns the age at which `JetStream` itself drops a call. It is the last bound if no worker
+    /// runs, much later than workers end the call as expired: twice the age that workers allow, and
+    /// at least an hour more.
     fn stream_max_age(&self) -> Duration {
         let twice_or_more =
             |age: Duration| age.saturating_mul(2).max(age.saturating_add(Duration::from_secs(3600)));
         self.max_age.map_or(Duration::ZERO, twice_or_more)
     }
 
-    /// The largest message, in bytes: a body with its headers. `JetStream` counts in 32 bits and takes no larger ones.
+    /// Returns the maximum size of a message, in bytes: a body with its headers. `JetStream` counts
+    /// in 32 bits and accepts no larger ones.
     fn max_message_size(&self) -> i32 {
         let with_headers = |payload: u64| payload.saturating_add(HEADER_ROOM as u64);
         self.max_payload.map_or(-1, |payload| i32::try_from(with_headers(payload)).unwrap_or(i32::MAX))
@@ -179,7 +190,7 @@ impl Default for DeadLetters {
 // === impl QueueSpec ===
 
 impl QueueSpec {
-    /// A queue with every default, and the names that follow from its own.
+    /// Creates a queue with every default, and the names that follow from its own.
     #[must_use]
     pub fn new(queue: QueueName, owner: Owner) -> Self {
         Self {
@@ -199,13 +210,14 @@ impl QueueSpec {
         }
     }
 
-    /// The names of its streams: of calls, of results and of dead letters.
+    /// Returns the names of its streams: of calls, of results and of dead letters.
     #[must_use]
     pub fn streams(&self) -> [String; 3] {
         [self.stream.clone(), self.queue.callback_stream(), self.queue.dead_letter_stream()]
     }
 
-    /// The stream of calls. Full, it refuses new calls and drops none.
+    /// Returns the configuration of the stream of calls. When it is full, it refuses new calls and
+    /// drops none.
     #[must_use]
     pub fn stream_config(&self) -> Config {
         let limits = &self.limits;
@@ -222,8 +234,8 @@ impl QueueSpec {
         }
     }
 
-    /// The stream of results on their way to the caller. Full, it takes no more, and workers hold on to theirs until it has
-    /// room.
+    /// Returns the configuration of the stream of results on their way to the client. When it is
+    /// full, it accepts no more, and workers keep their results until it has room.
     #[must_use]
     pub fn callback_config(&self) -> Config {
         let name = self.queue.callback_stream();
@@ -236,7 +248,8 @@ impl QueueSpec {
         }
     }
 
-    /// The stream of dead letters. Full, it drops the oldest: a queue must not stop for its graveyard.
+    /// Returns the configuration of the stream of dead letters. When it is full, it drops the
+    /// oldest: dead letters must not block the queue.
     #[must_use]
     pub fn dead_letter_config(&self) -> Config {
         let (name, dead_letters) = (self.queue.dead_letter_stream(), &self.dead_letters);
@@ -247,14 +260,14 @@ impl QueueSpec {
             discard: DiscardPolicy::Old,
             max_messages: dead_letters.max_messages,
             max_age: dead_letters.max_age,
-            // No longer than what it looks for is kept, which JetStream refuses.
+            // JetStream refuses a window that is longer than the maximum age of messages.
             duplicate_window: self.duplicate_window.min(dead_letters.max_age),
             name,
             ..self.common_config()
         }
     }
 
-    /// What the streams of a queue have in common. Whatever a field of it bounds, it does not: -1 is no limit.
+    /// Returns the configuration that the streams of a queue have in common. -1 means no limit.
     fn common_config(&self) -> Config {
         Config {
             retention: RetentionPolicy::WorkQueue,
@@ -272,12 +285,13 @@ impl QueueSpec {
         }
     }
 
-    /// The durable consumer of the queue's workers.
+    /// Returns the configuration of the durable consumer of the queue's workers.
     ///
-    /// No limit on deliveries: the worker counts, and a call that is dead becomes a dead letter instead of
-    /// staying in the stream for ever. No limit on unacknowledged messages: a call that waits for its
-    /// retry is one, and must not take the place of one that could run; concurrency is what workers ask for.
-    /// `max_waiting` is for a new consumer: JetStream does not change it.
+    /// Deliveries are unlimited: the worker counts, and a dead call becomes a dead letter instead
+    /// of staying in the stream indefinitely. Unacknowledged messages are unlimited too: a call
+    /// that waits for its retry is one, and must not take the place of one that could run. The
+    /// requests of the workers limit concurrency. `max_waiting` is for a new consumer: JetStream
+    /// does not change it.
     #[must_use]
     pub fn consumer_config(&self) -> pull::Config {
         pull::Config {
@@ -296,7 +310,8 @@ impl QueueSpec {
         }
     }
 
-    /// The durable consumer of results on their way to the caller. It is never paused: what has run has an end.
+    /// Returns the configuration of the durable consumer of results. It is never paused: a call
+    /// that has run reaches its end.
     #[must_use]
     pub fn callback_consumer_config(&self) -> pull::Config {
         pull::Config {

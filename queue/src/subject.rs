@@ -1,35 +1,37 @@
-//! Subjects: the stream itself is the index of what it holds.
+//! Subjects: the stream itself is the index of its messages.
 //!
-//! Each call has a subject of its own, `<subject>.<namespace>.<function>.<call-id>`. Depth per function,
-//! purge per function, cancel and status by call id are then subject filters, with no database beside.
+//! Each call has a separate subject, `<subject>.<namespace>.<function>.<call-id>`. Depth per
+//! function, purge per function, cancel and status by call id are then subject filters, without a
+//! database.
 
 use crate::{
     call_id::CallId,
     name::{FunctionName, QueueName},
 };
 
-/// The subjects that a queue's stream listens on: its own (where existing `OpenFaaS` gateways publish) and
-/// all below it.
+/// Returns the subjects that a queue's stream listens on: its own (where existing `OpenFaaS`
+/// gateways publish) and all below it.
 #[must_use]
 pub fn stream_subjects(subject: &str) -> Vec<String> {
     vec![subject.to_owned(), format!("{subject}.>")]
 }
 
-/// The subject of one call, below its queue's `subject`; and on the streams of callbacks and dead letters below
-/// the name of that stream.
+/// Returns the subject of one call, below its queue's `subject`. On the streams of callbacks and
+/// dead letters, it is below the name of that stream.
 #[must_use]
 pub fn call_subject(subject: &str, function: &FunctionName, call_id: &CallId) -> String {
     [subject, function.namespace(), function.name(), call_id.as_str()].join(".")
 }
 
-/// The subject of the result of a call, on its queue's stream of callbacks: one for each call, also where several share
-/// an id.
+/// Returns the subject of the result of a call, on its queue's stream of callbacks: one for each
+/// call, even if several share an id.
 #[must_use]
 pub fn result_subject(queue: &QueueName, function: &FunctionName, call_id: &CallId, sequence: u64) -> String {
     format!("{}.{sequence}", call_subject(&queue.callback_stream(), function, call_id))
 }
 
-/// The filter for the calls with an id, below a queue's `subject`: those of one function, or of any.
+/// Returns the filter for the calls with an id, below a queue's `subject`: those of one function,
+/// or of any.
 #[must_use]
 pub fn call_filter(subject: &str, function: Option<&FunctionName>, call_id: &CallId) -> String {
     match function {
@@ -38,7 +40,7 @@ pub fn call_filter(subject: &str, function: Option<&FunctionName>, call_id: &Cal
     }
 }
 
-/// The call id that a subject ends with; `None` on the queue's own subject.
+/// Returns the call id with which a subject ends; `None` on the queue's own subject.
 #[must_use]
 pub fn call_id_of(subject: &str, queue_subject: &str) -> Option<CallId> {
     let rest = subject.strip_prefix(queue_subject)?.strip_prefix('.')?;
@@ -47,7 +49,7 @@ pub fn call_id_of(subject: &str, queue_subject: &str) -> Option<CallId> {
     if tokens.next().is_some() { None } else { id.parse().ok() }
 }
 
-/// The function that a call's subject names; `None` on a subject that is not of one call.
+/// Returns the function in a call's subject; `None` on a subject that is not of one call.
 #[must_use]
 pub fn function_of(subject: &str) -> Option<FunctionName> {
     let mut tokens = subject.rsplit('.');

@@ -1,7 +1,7 @@
 //! Stores an invocation on its queue's stream.
 //!
 //! A client that repeats a submission stores one call, if it names the call by an id or by an
-//! idempotency key: `decide` says what counts as a repeat. Several calls may share an id.
+//! idempotency key: `decide` defines a repeat. Several calls may share an id.
 //!
 //! The [crate's documentation](crate#calls-from-other-programs) has an example.
 
@@ -46,45 +46,45 @@ use self::decide::{Answer, Asked, Found, Naming, Next, Place, Verdict, after_pub
 
 mod decide;
 
-/// What became of an invocation that is stored.
+/// The outcome of a submission whose call is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Submitted {
-    /// It is stored now.
+    /// The call is stored now.
     Stored,
-    /// It was stored before, and is pending or ended within the duplicate window: nothing was
+    /// The call was stored before, and is pending or ended within the duplicate window: nothing was
     /// stored.
     Duplicate {
-        /// The id of the call that was stored. Another than the invocation's, where the client sent
-        /// its key with another id.
+        /// The id of the stored call. It differs from that of the invocation if the client sent its
+        /// key with another id.
         of: CallId,
     },
 }
 
-/// Why an invocation is not stored. After [`SubmitError::Unavailable`] it may be, all the same: a repeat with
+/// An invocation is not stored. After [`SubmitError::Unavailable`] it may be stored: a repeat with
 /// the same call id is safe.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// Body and headers are more than the server takes.
+    /// Body and headers exceed the limit of the server.
     #[error("the call is larger than NATS takes: at most {limit} bytes with its headers")]
     TooLarge {
         /// The server's limit in bytes.
         limit: usize,
     },
-    /// Body and headers are more than the stream takes of one message.
+    /// Body and headers exceed the limit of the stream for one message.
     #[error("the call is larger than the queue's stream takes: its max_msg_size counts body and headers")]
     TooLargeForStream,
-    /// The headers are more than a message of a stream may have.
+    /// The headers exceed the limit for a message of a stream.
     #[error(
         "the headers of the call are larger than 64 KiB, escapes included, which is the most that NATS stores"
     )]
     HeadersTooLarge,
-    /// The stream holds as many messages or bytes as it may.
+    /// The stream has reached its maximum number of messages or bytes.
     #[error("the queue is full: {reason}")]
     QueueFull {
-        /// The server's words.
+        /// The server's error message.
         reason: String,
     },
-    /// Another call of its function has its key, and is pending or ended within the duplicate
+    /// Another call of its function has the key, and is pending or ended within the duplicate
     /// window.
     #[error(
         "Idempotency-Key `{key}` belongs to another call of this function: \
@@ -97,16 +97,16 @@ pub enum SubmitError {
     /// No stream listens on the subject.
     #[error("no stream stores calls of this queue: is there an AsyncQueue for it?")]
     NoStream,
-    /// NATS is away or does not answer.
+    /// NATS is unavailable or does not answer.
     #[error("NATS is not available: {reason}")]
     Unavailable {
-        /// What was seen of it.
+        /// Why NATS counts as unavailable.
         reason: String,
     },
 }
 
-/// Stores invocations and waits until they are stored. Clones share the connection, and one submitter serves as many
-/// calls at once as the `max_ack_inflight` of its context allows.
+/// Stores invocations and waits until they are stored. Clones share the connection. One submitter
+/// serves as many concurrent calls as the `max_ack_inflight` of its context allows.
 #[derive(Clone, Debug)]
 pub struct Submitter {
     js: Context,
@@ -117,7 +117,7 @@ pub struct Submitter {
 // === impl SubmitError ===
 
 impl SubmitError {
-    /// A word for the label of a metric.
+    /// Returns the label value for metrics.
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
@@ -133,34 +133,37 @@ impl SubmitError {
 // === impl Submitter ===
 
 impl Submitter {
-    /// A submitter that gives up after `timeout` without the server's word.
+    /// Creates a submitter that fails after `timeout` without the server's answer.
     #[must_use]
     pub fn new(js: Context, timeout: Duration) -> Self {
         Self { js, timeout, is_releasing: Arc::default() }
     }
 
-    /// Stores an invocation whose id is its client's own, below the queue's `subject`, and returns
-    /// when the stream has stored it. The same again while it is pending or within the duplicate
-    /// window stores nothing: the same function, method, path, query, callback URL and body. Others
-    /// with the id are calls of their own. A repeat is compared with the newest call of the
-    /// function and the id, and with all within the window.
+    /// Stores an invocation with an id that its client chose, below the queue's `subject`, and
+    /// returns when the stream has stored it.
+    ///
+    /// A repeat while the call is pending or within the duplicate window stores nothing. A repeat
+    /// has the same function, method, path, query, callback URL and body. Other invocations with
+    /// the id are separate calls. A repeat is compared with the newest call of the function and the
+    /// id, and with all within the window.
     ///
     /// # Errors
     ///
-    /// After [`SubmitError::Unavailable`], the one after which the call may be stored all the same, repeat it with the
-    /// same id. After [`SubmitError::QueueFull`] it is not stored, and may be later.
+    /// [`SubmitError::Unavailable`] is the only error after which the call may be stored: repeat
+    /// the submission with the same id. After [`SubmitError::QueueFull`] it is not stored, and a
+    /// repeat may succeed later.
     pub async fn submit(&self, invocation: &Invocation, subject: &str) -> Result<Submitted, SubmitError> {
         self.store_in_time(invocation, subject, Naming::Id, None).await
     }
 
-    /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does.
-    /// One whose client sent no call id has that of the key: [`IdempotencyKey::call_id`]. A repeat
-    /// is what has the same function and key.
+    /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does. If
+    /// the client sent no call id, the invocation has that of the key: [`IdempotencyKey::call_id`].
+    /// An invocation with the same function and key is a repeat.
     ///
     /// # Errors
     ///
-    /// As of [`Submitter::submit`]; and [`SubmitError::KeyReused`] if a call with the key has other
-    /// content.
+    /// The errors of [`Submitter::submit`], and [`SubmitError::KeyReused`] if a call with the key
+    /// has other content.
     pub async fn submit_with_key(
         &self,
         invocation: &Invocation,
@@ -172,13 +175,13 @@ impl Submitter {
         self.store_in_time(invocation, subject, naming, Some(key)).await
     }
 
-    /// Stores an invocation whose id was made for it ([`CallId::generate`]) and so is nobody else's, as
-    /// [`Submitter::submit`] does. Spares the server the search for the id, and lets go of the invocation as soon as it
-    /// is sent.
+    /// Stores an invocation with a generated id ([`CallId::generate`]), which no other call has, as
+    /// [`Submitter::submit`] does. The server does not have to search for the id, and the
+    /// invocation is dropped as soon as it is sent.
     ///
     /// # Errors
     ///
-    /// As of [`Submitter::submit`].
+    /// The errors of [`Submitter::submit`].
     pub async fn submit_new(&self, invocation: Invocation, subject: &str) -> Result<Submitted, SubmitError> {
         self.check_connected()?;
         let call_id = invocation.call_id.clone();
@@ -188,14 +191,14 @@ impl Submitter {
         match after_publish(Naming::Generated, answer) {
             Next::Stored => Ok(Submitted::Stored),
             Next::Duplicate => Ok(Submitted::Duplicate { of: call_id }),
-            // No server says so of a message without a guard that comes once.
+            // A server does not answer so to a message without a guard that is sent once.
             Next::Read(_) | Next::Pause => {
                 Err(SubmitError::Unavailable { reason: "a call with its id is just being stored".to_owned() })
             }
         }
     }
 
-    /// As [`Submitter::store`], unless that takes too long.
+    /// Stores an invocation as [`Submitter::store`] does, with a timeout.
     async fn store_in_time(
         &self,
         invocation: &Invocation,
@@ -204,12 +207,12 @@ impl Submitter {
         key: Option<&IdempotencyKey>,
     ) -> Result<Submitted, SubmitError> {
         self.check_connected()?;
-        // In a box, since it is large: what holds calls of either kind has room for the other one.
+        // Boxed, because the future is large: a future for calls of either kind has room for both.
         let store = Box::pin(self.store(invocation, subject, naming, key));
         timeout(self.timeout, store).await.unwrap_or_else(|_| Err(self.no_answer()))
     }
 
-    /// Publishes an invocation, and if the server does not store it, finds out whether it repeats a
+    /// Publishes an invocation. If the server does not store it, finds out whether it repeats a
     /// call.
     async fn store(
         &self,
@@ -226,7 +229,8 @@ impl Submitter {
         let subject = call_subject(subject, &invocation.function, &invocation.call_id);
         let unguarded = native::encode_as(invocation, message_id.clone());
         let mut headers = unguarded.clone();
-        // No call of the function with this id is pending: the subject has no message.
+        // The guard: the subject has no message, so no call of the function with this id is
+        // pending.
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
         loop {
             let answer = self.publish(subject.clone(), headers.clone(), invocation.body.clone()).await?;
@@ -274,22 +278,22 @@ impl Submitter {
         }
     }
 
-    /// Gives the room of the reserve to what ends calls, in the background and once at a time. In a cluster whose servers
-    /// are full nothing is delivered, so that no worker would do it.
+    /// Releases the reserve for what ends calls, in the background and one release at a time. In a
+    /// cluster whose servers are full, nothing is delivered, so no worker would do it.
     fn release_reserve(&self) {
         if self.is_releasing.swap(true, Ordering::AcqRel) {
             return;
         }
         let (js, is_releasing) = (self.js.clone(), self.is_releasing.clone());
         tokio::spawn(async move {
-            // What could not be released, the program that keeps the reserve full releases.
+            // The program that keeps the reserve full releases what remains.
             let _ = reserve::release(&js).await;
             is_releasing.store(false, Ordering::Release);
         });
     }
 
-    /// The message of a call on its subject, or at a sequence of the stream that listens there;
-    /// `None` if it is gone.
+    /// Returns the message of a call on its subject, or at a sequence of the stream that listens
+    /// there; `None` if it is not there any more.
     async fn read(
         &self,
         subject: &str,
@@ -303,7 +307,8 @@ impl Submitter {
         Ok(message.and_then(|message| found(&message)))
     }
 
-    /// Known to be away: an answer now is better than one after the timeout.
+    /// Fails if NATS is known to be unavailable: an answer now is better than one after the
+    /// timeout.
     fn check_connected(&self) -> Result<(), SubmitError> {
         match self.js.client().connection_state() {
             State::Connected => Ok(()),
@@ -325,7 +330,7 @@ impl Submitter {
             }
             PublishFailure::TooLarge(SizeLimit::MaxMsgSize) => SubmitError::TooLargeForStream,
             PublishFailure::TooLarge(SizeLimit::Headers) => SubmitError::HeadersTooLarge,
-            // The stream's own limits, and those of the account and the server that it is on.
+            // Limits of the stream, or of the account and the server that it is on.
             PublishFailure::StreamFull | PublishFailure::NoSpace => {
                 SubmitError::QueueFull { reason: reason() }
             }
@@ -337,7 +342,7 @@ impl Submitter {
     }
 }
 
-/// What a message says of its call.
+/// Reads what a message says of its call.
 fn found(message: &StreamMessage) -> Option<Found> {
     let call_id = message.subject.rsplit('.').next()?.parse().ok()?;
     let call = native::decode(&message.headers, message.payload.clone());
@@ -352,7 +357,7 @@ fn unavailable(error: &dyn std::error::Error) -> SubmitError {
     SubmitError::Unavailable { reason: error.to_string() }
 }
 
-/// The message of an invocation: its subject, headers and payload. Of the invocation nothing is left.
+/// Converts an invocation to its message: subject, headers and payload. Consumes the invocation.
 fn message(invocation: Invocation, subject: &str) -> (String, NatsHeaders, Bytes) {
     let subject = call_subject(subject, &invocation.function, &invocation.call_id);
     (subject, native::encode(&invocation), invocation.body)

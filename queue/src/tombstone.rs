@@ -1,8 +1,8 @@
-//! Tombstones: the record of an end that a call does not come to by running.
+//! Tombstones: the record of an end that a call does not reach by running.
 //!
-//! A cancellation, the dead-lettering of a call and its expiry race. Each writes the call's tombstone before it does
-//! anything else; the first write wins, and the others follow it. One more mark records that a cancellation came too
-//! late, since the call had ended by itself.
+//! The cancellation, the dead-lettering and the expiry of a call race. Each writes the call's
+//! tombstone before anything else. The first write wins, and the others follow it. One more mark
+//! records that a cancellation came too late, because the call had ended by itself.
 
 use std::time::Duration;
 
@@ -32,26 +32,26 @@ mod legacy;
 pub const BUCKET: Bucket = Bucket {
     name: "asyncqueue-cancelled",
     description: "calls that were cancelled",
-    // Longer than any call that was cancelled can still be somewhere.
+    // Longer than any cancelled call can still be in the system.
     max_age: Some(Duration::from_secs(24 * 3600)),
 };
 
-/// After so many leases no worker starts what it was delivered before.
+/// Number of leases after which no worker starts a call that was delivered to it before.
 const LEASES_UNTIL_SAFE: u32 = 2;
 
-/// What a tombstone says of its call.
+/// What a tombstone says about its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// It is cancelled. `confirmed`: it is known that it can't start any more.
+    /// The call is cancelled. `confirmed`: it is certain that it can't start any more.
     Cancelled {
-        /// Whether that is known.
+        /// Whether that is certain.
         confirmed: bool,
     },
-    /// Its attempts are exhausted: it is a dead letter, or becomes one.
+    /// The attempts of the call are exhausted: it is a dead letter, or becomes one.
     Dead,
-    /// It was too old when it was delivered.
+    /// The call was too old when it was delivered.
     Expired,
-    /// It had ended by itself when it was cancelled.
+    /// The call had ended by itself when it was cancelled.
     Ended,
 }
 
@@ -62,7 +62,7 @@ pub struct Tombstone {
     pub queue: QueueName,
     /// The call.
     pub call: StoredCall,
-    /// What it says.
+    /// The mark of the call.
     pub mark: Mark,
     /// When it was written, by the server's clock.
     pub at: Timestamp,
@@ -73,16 +73,16 @@ pub struct Tombstone {
 /// The tombstone of a call after an attempt to write one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// What it says: the mark that was to be written, or the one that came first.
+    /// The mark in the tombstone: the one that was to be written, or the one that came first.
     pub mark: Mark,
-    /// Whether it was written now.
+    /// Whether the tombstone was written now.
     pub is_new: bool,
 }
 
 // === impl Mark ===
 
 impl Mark {
-    /// The mark of an end, as whoever ends the call in that way writes it first.
+    /// Returns the mark of an end, as the program that ends the call in that way first writes it.
     #[must_use]
     pub fn of(end: EndState) -> Self {
         match end {
@@ -93,7 +93,8 @@ impl Mark {
         }
     }
 
-    /// The end that the mark records; `None` where the call has ended by itself, which leaves no other record.
+    /// Returns the end that the mark records; `None` if the call has ended by itself, which leaves
+    /// no other record.
     #[must_use]
     pub fn end(self) -> Option<EndState> {
         match self {
@@ -114,19 +115,19 @@ impl Mark {
         }
     }
 
-    /// The value of the tombstone of a call at this sequence.
+    /// Encodes the tombstone of a call at this sequence.
     fn encode(self, sequence: u64) -> String {
         format!("{}{sequence}", self.word())
     }
 
-    /// Reads that: the mark and the sequence.
+    /// Reads what `encode` wrote: the mark and the sequence.
     fn decode(value: &[u8]) -> Option<(Self, u64)> {
         const ALL: [Mark; 5] = [
             Mark::Cancelled { confirmed: true },
             Mark::Dead,
             Mark::Expired,
             Mark::Ended,
-            // Last, since its word is empty.
+            // Last, because its text is empty.
             Mark::Cancelled { confirmed: false },
         ];
         let text = std::str::from_utf8(value).ok()?;
@@ -139,8 +140,8 @@ impl Mark {
 // === impl Tombstone ===
 
 impl Tombstone {
-    /// Whether it was written so long before `now` that no worker starts its call any more, a delivery having this lease.
-    /// Both times are the server's.
+    /// Returns whether it was written so long before `now` that no worker starts its call any more.
+    /// `lease` is that of a delivery. Both times are the server's.
     pub(crate) fn is_safe(&self, now: Timestamp, lease: Duration) -> bool {
         let age = Duration::try_from(now.duration_since(self.at)).unwrap_or_default();
         age >= lease.saturating_mul(LEASES_UNTIL_SAFE)
@@ -157,17 +158,17 @@ fn result_key(queue: &QueueName, call: &StoredCall) -> String {
     format!("{}.result", key(queue, call))
 }
 
-/// The keys of all calls of a queue, as a watcher of the bucket names them.
+/// Returns the keys of all calls of a queue, as a watcher of the bucket names them.
 #[must_use]
 pub fn keys_of_queue(queue: &QueueName) -> String {
     format!("{queue}.>")
 }
 
-/// Reads the entry of a watched key; `None` if it is no tombstone of this queue.
+/// Reads the entry of a watched key; `None` if it is not a tombstone of this queue.
 #[must_use]
 pub fn read_entry(queue: &QueueName, key: &str, value: &[u8]) -> Option<(StoredCall, Mark)> {
     let rest = key.strip_prefix(queue.as_str())?.strip_prefix('.')?;
-    // Before calls were keyed by their sequence too, a key ended with the call id.
+    // In versions without the sequence in the key, a key ended with the call id.
     let id = rest.split_once('.').map_or(rest, |(id, _)| id).parse().ok()?;
     let (mark, sequence) = Mark::decode(value)?;
     Some((StoredCall { id, sequence }, mark))
@@ -175,7 +176,7 @@ pub fn read_entry(queue: &QueueName, key: &str, value: &[u8]) -> Option<(StoredC
 
 // === reading ===
 
-/// The tombstone of a call, if there is one.
+/// Returns the tombstone of a call, if there is one.
 pub async fn read(
     js: &Context,
     queue: &QueueName,
@@ -188,7 +189,7 @@ pub async fn read(
     }
 }
 
-/// The newest tombstone of the calls with an id, of one queue or of any.
+/// Returns the newest tombstone of the calls with an id, of one queue or of any.
 pub async fn newest(
     js: &Context,
     queue: Option<&QueueName>,
@@ -202,7 +203,8 @@ pub async fn newest(
     }
 }
 
-/// The tombstones of the calls with an id, of one queue or of any, oldest first, at most `most`.
+/// Returns the tombstones of the calls with an id, of one queue or of any, oldest first. At most
+/// `most`.
 pub async fn all(
     js: &Context,
     queue: Option<&QueueName>,
@@ -234,8 +236,8 @@ fn parse(message: &StreamMessage) -> Option<Tombstone> {
 
 // === writing ===
 
-/// Writes the tombstone of a call unless it has one, and returns what it says then. `None` where there is no bucket, or
-/// no server leads it now. A repeat is safe.
+/// Writes the tombstone of a call unless it has one, and returns its content. `None` if there is no
+/// bucket, or no server leads it now. A repeat is safe.
 pub async fn write_once(
     js: &Context,
     queue: &QueueName,
@@ -258,8 +260,8 @@ pub async fn write_once(
     }
 }
 
-/// Replaces the mark of a call that is marked as cancelled; leaves every other mark as it is. Returns the mark that it has then,
-/// if it has one.
+/// Replaces the mark of a call that is marked as cancelled; leaves every other mark unchanged.
+/// Returns the mark that the call then has, if it has one.
 pub async fn update_cancelled(
     js: &Context,
     queue: &QueueName,
@@ -269,12 +271,13 @@ pub async fn update_cancelled(
     update(js, queue, call, |before| matches!(before, Mark::Cancelled { .. }), mark).await
 }
 
-/// Marks a cancellation that is not certain as one that came after the call had ended by itself.
+/// Marks an unconfirmed cancellation as one that came after the call had ended by itself.
 pub async fn mark_too_late(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<(), NatsError> {
     replace(js, queue, call, Mark::Cancelled { confirmed: false }, Mark::Ended).await.map(drop)
 }
 
-/// Replaces one mark of a call by another; leaves every other mark as it is. Returns the mark that it has then, if it has one.
+/// Replaces one mark of a call by another; leaves every other mark unchanged. Returns the mark that
+/// the call then has, if it has one.
 pub async fn replace(
     js: &Context,
     queue: &QueueName,
@@ -302,16 +305,17 @@ async fn update(
         match publish(js, subject.clone(), mark.encode(call.sequence), before.revision).await {
             Ok(()) => return Ok(Some(mark)),
             Err(failure) if !failure.is_conflict() => return Err(failure.0),
-            // Another has replaced it since.
+            // Another program has replaced it since then.
             Err(_) => {}
         }
     }
 }
 
-/// Records that the client of a call that is marked as cancelled is sent that result and no other, before that result leaves
-/// its stream. Whoever stores another one later, or repeats the cancellation, finds neither there.
+/// Records that the client of a call that is marked as cancelled gets the result of the
+/// cancellation and no other. This is written before the result leaves its stream. A program that
+/// stores another result later, or repeats the cancellation, no longer finds the result there.
 pub async fn record_result(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<(), NatsError> {
-    // Who watches the bucket reads the cancellation once more.
+    // Watchers of the bucket read the cancellation once more.
     let value = Mark::Cancelled { confirmed: false }.encode(call.sequence);
     match publish(js, BUCKET.subject(&result_key(queue, call)), value, 0).await {
         Err(failure) if !failure.is_conflict() => Err(failure.0),
@@ -319,7 +323,7 @@ pub async fn record_result(js: &Context, queue: &QueueName, call: &StoredCall) -
     }
 }
 
-/// Whether that is recorded.
+/// Returns whether that is recorded.
 pub(crate) async fn is_result_recorded(
     js: &Context,
     queue: &QueueName,
@@ -329,7 +333,7 @@ pub(crate) async fn is_result_recorded(
     Ok(last_message(js, &BUCKET.stream(), &subject).await?.is_some())
 }
 
-/// Why a tombstone was not written.
+/// A tombstone was not written.
 struct WriteFailure(NatsError);
 
 impl WriteFailure {
@@ -342,7 +346,7 @@ impl WriteFailure {
     }
 }
 
-/// Writes an entry of the bucket over the one of this revision; 0: over none.
+/// Writes an entry of the bucket over the one of this revision. 0: there must be no entry.
 async fn publish(js: &Context, subject: String, value: String, revision: u64) -> Result<(), WriteFailure> {
     let entry = PublishMessage::build().payload(value.into()).expected_last_subject_sequence(revision);
     let written = async { js.send_publish(subject, entry).await?.await };
@@ -350,7 +354,7 @@ async fn publish(js: &Context, subject: String, value: String, revision: u64) ->
     written.await.map(drop).map_err(|error| WriteFailure(failed(error)))
 }
 
-/// The error of a tombstone that can't be written because its bucket is missing.
+/// Returns the error of a tombstone that can't be written because its bucket is missing.
 #[must_use]
 pub fn no_bucket() -> NatsError {
     failed("write the tombstone")(async_nats::jetstream::context::PublishError::new(
@@ -378,7 +382,7 @@ mod tests {
         for other in ["", "dead", "dead x", "7 dead", "\u{fc}"] {
             assert_eq!(Mark::decode(other.as_bytes()), None, "{other}");
         }
-        // What programs of version 0.1 read and write.
+        // The values that programs of version 0.1 read and write.
         assert_eq!(Mark::Cancelled { confirmed: false }.encode(7), "7");
         assert_eq!(Mark::Dead.encode(7), "dead 7");
     }

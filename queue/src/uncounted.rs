@@ -1,9 +1,10 @@
-//! Deliveries that are no attempts.
+//! Counts deliveries that were not attempts.
 //!
-//! `JetStream` counts how often it delivered a message, and a worker that dies leaves no other trace, so that is
-//! what attempts are counted by. But a call that was handed back by a worker that shuts down, that came to a worker too
-//! late, or that failed because the platform did, has not had its attempt. Those few are counted here and taken off. So are
-//! deliveries of results that had to wait for their host.
+//! `JetStream` counts how often it delivered a message, and a worker that dies leaves no other
+//! trace. So attempts are counted by deliveries. But some deliveries were not attempts: a worker
+//! that shuts down handed the call back, the call reached a worker too late, or it failed because
+//! the platform did. Those few are counted here and subtracted. So are deliveries of results that
+//! had to wait for their host.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -21,8 +22,8 @@ use crate::{
     stored_call::StoredCall,
 };
 
-/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, `sequence` being where the call is on the stream; so does
-/// `<queue>.<call-id>.<sequence>-callback`, of the callback of that call.
+/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, and `sequence` is that of the call
+/// on the stream. So does `<queue>.<call-id>.<sequence>-callback`, for the callback of that call.
 pub const BUCKET: Bucket = Bucket {
     name: "asyncqueue-uncounted",
     description: "deliveries of calls that are no attempts",
@@ -30,31 +31,32 @@ pub const BUCKET: Bucket = Bucket {
     max_age: Some(Duration::from_secs(48 * 3600)),
 };
 
-/// What is stored of the attempts of a call.
+/// The stored record of the attempts of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offset {
-    /// So many deliveries were no attempts.
+    /// Number of deliveries that were not attempts.
     Deliveries(u64),
-    /// So many attempts were made, and it is not known how many deliveries there were: some were sent to a worker that
-    /// had lost its connection. The next delivery is the next attempt; whoever gets it stores the offset that follows.
+    /// Number of attempts, while the number of deliveries is not known: some were sent to a worker
+    /// that had lost its connection. The next delivery is the next attempt, and its worker stores
+    /// the offset that follows.
     Made(u64),
 }
 
-/// More deliveries of a call that were no attempts, to be added to those that are stored. Written again because the server
-/// did not answer in time, it counts once.
+/// Further deliveries of a call that were not attempts, to be added to the stored ones. If it is
+/// written again because the server did not answer in time, it counts once.
 #[derive(Debug)]
 pub struct Addition<'a> {
     queue: &'a QueueName,
     call: &'a StoredCall,
     deliveries: u64,
-    /// The sum that was written without an answer; 0 for none.
+    /// The sum that was written without an answer; 0 if no such sum exists.
     unanswered: AtomicU64,
 }
 
 impl Offset {
     const MADE: &str = "made ";
 
-    /// How many deliveries were no attempts, at this delivery.
+    /// Returns how many deliveries were not attempts, at this delivery.
     #[must_use]
     pub fn at(self, delivery: u64) -> u64 {
         match self {
@@ -66,7 +68,7 @@ impl Offset {
     fn encode(self) -> String {
         match self {
             Self::Deliveries(deliveries) => deliveries.to_string(),
-            // Version 0.1 reads this as nothing: it counts each delivery.
+            // Version 0.1 reads this as no value: it counts each delivery.
             Self::Made(attempts) => format!("{}{attempts}", Self::MADE),
         }
     }
@@ -81,13 +83,14 @@ impl Offset {
 }
 
 impl<'a> Addition<'a> {
-    /// So many more deliveries of a call.
+    /// Creates an addition of further deliveries of a call.
     #[must_use]
     pub fn new(queue: &'a QueueName, call: &'a StoredCall, deliveries: u64) -> Self {
         Self { queue, call, deliveries, unanswered: AtomicU64::new(0) }
     }
 
-    /// Adds them, also where others do so at once. Nothing is to be added where only the attempts that were made count.
+    /// Adds them, even if other programs do so at the same time. Adds nothing if only the number of
+    /// attempts is stored.
     pub async fn write(&self, js: &Context) -> Result<(), NatsError> {
         let subject = BUCKET.subject(&key(self.queue, &self.call.id, self.call.sequence));
         loop {
@@ -111,7 +114,7 @@ impl<'a> Addition<'a> {
         }
     }
 
-    /// The sum to write over `before`; `None` if an earlier try has written it.
+    /// Returns the sum to write over `before`; `None` if an earlier try has written it.
     fn sum(&self, before: u64) -> Option<u64> {
         let unanswered = self.unanswered.load(Ordering::Relaxed);
         if unanswered != 0 && before >= unanswered {
@@ -123,12 +126,12 @@ impl<'a> Addition<'a> {
     }
 }
 
-/// What is stored of the attempts of a call; by default each delivery was one.
+/// Returns the stored record of the attempts of a call. Default: each delivery was an attempt.
 pub async fn get(js: &Context, queue: &QueueName, call: &CallId, sequence: u64) -> Result<Offset, NatsError> {
     read(js, &key(queue, call, sequence)).await
 }
 
-/// Stores it.
+/// Stores the record of the attempts of a call.
 pub async fn set(
     js: &Context,
     queue: &QueueName,
@@ -148,17 +151,17 @@ pub struct OfCallback<'a> {
     pub queue: &'a QueueName,
     /// The call.
     pub call: &'a CallId,
-    /// Where the call is, or was, on its stream.
+    /// The sequence that the call has, or had, on its stream.
     pub sequence: u64,
 }
 
 impl OfCallback<'_> {
-    /// What is stored of them; by default each delivery was one.
+    /// Returns their stored record. Default: each delivery was an attempt.
     pub async fn get(&self) -> Result<Offset, NatsError> {
         read(self.js, &self.key()).await
     }
 
-    /// Stores it.
+    /// Stores their record.
     pub async fn set(&self, offset: Offset) -> Result<(), NatsError> {
         write(self.js, &self.key(), offset).await
     }
@@ -204,7 +207,7 @@ mod tests {
             ("jobs".parse().unwrap(), StoredCall { id: "id-1".parse().unwrap(), sequence: 7 });
         let addition = Addition::new(&queue, &call, 2);
         assert_eq!(addition.sum(1), Some(3));
-        // The server did not answer: it had not written it, or it had.
+        // The server did not answer: it had written the sum, or not.
         assert_eq!(addition.sum(1), Some(3));
         assert_eq!(addition.sum(3), None);
     }

@@ -1,5 +1,5 @@
-//! Reports of calls that name functions which the directory does not have. Gateways publish them over core NATS, and the
-//! operator, which alone talks to Kubernetes, creates an event from them.
+//! Reports calls of functions that the directory does not list. Gateways publish the reports over
+//! core NATS. The operator, which alone talks to Kubernetes, creates events from them.
 //!
 //! A report may be lost, and no program depends on it: the gateway counts and logs such calls, too.
 
@@ -7,28 +7,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{FunctionName, QueueName};
 
-/// The subjects of the reports about all queues; the token after it is the queue's name.
+/// Subjects of the reports about all queues; the last token is the queue's name.
 pub const REPORT_SUBJECTS: &str = "asyncqueue.unknown-functions.*";
 
-/// Most functions that one report names. Clients choose the names, and may invent any number.
+/// Maximum number of functions in one report. Clients choose the names, and may invent any number.
 pub const MAX_FUNCTIONS: usize = 8;
 
-/// Longest report that is read, in bytes: [`MAX_FUNCTIONS`] of the longest names, and room for fields of later versions.
+/// Maximum size of a report that is read, in bytes: [`MAX_FUNCTIONS`] of the longest names, and
+/// room for fields of later versions.
 const MAX_PAYLOAD: usize = 4096;
 
-/// The subject of the reports about calls that go to a queue, or would.
+/// Returns the subject of the reports about calls that go to a queue, or would.
 #[must_use]
 pub fn report_subject(queue: &QueueName) -> String {
     format!("asyncqueue.unknown-functions.{queue}")
 }
 
-/// The functions of such calls that one gateway had in a few seconds.
+/// The functions of such calls that one gateway received in a few seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// What the gateway did with the calls.
     pub outcome: Outcome,
-    /// The functions, as `name.namespace`: each once, and [`MAX_FUNCTIONS`] at most.
+    /// The functions, as `name.namespace`: each once, at most [`MAX_FUNCTIONS`].
     pub functions: Vec<FunctionName>,
 }
 
@@ -36,25 +37,25 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It is stored on the default queue.
+    /// The call is stored on the default queue.
     Accepted,
-    /// It is answered with 404.
+    /// The call is answered with 404.
     Rejected,
 }
 
 // === impl Report ===
 
 impl Report {
-    /// The report in JSON.
+    /// Encodes the report in JSON.
     ///
     /// # Errors
     ///
-    /// None in practice: names and words can be written.
+    /// None in practice: names and outcomes can always be written.
     pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(self)
     }
 
-    /// Reads a report; `None` for what no gateway sends. Any client of NATS may publish one.
+    /// Reads a report; `None` for a payload that no gateway sends. Any NATS client may publish one.
     #[must_use]
     pub fn decode(payload: &[u8]) -> Option<Self> {
         if payload.len() > MAX_PAYLOAD {
@@ -68,7 +69,7 @@ impl Report {
 // === impl Outcome ===
 
 impl Outcome {
-    /// The word for it in metrics and reports.
+    /// Returns the text for metrics and reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,29 +11,30 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{health::Health, server};
 
-/// Probes and scrapes are few, and each of their connections takes memory.
+/// Maximum number of connections. Probes and scrapes are few, and each of their connections takes
+/// memory.
 const MAX_CONNECTIONS: usize = 256;
 
-/// For a probe or a scrape that has begun when the program ends.
+/// Maximum time for a probe or a scrape that is running when the program ends.
 const DRAIN: Duration = Duration::from_secs(1);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// Listens on the address of a program's endpoints. The error names it, and what to do.
+/// Listens on the address of a program's endpoints. The error names the address and the remedy.
 pub fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     server::bind(addr)
 }
 
-/// Registers `asyncqueue_build_info`, whose label `version` is this build's.
+/// Registers `asyncqueue_build_info`, whose label `version` is the version of this build.
 pub fn register_build_info(registry: &mut Registry) {
     let info = Info::new(vec![("version", crate::VERSION)]);
     registry.register("asyncqueue_build", "The version that runs", info);
 }
 
-/// Serves the endpoints until `shutdown`. Pass a token that is cancelled when the program's work is done, so
-/// that probes and scrapes are answered while it drains.
+/// Serves the endpoints until `shutdown`. Pass a token that is cancelled when the program's work is
+/// done, so that probes and scrapes are answered while it drains.
 pub async fn serve(
     listener: TcpListener,
     health: Health,
@@ -48,8 +49,11 @@ pub async fn serve(
     server::serve(listener, config, handler, shutdown, DRAIN).await;
 }
 
-/// The answer to a probe: `/healthz` is 200 as long as the program serves, `/readyz` is 200 if it is ready and
-/// 503 with one `name: reason` a line if not. In both cases a line for each warning follows. `None` for any other path.
+/// Answers a probe. Returns `None` for any other path.
+///
+/// `/healthz` is 200 as long as the program serves. `/readyz` is 200 if the program is ready, and
+/// otherwise 503 with one line `name: reason` for each condition that does not hold. For both, one
+/// line for each warning follows.
 #[must_use]
 pub fn probe(method: &Method, path: &str, health: &Health) -> Option<Response<Full<Bytes>>> {
     let (status, body) = match path {

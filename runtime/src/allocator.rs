@@ -1,5 +1,5 @@
-//! The memory allocator of every program: the calls of a worker and the requests of a gateway come and go on all threads at
-//! once, which the C library's own takes its time for.
+//! The memory allocator of every program. The calls of a worker and the requests of a gateway
+//! allocate and free on all threads at once, for which the C library's allocator is slow.
 
 use mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! Reads a program's flags and environment variables, and names in errors what the user has written.
+//! Reads a program's flags and environment variables. Errors name what the user has written.
 
 use std::{
     collections::BTreeSet,
@@ -12,27 +12,30 @@ use clap::{
 use strsim::osa_distance;
 use tracing::warn;
 
-/// Names of settings that are shorter are like too many others.
+/// Minimum length of the names of settings that are compared: shorter ones resemble too many other
+/// names.
 const MIN_LENGTH: usize = 6;
 
-/// As many edits as a name of this length, or a longer one, may differ by from one that is meant: in shorter ones, one.
+/// Names with at least this length may differ by two edits from the name of a setting. Shorter ones
+/// may differ by one.
 const LONG: usize = 9;
 
-/// A variable that resembles a setting.
+/// An environment variable whose name resembles a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Misspelt {
     name: String,
     meant: String,
 }
 
-/// Reads the settings of a program. Ends it where they are not valid, or where it is asked for help.
+/// Parses the settings of a program. Exits the program if they are not valid, or if help is
+/// requested.
 #[must_use]
 pub fn parse<T: CommandFactory + FromArgMatches>() -> T {
     let matches = matches(&T::command());
     T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut T::command()).exit())
 }
 
-/// The same for a command that was changed.
+/// Parses the arguments of a command that was changed, like [`parse`].
 #[must_use]
 pub fn matches(command: &Command) -> ArgMatches {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -42,21 +45,22 @@ pub fn matches(command: &Command) -> ArgMatches {
         .unwrap_or_else(|error| by_variable(error, command, &arguments, |name| std::env::var_os(name)).exit())
 }
 
-/// Warns of environment variables that no setting is named after, and that are so near to the name of one that they are
-/// meant for it.
+/// Warns of environment variables that no setting has as its name, but whose names are so similar
+/// to one that they are probably meant for it.
 pub fn warn_of_misspelt_variables<T: CommandFactory>() {
     for Misspelt { name, meant } in misspelt(&T::command(), &variables()) {
         warn!("the environment variable {name} is not read: is {meant} meant?");
     }
 }
 
-/// The variables whose names and values are text.
+/// Returns the variables whose names and values are valid Unicode.
 fn variables() -> Vec<(String, String)> {
     let text = |text: OsString| text.into_string().ok();
     std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
 }
 
-/// An error about a value, which names the environment variable where the value came from it: clap calls it by its flag.
+/// Changes an error about a value to name the environment variable if the value came from it: clap
+/// names the flag.
 fn by_variable(
     mut error: Error,
     command: &Command,
@@ -65,7 +69,7 @@ fn by_variable(
 ) -> Error {
     let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error };
     let mut command = command.clone();
-    // Before, its arguments have no text.
+    // Until then, its arguments have no text.
     command.build();
     let is_named = |argument: &&Arg| argument.to_string() == *named;
     let Some(argument) = command.get_arguments().find(is_named) else { return error };
@@ -76,14 +80,14 @@ fn by_variable(
     error
 }
 
-/// Whether an argument is on the command line.
+/// Returns whether an argument is on the command line.
 fn is_given(argument: &Arg, arguments: &[OsString]) -> bool {
     let Some(long) = argument.get_long() else { return false };
     let is_it = |text: &str| text.strip_prefix("--").is_some_and(|flag| flag.split('=').next() == Some(long));
     arguments.iter().filter_map(|text| text.to_str()).any(is_it)
 }
 
-/// The variables that are near to the name of a setting that is not set itself.
+/// Returns the variables whose names are similar to a setting that is not set itself.
 fn misspelt(command: &Command, variables: &[(String, String)]) -> Vec<Misspelt> {
     let known: BTreeSet<&str> =
         command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
@@ -98,16 +102,19 @@ fn misspelt(command: &Command, variables: &[(String, String)]) -> Vec<Misspelt> 
         .collect()
 }
 
-/// Whether a value is one that Kubernetes gives to each pod for each Service: `NATS_PORT=tcp://10.0.0.1:4222`.
+/// Returns whether a value has the form that Kubernetes gives to each pod for each Service:
+/// `NATS_PORT=tcp://10.0.0.1:4222`.
 fn is_link(value: &str) -> bool {
     value.starts_with("tcp://") || value.starts_with("udp://")
 }
 
-/// Whether a name is that of a setting but for its case, or one or two letters.
+/// Returns whether a name differs from that of a setting only in its case, or in one or two
+/// letters.
 fn is_near(name: &str, setting: &str) -> bool {
     let most = if setting.len() >= LONG { 2 } else { 1 };
     let near = |a: &str, b: &str| osa_distance(a, b) <= most;
-    // An installation may have a variable of its own for each part of a name: POD_IP is not POD_NAME.
+    // An installation may have variables of its own that differ in one part of the name: POD_IP is
+    // not POD_NAME.
     let has_first = |a: &str, b: &str| a.as_bytes().first() == b.as_bytes().first();
     let (name, setting) = (name.to_ascii_lowercase(), setting.to_ascii_lowercase());
     setting.len() >= MIN_LENGTH && has_first(&name, &setting) && near(&name, &setting)
@@ -162,7 +169,7 @@ mod tests {
         ] {
             assert_eq!(found(&[(name, "x")]), [format!("{name} {meant}")]);
         }
-        // The setting is there, so that the other is for somebody else.
+        // The setting itself is set, so that the other variable is for another program.
         assert!(found(&[("NATS_URL", "x"), ("nats_url", "x")]).is_empty());
     }
 

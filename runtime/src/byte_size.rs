@@ -1,8 +1,8 @@
-//! Sizes as Kubernetes writes them: `512`, `64Ki`, `1Mi`, `2G`.
+//! Sizes in the notation of Kubernetes: `512`, `64Ki`, `1Mi`, `2G`.
 
 use std::{fmt, str::FromStr};
 
-/// Suffixes of a Kubernetes quantity with their factor.
+/// Suffixes of a Kubernetes quantity and their factors.
 const UNITS: [(&str, u64); 7] = [
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),
@@ -25,7 +25,7 @@ pub struct ByteSizeError(String);
 // === impl ByteSize ===
 
 impl ByteSize {
-    /// Reads a size that is not 0, for a setting.
+    /// Parses a size that is not 0, for a setting.
     pub fn parse_positive(text: &str) -> Result<Self, String> {
         match text.parse::<Self>() {
             Ok(Self(0)) => Err("it must be more than 0".to_owned()),
@@ -51,7 +51,7 @@ impl FromStr for ByteSize {
 }
 
 impl fmt::Display for ByteSize {
-    /// With the largest binary unit that leaves no rest.
+    /// Writes the size in the largest binary unit that divides it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (unit, shift) in [("Gi", 30), ("Mi", 20), ("Ki", 10)] {
             if self.0 > 0 && self.0.trailing_zeros() >= shift {

@@ -1,10 +1,10 @@
-//! The HTTP client that all programs use for requests to functions and receivers: HTTP/1.1 over a pool of
-//! connections. Each choice is made here once:
+//! The HTTP client that all programs use for requests to functions and receivers: HTTP/1.1 over a
+//! pool of connections. Each choice is made here once:
 //!
-//! - Answers are read tolerantly (`answer_reader`), within limits.
-//! - A POST, PUT or PATCH without a body says `Content-Length: 0`.
-//! - A connection lives for a bounded time and number of requests (`life`).
-//! - A request that met a connection that was just being closed is sent once more, on a new one.
+//! - Responses are parsed tolerantly (`answer_reader`), within limits.
+//! - A POST, PUT or PATCH without a body has `Content-Length: 0`.
+//! - A connection is used for a limited time and number of requests (`life`).
+//! - A request whose connection was just being closed is sent once more, on a new connection.
 
 use std::{
     error::Error as StdError,
@@ -36,10 +36,11 @@ mod life;
 mod pool;
 mod proxy_variables;
 
-/// The most that the head of an answer may take by default, in bytes: more than common servers let their own be.
+/// Default of the maximum size of a response's head, in bytes. It is larger than common servers
+/// allow for their own.
 pub const MAX_ANSWER_HEAD: usize = 256 * 1024;
 
-/// The least that hyper's buffer of a connection may be, in bytes.
+/// Minimum size of hyper's buffer for a connection, in bytes.
 const MIN_BUFFER: usize = 8 * 1024;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -47,31 +48,33 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// How connections are opened and how long they are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The longest that opening a connection may take, TLS included.
+    /// Maximum time for opening a connection, TLS included.
     pub connect_timeout: Duration,
-    /// How long a connection is kept that is not used.
+    /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// How long a connection is used, and for how many requests.
     pub limits: ConnectionLimits,
-    /// The most that the head of an answer may take, in bytes, at least 8 KiB: also of what is read or written at once.
+    /// Maximum size of a response's head, in bytes, at least 8 KiB. It also limits what is read or
+    /// written at once.
     pub max_answer_head: usize,
 }
 
-/// The default of the setting `max_connection_age`.
+/// Default of the setting `max_connection_age`.
 pub const DEFAULT_MAX_AGE: &str = "30s";
 
-/// The default of the setting `max_connection_requests`.
+/// Default of the setting `max_connection_requests`.
 pub const DEFAULT_MAX_REQUESTS: u32 = 1000;
 
-/// How long a connection is used at most. Each connection has up to a quarter less, at random.
+/// Limits how long a connection is used. For each connection, the limits are up to a quarter lower,
+/// at random.
 ///
-/// Behind a balancer of connections (a Kubernetes Service), a connection stays with the backend that it was opened to:
-/// only new connections reach a backend that was added.
+/// Behind a load balancer for connections (a Kubernetes Service), a connection stays with the
+/// backend that it was opened to: only new connections reach a backend that was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Since it was opened.
+    /// Maximum age since the connection was opened.
     pub max_age: Duration,
-    /// In requests.
+    /// Maximum number of requests.
     pub max_requests: u32,
 }
 
@@ -87,16 +90,16 @@ struct Inner<C, B> {
     pool: Arc<Pool<B>>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection could be opened.
     #[error("no connection can be opened")]
     Connect(#[source] BoxError),
-    /// The connection ended before the head of an answer was here.
+    /// The connection ended before the head of a response arrived.
     #[error("the connection ended before an answer came")]
     NoAnswer(#[source] hyper::Error),
-    /// What came can't be read as the head of an answer.
+    /// What arrived can't be parsed as the head of a response.
     #[error("the head of the answer can't be read")]
     Unreadable(#[source] BoxError),
     /// The request's own body could not be read.
@@ -104,7 +107,7 @@ pub enum Error {
     Body(#[source] hyper::Error),
 }
 
-/// An answer 101 to a request that asked for no other protocol (RFC 9110, 15.2.2).
+/// A response 101 to a request that asked for no other protocol (RFC 9110, 15.2.2).
 #[derive(Debug, thiserror::Error)]
 #[error("it is 101 Switching Protocols, and no other protocol was asked for")]
 struct UnaskedUpgrade;
@@ -114,28 +117,31 @@ struct UnaskedUpgrade;
 #[error("the URL has no scheme or host")]
 struct NoHost;
 
-/// A connector of TCP for a [`Client`], which bounds the time itself.
+/// Creates a TCP connector for a [`Client`]. The client itself limits the time.
 pub fn tcp<R>(resolver: R) -> HttpConnector<R> {
     let mut connector = HttpConnector::new_with_resolver(resolver);
     connector.set_nodelay(true);
-    // It also carries the connections that become TLS.
+    // It also opens the connections that become TLS.
     connector.enforce_http(false);
     connector
 }
 
-/// How answers are read. The work is done when they come, so what can be read is read.
+/// Configures how responses are parsed. The function has already done its work when they arrive, so
+/// the parser accepts what it can.
 fn answer_reader(max_head: usize) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // RFC 9112, 5.2: "A user agent that receives an obs-fold in a response message … MUST replace each received obs-fold
-    // with one or more SP octets prior to interpreting the field value"; a gateway may do the same.
+    // RFC 9112, 5.2: "A user agent that receives an obs-fold in a response message … MUST replace
+    // each received obs-fold with one or more SP octets prior to interpreting the field value"; a
+    // gateway may do the same.
     http.allow_obsolete_multiline_headers_in_responses(true)
-        // RFC 9112, 5.1: "A proxy MUST remove any such whitespace from a response message before forwarding".
+        // RFC 9112, 5.1: "A proxy MUST remove any such whitespace from a response message before
+        // forwarding".
         .allow_spaces_after_header_name_in_responses(true)
-        // A line that is no field is left out, as browsers and curl do. No other program reads the same bytes after this
-        // one, which writes each head itself, so that none takes such a line for something else.
+        // A line that is not a field is dropped, as browsers and curl do. No other program parses
+        // the same bytes later, since this one writes each head itself.
         .ignore_invalid_headers_in_responses(true)
         .max_header_size(max_head)
-        // Less is a panic of hyper's.
+        // hyper panics with less.
         .max_buf_size(max_head.max(MIN_BUFFER));
     http
 }
@@ -143,12 +149,13 @@ fn answer_reader(max_head: usize) -> http1::Builder {
 // === impl Config ===
 
 impl Config {
-    /// For a TCP connection, TLS included.
+    /// Default timeout for a TCP connection, TLS included.
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-    /// Sooner than functions commonly close theirs, so that few requests meet a connection that is just being closed.
+    /// Default idle timeout. It is shorter than in common functions, so that few requests are sent
+    /// into a connection that is just being closed.
     const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-    /// What suits most servers.
+    /// Returns the configuration that suits most servers.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
         Self {
@@ -171,19 +178,19 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    /// A client with a pool of its own.
+    /// Creates a client with a pool of its own.
     pub fn new(connector: C, config: Config) -> Self {
         let pool = Pool::new(config.idle_timeout);
         let http = answer_reader(config.max_answer_head);
         Self { inner: Arc::new(Inner { connector, config, http, pool }) }
     }
 
-    /// Sends a request to its absolute URI and returns the answer as soon as its head is here. Dropped, it closes the
-    /// connection.
+    /// Sends a request to its absolute URI and returns the response as soon as its head has
+    /// arrived. Dropping the response closes the connection.
     ///
-    /// `copy` returns the request again, if it may be sent twice. A server may close a connection that was idle while the
-    /// request is on its way; then, if no byte of an answer came, the request is sent once more, on a new connection, as
-    /// clients may (RFC 9112, 9.3.1; RFC 9110, 9.2.2).
+    /// `copy` returns the request again if it may be sent twice. A server may close an idle
+    /// connection while a request is on its way. If no byte of a response arrived then, the request
+    /// is sent once more on a new connection, as clients may do (RFC 9112, 9.3.1; RFC 9110, 9.2.2).
     pub async fn send(
         &self,
         mut request: Request<B>,
@@ -249,13 +256,14 @@ where
     }
 }
 
-/// Makes a request one for the next hop: with the headers of its connection, and its target in origin form. Returns where
-/// it goes; `None` if its URI does not say.
+/// Prepares a request for the next hop: sets the headers of the connection, and the target in
+/// origin form. Returns the destination, or `None` if the URI has none.
 fn prepare<B: Body>(request: &mut Request<B>) -> Option<Target> {
     let target = Target::of(request.uri())?;
     let host = target.host_header()?;
     request.headers_mut().entry(header::HOST).or_insert(host);
-    // RFC 9110, 8.6: a client SHOULD say it for a method that gives a body a meaning; some servers answer 411 without.
+    // RFC 9110, 8.6: a client SHOULD send it if the method gives a body a meaning. Without it, some
+    // servers answer 411.
     let takes_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     if takes_body && request.body().is_end_stream() {
         request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
@@ -265,7 +273,7 @@ fn prepare<B: Body>(request: &mut Request<B>) -> Option<Target> {
     Some(target)
 }
 
-/// The answer, which gives its connection back when it has been read.
+/// Converts the response: its body returns the connection to the pool when it has been read.
 fn answered<B: Send + 'static>(
     response: Response<hyper::body::Incoming>,
     lent: Lent<B>,

@@ -1,9 +1,9 @@
-//! Errors in words.
+//! Formats errors as text.
 
 use std::{error::Error, fmt::Write};
 
-/// An error and what caused it, in one line. A cause that the text before it repeats already, as many
-/// libraries do, is left out.
+/// Formats an error and its causes in one line. A cause is left out if the text before it already
+/// contains it, as in many libraries.
 #[must_use]
 pub fn describe(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();

@@ -1,11 +1,11 @@
-//! Readiness: a set of named conditions, all of which must hold; and warnings, which leave a program ready.
+//! Readiness: a set of named conditions, all of which must hold. Warnings leave a program ready.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Why a program is not ready, by the name of the condition. `None` where the condition holds.
+/// The reason why each condition does not hold, by its name. `None` if the condition holds.
 type Conditions = BTreeMap<&'static str, Option<String>>;
 
 /// The readiness of a program. Clones share their state.
@@ -18,34 +18,35 @@ pub struct Health {
 // === impl Health ===
 
 impl Health {
-    /// No condition yet: ready.
+    /// Creates a state without conditions, which is ready.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a condition that does not hold yet, with the reason to show until it does.
+    /// Adds a condition that does not hold yet. `reason` is shown until it does.
     pub fn register(&self, name: &'static str, reason: impl Into<String>) {
         self.not_ready(name, reason);
     }
 
-    /// The condition holds.
+    /// Records that the condition holds.
     pub fn ready(&self, name: &'static str) {
         self.set(name, None);
     }
 
-    /// The condition does not hold, and why.
+    /// Records that the condition does not hold, and why.
     pub fn not_ready(&self, name: &'static str, reason: impl Into<String>) {
         self.set(name, Some(reason.into()));
     }
 
-    /// Why a condition does not hold; `None` if it does, or is not there.
+    /// Returns why a condition does not hold. Returns `None` if it holds, or is not registered.
     #[must_use]
     pub fn reason(&self, name: &str) -> Option<String> {
         self.conditions.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.clone()
     }
 
-    /// `Ok` if all conditions hold; otherwise those that don't, with their reasons, ordered by name.
+    /// Returns `Ok` if all conditions hold. Otherwise returns those that don't, with their reasons,
+    /// ordered by name.
     pub fn report(&self) -> Result<(), Vec<(&'static str, String)>> {
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         let failing: Vec<_> =
@@ -53,7 +54,7 @@ impl Health {
         if failing.is_empty() { Ok(()) } else { Err(failing) }
     }
 
-    /// Something is wrong with which the program goes on; `None`: it is not any more.
+    /// Sets a warning about a problem that does not stop the program. `None` removes it.
     pub fn set_warning(&self, name: &'static str, warning: Option<String>) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         match warning {
@@ -62,7 +63,7 @@ impl Health {
         };
     }
 
-    /// The warnings, ordered by name.
+    /// Returns the warnings, ordered by name.
     #[must_use]
     pub fn warnings(&self) -> Vec<(&'static str, String)> {
         let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);

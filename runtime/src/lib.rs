@@ -1,7 +1,11 @@
-//! What every program of AsyncQueue shares, so that none of them says it twice: how a program starts and
-//! stops ([`program`]), the settings they have in common ([`settings`]), the connection to NATS that never
-//! gives up ([`nats`]), readiness ([`health`]), the HTTP server ([`server`]) and client ([`client`]), and the
-//! endpoints for probes and metrics ([`admin`]).
+//! The code that all programs of AsyncQueue share:
+//!
+//! - [`program`]: how a program starts and stops
+//! - [`settings`]: the common settings
+//! - [`nats`]: the connection to NATS, which reconnects without limit
+//! - [`health`]: readiness
+//! - [`server`] and [`client`]: the HTTP server and client
+//! - [`admin`]: the endpoints for probes and metrics
 
 pub mod admin;
 mod allocator;

@@ -1,11 +1,11 @@
-//! Bounds how often something is logged.
+//! Limits how often something is logged.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Lets one line through at a time, and counts those that it keeps back.
+/// Lets one line through per interval, and counts those that it suppresses.
 #[derive(Debug)]
 pub struct LogLimit {
     interval: Duration,
@@ -21,13 +21,14 @@ struct State {
 // === impl LogLimit ===
 
 impl LogLimit {
-    /// At most one line in this time.
+    /// Allows at most one line per `interval`.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self { interval, state: Mutex::default() }
     }
 
-    /// Whether a line may be logged now: then, how many were kept back since the last one.
+    /// Returns `Some` if a line may be logged now, with the number of lines that were suppressed
+    /// since the last one.
     #[must_use]
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

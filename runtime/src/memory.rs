@@ -1,9 +1,10 @@
-//! One budget for the memory that others can make a program hold: what clients send, what functions and receivers answer,
-//! and what neither takes. Each use has an account, which shows in the metrics. What does not fit is refused or waits; nothing
-//! is held without being counted.
+//! One budget for the memory that other programs can make this one hold: what clients send, what
+//! functions and receivers answer, and what neither side reads. Each use has an account, which has
+//! its own metrics. What does not fit is refused or waits; nothing is held without being counted.
 //!
-//! The budget is three quarters of the memory limit of the container, less where that is small. The rest is for the program itself, and for what the
-//! allocator keeps between two uses.
+//! The budget is three quarters of the memory limit of the container, or less if the limit is
+//! small. The rest is for the program itself, and for memory that the allocator keeps between two
+//! uses.
 
 use std::{
     fs,
@@ -22,19 +23,19 @@ use tracing::warn;
 
 use crate::{byte_size::ByteSize, log_limit::LogLimit};
 
-/// The budget where the container has no limit.
+/// The budget if the container has no memory limit, in bytes.
 const DEFAULT: usize = 384 << 20;
 
-/// The least that is left of a container's memory for the program itself.
+/// The minimum of a container's memory that is left for the program itself, in bytes.
 const LEFT: usize = 48 << 20;
 
-/// The least that a budget may be.
+/// The minimum budget.
 const MIN: ByteSize = ByteSize(16 << 20);
 
-/// At most one line of the log says in this time that memory is short.
+/// Minimum interval between two log lines that say that memory is short.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// The memory that a program may hold for others. Clones are of the same memory.
+/// The memory that a program may hold for others. Clones share the same memory.
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -42,11 +43,11 @@ pub struct Budget {
     refused: Family<Use, Counter>,
 }
 
-/// One use of the budget. Clones are of the same account.
+/// One use of the budget. Clones share the same account.
 #[derive(Clone, Debug)]
 pub struct Account(Arc<Inner>);
 
-/// Memory that is taken until this is dropped.
+/// Memory that is taken until this value is dropped.
 #[derive(Debug)]
 pub struct Taken {
     account: Account,
@@ -73,26 +74,26 @@ struct Use {
     r#use: &'static str,
 }
 
-/// Bytes that take memory of an account for as long as anybody holds them.
+/// Bytes that hold memory of an account until the last reference to them is dropped.
 struct Counted<T> {
     bytes: T,
     _taken: Taken,
 }
 
-/// The budget of a program in this container, where its setting names none.
+/// Returns the budget of a program in this container if no setting names one.
 #[must_use]
 pub fn default_budget() -> usize {
     budget_within(container_limit())
 }
 
-/// The budget within a limit of memory, in bytes.
+/// Returns the budget within a memory limit, in bytes.
 #[must_use]
 pub fn budget_within(limit: Option<u64>) -> usize {
     let limit = limit.and_then(|bytes| usize::try_from(bytes).ok());
     limit.map_or(DEFAULT, |bytes| bytes.saturating_sub(LEFT.max(bytes / 4)).max(MIN.0))
 }
 
-/// Reads a budget as a setting: less than the least is not worth starting with.
+/// Parses a budget from a setting. A value below the minimum is an error.
 pub fn parse_budget(text: &str) -> Result<ByteSize, String> {
     match text.parse::<ByteSize>() {
         Ok(bytes) if bytes < MIN => Err(format!("it must be at least {MIN}")),
@@ -100,20 +101,20 @@ pub fn parse_budget(text: &str) -> Result<ByteSize, String> {
     }
 }
 
-/// The limit of memory of the control group (version 2) that this program is in.
+/// Returns the memory limit of the control group (version 2) of this program, in bytes.
 fn container_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let limit =
         fs::read_to_string(format!("/sys/fs/cgroup{}/memory.max", group.trim_end_matches('/'))).ok()?;
-    // `max` where there is none.
+    // `max` if there is no limit.
     limit.trim().parse().ok()
 }
 
 // === impl Budget ===
 
 impl Budget {
-    /// A budget of so many bytes, and its metrics.
+    /// Creates a budget of so many bytes, and registers its metrics.
     pub fn new(bytes: usize, registry: &mut Registry) -> Self {
         let total = bytes.min(Semaphore::MAX_PERMITS);
         let (budget, used, refused) = (Gauge::<i64>::default(), Family::default(), Family::default());
@@ -129,7 +130,7 @@ impl Budget {
         Self { shared: Arc::new(shared), used, refused }
     }
 
-    /// The account of a use, a word of a fixed set.
+    /// Returns the account of a use. `name` is one of a fixed set of words.
     #[must_use]
     pub fn account(&self, name: &'static str) -> Account {
         let label = Use { r#use: name };
@@ -145,13 +146,15 @@ impl Budget {
 // === impl Account ===
 
 impl Account {
-    /// Takes memory, or counts a refusal: to wait for it would be to hold what was read before.
+    /// Takes memory, or counts a refusal. It does not wait, since that would hold what was already
+    /// read.
     #[must_use]
     pub fn try_take(&self, bytes: usize) -> Option<Taken> {
         self.acquire(bytes).then(|| Taken { account: self.clone(), bytes })
     }
 
-    /// Takes memory when there is enough, in the order in which it was asked for. More than the budget is the budget.
+    /// Takes memory as soon as there is enough, in the order of the requests. A request for more
+    /// than the budget takes the whole budget.
     pub async fn take(&self, bytes: usize) -> Taken {
         let shared = &self.0.shared;
         let bytes = bytes.min(shared.total);
@@ -166,13 +169,13 @@ impl Account {
         Taken { account: self.clone(), bytes }
     }
 
-    /// The whole budget, in bytes.
+    /// Returns the whole budget.
     #[must_use]
     pub fn budget(&self) -> ByteSize {
         ByteSize(self.0.shared.total)
     }
 
-    /// Memory of the budget that nobody has, in bytes.
+    /// Returns the memory of the budget that is not taken, in bytes.
     #[must_use]
     pub fn free(&self) -> usize {
         self.0.shared.free.available_permits()
@@ -204,7 +207,7 @@ impl Shared {
 // === impl Taken ===
 
 impl Taken {
-    /// Takes more, or counts a refusal.
+    /// Takes more memory, or counts a refusal. Returns whether it was taken.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         let has_grown = self.account.acquire(bytes);
@@ -214,13 +217,14 @@ impl Taken {
         has_grown
     }
 
-    /// The whole budget, in bytes.
+    /// Returns the whole budget.
     #[must_use]
     pub fn budget(&self) -> ByteSize {
         self.account.budget()
     }
 
-    /// Bytes that hold this memory, and all that is cut from them.
+    /// Returns bytes that hold this memory. It is taken until they and all slices of them are
+    /// dropped.
     pub fn attach(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Counted { bytes, _taken: self })
     }

@@ -1,4 +1,4 @@
-//! The connection to NATS. It never gives up: not at the start, and not later.
+//! The connection to NATS. It retries without limit, at the start and later.
 
 use std::time::Duration;
 
@@ -23,38 +23,39 @@ mod credentials;
 pub mod jetstream;
 mod monitor;
 
-/// The readiness condition that [`connect`] keeps.
+/// Name of the readiness condition that [`connect`] maintains.
 pub const CONDITION: &str = "nats";
 
-/// How often the server is asked whether it is still there. Two answers missing end the connection, so a
-/// server whose node is gone without a word is noticed within half a minute.
+/// Interval of the pings to the server. Two missing answers end the connection, so that the failure
+/// of a server's node is noticed within half a minute.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often [`wait_connected`] looks: the client offers its state, but no notice of its change.
+/// How often [`wait_connected`] checks: the client has a state, but does not notify of its changes.
 const POLL: Duration = Duration::from_millis(50);
 
-/// While the same is wrong with NATS, it is logged this often: often enough for somebody who watches, and seldom enough to be
-/// no flood.
+/// Interval at which a continuing problem with NATS is logged. It is short enough for somebody who
+/// watches the log, and long enough not to flood it.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a connection takes that is not in the settings, because it is not in files.
+/// What a connection needs that is neither in the settings nor in files.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
-    /// Who we are.
+    /// The credentials of this program.
     pub credentials: Option<Credentials>,
-    /// Whom we trust; set, TLS is required.
+    /// The trusted certificate authorities. If they are set, TLS is required.
     pub authority: Option<Authority>,
 }
 
-/// A client that connects in the background, as often as it takes. The files that the settings name are read for each
-/// connection, so that a change of them counts.
+/// Creates a client that connects in the background and retries without limit. The files that the
+/// settings name are read for each connection, so that a change takes effect.
 ///
-/// Registers the readiness condition `nats` and the metrics `nats_reconnect_total` and `nats_connected`, and logs when the
-/// connection comes and goes and, while it doesn't come, why. `name` is what NATS lists the connection as.
+/// Registers the readiness condition `nats` and the metrics `nats_reconnect_total` and
+/// `nats_connected`. Logs when the connection is established or lost and, while it can't be
+/// established, why. `name` is the name of the connection in NATS.
 ///
 /// # Errors
 ///
-/// A setting that can't be used: an address or a file. Never because NATS is away.
+/// A setting that can't be used: an address or a file. It never fails because NATS is unavailable.
 pub async fn connect(
     settings: &NatsSettings,
     name: &str,
@@ -66,11 +67,12 @@ pub async fn connect(
     connect_with(settings, secrets, name, health, registry).await
 }
 
-/// The same with secrets that are not in files, which come before those that the settings name.
+/// Connects like [`connect`], with secrets that are not in files. They take precedence over those
+/// that the settings name.
 ///
 /// # Errors
 ///
-/// A setting or a secret that can't be used. Never because NATS is away.
+/// A setting or a secret that can't be used. It never fails because NATS is unavailable.
 pub async fn connect_with(
     settings: &NatsSettings,
     secrets: Secrets,
@@ -102,7 +104,8 @@ pub async fn connect_with(
                 std::future::ready(())
             }
         })
-        // Chooses no server: it is the one place where the client says why the last attempt failed.
+        // Does not choose a server: this callback is the only place where the client says why the
+        // last attempt failed.
         .reconnect_to_server_callback(move |pool, _| {
             monitor.attempt(&pool);
             std::future::ready(None)
@@ -115,7 +118,8 @@ pub async fn connect_with(
     if let Some(authority) = secrets.authority {
         options = options.tls_client_config(authority.into_config()).require_tls(true);
     } else if let Some(file) = settings.nats_tls_ca_file.as_ref() {
-        // The client reads it at each attempt and would wait for ever for a file that isn't there.
+        // The client reads the file at each attempt, and would wait without limit for a file that
+        // does not exist.
         std::fs::metadata(file)
             .with_context(|| format!("nats_tls_ca_file `{}` can't be read", file.display()))?;
         options = options.add_root_certificates(file.clone()).require_tls(true);
@@ -123,8 +127,9 @@ pub async fn connect_with(
     options.connect(&servers.addresses[..]).await.context("the NATS client can't be started")
 }
 
-/// Returns if the client has ended, which it never does by itself: what it was sent has ended its task in a panic. Nothing
-/// that is asked of it is answered then, so that the program can only be started again; the error is why.
+/// Returns if the client has ended. It never ends by itself: its task has panicked because of what
+/// it was sent. It then answers nothing any more, so that the program must be restarted. The error
+/// gives the reason.
 pub async fn ended(client: &Client) -> anyhow::Error {
     while !client.flush().await.is_err_and(|error| error.kind() == FlushErrorKind::SendError) {
         tokio::time::sleep(PING_INTERVAL).await;
@@ -132,7 +137,7 @@ pub async fn ended(client: &Client) -> anyhow::Error {
     anyhow!("the client of NATS has ended: a message may hold what it can't read")
 }
 
-/// Returns when the client is connected. To stop waiting, drop it.
+/// Returns when the client is connected. To stop waiting, drop the future.
 pub async fn wait_connected(client: &Client) {
     while client.connection_state() != State::Connected {
         tokio::time::sleep(POLL).await;

@@ -1,5 +1,5 @@
-//! What a program prints to its standard output and error. `print!` and `eprintln!` panic where the reader has seen enough,
-//! as `head` has.
+//! Prints to the standard output and error. `print!` and `eprintln!` panic if the reader has closed
+//! the output, as `head` does.
 
 use std::io::{self, Write};
 
@@ -15,13 +15,13 @@ pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Prints a line to the standard error, if somebody reads it.
+/// Prints a line to the standard error. Does nothing if it is closed.
 pub fn print_error(line: &str) {
-    // There is no place left to say that this failed.
+    // There is no place left to report this failure.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Whether the output could not be written because its reader has closed it.
+/// Returns whether the output could not be written because its reader has closed it.
 #[must_use]
 pub fn is_closed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe

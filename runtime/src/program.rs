@@ -16,35 +16,36 @@ use crate::{
     settings::{LogEncoding, LogSettings},
 };
 
-/// Exit code for a setting that can't be used, as clap's.
+/// Exit code for a setting that can't be used, the same as clap's.
 const EXIT_USAGE: u8 = 2;
 
-/// A setting that can't be used, in one line that names it: the program ends with exit code 2.
+/// A setting that can't be used, in one line that names it. The program ends with exit code 2.
 ///
-/// clap refuses what is wrong with one setting on its own; this is for what shows later.
+/// clap refuses a value that is not valid on its own; this error is for what is detected later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// How a program is told to end.
+/// The tokens that ask a program to end.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    /// Cancelled by the first SIGTERM or SIGINT: take nothing new, finish what runs.
+    /// Cancelled by the first SIGTERM or SIGINT: start nothing new, and finish what runs.
     pub requested: CancellationToken,
-    /// Cancelled by the second: let go of what runs. The program has [`HURRY`] left.
+    /// Cancelled by the second signal: abandon what runs. The program has [`HURRY`] left.
     pub hurry: CancellationToken,
 }
 
-/// On how many threads a program does its work.
+/// The number of threads that a program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
     /// As many as there are processors.
     AllProcessors,
-    /// One, which takes less memory: what allocates on several keeps room for each.
+    /// One, which uses less memory: with several, the allocator reserves memory for each.
     One,
 }
 
-/// What a program has left after a second signal: for the last words that let others take over at once.
+/// The time that a program has left after a second signal, for the last messages that let other
+/// processes take over at once.
 pub const HURRY: Duration = Duration::from_secs(2);
 
 // === impl Threads ===
@@ -58,11 +59,11 @@ impl Threads {
     }
 }
 
-/// Runs a program: installs the TLS provider and the log, starts the runtime, and calls `main`, which is told when
-/// to end.
+/// Runs a program: installs the TLS provider and the log, starts the runtime, and calls `main` with
+/// the tokens that ask it to end.
 ///
-/// An error is printed to stderr with what caused it. Returns exit code 0, 1 after an error, or 2 after a
-/// [`UsageError`].
+/// An error is printed to stderr with its causes. Returns exit code 0, 1 after an error, or 2 after
+/// a [`UsageError`].
 pub fn run<F>(name: &'static str, log: &LogSettings, threads: Threads, main: F) -> ExitCode
 where
     F: AsyncFnOnce(Shutdown) -> anyhow::Result<()>,
@@ -89,7 +90,7 @@ where
         info!(version = crate::VERSION, "starting {name}");
         let mut signals = Signals::listen().context("signals can't be listened to")?;
         let shutdown = Shutdown::default();
-        // Not awaited within the macros: they evaluate nothing at a level that is not logged.
+        // Not awaited inside the macros: they evaluate nothing at a level that is not logged.
         let stop = async {
             let signal = signals.next().await;
             info!("{signal} received, shutting down");
@@ -104,7 +105,7 @@ where
             () = stop => anyhow::bail!("ended by a second signal before it was done"),
         }
     });
-    // Does not wait for a look-up of a name that may hang in the system's resolver.
+    // Does not wait for a DNS lookup that may hang in the system's resolver.
     runtime.shutdown_background();
     if result.is_ok() {
         info!("stopped");

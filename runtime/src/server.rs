@@ -1,6 +1,8 @@
-//! The HTTP server that all programs use: HTTP/1.1 with limits, which finishes what it has begun.
+//! The HTTP server that all programs use: HTTP/1.1 with limits, which finishes running requests
+//! when it stops.
 //!
-//! One configuration for all listeners, gateway, probes and metrics alike: what a client may send is the same at each.
+//! All listeners (gateway, probes and metrics) have one configuration, so that clients may send the
+//! same to each.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -30,61 +32,67 @@ mod connection;
 mod listen;
 mod rules;
 
-/// For the head of a request, and for a connection that idles between two: longer than clients keep theirs.
+/// Timeout for the head of a request, and for an idle connection: longer than clients keep theirs.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Connections at once. Each takes memory and a file descriptor; the default limit of descriptors in a container is far
-/// above.
+/// Maximum number of connections. Each takes memory and a file descriptor; the default limit of
+/// descriptors in a container is much higher.
 pub const MAX_CONNECTIONS: usize = 8192;
 
-/// What a connection takes at most while no head on it is large: hyper's buffer for what is read, one for a part of a body
-/// that the handler has, and the task itself.
+/// Maximum memory of a connection in bytes, as long as it has no large head: hyper's read buffer, a
+/// buffer for a part of a body that the handler has, and the task itself.
 pub const CONNECTION_BYTES: usize = 24 * 1024;
 
-/// The head of a request, in bytes, where no setting says otherwise: as much as nginx lets through.
+/// Default of the maximum size of a request's head, in bytes: as much as nginx accepts.
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 
-/// The least that hyper reads of a head.
+/// Minimum of the buffer into which hyper reads a head, in bytes.
 pub const MIN_HEADER_BYTES: usize = 8 * 1024;
 
-/// How long the rest of a refused body is thrown away before the connection is closed. Closing it at once would reset it,
-/// and the client might lose the answer that says why (RFC 9112, 9.6).
+/// How long the rest of a refused body is discarded before the connection is closed. Closing it at
+/// once would reset it, and the client might lose the response that gives the reason (RFC 9112,
+/// 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// After a failed accept, which means that file descriptors or memory are short: time for some to come free.
+/// Pause after a failed accept, which means that file descriptors or memory are short: some may be
+/// freed by then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a client that has closed its side waits for an answer that does not begin. It may read on (RFC 9112, 9.6), as
-/// `nc -N` and socat do, or be gone, as most are: the system does not tell one from the other until something is sent.
+/// How long a client that has closed its side waits for a response that does not begin. The client
+/// may still read (RFC 9112, 9.6), as `nc -N` and socat do, or be gone, as most are. The system
+/// can't distinguish the two until something is sent.
 pub const HALF_CLOSED_WAIT: Duration = Duration::from_secs(10);
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// What a listener takes.
+/// The limits of a listener.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Connections at once. Of more, the system keeps some waiting until one is closed.
+    /// Maximum number of connections. The system queues further ones until a connection is closed.
     pub max_connections: usize,
-    /// The largest head of a request, in bytes, at least [`MIN_HEADER_BYTES`]. A larger one is answered with 431.
+    /// Maximum size of a request's head, in bytes, at least [`MIN_HEADER_BYTES`]. A larger one is
+    /// answered with 431.
     pub max_header_bytes: usize,
-    /// For heads that are larger than the buffer of each connection. One for which there is no memory is answered with 503.
+    /// Memory for heads that are larger than the buffer of each connection. If no memory is left,
+    /// the request is answered with 503.
     pub memory: Option<Account>,
-    /// How long a client that has closed its side waits for an answer that does not begin, before it is taken for gone. More
-    /// than 0.
+    /// How long a client that has closed its side waits for a response that does not begin, before
+    /// it is considered gone. Must be more than 0.
     pub half_closed_wait: Duration,
 }
 
-/// Listens on an address; `[::]` is every address of both families, or of IPv4 where there is no IPv6. The error names it,
-/// and what to do.
+/// Listens on an address. `[::]` is every address of both families, or of IPv4 if there is no IPv6.
+/// The error names the address and the remedy.
 pub fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     listen::bind(addr)
 }
 
-/// Serves connections until `shutdown`; then accepts no more, finishes the requests that have begun, and
-/// returns. The handler has the client's address with each request. What is not done after `drain` is cut off.
+/// Serves connections until `shutdown`. Then accepts no more connections, finishes the running
+/// requests, and returns. Requests that still run after `drain` are aborted. The handler gets the
+/// client's address with each request.
 ///
-/// What is no HTTP is answered by hyper itself, with a status and no body: 400, or 431 where the head is too long. What is no
-/// valid request is answered here, with 400 and a line that says why.
+/// hyper itself answers what is not HTTP, with a status and no body: 400, or 431 if the head is too
+/// long. A request that is not valid is answered here, with 400 and one line that gives the reason.
 pub async fn serve<H, F, B>(
     listener: TcpListener,
     config: Config,
@@ -98,7 +106,7 @@ pub async fn serve<H, F, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (http, config) = (config.http(), Arc::new(config));
-    // Dropped on return, and with it every connection that is not done.
+    // Dropped on return, and with it every connection that is still open.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -117,8 +125,8 @@ pub async fn serve<H, F, B>(
     }
 }
 
-/// Throws away what is still to come of a body whose request is refused, for a moment. Not where the client asked
-/// whether to send it: to read is to say yes.
+/// Discards for a moment the rest of a body whose request is refused. Does nothing if the client
+/// asked whether to send it: reading would mean yes.
 pub fn discard(mut body: Incoming) {
     if body.is_end_stream() {
         return;
@@ -129,18 +137,19 @@ pub fn discard(mut body: Incoming) {
 // === impl Config ===
 
 impl Config {
-    /// How hyper serves a connection.
+    /// Configures how hyper serves a connection.
     fn http(&self) -> http1::Builder {
         let max_header_bytes = self.max_header_bytes.max(MIN_HEADER_BYTES);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            // Also the time that a connection may idle (RFC 9112, 9.5: a server may close one at any time).
+            // Also the idle timeout of a connection (RFC 9112, 9.5: a server may close one at any
+            // time).
             .header_read_timeout(HEADER_TIMEOUT)
             // RFC 6585, 5: 431.
             .max_header_size(max_header_bytes)
-            // hyper reads into a buffer of up to 400 KiB else.
+            // Otherwise hyper reads into a buffer of up to 400 KiB.
             .max_buf_size(max_header_bytes)
-            // Whether it is gone is decided here ([`Config::half_closed_wait`]).
+            // This server itself decides whether the client is gone ([`Config::half_closed_wait`]).
             .half_close(true);
         http
     }
@@ -160,7 +169,7 @@ impl Default for Config {
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            // A client over IPv4 has an address of IPv6 on a listener of both.
+            // On a listener for both families, an IPv4 client has an IPv6 address.
             Ok((stream, peer)) => return (stream, (peer.ip().to_canonical(), peer.port()).into()),
             Err(error) => {
                 warn!(%error, "a connection can't be accepted");
@@ -192,7 +201,8 @@ async fn serve_connection<H, F, B>(
     let served = async {
         let socket = TokioIo::new(socket);
         let service = service_fn(|request| {
-            // Now, and not when the answer is first asked for: what is read from here on is no head.
+            // Called now, and not when the response is first polled: what is read from here on is
+            // not a head.
             connection.begin_answer();
             answer(&connection, peer, &handler, request)
         });
@@ -215,7 +225,7 @@ async fn serve_connection<H, F, B>(
     connection.linger(LINGER).await;
 }
 
-/// Answers a request, if it is a valid one.
+/// Answers a request if it is valid.
 async fn answer<H, F, B>(
     connection: &Connection,
     peer: SocketAddr,
@@ -245,16 +255,16 @@ where
     Ok(response)
 }
 
-/// Waits until the client of a connection is gone, or is taken for gone.
+/// Waits until the client of a connection is gone, or is considered gone.
 async fn gone(connection: &Connection, half_closed_wait: Duration) {
-    // One wait for both: it is asked whenever the connection does anything.
+    // One wait for both, since it is polled whenever the connection does anything.
     if connection.reset_or_half_closed().await == Closed::ByReset {
         return;
     }
     let given_up = async {
         loop {
             tokio::time::sleep(half_closed_wait).await;
-            // What is sent to one that is gone is answered with a reset.
+            // A client that is gone answers what is sent to it with a reset.
             if connection.is_unanswered() {
                 return;
             }
@@ -266,7 +276,8 @@ async fn gone(connection: &Connection, half_closed_wait: Duration) {
     }
 }
 
-/// The answer to what is no valid request. The connection ends with it: where the next request begins is not certain.
+/// Builds the response to a request that is not valid. It ends the connection, since it is not
+/// certain where the next request begins.
 fn refused(why: &'static str) -> Response<Full<Bytes>> {
     let mut response = empty(StatusCode::BAD_REQUEST);
     *response.body_mut() = Full::from(format!("{why}\n"));
@@ -294,7 +305,7 @@ mod tests {
     use super::*;
     use crate::memory::Budget;
 
-    /// What a client reads until the connection is closed, and how long that took.
+    /// Returns what a client reads until the connection is closed, and how long that took.
     async fn read_to_end(request: &str) -> (String, Duration) {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -349,7 +360,8 @@ mod tests {
         }
     }
 
-    /// A server whose handler answers after a while, and says if it was dropped before.
+    /// Starts a server whose handler answers after a while, and signals if it was dropped before
+    /// that.
     fn slow_server() -> (SocketAddr, std::sync::Arc<tokio::sync::Notify>) {
         struct NotifyOnDrop(std::sync::Arc<tokio::sync::Notify>);
         impl Drop for NotifyOnDrop {
@@ -413,7 +425,7 @@ mod tests {
         }
     }
 
-    /// A server with so much memory for heads that are not small, and its account.
+    /// Starts a server with `bytes` of memory for large heads. Returns its account, too.
     fn server_with_memory(bytes: usize, answer: Bytes) -> (SocketAddr, Account) {
         let memory = Budget::new(bytes, &mut Registry::default()).account("heads");
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -442,7 +454,7 @@ mod tests {
             (client, answer)
         };
         let mut clients = Vec::new();
-        // The last leaves less than a quarter, and is not kept.
+        // The last one leaves less than a quarter free, and is closed.
         for is_closed in [false, false, false, true] {
             let (mut client, answer) = ask().await;
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -459,7 +471,7 @@ mod tests {
         let (_refused, answer) = ask().await;
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 1"), "{answer}");
         assert!(answer.ends_with("send less, or again\n"), "{answer}");
-        // A small head takes none.
+        // A small head takes no memory.
         let mut small = TcpStream::connect(addr).await.unwrap();
         small.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         assert!(read_some(&mut small).await.starts_with("HTTP/1.1 200 "));

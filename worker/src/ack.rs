@@ -1,14 +1,15 @@
-//! Acknowledgements, and the server's word that it has them.
+//! Sends acknowledgements, and waits until the server confirms them.
 //!
-//! Waits until the server confirms an acknowledgement, in batches: acknowledgements on one connection are processed in
-//! order, so confirming the one of the newest delivery confirms all earlier ones of its kind. Each kind is confirmed apart:
-//! in a cluster an ack is confirmed when it is replicated, and the renewal of a lease at once, so that the confirmation of
-//! a renewal says nothing about an ack before it. Those that come up while the server is asked go together with the next
-//! question. (The client library's `double_ack` asks for each, by a subscription for each, which costs the server more than
-//! the acknowledgement does.)
+//! Confirms acks in batches: acks on one connection are processed in order, so confirming the ack
+//! of the newest delivery confirms all earlier ones of its kind. Each kind is confirmed separately.
+//! In a cluster, an ack is confirmed when it is replicated, but the renewal of a lease at once. So
+//! the confirmation of a renewal says nothing about an ack before it. Acks that arrive while a
+//! request is open share the next request. (The client library's `double_ack` sends a request for
+//! each ack, with a subscription for each. That costs the server more than the ack itself.)
 //!
-//! A consumer that was made anew, or whose server was, may have forgotten deliveries, and says nothing to what it does not
-//! know of. From then on, each of them is asked about alone.
+//! A consumer may have lost its record of deliveries if it was recreated, or if its server was. It
+//! does not answer acks of deliveries that it does not know. From then on, each ack is confirmed by
+//! its own request.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -29,17 +30,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::delivery::Delivered;
 
-/// The server's word takes a millisecond when all is well.
+/// Timeout of one request for confirmation. The server normally answers within a millisecond.
 pub(crate) const CONFIRM: Duration = Duration::from_secs(5);
 
-/// A question that has no answer by then holds up those that come after it no longer: a consumer says nothing to what it
-/// does not know of (any more), and leases have to be renewed meanwhile.
+/// Maximum time that the next batch waits for the confirmations of this one. A consumer does not
+/// answer acks of deliveries that it does not know (any more), and leases must still be renewed.
 const SOON: Duration = Duration::from_millis(100);
 
-/// Acknowledgements that go with one question. Bounds what is sent again if it gets no answer.
+/// Maximum number of acks that share one request. Limits what is sent again if the server does not
+/// answer.
 const TOGETHER: usize = 1024;
 
-/// Acknowledges what a consumer has delivered to one inbox. Clones share their questions.
+/// Acknowledges the deliveries on one inbox. Clones share the requests for confirmation.
 #[derive(Clone, Debug)]
 pub(crate) struct Acks(Arc<Shared>);
 
@@ -47,26 +49,26 @@ pub(crate) struct Acks(Arc<Shared>);
 struct Shared {
     client: Client,
     waiting: mpsc::UnboundedSender<Waiting>,
-    /// Whether the consumer may have forgotten its deliveries.
+    /// Cancelled when the consumer may have lost its record of deliveries.
     doubt: CancellationToken,
 }
 
-/// Why the server may not have an acknowledgement.
+/// Says why the server may not have an ack.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Unconfirmed {
-    /// It could not be sent.
+    /// The ack could not be sent.
     #[error("not sent: {0}")]
     Send(PublishErrorKind),
-    /// The server was asked, and did not say that it has it.
+    /// The request for confirmation failed.
     #[error("not answered: {0}")]
     Ask(RequestErrorKind),
-    /// The server has said nothing in time.
+    /// The server did not answer in time.
     #[error("no answer")]
     Silence,
-    /// The connection was made anew, and what was sent over the old one may be lost.
+    /// The client reconnected, and acks that were sent over the old connection may be lost.
     #[error("the connection was made anew meanwhile")]
     Reconnected,
-    /// The message came from no stream, so that there is nobody to tell.
+    /// The message did not come from a stream, so there is no subject to send the ack to.
     #[error("the message has no reply subject")]
     NoReply,
     /// This program is ending.
@@ -74,14 +76,14 @@ pub(crate) enum Unconfirmed {
     Ending,
 }
 
-/// An acknowledgement, and who waits to hear that the server has it.
+/// An ack, and the channel on which a task waits for its confirmation.
 #[derive(Debug)]
 struct Waiting {
     to: Subject,
     kind: AckKind,
-    /// The number of the delivery among those of its consumer.
+    /// Consumer sequence: the number of the delivery among those of its consumer.
     delivery: u64,
-    /// Whether a question about it has failed.
+    /// Whether an earlier request to confirm it has failed.
     again: bool,
     heard: oneshot::Sender<Result<(), Unconfirmed>>,
 }
@@ -89,7 +91,7 @@ struct Waiting {
 // === impl Acks ===
 
 impl Acks {
-    /// For what comes over this connection.
+    /// Starts the task that confirms acks on this connection.
     pub(crate) fn start(client: Client) -> Self {
         let (waiting, received) = mpsc::unbounded_channel();
         let doubt = CancellationToken::new();
@@ -97,12 +99,13 @@ impl Acks {
         Self(Arc::new(Shared { client, waiting, doubt }))
     }
 
-    /// Acknowledges a message, and returns when the server says that it has it.
+    /// Acknowledges a message, and returns when the server has confirmed it.
     pub(crate) async fn confirm(&self, delivered: &Delivered, kind: AckKind) -> Result<(), Unconfirmed> {
         self.ask(delivered, kind, false).await
     }
 
-    /// The same after that has failed. To acknowledge a message once more is harmless.
+    /// Repeats [`Self::confirm`] after it has failed. Acknowledging a message once more is
+    /// harmless.
     pub(crate) async fn confirm_again(
         &self,
         delivered: &Delivered,
@@ -111,13 +114,13 @@ impl Acks {
         self.ask(delivered, kind, true).await
     }
 
-    /// Sends an acknowledgement, and waits for nothing.
+    /// Sends an ack without waiting for a confirmation.
     pub(crate) async fn send(&self, delivered: &Delivered, kind: AckKind) -> Result<(), Unconfirmed> {
         let to = delivered.message.reply.clone().ok_or(Unconfirmed::NoReply)?;
         send(&self.0.client, to, kind).await
     }
 
-    /// From now on the consumer may be another, or not know of what it has delivered.
+    /// Records that the consumer may be another one, or may have lost its record of deliveries.
     pub(crate) fn doubt(&self) {
         self.0.doubt.cancel();
     }
@@ -131,7 +134,7 @@ impl Acks {
     }
 }
 
-/// Asks for as long as there is anybody who could wait.
+/// Sends acks and confirms them until the last sender is dropped.
 async fn run(client: Client, mut received: mpsc::UnboundedReceiver<Waiting>, doubt: CancellationToken) {
     let first_connection = connections(&client);
     let mut waiting = Vec::new();
@@ -139,12 +142,12 @@ async fn run(client: Client, mut received: mpsc::UnboundedReceiver<Waiting>, dou
         let one_by_one = doubt.is_cancelled() || connections(&client) != first_connection;
         let questions = grouped(std::mem::take(&mut waiting), one_by_one).into_iter();
         let asked: Vec<_> = questions.map(|together| tokio::spawn(ask(client.clone(), together))).collect();
-        // Not answered soon, they go on by themselves.
+        // Requests that take longer continue in tasks of their own.
         let _ = timeout(SOON, join_all(asked)).await;
     }
 }
 
-/// Which of them go with one question, the one that was delivered last at the end.
+/// Groups acks by the request that confirms them. The newest delivery is last in its group.
 fn grouped(mut waiting: Vec<Waiting>, one_by_one: bool) -> Vec<Vec<Waiting>> {
     waiting.sort_by_key(|waiting| waiting.delivery);
     let (mut groups, mut kinds) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
@@ -164,24 +167,24 @@ fn grouped(mut waiting: Vec<Waiting>, one_by_one: bool) -> Vec<Vec<Waiting>> {
     groups
 }
 
-/// How often the connection was made.
+/// Returns how many times the client has connected.
 fn connections(client: &Client) -> u64 {
     client.statistics().connects.load(Ordering::Relaxed)
 }
 
-/// Asks once for some, and tells who waits for it.
+/// Confirms a group with one request, and passes the outcome to the tasks that wait for it.
 async fn ask(client: Client, together: Vec<Waiting>) {
     let confirmed = match timeout(CONFIRM, confirm(&client, &together)).await {
         Ok(confirmed) => confirmed,
         Err(_) => Err(Unconfirmed::Silence),
     };
     for waiting in together {
-        // Who is not there any more does not need to know.
+        // Fails only if the task no longer waits.
         let _ = waiting.heard.send(confirmed.clone());
     }
 }
 
-/// Sends them all, and asks with the last.
+/// Sends all acks of a group, the last one as a request for confirmation.
 async fn confirm(client: &Client, together: &[Waiting]) -> Result<(), Unconfirmed> {
     let Some((last, before)) = together.split_last() else { return Ok(()) };
     let connection = connections(client);

@@ -1,7 +1,8 @@
-//! The body of an answer while it is read, and the memory that it takes.
+//! Buffers the body of a response while it is read, and accounts for its memory.
 //!
-//! An answer is not refused for want of memory: the function has done the work. It waits, and the function with it, until
-//! there is some. So that answers that wait for each other's memory come to an end, one at a time goes over the budget.
+//! A response is not refused for lack of memory: the function has done the work. It waits until
+//! there is memory, and the function waits with it. Responses that wait for each other's memory
+//! must come to an end, so one response at a time may exceed the budget.
 
 use std::sync::Arc;
 
@@ -9,34 +10,34 @@ use asyncqueue_runtime::memory::{Account, Taken};
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-/// The largest head of an answer, and what is read of it at once, in bytes.
+/// Maximum size of a response head, and of a single read of a response, in bytes.
 pub(crate) const READ_BYTES: usize = 128 * 1024;
 
-/// What is read of an answer before its connection may read so much at once: the buffer that it fills, and the part that is
-/// taken from it.
+/// Bytes of a response that are read before its connection may read `READ_BYTES` at once. Such
+/// reads need two buffers: the one that is filled, and the part that is taken from it.
 const READ_SLOWLY: usize = 16 * 1024;
 
-/// The memory for answers. Clones are of the same memory.
+/// The memory for responses. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct AnswerMemory {
     account: Account,
     over_budget: Arc<Mutex<()>>,
 }
 
-/// What was read of an answer.
+/// Holds what was read of a response.
 #[derive(Debug)]
 pub(crate) struct AnswerBuffer {
     bytes: Vec<u8>,
-    /// The most that is kept.
+    /// Maximum number of bytes that are kept.
     limit: usize,
-    /// How long the answer says that it is, as far as it is kept.
+    /// Announced length of the response, at most `limit`; 0 if unknown.
     announced: usize,
     memory: AnswerMemory,
     taken: Vec<Taken>,
     over_budget: Option<OwnedMutexGuard<()>>,
 }
 
-/// The whole of it, for as long as anybody has it.
+/// Keeps a buffer and its memory until the last reference to the bytes is dropped.
 struct Kept(AnswerBuffer);
 
 // === impl AnswerMemory ===
@@ -46,7 +47,8 @@ impl AnswerMemory {
         Self { account, over_budget: Arc::default() }
     }
 
-    /// Nothing yet of an answer of which so many bytes are kept. `announced` is how long it says that it is, if it does.
+    /// Creates an empty buffer for a response. `limit`: maximum number of bytes to keep.
+    /// `announced`: length of the response as its headers state it, if they do.
     pub(crate) fn buffer(&self, limit: usize, announced: Option<u64>) -> AnswerBuffer {
         let announced = announced.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(limit).min(limit));
         let memory = self.clone();
@@ -57,16 +59,17 @@ impl AnswerMemory {
 // === impl AnswerBuffer ===
 
 impl AnswerBuffer {
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Adds bytes when there is memory for them.
+    /// Adds bytes as soon as there is memory for them.
     pub(crate) async fn add(&mut self, more: &[u8]) {
         let needed = self.bytes.len() + more.len();
         if needed > self.bytes.capacity() {
-            // Else to twice its size, so that it is not copied for each part.
+            // Without an announced length, the capacity doubles, so that bytes are not copied for
+            // each part.
             let capacity = needed.max(self.announced).max((self.bytes.capacity() * 2).min(self.limit));
             let begins_to_read_fast = capacity > READ_SLOWLY && self.bytes.capacity() <= READ_SLOWLY;
             let buffers = if begins_to_read_fast { READ_BYTES * 2 } else { 0 };
@@ -76,7 +79,7 @@ impl AnswerBuffer {
         self.bytes.extend_from_slice(more);
     }
 
-    /// The bytes, which hold their memory.
+    /// Returns the bytes, which keep their memory reserved until they are dropped.
     pub(crate) fn into_bytes(self) -> Bytes {
         if self.bytes.is_empty() { Bytes::new() } else { Bytes::from_owner(Kept(self)) }
     }
@@ -118,7 +121,7 @@ mod tests {
         assert_eq!((account.free(), second.over_budget.is_some()), (40, true));
         second.add(&[0; 600]).await;
         assert!(third.add(&[0; 60]).now_or_never().is_none(), "it has neither memory nor the turn");
-        // Held by the bytes, and not only while they are read.
+        // The memory is reserved as long as the bytes exist, and not only while they are read.
         let second = second.into_bytes();
         assert!(third.add(&[0; 60]).now_or_never().is_none());
         drop((second, first.into_bytes()));

@@ -1,4 +1,4 @@
-//! How long a call waits for its next attempt.
+//! Computes how long a call waits for its next attempt.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub enum Backoff {
     Static,
 }
 
-/// How much of the wait is left to chance, so that calls that failed together don't come back together.
+/// Which part of the wait is random, so that calls that failed together do not return together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Jitter {
     /// Nothing.
@@ -26,21 +26,21 @@ pub enum Jitter {
     Equal,
 }
 
-/// The waits of a queue.
+/// Settings for the waits of a queue between attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
-    /// Before the second attempt.
+    /// Wait before the second attempt.
     pub min: Duration,
-    /// The longest.
+    /// Maximum wait.
     pub max: Duration,
-    /// How they grow.
+    /// How the waits grow.
     pub backoff: Backoff,
-    /// What is left to chance.
+    /// Which part of a wait is random.
     pub jitter: Jitter,
 }
 
 impl Waits {
-    /// The wait after the `attempt`th run (1 is the first); `chance` is from 0 to 1.
+    /// Returns the wait after the `attempt`th invocation (1 is the first). `chance` is from 0 to 1.
     #[must_use]
     pub fn after(&self, attempt: u64, chance: f64) -> Duration {
         let doublings = match self.backoff {

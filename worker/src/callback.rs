@@ -1,4 +1,4 @@
-//! Posts results to where the callers want them.
+//! Posts results to the callback URLs of clients.
 
 use std::{
     sync::Arc,
@@ -41,16 +41,17 @@ pub(crate) mod store;
 pub(crate) mod tls;
 pub(crate) mod truncated;
 
-/// Results that are posted at once, in one worker. They wait for the network only.
+/// Maximum number of results that one worker posts at once. They wait only for the network.
 pub(crate) const CONCURRENCY: usize = 256;
 
-/// What is shown of a `Location`, in characters.
+/// Maximum length of a `Location` in logs and dead letters, in characters.
 const MAX_LOCATION: usize = 200;
 
-/// What is read of a receiver's answer, so that its connection can be used again.
+/// Maximum number of bytes that are read of a receiver's response, so that its connection can be
+/// reused.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// How long the rest of a receiver's answer is waited for.
+/// Maximum time to wait for the rest of a receiver's response.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
@@ -59,8 +60,8 @@ const H_STATUS: HeaderName = HeaderName::from_static("x-function-status");
 const H_FUNCTION: HeaderName = HeaderName::from_static("x-function-name");
 const H_RETRY: HeaderName = HeaderName::from_static("x-retry");
 const H_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
-/// What the path of a callback URL begins with that is another call: of a gateway, ours or
-/// OpenFaaS's.
+/// Path prefix of callback URLs that submit another call, to this project's gateway or to the
+/// gateway of OpenFaaS.
 const ASYNC_FUNCTION: &str = "/async-function/";
 
 const USER_AGENT: HeaderValue =
@@ -75,7 +76,7 @@ pub(crate) struct Poster {
     time_limit: Duration,
 }
 
-/// Posts results as often as their policy says.
+/// Delivers results, with as many attempts as the policy permits.
 #[derive(Clone, Debug)]
 pub(crate) struct Messenger {
     poster: Poster,
@@ -87,24 +88,24 @@ pub(crate) struct Messenger {
 /// What an attempt to deliver a result means for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// The caller has it.
+    /// The receiver has accepted the result.
     Done,
-    /// It is tried again after this time.
+    /// The attempt failed. The next one is due after this time.
     Again(Duration),
-    /// It was no attempt: its host answers slowly, and has as many at once as it may have.
+    /// There was no attempt: the host answers slowly, and already has its maximum of requests.
     Busy,
-    /// It is given up, for this reason.
+    /// The result is given up, for this reason.
     GivenUp(String),
 }
 
-/// What became of an attempt to post a result.
+/// Outcome of a request that posts a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Posted {
-    /// The receiver took it, with this status.
+    /// The receiver accepted the result, with this status.
     Accepted(u16),
-    /// It was not taken, and another attempt may help.
+    /// The receiver did not accept the result, and another attempt may succeed.
     Failed(Ending, String),
-    /// It must not be posted there, now or later.
+    /// The result must not be posted to this URL, now or later.
     Refused(String),
 }
 
@@ -123,7 +124,7 @@ impl Poster {
         Self { client: Client::new(connector, Config::new(limits)), guard, signer, time_limit }
     }
 
-    /// Posts a result once. Redirects are not followed: they would lead around the guard.
+    /// Posts a result once. Does not follow redirects: they would bypass the guard.
     pub(crate) async fn post(&self, callback: &Callback) -> Posted {
         if let Err(refusal) = self.guard.check_url(callback.url.as_url()) {
             return Posted::Refused(refusal.to_string());
@@ -133,10 +134,11 @@ impl Poster {
             Err(error) => return Posted::Refused(format!("it can't be written as a request: {error}")),
         };
         let exchange = async {
-            // The receiver knows a repeat by its webhook-id or Idempotency-Key.
+            // The receiver recognises a repeat by its webhook-id or Idempotency-Key.
             let response = self.client.send(request, |request| Some(request.clone())).await?;
             let (head, body) = response.into_parts();
-            // Its content does not matter, and neither does its failure or that it does not end.
+            // The content does not matter. Neither does a failure to read it, or a body that does
+            // not end.
             let _ = timeout(BODY_TIMEOUT, Limited::new(body, MAX_ANSWER).collect()).await;
             Ok::<_, client::Error>(head)
         };
@@ -151,9 +153,12 @@ impl Poster {
     }
 }
 
-/// 2xx is taken. 410 asks never to be called again, and 508 says that the chain of calls is too long. All else is a failure
-/// that may pass (Standard Webhooks, "Deliverability and reliability"); so is a redirect, which is not followed: it would
-/// lead around the guard.
+/// Classifies the response of a receiver.
+///
+/// 2xx means that the result is accepted. With 410 the receiver asks never to be called again, and
+/// 508 says that the chain of calls is too long. Any other status is a failure that may pass
+/// (Standard Webhooks, "Deliverability and reliability"). So is a redirect, which is not followed:
+/// it would bypass the guard.
 fn classify(status: StatusCode, headers: &HeaderMap) -> Posted {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     match status {
@@ -178,7 +183,8 @@ fn classify(status: StatusCode, headers: &HeaderMap) -> Posted {
     }
 }
 
-/// A `Location` as logs and dead letters show it: without credentials, query and fragment, which may be secret.
+/// Formats a `Location` for logs and dead letters: without credentials, query and fragment, which
+/// may be secret.
 fn shown(location: &str) -> String {
     let path = location.split(['?', '#']).next().unwrap_or_default();
     let shown = match (path.split_once("://"), path.rsplit_once('@')) {
@@ -191,14 +197,15 @@ fn shown(location: &str) -> String {
 // === impl Messenger ===
 
 impl Messenger {
-    /// A messenger that makes at most `max_attempts` attempts in all, with these waits between them.
+    /// Creates a messenger that makes at most `max_attempts` attempts in all, with these waits
+    /// between them.
     pub(crate) fn new(poster: Poster, max_attempts: u64, waits: Waits, metrics: Metrics) -> Self {
-        // Whatever a receiver answers but 2xx, it has not taken the result.
+        // Any status other than 2xx is retried: the receiver has not accepted the result.
         let codes = (100..=999).collect();
         Self { poster, hosts: Hosts::default(), policy: RetryPolicy { max_attempts, waits, codes }, metrics }
     }
 
-    /// Makes the `attempt`th attempt to deliver a result, and says what it means.
+    /// Makes the `attempt`th attempt to deliver a result, and returns what that means for it.
     pub(crate) async fn deliver(&self, callback: &Callback, attempt: u64) -> Delivery {
         let Some(_place) = self.hosts.enter(callback.url.as_url()).await else {
             self.metrics.callback_put_off();
@@ -235,7 +242,7 @@ impl Messenger {
     }
 }
 
-/// The request: the function's answer, and what the platform has to say of the call.
+/// Builds the request: the function's response, and the headers that the platform adds.
 fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<Bytes>>, http::Error> {
     let url = callback.url.as_url();
     let mut request = Request::new(Full::new(callback.body.clone()));
@@ -253,10 +260,10 @@ fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<
     headers.insert(X_ASYNC_DEPTH, HeaderValue::from(callback.depth.saturating_add(1)));
     let event_id = callback.event_id();
     if url.path().starts_with(ASYNC_FUNCTION) {
-        // A repeat of this request is the same call.
+        // Makes a repeat of this request the same call.
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(&event_id)?);
     }
-    // Only ours: a function can't sign in our name.
+    // Only the platform sets these headers: a function can't sign on its behalf.
     for name in [H_ID, H_TIMESTAMP, H_SIGNATURE] {
         headers.remove(name);
     }
@@ -272,7 +279,8 @@ fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<
     Ok(request)
 }
 
-/// Where a result is posted: the URL without what is not sent, its credentials and its fragment.
+/// Returns the URI of the request: the URL without its credentials and its fragment, which are not
+/// sent.
 pub fn uri(url: &CallbackUrl) -> Result<Uri, http::Error> {
     let url = url.as_url();
     let target = match url.query() {
@@ -286,7 +294,7 @@ pub fn uri(url: &CallbackUrl) -> Result<Uri, http::Error> {
     Uri::builder().scheme(url.scheme()).authority(authority).path_and_query(target).build()
 }
 
-/// The credentials of a URL as a header.
+/// Encodes the credentials of a URL as the value of a header.
 fn basic_auth(url: &url::Url) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let decode = |text: &str| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>();

@@ -1,10 +1,10 @@
-//! Which calls are cancelled, as far as this worker has heard, and which calls it has.
+//! Tracks the cancelled calls that this worker knows of, and the calls that it has in flight.
 //!
-//! It hears twice: by the broadcast, at once, to which it answers; and by the bucket of tombstones, which also has what
-//! it missed while it was not connected.
+//! Cancellations arrive in two ways. The broadcast arrives at once, and the worker answers it. The
+//! bucket of tombstones also has those that were sent while the worker was not connected.
 //!
-//! The answer is a promise that the call does not start here any more. So where a call runs, the answer is sent by the
-//! task that runs it, after it has closed the connection to the function.
+//! The answer is a promise that the call does not start here any more. So if the call runs, the
+//! task that runs it sends the answer, after it has closed the connection to the function.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,21 +26,26 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use self::recent::Recent;
 use crate::{questions, reports::Reports, stall::MAX_GAP};
 
-/// Between attempts to follow the bucket, while NATS or the bucket is unavailable.
+mod recent;
+
+/// Wait between attempts to follow the bucket, while NATS or the bucket is unavailable.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Cancelled calls that are remembered. One that is forgotten has left the stream long ago.
+/// Maximum number of cancelled calls that are remembered. The oldest half of them is forgotten at a
+/// time: such a call has left the stream long ago.
 const REMEMBERED: usize = 100_000;
 
-/// Calls that have ended by themselves and are remembered: half a second of a worker at full rate.
+/// Maximum number of calls that have ended by themselves and are remembered. Enough for half a
+/// second of a worker at full rate.
 const RECENTLY_ENDED: usize = 16_384;
 
-/// Requests that wait for the answer of one call.
+/// Maximum number of requests that wait for the answer about one call.
 const MAX_INBOXES: usize = 16;
 
-/// The cancellations of a queue. Clones know the same.
+/// The cancellations of a queue. Clones share their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Cancellations {
     client: Client,
@@ -48,54 +53,68 @@ pub(crate) struct Cancellations {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    cancelled: HashMap<StoredCall, Answer>,
+    cancelled: Recent<StoredCall, Answer>,
     in_flight: HashMap<StoredCall, Stage>,
     ended: RecentlyEnded,
 }
 
-/// The sequences of the calls that ended by themselves last: a cancellation that came too late may ask a moment later.
+/// The calls that ended by themselves most recently, by sequence. A cancellation that came too late
+/// may ask for one of them a moment later.
 #[derive(Debug, Default)]
 struct RecentlyEnded {
     order: VecDeque<u64>,
     ends: HashMap<u64, OwnEnd>,
 }
 
-/// What is known of the end of a call that ended by itself.
+/// What is known about the end of a call that ended by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct OwnEnd {
-    /// The client is sent this end and no other, or wants to hear of none.
+    /// Whether the client gets this end and no other, or wants no callback.
     is_settled: bool,
-    /// A tombstone came after it that says that the call is cancelled.
+    /// Whether a tombstone arrived after the end that marks the call as cancelled.
     has_late_tombstone: bool,
 }
 
-/// What this worker answers about a cancelled call.
+/// The answer of this worker about a cancelled call.
 #[derive(Debug)]
 enum Answer {
-    /// It does not know the call (yet), or has not stopped it yet; these wait for an answer.
+    /// There is no answer yet: the worker does not know the call (yet), or has not stopped it yet.
+    /// These inboxes wait for the answer.
     Later(Vec<Subject>),
-    /// This.
+    /// The answer is final.
     Now(&'static str),
 }
 
-/// How far a call is that this worker has.
+/// The stage of a call that this worker has in flight.
 #[derive(Debug)]
 enum Stage {
-    /// It does not run.
+    /// The call does not run.
     Held,
-    /// It runs; cancelled, it stops.
+    /// The call runs. Cancelling the token stops it.
     Running(CancellationToken),
-    /// It has ended by itself, and can't be cancelled any more.
+    /// The call has ended by itself, and can't be cancelled any more.
     Ended(OwnEnd),
 }
 
-/// A call that this worker has, until this is dropped.
+/// A call that this worker has in flight, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct CallInFlight {
     cancellations: Cancellations,
     call: StoredCall,
+}
+
+// === impl State ===
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            cancelled: Recent::new(REMEMBERED),
+            in_flight: HashMap::new(),
+            ended: RecentlyEnded::default(),
+        }
+    }
 }
 
 // === impl Cancellations ===
@@ -105,28 +124,25 @@ impl Cancellations {
         Self { client, reports, state: Arc::default() }
     }
 
-    /// Takes note that this worker has a call.
+    /// Records that this worker has a call in flight.
     pub(crate) fn take(&self, call: StoredCall) -> CallInFlight {
         self.lock().in_flight.insert(call.clone(), Stage::Held);
         CallInFlight { cancellations: self.clone(), call }
     }
 
-    /// Takes note that a call is cancelled, and stops it if it runs here. Returns the answer to who asks, which comes later
-    /// to the inbox if there is none yet.
+    /// Records that a call is cancelled, and stops it if it runs here. Returns the answer, or
+    /// `None` if it is not known yet: it is then sent to the inbox later.
     fn cancel(&self, call: &StoredCall, inbox: Option<&Subject>) -> Option<&'static str> {
         let mut state = self.lock();
         let State { cancelled, in_flight, ended } = &mut *state;
         if matches!(in_flight.get(call), Some(Stage::Ended(_))) || ended.ends.contains_key(&call.sequence) {
             return Some(HAS_ENDED);
         }
-        if cancelled.len() >= REMEMBERED && !cancelled.contains_key(call) {
-            cancelled.clear();
-        }
-        let answer = cancelled.entry(call.clone()).or_insert_with(|| Answer::Later(Vec::new()));
+        let answer = cancelled.get_or_insert(call.clone(), || Answer::Later(Vec::new()));
         match in_flight.get(call) {
             Some(Stage::Running(token)) => token.cancel(),
             None if self.reports.is_waiting(call) => *answer = answer.now(IS_WAITING),
-            // It asks before it starts, and answers then.
+            // Its task checks for a cancellation before it starts the call, and answers then.
             Some(Stage::Held | Stage::Ended(_)) | None => {}
         }
         match answer {
@@ -197,9 +213,9 @@ impl Cancellations {
         Ok(())
     }
 
-    /// Takes note of a tombstone of a call that had ended by itself here. Returns whether that end is settled, so that the
-    /// tombstone is to say so: whoever wrote it may be gone before it asks, and who asks after the result is delivered
-    /// would find nothing but the tombstone.
+    /// Records a tombstone of a call that had ended by itself here. Returns whether that end is
+    /// settled: the tombstone must then say so. The writer of the tombstone may be gone before it
+    /// asks, and a request after the delivery of the result would find only the tombstone.
     fn is_too_late(&self, call: &StoredCall) -> bool {
         let mut state = self.lock();
         let State { in_flight, ended, .. } = &mut *state;
@@ -221,7 +237,7 @@ impl Cancellations {
 // === impl Answer ===
 
 impl Answer {
-    /// The answer from now on: this, unless there is one already.
+    /// Returns the answer from now on: this one, unless there is one already.
     fn now(&self, word: &'static str) -> Self {
         match self {
             Self::Now(word) => Self::Now(word),
@@ -233,10 +249,11 @@ impl Answer {
 // === impl CallInFlight ===
 
 impl CallInFlight {
-    /// Begins to run the call; `None` if it is cancelled. From here on the token says when it is.
+    /// Starts to run the call. Returns `None` if it is cancelled; otherwise a token that is
+    /// cancelled when the call is.
     pub(crate) fn start(&self) -> Option<CancellationToken> {
         let mut state = self.cancellations.lock();
-        if state.cancelled.contains_key(&self.call) {
+        if state.cancelled.contains(&self.call) {
             return None;
         }
         let token = CancellationToken::new();
@@ -244,23 +261,24 @@ impl CallInFlight {
         Some(token)
     }
 
-    /// The run is over, and the call is not at its end.
+    /// Records that the run is over, and that the call has not ended.
     pub(crate) fn has_run(&self) {
         self.cancellations.lock().in_flight.insert(self.call.clone(), Stage::Held);
     }
 
-    /// Ends the call by itself, unless it is cancelled: returns whether it may. From then on it can't be cancelled.
+    /// Ends the call by itself unless it is cancelled, and returns whether it did. From then on,
+    /// the call can't be cancelled.
     pub(crate) fn end(&self) -> bool {
         let mut state = self.cancellations.lock();
-        if state.cancelled.contains_key(&self.call) {
+        if state.cancelled.contains(&self.call) {
             return false;
         }
         state.in_flight.insert(self.call.clone(), Stage::Ended(OwnEnd::default()));
         true
     }
 
-    /// The client is sent the call's own end and no other, or wants to hear of none. Returns whether a tombstone has come
-    /// since the end, which is to say so.
+    /// Records that the client gets the call's own end and no other, or wants no callback. Returns
+    /// whether a tombstone has arrived since the end: it must then be marked as too late.
     pub(crate) fn settle(&self) -> bool {
         let mut state = self.cancellations.lock();
         let Some(Stage::Ended(end)) = state.in_flight.get_mut(&self.call) else { return false };
@@ -268,14 +286,17 @@ impl CallInFlight {
         end.has_late_tombstone
     }
 
-    /// Whether the call is cancelled, as far as this worker has heard.
+    /// Returns whether the call is cancelled, as far as this worker knows.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancellations.lock().cancelled.contains_key(&self.call)
+        self.cancellations.lock().cancelled.contains(&self.call)
     }
 
-    /// The cancelled call does not run, now that its connection is closed if it had one: tells those who wait for that. Where
-    /// the lease is in doubt another worker may be about to start it, which hears of the cancellation within
-    /// [`MAX_GAP`] or looks for it: the promise is made after that.
+    /// Records that the cancelled call does not run, and sends the answer to the waiting inboxes.
+    /// If the call ran, its connection is closed by now.
+    ///
+    /// If the lease is not certain, another worker may be about to start the call. That worker
+    /// receives the cancellation within [`MAX_GAP`] or looks it up, so the answer is sent after
+    /// that time.
     pub(crate) async fn has_stopped(&self, was_running: bool, is_lease_sure: bool) {
         if !is_lease_sure {
             sleep(MAX_GAP).await;
@@ -284,7 +305,7 @@ impl CallInFlight {
         let inboxes = {
             let mut state = self.cancellations.lock();
             state.in_flight.insert(self.call.clone(), Stage::Held);
-            let answer = state.cancelled.entry(self.call.clone()).or_insert(Answer::Later(Vec::new()));
+            let answer = state.cancelled.get_or_insert(self.call.clone(), || Answer::Later(Vec::new()));
             match std::mem::replace(answer, Answer::Now(word)) {
                 Answer::Later(inboxes) => inboxes,
                 before @ Answer::Now(_) => {
@@ -331,7 +352,7 @@ mod tests {
         StoredCall { id: "id-1".parse().unwrap(), sequence }
     }
 
-    /// Without a connection: nothing that is sent arrives.
+    /// Creates cancellations without a connection: nothing that is sent arrives.
     async fn cancellations() -> Cancellations {
         let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
         let client = options.connect("nats://127.0.0.1:1").await.unwrap();
@@ -387,19 +408,19 @@ mod tests {
     #[tokio::test]
     async fn a_tombstone_comes_too_late_once_the_end_is_settled() {
         let cancellations = cancellations().await;
-        // After it, and before it.
+        // The tombstone arrives after the end is settled, and before.
         let ended = cancellations.take(call(1));
         assert!(ended.end() && !ended.settle());
         drop(ended);
         assert!(cancellations.is_too_late(&call(1)));
         let ended = cancellations.take(call(2));
         assert!(ended.end() && !cancellations.is_too_late(&call(2)) && ended.settle());
-        // The client is sent the result of the cancellation.
+        // The client gets the result of the cancellation.
         let ended = cancellations.take(call(3));
         assert!(ended.end());
         drop(ended);
         assert!(!cancellations.is_too_late(&call(3)));
-        // Of a call that has not ended here nothing is known.
+        // Nothing is known about a call that has not ended here.
         assert!(!cancellations.is_too_late(&call(4)));
     }
 }

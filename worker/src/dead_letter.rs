@@ -1,4 +1,4 @@
-//! The end of what is given up: a dead letter, or a line in the log.
+//! Ends messages that are given up: with a dead letter, or with a line in the log.
 
 use async_nats::{
     HeaderMap,
@@ -23,16 +23,17 @@ use crate::{
     store::{Record, Store},
 };
 
-/// How long a message waits whose dead letter can't be stored: the store has no room, or its stream is missing.
+/// How long a message is put off if its dead letter can't be stored: the store has no room, or the
+/// stream is missing.
 const PUT_OFF: Duration = Duration::from_secs(60);
 
 /// Writes the dead letters of a queue.
 #[derive(Clone, Debug)]
 pub(crate) struct DeadLetterWriter {
     pub(crate) js: Context,
-    /// The stream of dead letters.
+    /// Name of the stream of dead letters.
     pub(crate) stream: String,
-    /// The name of this worker.
+    /// Name of this worker.
     pub(crate) worker: String,
     /// Whether dead letters are kept.
     pub(crate) enabled: bool,
@@ -45,18 +46,19 @@ pub(crate) struct DeadLetterWriter {
 pub(crate) struct Message<'a> {
     pub(crate) headers: Option<&'a HeaderMap>,
     pub(crate) payload: &'a Bytes,
-    /// The subject that it has, or would have had.
+    /// Subject that the message has, or would have had.
     pub(crate) subject: &'a str,
-    /// The sequence of the call, or of the message where it is none.
+    /// Sequence of the call, or of the message if it is not a call.
     pub(crate) sequence: u64,
 }
 
-/// What became of a message that is given up.
+/// Outcome of giving up a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeadLetterOutcome {
-    /// It is a dead letter, or was dropped, as the queue wants it.
+    /// The message is stored as a dead letter, or was dropped: dead letters are disabled, or it
+    /// does not fit in any form.
     Ended,
-    /// It can't be stored now.
+    /// The dead letter can't be stored now.
     NotStored,
 }
 
@@ -77,7 +79,7 @@ impl<'a> From<&'a Delivered> for Message<'a> {
 // === impl DeadLetterOutcome ===
 
 impl DeadLetterOutcome {
-    /// What it means for the message that was delivered.
+    /// Returns how to settle the message that was delivered.
     pub(crate) fn ack(self) -> AckKind {
         match self {
             Self::Ended => AckKind::Ack,
@@ -89,8 +91,8 @@ impl DeadLetterOutcome {
 // === impl DeadLetterWriter ===
 
 impl DeadLetterWriter {
-    /// Stores a message as a dead letter, of a call or of something that is none. What does not fit is left out. Where no
-    /// dead letters are kept, it is logged and dropped.
+    /// Stores a message as a dead letter, whether it is a call or not. Leaves out what does not
+    /// fit. If dead letters are disabled, logs and drops the message.
     pub(crate) async fn write(
         &self,
         message: Message<'_>,

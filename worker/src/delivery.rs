@@ -1,4 +1,4 @@
-//! A message as the server delivered it, and what the server says of that.
+//! Reads a delivered message, and what the server says about the delivery.
 
 use std::{
     sync::{
@@ -11,29 +11,30 @@ use std::{
 use async_nats::{HeaderMap, Message};
 use jiff::Timestamp;
 
-/// The headers of a message that has none.
+/// The headers of a message that has no headers.
 static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
-/// A message as it was delivered.
+/// A delivered message.
 #[derive(Debug)]
 pub(crate) struct Delivered {
     /// The message.
     pub(crate) message: Message,
-    /// How often it was delivered, this time included.
+    /// Number of deliveries of the message, this one included.
     pub(crate) count: u64,
-    /// Where it is on its stream.
+    /// Sequence of the message in its stream.
     pub(crate) sequence: u64,
-    /// The number of this delivery among those of its consumer.
+    /// Consumer sequence: the number of this delivery among those of its consumer.
     pub(crate) number: u64,
-    /// When the stream stored it.
+    /// Time at which the stream stored the message.
     pub(crate) stored_at: Timestamp,
-    /// When it was read here.
+    /// Time at which this worker read the message.
     pub(crate) received_at: Instant,
-    /// Whether a renewal of its lease was not confirmed: it may have been delivered again since.
+    /// Whether a renewal of the lease was not confirmed. The message may have been delivered again
+    /// since then.
     pub(crate) is_lease_in_doubt: AtomicBool,
 }
 
-/// What stands in the subject on which a delivery is acknowledged.
+/// The numbers in the subject on which a delivery is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Numbers {
     count: u64,
@@ -45,8 +46,8 @@ struct Numbers {
 // === impl Delivered ===
 
 impl Delivered {
-    /// Reads the delivery of a message. One that did not come from a stream, which can't be on a consumer's inbox,
-    /// reads as delivered for the first time.
+    /// Reads the delivery of a message. A message that did not come from a stream, which can't
+    /// happen on a consumer's inbox, counts as delivered for the first time.
     pub(crate) fn of(message: Message) -> Self {
         let numbers = message.reply.as_ref().and_then(|subject| Numbers::read(subject));
         let stored_at = numbers.and_then(|numbers| Timestamp::from_nanosecond(numbers.stored_at).ok());
@@ -61,12 +62,12 @@ impl Delivered {
         }
     }
 
-    /// Whether each renewal of the lease was confirmed so far.
+    /// Returns whether each renewal of the lease was confirmed so far.
     pub(crate) fn was_renewed(&self) -> bool {
         !self.is_lease_in_doubt.load(Ordering::Relaxed)
     }
 
-    /// The message's headers.
+    /// Returns the headers of the message.
     pub(crate) fn headers(&self) -> &HeaderMap {
         self.message.headers.as_ref().unwrap_or(&NO_HEADERS)
     }
@@ -75,13 +76,16 @@ impl Delivered {
 // === impl Numbers ===
 
 impl Numbers {
-    /// Reads `$JS.ACK.<stream>.<consumer>.<count>.<sequence>.<number>.<time>.<pending>`, or what has a domain and the hash of
-    /// an account after `ACK`, and may have more at its end (NATS ADR-15). Not by the client library, whose message must
-    /// hold a handle of its connection for that, copied for each call.
+    /// Reads `$JS.ACK.<stream>.<consumer>.<count>.<sequence>.<number>.<time>.<pending>`. The long
+    /// form has a domain and the hash of an account after `ACK`, and may have more tokens at its
+    /// end (NATS ADR-15).
+    ///
+    /// The client library is not used for this: its message must hold a handle of its connection,
+    /// which would be copied for each call.
     fn read(subject: &str) -> Option<Self> {
-        /// The tokens of the short form, of which two come before the stream.
+        /// Number of tokens of the short form, two of which come before the stream.
         const SHORT: usize = 9;
-        /// The least of the long form, of which four do.
+        /// Minimum number of tokens of the long form, four of which come before the stream.
         const LONG: usize = 11;
         let acknowledges = subject.strip_prefix("$JS.ACK.")?;
         let before_the_count = match 2 + acknowledges.split('.').count() {

@@ -1,4 +1,4 @@
-//! Keeps the figures of the queue itself, which only the server knows, for `/metrics`.
+//! Updates the metrics of the queue itself, which only the server knows, for `/metrics`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,11 +9,11 @@ use tracing::debug;
 
 use crate::{metrics::Metrics, server_clock::ServerClock};
 
-/// How old a figure may be: less than the 15 s between two scrapes that are common.
+/// Interval of the updates. It is shorter than 15 s, a common interval between two scrapes.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Looks up how many calls wait and how many were ever stored, for as long as it is polled. Removes
-/// what is counted by function once the function is gone.
+/// the series of functions that are gone.
 pub(crate) async fn follow(
     js: &Context,
     (stream, durable): (&str, &str),
@@ -50,9 +50,9 @@ async fn look(
     Ok(())
 }
 
-/// How much of what a stream may hold it holds, from 0 to 1; without a limit, it is never full.
+/// Returns how full a stream is, from 0 to 1. Without a limit, it is never full.
 fn share(held: u64, limit: i64) -> f64 {
-    // Counts lose nothing that matters as floating-point numbers.
+    // Rounding to a floating-point number does not matter here.
     #[allow(clippy::cast_precision_loss)]
     if limit > 0 { held as f64 / limit as f64 } else { 0.0 }
 }

@@ -1,5 +1,5 @@
-//! Carries out the end of a call: its mark, its result for the client, its dead letter, in this order, so that whoever
-//! comes after a crash in between finds what is left to do.
+//! Carries out the end of a call: its tombstone, its result for the client and its dead letter, in
+//! this order. After a crash in between, the next worker thus finds what is left to do.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -46,25 +46,26 @@ pub(crate) struct Finish {
     pub(crate) metrics: Metrics,
 }
 
-/// Why a call is dead, and whether this worker has just marked it so: then a result that is stored already is of another
-/// end, since results of dead calls are stored after the mark.
+/// Says why a call is dead, and whether this worker has just marked it so. If it has, a result that
+/// is stored already is of another end, since results of dead calls are stored after the mark.
 pub(crate) struct Dying {
     pub(crate) reason: String,
     pub(crate) is_first: bool,
 }
 
-/// What came of reporting the end of a call.
+/// Outcome of reporting the end of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reporting {
-    /// The client hears of it, or does not want to.
+    /// The client gets this end, or wants no callback.
     Settled,
     /// A result of the call was stored before.
     HadAnother,
 }
 
 impl Finish {
-    /// Marks a call as ended in this way, and returns the mark that it has then, which may be an earlier one. `None` where
-    /// that can't be found out now. Without a bucket no call can be cancelled either.
+    /// Marks a call as ended in this way. Returns the mark that the call has then, which may be an
+    /// earlier one, or `None` if that can't be determined now. Without a bucket, the call counts as
+    /// marked: it can't be cancelled either.
     pub(crate) async fn mark(
         &self,
         call: &Call<'_>,
@@ -83,7 +84,7 @@ impl Finish {
         }
     }
 
-    /// The call is done.
+    /// Ends a call that is done.
     pub(crate) async fn done(
         &self,
         call: &Call<'_>,
@@ -104,8 +105,9 @@ impl Finish {
         AckKind::Ack
     }
 
-    /// The call is cancelled. Whoever cancelled it has told its client already, unless the message came from an existing
-    /// gateway; told twice, the client hears it once.
+    /// Ends a call that is cancelled. The result for its client was stored with the cancellation,
+    /// unless the message came from an existing gateway. If it is stored twice, the client gets it
+    /// once.
     pub(crate) async fn cancelled(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
         let (function, call_id) = call.name();
         info!(%call_id, %function, "Cancelled {}", function.name());
@@ -114,7 +116,7 @@ impl Finish {
         AckKind::Ack
     }
 
-    /// The call was too old when it was delivered.
+    /// Ends a call that was too old when it was delivered.
     pub(crate) async fn expired(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
         let (function, call_id) = call.name();
         let age = Rounded(call.tries.age);
@@ -124,7 +126,7 @@ impl Finish {
         AckKind::Ack
     }
 
-    /// The attempts of the call are exhausted, and it is marked as dead.
+    /// Ends a call whose attempts are exhausted and that is marked as dead.
     pub(crate) async fn dead(
         &self,
         delivered: &Delivered,
@@ -144,7 +146,7 @@ impl Finish {
         self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
     }
 
-    /// The attempts of the call are exhausted, and its worker died under the last.
+    /// Ends a call whose attempts are exhausted and whose worker died during the last one.
     pub(crate) async fn poison(
         &self,
         delivered: &Delivered,
@@ -166,8 +168,8 @@ impl Finish {
         self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
     }
 
-    /// Ends a call that was to be dead, and of which another worker had stored a result of another kind: it was done by a
-    /// worker that lost its lease before it could say so.
+    /// Ends a call that was about to be dead although another worker had stored a result of another
+    /// kind. That worker completed the call, and lost its lease before it could settle it.
     async fn was_done(&self, call: &Call<'_>) -> AckKind {
         let (function, call_id) = call.name();
         info!(%call_id, %function, "{} was done before: another worker has stored its result", function.name());
@@ -178,7 +180,7 @@ impl Finish {
         AckKind::Ack
     }
 
-    /// Counts more deliveries of a call as no attempts.
+    /// Counts additional deliveries of a call as no attempts.
     pub(crate) async fn add_to_offset(&self, call: &StoredCall, deliveries: u64, ticket: &mut Ticket) {
         let addition = Addition::new(&self.queue, call, deliveries);
         let written =
@@ -201,8 +203,9 @@ impl Finish {
         }
     }
 
-    /// Sees to it that the client hears the end of a call, if it wants to: stores the result for delivery, so that neither
-    /// a slow receiver takes the slot of a call nor a failing one runs the function again.
+    /// Reports the end of a call to its client, if the client wants a callback. Stores the result
+    /// for delivery, so that a slow receiver takes no slot of a call and a failing one does not
+    /// make the function run again.
     async fn report(
         &self,
         call: &Call<'_>,
@@ -242,7 +245,7 @@ impl Finish {
             Err(failure) => {
                 let (call_id, function, reason) = (&callback.call_id, &callback.function, failure.as_str());
                 warn!(%call_id, %function, reason, "the result can't be stored and is posted directly");
-                // However long the receiver takes, another call may run meanwhile.
+                // However long the receiver takes, another call can use the slot.
                 ticket.leave_slot();
                 if let Some(callback) = self.settled_before_post(call, callback).await {
                     self.post_directly(&callback, ticket).await;
@@ -252,13 +255,15 @@ impl Finish {
         Reporting::Settled
     }
 
-    /// What to post directly, since no stored result settles how the call ended: a cancellation that came first counts,
-    /// and one that comes from now on finds that the call has ended. `None` if nothing is left to be posted.
+    /// Returns what to post directly, since no stored result settles how the call ended. A
+    /// cancellation that came first wins, and one that comes from now on finds that the call has
+    /// ended. Returns `None` if nothing is left to post.
     async fn settled_before_post(&self, call: &Call<'_>, callback: Callback) -> Option<Callback> {
         if callback.end != EndState::Done {
             return Some(callback);
         }
-        // Once: without room for the mark there is none for that of a cancellation either.
+        // Tried once: without room for this mark, there is no room for the mark of a cancellation
+        // either.
         let written = tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended).await;
         let Ok(Some(Written { mark: Mark::Cancelled { .. }, .. })) = written else { return Some(callback) };
         let sequence = call.stored.sequence;
@@ -268,7 +273,7 @@ impl Finish {
         (!is_stored).then_some(cancelled)
     }
 
-    /// Delivers a result that the stream does not hold, as often as one that it holds.
+    /// Delivers a result that is not in the stream, with as many attempts as one that is.
     async fn post_directly(&self, callback: &Callback, ticket: &mut Ticket) {
         let (mut attempt, mut times_busy) = (1, 0);
         loop {
@@ -306,8 +311,9 @@ impl Finish {
     }
 }
 
-/// Whether a result that was there before says another end than `own`. `first`: what it says, if that is known still;
-/// `tries`: how often this worker has sent its own, of which the server may have stored one without saying so in time.
+/// Returns whether an earlier result has another end than `own`. `first`: its end, if it is still
+/// known. `tries`: how often this worker has sent its own result, which the server may have stored
+/// without confirming that in time.
 fn is_of_another(own: EndState, first: Option<EndState>, tries: u32) -> bool {
     match first {
         Some(first) => first != own,
@@ -315,7 +321,7 @@ fn is_of_another(own: EndState, first: Option<EndState>, tries: u32) -> bool {
     }
 }
 
-/// The line that people look for in `kubectl logs`.
+/// Logs the line that people search for in `kubectl logs`.
 pub(crate) fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
     let (function, call_id) = call.name();
     let attempt = call.tries.attempt;
@@ -348,7 +354,8 @@ pub(crate) fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
     }
 }
 
-/// What the platform says of its failure: the header by which it says so, and the first line of the body.
+/// Returns what the platform says about its failure: the header that says so, and the first line of
+/// the body.
 fn platforms_words(reply: &Reply) -> String {
     const MOST: usize = 200;
     let by = reply.headers.get(H_INTERNAL).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -366,11 +373,12 @@ mod tests {
     #[test]
     fn a_result_that_was_sent_before_is_this_workers_own() {
         let (dead, done) = (EndState::Dead, EndState::Done);
-        // The server stored it and did not say so in time: taken for another's, the call would get no dead letter.
+        // The server stored it and did not confirm that in time. If it counted as another worker's,
+        // the call would get no dead letter.
         assert!(!is_of_another(dead, Some(dead), 2) && !is_of_another(dead, None, 2));
         assert!(!is_of_another(dead, Some(dead), 1));
         assert!(is_of_another(dead, Some(done), 1) && is_of_another(dead, Some(done), 2));
-        // Delivered and gone before this worker sent anything.
+        // It was delivered and removed before this worker sent anything.
         assert!(is_of_another(dead, None, 1));
     }
 }

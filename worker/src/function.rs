@@ -1,4 +1,4 @@
-//! The call of a function: HTTP/1.1 through a pool of connections.
+//! Invokes functions: HTTP/1.1 through a pool of connections.
 
 use std::time::{Duration, Instant};
 
@@ -24,27 +24,28 @@ use request::{Attempt, Target, request_headers};
 
 pub mod request;
 
-/// The header that says the platform failed, and not the function (`openfaas/faas-provider`, `proxy/proxy.go`).
+/// Header which says that the platform failed, and not the function (`openfaas/faas-provider`,
+/// `proxy/proxy.go`).
 pub(crate) const H_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 
-/// How a call ended, and what came of it.
+/// How an invocation ended, and the response to it.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    /// How it ended.
+    /// How the invocation ended.
     pub(crate) ending: Ending,
-    /// The headers of the answer.
+    /// Headers of the response.
     pub(crate) headers: HeaderMap,
-    /// The body of the answer.
+    /// Body of the response.
     pub(crate) body: Bytes,
-    /// Whether the answer was longer than what is kept.
+    /// Whether the response was longer than what is kept.
     pub(crate) truncated: bool,
-    /// From the first byte sent to the last received.
+    /// Time from the first byte sent to the last byte received.
     pub(crate) duration: Duration,
-    /// Why there is no answer, for the log.
+    /// Why there is no response, for the log.
     pub(crate) error: Option<String>,
 }
 
-/// Calls functions.
+/// Invokes functions.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -71,7 +72,8 @@ impl Caller {
         Self { client, target, namespaces, time_limit, max_response, memory }
     }
 
-    /// Makes one call with these headers of its caller, and waits for its end. Dropped, it closes the connection, so that the function sees it.
+    /// Invokes a function once, with these headers of the client, and waits for the end. If the
+    /// future is dropped, the connection is closed, so that the function notices.
     pub(crate) async fn call(
         &self,
         invocation: &Invocation,
@@ -79,7 +81,7 @@ impl Caller {
         attempt: Attempt,
         directory: Option<&Directory>,
     ) -> Reply {
-        // Behind a gateway, which functions may be called is the gateway's to decide.
+        // Behind a gateway, the gateway decides which functions may be called.
         if let Target::Direct(_) = self.target
             && let Err(refused) = self.namespaces.check(&invocation.function, directory)
         {
@@ -115,7 +117,8 @@ impl Caller {
         *request.uri_mut() = self.target.url(invocation, directory)?;
         *request.method_mut() = invocation.method.clone();
         *request.headers_mut() = request_headers(headers, invocation, attempt)?;
-        // Each call carries an Idempotency-Key, by which a function that ran nevertheless knows the repeat.
+        // Each request has an Idempotency-Key, by which a function that ran nevertheless recognises
+        // the repeat.
         let sent = self.client.send(request, |request| Some(request.clone()));
         let (parts, mut body) = sent.await?.into_parts();
 
@@ -147,7 +150,7 @@ impl Caller {
 // === impl Reply ===
 
 impl Reply {
-    /// What there is to say of a call that was not made.
+    /// Returns the reply of a call that was not invoked.
     pub(crate) fn none() -> Self {
         Self {
             ending: Ending::Unreachable,
@@ -163,8 +166,8 @@ impl Reply {
         Self { ending, error: Some(error), ..Self::none() }
     }
 
-    /// What the status of the call says of this attempt, which failed. Nothing of the answer but its status: the body may
-    /// hold secrets.
+    /// Returns what the status of the call says about this failed attempt. It contains nothing of
+    /// the response but its status code: the body may contain secrets.
     pub(crate) fn failure(&self) -> Failure {
         let reason = self.ending.reason();
         let last_error = match &self.error {

@@ -1,5 +1,5 @@
-//! The way of one call through the worker: decoded, checked for an end that it has already, made, and decided on.
-//! [`crate::finish`] carries out what its end is.
+//! Takes one call through the worker: decodes it, checks whether it has ended already, invokes the
+//! function and decides what follows. [`crate::finish`] carries out its end.
 
 use std::{
     borrow::Cow,
@@ -40,18 +40,19 @@ use crate::{
     stall::Stalls,
 };
 
-/// How long a call is handed back for that can't be started now, since it is not known whether it is cancelled.
+/// How long a call is handed back if it can't be started now, because it is not known whether it is
+/// cancelled.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
-/// Makes calls, one message each.
+/// Invokes functions, for one message each.
 pub(crate) struct Invoke {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
-    /// The queue's stream.
+    /// Name of the queue's stream.
     pub(crate) stream: String,
     pub(crate) caller: Caller,
     pub(crate) policy: RetryPolicy,
-    /// How old a call may be when it is delivered; unset: as old as it gets.
+    /// Maximum age of a call when it is delivered. Unset: unlimited.
     pub(crate) max_age: Option<Duration>,
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
     pub(crate) function_namespace: String,
@@ -65,25 +66,25 @@ pub(crate) struct Invoke {
     pub(crate) metrics: Metrics,
 }
 
-/// A call, and how its message came.
+/// A decoded call, with its tries and its policy.
 pub(crate) struct Call<'a> {
     pub(crate) invocation: Invocation,
     pub(crate) stored: StoredCall,
     pub(crate) tries: Tries,
-    /// The queue's policy, with what the function says of its own.
+    /// The queue's policy, with the overrides of the function.
     pub(crate) policy: Cow<'a, RetryPolicy>,
 }
 
-/// Whether a call may be started.
+/// Says whether a call may be started.
 enum MayStart {
     Yes,
-    /// It has an end already.
+    /// The call has ended already.
     Ended(Mark),
-    /// That can't be found out now.
+    /// This can't be determined now.
     Unknown,
 }
 
-/// What came of making a call.
+/// Outcome of an attempt to invoke a function.
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly all are replies, and a box would be made for each call"
@@ -95,7 +96,7 @@ enum Made {
 }
 
 impl Call<'_> {
-    /// The function and the id.
+    /// Returns the function and the call id.
     pub(crate) fn name(&self) -> (&FunctionName, &CallId) {
         (&self.invocation.function, &self.invocation.call_id)
     }
@@ -104,7 +105,7 @@ impl Call<'_> {
         Attempt { number: self.tries.attempt, max: self.policy.max_attempts }
     }
 
-    /// How many deliveries were no attempts.
+    /// Returns how many deliveries were no attempts.
     pub(crate) fn offset(&self) -> u64 {
         self.tries.deliveries.saturating_sub(self.tries.attempt)
     }
@@ -130,8 +131,8 @@ impl Handler for Invoke {
         };
         let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivered.sequence };
         let in_flight = self.cancellations.take(stored.clone());
-        // Here and below, what is seldom done is in a box of its own: while a call runs, as thousands may at once, it
-        // takes no memory.
+        // Here and below, rare steps are boxed: thousands of calls may run at once, and these steps
+        // take no memory of a call while it runs.
         let offset =
             if delivered.count == 1 { Ok(0) } else { Box::pin(self.offset(delivered, &stored)).await };
         let offset = match offset {
@@ -157,7 +158,7 @@ impl Handler for Invoke {
         self.give_up_message(delivered, format!("undecodable: {why}"), ticket).await
     }
 
-    /// A call whose delivery was never read has not had its attempt, unless another worker has it.
+    /// Counts a delivery that was never read as no attempt, unless another worker has the call.
     async fn delivery_was_lost(&self, delivered: &Delivered) {
         let Ok(invocation) = self.decode(delivered) else { return };
         let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
@@ -166,7 +167,7 @@ impl Handler for Invoke {
         }
     }
 
-    /// A call that is handed back has not had its attempt.
+    /// Counts the deliveries of a call that is handed back as no attempts.
     async fn before_hand_back(&self, delivered: &Delivered, repeats: u64) {
         if let Ok(invocation) = self.decode(delivered) {
             let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
@@ -174,7 +175,8 @@ impl Handler for Invoke {
         }
     }
 
-    /// Nor has one that came too late. Of one that has left the queue nothing is to be known any more.
+    /// Counts a delivery that came too late as no attempt. For a call that has left the queue, no
+    /// count is needed.
     async fn was_late(&self, delivered: &Delivered) {
         let Ok(invocation) = self.decode(delivered) else { return };
         let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
@@ -185,7 +187,7 @@ impl Handler for Invoke {
 }
 
 impl Invoke {
-    /// Brings a call that this worker has taken to its end, or to its next attempt.
+    /// Brings a call that this worker has in flight to its end, or to its next attempt.
     async fn bring_on(
         &self,
         delivered: &Delivered,
@@ -212,7 +214,7 @@ impl Invoke {
         }
     }
 
-    /// Makes a call, unless it has an end already.
+    /// Invokes the function, unless the call has ended already.
     async fn make(&self, delivered: &Delivered, call: &mut Call<'_>, in_flight: &CallInFlight) -> Made {
         match self.may_start(delivered, call).await {
             MayStart::Yes => {}
@@ -232,7 +234,8 @@ impl Invoke {
             let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
             info!(%call_id, %function, path = invocation.path, query = invocation.query, ?headers, %body, "Request");
         }
-        // Not needed after this attempt, so that there is no copy of them while it runs; but for a few.
+        // Except for the trace, headers are not needed after this attempt. Moving them avoids a
+        // copy while the call runs.
         let trace = of_call::trace(&call.invocation.headers);
         let headers = std::mem::replace(&mut call.invocation.headers, trace);
         let invocation = &call.invocation;
@@ -240,7 +243,7 @@ impl Invoke {
             let attempt = call.attempt();
             let exchange = self.caller.call(invocation, headers, attempt, directory.as_deref());
             tokio::select! {
-                // First: what is cancelled before it was sent is not sent.
+                // Checked first: a call that was cancelled before it was sent is not sent.
                 biased;
                 () = cancelled.cancelled() => None,
                 reply = exchange => Some(reply),
@@ -259,15 +262,17 @@ impl Invoke {
         Made::Reply(reply)
     }
 
-    /// Whether a call may be started. A first delivery that is started at once is heard of in time if it is cancelled; one
-    /// that comes again, or after a stall of this process, may have been cancelled before.
+    /// Returns whether a call may be started. If a first delivery is started at once, a
+    /// cancellation arrives in time. A repeated delivery, or one that follows a stall of this
+    /// process, may have been cancelled before.
     async fn may_start(&self, delivered: &Delivered, call: &Call<'_>) -> MayStart {
         let (mut since, mut is_checked) = (delivered.received_at, false);
         let mut is_due = call.tries.deliveries > 1;
         while is_due || self.stalls.may_have_missed(since, is_checked) {
             (since, is_checked, is_due) = (Instant::now(), true, false);
             match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {
-                // Its worker died while it posted a result that can't be stored: the client may not have it.
+                // Its worker died while it posted a result that can't be stored: the client may not
+                // have the result.
                 Ok(Some(tombstone))
                     if tombstone.mark == Mark::Ended && call.invocation.callback_url.is_some() => {}
                 Ok(Some(tombstone)) => return MayStart::Ended(tombstone.mark),
@@ -282,7 +287,7 @@ impl Invoke {
         MayStart::Yes
     }
 
-    /// What the end of a run means for its call.
+    /// Carries out what the end of an invocation means for its call.
     async fn end(
         &self,
         delivered: &Delivered,
@@ -301,7 +306,8 @@ impl Invoke {
                 Some(Written { mark, .. }) => {
                     return self.end_as_marked(delivered, call, mark, in_flight, ticket).await;
                 }
-                // Not known whether it is cancelled: it comes again, and is given up then.
+                // It is not known whether the call is cancelled: it is delivered again, and given
+                // up then.
                 None => return AckKind::Nak(Some(UNKNOWN_WAIT)),
             },
         };
@@ -328,7 +334,7 @@ impl Invoke {
         }
     }
 
-    /// Ends a call that has an end already, as its tombstone says.
+    /// Ends a call that has an end state already, as its tombstone says.
     async fn end_as_marked(
         &self,
         delivered: &Delivered,
@@ -343,19 +349,21 @@ impl Invoke {
                 self.finish.cancelled(call, ticket).await
             }
             Mark::Dead => {
-                // There was no room for it, or the worker that gave the call up ended before it was stored.
+                // There was no room for the dead letter, or the worker that gave the call up ended
+                // before it was stored.
                 let reason = "its attempts are exhausted: it was given up before, and its dead letter was not stored then";
                 let dying = Dying { reason: reason.to_owned(), is_first: false };
                 self.finish.dead(delivered, call, Reply::none(), dying, None, ticket).await
             }
             Mark::Expired => self.finish.expired(call, ticket).await,
-            // It has run, and no client wants its result.
+            // The call has run, and no client wants its result.
             Mark::Ended => AckKind::Ack,
         }
     }
 
-    /// Ends a call that is not run (again): it is too old, or its attempts are used up. Under the last of these its worker
-    /// died: had that come to an end, the call would be dead already.
+    /// Ends a call that does not run (again): it is too old, or its attempts are exhausted. If they
+    /// are exhausted, its worker died during the last one: otherwise the call would be dead
+    /// already.
     async fn end_without_run(
         &self,
         delivered: &Delivered,
@@ -386,8 +394,8 @@ impl Invoke {
         }
     }
 
-    /// Whether a call that was delivered before may still come to an end: its worker did not die but lost its lease, or
-    /// its acknowledgement is on the way. Waits for that without the slot.
+    /// Returns whether a call that was delivered before may still end otherwise: its worker lost
+    /// its lease without dying, or its ack is on the way. Waits for that without the slot.
     async fn may_end_otherwise(
         &self,
         call: &Call<'_>,
@@ -415,25 +423,26 @@ impl Invoke {
         }
     }
 
-    /// Hands a call back that can't be started now. It was no attempt.
+    /// Hands back a call that can't be started now. This delivery was no attempt.
     async fn hand_back_unknown(&self, call: &StoredCall, ticket: &mut Ticket) -> AckKind {
         self.finish.add_to_offset(call, 1 + ticket.repeats(), ticket).await;
         AckKind::Nak(Some(UNKNOWN_WAIT))
     }
 
-    /// Makes a dead letter of a message that is no call.
+    /// Makes a dead letter of a message that is not a call.
     async fn give_up_message(&self, delivered: &Delivered, reason: String, ticket: &mut Ticket) -> AckKind {
         let death = Death { reason, attempts: delivered.count, status: None };
         self.finish.dead_letters.write(delivered.into(), None, death, ticket).await.ack()
     }
 
-    /// The policy for a call: what the directory knows of its function comes before what its message says.
+    /// Returns the policy for a call. The overrides of its function in the directory take
+    /// precedence over those in its message.
     fn policy_of(&self, invocation: &Invocation) -> Cow<'_, RetryPolicy> {
         let directory = self.directory.borrow();
         let known = directory.as_ref().and_then(|directory| directory.functions.get(&invocation.function));
         let known = known.map(|function| function.retry.clone()).unwrap_or_default();
         let overrides = known.or(&invocation.retry);
-        // As good as always: nothing is said, and nothing copied.
+        // Nearly always there are no overrides, and nothing is copied.
         if overrides.is_empty() {
             Cow::Borrowed(&self.policy)
         } else {
@@ -453,12 +462,12 @@ impl Invoke {
         })
     }
 
-    /// How many deliveries before this one were no attempts.
+    /// Returns how many deliveries before this one were no attempts.
     async fn offset(&self, delivered: &Delivered, call: &StoredCall) -> Result<u64, NatsError> {
         let stored = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await?;
         let offset = stored.at(delivered.count);
         if let Offset::Made(_) = stored {
-            // From now on deliveries count again: should this worker die, that was an attempt.
+            // From now on, deliveries count again: if this worker dies, this one was an attempt.
             let written = Offset::Deliveries(offset);
             if let Err(error) = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, written).await
             {
@@ -468,15 +477,16 @@ impl Invoke {
         Ok(offset)
     }
 
-    /// Since when a call has been in the queue, by the server's clock.
+    /// Returns how long a call has been in the queue, by the server's clock.
     fn age(&self, stored_at: Timestamp) -> Duration {
         self.clock.now().duration_since(stored_at).try_into().unwrap_or_default()
     }
 }
 
-/// What to store of the attempts of a call that is tried again, if anything. `counted`: the one that failed was an attempt.
-/// `repeats`: deliveries that were ignored meanwhile. `was_renewed`: each renewal of the lease was confirmed; else there may
-/// have been deliveries that never came here.
+/// Returns the attempt offset to store for a call that is tried again, if any. `counted`: the
+/// invocation that failed was an attempt. `repeats`: number of deliveries that were ignored while
+/// the call was in flight. `was_renewed`: each renewal of the lease was confirmed. Otherwise there
+/// may have been deliveries that never arrived here.
 fn offset_after(call: &Call<'_>, counted: bool, repeats: u64, was_renewed: bool) -> Option<Offset> {
     let made = call.tries.attempt - u64::from(!counted);
     match (was_renewed, repeats + u64::from(!counted)) {

@@ -1,5 +1,5 @@
-//! The lease of a call: renewed while the call runs, so that a call may take hours and a dead worker's calls
-//! are picked up within one lease.
+//! Renews the lease of a call while the call runs. So a call may take hours, and the calls of a
+//! dead worker are picked up within one lease.
 
 use std::{
     pin::{Pin, pin},
@@ -13,20 +13,20 @@ use tracing::debug;
 
 use crate::{ack::Acks, delivery::Delivered};
 
-/// Renewed this many times within a lease: two renewals in a row may fail before it is lost.
+/// Number of renewals within a lease: two in a row may fail before the lease is lost.
 const RENEWALS: u32 = 3;
 
-/// What ran under a lease.
+/// Outcome of work that ran under a lease.
 #[derive(Debug)]
 pub(crate) struct Held<T> {
-    /// Its result.
+    /// Result of the work.
     pub(crate) value: T,
-    /// Whether the lease ran out meanwhile: somebody else may have the message.
+    /// Whether the lease ran out before the work ended: another worker may have the message.
     pub(crate) lost: bool,
 }
 
-/// Runs `work` and renews the lease of what was delivered until it has ended. `work` is pinned by the caller, since to take it in
-/// would be to have it in memory twice, for each call that runs.
+/// Runs `work`, and renews the lease of the delivery until the work has ended. The calling function
+/// pins `work`: taking it by value would hold it in memory twice, for each call that runs.
 pub(crate) async fn hold<T>(
     acks: &Acks,
     delivered: &Delivered,
@@ -49,8 +49,8 @@ pub(crate) async fn hold<T>(
     }
 }
 
-/// Waits for `pause`, then renews. Returns when the renewal was sent if the server confirmed it, since the new
-/// lease began no earlier.
+/// Waits for `pause`, then renews the lease. If the server confirms the renewal, returns the time
+/// at which it was sent: the new lease began no earlier.
 async fn renew(acks: &Acks, delivered: &Delivered, pause: Duration) -> Option<Instant> {
     sleep(pause).await;
     let sent = Instant::now();

@@ -1,9 +1,11 @@
-//! The worker of one queue: invocation in, HTTP out.
+//! The worker of one queue: takes invocations from its stream, and sends HTTP requests.
 //!
-//! A message's way: `pull` takes as many as there are free slots; `invoke` decodes the call, has it made by
-//! `function` under a `lease`, lets the pure `outcome` decide what its end means, has `finish`
-//! carry that out, and `settle`s the message. Results go over a stream of their own to `callback`; what is given up
-//! goes to `dead_letter`. Whatever has to be stored for that goes through `store`.
+//! The path of a message: `pull` takes as many messages as there are free slots. `invoke` decodes
+//! the call, and has `function` invoke it under a `lease`. The pure `outcome` decides what its end
+//! means, `finish` carries that out, and `settle` settles the message.
+//!
+//! Results go through a stream of their own to `callback`. What is given up goes to `dead_letter`.
+//! Whatever must be stored for this goes through `store`.
 
 mod ack;
 mod answer_buffer;

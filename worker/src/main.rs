@@ -1,4 +1,4 @@
-//! The worker of one queue.
+//! Runs the worker of one queue.
 
 use std::process::ExitCode;
 

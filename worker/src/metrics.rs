@@ -1,4 +1,5 @@
-//! The worker's metrics. Names as `OpenFaaS`'s dashboards know them, where they have one.
+//! Defines the worker's metrics. They have the names that OpenFaaS's dashboards use, where those
+//! have one.
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -18,7 +19,8 @@ use crate::{callback::Posted, function::Reply, outcome::Outcome, store::Record};
 
 mod inflight;
 
-/// Seconds: from a function that answers from memory to one that runs for an hour.
+/// Limits of the buckets in seconds: from a function that answers from memory to one that runs for
+/// an hour.
 const BUCKETS: [f64; 14] =
     [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 
@@ -46,7 +48,7 @@ struct RecordLabels {
     reason: &'static str,
 }
 
-/// What the worker counts. Clones count together.
+/// The metrics of the worker. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     queue: Arc<str>,
@@ -145,7 +147,7 @@ impl Metrics {
             "Time that calls waited in the queue for their first attempt",
             metrics.waiting.clone(),
         );
-        // Counted from nothing, so that the first dead letter is seen as an increase.
+        // Created with the value 0, so that the first dead letter is seen as an increase.
         for outcome in ["done", "retry", "dead", "cancelled", "expired"] {
             let _ = metrics.processed.get_or_create(&metrics.labels(outcome));
         }
@@ -163,7 +165,7 @@ impl Metrics {
         metrics
     }
 
-    /// So many calls wait, and so many were ever stored.
+    /// Sets how many calls wait, and how many were ever stored.
     pub(crate) fn queue(&self, pending: u64, submitted: u64) {
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         let queue_name = self.queue.clone();
@@ -172,13 +174,13 @@ impl Metrics {
         self.submitted.get_or_create(&QueueLabels { queue_name }).set(number(submitted));
     }
 
-    /// The queue holds this share of what it may hold.
+    /// Sets how full the queue is, as a share of what it may hold.
     pub(crate) fn fullness(&self, share: f64) {
         let queue_name = self.queue.clone();
         self.fullness.get_or_create(&QueueLabels { queue_name }).set(share);
     }
 
-    /// A call has waited so long for its first attempt.
+    /// Records how long a call has waited for its first attempt.
     pub(crate) fn waited(&self, time: Duration) {
         self.waiting.observe(time.as_secs_f64());
     }
@@ -193,7 +195,7 @@ impl Metrics {
         self.inflight.retain(directory);
     }
 
-    /// An attempt has ended.
+    /// Records the end of an attempt.
     pub(crate) fn ended(&self, reply: &Reply, outcome: &Outcome) {
         self.duration.observe(reply.duration.as_secs_f64());
         let outcome = match outcome {
@@ -204,22 +206,23 @@ impl Metrics {
         self.processed.get_or_create(&self.labels(outcome)).inc();
     }
 
-    /// A call came to this end without a run: cancelled, expired, or dead since its worker died under the last attempt.
+    /// Counts a call that came to this end without an invocation: cancelled, expired, or dead
+    /// because its worker died during the last attempt.
     pub(crate) fn end_without_run(&self, end: EndState) {
         self.processed.get_or_create(&self.labels(end.as_str())).inc();
     }
 
-    /// A record of a call was refused.
+    /// Counts a failed attempt to store a record of a call.
     pub(crate) fn not_stored(&self, record: Record, failure: PublishFailure) {
         self.not_stored.get_or_create(&self.record_labels(record, failure)).inc();
     }
 
-    /// So many calls more wait for a record to be stored.
+    /// Adds a number of calls to those that wait for a record to be stored.
     pub(crate) fn blocked(&self, record: Record, failure: PublishFailure, calls: i64) {
         self.blocked.get_or_create(&self.record_labels(record, failure)).inc_by(calls);
     }
 
-    /// An attempt to post a result has ended.
+    /// Counts an attempt to post a result.
     pub(crate) fn posted(&self, posted: &Posted) {
         let outcome = match posted {
             Posted::Accepted(_) => "accepted",
@@ -229,12 +232,12 @@ impl Metrics {
         self.callbacks.get_or_create(&self.labels(outcome)).inc();
     }
 
-    /// A result waits, since its host has as many at once as it may have.
+    /// Counts a result that waits because its host already has its maximum of requests.
     pub(crate) fn callback_put_off(&self) {
         self.callbacks_put_off.get_or_create(&QueueLabels { queue_name: self.queue.clone() }).inc();
     }
 
-    /// What was given up is stored as a dead letter, or dropped.
+    /// Counts what was given up: stored as a dead letter, or dropped.
     pub(crate) fn dead_letter(&self, stored: bool) {
         let outcome = if stored { "stored" } else { "dropped" };
         self.dead_letters.get_or_create(&self.labels(outcome)).inc();

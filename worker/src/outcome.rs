@@ -1,4 +1,5 @@
-//! What a call's end means for it: a pure function of how it ended, how often it was tried, and the policy.
+//! Decides what the end of an invocation means for its call: a pure function of how it ended, how
+//! often the call was tried, and the policy.
 
 use std::{
     collections::BTreeSet,
@@ -9,90 +10,91 @@ use asyncqueue::{function_namespaces::NamespaceRefused, retry::RetryOverrides};
 
 use crate::{backoff::Waits, retry_after};
 
-/// The longest wait that a `Retry-After` can ask for. The policy's own longest bounds our waits, not theirs.
+/// Maximum wait that a `Retry-After` can request. The maximum of the policy limits only the waits
+/// that the worker computes.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// For how long failures of the platform are no attempts: a platform that is down for longer is not coming back
-/// for this call.
+/// Time in which failures of the platform are no attempts. A platform that is unavailable for
+/// longer is not expected to return for this call.
 const MAX_UNCOUNTED: Duration = Duration::from_secs(24 * 3600);
 
-/// The status that stands for a call that took longer than its time limit.
+/// Status for a call that took longer than its time limit.
 pub const TIMED_OUT: u16 = 504;
 
-/// The status that stands for a function that may not be called.
+/// Status for a function that may not be called.
 pub const FORBIDDEN: u16 = 403;
 
-/// The status that stands for a function that could not be reached.
+/// Status for a function that could not be reached.
 pub const UNREACHABLE: u16 = 503;
 
-/// The status that stands for an answer that can't be read (RFC 9110, 15.6.3: "an invalid response").
+/// Status for a response that can't be read (RFC 9110, 15.6.3: "an invalid response").
 pub const UNREADABLE: u16 = 502;
 
-/// When a call is tried again.
+/// Says when a call is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Runs in all, the first included.
+    /// Maximum number of attempts, the first included.
     pub max_attempts: u64,
-    /// The waits between them.
+    /// Waits between the attempts.
     pub waits: Waits,
-    /// The statuses that are tried again. No answer and no answer in time always are.
+    /// Statuses that are tried again. A missing response, or one that is not in time, always is.
     pub codes: BTreeSet<u16>,
 }
 
-/// How a call ended.
+/// Says how an invocation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The function answered.
+    /// The function responded.
     Answered {
-        /// Its status.
+        /// Status of the response.
         status: u16,
-        /// Whether the platform, not the function, failed: an error with `X-OpenFaaS-Internal`.
+        /// Whether the platform failed, and not the function: an error with `X-OpenFaaS-Internal`.
         internal: bool,
-        /// Its `Retry-After`.
+        /// `Retry-After` of the response.
         retry_after: Option<String>,
     },
     /// The time limit was reached.
     TimedOut,
-    /// There was no answer, or only part of one.
+    /// There was no response, or only part of one.
     Unreachable,
     /// The function may not be called, for this reason. No request was sent.
     Forbidden(NamespaceRefused),
-    /// The head of the answer can't be read, for this reason.
+    /// The head of the response can't be read, for this reason.
     Unreadable(String),
 }
 
-/// How often a call was tried.
+/// Says how often a call was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tries {
-    /// Its attempts, this one included.
+    /// Number of attempts, this one included.
     pub attempt: u64,
-    /// Its deliveries, those included that were no attempts.
+    /// Number of deliveries, including those that were no attempts.
     pub deliveries: u64,
-    /// Since when it has been in the queue.
+    /// How long the call has been in the queue.
     pub age: Duration,
 }
 
-/// What is to be done.
+/// What follows for the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The call is done; the caller gets the result.
+    /// The call is done, and the client gets the result.
     Done,
-    /// It is tried again.
+    /// The call is tried again.
     Retry {
-        /// After this time.
+        /// Wait before the next attempt.
         wait: Duration,
-        /// Where this invocation is no attempt because the platform failed: how much longer such failures of this call are
-        /// not counted. `None`: it is an attempt.
+        /// If this invocation is no attempt because the platform failed: how much longer such
+        /// failures of this call are not counted. `None`: it is an attempt.
         not_counted_for: Option<Duration>,
     },
-    /// It is given up, for this reason; the caller gets the last status.
+    /// The call is given up, for this reason, and the client gets the last status.
     Dead(String),
 }
 
 // === impl Tries ===
 
 impl Tries {
-    /// Tries of which each was an attempt.
+    /// Creates tries of which each was an attempt.
     #[must_use]
     pub fn all_counted(attempt: u64) -> Self {
         Self { attempt, deliveries: attempt, age: Duration::ZERO }
@@ -102,7 +104,7 @@ impl Tries {
 // === impl Ending ===
 
 impl Ending {
-    /// The status that the caller is told.
+    /// Returns the status that the client gets.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
@@ -118,7 +120,7 @@ impl Ending {
         matches!(self, Self::Answered { internal: true, .. })
     }
 
-    /// Why there is to be another attempt, or none, in words.
+    /// Describes the end in words, as the reason for another attempt or for giving up.
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::Answered { status, .. } => format!("the function answered {status}"),
@@ -133,7 +135,8 @@ impl Ending {
 // === impl RetryPolicy ===
 
 impl RetryPolicy {
-    /// This policy with what a function says of its own. A shortest wait over the longest raises that.
+    /// Returns this policy with the overrides of a function. A minimum wait above the queue's
+    /// maximum raises that maximum. A maximum that the function sets itself limits the minimum.
     #[must_use]
     pub fn overridden(&self, overrides: &RetryOverrides) -> Self {
         let min = overrides.min_wait.map_or(self.waits.min, Duration::from);
@@ -145,12 +148,13 @@ impl RetryPolicy {
         }
     }
 
-    /// What a call's end means after these tries. `chance`, from 0 to 1, is for the jitter.
+    /// Decides what the end of an invocation means after these tries. `chance`, from 0 to 1, is for
+    /// the jitter.
     #[must_use]
     pub fn decide(&self, ending: &Ending, tries: Tries, now: SystemTime, chance: f64) -> Outcome {
         match ending {
             Ending::Forbidden(refused) => return Outcome::Dead(refused.to_string()),
-            // It has run, and would answer the same again.
+            // The function has run, and would respond in the same way again.
             Ending::Unreadable(_) => {
                 return Outcome::Dead(format!("{} (not tried again: it has run)", ending.reason()));
             }
@@ -176,8 +180,8 @@ impl RetryPolicy {
         Outcome::Retry { wait, not_counted_for }
     }
 
-    /// Whether a call was tried so often already that it is not run once more: its worker died under the last attempt,
-    /// for otherwise it would have ended.
+    /// Returns whether a call was tried so often already that it does not run again. Its worker
+    /// died during the last attempt: otherwise the call would have ended.
     #[must_use]
     pub fn is_poison(&self, attempt: u64) -> bool {
         attempt > self.max_attempts
@@ -192,7 +196,7 @@ impl RetryPolicy {
     }
 }
 
-/// The wait that the function asked for.
+/// Returns the wait that the function requested.
 fn asked_for(ending: &Ending, now: SystemTime) -> Option<Duration> {
     match ending {
         Ending::Answered { retry_after: Some(value), .. } => retry_after::parse(value, now),

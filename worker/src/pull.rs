@@ -1,8 +1,8 @@
 //! Takes messages from a durable consumer, as many as there are free slots and no more.
 //!
-//! One inbox, one task that counts ([`demand`]), one task for each message. The requests are our own rather
-//! than the client library's stream of messages, which asks ahead: what is asked for ahead sits with one
-//! worker while another has nothing to do.
+//! There is one inbox, one task that counts ([`demand`]), and one task for each message. The pull
+//! requests are sent here, and not by the client library's stream of messages, which requests
+//! ahead. What is requested ahead waits in one worker while another is idle.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -37,57 +37,65 @@ mod event;
 mod tasks;
 mod unreadable;
 
-/// How long a request stays open at the server. Long: an idle worker asks once in this time.
+/// How long a pull request stays open at the server. This is long, so that an idle worker sends one
+/// request in this time.
 const PULL_EXPIRES: Duration = Duration::from_secs(120);
 
-/// While a request is open and nothing comes, the server says that it lives; more often where the lease is short.
+/// Interval of the server's heartbeats while a request is open and no message arrives. It is
+/// shorter where the lease is short.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
-/// The least that nats-server takes for a heartbeat is 100 ms; this is a bit more, for a server that is busy.
+/// Minimum interval of heartbeats. nats-server permits 100 ms; this is a bit more, for a busy
+/// server.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(250);
 
-/// What a word of the server may be late by.
+/// How late a message of the server may be.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Between attempts to find the consumer or to ask anew, with as much again by chance, so that the workers
-/// of a queue don't come all at once.
+/// Wait between attempts to find the consumer or to request messages again. A random time of up to
+/// the same length is added, so that the workers of a queue do not all come at once.
 const RENEW_WAIT: Duration = Duration::from_millis(250);
 
-/// Between looks whether a consumer keeps another request, while as many wait at it as may.
+/// Wait between checks whether a consumer keeps another request, while it has its maximum of them.
 const CROWDED_PAUSE: Duration = Duration::from_secs(10);
 
-/// What a message takes beside its own size: its task, its headers once more as they are sent on, and a connection.
+/// Memory that a message takes in addition to its own size, in bytes. It is for its task, a second
+/// copy of its headers as they are sent on, and a connection.
 const HANDLING_BYTES: usize = 28 * 1024;
 
-/// The part of the budget, as a divisor, that the messages of a consumer may take that were asked for and have not come, or
-/// wait for memory.
+/// The part of the memory budget, as a divisor, for messages of a consumer that were requested and
+/// have not arrived, or that wait for memory.
 pub(crate) const ASKED_PART: usize = 16;
 
-/// Between looks whether there is memory again.
+/// Wait between checks whether there is memory again.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is done before a message is handed back takes a round trip or two.
+/// Maximum time for the work before a message is handed back, which takes a round trip or two.
 const BEFORE_HAND_BACK: Duration = Duration::from_secs(1);
 
-/// So is what is done of messages that came too late, several at once.
+/// Maximum time for the work on messages that came too late. It takes a round trip or two, for
+/// several messages at once.
 const AFTER_LATE: Duration = Duration::from_secs(2);
 
-/// Between looks whether the connection is another one, at most: what was lost with it comes again after the lease.
+/// Maximum interval between checks whether the connection is another one. What was lost with the
+/// old one is delivered again after the lease.
 const CONNECTION_CHECK: Duration = Duration::from_secs(1);
 
-/// Of how many messages at once deliveries are looked after that were lost, or came too late.
+/// Maximum number of messages that are processed at once because their deliveries were lost or came
+/// too late.
 const CONCURRENT_LOOKS: usize = 32;
 
-/// Requests that are lost so soon after a message may have come again: that message may be why.
+/// If requests are lost within this time after a message may have been delivered again, that
+/// message may be the cause.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Runs what a message asks for.
+/// Handles the messages of a consumer.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// What is kept of a message until it is settled.
     type Kept: Send;
 
-    /// Handles one message under a lease that is renewed meanwhile, and says what that means for the message. May be
-    /// dropped at any point: the message is handed back then.
+    /// Handles one message under a lease that is renewed while it is handled, and returns how to
+    /// settle the message. The future may be dropped at any point: the message is then handed back.
     fn handle(
         &self,
         delivered: &Delivered,
@@ -103,76 +111,80 @@ pub(crate) trait Handler: Send + Sync + 'static {
         ticket: &mut Ticket,
     ) -> impl Future<Output = AckKind> + Send;
 
-    /// A delivery of a message may have been lost with the connection. Does what is to be done so that it counts as no
-    /// attempt, if no worker has the message.
+    /// Handles a message of which a delivery may have been lost with the connection. Ensures that
+    /// the delivery counts as no attempt, if no worker has the message.
     fn delivery_was_lost(&self, _delivered: &Delivered) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
-    /// Does what is to be done before a message is handed back unhandled, after so many deliveries of it that were
+    /// Prepares a message for being handed back unhandled, after this number of its deliveries were
     /// ignored.
     fn before_hand_back(&self, _delivered: &Delivered, _repeats: u64) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
-    /// Does what is to be done of a message that came too late to be handled.
+    /// Does what is necessary for a message that came too late to be handled.
     fn was_late(&self, _delivered: &Delivered) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 }
 
-/// A durable consumer and what its messages are for.
+/// Pulls messages from a durable consumer and handles them.
 pub(crate) struct Puller<H> {
     pub(crate) js: Context,
     pub(crate) stream: String,
     pub(crate) durable: String,
-    /// How many messages are handled at once.
+    /// Maximum number of messages that are handled at once.
     pub(crate) max: usize,
     pub(crate) handler: Arc<H>,
-    /// Told how many messages are being handled, whenever that changes.
+    /// Receives the number of messages that are being handled, whenever it changes.
     pub(crate) running: watch::Sender<usize>,
-    /// Told whether the consumer is there, as the readiness condition of this name.
+    /// Readiness condition, by name, which says whether the consumer exists.
     pub(crate) readiness: Option<(Health, &'static str)>,
-    /// For messages and what handling them takes.
+    /// Memory for messages and for handling them.
     pub(crate) memory: Account,
 }
 
-/// Why the loop over one inbox ended.
+/// Says why the loop over one inbox ended.
 enum End {
     Shutdown,
     Renew(String),
-    /// The connection is another one, to the same server: something that was delivered may have broken it.
+    /// The connection is another one, to the same server: a delivered message may have broken the
+    /// old one.
     Cut,
-    /// Nothing was heard for too long. Either the server has lost the request, or this process was stopped: what has
-    /// come meanwhile may be with another worker by now, and is nobody's to touch here. With the message that was read
-    /// before that was noticed.
+    /// Nothing arrived for too long. Either the server has lost the request, or this process was
+    /// stopped. What has arrived since then may be with another worker by now, and must not be
+    /// handled here. Contains the message that was read before this was noticed.
     Silence(Option<Box<Message>>),
 }
 
 // === impl Puller ===
 
 impl<H: Handler> Puller<H> {
-    /// Pulls until `shutdown`, then gives what runs `grace` to finish and hands the rest back at once.
+    /// Pulls until `shutdown`. Then gives running tasks `grace` to finish, and hands the rest back
+    /// at once.
     pub(crate) async fn run(self, shutdown: Shutdown, grace: Duration) {
         let Shutdown { requested, hurry } = &shutdown;
         let hand_back = CancellationToken::new();
         let mut tasks = Tasks::new(self.max);
         let mut demand = Demand::new(self.max);
-        // As if requests had been lost before: that may be why this program was started.
+        // Starts as if requests had been lost before: that may be why this program was started.
         let mut is_in_trouble = true;
         let mut was_cut = false;
-        // Whether the server drops requests, which it does without a word, since too many wait at the consumer.
+        // Whether the server drops requests because too many wait at the consumer. It does not
+        // report that.
         let mut is_crowded = false;
-        // An inbox on which nothing came for too long.
+        // An inbox on which nothing arrived for too long.
         let mut silent = None;
         while let Some((consumer, lease)) = self.find_consumer(requested).await {
-            // The server has answered: what it sent before that is here.
+            // The server has answered, so what it sent before has arrived.
             if let Some((read, inbox)) = silent.take() {
                 let late = late_messages(read, inbox, &tasks.in_flight());
-                // Before the next is asked for, which may be one of these again.
+                // Done before the next request, which may bring one of these messages again.
                 let _ = timeout(AFTER_LATE, self.tell_late(&late)).await;
             }
-            // What can't be read may break it for the first time, or again and again.
+            // A message that can't be read may break the connection for the first time, or
+            // repeatedly.
             if was_cut || (is_in_trouble && consumer.cached_info().num_redelivered > 0) {
                 self.give_up_unreadable(consumer.cached_info(), &tasks.in_flight()).await;
             }
@@ -239,8 +251,8 @@ impl<H: Handler> Puller<H> {
         drain(tasks, grace, hurry, &hand_back).await;
     }
 
-    /// Ends what breaks the connection each time that it is delivered, and has the deliveries behind it count as no
-    /// attempts: they were sent and never read.
+    /// Ends messages that break the connection each time that they are delivered. Counts the
+    /// deliveries behind them as no attempts: they were sent and never read.
     async fn give_up_unreadable(&self, consumer: &Info, in_flight: &InFlight) {
         let Found { unreadable, behind } = unreadable::find(&self.js, consumer).await;
         let mut lost = behind;
@@ -267,7 +279,8 @@ impl<H: Handler> Puller<H> {
             .await;
     }
 
-    /// The consumer and its lease, waited for as long as it takes; `None` on shutdown.
+    /// Returns the consumer and its lease, and waits for it as long as necessary. Returns `None` on
+    /// shutdown.
     async fn find_consumer(&self, shutdown: &CancellationToken) -> Option<(PullConsumer, Duration)> {
         let (stream, durable) = (&self.stream, &self.durable);
         let mut logged = None;
@@ -293,7 +306,8 @@ impl<H: Handler> Puller<H> {
                 Some(_) => "JetStream is not enabled".to_owned(),
                 None => describe(&error),
             };
-            // It may change while it is waited for: the server is away, then without the stream, then without the consumer.
+            // The reason may change during the wait: the server is unavailable, then the stream is
+            // missing, then the consumer.
             if logged.as_ref() != Some(&reason) {
                 info!(stream, durable, reason, "waiting for the stream and its consumer");
                 self.tell(Some(format!("waiting for consumer {durable} of stream {stream}: {reason}")));
@@ -306,7 +320,7 @@ impl<H: Handler> Puller<H> {
         }
     }
 
-    /// Tells whether the consumer is there, or why not.
+    /// Reports whether the consumer exists, or why not.
     fn tell(&self, missing: Option<String>) {
         match (&self.readiness, missing) {
             (Some((health, condition)), None) => health.ready(condition),
@@ -332,19 +346,21 @@ impl<H: Handler> Puller<H> {
     ) -> End {
         let silence = pulling.silence();
         let mut silent_at = Instant::now() + silence;
-        // Waits for that, or for an earlier one, and then for that: it is not made anew for each message.
+        // The timer may fire at an earlier deadline and is then reset, so that no timer is created
+        // for each message.
         let mut alarm = pin!(sleep_until(silent_at));
         let (client, mut connection_checks) = (self.js.client(), interval(pulling.connection_check()));
         connection_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connection = Connection::of(&client);
         let mut shutdown = pin!(shutdown.cancelled());
         loop {
-            // Awake too late to have seen the time run out: it has, all the same, for whatever has come meanwhile.
+            // The process was awake too late to see the deadline pass. It has passed for all that
+            // has arrived since.
             if demand.is_asking() && Instant::now() > silent_at {
                 return End::Silence(None);
             }
-            // One in any case: each is brought to its end, with whatever it takes. While another waits for memory, none is
-            // free.
+            // The first message is always requested, and handled with all the memory that it takes.
+            // While another one waits for memory, no memory is free.
             let has_memory = demand.running() == 0 || self.memory.free() >= HANDLING_BYTES;
             if has_memory && let Some(batch) = demand.ask() {
                 let largest = pulling.largest_message();
@@ -362,7 +378,7 @@ impl<H: Handler> Puller<H> {
                 () = sleep(MEMORY_PAUSE), if !has_memory => {}
                 received = subscriber.next() => {
                     let mut received = Some(received);
-                    // With what has come together with it.
+                    // Also reads what has arrived together with it.
                     while let Some(next) = received {
                         let Some(message) = next else { return End::Renew("the subscription ended".to_owned()) };
                         if demand.is_asking() && Instant::now() > silent_at {
@@ -390,7 +406,7 @@ impl<H: Handler> Puller<H> {
         }
     }
 
-    /// Begins with a message, if nobody here has it and there is a slot for it.
+    /// Starts to handle a message, if it is not in flight here and a slot is free for it.
     async fn take(
         &self,
         delivered: Delivered,
@@ -431,18 +447,20 @@ impl<H: Handler> Puller<H> {
                     let settled = settle(&acks, &delivered, held, lease, ticket);
                     tokio::select! {
                         () = settled => {}
-                        // Its end is known and on its way; there is no time to hear that it arrived.
+                        // The end is known and its ack is on the way, but there is no time to wait
+                        // for the confirmation.
                         () = hand_back_now.cancelled() => {}
                     }
                 }
                 None => Box::pin(hand_back(&*handler, &acks, &delivered, ticket.repeats())).await,
             }
-            // Not before the message is settled.
+            // The memory is kept until the message is settled.
             drop(memory);
         });
     }
 
-    /// Ends a subscription. What the server sent before it knew is handed back rather than left to its lease.
+    /// Ends a subscription. What the server sent before it learned of that is handed back, rather
+    /// than left to its lease.
     async fn release(&self, mut subscriber: Subscriber, acks: &Acks, in_flight: &InFlight) {
         if subscriber.drain().await.is_err() {
             return;
@@ -459,14 +477,14 @@ impl<H: Handler> Puller<H> {
     }
 }
 
-/// How many requests may wait at a consumer, if so many do.
+/// Returns how many requests may wait at a consumer, if that many do.
 fn crowded(consumer: &Info) -> Option<i64> {
     let most = consumer.config.max_waiting;
     let waiting = i64::try_from(consumer.num_waiting).unwrap_or(i64::MAX);
     (most > 0 && waiting >= most).then_some(most)
 }
 
-/// What goes with one inbox.
+/// What belongs to one inbox.
 struct Pulling<'a> {
     client: Client,
     consumer: PullConsumer,
@@ -477,29 +495,31 @@ struct Pulling<'a> {
 }
 
 impl Pulling<'_> {
-    /// Often enough that two of them and some delay are within the lease.
+    /// Returns the interval of heartbeats. Two of them and some delay are within the lease.
     fn heartbeat(&self) -> Duration {
         (self.lease / 4).clamp(MIN_HEARTBEAT, HEARTBEAT)
     }
 
-    /// Between looks whether the connection is another one.
+    /// Returns the interval between checks whether the connection is another one.
     fn connection_check(&self) -> Duration {
         (self.lease / 8).clamp(MIN_HEARTBEAT / 2, CONNECTION_CHECK)
     }
 
-    /// Without a word for so long, the request is taken for lost (restart of the server, change of leader, consumer made
-    /// anew) and made again. Shorter than the lease: a process that was stopped for less still holds what it was sent.
+    /// Returns the time without any message after which the request counts as lost and is sent
+    /// again. It may be lost if the server restarts, its leader changes, or the consumer is
+    /// recreated. The time is shorter than the lease: a process that was stopped for less still has
+    /// what was delivered to it.
     fn silence(&self) -> Duration {
         self.heartbeat() * 2 + LATE.min(self.lease / 4)
     }
 
-    /// The most that a message takes as it is delivered, with its subjects.
+    /// Returns the maximum size of a message as it is delivered, with its subjects, in bytes.
     fn largest_message(&self) -> usize {
         const SUBJECTS: usize = 4 * 1024;
         self.client.max_payload() + SUBJECTS
     }
 
-    /// Asks for so many messages, of so many bytes together.
+    /// Requests this many messages, of this many bytes together.
     async fn request(&self, batch: usize, most_bytes: usize) -> Result<(), async_nats::Error> {
         let config = BatchConfig {
             batch,
@@ -512,7 +532,7 @@ impl Pulling<'_> {
     }
 }
 
-/// Waits for what runs, and hands back what is not done in time.
+/// Waits for running tasks, and hands back what is not done in time.
 async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, hand_back: &CancellationToken) {
     let running = tasks.running();
     if running == 0 {
@@ -531,8 +551,10 @@ async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, han
     }
 }
 
-/// Ends a subscription after the server was silent, and returns what came since and is not in flight here, the message that
-/// was `read` first. It is late, and may be with another worker by now. A delivery of what is in flight is no attempt.
+/// Ends the subscription of an inbox on which nothing arrived for too long. Returns the messages
+/// that have arrived since then and are not in flight here, beginning with the one that was `read`.
+/// They are late, and may be with another worker by now. A delivery of a message that is in flight
+/// is no attempt.
 fn late_messages(read: Option<Box<Message>>, mut inbox: Subscriber, in_flight: &InFlight) -> Vec<Delivered> {
     let mut late = Vec::new();
     let unread = std::iter::from_fn(|| inbox.next().now_or_never().flatten());
@@ -547,21 +569,21 @@ fn late_messages(read: Option<Box<Message>>, mut inbox: Subscriber, in_flight: &
     late
 }
 
-/// Gives a message to whoever asks next, now.
+/// Hands a message back, so that the next request gets it at once.
 async fn hand_back(handler: &impl Handler, acks: &Acks, delivered: &Delivered, repeats: u64) {
-    // Another worker may have it, and would lose it by that.
+    // Another worker may have the message, and would lose it by this.
     if !delivered.was_renewed() {
         return;
     }
-    // In haste: whatever it is, it must not keep the message.
+    // The time is bounded: whatever this does, it must not keep the message.
     let _ = timeout(BEFORE_HAND_BACK, handler.before_hand_back(delivered, repeats)).await;
     if let Err(error) = acks.send(delivered, AckKind::Nak(None)).await {
         debug!(%error, "could not hand a message back; it is delivered again after the lease");
     }
 }
 
-/// What a message of so many bytes takes while it is handled. The client of NATS reads it into a buffer that may be twice as
-/// large, and which it keeps.
+/// Returns the memory that a message of this length takes while it is handled, in bytes. The client
+/// of NATS reads it into a buffer that may be twice as large, and which it keeps.
 fn handling_bytes(length: usize) -> usize {
     length * 2 + HANDLING_BYTES
 }

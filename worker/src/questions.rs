@@ -1,4 +1,5 @@
-//! Questions over core NATS that all workers of a queue hear, and the one that knows answers.
+//! Answers requests over core NATS. All workers of a queue receive them, and the one that knows the
+//! answer sends it.
 
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use futures::StreamExt;
 use tokio::time::sleep;
 use tracing::debug;
 
-/// Between attempts to listen, while the connection is closed.
+/// Wait between attempts to subscribe, while the connection is closed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers the questions on a subject with what `answer` makes of them, if anything, for as long as it is polled. It gets
-/// the inbox too, where the answer may come later.
+/// Answers the requests on a subject with the result of `answer`, if any, for as long as it is
+/// polled. `answer` gets the inbox too, to which the answer may be sent later.
 pub(crate) async fn answer(
     client: &Client,
     subject: String,

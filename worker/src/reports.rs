@@ -1,5 +1,5 @@
-//! What this worker has to say of the calls that it runs, or has handed back for their next attempt, to whoever asks
-//! for a call's status.
+//! Answers requests for the status of calls that this worker runs, or has handed back for their
+//! next attempt.
 
 use std::{
     collections::HashMap,
@@ -18,21 +18,21 @@ use jiff::Timestamp;
 
 use crate::{function::request::Attempt, questions, stats::Statistics};
 
-/// Calls that are remembered as waiting for their next attempt. Of one that is forgotten the status says that it was
-/// delivered.
+/// Maximum number of calls that are remembered as waiting for their next attempt. If a call is
+/// forgotten, its status says that it was delivered.
 const REMEMBERED: usize = 100_000;
 
-/// The longest cause of a failed attempt that is remembered, in characters.
+/// Maximum length of the remembered cause of a failed attempt, in characters.
 const MAX_ERROR: usize = 200;
 
-/// The reports of a worker. Clones know the same.
+/// The reports of a worker. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Reports {
     worker: String,
     calls: Arc<Mutex<HashMap<StoredCall, Known>>>,
 }
 
-/// What is known of a call.
+/// What is known about a call.
 #[derive(Clone, Debug)]
 struct Known {
     attempt: Attempt,
@@ -42,7 +42,7 @@ struct Known {
     not_counted_until: Option<Timestamp>,
 }
 
-/// A call that runs here, until this is dropped.
+/// A call that is reported as running, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reported {
     reports: Reports,
@@ -58,7 +58,7 @@ impl Reports {
         Self { worker, calls: Arc::default() }
     }
 
-    /// The name of this worker.
+    /// Returns the name of this worker.
     pub(crate) fn worker(&self) -> &str {
         &self.worker
     }
@@ -70,7 +70,7 @@ impl Reports {
         Reported { reports: self.clone(), call, attempt, waits: false }
     }
 
-    /// Answers questions for calls, and for the worker's statistics, for as long as it is polled.
+    /// Answers requests about calls and for the worker's statistics, for as long as it is polled.
     pub(crate) async fn follow(&self, client: &Client, queue: &QueueName, statistics: &Statistics) {
         let answer = |question: &[u8], _inbox: Option<&_>| {
             if question == stats::QUESTION.as_bytes() { statistics.encode() } else { self.answer(question) }
@@ -93,7 +93,7 @@ impl Reports {
         Some(WorkerReport { worker, attempt, max_attempts, phase, blocked, failure, not_counted_until })
     }
 
-    /// Whether this worker has handed a call back whose next attempt is not due yet.
+    /// Returns whether this worker has handed back a call whose next attempt is not due yet.
     pub(crate) fn is_waiting(&self, call: &StoredCall) -> bool {
         let phase = self.lock().get(call).map(|known| known.phase);
         phase.is_some_and(|phase| matches!(phase, Phase::Waiting { .. }) && is_so(phase, Timestamp::now()))
@@ -115,15 +115,17 @@ impl Known {
 // === impl Reported ===
 
 impl Reported {
-    /// The end of the call can't be stored now, for this reason, or can again: from now on the report says so.
+    /// Reports from now on that the end of the call can't be stored, for this reason. `None`: it
+    /// can be stored again.
     pub(crate) fn set_blocked(&self, why: Option<String>) {
         if let Some(known) = self.reports.lock().get_mut(&self.call) {
             known.blocked = why;
         }
     }
 
-    /// The attempt has failed so, and the next is due after this time: from now on the report says that. `not_counted_for` is
-    /// how much longer failures of the platform are no attempts, if this one was none.
+    /// Reports from now on that the attempt has failed, and that the next one is due after this
+    /// time. `not_counted_for`: how much longer failures of the platform are no attempts, if this
+    /// one was not.
     pub(crate) fn waits(mut self, wait: Duration, mut failure: Failure, not_counted_for: Option<Duration>) {
         if let Some((end, _)) = failure.last_error.char_indices().nth(MAX_ERROR) {
             failure.last_error.truncate(end);
@@ -158,7 +160,8 @@ impl Drop for Reported {
     }
 }
 
-/// Whether what is remembered still holds: a call whose next attempt was due is with whichever worker has it now.
+/// Returns whether a remembered phase still holds. A call whose next attempt was due is with the
+/// worker that has it now.
 fn is_so(phase: Phase, now: Timestamp) -> bool {
     match phase {
         Phase::Running { .. } => true,

@@ -1,14 +1,16 @@
-//! `Retry-After`: when a function asks to be called again (RFC 9110, 10.2.3).
+//! Reads `Retry-After`: the time at which a function requests to be called again (RFC 9110,
+//! 10.2.3).
 
 use std::time::{Duration, SystemTime};
 
-/// The wait that a `Retry-After` asks for: seconds, or a date. A date that is past means at once; anything
-/// else that is no such value means nothing.
+/// Returns the wait that a `Retry-After` requests, in seconds or as a date. A date in the past
+/// means no wait. Any other value has no effect: `None`.
 #[must_use]
 pub fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than fit is still a number: a very long wait, which the caller clamps.
+        // A number that does not fit is still a number: a very long wait, which the calling
+        // function limits.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
     }
     let date = httpdate::parse_http_date(value).ok()?;

@@ -1,4 +1,4 @@
-//! Puts the worker together and runs it.
+//! Assembles the worker and runs it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,21 +46,22 @@ use crate::{
     streams::Streams,
 };
 
-/// Calls wait so long at the start for the directory to be read, which takes some milliseconds.
+/// Maximum time that calls wait at the start until the directory is read, which takes some
+/// milliseconds.
 const DIRECTORY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The last acknowledgements on their way out.
+/// Maximum time for sending the last acks.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// The readiness condition: the consumer of the queue's calls is there.
+/// The readiness condition which says that the consumer of the queue's calls exists.
 const CONSUMER: &str = "consumer";
 
 /// Runs the worker until `shutdown`, then drains it.
 ///
 /// # Errors
 ///
-/// A setting that can't be used, an address that can't be listened on, or a stream that belongs to somebody
-/// else. Never because NATS or the stream is away: that is waited for.
+/// A setting can't be used, an address can't be listened on, or a stream belongs to another owner.
+/// It is not an error if NATS or the stream is unavailable: the worker waits for them.
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let poster = poster(&settings)?;
     let namespaces = FunctionNamespaces::new(
@@ -77,7 +78,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let budget = settings.memory_budget.as_ref().map_or_else(memory::default_budget, |budget| budget.0);
     let memory = Budget::new(budget, prefixed);
     info!(memory_budget = %ByteSize(budget), "memory for calls, answers and results");
-    // For what has come and waits for its memory, and for the one answer at a time that goes over the budget.
+    // For messages that have arrived and wait for their memory, and for the one response at a time
+    // that exceeds the budget.
     let fetched = budget / pull::ASKED_PART * 2;
     let over_budget = settings.max_response_bytes.0.min(budget / 2);
     let _set_aside = memory.account("set_aside").try_take(fetched + over_budget);
@@ -110,7 +112,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
             streams.map(|streams| AbortOnDropHandle::new(tokio::spawn(async move { streams.keep().await })));
         worked =
             Box::pin(work(&settings, namespaces, poster, &js, (metrics, memory), &health, &shutdown)).await;
-        // What has been said is still on its way.
+        // The last acks may not be sent yet.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
     done.cancel();
@@ -118,7 +120,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     worked
 }
 
-/// Says if JetStream is not enabled, until this is dropped.
+/// Reports it if JetStream is not enabled, until the handle is dropped.
 fn report_jetstream(
     settings: &Settings,
     client: async_nats::Client,
@@ -207,12 +209,13 @@ async fn work(
         max: callback::CONCURRENCY,
         handler: Arc::new(deliver),
         running: watch::Sender::new(0),
-        // Without that stream results are posted directly.
+        // Without this stream, results are posted directly.
         readiness: None,
         memory: memory.account("callbacks"),
     };
     let (grace, functions) = (settings.grace(), directory.clone());
-    // Tasks, since each message wakes them, and the runtime wakes its own threads for less than the one that waits here.
+    // Tasks of their own: each message wakes them, and it costs the runtime less to wake its own
+    // threads than the one that waits here.
     let start = is_prepared(js.clone(), directory, (stream.clone(), durable.clone()), clock.clone());
     let end = shutdown.clone();
     let calls = async move {
@@ -239,7 +242,7 @@ async fn work(
     }
 }
 
-/// Posts callbacks as the settings say.
+/// Creates what posts callbacks, from the settings.
 fn poster(settings: &Settings) -> anyhow::Result<Poster> {
     let guard = Guard::new(settings.callback_allowed_hosts.clone());
     let signer = settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
@@ -248,7 +251,7 @@ fn poster(settings: &Settings) -> anyhow::Result<Poster> {
     Ok(Poster::new(guard, signer, trust, time_limit, limits))
 }
 
-/// Calls functions as the settings say.
+/// Creates what invokes functions, from the settings.
 fn caller(settings: &Settings, namespaces: FunctionNamespaces, memory: &Budget) -> Caller {
     let target = match settings.gateway_url.as_ref() {
         Some(url) => Target::Gateway(url.clone()),
@@ -259,8 +262,8 @@ fn caller(settings: &Settings, namespaces: FunctionNamespaces, memory: &Budget) 
     Caller::new(target, namespaces, time_limit, max_response, answers, settings.connection_limits())
 }
 
-/// Returns when NATS is connected, its time is known, and the directory has been read, if there is one: without it, the
-/// first calls might go where their functions are not.
+/// Waits until NATS is connected, its time is known, and the directory has been read, if it exists.
+/// Without the directory, the first calls might go where their functions are not.
 async fn is_prepared(
     js: Context,
     directory: watch::Receiver<Option<Arc<Directory>>>,
@@ -268,7 +271,7 @@ async fn is_prepared(
     clock: ServerClock,
 ) {
     nats::wait_connected(&js.client()).await;
-    // Without a consumer nothing is delivered before this is known otherwise.
+    // Without a consumer, nothing is delivered before the time is known in another way.
     if let Ok(Some(progress)) = consumer_progress::of_consumer(&js, &stream, &durable).await {
         clock.set(progress.now);
     }

@@ -1,4 +1,5 @@
-//! The time of nats-server, by which messages are stamped: the clock of this machine may be wrong.
+//! Tracks the time of nats-server, which stamps the messages: the clock of this machine may be
+//! wrong.
 
 use std::sync::{
     Arc,
@@ -15,13 +16,13 @@ pub(crate) struct ServerClock {
 }
 
 impl ServerClock {
-    /// Takes note of the server's time, which it has just said.
+    /// Records the server's time, which it has just sent.
     pub(crate) fn set(&self, now: Timestamp) {
         let ahead = now.as_millisecond().saturating_sub(Timestamp::now().as_millisecond());
         self.ahead.store(ahead, Ordering::Relaxed);
     }
 
-    /// The server's time.
+    /// Returns the server's time.
     pub(crate) fn now(&self) -> Timestamp {
         let ahead = SignedDuration::from_millis(self.ahead.load(Ordering::Relaxed));
         Timestamp::now().saturating_add(ahead).unwrap_or_default()

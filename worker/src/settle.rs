@@ -1,4 +1,4 @@
-//! A message's end: acknowledged or handed back, and the server's word that it is.
+//! Settles a message: acknowledges it or hands it back, and waits until the server confirms that.
 
 use std::time::Duration;
 
@@ -13,24 +13,26 @@ use crate::{
     pull::Ticket,
 };
 
-/// How long a question is waited for before it is asked once more.
+/// Maximum time to wait for a confirmation before it is requested once more.
 const WORD: Duration = Duration::from_secs(1);
 
-/// Between attempts.
+/// Wait between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// After this many leases the message is certainly with somebody else, and who had it has said its last word.
+/// Number of leases after which the message is certainly with another worker, and the previous one
+/// no longer settles it.
 pub(crate) const PATIENCE_IN_LEASES: u32 = 2;
 
-/// Tells the server a message's end until it confirms that, while NATS is away too: a call that is done must
-/// not run again because of a lost acknowledgement.
+/// Settles a message, and repeats that until the server confirms it, also while NATS is
+/// unavailable. A call that is done must not run again because of a lost ack.
 ///
-/// A message that is put off is let go of first: its next delivery, which may come before the server's word, is another
-/// attempt.
+/// A message that is put off gives up its claim first: its next delivery, which may come before the
+/// confirmation, is another attempt.
 ///
-/// Without a word, this leaves its slot to another call, but not the claim: a consumer that was made anew, or whose server was
-/// killed before it wrote down what it delivered, says nothing to an end of what it does not know to be delivered. It has
-/// to deliver the message again, and for that it has to be asked for one.
+/// Without a confirmation, this leaves its slot to another call, but keeps the claim. The consumer
+/// may have been recreated, or its server killed before it wrote down what it delivered. It then
+/// does not answer acks of deliveries that it does not know. It has to deliver the message again,
+/// and for that it needs a request.
 pub(crate) async fn settle(
     acks: &Acks,
     delivered: &Delivered,
@@ -38,22 +40,23 @@ pub(crate) async fn settle(
     lease: Duration,
     mut ticket: Ticket,
 ) {
-    // What the handler keeps of the call until it is settled.
+    // `kept` is what the handler keeps of the call until it is settled.
     let (ack, kept) = held.value;
     if held.lost {
         let subject = &delivered.message.subject;
         warn!(%subject, "the lease could not be renewed in time: another worker may have this message too");
-        // What is done is done, whoever did it; but to put off what another has in hand would give it to a third.
+        // An end is valid whichever worker brought it about. But a nak would give a third worker
+        // what another one has in flight.
         if matches!(ack, AckKind::Nak(_)) {
             return;
         }
     }
     let patience = match ack {
-        // After that, it would put off the next attempt, which may run by then.
+        // After this time, the nak would put off the next attempt, which may run by then.
         AckKind::Nak(Some(wait)) => {
             drop(kept);
             ticket.give_up_claim();
-            // No longer than the lease: then another worker may have it.
+            // At most the lease: after it, another worker may have the message.
             wait.min(lease)
         }
         _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
@@ -73,7 +76,7 @@ pub(crate) async fn settle(
     }
 }
 
-/// The server's word, if it comes soon.
+/// Waits for the confirmation, for at most [`WORD`].
 async fn word(confirming: impl Future<Output = Result<(), Unconfirmed>>) -> Result<(), Unconfirmed> {
     timeout(WORD, confirming).await.unwrap_or(Err(Unconfirmed::Silence))
 }

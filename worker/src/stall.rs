@@ -1,5 +1,5 @@
-//! Notices when this process stood still: stopped by a signal, out of its share of the processor, or on a machine that
-//! was suspended. What it was delivered before that may have been cancelled meanwhile.
+//! Detects that this process stood still: stopped by a signal, out of CPU time, or on a machine
+//! that was suspended. A call that was delivered before that may have been cancelled since.
 
 use std::{
     sync::{
@@ -11,16 +11,17 @@ use std::{
 
 use tokio::{task::AbortHandle, time::sleep};
 
-/// A gap that is longer than this is a stall, and so is one between the delivery of a call and its start.
+/// A longer gap between two ticks is a stall, and so is one between the delivery of a call and its
+/// start.
 pub(crate) const MAX_GAP: Duration = Duration::from_millis(250);
 
-/// How often the time is looked at.
+/// Interval at which the time is read.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What was delivered before a stall is read within this time after it.
+/// Time after a stall within which messages that were delivered before it are read.
 const AFTER_A_STALL: Duration = Duration::from_secs(1);
 
-/// The stalls of this process. Clones know the same.
+/// The stalls of this process. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Stalls(Arc<Shared>);
 
@@ -30,17 +31,17 @@ struct Shared {
     ticking: AbortHandle,
 }
 
-/// In milliseconds since the beginning.
+/// Times in milliseconds since the beginning.
 #[derive(Debug)]
 struct Times {
     begun: Instant,
     ticked: AtomicU64,
-    /// When the last stall ended; 0: there was none.
+    /// When the last stall ended. 0: there was no stall.
     stalled: AtomicU64,
 }
 
 impl Stalls {
-    /// Begins to watch.
+    /// Starts to watch for stalls.
     pub(crate) fn watch() -> Self {
         let times = Arc::new(Times::new(Instant::now()));
         let watched = times.clone();
@@ -53,8 +54,9 @@ impl Stalls {
         Self(Arc::new(Shared { times, ticking: ticking.abort_handle() }))
     }
 
-    /// Whether a call that was received, or whose tombstone was looked for, at this time may have been cancelled since
-    /// without this process having heard of it. `is_checked`: its tombstone was looked for.
+    /// Returns whether a call may have been cancelled since this time without this process knowing.
+    /// `since`: when the call was received or its tombstone looked up. `is_checked`: its tombstone
+    /// was looked up.
     pub(crate) fn may_have_missed(&self, since: Instant, is_checked: bool) -> bool {
         self.0.times.may_have_missed(since, is_checked, Instant::now())
     }
@@ -75,7 +77,7 @@ impl Times {
         u64::try_from(at.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Takes note of the time; a tick that is late ends a stall.
+    /// Records the time. A late tick ends a stall.
     fn tick(&self, now: Instant) {
         let now = self.millis(now);
         if now.saturating_sub(self.ticked.swap(now, Ordering::SeqCst)) > millis(MAX_GAP) {
@@ -90,7 +92,8 @@ impl Times {
             return true;
         }
         let stalled = self.stalled.load(Ordering::SeqCst);
-        // What was looked for after the stall is as good as new; what was read soon after it was delivered before it.
+        // A lookup after the stall is current. A message that was read soon after the stall may
+        // have been delivered before it.
         let slack = if is_checked { 0 } else { millis(AFTER_A_STALL) };
         stalled > 0 && since < stalled + slack
     }
@@ -112,7 +115,7 @@ mod tests {
         let missed = |since, is_checked, now| times.may_have_missed(at(since), is_checked, at(now));
         times.tick(at(100));
         assert!(!missed(110, false, 120));
-        // Long on its way within this process.
+        // The message took long within this process.
         times.tick(at(200));
         assert!(missed(110, false, 400));
         times.tick(at(400));
@@ -120,10 +123,10 @@ mod tests {
         assert!(missed(2000, false, 2001));
         times.tick(at(2002));
         assert!(missed(2003, false, 2004));
-        // Looked for after the stall.
+        // The tombstone is looked up after the stall.
         assert!(!missed(2003, true, 2004));
         assert!(missed(1990, true, 2004));
-        // Delivered long after it.
+        // The message is delivered long after the stall.
         times.tick(at(2200));
         times.tick(at(2400));
         times.tick(at(2600));

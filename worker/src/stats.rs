@@ -1,4 +1,5 @@
-//! Says over core NATS how many calls run here, for whoever adds it up.
+//! Publishes over core NATS how many calls run here, for programs that add up the numbers of all
+//! workers.
 
 use std::time::Duration;
 
@@ -16,13 +17,15 @@ use tracing::debug;
 
 use crate::{Settings, store::Store};
 
-/// Without a change, said this often: a listener takes a worker for gone after a few of them.
+/// Interval of the statistics without a change. A listener considers a worker gone after a few of
+/// them.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Changes within this time are said as one: a worker of short calls would say nothing else.
+/// Changes within this time are published as one: a worker of short calls would otherwise do
+/// nothing else.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// What this worker says of itself.
+/// The statistics of this worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Statistics {
     worker: String,
@@ -40,7 +43,7 @@ impl Statistics {
         Self { worker, max_inflight, running, store }
     }
 
-    /// The statistics as they are now, in JSON.
+    /// Returns the current statistics, in JSON.
     pub(crate) fn encode(&self) -> Option<Bytes> {
         let stats = WorkerStats {
             worker: self.worker.clone(),
@@ -52,7 +55,7 @@ impl Statistics {
         encoded.inspect_err(|error| debug!(%error, "statistics could not be encoded")).ok().map(Bytes::from)
     }
 
-    /// Publishes them on change and every few seconds, for as long as calls are counted.
+    /// Publishes the statistics on change and every few seconds, for as long as calls are counted.
     pub(crate) async fn publish(mut self, client: Client, queue: &QueueName) {
         let subject = stats_subject(queue);
         loop {

@@ -1,9 +1,11 @@
-//! Stores what belongs to a call whose end is known: its result, dead letter, tombstone or attempt offset.
+//! Stores what belongs to a call whose end is known: its result, dead letter, tombstone or attempt
+//! offset.
 //!
-//! The one place that decides how long a refusal is waited for. A refusal of the very message is final. Everything else is
-//! tried again for a bounded time, without the slot after a moment: a store that is full is given the room of the
-//! reserve, and what waits is visible in the log, the metrics, the call's status and the worker's statistics. Time in
-//! which NATS is not connected does not count, since nothing can be delivered then either.
+//! Only this module decides how long a refused write is repeated. A refusal of the message itself
+//! is final. Everything else is tried again for a bounded time, and without the slot after a
+//! moment. If the store is full, the room of the reserve is released. What waits is visible in the
+//! log, the metrics, the call's status and the worker's statistics. Time without a connection to
+//! NATS does not count, since nothing can be delivered then either.
 
 use std::{
     collections::HashMap,
@@ -20,20 +22,20 @@ use tracing::{info, warn};
 
 use crate::{metrics::Metrics, pull::Ticket, reports::Reported};
 
-/// After this time the call leaves its slot.
+/// Time after which the call leaves its slot.
 const SLOT_LIMIT: Duration = Duration::from_secs(1);
 
-/// After this time it is not tried again. Servers of a cluster take ten seconds to choose a stream's leader, and may have
-/// to begin again; what is missing for longer is not there.
+/// Time after which the write is not tried again. Servers of a cluster take ten seconds to elect a
+/// stream's leader, and may have to start over. What is missing for longer does not exist.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Between attempts.
+/// Wait between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// One warning for each kind in this time, however many calls wait.
+/// Minimum time between two warnings of one kind, however many calls wait.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is stored.
+/// Says what is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Record {
     /// The result of a call, for its client.
@@ -46,7 +48,7 @@ pub(crate) enum Record {
     AttemptOffset,
 }
 
-/// Stores records. Clones share what waits.
+/// Stores records. Clones share the calls that wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     js: Context,
@@ -70,10 +72,10 @@ struct Blocked<'a> {
 // === impl Record ===
 
 impl Record {
-    /// All kinds.
+    /// All kinds of records.
     pub(crate) const ALL: [Self; 4] = [Self::Result, Self::DeadLetter, Self::Tombstone, Self::AttemptOffset];
 
-    /// A word for the label of a metric.
+    /// Returns the value of a metric's label for this record.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Result => "result",
@@ -100,8 +102,8 @@ impl Store {
         Self { js, metrics, waiting: Arc::default() }
     }
 
-    /// Repeats `attempt` until it succeeds, its failure is final, or the time is over. Returns what it returned, or why
-    /// the record is not stored.
+    /// Repeats `attempt` until it succeeds, its failure is final, or the time is over. Returns what
+    /// it returned, or why the record is not stored.
     pub(crate) async fn until_stored<T, E, F>(
         &self,
         record: Record,
@@ -147,7 +149,8 @@ impl Store {
             if begun.elapsed() > SLOT_LIMIT {
                 ticket.leave_slot();
             }
-            // The first is dropped after the next is made: the counts never fall to none in between.
+            // The previous guard is dropped after the next one is created, so that the counts never
+            // drop to 0 in between.
             blocked = Some(self.block(record, failure));
             if let Some(reported) = reported {
                 let why = format!("{} can't be stored: {}", record.description(), failure.as_str());
@@ -158,7 +161,7 @@ impl Store {
         }
     }
 
-    /// What waits now.
+    /// Returns the calls that wait now.
     pub(crate) fn blocked(&self) -> Vec<BlockedCalls> {
         let waiting = self.lock();
         let kinds = waiting.calls.iter().filter(|(_, calls)| **calls > 0);
@@ -182,7 +185,7 @@ impl Store {
         lost.elapsed()
     }
 
-    /// Gives the room of the reserve to what ends calls; returns whether there was any.
+    /// Releases the reserve, whose room is for what ends calls. Returns whether there was any.
     async fn release_reserve(&self) -> bool {
         match reserve::release(&self.js).await {
             Ok(true) => {

@@ -1,4 +1,5 @@
-//! Creates the queue's streams, consumers and buckets where no operator does, and again if they are gone.
+//! Creates the queue's streams, consumers and buckets where no operator does, and recreates them if
+//! they are missing.
 
 use std::time::Duration;
 
@@ -22,16 +23,16 @@ use tracing::{info, warn};
 
 use crate::Settings;
 
-/// The readiness condition, where this program creates the streams.
+/// The readiness condition of a program that creates the streams.
 pub(crate) const CONDITION: &str = "streams";
 
-/// Between attempts to create what is missing.
+/// Wait between attempts to create what is missing.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between looks whether all is there.
+/// Interval between checks whether everything exists.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Creates them for one queue.
+/// Creates the streams, consumers and buckets of one queue.
 #[derive(Debug)]
 pub(crate) struct Streams {
     js: Context,
@@ -45,11 +46,11 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 // === impl Streams ===
 
 impl Streams {
-    /// For the queue that the settings name. Registers the readiness condition.
+    /// Prepares for the queue that the settings name. Registers the readiness condition.
     ///
     /// # Errors
     ///
-    /// A name that is reserved.
+    /// A name is reserved.
     pub(crate) fn new(settings: &Settings, js: Context, health: Health) -> Result<Self, UsageError> {
         check_names(settings)?;
         let spec = spec(settings);
@@ -59,11 +60,11 @@ impl Streams {
         Ok(Self { js, spec, needed, health })
     }
 
-    /// Creates them, or updates them to the settings. Waits for NATS for as long as it takes.
+    /// Creates the streams, or updates them to the settings. Waits for NATS as long as necessary.
     ///
     /// # Errors
     ///
-    /// They are somebody else's: trying again does not help.
+    /// The streams belong to another owner: trying again does not help.
     pub(crate) async fn create(&self) -> anyhow::Result<()> {
         loop {
             nats::wait_connected(&self.js.client()).await;
@@ -79,13 +80,13 @@ impl Streams {
         }
     }
 
-    /// Creates again what is missing, for as long as it is polled.
+    /// Recreates what is missing, for as long as it is polled.
     pub(crate) async fn keep(&self) {
         loop {
             sleep(LOOK_INTERVAL).await;
             let client = self.js.client();
             if client.connection_state() != State::Connected {
-                // `nats` says why; what was wrong before says nothing about now.
+                // `nats` says why. The previous reason says nothing about the current state.
                 if self.health.reason(CONDITION).is_some() {
                     self.health.not_ready(CONDITION, "waiting for NATS to create the streams");
                 }
@@ -103,7 +104,7 @@ impl Streams {
     }
 
     async fn ensure(&self) -> Result<(), Failure> {
-        // The buckets first: without them no call can be cancelled.
+        // The buckets come first: without them no call can be cancelled.
         ensure_buckets(&self.js, self.spec.replicas).await?;
         let ensured = ensure(&self.js, &self.spec, true).await?;
         ensured.changes.iter().for_each(|change| info!("{change}"));
@@ -111,10 +112,10 @@ impl Streams {
         Ok(())
     }
 
-    /// Says what is wrong now.
+    /// Reports what is wrong now.
     fn tell(&self, error: &(dyn std::error::Error + 'static)) {
         if JetStreamOff::of_error(error).is_some() {
-            // The condition `jetstream`, and the log, say what to do.
+            // The condition `jetstream` and the log say what to do.
             return self.health.not_ready(CONDITION, "waiting for JetStream");
         }
         let reason = describe(error);
@@ -126,7 +127,8 @@ impl Streams {
     }
 }
 
-/// Refuses names that no queue can have: such streams would take what is meant for others.
+/// Refuses names that no queue can have: such streams would take messages that are meant for
+/// others.
 fn check_names(settings: &Settings) -> Result<(), UsageError> {
     let refused = |setting| move |error| UsageError(format!("{setting}: {error}"));
     let has_subject = settings.nats_subject.0.is_some();
@@ -135,12 +137,12 @@ fn check_names(settings: &Settings) -> Result<(), UsageError> {
     reserved::check_stream(&settings.stream()).map_err(refused("nats_stream"))
 }
 
-/// Whether an error stays, however often it is tried again.
+/// Returns whether an error persists, however often the operation is repeated.
 fn is_final(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. }))
 }
 
-/// The queue on JetStream.
+/// Returns the specification of the queue for JetStream.
 fn spec(settings: &Settings) -> QueueSpec {
     let dead_letters = DeadLetters { enabled: settings.dead_letters, ..DeadLetters::default() };
     let limits = Limits { max_age: settings.max_age.as_ref().map(|age| age.0), ..Limits::default() };

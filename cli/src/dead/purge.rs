@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::{KindChoice, Place, Which, count, say_missing};
 use crate::{output, session::Session};
 
-/// Dead letters that are deleted at once, each a round trip.
+/// Maximum number of concurrent deletions, each a round trip.
 const AT_ONCE: usize = 64;
 
 /// Deletes dead letters for good

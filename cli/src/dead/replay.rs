@@ -15,7 +15,7 @@ use futures::future::join_all;
 use super::{KindChoice, Place, Which, count, name, say_missing};
 use crate::{known, output, session::Session};
 
-/// Dead letters that are replayed at once, each with its body and a few round trips.
+/// Maximum number of concurrent replays, each with its body and a few round trips.
 const AT_ONCE: usize = 16;
 
 /// Puts dead letters back on their queue
@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     kind: Option<KindChoice>,
 }
 
-/// What became of some replays.
+/// The outcomes of several replays.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     replayed: u64,
@@ -73,8 +73,9 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     }
 }
 
-/// The letters to replay, and those that are left. Without a choice of the kind, a callback is left whose call is replayed: a
-/// receiver that got the old result would take it for the new one.
+/// Splits the letters into those to replay and those that are skipped. If no kind was chosen, a
+/// callback is skipped if its call is replayed: a receiver that gets the old result would take it
+/// for the new one.
 fn choose(letters: Vec<DeadLetter>, kind: Option<KindChoice>) -> (Vec<DeadLetter>, Vec<DeadLetter>) {
     if let Some(kind) = kind {
         return (letters.into_iter().filter(|letter| kind.has(letter)).collect(), Vec::new());
@@ -89,8 +90,9 @@ fn choose(letters: Vec<DeadLetter>, kind: Option<KindChoice>) -> (Vec<DeadLetter
     })
 }
 
-/// The sequence of the call that a dead letter is of, by which calls that share an id are distinguished: where its message was,
-/// or, of a result, the last token of the subject that it had.
+/// Returns the sequence of the call of a dead letter, which distinguishes calls that share an id.
+/// It is the sequence of the call's message or, for a result, the last token of the result's
+/// subject.
 fn call_sequence(letter: &DeadLetter) -> Option<u64> {
     let origin = letter.origin.as_ref()?;
     match letter.kind {
@@ -99,7 +101,7 @@ fn call_sequence(letter: &DeadLetter) -> Option<u64> {
     }
 }
 
-/// Where calls of the queue go. Callbacks alone need no such place.
+/// Returns the queue's entry, which says where its calls go. Callbacks alone do not need it.
 async fn entry(session: &Session, place: &Place, letters: &[DeadLetter]) -> anyhow::Result<QueueEntry> {
     if letters.iter().all(|letter| letter.kind == Kind::Callback) {
         return Ok(QueueEntry::named(&place.queue));
@@ -107,7 +109,8 @@ async fn entry(session: &Session, place: &Place, letters: &[DeadLetter]) -> anyh
     known::entry(&session.js, &place.queue).await
 }
 
-/// Replays letters, some at once, and says of each what became of it. Ends early where the queue takes no more.
+/// Replays letters, several concurrently, and prints the outcome of each. Stops early if the queue
+/// accepts no more.
 async fn replay(
     dead_letters: &DeadLetters,
     letters: &[DeadLetter],
@@ -166,7 +169,7 @@ mod tests {
 
     use super::{super::samples::letter, *};
 
-    /// A dead letter of the call that was stored at this sequence.
+    /// Creates a dead letter of the call that was stored at this sequence.
     fn of_call(sequence: u64, kind: Kind) -> DeadLetter {
         let origin = match kind {
             Kind::Call => Origin { subject: "jobs.dev.figlet.a".to_owned(), sequence },
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn a_call_is_replayed_alone_unless_told_otherwise() {
         let (call, callback) = (of_call(1, Kind::Call), of_call(1, Kind::Callback));
-        // Another call with the id, of which only the callback is dead.
+        // Another call with the same id, of which only the callback is dead.
         let other = of_call(2, Kind::Callback);
         let all = vec![call.clone(), callback.clone(), other.clone()];
         let chosen = |kind| choose(all.clone(), kind);

@@ -12,10 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::{KindChoice, Place, kind, no_letter};
 use crate::{output, session::Session, table};
 
-/// What is shown in place of a secret.
+/// Shown instead of a secret.
 const HIDDEN: &str = "(hidden, --reveal shows it)";
 
-/// Parts of the names of headers whose values are secrets.
+/// Parts of the names of headers whose values are secret.
 const SECRET_NAMES: [&str; 10] = [
     "auth",
     "cookie",
@@ -83,7 +83,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     Ok(())
 }
 
-/// The body: of a call what the client sent, of a callback what the function answered.
+/// Returns the body: for a call, what the client sent; for a callback, what the function answered.
 fn body_of(content: &Content) -> &Bytes {
     match content {
         Content::Call(call) => &call.body,
@@ -92,7 +92,7 @@ fn body_of(content: &Content) -> &Bytes {
     }
 }
 
-/// All of a dead letter but its body.
+/// Formats a dead letter without its body.
 fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
     let mut fields = vec![("Call ID", letter.call_id.to_string()), ("Kind", kind(letter.kind).to_owned())];
     fields.extend(letter.function.as_ref().map(|function| ("Function", function.to_string())));
@@ -147,7 +147,7 @@ fn header_lines(headers: &HeaderMap, reveal: bool) -> String {
     format!("Headers:\n{}", headers.iter().map(line).collect::<String>())
 }
 
-/// Whether a header's value is a secret, by its name.
+/// Returns whether a header's value is secret, by its name.
 fn is_secret(name: &HeaderName) -> bool {
     SECRET_NAMES.iter().any(|part| name.as_str().contains(part))
 }

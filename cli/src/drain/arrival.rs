@@ -9,24 +9,24 @@ use super::identity::Identity;
 
 /// A queue of OpenFaaS.
 pub(super) trait Source {
-    /// What acknowledges a message of it.
+    /// The type that acknowledges its messages.
     type Receipt: Receipt;
 
-    /// The next message. Waits while there is none; the future may be dropped. An error ends the
-    /// drain.
+    /// Returns the next message. Waits until a message arrives; the future may be dropped. An error
+    /// ends the drain.
     async fn next(&mut self) -> anyhow::Result<Arrival<Self::Receipt>>;
 
-    /// Whether nothing is left there but `left` messages that were not taken. No message came for
-    /// `quiet`.
+    /// Returns whether the source has no messages besides `left` ones that can't be moved. No
+    /// message has arrived for `quiet`.
     async fn is_empty(&mut self, quiet: Duration, left: u64) -> anyhow::Result<bool>;
 
-    /// Leaves the source, so that others get what was not acknowledged.
+    /// Closes the source, so that other clients get what was not acknowledged.
     async fn close(self);
 }
 
 /// Acknowledges a message at its source.
 pub(super) trait Receipt {
-    /// The source does not deliver the message again after this.
+    /// Acknowledges the message. The source does not deliver it again after this.
     async fn ack(&self) -> anyhow::Result<()>;
 }
 
@@ -38,10 +38,10 @@ pub(super) struct Arrival<R> {
     pub(super) receipt: R,
 }
 
-/// What a message holds.
+/// The content of a message.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
-    /// Empty where the source has none.
+    /// Empty if the source has no headers.
     pub(super) headers: NatsHeaders,
     pub(super) payload: Bytes,
 }

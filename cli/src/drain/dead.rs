@@ -1,4 +1,4 @@
-//! Dead letters of messages that cannot be calls.
+//! Stores dead letters of messages that cannot be calls.
 
 use async_nats::jetstream::Context;
 use asyncqueue::{
@@ -18,7 +18,7 @@ use super::{
     retry::Retry,
 };
 
-/// What dead letters name as the worker that stored them.
+/// Name of the worker in these dead letters.
 const WORKER: &str = "kubectl-aq drain";
 
 /// A message that becomes a dead letter.
@@ -27,17 +27,17 @@ pub(super) struct Letter<'a> {
     pub(super) origin: &'a Origin,
     pub(super) identity: &'a Identity,
     pub(super) message: &'a Message,
-    /// The call that it is, if it can be read.
+    /// The call in the message, if it can be decoded.
     pub(super) call: Option<&'a Invocation>,
     pub(super) queue: &'a QueueName,
-    /// Why, in words, without anything of the message's content.
+    /// Why it cannot be a call. Contains nothing of the message's content.
     pub(super) reason: &'a str,
 }
 
 // === impl Letter ===
 
 impl Letter<'_> {
-    /// Stores it, and returns whether it is stored. It is not where it is too large, or where the
+    /// Stores it, and returns whether it is stored. It is not stored if it is too large, or if the
     /// queue keeps no dead letters: a letter without its body would lose what the source has.
     pub(super) async fn store(&self, js: &Context, retry: &Retry) -> anyhow::Result<bool> {
         let Self { origin, identity, message, queue, reason, .. } = *self;

@@ -1,4 +1,4 @@
-//! Where messages go here: the queue of each function, as the gateway routes it.
+//! Finds the destination of each message: the queue of its function, as the gateway routes it.
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
@@ -20,38 +20,38 @@ use tokio::{sync::watch, time::timeout};
 use super::{Common, retry::Retry};
 use crate::known;
 
-/// How long the directory may take to be read.
+/// Maximum time for reading the directory.
 const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A queue that stores what is drained.
+/// A queue that stores the drained messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     pub(super) queue: QueueName,
     pub(super) stream: String,
     pub(super) subject: String,
-    /// How long its stream knows the id of a message.
+    /// How long its stream remembers the id of a message.
     pub(super) duplicate_window: Duration,
 }
 
-/// A stream among all: one that is deleted and created again is another one.
+/// Identifies a stream. A stream that is deleted and created again has another identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StreamId {
     name: String,
     created: DateTime,
 }
 
-/// The queues of functions.
+/// The destinations of all functions.
 #[derive(Debug)]
 pub(super) struct Destinations {
     js: Context,
-    /// The directory as it changes; `None` where there is no directory.
+    /// The directory with its changes. `None` if there is no directory.
     directory: Option<watch::Receiver<Option<Arc<Directory>>>>,
-    /// The queue of all functions, if one is asked for.
+    /// The queue of all functions, if `--queue` names one.
     fixed: Option<(QueueName, QueueEntry)>,
     default_queue: QueueName,
-    /// The stream that is drained. No message goes there.
+    /// The stream that is drained. No message is stored there.
     source: Option<StreamId>,
-    /// The queues whose streams were looked up.
+    /// The destinations whose streams were already looked up.
     known: RefCell<HashMap<QueueName, Destination>>,
 }
 
@@ -66,7 +66,7 @@ impl StreamId {
 // === impl Destinations ===
 
 impl Destinations {
-    /// Reads the directory, and the queue that is asked for.
+    /// Reads the directory, and the queue that is requested.
     pub(super) async fn open(
         js: &Context,
         common: &Common,
@@ -84,7 +84,7 @@ impl Destinations {
         Ok(Self { js: js.clone(), directory, fixed, default_queue, source, known: RefCell::default() })
     }
 
-    /// The function that a message means, and its queue.
+    /// Returns the function of a message, as the directory spells it, and its destination.
     pub(super) async fn of(
         &self,
         function: &FunctionName,
@@ -99,7 +99,7 @@ impl Destinations {
         Ok((function, self.look_up(&queue, &entry, retry).await?))
     }
 
-    /// The queue whose dead letters have what names no function.
+    /// Returns the queue that keeps the dead letters of messages without a function.
     pub(super) fn unnamed(&self) -> &QueueName {
         self.fixed.as_ref().map_or(&self.default_queue, |(queue, _)| queue)
     }
@@ -147,7 +147,7 @@ impl Destinations {
     }
 }
 
-/// The queue of a function, and where its calls are stored.
+/// Returns the queue of a function, and its entry, which says where its calls are stored.
 fn route(
     directory: &Directory,
     function: &FunctionName,
@@ -174,7 +174,7 @@ async fn read_directory(js: &Context) -> anyhow::Result<watch::Receiver<Option<A
     Ok(directory)
 }
 
-/// A stream; `None` if it is not there.
+/// Finds a stream. Returns `None` if it does not exist.
 async fn find_stream(js: &Context, name: &str) -> anyhow::Result<Option<Stream>> {
     match js.get_stream(name).await {
         Ok(stream) => Ok(Some(stream)),

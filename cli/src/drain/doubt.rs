@@ -1,26 +1,28 @@
-//! Whether a message that may have been stored can be stored again without a second call. Pure.
+//! Decides whether a message that may have been stored can be stored again without creating a
+//! second call. Pure.
 //!
-//! A drain that is killed between storing a message and recording that leaves a doubt. Within the
-//! duplicate window of the queue's stream the server itself knows the message; after it, only a
-//! call that is still pending shows that it was stored.
+//! If a drain is killed between storing a message and recording that, it is uncertain whether the
+//! message was stored. Within the duplicate window of the queue's stream, the server itself
+//! recognises the message. After that, only a call that is still pending proves that it was stored.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// What is kept free at the end of the window, for the request that stores the message.
+/// Safety margin at the end of the window, for the request that stores the message.
 const MARGIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Store it: it was not stored, or the server knows it if it was.
+    /// Store it: it was not stored, or the server recognises it as a duplicate.
     Store,
-    /// Check whether it is pending. If not, it may have been stored and have ended.
+    /// Check whether it is pending. If not, it may have been stored and have ended since.
     Check,
 }
 
-/// What to do with a message that may have been stored since `doubt`; `None`: it was not.
+/// Returns what to do with a message that may have been stored since `doubt`. `None` means that it
+/// was not stored.
 pub(super) fn step(doubt: Option<Timestamp>, now: Timestamp, duplicate_window: Duration) -> Step {
     let Some(since) = doubt else { return Step::Store };
     let window = SignedDuration::try_from(duplicate_window).unwrap_or(SignedDuration::MAX);
@@ -46,7 +48,7 @@ mod tests {
         ] {
             assert_eq!(step(doubt, now, window), expected, "{doubt:?} {now}");
         }
-        // A window that is shorter than a request may take is of no use.
+        // A window that is shorter than a request may take cannot be used.
         assert_eq!(step(Some(since), since, Duration::from_secs(5)), Step::Check);
     }
 }

@@ -1,4 +1,4 @@
-//! Moves messages from a source, many at once, until it is empty or a signal comes.
+//! Moves messages from a source, many concurrently, until it is empty or a signal arrives.
 
 use std::{collections::HashSet, pin::pin, time::Duration};
 
@@ -19,28 +19,28 @@ use super::{
     transfer::Transfer,
 };
 
-/// Time between two lines in the log that say how far a drain is.
+/// Interval between two log lines with the progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time between two checks whether the source is empty.
+/// Interval between two checks whether the source is empty.
 const EMPTY_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long messages that are being moved have after a signal.
+/// Maximum time after a signal for messages that are being moved.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How far a drain is.
+/// The progress of a drain.
 #[derive(Debug)]
 struct Progress {
-    /// Messages that are being moved. They are not taken a second time.
+    /// Messages that are being moved. They are not moved a second time.
     in_hand: HashSet<Identity>,
     /// Messages that cannot be moved. Their source delivers them again and again.
     left: HashSet<Identity>,
     tally: Tally,
-    /// When a message came, or was moved: the source may have waited for that to deliver more.
+    /// When a message last arrived or was moved: the source may deliver more only after that.
     last_activity: Instant,
 }
 
-/// Moves messages until the source is empty, or with `--follow` until a signal comes.
+/// Moves messages until the source is empty, or with `--follow` until a signal arrives.
 pub(super) async fn drain<S: Source>(
     mut source: S,
     transfer: &Transfer,
@@ -74,7 +74,7 @@ async fn move_all<S: Source>(
     let mut deadline = None;
     let mut report = interval(PROGRESS_INTERVAL);
     let mut check = interval(EMPTY_CHECK_INTERVAL);
-    // The first tick of each is at once.
+    // The first tick of each interval is immediate.
     report.tick().await;
     check.tick().await;
     let mut running = FuturesUnordered::new();
@@ -114,7 +114,7 @@ async fn move_all<S: Source>(
     }
 }
 
-/// Stores one message here, and then acknowledges it there.
+/// Stores one message in AsyncQueue, and then acknowledges it at its source.
 async fn move_one<R: Receipt>(
     transfer: &Transfer,
     arrival: Arrival<R>,
@@ -124,13 +124,13 @@ async fn move_one<R: Receipt>(
     if outcome.is_kept()
         && let Err(error) = receipt.ack().await
     {
-        // It comes again, and is known to be stored.
+        // The source delivers it again, and its record then says that it is stored.
         warn!(sequence = identity.sequence, "not acknowledged: {}", describe(error.as_ref()));
     }
     Ok((identity, outcome))
 }
 
-/// Returns the name of the signal that asks this program to end.
+/// Waits for a signal that asks this program to end, and returns its name.
 async fn stopped() -> anyhow::Result<&'static str> {
     let listen = |kind| signal(kind).context("signals can't be listened to");
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -143,7 +143,8 @@ async fn stopped() -> anyhow::Result<&'static str> {
 // === impl Progress ===
 
 impl Progress {
-    /// Whether a message is to be moved: it is not being moved, and was not left.
+    /// Returns whether a message should be moved: it is not being moved, and is not one that cannot
+    /// be moved. If so, records that it is being moved.
     fn takes(&mut self, identity: &Identity) -> bool {
         if self.left.contains(identity) {
             return false;

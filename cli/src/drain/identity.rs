@@ -1,23 +1,23 @@
-//! What a message is known by, for as long as its source may deliver it again.
+//! The identity of a message, for as long as its source may deliver it again.
 //!
-//! A sequence alone is not enough: NATS Streaming that keeps messages in memory, as OpenFaaS
+//! A sequence alone is not sufficient: NATS Streaming that keeps messages in memory, as OpenFaaS
 //! installs it, begins at 1 again when it restarts. The time at which the source stored the message
-//! tells the two apart.
+//! distinguishes the two.
 
 use anyhow::Context;
 use asyncqueue::{CallId, IdempotencyKey};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-/// Bytes of the hash of a source that are kept: enough to tell a few sources apart.
+/// Number of bytes of a source's hash that are used: sufficient to distinguish a few sources.
 const KEPT: usize = 6;
 
-/// Where messages come from.
+/// The source of messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// A hash of what names the source, as a token of a subject.
+    /// A hash of what identifies the source, as a token of a subject.
     token: String,
-    /// The source for people: `stan.faas-request`.
+    /// The name of the source for users: `stan.faas-request`.
     label: String,
 }
 
@@ -25,16 +25,16 @@ pub(super) struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     origin: String,
-    /// Its sequence there.
+    /// Its sequence at the source.
     pub(super) sequence: u64,
-    /// When it was stored there.
+    /// When the source stored it.
     pub(super) stored_at: Timestamp,
 }
 
 // === impl Origin ===
 
 impl Origin {
-    /// The source of a kind that these parts name.
+    /// Creates the source of this kind that `parts` identify. `shown` is its name for users.
     pub(super) fn new(kind: &str, parts: &[&str], shown: &str) -> Self {
         let mut hash = Sha256::new();
         for part in [kind].iter().chain(parts) {
@@ -45,18 +45,18 @@ impl Origin {
         Self { token, label: format!("{kind}.{shown}") }
     }
 
-    /// A message of it.
+    /// Returns the identity of one of its messages.
     pub(super) fn message(&self, sequence: u64, stored_at: Timestamp) -> Identity {
         Identity { origin: self.token.clone(), sequence, stored_at }
     }
 
-    /// The source for people.
+    /// Returns the name of the source for users.
     pub(super) fn label(&self) -> &str {
         &self.label
     }
 
-    /// The subject that a dead letter names as that of its message. No stream of a queue has it, so
-    /// that the sequence is not taken for one of the queue's stream.
+    /// Returns the subject that a dead letter names as that of its message. No stream of a queue
+    /// has this subject, so that the sequence is not taken for one of the queue's stream.
     pub(super) fn subject(&self, message: &Identity) -> String {
         format!("{}.{}", self.label, message.stored_at.as_nanosecond())
     }
@@ -65,17 +65,17 @@ impl Origin {
 // === impl Identity ===
 
 impl Identity {
-    /// The key of what is recorded of it.
+    /// Returns the key of the message's record.
     pub(super) fn record_key(&self) -> String {
         format!("{}.{}.{}", self.origin, self.sequence, self.stored_at.as_nanosecond())
     }
 
-    /// The key by which its queue knows it as stored.
+    /// Returns the key by which the queue recognises the message as stored.
     pub(super) fn idempotency_key(&self) -> anyhow::Result<IdempotencyKey> {
         format!("drain.{}", self.record_key()).parse().context("failed to name the message")
     }
 
-    /// The id of a call whose client sent none.
+    /// Returns the id of a call whose client sent none.
     pub(super) fn call_id(&self) -> anyhow::Result<CallId> {
         format!("drain-{}-{}-{}", self.origin, self.sequence, self.stored_at.as_nanosecond())
             .parse()
@@ -106,7 +106,7 @@ mod tests {
     fn another_message_has_other_names() {
         let origin = Origin::new("stan", &["faas-cluster", "faas-request"], "faas-request");
         let key = origin.message(7, at(1)).record_key();
-        // A server that kept its messages in memory counts from 1 again.
+        // A server that kept its messages in memory starts at 1 again.
         assert_ne!(origin.message(7, at(2)).record_key(), key);
         assert_ne!(origin.message(8, at(1)).record_key(), key);
         for (kind, parts) in [

@@ -1,8 +1,9 @@
-//! What is recorded of each message, on the NATS that it is stored on: for a drain that is
-//! interrupted and run again after the server has forgotten the ids of messages.
+//! Records the state of each message in the NATS that stores it. A drain that was interrupted can
+//! then be run again, even after the server has forgotten the ids of messages.
 //!
-//! `begun` and the run that begins is written before a message is stored, and `stored` or `dead`
-//! before it is acknowledged at its source. A message without a record was never stored.
+//! Before a message is stored, the record `begun` with the id of the run is written. Before the
+//! message is acknowledged at its source, `stored` or `dead` is written. A message without a record
+//! was never stored.
 
 use std::time::Duration;
 
@@ -17,15 +18,15 @@ use tokio::time::Instant;
 
 use super::identity::Identity;
 
-/// The KV bucket: a key for each message that is drained.
+/// The KV bucket, with one key for each message that is drained.
 const BUCKET: Bucket = Bucket {
     name: "asyncqueue-drained",
     description: "messages that were drained from queues of OpenFaaS",
-    // A drain that is interrupted is run again within days.
+    // A drain that was interrupted is run again within days.
     max_age: Some(Duration::from_secs(7 * 24 * 3600)),
 };
 
-/// Key that is written to learn the server's time.
+/// The key that is written to get the server's time.
 const CLOCK: &str = "clock";
 
 const BEGUN: &str = "begun";
@@ -35,16 +36,16 @@ const DEAD: &str = "dead";
 /// The record of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Record {
-    /// There was no record, or one of this run, which has not sent the message yet: it was never
-    /// stored.
+    /// There was no record, or only one of this run, which has not sent the message yet. The
+    /// message was never stored.
     New,
-    /// A drain began to store it at this time, and it is not known whether it did.
+    /// A drain began to store it at this time, and it is not known whether that succeeded.
     Begun(Timestamp),
     /// It was stored, as a call or as a dead letter.
     Ended,
 }
 
-/// How a message ended here.
+/// How a message ended in AsyncQueue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// As a call.
@@ -53,13 +54,13 @@ pub(super) enum End {
     Dead,
 }
 
-/// The records, and the time of the server that keeps them.
+/// The records, and the time of the server that stores them.
 #[derive(Debug)]
 pub(super) struct Records {
     store: Store,
-    /// What this run writes of a message that it begins to store.
+    /// The value that this run writes for a message that it begins to store.
     begun: String,
-    /// The server's time, when it was asked.
+    /// The server's time, at the moment when it was requested.
     server_time: Timestamp,
     asked_at: Instant,
 }
@@ -77,13 +78,14 @@ impl Records {
         Ok(Self { store, begun, server_time: from_server(clock.created), asked_at })
     }
 
-    /// The server's time: records are stamped with it, and the clock of this machine may be wrong.
+    /// Returns the server's time, which the records have as their time. The clock of this machine
+    /// may be wrong.
     pub(super) fn now(&self) -> Timestamp {
         self.server_time.saturating_add(self.asked_at.elapsed()).unwrap_or(self.server_time)
     }
 
-    /// Records that a message is about to be stored, unless there is a record of it. Repeated
-    /// because the server did not answer, it finds its own record.
+    /// Records that a message is about to be stored, unless there is a record of it. If this is
+    /// repeated because the server did not answer, it finds its own record.
     pub(super) async fn begin(&self, message: &Identity) -> anyhow::Result<Record> {
         let key = message.record_key();
         match self.store.create(&key, self.begun.clone().into()).await {
@@ -92,12 +94,12 @@ impl Records {
             Err(error) => return Err(error).context("failed to record a message"),
         }
         let entry = self.store.entry(&key).await.context("failed to read the record of a message")?;
-        // Gone just now, by its age.
+        // It has just expired.
         let Some(entry) = entry else { return Ok(Record::New) };
         Ok(read(&entry.value, from_server(entry.created), &self.begun))
     }
 
-    /// Takes back that a message is about to be stored.
+    /// Removes the record that a message is about to be stored.
     pub(super) async fn withdraw(&self, message: &Identity) -> anyhow::Result<()> {
         self.store.delete(message.record_key()).await.context("failed to take a record back")
     }
@@ -113,7 +115,8 @@ impl Records {
     }
 }
 
-/// Reads a record, for the run that writes `own`. What a later version may have written is an end.
+/// Parses a record, for the run that writes `own`. A value that is not known, perhaps from a later
+/// version, counts as an end.
 fn read(value: &[u8], written_at: Timestamp, own: &str) -> Record {
     if value == own.as_bytes() {
         Record::New
@@ -124,7 +127,7 @@ fn read(value: &[u8], written_at: Timestamp, own: &str) -> Record {
     }
 }
 
-/// As many copies as the directory has; one if there is no directory.
+/// Returns as many replicas as the directory has, or one if there is no directory.
 async fn replicas(js: &Context) -> usize {
     let directory = js.get_stream(directory::BUCKET.stream()).await;
     directory.map_or(1, |stream| stream.cached_info().config.num_replicas)

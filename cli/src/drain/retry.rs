@@ -1,5 +1,5 @@
-//! Repeats what fails while NATS is unavailable or a queue is full, and logs why, not more often
-//! than people read.
+//! Retries requests that fail while NATS is unavailable or a queue is full. Logs the reason at
+//! intervals.
 
 use std::{
     cell::Cell,
@@ -11,13 +11,13 @@ use async_nats::Client;
 use asyncqueue_runtime::{error::describe, nats::wait_connected};
 use tracing::warn;
 
-/// Time between two tries of one request.
+/// Pause before a request is repeated.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Time between two lines in the log, for all requests together.
+/// Minimum interval between two log lines, for all requests together.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Repeats requests.
+/// Repeats requests that fail.
 #[derive(Debug)]
 pub(super) struct Retry {
     client: Client,
@@ -30,7 +30,7 @@ impl Retry {
         Self { client, logged_at: Cell::new(None), is_stopping: Cell::new(false) }
     }
 
-    /// Repeats nothing from now on. What waits for a repeat waits until it is dropped.
+    /// Stops repeating. A request that waits for its repetition then waits until it is dropped.
     pub(super) fn stop(&self) {
         self.is_stopping.set(true);
     }
@@ -46,13 +46,13 @@ impl Retry {
         }
     }
 
-    /// Returns when NATS is connected. A request before that would be in doubt without having been
-    /// sent.
+    /// Returns when NATS is connected. A request before that would have an unknown outcome without
+    /// having been sent.
     pub(super) async fn connected(&self) {
         wait_connected(&self.client).await;
     }
 
-    /// Logs why a request is repeated, and waits.
+    /// Logs why a request is repeated, and waits for the pause.
     pub(super) async fn pause(&self, reason: &str) {
         if self.logged_at.get().is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             self.logged_at.set(Some(Instant::now()));

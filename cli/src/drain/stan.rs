@@ -91,7 +91,7 @@ pub(crate) struct Arguments {
 
 pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { cluster_id, channel, common, .. } = arguments;
-    // Before the channel is joined: what it delivers can be stored at once.
+    // Before the subscription: what the channel delivers can be stored at once.
     let origin = Origin::new("stan", &[cluster_id, channel], channel);
     let transfer = Transfer::open(session, common, origin.clone(), None).await?;
     let settings = NatsSettings::from_url(&arguments.stan_url);

@@ -1,4 +1,4 @@
-//! How many messages ended in which way, and what is said of that.
+//! Counts how messages ended, and reports the counts.
 
 use anyhow::bail;
 use tracing::info;
@@ -6,21 +6,23 @@ use tracing::info;
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is a call now.
+    /// It is now a call.
     Stored,
-    /// It is on its queue already: a drain stored it that was interrupted before it recorded that.
+    /// It is already on its queue: an earlier drain stored it, and was interrupted before it
+    /// recorded that.
     StoredBefore,
-    /// It is recorded as stored, by a drain that was interrupted before it acknowledged it.
+    /// It is recorded as stored by an earlier drain, which was interrupted before it acknowledged
+    /// the message.
     EndedBefore,
-    /// It cannot be a call: it is a dead letter now.
+    /// It cannot be a call: it is now a dead letter.
     Unusable,
-    /// It may have been stored before and have ended since: it is a dead letter now.
+    /// It may have been stored before and have ended since: it is now a dead letter.
     Uncertain,
-    /// It can be neither a call nor a dead letter: it stays where it is.
+    /// It can be neither a call nor a dead letter: it stays at its source.
     Left,
 }
 
-/// How many messages ended in which way.
+/// The number of messages by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     stored: u64,
@@ -35,14 +37,14 @@ pub(super) struct Tally {
 pub(super) enum Why {
     /// The source is empty.
     Empty,
-    /// A signal asked it to stop.
+    /// A signal asked the drain to stop.
     Stopped,
 }
 
 // === impl Outcome ===
 
 impl Outcome {
-    /// Whether the message is kept here, so that its source need not.
+    /// Returns whether AsyncQueue has the message, so that its source need not keep it.
     pub(super) fn is_kept(self) -> bool {
         self != Self::Left
     }
@@ -63,7 +65,7 @@ impl Tally {
         *count += 1;
     }
 
-    /// How many stay where they are.
+    /// Returns how many messages stay at their source.
     pub(super) fn left(&self) -> u64 {
         self.left
     }
@@ -74,7 +76,8 @@ impl Tally {
         info!(stored, stored_before, unusable, uncertain, left, "{what}");
     }
 
-    /// Says how a drain ended: an error where something is left to do.
+    /// Reports how a drain ended. Returns an error if messages are left, or if the drain was
+    /// stopped before the source was empty, unless it runs with `--follow`.
     pub(super) fn conclude(&self, source: &str, why: Why, follow: bool) -> anyhow::Result<()> {
         if self.left > 0 {
             bail!("{} messages are left on {source}: the log says why", self.left);

@@ -1,4 +1,4 @@
-//! Stores one message here, once.
+//! Stores one message in AsyncQueue, exactly once.
 
 use anyhow::{Context as _, bail};
 use async_nats::{
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::session::{NATS_TIMEOUT, Session};
 
-/// Why a message that may have been stored is a dead letter.
+/// Why a message that may have been stored becomes a dead letter.
 const UNCERTAIN: &str = "a drain was interrupted while it stored this call, and was run again after the duplicate \
                          window: the call may have run; replay it if it has not";
 
@@ -45,8 +45,8 @@ pub(super) struct Transfer {
 // === impl Transfer ===
 
 impl Transfer {
-    /// Prepares to store what comes from `origin`; `source` is its stream where it is one of
-    /// `JetStream`.
+    /// Prepares to store the messages of `origin`. `source` is its stream if it is a JetStream
+    /// stream.
     pub(super) async fn open(
         session: &Session,
         common: &Common,
@@ -65,13 +65,13 @@ impl Transfer {
         })
     }
 
-    /// Where the messages come from.
+    /// Returns where the messages come from.
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Repeats nothing from now on: what cannot be stored at once is left where it is, and not in
-    /// doubt.
+    /// Stops repeating requests: what cannot be stored at once stays at its source, without a
+    /// record that it may have been stored.
     pub(super) fn stop(&self) {
         self.retry.stop();
     }
@@ -116,7 +116,7 @@ impl Transfer {
         let call = renamed(call, function);
         let key = identity.idempotency_key()?;
         let Destination { queue, subject, duplicate_window, .. } = &destination;
-        // Since when it may be stored, without our knowing.
+        // Since when the call may be stored without our knowledge.
         let mut doubt: Option<Timestamp> = None;
         loop {
             match self.begin(identity).await {
@@ -134,7 +134,7 @@ impl Transfer {
             }
             match self.submitter.submit_with_key(&call, &key, subject).await {
                 Ok(Submitted::Stored) => return Ok(Outcome::Stored),
-                // Of the key alone, which no other message has.
+                // Refers to the key alone, which no other message has.
                 Ok(Submitted::Duplicate { .. }) | Err(SubmitError::KeyReused { .. }) => {
                     return Ok(Outcome::StoredBefore);
                 }
@@ -163,7 +163,7 @@ impl Transfer {
         }
     }
 
-    /// Stores what is no call as a dead letter, unless an earlier drain did.
+    /// Stores a message that is not a call as a dead letter, unless an earlier drain did.
     async fn store_unreadable(
         &self,
         identity: &Identity,
@@ -182,15 +182,15 @@ impl Transfer {
         self.retry.until_done(async || self.records.begin(identity).await).await
     }
 
-    /// Takes the record back of a message that was refused, unless an earlier request may have
-    /// stored it: a drain that is stopped now leaves no doubt.
+    /// Removes the record of a message that was refused, unless an earlier request may have stored
+    /// it. If the drain is stopped now, it is certain that the message was not stored.
     async fn withdraw(&self, identity: &Identity, doubt: Option<Timestamp>) {
         if doubt.is_none() {
             self.retry.until_done(async || self.records.withdraw(identity).await).await;
         }
     }
 
-    /// Whether a call is on its queue.
+    /// Returns whether a call is on its queue.
     async fn is_pending(&self, call: &Invocation, key: &IdempotencyKey, destination: &Destination) -> bool {
         let subject = call_subject(&destination.subject, &call.function, &call.call_id);
         let id = key.message_id(&call.function);
@@ -198,7 +198,8 @@ impl Transfer {
         newest.await.is_some_and(|headers| native::message_id(&headers) == Some(&id))
     }
 
-    /// Stores a message as a dead letter, which is this outcome.
+    /// Stores a message as a dead letter. Returns `outcome`, or [`Outcome::Left`] if it can't be
+    /// stored.
     async fn store_dead(
         &self,
         identity: &Identity,
@@ -213,8 +214,8 @@ impl Transfer {
     }
 }
 
-/// A call of the function that the directory knows by another case of its name. Its callback has
-/// the name as it was written.
+/// Gives a call the function's name as the directory spells it, which may differ in case. Its
+/// callback has the name as the client wrote it.
 fn renamed(call: Invocation, function: FunctionName) -> Invocation {
     if function == call.function {
         return call;
@@ -223,7 +224,7 @@ fn renamed(call: Invocation, function: FunctionName) -> Invocation {
     Invocation { function, written_name, ..call }
 }
 
-/// The headers of the newest message on a subject; `None` if it has no message.
+/// Returns the headers of the newest message on a subject. Returns `None` if there is no message.
 async fn newest(js: &Context, stream: &str, subject: &str) -> anyhow::Result<Option<NatsHeaders>> {
     let stream = js.get_stream_no_info(stream).await.context("failed to open the stream")?;
     match stream.raw_message_builder().last_by_subject(subject.to_owned()).send().await {

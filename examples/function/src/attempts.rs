@@ -5,10 +5,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Calls whose failures are remembered; the oldest are forgotten.
+/// Maximum number of calls whose failures are remembered; the oldest are forgotten.
 const MAX_CALLS: usize = 10_000;
 
-/// How often each call has failed, by its id.
+/// Number of failures of each call, by its id.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts(Mutex<State>);
 
@@ -21,12 +21,12 @@ struct State {
 // === impl Attempts ===
 
 impl Attempts {
-    /// How often the call has failed so far.
+    /// Returns how often the call has failed so far.
     pub(crate) fn failures(&self, call_id: &str) -> u32 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).failures.get(call_id).copied().unwrap_or(0)
     }
 
-    /// The call failed.
+    /// Records that the call failed.
     pub(crate) fn failed(&self, call_id: &str) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(failures) = state.failures.get_mut(call_id) {

@@ -1,4 +1,4 @@
-//! What the query asks for.
+//! Reads from the query how to answer a call.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use percent_encoding::percent_decode_str;
 /// How a call is answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Behaviour {
-    /// How long it takes.
+    /// Time that the call takes.
     pub(crate) sleep: Duration,
-    /// The status of the answer, or of the failures where there are `fail_times`.
+    /// The status of the response, or of the failures if `fail_times` is set.
     pub(crate) status: Option<StatusCode>,
-    /// How many calls with the same id fail before one succeeds.
+    /// Number of calls with the same id that fail before one succeeds.
     pub(crate) fail_times: Option<u32>,
     /// The value of `Retry-After` on failures.
     pub(crate) retry_after: Option<String>,
-    /// Answer with the request as JSON.
+    /// Whether the response is the request as JSON.
     pub(crate) echo_request: bool,
 }
 
 // === impl Behaviour ===
 
 impl Behaviour {
-    /// Reads a query. Keys that mean nothing here are left alone; a value that can't be read is an error
-    /// that names it.
+    /// Reads a query. Unknown keys are ignored. A value that can't be read is an error that names
+    /// it.
     pub(crate) fn parse(query: &str, default_sleep: Duration) -> Result<Self, String> {
         let mut behaviour = Self { sleep: default_sleep, ..Self::default() };
         for pair in query.split('&') {
@@ -38,7 +38,7 @@ impl Behaviour {
                         value.parse::<GoDuration>().map_err(|error| invalid(&error.to_string()))?.0;
                 }
                 "status" => {
-                    // A status below 200 is no answer.
+                    // A status below 200 is not final.
                     let status = value.parse().ok().filter(|status: &StatusCode| status.as_u16() >= 200);
                     behaviour.status = Some(status.ok_or_else(|| invalid("use 200 to 999"))?);
                 }
@@ -53,7 +53,7 @@ impl Behaviour {
         Ok(behaviour)
     }
 
-    /// The status of a call that `failures` with the same id failed before.
+    /// Returns the status of a call if `failures` calls with the same id failed before.
     pub(crate) fn status(&self, failures: u32) -> StatusCode {
         match (self.fail_times, self.status) {
             (Some(times), status) if failures < times => status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE),

@@ -8,13 +8,13 @@ use std::{
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
-/// Callbacks that are remembered; the oldest are forgotten.
+/// Maximum number of callbacks that are remembered; the oldest are forgotten.
 const MAX_CALLBACKS: usize = 1_000;
 
-/// As much of a callback's body as is remembered, in bytes.
+/// Maximum size of a callback's body that is remembered, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// The callbacks, each a line of JSON, oldest first.
+/// The callbacks, each as a line of JSON, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Callbacks(Mutex<VecDeque<String>>);
 
@@ -32,14 +32,14 @@ impl Callbacks {
         lines.push_back(line);
     }
 
-    /// All callbacks, one a line.
+    /// Returns all callbacks, one per line.
     pub(crate) fn lines(&self) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 }
 
-/// A request as JSON: method, path, query, headers and body.
+/// Encodes a request as JSON: method, path, query, headers and body.
 pub(crate) fn request_json(
     method: &Method,
     path: &str,
@@ -56,7 +56,7 @@ pub(crate) fn request_json(
     })
 }
 
-/// Headers as JSON: a text for each name, or a list where there are several.
+/// Encodes headers as JSON: a text for each name, or a list if there are several values.
 fn headers_json(headers: &HeaderMap) -> Value {
     let text = |value: &http::HeaderValue| Value::from(String::from_utf8_lossy(value.as_bytes()));
     headers

@@ -21,10 +21,10 @@ use crate::{
     settings::Settings,
 };
 
-/// The largest body taken: the answer repeats it, so it is held in memory.
+/// Maximum size of a body, in bytes: the response repeats it, so it is held in memory.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// For calls that run when the function is told to end: as long as whoever runs it lets it.
+/// Maximum time for calls that run when the function is stopped: as long as its platform allows.
 const DRAIN: Duration = Duration::from_secs(3600);
 
 type Answer = Response<Full<Bytes>>;
@@ -36,7 +36,8 @@ struct Function {
     callbacks: Callbacks,
 }
 
-/// The log line of a call, written when the call ends: answered, or dropped because the caller went away.
+/// The log line of a call, written when the call ends: answered, or dropped because the client
+/// disconnected.
 struct Line {
     call_id: Option<String>,
     attempt: Option<String>,
@@ -52,7 +53,7 @@ pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyh
     let function =
         Arc::new(Function { sleep: sleep.0, attempts: Attempts::default(), callbacks: Callbacks::default() });
     let handler = move |_, request| function.clone().answer(request);
-    // So that a call that is cancelled is seen to be.
+    // So that the cancellation of a call is noticed.
     let config = server::Config { half_closed_wait: Duration::from_millis(100), ..server::Config::default() };
     server::serve(listener, config, handler, shutdown, DRAIN).await;
     Ok(())

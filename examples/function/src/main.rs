@@ -1,4 +1,4 @@
-//! A small HTTP function, as OpenFaaS's functions listen: see `--help`.
+//! A small HTTP function that listens as OpenFaaS's functions do: see `--help`.
 
 use std::process::ExitCode;
 

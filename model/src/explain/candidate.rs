@@ -1,4 +1,4 @@
-//! One state in which the model may be, given what was seen.
+//! A state in which the model may be, given the observations so far.
 
 use super::{
     Known, budget,
@@ -10,29 +10,30 @@ use crate::life::{
     state::{Answer, Cancel, Message, Seen, State, Step},
 };
 
-/// A state, and the invocations that no worker waits for any more.
+/// A state, and the invocations for which no worker waits any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
     state: State,
-    /// Invocations whose worker has died or has closed the connection, and whose end was not seen.
+    /// Invocations whose worker has died or closed the connection, and whose end was not observed.
     orphans: u8,
-    /// Invocations that their worker broke off at the time limit, of which that was not seen.
+    /// Invocations that their worker broke off at the time limit, which was not observed yet.
     limits: u8,
 }
 
 impl Candidate {
-    /// At the beginning.
+    /// Creates the candidate at the beginning.
     pub(super) fn new(state: State) -> Self {
         Self { state, orphans: 0, limits: 0 }
     }
 
-    /// The candidates after one step that is not seen.
+    /// Returns the candidates after one step that is not observed.
     pub(super) fn hidden_steps(self, life: &Life, known: &Known) -> Vec<Self> {
         let mut next = Vec::new();
         for (action, after) in life.steps(&self.state) {
             match action {
                 Action::Submit(_) if known.open_submissions == 0 => {}
-                // The worker closes the connection at the time limit, before the function sees that.
+                // The worker closes the connection at the time limit, before the function detects
+                // it.
                 Action::Return(_, _, Outcome::Failed) => {
                     if usize::from(self.limits) < known.to_break_off {
                         let after = self.after(life, after);
@@ -42,17 +43,17 @@ impl Candidate {
                     }
                 }
                 Action::Return(..) => {}
-                // A step that starts an invocation is seen.
+                // A step that starts an invocation is observed.
                 _ if running(&after) > running(&self.state) => {}
                 _ => next.push((action, self.after(life, after))),
             }
         }
-        // What comes last is tried first.
+        // The last one is tried first.
         next.sort_by_key(|(action, _)| !action.is_fault());
         next.into_iter().map(|(_, next)| next).collect()
     }
 
-    /// The candidates after an observation: none if it is not possible.
+    /// Returns the candidates after an observation. The list is empty if it is not possible.
     pub(super) fn observe(self, life: &Life, known: &Known, observation: Observation) -> Vec<Self> {
         let (call, record) = (self.state.calls[0], self.record());
         let is_possible = match observation {
@@ -88,7 +89,7 @@ impl Candidate {
         if is_possible { vec![self] } else { vec![] }
     }
 
-    /// Whether the trace may end here.
+    /// Returns whether the trace may end here.
     pub(super) fn is_finished(self, life: &Life, known: &Known) -> bool {
         let (call, record) = (self.state.calls[0], self.record());
         if known.is_queued_left && call.is_stored() {
@@ -108,7 +109,7 @@ impl Candidate {
         started.map(|(_, after)| self.after(life, after)).collect()
     }
 
-    /// An invocation ends: one that a worker waits for, or one that has lost its worker.
+    /// Ends an invocation: one for which a worker waits, or one that has lost its worker.
     fn returns(self, life: &Life, how: Outcome, has_orphan: bool) -> Vec<Self> {
         let mut next = Vec::new();
         if how == Outcome::PlatformFailed {
@@ -128,23 +129,23 @@ impl Candidate {
         let steps = life.steps(&self.state);
         let returned = steps
             .filter(|(action, _)| matches!(action, Action::Return(_, _, this) if *this == how));
-        // The worker was waiting: this is no orphan.
+        // A worker was waiting, so this is no orphan.
         returned
             .map(|(_, after)| Self { orphans: self.orphans, ..self.after(life, after) })
             .collect()
     }
 
-    /// The candidate in a state after this one.
+    /// Returns the candidate with a later state.
     fn after(self, life: &Life, mut state: State) -> Self {
         let lost = running(&self.state).saturating_sub(running(&state));
-        // What rules depend on does not decide what is possible.
+        // What only rules depend on does not decide what is possible.
         state.calls[0].seen = Seen::default();
-        // Workers are alike.
+        // Workers are interchangeable.
         state.workers[..usize::from(life.setup.workers)].sort_unstable();
         Self { state, orphans: self.orphans + lost, limits: self.limits }
     }
 
-    /// The candidates in which a fault may happen, one for each kind that it may be of.
+    /// Returns the candidates in which a fault may happen, one for each kind that it may have.
     fn with_fault(self, fault: Fault) -> Vec<Self> {
         let kinds = if fault == Fault::WorkerOrLeaseLost { &Fault::LOST[..] } else { &[fault] };
         let with = |kind: &Fault| {
@@ -156,7 +157,7 @@ impl Candidate {
         kinds.iter().filter_map(with).collect()
     }
 
-    /// The candidate in which no more faults may happen than those that are not over.
+    /// Returns the candidate in which no more faults may happen than those that are not over.
     fn without_fault(mut self, known: &Known, fault: Fault) -> Self {
         let kinds = if fault == Fault::WorkerOrLeaseLost { &Fault::LOST[..] } else { &[fault] };
         let mut open = known.open_faults;
@@ -175,7 +176,7 @@ impl Candidate {
     }
 }
 
-/// How many invocations workers wait for.
+/// Returns the number of invocations for which workers wait.
 fn running(state: &State) -> u8 {
     let tasks = state.workers.iter().filter_map(|worker| worker.tasks[0]);
     let running = tasks.filter(|task| task.step == Step::Running).count();

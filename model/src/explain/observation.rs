@@ -1,15 +1,15 @@
-//! What can be seen of one call from outside.
+//! What can be observed of one call from outside.
 
 use std::fmt;
 
 pub use crate::life::{action::Outcome, state::End};
 
-/// One step that a client, the function or the receiver of callbacks saw, or a fault.
+/// One step that a client, the function or the receiver of callbacks observed, or a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
-    /// The client sent the call, or sent it again.
+    /// The client sent the call for the first time or again.
     Submitted {
-        /// Whether it wants a callback.
+        /// Whether the client wants a callback.
         callback: bool,
         /// `maxAttempts` of the queue.
         max_attempts: u8,
@@ -24,58 +24,58 @@ pub enum Observation {
     Started,
     /// An invocation ended on the side of the function.
     Returned(Outcome),
-    /// The connection of an invocation was closed before the function had answered.
+    /// The connection of an invocation was closed before the function answered.
     BrokenOff,
     /// The receiver got a callback with this end state.
     Callback {
         /// The end state; `None` if its status has several.
         end: Option<End>,
-        /// Whether the receiver took it.
+        /// Whether the receiver accepted it.
         is_taken: bool,
     },
-    /// The client sent a DELETE. Without this step, it may have been sent at any time before its
-    /// answer.
+    /// The client sent a DELETE. Without this observation, it may have been sent at any time before
+    /// its answer.
     CancelSent,
-    /// DELETE was answered 202.
+    /// The DELETE was answered with 202.
     CancelConfirmed,
-    /// DELETE was answered 409 or 404.
+    /// The DELETE was answered with 409 or 404.
     CancelRefused,
-    /// DELETE was answered 503, or not answered: it may have taken effect.
+    /// The DELETE was answered with 503, or not answered: it may have taken effect.
     CancelUnknown,
-    /// At the last look, the call was on its queue.
+    /// At the last check, the call was on its queue.
     LeftQueued,
-    /// At the last look, its result was waiting for its delivery.
+    /// At the last check, its result was waiting for delivery.
     LeftResult,
-    /// At the last look, it was a dead letter.
+    /// At the last check, the call was a dead letter.
     LeftDead,
-    /// At the last look, its result was a dead letter.
+    /// At the last check, its result was a dead letter.
     LeftDeadResult,
-    /// From here on, a fault may hit the call once.
+    /// From here on, a fault may affect the call once.
     Fault(Fault),
-    /// One fault of this kind is over and its effects too: it can't hit the call any more.
+    /// One fault of this kind and its effects are over: it can't affect the call any more.
     FaultOver(Fault),
 }
 
-/// A fault that may hit a call.
+/// A fault that may affect a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A worker was killed.
     Crash,
-    /// A worker stood still.
+    /// A worker was paused.
     Pause,
     /// A worker could not reach NATS for longer than a lease.
     Outage,
-    /// What a worker sent to NATS may be lost.
+    /// A message from a worker to NATS may have been lost.
     LostConfirmation,
     /// The leader of a stream or consumer changed, or its server was killed.
     LeaderChange,
-    /// One of the five above: it is not known which.
+    /// One of the five above; which one is not known.
     WorkerOrLeaseLost,
     /// The consumer was deleted and created again.
     ConsumerRecreated,
     /// The stream was deleted and created again.
     StreamRecreated,
-    /// A worker was shut down and handed back what it had.
+    /// A worker shut down and handed back its calls.
     HandBack,
     /// The call became older than `maxAge`.
     Expiry,
@@ -124,7 +124,7 @@ fn name(end: Option<End>) -> &'static str {
 }
 
 impl Fault {
-    /// The faults that a worker or its lease may be lost by.
+    /// The faults through which a worker or its lease may be lost.
     pub const LOST: [Self; 5] =
         [Self::Crash, Self::Pause, Self::Outage, Self::LostConfirmation, Self::LeaderChange];
 }

@@ -44,7 +44,7 @@ fn possible_traces_are_explained() {
         &[CALLED_BACK, Accepted, Started, FAILED, Started, DONE, done],
         &[CALLED_BACK, Accepted, Started, FAILED, Started, BrokenOff, dead, LeftDead],
         &[PLAIN, Accepted, Started, FAILED, Started, FAILED, LeftDead],
-        // The worker has closed the connection at the time limit before the function sees that.
+        // The worker has closed the connection at the time limit before the function detects it.
         &[PLAIN, Accepted, Started, Started, BrokenOff, DONE],
         &[CALLED_BACK, Accepted, CancelConfirmed, cancelled],
         &[CALLED_BACK, Accepted, Started, BrokenOff, CancelConfirmed, cancelled],
@@ -129,7 +129,7 @@ fn impossible_traces_name_the_first_wrong_step() {
         (&[PLAIN, Accepted], 2),
         (&[CALLED_BACK, Accepted, Started, DONE], 4),
         (&[CALLED_BACK, Accepted, Started, FAILED, Started, FAILED, dead], 7),
-        // Needless and too many runs.
+        // Needless runs and too many runs.
         (&[PLAIN, Accepted, Started, Started], 3),
         (&[PLAIN, Accepted, Started, Started, DONE, DONE], 3),
         (&[PLAIN, Accepted, Started, Started, DONE, BrokenOff, Started], 6),
@@ -138,7 +138,7 @@ fn impossible_traces_name_the_first_wrong_step() {
         (&[PLAIN, Accepted, Started, crash, Started, Started], 5),
         (&[PLAIN, Accepted, Started, lease, Started, Started], 5),
         (&[PLAIN, Accepted, outage, over, Started, Started], 5),
-        // Too few: a redelivery of a call in flight does not count.
+        // Too few runs: a redelivery of a call in flight does not count.
         (&[PLAIN, Accepted, Started, FAILED, LeftDead], 4),
         (&[THRICE, Accepted, Started, outage, over, outage, over, FAILED, LeftDead], 8),
         // Two dead letters.
@@ -146,7 +146,7 @@ fn impossible_traces_name_the_first_wrong_step() {
             &[PLAIN, Accepted, Started, FAILED, Started, crash, FAILED, window, LeftDead, LeftDead],
             9,
         ),
-        // Ends that are not one.
+        // Several ends.
         (&[CALLED_BACK, Accepted, Started, DONE, dead], 4),
         (&[CALLED_BACK, Accepted, Started, DONE, done, done], 5),
         (&[CALLED_BACK, Accepted, Started, DONE, done, cancelled], 5),

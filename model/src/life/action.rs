@@ -5,48 +5,49 @@ use super::{
     state::{CALLS, WORKERS},
 };
 
-/// One step. Calls and workers are named by their index.
+/// One step. Calls and workers are identified by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The gateway stores a call.
     Submit(usize),
     /// The server delivers a call to a worker.
     Deliver(usize, usize),
-    /// The time has come for a call that was put off.
+    /// The delay of a call after a nak has passed.
     Due(usize),
     /// A lease that no worker renews runs out.
     Expire(usize),
-    /// A worker looks up the tombstone.
+    /// A worker looks up the tombstone of a call.
     LookUp(usize, usize),
-    /// A worker begins with a call: it invokes the function, or ends the call without that.
+    /// A worker begins with a call: it invokes the function, or ends the call without an
+    /// invocation.
     Begin(usize, usize),
     /// The function returns to its worker, or its time limit is reached.
     Return(usize, usize, Outcome),
     /// A worker takes the next step that stores something.
     Store(usize, usize),
-    /// A worker sends the end of a delivery, and the server takes it.
+    /// A worker sends the end of a delivery, and the server receives it.
     Settle(usize, usize),
     /// The server confirms an ack.
     Confirm(usize, usize),
-    /// A worker gives up waiting for a confirmation.
+    /// A worker stops waiting for a confirmation.
     GiveUp(usize, usize),
     /// A worker learns of a cancellation.
     Hear(usize, usize),
-    /// A client asks for a cancellation.
+    /// A client requests a cancellation.
     AskCancel(usize),
     /// The gateway takes the next step of a cancellation.
     Cancel(usize),
-    /// The gateway answers after two leases.
+    /// The gateway answers a cancellation after two leases.
     CancelAfterLeases(usize),
-    /// The gateway answers that it does not know yet.
+    /// The gateway answers a cancellation with "not known yet".
     CancelTimeout(usize),
-    /// A paused worker goes on.
+    /// A paused worker continues.
     Resume(usize),
-    /// Fault: a worker dies and is started again.
+    /// Fault: a worker dies and is restarted.
     Crash(usize),
-    /// Fault: a worker stands still.
+    /// Fault: a worker is paused.
     Pause(usize),
-    /// Fault: a lease runs out though its worker lives.
+    /// Fault: a lease runs out although its worker is alive.
     Outage(usize),
     /// Fault: an ack does not reach the server.
     LoseAck(usize, usize),
@@ -71,14 +72,14 @@ pub enum Action {
 pub enum Outcome {
     /// The function answered with a status that is not retried.
     Ok,
-    /// It failed.
+    /// The function failed.
     Failed,
-    /// The platform failed, which is no attempt.
+    /// The platform failed, which is not an attempt.
     PlatformFailed,
 }
 
 impl Action {
-    /// Whether it is a fault.
+    /// Returns whether the step is a fault.
     #[must_use]
     pub const fn is_fault(self) -> bool {
         matches!(
@@ -99,7 +100,7 @@ impl Action {
         )
     }
 
-    /// All steps that a search with these bounds can take, enabled or not.
+    /// Returns all steps that a search with these bounds can take, possible or not.
     #[must_use]
     pub fn all(setup: &Setup) -> Vec<Self> {
         let (calls, workers) =

@@ -22,7 +22,7 @@ pub(super) fn store(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opt
         _ => return None,
     };
     if next == Step::ack(End::Done) && !setup.has(Guard::ResultBeforeAck) {
-        // It was acknowledged before.
+        // The call was already acknowledged.
         state.workers[w].tasks[c] = None;
     } else {
         set_step(state, c, w, next);
@@ -30,7 +30,7 @@ pub(super) fn store(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opt
     Some(())
 }
 
-/// Takes note of a call that is to be dead before its attempts are used up.
+/// Records if a call becomes dead before its attempts are exhausted, which breaks a rule.
 fn check_attempts(setup: &Setup, state: &mut State, c: usize, task: Task) {
     let key = key(setup, task.sequence);
     let tasks = state.workers.iter().filter_map(|worker| worker.tasks[c]);
@@ -66,7 +66,7 @@ fn write_tombstone(setup: &Setup, state: &mut State, task: Task, end: End, w: us
     write_result_of(setup, end)
 }
 
-/// What follows the tombstone. An end that was found there is brought to its conclusion.
+/// Returns the step after the tombstone. An end that was found in the tombstone is carried out.
 fn write_result_of(setup: &Setup, end: End) -> Step {
     if setup.callbacks || end == End::Expired {
         Step::Storing(end)
@@ -75,7 +75,7 @@ fn write_result_of(setup: &Setup, end: End) -> Step {
     }
 }
 
-/// Stores the result. The first one counts.
+/// Stores the result. Only the first one counts.
 fn store_result(setup: &Setup, state: &mut State, task: Task, end: End) -> Option<Step> {
     if setup.callbacks {
         if end == End::Done

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::guard::Guard;
 
-/// A worker dies with all that it has in hand, and is started again.
+/// A worker dies with all its tasks, and is restarted.
 pub(super) fn crash(state: &mut State, w: usize) -> Option<()> {
     let has_work = state.workers[w].tasks.iter().any(Option::is_some)
         || state.workers[w].waits.contains(&true);
@@ -30,7 +30,7 @@ pub(super) fn crash(state: &mut State, w: usize) -> Option<()> {
     Some(())
 }
 
-/// A worker stands still.
+/// A worker is paused.
 pub(super) fn pause(state: &mut State, w: usize) -> Option<()> {
     if state.faults.pauses == 0 || state.workers[w].is_paused {
         return None;
@@ -41,12 +41,12 @@ pub(super) fn pause(state: &mut State, w: usize) -> Option<()> {
     Some(())
 }
 
-/// A paused worker goes on.
+/// A paused worker continues.
 pub(super) fn resume(state: &mut State, w: usize) -> Option<()> {
     std::mem::replace(&mut state.workers[w].is_paused, false).then_some(())
 }
 
-/// A worker that shuts down hands back a call, which is no attempt.
+/// A worker that shuts down hands back a call, which is not an attempt.
 pub(super) fn hand_back(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     if state.faults.hand_backs == 0 || state.workers[w].is_paused {
         return None;

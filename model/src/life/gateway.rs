@@ -7,7 +7,7 @@ use super::{
 };
 use crate::guard::Guard;
 
-/// A client asks for a cancellation, and the gateway looks for the message.
+/// A client requests a cancellation, and the gateway looks for the message.
 pub(super) fn ask(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
     if state.cancels == 0 {
         return None;
@@ -21,8 +21,8 @@ pub(super) fn ask(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
     call.cancel = if call.is_stored() {
         Cancel::Found
     } else if tombstone == Some(Tombstone::Cancelled) {
-        // A repeat: it is confirmed only on what confirms the first. The gateway of the first
-        // may have stopped before it stored the result, so that this one looks for another.
+        // A repeat is confirmed only by what confirms the first request. The first gateway may have
+        // stopped before it stored the result, so that this one checks for another result.
         Cancel::Marked
     } else {
         Cancel::Answered(Answer::Refused)
@@ -73,7 +73,8 @@ fn mark(setup: &Setup, state: &mut State, key: usize) -> Cancel {
     }
 }
 
-/// Stores the result for the callback. Another one that is stored already is the end of the call.
+/// Stores the result for the callback. If another result is already stored, that is the end of the
+/// call.
 fn report(setup: &Setup, state: &mut State, call: &Call, key: usize) -> Cancel {
     if !setup.callbacks {
         return Cancel::Reported;
@@ -98,18 +99,18 @@ fn report(setup: &Setup, state: &mut State, call: &Call, key: usize) -> Cancel {
 /// Removes the message.
 fn remove(setup: &Setup, state: &mut State, c: usize) -> Cancel {
     let call = &mut state.calls[c];
-    // A repeat finds it removed by the first.
+    // A repeated request finds that the first one removed the message.
     let was_there = call.is_stored() || call.was_removed;
     let is_undelivered = call.message == Message::Pending && call.count == 0;
     if setup.has(Guard::CancelRemovesMessage) {
         call.was_removed |= call.is_stored();
-        // Replicated, also where the message is gone by an ack that is not replicated yet.
+        // Replicated, even if the message is gone through an ack that is not replicated yet.
         (call.message, call.before) = (Message::Gone, None);
     }
     Cancel::Removed { is_undelivered, was_there }
 }
 
-/// The answer, if there is one now.
+/// Returns the answer, if one is possible now.
 fn decide(
     setup: &Setup,
     state: &State,
@@ -122,7 +123,8 @@ fn decide(
     let up =
         || state.workers.iter().take(usize::from(setup.workers)).filter(|worker| !worker.is_paused);
     let is_prompt = setup.broadcast == Broadcast::Prompt;
-    // A delivery that the server forgot: a worker that is up has begun, or dropped it, by now.
+    // For a delivery that the server forgot: a worker that is up has begun it, or dropped it, by
+    // now.
     let has_delivered = is_prompt && up().any(|worker| is_unstarted(worker, c));
     if (undelivered && !has_delivered) || !setup.has(Guard::CancelWaits) {
         return Some(Answer::Confirmed);
@@ -132,17 +134,17 @@ fn decide(
     if is_confirmed && (all_heard || !is_prompt) {
         return Some(Answer::Confirmed);
     }
-    // Without callbacks, only the ack of a worker can have removed it. With them, the first
-    // result has decided.
+    // Without callbacks, only the ack of a worker can have removed it. With them, the first result
+    // has decided.
     (all_heard && !was_there && !setup.callbacks).then_some(Answer::Refused)
 }
 
-/// Whether a worker has a delivery of a call that it has not begun.
+/// Returns whether a worker has a delivery of a call that it has not begun.
 fn is_unstarted(worker: &Worker, c: usize) -> bool {
     worker.tasks[c].is_some_and(|task| matches!(task.step, Step::Delivered { .. }))
 }
 
-/// Answers after two leases, in which each worker that is up has begun what it had.
+/// Answers after two leases, in which each worker that is up has begun its deliveries.
 pub(super) fn after_leases(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
     let Cancel::Removed { was_there, .. } = state.calls[c].cancel else { return None };
     let key = key(setup, state.calls[c].sequence);
@@ -156,7 +158,7 @@ pub(super) fn after_leases(setup: &Setup, state: &mut State, c: usize) -> Option
     Some(())
 }
 
-/// Answers that it is not known yet.
+/// Answers that the outcome is not known yet.
 pub(super) fn time_out(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
     let call = state.calls[c];
     let Cancel::Removed { is_undelivered, was_there } = call.cancel else { return None };
@@ -168,7 +170,7 @@ pub(super) fn time_out(setup: &Setup, state: &mut State, c: usize) -> Option<()>
     Some(())
 }
 
-/// Fault: the gateway stops, and the client has no answer.
+/// Fault: the gateway stops, and the client gets no answer.
 pub(super) fn abort(state: &mut State, c: usize) -> Option<()> {
     let is_underway = !matches!(state.calls[c].cancel, Cancel::None | Cancel::Answered(_));
     if !is_underway {

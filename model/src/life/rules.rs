@@ -23,7 +23,7 @@ pub const RULES: [Rule; 10] = [
     Rule::OneDeadLetter,
 ];
 
-/// The rules, and states that must be reachable, for the checker.
+/// Returns the rules, and the states that must be reachable, for the checker.
 pub(super) fn properties() -> Vec<Property<Life>> {
     vec![
         Property::always(Rule::OneEnd.name(), |m, s| keeps(m, s, Rule::OneEnd)),
@@ -45,7 +45,7 @@ pub(super) fn properties() -> Vec<Property<Life>> {
     ]
 }
 
-/// Whether a state keeps a rule.
+/// Returns whether a state keeps a rule.
 #[must_use]
 pub fn keeps(life: &Life, state: &State, rule: Rule) -> bool {
     let calls = state.calls.iter().enumerate();
@@ -71,7 +71,7 @@ fn keeps_for(
         Rule::AttemptsBounded => seen.starts <= setup.max_attempts + seen.forgotten,
         Rule::NoNeedlessInvocation => seen.open <= 1 + seen.excused,
         Rule::NoLostResult => {
-            // What NATS can't hold does not survive its worker.
+            // A result that NATS can't store is lost with its worker.
             let is_kept = setup.callbacks && setup.oversized != Oversized::Result;
             !is_kept || !is_over(state, c, call) || call.acked.is_none() || record.result.is_some()
         }
@@ -82,12 +82,12 @@ fn keeps_for(
             call.cancel != Cancel::None || !is_cancelled
         }
         Rule::OneDeadLetter => record.letters <= 1,
-        // Checked otherwise, or of the other model.
+        // Checked in another way, or a rule of the other model.
         Rule::Ends | Rule::StoredOnce | Rule::AcceptedIsStored | Rule::NewCallAccepted => true,
     }
 }
 
-/// Whether the ends agree that client, callback receiver and whoever reads dead letters learn.
+/// Returns whether the client, the callback receiver and readers of dead letters get the same end.
 fn has_one_end(call: &Call, record: Record) -> bool {
     let result = record.result;
     let letter = (record.letters > 0).then_some(End::Dead);
@@ -100,7 +100,8 @@ fn has_one_end(call: &Call, record: Record) -> bool {
         && !(is_refused && result == Some(End::Cancelled))
 }
 
-/// Whether a call is off the stream, and neither a worker nor a gateway has anything to do for it.
+/// Returns whether a call is off the stream, and no worker or gateway has anything left to do for
+/// it.
 fn is_over(state: &State, c: usize, call: &Call) -> bool {
     call.message == Message::Gone
         && !call.is_deleted

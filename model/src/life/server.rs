@@ -8,7 +8,7 @@ use crate::{guard::Guard, rule::Rule};
 
 /// Stores a call.
 pub(super) fn submit(state: &mut State, c: usize) -> Option<()> {
-    // In order: calls are alike.
+    // In order, since calls are interchangeable.
     let is_next = state.calls[..c].iter().all(|call| call.message != Message::Absent);
     if !is_next || state.calls[c].message != Message::Absent {
         return None;
@@ -20,7 +20,7 @@ pub(super) fn submit(state: &mut State, c: usize) -> Option<()> {
     Some(())
 }
 
-/// Delivers a call to a worker that asks for one.
+/// Delivers a call to a worker that has a free slot.
 pub(super) fn deliver(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     let call = state.calls[c];
     let worker = &state.workers[w];
@@ -29,14 +29,14 @@ pub(super) fn deliver(setup: &Setup, state: &mut State, c: usize, w: usize) -> O
     }
     let is_put_off = worker.tasks[c]
         .is_some_and(|task| matches!(task.step, Step::Settling(Settle { ack: None, .. })));
-    // What is put off is not claimed any more.
+    // A message that was delayed by a nak is not claimed any more.
     let is_claimed =
         worker.claims(call.sequence) && !(is_put_off && setup.has(Guard::NakDropsClaim));
     if is_claimed && setup.has(Guard::WorkerClaims) {
         return deliver_again(setup, state, c, w);
     }
     if let Some(task) = worker.tasks[c] {
-        // Without claims, the worker begins once more. One task stands for both.
+        // Without claims, the worker begins a second time. One task stands for both.
         if worker.is_paused || (task.step != Step::Running && !is_put_off) {
             return None;
         }
@@ -60,7 +60,7 @@ pub(super) fn deliver(setup: &Setup, state: &mut State, c: usize, w: usize) -> O
     Some(())
 }
 
-/// Delivers a call to the worker that has it in hand: its lease begins again.
+/// Delivers a call again to the worker in which it is in flight: its lease begins again.
 fn deliver_again(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     let worker = &mut state.workers[w];
     if worker.is_paused {
@@ -70,7 +70,7 @@ fn deliver_again(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option
     task.is_lost = false;
     let is_put_off = matches!(task.step, Step::Settling(Settle { ack: None, .. }));
     if setup.has(Guard::WorkerCountsNoRedelivery) && !is_put_off {
-        // Written at once: another worker may have it next.
+        // Written at once, since another worker may get it next.
         state.records[usize::from(task.sequence)].uncounted += 1;
     }
     if let Step::Settling(settle) = &mut task.step {
@@ -83,7 +83,7 @@ fn deliver_again(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option
     Some(())
 }
 
-/// The wait of a call that was put off is over.
+/// Ends the delay of a call after a nak.
 pub(super) fn due(state: &mut State, c: usize) -> Option<()> {
     let call = &mut state.calls[c];
     if call.message != Message::Delayed {
@@ -111,7 +111,7 @@ pub(super) fn expire(state: &mut State, c: usize) -> Option<()> {
     Some(())
 }
 
-/// The lease runs out though a worker has the call.
+/// The lease runs out although a worker has the call.
 pub(super) fn outage(state: &mut State, c: usize) -> Option<()> {
     let is_renewed =
         state.workers.iter().any(|worker| !worker.is_paused && worker.tasks[c].is_some());
@@ -149,14 +149,14 @@ pub(super) fn forget(setup: &Setup, state: &mut State, c: usize) -> Option<()> {
     Some(())
 }
 
-/// Takes the message of a call back to an earlier state that the consumer remembers.
+/// Resets the message of a call to an earlier state that the consumer remembers.
 fn set_forgotten(setup: &Setup, state: &mut State, c: usize, message: Message, count: u8) {
     let call = &mut state.calls[c];
     call.seen.forgotten += call.count - count;
     (call.message, call.count, call.before) = (message, count, None);
     call.acked = None;
     if setup.workers > 1 {
-        // Another worker may be given it.
+        // Another worker may get it.
         call.seen.excused += 1;
     }
     forget_waits(state, c);
@@ -169,7 +169,7 @@ fn set_forgotten(setup: &Setup, state: &mut State, c: usize, message: Message, c
     }
 }
 
-/// The consumer is deleted and created again: it knows of no delivery.
+/// The consumer is deleted and created again: it does not know of any delivery.
 pub(super) fn recreate_consumer(setup: &Setup, state: &mut State) -> Option<()> {
     state.faults.consumer_losses = state.faults.consumer_losses.checked_sub(1)?;
     for c in 0..CALLS {
@@ -180,7 +180,8 @@ pub(super) fn recreate_consumer(setup: &Setup, state: &mut State) -> Option<()> 
     Some(())
 }
 
-/// What a worker sees when an ack is not confirmed: it keeps the claim and leaves the slot.
+/// Changes the task of a worker when an ack is not confirmed: it keeps the claim and frees the
+/// slot.
 pub(super) fn unconfirm(setup: &Setup, task: &mut Task) {
     if let Step::Settling(settle) = &mut task.step {
         settle.is_sent = false;
@@ -191,7 +192,7 @@ pub(super) fn unconfirm(setup: &Setup, task: &mut Task) {
     }
 }
 
-/// Time passes between a delivery and its start.
+/// Makes deliveries stale: time passes between a delivery and its start.
 pub(super) fn make_stale(worker: &mut Worker) {
     for task in worker.tasks.iter_mut().flatten() {
         if let Step::Delivered { is_stale, is_checked } = &mut task.step {
@@ -217,7 +218,7 @@ pub(super) fn recreate(setup: &Setup, state: &mut State) -> Option<()> {
     Some(())
 }
 
-/// The call whose message has a sequence, if the stream holds it.
+/// Returns the call whose message has a sequence, if the stream has it.
 pub(super) fn stored_at(state: &State, sequence: u8) -> Option<usize> {
     (0..CALLS).find(|c| state.calls[*c].is_stored() && state.calls[*c].sequence == sequence)
 }

@@ -1,4 +1,4 @@
-//! Steps of a worker that settle a delivery: an ack or a delayed NAK, and its confirmation.
+//! Steps of a worker that settle a delivery: an ack or a delayed nak, and its confirmation.
 
 use super::{
     server::{stored_at, unconfirm},
@@ -44,7 +44,8 @@ pub(super) fn settle(setup: &Setup, state: &mut State, c: usize, w: usize) -> Op
     Some(())
 }
 
-/// Puts a message off. The next delivery is another attempt, so that the claim is dropped first.
+/// Naks a message with a delay. The next delivery is another attempt, so that the claim is dropped
+/// first.
 fn put_off(setup: &Setup, state: &mut State, c: usize, w: usize) {
     let is_lost = state.workers[w].tasks[c].is_some_and(|task| task.is_lost);
     let may_put_off = !is_lost || !setup.has(Guard::NakNeedsLease);
@@ -55,7 +56,7 @@ fn put_off(setup: &Setup, state: &mut State, c: usize, w: usize) {
     }
     state.workers[w].tasks[c] = None;
     if !setup.has(Guard::ConfirmByKind) {
-        // Its confirmation is taken for one of all acks that went before it.
+        // The confirmation of the nak is taken for one of all earlier acks.
         for other in 0..state.calls.len() {
             let task = state.workers[w].tasks[other];
             if let Some(Task { step: Step::Settling(settle), .. }) = task
@@ -89,7 +90,7 @@ pub(super) fn confirm(setup: &Setup, state: &mut State, c: usize, w: usize) -> O
     Some(())
 }
 
-/// Gives up waiting for a confirmation, after two leases without a redelivery.
+/// Stops waiting for a confirmation, after two leases without a redelivery.
 pub(super) fn abandon(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     let task = task(state, c, w)?;
     let Step::Settling(settle) = task.step else { return None };
@@ -116,7 +117,7 @@ pub(super) fn abandon(setup: &Setup, state: &mut State, c: usize, w: usize) -> O
     Some(())
 }
 
-/// Fault: what settles a delivery does not reach the server.
+/// Fault: an ack or a nak does not reach the server.
 pub(super) fn lose_ack(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     let mut task = task(state, c, w)?;
     let Step::Settling(settle) = task.step else { return None };
@@ -127,8 +128,7 @@ pub(super) fn lose_ack(setup: &Setup, state: &mut State, c: usize, w: usize) -> 
     if settle.ack.is_none() && setup.has(Guard::NakDropsClaim) {
         state.workers[w].tasks[c] = None;
     } else if settle.ack.is_none() {
-        // The server has it, but the worker does not know: it asks once more, with the claim
-        // kept.
+        // The server has it, but the worker does not know that: it asks again, and keeps the claim.
         let call = &mut state.calls[c];
         if call.is_known_delivered() && call.message == Message::Out {
             call.advance(Message::Delayed, call.count);

@@ -2,14 +2,14 @@
 
 use crate::guard::Guard;
 
-/// How many calls, workers and faults a search has, and which guard it does without.
+/// The numbers of calls, workers and faults of a search, and the guard that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// Calls, all with the same id: at most [`CALLS`](super::state::CALLS).
+    /// Number of calls, all with the same id: at most [`CALLS`](super::state::CALLS).
     pub calls: u8,
-    /// Workers: at most [`WORKERS`](super::state::WORKERS).
+    /// Number of workers: at most [`WORKERS`](super::state::WORKERS).
     pub workers: u8,
-    /// Slots of each worker.
+    /// Number of slots of each worker.
     pub slots: u8,
     /// `maxAttempts`.
     pub max_attempts: u8,
@@ -17,13 +17,13 @@ pub struct Setup {
     pub callbacks: bool,
     /// Whether the function may fail.
     pub failures: bool,
-    /// Whether no result, or no dead letter with its content, is ever stored.
+    /// Which kind of message, if any, is too large to be stored.
     pub oversized: Oversized,
     /// Whether calls outside the model may take slots, so that waits may end before a redelivery.
     pub is_crowded: bool,
     /// How soon workers learn of a cancellation.
     pub broadcast: Broadcast,
-    /// How often clients ask for a cancellation.
+    /// How often clients may request a cancellation.
     pub cancels: u8,
     /// How often each fault may happen.
     pub faults: Faults,
@@ -31,7 +31,7 @@ pub struct Setup {
     pub without: Option<Guard>,
 }
 
-/// What is larger than NATS takes.
+/// What is larger than NATS accepts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Oversized {
     /// Nothing.
@@ -39,40 +39,41 @@ pub enum Oversized {
     Nothing,
     /// The result of the function.
     Result,
-    /// The dead letter, unless it leaves content out.
+    /// The dead letter, unless content is left out.
     DeadLetter,
 }
 
 /// How soon workers learn of a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broadcast {
-    /// All that are up learn of it before the gateway answers. Needed only where a change of
+    /// All workers that are up learn of it before the gateway answers. Needed only if a change of
     /// leader may forget a delivery.
     Prompt,
-    /// At any time.
+    /// They learn of it at any time.
     Slow,
 }
 
 /// How often each fault may happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Faults {
-    /// A worker dies and is started again.
+    /// A worker dies and is restarted.
     pub crashes: u8,
-    /// A worker stands still for a while.
+    /// A worker is paused for a while.
     pub pauses: u8,
-    /// A lease runs out though its worker lives: NATS can't be reached for longer than a lease.
+    /// A lease runs out although its worker is alive: NATS can't be reached for longer than a
+    /// lease.
     pub outages: u8,
     /// An ack does not reach the server.
     pub lost_acks: u8,
     /// A change of leader forgets the last delivery or unconfirmed ack of a call.
     pub leader_changes: u8,
-    /// The consumer is deleted and created again, and knows of no delivery.
+    /// The consumer is deleted and created again, and does not know of any delivery.
     pub consumer_losses: u8,
     /// The stream is deleted and created again.
     pub recreations: u8,
     /// A worker that shuts down hands back a call.
     pub hand_backs: u8,
-    /// The platform fails, which is no attempt.
+    /// The platform fails, which is not an attempt.
     pub platform_failures: u8,
     /// A call becomes older than `maxAge`.
     pub expiries: u8,
@@ -83,7 +84,8 @@ pub struct Faults {
 }
 
 impl Default for Setup {
-    /// One call with a callback, one worker with one slot, one attempt, no faults.
+    /// Returns the smallest bounds: one call with a callback, one worker with one slot, one
+    /// attempt, and no faults.
     fn default() -> Self {
         Self {
             calls: 1,
@@ -103,7 +105,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Whether a guard is in force.
+    /// Returns whether a guard is active.
     #[must_use]
     pub fn has(&self, guard: Guard) -> bool {
         self.without != Some(guard)

@@ -3,16 +3,16 @@
 use super::setup::Faults;
 use crate::rule::Rule;
 
-/// The most calls of a search.
+/// Maximum number of calls in a search.
 pub const CALLS: usize = 2;
-/// The most workers of a search.
+/// Maximum number of workers in a search.
 pub const WORKERS: usize = 3;
-/// The most sequences: one for each call, and 0, which no message has.
+/// Maximum number of sequences: one for each call, and 0, which no message has.
 pub const SEQUENCES: usize = CALLS + 1;
-/// Deliveries are counted up to this.
+/// Deliveries are counted up to this number.
 pub const MOST_DELIVERIES: u8 = 9;
 
-/// All of it.
+/// The whole state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     /// The calls.
@@ -25,21 +25,21 @@ pub struct State {
     pub next_sequence: u8,
     /// Faults that may still happen.
     pub faults: Faults,
-    /// Cancellations that may still be asked for.
+    /// Cancellations that may still be requested.
     pub cancels: u8,
 }
 
-/// A call: its message, the gateway that cancels it, and what was seen of it.
+/// A call: its message, the gateway that cancels it, and what was observed of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Call {
     /// Its message on the stream.
     pub message: Message,
     /// Its sequence.
     pub sequence: u8,
-    /// How often the consumer knows to have delivered it.
+    /// How many deliveries of it the consumer knows.
     pub count: u8,
-    /// What a change of leader goes back to: the message and its count before the last step
-    /// that is not replicated.
+    /// The state to which a change of leader goes back: the message and its count before the last
+    /// step that is not replicated.
     pub before: Option<(Message, u8)>,
     /// Whether it is older than `maxAge`.
     pub is_old: bool,
@@ -49,9 +49,9 @@ pub struct Call {
     pub was_removed: bool,
     /// The end with which its own worker's ack removed the message.
     pub acked: Option<End>,
-    /// How far its cancellation is.
+    /// The progress of its cancellation.
     pub cancel: Cancel,
-    /// What was seen of it.
+    /// What was observed of it.
     pub seen: Seen,
 }
 
@@ -61,11 +61,11 @@ pub enum Message {
     /// Not submitted yet.
     #[default]
     Absent,
-    /// To be delivered.
+    /// Waiting for delivery.
     Pending,
     /// Delivered, under a lease.
     Out,
-    /// Put off.
+    /// Waiting until the delay of a nak has passed.
     Delayed,
     /// Removed.
     Gone,
@@ -76,7 +76,7 @@ pub enum Message {
 pub enum End {
     /// The function answered.
     Done,
-    /// Its attempts are used up.
+    /// Its attempts are exhausted.
     Dead,
     /// A client cancelled it.
     Cancelled,
@@ -84,10 +84,10 @@ pub enum End {
     Expired,
 }
 
-/// How far a cancellation is in the gateway.
+/// The progress of a cancellation in the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Cancel {
-    /// No client asked for it.
+    /// No client requested it.
     #[default]
     None,
     /// The message was found.
@@ -96,18 +96,18 @@ pub enum Cancel {
     Marked,
     /// The result is stored.
     Reported,
-    /// The message is removed; now the gateway asks the workers.
+    /// The message is removed. Next, the gateway asks the workers.
     Removed {
-        /// Whether it was never delivered.
+        /// Whether the message was never delivered.
         is_undelivered: bool,
-        /// Whether the message was there.
+        /// Whether the message was there, or an earlier request had removed it.
         was_there: bool,
     },
     /// The client was answered.
     Answered(Answer),
 }
 
-/// What the client of a cancellation is answered.
+/// The answer to the client of a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// 202.
@@ -118,14 +118,14 @@ pub enum Answer {
     Unavailable,
 }
 
-/// What was seen of a call so far, as far as rules depend on it.
+/// What was observed of a call so far, as far as rules depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Seen {
-    /// Starts, without those that are no attempts.
+    /// Starts, without those that are not attempts.
     pub starts: u8,
     /// Invocations that have neither failed nor been handed back.
     pub open: u8,
-    /// Open invocations, beyond the first, that faults account for.
+    /// Open invocations, beyond the first, that faults explain.
     pub excused: u8,
     /// Deliveries that counted but were lost before they started an invocation.
     pub lost_deliveries: u8,
@@ -133,7 +133,7 @@ pub struct Seen {
     pub forgotten: u8,
     /// Whether a cancellation was confirmed.
     pub is_cancel_confirmed: bool,
-    /// Whether a worker took an ack for confirmed.
+    /// Whether a worker took an ack as confirmed.
     pub is_ack_confirmed: bool,
     /// The first rule that a step broke.
     pub broken: Option<Rule>,
@@ -146,17 +146,17 @@ pub struct Record {
     pub tombstone: Option<Tombstone>,
     /// Its first result.
     pub result: Option<End>,
-    /// Whether a result of another end was stored after that.
+    /// Whether a result with another end was stored after that.
     pub has_second_result: bool,
     /// Its dead letters.
     pub letters: u8,
     /// Whether the stream of dead letters remembers the message id.
     pub is_letter_known: bool,
-    /// Its deliveries that are no attempts.
+    /// Its deliveries that are not attempts.
     pub uncounted: u8,
 }
 
-/// What a tombstone says.
+/// The content of a tombstone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tombstone {
     /// Cancelled.
@@ -165,20 +165,20 @@ pub enum Tombstone {
     Dead,
     /// Expired.
     Expired,
-    /// It had ended otherwise.
+    /// It has ended in another way.
     Ended,
 }
 
 /// A worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Worker {
-    /// Whether it stands still.
+    /// Whether it is paused.
     pub is_paused: bool,
-    /// What it has in hand, by call.
+    /// Its tasks, by call.
     pub tasks: [Option<Task>; CALLS],
-    /// Calls that it handed back for a later attempt.
+    /// Calls that it delayed by a nak, which wait for a later attempt.
     pub waits: [bool; CALLS],
-    /// What it knows of cancellations, by the tombstone's key.
+    /// What it knows about cancellations, by the tombstone's key.
     pub heard: [Heard; SEQUENCES],
 }
 
@@ -190,7 +190,8 @@ pub enum Heard {
     No,
     /// Yes.
     Yes {
-        /// Whether it had the call, so that it confirms: running, held or waiting.
+        /// Whether the worker had the call and so confirms the cancellation: running, held or
+        /// waiting.
         had: bool,
     },
 }
@@ -202,42 +203,42 @@ pub struct Task {
     pub sequence: u8,
     /// The count of the delivery.
     pub count: u8,
-    /// The attempt that it is.
+    /// The number of the attempt.
     pub attempt: u8,
-    /// How far it is.
+    /// The progress of the task.
     pub step: Step,
-    /// Whether it has a slot.
+    /// Whether it occupies a slot.
     pub has_slot: bool,
     /// Whether the lease ran out.
     pub is_lost: bool,
 }
 
-/// How far the task for a delivery is.
+/// The progress of the task for a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
     /// The message has arrived.
     Delivered {
-        /// Whether the worker stood still since, so that a tombstone may have been missed.
+        /// Whether the worker was paused since then, so that it may have missed a tombstone.
         is_stale: bool,
-        /// Whether the tombstone was looked up since.
+        /// Whether the tombstone was looked up since then.
         is_checked: bool,
     },
     /// The function runs.
     Running,
-    /// The end is to be written to the tombstone.
+    /// The end must be written to the tombstone.
     Ending(End),
-    /// The result is to be stored.
+    /// The result must be stored.
     Storing(End),
-    /// The dead letter is to be stored.
+    /// The dead letter must be stored.
     StoringDeadLetter,
-    /// The server is to confirm the end of the delivery.
+    /// The server must confirm the end of the delivery.
     Settling(Settle),
 }
 
 /// The end of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Settle {
-    /// The end that is acknowledged; `None` to put the message off.
+    /// The end that is acknowledged. `None` for a delayed nak.
     pub ack: Option<End>,
     /// Whether the server has it.
     pub is_sent: bool,
@@ -254,7 +255,7 @@ impl Step {
         Self::Settling(Settle { ack: Some(end), is_sent: false, has_failed: false })
     }
 
-    /// Puts a message off.
+    /// Naks a message with a delay.
     #[must_use]
     pub fn nak() -> Self {
         Self::Settling(Settle { ack: None, is_sent: false, has_failed: false })
@@ -264,13 +265,13 @@ impl Step {
 // === impl Call ===
 
 impl Call {
-    /// Whether the stream holds its message.
+    /// Returns whether the stream has its message.
     #[must_use]
     pub fn is_stored(&self) -> bool {
         matches!(self.message, Message::Pending | Message::Out | Message::Delayed)
     }
 
-    /// Whether its consumer knows of a delivery, so that it takes an ack.
+    /// Returns whether its consumer knows of a delivery, so that it accepts an ack.
     #[must_use]
     pub fn is_known_delivered(&self) -> bool {
         self.is_stored() && self.count > 0
@@ -287,7 +288,7 @@ impl Call {
 // === impl Seen ===
 
 impl Seen {
-    /// Takes note that a step broke a rule.
+    /// Records that a step broke a rule.
     pub(super) fn breaks(&mut self, rule: Rule) {
         self.broken.get_or_insert(rule);
     }
@@ -296,13 +297,13 @@ impl Seen {
 // === impl Worker ===
 
 impl Worker {
-    /// How many slots are taken.
+    /// Returns the number of occupied slots.
     #[must_use]
     pub fn taken_slots(&self) -> usize {
         self.tasks.iter().flatten().filter(|task| task.has_slot).count()
     }
 
-    /// Whether it has the message at a sequence in hand.
+    /// Returns whether it has a task for the message at a sequence.
     #[must_use]
     pub fn claims(&self, sequence: u8) -> bool {
         self.tasks.iter().flatten().any(|task| task.sequence == sequence)

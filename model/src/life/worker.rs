@@ -7,19 +7,19 @@ use super::{
 };
 use crate::{guard::Guard, rule::Rule};
 
-/// The key of a call's tombstone.
+/// Returns the key of a call's tombstone.
 pub(super) fn key(setup: &Setup, sequence: u8) -> usize {
     if setup.has(Guard::TombstoneKeyedBySequence) { usize::from(sequence) } else { 0 }
 }
 
-/// Takes note that a run was no attempt.
+/// Records that a run was not an attempt.
 pub(super) fn uncount_start(call: &mut Call, task: Task) {
     call.seen.starts = call.seen.starts.saturating_sub(1);
-    // Another worker has counted it already, and may have given up the call.
+    // Another worker has already counted it, and may have stored the call as dead.
     call.seen.lost_deliveries += u8::from(task.is_lost);
 }
 
-/// The task of a worker that is up.
+/// Returns the task of a worker that is up.
 pub(super) fn task(state: &State, c: usize, w: usize) -> Option<Task> {
     if state.workers[w].is_paused { None } else { state.workers[w].tasks[c] }
 }
@@ -54,7 +54,7 @@ fn needs_look_up(setup: &Setup, task: Task, is_stale: bool) -> bool {
     setup.has(Guard::WorkerLooksUpTombstone) && (is_stale || task.count > 1)
 }
 
-/// Begins with a call: invokes the function, or ends the call without that.
+/// Begins with a call: invokes the function, or ends the call without an invocation.
 pub(super) fn begin(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     let task = task(state, c, w)?;
     let Step::Delivered { is_stale, is_checked } = task.step else { return None };
@@ -90,7 +90,7 @@ pub(super) fn begin(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opt
     Some(())
 }
 
-/// Gives up a call whose attempts are used up, unless another worker still runs it.
+/// Ends a call whose attempts are exhausted as dead, unless another worker still runs it.
 fn give_up(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     let is_with_another = state.workers.iter().enumerate().any(|(other, worker)| {
         other != w
@@ -102,7 +102,7 @@ fn give_up(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
         return None;
     }
     if is_guarded && !state.calls[c].is_stored() {
-        // It has ended while this worker waited.
+        // The call has ended while this worker waited.
         state.workers[w].tasks[c] = None;
         return Some(());
     }
@@ -154,20 +154,20 @@ pub(super) fn returned(
     Some(())
 }
 
-/// What follows an answer of the function.
+/// Returns the step after a successful invocation.
 fn after_done(setup: &Setup) -> Step {
     if !setup.callbacks || !setup.has(Guard::ResultBeforeAck) {
         return Step::ack(End::Done);
     }
     match setup.oversized {
-        // Posted directly, the result is not there to be found: the tombstone says that the
-        // call has ended.
+        // A result that is posted directly can't be found later: the tombstone says that the call
+        // has ended.
         Oversized::Result if setup.has(Guard::ResultRefusalIsFinal) => Step::Ending(End::Done),
         _ => Step::Storing(End::Done),
     }
 }
 
-/// A worker learns of a cancellation, by the broadcast or by the bucket.
+/// A worker learns of a cancellation, from the broadcast or from the bucket.
 pub(super) fn hear(setup: &Setup, state: &mut State, c: usize, w: usize) -> Option<()> {
     let call = state.calls[c];
     let key = key(setup, call.sequence);
@@ -189,8 +189,8 @@ pub(super) fn hear(setup: &Setup, state: &mut State, c: usize, w: usize) -> Opti
     Some(())
 }
 
-/// Whether a worker that has a call confirms its cancellation. Without the lease, it does not know
-/// which other worker has the call.
+/// Returns whether a worker that has a call confirms its cancellation. Without the lease, it does
+/// not know which other worker has the call.
 pub(super) fn confirms(setup: &Setup, task: Task) -> bool {
     !task.is_lost || !setup.has(Guard::CancelConfirmNeedsLease)
 }

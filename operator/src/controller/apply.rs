@@ -1,4 +1,4 @@
-//! The fourth step: brings NATS and Kubernetes to what was built, and tells how that went.
+//! The fourth step: brings NATS and Kubernetes to the desired state, and returns the outcome.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -25,7 +25,7 @@ use crate::{
     account::Account, broker::Broker, budget::Budget, slim::Slim, watch::Namespaced, workload::Workload,
 };
 
-/// Who owns the fields that we set.
+/// Field manager of the fields that the operator sets.
 const FIELD_MANAGER: &str = "asyncqueue-operator";
 
 /// A kind of objects that queues consist of.
@@ -33,54 +33,54 @@ pub(crate) trait Object: Namespaced + Serialize {}
 
 impl<W: Namespaced + Serialize> Object for W {}
 
-/// How a reconciliation went, part by part.
+/// Outcome of a reconciliation, part by part.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Streams and consumers.
     pub(crate) stream: Result<Stored, StreamError>,
     /// The Deployment.
     pub(crate) workers: Result<Workers, ObjectError>,
-    /// What there is beside it: account and budget.
+    /// The other objects: `ServiceAccount` and `PodDisruptionBudget`.
     pub(crate) beside: Result<(), ObjectError>,
 }
 
-/// What there is on `JetStream`.
+/// State of the queue on `JetStream`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stored {
-    /// The stream.
+    /// Name of the stream.
     pub(crate) stream: String,
-    /// The durable consumer.
+    /// Name of the durable consumer.
     pub(crate) consumer: String,
-    /// When the stream was created.
+    /// Time at which the stream was created.
     pub(crate) created: Option<Time>,
-    /// Whether no call is delivered.
+    /// Whether the queue is suspended: no call is delivered.
     pub(crate) suspended: bool,
-    /// How many calls it holds.
+    /// Number of calls in the stream.
     pub(crate) messages: u64,
-    /// How many dead letters there are.
+    /// Number of dead letters.
     pub(crate) dead_letters: u64,
-    /// The streams whose sequences begin at 1, since an earlier version created them.
+    /// The streams whose sequences begin at 1, because an earlier version created them.
     pub(crate) repeating: Vec<String>,
-    /// What was created or changed, in words.
+    /// Descriptions of what was created or changed.
     pub(crate) changes: Vec<String>,
 }
 
-/// Why there is no stream as it shall be.
+/// Reason why the stream is not in its desired state.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
-    /// Nothing was asked of NATS.
+    /// The queue is not valid: no request was sent to NATS.
     #[error(transparent)]
     Invalid(Invalid),
     /// There is no connection.
     #[error("Not connected to NATS, retrying: {why}. Check that NATS is running and that the URL is correct")]
     Disconnected {
-        /// Which servers, and how the last attempt failed.
+        /// The servers, and how the last attempt to connect failed.
         why: String,
     },
     /// The connection is there, and JetStream is not enabled.
     #[error("{}", off.message(servers))]
     NoJetStream {
-        /// How that was found out.
+        /// How that was detected.
         off: JetStreamOff,
         /// The servers.
         servers: String,
@@ -90,36 +90,36 @@ pub(crate) enum StreamError {
     Silent {
         /// The servers.
         servers: String,
-        /// Which request.
+        /// The error of the request.
         #[source]
         source: EnsureError,
     },
-    /// The connection is there, and the answer is not what it should be.
+    /// The connection is there, and the answer is an error.
     #[error(transparent)]
     Ensure(EnsureError),
 }
 
-/// What there is of workers.
+/// State of the workers.
 #[derive(Clone, Debug)]
 pub(crate) enum Workers {
-    /// The Deployment is as it shall be.
+    /// The Deployment is in its desired state.
     Deployed(Arc<Workload>),
-    /// There are none, and shall be none for now.
+    /// There are no workers, and none are wanted for now.
     Absent,
 }
 
-/// Why an object is not as it shall be.
+/// Reason why an object is not in its desired state.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ObjectError {
-    /// Somebody else's has the name.
+    /// Another object has the name, and does not belong to this queue.
     #[error(
         "{kind} `{name}` exists and does not belong to this queue: delete it, or create this queue under another name"
     )]
     Foreign { kind: Cow<'static, str>, name: String },
-    /// That of a queue before this one is not gone yet.
+    /// The object of an earlier queue of this name is still being deleted.
     #[error("{kind} `{name}` is still being deleted")]
     Going { kind: Cow<'static, str>, name: String },
-    /// The API server answered no, or not at all.
+    /// The API server refused the request, or did not answer.
     #[error("{kind} `{name}`: {}", crate::error::chain(.source))]
     Kubernetes { kind: Cow<'static, str>, name: String, source: kube::Error },
 }
@@ -127,7 +127,8 @@ pub(crate) enum ObjectError {
 // === impl StreamError ===
 
 impl StreamError {
-    /// Whether it says that the stream is another's, so that our workers have no business with it.
+    /// Returns whether the error says that the stream belongs to something else. The queue's
+    /// workers must not use it then.
     pub(crate) fn is_foreign(&self) -> bool {
         match self {
             Self::Invalid(invalid) => matches!(invalid, Invalid::Conflict(_)),
@@ -147,8 +148,8 @@ impl StreamError {
     }
 }
 
-/// Applies what was built. First the stream: without it, workers would have nothing to take from, and might take what is
-/// another queue's.
+/// Applies what was built. The stream comes first: without it, workers would have nothing to take
+/// calls from, or might take those of another queue.
 pub(crate) async fn apply(
     prepared: Prepared,
     seen: &Surroundings,
@@ -160,7 +161,7 @@ pub(crate) async fn apply(
     let Objects { account, workers, budget } = &seen.objects;
     match &stream {
         Err(error) if error.is_foreign() => return withdraw(stream, seen, client).await,
-        // Workers that run go on, with what is new; new ones wait for their stream.
+        // Running workers continue, and are updated. New ones wait for their stream.
         Err(_) if matches!(workers, Found::None) => {
             return Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
         }
@@ -174,7 +175,8 @@ pub(crate) async fn apply(
     Outcome { stream, workers: workers.map(Workers::Deployed), beside: account.and(budget) }
 }
 
-/// Leaves a queue that may not be built as it is. Only if it wants what another one has, its workers go.
+/// Leaves the objects of a queue that is not valid as they are. Removes its workers only if it
+/// wants what another queue has.
 pub(crate) async fn refuse(invalid: Invalid, seen: &Surroundings, client: &Client) -> Outcome {
     let error = StreamError::Invalid(invalid);
     if error.is_foreign() {
@@ -187,7 +189,7 @@ pub(crate) async fn refuse(invalid: Invalid, seen: &Surroundings, client: &Clien
     Outcome { stream: Err(error), workers: Ok(workers), beside: Ok(()) }
 }
 
-/// Takes a queue's workers away, if there are any: their stream is another's.
+/// Deletes a queue's workers, if there are any: their stream belongs to something else.
 async fn withdraw(stream: Result<Stored, StreamError>, seen: &Surroundings, client: &Client) -> Outcome {
     let Objects { account, workers, budget } = &seen.objects;
     let workers = remove(workers, client).await;
@@ -222,7 +224,7 @@ async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, S
     })
 }
 
-/// Brings an object to what is wanted, which may be none.
+/// Brings an object to what is wanted; `None` removes it.
 async fn bring<W: Object, T>(
     wanted: Option<W>,
     found: &Found<Slim<W, T>>,
@@ -236,13 +238,13 @@ async fn bring<W: Object, T>(
     put(&wanted, client).await.map(|_| ())
 }
 
-/// Deletes an object if it is the queue's own, or that of a queue of this name that is gone.
+/// Deletes an object that belongs to the queue or to a deleted queue of this name.
 async fn remove<W: Object, T>(found: &Found<Slim<W, T>>, client: &Client) -> Result<(), ObjectError> {
     let (Found::Ours(live) | Found::Left(live)) = found else { return Ok(()) };
     delete(live, client).await.map_err(|source| refused::<W>(&live.meta.name, source))
 }
 
-/// Brings the Deployment to what is wanted, and returns what is kept of it.
+/// Brings the Deployment to what is wanted, and returns the part of it that the operator keeps.
 async fn bring_workers(
     wanted: Deployment,
     found: &Found<Workload>,
@@ -259,8 +261,8 @@ async fn bring_workers(
     Ok(Arc::new(applied))
 }
 
-/// What is there already of an object that is wanted, unless it is somebody else's. That of a queue of this name that
-/// is gone is deleted first: the watch sees when it is gone.
+/// Returns the existing object for a wanted one, unless it belongs to something else. Deletes an
+/// object of a deleted queue of this name first: the watch shows when it is gone.
 async fn ours<'a, W: Object, L: Object, T>(
     wanted: &W,
     found: &'a Found<Slim<L, T>>,
@@ -278,7 +280,7 @@ async fn ours<'a, W: Object, L: Object, T>(
     }
 }
 
-/// Writes an object, and returns it as it is then.
+/// Writes an object, and returns it as the API server stored it.
 async fn put<W: Object>(wanted: &W, client: &Client) -> Result<W, ObjectError> {
     let api: Api<W> = Api::namespaced(client.clone(), &wanted.namespace().unwrap_or_default());
     let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -286,10 +288,10 @@ async fn put<W: Object>(wanted: &W, client: &Client) -> Result<W, ObjectError> {
     applied.map_err(|source| refused::<W>(&wanted.name_any(), source))
 }
 
-/// Deletes an object, and what belongs to it. That it is gone already is fine.
+/// Deletes an object and what belongs to it. An object that is already gone is not an error.
 pub(crate) async fn delete<W: Object, T>(object: &Slim<W, T>, client: &Client) -> kube::Result<()> {
     let api: Api<W> = Api::namespaced(client.clone(), &object.meta.namespace);
-    // This very one: the cache may be older than another of the same name.
+    // The uid selects this object: the cache may be older than another one of the same name.
     let preconditions = Preconditions { uid: Some(object.meta.uid.to_string()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
     match api.delete(&object.meta.name, &params).await {

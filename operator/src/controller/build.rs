@@ -1,4 +1,4 @@
-//! The third step: the objects that a valid queue consists of. Pure.
+//! The third step: builds the objects of a valid queue. Pure.
 
 use std::{
     collections::BTreeMap,
@@ -42,64 +42,68 @@ mod service_account;
 #[cfg(test)]
 mod tests;
 
-/// The label that tells the workers of one queue from all others: a Deployment whose selector is another's too would
-/// take over its pods. Every object of a queue carries it.
+/// The label that distinguishes the workers of one queue from all others. A Deployment whose
+/// selector also matches another one's pods would take them over. Every object of a queue has it.
 pub(crate) const QUEUE_LABEL: &str = "asyncqueue.io/queue";
 
-/// The annotation with the hash of what was applied last, by which a field that is not wanted any more is noticed.
+/// The annotation with the hash of what was applied last. It shows that a field is no longer
+/// wanted.
 pub(crate) const APPLIED_ANNOTATION: &str = "asyncqueue.io/applied";
 
-/// What the workers of all queues have in common.
+/// Settings that the workers of all queues have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Installation {
-    /// How they reach NATS.
+    /// How workers connect to NATS.
     pub(crate) nats: NatsSettings,
-    /// The credentials that they have there, in each queue's namespace, where the queue names none.
+    /// Their credentials for NATS: a Secret in each queue's namespace, unless the queue names
+    /// another one.
     pub(crate) nats_credentials: Option<SecretKey>,
-    /// The authority of the servers there, likewise.
+    /// The CA bundle for the NATS servers: a Secret in each queue's namespace, unless the queue
+    /// names another one.
     pub(crate) nats_authority: Option<SecretKey>,
-    /// Their image.
+    /// Image of the workers.
     pub(crate) worker_image: String,
-    /// The Secrets in each queue's namespace with which it is pulled, where the queue names none.
+    /// The pull secrets in each queue's namespace for that image, unless the queue names others.
     pub(crate) image_pull_secrets: Vec<LocalObjectReference>,
-    /// Where functions are that are named without a namespace.
+    /// Namespace of functions that are named without one.
     pub(crate) function_namespace: String,
-    /// The other namespaces whose functions they may call.
+    /// The other namespaces whose functions workers may call.
     pub(crate) function_namespaces: NamespaceList,
-    /// Where the operator and the gateway are, whose Services are no functions.
+    /// Namespace of the operator and the gateway, whose Services are not functions.
     pub(crate) platform_namespace: Option<String>,
-    /// The gateway that they call functions through, if any.
+    /// The gateway through which workers call functions, if any.
     pub(crate) gateway_url: Option<String>,
     /// The streams of other programs that queues may take over.
     pub(crate) allowed_streams: AllowedStreams,
-    /// The form of their log.
+    /// Encoding of the workers' log.
     pub(crate) log_encoding: LogEncoding,
 }
 
-/// A queue's objects as they shall be.
+/// The desired state of a queue's objects.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Prepared {
     /// Streams and consumers.
     pub(crate) queue: QueueSpec,
-    /// Which streams that no queue owns may be taken over.
+    /// Which streams without an owner may be taken over.
     pub(crate) adopt: Adopt,
-    /// What the workers run as, unless the spec names another.
+    /// The `ServiceAccount` of the workers, unless the spec names another one.
     pub(crate) account: Option<ServiceAccount>,
-    /// The workers.
+    /// The Deployment of the workers.
     pub(crate) workers: Deployment,
-    /// How many workers may be away at once, where there is more than one.
+    /// The `PodDisruptionBudget`, if there is more than one worker.
     pub(crate) budget: Option<PodDisruptionBudget>,
 }
 
 impl Installation {
-    /// Whether the operator's own way to NATS holds credentials, and no Secret with those of workers is named.
+    /// Returns whether the operator's own NATS URL contains credentials, and no Secret with those
+    /// of the workers is configured.
     pub(crate) fn lacks_credentials(&self) -> bool {
         let servers = self.nats.nats_url.as_ref().unwrap_or(&self.nats.nats_host);
         holds_credentials(servers) && self.nats_credentials.is_none()
     }
 }
 
-/// Builds the objects.
+/// Builds the objects of a queue.
 pub(crate) fn build(queue: &ValidQueue, installation: &Installation) -> Prepared {
     Prepared {
         queue: queue.queue.clone(),
@@ -110,23 +114,23 @@ pub(crate) fn build(queue: &ValidQueue, installation: &Installation) -> Prepared
     }
 }
 
-/// The labels by which a queue's workers are known.
+/// Returns the labels that select a queue's workers.
 pub(crate) fn selector(queue: &QueueName) -> BTreeMap<String, String> {
     strings([(QUEUE_LABEL, queue.as_str()), ("app.kubernetes.io/component", "worker")])
 }
 
-/// The same as a user writes it, after `-l`.
+/// Returns the same selector as a user writes it after `-l`.
 pub(crate) fn selector_text(queue: &QueueName) -> String {
     let pairs = selector(queue).into_iter().map(|(key, value)| format!("{key}={value}"));
     pairs.collect::<Vec<_>>().join(",")
 }
 
-/// The same as other objects refer to pods.
+/// Returns the same selector as other objects refer to pods.
 fn label_selector(queue: &QueueName) -> LabelSelector {
     LabelSelector { match_labels: Some(selector(queue)), ..LabelSelector::default() }
 }
 
-/// The labels of a queue's objects and of its pods.
+/// Returns the labels of a queue's objects and of its pods.
 fn labels(queue: &QueueName) -> BTreeMap<String, String> {
     let mut labels = strings([
         ("app.kubernetes.io/name", "asyncqueue-worker"),
@@ -138,7 +142,8 @@ fn labels(queue: &QueueName) -> BTreeMap<String, String> {
     labels
 }
 
-/// The metadata of a queue's objects, which all have one name and go with the queue.
+/// Returns the metadata of a queue's objects. They all have one name, and are deleted with the
+/// queue.
 fn meta(queue: &ValidQueue) -> ObjectMeta {
     ObjectMeta {
         name: Some(queue.queue.queue.worker_deployment()),
@@ -153,8 +158,8 @@ fn strings<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String>
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// An object with the annotation that tells it from what was applied before. Another version of this program may compute
-/// another hash, which costs one update that changes nothing.
+/// Adds the annotation with the hash of what is applied. Another version of this program may
+/// compute another hash, which costs one update without a change.
 fn stamped<K: Resource + Debug>(mut object: K) -> K {
     let mut hasher = DefaultHasher::new();
     format!("{object:?}").hash(&mut hasher);

@@ -1,5 +1,5 @@
-//! Whether an object is as it was applied, and that is what is wanted now. Saves the API server a request every few
-//! seconds for each object.
+//! Decides whether an object is as it was applied, and whether that is what is wanted now. This
+//! saves one request to the API server every few seconds for each object.
 
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::build::APPLIED_ANNOTATION;
 
-/// Fields whose values are quantities, which the API server writes its own way: `1000m` as `1`.
+/// Fields whose values are quantities. The API server normalises them: it writes `1000m` as `1`.
 const QUANTITIES: [&str; 2] = ["requests", "limits"];
 
-/// What a suffix of a quantity stands for, in thousandths.
+/// The factor of each suffix of a quantity, in thousandths.
 const SUFFIXES: [(&str, f64); 13] = [
     ("", 1e3),
     ("m", 1.0),
@@ -27,16 +27,17 @@ const SUFFIXES: [(&str, f64); 13] = [
     ("Pi", 1e3 * 1_125_899_906_842_624.0),
 ];
 
-/// Whether `live` is `wanted`, applied and left alone since.
+/// Returns whether `live` is `wanted`: applied, and not changed since.
 pub(super) fn is_current<K: Resource + Serialize>(live: &K, wanted: &K) -> bool {
     let applied = |object: &K| object.annotations().get(APPLIED_ANNOTATION).cloned();
-    // What can't be written as JSON is not current.
+    // An object that can't be written as JSON is not current.
     let json = |object| serde_json::to_value(object).ok();
     applied(live) == applied(wanted)
         && json(live).zip(json(wanted)).is_some_and(|(live, wanted)| covers(&live, &wanted))
 }
 
-/// Whether all that is wanted is there. More may be: the API server adds defaults, and others their own fields.
+/// Returns whether `live` has everything that is wanted. It may have more: the API server adds
+/// defaults, and other programs add their own fields.
 fn covers(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => {
@@ -53,7 +54,7 @@ fn covers(live: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// Whether the API server leaves a value out, which is Go's `omitempty`.
+/// Returns whether the API server omits a value, as Go's `omitempty` does.
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -114,7 +115,7 @@ mod tests {
         assert!(covers(&resources("500m", "64Mi"), &resources("0.5", "67108864")));
         assert!(!covers(&resources("1", "1Gi"), &resources("1", "1G")));
         assert!(!covers(&resources("1", "1Gi"), &json!({ "requests": { "disk": "1" } })));
-        // And nothing else is one.
+        // No other field is a quantity.
         assert!(!covers(&json!({ "value": "1" }), &json!({ "value": "1000m" })));
     }
 
@@ -129,7 +130,7 @@ mod tests {
         };
         assert!(is_current(&applied("x", 1), &applied("x", 1)));
         assert!(!is_current(&applied("x", 2), &applied("x", 1)));
-        // Something that was set once is not wanted any more.
+        // A field that was applied before is no longer wanted.
         assert!(!is_current(&applied("x", 1), &applied("y", 1)));
     }
 }

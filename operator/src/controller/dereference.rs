@@ -1,4 +1,4 @@
-//! The first step: looks up what a queue depends on.
+//! The first step: finds what a queue depends on.
 
 use std::sync::Arc;
 
@@ -19,52 +19,53 @@ use crate::{
     workload::Workload,
 };
 
-/// What a queue finds around it.
+/// What a queue depends on, as it was found.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
-    /// Whether URL and Secrets of its NATS can be used, or why not.
+    /// Whether the URL and the Secrets of its NATS are usable, or why not.
     pub(crate) nats: Result<(), String>,
-    /// The objects that have the name of its own.
+    /// The objects that have the name of the queue's own objects.
     pub(crate) objects: Objects,
-    /// Whether workers of the operator's own NATS need credentials that no setting names.
+    /// Whether the operator's NATS needs credentials, and no setting names those of the workers.
     pub(crate) lacks_credentials: bool,
     /// The gateway through which the workers of all queues call functions, if any.
     pub(crate) gateway_url: Option<String>,
     /// The streams of other programs that queues may take over.
     pub(crate) allowed_streams: AllowedStreams,
-    /// What another queue has that this one wants.
+    /// What this queue wants and another queue has.
     pub(crate) conflict: Option<Conflict>,
 }
 
-/// The objects that a queue consists of, as far as the watches have seen.
+/// The objects of a queue, as the watches have seen them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
-    /// What the workers run as.
+    /// The `ServiceAccount` of the workers.
     pub(crate) account: Found<Account>,
-    /// The workers.
+    /// The Deployment of the workers.
     pub(crate) workers: Found<Workload>,
-    /// How many workers may be away at once.
+    /// The `PodDisruptionBudget`, which says how many workers may be unavailable at once.
     pub(crate) budget: Found<Budget>,
 }
 
-/// An object of the name that a queue's own has.
+/// An object that has the name of a queue's own object.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Found<K> {
-    /// None.
+    /// There is no such object.
     #[default]
     None,
-    /// The queue's own.
+    /// The queue's own object.
     Ours(Arc<K>),
-    /// One that is being deleted.
+    /// An object that is being deleted.
     Going,
-    /// One of a queue of this name that is gone. Kubernetes' garbage collector deletes such an object,
-    /// but may be minutes late, or miss it while definitions of resources change.
+    /// An object of a deleted queue of this name. Kubernetes' garbage collector deletes such an
+    /// object. But it may be minutes late, or miss the object while CRDs change.
     Left(Arc<K>),
-    /// Somebody else's.
+    /// An object that belongs to something else.
     Foreign,
 }
 
-/// Looks around, and finds the connection to the queue's NATS. Reads caches alone, so it can't fail.
+/// Finds what the queue depends on, and the connection to its NATS. Reads only caches, so it can't
+/// fail.
 pub(crate) async fn dereference(
     queue: &AsyncQueue,
     context: &Context,
@@ -72,7 +73,7 @@ pub(crate) async fn dereference(
     let broker = context.brokers.get(Address::of(queue)).await;
     let nats = broker.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
     let broker = broker.ok();
-    // A name that can't be used is for `validate` to refuse.
+    // `validate` refuses a name that is not valid.
     let spec = queue_spec(queue).ok();
     let seen = Surroundings {
         nats,
@@ -86,14 +87,15 @@ pub(crate) async fn dereference(
 }
 
 fn find_conflict(queue: &AsyncQueue, spec: &QueueSpec, context: &Context) -> Option<Conflict> {
-    // Nobody comes before it, so there is no need to compare it with each of ten thousand others.
+    // A queue that owns its stream comes first, so it need not be compared with ten thousand
+    // others.
     if claims::owns_stream(queue) {
         return None;
     }
     claims::conflict(queue, spec, context.queues.all().iter().map(AsRef::as_ref))
 }
 
-/// The objects of a queue, which all have one name.
+/// Finds the objects of a queue, which all have one name.
 pub(crate) fn find_objects(queue: &AsyncQueue, context: &Context) -> Objects {
     let Ok(name) = queue.name_any().parse::<QueueName>() else { return Objects::default() };
     let name = name.worker_deployment();

@@ -1,5 +1,5 @@
-//! What we set in the metadata of a queue's objects, in eight bytes. With that at hand, labels and annotations of tens of
-//! thousands of objects need not be kept, and still it shows when somebody changes them.
+//! A hash, in eight bytes, of what the operator sets in the metadata of a queue's objects. It shows
+//! when these labels and annotations change, without keeping them for tens of thousands of objects.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,15 +8,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::build::APPLIED_ANNOTATION;
 use crate::{crd::RESERVED_LABELS, slim::owner};
 
-/// Equal for two objects that are alike in all that we set, whatever else is in their metadata. Kept in memory alone: another
-/// version of this program may compute another.
+/// Hash that is equal for two objects whose fields set by the operator are equal, whatever else
+/// their metadata contains. It is kept only in memory: another version of this program may compute
+/// another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fingerprint(u64);
 
 // === impl Fingerprint ===
 
 impl Fingerprint {
-    /// Of an object's metadata, and of what else is set in the object.
+    /// Returns the hash of an object's metadata and of what else is set in the object.
     pub(crate) fn of(metadata: &ObjectMeta, more: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         let labels = metadata.labels.as_ref();

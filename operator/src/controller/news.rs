@@ -1,5 +1,5 @@
-//! Which changes of a queue are reason to look at it: those of its spec, its annotations and its finalizers. What we write
-//! ourselves, the status, is none.
+//! Selects the changes of a queue that need a reconciliation: those of its spec, its annotations
+//! and its finalizers. Changes of the status, which the operator writes itself, need none.
 
 use std::{
     collections::HashMap,
@@ -13,12 +13,12 @@ use uuid::Uuid;
 use super::Changes;
 use crate::{crd::AsyncQueue, slim::uid};
 
-/// What each queue was when it was looked at last, in eight bytes, by uid. (kube's own filter of this kind takes a quarter of a
-/// kilobyte for each.)
+/// Hash of each queue at its last reconciliation, in eight bytes, by uid. (kube's own filter of
+/// this kind takes a quarter of a kilobyte for each queue.)
 #[derive(Debug, Default)]
 struct Known(HashMap<Uuid, u64>);
 
-/// The queues that have changed so, as a controller wants them.
+/// Returns the queues with such a change, in the form that a controller expects.
 pub(super) fn news(
     changes: impl Changes<AsyncQueue>,
 ) -> impl Stream<Item = watcher::Result<AsyncQueue>> + Send {
@@ -29,7 +29,7 @@ pub(super) fn news(
 // === impl Known ===
 
 impl Known {
-    /// The queue of an event, if it is to be looked at.
+    /// Returns the queue of an event if it needs a reconciliation.
     fn news(&mut self, event: Event<AsyncQueue>) -> Option<AsyncQueue> {
         match event {
             Event::Apply(queue) | Event::InitApply(queue) => {
@@ -45,7 +45,8 @@ impl Known {
     }
 }
 
-/// Spec and deletion are in the generation, which the API server counts.
+/// Returns the hash of a queue. Changes of the spec and the deletion are in the generation, which
+/// the API server counts.
 fn fingerprint(queue: &AsyncQueue) -> u64 {
     let meta = &queue.metadata;
     let mut hasher = DefaultHasher::new();
@@ -76,7 +77,7 @@ mod tests {
             assert!(known.news(Event::Apply(other)).is_some());
             assert!(known.news(Event::Apply(queue.clone())).is_some());
         }
-        // Nothing is kept of one that is gone.
+        // The entry of a deleted queue is removed.
         assert!(known.news(Event::Delete(queue)).is_none() && known.0.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The last step: what the outcome means, in the words of the status. Pure, but for the write at the end.
+//! The last step: derives the status from the outcome. Pure, except for the write at the end.
 
 use asyncqueue::{FunctionName, ensure::EnsureError, stats::BlockedCalls, stream::Refusal};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -24,22 +24,23 @@ use crate::{
     functions::Refused,
 };
 
-/// Who owns the fields of the status.
+/// Field manager of the status.
 const FIELD_MANAGER: &str = "asyncqueue-operator/status";
 
 /// What is known of the functions that name a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Functions<'a> {
-    /// How many have their calls in it.
+    /// Number of functions that send their calls to it.
     pub(crate) count: Option<usize>,
-    /// Those that are not admitted.
+    /// The functions that are not admitted.
     pub(crate) refused: &'a Refused,
 }
 
-/// Of a queue that is suspended.
+/// Message of a suspended queue.
 const SUSPENDED: &str = "spec.suspend is true: calls are accepted, and none is delivered";
 
-/// Writes what a status says anew, if it does, and returns whether that is so. That the queue is gone is fine.
+/// Writes what has changed in a status. Returns whether anything has changed. A deleted queue is
+/// not an error.
 pub(crate) async fn write(
     context: &Context,
     queue: &AsyncQueue,
@@ -51,7 +52,7 @@ pub(crate) async fn write(
     }
     let namespace = queue.namespace().unwrap_or_default();
     let api: Api<AsyncQueue> = Api::namespaced(context.client.clone(), &namespace);
-    // Not to one of the same name that was created since.
+    // The uid keeps the status from another queue of the same name that was created since.
     let patch = json!({ "metadata": { "uid": queue.uid() }, "status": news });
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let answer = api.patch_status(&queue.name_any(), &params, &Patch::Merge(&patch)).await;
@@ -62,8 +63,8 @@ pub(crate) async fn write(
     Ok(true)
 }
 
-/// What a status says that the one before does not, as a JSON merge patch (RFC 7386). Its numbers and the rest are
-/// written by two tasks, of which neither touches what the other has written meanwhile.
+/// Returns what differs from the status before, as a JSON merge patch (RFC 7386). Two tasks write
+/// the numbers and the rest, and neither overwrites what the other has written.
 fn news(before: Option<&AsyncQueueStatus>, now: &AsyncQueueStatus) -> Map<String, Value> {
     let (before, mut news) = (before.map(fields).unwrap_or_default(), fields(now));
     for name in before.keys() {
@@ -79,8 +80,9 @@ fn fields(status: &AsyncQueueStatus) -> Map<String, Value> {
     fields
 }
 
-/// The status of a queue after a reconciliation. `cause` is why its workers do not come up. The numbers stay as they are;
-/// only an empty queue that has just got its stream begins with its own.
+/// Returns the status of a queue after a reconciliation. `cause` is why its workers do not start.
+/// The numbers stay as they are. Only an empty queue that has just got its stream starts with its
+/// own numbers.
 pub(crate) fn status(
     queue: &AsyncQueue,
     outcome: &Outcome,
@@ -116,7 +118,7 @@ pub(crate) fn status(
         condition(kind::UNIQUE_SEQUENCES, unique_sequences),
         condition(kind::CALLS_BLOCKED, blocked_verdict(blocked)),
     ];
-    // What is there only while it is so, since there are ten thousand queues.
+    // These conditions exist only while they hold, since there are ten thousand queues.
     conditions.extend(for_kstatus.map(|(kind, verdict)| condition(kind, verdict)));
     if let Some(message) = refusal_of_functions(functions.refused) {
         let verdict = Verdict::yes(reason::NAMESPACE_NOT_ADMITTED, message);
@@ -131,7 +133,7 @@ pub(crate) fn status(
     with_workers(with_stream(figures.put(status), &before, &outcome.stream), &outcome.workers)
 }
 
-/// Whether the workers of a queue can store what ends its calls.
+/// Returns the condition that says whether the workers of a queue can store what ends its calls.
 fn blocked_verdict(blocked: &[BlockedCalls]) -> Verdict {
     if blocked.is_empty() {
         return Verdict::no(reason::ACTIVE, "Workers store what ends calls.");
@@ -148,7 +150,7 @@ fn blocked_verdict(blocked: &[BlockedCalls]) -> Verdict {
     Verdict { status: Status::True, reason: reason::RECORDS_NOT_STORED, message }
 }
 
-/// What the condition `FunctionsRefused` says; `None` where no function is refused.
+/// Returns the message of the condition `FunctionsRefused`; `None` if no function is refused.
 fn refusal_of_functions(refused: &Refused) -> Option<String> {
     let Refused { count, first } = refused;
     if *count == 0 {
@@ -162,21 +164,21 @@ fn refusal_of_functions(refused: &Refused) -> Option<String> {
     ))
 }
 
-/// Whether the condition `FunctionsRefused` of a queue says what holds.
+/// Returns whether the condition `FunctionsRefused` of a queue is up to date.
 pub(crate) fn says_refused(queue: &AsyncQueue, refused: &Refused) -> bool {
     let conditions = queue.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
     let said = find(conditions, kind::FUNCTIONS_REFUSED).map(|condition| &*condition.message);
     said == refusal_of_functions(refused).as_deref()
 }
 
-/// Whether the condition of a queue says that its workers can't store what ends calls.
+/// Returns whether the condition of a queue says that its workers can't store what ends calls.
 pub(crate) fn says_blocked(queue: &AsyncQueue) -> bool {
     let conditions = queue.status.iter().flat_map(|status| &status.conditions);
     let mut blocked = conditions.filter(|condition| condition.kind.as_str() == kind::CALLS_BLOCKED);
     blocked.any(|condition| condition.status.as_str() == Status::True.as_str())
 }
 
-/// The status of a queue whose deletion has to wait, and why.
+/// Returns the status of a queue whose deletion has to wait, with the reason.
 pub(crate) fn going(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
     let conditions = before.conditions.iter().map(|condition| match condition.kind.as_str() {
@@ -193,7 +195,7 @@ pub(crate) fn going(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStat
     }
 }
 
-/// What is known of the stream. Whose it is stays true while NATS is away.
+/// Adds what is known of the stream. That stays valid while NATS is unavailable.
 fn with_stream(
     status: AsyncQueueStatus,
     before: &AsyncQueueStatus,
@@ -222,7 +224,7 @@ fn with_workers(status: AsyncQueueStatus, workers: &Result<Workers, ObjectError>
     AsyncQueueStatus { replicas: rollout.replicas, ready_replicas: rollout.ready, ..status }
 }
 
-/// `Ready` is the first that does not hold, or that all do.
+/// Returns the condition `Ready`: that of the first part that does not hold, or that all hold.
 fn ready(parts: &[&Verdict]) -> Verdict {
     match parts.iter().find(|part| part.status != Status::True) {
         Some(part) => Verdict::no(part.reason, part.message.clone()),
@@ -233,7 +235,7 @@ fn ready(parts: &[&Verdict]) -> Verdict {
     }
 }
 
-/// Of stream and consumer.
+/// Returns the conditions of the stream and of the consumer.
 fn stream_verdicts(stream: &Result<Stored, StreamError>) -> (Verdict, Verdict) {
     let (name, error) = match stream {
         Ok(stored) => {
@@ -261,7 +263,7 @@ fn stream_verdicts(stream: &Result<Stored, StreamError>) -> (Verdict, Verdict) {
     (Verdict::no(name, error), blocked())
 }
 
-/// Whether the queue is suspended, as the server says: that it shall be is in the spec.
+/// Returns whether the queue is suspended on the server. What is wanted is in the spec.
 fn suspended_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
     match stream {
         Ok(Stored { suspended: true, .. }) => Verdict::yes(reason::SUSPENDED, SUSPENDED),
@@ -270,7 +272,7 @@ fn suspended_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
     }
 }
 
-/// Whether no sequence of the streams is ever used twice.
+/// Returns whether no sequence of the streams is ever used twice.
 fn sequences_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
     match stream {
         Ok(Stored { repeating, .. }) if repeating.is_empty() => {
@@ -290,7 +292,7 @@ fn sequences_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
     }
 }
 
-/// Why NATS has not got what it shall.
+/// Returns the reason why NATS does not have the desired state.
 fn refusal(error: &EnsureError) -> &'static str {
     match error {
         EnsureError::Refused(Refusal::Immutable { .. }) => reason::IMMUTABLE_FIELD_CHANGED,
@@ -307,7 +309,8 @@ fn blocked() -> Verdict {
     Verdict::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
 }
 
-/// `WorkersReady` and how far the workers are, of the Deployment and what is beside it.
+/// Returns `WorkersReady` and the progress of the workers, from the Deployment and the other
+/// objects.
 fn workers_verdicts(
     outcome: &Outcome,
     replicas: i32,
@@ -335,14 +338,16 @@ fn workers_verdicts(
     (verdict.clone(), Verdict { status, ..verdict })
 }
 
-/// `Progressing` is what its workers do, once there is something to take calls from.
+/// Returns the condition `Progressing`: the progress of the workers, once they have something to
+/// take calls from.
 fn progressing(parts: &[&Verdict], workers: Verdict) -> Verdict {
     let missing = parts.iter().find(|part| part.status != Status::True);
     missing.map_or(workers, |part| Verdict::no(part.reason, part.message.clone()))
 }
 
-/// What `Progressing` means to tools that follow kstatus, which know two conditions for it, and take a queue for done where
-/// it has neither and is ready. NATS that does not answer is waited for, so nothing is stalled.
+/// Returns the condition for tools that follow kstatus. kstatus has two conditions for
+/// `Progressing`. It takes a queue with neither of them for done if the queue is ready. A queue
+/// that waits for NATS is not stalled.
 /// <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>
 fn for_kstatus(progressing: &Verdict) -> Option<(&'static str, Verdict)> {
     let verdict = Verdict { status: Status::True, ..progressing.clone() };
@@ -365,7 +370,7 @@ mod tests {
     use super::*;
     use crate::{cause, claims::Conflict, controller::validate::Invalid, fixtures, workload::Workload};
 
-    /// With two workers.
+    /// Returns a queue with two workers.
     fn queue() -> AsyncQueue {
         let mut queue = fixtures::queue("slow-queue");
         queue.spec.replicas = 2;
@@ -458,7 +463,7 @@ mod tests {
         let before = AsyncQueueStatus { pending: Some(5), inflight: Some(1), ..AsyncQueueStatus::default() };
         let now = AsyncQueueStatus { pending: Some(6), inflight: None, ..before.clone() };
         assert_eq!(Value::Object(news(Some(&before), &now)), json!({ "pending": 6, "inflight": null }));
-        // The first one says also what it has by default.
+        // The first status also contains the defaults.
         assert_eq!(news(None, &now)["replicas"], 0);
     }
 
@@ -685,7 +690,7 @@ mod tests {
         let status = of(&queue(), &outcome);
         assert_condition(&status, kind::WORKERS_READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(condition(&status, kind::WORKERS_READY).message.starts_with("ServiceAccount `a` exists"));
-        // The workers are there all the same.
+        // The workers run nevertheless.
         assert_eq!(status.ready_replicas, 2);
     }
 

@@ -1,4 +1,4 @@
-//! The second step: what the spec says, in types that can only hold what makes sense. Pure.
+//! The second step: checks the spec and converts it to types that can only hold valid values. Pure.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -26,48 +26,48 @@ use crate::{
 pub(crate) struct ValidQueue {
     /// The queue on `JetStream`.
     pub(crate) queue: QueueSpec,
-    /// Which streams that no queue owns it may take over.
+    /// Which streams without an owner the queue may take over.
     pub(crate) adopt: Adopt,
-    /// Where it lives.
+    /// The namespace of the queue.
     pub(crate) namespace: String,
-    /// What makes its Deployment go with it.
+    /// Owner reference, with which the queue's objects are deleted together with it.
     pub(crate) owner: OwnerReference,
-    /// Calls at once, in one worker.
+    /// Maximum number of concurrent calls in one worker.
     pub(crate) max_inflight: u16,
-    /// Of one call.
+    /// Time limit of one call.
     pub(crate) timeout: Duration,
-    /// How many workers.
+    /// Number of workers.
     pub(crate) replicas: i32,
-    /// What they may use.
+    /// Resource requests and limits of the workers.
     pub(crate) resources: ResourceRequirements,
-    /// The namespaces whose functions it admits, next to its own.
+    /// The namespaces whose functions the queue admits, in addition to its own.
     pub(crate) function_namespaces: Vec<String>,
-    /// The gateway that they call functions through, if any.
+    /// The gateway through which workers call functions, if any.
     pub(crate) gateway_url: Option<String>,
-    /// When a call is made again.
+    /// When a call is retried.
     pub(crate) retry: RetrySpec,
     /// How results are posted.
     pub(crate) callback: CallbackSpec,
     /// Whether headers and bodies are logged.
     pub(crate) verbose: bool,
-    /// The rest of their pods.
+    /// The other fields of the worker pods.
     pub(crate) worker: WorkerSpec,
     /// The NATS server, and the credentials for it.
     pub(crate) nats: NatsSpec,
 }
 
-/// Why a queue may not be built.
+/// Reason why a queue may not be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Invalid {
-    /// The name is no queue's.
+    /// The name is not a valid queue name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The API server let a number through that is out of range: the CRD is not ours.
+    /// A number is out of range, and the API server accepted it: the CRD is of another version.
     #[error(
         "{field} is {value}, which is out of range: apply the CRD of this version, then this queue again"
     )]
     Range { field: &'static str, value: i32 },
-    /// URL or Secrets can't be used.
+    /// The URL or the Secrets of NATS are not usable.
     #[error("spec.nats can't be used: {0}")]
     Nats(String),
     /// Workers would need credentials that only the operator has.
@@ -77,7 +77,7 @@ pub(crate) enum Invalid {
          spec.nats.credentialsSecretRef of this queue, to its name and key"
     )]
     NoWorkerCredentials,
-    /// Functions are to be called through a gateway that nobody has named.
+    /// Functions are called through a gateway, and no gateway is configured.
     #[error(
         "spec.invoke.via is Gateway, and there is no gateway: set spec.invoke.gatewayUrl, or gateway_url of the operator"
     )]
@@ -90,7 +90,7 @@ pub(crate) enum Invalid {
 // === impl Invalid ===
 
 impl Invalid {
-    /// The reason to give in conditions.
+    /// Returns the reason for the conditions.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Name(_)
@@ -104,7 +104,7 @@ impl Invalid {
     }
 }
 
-/// Holds a queue against its surroundings.
+/// Validates a queue with what it depends on.
 pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<ValidQueue, Invalid> {
     let spec = &object.spec;
     let queue = queue_spec(object)?;
@@ -138,7 +138,7 @@ pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<Valid
     })
 }
 
-/// Credentials are in Secrets: an `AsyncQueue` and a Deployment are read by more people.
+/// Checks that credentials are in Secrets: more people can read an `AsyncQueue` and a Deployment.
 fn check_credentials(nats: &NatsSpec, seen: &Surroundings) -> Result<(), Invalid> {
     if nats.url.as_deref().is_some_and(holds_credentials) {
         let problem = "its url holds credentials, which all may read who may see this object: put them, as \
@@ -151,7 +151,7 @@ fn check_credentials(nats: &NatsSpec, seen: &Surroundings) -> Result<(), Invalid
     Ok(())
 }
 
-/// The gateway that functions are called through. `common` is the operator's own.
+/// Returns the gateway through which functions are called. `common` is the operator's own.
 fn gateway(invoke: &InvokeSpec, common: Option<&String>) -> Result<Option<String>, Invalid> {
     match invoke.via {
         Some(Via::Direct) => Ok(None),
@@ -163,7 +163,7 @@ fn gateway(invoke: &InvokeSpec, common: Option<&String>) -> Result<Option<String
     }
 }
 
-/// `None` for no quantity at all.
+/// Converts quantities; `None` if there is no quantity at all.
 fn quantities(of: &BTreeMap<String, IntOrString>) -> Option<BTreeMap<String, Quantity>> {
     let quantity = |quantity: &IntOrString| match quantity {
         IntOrString::Int(number) => Quantity(number.to_string()),

@@ -1,8 +1,9 @@
-//! Which Deployments are known to be as they were applied.
+//! Remembers which Deployments are known to be as they were applied.
 //!
-//! Of workers' Deployments the watch keeps no spec, which for ten thousand queues would be most of what the operator holds.
-//! The API server counts the changes of a spec in `metadata.generation`: one that was compared in whole, or written, is
-//! still the same for as long as that number is.
+//! The watch keeps no spec of the workers' Deployments: for ten thousand queues, the specs would be
+//! most of the operator's memory. The API server counts the changes of a spec in
+//! `metadata.generation`. A Deployment that was compared in full, or written, is unchanged as long
+//! as that number is the same.
 
 use std::{
     collections::HashMap,
@@ -16,15 +17,15 @@ use uuid::Uuid;
 use super::{current::is_current, fingerprint::Fingerprint};
 use crate::workload::{Rollout, Workload};
 
-/// The generation in which each Deployment was what was applied, by uid.
+/// The generation in which each Deployment was as it was applied, by uid.
 #[derive(Debug, Default)]
 pub(crate) struct Verified(Mutex<HashMap<Uuid, i64>>);
 
 // === impl Verified ===
 
 impl Verified {
-    /// Whether a Deployment is `wanted`. The API server is asked for the spec only where that is not known. That it does
-    /// not answer is no reason to take anything for granted.
+    /// Returns whether a Deployment is `wanted`. Reads the spec from the API server only if that is
+    /// not known. If the API server does not answer, the Deployment is not current.
     pub(crate) async fn is_current(&self, live: &Workload, wanted: &Deployment, client: &Client) -> bool {
         let is_alike = |rollout: &Rollout| rollout.fingerprint == Fingerprint::of(wanted.meta(), ());
         if !live.rollout().is_some_and(is_alike) {
@@ -42,14 +43,14 @@ impl Verified {
         current
     }
 
-    /// Notes a Deployment that is as it was applied.
+    /// Records a Deployment that is as it was applied.
     pub(crate) fn note(&self, deployment: &Workload) {
         if let Some((uid, generation)) = version(deployment) {
             self.generations().insert(uid, generation);
         }
     }
 
-    /// Forgets one that goes.
+    /// Forgets a Deployment that is being deleted.
     pub(crate) fn forget(&self, deployment: &Workload) {
         self.generations().remove(&deployment.meta.uid);
     }
@@ -86,7 +87,7 @@ mod tests {
         assert!(!verified.knows(&of("a", 1)));
         verified.note(&of("a", 1));
         assert!(verified.knows(&of("a", 1)));
-        // Somebody has changed it, or it is another of the same name.
+        // The Deployment has changed, or it is another one of the same name.
         assert!(!verified.knows(&of("a", 2)));
         assert!(!verified.knows(&of("b", 1)));
         verified.forget(&of("a", 1));

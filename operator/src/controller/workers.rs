@@ -1,8 +1,9 @@
-//! Whether a queue's workers run, and whether they are what its spec says. Pure.
+//! Decides whether a queue's workers run, and whether they match its spec. Pure.
 //!
-//! The two are apart. While a rollout gets on, a queue whose earlier workers run is as ready as it was: an edit or a change of
-//! `replicas` is no outage. Once the new pods have a cause that keeps them from coming up, the queue is not ready, though
-//! the earlier workers still run: the next restart of one of those would end there too.
+//! The two are separate. A queue whose earlier workers run stays ready during a rollout: an edit or
+//! a change of `replicas` is not an outage. If a cause keeps the new pods from starting, the queue
+//! is not ready, although the earlier workers still run. Their next restart would fail in the same
+//! way.
 
 use crate::{
     cause::{self, Cause, steady},
@@ -14,20 +15,20 @@ use crate::{
 /// What is known of a queue's workers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fleet<'a> {
-    /// How many are wanted.
+    /// Number of workers that are wanted.
     pub(super) replicas: i32,
-    /// What their Deployment says.
+    /// What the status of their Deployment says.
     pub(super) rollout: &'a Rollout,
-    /// Why those of the wanted revision that are not ready do not come up, if something keeps them from it.
+    /// Cause that keeps pods of the wanted revision from becoming ready, if there is one.
     pub(super) cause: Option<&'a Cause>,
-    /// What the queue's conditions say now.
+    /// The current conditions of the queue.
     pub(super) said: &'a [Condition],
 }
 
 // === impl Fleet ===
 
 impl Fleet<'_> {
-    /// The condition `WorkersReady`.
+    /// Returns the condition `WorkersReady`.
     pub(super) fn readiness(&self) -> Verdict {
         if self.replicas == 0 {
             return Verdict::yes(
@@ -50,12 +51,12 @@ impl Fleet<'_> {
         Verdict::no(reason::PROGRESSING, self.count())
     }
 
-    /// The condition `Progressing`.
+    /// Returns the condition `Progressing`.
     pub(super) fn progress(&self) -> Verdict {
         let Rollout { is_seen, replicas, updated, .. } = self.rollout;
         let is_wanted = *replicas == self.replicas && *updated == self.replicas;
         let is_rolled_out = *is_seen && self.updated_available() >= self.replicas;
-        // Where none is wanted and none is there, nothing is to be waited for.
+        // With zero workers wanted and none there, there is nothing to wait for.
         if is_wanted && (is_rolled_out || self.replicas == 0) {
             return Verdict::no(reason::RECONCILED, "The workers are as the spec says.");
         }
@@ -65,13 +66,15 @@ impl Fleet<'_> {
         }
     }
 
-    /// How many workers of the wanted revision run, at least: those that are more than all others could be.
+    /// Returns a lower bound for the number of available workers of the wanted revision: the
+    /// available workers minus all workers of other revisions.
     fn updated_available(&self) -> i32 {
         let Rollout { is_seen, replicas, updated, available, .. } = self.rollout;
         if *is_seen { (available - (replicas - updated)).max(0) } else { 0 }
     }
 
-    /// What keeps the rollout from its end. The pods know best; without any, the API server refuses them.
+    /// Returns the cause that blocks the rollout. A cause from the pods comes first. Without one it
+    /// is the Deployment's: the API server refuses pods, or the rollout is overdue.
     fn cause(&self) -> Option<Cause> {
         let Rollout { is_seen, refused, overdue, .. } = self.rollout;
         let of_deployment =
@@ -101,12 +104,13 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    /// A Deployment with so many workers, those of the wanted revision, and those that run.
+    /// Returns a Deployment with so many workers, so many of the wanted revision, and so many
+    /// available.
     fn rollout(replicas: i32, updated: i32, available: i32) -> Rollout {
         Rollout { is_seen: true, replicas, updated, ready: available, available, ..Rollout::default() }
     }
 
-    /// Conditions of a queue that was ready, or was not.
+    /// Returns the conditions of a queue that was ready, or was not.
     fn said(verdict: Verdict) -> Vec<Condition> {
         let now = fixtures::second(1);
         let progressing = Verdict { status: Status::False, ..verdict.clone() };
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn scaling_keeps_a_queue_ready() {
-        // The Deployment has not been seen, has a pod more, and has it ready.
+        // The Deployment has not been seen, has one pod more, and has it ready.
         let unseen = Rollout { is_seen: false, ..rollout(1, 1, 1) };
         for (rollout, progress) in [
             (unseen, UNDER_WAY),
@@ -163,13 +167,13 @@ mod tests {
         ] {
             assert_eq!(judge(2, &rollout, None, &was_ready()), [READY, progress], "{rollout:?}");
         }
-        // Down, and to nothing.
+        // Scaled down, and down to zero.
         assert_eq!(judge(1, &rollout(2, 2, 2), None, &was_ready()), [READY, UNDER_WAY]);
         let zero = (Status::True, reason::SCALED_TO_ZERO);
         assert_eq!(judge(0, &rollout(1, 1, 1), None, &was_ready()), [zero, UNDER_WAY]);
         assert_eq!(judge(0, &rollout(0, 0, 0), None, &was_ready()), [zero, DONE]);
         assert_eq!(judge(0, &Rollout::default(), None, &[]), [zero, DONE]);
-        // From nothing, no worker runs yet.
+        // Scaled up from zero, no worker runs yet.
         let before = said(Verdict::yes(reason::SCALED_TO_ZERO, ""));
         assert_eq!(judge(1, &rollout(1, 1, 0), None, &before), [NOT_YET, UNDER_WAY]);
     }
@@ -193,10 +197,11 @@ mod tests {
     fn a_bad_image_is_seen_though_earlier_workers_run() {
         let (image, stuck) = (image(), (Status::False, reason::IMAGE_PULL_FAILED));
         assert_eq!(judge(1, &rollout(2, 1, 1), Some(&image), &was_ready()), [stuck, stuck]);
-        // The repaired one rolls out: it is not ready until one runs, and then stays so.
+        // The repaired revision rolls out: the queue is not ready until one of its workers runs,
+        // and then stays ready.
         assert_eq!(judge(1, &rollout(2, 1, 1), None, &was_not()), [NOT_YET, UNDER_WAY]);
         assert_eq!(judge(1, &rollout(2, 1, 2), None, &was_not()), [READY, UNDER_WAY]);
-        // Put back to what it was, the earlier worker is the wanted one again.
+        // After a change back, the earlier worker is the wanted one again.
         assert_eq!(judge(1, &rollout(1, 1, 1), None, &was_not()), [READY, DONE]);
     }
 

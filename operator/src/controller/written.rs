@@ -1,7 +1,7 @@
-//! Which version of each queue we have written last.
+//! Remembers the last version of each queue that the operator has written.
 //!
-//! A write is seen by the watch a little later, on a busy API server a second. A look at what was before it would find the
-//! same to do once more, and tell of it once more.
+//! The watch shows a write a little later, on a busy API server up to a second. A reconciliation of
+//! the state before the write would do the same work again, and report it again.
 
 use std::{
     collections::HashMap,
@@ -12,21 +12,22 @@ use kube::ResourceExt;
 
 use crate::crd::AsyncQueue;
 
-/// By uid, the `metadata.resourceVersion` of a queue as it was after our last write, until that is seen.
+/// By uid, the `metadata.resourceVersion` of a queue after the last write, until the watch has
+/// shown it.
 #[derive(Debug, Default)]
 pub(crate) struct Written(Mutex<HashMap<String, u64>>);
 
 // === impl Written ===
 
 impl Written {
-    /// Notes what the API server answered to a write.
+    /// Records the queue that the API server returned for a write.
     pub(crate) fn note(&self, queue: &AsyncQueue) {
         if let (Some(uid), Some(version)) = (queue.uid(), version(queue)) {
             self.versions().insert(uid, version);
         }
     }
 
-    /// Whether this is an older queue than the one that we have written.
+    /// Returns whether this queue is older than the one that was written.
     pub(crate) fn is_ahead_of(&self, queue: &AsyncQueue) -> bool {
         let (Some(uid), Some(seen)) = (queue.uid(), version(queue)) else { return false };
         let mut versions = self.versions();
@@ -42,9 +43,9 @@ impl Written {
     }
 }
 
-/// Versions of one kind of objects are numbers that grow:
-/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>. Of one that is no number, nothing is
-/// known.
+/// Returns the version of a queue. Versions of one kind of objects are numbers that grow:
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>. `None` if a
+/// version is not a number.
 fn version(queue: &AsyncQueue) -> Option<u64> {
     queue.metadata.resource_version.as_deref()?.parse().ok()
 }
@@ -66,7 +67,7 @@ mod tests {
         written.note(&of("10"));
         assert!(written.is_ahead_of(&of("9")));
         assert!(!written.is_ahead_of(&of("10")));
-        // Nothing is kept of what was seen.
+        // An entry is removed once its version was seen.
         assert!(written.versions().is_empty());
         written.note(&of("11"));
         assert!(!written.is_ahead_of(&of("no number")));

@@ -1,7 +1,7 @@
-//! What the settings say of the default queue, and what that changes. Pure.
+//! Reads what the settings say about the default queue, and computes what that changes. Pure.
 //!
-//! The settings are applied when they change, and not at every start: what is changed on the queue
-//! itself stays until then. An annotation records what was applied last.
+//! The settings are applied when they change, and not at every start: until then, changes of the
+//! queue itself stay. An annotation records what was last applied.
 
 use asyncqueue::GoDuration;
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{Settings, crd::AsyncQueueSpec};
 
-/// Annotation of the default queue: the settings that were applied last.
+/// Annotation of the default queue: the settings that were last applied.
 pub(super) const SETTINGS_ANNOTATION: &str = "asyncqueue.io/default-queue-settings";
 
-/// Fields of the default queue; those that the settings leave alone are `None`.
+/// Fields of the default queue; those that have no setting are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Wanted {
@@ -27,7 +27,7 @@ pub(super) struct Wanted {
 // === impl Wanted ===
 
 impl Wanted {
-    /// What the settings say.
+    /// Returns the fields of the settings.
     pub(super) fn of(settings: &Settings) -> Self {
         Self {
             max_inflight: settings.default_queue_max_inflight.0,
@@ -36,7 +36,7 @@ impl Wanted {
         }
     }
 
-    /// The spec with these fields.
+    /// Returns the spec with these fields.
     pub(super) fn spec(&self, mut spec: AsyncQueueSpec) -> AsyncQueueSpec {
         spec.max_inflight = self.max_inflight.unwrap_or(spec.max_inflight);
         spec.timeout = self.timeout.unwrap_or(spec.timeout);
@@ -46,7 +46,7 @@ impl Wanted {
         spec
     }
 
-    /// The annotation that records them; none where nothing is said.
+    /// Returns the annotation that records them; `None` if no field is set.
     pub(super) fn annotation(&self) -> Option<(String, String)> {
         (*self != Self::default()).then(|| (SETTINGS_ANNOTATION.to_owned(), self.record()))
     }
@@ -57,8 +57,8 @@ impl Wanted {
     }
 }
 
-/// The merge patch for a queue on which `recorded` was applied last; `None` if that is what is
-/// wanted. A field that is no longer set gets its default back.
+/// Returns the merge patch for a queue on which `recorded` was last applied; `None` if that is
+/// already what is wanted. A field that is no longer set gets its default back.
 pub(super) fn patch(recorded: Option<&str>, wanted: &Wanted) -> Option<Value> {
     let before: Wanted =
         recorded.and_then(|recorded| serde_json::from_str(recorded).ok()).unwrap_or_default();
@@ -112,7 +112,7 @@ mod tests {
                 "spec": { "maxInflight": 5 },
             }))
         );
-        // What is changed on the queue itself stays.
+        // A change of the queue itself stays.
         assert_eq!(patch(Some(record), &five), None);
         assert_eq!(patch(None, &wanted(None, None)), None);
     }

@@ -27,32 +27,33 @@ use crate::{
     triggers::Triggers,
 };
 
-/// Between two listings: what `kubectl get aq` shows is not older.
+/// Interval of listings: what `kubectl get aq` shows is not older.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The pause is so many times as long as the work, if that is longer: where there are tens of thousands of streams,
-/// neither NATS nor the API server is kept busy by numbers.
+/// The pause is this many times as long as the work, if that is longer than the interval. With tens
+/// of thousands of streams, the numbers then do not keep NATS and the API server busy.
 const REST: u32 = 20;
 
-/// How long the list of one server's streams may take, so that a server that never ends it holds up no other.
+/// Maximum time for listing one server's streams, so that a server that never finishes does not
+/// delay the others.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Requests at once, for consumers and for statuses.
+/// Number of concurrent requests for consumers and for statuses.
 const CONCURRENCY: usize = 16;
 
-/// Keeps the numbers.
+/// Updates the numbers.
 pub(crate) struct Refresher {
     pub(crate) context: Arc<Context>,
     pub(crate) triggers: Triggers,
 }
 
-/// Whether each NATS server was connected when it was last looked at, by the address in the queues' specs.
+/// Whether each NATS server was connected at the last refresh, by the address in the queues' specs.
 type Connected = HashMap<Option<Address>, bool>;
 
 // === impl Refresher ===
 
 impl Refresher {
-    /// Keeps the numbers for as long as it is polled.
+    /// Updates the numbers for as long as it is polled.
     pub(crate) async fn run(self) {
         self.context.complete().await;
         let mut connected = Connected::new();
@@ -72,7 +73,7 @@ impl Refresher {
         }
         connected.retain(|address, _| servers.contains_key(address));
         for (address, queues) in servers {
-            // An address that can't be used is told in the queue's status.
+            // The queue's status reports an address that can't be used.
             let Ok(broker) = self.context.brokers.get(address.clone()).await else { continue };
             broker.running.set_known(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));
             let now = broker.is_connected();
@@ -85,7 +86,7 @@ impl Refresher {
         }
     }
 
-    /// The numbers of the queues on one NATS server, which may be away.
+    /// Updates the numbers of the queues on one NATS server, which may be unavailable.
     async fn refresh_server(&self, broker: Option<&Broker>, queues: Vec<Arc<AsyncQueue>>) {
         let (mine, others): (Vec<_>, Vec<_>) = queues.into_iter().partition(|queue| has_stream(queue));
         let mut figures: Vec<(Arc<AsyncQueue>, Figures)> =
@@ -97,7 +98,7 @@ impl Refresher {
             })),
             Some(broker) => match timeout(LIST_TIMEOUT, Survey::new(mine).list(&broker.js)).await {
                 Ok(Ok(surveyed)) => figures.extend(self.count(broker, surveyed).await),
-                // What was known is not wrong yet; an outage shows in the connection.
+                // The known numbers are kept; the connection shows an outage.
                 Ok(Err(error)) => debug!("the streams can't be listed now: {}", chain(&error)),
                 Err(_) => {
                     warn!("the streams of a NATS server can't be listed: no end within {LIST_TIMEOUT:?}");
@@ -107,7 +108,8 @@ impl Refresher {
         self.write(figures).await;
     }
 
-    /// Counts what a listing alone does not tell, and has looked at what is not as it shall be.
+    /// Counts what a listing alone does not show, and triggers the controller for queues that are
+    /// not in their desired state.
     async fn count(&self, broker: &Broker, surveyed: Vec<Surveyed>) -> Vec<(Arc<AsyncQueue>, Figures)> {
         let now = Instant::now();
         let counted = surveyed.into_iter().map(async |surveyed| {
@@ -138,7 +140,7 @@ impl Refresher {
         self.context.functions_of(&name)
     }
 
-    /// Writes what differs from what is there.
+    /// Writes the numbers that have changed.
     async fn write(&self, figures: Vec<(Arc<AsyncQueue>, Figures)>) {
         let changed = figures.into_iter().filter(|(queue, figures)| {
             *figures != queue.status.as_ref().map(Figures::of).unwrap_or_default()
@@ -152,7 +154,7 @@ impl Refresher {
         while let Some(written) = written.next().await {
             let Err(error) = written else { continue };
             self.context.metrics.reconcile_error(FIGURES);
-            // What is wrong with one is mostly wrong with all.
+            // An error of one queue is mostly an error of all, so only the first is logged.
             if !std::mem::replace(&mut told, true) {
                 warn!("the numbers of a queue could not be written, and will be again: {}", chain(&error));
             }
@@ -160,13 +162,14 @@ impl Refresher {
     }
 }
 
-/// Whether a queue's calls are its own to count.
+/// Returns whether a queue owns its stream, so that the calls in it are its own.
 fn has_stream(queue: &AsyncQueue) -> bool {
     owns_stream(queue) && queue.metadata.deletion_timestamp.is_none()
 }
 
-/// How many of the stored calls were given to a worker more than once; `None` if NATS does not say. None of no calls
-/// were, so that of ten thousand queues only those are asked about that hold any.
+/// Returns how many of the stored calls were delivered more than once; `None` if NATS does not
+/// answer. An empty queue has none, so of ten thousand queues only those that hold calls need a
+/// request.
 async fn redelivered(js: &jetstream::Context, queue: &QueueSpec, messages: u64) -> Option<u64> {
     if messages == 0 {
         return Some(0);

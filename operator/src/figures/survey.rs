@@ -1,4 +1,4 @@
-//! What a listing of all streams says of each queue. Pure, but for the listing itself.
+//! Evaluates a listing of all streams for each queue. Pure, except for the listing itself.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,14 +12,14 @@ use futures::TryStreamExt;
 
 use crate::{crd::AsyncQueue, spec::queue_spec};
 
-/// Queues, and what has been found of them so far.
+/// Queues, and what the listing has shown of them so far.
 pub(super) struct Survey {
     queues: Vec<Surveyed>,
-    /// By stream, the queue in `queues`, and what the stream is to it.
+    /// By stream: the index of its queue in `queues`, and the stream's role.
     streams: HashMap<String, (usize, Part)>,
 }
 
-/// A queue, and what was found of its streams.
+/// A queue, and what the listing has shown of its streams.
 #[derive(Clone, Debug)]
 pub(super) struct Surveyed {
     pub(super) queue: Arc<AsyncQueue>,
@@ -29,7 +29,7 @@ pub(super) struct Surveyed {
     changed: bool,
 }
 
-/// What a stream is to its queue.
+/// Role of a stream in its queue.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Calls,
@@ -40,7 +40,7 @@ enum Part {
 // === impl Survey ===
 
 impl Survey {
-    /// Of queues that have their streams.
+    /// Creates the evaluation of these queues, which have their streams.
     pub(super) fn new(queues: impl IntoIterator<Item = Arc<AsyncQueue>>) -> Self {
         let mut survey = Self { queues: Vec::new(), streams: HashMap::new() };
         for queue in queues {
@@ -54,7 +54,7 @@ impl Survey {
         survey
     }
 
-    /// Lists all streams: a request for each 256 of them.
+    /// Lists all streams: one request for each 256 of them.
     pub(super) async fn list(mut self, js: &Context) -> Result<Vec<Surveyed>, StreamsError> {
         let mut streams = js.streams();
         while let Some(info) = streams.try_next().await? {
@@ -63,7 +63,7 @@ impl Survey {
         Ok(self.queues)
     }
 
-    /// Takes in what the server says of one stream.
+    /// Processes what the server says of one stream.
     fn take(&mut self, info: &Info) {
         let Some((number, part)) = self.streams.get(&info.config.name) else { return };
         let surveyed = &mut self.queues[*number];
@@ -99,24 +99,27 @@ impl Surveyed {
         Self { queue, calls: None, callbacks: None, dead_letters: None, changed: false }
     }
 
-    /// What the queue asks for. Made anew each time: of ten thousand queues it would be most of what a survey holds.
+    /// Returns the spec of the queue. It is computed each time: for ten thousand queues, kept specs
+    /// would be most of the memory that is used here.
     pub(super) fn spec(&self) -> Option<QueueSpec> {
         queue_spec(&self.queue).ok()
     }
 
-    /// How many calls are stored, and how many dead letters. A queue that keeps none may still have some from before.
+    /// Returns the numbers of stored calls and of dead letters. A queue with dead letters disabled
+    /// may still have some from before.
     pub(super) fn counted(&self) -> Option<(u64, u64)> {
         let none = (!self.queue.spec.dead_letter.enabled).then_some(0);
         self.calls.zip(self.dead_letters.or(none))
     }
 
-    /// Whether the controller should have a look: a stream was not seen, is not as it shall be, or is another than before.
-    /// One that was not seen need not be gone: streams come and go between the pages of a listing.
+    /// Returns whether the controller should reconcile the queue: a stream was not seen, is not in
+    /// its desired state, or is another one than before. A stream that was not seen may still
+    /// exist: streams come and go between the pages of a listing.
     pub(super) fn is_due(&self) -> bool {
         self.changed || self.callbacks.is_none() || self.counted().is_none()
     }
 
-    /// Whether the stream of calls is not the one that the status tells of.
+    /// Returns whether the stream of calls is not the one in the status.
     fn is_another(&self, created: i64) -> bool {
         let known = self.queue.status.as_ref().and_then(|status| status.stream_created.as_ref());
         known.is_some_and(|known| known.0.as_second() != created)
@@ -130,7 +133,7 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    /// What the server says of a stream.
+    /// Returns what the server says of a stream.
     fn info(config: &Config, messages: u64) -> Info {
         created(config, messages, "1970-01-01T00:00:50Z")
     }

@@ -1,7 +1,8 @@
-//! What a candidate makes of a Lease. Pure.
+//! Evaluates and changes a Lease for a candidate. Pure.
 //!
-//! The rules are those of client-go's `leaderelection`: a lease is over when nothing in it has changed for as long as it
-//! lasts, by the clock of the one who looks. The times in it are for people; clocks of nodes may differ.
+//! The rules are those of client-go's `leaderelection`: a lease has expired when it has not changed
+//! for its duration, by the clock of the observer. The times in it are only information for users,
+//! since the clocks of nodes may differ.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,11 @@ use k8s_openapi::{
     api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
 };
 
-/// How long a lease lasts after it was last renewed: so long nobody leads when a leader dies without a word.
+/// Duration of a lease after its last renewal. If a leader dies without releasing it, no operator
+/// leads for that long.
 pub(super) const DURATION: Duration = Duration::from_secs(15);
 
-/// A Lease, as it was seen to be since some time.
+/// A Lease, and the time since which it has not changed.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     spec: LeaseSpec,
@@ -22,7 +24,7 @@ pub(super) struct Seen {
 // === impl Seen ===
 
 impl Seen {
-    /// The Lease as it is now, given how it was seen before.
+    /// Returns the Lease as it is now, given how it was seen before.
     pub(super) fn new(spec: LeaseSpec, before: Option<Self>, now: Instant) -> Self {
         match before {
             Some(before) if before.spec == spec => before,
@@ -30,20 +32,20 @@ impl Seen {
         }
     }
 
-    /// Who leads; `None` if nobody does, or not any more.
+    /// Returns the holder; `None` if the Lease has no holder or has expired.
     pub(super) fn leader(&self, now: Instant) -> Option<&str> {
         let holder = self.spec.holder_identity.as_deref().filter(|holder| !holder.is_empty())?;
         (now.duration_since(self.since) < duration(&self.spec)).then_some(holder)
     }
 }
 
-/// How long a lease lasts, as whoever holds it says.
+/// Returns the duration of a lease, as its holder has set it.
 fn duration(spec: &LeaseSpec) -> Duration {
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     seconds.map_or(DURATION, Duration::from_secs)
 }
 
-/// The lease taken or renewed by `me`.
+/// Returns the lease, taken or renewed by `me`.
 pub(super) fn claim(before: &LeaseSpec, me: &str, now: Timestamp) -> LeaseSpec {
     let renewal = before.holder_identity.as_deref() == Some(me);
     LeaseSpec {
@@ -56,7 +58,7 @@ pub(super) fn claim(before: &LeaseSpec, me: &str, now: Timestamp) -> LeaseSpec {
     }
 }
 
-/// The lease given up.
+/// Returns the lease, released.
 pub(super) fn release(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
     LeaseSpec { holder_identity: Some(String::new()), renew_time: Some(MicroTime(now)), ..before.clone() }
 }
@@ -78,7 +80,7 @@ mod tests {
         let start = Instant::now();
         let seen = Seen::new(held_by("a"), None, start);
         assert_eq!(seen.leader(start), Some("a"));
-        // Seen again as it was, it is no younger.
+        // The age of an unchanged lease continues.
         let seen = Seen::new(held_by("a"), Some(seen), start + DURATION / 2);
         assert_eq!(seen.leader(start + DURATION), None);
         let renewed = claim(&held_by("a"), "a", at(105));

@@ -1,4 +1,5 @@
-//! The cause that the events of a pod name: failures of volumes, sandboxes and probes are nowhere else.
+//! Finds the cause in the events of a pod. Failures of volumes, sandboxes and probes are recorded
+//! only there.
 
 use k8s_openapi::{api::events::v1::Event, jiff::Timestamp};
 use kube::{Api, Client, api::ListParams};
@@ -10,10 +11,10 @@ use crate::{
     error::chain,
 };
 
-/// A later event of the kubelet that does not repeat the cause.
+/// Text of a later event of the kubelet that does not repeat the cause.
 const WAITED: &str = "timed out waiting for the condition";
 
-/// Reads the events of a pod. Returns no cause where they can't be read: the rest works without them.
+/// Reads the events of a pod. Returns no cause if they can't be read: the rest works without them.
 pub(crate) async fn read(client: &Client, namespace: &str, pod: Uuid) -> Option<Cause> {
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
     let warnings = ListParams::default().fields(&format!("regarding.uid={pod},type=Warning"));
@@ -26,7 +27,7 @@ pub(crate) async fn read(client: &Client, namespace: &str, pod: Uuid) -> Option<
     }
 }
 
-/// The cause in the newest event that names one.
+/// Returns the cause in the newest event that names one.
 fn newest(events: &[Event]) -> Option<Cause> {
     let causes = events.iter().filter_map(|event| Some((last_seen(event), of(event)?)));
     causes.max_by_key(|(seen, _)| *seen).map(|(_, cause)| cause)
@@ -42,7 +43,7 @@ fn of(event: &Event) -> Option<Cause> {
     }
 }
 
-/// When an event was seen last: in its series, or in the fields that came before series.
+/// Returns when an event was last seen: in its series, or in the fields that came before series.
 fn last_seen(event: &Event) -> Option<Timestamp> {
     let series = event.series.as_ref().map(|series| series.last_observed_time.0);
     let counted = event.deprecated_last_timestamp.as_ref().map(|time| time.0);

@@ -1,4 +1,4 @@
-//! What is kept of each worker's pod: whether it runs, and else why it does not.
+//! Keeps of each worker's pod whether it runs, and if not, why.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -17,13 +17,16 @@ use crate::{
     watch::Watched,
 };
 
-/// The label with the hash of a `ReplicaSet`'s template, which is the end of its name too.
+/// The label with the hash of a `ReplicaSet`'s template. The name of the `ReplicaSet` ends with it
+/// too.
 const HASH_LABEL: &str = "pod-template-hash";
 
-/// Kubernetes restarts a container at once for the first time. From the second restart on, it fails again and again.
+/// Number of restarts from which a container counts as failing repeatedly. Kubernetes restarts a
+/// container without a delay for the first time.
 const LOOPING: i32 = 2;
 
-/// Why a container waits whose image cannot be pulled. <https://github.com/kubernetes/kubernetes>, `pkg/kubelet/images/types.go`.
+/// Reasons for which a container waits whose image cannot be pulled.
+/// <https://github.com/kubernetes/kubernetes>, `pkg/kubelet/images/types.go`.
 const IMAGE: [&str; 6] = [
     "ErrImagePull",
     "ImagePullBackOff",
@@ -36,7 +39,7 @@ const IMAGE: [&str; 6] = [
 /// A worker's pod.
 pub(crate) type WorkerPod = Slim<Parts, State>;
 
-/// What is read of a pod.
+/// The parts of a pod that are read.
 #[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize, Serialize)]
 #[resource(inherit = "Pod")]
 pub(crate) struct Parts {
@@ -45,10 +48,10 @@ pub(crate) struct Parts {
     pub(crate) status: PodStatus,
 }
 
-/// How a worker's pod is.
+/// State of a worker's pod.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum State {
-    /// It runs and is ready, it ends, or it is nothing of ours.
+    /// It runs and is ready, it has ended or is being deleted, or it is not a worker's pod.
     Fine,
     /// It is not ready.
     Waiting(Box<Waiting>),
@@ -58,28 +61,28 @@ pub(crate) enum State {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Waiting {
     pub(crate) queue: Box<str>,
-    /// The template that it was made from.
+    /// The template from which it was created.
     pub(crate) revision: Option<Revision>,
     pub(crate) created: Timestamp,
     pub(crate) standing: Standing,
 }
 
-/// Where a pod that is not ready stands.
+/// Progress of a pod that is not ready.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Standing {
-    /// On its way, as far as its status says.
+    /// It is starting, as far as its status says.
     Starting,
-    /// Its containers run. Why they are not ready, only events say.
+    /// Its containers run. Only events say why they are not ready.
     Running { since: Timestamp },
-    /// A container ended again and again.
+    /// A container ended repeatedly.
     Ended {
         cause: Cause,
-        /// Whether it was stopped rather than failed. By what, events say.
+        /// Whether it was stopped rather than failed. Events say what stopped it.
         was_stopped: bool,
-        /// Since when it runs again, if it does.
+        /// Time since which it runs again, if it does.
         running_since: Option<Timestamp>,
     },
-    /// It does not come up without help.
+    /// It does not start without a change.
     Stuck(Cause),
 }
 
@@ -90,7 +93,7 @@ impl Watched for WorkerPod {
         Self::new(Meta::of(&metadata), State::of(&metadata, &status))
     }
 
-    /// Of those that are fine, of which there are thousands, nothing is read.
+    /// Pods in the state `Fine`, of which there are thousands, are not kept.
     fn is_kept(&self) -> bool {
         self.rest != State::Fine
     }
@@ -99,7 +102,7 @@ impl Watched for WorkerPod {
 // === impl Standing ===
 
 impl Standing {
-    /// The reason that a condition gives for it, as far as the pod's status says.
+    /// Returns the reason for a condition, if the pod's status gives one.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Starting | Self::Running { .. } => None,
@@ -107,7 +110,7 @@ impl Standing {
         }
     }
 
-    /// Whether a pod has got no further, so that what its events said holds.
+    /// Returns whether a pod has made no progress, so that the cause from its events still holds.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other) && self.reason() == other.reason()
     }
@@ -135,8 +138,8 @@ impl State {
     }
 }
 
-/// The queue whose worker a pod is. Anybody may label a pod: it counts only if a `ReplicaSet` of the queue's Deployment
-/// controls it.
+/// Returns the queue whose worker a pod is. Any user may label a pod: it counts only if a
+/// `ReplicaSet` of the queue's Deployment controls it.
 fn queue(metadata: &ObjectMeta) -> Option<&str> {
     let labels = metadata.labels.as_ref()?;
     let (queue, hash) = (labels.get(QUEUE_LABEL)?, labels.get(HASH_LABEL)?);
@@ -146,7 +149,7 @@ fn queue(metadata: &ObjectMeta) -> Option<&str> {
     is_ours.then_some(queue)
 }
 
-/// Where a pod stands, by what its status says of scheduling and containers.
+/// Returns the progress of a pod, from what its status says of scheduling and containers.
 fn standing(status: &PodStatus) -> Standing {
     let unscheduled =
         conditions(status).find(|found| found.type_ == "PodScheduled" && found.status == "False");
@@ -165,7 +168,7 @@ fn standing(status: &PodStatus) -> Standing {
     pod
 }
 
-/// Where a container stands; `None` if it is ready or has done what it was to do.
+/// Returns the progress of a container; `None` if it is ready or has completed.
 fn of_container(status: &ContainerStatus) -> Option<Standing> {
     let ContainerState { running, terminated, waiting } = status.state.as_ref()?;
     let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
@@ -189,7 +192,7 @@ fn of_container(status: &ContainerStatus) -> Option<Standing> {
     Some(before.map_or(Standing::Running { since }, |before| ended(status, before, Some(since))))
 }
 
-/// Of a container that ended and is started again.
+/// Returns the progress of a container that ended and is restarted.
 fn ended(
     container: &ContainerStatus,
     how: &ContainerStateTerminated,
@@ -219,7 +222,7 @@ mod tests {
     use super::*;
     use crate::conditions::reason;
 
-    /// A pod of the queue `q` with this status.
+    /// Returns a pod of the queue `q` with this status.
     fn pod(status: &Value) -> Value {
         json!({
             "metadata": {
@@ -310,7 +313,7 @@ mod tests {
             panic!("it ended");
         };
         assert!(cause.message.contains("asyncqueue-worker: no"), "{cause:?}");
-        // For the second in which it runs again, the cause stays.
+        // During the second in which it runs again, the cause stays.
         let again = json!({
             "restartCount": 3,
             "state": { "running": { "startedAt": "2026-01-01T00:00:09Z" } },

@@ -1,7 +1,7 @@
 //! Decides which functions an event names, and when. Pure.
 //!
-//! Clients choose the names, so what is kept and what is said is bounded: by the queues that exist, and for each by a number
-//! of functions and by time.
+//! Clients choose the names, so both the memory and the events are bounded. The bounds are the
+//! queues that exist, and for each queue a number of functions and a time.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,35 +13,36 @@ use asyncqueue::{
     unknown_functions::{Outcome, Report},
 };
 
-/// A function that is deployed within this time is not named: it may be in the directory already, and the gateway has
-/// not read that yet.
+/// A function that is deployed within this time is not named: it may already be in the directory,
+/// without the gateway having read it.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Between two events about one queue.
+/// Minimum interval of events about one queue.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// A function is named again after this time, which is how long an API server keeps an event by default.
+/// Time after which a function is named again. An API server keeps an event that long by default.
 const REPEAT: Duration = Duration::from_secs(60 * 60);
 
-/// Functions of one queue that are kept at once. Others are not named until some of them are forgotten.
+/// Maximum number of functions that are kept for one queue. Others are not named until some of
+/// these are removed.
 const MAX_FUNCTIONS: usize = 64;
 
-/// What was reported, by queue.
+/// The reports, by queue.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     queues: HashMap<QueueName, Reported>,
 }
 
-/// What was reported of one queue.
+/// The reports about one queue.
 #[derive(Debug)]
 struct Reported {
-    /// What the gateway did with the calls, at last.
+    /// What the gateway last did with the calls.
     outcome: Outcome,
-    /// The functions that no event has named, and since when.
+    /// Functions that no event has named yet, with the time of their first report.
     waiting: BTreeMap<FunctionName, Instant>,
-    /// Those that one has named, and when.
+    /// Functions that an event has named, with its time.
     named: HashMap<FunctionName, Instant>,
-    /// When the last event was due.
+    /// Time of the last event.
     event_at: Option<Instant>,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct Due {
 // === impl Pending ===
 
 impl Pending {
-    /// Takes in a report about a queue that exists.
+    /// Records a report about a queue that exists.
     pub(super) fn record(&mut self, queue: QueueName, report: Report, now: Instant) {
         let reported = self.queues.entry(queue).or_insert_with(|| Reported::new(report.outcome));
         reported.outcome = report.outcome;
@@ -66,7 +67,7 @@ impl Pending {
         }
     }
 
-    /// The events that are due, each of which is returned once. `exists` says whether there is a function.
+    /// Returns the events that are due, each of them once. `exists` says whether a function exists.
     pub(super) fn due(&mut self, exists: impl Fn(&FunctionName) -> bool, now: Instant) -> Vec<Due> {
         let due = self.queues.iter_mut().filter_map(|(queue, reported)| {
             let functions = reported.due(&exists, now);
@@ -93,9 +94,9 @@ impl Reported {
         }
     }
 
-    /// The functions that an event names now.
+    /// Returns the functions that an event names now.
     fn due(&mut self, exists: impl Fn(&FunctionName) -> bool, now: Instant) -> Vec<FunctionName> {
-        // One that was deployed and is gone again is another case.
+        // A function that was deployed and is removed again is reported again.
         self.waiting.retain(|function, _| !exists(function));
         self.named.retain(|function, at| now.duration_since(*at) < REPEAT && !exists(function));
         if self.event_at.is_some_and(|at| now.duration_since(at) < INTERVAL) {
@@ -114,7 +115,7 @@ impl Reported {
         ripe
     }
 
-    /// Whether nothing is kept for a reason.
+    /// Returns whether no entry is needed any more.
     fn is_over(&self, now: Instant) -> bool {
         let is_quiet = self.event_at.is_none_or(|at| now.duration_since(at) >= INTERVAL);
         is_quiet && self.waiting.is_empty() && self.named.is_empty()
@@ -129,13 +130,13 @@ mod tests {
         FunctionName::new(name, "openfaas-fn").unwrap()
     }
 
-    /// Takes in a report about `jobs`.
+    /// Records a report about `jobs`.
     fn record(pending: &mut Pending, names: &[&str], now: Instant) {
         let functions = names.iter().map(|name| function(name)).collect();
         pending.record("jobs".parse().unwrap(), Report { outcome: Outcome::Accepted, functions }, now);
     }
 
-    /// The names in the events that are due, where these functions exist.
+    /// Returns the names in the events that are due, if these functions exist.
     fn due(pending: &mut Pending, existing: &[&str], now: Instant) -> Vec<Vec<String>> {
         let existing: Vec<_> = existing.iter().map(|name| function(name)).collect();
         let due = pending.due(|function| existing.contains(function), now);
@@ -149,12 +150,12 @@ mod tests {
         record(&mut pending, &["slwo"], start);
         assert_eq!(due(&mut pending, &[], start), [[""; 0]; 0]);
         assert_eq!(due(&mut pending, &[], start + GRACE), [["slwo"]]);
-        // However often it is called.
+        // More calls change nothing.
         for minute in 1..60 {
             record(&mut pending, &["slwo"], start + minute * INTERVAL);
             assert_eq!(due(&mut pending, &[], start + minute * INTERVAL + GRACE), [[""; 0]; 0], "{minute}");
         }
-        // By then its event is gone.
+        // By then its event has expired.
         let later = start + GRACE + REPEAT;
         assert_eq!(due(&mut pending, &[], later), [[""; 0]; 0]);
         record(&mut pending, &["slwo"], later);
@@ -166,7 +167,7 @@ mod tests {
         let (mut pending, start) = (Pending::default(), Instant::now());
         record(&mut pending, &["new", "slwo"], start);
         assert_eq!(due(&mut pending, &["new"], start + GRACE), [["slwo"]]);
-        // Deployed and removed again, it is another case.
+        // A function that was deployed and is removed again is reported again.
         assert_eq!(due(&mut pending, &["slwo"], start + INTERVAL), [[""; 0]; 0]);
         record(&mut pending, &["slwo"], start + INTERVAL);
         assert_eq!(due(&mut pending, &[], start + INTERVAL + GRACE), [["slwo"]]);
@@ -199,7 +200,7 @@ mod tests {
         assert!((1..=MAX_FUNCTIONS).contains(&events), "{events}");
         let kept: usize = pending.queues.values().map(|queue| queue.waiting.len() + queue.named.len()).sum();
         assert_eq!(kept, MAX_FUNCTIONS);
-        // Nothing is kept for good.
+        // Every entry expires.
         assert_eq!(due(&mut pending, &[], now + REPEAT), [[""; 0]; 0]);
         assert!(pending.queues.is_empty());
     }

@@ -1,4 +1,4 @@
-//! How the watches do: which don't work, and why, in readiness, log and metrics.
+//! Reports the health of the watches in readiness, log and metrics: which do not work, and why.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,10 @@ use crate::{error::chain, metrics::Metrics};
 /// The readiness condition of all watches together.
 const CONDITION: &str = "kubernetes";
 
-/// While a watch fails for the same reason, say so this often.
+/// Interval of the log messages while a watch fails for the same reason.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
-/// How all watches do.
+/// Health of all watches.
 #[derive(Debug)]
 pub(crate) struct Watches {
     health: Health,
@@ -41,13 +41,13 @@ struct Down {
     logged: Option<Instant>,
 }
 
-/// Why a watch does not work.
+/// Reason why a watch does not work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
     message: String,
-    /// Time alone won't help.
+    /// Whether access is denied: waiting does not help.
     pub(super) denied: bool,
-    /// The API server does not know the kind.
+    /// Whether the API server does not know the kind.
     pub(super) unknown: bool,
 }
 
@@ -58,25 +58,26 @@ impl Watches {
         Arc::new(Self { health, metrics, down: Mutex::default() })
     }
 
-    /// A watch works.
+    /// Records that a watch works.
     pub(super) fn works(&self, place: &Place) {
         if self.forget(place) {
             info!("watching {place}");
         }
     }
 
-    /// The API server does not know a kind that nobody needs, so there is nothing to watch for now.
+    /// Records that the API server does not know an optional kind, so that there is nothing to
+    /// watch for now.
     pub(super) fn absent(&self, place: &Place) {
         info!("the API server does not know {place}; they are watched as soon as it does");
         self.forget(place);
     }
 
-    /// An object was passed over.
+    /// Counts an object that was skipped.
     pub(super) fn unreadable(&self) {
         self.metrics.unreadable();
     }
 
-    /// A watch does not work.
+    /// Records that a watch does not work.
     pub(super) fn set(&self, place: &Place, trouble: Trouble) {
         let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
         let logged =
@@ -92,7 +93,7 @@ impl Watches {
         self.tell(&down, place.resource);
     }
 
-    /// Whether something was wrong with it.
+    /// Removes a watch from those that don't work. Returns whether it was one of them.
     fn forget(&self, place: &Place) -> bool {
         let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
         let known = down.remove(place).is_some();
@@ -126,7 +127,7 @@ impl fmt::Display for Place {
 // === impl Trouble ===
 
 impl Trouble {
-    /// Nothing is known yet.
+    /// Returns the initial state: nothing is known yet.
     pub(super) fn waiting() -> Self {
         Self { message: "not read yet".to_owned(), denied: false, unknown: false }
     }
@@ -159,7 +160,7 @@ impl Trouble {
 
 #[cfg(test)]
 impl Watches {
-    /// What readiness says.
+    /// Returns what readiness reports.
     pub(super) fn report(&self) -> Result<(), Vec<(&'static str, String)>> {
         self.health.report()
     }
@@ -171,7 +172,7 @@ pub(super) mod fixtures {
 
     use super::*;
 
-    /// The API server's refusal of a list.
+    /// Returns an error with the API server's refusal of a list.
     pub(crate) fn refused(code: u16) -> watcher::Error {
         let status = Status { code, message: "its words".to_owned(), ..Status::default() };
         watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))

@@ -1,4 +1,4 @@
-//! What is said to who asked for a cancellation.
+//! Answers a client's request to cancel calls.
 
 use std::time::Duration;
 
@@ -12,26 +12,27 @@ use crate::{
     status::{CallStatus, State},
 };
 
-/// What came of a request to cancel the calls with an id.
+/// The outcome of a request to cancel the calls with an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// None of them starts any more, and at least one is cancelled.
+    /// None of the calls starts any more, and at least one is cancelled.
     Cancelled(Tally),
-    /// At least one is marked, and may still start. A repeat is safe.
+    /// At least one call has a tombstone, and may still start. A repeat is safe.
     NotCertain,
-    /// All have ended in another way.
+    /// All calls have ended in another way.
     Ended {
-        /// How the last of them did.
+        /// How the last call ended.
         end: EndState,
-        /// What is still known of that.
+        /// What is still known of that end.
         status: Option<Box<CallStatus>>,
     },
     /// Nothing is known of such a call.
     Unknown,
 }
 
-/// Cancels all calls with an id that are stored now. Waits up to `patience` to be certain that they do not start. A repeat is
-/// safe, and also confirms those of which an earlier request was not certain.
+/// Cancels all calls with an id that are stored now. Waits up to `patience` to be certain that they
+/// do not start. A repeat is safe, and also confirms calls that an earlier request could not
+/// confirm.
 pub async fn request(
     js: &Context,
     places: &Places,
@@ -44,13 +45,13 @@ pub async fn request(
     }
     let found = locate(js, places, wanted).await?;
     if is_cancelled(&found) {
-        // By another request, since: it may not be certain yet.
+        // Another request has cancelled it since then, and may not be certain yet.
         return Ok(of_cancelled_since(cancel(js, places, wanted, patience).await?));
     }
     Ok(of_others(tally, found))
 }
 
-/// What a tally says in which a call is cancelled.
+/// Returns the verdict of a tally in which a call is cancelled.
 fn of_cancelled(tally: Tally) -> Option<Verdict> {
     match tally {
         Tally { unconfirmed: 1.., .. } => Some(Verdict::NotCertain),
@@ -59,21 +60,22 @@ fn of_cancelled(tally: Tally) -> Option<Verdict> {
     }
 }
 
-/// What the second tally says of a call that another request has cancelled.
+/// Returns the verdict of the second tally, for a call that another request has cancelled.
 fn of_cancelled_since(tally: Tally) -> Verdict {
-    // In an empty one, the call is known by the result that its client is sent, and its tombstone is gone.
+    // If the tally is empty, the call is known by the result for its client, and its tombstone has
+    // expired.
     let of_result = || Verdict::Cancelled(Tally { cancelled: 1, before: 1, ..tally });
     of_cancelled(tally).or_else(|| of_ended(tally)).unwrap_or_else(of_result)
 }
 
-/// What a tally without a cancelled call says, and what was found after it.
+/// Returns the verdict of a tally without a cancelled call, given what was found after it.
 fn of_others(tally: Tally, found: Found) -> Verdict {
     match found {
         Found::Ended(status) => {
             let end = status.state.end().or(tally.end).unwrap_or(EndState::Done);
             Verdict::Ended { end, status: Some(status.into()) }
         }
-        // What is stored now came after the request, or ends this moment.
+        // What is stored now came after the request, or is just ending.
         Found::Stored { .. } | Found::BeingCancelled(_) | Found::Unknown => {
             of_ended(tally).unwrap_or(Verdict::Unknown)
         }

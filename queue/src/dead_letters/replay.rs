@@ -1,10 +1,12 @@
 //! Puts dead letters back on their queue.
 //!
-//! A replay publishes the message as it was, waits until it is stored, and deletes the dead letter
-//! then. The original message is removed before, if its worker could not acknowledge it.
-//! Interrupted in between and repeated, a replay finds its own message and stores no second one:
-//! the message id of a replay is the call's and the dead letter's, so that another dead letter of
-//! the same call is another replay. Other calls that share the id are not in its way.
+//! A replay publishes the message as it was, waits until it is stored, and then deletes the dead
+//! letter. If the original message is still there, because its worker could not acknowledge it, it
+//! is removed first.
+//!
+//! A replay that is interrupted and repeated finds its own message and stores no second one. Its
+//! message id consists of the call id and the sequence of the dead letter, so another dead letter
+//! of the same call is another replay. Other calls that share the id do not affect it.
 
 use async_nats::{
     header::NATS_MESSAGE_ID,
@@ -26,42 +28,42 @@ use crate::{
     subject::call_subject,
 };
 
-/// What became of a dead letter that was replayed.
+/// The outcome of replaying a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replayed {
-    /// Its message is on the queue again, and it is deleted.
+    /// The message is on the queue again, and the dead letter is deleted.
     Now,
-    /// Its message was on the queue already, by a replay that was interrupted; it is deleted.
+    /// An interrupted replay had put the message on the queue already. The dead letter is deleted.
     Before,
-    /// It is no longer there: somebody else replayed or deleted it.
+    /// The dead letter is no longer there: it was replayed or deleted by another request.
     Gone,
 }
 
-/// Why a replay did not come to its end. The dead letter is still there, and a repeat is safe.
+/// A replay failed. The dead letter is still there, and a repeat is safe.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// It does not hold all of its message.
+    /// The dead letter does not hold all of its message.
     #[error(
         "not replayed, {} bytes of headers and {} bytes of body were left out of it: submit the call again",
         .0.headers, .0.body
     )]
     Incomplete(Omitted),
-    /// The client of NATS can't read it.
+    /// The NATS client can't read the dead letter.
     #[error("not replayed, its {0}: `dead purge` deletes it")]
     Unreadable(String),
-    /// No stream takes its message.
+    /// No stream accepts the message.
     #[error("not replayed, no stream listens on `{subject}`")]
     NoStream {
-        /// Where it was to be published.
+        /// The subject to which the message was published.
         subject: String,
     },
-    /// The queue's stream did not take its message.
+    /// The queue's stream did not store the message.
     #[error("not replayed, the queue did not store it")]
     NotStored(#[source] PublishError),
-    /// Its message is on the queue again, and the dead letter is still there.
+    /// The message is on the queue again, and the dead letter is still there.
     #[error("replayed, but its dead letter is still there: replay it again to delete it")]
     NotDeleted(#[source] NatsError),
-    /// NATS is away or refused.
+    /// NATS is unavailable or refused the request.
     #[error(transparent)]
     Nats(#[from] NatsError),
 }
@@ -69,7 +71,8 @@ pub enum ReplayError {
 // === impl ReplayError ===
 
 impl ReplayError {
-    /// Whether it is of this letter alone; otherwise others fail for the same reason.
+    /// Returns whether the error concerns only this letter. Otherwise other letters fail for the
+    /// same reason.
     #[must_use]
     pub fn is_of_this_letter(&self) -> bool {
         match self {
@@ -83,8 +86,9 @@ impl ReplayError {
 // === impl DeadLetters ===
 
 impl DeadLetters {
-    /// Puts the message of a dead letter back on the stream that it came from, `entry` being where calls of the queue
-    /// go now, and deletes the dead letter. Its attempts are counted anew.
+    /// Puts the message of a dead letter back on the stream that it came from, and deletes the dead
+    /// letter. `entry` is where calls of the queue go now. The attempts are counted from the
+    /// beginning.
     pub async fn replay(&self, letter: &DeadLetter, entry: &QueueEntry) -> Result<Replayed, ReplayError> {
         if let Some(why) = &letter.unreadable {
             return Err(ReplayError::Unreadable(why.clone()));
@@ -100,9 +104,9 @@ impl DeadLetters {
         Ok(replayed)
     }
 
-    /// The stream that a message came from, and the subject that it gets there. A call that had its
-    /// queue's own subject, as all others of its form, gets one of its own, by which it is told
-    /// from them. A result keeps its own.
+    /// Returns the stream that a message came from, and the subject that it gets there. A call that
+    /// had the queue's own subject, as all calls of its form do, gets a separate subject that
+    /// distinguishes it from them. A result keeps its subject.
     fn destination(&self, letter: &DeadLetter, entry: &QueueEntry, dead_subject: &str) -> (String, String) {
         let (stream, subject) = match (letter.kind, &letter.origin) {
             (Kind::Callback, Some(origin)) => return (self.queue.callback_stream(), origin.subject.clone()),
@@ -117,7 +121,8 @@ impl DeadLetters {
     }
 
     /// Removes the message that became a dead letter from its stream. It is still there if its
-    /// worker died before it acknowledged it, and would be delivered beside the replay.
+    /// worker died before it acknowledged it. Without the removal, both it and the replay would be
+    /// delivered.
     async fn remove_original(
         &self,
         letter: &DeadLetter,
@@ -126,7 +131,7 @@ impl DeadLetters {
     ) -> Result<(), NatsError> {
         let Some(origin) = &letter.origin else { return Ok(()) };
         let Some(original) = message_at(&self.js, stream, origin.sequence).await? else { return Ok(()) };
-        // A stream that was deleted and created may have another message there.
+        // A stream that was deleted and recreated may have another message there.
         if original.subject.as_str() == origin.subject && original.payload == message.payload {
             remove(&self.js, stream, origin.sequence, "remove the message of the dead letter").await?;
         }
@@ -141,7 +146,7 @@ impl DeadLetters {
         subject: String,
     ) -> Result<Replayed, ReplayError> {
         let id = format!("{}.replay.{}", letter.call_id, letter.sequence);
-        // Longer ago than the duplicate window, only the message itself tells.
+        // If that was longer ago than the duplicate window, only the message itself shows it.
         let pending = last_message(&self.js, &stream, &subject).await?;
         let pending_id = pending.as_ref().and_then(|pending| pending.headers.get(NATS_MESSAGE_ID));
         if pending_id.is_some_and(|pending_id| pending_id.as_str() == id) {
@@ -149,8 +154,8 @@ impl DeadLetters {
         }
         let mut headers = dead_letter::original(&message.headers);
         headers.insert(NATS_MESSAGE_ID, id);
-        // What functions took for the message id of a call that had none, or whose worker did not
-        // keep it.
+        // The id that functions used as message id, for a call that had none or whose worker did
+        // not keep it.
         if letter.kind == Kind::Call && headers.get(H_MESSAGE_ID).is_none() {
             headers.insert(H_MESSAGE_ID, letter.call_id.as_str());
         }

@@ -1,7 +1,7 @@
 //! Reads the dead letters of a stream, oldest first.
 //!
-//! They are delivered without their payloads, in batches. One that the client can't read ([`crate::readable`]) closes the
-//! connection: then all are read one by one, over the JSON API.
+//! They are delivered without their payloads, in batches. A letter that the client can't read
+//! ([`crate::readable`]) closes the connection. Then all are read one by one, over the JSON API.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -25,28 +25,30 @@ use crate::{
     timestamp::from_server,
 };
 
-/// Letters that are asked for at once: few enough that their headers are read while the next are on their way.
+/// Number of letters in a batch: few enough that their headers are read while the next ones are in
+/// transit.
 const BATCH: usize = 500;
 
-/// How long a batch may take. Its messages are not acknowledged: lost with a broken connection, they don't come again.
+/// Maximum time of a batch. Its messages are not acknowledged: those lost with a broken connection
+/// are not redelivered.
 const BATCH_TIME: Duration = Duration::from_secs(10);
 
-/// Payloads that are asked for at once, each a round trip.
+/// Number of payloads that are requested concurrently, each in a round trip.
 const READS: usize = 16;
 
-/// How long the server keeps the list of a reader that is gone.
+/// How long the server keeps the consumer of a reader that has disconnected.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
-/// Between looks whether the connection was closed.
+/// Interval between checks whether the connection was closed.
 const CONNECTION_CHECK: Duration = Duration::from_millis(50);
 
-/// What is done, for errors.
+/// The action that error messages name.
 const ACTION: &str = "list the dead letters";
 
 impl DeadLetters {
-    /// All letters on these subjects, or on any if there are none, that are there now. What dies during the scan, perhaps
-    /// because it was replayed, is left out: there is an end. Where one of the stream can't be read, those on other
-    /// subjects are among them.
+    /// Reads all letters on these subjects that are there now; an empty set means all subjects.
+    /// Calls that die during the scan, perhaps after a replay, are left out, so that the scan ends.
+    /// If the stream has a letter that can't be read, letters on other subjects are returned too.
     pub(super) async fn scan(&self, subjects: BTreeSet<String>) -> Result<Vec<DeadLetter>, NatsError> {
         let last = self.stream.get_info().await.map_err(failed(ACTION))?.state.last_sequence;
         let client = self.js.client();
@@ -95,7 +97,7 @@ impl DeadLetters {
             }
         }
         letters.retain(|letter| letter.sequence <= last);
-        // It would be gone in a while by itself.
+        // The server would delete it after a while anyway.
         let _ = self.stream.delete_consumer(&consumer.cached_info().name).await;
         Ok(letters)
     }
@@ -129,13 +131,14 @@ impl DeadLetters {
         }
     }
 
-    /// The message at a sequence as it is stored; `None` if it is no longer there.
+    /// Returns the message at a sequence as it is stored; `None` if it is no longer there.
     pub(super) async fn raw_message(&self, sequence: u64) -> Result<Option<RawMessage>, NatsError> {
         let message = message_from(&self.js, &self.queue.dead_letter_stream(), ">", sequence).await?;
         Ok(message.filter(|message| message.sequence == sequence))
     }
 
-    /// Reads a message that was delivered without its payload; fetches that if it is needed.
+    /// Reads a message that was delivered without its payload, and fetches the payload if it is
+    /// needed.
     async fn read_headers(&self, message: Message) -> Result<DeadLetter, NatsError> {
         let info = message.info().map_err(failed(ACTION))?;
         let headers = message.headers.clone().unwrap_or_default();
@@ -156,7 +159,7 @@ impl DeadLetters {
     }
 }
 
-/// Returns when a connection was closed, and there is another one to the same server.
+/// Waits until a connection was closed and there is another one to the same server.
 async fn closed(client: &Client, before: &Connection) {
     while !Connection::of(client).is_another_to_the_same_server(before) {
         sleep(CONNECTION_CHECK).await;

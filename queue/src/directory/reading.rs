@@ -1,4 +1,4 @@
-//! Decides from when on what was read of the bucket counts as the directory.
+//! Decides when the entries that were read from the bucket count as the directory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,23 +6,23 @@ use tokio::time::Instant;
 
 use super::{Contents, Directory, Key, MARKER};
 
-/// A directory without a marker counts once nothing in it has changed for so long: an earlier
-/// version writes none.
+/// How long a directory without a marker must be unchanged before it counts: an earlier version
+/// writes no marker.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// The same where no directory is known yet. The first calls wait for it.
+/// The same if no directory is known yet. The first calls wait for it.
 const SETTLED_AT_START: Duration = Duration::from_secs(1);
 
-/// What was read of the bucket since the watch began.
+/// The entries that were read from the bucket since the watch began.
 #[derive(Debug)]
 pub(super) struct Reading {
     directory: Arc<Directory>,
-    /// How long a directory without a marker has to be unchanged to count.
+    /// How long a directory without a marker must be unchanged before it counts.
     settles_after: Duration,
-    /// Whether all was read that was there when the watch began.
+    /// Whether all entries were read that were there when the watch began.
     is_current: bool,
     is_marked: bool,
-    /// Whether the directory counts. Once it does, so does every change.
+    /// Whether the directory counts. Once it does, every change does too.
     is_accepted: bool,
     changed_at: Option<Instant>,
 }
@@ -30,7 +30,7 @@ pub(super) struct Reading {
 // === impl Reading ===
 
 impl Reading {
-    /// Begins to read. `was_known` is whether a directory was known before, `is_empty` whether the
+    /// Begins to read. `was_known`: whether a directory was known before. `is_empty`: whether the
     /// bucket holds nothing.
     pub(super) fn new(was_known: bool, is_empty: bool) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl Reading {
         }
     }
 
-    /// Takes in one entry of the bucket; `None` is one that was removed.
+    /// Applies one entry of the bucket; `None` is an entry that was removed.
     pub(super) fn take(
         &mut self,
         key: &str,
@@ -55,31 +55,31 @@ impl Reading {
             return Ok(());
         }
         self.changed_at = Some(now);
-        // One that is not known is of a later version.
+        // An unknown key comes from a later version.
         let Some(key) = Key::parse(key) else { return Ok(()) };
         Arc::make_mut(&mut self.directory).apply(&key, value)
     }
 
-    /// All was read that was there when the watch began.
+    /// Records that all entries were read that were there when the watch began.
     pub(super) fn is_current(&mut self) {
         self.is_current = true;
     }
 
-    /// The directory, once it counts: for gateways and workers.
+    /// Returns the directory once it counts: for gateways and workers.
     pub(super) fn directory(&mut self, now: Instant) -> Option<Arc<Directory>> {
         let counts = self.is_marked || self.settles_at().is_some_and(|at| now >= at);
         self.is_accepted |= self.is_current && counts;
         self.is_accepted.then(|| self.directory.clone())
     }
 
-    /// What is in the bucket, once it was read: for the program that writes it.
+    /// Returns the content of the bucket once it was read: for the program that writes it.
     pub(super) fn contents(&mut self) -> Option<Contents> {
         self.is_accepted |= self.is_current;
         let contents = || Contents { directory: self.directory.clone(), is_whole: self.is_marked };
         self.is_current.then(contents)
     }
 
-    /// When a directory without a marker counts, if nothing changes until then.
+    /// Returns when a directory without a marker counts, if nothing changes until then.
     pub(super) fn settles_at(&self) -> Option<Instant> {
         let waits = self.is_current && !self.is_accepted;
         self.changed_at.filter(|_| waits && !self.is_empty()).map(|at| at + self.settles_after)
@@ -110,7 +110,7 @@ mod tests {
             Self { reading: Reading::new(false, true), known: None, now: Instant::now() }
         }
 
-        /// A watch of a bucket that holds these entries begins.
+        /// Begins a watch of a bucket that holds these entries.
         fn reads(&mut self, entries: &[(&str, Option<&[u8]>)]) -> &mut Self {
             self.reading = Reading::new(self.known.is_some(), entries.is_empty());
             self.takes(entries);
@@ -143,7 +143,7 @@ mod tests {
         let mut watch = Watch::new();
         watch.reads(&[]).knows(None).after(SETTLED * 2).knows(None);
         watch.takes(&[QUEUE]).after(SETTLED / 2).takes(&[MARK]).knows(Some(1));
-        // Whole and empty.
+        // Complete and empty.
         Watch::new().reads(&[MARK]).knows(Some(0));
     }
 
@@ -153,7 +153,7 @@ mod tests {
         watch.reads(&[QUEUE, ANOTHER, MARK]).knows(Some(2));
         watch.reads(&[]).knows(Some(2)).after(SETTLED * 2).knows(Some(2));
         watch.takes(&[QUEUE]).knows(Some(2)).takes(&[MARK]).knows(Some(1));
-        // And from then on each change counts.
+        // From then on, each change counts.
         watch.takes(&[("queue.jobs", None)]).knows(Some(0));
     }
 
@@ -161,7 +161,7 @@ mod tests {
     async fn a_directory_of_the_last_version_counts_without_a_marker() {
         let mut watch = Watch::new();
         watch.reads(&[QUEUE, ANOTHER]).knows(None).after(SETTLED_AT_START).knows(Some(2));
-        // Written again by that version: what is there may be a part of it.
+        // That version writes it again: what is there may be incomplete.
         watch.reads(&[QUEUE]).knows(Some(2));
         assert_eq!(watch.reading.settles_at(), Some(watch.now + SETTLED));
         watch.after(SETTLED).knows(Some(1));

@@ -9,35 +9,35 @@ use futures::{StreamExt, TryStreamExt};
 use super::{BUCKET, Contents, Directory, Key, MARKER};
 use crate::bucket::BucketError;
 
-/// Requests at once. A round trip each: enough of them that ten thousand take a second.
+/// Number of concurrent requests. Each is a round trip: with so many, ten thousand take a second.
 const CONCURRENCY: usize = 64;
 
-/// The marker's value. Its fields are for later versions.
+/// Value of the marker. Fields are reserved for later versions.
 const MARKED: &str = "{}";
 
-/// The KV bucket, for its one writer.
+/// The KV bucket, for its only writer.
 #[derive(Clone, Debug)]
 pub struct DirectoryStore {
     bucket: kv::Store,
 }
 
 impl DirectoryStore {
-    /// Opens the bucket, and creates it where there is none, with at least so many replicas.
+    /// Opens the bucket, and creates it if it does not exist, with at least `replicas` replicas.
     pub async fn open(js: &Context, replicas: usize) -> Result<Self, BucketError> {
         let bucket = BUCKET.ensure(js, replicas).await?;
         Ok(Self { bucket })
     }
 
-    /// Brings the bucket to `wanted` and returns how many entries that changed. Writes only what
-    /// differs, leaves keys alone that it doesn't know, and ends with the marker: the directory is
-    /// whole.
+    /// Updates the bucket to `wanted` and returns how many entries changed. Writes only entries
+    /// that differ, leaves unknown keys as they are, and writes the marker last: the directory is
+    /// then complete.
     pub async fn sync(&self, wanted: &Directory) -> Result<usize, BucketError> {
         let keys = self.keys().await?;
         let current = self.read(&keys).await?;
         self.put(&current, wanted, keys.iter().any(|key| key == MARKER)).await
     }
 
-    /// The same, for one who follows the bucket and so knows what is in it.
+    /// Does the same for a program that follows the bucket and so knows its content.
     pub async fn update(&self, current: &Contents, wanted: &Directory) -> Result<usize, BucketError> {
         let entries = current.directory.entries().map_err(BUCKET.failed("encode"))?;
         self.put(&entries, wanted, current.is_whole).await

@@ -1,4 +1,4 @@
-//! Follows the directory.
+//! Follows the directory in its bucket.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,33 +16,32 @@ use crate::{
     poll::{Polled, poll},
 };
 
-/// Between attempts to follow the bucket, which may not be there yet.
+/// Interval between attempts to follow the bucket, which may not exist yet.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Changes taken in at once, at most.
+/// Maximum number of changes that are applied together.
 const CHUNK: usize = 1024;
 
-/// Between checks whether the bucket is still the one that is followed. A bucket that is deleted
-/// and created again counts its revisions from 1, so that a watch that goes on would miss what is
-/// in it.
+/// Interval between checks whether the bucket is still the same. The revisions of a bucket that was
+/// deleted and recreated begin at 1, so a watch that continues would miss its entries.
 const CHECK: Duration = Duration::from_secs(10);
 
-/// Follows the directory for as long as somebody listens. The receiver holds `None` until the
-/// directory has been read once, and afterwards always the last state known: neither NATS going
-/// away nor a bucket that is deleted and created again empties it. A directory counts as read once
-/// its marker ([`super::MARKER`]) is there.
+/// Follows the directory as long as a receiver exists. The receiver holds `None` until the
+/// directory has been read once, and from then on the last known state. Neither an outage of NATS
+/// nor a bucket that is deleted and recreated empties it. A directory counts as read when its
+/// marker ([`super::MARKER`]) is there.
 #[must_use]
 pub fn follow(js: Context) -> watch::Receiver<Option<Arc<Directory>>> {
     follow_with(js, Reading::directory, Arc::ptr_eq)
 }
 
-/// Follows what is in the bucket, whole or not, for the program that writes it.
+/// Follows the content of the bucket, complete or not, for the program that writes it.
 #[must_use]
 pub fn follow_as_writer(js: Context) -> watch::Receiver<Option<Contents>> {
     follow_with(js, |reading, _| reading.contents(), Contents::is_same)
 }
 
-/// Follows what `read` makes of the bucket.
+/// Follows the value that `read` derives from the bucket.
 fn follow_with<T: Clone + Send + Sync + 'static>(
     js: Context,
     read: fn(&mut Reading, Instant) -> Option<T>,
@@ -85,7 +84,8 @@ fn follow_with<T: Clone + Send + Sync + 'static>(
     receiver
 }
 
-/// Returns when the directory has been read, or after `patience`; at once where there is none.
+/// Waits until the directory has been read, at most for `patience`. Returns at once if there is no
+/// directory.
 pub async fn read_once(
     js: &Context,
     mut directory: watch::Receiver<Option<Arc<Directory>>>,
@@ -93,7 +93,7 @@ pub async fn read_once(
 ) {
     let read = async {
         if BUCKET.open(js).await.is_ok() {
-            // An error means that nobody follows it any more.
+            // An error means that the directory is not followed any more.
             let _ = directory.wait_for(Option::is_some).await;
         }
     };
@@ -117,14 +117,14 @@ async fn poll_once<T>(
     poll(js, &BUCKET, ">", take).await;
 }
 
-/// Takes in an entry; one that can't be read changes nothing.
+/// Applies an entry. One that can't be read changes nothing.
 fn take_entry(reading: &mut Reading, key: &str, value: Option<&[u8]>) {
     if let Err(error) = reading.take(key, value, Instant::now()) {
         warn!(key, %error, "an entry of the directory can't be read and is passed over");
     }
 }
 
-/// Reads the bucket once and then every change, until the watch ends or the bucket is another.
+/// Reads the bucket once and then every change, until the watch ends or the bucket was replaced.
 async fn follow_once<T>(
     js: &Context,
     sender: &watch::Sender<Option<T>>,
@@ -136,8 +136,8 @@ async fn follow_once<T>(
     let changes = bucket.watch_with_history(">").await?;
     let mut reading = Reading::new(sender.borrow().is_some(), is_empty);
     publish(&mut reading, sender);
-    // What has arrived together is published together: a directory of thousands is copied once, not
-    // thousands of times, and while nothing changes it is there once.
+    // Changes that arrived together are published together. Otherwise a directory of thousands
+    // would be copied thousands of times. While nothing changes, memory holds one copy.
     let mut changes = changes.ready_chunks(CHUNK);
     let mut checks = interval_at(Instant::now() + CHECK, CHECK);
     loop {
@@ -155,7 +155,7 @@ async fn follow_once<T>(
                 }
             }
             _ = checks.tick() => {
-                // No answer says nothing: the watch goes on when NATS is back.
+                // Without an answer nothing is known: the watch continues when NATS is back.
                 if bucket.status().await.is_ok_and(|status| status.info.created != created) {
                     return Err("the bucket was deleted and created again".into());
                 }

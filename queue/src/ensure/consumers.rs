@@ -1,4 +1,4 @@
-//! Brings the durable consumers of a queue to what they shall be.
+//! Brings the durable consumers of a queue to their desired state.
 
 use async_nats::jetstream::{
     ErrorCode,
@@ -41,8 +41,8 @@ pub(super) async fn ensure(
     pause(stream, consumer.cached_info().clone(), wanted, changes).await
 }
 
-/// Creates the first consumer of a stream. One that another program has just created is left as it
-/// is.
+/// Creates the first consumer of a stream. One that another program has just created is not
+/// changed.
 pub(super) async fn create_first(
     stream: &Stream<()>,
     wanted: &pull::Config,
@@ -63,9 +63,9 @@ pub(super) async fn create_first(
     }
 }
 
-/// Removes consumers of the same owner, or of no operator, that have never delivered: a producer
-/// creates one with the queue's usual name, and workers may be set to another (`nats_durable`), which
-/// JetStream refuses as a second one. Returns whether there were any.
+/// Removes consumers of the same owner, or of no operator, that have never delivered a message. A
+/// producer creates one with the queue's usual name, and workers may use another (`nats_durable`),
+/// which JetStream refuses as a second one. Returns whether there were any.
 async fn remove_unused(
     stream: &Stream<()>,
     wanted: &pull::Config,
@@ -87,7 +87,7 @@ async fn remove_unused(
     Ok(!names.is_empty())
 }
 
-/// Pauses or resumes a consumer, if it is not as it shall be.
+/// Pauses or resumes a consumer, if it is not in its desired state.
 async fn pause(
     stream: &Stream<()>,
     mut info: consumer::Info,
@@ -108,7 +108,7 @@ async fn pause(
     Ok(info)
 }
 
-/// Why a consumer could not be created, updated or paused.
+/// Converts the error of a consumer that could not be created, updated or paused.
 fn refused(what: &str, error: ConsumerError) -> EnsureError {
     match error.kind() {
         ConsumerErrorKind::JetStream(source) => EnsureError::Server { what: what.to_owned(), source },
@@ -116,12 +116,12 @@ fn refused(what: &str, error: ConsumerError) -> EnsureError {
     }
 }
 
-/// Whether a consumer was refused since its stream has one with another name.
+/// Returns whether a consumer was refused because its stream has one with another name.
 fn is_second(error: &ConsumerError) -> bool {
     matches!(error.kind(), ConsumerErrorKind::JetStream(e) if e.error_code() == ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED)
 }
 
-/// Whether a consumer was not created since there is one, with that name or another.
+/// Returns whether a consumer was not created because one exists, with that name or another.
 fn is_there(code: ErrorCode) -> bool {
     [ErrorCode::CONSUMER_ALREADY_EXISTS, ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED].contains(&code)
 }

@@ -1,7 +1,8 @@
-//! A result on its way to the caller: a message of its own, so that a callback that fails is tried again
-//! without running the function again.
+//! A result on its way to the client. It is a separate message, so that a callback that fails is
+//! retried without running the function again.
 //!
-//! The payload is the function's answer; NATS headers carry the rest, as in the [native] form.
+//! The payload is the body of the function's response. NATS headers carry the rest, as in the
+//! [native] form.
 
 use std::time::Duration;
 
@@ -27,51 +28,53 @@ const H_STATUS: &str = "Async-Status";
 const H_DURATION: &str = "Async-Duration-Microseconds";
 const H_ATTEMPT: &str = "Async-Attempt";
 const H_MAX_ATTEMPTS: &str = "Async-Max-Attempts";
-/// Where the call's message is on the queue's stream.
+/// The sequence of the call's message on the queue's stream.
 const H_SEQUENCE: &str = "Async-Sequence";
 /// How the call ended.
 const H_END: &str = "Async-End";
 
-/// [`crate::cancel::CANCELLED`] as text. Results of earlier versions say by this alone that the call was cancelled.
+/// [`crate::cancel::CANCELLED`] as text. In results of earlier versions, only this shows that the
+/// call was cancelled.
 const CANCELLED_TEXT: &str = "499";
 
-/// The end of a call, for its caller.
+/// The end of a call, for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
-    /// The call.
+    /// The call id.
     pub call_id: CallId,
-    /// Where the call's message is on the queue's stream, by which calls with one id are told apart; 0 if the message
-    /// of an earlier version does not say.
+    /// The sequence of the call's message on the queue's stream, which distinguishes calls with one
+    /// id. 0 if the message is from an earlier version and does not contain it.
     pub sequence: u64,
     /// How the call ended.
     pub end: EndState,
-    /// How many calls came before the call in its chain.
+    /// How many calls precede the call in its chain.
     pub depth: u32,
     /// The function that ran.
     pub function: FunctionName,
-    /// Its name as the client wrote it, if that is another text.
+    /// The function's name as the client wrote it, if that differs.
     pub written_name: Option<String>,
     /// Where the result goes.
     pub url: CallbackUrl,
-    /// The function's status, or the one that stands for its failure: 504 for a timeout, 503 where it
+    /// The function's status, or the one that represents its failure: 504 for a timeout, 503 if it
     /// could not be reached.
     pub status: u16,
     /// How long the call took, in whole microseconds.
     pub duration: Duration,
-    /// The attempt that ended it, from 1; 0 where none was made.
+    /// Number of the attempt that ended the call, from 1. 0 if there was no attempt.
     pub attempt: u64,
-    /// How many there could have been.
+    /// Maximum number of attempts.
     pub max_attempts: u64,
-    /// The headers of the function's answer, without those of its connection.
+    /// The headers of the function's response, without those of its connection.
     pub headers: HeaderMap,
-    /// The body of the function's answer.
+    /// The body of the function's response.
     pub body: Bytes,
 }
 
 // === impl Callback ===
 
 impl Callback {
-    /// The result of a call that ended without an answer of its function: no attempt, no headers, no body.
+    /// Creates the result of a call that ended without a response of its function: no attempt, no
+    /// headers, no body.
     #[must_use]
     pub fn new(call: &Invocation, url: CallbackUrl, sequence: u64, end: EndState, status: u16) -> Self {
         Self {
@@ -91,29 +94,30 @@ impl Callback {
         }
     }
 
-    /// The message id of the result of a call: its id, and where its message is on the queue's stream.
+    /// Returns the message id of the result of a call: the call id, and the sequence of the call on
+    /// the queue's stream.
     #[must_use]
     pub fn message_id(call_id: &CallId, sequence: u64) -> String {
         format!("{call_id}.{sequence}")
     }
 
-    /// Identifies the event that the receiver is told of: the same over repeats of the callback,
-    /// and another for another call with the id and for another end of the call.
+    /// Returns the id of the event that the receiver gets. It is the same for repeats of the
+    /// callback. It differs for another call with the id and for another end of the call.
     #[must_use]
     pub fn event_id(&self) -> String {
         format!("{}_{}_{}", self.call_id, self.sequence, self.end)
     }
 
-    /// The function's name as the client wrote it.
+    /// Returns the function's name as the client wrote it.
     #[must_use]
     pub fn function_as_written(&self) -> String {
         self.written_name.clone().unwrap_or_else(|| self.function.to_string())
     }
 
-    /// The NATS headers of a callback; the payload is its body.
+    /// Returns the NATS headers of a callback; the payload is its body.
     ///
-    /// By `Nats-Msg-Id`, of two workers that both ran a call, because one lost its lease, only one calls back, and a
-    /// call id that is used again later is another call.
+    /// Two workers may both run a call, because one lost its lease. Because of `Nats-Msg-Id`, only
+    /// one of them calls back. A call id that is used again later belongs to another call.
     #[must_use]
     pub fn encode(&self) -> NatsHeaders {
         let mut headers = NatsHeaders::new();
@@ -178,9 +182,10 @@ impl Callback {
     }
 }
 
-/// The sequence of the call, which results of earlier versions have in their message id alone.
+/// Returns the sequence of the call from the message id: results of earlier versions have it only
+/// there.
 fn sequence_in_message_id(headers: &NatsHeaders, call_id: &str) -> Option<u64> {
-    // Not the number of a dead letter, which the id of a replay ends with.
+    // Not the number of a dead letter, with which the id of a replay ends.
     native::message_id(headers)?.strip_prefix(call_id)?.strip_prefix('.')?.parse().ok()
 }
 

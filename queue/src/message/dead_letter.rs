@@ -1,4 +1,4 @@
-//! A dead letter: the message as it was, with headers that say why and when it died.
+//! A dead letter: the message as it was, with headers that say why and when the call died.
 
 use async_nats::{HeaderMap as NatsHeaders, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
@@ -14,13 +14,13 @@ use crate::{
 
 /// Header: what ended the call, in words.
 pub const H_REASON: &str = "Async-Dead-Reason";
-/// Header: how many times the call was tried.
+/// Header: number of attempts.
 pub const H_ATTEMPTS: &str = "Async-Dead-Attempts";
-/// Header: the last status, where there was one.
+/// Header: the last status, if there was one.
 pub const H_STATUS: &str = "Async-Dead-Status";
-/// Header: when it died, RFC 3339.
+/// Header: when the call died, RFC 3339.
 pub const H_AT: &str = "Async-Dead-At";
-/// Header: the worker that buried it.
+/// Header: the worker that stored the dead letter.
 pub const H_WORKER: &str = "Async-Dead-Worker";
 /// Header: the subject that the message had.
 pub const H_SUBJECT: &str = "Async-Dead-Subject";
@@ -31,27 +31,29 @@ pub const H_OMITTED_HEADERS: &str = "Async-Dead-Omitted-Headers";
 /// Header: how many bytes of body were left out, because the dead letter would not fit with them.
 pub const H_OMITTED_BODY: &str = "Async-Dead-Omitted-Body";
 
-/// The headers that a dead letter has beside those of its message.
+/// The headers that a dead letter has in addition to those of its message.
 const ADDED: [&str; 8] =
     [H_REASON, H_ATTEMPTS, H_STATUS, H_AT, H_WORKER, H_SUBJECT, H_OMITTED_HEADERS, H_OMITTED_BODY];
 
-/// The longest reason, in characters. It may hold what a function or a server answered.
+/// Maximum length of the reason, in characters. The reason may contain the response of a function
+/// or a server.
 const MAX_REASON: usize = 500;
 
-/// Room for the headers that a dead letter has beside those of its message, in bytes.
+/// Room for the headers that a dead letter has in addition to those of its message, in bytes.
 pub const ROOM: usize = 4 * 1024;
 
-/// Header of a message that is delivered without its payload: the size of that.
+/// Header of a message that is delivered without its payload: the size of the payload.
 const H_SIZE: &str = "Nats-Msg-Size";
 
-/// Namespace and function in the subject of a dead letter whose message's own had none.
+/// Namespace and function in the subject of a dead letter whose message named none in its subject.
 pub const UNKNOWN: &str = "unknown";
 
-/// Room for what names a call in its message: id, function, method and time, in bytes.
+/// Room for the identity of a call in its message: id, function, method and time, in bytes.
 const IDENTITY_ROOM: usize = 1024;
 
-/// How many bytes of path, query and callback URL a message may have that can become a dead letter without its HTTP
-/// headers and its body, where the server takes messages of `max_payload` bytes.
+/// Returns the maximum number of bytes of path, query and callback URL, if the server accepts
+/// messages of `max_payload` bytes. A message within it can become a dead letter without its HTTP
+/// headers and its body.
 #[must_use]
 pub fn max_target(max_payload: usize) -> usize {
     MAX_HEADERS.min(max_payload).saturating_sub(ROOM + IDENTITY_ROOM)
@@ -60,76 +62,77 @@ pub fn max_target(max_payload: usize) -> usize {
 /// Why a call is dead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
-    /// What ended it, in words, without anything of the call's content.
+    /// What ended the call, in words, without any of the call's content.
     pub reason: String,
-    /// How many times it was tried.
+    /// Number of attempts.
     pub attempts: u64,
-    /// The last status, where there was one.
+    /// The last status, if there was one.
     pub status: Option<u16>,
 }
 
-/// What a dead letter was before it died.
+/// What a dead letter was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A call of the queue.
     Call,
-    /// The result of a call, on its way to the caller.
+    /// The result of a call, on its way to the client.
     Callback,
 }
 
 /// Where the message of a dead letter was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Its subject.
+    /// Subject of the message.
     pub subject: String,
-    /// Its sequence on its stream.
+    /// Sequence of the message on its stream.
     pub sequence: u64,
 }
 
-/// What a dead letter lacks of its message, in bytes.
+/// Number of bytes of the message that a dead letter lacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Omitted {
-    /// Of HTTP headers.
+    /// Bytes of HTTP headers.
     pub headers: u64,
-    /// Of the body.
+    /// Bytes of the body.
     pub body: u64,
 }
 
 /// A dead letter, without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it is on the stream of dead letters. That is what it is known by: a call may have several.
+    /// Its sequence on the stream of dead letters. This identifies it, because a call may have
+    /// several.
     pub sequence: u64,
-    /// What it was.
+    /// What it was before.
     pub kind: Kind,
-    /// The call.
+    /// The call id.
     pub call_id: CallId,
-    /// The function; `None` if the message does not say.
+    /// The function; `None` if the message does not name it.
     pub function: Option<FunctionName>,
-    /// Why it died.
+    /// Why the call died.
     pub death: Death,
-    /// When it died.
+    /// When the call died.
     pub died_at: Timestamp,
-    /// The worker that buried it.
+    /// The worker that stored it.
     pub worker: String,
-    /// The size of its payload in bytes.
+    /// Size of its payload in bytes.
     pub size: usize,
-    /// Where its message was before; `None` if it does not say.
+    /// Where its message was before; `None` if that is not recorded.
     pub origin: Option<Origin>,
     /// What it lacks of its message.
     pub omitted: Omitted,
-    /// Why the client of NATS can't read it, if it can't: then no more than its subject is known.
+    /// Why the NATS client can't read it, if it can't. Then only its subject is known.
     pub unreadable: Option<String>,
 }
 
-/// What a dead letter holds.
+/// The content of a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A call.
     Call(Box<Invocation>),
     /// The result of a call.
     Callback(Box<Callback>),
-    /// What is neither, which may be why it is a dead letter.
+    /// Neither of them, which may be why it is a dead letter.
     Unreadable {
         /// Why it can't be read.
         error: DecodeError,
@@ -145,18 +148,18 @@ pub struct Stored<'a> {
     pub queue: &'a QueueName,
     /// Its subject on the stream of dead letters.
     pub subject: &'a str,
-    /// Where it is on that stream.
+    /// Its sequence on that stream.
     pub sequence: u64,
     /// When the stream stored it.
     pub stored_at: Timestamp,
     /// Its headers.
     pub headers: &'a NatsHeaders,
-    /// Its payload; empty where only headers were asked for.
+    /// Its payload; empty if only headers were requested.
     pub payload: &'a Bytes,
 }
 
-/// The headers of a dead letter: those of the message, less the ones by which it was stored before, and why
-/// it died. Its message id is kept, for a replay.
+/// Returns the headers of a dead letter: why it died, and those of the message, except the ones
+/// with which it was stored before. The message id is kept, for a replay.
 #[must_use]
 pub fn headers(
     original: Option<&NatsHeaders>,
@@ -167,7 +170,7 @@ pub fn headers(
 ) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
     for (name, values) in original.into_iter().flat_map(NatsHeaders::iter) {
-        // They spoke to the stream that the message was published to, and would speak to this one too.
+        // They were meant for the stream of the message, and would affect this stream too.
         if name.to_string().to_ascii_lowercase().starts_with("nats-") {
             continue;
         }
@@ -190,22 +193,23 @@ pub fn headers(
     headers
 }
 
-/// How much of its message a dead letter holds. What does not fit into one message is left out, the least important first.
+/// How much of its message a dead letter contains. If it does not fit into one message, the least
+/// important part is left out first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// All of it.
+    /// The whole message.
     Whole,
-    /// All but the HTTP headers.
+    /// Everything but the HTTP headers.
     WithoutHeaders,
-    /// Neither the HTTP headers nor the payload: what call it was, and why it died.
+    /// Neither the HTTP headers nor the payload: only the identity of the call, and why it died.
     WithoutBody,
 }
 
 impl Form {
-    /// From the most to the least.
+    /// All forms, from the most to the least content.
     pub const ALL: [Self; 3] = [Self::Whole, Self::WithoutHeaders, Self::WithoutBody];
 
-    /// The headers and the payload of a dead letter in this form.
+    /// Returns the headers and the payload of a dead letter in this form.
     #[must_use]
     pub fn of(self, whole: &NatsHeaders, payload: &Bytes) -> (NatsHeaders, Bytes) {
         if self == Self::Whole {
@@ -233,21 +237,22 @@ impl Form {
     }
 }
 
-/// The message id of a dead letter: the subject and the sequence that its message had. One call becomes one dead letter.
+/// Returns the message id of a dead letter: the subject and the sequence of its message. One call
+/// becomes one dead letter.
 #[must_use]
 pub fn message_id(subject: &str, sequence: u64) -> String {
     format!("{subject}.{sequence}")
 }
 
-/// The sequence that the message of a dead letter had, as its message id says it.
+/// Returns the sequence of the message of a dead letter, from its message id.
 #[must_use]
 pub fn sequence(dead: &NatsHeaders) -> Option<u64> {
     let id = dead.get(async_nats::header::NATS_MESSAGE_ID)?.as_str();
     id.strip_prefix(dead.get(H_SUBJECT)?.as_str())?.strip_prefix('.')?.parse().ok()
 }
 
-/// The headers of the message as it was: those of the dead letter, less what says why it died, and
-/// less what speaks to a stream. Its message id is in [`native::H_MESSAGE_ID`].
+/// Returns the headers of the message as it was: those of the dead letter, without the reason and
+/// without those for a stream. Its message id is in [`native::H_MESSAGE_ID`].
 #[must_use]
 pub fn original(dead: &NatsHeaders) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
@@ -266,7 +271,7 @@ pub fn original(dead: &NatsHeaders) -> NatsHeaders {
 // === impl Stored ===
 
 impl Stored<'_> {
-    /// What it was before it died.
+    /// Returns what it was before it died.
     #[must_use]
     pub fn kind(&self) -> Kind {
         let callbacks = self.queue.callback_stream();
@@ -274,13 +279,14 @@ impl Stored<'_> {
         if is_callback.is_some_and(|rest| rest.starts_with('.')) { Kind::Callback } else { Kind::Call }
     }
 
-    /// Whether the headers alone say which call it is. The `OpenFaaS` form says so in its payload.
+    /// Returns whether the headers alone identify the call. In the `OpenFaaS` form, the payload
+    /// does.
     #[must_use]
     pub fn is_told_by_headers(&self) -> bool {
         self.kind() == Kind::Callback || native::is_native(self.headers)
     }
 
-    /// Reads it. `namespace` is that of a function which is named without one.
+    /// Reads the message. `namespace` is that of a function that is named without one.
     #[must_use]
     pub fn read(&self, namespace: &str) -> (DeadLetter, Content) {
         let kind = self.kind();
@@ -318,7 +324,8 @@ impl Stored<'_> {
         (letter, content)
     }
 
-    /// What is known of a message on the stream of dead letters that the client of NATS can't read, for this reason.
+    /// Returns what is known of a message on the stream of dead letters that the NATS client can't
+    /// read for the reason `why`.
     #[must_use]
     pub fn unreadable(&self, why: &str) -> DeadLetter {
         let (function, call_id) = self.told_by_subject();
@@ -347,8 +354,9 @@ impl Stored<'_> {
         read.unwrap_or_else(|error| Content::Unreadable { error, payload: self.payload.clone() })
     }
 
-    /// Function and call id as the subject has them, `<stream>.<namespace>.<function>.<call-id>`. For a message
-    /// that was stored on its queue's own subject, that is no function, and an id by where it was stored.
+    /// Returns function and call id from the subject, `<stream>.<namespace>.<function>.<call-id>`.
+    /// A message that was stored on its queue's own subject has no function there, and its id is
+    /// derived from where it was stored.
     fn told_by_subject(&self) -> (Option<FunctionName>, CallId) {
         let mut tokens = self.subject.rsplitn(4, '.');
         let (id, name, namespace) = (tokens.next(), tokens.next(), tokens.next());
@@ -360,7 +368,7 @@ impl Stored<'_> {
         (function, id)
     }
 
-    /// Where its message was, by its own message id: `<subject>.<sequence>`.
+    /// Returns where its message was, from the message id: `<subject>.<sequence>`.
     fn origin(&self) -> Option<Origin> {
         let subject = self.header(H_SUBJECT)?;
         let id = self.headers.get(NATS_MESSAGE_ID)?.as_str();
@@ -417,7 +425,7 @@ mod tests {
         assert_eq!((headers.get(H_OMITTED_BODY).unwrap().as_str(), payload.len()), ("4", 0));
     }
 
-    /// A dead letter of `message`, as it is on the stream and as it reads.
+    /// Returns a dead letter of `message`, as it is on the stream and as it reads.
     fn buried(
         message: &NatsHeaders,
         payload: &'static [u8],

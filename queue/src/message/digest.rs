@@ -1,22 +1,24 @@
-//! What a call asks for, in short: two calls with one id are the same call if their digests are.
+//! Computes the digest of a call's content. Two calls with one id are the same call if their
+//! digests are equal.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
 use crate::invocation::Invocation;
 
-/// Bytes of the digest that are kept. The server remembers it for each call of the duplicate window, and 128 bits
-/// are beyond any accident.
+/// Number of bytes of the digest. The server remembers it for each call of the duplicate window,
+/// and 128 bits make an accidental collision practically impossible.
 const KEPT: usize = 16;
 
-/// The `Nats-Msg-Id` of a call: `<call-id>.<digest>`. A repeat of the call has the same; another call that uses
-/// the id again has another, so that the server never takes it for a repeat.
+/// Returns the `Nats-Msg-Id` of a call: `<call-id>.<digest>`. A repeat of the call has the same.
+/// Another call that uses the id again has another, so the server never takes it for a repeat.
 #[must_use]
 pub fn message_id(invocation: &Invocation) -> String {
     [invocation.call_id.as_str(), ".", &digest(invocation)].concat()
 }
 
-/// The SHA-256 of these parts, each after its length, so that none can pass for the end of another.
+/// Returns the SHA-256 of these parts, each after its length, so that no part can pass for the end
+/// of another.
 pub(crate) fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -26,17 +28,18 @@ pub(crate) fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] 
     hash.finalize().into()
 }
 
-/// The first 128 bits of a hash as text.
+/// Returns the first 128 bits of a hash as text.
 pub(crate) fn shorten(hash: &[u8; 32]) -> String {
     URL_SAFE_NO_PAD.encode(&hash[..KEPT])
 }
 
-/// The first 128 bits of the SHA-256 of function, method, path, query, callback URL and body, each after its
-/// length. Not of the headers: a client that repeats itself sends another date, trace or token.
+/// Returns the first 128 bits of the SHA-256 of function, method, path, query, callback URL and
+/// body, each after its length. Headers are not included: a repeat of a client has another date,
+/// trace or token.
 #[must_use]
 pub fn digest(invocation: &Invocation) -> String {
     let function = invocation.function.to_string();
-    // Absent is not empty.
+    // Absent differs from empty.
     let optional = |text: Option<&str>| text.map(|text| format!("={text}")).unwrap_or_default();
     let query = optional(invocation.query.as_deref());
     let callback_url = optional(invocation.callback_url.as_ref().map(|url| url.as_url().as_str()));

@@ -1,8 +1,9 @@
-//! HTTP headers inside of NATS headers: one `Async-Header: name: value` each.
+//! Encodes HTTP headers in NATS headers: one `Async-Header: name: value` each.
 //!
-//! An HTTP header's value may hold any byte but a NATS header only text, so every byte of a value outside of
-//! printable ASCII, and `%` itself, is written as `%XX`. A client's header is always the *value* of a NATS
-//! header, never one of its own: no client can set `Nats-Rollup` and the like.
+//! The value of an HTTP header may hold any byte, but that of a NATS header only text. So every
+//! byte of a value outside printable ASCII, and `%` itself, is written as `%XX`. A client's header
+//! is always the *value* of a NATS header, never a NATS header itself: no client can set
+//! `Nats-Rollup` and the like.
 
 use std::borrow::Cow;
 
@@ -12,7 +13,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
 use super::{DecodeError, invalid};
 
-/// The NATS header that holds one HTTP header.
+/// Name of the NATS header that holds one HTTP header.
 pub(super) const H_HEADER: &str = "Async-Header";
 
 /// Bytes of a header's value that are escaped: controls and `%` (non-ASCII always is).
@@ -21,7 +22,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 /// Adds a line for each HTTP header.
 pub fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
     for (name, value) in http {
-        // Long enough where nothing is escaped, as with nearly every header of every call.
+        // Long enough if nothing is escaped, which is true of nearly every header.
         let mut line = String::with_capacity(name.as_str().len() + 2 + value.len());
         line.push_str(name.as_str());
         line.push_str(": ");
@@ -45,7 +46,7 @@ fn read_line(line: &str) -> Result<(HeaderName, HeaderValue), DecodeError> {
     let (name, value) = line.split_once(':').ok_or_else(|| invalid(H_HEADER, "…", rule))?;
     let name = name.parse().map_err(|e| invalid(H_HEADER, name, e))?;
     let decoded: Cow<'_, [u8]> = percent_decode_str(value.trim_start()).into();
-    // Blanks around a value are none of it (RFC 9110, 5.5), also where they were escaped.
+    // Whitespace around a value does not belong to it (RFC 9110, 5.5), even if it was escaped.
     let value = trim_blanks(&decoded);
     let value = HeaderValue::from_bytes(value).map_err(|e| invalid(H_HEADER, "…", e))?;
     Ok((name, value))

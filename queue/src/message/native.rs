@@ -1,20 +1,27 @@
-//! The native form: the payload is the HTTP body, untouched; NATS headers carry the rest.
+//! The native form: the payload is the HTTP body, unchanged; NATS headers carry the rest.
 //!
 //! | NATS header | |
 //! |---|---|
 //! | `Async-Version` | `1`; absent means 1 |
 //! | `Async-Call-Id` | 1 to 128 of `A-Z a-z 0-9 _ -` |
 //! | `Async-Function` | `name.namespace` |
-//! | `Async-Function-Name` | the function's name as the client wrote it, at most 127 of printable ASCII; absent where it is `Async-Function` |
+//! | `Async-Function-Name` | the function's name as the client wrote it; may be absent, see below |
 //! | `Async-Method` | an HTTP method; absent means `POST` |
-//! | `Async-Path` | what follows the function's name, percent-encoded, empty or with a leading `/`; may be absent |
-//! | `Async-Query` | what follows the `?`; may be absent |
+//! | `Async-Path` | the rest of the path, see below; may be absent |
+//! | `Async-Query` | the text after the `?`; may be absent |
 //! | `Async-Callback-Url` | may be absent |
-//! | `Async-Depth` | how many calls came before this one in its chain, a decimal number; absent means 0 |
+//! | `Async-Depth` | how many calls precede this one in its chain, decimal; absent means 0 |
 //! | `Async-Submitted-At` | RFC 3339 |
 //! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_lines`] |
-//! | `Nats-Msg-Id` | by which the server knows a repeat: `<call-id>.<digest>`, see [`super::digest`], or that of a key, see [`crate::idempotency`] |
+//! | `Nats-Msg-Id` | the message id, see below |
 //! | `Async-Message-Id` | of a call that was replayed: the `Nats-Msg-Id` that it had before |
+//!
+//! - `Async-Function-Name` has at most 127 characters of printable ASCII. It is absent if it equals
+//!   `Async-Function`.
+//! - `Async-Path` is the percent-encoded text after the function's name: empty, or with a leading
+//!   `/`.
+//! - By `Nats-Msg-Id`, the server recognises a repeat. It is `<call-id>.<digest>`, see
+//!   [`super::digest`], or the message id of a key, see [`crate::idempotency`].
 
 use async_nats::{HeaderMap as NatsHeaders, HeaderName, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
@@ -33,49 +40,50 @@ pub const VERSION: &str = "1";
 const H_VERSION: &str = "Async-Version";
 const H_CALL_ID: &str = "Async-Call-Id";
 const H_FUNCTION: &str = "Async-Function";
-/// The function's name as the client wrote it. Results have it too.
+/// Header with the function's name as the client wrote it. Results have it too.
 pub(super) const H_FUNCTION_NAME: &str = "Async-Function-Name";
 const H_METHOD: &str = "Async-Method";
 const H_PATH: &str = "Async-Path";
 const H_QUERY: &str = "Async-Query";
 const H_CALLBACK_URL: &str = "Async-Callback-Url";
 const H_SUBMITTED_AT: &str = "Async-Submitted-At";
-/// How many calls came before the call in its chain; absent means none. Results have it too.
+/// Header with the number of calls that precede the call in its chain; absent means 0. Results have
+/// it too.
 pub(super) const H_DEPTH: &str = "Async-Depth";
 
-/// The longest that a function's name can be written: both parts, and the dot.
+/// Maximum length of a function's name as written: both parts, and the dot.
 const MAX_WRITTEN_NAME: usize = 127;
 
 /// Header of a replay: the message id of the call before it became a dead letter.
 pub const H_MESSAGE_ID: &str = "Async-Message-Id";
 
-/// Whether a message is of the native form. A message that isn't is of the `OpenFaaS` form.
+/// Returns whether a message has the native form. Otherwise it has the `OpenFaaS` form.
 #[must_use]
 pub fn is_native(headers: &NatsHeaders) -> bool {
     let has = |name| headers.get(HeaderName::from_static(name)).is_some();
     has(H_FUNCTION) || has(H_VERSION)
 }
 
-/// The message id of a call: the same over its attempts and replays, and another for another call.
-/// `None` if its program gave it none.
+/// Returns the message id of a call. It is the same for its attempts and replays, and differs for
+/// another call. `None` if the program that stored the call set none.
 #[must_use]
 pub fn message_id(headers: &NatsHeaders) -> Option<&str> {
     let before = headers.get(HeaderName::from_static(H_MESSAGE_ID));
     before.or_else(|| headers.get(NATS_MESSAGE_ID)).map(async_nats::HeaderValue::as_str)
 }
 
-/// The NATS headers of an invocation whose client gave it no key; the payload is its body.
+/// Returns the NATS headers of an invocation whose client sent no key; the payload is its body.
 #[must_use]
 pub fn encode(invocation: &Invocation) -> NatsHeaders {
     encode_as(invocation, digest::message_id(invocation))
 }
 
-/// The NATS headers of an invocation that has this message id; the payload is its body.
+/// Returns the NATS headers of an invocation with this message id; the payload is its body.
 #[must_use]
 pub fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
     headers.insert(NATS_MESSAGE_ID, message_id);
-    // A name that is static is not copied for each call.
+    // Static names are not copied for each call.
     let mut set = |name, value: String| headers.insert(HeaderName::from_static(name), value);
     set(H_VERSION, VERSION.to_owned());
     set(H_CALL_ID, invocation.call_id.as_str().to_owned());
@@ -103,7 +111,7 @@ pub fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
 
 /// Reads what [`encode`] wrote.
 pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeError> {
-    // A name that is static is not copied to be looked up.
+    // Static names are not copied for the lookup.
     let get =
         |name: &'static str| headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str);
     let require = |name: &'static str| get(name).ok_or(DecodeError::Missing(name));
@@ -142,14 +150,15 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
     })
 }
 
-/// The name as the client wrote it; `None` if it can't be a header's value: it is only passed on.
+/// Returns the name as the client wrote it; `None` if it can't be a header's value. The name is
+/// only passed on.
 pub(super) fn written_name(text: &str) -> Option<String> {
     let is_name = (1..=MAX_WRITTEN_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     is_name.then(|| text.to_owned())
 }
 
 fn path(text: &str) -> Result<String, DecodeError> {
-    // A `?` in it is sent as it is, and begins the query then.
+    // A `?` in the path is sent as it is, and then begins the query.
     let (path, query) = text.split_once('?').unwrap_or((text, ""));
     if text.is_empty() || (path.starts_with('/') && is_path(path) && is_query(query)) {
         Ok(text.to_owned())
@@ -178,8 +187,8 @@ fn is_query(text: &str) -> bool {
     is_uri_text(text, b"#<>\"")
 }
 
-/// Whether a text can stand in a request line: white space would end it too early, `#` the URI, and the others the parser
-/// of URIs does not take, so that the call could never be made.
+/// Returns whether a text is valid in a request line. Whitespace would end the line too early, and
+/// `#` the URI. The URI parser rejects `others`, so the call could never be sent.
 fn is_uri_text(text: &str, others: &[u8]) -> bool {
     text.bytes().all(|b| b > b' ' && b != 0x7f && !others.contains(&b))
 }

@@ -1,7 +1,8 @@
-//! The `OpenFaaS` form: the JSON `QueueRequest` that existing gateways publish on the queue's own subject.
+//! Reads the `OpenFaaS` form: the JSON `QueueRequest` that existing gateways publish on the queue's
+//! own subject.
 //!
-//! Source of the form: `openfaas/faas-provider`, `types/queue.go`, read with Go's JSON rules: keys in any
-//! case, and absent, `null` and empty all alike.
+//! Source of the form: `openfaas/faas-provider`, `types/queue.go`. It is read with Go's JSON rules:
+//! keys in any case, and absent, `null` and empty mean the same.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -17,7 +18,8 @@ use crate::{
     retry::RetryOverrides,
 };
 
-/// What is escaped in a path that comes to us decoded: all but `pchar` of RFC 3986 and the slash.
+/// Characters that are escaped in a path, which arrives decoded: all but `pchar` of RFC 3986 and
+/// the slash.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -38,7 +40,8 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'@')
     .remove(b'/');
 
-/// What is escaped in a query, which comes as the client sent it: what no URL holds. Go's gateway lets it pass.
+/// Characters that are escaped in a query, which arrives as the client sent it: those that no URL
+/// contains. Go's gateway forwards them.
 const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
 
 /// Reads a `QueueRequest`.
@@ -58,8 +61,8 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
 
     let depth = take_depth(&mut headers);
 
-    // As OpenFaaS's own worker does (`nats-queue-worker`, `makeFunctionURL`): slashes around the name and question marks
-    // before the query are trimmed.
+    // As OpenFaaS's own worker does (`nats-queue-worker`, `makeFunctionURL`): slashes around the
+    // name and question marks before the query are trimmed.
     let function = request.text("Function")?.unwrap_or_default().trim_matches('/');
     let path = path(request.text("Path")?.unwrap_or_default());
     let query = request.text("QueryString")?.map(|raw| raw.trim_start_matches('?'));
@@ -84,7 +87,7 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
     })
 }
 
-/// Why a payload is no JSON object, without anything of it: the reason is logged.
+/// Returns why a payload is not a JSON object, without any of its content: the reason is logged.
 fn reason(error: &serde_json::Error) -> String {
     match error.classify() {
         Category::Data => "it is not a JSON object".to_owned(),
@@ -96,13 +99,13 @@ fn reason(error: &serde_json::Error) -> String {
 struct Object<'a>(&'a Map<String, Value>);
 
 impl<'a> Object<'a> {
-    /// The value of a key; `None` where it is absent or `null`.
+    /// Returns the value of a key; `None` if it is absent or `null`.
     fn get(&self, key: &str) -> Option<&'a Value> {
         let any_case = || self.0.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v);
         self.0.get(key).or_else(any_case).filter(|value| !value.is_null())
     }
 
-    /// The text of a key; `None` where it is absent, `null` or empty.
+    /// Returns the text of a key; `None` if it is absent, `null` or empty.
     fn text(&self, key: &'static str) -> Result<Option<&'a str>, DecodeError> {
         match self.get(key) {
             None => Ok(None),
@@ -112,7 +115,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// `Header`: an object of lists.
+/// Reads `Header`, an object of lists.
 fn http_headers(request: &Object<'_>) -> Result<HeaderMap, DecodeError> {
     let rule = "it must be an object of lists of strings";
     let Some(value) = request.get("Header") else { return Ok(HeaderMap::new()) };
@@ -134,18 +137,19 @@ fn http_headers(request: &Object<'_>) -> Result<HeaderMap, DecodeError> {
     Ok(headers)
 }
 
-/// What the function's annotations, sent along by some gateways, say of its retries.
+/// Reads the retry settings from the function's annotations, which some gateways include.
 fn retry(request: &Object<'_>) -> Result<RetryOverrides, DecodeError> {
     let Some(annotations) = request.get("Annotations") else { return Ok(RetryOverrides::default()) };
     let object = annotations
         .as_object()
         .ok_or_else(|| invalid("Annotations", "…", "it must be an object of strings"))?;
-    // What can't be read there leaves the queue's own, as it does for the function's own gateway.
+    // A value that can't be read leaves the queue's setting, as for annotations that the gateway
+    // reads.
     Ok(RetryOverrides::from_annotations(|name| object.get(name)?.as_str()).0)
 }
 
-/// The callback URL. The client's own header comes first: Go's encoding of a URL in `CallbackUrl` loses
-/// its credentials.
+/// Returns the callback URL. The client's own header has priority: Go's encoding of a URL in
+/// `CallbackUrl` loses its credentials.
 fn callback_url(request: &Object<'_>, headers: &HeaderMap) -> Result<Option<CallbackUrl>, DecodeError> {
     let refuse = |e| invalid("CallbackUrl", "…", e);
     if let Some(url) = headers.get("x-callback-url") {
@@ -162,7 +166,7 @@ fn callback_url(request: &Object<'_>, headers: &HeaderMap) -> Result<Option<Call
     CallbackUrl::parse(&text).map(Some).map_err(refuse)
 }
 
-/// Puts Go's `url.URL`, written as a struct, together again.
+/// Assembles a URL from Go's `url.URL`, written as a struct.
 fn assemble_url(url: &Object<'_>) -> Result<String, DecodeError> {
     let part = |key| Ok::<_, DecodeError>(url.text(key)?.unwrap_or_default());
     let mut text = format!("{}://{}", part("Scheme")?, part("Host")?);
@@ -177,7 +181,7 @@ fn assemble_url(url: &Object<'_>) -> Result<String, DecodeError> {
     Ok(text)
 }
 
-/// The path, which comes percent-decoded, as it can stand in a URL.
+/// Encodes the path, which arrives percent-decoded, for a URL.
 fn path(decoded: &str) -> String {
     let encoded = utf8_percent_encode(decoded, PATH).to_string();
     if encoded.is_empty() || encoded.starts_with('/') { encoded } else { format!("/{encoded}") }

@@ -1,23 +1,24 @@
-//! What to do about the stream or consumer that is there, given the one that shall be.
+//! Plans the change from the existing stream or consumer to its desired state.
 
 use async_nats::jetstream::{consumer::pull, stream::Config};
 
 use super::{META_OWNER, META_OWNER_UID, META_RELEASED, META_RELEASED_TO, Owner};
 
-/// What to do about a stream or consumer.
+/// The plan for a stream or consumer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plan<C> {
-    /// There is none: create it.
+    /// It does not exist: create it.
     Create(C),
-    /// It is as it shall be.
+    /// It is in its desired state.
     Keep,
-    /// Some of the fields that we set differ: update to this, which leaves all others as they are.
+    /// Some of the fields that we set differ: update to this, which leaves all other fields as they
+    /// are.
     Update(C),
-    /// It can't be brought to what it shall be.
+    /// It can't be brought to its desired state.
     Refuse(Refusal),
 }
 
-/// Which streams a queue may take over that no living queue owns. A stream that was released to the
+/// Which streams without an existing owner a queue may take over. A stream that was released to the
 /// queue needs none of this.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Adopt {
@@ -30,10 +31,10 @@ pub enum Adopt {
     Any,
 }
 
-/// Why a stream or consumer is left alone.
+/// Why a stream or consumer is not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It belongs to somebody else.
+    /// It belongs to another owner.
     #[error(
         "stream `{stream}` belongs to {owner}: give this queue another spec.stream.name, or delete that owner"
     )]
@@ -43,7 +44,8 @@ pub enum Refusal {
         /// Its owner, `namespace/name`.
         owner: String,
     },
-    /// It belongs to an earlier `AsyncQueue` of the same name, which went without letting go of it.
+    /// It belongs to an earlier `AsyncQueue` of the same name, which was deleted without releasing
+    /// it.
     #[error(
         "stream `{stream}` belongs to an earlier AsyncQueue {owner} that did not let go of it: annotate this one \
          with asyncqueue.io/adopt=true to take it over, with the calls that it holds"
@@ -54,7 +56,8 @@ pub enum Refusal {
         /// Its owner, `namespace/name`.
         owner: String,
     },
-    /// Its queue is gone, and left it to itself or others, and not to this queue.
+    /// Its queue was deleted, and released it to queues of its name or to others, but not to this
+    /// one.
     #[error(
         "stream `{stream}` belongs to the deleted AsyncQueue {owner}, and only that one may take it over with its calls: \
          create {owner} again, annotate it with asyncqueue.io/release-to={claimant}, and delete it; or give this queue \
@@ -65,10 +68,10 @@ pub enum Refusal {
         stream: String,
         /// Its last owner, `namespace/name`.
         owner: String,
-        /// Who wants it, `namespace/name`.
+        /// The queue that wants it, `namespace/name`.
         claimant: String,
     },
-    /// Another program created it, and the operator's settings do not allow to take it over.
+    /// Another program created it, and the operator's settings do not allow it to be taken over.
     #[error(
         "stream `{stream}` was not created for an AsyncQueue, and allowed_streams of the operator does not hold both its \
          name and the subject `{subject}`: add them there to have it taken over, or give this queue another \
@@ -80,7 +83,7 @@ pub enum Refusal {
         /// The subject that the queue wants.
         subject: String,
     },
-    /// Nobody is known to own it, and nobody said that it may be taken.
+    /// It has no known owner, and taking it over is not allowed.
     #[error(
         "stream `{stream}` exists and belongs to no AsyncQueue: annotate the AsyncQueue with \
          asyncqueue.io/adopt=true to take it over, or give this queue another spec.stream.name"
@@ -89,7 +92,7 @@ pub enum Refusal {
         /// The stream.
         stream: String,
     },
-    /// `JetStream` can't change this on an existing stream.
+    /// `JetStream` can't change this field of an existing stream.
     #[error(
         "{field} of `{name}` is {is} and can't be changed to {wanted} on an existing stream: \
          change it back, or drain and delete the stream to have it created anew"
@@ -97,18 +100,18 @@ pub enum Refusal {
     Immutable {
         /// The stream.
         name: String,
-        /// The field, in `JetStream`'s words.
+        /// The field, as `JetStream` names it.
         field: &'static str,
-        /// What it is.
+        /// The current value.
         is: String,
-        /// What it shall be.
+        /// The desired value.
         wanted: String,
     },
 }
 
-/// What to do about a stream, given the one that is there. `adopt` allows taking over a stream that nobody
-/// is known to own (`true` is [`Adopt::Any`]); one with another living owner is never taken, nor one that
-/// was released to others.
+/// Plans the change of a stream, given the existing one. `adopt` allows taking over a stream
+/// without a known owner (`true` is [`Adopt::Any`]). A stream of another existing owner is never
+/// taken over, nor one that was released to others.
 #[must_use]
 pub fn plan_stream(existing: Option<&Config>, wanted: &Config, adopt: impl Into<Adopt>) -> Plan<Config> {
     let Some(existing) = existing else { return Plan::Create(wanted.clone()) };
@@ -129,7 +132,7 @@ pub fn plan_stream(existing: Option<&Config>, wanted: &Config, adopt: impl Into<
     if existing.retention != wanted.retention {
         return immutable("retention", &existing.retention, &wanted.retention);
     }
-    // Only what we set; what others set beside it stays theirs.
+    // Only the fields that we set; what others set stays unchanged.
     let mut update = existing.clone();
     update.description.clone_from(&wanted.description);
     update.subjects.clone_from(&wanted.subjects);
@@ -147,8 +150,8 @@ pub fn plan_stream(existing: Option<&Config>, wanted: &Config, adopt: impl Into<
     if update == *existing { Plan::Keep } else { Plan::Update(update) }
 }
 
-/// What to do about the durable consumer, given the one that is there, apart from pausing it: the server leaves that as it
-/// is when a consumer is updated, and has a request of its own for it.
+/// Plans the change of the durable consumer, given the existing one. Pausing is not part of it: the
+/// server leaves that unchanged when a consumer is updated, and has a separate request for it.
 #[must_use]
 pub fn plan_consumer(existing: Option<&pull::Config>, wanted: &pull::Config) -> Plan<pull::Config> {
     let Some(existing) = existing else { return Plan::Create(wanted.clone()) };
@@ -161,15 +164,16 @@ pub fn plan_consumer(existing: Option<&pull::Config>, wanted: &pull::Config) -> 
     if update == *existing { Plan::Keep } else { Plan::Update(update) }
 }
 
-/// Whether a stream carries the UID that `wanted` does.
+/// Returns whether a stream has the UID that `wanted` has.
 #[must_use]
 pub fn is_owner(existing: &Config, wanted: &Config) -> bool {
     let uid = existing.metadata.get(META_OWNER_UID);
     uid.is_some() && uid == wanted.metadata.get(META_OWNER_UID)
 }
 
-/// Whether a stream is ours to touch: it carries our UID, or its owner released it to us. With `adopt` also where no
-/// queue lives that owns it: no owner is known, a program without an operator made it, or a namesake of ours did.
+/// Checks whether we may change a stream: it has our UID, or its owner released it to us. `adopt`
+/// also allows streams that no existing queue owns: without a known owner, of a program without an
+/// operator, or of an earlier queue of our name.
 fn may_claim(existing: &Config, wanted: &Config, adopt: Adopt) -> Result<(), Refusal> {
     if is_owner(existing, wanted) {
         return Ok(());
@@ -194,8 +198,8 @@ fn may_claim(existing: &Config, wanted: &Config, adopt: Adopt) -> Result<(), Ref
     }
 }
 
-/// Whether a stream that was released is the claimant's: it has the namespace and name of the last owner, or that one
-/// named it. A program without an operator reads all of NATS anyway.
+/// Checks whether a released stream belongs to the claimant: it has the namespace and name of the
+/// last owner, or the owner named it. A program without an operator reads all of NATS anyway.
 fn may_inherit(existing: &Config, owner: &str, claimant: Option<&String>) -> Result<(), Refusal> {
     let claimant = claimant.map(String::as_str).unwrap_or_default();
     let heirs = existing.metadata.get(META_RELEASED_TO).map(String::as_str).unwrap_or_default();
@@ -291,12 +295,12 @@ mod tests {
         let refused = plan_stream(Some(&standalone), &wanted, false);
         assert!(matches!(refused, Plan::Refuse(Refusal::Unowned { .. })), "{refused:?}");
         assert!(matches!(plan_stream(Some(&standalone), &wanted, true), Plan::Update(_)));
-        // And not the other way: a program without an operator adopts all it finds.
+        // The opposite is refused, although a worker without an operator sets `adopt`.
         let refused = plan_stream(Some(&wanted), &standalone, true);
         assert!(matches!(refused, Plan::Refuse(Refusal::Owned { .. })), "{refused:?}");
     }
 
-    /// The stream of a queue that was deleted, and released it to these as well.
+    /// The stream of a queue that was deleted, and also released it to these.
     fn released(uid: &str, to: &str) -> Config {
         let mut released = stream(uid);
         released.metadata.insert(META_RELEASED.to_owned(), "true".to_owned());
@@ -304,7 +308,7 @@ mod tests {
         released
     }
 
-    /// The stream that `ns/a` wants, created again.
+    /// The stream that `ns/a` wants, after `ns/a` was recreated.
     fn namesake(uid: &str) -> Config {
         let owner = Owner { name: "ns/a".to_owned(), uid: uid.to_owned() };
         QueueSpec { owner, ..spec("a") }.stream_config()
@@ -343,7 +347,7 @@ mod tests {
         let Plan::Refuse(Refusal::NotAllowed { stream: name, subject }) = plan else { panic!("{plan:?}") };
         assert_eq!((name.as_str(), subject.as_str()), ("slow-queue", "slow-queue"));
         assert!(matches!(plan_stream(Some(&foreign), &stream("b"), Adopt::Any), Plan::Update(_)));
-        // What a program of this project made is one of ours.
+        // A stream of a program of this project is one of ours.
         let standalone = QueueSpec { owner: Owner::standalone(), ..spec("a") }.stream_config();
         assert!(matches!(plan_stream(Some(&standalone), &stream("b"), Adopt::Ours), Plan::Update(_)));
         assert!(matches!(plan_stream(Some(&stream("a")), &namesake("a2"), Adopt::Ours), Plan::Update(_)));

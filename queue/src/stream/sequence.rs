@@ -8,11 +8,11 @@
 use async_nats::jetstream::stream::{Config, State};
 use jiff::Timestamp;
 
-/// 2025-01-01T00:00:00Z. No clock of today is before it, and no stream that counts from 1 comes
-/// near it.
+/// 2025-01-01T00:00:00Z. No correct clock is before it, and no stream that counts from 1 comes near
+/// it.
 const EARLIEST: Timestamp = Timestamp::constant(1_735_689_600, 0);
 
-/// The clock is wrong, so that a new stream might repeat the sequences of an earlier one.
+/// The clock is wrong, so a new stream might repeat the sequences of an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "failed to create stream `{stream}`: the clock says {now}, which is before {EARLIEST}, and the first sequence of a \
@@ -21,7 +21,7 @@ const EARLIEST: Timestamp = Timestamp::constant(1_735_689_600, 0);
 pub struct ClockError {
     /// The stream.
     pub stream: String,
-    /// What the clock says.
+    /// The time of the clock.
     pub now: Timestamp,
 }
 

@@ -1,26 +1,27 @@
-//! Whether a submission stores a call, repeats one, or uses the key of another. Pure: from how the
-//! client names the call, what the server answers to its message, and which message is found.
+//! Decides whether a submission stores a call, repeats one, or uses the key of another. A pure
+//! function of how the client names the call, what the server answers to its message, and which
+//! message is found.
 //!
-//! A server on its own looks at the subject of a message before its message id, one of a cluster
-//! the other way round. So for each way of naming a call a repeat may be refused or be known as a
-//! duplicate, and means the same both times.
+//! A single server checks the subject of a message before its message id, and a cluster does the
+//! opposite. So for each way of naming a call, a repeat may be refused or recognised as a
+//! duplicate. Both mean the same.
 
 use crate::call_id::CallId;
 
-/// How a client names a call, for its repeats to be known.
+/// How a client names a call, so that its repeats are recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Naming {
-    /// Not at all: its id was generated. There is no guard.
+    /// Not at all: the id was generated. There is no guard.
     Generated,
-    /// By a call id, which several calls may share: those with other content.
+    /// By a call id, which several calls with different content may share.
     Id,
-    /// By a key, of which the call's id is made.
+    /// By a key, from which the call's id is derived.
     Key,
-    /// By both: the key tells repeats from other calls with the id.
+    /// By both: the key distinguishes repeats from other calls with the id.
     IdAndKey,
 }
 
-/// What is submitted.
+/// A submission.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     pub(super) naming: Naming,
@@ -28,45 +29,46 @@ pub(super) struct Asked<'a> {
     pub(super) digest: &'a str,
 }
 
-/// What the server answers to a message.
+/// The server's answer to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It is stored.
+    /// The message is stored.
     Stored,
-    /// A message with its id was stored within the duplicate window, at this sequence.
+    /// A message with its message id was stored within the duplicate window, at this sequence.
     Duplicate(u64),
-    /// Refused by the guard: a call of the function with this id is pending.
+    /// The guard refused the message: a call of the function with this id is pending.
     Refused,
-    /// A message with its id or on its subject is just being stored.
+    /// A message with its message id or on its subject is just being stored.
     InProcess,
 }
 
-/// Where to look for the message that stands in the way.
+/// Where to find the conflicting message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// The newest of the function and the call id.
+    /// The newest message of the function and the call id.
     Newest,
-    /// The one at this sequence, which has the same message id.
+    /// The message at this sequence, which has the same message id.
     At(u64),
 }
 
-/// What an answer means.
+/// The next step after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// The call is stored.
     Stored,
     /// The call was stored before.
     Duplicate,
-    /// It takes a message to tell, which may have ended.
+    /// The conflicting message decides. Its call may have ended.
     Read(Place),
-    /// Publish the same again in a moment.
+    /// Publish the message again after a short pause.
     Pause,
 }
 
-/// What was found in the way of a submission.
+/// The message that conflicts with a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The call's id. Another than that of the submission, where the same key came with another id.
+    /// The call's id. It differs from that of the submission if the same key was sent with another
+    /// id.
     pub(super) call_id: CallId,
     /// The message id, if the message has one.
     pub(super) message_id: Option<String>,
@@ -74,37 +76,38 @@ pub(super) struct Found {
     pub(super) digest: Option<String>,
 }
 
-/// What a message that was found, or that is gone, means for a submission.
+/// What the conflicting message, or its absence, means for a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It repeats the call with this id; `None`: its own, which has ended.
+    /// The submission repeats the call with this id. `None`: the call with its own id, which has
+    /// ended.
     Duplicate(Option<CallId>),
-    /// Its key is that of a call with other content.
+    /// The key belongs to a call with other content.
     KeyReused,
-    /// It is another call with the same id: publish it without the guard. Its message id is guard
-    /// enough against a repeat that comes at the same time.
+    /// The submission is another call with the same id: publish it without the guard. Its message
+    /// id protects against a repeat at the same time.
     PublishUnguarded,
 }
 
-/// What the answer to a message means.
+/// Returns the next step after the answer to a message.
 pub(super) fn after_publish(naming: Naming, answer: Answer) -> Next {
     match (naming, answer) {
         (_, Answer::Stored) => Next::Stored,
         (_, Answer::InProcess) => Next::Pause,
-        // The message id names id and content.
+        // The message id contains id and content.
         (Naming::Generated | Naming::Id, Answer::Duplicate(_)) => Next::Duplicate,
-        // It names the key. Calls that share the id are not meant.
+        // The message id contains the key. Calls that share the id do not matter.
         (Naming::IdAndKey, Answer::Duplicate(sequence)) => Next::Read(Place::At(sequence)),
         (Naming::Key, Answer::Duplicate(_)) | (_, Answer::Refused) => Next::Read(Place::Newest),
     }
 }
 
-/// What the message at a place means; `None`: there is no message any more.
+/// Returns the verdict on the message at a place; `None`: there is no message any more.
 pub(super) fn after_read(asked: Asked<'_>, place: Place, found: Option<Found>) -> Verdict {
     let has_message_id = |found: &Found| found.message_id.as_deref() == Some(asked.message_id);
     let has_digest = |found: &Found| found.digest.as_deref() == Some(asked.digest);
     match (asked.naming, place, found) {
-        // Of the key. What has ended is not compared.
+        // A call with the key. A call that has ended is not compared.
         (Naming::Key, _, None) | (Naming::IdAndKey, Place::At(_), None) => Verdict::Duplicate(None),
         (Naming::Key, _, Some(found)) | (Naming::IdAndKey, Place::At(_), Some(found)) => {
             compare(found, has_digest)
@@ -117,7 +120,7 @@ pub(super) fn after_read(asked: Asked<'_>, place: Place, found: Option<Found>) -
     }
 }
 
-/// What a call with the same key means.
+/// Returns the verdict on a call with the same key.
 fn compare(found: Found, is_same: impl Fn(&Found) -> bool) -> Verdict {
     if is_same(&found) { Verdict::Duplicate(Some(found.call_id)) } else { Verdict::KeyReused }
 }
@@ -169,7 +172,7 @@ mod tests {
         let duplicate = Verdict::Duplicate(Some("first".parse().unwrap()));
         for place in [Place::Newest, Place::At(7)] {
             let verdict = |found| verdict(Naming::Key, place, found);
-            // By the content, also where a replay changed the message id.
+            // Compared by content, also if a replay changed the message id.
             assert_eq!(verdict(Some(found(None, Some(DIGEST)))), duplicate);
             assert_eq!(verdict(Some(found(Some(MESSAGE_ID), Some("other")))), Verdict::KeyReused);
             assert_eq!(verdict(Some(found(Some(MESSAGE_ID), None))), Verdict::KeyReused);
@@ -193,11 +196,11 @@ mod tests {
         let newest = |found| verdict(Naming::IdAndKey, Place::Newest, found);
         assert_eq!(newest(Some(found(Some(MESSAGE_ID), Some(DIGEST)))), duplicate);
         assert_eq!(newest(Some(found(Some(MESSAGE_ID), Some("other")))), Verdict::KeyReused);
-        // Another call with the id, also with the same content; or what was refused has ended.
+        // Another call with the id, even with the same content; or the pending call has ended.
         for other in [Some(found(Some("k.2"), Some(DIGEST))), Some(found(None, Some(DIGEST))), None] {
             assert_eq!(newest(other), Verdict::PublishUnguarded);
         }
-        // The server says that it has the key.
+        // The server answers that it has the key.
         let same_key = |found| verdict(Naming::IdAndKey, Place::At(7), found);
         assert_eq!(same_key(Some(found(None, Some(DIGEST)))), duplicate);
         assert_eq!(same_key(Some(found(Some(MESSAGE_ID), Some("other")))), Verdict::KeyReused);

@@ -1,6 +1,7 @@
-//! Tombstones as version 0.1 has them, under `<queue>.<call-id>`, for as long as programs of that version may run beside
-//! these: both arbitrate by the same entry, and each program's watchers see what the other wrote. One entry for all
-//! calls with an id holds the last of them alone, which is why it goes with the next version.
+//! Tombstones as in version 0.1, under `<queue>.<call-id>`, for as long as programs of that version
+//! may run at the same time. Both versions arbitrate by the same entry, and each program's watchers
+//! see what the other wrote. The one entry for all calls with an id holds only the last of them.
+//! That is why the next version removes it.
 
 use async_nats::jetstream::Context;
 
@@ -12,10 +13,11 @@ use crate::{
     peek::{NatsError, failed, last_message},
 };
 
-/// Attempts to write. Each that fails has found the tombstone of another call with the id, written just then.
+/// Maximum number of attempts to write. Each failed attempt found the tombstone of another call
+/// with the id, written just then.
 const MAX_CAS_ATTEMPTS: usize = 10;
 
-/// The tombstone of a call, if the entry is of that call.
+/// Returns the tombstone of a call, if the entry is of that call.
 pub(super) async fn read(
     js: &Context,
     queue: &QueueName,
@@ -25,14 +27,14 @@ pub(super) async fn read(
     Ok(tombstone.filter(|tombstone| tombstone.call == *call))
 }
 
-/// The tombstone that was written last for an id; `queue` may be a wildcard.
+/// Returns the tombstone that was written last for an id; `queue` may be a wildcard.
 pub(super) async fn newest(js: &Context, queue: &str, id: &CallId) -> Result<Option<Tombstone>, NatsError> {
     let subject = BUCKET.subject(&format!("{queue}.{id}"));
     Ok(last_message(js, &BUCKET.stream(), &subject).await?.and_then(|message| parse(&message)))
 }
 
-/// Writes the entry unless it is of this call already, and returns what it says of the call then. `None` where there is
-/// no bucket.
+/// Writes the entry unless it is of this call already, and returns the mark of the call then.
+/// `None` if there is no bucket.
 pub(super) async fn write_once(
     js: &Context,
     queue: &QueueName,
@@ -40,7 +42,7 @@ pub(super) async fn write_once(
     mark: Mark,
 ) -> Result<Option<Mark>, NatsError> {
     let subject = BUCKET.subject(&format!("{queue}.{}", call.id));
-    // Version 0.1 knows two marks, and takes whatever else it finds for the tombstone of another call.
+    // Version 0.1 knows two marks, and takes anything else for the tombstone of another call.
     let value = match mark {
         Mark::Cancelled { .. } => Mark::Cancelled { confirmed: false },
         Mark::Dead | Mark::Expired | Mark::Ended => Mark::Dead,
@@ -55,7 +57,8 @@ pub(super) async fn write_once(
         }
         let other = newest(js, queue.as_str(), &call.id).await?;
         match other {
-            // Of the same call: it has its mark. What ends the call as dead or expired is one entry here, and apart there.
+            // The entry is of the same call. Dead and expired share one mark here and differ in the
+            // newer entry.
             Some(found) if found.call == *call && found.mark == value => return Ok(Some(mark)),
             Some(found) if found.call == *call => return Ok(Some(found.mark)),
             other => revision = other.map_or(0, |other| other.revision),

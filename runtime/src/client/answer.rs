@@ -1,4 +1,4 @@
-//! The body of an answer.
+//! The body of a response.
 
 use std::{
     pin::Pin,
@@ -10,14 +10,16 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::pool::Lent;
 
-/// The body of an answer. Read to its end, it gives its connection back to the pool; dropped before, it closes it.
+/// The body of a response. Reading it to its end returns the connection to the pool; dropping it
+/// before closes the connection.
 pub struct Answer<B: Send + 'static> {
     body: Incoming,
     lent: Option<Lent<B>>,
 }
 
 impl<B: Send + 'static> Answer<B> {
-    /// A body and the connection that it comes from, if that can be used again.
+    /// Creates the body from the connection that it is read from, if the connection can be used
+    /// again.
     pub(super) fn new(body: Incoming, lent: Option<Lent<B>>) -> Self {
         Self { body, lent }
     }
@@ -51,7 +53,7 @@ impl<B: Send + 'static> Body for Answer<B> {
 
 impl<B: Send + 'static> Drop for Answer<B> {
     fn drop(&mut self) {
-        // One whose length is known is not asked for its end.
+        // A body of known length is not polled for its end.
         if self.body.is_end_stream()
             && let Some(lent) = self.lent.take()
         {

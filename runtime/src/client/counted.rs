@@ -1,5 +1,5 @@
-//! A stream that counts what is read from it: whether a byte of an answer has come decides whether its request may be
-//! sent again.
+//! A stream that counts the bytes that are read from it. If no byte of a response has arrived, its
+//! request may be sent again.
 
 use std::{
     io::{IoSlice, Result},
@@ -14,11 +14,11 @@ use std::{
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How many bytes were read from a stream.
+/// The number of bytes that were read from a stream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BytesRead(Arc<AtomicU64>);
 
-/// A stream of which it is counted what is read.
+/// A stream that counts the bytes that are read from it.
 pub(super) struct Counted<S> {
     stream: TokioIo<S>,
     read: BytesRead,

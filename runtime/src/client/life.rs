@@ -1,14 +1,14 @@
-//! How long a connection is used. Pure.
+//! Decides how long a connection is used. Pure.
 
 use std::time::Instant;
 
 use super::ConnectionLimits;
 
-/// The share of a limit that is left to chance, so that connections that were opened together are not all replaced
-/// together.
+/// The part of a limit that is random, so that connections that were opened together are not all
+/// replaced together.
 const JITTER: f64 = 0.25;
 
-/// What is left of a connection's life.
+/// The remaining life of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life {
     ends_at: Instant,
@@ -16,7 +16,8 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// The life of a connection that is opened now, for its first request. `chance` is from 0 to 1.
+    /// Creates the life of a connection that is opened now for its first request. `chance` is from
+    /// 0 to 1.
     pub(super) fn new(limits: ConnectionLimits, now: Instant, chance: f64) -> Self {
         let share = 1.0 - JITTER * chance.clamp(0.0, 1.0);
         let requests = (f64::from(limits.max_requests) * share).ceil();
@@ -31,7 +32,7 @@ impl Life {
         self.requests_left = self.requests_left.saturating_sub(1);
     }
 
-    /// Whether the connection is used no more.
+    /// Returns whether the connection must not be used any more.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.requests_left == 0 || now >= self.ends_at
     }

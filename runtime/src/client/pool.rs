@@ -1,4 +1,4 @@
-//! Connections that wait for their next request.
+//! A pool of idle connections.
 
 use std::{
     collections::HashMap,
@@ -15,14 +15,14 @@ use tokio::time::timeout;
 
 use super::{counted::BytesRead, life::Life};
 
-/// Where connections go.
+/// The destination of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Target {
     is_https: bool,
     authority: Authority,
 }
 
-/// Idle connections by where they go, the last one used at the end.
+/// Idle connections by their destination, the most recently used one last.
 pub(super) struct Pool<B> {
     idle_timeout: Duration,
     idle: Mutex<IdleConnections<B>>,
@@ -30,7 +30,7 @@ pub(super) struct Pool<B> {
 
 struct IdleConnections<B> {
     by_target: HashMap<Target, Vec<Idle<B>>>,
-    /// Whether a task closes those that are idle for too long.
+    /// Whether a task runs that closes connections after the idle timeout.
     is_watched: bool,
 }
 
@@ -45,7 +45,7 @@ struct Connection<B> {
     read: BytesRead,
 }
 
-/// A connection that serves a request. Dropped, it is closed.
+/// A connection that serves a request. Dropping it closes the connection.
 pub(super) struct Lent<B> {
     connection: Connection<B>,
     target: Target,
@@ -55,7 +55,8 @@ pub(super) struct Lent<B> {
 // === impl Target ===
 
 impl Target {
-    /// Where a request to this URI goes; `None` if it does not say, or its scheme is not of HTTP.
+    /// Returns the destination of a request to this URI. Returns `None` if the URI has none, or its
+    /// scheme is not HTTP or HTTPS.
     pub(super) fn of(uri: &Uri) -> Option<Self> {
         let scheme = uri.scheme()?;
         let authority = uri.authority()?.clone();
@@ -63,19 +64,20 @@ impl Target {
         (is_https || *scheme == Scheme::HTTP).then_some(Self { is_https, authority })
     }
 
-    /// The URI for a connector.
+    /// Returns the URI for a connector.
     pub(super) fn uri(&self) -> Result<Uri, http::Error> {
         let scheme = if self.is_https { Scheme::HTTPS } else { Scheme::HTTP };
         Uri::builder().scheme(scheme).authority(self.authority.clone()).path_and_query("/").build()
     }
 
-    /// Host and port, as far as the URI has it.
+    /// Returns host and port, as far as the URI has them.
     pub(super) fn host(&self) -> &str {
         let authority = self.authority.as_str();
         authority.rsplit_once('@').map_or(authority, |(_, host)| host)
     }
 
-    /// The value of `Host`: without credentials, and without a port that the scheme implies.
+    /// Returns the value of `Host`: without credentials, and without the default port of the
+    /// scheme.
     pub(super) fn host_header(&self) -> Option<HeaderValue> {
         let implied = if self.is_https { 443 } else { 80 };
         let host = match self.authority.port_u16() {
@@ -94,7 +96,7 @@ impl<B> Pool<B> {
         Arc::new(Self { idle_timeout, idle: Mutex::new(idle) })
     }
 
-    /// A connection that is ready for its next request.
+    /// Takes a connection that is ready for its next request.
     pub(super) fn take(self: &Arc<Self>, target: &Target) -> Option<Lent<B>> {
         let now = Instant::now();
         let mut idle = self.lock();
@@ -108,7 +110,7 @@ impl<B> Pool<B> {
         None
     }
 
-    /// A connection that was just opened.
+    /// Wraps a connection that was just opened.
     pub(super) fn lend(
         self: &Arc<Self>,
         target: Target,
@@ -137,7 +139,7 @@ impl<B: Send + 'static> Pool<B> {
         }
     }
 
-    /// Closes what is not usable any more. Returns whether any is left.
+    /// Closes connections that can't be used any more. Returns whether any are left.
     fn close_unusable(&self) -> bool {
         let now = Instant::now();
         let mut idle = self.lock();
@@ -150,7 +152,7 @@ impl<B: Send + 'static> Pool<B> {
     }
 }
 
-/// Closes connections that are idle for too long, until there is none.
+/// Closes connections after the idle timeout, until none are left.
 async fn close_idle<B: Send + 'static>(pool: Weak<Pool<B>>, idle_timeout: Duration) {
     loop {
         tokio::time::sleep(idle_timeout / 2).await;
@@ -177,14 +179,15 @@ impl<B> Lent<B> {
         &mut self.connection.sender
     }
 
-    /// How many bytes were read from the connection so far.
+    /// Returns how many bytes were read from the connection so far.
     pub(super) fn read(&self) -> u64 {
         self.connection.read.get()
     }
 }
 
 impl<B: Send + 'static> Lent<B> {
-    /// Gives the connection back after an answer was read. It is used again once the request was sent whole too.
+    /// Returns the connection to the pool after a response was read. It is used again once the
+    /// whole request was sent, too.
     pub(super) fn give_back(self) {
         let Self { mut connection, target, pool } = self;
         connection.life.count();

@@ -1,24 +1,26 @@
-//! The variables that name a proxy to other programs.
+//! The environment variables that name a proxy to other programs.
 //!
-//! They are not followed. A proxy would resolve the names of receivers itself, so that no address could be checked before a
-//! callback goes there.
+//! They are ignored. A proxy would resolve the names of receivers itself, so that their addresses
+//! could not be checked before a callback is sent.
 
 use tracing::warn;
 
-/// As curl and Go know them, in both cases.
+/// The names that curl and Go use, which may be in upper or lower case.
 const NAMES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 
-/// Warns of each variable that names a proxy and is not followed. `instead` says what is done.
+/// Warns of each variable that names a proxy and is ignored. `instead` says what the program does
+/// instead.
 pub fn warn_of_proxy_variables(instead: &str) {
     let variables =
         std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), !value.is_empty()));
     for name in ignored(variables) {
-        // Not its value, which may hold credentials.
+        // Without the value, which may contain credentials.
         warn!("{name} is set and not followed: {instead}");
     }
 }
 
-/// The variables that name a proxy. Each comes with whether it has a value.
+/// Returns the names of the variables that name a proxy and are not empty. `variables` has each
+/// name, and whether it has a value.
 fn ignored(variables: impl Iterator<Item = (String, bool)>) -> Vec<String> {
     let is_proxy = |name: &str| NAMES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
     let mut names: Vec<_> =

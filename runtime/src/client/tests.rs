@@ -17,10 +17,11 @@ const LIMITS: ConnectionLimits = ConnectionLimits { max_age: Duration::from_secs
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// What a server writes to the requests of one connection; then it closes.
+/// What a server writes in response to the requests of one connection. Then it closes the
+/// connection.
 type Script = &'static [&'static str];
 
-/// A server whose nth connection follows the nth script, and the last one from then on.
+/// A server whose nth connection follows the nth script. Later connections follow the last script.
 struct Server {
     uri: Uri,
     connections: Arc<AtomicUsize>,
@@ -135,7 +136,8 @@ async fn a_request_is_not_sent_a_third_time() {
 
 #[tokio::test]
 async fn a_request_is_not_sent_again_without_need_or_leave() {
-    // Its answer has begun; it may not be sent twice; it was the first on its connection.
+    // Three cases that are not repeated: the response has begun, the request may not be sent twice,
+    // or it was the first on its connection.
     let begun = Server::start(&[&[OK, "HTTP/1.1 2"], &[OK]]).await;
     let client = client(LIMITS);
     post(&client, &begun).await.unwrap();

@@ -1,4 +1,4 @@
-//! Where NATS is, and how to log in.
+//! The addresses of NATS, and the login that they contain.
 
 use std::{fmt, net::Ipv6Addr};
 
@@ -8,27 +8,28 @@ use url::Url;
 
 use crate::{program::UsageError, settings::NatsSettings};
 
-/// The servers of a NATS cluster. Their addresses hold no credentials, so that they may be logged.
+/// The servers of a NATS cluster. Their addresses contain no credentials, so that they can be
+/// logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Servers {
     pub(super) addresses: Vec<ServerAddr>,
     pub(super) login: Option<Login>,
 }
 
-/// What a URL says of how to log in.
+/// The login that a URL contains.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Login {
     Password { user: String, password: String },
     Token(String),
 }
 
-/// Whether a list of servers holds credentials.
+/// Returns whether a list of servers contains credentials.
 #[must_use]
 pub fn holds_credentials(urls: &str) -> bool {
     urls.contains('@')
 }
 
-/// A list of servers without its credentials: what others may read.
+/// Returns a list of servers without its credentials, to be shown to others.
 #[must_use]
 pub fn without_credentials(urls: &str) -> String {
     if !holds_credentials(urls) {
@@ -45,8 +46,8 @@ pub fn without_credentials(urls: &str) -> String {
 // === impl Servers ===
 
 impl Servers {
-    /// The servers that the settings name. The errors name the setting and never its value, which may hold
-    /// a password.
+    /// Parses the servers that the settings name. The errors name the setting and never its value,
+    /// which may contain a password.
     pub(super) fn from_settings(settings: &NatsSettings) -> Result<Self, UsageError> {
         match settings.nats_url.as_ref() {
             Some(urls) => Self::parse("nats_url", urls, None),
@@ -70,7 +71,7 @@ impl Servers {
 }
 
 impl Servers {
-    /// Their URLs, separated by commas, without credentials.
+    /// Returns their URLs, separated by commas, without credentials.
     pub(super) fn urls(&self) -> String {
         let url = |address: &ServerAddr| format!("{}://{}", address.scheme(), host_and_port(address));
         self.addresses.iter().map(url).collect::<Vec<_>>().join(",")
@@ -90,10 +91,11 @@ fn host_and_port(address: &ServerAddr) -> String {
     }
 }
 
-/// Reads one address, with or without scheme, port and credentials. `port` is for one that has none.
+/// Parses one address, with or without scheme, port and credentials. `port` is the port of an
+/// address that has none.
 fn server(text: &str, port: Option<u16>) -> Result<(ServerAddr, Option<Login>), String> {
     let text = match text.parse::<Ipv6Addr>() {
-        // As one writes it where no port follows.
+        // An IPv6 address without brackets, as it is written if no port follows.
         Ok(address) => format!("nats://[{address}]"),
         Err(_) if text.contains("://") => text.to_owned(),
         Err(_) => format!("nats://{text}"),

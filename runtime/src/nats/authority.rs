@@ -1,4 +1,5 @@
-//! Certificate authorities in PEM: of a NATS server, where it is not in a file, and of receivers of callbacks.
+//! Certificate authorities in PEM: for a NATS server, if they are not in a file, and for receivers
+//! of callbacks.
 
 use std::sync::Arc;
 
@@ -8,16 +9,16 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-/// Certificates of which one must have signed that of the server.
+/// Certificates, one of which must have signed the server's certificate.
 #[derive(Clone, Debug)]
 pub struct Authority(Arc<RootCertStore>);
 
 impl Authority {
-    /// Reads certificates in PEM.
+    /// Parses certificates in PEM.
     ///
     /// # Errors
     ///
-    /// There is none, or one can't be read.
+    /// There is no certificate, or one can't be parsed.
     pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -28,7 +29,7 @@ impl Authority {
         Ok(Self(Arc::new(roots)))
     }
 
-    /// The certificates.
+    /// Returns the certificates.
     #[must_use]
     pub fn roots(&self) -> &RootCertStore {
         &self.0

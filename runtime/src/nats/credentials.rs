@@ -1,4 +1,4 @@
-//! Credentials that may change while a program runs: each connection is made with those that count then.
+//! Credentials that may change while a program runs: each connection uses the current ones.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -7,16 +7,16 @@ use async_nats::{Auth, AuthError};
 use futures::future::BoxFuture;
 use nkeys::KeyPair;
 
-/// What the lines before JWT and seed begin with, in a file as `nsc generate creds` writes it.
+/// Beginning of the lines before JWT and seed, in a file as `nsc generate creds` writes it.
 const BEGIN: &str = "-----BEGIN";
 
-/// Gives the content of a credentials file, whenever a connection is made.
+/// Provides the content of a credentials file for each new connection.
 #[derive(Clone)]
 pub struct Credentials(Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<String>> + Send + Sync>);
 
-/// What a credentials file holds.
+/// The parsed content of a credentials file.
 enum Parsed {
-    /// A JWT and the key that it is about.
+    /// A JWT and the key that it was issued for.
     Jwt { jwt: String, key: Box<KeyPair> },
     /// A user and a password.
     Password { user: String, password: String },
@@ -27,7 +27,7 @@ enum Parsed {
 // === impl Credentials ===
 
 impl Credentials {
-    /// Those that `give` gives.
+    /// Creates credentials that `give` provides.
     pub fn new<F>(give: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = anyhow::Result<String>> + Send + 'static,
@@ -35,7 +35,7 @@ impl Credentials {
         Self(Arc::new(move || Box::pin(give())))
     }
 
-    /// Those in a file, which is read for each connection.
+    /// Creates credentials from a file, which is read for each connection.
     #[must_use]
     pub fn file(file: PathBuf) -> Self {
         Self::new(move || {
@@ -46,18 +46,18 @@ impl Credentials {
         })
     }
 
-    /// Whether they can be used now.
+    /// Checks whether the credentials can be used now.
     ///
     /// # Errors
     ///
-    /// They are not there, or of no form that is known.
+    /// The credentials are missing, or have no known form.
     pub async fn check(&self) -> anyhow::Result<()> {
         Parsed::read(&(self.0)().await?).map(|_| ())
     }
 
-    /// The answer to a server that asks who is there, `nonce` being what is to be signed.
+    /// Returns the login for a server. `nonce` is what must be signed.
     pub(super) async fn answer(&self, nonce: Vec<u8>) -> Result<Auth, AuthError> {
-        // In a task of its own, for the client wants a future that threads can share.
+        // In a task of its own, since the client requires a future that is `Sync`.
         let given = tokio::spawn((self.0)()).await.map_err(AuthError::new)?;
         given
             .and_then(|text| Parsed::read(&text)?.auth(&nonce))
@@ -74,12 +74,12 @@ impl std::fmt::Debug for Credentials {
 // === impl Parsed ===
 
 impl Parsed {
-    /// Reads a credentials file. The errors show none of it.
+    /// Parses a credentials file. The errors show none of its content.
     fn read(text: &str) -> anyhow::Result<Self> {
         if text.contains(BEGIN) { Self::read_jwt(text) } else { Self::read_line(text) }
     }
 
-    /// Reads the lines after the first two that begin something.
+    /// Parses the lines after the first two lines that begin with [`BEGIN`].
     fn read_jwt(text: &str) -> anyhow::Result<Self> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let mut begun = lines.windows(2).filter(|pair| pair[0].starts_with(BEGIN)).map(|pair| pair[1]);
@@ -92,7 +92,7 @@ impl Parsed {
         Ok(Self::Jwt { jwt: jwt.to_owned(), key: Box::new(key) })
     }
 
-    /// Reads one line: `user:password`, or a token.
+    /// Parses one line: `user:password`, or a token.
     fn read_line(text: &str) -> anyhow::Result<Self> {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         match (lines.next(), lines.next()) {
@@ -109,7 +109,7 @@ impl Parsed {
         }
     }
 
-    /// What is sent to the server that asked with this nonce.
+    /// Returns the login for the server that sent this nonce.
     fn auth(self, nonce: &[u8]) -> anyhow::Result<Auth> {
         let mut auth = Auth::new();
         match self {

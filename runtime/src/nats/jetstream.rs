@@ -1,7 +1,7 @@
-//! Whether JetStream is enabled where a client is connected.
+//! Checks whether JetStream is enabled on the connected server.
 //!
-//! A NATS server without it answers nothing below `$JS.API`, which the client calls "requested JetStream resource does not
-//! exist": true of each request, and of no help to a user.
+//! A NATS server without JetStream answers nothing below `$JS.API`. The client then reports
+//! "requested JetStream resource does not exist": true of each request, but no help to a user.
 
 use std::{
     error::Error,
@@ -27,25 +27,26 @@ use tracing::{info, warn};
 use super::{LOG_INTERVAL, address::Servers, wait_connected};
 use crate::{health::Health, log_limit::LogLimit, program::UsageError, settings::NatsSettings};
 
-/// The readiness condition that [`report`] keeps.
+/// Name of the readiness condition that [`report`] maintains.
 pub const CONDITION: &str = "jetstream";
 
-/// The request for the account's use of JetStream: the cheapest that needs JetStream.
+/// The request for the account's use of JetStream, which is the cheapest one that needs JetStream.
 const INFO: &str = "$JS.API.INFO";
 
-/// Between two requests while it is not enabled, and between checks whether the connection is another one.
+/// Interval between two requests while JetStream is not enabled, and between two checks for a new
+/// connection.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// JetStream is not enabled.
+/// Where JetStream is not enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JetStreamOff {
-    /// On the server.
+    /// On the whole server.
     Server,
     /// For the account of this program.
     Account,
 }
 
-/// An answer of the API, as far as it may say that.
+/// The parts of an API response that may say that JetStream is not enabled.
 #[derive(Deserialize)]
 struct Answer {
     error: Option<ApiError>,
@@ -57,7 +58,7 @@ struct ApiError {
     err_code: u64,
 }
 
-/// Asks the server. `None` if JetStream is enabled, and where that can't be found out.
+/// Asks the server. Returns `None` if JetStream is enabled, or if that can't be determined.
 pub async fn probe(client: &Client) -> Option<JetStreamOff> {
     match client.request(INFO, "".into()).await {
         Ok(answer) => {
@@ -69,23 +70,24 @@ pub async fn probe(client: &Client) -> Option<JetStreamOff> {
     }
 }
 
-/// The servers that the settings name, without credentials: `nats://a:4222,nats://b:4222`.
+/// Returns the servers that the settings name, without credentials: `nats://a:4222,nats://b:4222`.
 ///
 /// # Errors
 ///
-/// A setting that names no server.
+/// A setting that does not name a server.
 pub fn urls(settings: &NatsSettings) -> Result<String, UsageError> {
     Servers::from_settings(settings).map(|servers| servers.urls())
 }
 
-/// Asks after each connection whether JetStream is enabled, for as long as it is polled. While it is not, the readiness
-/// condition `jetstream` and the log say so, and what to do. `servers` is what they call the server, see [`urls`].
+/// Checks after each connection whether JetStream is enabled, for as long as the future is polled.
+/// If it is not, the readiness condition `jetstream` and the log say so, with the remedy. `servers`
+/// is the name of the server in these messages, see [`urls`].
 pub async fn report(client: &Client, servers: &str, health: &Health) {
     let limit = LogLimit::new(LOG_INTERVAL);
     let mut is_off = false;
     loop {
         if client.connection_state() != State::Connected {
-            // Of a server that is away nothing is known.
+            // Nothing is known about a server that is unavailable.
             health.ready(CONDITION);
             wait_connected(client).await;
         }
@@ -112,7 +114,7 @@ pub async fn report(client: &Client, servers: &str, health: &Health) {
 // === impl JetStreamOff ===
 
 impl JetStreamOff {
-    /// What to tell a user. `servers` may hold no credentials.
+    /// Returns the message for users. `servers` must not contain credentials.
     #[must_use]
     pub fn message(self, servers: &str) -> String {
         match self {
@@ -126,8 +128,8 @@ impl JetStreamOff {
         }
     }
 
-    /// Whether an error of a request to the API of JetStream means that: no server answers requests to it, or the server
-    /// says so.
+    /// Returns `Some` if an error of a JetStream API request means that JetStream is not enabled:
+    /// no server answers such requests, or the server says so.
     #[must_use]
     pub fn of_error(error: &(dyn Error + 'static)) -> Option<Self> {
         std::iter::successors(Some(error), |&error| error.source()).find_map(Self::of_one)

@@ -1,4 +1,4 @@
-//! Tells of the connection: to readiness, to the log, and to metrics.
+//! Reports the state of the connection to readiness, the log and the metrics.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::{CONDITION, LOG_INTERVAL};
 use crate::health::Health;
 
-/// Follows one client's connection.
+/// Monitors the connection of one client.
 #[derive(Debug)]
 pub(super) struct Monitor {
     servers: String,
@@ -30,7 +30,7 @@ pub(super) struct Monitor {
 struct State {
     connected: bool,
     connected_before: bool,
-    /// What is not there, and since when: the beginning of the reason for not being ready.
+    /// What is not connected, and since when: the beginning of the reason for not being ready.
     missing: String,
     logged: Option<(String, Instant)>,
 }
@@ -52,7 +52,7 @@ impl Monitor {
         Arc::new(Self { servers, health, reconnects, connected, state: Mutex::new(state) })
     }
 
-    /// Something happened to the connection.
+    /// Handles an event of the connection.
     pub(super) fn event(&self, event: &Event) {
         match event {
             Event::Connected => self.connected(),
@@ -62,16 +62,16 @@ impl Monitor {
             Event::SlowConsumer(subscription) => {
                 warn!(subscription, "messages arrive faster than they are read");
             }
-            // The one failure to connect that servers do not tell of.
+            // The only connection failure that the server pool does not record.
             Event::ClientError(ClientError::Other(kind)) if *kind == ConnectErrorKind::Dns.to_string() => {
                 self.waiting("its name does not resolve");
             }
-            // Each other one, of which `attempt` has the reason.
+            // For the other failures, `attempt` has the reason.
             Event::ClientError(_) | Event::Draining | Event::Closed => {}
         }
     }
 
-    /// An attempt to connect begins; the servers tell how the one before it failed.
+    /// Handles the start of an attempt to connect. The pool says how the previous attempt failed.
     pub(super) fn attempt(&self, pool: &[Server]) {
         if let Some(reason) = failures(pool) {
             self.waiting(&reason);
@@ -118,8 +118,8 @@ impl Monitor {
     }
 }
 
-/// How the last attempts failed; of servers that fail in different ways, each. The pool has another order each time, and the
-/// reason stays the same.
+/// Describes how the last attempts failed, for each server if they differ. The order of the pool
+/// changes each time, but the text stays the same.
 fn failures(pool: &[Server]) -> Option<String> {
     let failed = pool.iter().filter_map(|server| Some((&server.addr, server.last_error.as_deref()?)));
     let mut failed: Vec<_> = failed.map(|(addr, error)| (addr.host(), addr.port(), error)).collect();
@@ -132,7 +132,7 @@ fn failures(pool: &[Server]) -> Option<String> {
     Some(each.collect::<Vec<_>>().join("; "))
 }
 
-/// Whether a reason is worth a line: it is another than the last, or the last line was long ago.
+/// Returns whether a reason is logged: it differs from the last one, or the last line was long ago.
 fn is_news(last: Option<&(String, Instant)>, reason: &str, now: Instant) -> bool {
     last.is_none_or(|(last, at)| last != reason || now.duration_since(*at) >= LOG_INTERVAL)
 }

@@ -1,5 +1,5 @@
-//! One connection: its socket, which the server watches while hyper reads from it and writes to it, and the memory that its
-//! requests take.
+//! One connection: its socket, which the server monitors while hyper reads and writes, and the
+//! memory that its requests take.
 
 use std::{
     io::{self, IoSlice},
@@ -22,34 +22,35 @@ use tokio::{
 
 use crate::memory::{Account, Taken};
 
-/// How long a connection is silent before the system asks whether the client's machine is there, and between two such
-/// questions.
+/// Idle time of a connection before the system sends a keepalive probe, and the interval between
+/// two probes.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Questions without an answer after which the client is taken for gone.
+/// Number of unanswered probes after which the client is considered gone.
 const KEEPALIVE_QUESTIONS: u32 = 4;
 
-/// How long a client may take nothing of what is sent to it.
+/// How long a client may read nothing of what is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// What hyper reads at once: less than what makes it read into larger buffers, which it keeps.
+/// Maximum number of bytes that hyper reads at once. A larger read makes hyper allocate larger
+/// buffers, which it keeps.
 const READ_BYTES: u64 = SMALL_HEAD as u64 - 1;
 
-/// A head that fits into the buffer that each connection has.
+/// Maximum size of a head that fits into the buffer that each connection has, in bytes.
 const SMALL_HEAD: usize = 8 * 1024;
 
-/// The answer to a head for which there is no memory.
+/// The response to a head for which there is no memory.
 const NO_MEMORY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
                          Content-Length: 71\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
                          no memory for a head of this size (memory_budget): send less, or again\n";
 
-/// A connection. The server and hyper have it together.
+/// A connection. The server and hyper share it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// The half that is read from is the socket's own: only so tokio knows that what was read is all that has come, and spares
-    /// the system a question after each request.
+    /// The write half. The socket itself reads: only then does tokio know that all data was read,
+    /// which saves a system call after each request.
     half: OwnedWriteHalf,
-    /// For heads that are not small, and how much one takes.
+    /// The account for large heads, and the memory that one takes.
     heads: Option<(Account, usize)>,
     state: Mutex<State>,
 }
@@ -59,24 +60,24 @@ pub(super) struct Connection {
 pub(super) struct Socket {
     connection: Arc<Connection>,
     reader: Take<OwnedReadHalf>,
-    /// Since when the client takes nothing.
+    /// Set while the client reads nothing of what is sent to it.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
 struct State {
     reading: Reading,
-    /// What was read since the last request began to be answered.
+    /// Bytes read since the last request was passed to the handler.
     unparsed: usize,
-    /// Of a head that is not small. hyper keeps the buffer for as long as the connection lasts.
+    /// Memory for a large head. hyper keeps the buffer for as long as the connection lasts.
     memory: Option<Taken>,
     is_refused: bool,
 }
 
-/// How a client has ended a connection.
+/// How a client has closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
-    /// It sends no more, and may read on.
+    /// It sends no more, but may still read.
     OnItsSide,
     /// It is gone.
     ByReset,
@@ -89,21 +90,23 @@ enum Reading {
     Head,
     /// The body of a request that is being answered.
     Body,
-    /// The rest of the body of one that was answered, or the next head.
+    /// The rest of the body of an answered request, or the next head.
     Either,
 }
 
 // === impl Connection ===
 
 impl Connection {
-    /// Takes a connection over. `heads` is the account for heads that are not small, and what one takes.
+    /// Takes over a connection. `heads` is the account for large heads, and the memory that one
+    /// takes.
     pub(super) fn open(
         stream: TcpStream,
         heads: Option<(Account, usize)>,
     ) -> io::Result<(Arc<Self>, Socket)> {
-        // Answers are short: send them now rather than wait for more to send.
+        // Responses are short: they are sent at once, without waiting for more data.
         stream.set_nodelay(true)?;
-        // Else a machine that is gone would hold its connection until something is sent to it.
+        // Otherwise a machine that is gone would keep its connection open until something is sent
+        // to it.
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE)
             .with_interval(KEEPALIVE)
@@ -117,62 +120,65 @@ impl Connection {
         Ok((connection, socket))
     }
 
-    /// A request begins to be answered.
+    /// Records that the handler begins to answer a request.
     pub(super) fn begin_answer(&self) {
         let mut state = self.state();
         state.reading = Reading::Body;
         state.unparsed = 0;
     }
 
-    /// The head of its answer is there. `has_body`: the request may have more to come.
+    /// Records that the head of the response is complete. `has_body` says whether more of the
+    /// request may follow.
     pub(super) fn end_answer(&self, has_body: bool) {
         let mut state = self.state();
         state.reading = if has_body { Reading::Either } else { Reading::Head };
         state.unparsed = 0;
     }
 
-    /// Whether a request waits for its answer.
+    /// Returns whether a request waits for its response.
     pub(super) fn is_unanswered(&self) -> bool {
         self.state().reading == Reading::Body
     }
 
-    /// Whether this connection holds what others need: it has had a large head, and memory is short.
+    /// Returns whether this connection should be closed to free memory: it has had a large head,
+    /// and memory is short.
     pub(super) fn is_to_be_closed(&self) -> bool {
         let is_short = self.heads.as_ref().is_some_and(|(heads, _)| heads.free() < heads.budget().0 / 4);
         is_short && self.state().memory.is_some()
     }
 
-    /// Waits until the client is gone: it has reset the connection, or its machine does not answer any more.
+    /// Waits until the client is gone: it has reset the connection, or its machine does not answer
+    /// any more.
     pub(super) async fn reset(&self) {
-        // An error: what is registered with the runtime ends with it, and so does the connection.
+        // On an error the registration with the runtime has ended, and so has the connection.
         let _ = self.stream().ready(Interest::ERROR).await;
     }
 
     /// Waits until the client is gone, or has closed its side.
     #[cfg(target_os = "linux")]
     pub(super) async fn reset_or_half_closed(&self) -> Closed {
-        // Not `READABLE`, which what was sent before keeps ready: this waits for the end alone.
+        // Not `READABLE`, which data that was sent before keeps ready: this waits for the end only.
         match self.stream().ready(Interest::ERROR | Interest::PRIORITY).await {
             Ok(ready) if !ready.is_error() => Closed::OnItsSide,
             _ => Closed::ByReset,
         }
     }
 
-    /// Elsewhere nothing tells a side that is closed apart from what was sent before: the client is answered, however long
-    /// that takes.
+    /// Waits until the client is gone. On other systems, a closed side can't be distinguished from
+    /// data that was sent before. So the client is answered, however long that takes.
     #[cfg(not(target_os = "linux"))]
     pub(super) async fn reset_or_half_closed(&self) -> Closed {
         self.reset().await;
         Closed::ByReset
     }
 
-    /// Reads on for a moment if a head was refused, so that the client reads the answer: a connection that is closed with
-    /// bytes unread is reset.
+    /// Reads for a moment after a head was refused, so that the client gets the response: a
+    /// connection that is closed with unread bytes is reset.
     pub(super) async fn linger(&self, time: Duration) {
         if !self.state().is_refused {
             return;
         }
-        // An error: there is nobody to wait for.
+        // An error means that there is no client to wait for.
         let _ = SockRef::from(self.stream()).shutdown(Shutdown::Write);
         let read = async {
             while self.stream().readable().await.is_ok() {
@@ -186,7 +192,7 @@ impl Connection {
         let _ = timeout(time, read).await;
     }
 
-    /// Counts what was read, and says whether there is memory for it.
+    /// Counts what was read, and returns whether there is memory for it.
     fn has_room(&self, read: usize) -> bool {
         let mut state = self.state();
         let Some((heads, bytes)) = self.heads.as_ref().filter(|_| state.reading != Reading::Body) else {
@@ -197,7 +203,7 @@ impl Connection {
             state.memory = heads.try_take(*bytes);
             state.is_refused = state.memory.is_none();
             if state.is_refused && state.reading == Reading::Head {
-                // What does not fit into the system's buffer is lost, which is empty.
+                // What does not fit into the system's buffer is lost; but the buffer is empty.
                 let _ = self.stream().try_write(NO_MEMORY.as_bytes());
             }
         }

@@ -1,4 +1,5 @@
-//! Listens: on both families where the address is `[::]`, and on IPv4 alone where there is no IPv6.
+//! Listens on both address families if the address is `[::]`, and on IPv4 alone if there is no
+//! IPv6.
 
 use std::{
     io::{self, ErrorKind},
@@ -10,14 +11,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tracing::info;
 
-/// Connections that wait to be accepted, at most.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// The error of a kernel that has no IPv6: "Address family not supported by protocol".
+/// The error number of a kernel without IPv6: "Address family not supported by protocol".
 const EAFNOSUPPORT: i32 = 97;
 
-/// Listens on an address; `[::]` is every address of both families, or of IPv4 where there is no IPv6. The error names it,
-/// and what to do.
+/// Listens on an address. `[::]` is every address of both families, or of IPv4 if there is no IPv6.
+/// The error names the address and the remedy.
 pub(super) fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = listen(addr).or_else(|error| match without_ipv6(addr, &error) {
         Some(ipv4) => {
@@ -31,7 +32,7 @@ pub(super) fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// The address to listen on instead, where a failure means that there is no IPv6.
+/// Returns the address to use instead if a failure means that there is no IPv6.
 fn without_ipv6(addr: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
     let has_no_ipv6 = error.raw_os_error() == Some(EAFNOSUPPORT)
         || matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::Unsupported);
@@ -42,10 +43,10 @@ fn without_ipv6(addr: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
-        // Whatever the system's default (net.ipv6.bindv6only) is.
+        // Independent of the system's default (net.ipv6.bindv6only).
         socket.set_only_v6(false)?;
     }
-    // A program that is started again may listen while connections of the one before it are being closed.
+    // A restarted program may listen while connections of the previous one are being closed.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
@@ -66,7 +67,7 @@ mod tests {
         let not_available = io::Error::from(ErrorKind::AddrNotAvailable);
         for error in [&no_family, &not_available] {
             assert_eq!(without_ipv6(any, error), "0.0.0.0:8080".parse().ok());
-            // What a user has named stays as it is.
+            // An address that a user has named stays as it is.
             assert_eq!(without_ipv6("[::1]:8080".parse().unwrap(), error), None);
             assert_eq!(without_ipv6("0.0.0.0:8080".parse().unwrap(), error), None);
         }

@@ -1,4 +1,4 @@
-//! What RFC 9112 asks a server to refuse, and hyper's parser takes. Pure.
+//! Checks what RFC 9112 requires a server to refuse and hyper's parser accepts. Pure.
 
 use http::{HeaderMap, Method, Request, Uri, Version, header, uri::Authority};
 
@@ -21,8 +21,9 @@ pub(super) fn check<B>(request: &Request<B>) -> Verdict {
     }
 }
 
-/// RFC 9112, 3.2: a request of HTTP/1.1 without `Host`, and any with two of them or with one that is no host, is answered
-/// with 400. An empty one is valid: it says that the target has no host.
+/// Checks `Host`. RFC 9112, 3.2: a request of HTTP/1.1 without `Host` is answered with 400, and so
+/// is any request with two of them or with an invalid host. An empty one is valid: it says that the
+/// target has no host.
 fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -36,7 +37,7 @@ fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str>
     }
 }
 
-/// RFC 9112, 3.2.1 to 3.2.4: each form of a target has its methods.
+/// Checks the form of the target. RFC 9112, 3.2.1 to 3.2.4: each form has its methods.
 fn check_target(method: &Method, uri: &Uri) -> Verdict {
     let is_connect = *method == Method::CONNECT;
     match (uri.scheme_str(), uri.authority()) {
@@ -54,7 +55,7 @@ fn check_target(method: &Method, uri: &Uri) -> Verdict {
     }
 }
 
-/// Whether a text is a host with an optional port (RFC 9110, 7.2), without credentials.
+/// Returns whether a text is a host with an optional port (RFC 9110, 7.2), without credentials.
 fn is_host(text: &[u8]) -> bool {
     let Ok(authority) = Authority::try_from(text) else { return false };
     let port = authority.as_str()[authority.host().len()..].strip_prefix(':');

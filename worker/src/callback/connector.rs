@@ -1,4 +1,4 @@
-//! Opens connections to receivers: to addresses that the guard lets pass, with TLS where the URL says https.
+//! Opens connections to receivers: to addresses that the guard allows, with TLS for https URLs.
 
 use std::{
     error::Error,

@@ -1,4 +1,4 @@
-//! Delivers the results on the queue's stream of callbacks.
+//! Delivers the results in the queue's stream of callbacks.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::{
     pull::{Handler, Ticket},
 };
 
-/// Delivers results, one message each.
+/// Delivers results, one for each message.
 pub(crate) struct Deliver {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
@@ -64,7 +64,8 @@ impl Deliver {
         match self.messenger.deliver(&callback, attempt).await {
             Delivery::Done => AckKind::Ack,
             Delivery::Again(wait) => {
-                // Where deliveries are counted, the next one is the next attempt.
+                // With the other kind of offset, the next delivery counts as the next attempt
+                // anyway.
                 if let Offset::Made(_) = offset {
                     self.set_offset(&callback, Offset::Made(attempt)).await;
                 }
@@ -86,8 +87,9 @@ impl Deliver {
         }
     }
 
-    /// Records that the client is sent the result of a cancellation. Without that, a call whose run ends after it might be
-    /// taken for done, and a repeat of the cancellation would be told so.
+    /// Records that the client gets the result of a cancellation. Without this record, a call whose
+    /// run ends later might be taken for done, and a repeat of the cancellation would be answered
+    /// so.
     async fn record(&self, callback: &Callback) {
         let call = StoredCall { id: callback.call_id.clone(), sequence: callback.sequence };
         let write = || tombstone::record_result(&self.js, &self.queue, &call);
@@ -96,7 +98,8 @@ impl Deliver {
         }
     }
 
-    /// Which deliveries of a result were no attempts. Not known, each was one.
+    /// Returns which deliveries of a result were no attempts. If that is unknown, each delivery
+    /// counts as an attempt.
     async fn offset(&self, callback: &Callback, delivery: u64) -> Offset {
         if delivery <= 1 {
             return Offset::Deliveries(0);

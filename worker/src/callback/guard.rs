@@ -1,9 +1,10 @@
-//! Where callbacks may go.
+//! Restricts the targets of callbacks.
 //!
-//! A callback URL comes from whoever can reach the gateway, and the worker posts from inside the cluster: without
-//! a guard it could be made to reach what only the cluster may reach. Link-local and metadata addresses are
-//! never allowed, loopback only if listed. Names are resolved here and the connection goes to the very
-//! addresses that were checked, so that a name can't change its address in between (DNS rebinding).
+//! A callback URL comes from anyone who can reach the gateway, and the worker posts from inside the
+//! cluster. Without a guard, the worker could be made to reach what only the cluster may reach.
+//! Link-local and metadata addresses are never allowed; loopback addresses only if they are listed.
+//! Names are resolved here, and the connection goes to exactly the addresses that were checked. So
+//! a name can't change its address in between (DNS rebinding).
 
 use std::{
     error::Error,
@@ -19,7 +20,7 @@ use std::{
 use hyper_util::client::legacy::connect::dns::Name;
 use url::{Host, Url};
 
-/// Addresses at which cloud providers serve credentials, besides the link-local ones.
+/// Addresses at which cloud providers serve credentials, in addition to the link-local ones.
 const METADATA: [IpAddr; 7] = [
     // Alibaba Cloud.
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
@@ -27,7 +28,7 @@ const METADATA: [IpAddr; 7] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     // Azure: WireServer, which serves a machine's configuration and secrets.
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    // AWS, IPv6: of instances, and of pods (EKS Pod Identity).
+    // AWS, IPv6: for instances, and for pods (EKS Pod Identity).
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
     // Google Cloud, IPv6.
@@ -36,7 +37,7 @@ const METADATA: [IpAddr; 7] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
 ];
 
-/// A list of targets; empty, it allows all that is not forbidden anyway.
+/// A list of allowed targets. An empty list allows all that is not forbidden in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed(Vec<Rule>);
 
@@ -47,27 +48,27 @@ enum Rule {
     Network { address: IpAddr, prefix: u8 },
 }
 
-/// Why a callback is not posted.
+/// Says why a callback is not posted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is a list, and it is not in it.
+    /// The list of allowed targets is not empty, and does not contain this one.
     #[error("`{0}` is not in callback_allowed_hosts")]
     NotListed(String),
-    /// It is link-local, of a metadata service, or no address of one host.
+    /// The address is link-local, of a metadata service, or not the address of one host.
     #[error("{0} is an address that callbacks never go to")]
     Forbidden(IpAddr),
-    /// It is loopback, and there is no list.
+    /// The address is a loopback address, and the list of allowed targets is empty.
     #[error("{0} is a loopback address: list it in callback_allowed_hosts if that is meant")]
     Loopback(IpAddr),
 }
 
-/// Decides where callbacks may go.
+/// Decides which targets callbacks may have.
 #[derive(Debug)]
 pub struct Guard {
     allowed: Allowed,
 }
 
-/// Resolves names to addresses that callbacks may go to.
+/// Resolves names to addresses that are allowed as targets.
 #[derive(Clone, Debug)]
 pub(crate) struct GuardedResolver {
     guard: Arc<Guard>,
@@ -148,13 +149,13 @@ fn contains(network: IpAddr, prefix: u8, address: IpAddr) -> bool {
 // === impl Guard ===
 
 impl Guard {
-    /// A guard that lets callbacks go to these.
+    /// Creates a guard that allows these targets.
     #[must_use]
     pub fn new(allowed: Allowed) -> Self {
         Self { allowed }
     }
 
-    /// Whether a URL's host may be a target, as far as can be said before its name is resolved.
+    /// Checks the host of a URL, as far as possible before its name is resolved.
     pub fn check_url(&self, url: &Url) -> Result<(), Refusal> {
         match url.host() {
             Some(Host::Ipv4(address)) => self.check_address(IpAddr::V4(address), false),
@@ -165,13 +166,14 @@ impl Guard {
         }
     }
 
-    /// A name that is not listed may still resolve to an address that is.
+    /// Returns whether a name may be resolved. A name that is not listed may still resolve to an
+    /// address that is.
     fn may_resolve(&self, name: &str) -> bool {
         let lists_networks = self.allowed.0.iter().any(|rule| matches!(rule, Rule::Network { .. }));
         self.allowed.0.is_empty() || lists_networks || self.allowed.lists_name(name)
     }
 
-    /// Whether an address may be a target; `named`: its name is listed.
+    /// Checks an address. `named`: its name is listed.
     pub fn check_address(&self, address: IpAddr, named: bool) -> Result<(), Refusal> {
         if let IpAddr::V6(v6) = address {
             check_hidden(v6)?;
@@ -193,10 +195,11 @@ impl Guard {
     }
 }
 
-/// Refuses an IPv6 address whose packets may be sent on to what is never a target.
+/// Refuses an IPv6 address whose packets may be forwarded to an address that is never a target.
 fn check_hidden(address: Ipv6Addr) -> Result<(), Refusal> {
     let hidden = tunnelled_v4(address);
-    // `0.0.0.0/8` is no address: nothing is embedded there, but somewhere there is something.
+    // `0.0.0.0/8` is not a host, so nothing is embedded in that place. If this is true of all
+    // places, the address is refused: one of them must embed something.
     let embeds_nothing = |v4: &Ipv4Addr| v4.octets()[0] == 0;
     if !hidden.is_empty() && hidden.iter().all(embeds_nothing) {
         return Err(Refusal::Forbidden(address.into()));
@@ -208,25 +211,26 @@ fn check_hidden(address: Ipv6Addr) -> Result<(), Refusal> {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, where it does: mapped, compatible, translated (SIIT), NAT64
-/// (also of an operator's own prefix, RFC 8215) and 6to4.
+/// Returns the IPv4 address that an IPv6 address stands for, if any. Covers mapped, compatible and
+/// translated (SIIT) addresses, NAT64 (also with an operator's own prefix, RFC 8215) and 6to4.
 fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     match address.segments() {
-        // ::1 and :: are themselves.
+        // `::1` and `::` stand for themselves.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0xffff | 0, a, b]
         | [0, 0, 0, 0, 0xffff, 0, a, b]
         | [0x64, 0xff9b, 0, 0, 0, 0, a, b]
         | [0x2002, a, b, ..] => Some(v4(a, b)),
-        // With nothing in its last place, the address is in another: see below.
+        // If the last place holds nothing, the address is in another place: see `tunnelled_v4`.
         [0x64, 0xff9b, 1, _, _, _, a, b] if a >= 0x100 => Some(v4(a, b)),
         _ => None,
     }
 }
 
-/// The IPv4 addresses that packets to an IPv6 address may be sent on to by a tunnel or a translator, besides
-/// [`embedded_v4`]: by Teredo, ISATAP, or NAT64 with a prefix of RFC 8215.
+/// Returns the IPv4 addresses to which a tunnel or a translator may forward packets to an IPv6
+/// address, in addition to [`embedded_v4`]. Covers Teredo, ISATAP, and NAT64 with a prefix of RFC
+/// 8215.
 fn tunnelled_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let at = |octets: [usize; 4]| Ipv4Addr::from(octets.map(|index| address.octets()[index]));
     match address.segments() {
@@ -236,7 +240,7 @@ fn tunnelled_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
         [0x64, 0xff9b, 1, ..] => {
             vec![at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), at([12, 13, 14, 15])]
         }
-        // RFC 5214, 6.1: below any prefix. The second is of an address that is unique.
+        // RFC 5214, 6.1: below any prefix. 0x0200 marks an address that is unique.
         [_, _, _, _, 0 | 0x0200, 0x5efe, a, b] => vec![v4(a, b)],
         _ => Vec::new(),
     }
@@ -345,7 +349,7 @@ mod tests {
             "[2001:db8::5efe:a9fe:a9fe]",
             "[2001:db8::200:5efe:a83f:8110]",
             "[::5efe:169.254.169.254]",
-            // Teredo, its client and its server.
+            // Teredo: its client and its server.
             "[2001:0:4136:e378:8000:63bf:5601:5601]",
             "[2001:0:a9fe:a9fe:8000:63bf:3fff:fdd2]",
             "[2001:0:4136:e378:8000:63bf:80ff:fffe]",

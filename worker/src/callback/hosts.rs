@@ -1,4 +1,5 @@
-//! How many results are posted to one host at once: so that a receiver that does not answer never takes all places.
+//! Limits how many results are posted to one host at once, so that a receiver that does not answer
+//! never takes all places.
 
 use std::{
     collections::HashMap,
@@ -15,24 +16,25 @@ use url::Url;
 
 use super::CONCURRENCY;
 
-/// The most results that are posted to one host at once.
+/// Maximum number of results that are posted to one host at once.
 pub(crate) const MAX_PER_HOST: usize = CONCURRENCY / 4;
 
-/// A host all of whose places were taken for so long answers slowly: results for it wait in their stream. For a shorter time
-/// they wait here: nearly all hosts answer within it.
+/// Time without a free place after which a host counts as slow: results for it then wait in their
+/// stream. For a shorter time they wait here, since nearly all hosts answer within it.
 const STUCK_AFTER: Duration = Duration::from_millis(250);
 
-/// Between two deliveries of a result that has to wait for its host: this, doubled each time, up to the other.
+/// Wait between two deliveries of a result whose host has no free place. It doubles each time, up
+/// to `LONGEST_WAIT`.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The least between two warnings of one host.
+/// Minimum time between two warnings about one host.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Hosts that are kept before those are removed to which nothing is posted any more.
+/// Number of hosts that are kept before those to which nothing is posted any more are removed.
 const MIN_KEPT: usize = 4 * CONCURRENCY;
 
-/// The hosts that results are being posted to. Clones share them.
+/// The hosts to which results are being posted. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hosts(Arc<Mutex<HashMap<String, Weak<Host>>>>);
 
@@ -43,7 +45,7 @@ struct Host {
     last_warned: Mutex<Option<Instant>>,
 }
 
-/// A place at a host, until it is dropped.
+/// A place at a host, taken until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     host: Arc<Host>,
@@ -53,7 +55,7 @@ pub(crate) struct Place {
 // === impl Hosts ===
 
 impl Hosts {
-    /// Takes a place at the host of a URL. `None` if none comes free soon.
+    /// Takes a place at the host of a URL. Returns `None` if no place becomes free soon.
     pub(crate) async fn enter(&self, url: &Url) -> Option<Place> {
         let host = self.host(url);
         if let Ok(permit) = host.places.clone().try_acquire_owned() {
@@ -93,12 +95,13 @@ impl Hosts {
     }
 }
 
-/// Host and port of a URL.
+/// Returns host and port of a URL.
 fn name(url: &Url) -> String {
     format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
 }
 
-/// How long a result waits that was put off so many times before. `chance` is from 0 to 1.
+/// Returns how long a result waits that was put off this many times before. `chance` is from 0 to
+/// 1.
 pub(crate) fn wait(times: u64, chance: f64) -> Duration {
     let doublings = u32::try_from(times).unwrap_or(u32::MAX);
     let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
@@ -113,7 +116,7 @@ impl Host {
         Self { places, last_left: Mutex::new(Instant::now()), last_warned: Mutex::new(None) }
     }
 
-    /// Whether it is time to warn of it.
+    /// Returns whether a warning about the host is due, and if so, counts it as logged.
     fn is_warning_due(&self, now: Instant) -> bool {
         let mut last_warned = self.last_warned.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last_warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL);
@@ -123,7 +126,7 @@ impl Host {
         is_due
     }
 
-    /// How long a place is waited for: no time at a host that has not answered for a while.
+    /// Returns how long to wait for a place: zero at a host that has not answered for a while.
     fn longest_wait(&self, now: Instant) -> Duration {
         let last_left = *self.last_left.lock().unwrap_or_else(PoisonError::into_inner);
         STUCK_AFTER.saturating_sub(now.duration_since(last_left))

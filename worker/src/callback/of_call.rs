@@ -1,19 +1,20 @@
-//! What a callback has of its call: when it was submitted, and to which trace it belongs.
+//! Adds to a callback what it has of its call: the time of submission, and the trace.
 
 use asyncqueue::Invocation;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// When the call was submitted, in nanoseconds since 1970, as `OpenFaaS` has it.
+/// Header with the time of submission, in nanoseconds since 1970, as in OpenFaaS.
 const X_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
 
-/// The context of a trace (W3C Trace Context, W3C Baggage).
+/// Headers with the context of a trace (W3C Trace Context, W3C Baggage).
 static TRACE: [HeaderName; 3] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("baggage"),
 ];
 
-/// The headers of a call that its callback has too. All others need not be kept while it runs.
+/// Returns the headers of a call that its callback gets too. All others need not be kept while the
+/// call runs.
 pub(crate) fn trace(call: &HeaderMap) -> HeaderMap {
     let mut trace = HeaderMap::new();
     for name in &TRACE {
@@ -24,8 +25,8 @@ pub(crate) fn trace(call: &HeaderMap) -> HeaderMap {
     trace
 }
 
-/// Adds what a callback has of its call to the headers of the function's answer, in the place of what the function says
-/// itself.
+/// Adds the headers of the call to those of the function's response. They replace values that the
+/// function set itself.
 pub(crate) fn add(headers: &mut HeaderMap, call: &Invocation) {
     if let Ok(started) = HeaderValue::from_str(&call.submitted_at.as_nanosecond().to_string()) {
         headers.insert(X_START_TIME, started);

@@ -1,6 +1,6 @@
-//! Signatures of callbacks, by the Standard Webhooks specification (`standard-webhooks/standard-webhooks`,
-//! `spec/standard-webhooks.md`), so that a receiver can tell our callbacks from anybody's and one from its
-//! repeat.
+//! Signs callbacks as the Standard Webhooks specification describes
+//! (`standard-webhooks/standard-webhooks`, `spec/standard-webhooks.md`). A receiver can thus
+//! distinguish these callbacks from those of others, and a callback from its repeat.
 
 use std::{
     path::PathBuf,
@@ -13,45 +13,45 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use tracing::warn;
 
-/// The header that identifies a callback: the same for each attempt to deliver it.
+/// Header that identifies a callback. It is the same for each attempt to deliver it.
 pub(crate) const H_ID: &str = "webhook-id";
-/// The header with the time of the attempt, in seconds since 1970.
+/// Header with the time of the attempt, in seconds since 1970.
 pub(crate) const H_TIMESTAMP: &str = "webhook-timestamp";
-/// The header with the signatures, one for each secret.
+/// Header with the signatures, one for each secret.
 pub(crate) const H_SIGNATURE: &str = "webhook-signature";
 
-/// What a secret begins with, where it is written as the specification says.
+/// Prefix of secrets that are written as the specification says.
 const SECRET_PREFIX: &str = "whsec_";
 
-/// The specification's bounds for a secret, in bytes.
+/// Permitted length of a secret according to the specification, in bytes.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Signs with the secrets of a file, which is read again for each callback: a secret that is rotated counts at
-/// once, without a restart.
+/// Signs with the secrets in a file. The file is read again for each callback, so a rotated secret
+/// takes effect at once, without a restart.
 #[derive(Clone, Debug)]
 pub(crate) struct Signer {
     file: PathBuf,
     last: Arc<Mutex<Secrets>>,
 }
 
-/// Secrets, the newest first. While one replaces another, both sign.
+/// The secrets, the newest first. While one replaces another, both sign.
 #[derive(Clone, PartialEq, Eq)]
 struct Secrets(Vec<Vec<u8>>);
 
 // === impl Signer ===
 
 impl Signer {
-    /// A signer with the secrets of a file: one `whsec_…` a line.
+    /// Creates a signer with the secrets in a file: one `whsec_…` per line.
     ///
     /// # Errors
     ///
-    /// A file that can't be read, or that holds no secret or something else.
+    /// The file can't be read, contains no secret, or contains something else.
     pub(crate) fn open(file: PathBuf) -> anyhow::Result<Self> {
         let secrets = read(&file)?;
         Ok(Self { file, last: Arc::new(Mutex::new(secrets)) })
     }
 
-    /// The value of [`H_SIGNATURE`].
+    /// Returns the value of [`H_SIGNATURE`].
     pub(crate) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match read(&self.file) {
@@ -71,7 +71,8 @@ fn read(file: &PathBuf) -> anyhow::Result<Secrets> {
 // === impl Secrets ===
 
 impl Secrets {
-    /// Reads secrets, separated by white space. The error does not show what is wrong with which characters.
+    /// Reads secrets that are separated by white space. The error does not show the characters that
+    /// are wrong.
     fn parse(text: &str) -> anyhow::Result<Self> {
         let secrets = text
             .split_whitespace()
@@ -93,7 +94,7 @@ impl Secrets {
 
     fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let signatures = self.0.iter().filter_map(|secret| {
-            // HMAC takes a key of any length.
+            // HMAC accepts keys of any length, so this does not fail.
             let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
             mac.update(format!("{id}.{timestamp}.").as_bytes());
             mac.update(body);
@@ -113,7 +114,7 @@ impl std::fmt::Debug for Secrets {
 mod tests {
     use super::*;
 
-    /// The vector that the specification's own libraries are tested with.
+    /// Test vector of the specification's own libraries.
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
     const TIMESTAMP: i64 = 1_614_265_330;
@@ -127,7 +128,8 @@ mod tests {
         assert_eq!(Secrets::parse(bare).unwrap().sign(ID, TIMESTAMP, BODY), SIGNATURE);
     }
 
-    /// Published by Svix (docs.svix.com, "Verifying payloads manually"); its secret is shorter than the specification allows.
+    /// Checks a vector that Svix publishes (docs.svix.com, "Verifying payloads manually"). Its
+    /// secret is shorter than the specification allows.
     #[test]
     fn the_published_vector_of_another_secret_holds() {
         let secrets = Secrets(vec![STANDARD.decode("plJ3nmyCDGBKInavdOK15jsl").unwrap()]);

@@ -1,9 +1,9 @@
-//! Hands a result over to the queue's stream of callbacks.
+//! Stores results in the queue's stream of callbacks.
 
 use async_nats::jetstream::{Context, context::PublishError, message::PublishMessage, publish::PublishAck};
 use asyncqueue::{QueueName, message::callback::Callback, subject::result_subject};
 
-/// The queue's stream of callbacks.
+/// Stores results in the stream of callbacks of a queue.
 #[derive(Clone, Debug)]
 pub(crate) struct ResultStore {
     js: Context,
@@ -15,8 +15,9 @@ impl ResultStore {
         Self { js, queue: queue.clone() }
     }
 
-    /// Stores a result. One that is stored already, by a worker that ran the call too or for a cancellation, counts as
-    /// stored: the acknowledgement says that it is a duplicate.
+    /// Stores a result. A result that is stored already counts as stored: the ack says that this
+    /// one is a duplicate. The earlier one is from a worker that ran the call too, or from a
+    /// cancellation.
     pub(crate) async fn put(&self, callback: &Callback) -> Result<PublishAck, PublishError> {
         let Callback { function, call_id, sequence, .. } = callback;
         let subject = result_subject(&self.queue, function, call_id, *sequence);

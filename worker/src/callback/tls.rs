@@ -1,4 +1,4 @@
-//! TLS of callbacks: which certificates of receivers are accepted.
+//! Configures TLS for callbacks: which certificates of receivers are accepted.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,28 +15,29 @@ use rustls::{
 };
 use tracing::warn;
 
-/// Accepts any certificate; the signatures of the handshake are still verified.
+/// Accepts any certificate. The signatures of the handshake are still verified.
 #[derive(Debug)]
 struct AnyCertificate(CryptoProvider);
 
-/// The TLS of callbacks.
+/// Says which certificates of receivers are accepted.
 #[derive(Clone, Debug)]
 pub(crate) enum Trust {
-    /// Any certificate: for receivers with certificates of their own making.
+    /// Any certificate, for receivers with self-signed certificates.
     Any(Arc<ClientConfig>),
-    /// Those that chain to a public root.
+    /// Certificates that chain to a public root.
     Public(Arc<ClientConfig>),
-    /// Those that chain to a public root, or to one in a file, which is read again for each new connection: a certificate
-    /// authority that is replaced counts without a restart.
+    /// Certificates that chain to a public root or to one in a file, the CA bundle. The file is
+    /// read again for each new connection, so a replaced certificate authority takes effect without
+    /// a restart.
     AndFile {
-        /// The file, in PEM.
+        /// Path of the CA bundle, in PEM.
         file: PathBuf,
-        /// What was read from it last.
+        /// What was read from the file last.
         last: Arc<Mutex<Known>>,
     },
 }
 
-/// A file of certificates, and what it means.
+/// The content of a CA bundle, and the TLS configuration for it.
 #[derive(Debug)]
 pub(crate) struct Known {
     pem: String,
@@ -46,11 +47,11 @@ pub(crate) struct Known {
 // === impl Trust ===
 
 impl Trust {
-    /// What the settings `tls_insecure` and `callback_ca_file` say.
+    /// Creates the configuration from the settings `tls_insecure` and `callback_ca_file`.
     ///
     /// # Errors
     ///
-    /// A file that can't be read, or that holds no certificate or something else.
+    /// The file can't be read, contains no certificate, or contains something else.
     pub(crate) fn new(is_insecure: bool, ca_file: Option<PathBuf>) -> anyhow::Result<Self> {
         if is_insecure {
             let verifier = Arc::new(AnyCertificate(ring::default_provider()));
@@ -63,7 +64,7 @@ impl Trust {
         Ok(Self::AndFile { file, last: Arc::new(Mutex::new(Known { pem, config })) })
     }
 
-    /// The configuration for a new connection.
+    /// Returns the TLS configuration for a new connection.
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         match self {
             Self::Any(config) | Self::Public(config) => config.clone(),
@@ -96,7 +97,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("callback_ca_file `{}` can't be read", file.display()))
 }
 
-/// Trusts the public roots, and the certificates in the text of a file.
+/// Creates a configuration that trusts the public roots and the certificates in the text of a file.
 fn trusting(file: &Path, pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
     let authority = Authority::from_pem(pem);
     let authority =

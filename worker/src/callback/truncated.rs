@@ -1,11 +1,12 @@
-//! The headers of an answer of which only the beginning is kept.
+//! Adjusts the headers of a response of which only the beginning is kept.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// Says that the body of a result is only the beginning of what the function answered.
+/// Header that marks the body of a result as only the beginning of the function's response.
 pub(crate) const X_RESULT_TRUNCATED: HeaderName = HeaderName::from_static("x-result-truncated");
 
-/// Headers that speak of the whole body (RFC 9110, 8.8 and 14; RFC 9530; RFC 3230; RFC 2616, 14.15).
+/// Headers that describe the whole body (RFC 9110, 8.8 and 14; RFC 9530; RFC 3230; RFC 2616,
+/// 14.15).
 static OF_THE_WHOLE: [HeaderName; 9] = [
     header::ETAG,
     header::LAST_MODIFIED,
@@ -18,7 +19,8 @@ static OF_THE_WHOLE: [HeaderName; 9] = [
     header::CONTENT_LENGTH,
 ];
 
-/// Marks a result as truncated or not. Only the worker says so: what a function says of that is removed.
+/// Marks a result as truncated or not. Only the worker sets the mark: one that the function set is
+/// removed.
 pub(crate) fn mark(headers: &mut HeaderMap, is_truncated: bool) {
     headers.remove(X_RESULT_TRUNCATED);
     if is_truncated {

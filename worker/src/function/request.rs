@@ -1,5 +1,5 @@
-//! What a function is asked: where, and with which headers. Pure, and all of it comes from others: a stored message, and
-//! the directory.
+//! Builds the request to a function: its URL and its headers. The functions here are pure, and all
+//! their input comes from others: a stored message, and the directory.
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::{
@@ -9,34 +9,35 @@ use asyncqueue::{
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 const H_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
-/// When the call was submitted, in nanoseconds since 1970.
+/// Header with the time of submission, in nanoseconds since 1970.
 const H_START_TIME: HeaderName = HeaderName::from_static("x-start-time");
-/// The attempt, and how many there can be, as the callback has them too.
+/// Headers with the attempt and the maximum number of attempts, which the callback has too.
 const H_RETRY: HeaderName = HeaderName::from_static("x-retry");
 const H_RETRY_MAX: HeaderName = HeaderName::from_static("x-retry-max");
 
-/// Where functions are.
+/// Says where functions are reached.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// Behind a gateway, at `<URL>/function/<name>.<namespace>`.
     Gateway(String),
-    /// Each at its own URL: the directory's, or else this one with `{function}` and `{namespace}` filled in.
+    /// Each function at its own URL: that of the directory, or else this one with `{function}` and
+    /// `{namespace}` filled in.
     Direct(String),
 }
 
-/// Which run of a call this is.
+/// Says which attempt of a call this is.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    /// Its number, from 1.
+    /// Number of the attempt, from 1.
     pub number: u64,
-    /// How many there can be.
+    /// Maximum number of attempts.
     pub max: u64,
 }
 
 // === impl Target ===
 
 impl Target {
-    /// The URL of a call. Path and query go through byte for byte.
+    /// Returns the URL of a call. Path and query are passed on byte for byte.
     pub fn url(
         &self,
         invocation: &Invocation,
@@ -62,21 +63,22 @@ fn fill_in(template: &str, function: &FunctionName) -> String {
     template.replace("{function}", function.name()).replace("{namespace}", function.namespace())
 }
 
-/// Gives a call whose client sent no idempotency key the message id of its message for one. It is
-/// the same over attempts and replays, by which the function tells a repeat, and another for
-/// another call.
+/// Gives a call whose client sent no idempotency key the message id of its message as the key. The
+/// key is the same for all attempts and replays, so the function recognises a repeat. Another call
+/// has another key.
 pub(crate) fn add_idempotency_key(invocation: &mut Invocation, message: &NatsHeaders) {
     if invocation.headers.contains_key(IDEMPOTENCY_KEY) {
         return;
     }
-    // Where it is missing, or can't stand in a header of HTTP, the call's id is the key.
+    // If the id is missing or not valid in an HTTP header, the call's id is the key.
     if let Some(id) = native::message_id(message).and_then(|id| HeaderValue::from_str(id).ok()) {
         invocation.headers.insert(IDEMPOTENCY_KEY, id);
     }
 }
 
-/// `headers`, which are the caller's, and what the platform has to say of the call. Where the caller said it itself, its word
-/// stands: its own call id, and its own key for what it does in several calls.
+/// Returns `headers`, which are those of the client, with the headers that the platform adds.
+/// Values of the client are kept: its own call id, and its own key for what it does in several
+/// calls.
 pub fn request_headers(
     mut headers: HeaderMap,
     invocation: &Invocation,
@@ -89,7 +91,7 @@ pub fn request_headers(
     headers
         .entry(H_START_TIME)
         .or_insert(HeaderValue::from_str(&invocation.submitted_at.as_nanosecond().to_string())?);
-    // What it calls comes after it in its chain.
+    // Calls that the function submits are next in the chain.
     headers.insert(X_ASYNC_DEPTH, HeaderValue::from(invocation.depth.saturating_add(1)));
     headers.insert(H_RETRY, HeaderValue::from(attempt.number));
     headers.insert(H_RETRY_MAX, HeaderValue::from(attempt.max));

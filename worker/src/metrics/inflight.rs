@@ -1,4 +1,5 @@
-//! Calls that run now, by function: a bounded number of series, whatever names clients invent.
+//! Counts the calls that run now, by function. The number of series is bounded, whatever names
+//! clients invent.
 
 use std::{
     collections::HashSet,
@@ -10,8 +11,8 @@ use prometheus_client::metrics::{family::Family, gauge::Gauge};
 
 use super::FunctionLabels;
 
-/// The label of all functions that the directory does not have. No function has this name: a name
-/// has its namespace.
+/// The label of all functions that the directory does not have. No function has this name: a
+/// function's name contains its namespace.
 const OTHER: &str = "other";
 
 /// The calls that run now, by function.
@@ -20,11 +21,11 @@ pub(super) struct Inflight {
     queue: Arc<str>,
     pub(super) family: Family<FunctionLabels, Gauge>,
     /// The functions that have a series. The lock is held while a gauge is taken from the family or
-    /// removed from it, so that no call counts on a gauge that is gone.
+    /// removed from it, so that no call counts on a removed gauge.
     functions: Arc<Mutex<HashSet<FunctionName>>>,
 }
 
-/// One running call; counted until it is dropped.
+/// One running call, counted until this is dropped.
 pub(crate) struct Running(Gauge);
 
 // === impl Inflight ===
@@ -92,7 +93,7 @@ mod tests {
         Directory { functions: functions.collect(), ..Directory::default() }
     }
 
-    /// The series as they are scraped: function and number.
+    /// Returns the series as they are scraped: function and number.
     fn series(inflight: &Inflight) -> Vec<String> {
         let (mut registry, mut text) = (Registry::default(), String::new());
         registry.register("inflight", "help", inflight.family.clone());

@@ -1,7 +1,7 @@
-//! How many messages to ask for: never more than there are free slots.
+//! Computes how many messages to request: never more than there are free slots.
 
-/// Counts what runs and what was asked for. Its one promise: `running + outstanding <= max` as long as the
-/// server sends no more than it was asked for.
+/// Counts what runs and what was requested. It guarantees `running + outstanding <= max`, as long
+/// as the server sends no more than was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Demand {
     max: usize,
@@ -14,11 +14,12 @@ impl Demand {
         Self { max, running: 0, outstanding: 0 }
     }
 
-    /// How many messages to ask for now, if any.
+    /// Returns how many messages to request now, if any.
     ///
-    /// Not each free slot at once: a server keeps only so many requests of a consumer. Asked for again once
-    /// half of the free slots are not covered, a worker has at most a handful of requests open, and as long
-    /// as one of them is open the next message comes without delay.
+    /// Free slots are not requested one by one: a server keeps a limited number of requests of a
+    /// consumer. Messages are requested once half of the free slots are not covered. So a worker
+    /// has at most a handful of open requests, and while one of them is open, the next message
+    /// arrives without delay.
     pub(crate) fn ask(&mut self) -> Option<usize> {
         let free = self.max.saturating_sub(self.running);
         if free == 0 || self.outstanding * 2 > free {
@@ -29,7 +30,7 @@ impl Demand {
         Some(batch)
     }
 
-    /// A message came. `false`: there is no slot for it.
+    /// Records that a message arrived. Returns `false` if there is no slot for it.
     pub(crate) fn received(&mut self) -> bool {
         self.outstanding = self.outstanding.saturating_sub(1);
         let fits = self.running < self.max;
@@ -39,17 +40,17 @@ impl Demand {
         fits
     }
 
-    /// So many calls have ended.
+    /// Records that this many calls have ended.
     pub(crate) fn finished(&mut self, calls: usize) {
         self.running = self.running.saturating_sub(calls);
     }
 
-    /// A request ended with so many messages not sent.
+    /// Records that a request ended with this many messages not sent.
     pub(crate) fn expired(&mut self, unfilled: usize) {
         self.outstanding = self.outstanding.saturating_sub(unfilled);
     }
 
-    /// All requests are void.
+    /// Records that all requests are void.
     pub(crate) fn forget_requests(&mut self) {
         self.outstanding = 0;
     }
@@ -119,10 +120,10 @@ mod tests {
                 match step {
                     Step::Ask => {
                         demand.ask();
-                        // Never stuck: with a free slot, something is asked for.
+                        // Never stuck: with a free slot, a message is requested.
                         prop_assert!(demand.is_asking() || demand.running() == max);
                     }
-                    // The server sends only what it was asked for.
+                    // The server sends only what was requested.
                     Step::Receive if demand.is_asking() => prop_assert!(demand.received()),
                     Step::Receive => {}
                     Step::Finish => demand.finished(1),

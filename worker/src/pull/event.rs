@@ -1,24 +1,25 @@
-//! What the server says on the inbox of our requests.
+//! Reads what the server sends to the inbox of the pull requests.
 
 use async_nats::Message;
 
-/// What a message on the inbox means.
+/// Says what a message on the inbox means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A message of the stream.
+    /// It is a message of the stream.
     Message,
-    /// The server lives, and so does our request.
+    /// The server is alive, and the request is still open.
     Heartbeat,
-    /// A request has ended with so many messages not sent.
+    /// A request has ended with this many messages not sent.
     Expired(usize),
-    /// Requests are void, or the consumer is not there: look it up and ask anew.
+    /// Requests are void, or the consumer does not exist: it must be looked up and messages
+    /// requested again.
     Renew(String),
 }
 
-/// Header: how many messages of a request the server has not sent.
+/// Header with the number of messages of a request that the server has not sent.
 const H_PENDING: &str = "Nats-Pending-Messages";
 
-/// Reads a message on the inbox. Statuses as in nats-server's `consumer.go`.
+/// Reads a message on the inbox. The statuses are those in nats-server's `consumer.go`.
 pub(crate) fn classify(message: &Message) -> Event {
     let Some(status) = message.status else { return Event::Message };
     let description = message.description.as_deref().unwrap_or_default();
@@ -29,7 +30,7 @@ pub(crate) fn classify(message: &Message) -> Event {
         .and_then(|pending| pending.as_str().parse().ok());
     match (status.as_u16(), unfilled) {
         (100, _) => Event::Heartbeat,
-        // 404 no messages, 408 request timeout, and 409 where the request alone is over.
+        // 404 for no messages, 408 for a request timeout, and 409 where only the request is over.
         (_, Some(unfilled)) => Event::Expired(unfilled),
         (503, None) => Event::Renew("the stream or its consumer is not there".to_owned()),
         (code, None) => Event::Renew(format!("{code} {description}")),

@@ -1,4 +1,4 @@
-//! The messages that are being handled, one task each, and the slots that they take.
+//! Runs a task for each message that is being handled, and counts the slots that they take.
 
 use std::{
     collections::HashMap,
@@ -11,23 +11,24 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-/// Running tasks.
+/// The running tasks.
 #[derive(Debug)]
 pub(crate) struct Tasks {
     set: JoinSet<()>,
     in_flight: InFlight,
     slots: mpsc::UnboundedSender<()>,
     freed: mpsc::UnboundedReceiver<()>,
-    /// Places of those that have left their slots.
+    /// Places of tasks that have left their slots.
     waiting_room: Arc<Semaphore>,
 }
 
-/// The slot of a message, free for another when this is dropped, or before, when its task leaves it.
+/// The slot of a message. It is free for another one when this is dropped, or earlier if its task
+/// leaves it.
 #[derive(Debug)]
 pub(crate) struct Slot {
     freed: mpsc::UnboundedSender<()>,
     waiting_room: Arc<Semaphore>,
-    /// Of a task that has left its slot, so that it is free already.
+    /// Place of a task that has left its slot, so that the slot is free already.
     place: Option<OwnedSemaphorePermit>,
 }
 
@@ -38,13 +39,13 @@ pub(crate) struct Ticket {
     slot: Slot,
 }
 
-/// The sequences of messages that are in flight here, and how often each was delivered again meanwhile. Clones share
-/// them.
+/// The sequences of messages that are in flight here, and how often each was delivered again since
+/// it was claimed. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight(Arc<Mutex<HashMap<u64, u64>>>);
 
-/// The claim to the message at one sequence of the stream, until this is dropped: delivered again meanwhile, it is
-/// nobody else's.
+/// The claim to the message at one sequence of the stream, until this is dropped. While it is held,
+/// a repeated delivery of the message can't be claimed.
 #[derive(Debug)]
 pub(crate) struct Claim {
     in_flight: InFlight,
@@ -54,14 +55,15 @@ pub(crate) struct Claim {
 // === impl Tasks ===
 
 impl Tasks {
-    /// For messages in so many slots.
+    /// Creates the tasks for messages in `max` slots.
     pub(crate) fn new(max: usize) -> Self {
         let (slots, freed) = mpsc::unbounded_channel();
         let waiting_room = Arc::new(Semaphore::new(max));
         Self { set: JoinSet::new(), in_flight: InFlight::default(), slots, freed, waiting_room }
     }
 
-    /// Claims the message at a sequence; `None` if it is in flight here already, which counts this delivery as none.
+    /// Claims the message at a sequence. Returns `None` if it is in flight here already: this
+    /// delivery is then no attempt.
     pub(crate) fn claim(&self, sequence: u64) -> Option<Claim> {
         if self.in_flight.count_repeat(sequence) {
             return None;
@@ -70,7 +72,7 @@ impl Tasks {
         Some(Claim { in_flight: self.in_flight.clone(), sequence })
     }
 
-    /// The messages that are in flight.
+    /// Returns the messages that are in flight.
     pub(crate) fn in_flight(&self) -> InFlight {
         self.in_flight.clone()
     }
@@ -85,19 +87,19 @@ impl Tasks {
         self.set.spawn(task(Ticket { claim: Some(claim), slot }));
     }
 
-    /// Waits until a slot is free again, and returns how many are by then.
+    /// Waits until a slot becomes free, and returns how many have become free by then.
     pub(crate) async fn freed(&mut self) -> usize {
         let count = self.freed.recv_many(&mut Vec::new(), usize::MAX).await;
         self.forget_ended();
         count
     }
 
-    /// Waits until a task has ended; `None` if there is none.
+    /// Waits until a task has ended. Returns `None` if no task is left.
     pub(crate) async fn ended(&mut self) -> Option<()> {
         self.set.join_next().await.map(told)
     }
 
-    /// How many tasks have not ended.
+    /// Returns how many tasks have not ended.
     pub(crate) fn running(&mut self) -> usize {
         self.forget_ended();
         self.set.len()
@@ -110,7 +112,7 @@ impl Tasks {
     }
 }
 
-/// Says how a task ended, if it should not have ended so.
+/// Logs how a task ended, if it failed.
 fn told(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         warn!(%error, "the task of a call failed; its message is delivered again after the lease");
@@ -120,13 +122,14 @@ fn told(ended: Result<(), JoinError>) {
 // === impl Ticket ===
 
 impl Ticket {
-    /// The ticket of a message that was not delivered and has no slot.
+    /// Creates the ticket of a message that was not delivered and has no slot.
     pub(crate) fn without_slot() -> Self {
         let (freed, waiting_room) = (mpsc::unbounded_channel().0, Arc::new(Semaphore::new(1)));
         Self { claim: None, slot: Slot { freed, waiting_room, place: None } }
     }
 
-    /// How often the message was delivered again while it is in flight here: these deliveries are no attempts.
+    /// Returns how often the message was delivered again while it is in flight here. These
+    /// deliveries are no attempts.
     pub(crate) fn repeats(&self) -> u64 {
         self.claim.as_ref().map_or(0, Claim::repeats)
     }
@@ -136,8 +139,9 @@ impl Ticket {
         self.claim = None;
     }
 
-    /// Frees the slot while the task goes on, unless as many have done so as there are slots: where the server takes no
-    /// acknowledgement at all, calls are not made one after another for nothing.
+    /// Frees the slot while the task continues, unless as many tasks as there are slots have done
+    /// so. Where the server accepts no ack at all, one call after another would otherwise run in
+    /// vain.
     pub(crate) fn leave_slot(&mut self) {
         self.slot.leave();
     }
@@ -156,7 +160,7 @@ impl Slot {
     }
 
     fn free(&self) {
-        // Who is not there any more counts no slots.
+        // Fails only if the slots are not counted any more.
         let _ = self.freed.send(());
     }
 }
@@ -172,18 +176,19 @@ impl Drop for Slot {
 // === impl InFlight ===
 
 impl InFlight {
-    /// Counts a delivery of a message that is in flight; returns whether it is.
+    /// Counts a repeated delivery of a message that is in flight. Returns whether it is in flight.
     pub(crate) fn count_repeat(&self, sequence: u64) -> bool {
         let mut messages = self.lock();
         let Some(repeats) = messages.get_mut(&sequence) else { return false };
-        // The server has forgotten that it is here: it was killed before it wrote that down, its consumer was recreated,
-        // or the lease ran out. The end of the call, when it comes, is the end of this delivery too.
+        // The server has lost its record of the delivery: it was killed before it wrote the record,
+        // its consumer was recreated, or the lease ran out. The end of the call will be the end of
+        // this delivery too.
         debug!(sequence, "delivered again while it is being handled");
         *repeats += 1;
         true
     }
 
-    /// Whether a message is in flight.
+    /// Returns whether a message is in flight.
     pub(crate) fn contains(&self, sequence: u64) -> bool {
         self.lock().contains_key(&sequence)
     }
@@ -279,7 +284,7 @@ mod tests {
             let claim = claimed(&tasks, sequence);
             tasks.spawn(claim, async move |mut ticket| {
                 ticket.leave_slot();
-                // Once more is the same.
+                // A second call has no effect.
                 ticket.leave_slot();
                 left.send(()).unwrap();
                 std::future::pending::<()>().await;

@@ -1,8 +1,10 @@
-//! Messages of a consumer that this program's client of NATS can't read ([`asyncqueue::readable`]).
+//! Finds the messages of a consumer that this program's client of NATS can't read
+//! ([`asyncqueue::readable`]).
 //!
-//! The client closes the connection each time that such a message is delivered, so that the calls behind it wait. So when
-//! the server has not changed and the connection has, or requests have been lost again and again, what was delivered and is
-//! not acknowledged is looked at.
+//! The client closes the connection each time that such a message is delivered, so that the calls
+//! behind it wait. So the messages that were delivered and not acknowledged are checked in two
+//! cases. Either the connection has changed and the server has not, or requests were lost
+//! repeatedly.
 
 use async_nats::{
     HeaderMap, Message,
@@ -12,10 +14,10 @@ use asyncqueue::readable::{RawMessage, message_from};
 
 use crate::delivery::Delivered;
 
-/// As many messages are looked at, at most: more than the workers of most queues have at once.
+/// Maximum number of messages that are checked: more than the workers of most queues have at once.
 const LOOKS: usize = 10_000;
 
-/// A message that can't be read, and why.
+/// A message that can't be read, and the reason.
 pub(super) struct Unreadable {
     pub(super) delivered: Delivered,
     pub(super) why: String,
@@ -24,13 +26,13 @@ pub(super) struct Unreadable {
 /// Unacknowledged messages of a consumer.
 #[derive(Default)]
 pub(super) struct Found {
-    /// Those that can't be read.
+    /// Messages that can't be read.
     pub(super) unreadable: Vec<Unreadable>,
-    /// Those behind the first of these, whose delivery may have been lost with the connection.
+    /// Messages behind the first of these, whose delivery may have been lost with the connection.
     pub(super) behind: Vec<Delivered>,
 }
 
-/// Looks through the messages that a consumer has delivered and that are not acknowledged.
+/// Checks the messages that a consumer has delivered and that are not acknowledged.
 pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
     let (mut found, mut next) = (Found::default(), consumer.ack_floor.stream_sequence + 1);
     if consumer.num_ack_pending == 0 {
@@ -56,7 +58,7 @@ pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
     found
 }
 
-/// The message with these headers, as if it had been delivered.
+/// Returns the message with these headers, as if it had been delivered.
 fn rebuilt(consumer: &Info, message: RawMessage, headers: Option<HeaderMap>) -> Delivered {
     let RawMessage { sequence, subject, payload, .. } = message;
     let reply = format!("$JS.ACK.{}.{}.1.{sequence}.{sequence}.0.0", consumer.stream_name, consumer.name);

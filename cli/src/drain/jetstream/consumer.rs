@@ -1,4 +1,4 @@
-//! The consumer that a stream is drained by.
+//! Opens the consumer through which a stream is drained.
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::{
@@ -8,19 +8,20 @@ use async_nats::jetstream::{
 use asyncqueue_runtime::program::UsageError;
 use futures::TryStreamExt;
 
-/// The consumer of a stream that has none.
+/// Name of the consumer that is created for a stream that has none.
 const OWN: &str = "asyncqueue-drain";
 
-/// Which consumer to use.
+/// The consumer to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Choice {
-    /// One that is there.
+    /// An existing consumer.
     Existing(String),
-    /// One of our own.
+    /// A new consumer that the drain creates.
     Own,
 }
 
-/// Opens the consumer with this name, or the one that the stream has, or creates one.
+/// Opens the consumer with this name, or the one that the stream has. Creates one if the stream has
+/// no consumer.
 pub(super) async fn open(stream: &Stream, name: Option<&str>) -> anyhow::Result<PullConsumer> {
     let (what, stream_name) = ("consumers", &stream.cached_info().config.name);
     let all: Vec<String> = match name {
@@ -67,7 +68,7 @@ async fn existing(stream: &Stream, name: &str) -> anyhow::Result<PullConsumer> {
         .context("failed to open the consumer")
 }
 
-/// Refuses a consumer whose messages can't be acknowledged one by one when they are stored.
+/// Refuses a consumer whose messages can't be acknowledged individually when they are stored.
 fn check(config: &Config) -> Result<(), &'static str> {
     match config {
         Config { deliver_subject: Some(_), .. } => Err("it pushes messages, and a pull consumer is needed"),

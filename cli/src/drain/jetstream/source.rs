@@ -1,4 +1,4 @@
-//! A stream of `JetStream` as a source.
+//! A JetStream stream as a source.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use super::super::{
     identity::Origin,
 };
 
-/// How long no message has to come until the server is asked how many are left.
+/// How long no message must arrive before the server is asked how many are left.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How often the server says that it is there while no message comes.
+/// Interval of the server's heartbeats while no message arrives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// A consumer whose messages are taken.
+/// A consumer whose messages are moved.
 pub(super) struct StreamSource {
     consumer: PullConsumer,
     messages: Stream,
@@ -39,7 +39,7 @@ pub(super) struct StreamReceipt(jetstream::Message);
 // === impl StreamSource ===
 
 impl StreamSource {
-    /// Begins to take messages.
+    /// Starts to pull messages.
     pub(super) async fn open(
         consumer: PullConsumer,
         origin: Origin,
@@ -58,7 +58,7 @@ impl Source for StreamSource {
         let message = loop {
             match self.messages.next().await {
                 Some(Ok(message)) => break message,
-                // The client asks again by itself.
+                // The client itself pulls again.
                 Some(Err(error)) if error.kind() == MessagesErrorKind::MissingHeartbeat => warn!("{error}"),
                 Some(Err(error)) => return Err(error).context("failed to pull messages"),
                 None => bail!("the stream of messages has ended"),
@@ -78,11 +78,11 @@ impl Source for StreamSource {
             return Ok(false);
         }
         let Ok(info) = self.consumer.get_info().await else {
-            // NATS is unavailable, or the consumer is gone: the next pull fails then.
+            // NATS is unavailable, or the consumer was deleted: in that case the next pull fails.
             return Ok(false);
         };
         let unacknowledged = u64::try_from(info.num_ack_pending).unwrap_or(u64::MAX);
-        // What an old worker has in hand comes to us when its time is over.
+        // What is in flight in an old worker is delivered to the drain when its ack wait is over.
         Ok(info.num_pending == 0 && unacknowledged <= left)
     }
 

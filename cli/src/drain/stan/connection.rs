@@ -1,8 +1,8 @@
 //! A connection to NATS Streaming: its protocol over core NATS.
 //!
-//! The server asks for a heartbeat, which is answered here, and is asked by pings whether it still
-//! knows the connection. It forgets it when it restarts, when another client takes the name, or
-//! when heartbeats fail.
+//! The server sends heartbeats, which are answered here. Pings check whether the server still knows
+//! the connection. It forgets the connection when it restarts, when another client takes the name,
+//! or when heartbeats fail.
 
 use std::{fmt::Display, time::Duration};
 
@@ -22,46 +22,46 @@ use super::messages::{
     SubscriptionRequest, SubscriptionResponse,
 };
 
-/// The protocol with pings.
+/// The version of the protocol that has pings.
 const PROTOCOL: i32 = 1;
 
-/// Time between two pings.
+/// Interval between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Pings in a row without an answer, after which the connection is lost.
+/// Number of consecutive pings without an answer after which the connection is lost.
 const MAX_UNANSWERED_PINGS: u8 = 3;
 
-/// How long the server may take to answer. It asks a client of the same name first whether that is
-/// still there.
+/// How long the server may take to answer. It first asks an existing client of the same name
+/// whether it is still there.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the server may take to close the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is asked of a channel.
+/// The parameters of a subscription to a channel.
 #[derive(Clone, Debug)]
 pub(super) struct Subscription {
     pub(super) channel: String,
     pub(super) queue_group: String,
     pub(super) durable: String,
-    /// Whether to begin with the first message where there is no such group.
+    /// Whether to begin with the first message if the group does not exist.
     pub(super) take_all: bool,
     pub(super) max_inflight: u16,
     pub(super) ack_wait: Duration,
 }
 
-/// A connection. What answers heartbeats ends with it.
+/// A connection. The task that answers heartbeats ends with it.
 #[derive(Debug)]
 pub(super) struct Connection {
     client: Client,
     client_id: String,
     server: ConnectResponse,
-    /// Why the connection is lost, once it is.
+    /// Receives why the connection is lost.
     lost: oneshot::Receiver<String>,
     _tasks: JoinSet<()>,
 }
 
-/// The messages of a channel, and where to acknowledge them.
+/// The messages of a channel, and the value that acknowledges them.
 #[derive(Debug)]
 pub(super) struct Deliveries {
     pub(super) messages: Subscriber,
@@ -79,7 +79,7 @@ pub(super) struct Acks {
 // === impl Connection ===
 
 impl Connection {
-    /// Connects to the server that has a cluster id.
+    /// Connects to the server with this cluster id.
     pub(super) async fn open(client: Client, cluster_id: &str, client_id: &str) -> anyhow::Result<Self> {
         let inbox = client.new_inbox();
         let connection_id = inbox.clone().into_bytes();
@@ -139,7 +139,7 @@ impl Connection {
         Ok(Deliveries { messages, acks })
     }
 
-    /// Returns why the connection is lost, when it is. To be asked until then, and not later.
+    /// Returns why the connection is lost, when it is. Must not be polled after that.
     pub(super) async fn lost(&mut self) -> anyhow::Error {
         match (&mut self.lost).await {
             Ok(reason) => anyhow!("the connection to NATS Streaming is lost: {reason}"),
@@ -147,7 +147,7 @@ impl Connection {
         }
     }
 
-    /// Closes the connection, so that others get at once what it has not acknowledged.
+    /// Closes the connection, so that other clients get at once what it has not acknowledged.
     pub(super) async fn close(self) {
         let request = CloseRequest { client_id: self.client_id.clone() };
         let close = ask::<Acknowledgement>(&self.client, &self.server.close_requests, &request);
@@ -159,7 +159,7 @@ impl Connection {
 // === impl Acks ===
 
 impl Acks {
-    /// Acknowledges a message. The server does not confirm it.
+    /// Acknowledges a message. The server does not confirm the ack.
     pub(super) async fn ack(&self, sequence: u64) -> anyhow::Result<()> {
         let ack = Ack { channel: self.channel.clone(), sequence };
         let payload = ack.encode_to_vec().into();
@@ -183,7 +183,7 @@ impl Display for AskError {
     }
 }
 
-/// Sends a request and reads the answer.
+/// Sends a request and decodes the answer.
 async fn ask<A: Message + Default>(
     client: &Client,
     subject: &str,
@@ -199,7 +199,7 @@ async fn ask<A: Message + Default>(
     A::decode(answer.payload).map_err(|error| AskError::Other(error.to_string()))
 }
 
-/// An error where the server refuses something.
+/// Returns an error if the server refuses something.
 fn refuse(error: &str, what: &str) -> anyhow::Result<()> {
     if error.is_empty() { Ok(()) } else { Err(anyhow!("NATS Streaming refuses {what}: {error}")) }
 }
@@ -208,13 +208,13 @@ fn refuse(error: &str, what: &str) -> anyhow::Result<()> {
 async fn answer_heartbeats(client: Client, mut heartbeats: Subscriber) {
     while let Some(heartbeat) = heartbeats.next().await {
         if let Some(reply) = heartbeat.reply {
-            // The server asks again.
+            // The server sends another heartbeat.
             let _ = client.publish(reply, Bytes::new()).await;
         }
     }
 }
 
-/// Sends pings until the connection is lost, and says why.
+/// Sends pings until the connection is lost, and reports why.
 async fn watch(client: Client, subject: String, connection_id: Vec<u8>, report: oneshot::Sender<String>) {
     let ping = Ping { connection_id };
     let mut pings = interval(PING_INTERVAL);
@@ -240,6 +240,6 @@ async fn watch(client: Client, subject: String, connection_id: Vec<u8>, report: 
             return;
         }
     }
-    // A server without pings: a lost connection is not noticed.
+    // A server without pings: a lost connection is not detected.
     std::future::pending::<()>().await;
 }

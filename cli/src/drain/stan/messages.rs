@@ -1,25 +1,25 @@
-//! The messages of NATS Streaming's protocol that a subscriber sends and gets.
+//! The messages of the NATS Streaming protocol that a subscriber sends and receives.
 //!
 //! Source: `nats-io/stan.go`, `pb/protocol.proto`. Fields that are not used here are left out.
 
 use prost::Message;
 
-/// Begin with what is published from now on.
+/// Begin with messages that are published from now on.
 pub(super) const START_NEW: i32 = 0;
 /// Begin with the first message that the channel has.
 pub(super) const START_FIRST: i32 = 4;
 
-/// Asks for a connection, on `_STAN.discover.<cluster-id>`.
+/// Requests a connection, on `_STAN.discover.<cluster-id>`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct ConnectRequest {
     #[prost(string, tag = "1")]
     pub(super) client_id: String,
-    /// Where the server asks whether the client is still there.
+    /// The subject on which the server asks whether the client is still there.
     #[prost(string, tag = "2")]
     pub(super) heartbeat_inbox: String,
     #[prost(int32, tag = "3")]
     pub(super) protocol: i32,
-    /// Names this connection of the client.
+    /// Identifies this connection of the client.
     #[prost(bytes = "vec", tag = "4")]
     pub(super) connection_id: Vec<u8>,
     /// In seconds.
@@ -29,7 +29,7 @@ pub(super) struct ConnectRequest {
     pub(super) ping_max_out: i32,
 }
 
-/// The subjects of a connection's requests, or why it is refused.
+/// The subjects for a connection's requests, or why the connection is refused.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct ConnectResponse {
     #[prost(string, tag = "2")]
@@ -50,7 +50,7 @@ pub(super) struct Ping {
     pub(super) connection_id: Vec<u8>,
 }
 
-/// Asks for the messages of a channel.
+/// Requests the messages of a channel.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct SubscriptionRequest {
     #[prost(string, tag = "1")]
@@ -67,12 +67,12 @@ pub(super) struct SubscriptionRequest {
     pub(super) ack_wait_seconds: i32,
     #[prost(string, tag = "7")]
     pub(super) durable_name: String,
-    /// [`START_NEW`] or [`START_FIRST`]. Does not matter where the durable queue group exists.
+    /// [`START_NEW`] or [`START_FIRST`]. Ignored if the durable queue group exists.
     #[prost(int32, tag = "10")]
     pub(super) start_position: i32,
 }
 
-/// Where to acknowledge messages, or why it is refused.
+/// The subject on which messages are acknowledged, or why the subscription is refused.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct SubscriptionResponse {
     #[prost(string, tag = "2")]
@@ -102,14 +102,14 @@ pub(super) struct Ack {
     pub(super) sequence: u64,
 }
 
-/// Ends a connection. What its durable subscriptions have not acknowledged is delivered again.
+/// Closes a connection. What its durable subscriptions have not acknowledged is delivered again.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct CloseRequest {
     #[prost(string, tag = "1")]
     pub(super) client_id: String,
 }
 
-/// The answer to a [`Ping`] and to a [`CloseRequest`]; `error` is empty where all is well.
+/// The answer to a [`Ping`] and to a [`CloseRequest`]. `error` is empty if the request succeeded.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct Acknowledgement {
     #[prost(string, tag = "1")]

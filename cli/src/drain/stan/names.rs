@@ -1,6 +1,6 @@
-//! Names of NATS Streaming, as its server allows them.
+//! Names in NATS Streaming, as its server allows them.
 
-/// Reads a cluster id, a client id, a queue group or a durable name.
+/// Parses a cluster id, a client id, a queue group or a durable name.
 pub(super) fn token(text: &str) -> Result<String, String> {
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if !text.is_empty() && text.bytes().all(is_valid) {
@@ -10,7 +10,7 @@ pub(super) fn token(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the name of a channel.
+/// Parses the name of a channel.
 pub(super) fn channel(text: &str) -> Result<String, String> {
     let is_valid = |token: &str| {
         !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || "*>/\\".contains(c))
@@ -22,7 +22,7 @@ pub(super) fn channel(text: &str) -> Result<String, String> {
     }
 }
 
-/// The durable name of OpenFaaS's worker for a channel.
+/// Returns the durable name that OpenFaaS's worker uses for a channel.
 pub(super) fn durable_of(channel: &str) -> String {
     channel.replace('.', "_")
 }

@@ -17,7 +17,7 @@ use super::{
     messages::Delivery,
 };
 
-/// A channel, whose durable queue group was joined.
+/// A channel whose durable queue group the drain has joined.
 #[derive(Debug)]
 pub(super) struct StanSource {
     connection: Connection,

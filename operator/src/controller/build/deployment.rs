@@ -1,4 +1,4 @@
-//! A queue's workers.
+//! Builds the Deployment of a queue's workers.
 
 use k8s_openapi::{
     api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
@@ -8,10 +8,11 @@ use k8s_openapi::{
 use super::{Installation, label_selector, meta, pod};
 use crate::controller::validate::ValidQueue;
 
-/// A worker that isn't up after that won't be soon; the default of 10 minutes is long for somebody who watches.
+/// A worker that is not ready after that time won't be ready soon. The default of 10 minutes is
+/// long for a user who waits.
 const PROGRESS_DEADLINE_SECONDS: i32 = 120;
 
-/// Enough for a look back and one undo.
+/// Enough to see the previous revision and to undo one change.
 const REVISION_HISTORY: i32 = 2;
 
 pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Deployment {
@@ -22,7 +23,7 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Deployme
             selector: label_selector(&queue.queue.queue),
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
-                // A worker more rather than one less: the one that goes may take long to finish.
+                // One worker more rather than one less: the old one may take long to finish.
                 rolling_update: Some(RollingUpdateDeployment {
                     max_surge: Some(IntOrString::Int(1)),
                     max_unavailable: Some(IntOrString::Int(0)),

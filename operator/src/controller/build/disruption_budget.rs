@@ -1,4 +1,4 @@
-//! How many of a queue's workers may be away at once.
+//! Builds the `PodDisruptionBudget` of a queue's workers.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
@@ -8,15 +8,16 @@ use k8s_openapi::{
 use super::{label_selector, meta};
 use crate::controller::validate::ValidQueue;
 
-/// One at a time, where there is more than one: nodes are drained one after another, and calls go on. For a single worker it
-/// would keep its node from being drained at all, and no call is lost when it goes.
+/// Builds the budget, if there is more than one worker: one at a time may be unavailable. Nodes are
+/// then drained one after another, and calls go on. With a single worker, a budget would block the
+/// drain of its node, and no call is lost when that worker stops.
 pub(super) fn build(queue: &ValidQueue) -> Option<PodDisruptionBudget> {
     (queue.replicas > 1).then(|| PodDisruptionBudget {
         metadata: meta(queue),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(label_selector(&queue.queue.queue)),
-            // A worker that does not get ready does nothing that would be worth to wait for.
+            // A worker that is not ready does no work, so its eviction need not wait.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),

@@ -1,4 +1,4 @@
-//! The worker's settings, by the names that it knows.
+//! Builds the environment variables with the worker's settings.
 
 use asyncqueue::{
     GoDuration,
@@ -16,7 +16,7 @@ use crate::{
     crd::{Backoff, Jitter},
 };
 
-/// All of them, those of the spec's `worker.env` last.
+/// Returns all variables, those of the spec's `worker.env` last.
 pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvVar> {
     let mut settings = vec![("queue_name", queue.queue.queue.to_string())];
     settings.extend(nats(queue, &installation.nats));
@@ -41,8 +41,9 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvV
     settings.chain(files).chain(queue.worker.env.iter().cloned()).collect()
 }
 
-/// The namespaces whose functions the workers call, next to those of functions in the directory. Where the queue has a NATS of
-/// its own there is no directory: they call those that the queue admits.
+/// Returns the namespaces whose functions the workers call, in addition to those of functions in
+/// the directory. A queue with its own NATS has no directory: its workers call the functions that
+/// the queue admits.
 fn namespaces(queue: &ValidQueue, installation: &Installation) -> NamespaceList {
     let listed = installation.function_namespaces.clone();
     if queue.nats.url.is_none() {
@@ -53,7 +54,8 @@ fn namespaces(queue: &ValidQueue, installation: &Installation) -> NamespaceList 
     listed.with(admitted.filter(|namespace| Some(*namespace) != platform).map(String::as_str))
 }
 
-/// How NATS is reached. Never with credentials: who may read Deployments would read them.
+/// Returns the settings for NATS. They never contain credentials: everyone who may read Deployments
+/// could read them.
 fn nats(queue: &ValidQueue, common: &NatsSettings) -> Vec<(&'static str, String)> {
     let spec = &queue.queue;
     let mut settings = match queue.nats.url.as_ref().or(common.nats_url.as_ref()) {
@@ -76,7 +78,8 @@ fn calls(queue: &ValidQueue) -> impl Iterator<Item = (&'static str, String)> + u
     let always = [
         ("max_inflight", queue.max_inflight.to_string()),
         ("upstream_timeout", GoDuration(queue.timeout).to_string()),
-        // The consumer has it too; here it restarts workers on a change, which then renew in time.
+        // The consumer has it too. Here, a change restarts the workers, which then renew leases in
+        // time.
         ("ack_wait", GoDuration(queue.queue.ack_wait).to_string()),
         ("grace_period", GoDuration(queue.timeout + GRACE_MARGIN).to_string()),
     ];

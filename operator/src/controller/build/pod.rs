@@ -1,4 +1,4 @@
-//! One worker: a pod that a namespace of the level `restricted` admits.
+//! Builds the pod of a worker, which a namespace of the level `restricted` admits.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,23 +13,26 @@ use k8s_openapi::{
 use super::{Installation, environment, label_selector, labels, revision, secrets, strings};
 use crate::{controller::validate::ValidQueue, crd::PullPolicy};
 
-/// The user that workers run as: nobody's in particular, and not root.
+/// The user id of workers: an unprivileged user that is not root.
 const USER: i64 = 65_532;
 
 /// The name of the container that runs the worker.
 pub(crate) const WORKER_CONTAINER: &str = "worker";
 
-/// The worker's /healthz, /readyz and /metrics.
+/// The port of the worker's /healthz, /readyz and /metrics.
 const PORT: i32 = 8081;
 
-/// What a worker has beyond the time limit of a call, to finish: as it does itself when it isn't told.
+/// Time that a worker has, beyond the time limit of a call, to finish. It is also the worker's own
+/// default.
 pub(super) const GRACE_MARGIN: Duration = Duration::from_secs(10);
 
-/// What the kubelet gives beyond that, so that a worker can still hand back what it did not finish.
+/// Additional time until the kubelet kills a worker, so that it can still hand back unfinished
+/// calls.
 const KILL_MARGIN: Duration = Duration::from_secs(5);
 
 pub(super) fn template(queue: &ValidQueue, installation: &Installation) -> PodTemplateSpec {
-    // Those of the operator last: nobody may take its workers from it.
+    // The operator's labels come last, so that no user can detach the workers from their
+    // Deployment.
     let mut pod_labels = queue.worker.pod_labels.clone();
     pod_labels.extend(labels(&queue.queue.queue));
     let mut annotations = scrape();
@@ -49,13 +52,13 @@ fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
     let account =
         worker.service_account_name.clone().unwrap_or_else(|| queue.queue.queue.worker_deployment());
     let grace = queue.timeout + GRACE_MARGIN + KILL_MARGIN;
-    // Rounded up: a fraction of a second less is a fraction too little.
+    // Rounded up, so that the worker never gets less than its time.
     let grace_seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
     PodSpec {
         service_account_name: Some(account),
-        // A worker talks to NATS and functions, never to the API server.
+        // A worker talks to NATS and to functions, never to the API server.
         automount_service_account_token: Some(false),
-        // A variable for each Service of the namespace might be taken for a setting.
+        // Kubernetes' variable for a Service of the namespace could be taken for a setting.
         enable_service_links: Some(false),
         termination_grace_period_seconds: i64::try_from(grace_seconds).ok(),
         security_context: Some(PodSecurityContext {
@@ -81,7 +84,8 @@ fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
     }
 }
 
-/// Those of the queue, or else those of the installation: as with a pod and its `ServiceAccount`, they are not merged.
+/// Returns the pull secrets of the queue, or else those of the installation. As with a pod and its
+/// `ServiceAccount`, they are not merged.
 fn pull_secrets(queue: &ValidQueue, installation: &Installation) -> Vec<LocalObjectReference> {
     let own = &queue.worker.image_pull_secrets;
     if own.is_empty() { installation.image_pull_secrets.clone() } else { own.clone() }
@@ -107,7 +111,7 @@ fn container(queue: &ValidQueue, installation: &Installation) -> Container {
         ),
         liveness_probe: Some(probe("/healthz", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
-        // What the program prints last is why it ended.
+        // The last lines of the log say why the program ended.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -119,8 +123,8 @@ fn container(queue: &ValidQueue, installation: &Installation) -> Container {
     }
 }
 
-/// Over nodes, where the spec doesn't say otherwise: one that fails shall not take all workers with it. A worker that can't
-/// be spread is better than none.
+/// Returns the spread constraints of the spec. By default workers are spread over nodes, so that
+/// one failed node does not stop all of them. A worker that can't be spread is scheduled anyway.
 fn spread(queue: &ValidQueue) -> Vec<TopologySpreadConstraint> {
     let workers = || Some(label_selector(&queue.queue.queue));
     match &queue.worker.topology_spread_constraints {
@@ -171,7 +175,7 @@ fn pull_policy(policy: PullPolicy) -> &'static str {
     }
 }
 
-/// No list rather than an empty one, as the API server keeps it.
+/// Returns `None` for an empty list, as the API server stores it.
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }

@@ -1,7 +1,8 @@
-//! Which template a worker's pod was made from.
+//! Identifies the template from which a worker's pod was created.
 //!
-//! Kubernetes' own hash of a template is known only once its `ReplicaSet` has been read. This one is known before the
-//! Deployment is written, and every version of this program computes the same one: another hash would replace all workers.
+//! Kubernetes' own hash of a template is known only after its `ReplicaSet` was read. This one is
+//! known before the Deployment is written. Every version of this program must compute the same
+//! hash: another one would replace all workers.
 
 use std::{fmt, num::ParseIntError, str::FromStr};
 
@@ -11,13 +12,14 @@ use sha2::{Digest, Sha256};
 /// The annotation of the template, and so of each pod.
 pub(crate) const REVISION_ANNOTATION: &str = "asyncqueue.io/revision";
 
-/// The beginning of the hash of a template.
+/// The first 8 bytes of the hash of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Revision(u64);
 
-/// A template with its own revision.
+/// Adds its own revision to a template.
 pub(super) fn marked(mut template: PodTemplateSpec) -> PodTemplateSpec {
-    // Its fields in the order of their names, and no default among them. What can't be written as JSON has no hash.
+    // The JSON has its fields in the order of their names, and no defaults. A template that can't
+    // be written as JSON has no hash.
     let fields = serde_json::to_value(&template).map(|value| value.to_string()).unwrap_or_default();
     let digest = <[u8; 32]>::from(Sha256::digest(fields));
     let revision = Revision(digest[..8].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)));
@@ -29,7 +31,7 @@ pub(super) fn marked(mut template: PodTemplateSpec) -> PodTemplateSpec {
 // === impl Revision ===
 
 impl Revision {
-    /// That of a Deployment's template.
+    /// Returns the revision of a Deployment's template.
     pub(crate) fn of(deployment: &Deployment) -> Option<Self> {
         let annotations = deployment.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?;
         annotations.get(REVISION_ANNOTATION)?.parse().ok()
@@ -70,7 +72,7 @@ mod tests {
     #[test]
     fn a_revision_is_of_the_whole_template_and_always_the_same() {
         let one = marked(template("one"));
-        // Other versions of this program must say the same: see the top of this file.
+        // Other versions of this program must compute the same hash: see the top of this file.
         assert_eq!(revision(&one), "03e83e7b066be0da");
         assert_eq!(revision(&one).parse::<Revision>().unwrap().to_string(), revision(&one));
         assert_ne!(revision(&one), revision(&marked(template("two"))));

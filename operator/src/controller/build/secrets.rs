@@ -1,24 +1,26 @@
-//! The Secrets that workers read, as files: mounted, so that nobody copies them, and a change reaches a worker that runs.
+//! Mounts the Secrets that workers read as files. They are not copied, and a change reaches a
+//! running worker.
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 
 use super::Installation;
 use crate::{controller::validate::ValidQueue, crd::SecretKey};
 
-/// The folder with a folder for each Secret.
+/// The directory with a subdirectory for each Secret.
 const FOLDER: &str = "/run/secrets/asyncqueue";
 
-/// What the file is called in each.
+/// The name of the file in each subdirectory.
 const FILE: &str = "value";
 
-/// A key of a Secret, and the setting that says where it is.
+/// A key of a Secret, and the setting with the path of its file.
 pub(super) struct Mounted<'a> {
     name: &'static str,
     variable: &'static str,
     key: &'a SecretKey,
 }
 
-/// The Secrets of a queue: those that it names, and for the operator's own NATS else those of the installation.
+/// Returns the Secrets that the queue names. On the operator's own NATS, those of the installation
+/// are the default.
 pub(super) fn mounted<'a>(queue: &'a ValidQueue, installation: &'a Installation) -> Vec<Mounted<'a>> {
     let nats = &queue.nats;
     let or_common = |own: &'a Option<SecretKey>, common: &'a Option<SecretKey>| {
@@ -47,7 +49,7 @@ impl Mounted<'_> {
     pub(super) fn mount(&self) -> VolumeMount {
         VolumeMount {
             name: self.name.to_owned(),
-            // The folder: a single file is not replaced when the Secret changes.
+            // The directory is mounted: a single file is not replaced when the Secret changes.
             mount_path: format!("{FOLDER}/{}", self.name),
             read_only: Some(true),
             ..VolumeMount::default()

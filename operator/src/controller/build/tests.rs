@@ -41,7 +41,7 @@ fn variables(prepared: &Prepared) -> BTreeMap<&str, &str> {
     variables.map(|variable| (&*variable.name, variable.value.as_deref().unwrap())).collect()
 }
 
-/// A queue of which nothing is at its default.
+/// Returns a queue with no field at its default.
 fn sample() -> AsyncQueue {
     let mut queue = fixtures::queue("slow-queue");
     queue.spec.max_inflight = 5;
@@ -58,7 +58,7 @@ fn sample() -> AsyncQueue {
 #[test]
 fn the_deployment_is_this_one() {
     let mut workers = prepared(&sample(), &installation()).workers;
-    // Its value is nobody's business, that it is there is.
+    // Only the presence of the annotation matters, not its value.
     let applied = workers.metadata.annotations.as_mut().unwrap().get_mut(APPLIED_ANNOTATION).unwrap();
     *applied = "fingerprint".to_owned();
     let template = workers.spec.as_mut().unwrap().template.metadata.as_mut().unwrap();
@@ -100,7 +100,7 @@ fn a_queue_may_have_an_image_and_a_nats_of_its_own() {
     queue.spec.nats.url = Some("nats://elsewhere".to_owned());
     let prepared = prepared(&queue, &installation());
     assert_eq!(variables(&prepared)["nats_url"], "nats://elsewhere");
-    // Its directory is not there: workers call the functions that it admits.
+    // The directory is not on that NATS: workers call the functions that the queue admits.
     queue.spec.functions.namespaces = vec!["team-b".to_owned()];
     queue.metadata.namespace = Some("team-a".to_owned());
     let prepared = self::prepared(&queue, &installation());
