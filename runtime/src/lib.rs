@@ -1,11 +1,11 @@
 //! The code that all programs of AsyncQueue share:
 //!
-//! - [`program`]: how a program starts and stops
-//! - [`settings`]: the common settings
-//! - [`nats`]: the connection to NATS, which reconnects without limit
-//! - [`health`]: readiness
+//! - [`program`][]: how a program starts and stops
+//! - [`settings`][]: the common settings
+//! - [`nats`][]: the connection to NATS, which reconnects without limit
+//! - [`health`][]: readiness
 //! - [`server`] and [`client`]: the HTTP server and client
-//! - [`admin`]: the endpoints for probes and metrics
+//! - [`admin`][]: the endpoints for probes and metrics
 
 pub mod admin;
 mod allocator;
