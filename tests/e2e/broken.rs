@@ -13,7 +13,7 @@ use asyncqueue_tests::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::object;
+use crate::support::{Gateway, Queue, object};
 
 /// So many are created at once: one node starts only so many pods, and the time of each counts.
 const AT_ONCE: usize = 6;
@@ -55,6 +55,38 @@ async fn broken_queues_say_why_within_seconds() {
         let expected = if waits { "InProgress Degraded" } else { "Failed Degraded" };
         assert_eq!(health(std::slice::from_ref(&object)), [expected], "{object}");
     }
+}
+
+/// Calls that together need more memory than [`MEMORY_LIMIT`], and the size of each in bytes.
+const CALLS: usize = 60;
+const BODY: usize = 700 * 1024;
+
+/// A worker that may use this much, and whose setting says that it may use more.
+const MEMORY_LIMIT: &str = "{maxInflight: 200, timeout: 2m, deletionPolicy: Delete, consumer: {ackWait: 5s}, \
+                            worker: {env: [{name: memory_budget, value: 1Gi}], \
+                            resources: {requests: {memory: 24Mi}, limits: {memory: 24Mi}}}}";
+
+#[tokio::test]
+async fn a_worker_that_is_killed_for_its_memory_says_so() {
+    let queue = Queue::ready("memory", "{replicas: 0, deletionPolicy: Delete}").await;
+    queue.deploy_functions(&["slow"]).await;
+    let (gateway, target) = (Gateway::connect(), format!("/async-function/slow.{}?sleep=1m", queue.name()));
+    let body = "x".repeat(BODY);
+    for _ in 0..CALLS {
+        assert_eq!(gateway.request("POST", &target, &[], &body).await.status, 202);
+    }
+    queue.apply(MEMORY_LIMIT);
+    let object =
+        queue.is("not ready for its memory", |queue| condition(queue, "Ready").1 == "OutOfMemory").await;
+    let (status, _, message) = condition(&object, "Ready");
+    assert_eq!(status, "False");
+    let words = ["killed for using more memory than its limit", "resources.limits.memory", "memory_budget"];
+    assert!(has_in_order(&message, &words), "{message}");
+    // With enough memory, they run.
+    queue.apply(&MEMORY_LIMIT.replace("24Mi", "512Mi"));
+    queue
+        .is("ready", |queue| is_true(queue, "Ready") && queue["status"]["inflight"].as_u64() > Some(0))
+        .await;
 }
 
 /// What is there and what is in the way.
