@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use asyncqueue_tests::{
     http::{HttpServer, respond, respond_after},
+    nats::free_port,
     program::run,
     wait::until,
 };
@@ -39,9 +40,7 @@ async fn a_waiting_call_says_when_it_is_retried_and_why_it_failed() {
     let gateway = Gateway::before(&queue, &[]).await;
     let failing = HttpServer::answering(|_| respond(500, "a secret in the body")).await;
     let hanging = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
-    let gone = HttpServer::start().await;
-    let gone_url = gone.url();
-    drop(gone);
+    let gone_url = format!("http://127.0.0.1:{}", free_port());
     let settings = [
         ("initial_retry_wait", "1m"),
         ("max_retry_wait", "1m"),
