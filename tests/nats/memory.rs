@@ -13,7 +13,7 @@ use asyncqueue_tests::{
 use futures::{StreamExt, future::join_all, stream};
 use serde_json::Value;
 use tokio::{
-    sync::{Mutex, MutexGuard},
+    sync::Mutex,
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -43,16 +43,15 @@ fn pod_limit() -> u64 {
 /// One test at a time has as many files open: this process has one limit for all.
 static FILES_IN_USE: Mutex<()> = Mutex::const_new(());
 
-/// Returns a gateway with the budget that its pod gives it, and the permission to open many files.
-async fn gateway(queue: &Queue, settings: &[(&str, &str)]) -> (Gateway, MutexGuard<'static, ()>) {
-    let files = FILES_IN_USE.lock().await;
+/// Returns a gateway with the budget that its pod gives it. The test holds [`FILES_IN_USE`].
+async fn gateway(queue: &Queue, settings: &[(&str, &str)]) -> Gateway {
     let budget = ByteSize(budget_within(Some(pod_limit()))).to_string();
     let settings = [settings, &[("memory_budget", &budget), ("RUST_LOG", "info")]].concat();
     let gateway = Gateway::before(queue, &settings).await;
     for process in [std::process::id(), gateway.program.id()] {
         allow_files(process, FILES);
     }
-    (gateway, files)
+    gateway
 }
 
 /// So many clients that send the same and read nothing.
@@ -100,8 +99,9 @@ fn assert_fits(gateway: &Gateway, what: &str) {
 
 #[tokio::test]
 async fn no_clients_take_more_memory_than_the_pod_of_a_gateway_has() {
+    let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
-    let (gateway, _files) = gateway(&queue, &[]).await;
+    let gateway = gateway(&queue, &[]).await;
     // Heads that do not end.
     let head = format!("POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Long: {}", "x".repeat(31 << 10));
     let mut heads = clients(&gateway, CONNECTIONS - 64, head.as_bytes()).await;
@@ -135,9 +135,10 @@ async fn no_clients_take_more_memory_than_the_pod_of_a_gateway_has() {
 
 #[tokio::test]
 async fn answers_that_nobody_reads_take_no_more_memory_than_the_pod_has() {
+    let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let function = HttpServer::answering(|_| respond(200, &"y".repeat(4 << 20))).await;
-    let (gateway, _files) = gateway(&queue, &[("function_url", &function.url())]).await;
+    let gateway = gateway(&queue, &[("function_url", &function.url())]).await;
     let ask = b"GET /function/figlet HTTP/1.1\r\nHost: g\r\n\r\n";
     let mut readers = clients(&gateway, 3_000, ask).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -156,7 +157,8 @@ async fn silent_functions(answer: &'static str) -> (String, JoinHandle<()>) {
     let accepting = async move {
         let mut open = JoinSet::new();
         loop {
-            let mut function = listener.accept().await;
+            // No connection comes while the clients push.
+            let mut function = listener.accept_at_any_time().await;
             open.spawn(async move {
                 let _ = function.head().await;
                 let _ = function.try_send(answer).await;
@@ -177,10 +179,11 @@ async fn push(clients: &mut [Connection]) {
 
 #[tokio::test]
 async fn tunnels_take_no_more_memory_than_the_pod_has() {
+    let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
     let (url, functions) = silent_functions(answer).await;
-    let (gateway, _files) = gateway(&queue, &[("function_url", &url)]).await;
+    let gateway = gateway(&queue, &[("function_url", &url)]).await;
     let ask = b"GET /function/figlet HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
     let mut clients = clients(&gateway, 3_000, ask).await;
     let (mut open, mut refused) = (0, 0);
@@ -202,9 +205,10 @@ async fn tunnels_take_no_more_memory_than_the_pod_has() {
 
 #[tokio::test]
 async fn uploads_that_no_function_reads_take_no_more_memory_than_the_pod_has() {
+    let _files = FILES_IN_USE.lock().await;
     let queue = Queue::start().await;
     let (url, functions) = silent_functions("").await;
-    let (gateway, _files) = gateway(&queue, &[("function_url", &url)]).await;
+    let gateway = gateway(&queue, &[("function_url", &url)]).await;
     let ask = b"POST /function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 4194304\r\n\r\n";
     let mut clients = clients(&gateway, 3_000, ask).await;
     push(&mut clients).await;

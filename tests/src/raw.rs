@@ -81,10 +81,14 @@ impl Listener {
         format!("http://{}", self.0.local_addr().expect("its address"))
     }
 
-    /// The next connection.
+    /// Returns the next connection, which is expected soon.
     pub async fn accept(&self) -> Connection {
-        let (stream, _) =
-            timeout(PATIENCE, self.0.accept()).await.expect("a connection in time").expect("a connection");
+        timeout(PATIENCE, self.accept_at_any_time()).await.expect("a connection in time")
+    }
+
+    /// Waits for the next connection without limit.
+    pub async fn accept_at_any_time(&self) -> Connection {
+        let (stream, _) = self.0.accept().await.expect("a connection");
         Connection { stream, unread: Vec::new() }
     }
 }
