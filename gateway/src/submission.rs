@@ -224,9 +224,9 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::{Request, request::Parts};
     use std::net::Ipv4Addr;
 
+    use http::{Request, request::Parts};
     use proptest::prelude::*;
 
     use super::*;

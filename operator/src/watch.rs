@@ -204,7 +204,7 @@ impl Reading {
         vec![Event::Init, Event::InitDone]
     }
 
-    /// Converts the object of an event to what is kept of it; `None` if it can't be read.
+    /// Converts the object of an event to the part that is stored. Returns `None` if it can't be read.
     fn readable<K: Watched>(&self, event: Event<DeserializeGuard<K::Whole>>) -> Option<Event<K>> {
         let read = |DeserializeGuard(object): DeserializeGuard<K::Whole>| {
             object

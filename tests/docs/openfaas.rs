@@ -1,7 +1,7 @@
 //! The tables of docs/openfaas.md say of each sentence of OpenFaaS's page whether it is true here, and which test
 //! shows it. No sentence is missing, and each test is in the file that is named.
 
-use asyncqueue_tests::cluster::repository;
+use asyncqueue_tests::{cluster::repository, sources::has_test};
 
 const DOCUMENT: &str = "docs/openfaas.md";
 
@@ -60,8 +60,5 @@ fn is_head(line: &str) -> bool {
 
 /// Whether there is such a test: `FILE: NAME`.
 fn is_there(test: &str) -> bool {
-    test.split_once(": ").is_some_and(|(file, name)| {
-        let source = std::fs::read_to_string(repository().join(file)).unwrap_or_default();
-        source.contains(&format!("fn {name}("))
-    })
+    test.split_once(": ").is_some_and(|(file, name)| has_test(file, name))
 }

@@ -47,7 +47,7 @@ async fn an_operator_of_some_namespaces_works_there_with_roles_alone() {
     apply(&object(&elsewhere.name, "unseen", "{}"));
     is_ready("openfaas", "of-a-role").await;
     let unseen = get(&elsewhere.name, "asyncqueue/unseen").unwrap();
-    assert_eq!(unseen["status"]["observedGeneration"], -1, "nobody has seen it: {unseen}");
+    assert_eq!(unseen["status"]["observedGeneration"], -1, "no operator has seen it: {unseen}");
 
     let _ = kubectl(&["delete", "-n", "openfaas", "asyncqueue/of-a-role"]);
     drop(restored);

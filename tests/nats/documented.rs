@@ -101,7 +101,7 @@ async fn a_listener_that_only_prints_gets_the_documented_callback() {
     let (seconds, decimals) = field("x-duration-seconds").split_once('.').map(owned).unwrap();
     assert!(seconds.parse::<u64>().is_ok() && decimals.len() == 6, "{head}");
     assert_eq!(connection.bytes(16).await, b" _   _ \n| | | |\n");
-    // Whoever ends netcat has given no answer, so the result comes again, and the function does not run again.
+    // A netcat that is stopped has not answered: the result is posted again, and the function does not run again.
     drop(connection);
     assert!(netcat.accept().await.head().await.contains(answer.header("x-call-id")));
     assert_eq!(function.received().len(), 1);

@@ -8,7 +8,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use crate::{process, tools, wait::PATIENCE};
+use crate::{program, tools};
 
 /// A request of a client as it was on the wire, in `clients/requests`.
 #[derive(Clone, Debug)]
@@ -57,25 +57,18 @@ pub fn version(package: &str) -> &'static str {
 
 /// Runs a program of `clients/python` with these arguments and this environment alone, to its end.
 pub async fn run<T: DeserializeOwned>(
-    program: &str,
+    script: &str,
     arguments: &[&str],
     environment: &[(&str, &str)],
 ) -> Printed<T> {
     // -B: no compiled files in the sources.
     let mut command = Command::new(python());
-    command.arg("-B").arg(folder().join("python").join(program)).args(arguments);
+    command.arg("-B").arg(folder().join("python").join(script)).args(arguments);
     command.env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("python starts");
-    let pid = child.id();
-    let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
-    let Ok(ended) = tokio::time::timeout(PATIENCE, ended).await else {
-        // The thread that waits for it goes with it.
-        process::signal(pid, "KILL");
-        panic!("{program} does not end");
-    };
-    let output = ended.expect("no thread panicked").expect("its output is read");
+    let output = program::output(script, child).await;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{program} {}: {}\n{log}", arguments.join(" "), output.status);
+    assert!(output.status.success(), "{script} {}: {}\n{log}", arguments.join(" "), output.status);
     let answer = serde_json::from_slice(&output.stdout).expect("it prints what the test reads");
     Printed { answer, log }
 }

@@ -4,7 +4,7 @@ use std::{
     fs::OpenOptions,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -176,18 +176,22 @@ impl Ended {
 
 /// Runs a program with these arguments, and these settings as its environment, to its end.
 pub async fn run(name: &'static str, arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
-    let child = spawn_piped(name, arguments, settings);
-    let pid = child.id();
-    let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
-    let Ok(ended) = tokio::time::timeout(PATIENCE, ended).await else {
-        // The thread that waits for it goes with it.
-        process::signal(pid, "KILL");
-        panic!("{name} does not end");
-    };
-    let output = ended.expect("nobody panicked").expect("its output is read");
+    let output = output(name, spawn_piped(name, arguments, settings)).await;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     println!("{name} {}: {:?}\n{stderr}", arguments.join(" "), output.status.code());
     Ended { code: output.status.code(), stdout: output.stdout, stderr }
+}
+
+/// Waits until a program has ended. Returns its exit status and what it wrote.
+pub(crate) async fn output(name: &str, child: Child) -> Output {
+    let pid = child.id();
+    let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
+    let Ok(ended) = tokio::time::timeout(PATIENCE, ended).await else {
+        // The thread that waits for it ends with it.
+        process::signal(pid, "KILL");
+        panic!("{name} does not end");
+    };
+    ended.expect("the wait does not panic").expect("its output is read")
 }
 
 /// Runs a program as [`run`] does, with both of its outputs closed at once. Returns its exit code.

@@ -2,27 +2,27 @@
 
 use std::path::Path;
 
-/// Panics if a folder of the repository, or one in it, has no test of this name.
-pub fn assert_has_test(folder: &str, name: &str) {
-    assert!(has_test(folder, name), "{folder} has no test {name}");
+/// Panics if no file of the repository at this path, or in this folder, has a test of this name.
+pub fn assert_has_test(path: &str, name: &str) {
+    assert!(has_test(path, name), "{path} has no test {name}");
 }
 
-/// Whether a folder of the repository, or one in it, has a test of this name.
+/// Returns whether a file of the repository, or one in a folder of it, has a test of this name.
 #[must_use]
-pub fn has_test(folder: &str, name: &str) -> bool {
-    contains(folder, &format!("fn {name}("))
+pub fn has_test(path: &str, name: &str) -> bool {
+    contains(path, &format!("fn {name}("))
 }
 
-/// Whether a file in a folder of the repository, or in one below it, contains this text.
+/// Returns whether a file of the repository, or one in a folder of it, contains this text.
 #[must_use]
-pub fn contains(folder: &str, text: &str) -> bool {
-    has(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder), text)
+pub fn contains(path: &str, text: &str) -> bool {
+    has(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path), text)
 }
 
-fn has(folder: &Path, text: &str) -> bool {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
-        let path = entry.path();
-        let is_here = || std::fs::read_to_string(&path).is_ok_and(|source| source.contains(text));
-        if path.is_dir() { has(&path, text) } else { is_here() }
-    })
+fn has(path: &Path, text: &str) -> bool {
+    if path.is_dir() {
+        std::fs::read_dir(path).into_iter().flatten().flatten().any(|entry| has(&entry.path(), text))
+    } else {
+        std::fs::read_to_string(path).is_ok_and(|source| source.contains(text))
+    }
 }
