@@ -39,7 +39,10 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
     let forward = PortForward::to(name, "deployment/nats", 4222);
     let options = async_nats::ConnectOptions::with_credentials(&trust.user(GOOD_FOR)).unwrap();
     let client = options.connect(forward.addr().to_string()).await.unwrap();
-    let submitter = Submitter::new(async_nats::jetstream::new(client), Duration::from_secs(5));
+    let submitter = Submitter::new(
+        asyncqueue_tests::nats::patient_jetstream(client),
+        asyncqueue_tests::nats::ANSWER_TIMEOUT,
+    );
     let call = Invocation::new(
         CallId::generate(&other.parse().unwrap()),
         FunctionName::new("fast", name).unwrap(),

@@ -51,7 +51,7 @@ async fn a_stream_of_another_program_is_not_adopted() {
     let name = &namespace.name;
     let forward = PortForward::to("openfaas", "service/nats", 4222);
     let client = async_nats::connect(forward.addr().to_string()).await.unwrap();
-    let js = async_nats::jetstream::new(client);
+    let js = asyncqueue_tests::nats::patient_jetstream(client);
     let theirs = async_nats::jetstream::stream::Config {
         name: name.clone(),
         subjects: vec![name.clone(), format!("{name}.>")],

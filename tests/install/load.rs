@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream;
 use asyncqueue_tests::{
     cluster::{PODS, PortForward, kubectl},
     wait::until_in,
@@ -119,7 +118,9 @@ async fn callbacks(gateway: &Gateway, namespace: &str) -> BTreeMap<String, Vec<S
 /// How many dead letters a queue has of each call, after its streams of calls and results are empty.
 async fn dead_letters(queue: &str) -> BTreeMap<String, usize> {
     let forward = PortForward::to("openfaas", "service/nats", 4222);
-    let js = jetstream::new(async_nats::connect(forward.addr().to_string()).await.unwrap());
+    let js = asyncqueue_tests::nats::patient_jetstream(
+        async_nats::connect(forward.addr().to_string()).await.unwrap(),
+    );
     for stream in [queue.to_owned(), format!("{queue}-callbacks")] {
         until_in(PODS, &format!("{stream} is empty"), async || {
             let stream = js.get_stream(&stream).await.ok()?;

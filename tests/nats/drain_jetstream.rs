@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{
-    self, AckKind,
+    AckKind,
     consumer::{AckPolicy, PullConsumer, pull},
     stream::{Config, RetentionPolicy},
 };
@@ -39,7 +39,7 @@ async fn start(ack_wait: Duration) -> (Queue, PullConsumer) {
 }
 
 async fn publish(queue: &Queue, messages: impl IntoIterator<Item = String>) {
-    let js = jetstream::new(queue.nats.client().await);
+    let js = asyncqueue_tests::nats::patient_jetstream(queue.nats.client().await);
     for message in messages {
         js.publish("of.0.openfaas-fn.figlet", message.into()).await.unwrap().await.unwrap();
     }

@@ -10,7 +10,7 @@ use asyncqueue::{
     stream::{Adopt, Owner, QueueSpec, Refusal},
     submit::Submitter,
 };
-use asyncqueue_tests::nats::NatsServer;
+use asyncqueue_tests::nats::{ANSWER_TIMEOUT, NatsServer};
 
 /// The queue `payroll` of a namespace; `uid` tells one from an earlier one.
 fn payroll(namespace: &str, uid: &str) -> QueueSpec {
@@ -25,7 +25,7 @@ async fn submit(js: &Context) {
     let function = FunctionName::new("pay", "team-a").unwrap();
     let mut call = Invocation::new(CallId::generate(&queue), function, "salaries");
     call.headers.insert("authorization", "Bearer s3cret".parse().unwrap());
-    Submitter::new(js.clone(), std::time::Duration::from_secs(5)).submit(&call, "payroll").await.unwrap();
+    Submitter::new(js.clone(), ANSWER_TIMEOUT).submit(&call, "payroll").await.unwrap();
 }
 
 /// The configuration of a stream, and how many messages it holds.

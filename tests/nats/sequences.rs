@@ -11,7 +11,7 @@ use asyncqueue::{
 };
 use asyncqueue_tests::{
     http::{HttpServer, respond, respond_after},
-    nats::NatsServer,
+    nats::{ANSWER_TIMEOUT, NatsServer},
 };
 use futures::future::join_all;
 
@@ -181,7 +181,7 @@ async fn an_id_that_was_cancelled_runs_on_a_new_stream() {
     let _worker = queue.worker(&function, &[]);
     let mut again = call();
     order_7(&mut again);
-    let submitter = Submitter::new(queue.js.clone(), Duration::from_secs(5));
+    let submitter = Submitter::new(queue.js.clone(), ANSWER_TIMEOUT);
     submitter.submit(&again, "jobs").await.unwrap();
     let received = function.receives(2).await;
     assert!(received.iter().all(|request| request.header("x-call-id") == "order-7"));

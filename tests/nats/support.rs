@@ -14,7 +14,7 @@ use asyncqueue::{
 };
 use asyncqueue_tests::{
     http::HttpServer,
-    nats::{NatsServer, free_port},
+    nats::{ANSWER_TIMEOUT, NatsServer, free_port},
     program::Program,
     wait::until,
 };
@@ -66,7 +66,7 @@ impl Queue {
             (client.connection_state() == State::Connected).then_some(())
         })
         .await;
-        let submitter = Submitter::new(self.js.clone(), Duration::from_secs(5));
+        let submitter = Submitter::new(self.js.clone(), ANSWER_TIMEOUT);
         assert_eq!(submitter.submit(&call, &self.spec.subject).await.unwrap(), Submitted::Stored);
         call.call_id
     }

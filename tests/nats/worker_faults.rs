@@ -8,7 +8,7 @@ use std::{
 use asyncqueue::ensure::ensure;
 use asyncqueue_tests::{
     http::{HttpServer, respond, respond_after},
-    nats::{NatsServer, free_port},
+    nats::{ANSWER_TIMEOUT, NatsServer, free_port},
     raw,
     wait::until,
 };
@@ -120,7 +120,7 @@ async fn a_worker_that_comes_before_nats_waits_visibly_and_then_works() {
     nats.run().await;
     until("it is ready", async || get("/readyz").await.filter(|answer| answer.status == 200)).await;
     let js = nats.jetstream().await;
-    let submitter = asyncqueue::submit::Submitter::new(js, Duration::from_secs(5));
+    let submitter = asyncqueue::submit::Submitter::new(js, ANSWER_TIMEOUT);
     submitter.submit(&call(), "jobs").await.unwrap();
     function.receives(1).await;
     assert!(worker.is_running());

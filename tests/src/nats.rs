@@ -15,6 +15,16 @@ use crate::{loopback, nats_auth::Trust, process, tools, wait::until};
 
 pub mod cluster;
 
+/// How long a test waits for an answer of nats-server. A disk that others use may hold a server up for longer than
+/// the five seconds of the client's default.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `JetStream` as seen by a client that waits for answers for [`ANSWER_TIMEOUT`].
+#[must_use]
+pub fn patient_jetstream(client: Client) -> jetstream::Context {
+    jetstream::ContextBuilder::new().timeout(ANSWER_TIMEOUT).ack_timeout(ANSWER_TIMEOUT).build(client)
+}
+
 /// A nats-server, ended when it is dropped.
 #[derive(Debug)]
 pub struct NatsServer {
@@ -128,7 +138,7 @@ impl NatsServer {
 
     /// Waits until its `JetStream` answers.
     pub async fn answers(&self) {
-        let js = jetstream::new(self.client().await);
+        let js = patient_jetstream(self.client().await);
         until("JetStream answers", async || js.query_account().await.ok()).await;
     }
 
@@ -250,7 +260,7 @@ impl NatsServer {
 
     /// A `JetStream` context of its own.
     pub async fn jetstream(&self) -> jetstream::Context {
-        jetstream::new(self.client().await)
+        patient_jetstream(self.client().await)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Three nats-servers that are one cluster, on loopback. Each route between two of them goes through proxies, so that one
 //! server can be cut off from the others while its clients still reach it.
 
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::Context;
 use serde_json::Value;
 
 use super::{NatsServer, free_port};
@@ -99,7 +99,7 @@ impl NatsCluster {
         let servers: Vec<String> = self.nodes.iter().map(NatsServer::url).collect();
         let client =
             until_in(ELECTION, "the cluster answers", async || async_nats::connect(&servers[..]).await.ok());
-        jetstream::new(client.await)
+        super::patient_jetstream(client.await)
     }
 
     /// The server that leads a stream, waited for.
