@@ -42,19 +42,19 @@ test-keda: ## workers scaled by the real KEDA on the real cluster, to zero and b
 	@tests/run keda
 
 bench: ## all benchmarks, next to limits and to other queues, and a report of them in docs/bench.md (as root)
-	@tests/bench/run
+	@bench/run
 
 bench-worker: ## how fast the worker is, next to the limit of broker and HTTP
-	@tests/bench/run worker
+	@bench/run worker
 
 bench-gateway: ## how fast the gateway stores calls, next to the limit of HTTP and broker
-	@tests/bench/run gateway
+	@bench/run gateway
 
 bench-operator: ## how the operator does with many queues: time, memory, and that it writes nothing when nothing happens (as root)
-	@tests/bench/run operator
+	@bench/run operator
 
 bench-peers: ## AsyncQueue next to other queues: Faktory, Asynq on Redis, River on PostgreSQL
-	@tests/bench/run peers
+	@bench/run peers
 
 install: ## bring up the test cluster with all there is in manifests/
 	@tests/cluster/install
@@ -69,7 +69,7 @@ down: ## end the test cluster and all that belongs to it
 	@tests/cluster/down
 
 image: ## build the binaries and the images asyncqueue and asyncqueue-example-function
-	@tests/cluster/images/build asyncqueue asyncqueue-example-function
+	@build/image asyncqueue asyncqueue-example-function
 
 clean-cache: down ## end the test cluster, and remove the programs and images kept between runs
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/asyncqueue"

@@ -20,12 +20,16 @@ impl Guard {
     #[must_use]
     pub const fn place(self) -> Place {
         let (file, function) = match self {
-            Self::SubmitExpectsNone | Self::SubmitSharesId => ("queue/src/submit.rs", "submit"),
-            Self::SubmitMessageId => ("queue/src/message/digest.rs", "message_id"),
-            Self::SubmitComparesDigest => ("queue/src/submit/decide.rs", "after_read"),
-            Self::StreamFirstSequence => ("queue/src/stream/sequence.rs", "with_first_sequence"),
-            Self::TombstoneKeyedBySequence => ("queue/src/tombstone.rs", "key"),
-            Self::TombstoneFirstWins => ("queue/src/tombstone.rs", "write_once"),
+            Self::SubmitExpectsNone | Self::SubmitSharesId => {
+                ("asyncqueue/src/submit.rs", "submit")
+            }
+            Self::SubmitMessageId => ("asyncqueue/src/message/digest.rs", "message_id"),
+            Self::SubmitComparesDigest => ("asyncqueue/src/submit/decide.rs", "after_read"),
+            Self::StreamFirstSequence => {
+                ("asyncqueue/src/stream/sequence.rs", "with_first_sequence")
+            }
+            Self::TombstoneKeyedBySequence => ("asyncqueue/src/tombstone.rs", "key"),
+            Self::TombstoneFirstWins => ("asyncqueue/src/tombstone.rs", "write_once"),
             Self::WorkerLooksUpTombstone => ("worker/src/invoke.rs", "may_start"),
             Self::WorkerChecksCancelled => ("worker/src/cancellations.rs", "start"),
             Self::WorkerClaims => ("worker/src/pull/tasks.rs", "claim"),
@@ -39,16 +43,16 @@ impl Guard {
             Self::ResultDecidesDeadLetter => ("worker/src/finish.rs", "was_done"),
             Self::ResultStoredOnce => ("worker/src/callback/store.rs", "put"),
             Self::ResultRefusalIsFinal => ("worker/src/store.rs", "until_stored"),
-            Self::ResultDecidesCancel => ("queue/src/cancel.rs", "store_result"),
-            Self::DeadLetterLookedUp => ("queue/src/dead_letter_store.rs", "store_once"),
+            Self::ResultDecidesCancel => ("asyncqueue/src/cancel.rs", "store_result"),
+            Self::DeadLetterLookedUp => ("asyncqueue/src/dead_letter_store.rs", "store_once"),
             Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "write"),
             Self::SettleRepeats | Self::NakDropsClaim | Self::NakNeedsLease => {
                 ("worker/src/settle.rs", "settle")
             }
             Self::ConfirmByKind => ("worker/src/ack.rs", "grouped"),
-            Self::CancelRemovesMessage => ("queue/src/remove.rs", "remove"),
+            Self::CancelRemovesMessage => ("asyncqueue/src/remove.rs", "remove"),
             Self::CancelConfirmNeedsLease => ("worker/src/cancellations.rs", "has_stopped"),
-            Self::CancelWaits => ("queue/src/cancel.rs", "wait_for_answer"),
+            Self::CancelWaits => ("asyncqueue/src/cancel.rs", "wait_for_answer"),
         };
         Place { file, function }
     }

@@ -8,15 +8,15 @@ use asyncqueue::{
     cancel::{IS_HELD, broadcast_subject},
     message::native,
 };
-use asyncqueue_tests::{
-    history::{checker::Rule, event::Excuse},
-    load::plan::Mix,
-};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use test_support::{
+    history::{checker::Rule, event::Excuse},
+    load::plan::Mix,
+};
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{

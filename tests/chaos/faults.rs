@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use asyncqueue::ensure::{RemovalPolicy, ensure, remove};
-use asyncqueue_tests::{
+use rand::Rng;
+use test_support::{
     history::event::{Excuse, QueueNumber},
     nats::cluster::NODES,
     wait::until,
 };
-use rand::Rng;
 use tokio::time::sleep;
 
 use crate::stage::{LEASE, Stage};

@@ -1,5 +1,5 @@
 //! Faults of all kinds under load, with the real programs: each scenario ends with the history of its calls held against
-//! what the system promises ([`asyncqueue_tests::history::checker`]). `make chaos` runs all of them.
+//! what the system promises ([`test_support::history::checker`]). `make chaos` runs all of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -15,7 +15,7 @@ mod soak;
 mod stage;
 mod table;
 
-use asyncqueue_tests::process;
+use test_support::process;
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {

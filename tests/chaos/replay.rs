@@ -8,7 +8,7 @@ use asyncqueue_model::explain::{
     Divergence, explain,
     observation::{End, Fault, Observation, Outcome},
 };
-use asyncqueue_tests::history::{
+use test_support::history::{
     checker::Rules,
     event::Event,
     faults::{FaultKind, FaultWindow},

@@ -1,7 +1,7 @@
 //! Every fault that the system must survive, and what shows that it does: a scenario here, or a test elsewhere. Where a
 //! fault can't be tried on one machine without virtual ones, that is said.
 
-use asyncqueue_tests::sources::assert_has_test;
+use test_support::sources::assert_has_test;
 
 use crate::{
     run::Scenario,

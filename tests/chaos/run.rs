@@ -8,11 +8,11 @@ use std::{
     time::Instant,
 };
 
-use asyncqueue_tests::history::{
+use futures::{FutureExt, future::LocalBoxFuture};
+use test_support::history::{
     checker::{Rule, Tally, check},
     story::{explain, whole},
 };
-use futures::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
     arguments::{Arguments, What},

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_nats::jetstream::Context;
-use asyncqueue_tests::{
+use test_support::{
     nats::{
         NatsServer,
         cluster::{NODES, NatsCluster},

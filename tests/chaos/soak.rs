@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asyncqueue_tests::{
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use test_support::{
     history::{
         checker::{Tally, check},
         story::explain,
     },
     load::plan::{Answer, Mix},
 };
-use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
     faults,

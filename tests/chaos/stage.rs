@@ -13,7 +13,9 @@ use asyncqueue::{
     reserve::{self, Kept},
     stream::{Owner, QueueSpec, Storage},
 };
-use asyncqueue_tests::{
+use programs::Gateway;
+use rand::{SeedableRng, rngs::StdRng};
+use test_support::{
     history::{
         checker::Rules,
         event::{Step, What},
@@ -30,8 +32,6 @@ use asyncqueue_tests::{
     proxy::Proxy,
     wait::until_in,
 };
-use programs::Gateway;
-use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::sleep,

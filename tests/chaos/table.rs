@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use asyncqueue_tests::history::checker::Tally;
+use test_support::history::checker::Tally;
 
 /// What became of a scenario.
 #[derive(Debug)]

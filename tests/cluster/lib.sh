@@ -4,9 +4,9 @@
 
 cluster_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 
-# Everything worth keeping between runs is here: programs and images, each under a name that
-# holds the hash of what it was made from.
-cache_dir=${XDG_CACHE_HOME:-${HOME:?is not set: say where the cache is with XDG_CACHE_HOME}/.cache}/asyncqueue
+# Gives cache_dir, say, die and hash.
+# shellcheck source=build/lib.sh
+. "$cluster_dir/../../build/lib.sh"
 
 # Everything of the running cluster is here, and goes with it. The same path for every checkout and
 # user, so that a second cluster cannot come up beside the first unnoticed; on disk, because
@@ -18,18 +18,6 @@ cgroup_name=asyncqueue-cluster
 
 # Where the node finds programs: its own, then the machine's.
 node_path=/opt/kubernetes:/opt/others:/usr/sbin:/usr/bin:/sbin:/bin
-
-# Progress goes to stderr, so that stdout stays free for results. $SECONDS counts from the
-# start of the script.
-say() { printf '%4ds  %s\n' "$SECONDS" "$*" >&2; }
-
-die() {
-    printf '%s: %s\n' "${0##*/}" "$*" >&2
-    exit 1
-}
-
-# hash: 16 hex digits of what comes on stdin; enough to tell a handful of versions apart.
-hash() { sha256sum | cut -c 1-16; }
 
 # need_root WHY
 need_root() {

@@ -1,8 +1,8 @@
 //! Where the documents say to put the annotation that names a function's queue. OpenFaaS overwrites those of the Deployments
 //! and Services that it made at each deploy, so it belongs where it is deployed from.
 
-use asyncqueue_tests::cluster::repository;
 use serde_json::Value;
+use test_support::cluster::repository;
 
 use crate::documents::{Kind, paths, pieces_of};
 

@@ -5,8 +5,8 @@
 
 use std::fs;
 
-use asyncqueue_tests::cluster::repository;
 use serde_json::Value;
+use test_support::cluster::repository;
 
 /// What is shown as a command begins with one of these, or with the setting of a variable.
 const PROGRAMS: [&str; 14] = [

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     broken_queues,
     cluster::repository,
     monitoring::alerts,
     tools::{output, program},
 };
-use serde_json::Value;
 
 use crate::documents::{Kind, paths, pieces_of};
 
@@ -55,7 +55,7 @@ fn each_reason_of_a_condition_is_explained() {
 
 #[test]
 fn each_refusal_of_the_gateway_is_explained() {
-    let source = read("gateway/src/refusal.rs") + &read("queue/src/submit.rs");
+    let source = read("gateway/src/refusal.rs") + &read("asyncqueue/src/submit.rs");
     let codes: BTreeSet<_> = between(&source, " => \"", "\",").filter(|code| is_word(code)).collect();
     assert!(codes.len() > 20, "{codes:?}");
     let explained = read("docs/troubleshooting.md");

@@ -332,12 +332,10 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("make bench ", Not("it takes half an hour, alone on the machine; docs/bench.md is what it wrote last")),
     ("make demo-local", Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind")),
     ("make image", Script("tests/cluster/install", "images/load")),
-    ("cargo build --release --bin", Script("tests/cluster/images/build", "build --release")),
+    ("cargo build --release --bin", Script("build/image", "build --release")),
     (
         "docker build",
-        Not(
-            "no container engine and no registry here; tests/cluster/images/build makes the image from the same Dockerfile",
-        ),
+        Not("no container engine and no registry here; build/image makes the image from the same Dockerfile"),
     ),
     ("cd examples/standalone && docker compose up", Not("no container engine here")),
     (

@@ -15,7 +15,7 @@ mod openfaas;
 mod plan;
 mod run;
 
-use asyncqueue_tests::{cluster::repository, sources::assert_has_test};
+use test_support::{cluster::repository, sources::assert_has_test};
 
 use crate::{
     documents::{Kind, paths, pieces_of},

@@ -1,12 +1,13 @@
 //! The table of odd input in docs/guarantees.md names what shows each row: tests, and scenarios of
 //! `make chaos`. Each of them is in the sources.
 
-use asyncqueue_tests::{
+use test_support::{
     cluster::repository,
     sources::{contains, has_test},
 };
 
-const SOURCES: [&str; 6] = ["tests", "queue/src", "runtime/src", "worker/src", "gateway/src", "operator/src"];
+const SOURCES: [&str; 6] =
+    ["tests", "asyncqueue/src", "runtime/src", "worker/src", "gateway/src", "operator/src"];
 
 const SCENARIOS: &str = "tests/chaos/scenarios";
 

@@ -1,7 +1,7 @@
 //! The tables of docs/openfaas.md say of each sentence of OpenFaaS's page whether it is true here, and which test
 //! shows it. No sentence is missing, and each test is in the file that is named.
 
-use asyncqueue_tests::{cluster::repository, sources::has_test};
+use test_support::{cluster::repository, sources::has_test};
 
 const DOCUMENT: &str = "docs/openfaas.md";
 

@@ -7,11 +7,11 @@ use std::{
     time::Instant,
 };
 
-use asyncqueue_tests::{
+use tempfile::TempDir;
+use test_support::{
     cluster::{command, loaded_image, repository},
     tools::{self, output},
 };
-use tempfile::TempDir;
 
 use crate::{
     documents::pieces_of,

@@ -1,6 +1,6 @@
 //! What the API server refuses, and how it says so.
 
-use asyncqueue_tests::{
+use test_support::{
     bad_inputs::objects::{SPECS, Spec},
     cluster::{Namespace, apply, kubectl_refused},
 };

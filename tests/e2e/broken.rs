@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asyncqueue_tests::{
+use serde_json::{Value, json};
+use test_support::{
     broken_queues::{Broken, EXAMPLE, PRESENT, QUEUES, WITH_A_NAMESAKE, WITHOUT_QUOTA},
     cluster::{self, Namespace, apply, condition, is_true, kubectl},
     health::health,
 };
-use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::support::{Gateway, Queue, object};

@@ -1,7 +1,7 @@
 //! Results, signed with a Secret.
 
-use asyncqueue_tests::cluster::{apply, secret};
 use serde_json::json;
+use test_support::cluster::{apply, secret};
 
 use crate::support::{Gateway, Queue};
 

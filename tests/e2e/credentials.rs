@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use asyncqueue::{CallId, FunctionName, Invocation, submit::Submitter};
-use asyncqueue_tests::{
+use serde_json::json;
+use test_support::{
     cluster::{PODS, PortForward, apply, condition, is_true, kubectl, nats, object_is, secret},
     nats_auth::Trust,
     wait::until_in,
 };
-use serde_json::json;
 
 use crate::support::{Queue, function};
 
@@ -39,10 +39,8 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
     let forward = PortForward::to(name, "deployment/nats", 4222);
     let options = async_nats::ConnectOptions::with_credentials(&trust.user(GOOD_FOR)).unwrap();
     let client = options.connect(forward.addr().to_string()).await.unwrap();
-    let submitter = Submitter::new(
-        asyncqueue_tests::nats::patient_jetstream(client),
-        asyncqueue_tests::nats::ANSWER_TIMEOUT,
-    );
+    let submitter =
+        Submitter::new(test_support::nats::patient_jetstream(client), test_support::nats::ANSWER_TIMEOUT);
     let call = Invocation::new(
         CallId::generate(&other.parse().unwrap()),
         FunctionName::new("fast", name).unwrap(),

@@ -1,6 +1,6 @@
 //! Deleting queues.
 
-use asyncqueue_tests::cluster::{get, kubectl, object_is_gone};
+use test_support::cluster::{get, kubectl, object_is_gone};
 
 use crate::support::{Gateway, Queue};
 

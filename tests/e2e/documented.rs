@@ -2,14 +2,14 @@
 //! queued there.
 
 use async_nats::jetstream::stream::Config;
-use asyncqueue_tests::{
+use serde_json::{Value, json};
+use test_support::{
     cluster::{
         Namespace, PortForward, apply, command, get, is_true, kubectl, loaded_image, object_is_gone,
         repository,
     },
     tools,
 };
-use serde_json::{Value, json};
 
 use crate::support::{Gateway, Queue};
 
@@ -83,7 +83,7 @@ async fn a_job_moves_the_calls_of_a_stream_of_openfaas() {
     let stream = format!("OF_{namespace}");
     let forward = PortForward::to("openfaas", "service/nats", 4222);
     let client = async_nats::connect(format!("nats://{}", forward.addr())).await.unwrap();
-    let js = asyncqueue_tests::nats::patient_jetstream(client);
+    let js = test_support::nats::patient_jetstream(client);
     let config = Config { name: stream.clone(), subjects: vec![stream.clone()], ..Config::default() };
     js.create_stream(config).await.unwrap();
     for id in ["drained-1", "drained-2"] {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use asyncqueue_tests::{
+use test_support::{
     cluster::{PortForward, get, is_true, kubectl, object_is},
     wait::until_in,
 };
@@ -68,9 +68,8 @@ async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
     let queue = Queue::ready("drift-nats", "{replicas: 0}").await;
     let (name, consumer) = (queue.name(), format!("{}-workers", queue.name()));
     let nats = PortForward::to("openfaas", "service/nats", 4222);
-    let js = asyncqueue_tests::nats::patient_jetstream(
-        async_nats::connect(nats.addr().to_string()).await.unwrap(),
-    );
+    let js =
+        test_support::nats::patient_jetstream(async_nats::connect(nats.addr().to_string()).await.unwrap());
     let stream = js.get_stream_no_info(name).await.unwrap();
 
     stream.delete_consumer(&consumer).await.unwrap();

@@ -1,7 +1,7 @@
 //! The numbers in a queue's status.
 
-use asyncqueue_tests::cluster::apply;
 use serde_json::Value;
+use test_support::cluster::apply;
 
 use crate::support::{Gateway, Queue, function};
 

@@ -1,8 +1,8 @@
 //! Functions find their queues, and change them.
 
-use asyncqueue_tests::cluster::{apply, apply_file, get, kubectl, object_is, object_is_gone};
-use asyncqueue_tests::{cluster::PODS, wait::until_in};
 use serde_json::Value;
+use test_support::cluster::{apply, apply_file, get, kubectl, object_is, object_is_gone};
+use test_support::{cluster::PODS, wait::until_in};
 
 use crate::support::{Gateway, Queue, function, object};
 

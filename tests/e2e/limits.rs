@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::Config;
-use asyncqueue_tests::{cluster::PortForward, wait::until};
+use test_support::{cluster::PortForward, wait::until};
 
 use crate::support::{Answer, Gateway, Queue};
 
@@ -11,7 +11,7 @@ use crate::support::{Answer, Gateway, Queue};
 pub(crate) async fn stream_config(name: &str) -> Config {
     let forward = PortForward::to("openfaas", "service/nats", 4222);
     let client = async_nats::connect(forward.addr().to_string()).await.unwrap();
-    let stream = asyncqueue_tests::nats::patient_jetstream(client).get_stream(name).await.unwrap();
+    let stream = test_support::nats::patient_jetstream(client).get_stream(name).await.unwrap();
     stream.cached_info().config.clone()
 }
 

@@ -1,6 +1,6 @@
 //! `kubectl explain` is the user manual.
 
-use asyncqueue_tests::cluster::kubectl;
+use test_support::cluster::kubectl;
 
 #[tokio::test]
 async fn every_field_explains_itself() {

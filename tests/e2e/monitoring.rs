@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, process::Command};
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     cluster::{PODS, PortForward, kubectl, repository},
     monitoring::{alerts, dashboard_expressions},
     promql::{Exported, exported, used},
@@ -10,7 +11,6 @@ use asyncqueue_tests::{
     tools::output,
     wait::until_in,
 };
-use serde_json::Value;
 
 use crate::support::{Gateway, Queue};
 

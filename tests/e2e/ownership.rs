@@ -1,6 +1,6 @@
 //! Two queues over one stream.
 
-use asyncqueue_tests::cluster::{apply, condition, get, is_true, kubectl, object_is};
+use test_support::cluster::{apply, condition, get, is_true, kubectl, object_is};
 
 use crate::support::{Queue, object};
 

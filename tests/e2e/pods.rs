@@ -1,6 +1,6 @@
 //! Workers' pods, and the objects beside them.
 
-use asyncqueue_tests::cluster::{get, kubectl, object_is, object_is_gone};
+use test_support::cluster::{get, kubectl, object_is, object_is_gone};
 
 use crate::support::Queue;
 

@@ -2,11 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use asyncqueue_tests::{
-    cluster::{self, PODS, condition, get, is_true, kubectl, object_is_gone},
-    health::health,
-    wait::until_in,
-};
 use futures::TryStreamExt;
 use kube::{
     Api,
@@ -14,6 +9,11 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::Value;
+use test_support::{
+    cluster::{self, PODS, condition, get, is_true, kubectl, object_is_gone},
+    health::health,
+    wait::until_in,
+};
 use tokio::task::AbortHandle;
 
 use crate::support::{Gateway, Queue};

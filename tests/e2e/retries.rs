@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::cluster::kubectl;
+use test_support::cluster::kubectl;
 
 use crate::{
     limits::stream_config,

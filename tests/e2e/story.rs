@@ -1,6 +1,6 @@
 //! The files of `examples/`, as they stand.
 
-use asyncqueue_tests::{
+use test_support::{
     cluster::{apply_folder, is_true, kubectl, object_is},
     wait::until,
 };

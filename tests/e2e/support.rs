@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     cluster::{self, Namespace, PODS, PortForward, apply, is_true, kubectl, object_is},
     raw::{self, RawResponse},
     wait::until_in,
 };
-use serde_json::Value;
 
 /// A namespace with a queue, both of the same name, since queues share one broker.
 pub(crate) struct Queue {

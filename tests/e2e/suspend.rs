@@ -1,6 +1,6 @@
 //! Queues that are suspended.
 
-use asyncqueue_tests::cluster::{condition, is_true};
+use test_support::cluster::{condition, is_true};
 
 use crate::support::{Gateway, Queue};
 

@@ -1,13 +1,13 @@
 //! What one namespace can't take from another: calls, streams, queues and Services.
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     cluster::{
         Namespace, PODS, PortForward, apply, condition, get, is_true, kubectl, kubectl_refused, object_is,
         object_is_gone,
     },
     wait::until_in,
 };
-use serde_json::Value;
 
 use crate::support::{Gateway, Queue, function, object};
 
@@ -51,7 +51,7 @@ async fn a_stream_of_another_program_is_not_adopted() {
     let name = &namespace.name;
     let forward = PortForward::to("openfaas", "service/nats", 4222);
     let client = async_nats::connect(forward.addr().to_string()).await.unwrap();
-    let js = asyncqueue_tests::nats::patient_jetstream(client);
+    let js = test_support::nats::patient_jetstream(client);
     let theirs = async_nats::jetstream::stream::Config {
         name: name.clone(),
         subjects: vec![name.clone(), format!("{name}.>")],

@@ -1,10 +1,10 @@
 //! Workers in pods.
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     cluster::{PODS, get, kubectl, object_is},
     wait::until_in,
 };
-use serde_json::Value;
 
 use crate::support::{Gateway, Queue};
 

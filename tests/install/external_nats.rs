@@ -2,12 +2,12 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use asyncqueue_tests::{
+use serde_json::json;
+use test_support::{
     cluster::{Namespace, apply, apply_folder, is_true, kubectl, nats, secret},
     nats_auth::Trust,
     tools::output,
 };
-use serde_json::json;
 
 use crate::{
     e2e::{Gateway, Queue},

@@ -2,11 +2,11 @@
 
 use std::process::Output;
 
-use asyncqueue_tests::{
+use serde_json::json;
+use test_support::{
     cluster::{command, get, is_true, loaded_image, object_is, object_is_gone, repository},
     tools,
 };
-use serde_json::json;
 
 use crate::{
     e2e::{Gateway, Queue},

@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use asyncqueue_tests::{
+use futures::TryStreamExt;
+use test_support::{
     cluster::{PODS, PortForward, kubectl},
     wait::until_in,
 };
-use futures::TryStreamExt;
 use tokio::time::sleep;
 
 use crate::e2e::Gateway;
@@ -118,9 +118,8 @@ async fn callbacks(gateway: &Gateway, namespace: &str) -> BTreeMap<String, Vec<S
 /// How many dead letters a queue has of each call, after its streams of calls and results are empty.
 async fn dead_letters(queue: &str) -> BTreeMap<String, usize> {
     let forward = PortForward::to("openfaas", "service/nats", 4222);
-    let js = asyncqueue_tests::nats::patient_jetstream(
-        async_nats::connect(forward.addr().to_string()).await.unwrap(),
-    );
+    let js =
+        test_support::nats::patient_jetstream(async_nats::connect(forward.addr().to_string()).await.unwrap());
     for stream in [queue.to_owned(), format!("{queue}-callbacks")] {
         until_in(PODS, &format!("{stream} is empty"), async || {
             let stream = js.get_stream(&stream).await.ok()?;

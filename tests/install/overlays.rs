@@ -1,6 +1,6 @@
 //! The kustomize folders beside `standalone`, which all other tests run on.
 
-use asyncqueue_tests::cluster::{Namespace, apply, apply_folder, command, get, kubectl, repository};
+use test_support::cluster::{Namespace, apply, apply_folder, command, get, kubectl, repository};
 
 use crate::{
     e2e::{Gateway, Queue, object},

@@ -1,6 +1,6 @@
 //! What is installed, and how it comes back.
 
-use asyncqueue_tests::cluster::{apply_folder, is_true, kubectl, object_is};
+use test_support::cluster::{apply_folder, is_true, kubectl, object_is};
 
 const DEPLOYMENTS: [&str; 2] = ["deployment/asyncqueue-operator", "deployment/asyncqueue-gateway"];
 
@@ -24,7 +24,7 @@ pub(crate) fn rolled_out() {
 
 /// Removes all that `manifests/base` installs, but for the definition of `AsyncQueue`: as manifests/README.md says.
 pub(crate) fn remove_base() {
-    let base = asyncqueue_tests::cluster::repository().join("manifests/base");
+    let base = test_support::cluster::repository().join("manifests/base");
     let all_else = "--selector=app.kubernetes.io/component!=definition";
     let _ = kubectl(&["delete", "--wait", "--kustomize", base.to_str().unwrap(), all_else]);
 }

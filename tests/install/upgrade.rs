@@ -1,6 +1,7 @@
 //! From the last version to this one and back, under load.
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     cluster::{
         PODS, apply, apply_folder, apply_folder_of, condition, get, is_true, kubectl, loaded_image,
         object_is, repository,
@@ -8,7 +9,6 @@ use asyncqueue_tests::{
     versions,
     wait::until_in,
 };
-use serde_json::Value;
 
 use crate::{
     e2e::{Gateway, Queue, function, object},

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     cluster::{apply_folder, get, kubectl},
     wait::until_in,
 };
-use serde_json::Value;
 
 #[path = "../e2e/support.rs"]
 #[allow(dead_code)] // the other end-to-end tests use more of it

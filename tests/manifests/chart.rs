@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use asyncqueue_tests::{program, tools::output};
 use serde_json::Value;
+use test_support::{program, tools::output};
 
 use crate::support::{
     Labels, helm_command, helm_template, kustomize, kustomize_with, manifests, name, refusal,

@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-use asyncqueue_tests::{
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use test_support::{
     cluster::repository,
     monitoring::{alerts, dashboard_expressions},
     tools::{self, output},
 };
-use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// A folder with a rule file, `rules.yaml`, of these rules.
 fn rule_file(rules: &[Value]) -> TempDir {

@@ -3,8 +3,8 @@
 
 use std::sync::LazyLock;
 
-use asyncqueue_tests::cluster::repository;
 use serde_json::{Value, json};
+use test_support::cluster::repository;
 
 use crate::support::{Labels, kustomize, kustomize_with, list, pods};
 

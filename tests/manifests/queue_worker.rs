@@ -1,7 +1,7 @@
 //! The chart that makes a queue of the values of OpenFaaS's queue-worker chart.
 
-use asyncqueue_tests::tools::output;
 use serde_json::{Value, json};
+use test_support::tools::output;
 
 use crate::support::{helm_command, name, queue_worker_template, refusal};
 

@@ -6,8 +6,8 @@ use std::{
     process::Command,
 };
 
-use asyncqueue_tests::tools::{self, output};
 use serde_json::Value;
+use test_support::tools::{self, output};
 
 /// The labels that objects select each other by, or any other fields.
 pub(crate) type Labels = serde_json::Map<String, Value>;

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use asyncqueue_tests::{
-    http::{Answer, HttpServer, Received, respond},
-    program::Program,
-};
 use http::Method;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
+use test_support::{
+    http::{Answer, HttpServer, Received, respond},
+    program::Program,
+};
 
 use crate::support::start_operator;
 

@@ -16,13 +16,13 @@ use asyncqueue::{
     subject::call_subject,
     tombstone::{self, Mark},
 };
-use asyncqueue_tests::{
+use futures::StreamExt;
+use jiff::Timestamp;
+use test_support::{
     http::{HttpServer, respond, respond_after},
     proxy::Proxy,
     wait::until,
 };
-use futures::StreamExt;
-use jiff::Timestamp;
 use tokio::time::sleep;
 
 use crate::{

@@ -1,4 +1,4 @@
-//! Every row of the tables of bad inputs ([`asyncqueue_tests::bad_inputs`]) on real parts, but for those of the cluster.
+//! Every row of the tables of bad inputs ([`test_support::bad_inputs`]) on real parts, but for those of the cluster.
 
 use std::{
     io::Write,
@@ -7,7 +7,8 @@ use std::{
 
 use async_nats::HeaderMap;
 use asyncqueue::message::dead_letter::H_REASON;
-use asyncqueue_tests::{
+use tempfile::NamedTempFile;
+use test_support::{
     bad_inputs::{
         clients::{self, Door, Step},
         expand,
@@ -20,7 +21,6 @@ use asyncqueue_tests::{
     raw::Connection,
     wait::{PATIENCE, until, until_in},
 };
-use tempfile::NamedTempFile;
 
 use crate::{
     gateway::Gateway,

@@ -16,14 +16,14 @@ use asyncqueue::{
     CallbackUrl,
     message::dead_letter::{H_ATTEMPTS, H_REASON},
 };
-use asyncqueue_tests::{
-    http::{Answer, HttpServer, respond, respond_after},
-    wait::until,
-};
 use http::{HeaderName, HeaderValue};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use test_support::{
+    http::{Answer, HttpServer, respond, respond_after},
+    wait::until,
 };
 
 use crate::{

@@ -9,7 +9,7 @@ use asyncqueue::{
     locate::{Place, Places, Wanted},
     tombstone::{self, Mark},
 };
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond, respond_after},
     wait::until,
 };

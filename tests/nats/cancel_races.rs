@@ -10,12 +10,12 @@ use std::{
 };
 
 use asyncqueue::{end_state::EndState, stored_call::StoredCall, stored_result};
-use asyncqueue_tests::{
+use futures::{StreamExt, stream};
+use test_support::{
     http::{HttpServer, Received, respond_after},
     program::Program,
     wait::until,
 };
-use futures::{StreamExt, stream};
 use tokio::time::sleep;
 
 use crate::{

@@ -10,12 +10,12 @@ use std::{
 };
 
 use asyncqueue::message::dead_letter::H_REASON;
-use asyncqueue_tests::{
+use futures::{StreamExt, stream};
+use test_support::{
     http::{Answer, HttpServer, Received, respond},
     program::run,
     raw,
 };
-use futures::{StreamExt, stream};
 
 use crate::{
     gateway::{Gateway, messages},

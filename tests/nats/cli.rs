@@ -9,13 +9,13 @@ use asyncqueue::{
     directory::{Directory, QueueEntry, store::DirectoryStore},
     message::native,
 };
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     http::{HttpServer, respond, respond_after},
     nats::free_port,
     program::{Ended, Program, run, run_unread},
     wait::until,
 };
-use serde_json::Value;
 
 use crate::support::{Queue, call, callback_at, publish_raw};
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asyncqueue_tests::{http::HttpServer, raw::Listener};
+use test_support::{http::HttpServer, raw::Listener};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
@@ -126,7 +126,7 @@ async fn a_result_on_a_connection_that_was_closed_is_no_attempt() {
 #[tokio::test]
 async fn requests_without_a_body_say_so() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| asyncqueue_tests::http::respond(204, "")).await;
+    let function = HttpServer::answering(|_| test_support::http::respond(204, "")).await;
     let gateway = Gateway::before(&queue, &[("function_url", &function.url())]).await;
     let _worker = queue.worker(&function, &[]);
     queue

@@ -3,8 +3,8 @@
 
 use async_nats::jetstream::{Context, stream::Info};
 use asyncqueue::{bucket::Bucket, directory, tombstone, uncounted};
-use asyncqueue_tests::{http::HttpServer, nats::free_port, wait::until};
 use serde_json::json;
+use test_support::{http::HttpServer, nats::free_port, wait::until};
 
 use crate::{
     api_server::ApiServer,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use asyncqueue::ensure::{ensure, ensure_buckets};
-use asyncqueue_tests::{http::HttpServer, nats::NatsServer, nats_auth::Trust, wait::until};
+use test_support::{http::HttpServer, nats::NatsServer, nats_auth::Trust, wait::until};
 
 use crate::support::{Queue, spec};
 

@@ -7,8 +7,8 @@ use asyncqueue::{
     stream::{DeadLetters, QueueSpec},
     tombstone,
 };
-use asyncqueue_tests::http::{HttpServer, respond};
 use futures::StreamExt;
+use test_support::http::{HttpServer, respond};
 
 use crate::support::{Queue, callback_at};
 

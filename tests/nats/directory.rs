@@ -12,7 +12,7 @@ use asyncqueue::{
     ensure::ensure,
     stream::{Owner, QueueSpec},
 };
-use asyncqueue_tests::{
+use test_support::{
     http::HttpServer,
     nats::NatsServer,
     wait::{PATIENCE, until},

@@ -6,7 +6,7 @@ use asyncqueue::{
     CallbackUrl,
     ensure::{ensure, ensure_buckets},
 };
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond, respond_after},
     nats::NatsServer,
     raw::Listener,

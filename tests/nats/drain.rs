@@ -13,14 +13,14 @@ use asyncqueue::{
     message::dead_letter::DeadLetter,
     stream::{Limits, QueueSpec},
 };
-use asyncqueue_tests::{
+use futures::TryStreamExt;
+use serde_json::{Value, json};
+use test_support::{
     http::HttpServer,
     program::{Ended, Program, run},
     stan::StanServer,
     wait::until,
 };
-use futures::TryStreamExt;
-use serde_json::{Value, json};
 
 use crate::support::{Queue, spec};
 

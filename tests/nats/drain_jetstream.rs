@@ -7,8 +7,8 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, PullConsumer, pull},
     stream::{Config, RetentionPolicy},
 };
-use asyncqueue_tests::program::{Ended, Program, run};
 use futures::StreamExt;
+use test_support::program::{Ended, Program, run};
 
 use crate::{
     drain::{dead_letters, request, run_job, stored},
@@ -39,7 +39,7 @@ async fn start(ack_wait: Duration) -> (Queue, PullConsumer) {
 }
 
 async fn publish(queue: &Queue, messages: impl IntoIterator<Item = String>) {
-    let js = asyncqueue_tests::nats::patient_jetstream(queue.nats.client().await);
+    let js = test_support::nats::patient_jetstream(queue.nats.client().await);
     for message in messages {
         js.publish("of.0.openfaas-fn.figlet", message.into()).await.unwrap().await.unwrap();
     }
@@ -66,7 +66,7 @@ async fn a_stream_is_drained_once_though_drain_and_worker_are_killed() {
     let url = queue.nats.url();
     let mut first = Program::start_with("kubectl-aq", &arguments(&[]), &[("nats_url", &url)]);
     let begun = queue.info("jobs").await.config.first_sequence.unwrap_or(1);
-    asyncqueue_tests::wait::until("some are stored", async || {
+    test_support::wait::until("some are stored", async || {
         (queue.info("jobs").await.state.last_sequence >= begun + 300).then_some(())
     })
     .await;

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use asyncqueue_tests::{
+use test_support::{
     nats::NatsServer,
     program::{self, Program},
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond},
     nats::free_port,
     raw,

@@ -4,13 +4,13 @@ use std::{io::Write, net::SocketAddr};
 
 use async_nats::jetstream::message::StreamMessage;
 use asyncqueue::message::native;
-use asyncqueue_tests::{
+use tempfile::NamedTempFile;
+use test_support::{
     nats::{NatsServer, free_port},
     program::Program,
     raw::{self, Connection, RawResponse},
     wait::until,
 };
-use tempfile::NamedTempFile;
 
 use crate::support::Queue;
 

@@ -9,12 +9,12 @@ use asyncqueue::{
     status::{Phase, WorkerReport, question_subject},
     stream::{Owner, QueueSpec},
 };
-use asyncqueue_tests::{
+use futures::StreamExt;
+use test_support::{
     http::{HttpServer, respond, respond_after},
     raw::RawResponse,
     wait::until,
 };
-use futures::StreamExt;
 
 use crate::{
     gateway::Gateway,

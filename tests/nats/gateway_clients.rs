@@ -4,13 +4,13 @@
 use std::iter::zip;
 
 use asyncqueue::{CallbackUrl, Invocation};
-use asyncqueue_tests::{
+use http::HeaderMap;
+use test_support::{
     clients::{Recording, recordings},
     http::{HttpServer, respond},
     nats::NatsServer,
     raw::RawResponse,
 };
-use http::HeaderMap;
 
 use crate::{
     gateway::{Gateway, calls},

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use asyncqueue_runtime::server::HALF_CLOSED_WAIT;
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond_after},
     nats::NatsServer,
     raw::Connection,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use asyncqueue::{CallId, call_id::queue_hash, message::native};
-use asyncqueue_tests::{http::HttpServer, raw::RawResponse, wait::until};
+use test_support::{http::HttpServer, raw::RawResponse, wait::until};
 
 use crate::{
     gateway::{Gateway, calls, messages},

@@ -10,13 +10,13 @@ use asyncqueue::{
     ensure::{ensure, ensure_buckets},
     stream::QueueSpec,
 };
-use asyncqueue_tests::{
+use futures::future::join_all;
+use test_support::{
     http::HttpServer,
     nats::cluster::{NODES, NatsCluster},
     raw::RawResponse,
     wait::{PATIENCE, until, until_in},
 };
-use futures::future::join_all;
 
 use crate::{
     gateway::Gateway,

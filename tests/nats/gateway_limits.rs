@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use asyncqueue_tests::{raw, wait::until};
+use test_support::{raw, wait::until};
 
 use crate::{
     gateway::{Gateway, calls},

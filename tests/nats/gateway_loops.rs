@@ -1,6 +1,6 @@
 //! Requests that come back to the gateway that sent them on.
 
-use asyncqueue_tests::{http::HttpServer, nats::NatsServer, wait::until};
+use test_support::{http::HttpServer, nats::NatsServer, wait::until};
 
 use crate::{
     gateway::{Gateway, calls},

@@ -1,7 +1,7 @@
 //! Functions in namespaces that are not called: by the gateway, and by a worker that calls functions itself.
 
 use asyncqueue::{FunctionName, message::dead_letter::H_REASON};
-use asyncqueue_tests::{http::HttpServer, wait::until};
+use test_support::{http::HttpServer, wait::until};
 
 use crate::{
     gateway::{Gateway, messages},

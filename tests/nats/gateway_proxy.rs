@@ -1,6 +1,6 @@
 //! What is not ours: sent on as it comes, and the answer back.
 
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond},
     nats::{NatsServer, free_port},
     raw::{Connection, Listener},

@@ -1,7 +1,7 @@
 //! Cancellations that meet a call where nobody sees it: on its way to the stream, or with a worker that is silent.
 
-use asyncqueue_tests::{http::HttpServer, wait::until};
 use futures::StreamExt;
+use test_support::{http::HttpServer, wait::until};
 
 use crate::{
     gateway::Gateway,

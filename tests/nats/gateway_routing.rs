@@ -6,7 +6,7 @@ use std::{
 };
 
 use asyncqueue::directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore};
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond},
     nats::NatsServer,
     wait::until,
@@ -119,7 +119,7 @@ async fn a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said
 
 #[tokio::test]
 async fn a_directory_that_is_not_valid_at_the_start_ends_it_and_names_the_line() {
-    let mut program = asyncqueue_tests::program::Program::start(
+    let mut program = test_support::program::Program::start(
         "asyncqueue-gateway",
         &[("directory_file", "/does/not/exist.yaml"), ("http_addr", "127.0.0.1:0")],
     );

@@ -1,6 +1,6 @@
 //! Submitting, request by request: what is stored, what is refused, and what the client hears.
 
-use asyncqueue_tests::{http::HttpServer, raw::RawResponse, wait::until};
+use test_support::{http::HttpServer, raw::RawResponse, wait::until};
 
 use crate::{
     gateway::{Gateway, calls, messages},

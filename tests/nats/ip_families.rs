@@ -2,7 +2,8 @@
 
 use std::{io::Write, net::SocketAddr, process::Command, time::Duration};
 
-use asyncqueue_tests::{
+use tempfile::NamedTempFile;
+use test_support::{
     http::{HttpServer, Received, respond, respond_after},
     loopback,
     nats::NatsServer,
@@ -10,7 +11,6 @@ use asyncqueue_tests::{
     raw::{self, RawResponse},
     wait::until,
 };
-use tempfile::NamedTempFile;
 
 use crate::support::start_operator;
 

@@ -1,7 +1,7 @@
 //! A nats-server that was started without `-js`: each program says so, and what to do, and works once it is enabled.
 
 use async_nats::ConnectOptions;
-use asyncqueue_tests::{
+use test_support::{
     http::HttpServer,
     nats::{NatsServer, free_port},
     program, raw,

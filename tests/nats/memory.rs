@@ -3,15 +3,15 @@
 use std::{fs, path::Path, time::Duration};
 
 use asyncqueue_runtime::{byte_size::ByteSize, memory::budget_within};
-use asyncqueue_tests::{
+use futures::{StreamExt, future::join_all, stream};
+use serde_json::Value;
+use test_support::{
     http::{HttpServer, respond, respond_after},
     nats::free_port,
     process::{allow_files, peak_resident_bytes},
     raw::{self, Connection, Listener},
     wait::{PATIENCE, until, until_in},
 };
-use futures::{StreamExt, future::join_all, stream};
-use serde_json::Value;
 use tokio::{
     sync::Mutex,
     task::{JoinHandle, JoinSet},

@@ -9,7 +9,7 @@ use std::{
 };
 
 use asyncqueue::{CallbackUrl, message::dead_letter::H_REASON};
-use asyncqueue_tests::{
+use test_support::{
     bad_inputs::answers::{After, Answer, End, Taken, answers},
     http::HttpServer,
     wait::PATIENCE,

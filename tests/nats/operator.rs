@@ -1,6 +1,6 @@
 //! How the operator starts where there is no Kubernetes.
 
-use asyncqueue_tests::program;
+use test_support::program;
 
 #[tokio::test]
 async fn an_operator_that_does_not_know_where_its_lease_is_ends_at_once_and_says_what_to_set() {

@@ -10,7 +10,7 @@ use asyncqueue::{
     stream::{Adopt, Owner, QueueSpec, Refusal},
     submit::Submitter,
 };
-use asyncqueue_tests::nats::{ANSWER_TIMEOUT, NatsServer};
+use test_support::nats::{ANSWER_TIMEOUT, NatsServer};
 
 /// The queue `payroll` of a namespace; `uid` tells one from an earlier one.
 fn payroll(namespace: &str, uid: &str) -> QueueSpec {

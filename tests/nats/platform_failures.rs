@@ -1,6 +1,6 @@
 //! Which failures are the function's, and which the platform's: the latter are no attempts for a day.
 
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond},
     nats::NatsServer,
     raw::Listener,

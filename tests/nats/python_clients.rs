@@ -1,12 +1,12 @@
 //! Clients in Python as they are published, on the gateway: Airflow's OpenFaaS hook, and requests.
 
-use asyncqueue_tests::{
+use serde::Deserialize;
+use serde_json::{Value, json};
+use test_support::{
     clients::{self, Recording},
     http::{HttpServer, respond},
     nats::NatsServer,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
 
 use crate::{
     gateway::{Gateway, calls},

@@ -3,7 +3,7 @@
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::message::native;
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond},
     program::{Ended, run},
 };

@@ -9,11 +9,11 @@ use asyncqueue::{
     stream::{Owner, QueueSpec, has_unique_sequences},
     submit::Submitter,
 };
-use asyncqueue_tests::{
+use futures::future::join_all;
+use test_support::{
     http::{HttpServer, respond, respond_after},
     nats::{ANSWER_TIMEOUT, NatsServer},
 };
-use futures::future::join_all;
 
 use crate::{
     cancel::cancel_call,

@@ -8,11 +8,11 @@ use asyncqueue::{
     ensure::{EnsureError, ensure},
     stream::{Owner, QueueSpec, stored_in_all},
 };
-use asyncqueue_tests::{
+use futures::future::join_all;
+use test_support::{
     nats::cluster::{NODES, NatsCluster},
     wait::until_in,
 };
-use futures::future::join_all;
 
 /// For three servers to choose leaders.
 const ELECTION: Duration = Duration::from_secs(60);

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap as NatsHeaders;
 use asyncqueue::message::{dead_letter, native};
-use asyncqueue_tests::{
+use http::HeaderValue;
+use test_support::{
     http::{Answer, HttpServer, Received, respond, respond_after},
     program::{Program, run},
 };
-use http::HeaderValue;
 
 use crate::{
     gateway::{Gateway, messages},

@@ -24,14 +24,14 @@ use asyncqueue::{
     stream::{Owner, QueueSpec},
     uncounted,
 };
-use asyncqueue_tests::{
+use tempfile::TempDir;
+use test_support::{
     clients,
     http::{HttpServer, Received},
     nats::{NatsServer, free_port},
     program::{self, Program},
     wait::until,
 };
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

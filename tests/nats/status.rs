@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     http::{HttpServer, respond, respond_after},
     nats::free_port,
     program::run,
     wait::until,
 };
-use serde_json::Value;
 
 use crate::{gateway::Gateway, support::Queue};
 

@@ -10,14 +10,14 @@ use asyncqueue::{
     cancel::BUCKET,
     reserve::{H_FULL_AT, Kept, STREAM, keep},
 };
-use asyncqueue_tests::{
+use futures::{StreamExt, stream};
+use test_support::{
     http::{HttpServer, respond},
     nats::{NatsServer, free_port},
     program::Program,
     raw,
     wait::{until, until_in},
 };
-use futures::{StreamExt, stream};
 
 use crate::{
     gateway::Gateway,

@@ -12,13 +12,13 @@ use asyncqueue::{
     stream::{Owner, QueueSpec},
     submit::{Submitted, Submitter},
 };
-use asyncqueue_tests::{
+use tempfile::NamedTempFile;
+use test_support::{
     http::HttpServer,
     nats::{ANSWER_TIMEOUT, NatsServer, free_port},
     program::Program,
     wait::until,
 };
-use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use asyncqueue::{ensure::ensure, stream::QueueSpec};
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond_after},
     wait::until,
 };

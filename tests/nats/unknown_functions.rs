@@ -7,12 +7,12 @@ use asyncqueue::{
     directory::{Directory, FunctionEntry, QueueEntry, store::DirectoryStore},
     unknown_functions::{Outcome, Report, report_subject},
 };
-use asyncqueue_tests::{
+use futures::StreamExt;
+use serde_json::{Value, json};
+use test_support::{
     nats::free_port,
     wait::{PATIENCE, until},
 };
-use futures::StreamExt;
-use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::{api_server::ApiServer, gateway::Gateway, support::Queue};

@@ -2,7 +2,7 @@
 //! what a later one may add. The files stay as they are when the library changes.
 
 use asyncqueue::directory::{self, store::DirectoryStore};
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, Received, respond},
     program,
 };

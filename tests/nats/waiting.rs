@@ -7,8 +7,8 @@ use async_nats::{
     jetstream::consumer::{PullConsumer, pull},
 };
 use asyncqueue::{ensure::ensure, stream::MAX_WAITING};
-use asyncqueue_tests::{http::HttpServer, wait::until};
 use futures::StreamExt;
+use test_support::{http::HttpServer, wait::until};
 
 use crate::support::Queue;
 

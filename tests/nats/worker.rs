@@ -8,7 +8,7 @@ use asyncqueue::{
     directory::{Directory, FunctionEntry, store::DirectoryStore},
     retry::RetryOverrides,
 };
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond, respond_after},
     wait::until,
 };

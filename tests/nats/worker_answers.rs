@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond, respond_after},
     nats::free_port,
     raw,

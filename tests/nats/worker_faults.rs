@@ -6,7 +6,7 @@ use std::{
 };
 
 use asyncqueue::ensure::ensure;
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond, respond_after},
     nats::{ANSWER_TIMEOUT, NatsServer, free_port},
     raw,

@@ -6,7 +6,7 @@ use asyncqueue::{
     FunctionName,
     directory::{Directory, FunctionEntry, store::DirectoryStore},
 };
-use asyncqueue_tests::{
+use test_support::{
     http::HttpServer,
     nats::free_port,
     raw,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use asyncqueue::ensure::ensure;
-use asyncqueue_tests::{
+use test_support::{
     http::{HttpServer, respond, respond_after},
     program::Program,
     wait::{until, until_in},

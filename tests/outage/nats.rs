@@ -1,10 +1,10 @@
 //! NATS away while everything starts: each program waits, says so, and then works.
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     cluster::{Namespace, PODS, apply, get, is_true, kubectl, object_is},
     wait::until_in,
 };
-use serde_json::Value;
 
 const PROGRAMS: [&str; 2] = ["asyncqueue-operator", "asyncqueue-gateway"];
 

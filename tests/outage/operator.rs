@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     cluster::{Namespace, PODS, PortForward, Stopped, apply, command, get, is_true, kubectl, object_is},
     process::{in_pod, peak_resident_bytes, resident_bytes, signal},
     raw,
     wait::until_in,
 };
-use serde_json::Value;
 
 const DEPLOYMENT: &str = "deployment/asyncqueue-operator";
 

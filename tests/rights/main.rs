@@ -5,11 +5,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use asyncqueue_tests::{
+use serde_json::Value;
+use test_support::{
     cluster::{kubectl, node_file},
     rights::{difference, grants, requests},
 };
-use serde_json::Value;
 
 const OPERATOR: (&str, &str) = ("openfaas", "asyncqueue-operator");
 

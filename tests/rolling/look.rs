@@ -5,7 +5,7 @@ use asyncqueue::message::{
     dead_letter::{H_AT, H_SUBJECT},
     native,
 };
-use asyncqueue_tests::{
+use test_support::{
     history::event::{CallNumber, Step},
     load::message::{call_of, call_of_result},
     wait::until,

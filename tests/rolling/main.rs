@@ -9,11 +9,11 @@ mod stage;
 use std::time::Duration;
 
 use asyncqueue::stream::has_unique_sequences;
-use asyncqueue_tests::{
+use rand::{SeedableRng, rngs::StdRng};
+use test_support::{
     history::{checker::check, event::Excuse, story::explain},
     load::plan::{Mix, PlannedCall, Reception, plan},
 };
-use rand::{SeedableRng, rngs::StdRng};
 
 use crate::stage::{CALLS, Creator, DEAD, QUEUE, RESULTS, Stage, Version, rules};
 

@@ -8,7 +8,7 @@ use asyncqueue::{
     ensure::{ensure, ensure_buckets},
     stream::{Owner, QueueSpec},
 };
-use asyncqueue_tests::{
+use test_support::{
     history::{
         checker::Rules,
         event::{Step, What},

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_nats::datetime::parse_rfc3339;
 use asyncqueue::message::HEADER_ROOM;
-use asyncqueue_tests::{
+use futures::FutureExt;
+use test_support::{
     history::event::Excuse,
     load::plan::{ALWAYS, Answer, Mix, Reception},
 };
-use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use crate::{

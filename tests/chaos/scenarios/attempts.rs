@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::load::plan::{Failure, Mix};
 use futures::FutureExt;
+use test_support::load::plan::{Failure, Mix};
 use tokio::time::sleep;
 
 use crate::{

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::load::plan::{CancelAt, Mix, Reception};
 use futures::FutureExt;
 use rand::Rng;
+use test_support::load::plan::{CancelAt, Mix, Reception};
 use tokio::time::sleep;
 
 use crate::{

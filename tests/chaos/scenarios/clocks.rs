@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::{
+use futures::FutureExt;
+use test_support::{
     history::event::Excuse,
     load::plan::{Failure, Mix},
 };
-use futures::FutureExt;
 use tokio::time::sleep;
 
 use crate::{

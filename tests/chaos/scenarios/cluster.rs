@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use asyncqueue_tests::{history::event::Excuse, load::plan::Mix};
 use futures::FutureExt;
+use test_support::{history::event::Excuse, load::plan::Mix};
 use tokio::time::sleep;
 
 use crate::{

@@ -3,12 +3,12 @@
 use std::{fs::File, io::Write, path::PathBuf, time::Duration};
 
 use asyncqueue::uncounted;
-use asyncqueue_tests::{
+use futures::FutureExt;
+use test_support::{
     history::event::{Excuse, Step, What},
     load::plan::Mix,
     wait::until,
 };
-use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use crate::{

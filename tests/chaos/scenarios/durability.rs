@@ -1,12 +1,12 @@
 //! What a 202 is worth, by where a stream keeps its messages.
 
 use asyncqueue::{ensure::ensure, stream::Storage};
-use asyncqueue_tests::{
+use futures::FutureExt;
+use test_support::{
     history::{checker::Rule, event::Excuse},
     load::plan::Mix,
     wait::until,
 };
-use futures::FutureExt;
 
 use crate::{
     run::{Need, Scenario},

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::load::plan::{Mix, Reception};
 use futures::FutureExt;
+use test_support::load::plan::{Mix, Reception};
 use tokio::time::sleep;
 
 use crate::{

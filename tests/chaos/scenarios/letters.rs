@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::load::plan::{ALWAYS, Mix};
 use futures::{FutureExt, StreamExt};
+use test_support::load::plan::{ALWAYS, Mix};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::load::plan::{Answer, Behaviour, Failure, Id, Mix, PlannedCall, Reception};
 use futures::FutureExt;
+use test_support::load::plan::{Answer, Behaviour, Failure, Id, Mix, PlannedCall, Reception};
 
 use crate::{
     faults::{self, HIT},

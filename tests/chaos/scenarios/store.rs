@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use asyncqueue_tests::{
+use futures::FutureExt;
+use test_support::{
     history::event::{Excuse, Step, What},
     load::plan::{Mix, Reception},
     wait::until_in,
 };
-use futures::FutureExt;
 
 use crate::{
     run::Scenario,

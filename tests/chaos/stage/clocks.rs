@@ -2,8 +2,8 @@
 
 use std::{fmt, fs, path::PathBuf, time::Duration};
 
-use asyncqueue_tests::wait::until;
 use jiff::Timestamp;
+use test_support::wait::until;
 
 use super::Stage;
 

@@ -10,7 +10,7 @@ use async_nats::{
     },
 };
 use asyncqueue::message::dead_letter::H_SUBJECT;
-use asyncqueue_tests::{
+use test_support::{
     history::event::{CallNumber, Step},
     load::message::{call_of, call_of_result},
     wait::until_in,

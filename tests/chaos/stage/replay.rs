@@ -8,7 +8,7 @@ use asyncqueue::{
     directory::QueueEntry,
     message::dead_letter::{Content, DeadLetter, Kind, Omitted},
 };
-use asyncqueue_tests::{
+use test_support::{
     history::event::{CallNumber, Step},
     load::function,
     wait::until_in,

@@ -1,0 +1,395 @@
+//! `make bench-operator`: how soon the operator has what many `AsyncQueues` ask for, how much memory it takes for them, and
+//! what it writes and reads when nothing happens.
+//!
+//! On the test cluster's API server, with a nats-server and the operator as processes on this machine, all of which share
+//! its processors. No pod is started: the queues have no replicas, and the controller manager, which would make
+//! `ReplicaSets` of their Deployments, is stopped for the while.
+//!
+//! The limit is the same once more by a plain client, which writes what the operator wrote and looks at nothing. What was
+//! written while nothing happened is named beside the table.
+//!
+//! `bench_queues=100,1000,10000 bench_steady=600` in the environment measures ten minutes of each of these numbers of
+//! queues; without them it is a part of that, which takes a few minutes.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    env,
+    net::SocketAddr,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream;
+use futures::{StreamExt, TryStreamExt};
+use http::Request;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api, Client,
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+        PostParams,
+    },
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::json;
+use test_support::{
+    cluster::{self, Namespace, ScaledDown, Stopped},
+    nats::{NatsServer, free_port},
+    process::{processor_time, resident_bytes, unless_ended},
+    program::Program,
+    raw,
+    wait::until_in,
+};
+use tokio::time::{sleep, timeout};
+
+mod limit;
+
+/// Numbers of queues, each measured with an operator and a NATS of its own.
+const QUEUES: &str = "100,1000";
+/// Seconds without a change.
+const STEADY: &str = "30";
+/// Requests at once, to create queues.
+const APPLY: usize = 16;
+/// Longer than anything here should take.
+const PATIENCE: Duration = Duration::from_secs(1800);
+/// The operator's numbers are in every status by then, and nothing is under way any more.
+const SETTLE: Duration = Duration::from_secs(15);
+/// So long at most, where it took long for all to be ready.
+const MAX_SETTLE: Duration = Duration::from_secs(60);
+/// The most queues for which the limit is measured: NATS takes longer for each stream the more it has, so that the plain
+/// client needs most of an hour for ten times as many.
+const LIMITED: usize = 1000;
+/// The most objects of a list.
+const PAGE: u32 = 500;
+/// What the operator writes to the API server, but for its Lease and the workers' accounts, which others of their groups
+/// would hide.
+const GROUPS: [&str; 4] = ["apps", "asyncqueue.io", "events.k8s.io", "policy"];
+/// The workers' accounts, of the API's own group.
+const ACCOUNTS: &str = "serviceaccounts";
+/// Of the operator's own metrics.
+const RECONCILIATIONS: &str = "asyncqueue_operator_reconciliations_total ";
+const WRITES: [&str; 5] = ["APPLY", "DELETE", "PATCH", "POST", "PUT"];
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What was measured of one number of queues.
+struct Measured {
+    queues: usize,
+    ready: Duration,
+    /// What a plain client takes for the same writes; not for more than [`LIMITED`].
+    limit: Option<Duration>,
+    /// To the API server, for all queues to be ready.
+    writes: f64,
+    /// Reconciliations until then.
+    looks: f64,
+    /// The operator's processor time until then.
+    busy: Duration,
+    resident: u64,
+    steady: Steady,
+}
+
+/// Requests to the API server that write, by verb and resource.
+type ApiWrites = BTreeMap<String, f64>;
+
+/// What went on while nothing happened.
+struct Steady {
+    api_writes: ApiWrites,
+    jetstream_writes: u64,
+    jetstream_requests: u64,
+    busy: Duration,
+}
+
+/// What is counted all the time.
+struct Counted {
+    api_writes: ApiWrites,
+    /// Messages that were ever stored in the buckets.
+    stored: u64,
+    jetstream_requests: u64,
+    looks: f64,
+    busy: Duration,
+}
+
+/// The cluster's API server, a NATS, and an operator.
+struct Bench {
+    client: Client,
+    queues: Api<DynamicObject>,
+    deployments: Api<Deployment>,
+    namespace: Namespace,
+    js: jetstream::Context,
+    admin: SocketAddr,
+    operator: Program,
+    // Ended last.
+    _nats: NatsServer,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    unless_ended(measure()).await
+}
+
+async fn measure() -> Result<(), Error> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "TLS is set up twice")?;
+    let sizes = setting("bench_queues", QUEUES);
+    let sizes: Vec<usize> = sizes.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let steady = Duration::from_secs(setting("bench_steady", STEADY).parse()?);
+    cluster::apply_file("crds/asyncqueues.yaml");
+    let _operator = ScaledDown::deployment("openfaas", "asyncqueue-operator").await;
+    let _manager = Stopped::component("kube-controller-manager");
+
+    println!(
+        "| queues | all ready after, s | limit, s | ratio | operator's CPU, s | looks a queue | API writes a queue | resident, MB | in {} s: API writes | JetStream writes | \
+         JetStream requests/s | operator's CPU |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
+        steady.as_secs()
+    );
+    for size in sizes {
+        let mut bench = Bench::start().await?;
+        let measured = bench.measure(size, steady).await?;
+        println!("{}", measured.row(steady));
+        for (what, times) in &measured.steady.api_writes {
+            eprintln!("{size} queues, while nothing happened: {what}, {times} times");
+        }
+        clear(&bench.queues).await?;
+    }
+    Ok(())
+}
+
+fn kind(group: &str, version: &str, kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+fn queues(client: &Client, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &kind("asyncqueue.io", "v1alpha1", "AsyncQueue"))
+}
+
+/// A queue that needs no pod.
+fn queue(name: &str) -> serde_json::Result<DynamicObject> {
+    serde_json::from_value(json!({
+        "apiVersion": "asyncqueue.io/v1alpha1",
+        "kind": "AsyncQueue",
+        "metadata": { "name": name },
+        "spec": { "replicas": 0 },
+    }))
+}
+
+fn setting(name: &str, default: &str) -> String {
+    env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+impl Bench {
+    async fn start() -> Result<Self, Error> {
+        let nats = NatsServer::start().await;
+        let namespace = Namespace::create("bench");
+        let (url, admin) = (nats.url(), format!("127.0.0.1:{}", free_port()));
+        let kubeconfig = cluster::kubeconfig();
+        let operator = Program::start_unheard(
+            "asyncqueue-operator",
+            &[
+                ("KUBECONFIG", &kubeconfig),
+                ("POD_NAMESPACE", &namespace.name),
+                ("watch_namespaces", &namespace.name),
+                ("worker_image", "none"),
+                ("default_queue", ""),
+                ("nats_url", &url),
+                ("http_addr", &admin),
+            ],
+        );
+        let admin: SocketAddr = admin.parse()?;
+        until_in(PATIENCE, "the operator is ready", async || {
+            let answer = raw::try_request(admin, "GET", "/readyz", &[], b"").await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        let client = cluster::client().await;
+        let queues = queues(&client, &namespace.name);
+        let deployments = Api::namespaced(client.clone(), &namespace.name);
+        let js = nats.jetstream().await;
+        Ok(Self { client, queues, deployments, namespace, js, admin, operator, _nats: nats })
+    }
+
+    async fn measure(&mut self, size: usize, steady: Duration) -> Result<Measured, Error> {
+        let before = self.count().await?;
+        let begun = Instant::now();
+        let (applied, seen) = tokio::join!(self.apply(size), timeout(PATIENCE, self.ready(size)));
+        applied?;
+        seen??;
+        let ready = begun.elapsed();
+        let after = self.count().await?;
+        let writes = total(&since(&before.api_writes, &after.api_writes));
+        let looks = after.looks - before.looks;
+        let busy = after.busy.saturating_sub(before.busy);
+        eprintln!("{size} queues: ready after {:.1} s", ready.as_secs_f64());
+        self.check(size).await?;
+        sleep(ready.clamp(SETTLE, MAX_SETTLE)).await;
+        let steady = self.steady(steady).await?;
+        let resident = resident_bytes(self.operator.id());
+        self.operator.kill();
+        let limit = if size <= LIMITED { Some(limit::measure(self, size).await?) } else { None };
+        Ok(Measured { queues: size, ready, limit, writes, looks, busy, resident, steady })
+    }
+
+    /// Creates so many queues.
+    async fn apply(&self, size: usize) -> Result<(), Error> {
+        futures::stream::iter(0..size)
+            .map(async |number| {
+                let queue = queue(&format!("{}-{number}", self.namespace.name))?;
+                self.queues.create(&PostParams::default(), &queue).await.map_err(Error::from)
+            })
+            .buffer_unordered(APPLY)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await
+    }
+
+    /// Returns when so many queues say that they are ready.
+    async fn ready(&self, size: usize) -> Result<(), Error> {
+        let mut ready = HashSet::new();
+        let mut events = pin!(watcher(self.queues.clone(), watcher::Config::default()).applied_objects());
+        while ready.len() < size {
+            let queue = events.try_next().await?.ok_or("the watch ended")?;
+            let conditions = queue.data["status"]["conditions"].as_array();
+            if conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+                ready.insert(queue.metadata.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Each queue has its Deployment, its streams and its consumers.
+    async fn check(&self, size: usize) -> Result<(), Error> {
+        let (mut deployments, mut page) = (0, ListParams::default().limit(PAGE));
+        loop {
+            let list = self.deployments.list_metadata(&page).await?;
+            deployments += list.items.len();
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => break,
+            }
+        }
+        let (mut streams, mut consumers) = (0, 0);
+        let mut infos = self.js.streams();
+        while let Some(info) = infos.try_next().await? {
+            if info.config.name.starts_with(&self.namespace.name) {
+                streams += 1;
+                consumers += info.state.consumer_count;
+            }
+        }
+        assert_eq!((deployments, streams, consumers), (size, 3 * size, 2 * size));
+        Ok(())
+    }
+
+    /// Waits, and counts what goes on meanwhile.
+    async fn steady(&self, time: Duration) -> Result<Steady, Error> {
+        let mut advisories = self.js.client().subscribe("$JS.EVENT.ADVISORY.STREAM.>").await?;
+        let mut more = self.js.client().subscribe("$JS.EVENT.ADVISORY.CONSUMER.>").await?;
+        let before = self.count().await?;
+        sleep(time).await;
+        let after = self.count().await?;
+        advisories.unsubscribe().await?;
+        more.unsubscribe().await?;
+        let advisories = advisories.count().await + more.count().await;
+        Ok(Steady {
+            api_writes: since(&before.api_writes, &after.api_writes),
+            jetstream_writes: after.stored - before.stored + u64::try_from(advisories)?,
+            jetstream_requests: after.jetstream_requests - before.jetstream_requests,
+            busy: after.busy.saturating_sub(before.busy),
+        })
+    }
+
+    async fn count(&self) -> Result<Counted, Error> {
+        let metrics = self.client.request_text(Request::get("/metrics").body(Vec::new())?).await?;
+        let mut stored = 0;
+        for bucket in ["KV_asyncqueue-directory", "KV_asyncqueue-cancelled", "KV_asyncqueue-uncounted"] {
+            if let Ok(stream) = self.js.get_stream(bucket).await {
+                stored += stream.cached_info().state.last_sequence;
+            }
+        }
+        let requests = self.js.query_account().await?.requests;
+        let own = raw::try_request(self.admin, "GET", "/metrics", &[], b"").await?;
+        let looks =
+            own.text().lines().find_map(|line| line.strip_prefix(RECONCILIATIONS)?.trim().parse().ok());
+        Ok(Counted {
+            api_writes: api_writes(&metrics),
+            stored,
+            jetstream_requests: requests.total,
+            looks: looks.unwrap_or_default(),
+            busy: processor_time(self.operator.id()),
+        })
+    }
+}
+
+/// Removes all queues of a namespace, without the operator, which would let go of streams that end with their NATS anyway.
+async fn clear(queues: &Api<DynamicObject>) -> Result<(), Error> {
+    queues.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    let release = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    loop {
+        let list = queues.list_metadata(&ListParams::default().limit(PAGE)).await?;
+        if list.items.is_empty() {
+            return Ok(());
+        }
+        let names = list.items.into_iter().filter_map(|queue| queue.metadata.name);
+        futures::stream::iter(names)
+            .for_each_concurrent(APPLY, async |name| {
+                // It may be gone by itself.
+                let _ = queues.patch_metadata(&name, &PatchParams::default(), &release).await;
+            })
+            .await;
+    }
+}
+
+impl Measured {
+    #[allow(clippy::cast_precision_loss)] // far below what an f64 holds
+    fn row(&self, time: Duration) -> String {
+        let (steady, seconds) = (&self.steady, time.as_secs_f64());
+        let each = |number: f64| number / self.queues as f64;
+        let (limit, ratio) = match self.limit {
+            Some(limit) => (
+                format!("{:.1}", limit.as_secs_f64()),
+                format!("{:.2}", limit.as_secs_f64() / self.ready.as_secs_f64()),
+            ),
+            None => ("not measured".to_owned(), String::new()),
+        };
+        format!(
+            "| {} | {:.1} | {limit} | {ratio} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.1} | {:.1} % |",
+            self.queues,
+            self.ready.as_secs_f64(),
+            self.busy.as_secs_f64(),
+            each(self.looks),
+            each(self.writes),
+            self.resident as f64 / 1e6,
+            total(&steady.api_writes),
+            steady.jetstream_writes,
+            steady.jetstream_requests as f64 / seconds,
+            steady.busy.as_secs_f64() / seconds * 100.0,
+        )
+    }
+}
+
+/// The writes of ours that the API server's metrics count.
+fn api_writes(metrics: &str) -> ApiWrites {
+    let mut writes = ApiWrites::new();
+    for (labels, count) in
+        metrics.lines().filter_map(|line| line.strip_prefix("apiserver_request_total{")?.rsplit_once("} "))
+    {
+        let label = |name: &str| {
+            let mut labels = labels.split(',').filter_map(|label| label.split_once('='));
+            labels.find_map(|(is, value)| (is == name).then(|| value.trim_matches('"'))).unwrap_or_default()
+        };
+        let (verb, resource) = (label("verb"), label("resource"));
+        if WRITES.contains(&verb) && (GROUPS.contains(&label("group")) || resource == ACCOUNTS) {
+            let what = format!("{verb} {resource} {}, answered {}", label("subresource"), label("code"));
+            *writes.entry(what).or_default() += count.parse().unwrap_or(0.0);
+        }
+    }
+    writes
+}
+
+/// What was written between two counts.
+fn since(before: &ApiWrites, after: &ApiWrites) -> ApiWrites {
+    let more = after.iter().map(|(what, times)| (what.clone(), times - before.get(what).unwrap_or(&0.0)));
+    more.filter(|(_, times)| *times > 0.0).collect()
+}
+
+/// All of them.
+fn total(writes: &ApiWrites) -> f64 {
+    // The sum of none is -0.
+    writes.values().fold(0.0, |sum, times| sum + times)
+}

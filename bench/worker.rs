@@ -1,0 +1,346 @@
+//! `make bench-worker`: how fast the worker dispatches calls, next to the limit of broker and HTTP measured in the
+//! same run; how long a call is under way; and how much memory a worker takes.
+//!
+//! Everything runs on this machine and shares its processors: nats-server with file storage, the function, the worker.
+//! Runs of worker and limit alternate, and the medians are compared, since machines are noisy.
+
+use std::{
+    convert::Infallible,
+    future::IntoFuture,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::{AckKind, consumer::PullConsumer};
+use asyncqueue_bench::{QUEUE, Queue, call, median, megabytes, per_second, percentile};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
+use test_support::{
+    process::{processor_time, resident_bytes, unless_ended},
+    program::Program,
+    wait::until_in,
+};
+use tokio::{net::TcpListener, sync::Notify};
+
+/// Calls of one run.
+const CALLS: usize = 40_000;
+/// Calls at once, of the worker and of the limit alike.
+const IN_FLIGHT: usize = 64;
+/// Runs of each.
+const RUNS: usize = 5;
+/// The body of a call.
+const BODY: Bytes = Bytes::from_static(&[b'x'; 256]);
+/// Of the run that measures how long a call is under way.
+const RATE: u64 = 1000;
+const RATE_SECONDS: u64 = 10;
+/// Calls in flight at once, for memory.
+const HELD: usize = 10_000;
+/// So many of them begin together: each is a new connection, of which a listener keeps a thousand that it has not accepted.
+const AT_ONCE: usize = 500;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The first argument of the process that is the limit.
+const LIMIT: &str = "limit";
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let arguments: Vec<String> = std::env::args().collect();
+    // `cargo bench` passes flags of its own.
+    if let [_, mode, nats, function, in_flight] = &arguments[..]
+        && mode == LIMIT
+    {
+        return limit(nats, function, in_flight.parse()?).await;
+    }
+    unless_ended(measure()).await
+}
+
+async fn measure() -> Result<(), Error> {
+    let bench = Bench::start().await?;
+    println!(
+        "{CALLS} calls of {} bytes, {IN_FLIGHT} at once, file storage, {RUNS} runs of each\n",
+        BODY.len()
+    );
+    println!(
+        "| run | worker, calls/s | limit, calls/s | ratio | processor time of a call, µs: worker + broker | limit + broker |\n\
+         |---|---|---|---|---|---|"
+    );
+    let mut runs = Vec::new();
+    for number in 1..=RUNS {
+        let run = Run { limit: bench.limit().await?, worker: bench.worker().await? };
+        println!("| {number} | {run} |");
+        runs.push(run);
+    }
+    println!("| median | {} |\n", Run::median(&runs));
+
+    println!("| | worker | limit | ratio |\n|---|---|---|---|");
+    let mut limit = bench.latencies(bench.start_limit(IN_FLIGHT)).await?;
+    let mut worker = bench.latencies(bench.start_worker(IN_FLIGHT)).await?;
+    for percent in [50, 99, 100] {
+        let times = [&mut worker, &mut limit].map(|times| percentile(times, percent));
+        let what = format!("p{percent} from submit to arrival at the function, ms, {RATE} calls/s");
+        print_pair(&what, times, 2);
+    }
+    let limit = bench.memory(bench.start_limit(HELD)).await?;
+    let worker = bench.memory(bench.start_worker(HELD)).await?;
+    print_pair("resident MB, idle", [worker.0, limit.0], 1);
+    print_pair(&format!("resident MB, {HELD} calls in flight"), [worker.1, limit.1], 1);
+    Ok(())
+}
+
+/// The row of a figure that both have, with so many decimals.
+fn print_pair(what: &str, [worker, limit]: [f64; 2], decimals: usize) {
+    println!("| {what} | {worker:.decimals$} | {limit:.decimals$} | {:.2} |", worker / limit);
+}
+
+/// What one way of dispatching calls comes to.
+#[derive(Clone, Copy)]
+struct Figures {
+    /// Calls a second, the first to the last.
+    rate: f64,
+    /// Processor time of a call in microseconds, of whoever takes it from the broker and makes it.
+    dispatcher: f64,
+    /// The same of the broker.
+    broker: f64,
+}
+
+/// Both ways, one after the other.
+struct Run {
+    worker: Figures,
+    limit: Figures,
+}
+
+impl Run {
+    /// Each figure's own median.
+    fn median(runs: &[Self]) -> Self {
+        let middle = |of: &dyn Fn(&Self) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
+        let figures = |of: fn(&Self) -> Figures| Figures {
+            rate: middle(&|run| of(run).rate),
+            dispatcher: middle(&|run| of(run).dispatcher),
+            broker: middle(&|run| of(run).broker),
+        };
+        Self { worker: figures(|run| run.worker), limit: figures(|run| run.limit) }
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { worker, limit } = self;
+        let ratio = worker.rate / limit.rate;
+        write!(f, "{:.0} | {:.0} | {ratio:.2}", worker.rate, limit.rate)?;
+        for Figures { dispatcher, broker, .. } in [worker, limit] {
+            write!(f, " | {dispatcher:.0} + {broker:.0}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A queue, a function, and what they count.
+struct Bench {
+    queue: Queue,
+    function: Arc<Function>,
+    url: String,
+}
+
+/// The function: counts, and holds its answers back on demand.
+#[derive(Default)]
+struct Function {
+    received: AtomicUsize,
+    arrived: std::sync::Mutex<Vec<(u64, Instant)>>,
+    holds: std::sync::atomic::AtomicBool,
+    released: Notify,
+}
+
+impl Bench {
+    async fn start() -> Result<Self, Error> {
+        let queue = Queue::start().await;
+        let function = Arc::new(Function::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        tokio::spawn(serve(listener, function.clone()));
+        Ok(Self { queue, function, url })
+    }
+
+    /// The real worker.
+    async fn worker(&self) -> Result<Figures, Error> {
+        self.queue.fill(CALLS, &BODY).await;
+        self.measure(self.start_worker(IN_FLIGHT)).await
+    }
+
+    /// The least that does it.
+    async fn limit(&self) -> Result<Figures, Error> {
+        self.queue.fill(CALLS, &BODY).await;
+        self.measure(self.start_limit(IN_FLIGHT)).await
+    }
+
+    /// Measures from the first call that the function receives to the last.
+    async fn measure(&self, program: Program) -> Result<Figures, Error> {
+        let dispatcher = program.id();
+        let before = self.function.received.load(Ordering::SeqCst);
+        self.receives(before + 1).await;
+        let used = || (processor_time(dispatcher), processor_time(self.queue.nats.id()));
+        let (begun, at_first) = (Instant::now(), used());
+        self.receives(before + CALLS).await;
+        let (elapsed, at_last) = (begun.elapsed(), used());
+        self.ends(program).await;
+        Ok(Figures {
+            rate: per_second(CALLS, elapsed),
+            dispatcher: micros_of_a_call(at_last.0.saturating_sub(at_first.0)),
+            broker: micros_of_a_call(at_last.1.saturating_sub(at_first.1)),
+        })
+    }
+
+    /// How long calls are under way that come one by one.
+    async fn latencies(&self, program: Program) -> Result<Vec<Duration>, Error> {
+        // It is there when a first call has come through.
+        let before = self.function.received.load(Ordering::SeqCst);
+        self.queue.fill(1, &BODY).await;
+        self.receives(before + 1).await;
+        self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+
+        let mut sent = Vec::new();
+        let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
+        let mut acks = tokio::task::JoinSet::new();
+        for number in 0..RATE * RATE_SECONDS {
+            ticks.tick().await;
+            // As long as all others, for a reader to tell its number from.
+            let body = format!("{number:0>width$}", width = BODY.len());
+            let call = call(body.into());
+            sent.push(Instant::now());
+            acks.spawn(self.queue.publish(&call).await.into_future());
+        }
+        while let Some(ack) = acks.join_next().await {
+            ack??;
+        }
+        self.ends(program).await;
+        let arrived = self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(arrived
+            .iter()
+            .filter_map(|(number, at)| Some(at.duration_since(*sent.get(usize::try_from(*number).ok()?)?)))
+            .collect())
+    }
+
+    /// Its resident memory in MB: idle, and with many calls in flight.
+    async fn memory(&self, program: Program) -> Result<(f64, f64), Error> {
+        // It is there, and idle again, when a first call has come through.
+        let before = self.function.received.load(Ordering::SeqCst);
+        self.queue.fill(1, &BODY).await;
+        self.receives(before + 1).await;
+        self.empties().await;
+        let idle = resident_bytes(program.id());
+        self.function.holds.store(true, Ordering::SeqCst);
+        let before = self.function.received.load(Ordering::SeqCst);
+        for begun in (AT_ONCE..=HELD).step_by(AT_ONCE) {
+            self.queue.fill(AT_ONCE, &BODY).await;
+            self.receives(before + begun).await;
+        }
+        let held = resident_bytes(program.id());
+        self.function.holds.store(false, Ordering::SeqCst);
+        self.function.released.notify_waiters();
+        self.ends(program).await;
+        Ok((megabytes(idle), megabytes(held)))
+    }
+
+    fn start_worker(&self, in_flight: usize) -> Program {
+        self.queue.worker(&self.url, in_flight)
+    }
+
+    /// The least that does it, in a process of its own as the worker is.
+    fn start_limit(&self, in_flight: usize) -> Program {
+        Program::start_again(&[LIMIT, &self.queue.nats.url(), &self.url, &in_flight.to_string()])
+    }
+
+    /// Ends it when it has done all its calls: none of its requests may be open when calls of the next run come.
+    async fn ends(&self, mut program: Program) {
+        self.empties().await;
+        program.signal("TERM");
+        program.ended().await;
+        // The server hears of that a moment later, and a call that it sends meanwhile is lost until its lease is over.
+        let no_requests = async || (self.queue.open_requests().await? == 0).then_some(());
+        until_in(PATIENCE, "no request is open", no_requests).await;
+    }
+
+    async fn receives(&self, calls: usize) {
+        let what = format!("{calls} calls received");
+        until_in(PATIENCE, &what, async || {
+            (self.function.received.load(Ordering::SeqCst) >= calls).then_some(())
+        })
+        .await;
+    }
+
+    async fn empties(&self) {
+        until_in(PATIENCE, "the queue is empty", async || (self.queue.messages().await? == 0).then_some(()))
+            .await;
+    }
+}
+
+/// The least that does it: a pull in batches, a pooled HTTP client, an acknowledgement that nobody waits for. No lease,
+/// no retry, no callback, no log. It runs until it is ended.
+async fn limit(nats: &str, function: &str, in_flight: usize) -> Result<(), Error> {
+    let js = async_nats::jetstream::new(async_nats::connect(nats).await?);
+    let consumer: PullConsumer = js.get_consumer_from_stream(format!("{QUEUE}-workers"), QUEUE).await?;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let uri: http::Uri = format!("{function}/").parse()?;
+    let messages = consumer.stream().max_messages_per_batch(in_flight * 4).messages().await?;
+    messages
+        .map_err(Error::from)
+        .try_for_each_concurrent(in_flight, |message| {
+            let (client, uri) = (client.clone(), uri.clone());
+            async move {
+                tokio::spawn(async move {
+                    let mut request = Request::new(Full::new(message.payload.clone()));
+                    *request.method_mut() = Method::POST;
+                    *request.uri_mut() = uri;
+                    client.request(request).await?.into_body().collect().await?;
+                    message.ack_with(AckKind::Ack).await
+                })
+                .await?
+            }
+        })
+        .await
+}
+
+/// Takes calls for as long as the benchmark runs. Not by the server of the programs here, which has a limit of connections.
+async fn serve(listener: TcpListener, function: Arc<Function>) -> std::io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let function = function.clone();
+        let service = service_fn(move |request| answer(request, function.clone()));
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+async fn answer(
+    request: Request<hyper::body::Incoming>,
+    function: Arc<Function>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let at = Instant::now();
+    let body =
+        request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    if let Some(number) = std::str::from_utf8(&body).ok().and_then(|body| body.parse().ok()) {
+        function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, at));
+    }
+    let released = function.released.notified();
+    function.received.fetch_add(1, Ordering::SeqCst);
+    if function.holds.load(Ordering::SeqCst) {
+        released.await;
+    }
+    Ok(Response::new(Full::new(Bytes::from_static(b"ok"))))
+}
+
+/// The part of one call, in microseconds, of what was used for all.
+fn micros_of_a_call(used: Duration) -> f64 {
+    1e6 / per_second(CALLS, used)
+}
