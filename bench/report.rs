@@ -1,4 +1,5 @@
-//! `make bench`, its last step: what the benchmarks printed becomes docs/bench.md and the plots in docs/bench.
+//! `make bench`, its last step: what the benchmarks printed becomes docs/bench.md and the plots in
+//! docs/bench.
 //!
 //! The first argument is the folder that has what they printed, a file each.
 
@@ -22,7 +23,8 @@ const BLOCK: [u8; 4096] = [0; 4096];
 const SYNCS: usize = 50;
 
 fn main() -> Result<(), Error> {
-    let folder = env::args().nth(1).ok_or("no folder is named that has what the benchmarks printed")?;
+    let folder =
+        env::args().nth(1).ok_or("no folder is named that has what the benchmarks printed")?;
     let parts: Vec<_> = PARTS
         .into_iter()
         .map(|(name, ..)| Part {
@@ -86,7 +88,11 @@ fn facts(parts: &[Part]) -> Result<Facts, Error> {
         ("commit", says("git", &["rev-parse", "--short=12", "HEAD"]) + changed),
         (
             "processors",
-            format!("{} of {}", std::thread::available_parallelism()?, field("/proc/cpuinfo", "model name")),
+            format!(
+                "{} of {}",
+                std::thread::available_parallelism()?,
+                field("/proc/cpuinfo", "model name")
+            ),
         ),
         ("memory", field("/proc/meminfo", "MemTotal")),
         ("kernel", says("uname", &["-sr"])),
@@ -98,7 +104,9 @@ fn facts(parts: &[Part]) -> Result<Facts, Error> {
 /// What a program says of itself, on one line; nothing if it isn't there.
 fn says(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let text = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -126,15 +134,16 @@ fn module(folder: &str, name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("go.mod");
     let text = fs::read_to_string(path).unwrap_or_default();
     let mut lines = text.lines().map(|line| line.trim().trim_start_matches("require "));
-    let version =
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.split_whitespace().next());
+    let version = lines
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.split_whitespace().next());
     version.unwrap_or_default().to_owned()
 }
 
 /// A field of a file of the kernel's.
 fn field(file: &str, name: &str) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let value =
-        text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':').map(|(_, value)| value.trim()));
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.split_once(':').map(|(_, value)| value.trim()));
     value.unwrap_or_default().to_owned()
 }

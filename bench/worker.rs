@@ -1,8 +1,9 @@
-//! `make bench-worker`: how fast the worker dispatches calls, next to the limit of broker and HTTP measured in the
-//! same run; how long a call is under way; and how much memory a worker takes.
+//! `make bench-worker`: how fast the worker dispatches calls, next to the limit of broker and HTTP
+//! measured in the same run; how long a call is under way; and how much memory a worker takes.
 //!
-//! Everything runs on this machine and shares its processors: nats-server with file storage, the function, the worker.
-//! Runs of worker and limit alternate, and the medians are compared, since machines are noisy.
+//! Everything runs on this machine and shares its processors: nats-server with file storage, the
+//! function, the worker. Runs of worker and limit alternate, and the medians are compared, since
+//! machines are noisy.
 
 use std::{
     convert::Infallible,
@@ -45,7 +46,8 @@ const RATE: u64 = 1000;
 const RATE_SECONDS: u64 = 10;
 /// Calls in flight at once, for memory.
 const HELD: usize = 10_000;
-/// So many of them begin together: each is a new connection, of which a listener keeps a thousand that it has not accepted.
+/// So many of them begin together: each is a new connection, of which a listener keeps a thousand
+/// that it has not accepted.
 const AT_ONCE: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -224,10 +226,13 @@ impl Bench {
             ack??;
         }
         self.ends(program).await;
-        let arrived = self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let arrived =
+            self.function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(arrived
             .iter()
-            .filter_map(|(number, at)| Some(at.duration_since(*sent.get(usize::try_from(*number).ok()?)?)))
+            .filter_map(|(number, at)| {
+                Some(at.duration_since(*sent.get(usize::try_from(*number).ok()?)?))
+            })
             .collect())
     }
 
@@ -261,12 +266,14 @@ impl Bench {
         Program::start_again(&[LIMIT, &self.queue.nats.url(), &self.url, &in_flight.to_string()])
     }
 
-    /// Ends it when it has done all its calls: none of its requests may be open when calls of the next run come.
+    /// Ends it when it has done all its calls: none of its requests may be open when calls of the
+    /// next run come.
     async fn ends(&self, mut program: Program) {
         self.empties().await;
         program.signal("TERM");
         program.ended().await;
-        // The server hears of that a moment later, and a call that it sends meanwhile is lost until its lease is over.
+        // The server hears of that a moment later, and a call that it sends meanwhile is lost until
+        // its lease is over.
         let no_requests = async || (self.queue.open_requests().await? == 0).then_some(());
         until_in(PATIENCE, "no request is open", no_requests).await;
     }
@@ -280,16 +287,19 @@ impl Bench {
     }
 
     async fn empties(&self) {
-        until_in(PATIENCE, "the queue is empty", async || (self.queue.messages().await? == 0).then_some(()))
-            .await;
+        until_in(PATIENCE, "the queue is empty", async || {
+            (self.queue.messages().await? == 0).then_some(())
+        })
+        .await;
     }
 }
 
-/// The least that does it: a pull in batches, a pooled HTTP client, an acknowledgement that nobody waits for. No lease,
-/// no retry, no callback, no log. It runs until it is ended.
+/// The least that does it: a pull in batches, a pooled HTTP client, an acknowledgement that nobody
+/// waits for. No lease, no retry, no callback, no log. It runs until it is ended.
 async fn limit(nats: &str, function: &str, in_flight: usize) -> Result<(), Error> {
     let js = async_nats::jetstream::new(async_nats::connect(nats).await?);
-    let consumer: PullConsumer = js.get_consumer_from_stream(format!("{QUEUE}-workers"), QUEUE).await?;
+    let consumer: PullConsumer =
+        js.get_consumer_from_stream(format!("{QUEUE}-workers"), QUEUE).await?;
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let uri: http::Uri = format!("{function}/").parse()?;
     let messages = consumer.stream().max_messages_per_batch(in_flight * 4).messages().await?;
@@ -311,7 +321,8 @@ async fn limit(nats: &str, function: &str, in_flight: usize) -> Result<(), Error
         .await
 }
 
-/// Takes calls for as long as the benchmark runs. Not by the server of the programs here, which has a limit of connections.
+/// Takes calls for as long as the benchmark runs. Not by the server of the programs here, which has
+/// a limit of connections.
 async fn serve(listener: TcpListener, function: Arc<Function>) -> std::io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
@@ -327,10 +338,18 @@ async fn answer(
     function: Arc<Function>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let at = Instant::now();
-    let body =
-        request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body = request
+        .into_body()
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
     if let Some(number) = std::str::from_utf8(&body).ok().and_then(|body| body.parse().ok()) {
-        function.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, at));
+        function
+            .arrived
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push((number, at));
     }
     let released = function.released.notified();
     function.received.fetch_add(1, Ordering::SeqCst);

@@ -59,7 +59,9 @@ impl CallId {
     /// too, which belongs to no queue in particular.
     #[must_use]
     pub fn queue_hash(&self) -> Option<u16> {
-        let uuid = uuid::Uuid::parse_str(&self.0).ok().filter(|u| [7, 8].contains(&u.get_version_num()))?;
+        let uuid = uuid::Uuid::parse_str(&self.0)
+            .ok()
+            .filter(|u| [7, 8].contains(&u.get_version_num()))?;
         let bytes = uuid.as_bytes();
         Some(u16::from_be_bytes([bytes[14], bytes[15]]))
     }

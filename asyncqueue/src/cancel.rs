@@ -140,7 +140,11 @@ impl Tally {
 }
 
 /// Returns whether a stored call is cancelled.
-pub async fn is_cancelled(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<bool, NatsError> {
+pub async fn is_cancelled(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+) -> Result<bool, NatsError> {
     let tombstone = tombstone::read(js, queue, call).await?;
     Ok(tombstone.is_some_and(|tombstone| matches!(tombstone.mark, Mark::Cancelled { .. })))
 }
@@ -169,8 +173,10 @@ async fn cancel_among(
     deadline: Instant,
 ) -> Result<Tally, NatsError> {
     // The futures are created before they are polled: closures of a stream could not be spawned.
-    let cancelling: Vec<_> =
-        places.iter().map(|place| Canceller { js, place, deadline }.cancel_stored(wanted)).collect();
+    let cancelling: Vec<_> = places
+        .iter()
+        .map(|place| Canceller { js, place, deadline }.cancel_stored(wanted))
+        .collect();
     let mut found = stream::iter(cancelling).buffer_unordered(PLACES_AT_ONCE);
     let (mut tally, mut seen) = (Tally::default(), Vec::new());
     while let Some((place, cancelled)) = found.try_next().await? {
@@ -186,7 +192,9 @@ async fn cancel_among(
         _ => None,
     };
     for tombstone in tombstone::all(js, queue, &wanted.id, MAX_CALLS).await? {
-        let Tombstone { queue, call, mark: Mark::Cancelled { confirmed }, .. } = &tombstone else { continue };
+        let Tombstone { queue, call, mark: Mark::Cancelled { confirmed }, .. } = &tombstone else {
+            continue;
+        };
         let Some(place) = places.iter().find(|place| place.queue == *queue) else { continue };
         if seen.iter().any(|(queue, seen)| **queue == place.queue && seen == call) {
             continue;
@@ -239,7 +247,8 @@ impl<'a> Canceller<'a> {
         wanted: &Wanted,
     ) -> Result<(&'a Place, Vec<(StoredCall, CancelOutcome)>), NatsError> {
         let stored = self.stored(wanted).await?;
-        let cancelling: Vec<_> = stored.iter().map(|(call, headers)| self.cancel(call, headers)).collect();
+        let cancelling: Vec<_> =
+            stored.iter().map(|(call, headers)| self.cancel(call, headers)).collect();
         // Keeps the order of the calls, to which the outcomes belong.
         let outcomes: Vec<_> = stream::iter(cancelling).buffered(AT_ONCE).try_collect().await?;
         Ok((self.place, stored.into_iter().map(|(call, _)| call).zip(outcomes).collect()))
@@ -251,20 +260,27 @@ impl<'a> Canceller<'a> {
         let stream = &self.place.entry.stream;
         let filter = call_filter(&self.place.entry.subject, function.as_ref(), id);
         // Calls that are stored later belong to another request.
-        let Some(last) = peek::last_message(self.js, stream, &filter).await? else { return Ok(Vec::new()) };
+        let Some(last) = peek::last_message(self.js, stream, &filter).await? else {
+            return Ok(Vec::new());
+        };
         let (mut calls, mut next) = (Vec::new(), 1);
         while calls.len() < MAX_CALLS
             && let Some(message) = peek::next_message(self.js, stream, &filter, next).await?
             && message.sequence <= last.sequence
         {
             next = message.sequence + 1;
-            calls.push((StoredCall { id: id.clone(), sequence: message.sequence }, message.headers));
+            calls
+                .push((StoredCall { id: id.clone(), sequence: message.sequence }, message.headers));
         }
         Ok(calls)
     }
 
     /// Cancels a call whose message is on the queue's stream, or was when it was searched for.
-    async fn cancel(&self, call: &StoredCall, headers: &NatsHeaders) -> Result<CancelOutcome, NatsError> {
+    async fn cancel(
+        &self,
+        call: &StoredCall,
+        headers: &NatsHeaders,
+    ) -> Result<CancelOutcome, NatsError> {
         let cancelled = Mark::Cancelled { confirmed: false };
         let write = || tombstone::write_once(self.js, &self.place.queue, call, cancelled);
         let written = reserve::with_room(self.js, write).await?.ok_or_else(no_bucket)?;
@@ -279,10 +295,12 @@ impl<'a> Canceller<'a> {
             ResultOf::NotWanted | ResultOf::Delivered => false,
             ResultOf::Other(end) => return self.came_too_late(call, end).await,
         };
-        let was_undelivered = Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence);
+        let was_undelivered =
+            Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence);
         // Only this message: a call that gets the id later is another call.
         let is_removed =
-            remove(self.js, &self.place.entry.stream, call.sequence, "take the call off its queue").await?;
+            remove(self.js, &self.place.entry.stream, call.sequence, "take the call off its queue")
+                .await?;
         if was_confirmed {
             return Ok(CancelOutcome::AlreadyCancelled);
         }
@@ -298,11 +316,16 @@ impl<'a> Canceller<'a> {
 
     /// Waits until it is certain that a call with a tombstone does not start, and returns what the
     /// call was doing.
-    async fn confirm(&self, call: &StoredCall, seen: Seen) -> Result<(CancelOutcome, bool), NatsError> {
+    async fn confirm(
+        &self,
+        call: &StoredCall,
+        seen: Seen,
+    ) -> Result<(CancelOutcome, bool), NatsError> {
         let Seen { was_undelivered, is_removed, is_told } = seen;
         let question = call.encode().into();
         let mut inquiry =
-            Inquiry::send(&self.js.client(), broadcast_subject(&self.place.queue), question).await?;
+            Inquiry::send(&self.js.client(), broadcast_subject(&self.place.queue), question)
+                .await?;
         // The message is not on the stream any more.
         if Progress::is_undelivered(self.progress().await?.as_ref(), call.sequence) {
             return Ok((CancelOutcome::Queued, true));
@@ -332,7 +355,11 @@ impl<'a> Canceller<'a> {
     }
 
     /// Waits until a worker answers, another request has confirmed the call, or the time is over.
-    async fn wait_for_answer(&self, inquiry: &mut Inquiry, call: &StoredCall) -> Result<Waited, NatsError> {
+    async fn wait_for_answer(
+        &self,
+        inquiry: &mut Inquiry,
+        call: &StoredCall,
+    ) -> Result<Waited, NatsError> {
         loop {
             let tombstone = tombstone::read(self.js, &self.place.queue, call).await?;
             match tombstone.as_ref().map(|tombstone| tombstone.mark) {
@@ -341,9 +368,9 @@ impl<'a> Canceller<'a> {
                 Some(ended) => return Ok(Waited::Ended(ended.end().unwrap_or(EndState::Done))),
             }
             let progress = self.progress().await?;
-            let is_safe_by_now = tombstone
-                .zip(progress)
-                .is_some_and(|(tombstone, progress)| tombstone.is_safe(progress.now, progress.lease));
+            let is_safe_by_now = tombstone.zip(progress).is_some_and(|(tombstone, progress)| {
+                tombstone.is_safe(progress.now, progress.lease)
+            });
             if is_safe_by_now {
                 return Ok(Waited::Certain);
             }
@@ -375,7 +402,9 @@ impl<'a> Canceller<'a> {
         let subject = broadcast_subject(&self.place.queue);
         let mut inquiry = Inquiry::send(&self.js.client(), subject, call.encode().into()).await?;
         match self.wait_for_answer(&mut inquiry, call).await? {
-            Waited::Answered(Answer::Ended) if self.stored_end(call).await? != Some(EndState::Cancelled) => {
+            Waited::Answered(Answer::Ended)
+                if self.stored_end(call).await? != Some(EndState::Cancelled) =>
+            {
                 return self.came_too_late(call, EndState::Done).await;
             }
             Waited::Answered(_) | Waited::Certain => {}
@@ -387,7 +416,11 @@ impl<'a> Canceller<'a> {
 
     /// Records that the cancellation of a call is certain. Does not if the worker that had the call
     /// has recorded since then that it had ended by itself before.
-    async fn confirmed(&self, call: &StoredCall, outcome: CancelOutcome) -> Result<CancelOutcome, NatsError> {
+    async fn confirmed(
+        &self,
+        call: &StoredCall,
+        outcome: CancelOutcome,
+    ) -> Result<CancelOutcome, NatsError> {
         let confirmed = Mark::Cancelled { confirmed: true };
         let mark = tombstone::update_cancelled(self.js, &self.place.queue, call, confirmed).await?;
         Ok(match mark {
@@ -402,20 +435,29 @@ impl<'a> Canceller<'a> {
     }
 
     /// Records in the tombstone that the call had ended before it was cancelled.
-    async fn came_too_late(&self, call: &StoredCall, end: EndState) -> Result<CancelOutcome, NatsError> {
+    async fn came_too_late(
+        &self,
+        call: &StoredCall,
+        end: EndState,
+    ) -> Result<CancelOutcome, NatsError> {
         tombstone::update_cancelled(self.js, &self.place.queue, call, Mark::Ended).await?;
         Ok(CancelOutcome::Ended(end))
     }
 
     /// Stores the result of a cancelled call for its client, unless another result of the call is
     /// stored already.
-    async fn store_result(&self, call: &StoredCall, headers: &NatsHeaders) -> Result<ResultOf, NatsError> {
+    async fn store_result(
+        &self,
+        call: &StoredCall,
+        headers: &NatsHeaders,
+    ) -> Result<ResultOf, NatsError> {
         let Ok(mut invocation) = native::decode(headers, Bytes::new()) else {
             return Ok(ResultOf::NotWanted);
         };
         let Some(url) = invocation.callback_url.take() else { return Ok(ResultOf::NotWanted) };
         let result = Callback::new(&invocation, url, call.sequence, EndState::Cancelled, CANCELLED);
-        let subject = result_subject(&self.place.queue, &invocation.function, &call.id, call.sequence);
+        let subject =
+            result_subject(&self.place.queue, &invocation.function, &call.id, call.sequence);
         let store = || async {
             let message = PublishMessage::build().headers(result.encode());
             let stored = async { self.js.send_publish(subject.clone(), message).await?.await };

@@ -45,7 +45,8 @@ pub fn clash(first: &QueueSpec, second: &QueueSpec) -> Option<Clash> {
     if let Some((a, _)) = pairs().find(|(a, b)| a.stream == b.stream) {
         return Some(Clash::Stream(a.stream.clone()));
     }
-    let (a, b) = pairs().find(|(a, b)| covers(&a.subject, &b.subject) || covers(&b.subject, &a.subject))?;
+    let (a, b) =
+        pairs().find(|(a, b)| covers(&a.subject, &b.subject) || covers(&b.subject, &a.subject))?;
     Some(Clash::Subject { subject: a.subject.clone(), others: b.subject.clone() })
 }
 

@@ -74,18 +74,25 @@ impl From<ConsumerInfo> for Progress {
 }
 
 /// Returns the progress of a queue's consumer; `None` if the stream has no consumer.
-pub async fn read(js: &Context, stream: &str, queue: &QueueName) -> Result<Option<Progress>, NatsError> {
+pub async fn read(
+    js: &Context,
+    stream: &str,
+    queue: &QueueName,
+) -> Result<Option<Progress>, NatsError> {
     if let Some(progress) = of_consumer(js, stream, &queue.durable()).await? {
         return Ok(Some(progress));
     }
     // The only consumer of a stream may have another name.
     let action = "list the consumers";
-    let names =
-        match js.request(format!("CONSUMER.NAMES.{stream}"), &json!({})).await.map_err(failed(action))? {
-            Response::Ok(ConsumerNames { consumers }) => consumers.unwrap_or_default(),
-            Response::Err { error } if is_missing(&error) => Vec::new(),
-            Response::Err { error } => return Err(failed(action)(error)),
-        };
+    let names = match js
+        .request(format!("CONSUMER.NAMES.{stream}"), &json!({}))
+        .await
+        .map_err(failed(action))?
+    {
+        Response::Ok(ConsumerNames { consumers }) => consumers.unwrap_or_default(),
+        Response::Err { error } if is_missing(&error) => Vec::new(),
+        Response::Err { error } => return Err(failed(action)(error)),
+    };
     match names.first() {
         Some(name) => of_consumer(js, stream, name).await,
         None => Ok(None),
@@ -93,7 +100,11 @@ pub async fn read(js: &Context, stream: &str, queue: &QueueName) -> Result<Optio
 }
 
 /// Returns the progress of a consumer of a stream; `None` if no consumer has this name.
-pub async fn of_consumer(js: &Context, stream: &str, consumer: &str) -> Result<Option<Progress>, NatsError> {
+pub async fn of_consumer(
+    js: &Context,
+    stream: &str,
+    consumer: &str,
+) -> Result<Option<Progress>, NatsError> {
     let action = "read how far the consumer is";
     match js
         .request(format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({}))

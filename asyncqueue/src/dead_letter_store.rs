@@ -48,7 +48,9 @@ pub async fn store_once(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let Found::Others(last) = find(js, stream, subject, message_id).await? else { return Ok(()) };
+        let Found::Others(last) = find(js, stream, subject, message_id).await? else {
+            return Ok(());
+        };
         let letter = PublishMessage::build()
             .headers(headers.clone())
             .payload(payload.clone())
@@ -64,7 +66,12 @@ pub async fn store_once(
 }
 
 /// Searches the letters on a subject for one.
-async fn find(js: &Context, stream: &str, subject: &str, message_id: &str) -> Result<Found, NatsError> {
+async fn find(
+    js: &Context,
+    stream: &str,
+    subject: &str,
+    message_id: &str,
+) -> Result<Found, NatsError> {
     let is_same = |headers: &NatsHeaders| {
         headers.get(NATS_MESSAGE_ID).is_some_and(|found| found.as_str() == message_id)
     };

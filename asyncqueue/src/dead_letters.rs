@@ -94,10 +94,15 @@ impl DeadLetters {
         namespace: impl Into<String>,
     ) -> Result<Self, OpenError> {
         match js.get_stream(queue.dead_letter_stream()).await {
-            Ok(stream) => {
-                Ok(Self { js: js.clone(), queue: queue.clone(), stream, namespace: namespace.into() })
+            Ok(stream) => Ok(Self {
+                js: js.clone(),
+                queue: queue.clone(),
+                stream,
+                namespace: namespace.into(),
+            }),
+            Err(error) if is_missing_stream(&error) => {
+                Err(OpenError::NoStream { queue: queue.clone() })
             }
-            Err(error) if is_missing_stream(&error) => Err(OpenError::NoStream { queue: queue.clone() }),
             Err(error) => Err(failed("open the stream of dead letters")(error).into()),
         }
     }
@@ -124,7 +129,8 @@ impl DeadLetters {
             }
         };
         if missing {
-            let unnamed = self.scan(BTreeSet::from([format!("{stream}.{UNKNOWN}.{UNKNOWN}.*")])).await?;
+            let unnamed =
+                self.scan(BTreeSet::from([format!("{stream}.{UNKNOWN}.{UNKNOWN}.*")])).await?;
             letters.extend(unnamed.into_iter().filter(|letter| which.has(letter)));
             letters.sort_by_key(|letter| letter.sequence);
             letters.dedup_by_key(|letter| letter.sequence);
@@ -145,7 +151,13 @@ impl DeadLetters {
 
     /// Deletes a dead letter, and returns whether it was there.
     pub async fn delete(&self, letter: &DeadLetter) -> Result<bool, NatsError> {
-        remove(&self.js, &self.queue.dead_letter_stream(), letter.sequence, "delete the dead letter").await
+        remove(
+            &self.js,
+            &self.queue.dead_letter_stream(),
+            letter.sequence,
+            "delete the dead letter",
+        )
+        .await
     }
 
     /// Deletes all dead letters, and returns how many there were.

@@ -20,8 +20,11 @@ pub mod store;
 pub mod watch;
 
 /// The KV bucket of the directory.
-pub const BUCKET: Bucket =
-    Bucket { name: "asyncqueue-directory", description: "which queue a function belongs to", max_age: None };
+pub const BUCKET: Bucket = Bucket {
+    name: "asyncqueue-directory",
+    description: "which queue a function belongs to",
+    max_age: None,
+};
 
 /// The key that is written after all others. With it, the directory is complete, even if it is
 /// empty. Without it, an empty bucket was recreated and has not been written yet.
@@ -149,10 +152,14 @@ impl Directory {
 
     /// Returns all entries as the bucket holds them.
     pub fn entries(&self) -> Result<HashMap<Key, Vec<u8>>, serde_json::Error> {
-        let functions =
-            self.functions.iter().map(|(name, e)| Ok((Key::Function(name.clone()), serde_json::to_vec(e)?)));
-        let queues =
-            self.queues.iter().map(|(name, e)| Ok((Key::Queue(name.clone()), serde_json::to_vec(e)?)));
+        let functions = self
+            .functions
+            .iter()
+            .map(|(name, e)| Ok((Key::Function(name.clone()), serde_json::to_vec(e)?)));
+        let queues = self
+            .queues
+            .iter()
+            .map(|(name, e)| Ok((Key::Queue(name.clone()), serde_json::to_vec(e)?)));
         functions.chain(queues).collect()
     }
 }
@@ -279,13 +286,17 @@ mod tests {
     fn entries_of_earlier_and_later_programs_are_read() {
         let mut directory = sample();
         let key = Key::parse("queue.slow-queue").unwrap();
-        let json = br#"{"stream":"SLOW","subject":"jobs.slow","maxPayload":1024,"ofTheFuture":true}"#;
+        let json =
+            br#"{"stream":"SLOW","subject":"jobs.slow","maxPayload":1024,"ofTheFuture":true}"#;
         directory.apply(&key, Some(json)).unwrap();
         let function = FunctionName::parse("slow", "openfaas-fn").unwrap();
         let route = directory.route(&function, &"faas-request".parse().unwrap());
         assert_eq!(route.max_payload, Some(1024));
         // A queue without the limit is written as it was before the limit existed.
-        assert_eq!(sample().entries().unwrap()[&key], br#"{"stream":"SLOW","subject":"jobs.slow"}"#);
+        assert_eq!(
+            sample().entries().unwrap()[&key],
+            br#"{"stream":"SLOW","subject":"jobs.slow"}"#
+        );
     }
 
     #[test]

@@ -97,9 +97,12 @@ impl fmt::Display for GoDuration {
         if rest == 0 {
             return f.write_str("0s");
         }
-        for (unit, length) in
-            [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)]
-        {
+        for (unit, length) in [
+            ("h", 3_600_000_000_000),
+            ("m", 60_000_000_000),
+            ("s", 1_000_000_000),
+            ("ms", 1_000_000),
+        ] {
             if rest >= length {
                 write!(f, "{}{unit}", rest / length)?;
                 rest %= length;
@@ -132,7 +135,11 @@ impl fmt::Display for Rounded {
 }
 
 /// Writes two units, the lesser one only if it is not 0.
-fn write_two(f: &mut fmt::Formatter<'_>, greater: (u128, &str), lesser: (u128, &str)) -> fmt::Result {
+fn write_two(
+    f: &mut fmt::Formatter<'_>,
+    greater: (u128, &str),
+    lesser: (u128, &str),
+) -> fmt::Result {
     write!(f, "{}{}", greater.0, greater.1)?;
     if lesser.0 > 0 { write!(f, "{}{}", lesser.0, lesser.1) } else { Ok(()) }
 }
@@ -154,7 +161,8 @@ fn is_plain(mut rest: &str) -> bool {
             let Some(digits) = after_digits(fraction) else { return false };
             rest = &fraction[digits..];
         }
-        let Some(unit) = ["ms", "s", "m", "h"].into_iter().find(|unit| rest.starts_with(unit)) else {
+        let Some(unit) = ["ms", "s", "m", "h"].into_iter().find(|unit| rest.starts_with(unit))
+        else {
             return false;
         };
         rest = &rest[unit.len()..];
@@ -194,7 +202,8 @@ fn nanos(number: &str, unit: u128) -> Result<u128, &'static str> {
         return Err(MALFORMED);
     }
     let fraction = &fraction[..fraction.len().min(MAX_DIGITS)];
-    let digits = |s: &str| if s.is_empty() { Ok(0) } else { s.parse::<u128>().map_err(|_| MALFORMED) };
+    let digits =
+        |s: &str| if s.is_empty() { Ok(0) } else { s.parse::<u128>().map_err(|_| MALFORMED) };
     let scale = (0..fraction.len()).fold(1_u128, |scale, _| scale * 10);
     Ok(digits(whole)? * unit + digits(fraction)? * unit / scale)
 }

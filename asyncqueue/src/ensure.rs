@@ -16,8 +16,8 @@ use crate::{
     error::cause,
     peek::is_missing_stream,
     stream::{
-        Adopt, ClockError, META_RELEASED, META_RELEASED_TO, Plan, QueueSpec, Refusal, has_unique_sequences,
-        is_owner, plan_stream, with_first_sequence,
+        Adopt, ClockError, META_RELEASED, META_RELEASED_TO, Plan, QueueSpec, Refusal,
+        has_unique_sequences, is_owner, plan_stream, with_first_sequence,
     },
     tombstone, uncounted,
 };
@@ -121,7 +121,11 @@ pub enum RemovalPolicy {
 }
 
 /// Ensures the streams and consumers of a queue.
-pub async fn ensure(js: &Context, spec: &QueueSpec, adopt: impl Into<Adopt>) -> Result<Ensured, EnsureError> {
+pub async fn ensure(
+    js: &Context,
+    spec: &QueueSpec,
+    adopt: impl Into<Adopt>,
+) -> Result<Ensured, EnsureError> {
     // Boxed, here and below: the future is large, and most callers run it once.
     Box::pin(ensure_for_workers(js, spec, adopt.into())).await
 }
@@ -137,7 +141,11 @@ pub async fn ensure_streams(
     Box::pin(ensure_for_producer(js, spec, adopt.into())).await
 }
 
-async fn ensure_for_workers(js: &Context, spec: &QueueSpec, adopt: Adopt) -> Result<Ensured, EnsureError> {
+async fn ensure_for_workers(
+    js: &Context,
+    spec: &QueueSpec,
+    adopt: Adopt,
+) -> Result<Ensured, EnsureError> {
     let mut changes = Vec::new();
     let planned = plan_all(js, spec, adopt).await?;
     // A consumer is created right after its stream: for a stream without one, KEDA takes the last
@@ -173,9 +181,10 @@ async fn ensure_for_producer(
 ) -> Result<Vec<String>, EnsureError> {
     let mut changes = Vec::new();
     let planned = plan_all(js, spec, adopt).await?;
-    for (planned, consumer) in
-        [(planned.calls, spec.consumer_config()), (planned.callbacks, spec.callback_consumer_config())]
-    {
+    for (planned, consumer) in [
+        (planned.calls, spec.consumer_config()),
+        (planned.callbacks, spec.callback_consumer_config()),
+    ] {
         let info = carry_out(js, planned, &mut changes).await?;
         if info.state.consumer_count == 0 {
             consumers::create_first(&handle(js, &info).await?, &consumer, &mut changes).await?;
@@ -195,12 +204,17 @@ pub async fn ensure_buckets(js: &Context, replicas: usize) -> Result<(), BucketE
 
 /// Deletes or releases the streams of a queue, as the policy says, if their owner is the one in
 /// `spec`. Removes a durable consumer only with its stream.
-pub async fn remove(js: &Context, spec: &QueueSpec, policy: RemovalPolicy) -> Result<Removal, EnsureError> {
+pub async fn remove(
+    js: &Context,
+    spec: &QueueSpec,
+    policy: RemovalPolicy,
+) -> Result<Removal, EnsureError> {
     let heirs = &spec.release_to;
     let removal = remove_stream(js, &spec.stream_config(), policy, heirs).await?;
     // An empty stream of results or dead letters is useless. One with messages is needed, often
     // after the queue was deleted.
-    let beside = if policy == RemovalPolicy::Delete { policy } else { RemovalPolicy::DeleteIfEmpty };
+    let beside =
+        if policy == RemovalPolicy::Delete { policy } else { RemovalPolicy::DeleteIfEmpty };
     remove_stream(js, &spec.callback_config(), beside, heirs).await?;
     remove_stream(js, &spec.dead_letter_config(), beside, heirs).await?;
     Ok(removal)
@@ -308,11 +322,16 @@ async fn remove_stream(
         return Ok(Removal::NotOurs);
     }
     let messages = match policy {
-        RemovalPolicy::DeleteIfEmpty if info.state.messages == 0 => close(js, ours, &info.config).await?,
+        RemovalPolicy::DeleteIfEmpty if info.state.messages == 0 => {
+            close(js, ours, &info.config).await?
+        }
         _ => info.state.messages,
     };
-    if policy == RemovalPolicy::Delete || (policy == RemovalPolicy::DeleteIfEmpty && messages == 0) {
-        js.delete_stream(name).await.map_err(|e| unavailable(&format!("to delete stream {name}"), e))?;
+    if policy == RemovalPolicy::Delete || (policy == RemovalPolicy::DeleteIfEmpty && messages == 0)
+    {
+        js.delete_stream(name)
+            .await
+            .map_err(|e| unavailable(&format!("to delete stream {name}"), e))?;
         return Ok(Removal::Deleted);
     }
     let mut released = info.config;
@@ -361,13 +380,20 @@ fn refused(config: &Config, error: CreateStreamError) -> EnsureError {
     use async_nats::jetstream::context::CreateStreamErrorKind as Kind;
     match error.kind() {
         Kind::JetStream(source) if source.error_code() == ErrorCode::STREAM_SUBJECT_OVERLAP => {
-            EnsureError::SubjectOverlap { subject: config.subjects.first().cloned().unwrap_or_default() }
+            EnsureError::SubjectOverlap {
+                subject: config.subjects.first().cloned().unwrap_or_default(),
+            }
         }
-        Kind::JetStream(source) => EnsureError::Server { what: format!("stream {}", config.name), source },
+        Kind::JetStream(source) => {
+            EnsureError::Server { what: format!("stream {}", config.name), source }
+        }
         _ => unavailable(&format!("for stream {}", config.name), error),
     }
 }
 
-fn unavailable(what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> EnsureError {
+fn unavailable(
+    what: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> EnsureError {
     EnsureError::Unavailable { what: what.to_owned(), source: source.into() }
 }

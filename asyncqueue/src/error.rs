@@ -5,7 +5,8 @@ use std::error::Error;
 /// Returns the first of an error and its causes that is a `T`.
 #[must_use]
 pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref())
 }
 
 #[cfg(test)]

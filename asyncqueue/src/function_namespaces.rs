@@ -119,7 +119,8 @@ impl fmt::Display for NamespaceList {
     /// Writes the form that is read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.has_all.then_some(ALL);
-        let names: Vec<&str> = all.into_iter().chain(self.names.iter().map(String::as_str)).collect();
+        let names: Vec<&str> =
+            all.into_iter().chain(self.names.iter().map(String::as_str)).collect();
         f.write_str(&names.join(","))
     }
 }
@@ -217,7 +218,8 @@ mod tests {
 
     fn namespaces(listed: &str) -> FunctionNamespaces {
         let listed = listed.parse().unwrap();
-        FunctionNamespaces::new("openfaas-fn".to_owned(), listed, Some("openfaas".to_owned())).unwrap()
+        FunctionNamespaces::new("openfaas-fn".to_owned(), listed, Some("openfaas".to_owned()))
+            .unwrap()
     }
 
     fn allows(namespaces: &FunctionNamespaces, name: &str) -> bool {
@@ -236,19 +238,25 @@ mod tests {
         for good in ["f", "f.OpenFaaS-fn", "f.dev", "f.STAGING", "known.team-a", "unknown.team-a"] {
             assert!(allows(&listed, good), "{good}");
         }
-        for bad in ["f.monitoring", "f.openfaas", "f.OPENFAAS", "dns.kube-system", "f.Kube-Public"] {
+        for bad in ["f.monitoring", "f.openfaas", "f.OPENFAAS", "dns.kube-system", "f.Kube-Public"]
+        {
             assert!(!allows(&listed, bad), "{bad}");
         }
         let function = FunctionName::new("known", "team-a").unwrap();
         let refused = listed.check(&function, None).unwrap_err().to_string();
-        assert!(refused.contains("`team-a`") && refused.contains("function_namespaces"), "{refused}");
+        assert!(
+            refused.contains("`team-a`") && refused.contains("function_namespaces"),
+            "{refused}"
+        );
     }
 
     #[test]
     fn all_namespaces_are_not_those_of_the_platform() {
         let all = namespaces("*");
         assert!(allows(&all, "f.monitoring"));
-        for bad in ["f.openfaas", "f.kube-system", "f.KUBE-SYSTEM", "f.kube-public", "f.kube-node-lease"] {
+        for bad in
+            ["f.openfaas", "f.kube-system", "f.KUBE-SYSTEM", "f.kube-public", "f.kube-node-lease"]
+        {
             assert!(!allows(&all, bad), "{bad}");
         }
     }

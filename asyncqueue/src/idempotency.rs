@@ -179,7 +179,10 @@ mod tests {
     #[test]
     fn ids_of_a_key_are_a_contract_between_gateways() {
         let (key, queue) = ("order-7".parse::<IdempotencyKey>().unwrap(), "jobs".parse().unwrap());
-        assert_eq!(key.call_id(&queue, &function("figlet")).as_str(), "8bc12407-1c72-8b0b-993c-adbb827e5d9a");
+        assert_eq!(
+            key.call_id(&queue, &function("figlet")).as_str(),
+            "8bc12407-1c72-8b0b-993c-adbb827e5d9a"
+        );
         assert_eq!(key.message_id(&function("figlet")), "k.i8EkBxxymwsZPK27gn5-uQ");
     }
 
@@ -189,11 +192,17 @@ mod tests {
         let id = key.call_id(&queue, &function("figlet"));
         assert_eq!(id.queue_hash(), Some(queue_hash(&queue)));
         assert!(key.is_id(&function("figlet"), &id));
-        assert!(key.is_id(&function("figlet"), &key.call_id(&"other".parse().unwrap(), &function("figlet"))));
+        assert!(key.is_id(
+            &function("figlet"),
+            &key.call_id(&"other".parse().unwrap(), &function("figlet"))
+        ));
         for (key, name) in [("order-7", "cows"), ("order-8", "figlet")] {
             let other = key.parse::<IdempotencyKey>().unwrap();
             assert!(!other.is_id(&function(name), &id), "{key} {name}");
-            assert_ne!(other.message_id(&function(name)), key.parse::<IdempotencyKey>().unwrap().as_str());
+            assert_ne!(
+                other.message_id(&function(name)),
+                key.parse::<IdempotencyKey>().unwrap().as_str()
+            );
         }
         assert!(!key.is_id(&function("figlet"), &"order-7".parse().unwrap()));
         assert!(!key.is_id(&function("figlet"), &CallId::generate(&queue)));

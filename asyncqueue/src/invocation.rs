@@ -172,10 +172,20 @@ mod tests {
 
     #[test]
     fn a_callback_url_is_http_with_a_host() {
-        for good in ["http://h", "https://user:pa%20ss@h:8443/p?q=1", "http://[::1]:80/", "HTTP://H/"] {
+        for good in
+            ["http://h", "https://user:pa%20ss@h:8443/p?q=1", "http://[::1]:80/", "HTTP://H/"]
+        {
             assert!(CallbackUrl::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "not-a-url", "ht tp://foo.com", "ftp://h", "file:///etc/passwd", "http://", "http:"] {
+        for bad in [
+            "",
+            "not-a-url",
+            "ht tp://foo.com",
+            "ftp://h",
+            "file:///etc/passwd",
+            "http://",
+            "http:",
+        ] {
             assert!(CallbackUrl::parse(bad).is_err(), "{bad}");
         }
     }

@@ -93,7 +93,8 @@ pub fn places(directory: &Directory, default_queue: &QueueName, wanted: &Wanted)
     }
     let of_function = wanted.function.as_ref().map(|f| directory.route(f, default_queue).queue);
     let hash = wanted.id.queue_hash();
-    let is_named = |queue: &QueueName| of_function.as_ref() == Some(queue) || hash == Some(queue_hash(queue));
+    let is_named =
+        |queue: &QueueName| of_function.as_ref() == Some(queue) || hash == Some(queue_hash(queue));
     let (named, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|place| is_named(&place.queue));
     match named.is_empty() {
         true => Places { named: rest, rest: named },
@@ -125,12 +126,18 @@ async fn locate_among(js: &Context, places: &[Place], wanted: &Wanted) -> Result
         others += count_messages(js, &place.entry.stream, &filter).await?;
     }
     match stored.into_iter().max_by_key(|stored| stored.message.time) {
-        Some(newest) => Ok(Found::Stored { newest: newest.into(), others: others.saturating_sub(1) }),
+        Some(newest) => {
+            Ok(Found::Stored { newest: newest.into(), others: others.saturating_sub(1) })
+        }
         None => ended(js, places, wanted).await,
     }
 }
 
-async fn stored_at(js: &Context, place: Place, wanted: &Wanted) -> Result<Option<Stored>, NatsError> {
+async fn stored_at(
+    js: &Context,
+    place: Place,
+    wanted: &Wanted,
+) -> Result<Option<Stored>, NatsError> {
     let filter = call_filter(&place.entry.subject, wanted.function.as_ref(), &wanted.id);
     let message = last_message(js, &place.entry.stream, &filter).await?;
     Ok(message.map(|message| Stored { place, message }))
@@ -149,7 +156,9 @@ async fn ended(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Found,
     };
     let tombstone = tombstone::newest(js, queue, &wanted.id).await?;
     let marked = tombstone.as_ref().and_then(|tombstone| status::of_tombstone(wanted, tombstone));
-    let Some(Ended { is_mark, status, .. }) = status::last_end(results.into_iter().flatten(), marked) else {
+    let Some(Ended { is_mark, status, .. }) =
+        status::last_end(results.into_iter().flatten(), marked)
+    else {
         return Ok(Found::Unknown);
     };
     match tombstone.filter(|_| is_mark) {
@@ -161,11 +170,17 @@ async fn ended(js: &Context, places: &[Place], wanted: &Wanted) -> Result<Found,
 }
 
 /// Returns whether a call that is marked as cancelled can't start any more.
-async fn is_certain(js: &Context, places: &[Place], tombstone: &Tombstone) -> Result<bool, NatsError> {
+async fn is_certain(
+    js: &Context,
+    places: &[Place],
+    tombstone: &Tombstone,
+) -> Result<bool, NatsError> {
     if tombstone.mark != (Mark::Cancelled { confirmed: false }) {
         return Ok(true);
     }
-    let Some(place) = places.iter().find(|place| place.queue == tombstone.queue) else { return Ok(true) };
+    let Some(place) = places.iter().find(|place| place.queue == tombstone.queue) else {
+        return Ok(true);
+    };
     let progress = consumer_progress::read(js, &place.entry.stream, &place.queue).await?;
     // Without a consumer, nothing is delivered.
     Ok(progress.is_none_or(|progress| tombstone.is_safe(progress.now, progress.lease)))

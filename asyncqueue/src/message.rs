@@ -57,7 +57,9 @@ pub enum DecodeError {
     #[error("payload is not an OpenFaaS QueueRequest: {0}")]
     NotQueueRequest(String),
     /// The form of the message has a later version than this program supports.
-    #[error("message version {0} is not known to this worker: upgrade it, then replay the dead letter")]
+    #[error(
+        "message version {0} is not known to this worker: upgrade it, then replay the dead letter"
+    )]
     UnknownVersion(String),
     /// The NATS client can't read the headers or the subject of the message.
     #[error("its {0}")]
@@ -81,7 +83,11 @@ pub fn decode(
 /// Returns an error about `field`, whose value is shortened to fit into a log line.
 fn invalid(field: &'static str, value: &str, rule: impl std::fmt::Display) -> DecodeError {
     const SHOWN: usize = 64;
-    DecodeError::Invalid { field, value: value.chars().take(SHOWN).collect(), rule: rule.to_string() }
+    DecodeError::Invalid {
+        field,
+        value: value.chars().take(SHOWN).collect(),
+        rule: rule.to_string(),
+    }
 }
 
 /// Refuses a path and query that are too long for one URL with that of a function: no worker could

@@ -153,7 +153,10 @@ impl FunctionName {
     /// Returns the function in lower case.
     #[must_use]
     pub fn to_lowercase(&self) -> Self {
-        Self { name: self.name.to_ascii_lowercase(), namespace: self.namespace.to_ascii_lowercase() }
+        Self {
+            name: self.name.to_ascii_lowercase(),
+            namespace: self.namespace.to_ascii_lowercase(),
+        }
     }
 
     /// Returns the name without its namespace.
@@ -216,8 +219,9 @@ fn jetstream_name(kind: &'static str, text: &str) -> Result<String, NameError> {
 
 /// Reads a subject that a user chose, for a setting.
 pub fn parse_subject(text: &str) -> Result<String, NameError> {
-    let is_token =
-        |token: &str| !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || "*>".contains(c));
+    let is_token = |token: &str| {
+        !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || "*>".contains(c))
+    };
     if text.split('.').all(is_token) {
         return Ok(text.to_owned());
     }
@@ -253,7 +257,8 @@ fn label(kind: &'static str, text: &str) -> Result<(), NameError> {
     if (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(is_name_byte) {
         Ok(())
     } else {
-        let rule = "use 1 to 63 of A-Z, a-z, 0-9, - and _ (and name.namespace for another namespace)";
+        let rule =
+            "use 1 to 63 of A-Z, a-z, 0-9, - and _ (and name.namespace for another namespace)";
         Err(NameError { kind, value: text.to_owned(), rule })
     }
 }

@@ -60,7 +60,12 @@ pub(crate) async fn last_message(
     subject: &str,
 ) -> Result<Option<StreamMessage>, NatsError> {
     found(
-        stream(js, stream_name).await?.raw_message_builder().last_by_subject(subject.to_owned()).send().await,
+        stream(js, stream_name)
+            .await?
+            .raw_message_builder()
+            .last_by_subject(subject.to_owned())
+            .send()
+            .await,
     )
 }
 
@@ -71,7 +76,12 @@ pub(crate) async fn first_message(
     subject: &str,
 ) -> Result<Option<StreamMessage>, NatsError> {
     found(
-        stream(js, stream_name).await?.raw_message_builder().next_by_subject(subject.to_owned()).send().await,
+        stream(js, stream_name)
+            .await?
+            .raw_message_builder()
+            .next_by_subject(subject.to_owned())
+            .send()
+            .await,
     )
 }
 
@@ -94,7 +104,11 @@ pub(crate) async fn next_message(
 
 /// Returns how many messages of a stream have a subject, which may hold wildcards. 0 if the stream
 /// does not exist.
-pub(crate) async fn count_messages(js: &Context, stream_name: &str, subject: &str) -> Result<u64, NatsError> {
+pub(crate) async fn count_messages(
+    js: &Context,
+    stream_name: &str,
+    subject: &str,
+) -> Result<u64, NatsError> {
     let request = serde_json::json!({ "subjects_filter": subject });
     let answer: serde_json::Value = js
         .request(format!("STREAM.INFO.{stream_name}"), &request)
@@ -117,7 +131,9 @@ pub(crate) async fn message_at(
     found(stream(js, stream_name).await?.raw_message_builder().sequence(sequence).send().await)
 }
 
-fn found(answer: Result<StreamMessage, RawMessageError>) -> Result<Option<StreamMessage>, NatsError> {
+fn found(
+    answer: Result<StreamMessage, RawMessageError>,
+) -> Result<Option<StreamMessage>, NatsError> {
     match answer {
         Ok(message) => Ok(Some(message)),
         Err(error) => match error.kind() {
@@ -140,7 +156,10 @@ pub(crate) async fn ask_workers<T>(
     question: Bytes,
     read: impl Fn(&Message) -> Option<T>,
 ) -> Result<Option<T>, NatsError> {
-    Ok(Inquiry::send(&client, subject, question).await?.answer(Instant::now() + ANSWERS, read).await)
+    Ok(Inquiry::send(&client, subject, question)
+        .await?
+        .answer(Instant::now() + ANSWERS, read)
+        .await)
 }
 
 /// A question to the workers of a queue, and their answers.
@@ -150,10 +169,18 @@ pub(crate) struct Inquiry {
 
 impl Inquiry {
     /// Sends a question to the workers that listen on a subject.
-    pub(crate) async fn send(client: &Client, subject: String, question: Bytes) -> Result<Self, NatsError> {
+    pub(crate) async fn send(
+        client: &Client,
+        subject: String,
+        question: Bytes,
+    ) -> Result<Self, NatsError> {
         let inbox = client.new_inbox();
-        let answers = client.subscribe(inbox.clone()).await.map_err(failed("subscribe to the answers"))?;
-        client.publish_with_reply(subject, inbox, question).await.map_err(failed("ask the workers"))?;
+        let answers =
+            client.subscribe(inbox.clone()).await.map_err(failed("subscribe to the answers"))?;
+        client
+            .publish_with_reply(subject, inbox, question)
+            .await
+            .map_err(failed("ask the workers"))?;
         Ok(Self { answers })
     }
 

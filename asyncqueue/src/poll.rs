@@ -39,13 +39,19 @@ pub enum Polled {
 
 /// Polls the keys of a bucket that match a filter, for ten minutes or until NATS does not answer.
 pub async fn poll(js: &Context, bucket: &Bucket, filter: &str, mut take: impl FnMut(Polled)) {
-    warn!(bucket = bucket.name, "the connection to NATS is closed again and again: polling the bucket");
-    let (stream, filter, ends_at) = (bucket.stream(), bucket.subject(filter), Instant::now() + POLLED_FOR);
+    warn!(
+        bucket = bucket.name,
+        "the connection to NATS is closed again and again: polling the bucket"
+    );
+    let (stream, filter, ends_at) =
+        (bucket.stream(), bucket.subject(filter), Instant::now() + POLLED_FOR);
     let mut next = 1;
     while Instant::now() < ends_at {
         match read_new(js, bucket, &stream, &filter, &mut next, &mut take).await {
             Ok(()) => take(Polled::Current),
-            Err(error) => return debug!(bucket = bucket.name, %error, "the bucket can't be polled now"),
+            Err(error) => {
+                return debug!(bucket = bucket.name, %error, "the bucket can't be polled now");
+            }
         }
         sleep(INTERVAL).await;
     }
@@ -73,7 +79,8 @@ async fn read_new(
 /// Returns key and value of an entry, if the client can read it.
 fn entry(bucket: &Bucket, message: RawMessage) -> Result<(String, Option<Bytes>), String> {
     let headers = message.read_headers()?;
-    let removes = headers.get(OPERATION).is_some_and(|operation| REMOVALS.contains(&operation.as_str()));
+    let removes =
+        headers.get(OPERATION).is_some_and(|operation| REMOVALS.contains(&operation.as_str()));
     let key = message.subject.strip_prefix(&bucket.subject("")).unwrap_or_default().to_owned();
     Ok((key, (!removes).then_some(message.payload)))
 }
@@ -92,7 +99,10 @@ mod tests {
             headers: headers.as_bytes().to_owned(),
             payload: "v".into(),
         };
-        assert_eq!(entry(&bucket, message("$KV.b.a.b", "")), Ok(("a.b".to_owned(), Some("v".into()))));
+        assert_eq!(
+            entry(&bucket, message("$KV.b.a.b", "")),
+            Ok(("a.b".to_owned(), Some("v".into())))
+        );
         for removal in REMOVALS {
             let headers = format!("NATS/1.0\r\nKV-Operation: {removal}\r\n\r\n");
             assert_eq!(entry(&bucket, message("$KV.b.a", &headers)), Ok(("a".to_owned(), None)));

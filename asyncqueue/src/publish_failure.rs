@@ -60,7 +60,9 @@ impl PublishFailure {
     pub fn of(error: &(dyn Error + 'static)) -> Self {
         match cause::<PublishError>(error).map(PublishError::kind) {
             Some(PublishErrorKind::StreamNotFound) => return Self::NoStream,
-            Some(PublishErrorKind::MaxPayloadExceeded) => return Self::TooLarge(SizeLimit::MaxPayload),
+            Some(PublishErrorKind::MaxPayloadExceeded) => {
+                return Self::TooLarge(SizeLimit::MaxPayload);
+            }
             Some(PublishErrorKind::WrongLastSequence) => return Self::Conflict,
             _ => {}
         }
@@ -72,13 +74,14 @@ impl PublishFailure {
         match error.error_code() {
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Self::TooLarge(SizeLimit::MaxMsgSize),
             ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Self::TooLarge(SizeLimit::Headers),
-            ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
-                Self::Conflict
-            }
+            ErrorCode::STREAM_WRONG_LAST_SEQUENCE
+            | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => Self::Conflict,
             ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => Self::InProcess,
             // One code stands for the stream's own limits ("maximum messages exceeded") and for a
             // store that fails.
-            ErrorCode::STREAM_STORE_FAILED if error.to_string().contains("maximum ") => Self::StreamFull,
+            ErrorCode::STREAM_STORE_FAILED if error.to_string().contains("maximum ") => {
+                Self::StreamFull
+            }
             ErrorCode::STREAM_STORE_FAILED
             | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
             | ErrorCode::INSUFFICIENT_RESOURCES
@@ -115,20 +118,30 @@ mod tests {
     use super::*;
 
     fn answered(code: u64, description: &str) -> PublishFailure {
-        let error = serde_json::json!({ "code": 400, "err_code": code, "description": description });
+        let error =
+            serde_json::json!({ "code": 400, "err_code": code, "description": description });
         PublishFailure::of(&serde_json::from_value::<jetstream::Error>(error).unwrap())
     }
 
     #[test]
     fn an_answer_about_the_message_is_final() {
-        assert_eq!(answered(10054, "message size exceeds"), PublishFailure::TooLarge(SizeLimit::MaxMsgSize));
-        assert_eq!(answered(10097, "header size exceeds"), PublishFailure::TooLarge(SizeLimit::Headers));
+        assert_eq!(
+            answered(10054, "message size exceeds"),
+            PublishFailure::TooLarge(SizeLimit::MaxMsgSize)
+        );
+        assert_eq!(
+            answered(10097, "header size exceeds"),
+            PublishFailure::TooLarge(SizeLimit::Headers)
+        );
     }
 
     #[test]
     fn a_message_that_another_is_just_storing_is_no_refusal() {
         assert_eq!(answered(10071, "wrong last sequence: 1"), PublishFailure::Conflict);
-        assert_eq!(answered(10158, "duplicate message id is in process"), PublishFailure::InProcess);
+        assert_eq!(
+            answered(10158, "duplicate message id is in process"),
+            PublishFailure::InProcess
+        );
     }
 
     #[test]
@@ -143,7 +156,10 @@ mod tests {
     #[test]
     fn an_unknown_answer_says_nothing_about_the_message() {
         assert_eq!(answered(10999, "something new"), PublishFailure::Unavailable);
-        assert_eq!(PublishFailure::of(&std::io::Error::other("broken")), PublishFailure::Unavailable);
+        assert_eq!(
+            PublishFailure::of(&std::io::Error::other("broken")),
+            PublishFailure::Unavailable
+        );
         let error = PublishError::new(PublishErrorKind::MaxPayloadExceeded);
         assert_eq!(PublishFailure::of(&error), PublishFailure::TooLarge(SizeLimit::MaxPayload));
     }

@@ -48,14 +48,17 @@ pub async fn message_from(
     match message["seq"].as_u64() {
         Some(sequence) => Ok(Some(RawMessage {
             sequence,
-            stored_at: message["time"].as_str().and_then(|time| time.parse().ok()).unwrap_or_default(),
+            stored_at: message["time"]
+                .as_str()
+                .and_then(|time| time.parse().ok())
+                .unwrap_or_default(),
             subject: message["subject"].as_str().unwrap_or_default().to_owned(),
             headers: bytes(&message["hdrs"]),
             payload: bytes(&message["data"]).into(),
         })),
-        None => {
-            Err(failed(ACTION)(answer["error"]["description"].as_str().unwrap_or("no message").to_owned()))
-        }
+        None => Err(failed(ACTION)(
+            answer["error"]["description"].as_str().unwrap_or("no message").to_owned(),
+        )),
     }
 }
 
@@ -170,8 +173,9 @@ mod tests {
     #[test]
     fn headers_are_read_as_the_client_does() {
         let headers = read(b"NATS/1.0\r\nA:  b \r\nA: c\r\nD: e\r\n f \r\n\r\n").unwrap();
-        let values =
-            |name: &str| headers.get_all(name).map(|value| value.as_str().to_owned()).collect::<Vec<_>>();
+        let values = |name: &str| {
+            headers.get_all(name).map(|value| value.as_str().to_owned()).collect::<Vec<_>>()
+        };
         assert_eq!(
             (values("A"), values("D")),
             (vec!["b".to_owned(), "c".to_owned()], vec!["e f".to_owned()])
@@ -180,9 +184,12 @@ mod tests {
 
     #[test]
     fn what_a_client_writes_can_be_read_and_the_rest_is_named() {
-        for good in
-            ["", "NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: b\r\nC:\r\n\r\n", "NATS/1.0\r\nA: b\r\n c\r\n\r\n"]
-        {
+        for good in [
+            "",
+            "NATS/1.0\r\n\r\n",
+            "NATS/1.0\r\nA: b\r\nC:\r\n\r\n",
+            "NATS/1.0\r\nA: b\r\n c\r\n\r\n",
+        ] {
             assert!(read(good.as_bytes()).is_ok(), "{good:?}");
         }
         for (bad, why) in [

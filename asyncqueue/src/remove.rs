@@ -20,7 +20,11 @@ pub async fn remove(
     // Without `no_erase`, as in the client's `delete_message`, the server overwrites the message on
     // disk. That takes fifty times as long, and is not done for a call that ends normally either.
     let request = json!({ "seq": sequence, "no_erase": true });
-    match js.request(format!("STREAM.MSG.DELETE.{stream}"), &request).await.map_err(failed(action))? {
+    match js
+        .request(format!("STREAM.MSG.DELETE.{stream}"), &request)
+        .await
+        .map_err(failed(action))?
+    {
         Response::Ok(DeleteStatus { success }) => Ok(success),
         // The server has one code for a missing message and for any other failure.
         Response::Err { .. } if !is_stored(js, stream, sequence).await? => Ok(false),

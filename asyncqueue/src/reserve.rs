@@ -172,7 +172,11 @@ async fn release_each(js: &Context, used: Option<u64>) -> Released {
 }
 
 /// Releases one stream. Returns whether it held any room; `None` if the stream does not exist.
-async fn release_one(js: &Context, stream: &str, used: Option<u64>) -> Result<Option<bool>, NatsError> {
+async fn release_one(
+    js: &Context,
+    stream: &str,
+    used: Option<u64>,
+) -> Result<Option<bool>, NatsError> {
     let Some(before) = info(js, stream).await? else { return Ok(None) };
     if before.state.bytes < chunk(js) as u64 {
         return Ok(Some(false));
@@ -191,7 +195,9 @@ where
     F: Future<Output = Result<T, NatsError>>,
 {
     match store().await {
-        Err(error) if PublishFailure::of(&error) == PublishFailure::NoSpace && release(js).await? => {
+        Err(error)
+            if PublishFailure::of(&error) == PublishFailure::NoSpace && release(js).await? =>
+        {
             store().await
         }
         result => result,
@@ -245,8 +251,9 @@ impl Reserve {
 
 /// Returns how many bytes to reserve for a limit of the account.
 fn wanted_bytes(account_limit: Option<u64>) -> u64 {
-    account_limit
-        .map_or(MIN_BYTES, |limit| (limit / PART_OF_ACCOUNT).max(MIN_BYTES).min(limit / LARGEST_PART))
+    account_limit.map_or(MIN_BYTES, |limit| {
+        (limit / PART_OF_ACCOUNT).max(MIN_BYTES).min(limit / LARGEST_PART)
+    })
 }
 
 /// Returns how many bytes a reserve holds when it is full.
@@ -360,7 +367,8 @@ async fn full_at(js: &Context, stream: &str) -> Result<Option<u64>, NatsError> {
 
 /// Purges a stream except for `keep` messages.
 async fn purge(js: &Context, stream: &str, keep: u64) -> Result<(), NatsError> {
-    let stream: Stream<()> = js.get_stream_no_info(stream).await.map_err(failed("open the reserve"))?;
+    let stream: Stream<()> =
+        js.get_stream_no_info(stream).await.map_err(failed("open the reserve"))?;
     stream.purge().keep(keep).await.map(drop).map_err(failed("purge the reserve"))
 }
 

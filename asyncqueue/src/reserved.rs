@@ -29,7 +29,8 @@ const OTHER: &str = "choose another one";
 /// Refuses a queue whose name is reserved. `has_subject`: the queue's subject is set and is not its
 /// name.
 pub fn check_queue(name: &QueueName, has_subject: bool) -> Result<(), Reserved> {
-    let refuse = |why, remedy| Err(Reserved { kind: "queue name", name: name.to_string(), why, remedy });
+    let refuse =
+        |why, remedy| Err(Reserved { kind: "queue name", name: name.to_string(), why, remedy });
     match name.as_str() {
         ROOT if !has_subject => refuse(TALK, "choose another one, or give it a subject of its own"),
         name if is_of_reserve(name) => refuse(FILL, OTHER),
@@ -49,7 +50,8 @@ pub fn check_stream(name: &str) -> Result<(), Reserved> {
 
 /// Refuses a reserved subject of a queue.
 pub fn check_subject(subject: &str) -> Result<(), Reserved> {
-    let refuse = |why| Err(Reserved { kind: "subject", name: subject.to_owned(), why, remedy: OTHER });
+    let refuse =
+        |why| Err(Reserved { kind: "subject", name: subject.to_owned(), why, remedy: OTHER });
     let first = subject.split('.').next().unwrap_or_default();
     match first {
         ROOT => refuse(TALK),
@@ -73,20 +75,30 @@ mod tests {
     #[test]
     fn names_of_what_queues_share_are_reserved() {
         let queue = |name: &str, has_subject| check_queue(&name.parse().unwrap(), has_subject);
-        assert!(queue("asyncqueue", false).unwrap_err().to_string().contains("a subject of its own"));
+        assert!(
+            queue("asyncqueue", false).unwrap_err().to_string().contains("a subject of its own")
+        );
         assert_eq!(queue("asyncqueue", true), Ok(()));
         for name in ["asyncqueue-reserve", "asyncqueue-reserve-2"] {
             assert!(queue(name, true).is_err() && check_stream(name).is_err(), "{name}");
-            assert!(check_subject(name).is_err() && check_subject(&format!("{name}.x")).is_err(), "{name}");
+            assert!(
+                check_subject(name).is_err() && check_subject(&format!("{name}.x")).is_err(),
+                "{name}"
+            );
         }
-        for name in ["asyncqueue2", "asyncqueue-reserved", "asyncqueue-reserve-", "asyncqueue-reserve-x"] {
+        for name in
+            ["asyncqueue2", "asyncqueue-reserved", "asyncqueue-reserve-", "asyncqueue-reserve-x"]
+        {
             assert_eq!(
                 (queue(name, false), check_stream(name), check_subject(name)),
                 (Ok(()), Ok(()), Ok(()))
             );
         }
         for subject in ["asyncqueue", "asyncqueue.stats"] {
-            assert!(check_subject(subject).unwrap_err().to_string().contains("talk on"), "{subject}");
+            assert!(
+                check_subject(subject).unwrap_err().to_string().contains("talk on"),
+                "{subject}"
+            );
         }
         assert!(check_stream("KV_asyncqueue-directory").is_err());
         assert_eq!(check_stream("KV_other"), Ok(()));

@@ -57,7 +57,9 @@ impl RetryOverrides {
 
     /// Refuses values that a queue can't have either.
     pub fn check(&self) -> Result<(), RetryError> {
-        if let Some(attempts) = self.attempts.filter(|attempts| !(1..=MAX_ATTEMPTS).contains(attempts)) {
+        if let Some(attempts) =
+            self.attempts.filter(|attempts| !(1..=MAX_ATTEMPTS).contains(attempts))
+        {
             return Err(RetryError::Attempts(attempts));
         }
         if let Some(code) = self.codes.iter().flatten().find(|code| !(100..=599).contains(*code)) {
@@ -127,7 +129,9 @@ pub enum RetryError {
         value: String,
     },
     /// The first wait is longer than the longest.
-    #[error("minWait `{min}` is more than maxWait `{max}`: it is the first wait, and that the longest")]
+    #[error(
+        "minWait `{min}` is more than maxWait `{max}`: it is the first wait, and that the longest"
+    )]
     Order {
         /// The first wait.
         min: GoDuration,
@@ -161,8 +165,12 @@ mod tests {
 
     #[test]
     fn a_functions_annotations_are_read() {
-        let (read, unread) =
-            overrides(&[(ATTEMPTS, "3"), (CODES, "429, 503"), (MIN_WAIT, "1s"), (MAX_WAIT, "1m30s")]);
+        let (read, unread) = overrides(&[
+            (ATTEMPTS, "3"),
+            (CODES, "429, 503"),
+            (MIN_WAIT, "1s"),
+            (MAX_WAIT, "1m30s"),
+        ]);
         assert_eq!(read.attempts, Some(3));
         assert_eq!(read.codes, Some([429, 503].into()));
         assert_eq!(read.min_wait, Some("1s".parse().unwrap()));
@@ -184,16 +192,25 @@ mod tests {
 
     #[test]
     fn retries_have_the_bounds_of_a_queue() {
-        let attempts = |attempts| RetryOverrides { attempts: Some(attempts), ..RetryOverrides::default() };
+        let attempts =
+            |attempts| RetryOverrides { attempts: Some(attempts), ..RetryOverrides::default() };
         assert!(attempts(1).check().is_ok() && attempts(1000).check().is_ok());
         assert!(attempts(0).check().unwrap_err().to_string().contains("attempts `0`"));
         assert!(attempts(1001).check().unwrap_err().to_string().contains("use 1 to 1000"));
         let codes = RetryOverrides { codes: Some([99].into()), ..RetryOverrides::default() };
         assert_eq!(codes.check(), Err(RetryError::Code(99)));
         let wait = |text| parse_wait("minWait", text);
-        assert!(wait("0s").is_ok() && wait("24h").is_ok() && wait("1.5s").is_ok() && wait("1h30m").is_ok());
+        assert!(
+            wait("0s").is_ok()
+                && wait("24h").is_ok()
+                && wait("1.5s").is_ok()
+                && wait("1h30m").is_ok()
+        );
         for bad in ["", "0", "10", "5us", ".5s", "5.s", "-1s", "24h1ms", "1d"] {
-            assert!(wait(bad).unwrap_err().to_string().starts_with(&format!("minWait `{bad}`")), "{bad}");
+            assert!(
+                wait(bad).unwrap_err().to_string().starts_with(&format!("minWait `{bad}`")),
+                "{bad}"
+            );
         }
         let waits = |min, max| {
             let (min_wait, max_wait) = (wait(min).ok(), wait(max).ok());

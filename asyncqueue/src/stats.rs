@@ -78,8 +78,12 @@ pub enum Workers {
 /// # Errors
 ///
 /// Fails if NATS is unavailable.
-pub async fn ask(client: &Client, queues: &[QueueName]) -> Result<HashMap<QueueName, Workers>, NatsError> {
-    let mut answers: HashMap<_, _> = queues.iter().map(|queue| (queue.clone(), Workers::Silent)).collect();
+pub async fn ask(
+    client: &Client,
+    queues: &[QueueName],
+) -> Result<HashMap<QueueName, Workers>, NatsError> {
+    let mut answers: HashMap<_, _> =
+        queues.iter().map(|queue| (queue.clone(), Workers::Silent)).collect();
     let inbox = client.new_inbox();
     let mut messages =
         client.subscribe(format!("{inbox}.*")).await.map_err(failed("subscribe to the answers"))?;
@@ -93,10 +97,14 @@ pub async fn ask(client: &Client, queues: &[QueueName]) -> Result<HashMap<QueueN
     client.flush().await.map_err(failed("ask the workers"))?;
     let (limit, mut without_workers) = (Instant::now() + LIMIT, 0);
     while without_workers < queues.len()
-        && let Ok(Some(message)) = timeout_at(limit.min(Instant::now() + ANSWERS), messages.next()).await
+        && let Ok(Some(message)) =
+            timeout_at(limit.min(Instant::now() + ANSWERS), messages.next()).await
     {
-        let number = message.subject.rsplit('.').next().and_then(|number| number.parse::<usize>().ok());
-        let Some(workers) = number.and_then(|number| answers.get_mut(queues.get(number)?)) else { continue };
+        let number =
+            message.subject.rsplit('.').next().and_then(|number| number.parse::<usize>().ok());
+        let Some(workers) = number.and_then(|number| answers.get_mut(queues.get(number)?)) else {
+            continue;
+        };
         workers.take(&message);
         without_workers += usize::from(*workers == Workers::None);
     }

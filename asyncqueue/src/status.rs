@@ -216,7 +216,12 @@ pub(crate) struct Ended {
 // === impl CallStatus ===
 
 impl CallStatus {
-    pub(crate) fn new(call: &Wanted, queue: &QueueName, subject: Option<&str>, state: State) -> Self {
+    pub(crate) fn new(
+        call: &Wanted,
+        queue: &QueueName,
+        subject: Option<&str>,
+        state: State,
+    ) -> Self {
         Self {
             call_id: call.id.to_string(),
             function: subject.and_then(function_of).as_ref().map(FunctionName::to_string),
@@ -243,7 +248,9 @@ impl State {
     #[must_use]
     pub fn end(&self) -> Option<EndState> {
         match self {
-            Self::Queued { .. } | Self::Delivered | Self::Running { .. } | Self::Waiting { .. } => None,
+            Self::Queued { .. } | Self::Delivered | Self::Running { .. } | Self::Waiting { .. } => {
+                None
+            }
             Self::Done { .. } => Some(EndState::Done),
             Self::Dead { .. } => Some(EndState::Dead),
             Self::Cancelled { .. } => Some(EndState::Cancelled),
@@ -254,10 +261,19 @@ impl State {
 
 impl From<WorkerReport> for State {
     fn from(report: WorkerReport) -> Self {
-        let WorkerReport { worker, attempt, max_attempts, phase, blocked, failure, not_counted_until } =
-            report;
+        let WorkerReport {
+            worker,
+            attempt,
+            max_attempts,
+            phase,
+            blocked,
+            failure,
+            not_counted_until,
+        } = report;
         match phase {
-            Phase::Running { since } => Self::Running { worker, attempt, max_attempts, since, blocked },
+            Phase::Running { since } => {
+                Self::Running { worker, attempt, max_attempts, since, blocked }
+            }
             Phase::Waiting { next_attempt } => {
                 Self::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until }
             }
@@ -266,7 +282,11 @@ impl From<WorkerReport> for State {
 }
 
 /// Returns the status of a stored call.
-pub async fn of_stored(js: &Context, wanted: &Wanted, stored: &Stored) -> Result<CallStatus, NatsError> {
+pub async fn of_stored(
+    js: &Context,
+    wanted: &Wanted,
+    stored: &Stored,
+) -> Result<CallStatus, NatsError> {
     let Stored { place, message } = stored;
     let call = StoredCall { id: wanted.id.clone(), sequence: message.sequence };
     let (progress, tombstone) = futures::try_join!(
@@ -276,12 +296,14 @@ pub async fn of_stored(js: &Context, wanted: &Wanted, stored: &Stored) -> Result
     // A cancelled or expired call is stored until the program that ends it has finished. A call
     // that was delivered and is not certainly cancelled may end by itself.
     let queued = queued(progress, message.sequence);
-    let is_open = tombstone
-        .as_ref()
-        .is_some_and(|tombstone| queued.is_none() && tombstone.mark == Mark::Cancelled { confirmed: false });
+    let is_open = tombstone.as_ref().is_some_and(|tombstone| {
+        queued.is_none() && tombstone.mark == Mark::Cancelled { confirmed: false }
+    });
     let mark = tombstone.filter(|_| !is_open).and_then(|tombstone| of_mark(&tombstone));
     let state = match (mark, queued) {
-        (Some(state @ (State::Cancelled { .. } | State::Expired { .. })), _) | (_, Some(state)) => state,
+        (Some(state @ (State::Cancelled { .. } | State::Expired { .. })), _) | (_, Some(state)) => {
+            state
+        }
         (_, None) => ask(js, &place.queue, &call).await?,
     };
     let submitted_at = native::decode(&message.headers, Bytes::new())
@@ -337,7 +359,9 @@ pub(crate) async fn results(
     )?;
     let result = keyed.or(result);
     let mut ends = Vec::new();
-    ends.extend(result.and_then(|message| of_result(wanted, &queue, &message, CallbackState::Pending)));
+    ends.extend(
+        result.and_then(|message| of_result(wanted, &queue, &message, CallbackState::Pending)),
+    );
     if let Some(letter) = letter {
         if buried_subject(&letter.headers).starts_with(&format!("{results}.")) {
             // A result that the client did not accept. The call itself may be dead too, with an
@@ -345,7 +369,9 @@ pub(crate) async fn results(
             let first = peek::first_message(js, &letters, &letter_filter).await?;
             let own = first.filter(|first| first.sequence != letter.sequence);
             ends.extend(of_result(wanted, &queue, &letter, CallbackState::Dead));
-            ends.extend(own.map(|own| Ended { at: stored_at(&letter), ..of_letter(wanted, &queue, &own) }));
+            ends.extend(
+                own.map(|own| Ended { at: stored_at(&letter), ..of_letter(wanted, &queue, &own) }),
+            );
         } else {
             ends.push(of_letter(wanted, &queue, &letter));
         }
@@ -376,10 +402,15 @@ fn of_mark(tombstone: &Tombstone) -> Option<State> {
 /// Returns the end of the newest of the calls with one id, from all that is known of their ends. A
 /// result or a dead letter says more than the tombstone of the same call: the client gets the
 /// result that was stored first.
-pub(crate) fn last_end(results: impl Iterator<Item = Ended>, marked: Option<Ended>) -> Option<Ended> {
+pub(crate) fn last_end(
+    results: impl Iterator<Item = Ended>,
+    marked: Option<Ended>,
+) -> Option<Ended> {
     let last = results.max_by_key(|ended| ended.at);
     match (last, marked) {
-        (Some(last), Some(marked)) if last.at < marked.at && last.sequence != marked.sequence => Some(marked),
+        (Some(last), Some(marked)) if last.at < marked.at && last.sequence != marked.sequence => {
+            Some(marked)
+        }
         (last, marked) => last.or(marked),
     }
 }
@@ -448,19 +479,24 @@ mod tests {
         let wanted = Wanted { id: "id-1".parse().unwrap(), function: None };
         let report = r#"{"worker":"w-1","attempt":2,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z"}"#;
         let mut report: WorkerReport = serde_json::from_str(report).unwrap();
-        assert_eq!(report.phase, Phase::Waiting { next_attempt: "2026-11-24T10:11:20Z".parse().unwrap() });
+        assert_eq!(
+            report.phase,
+            Phase::Waiting { next_attempt: "2026-11-24T10:11:20Z".parse().unwrap() }
+        );
         assert_eq!(report.failure, None, "as an earlier version says it");
         let queue = "jobs".parse().unwrap();
         let status = |report: WorkerReport| {
-            let status = CallStatus::new(&wanted, &queue, Some("jobs.ns.figlet.id-1"), report.into())
-                .submitted("2026-11-24T10:11:10.5Z".parse().unwrap(), now);
+            let status =
+                CallStatus::new(&wanted, &queue, Some("jobs.ns.figlet.id-1"), report.into())
+                    .submitted("2026-11-24T10:11:10.5Z".parse().unwrap(), now);
             serde_json::to_string(&status).unwrap()
         };
         assert_eq!(
             status(report.clone()),
             r#"{"callId":"id-1","function":"figlet.ns","queue":"jobs","state":"waiting","attempt":2,"maxAttempts":10,"nextAttempt":"2026-11-24T10:11:20Z","submittedAt":"2026-11-24T10:11:10.5Z","age":"1s"}"#
         );
-        let failure = Failure { last_status: 500, last_error: "the function answered 500".to_owned() };
+        let failure =
+            Failure { last_status: 500, last_error: "the function answered 500".to_owned() };
         report.failure = Some(failure);
         let said = serde_json::to_string(&report).unwrap();
         assert_eq!(
@@ -469,7 +505,10 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<WorkerReport>(&said).unwrap(), report);
         let shown = status(report);
-        assert!(shown.contains(r#""lastStatus":500,"lastError":"the function answered 500""#), "{shown}");
+        assert!(
+            shown.contains(r#""lastStatus":500,"lastError":"the function answered 500""#),
+            "{shown}"
+        );
         let uncounted = r#"{"worker":"w-1","attempt":1,"maxAttempts":10,"phase":"waiting","nextAttempt":"2026-11-24T10:11:20Z","notCountedUntil":"2026-11-25T10:11:10Z"}"#;
         let uncounted: WorkerReport = serde_json::from_str(uncounted).unwrap();
         let state = serde_json::to_value(State::from(uncounted)).unwrap();

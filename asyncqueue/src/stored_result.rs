@@ -48,7 +48,9 @@ async fn known_end(
 ) -> Result<Option<EndState>, NatsError> {
     match result {
         Some(result) => Ok(end_of(&result)),
-        None => Ok(tombstone::is_result_recorded(js, queue, call).await?.then_some(EndState::Cancelled)),
+        None => {
+            Ok(tombstone::is_result_recorded(js, queue, call).await?.then_some(EndState::Cancelled))
+        }
     }
 }
 

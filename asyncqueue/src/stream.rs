@@ -157,7 +157,12 @@ impl Owner {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_payload: None, max_messages: DEFAULT_MAX_MESSAGES, max_bytes: None, max_age: None }
+        Self {
+            max_payload: None,
+            max_messages: DEFAULT_MAX_MESSAGES,
+            max_bytes: None,
+            max_age: None,
+        }
     }
 }
 
@@ -166,8 +171,9 @@ impl Limits {
     /// runs, much later than workers end the call as expired: twice the age that workers allow, and
     /// at least an hour more.
     fn stream_max_age(&self) -> Duration {
-        let twice_or_more =
-            |age: Duration| age.saturating_mul(2).max(age.saturating_add(Duration::from_secs(3600)));
+        let twice_or_more = |age: Duration| {
+            age.saturating_mul(2).max(age.saturating_add(Duration::from_secs(3600)))
+        };
         self.max_age.map_or(Duration::ZERO, twice_or_more)
     }
 
@@ -175,7 +181,8 @@ impl Limits {
     /// in 32 bits and accepts no larger ones.
     fn max_message_size(&self) -> i32 {
         let with_headers = |payload: u64| payload.saturating_add(HEADER_ROOM as u64);
-        self.max_payload.map_or(-1, |payload| i32::try_from(with_headers(payload)).unwrap_or(i32::MAX))
+        self.max_payload
+            .map_or(-1, |payload| i32::try_from(with_headers(payload)).unwrap_or(i32::MAX))
     }
 }
 
@@ -240,7 +247,10 @@ impl QueueSpec {
     pub fn callback_config(&self) -> Config {
         let name = self.queue.callback_stream();
         Config {
-            description: Some(format!("Results of the queue {} on their way to the caller", self.queue)),
+            description: Some(format!(
+                "Results of the queue {} on their way to the caller",
+                self.queue
+            )),
             subjects: vec![format!("{name}.>")],
             duplicate_window: CALLBACK_DUPLICATE_WINDOW,
             name,

@@ -26,7 +26,12 @@ pub fn call_subject(subject: &str, function: &FunctionName, call_id: &CallId) ->
 /// Returns the subject of the result of a call, on its queue's stream of callbacks: one for each
 /// call, even if several share an id.
 #[must_use]
-pub fn result_subject(queue: &QueueName, function: &FunctionName, call_id: &CallId, sequence: u64) -> String {
+pub fn result_subject(
+    queue: &QueueName,
+    function: &FunctionName,
+    call_id: &CallId,
+    sequence: u64,
+) -> String {
     format!("{}.{sequence}", call_subject(&queue.callback_stream(), function, call_id))
 }
 

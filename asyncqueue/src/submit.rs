@@ -71,7 +71,9 @@ pub enum SubmitError {
         limit: usize,
     },
     /// Body and headers exceed the limit of the stream for one message.
-    #[error("the call is larger than the queue's stream takes: its max_msg_size counts body and headers")]
+    #[error(
+        "the call is larger than the queue's stream takes: its max_msg_size counts body and headers"
+    )]
     TooLargeForStream,
     /// The headers exceed the limit for a message of a stream.
     #[error(
@@ -152,7 +154,11 @@ impl Submitter {
     /// [`SubmitError::Unavailable`] is the only error after which the call may be stored: repeat
     /// the submission with the same id. After [`SubmitError::QueueFull`] it is not stored, and a
     /// repeat may succeed later.
-    pub async fn submit(&self, invocation: &Invocation, subject: &str) -> Result<Submitted, SubmitError> {
+    pub async fn submit(
+        &self,
+        invocation: &Invocation,
+        subject: &str,
+    ) -> Result<Submitted, SubmitError> {
         self.store_in_time(invocation, subject, Naming::Id, None).await
     }
 
@@ -182,7 +188,11 @@ impl Submitter {
     /// # Errors
     ///
     /// The errors of [`Submitter::submit`].
-    pub async fn submit_new(&self, invocation: Invocation, subject: &str) -> Result<Submitted, SubmitError> {
+    pub async fn submit_new(
+        &self,
+        invocation: Invocation,
+        subject: &str,
+    ) -> Result<Submitted, SubmitError> {
         self.check_connected()?;
         let call_id = invocation.call_id.clone();
         let (subject, headers, body) = message(invocation, subject);
@@ -192,9 +202,9 @@ impl Submitter {
             Next::Stored => Ok(Submitted::Stored),
             Next::Duplicate => Ok(Submitted::Duplicate { of: call_id }),
             // A server does not answer so to a message without a guard that is sent once.
-            Next::Read(_) | Next::Pause => {
-                Err(SubmitError::Unavailable { reason: "a call with its id is just being stored".to_owned() })
-            }
+            Next::Read(_) | Next::Pause => Err(SubmitError::Unavailable {
+                reason: "a call with its id is just being stored".to_owned(),
+            }),
         }
     }
 
@@ -233,10 +243,13 @@ impl Submitter {
         // pending.
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
         loop {
-            let answer = self.publish(subject.clone(), headers.clone(), invocation.body.clone()).await?;
+            let answer =
+                self.publish(subject.clone(), headers.clone(), invocation.body.clone()).await?;
             let place = match after_publish(naming, answer) {
                 Next::Stored => return Ok(Submitted::Stored),
-                Next::Duplicate => return Ok(Submitted::Duplicate { of: invocation.call_id.clone() }),
+                Next::Duplicate => {
+                    return Ok(Submitted::Duplicate { of: invocation.call_id.clone() });
+                }
                 Next::Read(place) => place,
                 Next::Pause => {
                     sleep(IN_PROCESS_PAUSE).await;
@@ -247,10 +260,16 @@ impl Submitter {
             let asked = Asked { naming, message_id: &message_id, digest: &digest(invocation) };
             match (after_read(asked, place, found), key) {
                 (Verdict::Duplicate(of), _) => {
-                    return Ok(Submitted::Duplicate { of: of.unwrap_or_else(|| invocation.call_id.clone()) });
+                    return Ok(Submitted::Duplicate {
+                        of: of.unwrap_or_else(|| invocation.call_id.clone()),
+                    });
                 }
-                (Verdict::KeyReused, Some(key)) => return Err(SubmitError::KeyReused { key: key.clone() }),
-                (Verdict::KeyReused | Verdict::PublishUnguarded, _) => headers.clone_from(&unguarded),
+                (Verdict::KeyReused, Some(key)) => {
+                    return Err(SubmitError::KeyReused { key: key.clone() });
+                }
+                (Verdict::KeyReused | Verdict::PublishUnguarded, _) => {
+                    headers.clone_from(&unguarded);
+                }
             }
         }
     }
@@ -267,7 +286,9 @@ impl Submitter {
         match ack.await {
             Ok(ack) if ack.duplicate => Ok(Answer::Duplicate(ack.sequence)),
             Ok(_) => Ok(Answer::Stored),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Answer::Refused),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                Ok(Answer::Refused)
+            }
             Err(error) if PublishFailure::of(&error).is_taken() => Ok(Answer::InProcess),
             Err(error) => {
                 if PublishFailure::of(&error) == PublishFailure::NoSpace {
@@ -322,8 +343,9 @@ impl Submitter {
     }
 
     fn classify(&self, error: &PublishError) -> SubmitError {
-        let reason =
-            || cause::<jetstream::Error>(error).map_or_else(|| error.to_string(), ToString::to_string);
+        let reason = || {
+            cause::<jetstream::Error>(error).map_or_else(|| error.to_string(), ToString::to_string)
+        };
         match PublishFailure::of(error) {
             PublishFailure::TooLarge(SizeLimit::MaxPayload) => {
                 SubmitError::TooLarge { limit: self.js.client().max_payload() }

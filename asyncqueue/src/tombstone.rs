@@ -231,7 +231,13 @@ fn parse(message: &StreamMessage) -> Option<Tombstone> {
     let key = message.subject.strip_prefix(&BUCKET.subject(""))?;
     let queue: QueueName = key.split('.').next()?.parse().ok()?;
     let (call, mark) = read_entry(&queue, key, &message.payload)?;
-    Some(Tombstone { queue, call, mark, at: timestamp::stored_at(message), revision: message.sequence })
+    Some(Tombstone {
+        queue,
+        call,
+        mark,
+        at: timestamp::stored_at(message),
+        revision: message.sequence,
+    })
 }
 
 // === writing ===
@@ -272,7 +278,11 @@ pub async fn update_cancelled(
 }
 
 /// Marks an unconfirmed cancellation as one that came after the call had ended by itself.
-pub async fn mark_too_late(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<(), NatsError> {
+pub async fn mark_too_late(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+) -> Result<(), NatsError> {
     replace(js, queue, call, Mark::Cancelled { confirmed: false }, Mark::Ended).await.map(drop)
 }
 
@@ -314,7 +324,11 @@ async fn update(
 /// Records that the client of a call that is marked as cancelled gets the result of the
 /// cancellation and no other. This is written before the result leaves its stream. A program that
 /// stores another result later, or repeats the cancellation, no longer finds the result there.
-pub async fn record_result(js: &Context, queue: &QueueName, call: &StoredCall) -> Result<(), NatsError> {
+pub async fn record_result(
+    js: &Context,
+    queue: &QueueName,
+    call: &StoredCall,
+) -> Result<(), NatsError> {
     // Watchers of the bucket read the cancellation once more.
     let value = Mark::Cancelled { confirmed: false }.encode(call.sequence);
     match publish(js, BUCKET.subject(&result_key(queue, call)), value, 0).await {
@@ -347,8 +361,14 @@ impl WriteFailure {
 }
 
 /// Writes an entry of the bucket over the one of this revision. 0: there must be no entry.
-async fn publish(js: &Context, subject: String, value: String, revision: u64) -> Result<(), WriteFailure> {
-    let entry = PublishMessage::build().payload(value.into()).expected_last_subject_sequence(revision);
+async fn publish(
+    js: &Context,
+    subject: String,
+    value: String,
+    revision: u64,
+) -> Result<(), WriteFailure> {
+    let entry =
+        PublishMessage::build().payload(value.into()).expected_last_subject_sequence(revision);
     let written = async { js.send_publish(subject, entry).await?.await };
     let failed = failed("write the tombstone");
     written.await.map(drop).map_err(|error| WriteFailure(failed(error)))
@@ -398,7 +418,10 @@ mod tests {
             revision: 1,
         };
         let is_safe = |second| tombstone.is_safe(at(second), Duration::from_secs(30));
-        assert_eq!([is_safe(-5), is_safe(0), is_safe(59), is_safe(60)], [false, false, false, true]);
+        assert_eq!(
+            [is_safe(-5), is_safe(0), is_safe(59), is_safe(60)],
+            [false, false, false, true]
+        );
     }
 
     #[test]

@@ -96,8 +96,9 @@ impl<'a> Addition<'a> {
         loop {
             let value = last_message(js, &BUCKET.stream(), &subject).await?;
             let revision = value.as_ref().map_or(0, |value| value.sequence);
-            let before =
-                value.and_then(|value| Offset::decode(&value.payload)).unwrap_or(Offset::Deliveries(0));
+            let before = value
+                .and_then(|value| Offset::decode(&value.payload))
+                .unwrap_or(Offset::Deliveries(0));
             let Offset::Deliveries(before) = before else { return Ok(()) };
             let Some(sum) = self.sum(before) else { return Ok(()) };
             let entry = PublishMessage::build()
@@ -127,7 +128,12 @@ impl<'a> Addition<'a> {
 }
 
 /// Returns the stored record of the attempts of a call. Default: each delivery was an attempt.
-pub async fn get(js: &Context, queue: &QueueName, call: &CallId, sequence: u64) -> Result<Offset, NatsError> {
+pub async fn get(
+    js: &Context,
+    queue: &QueueName,
+    call: &CallId,
+    sequence: u64,
+) -> Result<Offset, NatsError> {
     read(js, &key(queue, call, sequence)).await
 }
 

@@ -84,7 +84,8 @@ mod tests {
     use super::*;
 
     fn report(count: usize) -> Report {
-        let function = |number| FunctionName::new(&format!("{number}{}", "x".repeat(62)), &"n".repeat(63));
+        let function =
+            |number| FunctionName::new(&format!("{number}{}", "x".repeat(62)), &"n".repeat(63));
         let functions = (0..count).map(|number| function(number).unwrap()).collect();
         Report { outcome: Outcome::Accepted, functions }
     }
@@ -104,7 +105,8 @@ mod tests {
 
     #[test]
     fn what_no_gateway_reports_is_not_read() {
-        let named = |name: &str| format!(r#"{{"outcome":"accepted","functions":["{name}"]}}"#).into_bytes();
+        let named =
+            |name: &str| format!(r#"{{"outcome":"accepted","functions":["{name}"]}}"#).into_bytes();
         assert!(Report::decode(&named("f.ns")).is_some());
         for bad in [
             b"[]".to_vec(),

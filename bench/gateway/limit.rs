@@ -1,9 +1,10 @@
-//! The limit: the least that takes a call over HTTP and answers when it is stored. hyper's server and the NATS client
-//! as they come; a subject for each call, which is what makes it a call that can be found; no look at path or headers,
-//! no directory, no metrics, no limits.
+//! The limit: the least that takes a call over HTTP and answers when it is stored. hyper's server
+//! and the NATS client as they come; a subject for each call, which is what makes it a call that
+//! can be found; no look at path or headers, no directory, no metrics, no limits.
 //!
-//! It publishes the body alone, or with headers: a message id, by which the broker knows a repeat, and a text as long as
-//! the headers of a call, but made once. What a call's headers cost the broker shows in the difference.
+//! It publishes the body alone, or with headers: a message id, by which the broker knows a repeat,
+//! and a text as long as the headers of a call, but made once. What a call's headers cost the
+//! broker shows in the difference.
 
 use std::{
     convert::Infallible,
@@ -43,7 +44,8 @@ struct Publisher {
 /// Takes calls at an address until it is killed.
 pub(crate) async fn serve(form: &str, nats: &str, addr: &str) -> Result<(), Error> {
     let js = jetstream::new(async_nats::connect(nats).await?);
-    let publisher = Arc::new(Publisher { js, headers: (form == WITH_HEADERS).then(as_long_as_a_calls) });
+    let publisher =
+        Arc::new(Publisher { js, headers: (form == WITH_HEADERS).then(as_long_as_a_calls) });
     let listener = TcpListener::bind(addr).await?;
     loop {
         let (stream, _) = listener.accept().await?;

@@ -1,13 +1,13 @@
-//! `make bench-gateway`: how fast the gateway stores calls, next to the limit of HTTP and broker measured in the same
-//! run; how long a call takes; how much memory the gateway does; and how that changes with the size of the directory
-//! and of the queue.
+//! `make bench-gateway`: how fast the gateway stores calls, next to the limit of HTTP and broker
+//! measured in the same run; how long a call takes; how much memory the gateway does; and how that
+//! changes with the size of the directory and of the queue.
 //!
-//! Everything runs on this machine and shares its processors: nats-server with file storage, the load, and the gateway
-//! or the limit, each a process of its own. Runs of gateway and limit alternate, and the medians are compared, since
-//! machines are noisy.
+//! Everything runs on this machine and shares its processors: nats-server with file storage, the
+//! load, and the gateway or the limit, each a process of its own. Runs of gateway and limit
+//! alternate, and the medians are compared, since machines are noisy.
 //!
-//! `cargo bench --bench=gateway -- PART...` measures these parts alone: `rates`, `latency`, `memory`, `directory`,
-//! `backlog`.
+//! `cargo bench --bench=gateway -- PART...` measures these parts alone: `rates`, `latency`,
+//! `memory`, `directory`, `backlog`.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -64,7 +64,9 @@ async fn measure(arguments: &[String]) -> Result<(), Error> {
     let mut bench = Bench { queue: Queue::start().await, with: String::new(), keeps_calls: false };
     bench.queue.fill_directory(1).await;
     println!("medians of {RUNS} runs of each, interleaved; file storage\n");
-    println!("| | gateway | limit | ratio | limit with headers | ratio |\n|---|---|---|---|---|---|");
+    println!(
+        "| | gateway | limit | ratio | limit with headers | ratio |\n|---|---|---|---|---|---|"
+    );
     if asks_for("rates") {
         for (connections, body) in [(64, 256), (64, 1024), (256, 256), (256, 1024)] {
             bench.rates(connections, body).await?;
@@ -139,7 +141,8 @@ impl Bench {
         ] {
             let median = |runs: &[Run]| median(&runs.iter().map(of).collect::<Vec<_>>());
             let (gateway, limits) = (median(&gateways), [median(&limits), median(&with_headers)]);
-            let [bare, with_headers] = limits.map(|limit| format!("{limit:.0} | {:.2}", gateway / limit));
+            let [bare, with_headers] =
+                limits.map(|limit| format!("{limit:.0} | {:.2}", gateway / limit));
             println!("| {figure}, {what}{with} | {gateway:.0} | {bare} | {with_headers} |");
         }
         Ok(())
@@ -152,8 +155,9 @@ impl Bench {
         let answered = load.answers(RUN).await?;
         let after = used();
         self.run_ended().await;
-        let [server, broker] =
-            std::array::from_fn(|at| 1e6 / per_second(answered.all, after[at].saturating_sub(before[at])));
+        let [server, broker] = std::array::from_fn(|at| {
+            1e6 / per_second(answered.all, after[at].saturating_sub(before[at]))
+        });
         Ok(Run { rate: per_second(answered.measured, answered.elapsed), server, broker })
     }
 
@@ -162,9 +166,12 @@ impl Bench {
         let mut limit = self.times(&self.limit(BARE).await).await?;
         let mut gateway = self.times(&self.gateway().await).await?;
         for percent in [50, 99] {
-            let (gateway, limit) = (percentile(&mut gateway, percent), percentile(&mut limit, percent));
+            let (gateway, limit) =
+                (percentile(&mut gateway, percent), percentile(&mut limit, percent));
             let (ratio, with) = (gateway / limit, &self.with);
-            println!("| p{percent}, ms, {RATE} calls/s{with} | {gateway:.2} | {limit:.2} | {ratio:.2} | | |");
+            println!(
+                "| p{percent}, ms, {RATE} calls/s{with} | {gateway:.2} | {limit:.2} | {ratio:.2} | | |"
+            );
         }
         Ok(())
     }
@@ -181,7 +188,10 @@ impl Bench {
         let (limit_idle, limit_busy) = self.resident(&self.limit(BARE).await).await?;
         let (idle, busy) = self.resident(&self.gateway().await).await?;
         let with = &self.with;
-        println!("| resident MB, idle{with} | {idle:.1} | {limit_idle:.1} | {:.2} | | |", idle / limit_idle);
+        println!(
+            "| resident MB, idle{with} | {idle:.1} | {limit_idle:.1} | {:.2} | | |",
+            idle / limit_idle
+        );
         println!(
             "| resident MB, {HELD} busy connections{with} | {busy:.1} | {limit_busy:.1} | {:.2} | | |",
             busy / limit_busy

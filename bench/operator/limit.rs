@@ -1,5 +1,6 @@
-//! The limit: all that was written for the queues, once more and under other names, by a client that knows beforehand what
-//! to write. It watches nothing, asks nothing and decides nothing, and none of it waits for anything but the answer before.
+//! The limit: all that was written for the queues, once more and under other names, by a client
+//! that knows beforehand what to write. It watches nothing, asks nothing and decides nothing, and
+//! none of it waits for anything but the answer before.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ use crate::{APPLY, Bench, Error, clear, kind, queue, queues};
 /// As the operator's.
 const FIELD_MANAGER: &str = "asyncqueue-bench";
 
-/// Of all that there is of one queue, what was written. In it stand the names of namespace and queue, and the queue's uid.
+/// Of all that there is of one queue, what was written. In it stand the names of namespace and
+/// queue, and the queue's uid.
 struct Sample {
     namespace: String,
     name: String,
@@ -77,16 +79,19 @@ impl Sample {
             (kind("", "v1", "ServiceAccount"), format!("{name}-worker")),
             (kind("apps", "v1", "Deployment"), format!("{name}-worker")),
         ] {
-            let api: Api<DynamicObject> = Api::namespaced_with(bench.client.clone(), &namespace, &resource);
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(bench.client.clone(), &namespace, &resource);
             applied.push((resource, written(api.get(&object).await?)));
         }
-        let api: Api<DynamicObject> = Api::namespaced_with(bench.client.clone(), &namespace, &event());
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(bench.client.clone(), &namespace, &event());
         let of_queue = ListParams::default().fields(&format!("regarding.name={name}"));
         let events = api.list(&of_queue).await?.items.into_iter().map(written).collect();
         let mut streams = Vec::new();
         for stream in [name.clone(), format!("{name}-callbacks"), format!("{name}-dead")] {
             let stream = bench.js.get_stream(stream).await?;
-            let consumers = stream.consumers().map_ok(|consumer| consumer.config).try_collect().await?;
+            let consumers =
+                stream.consumers().map_ok(|consumer| consumer.config).try_collect().await?;
             streams.push((stream.cached_info().config.clone(), consumers));
         }
         Ok(Self {
@@ -101,7 +106,8 @@ impl Sample {
         })
     }
 
-    /// In the operator's order: the queue, its finalizer, what is made for it, its status and what is said of it.
+    /// In the operator's order: the queue, its finalizer, what is made for it, its status and what
+    /// is said of it.
     async fn write(
         &self,
         client: &Client,
@@ -125,8 +131,12 @@ impl Sample {
             let object = self.renamed(object, namespace, &name, &uid)?;
             let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
             let params = PatchParams::apply(FIELD_MANAGER).force();
-            api.patch(object.metadata.name.as_deref().unwrap_or_default(), &params, &Patch::Apply(&object))
-                .await?;
+            api.patch(
+                object.metadata.name.as_deref().unwrap_or_default(),
+                &params,
+                &Patch::Apply(&object),
+            )
+            .await?;
         }
         let events: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &event());
         for event in &self.events {
@@ -149,7 +159,10 @@ impl Sample {
     ) -> Result<T, Error> {
         let text = serde_json::to_string(value)?;
         // The queue's name begins with the namespace's.
-        let text = text.replace(&self.name, name).replace(&self.namespace, namespace).replace(&self.uid, uid);
+        let text = text
+            .replace(&self.name, name)
+            .replace(&self.namespace, namespace)
+            .replace(&self.uid, uid);
         Ok(serde_json::from_str(&text)?)
     }
 }

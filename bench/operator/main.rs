@@ -1,15 +1,16 @@
-//! `make bench-operator`: how soon the operator has what many `AsyncQueues` ask for, how much memory it takes for them, and
-//! what it writes and reads when nothing happens.
+//! `make bench-operator`: how soon the operator has what many `AsyncQueues` ask for, how much
+//! memory it takes for them, and what it writes and reads when nothing happens.
 //!
-//! On the test cluster's API server, with a nats-server and the operator as processes on this machine, all of which share
-//! its processors. No pod is started: the queues have no replicas, and the controller manager, which would make
-//! `ReplicaSets` of their Deployments, is stopped for the while.
+//! On the test cluster's API server, with a nats-server and the operator as processes on this
+//! machine, all of which share its processors. No pod is started: the queues have no replicas, and
+//! the controller manager, which would make `ReplicaSets` of their Deployments, is stopped for the
+//! while.
 //!
-//! The limit is the same once more by a plain client, which writes what the operator wrote and looks at nothing. What was
-//! written while nothing happened is named beside the table.
+//! The limit is the same once more by a plain client, which writes what the operator wrote and
+//! looks at nothing. What was written while nothing happened is named beside the table.
 //!
-//! `bench_queues=100,1000,10000 bench_steady=600` in the environment measures ten minutes of each of these numbers of
-//! queues; without them it is a part of that, which takes a few minutes.
+//! `bench_queues=100,1000,10000 bench_steady=600` in the environment measures ten minutes of each
+//! of these numbers of queues; without them it is a part of that, which takes a few minutes.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -56,13 +57,13 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 const SETTLE: Duration = Duration::from_secs(15);
 /// So long at most, where it took long for all to be ready.
 const MAX_SETTLE: Duration = Duration::from_secs(60);
-/// The most queues for which the limit is measured: NATS takes longer for each stream the more it has, so that the plain
-/// client needs most of an hour for ten times as many.
+/// The most queues for which the limit is measured: NATS takes longer for each stream the more it
+/// has, so that the plain client needs most of an hour for ten times as many.
 const LIMITED: usize = 1000;
 /// The most objects of a list.
 const PAGE: u32 = 500;
-/// What the operator writes to the API server, but for its Lease and the workers' accounts, which others of their groups
-/// would hide.
+/// What the operator writes to the API server, but for its Lease and the workers' accounts, which
+/// others of their groups would hide.
 const GROUPS: [&str; 4] = ["apps", "asyncqueue.io", "events.k8s.io", "policy"];
 /// The workers' accounts, of the API's own group.
 const ACCOUNTS: &str = "serviceaccounts";
@@ -128,7 +129,9 @@ async fn main() -> Result<(), Error> {
 }
 
 async fn measure() -> Result<(), Error> {
-    rustls::crypto::ring::default_provider().install_default().map_err(|_| "TLS is set up twice")?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| "TLS is set up twice")?;
     let sizes = setting("bench_queues", QUEUES);
     let sizes: Vec<usize> = sizes.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let steady = Duration::from_secs(setting("bench_steady", STEADY).parse()?);
@@ -158,7 +161,11 @@ fn kind(group: &str, version: &str, kind: &str) -> ApiResource {
 }
 
 fn queues(client: &Client, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(client.clone(), namespace, &kind("asyncqueue.io", "v1alpha1", "AsyncQueue"))
+    Api::namespaced_with(
+        client.clone(),
+        namespace,
+        &kind("asyncqueue.io", "v1alpha1", "AsyncQueue"),
+    )
 }
 
 /// A queue that needs no pod.
@@ -242,11 +249,16 @@ impl Bench {
     /// Returns when so many queues say that they are ready.
     async fn ready(&self, size: usize) -> Result<(), Error> {
         let mut ready = HashSet::new();
-        let mut events = pin!(watcher(self.queues.clone(), watcher::Config::default()).applied_objects());
+        let mut events =
+            pin!(watcher(self.queues.clone(), watcher::Config::default()).applied_objects());
         while ready.len() < size {
             let queue = events.try_next().await?.ok_or("the watch ended")?;
             let conditions = queue.data["status"]["conditions"].as_array();
-            if conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            if conditions
+                .into_iter()
+                .flatten()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True")
+            {
                 ready.insert(queue.metadata.name);
             }
         }
@@ -297,15 +309,19 @@ impl Bench {
     async fn count(&self) -> Result<Counted, Error> {
         let metrics = self.client.request_text(Request::get("/metrics").body(Vec::new())?).await?;
         let mut stored = 0;
-        for bucket in ["KV_asyncqueue-directory", "KV_asyncqueue-cancelled", "KV_asyncqueue-uncounted"] {
+        for bucket in
+            ["KV_asyncqueue-directory", "KV_asyncqueue-cancelled", "KV_asyncqueue-uncounted"]
+        {
             if let Ok(stream) = self.js.get_stream(bucket).await {
                 stored += stream.cached_info().state.last_sequence;
             }
         }
         let requests = self.js.query_account().await?.requests;
         let own = raw::try_request(self.admin, "GET", "/metrics", &[], b"").await?;
-        let looks =
-            own.text().lines().find_map(|line| line.strip_prefix(RECONCILIATIONS)?.trim().parse().ok());
+        let looks = own
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix(RECONCILIATIONS)?.trim().parse().ok());
         Ok(Counted {
             api_writes: api_writes(&metrics),
             stored,
@@ -316,7 +332,8 @@ impl Bench {
     }
 }
 
-/// Removes all queues of a namespace, without the operator, which would let go of streams that end with their NATS anyway.
+/// Removes all queues of a namespace, without the operator, which would let go of streams that end
+/// with their NATS anyway.
 async fn clear(queues: &Api<DynamicObject>) -> Result<(), Error> {
     queues.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
     let release = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
@@ -366,16 +383,20 @@ impl Measured {
 /// The writes of ours that the API server's metrics count.
 fn api_writes(metrics: &str) -> ApiWrites {
     let mut writes = ApiWrites::new();
-    for (labels, count) in
-        metrics.lines().filter_map(|line| line.strip_prefix("apiserver_request_total{")?.rsplit_once("} "))
+    for (labels, count) in metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("apiserver_request_total{")?.rsplit_once("} "))
     {
         let label = |name: &str| {
             let mut labels = labels.split(',').filter_map(|label| label.split_once('='));
-            labels.find_map(|(is, value)| (is == name).then(|| value.trim_matches('"'))).unwrap_or_default()
+            labels
+                .find_map(|(is, value)| (is == name).then(|| value.trim_matches('"')))
+                .unwrap_or_default()
         };
         let (verb, resource) = (label("verb"), label("resource"));
         if WRITES.contains(&verb) && (GROUPS.contains(&label("group")) || resource == ACCOUNTS) {
-            let what = format!("{verb} {resource} {}, answered {}", label("subresource"), label("code"));
+            let what =
+                format!("{verb} {resource} {}, answered {}", label("subresource"), label("code"));
             *writes.entry(what).or_default() += count.parse().unwrap_or(0.0);
         }
     }
@@ -384,7 +405,8 @@ fn api_writes(metrics: &str) -> ApiWrites {
 
 /// What was written between two counts.
 fn since(before: &ApiWrites, after: &ApiWrites) -> ApiWrites {
-    let more = after.iter().map(|(what, times)| (what.clone(), times - before.get(what).unwrap_or(&0.0)));
+    let more =
+        after.iter().map(|(what, times)| (what.clone(), times - before.get(what).unwrap_or(&0.0)));
     more.filter(|(_, times)| *times > 0.0).collect()
 }
 

@@ -1,10 +1,14 @@
-//! `make bench-peers`: AsyncQueue next to other queues, in the same run: how many jobs 64 clients store in a second, how
-//! many a worker takes from a backlog and posts to a function, and how long a job takes from the one to the other.
+//! `make bench-peers`: AsyncQueue next to other queues, in the same run: how many jobs 64 clients
+//! store in a second, how many a worker takes from a backlog and posts to a function, and how long
+//! a job takes from the one to the other.
 //!
-//! `AsyncQueue` is measured from end to end: calls over HTTP to the gateway, stored by nats-server, made by the worker. Its
-//! peers are [Faktory](https://github.com/contribsys/faktory), a server with a Redis of its own, and two libraries whose
-//! clients store jobs themselves, with no server before the store: [Asynq](https://github.com/hibiken/asynq) on Redis and
-//! [River](https://riverqueue.com) on PostgreSQL. `program/` is that client and that worker. Each queue is measured as it is recommended, and once more as near to the other kind as its settings go.
+//! `AsyncQueue` is measured from end to end: calls over HTTP to the gateway, stored by nats-server,
+//! made by the worker. Its peers are [Faktory](https://github.com/contribsys/faktory), a server
+//! with a Redis of its own, and two libraries whose clients store jobs themselves, with no server
+//! before the store: [Asynq](https://github.com/hibiken/asynq) on Redis and
+//! [River](https://riverqueue.com) on PostgreSQL. `program/` is that client and that worker. Each
+//! queue is measured as it is recommended, and once more as near to the other kind as its settings
+//! go.
 //!
 //! Everything runs on this machine and shares its processors. Runs of all alternate.
 
@@ -43,8 +47,9 @@ const SUBMIT: Duration = Duration::from_secs(3);
 /// Jobs that wait for a worker, and how long it has for them.
 const BACKLOG: usize = 20_000;
 const DISPATCH: Duration = Duration::from_secs(15);
-/// Jobs a second where the time from submit to arrival is measured, and how long. Of a queue that takes less than twice
-/// as many, half of what it takes, so that no time is one of a growing backlog.
+/// Jobs a second where the time from submit to arrival is measured, and how long. Of a queue that
+/// takes less than twice as many, half of what it takes, so that no time is one of a growing
+/// backlog.
 const RATE: f64 = 1000.0;
 const PACE: Duration = Duration::from_secs(5);
 /// Longer than anything here should take.
@@ -110,7 +115,8 @@ fn spread(runs: &[Run], digits: usize, of: fn(&Run) -> f64) -> String {
     format!("{:.digits$} ({least:.digits$} to {most:.digits$})", median(&values))
 }
 
-/// The function: counts, and takes down how long each job was under way that says when it was submitted.
+/// The function: counts, and takes down how long each job was under way that says when it was
+/// submitted.
 struct Function {
     url: String,
     received: Arc<Received>,
@@ -151,7 +157,13 @@ impl Function {
         let rate = rate.clamp(10.0, RATE);
         let mut times = self.times(system, rate).await?;
         system.purge().await?;
-        Ok(Run { stored, dispatched, p50: percentile(&mut times, 50), p99: percentile(&mut times, 99), rate })
+        Ok(Run {
+            stored,
+            dispatched,
+            p50: percentile(&mut times, 50),
+            p99: percentile(&mut times, 99),
+            rate,
+        })
     }
 
     /// Jobs a second, from the first that arrives.
@@ -193,12 +205,15 @@ impl Function {
     }
 
     async fn receives(&self, jobs: usize) {
-        until_in(PATIENCE, &format!("{jobs} jobs received"), async || (self.jobs() >= jobs).then_some(()))
-            .await;
+        until_in(PATIENCE, &format!("{jobs} jobs received"), async || {
+            (self.jobs() >= jobs).then_some(())
+        })
+        .await;
     }
 }
 
-/// Ends a worker in its own time. Killed, it would leave requests behind, to which the queue might give jobs of the next.
+/// Ends a worker in its own time. Killed, it would leave requests behind, to which the queue might
+/// give jobs of the next.
 async fn end(mut worker: Program) {
     worker.signal("TERM");
     worker.ended().await;
@@ -215,11 +230,15 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-async fn answer(request: Request<hyper::body::Incoming>, received: Arc<Received>) -> Response<Full<Bytes>> {
+async fn answer(
+    request: Request<hyper::body::Incoming>,
+    received: Arc<Received>,
+) -> Response<Full<Bytes>> {
     let at = now();
     if let Ok(body) = request.into_body().collect().await {
         let body = body.to_bytes();
-        let sent = body.split(|byte| *byte == b' ').next().and_then(|sent| std::str::from_utf8(sent).ok());
+        let sent =
+            body.split(|byte| *byte == b' ').next().and_then(|sent| std::str::from_utf8(sent).ok());
         if let Some(sent) = sent.and_then(|sent| sent.parse().ok()) {
             let time = at.saturating_sub(Duration::from_nanos(sent));
             received.times.lock().unwrap_or_else(PoisonError::into_inner).push(time);

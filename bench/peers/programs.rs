@@ -19,6 +19,8 @@ fn build(name: &str, package: &str) -> PathBuf {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut go = Command::new("go");
     go.current_dir(bench.join("peers/program")).env("CGO_ENABLED", "0");
-    let _ = tools::output(go.args(["build", "-mod=readonly", "-trimpath", "-o"]).arg(&program).arg(package));
+    let _ = tools::output(
+        go.args(["build", "-mod=readonly", "-trimpath", "-o"]).arg(&program).arg(package),
+    );
     program
 }

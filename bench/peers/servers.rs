@@ -17,7 +17,8 @@ use crate::programs;
 const VERSIONS: &str = "/usr/lib/postgresql";
 /// Whom PostgreSQL runs as, where this is root, which it refuses to be.
 const USER: &str = "postgres";
-/// PostgreSQL's own is 100, less three that it keeps: enough for clients and a worker's, but not for both of two runs.
+/// PostgreSQL's own is 100, less three that it keeps: enough for clients and a worker's, but not
+/// for both of two runs.
 const CONNECTIONS: &str = "200";
 
 /// A running server of any kind.
@@ -31,11 +32,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Redis with its log of all that it was told, written to disk each second, as its own documentation suggests.
+    /// Redis with its log of all that it was told, written to disk each second, as its own
+    /// documentation suggests.
     pub(crate) fn redis() -> Result<Self, Error> {
         let (folder, addr) = (folder()?, free_addr());
         let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &addr.port().to_string(), "--dir"]).arg(folder.path());
+        command
+            .args(["--bind", "127.0.0.1", "--port", &addr.port().to_string(), "--dir"])
+            .arg(folder.path());
         command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
         let program = Program::start_other("redis-server", &mut command);
         Ok(Self { program, signal: "TERM", store: addr.to_string(), _folder: folder })
@@ -70,14 +74,18 @@ impl Server {
             command.current_dir(folder.path()).arg("-D").arg(&data);
             command
         };
-        let _ =
-            tools::output(command("initdb").args(["--auth=trust", "--username=bench", "--encoding=UTF8"]));
+        let _ = tools::output(command("initdb").args([
+            "--auth=trust",
+            "--username=bench",
+            "--encoding=UTF8",
+        ]));
         let mut postgres = command("postgres");
         postgres.args(["-p", &addr.port().to_string(), "-c", "listen_addresses=127.0.0.1"]);
         postgres.args(["-c", "unix_socket_directories="]);
-        for setting in
-            [format!("max_connections={CONNECTIONS}"), format!("synchronous_commit={synchronous_commit}")]
-        {
+        for setting in [
+            format!("max_connections={CONNECTIONS}"),
+            format!("synchronous_commit={synchronous_commit}"),
+        ] {
             postgres.args(["-c", &setting]);
         }
         postgres.stderr(std::fs::File::create(folder.path().join("log"))?);
@@ -107,7 +115,8 @@ fn folder() -> std::io::Result<TempDir> {
 /// Where the programs of PostgreSQL's newest version are.
 fn postgres_programs() -> Result<PathBuf, Error> {
     let versions = std::fs::read_dir(VERSIONS).into_iter().flatten().flatten();
-    let newest = versions.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok()).max();
+    let newest =
+        versions.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok()).max();
     let newest = newest.ok_or("PostgreSQL is not installed: build/need postgres")?;
     Ok(Path::new(VERSIONS).join(newest.to_string()).join("bin"))
 }

@@ -72,7 +72,9 @@ impl Kind {
             }
             Self::Faktory => "in memory; all is written every 30 s",
             Self::River => "written and synced (synchronous_commit on)",
-            Self::RiverEager => "in memory; written and synced within 0.6 s (synchronous_commit off)",
+            Self::RiverEager => {
+                "in memory; written and synced within 0.6 s (synchronous_commit off)"
+            }
         }
     }
 
@@ -81,8 +83,8 @@ impl Kind {
         matches!(self, Self::AsynqEager | Self::RiverEager)
     }
 
-    /// How long its worker takes from its first job until it has begun in all of its slots: they begin at random in
-    /// Faktory's, each within 2^31 ns.
+    /// How long its worker takes from its first job until it has begun in all of its slots: they
+    /// begin at random in Faktory's, each within 2^31 ns.
     pub(crate) fn begins_within(self) -> Duration {
         if self == Self::Faktory { Duration::from_millis(2200) } else { Duration::ZERO }
     }
@@ -93,7 +95,9 @@ impl System {
         let runs = match kind {
             Kind::AsyncQueue => Runs::ours("5s").await,
             Kind::AsyncQueueSynced => Runs::ours("always").await,
-            Kind::Asynq | Kind::AsynqEager => Runs::Other { queue: "asynq", server: Server::redis()? },
+            Kind::Asynq | Kind::AsynqEager => {
+                Runs::Other { queue: "asynq", server: Server::redis()? }
+            }
             Kind::Faktory => Runs::Other { queue: "faktory", server: Server::faktory()? },
             Kind::River => Runs::Other { queue: "river", server: Server::postgres("on")? },
             Kind::RiverEager => Runs::Other { queue: "river", server: Server::postgres("off")? },
@@ -104,7 +108,12 @@ impl System {
     }
 
     /// Jobs a second that so many clients store.
-    pub(crate) async fn submit(&self, clients: usize, time: Duration, bytes: usize) -> Result<f64, Error> {
+    pub(crate) async fn submit(
+        &self,
+        clients: usize,
+        time: Duration,
+        bytes: usize,
+    ) -> Result<f64, Error> {
         match &self.runs {
             Runs::Ours { gateway, .. } => {
                 let load = Load { addr: *gateway, connections: clients, body: bytes };
@@ -112,18 +121,25 @@ impl System {
                 Ok(per_second(answers.measured, answers.elapsed))
             }
             Runs::Other { .. } => {
-                let arguments = [clients.to_string(), time.as_secs().to_string(), bytes.to_string()];
+                let arguments =
+                    [clients.to_string(), time.as_secs().to_string(), bytes.to_string()];
                 Ok(self.tell("submit", &arguments).await?.trim().parse()?)
             }
         }
     }
 
     /// Stores jobs at a rate, each with the time in it; returns how many.
-    pub(crate) async fn pace(&self, rate: f64, time: Duration, bytes: usize) -> Result<usize, Error> {
+    pub(crate) async fn pace(
+        &self,
+        rate: f64,
+        time: Duration,
+        bytes: usize,
+    ) -> Result<usize, Error> {
         match &self.runs {
             Runs::Ours { gateway, .. } => pace(*gateway, rate, time, bytes).await,
             Runs::Other { .. } => {
-                let arguments = [format!("{rate:.0}"), time.as_secs().to_string(), bytes.to_string()];
+                let arguments =
+                    [format!("{rate:.0}"), time.as_secs().to_string(), bytes.to_string()];
                 Ok(self.tell("pace", &arguments).await?.trim().parse()?)
             }
         }
@@ -189,7 +205,12 @@ impl Runs {
 }
 
 /// Calls at a rate, by as many clients as it takes.
-async fn pace(gateway: SocketAddr, rate: f64, time: Duration, bytes: usize) -> Result<usize, Error> {
+async fn pace(
+    gateway: SocketAddr,
+    rate: f64,
+    time: Duration,
+    bytes: usize,
+) -> Result<usize, Error> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let url = format!("http://{gateway}/async-function/{FUNCTION}");
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));

@@ -1,5 +1,6 @@
-//! What the benchmarks have in common: a queue that takes calls, the programs before and behind it, and numbers for
-//! people. [`load`] sends requests, [`report`] turns what the benchmarks print into docs/bench.md.
+//! What the benchmarks have in common: a queue that takes calls, the programs before and behind it,
+//! and numbers for people. [`load`] sends requests, [`report`] turns what the benchmarks print into
+//! docs/bench.md.
 
 // A benchmark that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
@@ -85,12 +86,13 @@ impl Queue {
     /// Sends a call to the stream, and returns what waits for the stream's word.
     pub async fn publish(&self, call: &Invocation) -> PublishAckFuture {
         let subject = call_subject(&self.spec.subject, &call.function, &call.call_id);
-        let sent = self.js.publish_with_headers(subject, native::encode(call), call.body.clone()).await;
+        let sent =
+            self.js.publish_with_headers(subject, native::encode(call), call.body.clone()).await;
         sent.expect("a call is sent")
     }
 
-    /// Makes the directory one of so many queues with a function each. Calls go to one of them, that the rate be the
-    /// gateway's and not that of a broker with as many streams.
+    /// Makes the directory one of so many queues with a function each. Calls go to one of them,
+    /// that the rate be the gateway's and not that of a broker with as many streams.
     pub async fn fill_directory(&self, queues: usize) {
         let mut directory = Directory::default();
         for number in 0..queues {
@@ -161,7 +163,8 @@ impl Queue {
     /// How many requests for calls are open.
     pub async fn open_requests(&self) -> Option<usize> {
         let name = format!("{QUEUE}-workers");
-        let consumer: PullConsumer = self.js.get_consumer_from_stream(name, &self.spec.stream).await.ok()?;
+        let consumer: PullConsumer =
+            self.js.get_consumer_from_stream(name, &self.spec.stream).await.ok()?;
         Some(consumer.cached_info().num_waiting)
     }
 }

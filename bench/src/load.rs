@@ -1,6 +1,6 @@
-//! The load: connections that are kept open, each with one request on its way. It shares the processors with what it
-//! measures, so it does as little as it can: requests are written as they stand, of answers the status is read and the
-//! end is found, and one thread does it all.
+//! The load: connections that are kept open, each with one request on its way. It shares the
+//! processors with what it measures, so it does as little as it can: requests are written as they
+//! stand, of answers the status is read and the end is found, and one thread does it all.
 
 use std::{
     net::SocketAddr,
@@ -62,7 +62,8 @@ struct Client {
 }
 
 impl Load {
-    /// The answers of a run of this time, where each connection sends the next request as soon as the last is answered.
+    /// The answers of a run of this time, where each connection sends the next request as soon as
+    /// the last is answered.
     pub async fn answers(self, time: Duration) -> Result<Answers, Error> {
         in_a_thread(async move {
             let answered = Arc::new(AtomicUsize::new(0));
@@ -108,8 +109,9 @@ impl Load {
                     while begin.elapsed() < time {
                         let free = tokio::time::Instant::now();
                         let due = ticks.tick().await;
-                        // A timer may be late by a millisecond, which is nobody's fault; but a request that had to wait
-                        // for the answer before it has waited since it was due.
+                        // A timer may be late by a millisecond, which is nobody's fault; but a
+                        // request that had to wait for the answer before it has waited since it was
+                        // due.
                         let since = if free > due { due } else { tokio::time::Instant::now() };
                         client.call().await?;
                         latencies.push(since.elapsed());
@@ -129,7 +131,8 @@ impl Load {
     async fn connect(&self) -> Result<Client, Error> {
         let stream = TcpStream::connect(self.addr).await?;
         stream.set_nodelay(true)?;
-        let fields: String = HEADERS.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
+        let fields: String =
+            HEADERS.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
         let head = format!(
             "POST /async-function/bench HTTP/1.1\r\nHost: {}\r\n{fields}Content-Length: {}\r\n\r\n",
             self.addr, self.body

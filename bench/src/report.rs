@@ -1,4 +1,5 @@
-//! What the benchmarks print, as one report: their tables, the goals of the project next to what was measured, and plots.
+//! What the benchmarks print, as one report: their tables, the goals of the project next to what
+//! was measured, and plots.
 
 pub mod goals;
 pub mod plot;
@@ -96,7 +97,10 @@ pub fn markdown(facts: &Facts, parts: &[Part], folder: &str) -> String {
 /// The plots of what was measured: a name and an SVG each.
 #[must_use]
 pub fn plots(parts: &[Part]) -> Vec<(&'static str, String)> {
-    PLOTS.iter().filter_map(|plot| Some((plot.name, plot.svg(printed(parts, plot.part)?)?))).collect()
+    PLOTS
+        .iter()
+        .filter_map(|plot| Some((plot.name, plot.svg(printed(parts, plot.part)?)?)))
+        .collect()
 }
 
 fn printed<'a>(parts: &'a [Part], name: &str) -> Option<&'a str> {
@@ -131,7 +135,10 @@ mod tests {
     #[test]
     fn what_did_not_run_is_said_to_be_missing() {
         let report = markdown(&Vec::new(), &measured(), "bench");
-        assert!(report.contains("**Not measured in this run**: `make bench-operator`."), "{report}");
+        assert!(
+            report.contains("**Not measured in this run**: `make bench-operator`."),
+            "{report}"
+        );
         assert!(
             report.contains("| operator: 1,000 queues ready, s | at most 15 | not measured | |"),
             "{report}"

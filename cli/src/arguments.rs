@@ -5,7 +5,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{cancel, dead, drain, queues, status};
 
-/// Looks at the queues of AsyncQueue, brings dead letters back, cancels calls, and moves queues of OpenFaaS
+/// Looks at the queues of AsyncQueue, brings dead letters back, cancels calls, and moves queues of
+/// OpenFaaS
 ///
 /// Talks to NATS alone, which is reached from outside of Kubernetes by
 ///
@@ -44,7 +45,8 @@ pub(crate) fn parse() -> Arguments {
     Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// How NATS is reached may be said before a command or after it, and helps below what is the command's own.
+/// How NATS is reached may be said before a command or after it, and helps below what is the
+/// command's own.
 fn command() -> clap::Command {
     Arguments::command().mut_args(|argument| argument.global(true).help_heading("NATS"))
 }
@@ -65,9 +67,15 @@ mod tests {
 
     #[test]
     fn nats_is_named_before_a_command_or_after_it() {
-        for line in ["aq --nats-url nats://h dead list jobs", "aq dead list jobs --nats-url nats://h"] {
+        for line in
+            ["aq --nats-url nats://h dead list jobs", "aq dead list jobs --nats-url nats://h"]
+        {
             let arguments = read(line).unwrap();
-            assert_eq!(arguments.nats.nats_url.as_ref().map(String::as_str), Some("nats://h"), "{line}");
+            assert_eq!(
+                arguments.nats.nats_url.as_ref().map(String::as_str),
+                Some("nats://h"),
+                "{line}"
+            );
         }
     }
 

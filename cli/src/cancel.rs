@@ -18,8 +18,8 @@ const ANY: &str = "-";
 
 /// Cancels a call: queued, running, or waiting for its next attempt
 ///
-/// It never starts again. Where it runs, its worker closes the connection to the function. Its caller, if it asked
-/// for a callback, is told the status 499.
+/// It never starts again. Where it runs, its worker closes the connection to the function. Its
+/// caller, if it asked for a callback, is told the status 499.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kubectl aq cancel - 01234567-89ab-7cde-8f01-23456789abcd")]
 pub(crate) struct Arguments {

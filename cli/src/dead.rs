@@ -15,7 +15,8 @@ mod purge;
 mod replay;
 mod show;
 
-/// Lists, shows, replays and deletes dead letters: calls that were given up, and results that no caller took
+/// Lists, shows, replays and deletes dead letters: calls that were given up, and results that no
+/// caller took
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     List(list::Arguments),
@@ -80,7 +81,8 @@ impl Place {
     }
 
     fn function(&self, name: &str) -> Result<FunctionName, UsageError> {
-        FunctionName::parse(name, &self.function_namespace).map_err(|error| UsageError(error.to_string()))
+        FunctionName::parse(name, &self.function_namespace)
+            .map_err(|error| UsageError(error.to_string()))
     }
 }
 
@@ -119,9 +121,10 @@ impl KindChoice {
 /// Returns the calls that were requested by id and have no dead letter.
 fn missing<'a>(which: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> {
     match which {
-        Selection::Calls(calls) => {
-            calls.iter().filter(|call| letters.iter().all(|letter| letter.call_id != **call)).collect()
-        }
+        Selection::Calls(calls) => calls
+            .iter()
+            .filter(|call| letters.iter().all(|letter| letter.call_id != **call))
+            .collect(),
         Selection::All | Selection::Function(_) => Vec::new(),
     }
 }
@@ -139,7 +142,9 @@ fn say_missing(place: &Place, which: &Selection, letters: &[DeadLetter], kind: K
 /// Returns a message that a call has no dead letter, and how to list those that exist.
 fn no_letter(place: &Place, call: &CallId, kind: KindChoice) -> String {
     let (queue, what) = (&place.queue, kind.dead());
-    format!("queue `{queue}` has no {what} of call `{call}`: `kubectl aq dead list {queue}` lists them")
+    format!(
+        "queue `{queue}` has no {what} of call `{call}`: `kubectl aq dead list {queue}` lists them"
+    )
 }
 
 fn kind(kind: Kind) -> &'static str {
@@ -151,7 +156,8 @@ fn kind(kind: Kind) -> &'static str {
 
 /// Describes a dead letter in one line: its call, and its kind.
 fn name(letter: &DeadLetter) -> String {
-    let function = letter.function.as_ref().map(|function| format!(" {function}")).unwrap_or_default();
+    let function =
+        letter.function.as_ref().map(|function| format!(" {function}")).unwrap_or_default();
     match letter.kind {
         Kind::Call => format!("{}{function}", letter.call_id),
         Kind::Callback => format!("{}{function} (callback)", letter.call_id),
@@ -176,7 +182,11 @@ mod samples {
             kind,
             call_id: call_id.parse().unwrap(),
             function: Some(FunctionName::new("figlet", "dev").unwrap()),
-            death: Death { reason: "the function answered 500".into(), attempts: 3, status: Some(500) },
+            death: Death {
+                reason: "the function answered 500".into(),
+                attempts: 3,
+                status: Some(500),
+            },
             died_at: "2026-11-24T10:00:00.5Z".parse().unwrap(),
             worker: "w-1".to_owned(),
             size: 2,

@@ -10,7 +10,11 @@ use asyncqueue::{
 use crate::known::{self, Known};
 
 /// Looks up a call: on one queue, or on all that may have it.
-pub(crate) async fn find(js: &Context, queue: Option<&QueueName>, call: &CallId) -> anyhow::Result<Found> {
+pub(crate) async fn find(
+    js: &Context,
+    queue: Option<&QueueName>,
+    call: &CallId,
+) -> anyhow::Result<Found> {
     let wanted = wanted(call);
     Ok(locate(js, &places(js, queue, &wanted).await?, &wanted).await?)
 }
@@ -38,7 +42,9 @@ pub(crate) fn wanted(call: &CallId) -> Wanted {
 /// Returns the error for a call that is not known.
 pub(crate) fn unknown(call: &CallId, queue: Option<&QueueName>) -> anyhow::Error {
     let place = queue.map_or("any queue".to_owned(), |queue| format!("queue `{queue}`"));
-    anyhow::anyhow!("nothing is known of a call `{call}` on {place}: it never was, or ended long enough ago")
+    anyhow::anyhow!(
+        "nothing is known of a call `{call}` on {place}: it never was, or ended long enough ago"
+    )
 }
 
 /// Returns the queues that may have a call.
@@ -49,7 +55,9 @@ fn known_places(known: &Known, wanted: &Wanted) -> Places {
         .queues
         .iter()
         // A deleted queue may still have dead letters.
-        .map(|(queue, entry)| (queue.clone(), entry.clone().unwrap_or_else(|| QueueEntry::named(queue))))
+        .map(|(queue, entry)| {
+            (queue.clone(), entry.clone().unwrap_or_else(|| QueueEntry::named(queue)))
+        })
         .collect();
     // The default queue would be searched too if it were not one of them.
     locate::places(&Directory { queues, ..Directory::default() }, any, wanted)
@@ -62,7 +70,8 @@ mod tests {
     fn asked(queues: &[&str], call: &CallId) -> Vec<String> {
         let queues = queues.iter().map(|queue| (queue.parse().unwrap(), None)).collect();
         let places = known_places(&Known { queues, ..Known::default() }, &wanted(call));
-        let mut names: Vec<String> = places.named.into_iter().map(|place| place.queue.to_string()).collect();
+        let mut names: Vec<String> =
+            places.named.into_iter().map(|place| place.queue.to_string()).collect();
         names.sort();
         names
     }

@@ -51,11 +51,19 @@ pub(crate) struct Known {
 
 /// Reads all queues and streams.
 pub(crate) async fn all(js: &Context) -> anyhow::Result<Known> {
-    let streams: Vec<StreamFacts> =
-        js.streams().map_ok(StreamFacts::of).try_collect().await.context("the streams can't be listed")?;
-    let directory = timeout(PATIENCE, read_directory(js)).await.context("the directory can't be read")??;
+    let streams: Vec<StreamFacts> = js
+        .streams()
+        .map_ok(StreamFacts::of)
+        .try_collect()
+        .await
+        .context("the streams can't be listed")?;
+    let directory =
+        timeout(PATIENCE, read_directory(js)).await.context("the directory can't be read")??;
     let queues = merge(&directory, &streams);
-    Ok(Known { queues, streams: streams.into_iter().map(|facts| (facts.name.clone(), facts)).collect() })
+    Ok(Known {
+        queues,
+        streams: streams.into_iter().map(|facts| (facts.name.clone(), facts)).collect(),
+    })
 }
 
 /// Returns the entry of a queue, which says where its calls go.
@@ -93,7 +101,8 @@ impl StreamFacts {
     /// calls.
     fn queue_of_calls(&self) -> Option<(QueueName, QueueEntry)> {
         let owner = self.owner.as_ref()?;
-        let subject = self.subjects.first().filter(|first| self.subjects == stream_subjects(first))?;
+        let subject =
+            self.subjects.first().filter(|first| self.subjects == stream_subjects(first))?;
         // An AsyncQueue may give its stream another name. A stream that a worker created has the
         // name of the queue.
         let name = owner.split_once('/').map_or(self.name.as_str(), |(_, name)| name);
@@ -105,7 +114,8 @@ impl StreamFacts {
     /// stores dead letters.
     fn queue_of_dead_letters(&self) -> Option<QueueName> {
         let queue: QueueName = self.name.strip_suffix("-dead")?.parse().ok()?;
-        let is_ours = self.owner.is_some() && self.subjects == [format!("{}.>", queue.dead_letter_stream())];
+        let is_ours =
+            self.owner.is_some() && self.subjects == [format!("{}.>", queue.dead_letter_stream())];
         is_ours.then_some(queue)
     }
 }
@@ -115,8 +125,11 @@ fn merge(
     directory: &BTreeMap<QueueName, QueueEntry>,
     streams: &[StreamFacts],
 ) -> BTreeMap<QueueName, Option<QueueEntry>> {
-    let mut queues: BTreeMap<_, _> =
-        streams.iter().filter_map(StreamFacts::queue_of_dead_letters).map(|queue| (queue, None)).collect();
+    let mut queues: BTreeMap<_, _> = streams
+        .iter()
+        .filter_map(StreamFacts::queue_of_dead_letters)
+        .map(|queue| (queue, None))
+        .collect();
     let calls = streams.iter().filter_map(StreamFacts::queue_of_calls);
     let named = directory.iter().map(|(queue, entry)| (queue.clone(), entry.clone()));
     queues.extend(calls.chain(named).map(|(queue, entry)| (queue, Some(entry))));
@@ -193,7 +206,8 @@ mod tests {
         let entry = |stream: &str, subject: &str| QueueEntry::new(stream, subject);
         let directory = BTreeMap::from([("named".parse().unwrap(), entry("named", "told"))]);
         let queues = merge(&directory, &streams);
-        let queues: Vec<_> = queues.iter().map(|(queue, entry)| (queue.as_str(), entry.clone())).collect();
+        let queues: Vec<_> =
+            queues.iter().map(|(queue, entry)| (queue.as_str(), entry.clone())).collect();
         assert_eq!(
             queues,
             [

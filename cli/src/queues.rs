@@ -25,11 +25,12 @@ const READS: usize = 64;
 
 /// Lists the queues
 ///
-/// PENDING, INFLIGHT, REDELIVERED and WORKERS mean what they do in `kubectl get asyncqueues`: PENDING calls are stored
-/// and do not run now, INFLIGHT ones run, REDELIVERED ones were delivered more than once. RETRYING are those of PENDING
-/// that wait for their next attempt, or whose worker is gone. CALLBACKS are results on their way to the client, DEAD are
-/// dead letters, and OLDEST is the age of the oldest call that has not ended. `-` is not known: workers of a version
-/// before 0.2 do not say how many calls run.
+/// PENDING, INFLIGHT, REDELIVERED and WORKERS mean what they do in `kubectl get asyncqueues`:
+/// PENDING calls are stored and do not run now, INFLIGHT ones run, REDELIVERED ones were delivered
+/// more than once. RETRYING are those of PENDING that wait for their next attempt, or whose worker
+/// is gone. CALLBACKS are results on their way to the client, DEAD are dead letters, and OLDEST is
+/// the age of the oldest call that has not ended. `-` is not known: workers of a version before 0.2
+/// do not say how many calls run.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kubectl aq queues -o json")]
 pub(crate) struct Arguments {
@@ -105,12 +106,17 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
 
 /// Returns the consumer of a queue's calls, whatever its name: a stream of calls has one. Returns
 /// `None` if it does not exist yet.
-async fn consumer(js: &Context, known: &Known, queue: &QueueName) -> anyhow::Result<Option<ConsumerFacts>> {
+async fn consumer(
+    js: &Context,
+    known: &Known,
+    queue: &QueueName,
+) -> anyhow::Result<Option<ConsumerFacts>> {
     let Some(stream) = known.stream_of_calls(queue) else { return Ok(None) };
     let name = &stream.name;
     let failed = || format!("the consumer of stream {name} can't be looked at");
     let stream = js.get_stream_no_info(name).await.with_context(failed)?;
-    let first: Option<consumer::Info> = stream.consumers().next().await.transpose().with_context(failed)?;
+    let first: Option<consumer::Info> =
+        stream.consumers().next().await.transpose().with_context(failed)?;
     Ok(first.map(|info| ConsumerFacts {
         pending: info.num_pending,
         unacknowledged: info.num_ack_pending as u64,
@@ -129,7 +135,8 @@ fn look(
     let calls = known.stream_of_calls(queue);
     let messages = |stream: &str| known.streams.get(stream).map_or(0, |facts| facts.messages);
     let stored = calls.map_or(0, |facts| facts.messages);
-    let age = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default().as_secs();
+    let age =
+        |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default().as_secs();
     let (workers, inflight) = workers.count().unzip();
     let not_delivered = consumer.map_or(stored, |consumer| consumer.pending);
     // An unacknowledged call is stored, whether it runs or waits for its next attempt.
@@ -151,14 +158,25 @@ fn look(
 
 /// Names the queues with calls or results that wait while no worker is connected.
 fn note_of_idle(queues: &[Queue]) -> Option<String> {
-    let is_idle = |queue: &&Queue| queue.workers == Some(0) && (queue.pending > 0 || queue.callbacks > 0);
+    let is_idle =
+        |queue: &&Queue| queue.workers == Some(0) && (queue.pending > 0 || queue.callbacks > 0);
     let idle: Vec<&str> = queues.iter().filter(is_idle).map(|queue| queue.name.as_str()).collect();
-    (!idle.is_empty()).then(|| format!("calls wait and no worker is connected: {}", idle.join(", ")))
+    (!idle.is_empty())
+        .then(|| format!("calls wait and no worker is connected: {}", idle.join(", ")))
 }
 
 fn render(queues: &[Queue]) -> String {
-    let heading =
-        ["QUEUE", "PENDING", "RETRYING", "INFLIGHT", "REDELIVERED", "CALLBACKS", "DEAD", "WORKERS", "OLDEST"];
+    let heading = [
+        "QUEUE",
+        "PENDING",
+        "RETRYING",
+        "INFLIGHT",
+        "REDELIVERED",
+        "CALLBACKS",
+        "DEAD",
+        "WORKERS",
+        "OLDEST",
+    ];
     table::render(
         heading,
         queues.iter().map(|queue| {
@@ -171,7 +189,9 @@ fn render(queues: &[Queue]) -> String {
                 queue.callbacks.to_string(),
                 queue.dead_letters.to_string(),
                 or_nothing(queue.workers),
-                or_nothing(queue.oldest_seconds.map(|seconds| table::age(Duration::from_secs(seconds)))),
+                or_nothing(
+                    queue.oldest_seconds.map(|seconds| table::age(Duration::from_secs(seconds))),
+                ),
             ]
         }),
     )
@@ -199,7 +219,8 @@ mod tests {
         let streams = [stream("JOBS", 5), stream("jobs-callbacks", 2), stream("jobs-dead", 3)];
         let entry = QueueEntry::new("JOBS", "jobs");
         Known {
-            queues: [("jobs".parse().unwrap(), Some(entry)), ("left".parse().unwrap(), None)].into(),
+            queues: [("jobs".parse().unwrap(), Some(entry)), ("left".parse().unwrap(), None)]
+                .into(),
             streams: streams.into_iter().map(|facts| (facts.name.clone(), facts)).collect(),
         }
     }
@@ -216,16 +237,24 @@ mod tests {
     }
 
     fn jobs(consumer: Option<ConsumerFacts>, workers: &Workers) -> Queue {
-        look(&known(), &"jobs".parse().unwrap(), consumer, workers, "2026-11-24T10:03:00Z".parse().unwrap())
+        look(
+            &known(),
+            &"jobs".parse().unwrap(),
+            consumer,
+            workers,
+            "2026-11-24T10:03:00Z".parse().unwrap(),
+        )
     }
 
     #[test]
     fn a_queue_is_described_by_its_streams_consumer_and_workers() {
         let consumer = ConsumerFacts { pending: 2, unacknowledged: 3, redelivered: 1 };
         let jobs = jobs(Some(consumer), &running(&[1, 1]));
-        let left = look(&known(), &"left".parse().unwrap(), None, &Workers::None, Timestamp::UNIX_EPOCH);
+        let left =
+            look(&known(), &"left".parse().unwrap(), None, &Workers::None, Timestamp::UNIX_EPOCH);
         let lines = render(&[jobs.clone(), left]);
-        let lines: Vec<Vec<&str>> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
+        let lines: Vec<Vec<&str>> =
+            lines.lines().map(|line| line.split_whitespace().collect()).collect();
         // Of five stored calls, two run, and one of the others was delivered before.
         assert_eq!(lines[1], ["jobs", "3", "1", "2", "1", "2", "3", "2", "3m"]);
         assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "0", "0", "-"]);
@@ -248,7 +277,10 @@ mod tests {
     fn workers_that_do_not_say_what_runs_are_not_guessed_at() {
         let consumer = ConsumerFacts { pending: 4, unacknowledged: 1, redelivered: 0 };
         let jobs = jobs(Some(consumer), &Workers::Silent);
-        assert_eq!((jobs.pending, jobs.retrying, jobs.inflight, jobs.workers), (4, None, None, None));
+        assert_eq!(
+            (jobs.pending, jobs.retrying, jobs.inflight, jobs.workers),
+            (4, None, None, None)
+        );
         assert_eq!(note_of_idle(&[jobs]), None);
     }
 

@@ -39,11 +39,15 @@ pub(crate) async fn connect(settings: &NatsSettings, setting: &str) -> anyhow::R
     // Programs wait for NATS without limit, and their health gives the reason. A command uses the
     // same health to report why it failed.
     let health = Health::new();
-    let client = nats::connect(settings, CONNECTION_NAME, &health, &mut Registry::default()).await?;
+    let client =
+        nats::connect(settings, CONNECTION_NAME, &health, &mut Registry::default()).await?;
     if timeout(NATS_TIMEOUT, nats::wait_connected(&client)).await.is_err() {
         let reasons = health.report().err().unwrap_or_default();
         let reason = reasons.into_iter().map(|(_, reason)| reason).next().unwrap_or_default();
-        anyhow::bail!("gave up after {}s {reason}; {setting} says where NATS is", NATS_TIMEOUT.as_secs());
+        anyhow::bail!(
+            "gave up after {}s {reason}; {setting} says where NATS is",
+            NATS_TIMEOUT.as_secs()
+        );
     }
     Ok(client)
 }

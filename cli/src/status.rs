@@ -37,7 +37,8 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     let Arguments { call_id, queue, output } = arguments;
     let status = match find::find(&session.js, queue.as_ref(), call_id).await? {
         Found::Stored { newest, others } => {
-            let mut status = status::of_stored(&session.js, &find::wanted(call_id), &newest).await?;
+            let mut status =
+                status::of_stored(&session.js, &find::wanted(call_id), &newest).await?;
             status.others = Some(others).filter(|others| *others > 0);
             status
         }
@@ -55,7 +56,9 @@ fn render(status: &CallStatus) -> String {
     let mut fields = vec![("Call ID", status.call_id.clone()), ("Queue", status.queue.to_string())];
     fields.extend(status.function.clone().map(|function| ("Function", function)));
     fields.push(("State", words(&status.state)));
-    fields.extend(status.others.map(|others| ("Others", format!("{others} more calls with this id"))));
+    fields.extend(
+        status.others.map(|others| ("Others", format!("{others} more calls with this id"))),
+    );
     fields.extend(status.submitted_at.map(|at| ("Submitted", format!("{at:.0}"))));
     table::fields(&fields)
 }
@@ -68,10 +71,15 @@ pub(crate) fn words(state: &State) -> String {
         State::Delivered => "running, or waiting for its next attempt".to_owned(),
         State::Running { worker, attempt, max_attempts, since, blocked } => {
             let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
-            format!("running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}")
+            format!(
+                "running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}"
+            )
         }
         State::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until } => {
-            let why = failure.as_ref().map(|failure| format!(": {}", failure.last_error)).unwrap_or_default();
+            let why = failure
+                .as_ref()
+                .map(|failure| format!(": {}", failure.last_error))
+                .unwrap_or_default();
             match not_counted_until {
                 Some(until) => format!(
                     "waiting until {next_attempt:.0}: the platform failed, which is not counted until {until:.0}{why}"
@@ -87,11 +95,15 @@ pub(crate) fn words(state: &State) -> String {
             format!("done with status {status}, the result is on its way to the caller")
         }
         State::Done { status, callback: CallbackState::Dead, .. } => {
-            format!("done with status {status}, the caller did not take the result: it is a dead letter")
+            format!(
+                "done with status {status}, the caller did not take the result: it is a dead letter"
+            )
         }
         State::Dead { reason, since, .. } => format!("dead since {since:.0}: {reason}"),
         State::Cancelled { since } => format!("cancelled at {since:.0}"),
-        State::Expired { since } => format!("expired at {since:.0}: it was older than its queue allows"),
+        State::Expired { since } => {
+            format!("expired at {since:.0}: it was older than its queue allows")
+        }
     }
 }
 
@@ -103,7 +115,8 @@ mod tests {
 
     #[test]
     fn a_waiting_call_says_how_its_last_attempt_failed() {
-        let failure = Failure { last_status: 500, last_error: "the function answered 500".to_owned() };
+        let failure =
+            Failure { last_status: 500, last_error: "the function answered 500".to_owned() };
         let waiting = |failure| State::Waiting {
             attempt: 1,
             max_attempts: 3,

@@ -1,5 +1,5 @@
-//! What a function says of its retries, in its annotations: a value counts or is named as one that can't be read, and what
-//! counts goes through the directory unchanged and stays within bounds.
+//! What a function says of its retries, in its annotations: a value counts or is named as one that
+//! can't be read, and what counts goes through the directory unchanged and stays within bounds.
 #![no_main]
 
 use asyncqueue::retry::{ATTEMPTS, CODES, MAX_WAIT, MIN_WAIT, RetryOverrides};
@@ -14,9 +14,15 @@ fuzz_target!(|text: &str| {
     let values: Vec<&str> = text.splitn(names.len(), '\n').collect();
     let get = |name: &str| values.get(names.iter().position(|known| *known == name)?).copied();
     let (read, unread) = RetryOverrides::from_annotations(get);
-    let said = [read.attempts.is_some(), read.codes.is_some(), read.min_wait.is_some(), read.max_wait.is_some()];
+    let said = [
+        read.attempts.is_some(),
+        read.codes.is_some(),
+        read.min_wait.is_some(),
+        read.max_wait.is_some(),
+    ];
     for (index, value) in values.iter().enumerate() {
-        let is_named = unread.iter().any(|unread| unread == &format!("{} `{}`", names[index], value.trim()));
+        let is_named =
+            unread.iter().any(|unread| unread == &format!("{} `{}`", names[index], value.trim()));
         assert_ne!(said[index], is_named, "{} `{value}`", names[index]);
     }
     assert_ne!(read.attempts, Some(0));
@@ -25,7 +31,12 @@ fuzz_target!(|text: &str| {
     assert_eq!(serde_json::from_slice::<RetryOverrides>(&json).expect("overrides"), read);
 
     let second = std::time::Duration::from_secs(1);
-    let waits = Waits { min: second, max: second * 60, backoff: Backoff::Exponential, jitter: Jitter::Full };
+    let waits = Waits {
+        min: second,
+        max: second * 60,
+        backoff: Backoff::Exponential,
+        jitter: Jitter::Full,
+    };
     let policy = RetryPolicy { max_attempts: 3, waits, codes: [503].into() }.overridden(&read);
     assert!(policy.max_attempts > 0 && policy.waits.min <= policy.waits.max);
 });

@@ -1,6 +1,6 @@
-//! What a function or a receiver writes as its answer, and then closes the connection or not. Whatever it is, there is an
-//! answer or an error; what is read of it can be stored as a result and read again; and nothing of it is taken for the
-//! answer to the next request.
+//! What a function or a receiver writes as its answer, and then closes the connection or not.
+//! Whatever it is, there is an answer or an error; what is read of it can be stored as a result and
+//! read again; and nothing of it is taken for the answer to the next request.
 #![no_main]
 
 use std::{
@@ -39,7 +39,8 @@ const LONG: Duration = Duration::from_secs(60);
 
 const MAX_BODY: usize = 1 << 20;
 
-/// Opens connections to a server that answers the first request of all with the input, and all others with [`SECOND`].
+/// Opens connections to a server that answers the first request of all with the input, and all
+/// others with [`SECOND`].
 #[derive(Clone)]
 struct Connector {
     first: Arc<AtomicBool>,
@@ -89,7 +90,8 @@ async fn ask(client: &Client<Connector, Full<Bytes>>) -> Option<Answered> {
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static("http://function/");
     let exchange = async {
-        let (head, body) = client.send(request, |request| Some(request.clone())).await?.into_parts();
+        let (head, body) =
+            client.send(request, |request| Some(request.clone())).await?.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await;
         Ok(Response::from_parts(head, body.map(|body| body.to_bytes()).unwrap_or_default()))
     };
@@ -105,7 +107,8 @@ fuzz_target!(|input: (bool, &[u8])| {
             Connector { first: Arc::new(AtomicBool::new(true)), input: bytes.into(), closes };
         let limits = ConnectionLimits { max_age: LONG * 10, max_requests: 100 };
         let max_answer_head = MAX_ANSWER_HEAD;
-        let config = Config { connect_timeout: LONG, idle_timeout: LONG * 10, limits, max_answer_head };
+        let config =
+            Config { connect_timeout: LONG, idle_timeout: LONG * 10, limits, max_answer_head };
         let client = Client::new(connector, config);
         match ask(&client).await {
             Some(Ok(answer)) => check_result(answer),
@@ -114,7 +117,9 @@ fuzz_target!(|input: (bool, &[u8])| {
             None => assert!(!closes, "it waits for a server that has closed"),
         }
         match ask(&client).await {
-            Some(Ok(answer)) => assert_eq!((answer.status().as_u16(), &answer.body()[..]), (299, &b"second"[..])),
+            Some(Ok(answer)) => {
+                assert_eq!((answer.status().as_u16(), &answer.body()[..]), (299, &b"second"[..]))
+            }
             other => panic!("{other:?}"),
         }
     });
@@ -123,7 +128,8 @@ fuzz_target!(|input: (bool, &[u8])| {
 /// What is read of an answer can be stored as a result, and read again.
 fn check_result(answer: Response<Bytes>) {
     let (mut head, body) = answer.into_parts();
-    let length: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let length: usize =
+        head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     assert!(length <= MAX_ANSWER_HEAD);
     strip_connection_headers(&mut head.headers);
     let function = FunctionName::new("figlet", "openfaas-fn").expect("a name");
@@ -134,12 +140,15 @@ fn check_result(answer: Response<Bytes>) {
         body: body.clone(),
         ..Callback::new(&call, url, 1, EndState::Done, head.status.as_u16())
     };
-    let read = Callback::decode(&over_the_wire(&result.encode()), body).expect("what is stored is read");
+    let read =
+        Callback::decode(&over_the_wire(&result.encode()), body).expect("what is stored is read");
     assert_eq!((read.status, trimmed(&read.headers)), (result.status, trimmed(&result.headers)));
 }
 
 /// Headers without the blanks around their values, which are not part of them (RFC 9110, 5.5).
 fn trimmed(headers: &HeaderMap) -> HeaderMap {
-    let trim = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes().trim_ascii()).expect("a value");
+    let trim = |value: &HeaderValue| {
+        HeaderValue::from_bytes(value.as_bytes().trim_ascii()).expect("a value")
+    };
     headers.iter().map(|(name, value)| (name.clone(), trim(value))).collect()
 }

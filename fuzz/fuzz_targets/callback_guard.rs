@@ -1,5 +1,6 @@
-//! Where callbacks may go: 16 bytes of an address, then a list and a URL, each on a line. Whatever the list, no result goes
-//! to a link-local or metadata address, however that is written; and with a list of names, to no other.
+//! Where callbacks may go: 16 bytes of an address, then a list and a URL, each on a line. Whatever
+//! the list, no result goes to a link-local or metadata address, however that is written; and with
+//! a list of names, to no other.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,7 +20,8 @@ fuzz_target!(|input: ([u8; 16], &str)| {
     let guard = Guard::new(allowed);
     let rules: Vec<&str> = list.split(',').map(str::trim).filter(|rule| !rule.is_empty()).collect();
 
-    // What a name is resolved to: an address, and the IPv4 address in it in all the ways to write that.
+    // What a name is resolved to: an address, and the IPv4 address in it in all the ways to write
+    // that.
     let v4 = Ipv4Addr::new(bytes[12], bytes[13], bytes[14], bytes[15]);
     let [a, b, c, d] = v4.octets();
     let v6 = |high: [u16; 6]| {
@@ -36,13 +38,18 @@ fuzz_target!(|input: ([u8; 16], &str)| {
         v6([0x64, 0xff9b, 1, 0, 0, 0]),
         // Teredo's client and server, ISATAP, and NAT64 with prefixes of 48, 56 and 64 bits.
         IpAddr::V6([0x20, 1, 0, 0, 65, 54, 227, 120, 0x80, 0, 0, 0, !a, !b, !c, !d].into()),
-        IpAddr::V6([0x20, 1, 0, 0, a, b, c, d, 0x80, 0, 0, 0, bytes[0], bytes[1], bytes[2], bytes[3]].into()),
+        IpAddr::V6(
+            [0x20, 1, 0, 0, a, b, c, d, 0x80, 0, 0, 0, bytes[0], bytes[1], bytes[2], bytes[3]]
+                .into(),
+        ),
         v6([0x2001, 0xdb8, 0, 1, 0, 0x5efe]),
         v6([0x2001, 0xdb8, 0, 1, 0x200, 0x5efe]),
         IpAddr::V6([0, 0x64, 0xff, 0x9b, 0, 1, a, b, 0, c, d, 0, 0, 0, 0, 0].into()),
         IpAddr::V6([0, 0x64, 0xff, 0x9b, 0, 1, bytes[0], a, 0, b, c, d, 0, 0, 0, 0].into()),
         IpAddr::V6([0, 0x64, 0xff, 0x9b, 0, 1, bytes[0], bytes[1], 0, a, b, c, d, 0, 0, 0].into()),
-        IpAddr::V6([0x2002, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 0, 0, 0, 0, 1].into()),
+        IpAddr::V6(
+            [0x2002, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 0, 0, 0, 0, 1].into(),
+        ),
     ];
     for address in addresses {
         for is_named in [false, true] {
@@ -67,10 +74,11 @@ fuzz_target!(|input: ([u8; 16], &str)| {
         assert!(guard.check_address(address, false).is_ok(), "{host}");
     } else if !rules.is_empty() && rules.iter().all(|rule| is_name(rule)) {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let is_listed = rules.iter().any(|rule| match rule.to_ascii_lowercase().strip_prefix('*') {
-            Some(suffix) => host.ends_with(suffix),
-            None => host == rule.to_ascii_lowercase(),
-        });
+        let is_listed =
+            rules.iter().any(|rule| match rule.to_ascii_lowercase().strip_prefix('*') {
+                Some(suffix) => host.ends_with(suffix),
+                None => host == rule.to_ascii_lowercase(),
+            });
         assert!(is_listed, "{host} is not in {list}");
     }
 });

@@ -1,5 +1,5 @@
-//! A directory file as anybody may write it: an error of one line, or a directory that goes through the bucket unchanged and
-//! by which each call finds a subject and each function a URL.
+//! A directory file as anybody may write it: an error of one line, or a directory that goes through
+//! the bucket unchanged and by which each call finds a subject and each function a URL.
 #![no_main]
 
 use asyncqueue::directory::{Directory, Key};
@@ -32,8 +32,13 @@ fuzz_target!(|yaml: &str| {
         assert!(entry.retry.codes.iter().flatten().all(|code| (100..=599).contains(code)));
     }
     for queue in directory.queues.values() {
-        let is_token = |token: &str| !token.is_empty() && !token.contains(['*', '>', ' ', '\t', '\r', '\n']);
+        let is_token =
+            |token: &str| !token.is_empty() && !token.contains(['*', '>', ' ', '\t', '\r', '\n']);
         assert!(queue.subject.split('.').all(is_token), "{:?}", queue.subject);
-        assert!(is_token(&queue.stream) && !queue.stream.contains(['.', '/', '\\']), "{:?}", queue.stream);
+        assert!(
+            is_token(&queue.stream) && !queue.stream.contains(['.', '/', '\\']),
+            "{:?}",
+            queue.stream
+        );
     }
 });

@@ -1,4 +1,5 @@
-//! Durations as users write them: within bounds, as long as they say, and read again as they are printed.
+//! Durations as users write them: within bounds, as long as they say, and read again as they are
+//! printed.
 #![no_main]
 
 use asyncqueue::{GoDuration, duration::MAX_DURATION};
@@ -33,11 +34,15 @@ fuzz_target!(|text: &str| {
     while !rest.is_empty() && rest != "0" {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').expect("a unit");
         let (number, tail) = rest.split_at(end);
-        let (unit, length) = UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).expect("a unit of Go's");
+        let (unit, length) =
+            UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).expect("a unit of Go's");
         seconds += number.parse::<f64>().expect("a number") * length;
         rest = &tail[unit.len()..];
     }
     // Each part is rounded down to a nanosecond.
     let tolerance = 1e-9 * text.len() as f64 + seconds * 1e-12;
-    assert!((duration.0.as_secs_f64() - seconds).abs() <= tolerance, "{text}: {duration} and {seconds} s");
+    assert!(
+        (duration.0.as_secs_f64() - seconds).abs() <= tolerance,
+        "{text}: {duration} and {seconds} s"
+    );
 });

@@ -1,5 +1,6 @@
-//! NATS headers as anybody may have written them, one `name: value` a line and the body after an empty one: a call that
-//! can be stored again and made, a result that can be stored again, or a refusal.
+//! NATS headers as anybody may have written them, one `name: value` a line and the body after an
+//! empty one: a call that can be stored again and made, a result that can be stored again, or a
+//! refusal.
 #![no_main]
 
 use async_nats::HeaderMap;

@@ -1,5 +1,5 @@
-//! A message that an existing gateway may have published: whatever it is, it is read as a call that our own form can carry
-//! and that can be made, or it is refused.
+//! A message that an existing gateway may have published: whatever it is, it is read as a call that
+//! our own form can carry and that can be made, or it is refused.
 #![no_main]
 
 use asyncqueue::message::{Fallback, openfaas};

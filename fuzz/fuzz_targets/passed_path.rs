@@ -1,5 +1,6 @@
-//! The path of a request that the gateway passes on: however the next server normalises it, it is no call of this gateway,
-//! and names the same function. That is tried with what Go's servers do, and with what browsers do.
+//! The path of a request that the gateway passes on: however the next server normalises it, it is
+//! no call of this gateway, and names the same function. That is tried with what Go's servers do,
+//! and with what browsers do.
 #![no_main]
 
 use asyncqueue_gateway::{plain_path::is_plain, resource::Resource};

@@ -1,6 +1,6 @@
-//! The head of a client's request, read as the gateway's server reads it: the function is asked for the same path and query
-//! to the byte, has each header that is the call's own with the bytes that it had, and no other; and none of them becomes
-//! one of NATS.
+//! The head of a client's request, read as the gateway's server reads it: the function is asked for
+//! the same path and query to the byte, has each header that is the call's own with the bytes that
+//! it had, and no other; and none of them becomes one of NATS.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -37,8 +37,14 @@ const NOT_THE_CALLS: [&[u8]; 13] = [
 ];
 
 /// What the platform says of the call, over or beside what the client said.
-const THE_PLATFORMS: [&[u8]; 6] =
-    [b"x-call-id", b"x-start-time", b"x-async-depth", b"x-retry", b"x-retry-max", b"idempotency-key"];
+const THE_PLATFORMS: [&[u8]; 6] = [
+    b"x-call-id",
+    b"x-start-time",
+    b"x-async-depth",
+    b"x-retry",
+    b"x-retry-max",
+    b"idempotency-key",
+];
 
 fuzz_target!(|head: &[u8]| {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -54,24 +60,29 @@ fuzz_target!(|head: &[u8]| {
 
     let Resource::Queue(call) = Resource::of(uri.path()) else { return };
     let Ok(id) = client_call_id(&headers) else { return };
-    let Ok(submission) = Submission::parse(call, uri.query(), &headers, "openfaas-fn") else { return };
+    let Ok(submission) = Submission::parse(call, uri.query(), &headers, "openfaas-fn") else {
+        return;
+    };
     let id = id.unwrap_or_else(|| CallId::of_sequence(1));
     let at = "2026-01-01T00:00:00Z".parse().expect("a time");
     let stored = submission.into_invocation(id, at, headers, Bytes::from_static(b"body"));
     check_call(&stored);
     let message = over_the_wire(&native::encode(&stored));
-    let read = native::decode(&message, stored.body.clone()).expect("what the gateway stores is read");
+    let read =
+        native::decode(&message, stored.body.clone()).expect("what the gateway stores is read");
 
     // A target in origin form is taken apart once more, by hand.
     if raw.starts_with('/') {
         let raw = raw.split_once('#').map_or(raw, |(target, _fragment)| target);
-        let (path, query) = raw.split_once('?').map_or((raw, None), |(path, query)| (path, Some(query)));
+        let (path, query) =
+            raw.split_once('?').map_or((raw, None), |(path, query)| (path, Some(query)));
         let path = path.strip_prefix("/async-function/").expect("the path of a queue");
         let path = path.find('/').map_or("", |slash| &path[slash..]);
         assert_eq!((read.path.as_str(), read.query.as_deref()), (path, query));
     }
 
-    let sent = request_headers(read.headers.clone(), &read, Attempt { number: 1, max: 2 }).expect("headers");
+    let sent = request_headers(read.headers.clone(), &read, Attempt { number: 1, max: 2 })
+        .expect("headers");
     let mut own: BTreeMap<Vec<u8>, Vec<&[u8]>> = BTreeMap::new();
     let named: Vec<Vec<u8>> = request
         .headers
@@ -82,7 +93,10 @@ fuzz_target!(|head: &[u8]| {
         .collect();
     for field in &*request.headers {
         let name = field.name.to_ascii_lowercase().into_bytes();
-        if !NOT_THE_CALLS.contains(&&*name) && !THE_PLATFORMS.contains(&&*name) && !named.contains(&name) {
+        if !NOT_THE_CALLS.contains(&&*name)
+            && !THE_PLATFORMS.contains(&&*name)
+            && !named.contains(&name)
+        {
             own.entry(name).or_default().push(field.value);
         }
     }

@@ -1,5 +1,5 @@
-//! `Retry-After` as a function or a receiver writes it: whatever it is, and whatever the clock says, the wait is what it asks
-//! for, up to an hour, and not less than the policy's shortest.
+//! `Retry-After` as a function or a receiver writes it: whatever it is, and whatever the clock
+//! says, the wait is what it asks for, up to an hour, and not less than the policy's shortest.
 #![no_main]
 
 use std::time::{Duration, SystemTime};
@@ -30,8 +30,11 @@ fuzz_target!(|input: (u32, u32, u32, &str)| {
     let (min, max) = (Duration::from_secs(min.min(max).into()), Duration::from_secs(max.into()));
     let waits = Waits { min, max, backoff: Backoff::Exponential, jitter: Jitter::Full };
     let policy = RetryPolicy { max_attempts: 3, waits, codes: [429].into() };
-    let ending = Ending::Answered { status: 429, internal: false, retry_after: Some(value.to_owned()) };
-    let Outcome::Retry { wait, counted: true } = policy.decide(&ending, Tries::all_counted(1), now, 0.5) else {
+    let ending =
+        Ending::Answered { status: 429, internal: false, retry_after: Some(value.to_owned()) };
+    let Outcome::Retry { wait, counted: true } =
+        policy.decide(&ending, Tries::all_counted(1), now, 0.5)
+    else {
         panic!("it is tried again");
     };
     assert!(wait <= max.max(LONGEST_ASKED));

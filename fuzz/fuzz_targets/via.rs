@@ -1,5 +1,5 @@
-//! `Via` as clients and proxies write it: whatever it says, each pass through the gateway is counted, so that a request in a loop
-//! ends, and no entry of a client's is lost.
+//! `Via` as clients and proxies write it: whatever it says, each pass through the gateway is
+//! counted, so that a request in a loop ends, and no entry of a client's is lost.
 #![no_main]
 
 use asyncqueue_gateway::hops::Hops;

@@ -11,8 +11,8 @@ use asyncqueue::{
 };
 use asyncqueue_worker::function::request::{Attempt, Target, request_headers};
 
-/// What a client of NATS reads of the headers that another one wrote: `async-nats` takes the white space around a value for
-/// none of it.
+/// What a client of NATS reads of the headers that another one wrote: `async-nats` takes the white
+/// space around a value for none of it.
 #[must_use]
 pub fn over_the_wire(headers: &NatsHeaders) -> NatsHeaders {
     let mut read = NatsHeaders::new();
@@ -34,21 +34,29 @@ pub fn check_call(call: &Invocation) {
     }
     // Its subject is below its queue's and of no other call.
     let subject = call_subject("jobs", &call.function, &call.call_id);
-    assert!(subject.split('.').count() == 4 && !subject.contains(['*', '>', ' ', '\r', '\n']), "{subject}");
+    assert!(
+        subject.split('.').count() == 4 && !subject.contains(['*', '>', ' ', '\r', '\n']),
+        "{subject}"
+    );
     assert!(call_filter("jobs", None, &call.call_id).ends_with(&format!(".{}", call.call_id)));
     assert_ne!(call.method, http::Method::CONNECT);
-    // It can be called. One that can't be would be tried again and again, as if its function were away.
+    // It can be called. One that can't be would be tried again and again, as if its function were
+    // away.
     let url = Target::Gateway("http://gateway:8080".to_owned()).url(call, None).expect("a URL");
     let path = if call.path.is_empty() { "/" } else { &call.path };
     let query = call.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
     let expected = format!("/function/{}{path}{query}", call.function);
     assert_eq!(url.path_and_query().expect("a path").as_str(), expected);
     assert_eq!(url.authority().expect("a host"), "gateway:8080");
-    let headers = request_headers(call.headers.clone(), call, Attempt { number: 2, max: 3 }).expect("headers");
+    let headers = request_headers(call.headers.clone(), call, Attempt { number: 2, max: 3 })
+        .expect("headers");
     let mut stripped = headers.clone();
     strip_connection_headers(&mut stripped);
     assert_eq!(headers, stripped, "something of a connection is sent on");
-    assert_eq!((&headers["x-retry"], &headers["x-retry-max"]), (&"2".parse().unwrap(), &"3".parse().unwrap()));
+    assert_eq!(
+        (&headers["x-retry"], &headers["x-retry-max"]),
+        (&"2".parse().unwrap(), &"3".parse().unwrap())
+    );
 }
 
 /// All headers of NATS that a call can have.
@@ -67,8 +75,8 @@ const OWN_HEADERS: [&str; 12] = [
     "Async-Header",
 ];
 
-/// Whether callbacks must never go to an address: link-local, of a metadata service, or of no single host. Written from
-/// the registries of addresses and not from the guard.
+/// Whether callbacks must never go to an address: link-local, of a metadata service, or of no
+/// single host. Written from the registries of addresses and not from the guard.
 #[must_use]
 pub fn is_never_a_target(address: IpAddr) -> bool {
     let IpAddr::V6(v6) = address else {

@@ -134,7 +134,9 @@ pub fn refused(about: &About, refusal: &Refusal) -> Answer {
 
 /// Adds the headers that describe the call.
 pub fn describe(headers: &mut HeaderMap, about: &About) {
-    if let Some(value) = about.call_id.as_ref().and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
+    if let Some(value) =
+        about.call_id.as_ref().and_then(|id| HeaderValue::from_str(id.as_str()).ok())
+    {
         headers.insert(X_CALL_ID, value);
     }
     headers.insert(X_START_TIME, start_time(about.started_at));
@@ -242,7 +244,14 @@ mod tests {
             assert!(asks(&[yes]), "{yes}");
         }
         assert!(asks(&["text/plain", "application/json"]));
-        for no in ["*/*", "application/*", "text/plain", "application/json;q=0", "application/json-seq", ""] {
+        for no in [
+            "*/*",
+            "application/*",
+            "text/plain",
+            "application/json;q=0",
+            "application/json-seq",
+            "",
+        ] {
             assert!(!asks(&[no]), "{no}");
         }
         assert!(!asks(&[]));

@@ -37,7 +37,10 @@ impl Limit {
     /// Returns the lower of this limit and the queue's limit in bytes, if the queue has one.
     #[must_use]
     pub fn within(self, queue: Option<u64>) -> Self {
-        match queue.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes < self.bytes) {
+        match queue
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .filter(|bytes| *bytes < self.bytes)
+        {
             Some(bytes) => Self { bytes, set_by: "limits.maxPayload of the queue" },
             None => self,
         }
@@ -57,17 +60,25 @@ impl Limit {
 /// reserve memory that others need. `taken` is the memory for the rest of the request. The returned
 /// body holds both until its last clone is dropped: a message may wait in the NATS client after its
 /// request was given up.
-pub async fn read(body: &mut Incoming, limit: Limit, time: Duration, taken: Taken) -> Result<Bytes, Refusal> {
+pub async fn read(
+    body: &mut Incoming,
+    limit: Limit,
+    time: Duration,
+    taken: Taken,
+) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > limit.bytes as u64 {
         return Err(limit.exceeded());
     }
-    tokio::time::timeout(time, collect(body, limit, taken)).await.unwrap_or(Err(Refusal::BodyTimeout(time)))
+    tokio::time::timeout(time, collect(body, limit, taken))
+        .await
+        .unwrap_or(Err(Refusal::BodyTimeout(time)))
 }
 
 async fn collect(body: &mut Incoming, limit: Limit, mut taken: Taken) -> Result<Bytes, Refusal> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Refusal::Body(asyncqueue_runtime::error::describe(&error)))?;
+        let frame =
+            frame.map_err(|error| Refusal::Body(asyncqueue_runtime::error::describe(&error)))?;
         // Trailers are not stored.
         let Ok(data) = frame.into_data() else { continue };
         if data.len() > limit.bytes - bytes.len() {
@@ -90,7 +101,11 @@ async fn collect(body: &mut Incoming, limit: Limit, mut taken: Taken) -> Result<
 /// buffer is not copied each time, but does not exceed the limit. All values are in bytes.
 fn growth(length: usize, capacity: usize, more: usize, limit: usize) -> usize {
     let needed = length + more;
-    if needed <= capacity { 0 } else { needed.max(capacity.saturating_mul(2).min(limit)) - capacity }
+    if needed <= capacity {
+        0
+    } else {
+        needed.max(capacity.saturating_mul(2).min(limit)) - capacity
+    }
 }
 
 #[cfg(test)]
@@ -114,7 +129,10 @@ mod tests {
         assert_eq!(server.bytes, (1 << 20) - HEADER_ROOM);
         assert!(server.set_by.contains("NATS"));
         assert_eq!(Limit::new(1 << 20, 0).bytes, 0);
-        assert_eq!(own.within(Some(999)), Limit { bytes: 999, set_by: "limits.maxPayload of the queue" });
+        assert_eq!(
+            own.within(Some(999)),
+            Limit { bytes: 999, set_by: "limits.maxPayload of the queue" }
+        );
         for no_less in [None, Some(1000), Some(u64::MAX)] {
             assert_eq!(own.within(no_less), own);
         }

@@ -120,14 +120,19 @@ impl DirectoryFile {
         loop {
             let this = self.clone();
             // An error is compared in the same way as a text, so that it is logged once.
-            let look = tokio::task::spawn_blocking(move || this.text().map_err(|error| format!("{error:#}")));
+            let look = tokio::task::spawn_blocking(move || {
+                this.text().map_err(|error| format!("{error:#}"))
+            });
             let Ok(text) = look.await else { return };
             if seen.as_ref() != Some(&text) {
                 let read = text
                     .as_ref()
                     .map_err(Clone::clone)
                     .and_then(|text| self.parse(text).map_err(|error| format!("{error:#}")));
-                health.set_warning(WARNING, read.as_ref().err().map(|error| format!("{error}; {STAYS}")));
+                health.set_warning(
+                    WARNING,
+                    read.as_ref().err().map(|error| format!("{error}; {STAYS}")),
+                );
                 self.apply(read, &directory, &metrics);
                 seen = Some(text);
             }
@@ -155,7 +160,12 @@ impl DirectoryFile {
                     changed
                 });
                 if changed {
-                    info!(queues, functions, "the directory was read anew from `{}`", self.path.display());
+                    info!(
+                        queues,
+                        functions,
+                        "the directory was read anew from `{}`",
+                        self.path.display()
+                    );
                 }
             }
             Err(error) => warn!("{error}; {STAYS}"),
@@ -177,19 +187,26 @@ impl DirectoryFile {
 /// file has.
 pub fn parse(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
     parse_values(yaml, namespace, default_queue).map_err(|error| {
-        let line =
-            format!("{error:#}").chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+        let line = format!("{error:#}")
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect::<String>();
         anyhow!(line)
     })
 }
 
-fn parse_values(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyhow::Result<Directory> {
+fn parse_values(
+    yaml: &str,
+    namespace: &str,
+    default_queue: &QueueName,
+) -> anyhow::Result<Directory> {
     // Without the excerpt of the file, so that the error stays on one line.
-    let file: File = serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{}", error.without_snippet()))?;
+    let file: File =
+        serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{}", error.without_snippet()))?;
     let mut directory = Directory::default();
     for (NewQueueName(name), queue) in file.queues.unwrap_or_default() {
-        let entry =
-            queue_entry(&name, queue.unwrap_or_default()).with_context(|| format!("queues.{name}"))?;
+        let entry = queue_entry(&name, queue.unwrap_or_default())
+            .with_context(|| format!("queues.{name}"))?;
         directory.queues.insert(name, entry);
     }
     check_claims(&directory, default_queue)?;
@@ -198,8 +215,8 @@ fn parse_values(yaml: &str, namespace: &str, default_queue: &QueueName) -> anyho
         let at = || format!("line {line}: functions.{name}");
         let entry = function_entry(function.value.unwrap_or_default(), &directory, default_queue)
             .map_err(|error| anyhow!("{}.{error}", at()))?;
-        let function =
-            FunctionName::parse(&name, namespace).with_context(|| format!("line {line}: functions"))?;
+        let function = FunctionName::parse(&name, namespace)
+            .with_context(|| format!("line {line}: functions"))?;
         check_system(function.namespace()).with_context(at)?;
         if directory.functions.insert(function, entry).is_some() {
             bail!("{} is there twice, with and without its namespace: remove one of the two", at());
@@ -253,7 +270,8 @@ fn function_entry(
     directory: &Directory,
     default_queue: &QueueName,
 ) -> anyhow::Result<FunctionEntry> {
-    let is_there = |queue: &QueueName| queue == default_queue || directory.queues.contains_key(queue);
+    let is_there =
+        |queue: &QueueName| queue == default_queue || directory.queues.contains_key(queue);
     if let Some(queue) = queue.as_ref().filter(|queue| !is_there(queue)) {
         bail!("queue `{queue}` is not one of queues: add it there");
     }
@@ -286,7 +304,8 @@ impl TryFrom<Retry> for RetryOverrides {
     type Error = RetryError;
 
     fn try_from(Retry { attempts, codes, min_wait, max_wait }: Retry) -> Result<Self, RetryError> {
-        let wait = |field, text: Option<String>| text.map(|text| parse_wait(field, &text)).transpose();
+        let wait =
+            |field, text: Option<String>| text.map(|text| parse_wait(field, &text)).transpose();
         let overrides = Self {
             attempts,
             codes,
@@ -326,7 +345,10 @@ mod tests {
             assert_eq!(read(nothing).unwrap(), Directory::default(), "{nothing}");
         }
         let bare = read("functions:\n  a:\n  b: {retry: }\n").unwrap();
-        assert!(bare.functions.len() == 2 && bare.functions.values().all(|f| *f == FunctionEntry::default()));
+        assert!(
+            bare.functions.len() == 2
+                && bare.functions.values().all(|f| *f == FunctionEntry::default())
+        );
         assert_eq!(read("# nothing yet\n").unwrap(), Directory::default());
     }
 
@@ -334,7 +356,9 @@ mod tests {
     fn a_function_has_retries_of_its_own() {
         let yaml = "functions:\n  a: {retry: {attempts: 3, codes: [429, 503], minWait: 1s, maxWait: 1m30s}}\n  b: {}";
         let directory = read(yaml).unwrap();
-        let retry = |name: &str| &directory.functions[&FunctionName::new(name, "openfaas-fn").unwrap()].retry;
+        let retry = |name: &str| {
+            &directory.functions[&FunctionName::new(name, "openfaas-fn").unwrap()].retry
+        };
         let expected = RetryOverrides {
             attempts: Some(3),
             codes: Some([429, 503].into()),
@@ -355,7 +379,10 @@ mod tests {
             ("queues:\n  a: {subject: a.>}", &["queues.a: subject `a.>`"]),
             ("queues:\n  a: {}\n  a: {}", &["line 3", "duplicate"]),
             ("functions:\n  a.b.c: {}", &["line 2", "`a.b`"]),
-            ("functions:\n  dns.kube-system: {}", &["line 2", "functions.dns.kube-system", "never called"]),
+            (
+                "functions:\n  dns.kube-system: {}",
+                &["line 2", "functions.dns.kube-system", "never called"],
+            ),
             ("functions:\n  a: {queue: lost}", &["line 2", "functions.a.queue `lost`"]),
             ("functions:\n  a: {url: h}", &["line 2", "functions.a.url `h`"]),
             ("functions:\n  a: {url: \"http:/>\n\n  0\"}", &["line 2", "functions.a.url `http:/>"]),
@@ -365,20 +392,47 @@ mod tests {
                 "functions:\n  a: {url: \"https://h\"}",
                 &["line 2", "functions.a.url `https://h`", "without TLS"],
             ),
-            ("functions:\n  a: {url: \"http://{function}\"}", &["line 2", "functions.a.url", "filled in"]),
-            ("functions:\n  a: {retry: {attempts: 0}}", &["line 2", "functions.a.retry.attempts `0`"]),
+            (
+                "functions:\n  a: {url: \"http://{function}\"}",
+                &["line 2", "functions.a.url", "filled in"],
+            ),
+            (
+                "functions:\n  a: {retry: {attempts: 0}}",
+                &["line 2", "functions.a.retry.attempts `0`"],
+            ),
             (
                 "functions:\n  a: {retry: {minWait: 2m, maxWait: 1m}}",
                 &["line 2", "minWait `2m` is more than"],
             ),
-            ("queues:\n  asyncqueue: {}", &["queues.asyncqueue: queue name `asyncqueue` is reserved"]),
-            ("queues:\n  a: {subject: asyncqueue.x}", &["queues.a: subject `asyncqueue.x` is reserved"]),
-            ("queues:\n  a: {stream: S}\n  b: {stream: S}", &["queues.a and queues.b", "the stream `S`"]),
+            (
+                "queues:\n  asyncqueue: {}",
+                &["queues.asyncqueue: queue name `asyncqueue` is reserved"],
+            ),
+            (
+                "queues:\n  a: {subject: asyncqueue.x}",
+                &["queues.a: subject `asyncqueue.x` is reserved"],
+            ),
+            (
+                "queues:\n  a: {stream: S}\n  b: {stream: S}",
+                &["queues.a and queues.b", "the stream `S`"],
+            ),
             ("queues: {a: , a-dead: }", &["queues.a and queues.a-dead", "the stream `a-dead`"]),
-            ("queues: {faas-request-dead: }", &["queues.faas-request and queues.faas-request-dead"]),
-            ("queues: {a: , b: {subject: a.b}}", &["queues.a and queues.b", "`a` and `a.b`, which overlap"]),
-            ("functions:\n  a: {retry: {codes: [99]}}", &["line 2", "functions.a.retry.codes: `99`"]),
-            ("functions:\n  a: {retry: {minWait: 10}}", &["line 2", "functions.a.retry.minWait `10`"]),
+            (
+                "queues: {faas-request-dead: }",
+                &["queues.faas-request and queues.faas-request-dead"],
+            ),
+            (
+                "queues: {a: , b: {subject: a.b}}",
+                &["queues.a and queues.b", "`a` and `a.b`, which overlap"],
+            ),
+            (
+                "functions:\n  a: {retry: {codes: [99]}}",
+                &["line 2", "functions.a.retry.codes: `99`"],
+            ),
+            (
+                "functions:\n  a: {retry: {minWait: 10}}",
+                &["line 2", "functions.a.retry.minWait `10`"],
+            ),
             ("functions:\n  a: {retry: {min_wait: 1s}}", &["line 2", "min_wait"]),
             ("function: {}", &["line 1", "function"]),
             ("queues: [", &["line 1"]),

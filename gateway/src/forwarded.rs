@@ -28,7 +28,8 @@ impl Forwarded {
     #[must_use]
     pub fn of(head: &Parts, client: IpAddr) -> Self {
         // The host of a target in absolute form takes precedence over the header (RFC 9112, 3.2.2).
-        let of_target = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        let of_target =
+            head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         Self { host: of_target.or_else(|| head.headers.get(header::HOST).cloned()), client }
     }
 
@@ -42,7 +43,9 @@ impl Forwarded {
         }
         headers.entry(X_FORWARDED_PROTO).or_insert(PROTO);
         let mut chain = String::new();
-        for before in headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
+        for before in
+            headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok())
+        {
             chain += before;
             chain += ", ";
         }
@@ -80,7 +83,8 @@ mod tests {
 
     #[test]
     fn what_a_proxy_said_before_stays() {
-        let said = [("host", "h"), ("x-forwarded-host", "public.example"), ("x-forwarded-proto", "https")];
+        let said =
+            [("host", "h"), ("x-forwarded-host", "public.example"), ("x-forwarded-proto", "https")];
         let headers = added(&said, "/p");
         assert_eq!(headers["x-forwarded-host"], "public.example");
         assert_eq!(headers["x-forwarded-proto"], "https");
@@ -88,7 +92,10 @@ mod tests {
 
     #[test]
     fn the_host_of_the_target_comes_before_that_of_the_header() {
-        assert_eq!(added(&[("host", "h")], "http://other:8080/p")["x-forwarded-host"], "other:8080");
+        assert_eq!(
+            added(&[("host", "h")], "http://other:8080/p")["x-forwarded-host"],
+            "other:8080"
+        );
         assert!(!added(&[], "/p").contains_key("x-forwarded-host"));
     }
 }

@@ -103,7 +103,9 @@ impl Gateway {
             settings.function_namespaces.clone(),
             settings.pod_namespace.0.clone(),
         )
-        .map_err(|error| UsageError(format!("function_namespace or function_namespaces: {error}")))?;
+        .map_err(|error| {
+            UsageError(format!("function_namespace or function_namespaces: {error}"))
+        })?;
         let own_directory = match settings.directory_file.as_ref() {
             Some(path) => {
                 let file = DirectoryFile {
@@ -149,8 +151,10 @@ impl Gateway {
     }
 
     /// Answers requests until `shutdown`, and then finishes those that had begun.
+    #[expect(clippy::too_many_lines, reason = "it connects the parts of the program, in order")]
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, own_directory, namespaces, http, admin, http_addr, metrics_addr } = self;
+        let Self { settings, own_directory, namespaces, http, admin, http_addr, metrics_addr } =
+            self;
         let unknown_functions = UnknownFunctions::of(&settings);
         // Every field is listed, so that a setting that is not used does not compile.
         let Settings {
@@ -188,7 +192,8 @@ impl Gateway {
         let metrics = Metrics::register(&mut registry);
         let gateway_metrics = registry.sub_registry_with_prefix("gateway");
         let (memory, max_connections, _connections) = memory_of(memory_budget.0, gateway_metrics);
-        let client = nats::connect(&nats_settings, "asyncqueue-gateway", &health, gateway_metrics).await?;
+        let client =
+            nats::connect(&nats_settings, "asyncqueue-gateway", &health, gateway_metrics).await?;
         let js = jetstream::new(client.clone());
         let servers = nats::jetstream::urls(&nats_settings)?;
 
@@ -198,7 +203,12 @@ impl Gateway {
         let has_file = matches!(own_directory, Some((Some(_), _)));
         let directory = follow_directory(&mut background, own_directory, &js, &health, &metrics);
         let is_store_full = follow_reserve(&mut background, js.clone());
-        report_unknown_functions(&mut background, &unknown_functions, client.clone(), default_queue.clone());
+        report_unknown_functions(
+            &mut background,
+            &unknown_functions,
+            client.clone(),
+            default_queue.clone(),
+        );
         if ensure_stream {
             health.register(streams::CONDITION, "waiting for NATS to create the streams");
             let (directory, default_queue) = (directory.clone(), default_queue.clone());
@@ -218,7 +228,10 @@ impl Gateway {
             submitter: Submitter::new(publish, publish_timeout.0),
             nats: client.clone(),
             proxy: Proxy::new(
-                ConnectionLimits { max_age: max_connection_age.0, max_requests: max_connection_requests },
+                ConnectionLimits {
+                    max_age: max_connection_age.0,
+                    max_requests: max_connection_requests,
+                },
                 max_header_bytes.0,
             )?,
             default_queue,
@@ -236,9 +249,12 @@ impl Gateway {
         });
 
         let done = CancellationToken::new();
-        let admin = tokio::spawn(admin::serve(admin, health.clone(), Arc::new(registry), done.clone()));
+        let admin =
+            tokio::spawn(admin::serve(admin, health.clone(), Arc::new(registry), done.clone()));
         background.spawn(end_readiness(shutdown.clone(), health));
-        info!("taking calls at http://{http_addr}/async-function/, metrics at http://{metrics_addr}/metrics");
+        info!(
+            "taking calls at http://{http_addr}/async-function/, metrics at http://{metrics_addr}/metrics"
+        );
         let config = server::Config {
             max_connections,
             max_header_bytes: max_header_bytes.0,
@@ -311,7 +327,8 @@ fn memory_of(setting: Option<ByteSize>, registry: &mut Registry) -> (Budget, usi
     let bytes = setting.map_or_else(memory::default_budget, |budget| budget.0);
     let (budget, max_connections) = (Budget::new(bytes, registry), max_connections(bytes));
     info!(memory_budget = %ByteSize(bytes), max_connections, "memory for what clients and functions send");
-    let connections = budget.account("connections").try_take(max_connections * server::CONNECTION_BYTES);
+    let connections =
+        budget.account("connections").try_take(max_connections * server::CONNECTION_BYTES);
     (budget, max_connections, connections)
 }
 

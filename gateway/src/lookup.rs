@@ -35,7 +35,11 @@ pub struct Lookups {
 /// Returns which call a path names: `/async-function/CALL-ID[?function=NAME]` or
 /// `/async-function/NAME/CALL-ID`. Returns `None` for a longer path. `namespace` is that of a
 /// function named without one.
-pub fn wanted(call: Call<'_>, query: Option<&str>, namespace: &str) -> Result<Option<Wanted>, Refusal> {
+pub fn wanted(
+    call: Call<'_>,
+    query: Option<&str>,
+    namespace: &str,
+) -> Result<Option<Wanted>, Refusal> {
     let function = |name| function_name(name, namespace).map(Some);
     let (function, id) = match call.path.strip_prefix('/').unwrap_or_default() {
         "" => (parameter(query, "function").map_or(Ok(None), function)?, call.function),
@@ -52,7 +56,10 @@ pub fn wanted(call: Call<'_>, query: Option<&str>, namespace: &str) -> Result<Op
 /// escaped.
 fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value).next_back()
+    pairs
+        .filter(|(key, value)| *key == name && !value.is_empty())
+        .map(|(_, value)| value)
+        .next_back()
 }
 
 // === impl Lookups ===
@@ -107,7 +114,9 @@ impl Lookups {
         match verdict.map_err(Refusal::Cancel)? {
             Verdict::Cancelled(tally) => Ok(tally),
             Verdict::NotCertain => Err(Refusal::NotCancelledYet { call_id: wanted.id }),
-            Verdict::Ended { end, .. } => Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(end) }),
+            Verdict::Ended { end, .. } => {
+                Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(end) })
+            }
             Verdict::Unknown => Err(unknown(wanted, &places)),
         }
     }
@@ -151,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_path_names_a_call_and_perhaps_its_function() {
-        let named = |id: &str, function: Option<&str>| Some((id.to_owned(), function.map(str::to_owned)));
+        let named =
+            |id: &str, function: Option<&str>| Some((id.to_owned(), function.map(str::to_owned)));
         for (target, expected) in [
             ("/async-function/id-1", named("id-1", None)),
             ("/async-function/id-1/", named("id-1", None)),

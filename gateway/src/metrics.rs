@@ -112,8 +112,15 @@ impl Metrics {
     }
 
     /// Counts a request that was answered.
-    pub fn answered(&self, method: &Method, path: &'static str, status: StatusCode, took: Duration) {
-        let request = Request { method: method_label(method), path, status: status.as_u16().into() };
+    pub fn answered(
+        &self,
+        method: &Method,
+        path: &'static str,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let request =
+            Request { method: method_label(method), path, status: status.as_u16().into() };
         self.requests.get_or_create(&request).inc();
         self.request_seconds.get_or_create(&request).observe(took.as_secs_f64());
     }

@@ -64,7 +64,8 @@ fn names_no_root(path: &str) -> bool {
     let is_root = |part: &Part<'_>| matches!(part, Part::Name(b"async-function" | b"function"));
     let first = parts.iter().find(|part| matches!(part, Part::Name(_)));
     let has_up = parts.contains(&Part::Up);
-    let may_come_first = if has_up { parts.iter().any(is_root) } else { first.is_some_and(is_root) };
+    let may_come_first =
+        if has_up { parts.iter().any(is_root) } else { first.is_some_and(is_root) };
     !may_come_first
 }
 
@@ -83,7 +84,8 @@ enum Part<'a> {
 /// what follows `;` as part of the name.
 fn parts(path: &[u8]) -> Vec<Part<'_>> {
     let segments = path.split(|byte| matches!(byte, b'/' | b'\\'));
-    let named = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
+    let named =
+        segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
     named
         .map(|name| match name {
             b"" | b"." => Part::None,
@@ -125,7 +127,9 @@ mod tests {
         ] {
             assert!(is_plain(path), "{path}");
         }
-        for path in ["/", "", "/system//a/../%2F%3F", "/ui/", "/async-functions/f", "/a/async-function/f"] {
+        for path in
+            ["/", "", "/system//a/../%2F%3F", "/ui/", "/async-functions/f", "/a/async-function/f"]
+        {
             assert!(is_plain(path), "{path}");
         }
     }

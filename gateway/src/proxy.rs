@@ -10,7 +10,9 @@ use asyncqueue_runtime::{
     memory::Taken,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts,
+};
 use http_body_util::{Either, Empty};
 use hyper::{
     body::{Body, Incoming},

@@ -88,7 +88,9 @@ pub enum Refusal {
         error: IdempotencyKeyError,
     },
     /// The value of `X-Async-Depth` is not a number.
-    #[error("X-Async-Depth `{value}` is not valid: send back the decimal number that the function was sent")]
+    #[error(
+        "X-Async-Depth `{value}` is not valid: send back the decimal number that the function was sent"
+    )]
     Depth {
         /// The value that was sent, shortened.
         value: String,
@@ -136,7 +138,9 @@ pub enum Refusal {
     #[error(transparent)]
     Namespace(#[from] NamespaceRefused),
     /// Nothing is served at the path.
-    #[error("nothing is served at this path: call functions at /async-function/NAME or /function/NAME")]
+    #[error(
+        "nothing is served at this path: call functions at /async-function/NAME or /function/NAME"
+    )]
     NotFound,
     /// The path does not support the method.
     #[error("method {method} is not allowed here: use {allow}")]
@@ -165,7 +169,9 @@ pub enum Refusal {
     )]
     NoDirectory,
     /// JetStream is not enabled in NATS. Without it, no call can be stored or found.
-    #[error("JetStream is not enabled on the NATS server of this gateway: start nats-server with -js")]
+    #[error(
+        "JetStream is not enabled on the NATS server of this gateway: start nats-server with -js"
+    )]
     NoJetStream,
     /// The call could not be stored.
     #[error("queue `{queue}`: {error}{}", remedy(.error))]
@@ -310,7 +316,9 @@ impl Refusal {
             | Self::NotFound => StatusCode::NOT_FOUND,
             Self::Namespace(_) => StatusCode::FORBIDDEN,
             Self::Ended { .. } => StatusCode::CONFLICT,
-            Self::Submit { error: SubmitError::KeyReused { .. }, .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Submit { error: SubmitError::KeyReused { .. }, .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::ChainTooDeep { .. } | Self::Loop { .. } => StatusCode::LOOP_DETECTED,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -319,7 +327,9 @@ impl Refusal {
             | Self::TooLargeForDeadLetter { .. }
             | Self::Submit {
                 error:
-                    SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream | SubmitError::HeadersTooLarge,
+                    SubmitError::TooLarge { .. }
+                    | SubmitError::TooLargeForStream
+                    | SubmitError::HeadersTooLarge,
                 ..
             } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreFull | Self::Submit { error: SubmitError::QueueFull { .. }, .. } => {
@@ -334,9 +344,9 @@ impl Refusal {
             | Self::NatsAway
             | Self::Busy { .. }
             | Self::MemoryShort { .. }
-            | Self::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | Self::Submit {
+                error: SubmitError::NoStream | SubmitError::Unavailable { .. }, ..
+            } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::UnreadableAnswer { .. } => {
                 StatusCode::BAD_GATEWAY
             }
@@ -349,9 +359,10 @@ impl Refusal {
         match self {
             Self::NoFunction => "no_function",
             Self::FunctionName(_) => "function_name",
-            Self::PathEscape { .. } | Self::PathNotPlain | Self::WhiteSpace { .. } | Self::TargetTooLong => {
-                "path"
-            }
+            Self::PathEscape { .. }
+            | Self::PathNotPlain
+            | Self::WhiteSpace { .. }
+            | Self::TargetTooLong => "path",
             Self::RepeatedHeader(_) => "repeated_header",
             Self::HeaderNotText(_) => "header_not_text",
             Self::CallId { .. } => "call_id",

@@ -68,7 +68,10 @@ mod tests {
         for (path, expected) in [
             ("/async-function/figlet", Resource::Queue(call("figlet", ""))),
             ("/async-function/figlet/", Resource::Queue(call("figlet", "/"))),
-            ("/async-function/figlet.dev//a/../b%2Fc", Resource::Queue(call("figlet.dev", "//a/../b%2Fc"))),
+            (
+                "/async-function/figlet.dev//a/../b%2Fc",
+                Resource::Queue(call("figlet.dev", "//a/../b%2Fc")),
+            ),
             ("/async-function/", Resource::Queue(call("", ""))),
             ("/async-function", Resource::Queue(call("", ""))),
             ("/async-function//p", Resource::Queue(call("", "/p"))),

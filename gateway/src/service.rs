@@ -207,7 +207,10 @@ impl Service {
             Method::GET | Method::HEAD => {
                 let result = Box::pin(self.status(&head, about)).await;
                 let result = result.map_err(|refusal| self.with_cause(refusal));
-                self.metrics.looked_up("status", result.as_ref().map_or_else(Refusal::category, |_| "found"));
+                self.metrics.looked_up(
+                    "status",
+                    result.as_ref().map_or_else(Refusal::category, |_| "found"),
+                );
                 Ok(answer::status(about, &result?))
             }
             Method::DELETE => {
@@ -236,7 +239,10 @@ impl Service {
             Refusal::NoDirectory
                 | Refusal::LookUp(_)
                 | Refusal::Cancel(_)
-                | Refusal::Submit { error: SubmitError::NoStream | SubmitError::Unavailable { .. }, .. }
+                | Refusal::Submit {
+                    error: SubmitError::NoStream | SubmitError::Unavailable { .. },
+                    ..
+                }
         );
         let is_off = is_ours && self.health.reason(jetstream::CONDITION).is_some();
         if is_off { Refusal::NoJetStream } else { refusal }
@@ -259,10 +265,14 @@ impl Service {
     }
 
     fn wanted(&self, head: &Parts, about: &mut About) -> Result<Wanted, Refusal> {
-        let wanted =
-            lookup::wanted(queued(&head.uri)?, head.uri.query(), self.namespaces.default_namespace())?;
+        let wanted = lookup::wanted(
+            queued(&head.uri)?,
+            head.uri.query(),
+            self.namespaces.default_namespace(),
+        )?;
         // A longer path is a path of the function, and only calls have one.
-        let not_allowed = || Refusal::MethodNotAllowed { method: head.method.clone(), allow: "POST" };
+        let not_allowed =
+            || Refusal::MethodNotAllowed { method: head.method.clone(), allow: "POST" };
         let mut wanted = wanted.ok_or_else(not_allowed)?;
         about.call_id = Some(wanted.id.clone());
         let directory = self.known_directory()?;
@@ -286,7 +296,8 @@ impl Service {
         let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, namespace)?;
         let submission = submission.resolved(&*self.known_directory()?);
         submission.check_depth(self.max_chain_depth)?;
-        let Route { queue, subject, max_payload, .. } = self.route_of_call(submission.function())?;
+        let Route { queue, subject, max_payload, .. } =
+            self.route_of_call(submission.function())?;
         let made = || match &key {
             Some(key) => key.call_id(&queue, submission.function()),
             None => CallId::generate(&queue),
@@ -308,7 +319,8 @@ impl Service {
         // call.
         drop(uri);
         let length = bytes.len();
-        let invocation = submission.into_invocation(call_id, about.started_at, headers, forwarded, bytes);
+        let invocation =
+            submission.into_invocation(call_id, about.started_at, headers, forwarded, bytes);
         let _slot = self.publishing.take()?;
         let publishing = self.metrics.publishing();
         let started = Instant::now();
@@ -333,7 +345,8 @@ impl Service {
     /// Returns the function that `/function/NAME[/path]` names, and its URI. Used without an
     /// upstream gateway.
     fn function(&self, call: Call<'_>, head: &Parts) -> Result<(Receiver, Uri), Refusal> {
-        let function = submission::function_name(call.function, self.namespaces.default_namespace())?;
+        let function =
+            submission::function_name(call.function, self.namespaces.default_namespace())?;
         let function = self.known_directory()?.resolve(function);
         self.route(&function)?;
         let url = match self.url_in_directory(&function) {
@@ -400,7 +413,12 @@ fn queued(uri: &Uri) -> Result<Call<'_>, Refusal> {
 }
 
 /// Returns the receiver of a request that is passed on, and its URI there.
-fn next_hop(target: Receiver, base: &BaseUrl, path: &str, head: &Parts) -> Result<(Receiver, Uri), Refusal> {
+fn next_hop(
+    target: Receiver,
+    base: &BaseUrl,
+    path: &str,
+    head: &Parts,
+) -> Result<(Receiver, Uri), Refusal> {
     match base.join(path, head.uri.query()) {
         Ok(uri) => Ok((target, uri)),
         Err(error) => Err(Refusal::Unreachable { target, reason: error.to_string() }),

@@ -5,7 +5,9 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use asyncqueue::{GoDuration, QueueName, function_namespaces::NamespaceList, name::parse_namespace};
+use asyncqueue::{
+    GoDuration, QueueName, function_namespaces::NamespaceList, name::parse_namespace,
+};
 use asyncqueue_runtime::{
     byte_size::ByteSize,
     client, memory,
@@ -30,7 +32,8 @@ pub struct Settings {
     #[command(flatten)]
     pub nats: NatsSettings,
 
-    /// Where calls are taken: /async-function/…, /function/…, /healthz and /readyz. [::] is every address, of IPv4 and IPv6
+    /// Where calls are taken: /async-function/…, /function/…, /healthz and /readyz. [::] is every
+    /// address, of IPv4 and IPv6
     #[arg(long, env = "http_addr", default_value = "[::]:8080")]
     pub http_addr: SocketAddr,
 
@@ -46,8 +49,8 @@ pub struct Settings {
     #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
     pub function_namespace: String,
 
-    /// More namespaces whose functions may be called, comma-separated; * for all. Those of functions in
-    /// the directory may be called too; kube-system and `POD_NAMESPACE` never
+    /// More namespaces whose functions may be called, comma-separated; * for all. Those of
+    /// functions in the directory may be called too; kube-system and `POD_NAMESPACE` never
     #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
@@ -55,12 +58,13 @@ pub struct Settings {
     #[arg(long, env = "POD_NAMESPACE", default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
     pub pod_namespace: Optional<String>,
 
-    /// Base URL of an OpenFaaS gateway, to which every path goes that is not ours. Not set, those are
-    /// not found, and /function/NAME goes straight to the function
+    /// Base URL of an OpenFaaS gateway, to which every path goes that is not ours. Not set, those
+    /// are not found, and /function/NAME goes straight to the function
     #[arg(long, env = "upstream_url", default_value_t, hide_default_value = true)]
     pub upstream_url: Optional<BaseUrl>,
 
-    /// Base URL of a function for which the directory has none; {function} and {namespace} are filled in
+    /// Base URL of a function for which the directory has none; {function} and {namespace} are
+    /// filled in
     #[arg(
         long,
         env = "function_url",
@@ -68,8 +72,8 @@ pub struct Settings {
     )]
     pub function_url: FunctionUrl,
 
-    /// What to do with calls of a function that the directory does not have: accept or reject. Default: reject with
-    /// `directory_file`, which has all of them; else accept
+    /// What to do with calls of a function that the directory does not have: accept or reject.
+    /// Default: reject with `directory_file`, which has all of them; else accept
     #[arg(
         long,
         env = "unknown_function",
@@ -100,8 +104,8 @@ pub struct Settings {
     #[arg(long, env = "publish_timeout", default_value = "5s", value_parser = GoDuration::parse_positive)]
     pub publish_timeout: GoDuration,
 
-    /// How long a cancellation waits for the worker that has the call to say that it does not start; then it is answered
-    /// with 503, holds, and a repeat asks again
+    /// How long a cancellation waits for the worker that has the call to say that it does not
+    /// start; then it is answered with 503, holds, and a repeat asks again
     #[arg(long, env = "cancel_timeout", default_value = "2s", value_parser = GoDuration::parse_positive)]
     pub cancel_timeout: GoDuration,
 
@@ -109,8 +113,8 @@ pub struct Settings {
     #[arg(long, env = "read_timeout", default_value = "60s", value_parser = GoDuration::parse_positive)]
     pub read_timeout: GoDuration,
 
-    /// Calls on their way to NATS at once; more are refused until one is stored. At full rate NATS stores a call in a
-    /// few milliseconds, so that more at once would only wait longer
+    /// Calls on their way to NATS at once; more are refused until one is stored. At full rate NATS
+    /// stores a call in a few milliseconds, so that more at once would only wait longer
     #[arg(long, env = "max_publishing", default_value = "2048", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_publishing: u32,
 
@@ -119,14 +123,14 @@ pub struct Settings {
     #[arg(long, env = "max_chain_depth", default_value_t = 100)]
     pub max_chain_depth: u32,
 
-    /// How often a request may come through the gateways of this installation, by their entries in Via; beyond, it is
-    /// answered 508. A function that passes Via on to the next function counts
+    /// How often a request may come through the gateways of this installation, by their entries in
+    /// Via; beyond, it is answered 508. A function that passes Via on to the next function counts
     #[arg(long, env = "max_hops", default_value = "10", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub max_hops: u8,
 
-    /// Memory for what clients and functions make this program hold: connections, heads, bodies, and what is passed on. What
-    /// does not fit is refused with 503. At least 16Mi; if not set, three quarters of the container's memory limit, or
-    /// 384Mi where it has none
+    /// Memory for what clients and functions make this program hold: connections, heads, bodies,
+    /// and what is passed on. What does not fit is refused with 503. At least 16Mi; if not set,
+    /// three quarters of the container's memory limit, or 384Mi where it has none
     #[arg(
         long,
         env = "memory_budget",
@@ -136,8 +140,8 @@ pub struct Settings {
     )]
     pub memory_budget: Optional<ByteSize>,
 
-    /// Longest time that a connection to a function or to `upstream_url` is used, so that a backend that is added gets its
-    /// share
+    /// Longest time that a connection to a function or to `upstream_url` is used, so that a backend
+    /// that is added gets its share
     #[arg(long, env = "max_connection_age", default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
     pub max_connection_age: GoDuration,
 
@@ -184,14 +188,15 @@ fn parse_header_bytes(text: &str) -> Result<ByteSize, String> {
 }
 
 fn parse_unknown_function(text: &str) -> Result<UnknownFunction, String> {
-    UnknownFunction::from_str(text, false).map_err(|_| "[possible values: accept, reject]".to_owned())
+    UnknownFunction::from_str(text, false)
+        .map_err(|_| "[possible values: accept, reject]".to_owned())
 }
 
 // === impl Settings ===
 
 impl Settings {
-    /// What to do with calls of a function that the directory does not have. A directory file has all of them, so that any
-    /// other name is misspelt.
+    /// What to do with calls of a function that the directory does not have. A directory file has
+    /// all of them, so that any other name is misspelt.
     #[must_use]
     pub fn unknown_function(&self) -> UnknownFunction {
         let default = match self.directory_file.as_ref() {

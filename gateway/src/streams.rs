@@ -117,7 +117,8 @@ pub async fn keep(
 fn needed(specs: &[QueueSpec], is_written: bool) -> Vec<Needed> {
     let directory = is_written.then_some(directory::BUCKET);
     let buckets = [tombstone::BUCKET, uncounted::BUCKET].into_iter().chain(directory);
-    let others = buckets.map(|bucket| needed_bucket(&bucket)).chain([needed_stream(reserve::STREAM)]);
+    let others =
+        buckets.map(|bucket| needed_bucket(&bucket)).chain([needed_stream(reserve::STREAM)]);
     others.chain(specs.iter().flat_map(needed_by_producer)).collect()
 }
 
@@ -154,7 +155,9 @@ async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Direct
     for spec in specs {
         match ensure::ensure_streams(js, spec, false).await {
             Ok(changes) => changes.iter().for_each(|change| info!(queue = %spec.queue, "{change}")),
-            Err(error) => failures.push(format!("queue {}: {}", spec.queue, error::describe(&error))),
+            Err(error) => {
+                failures.push(format!("queue {}: {}", spec.queue, error::describe(&error)));
+            }
         }
     }
     failures.join("; ")
@@ -182,7 +185,9 @@ mod tests {
         };
         let pair = |stream: &str, subject: &str| (stream.to_owned(), subject.to_owned());
         assert_eq!(names(&directory), [pair("faas-request", "faas-request")]);
-        for (queue, stream, subject) in [("slow", "SLOW", "jobs.slow"), ("faas-request", "FAAS", "faas")] {
+        for (queue, stream, subject) in
+            [("slow", "SLOW", "jobs.slow"), ("faas-request", "FAAS", "faas")]
+        {
             let entry = QueueEntry::new(stream, subject);
             directory.queues.insert(queue.parse().unwrap(), entry);
         }

@@ -60,7 +60,11 @@ impl Submission {
 
     /// Refuses a call with more than `max` calls before it in its chain.
     pub fn check_depth(&self, max: u32) -> Result<(), Refusal> {
-        if self.depth > max { Err(Refusal::ChainTooDeep { depth: self.depth, max }) } else { Ok(()) }
+        if self.depth > max {
+            Err(Refusal::ChainTooDeep { depth: self.depth, max })
+        } else {
+            Ok(())
+        }
     }
 
     /// Replaces the function's name with the spelling that the directory has.
@@ -139,8 +143,11 @@ pub fn client_call_id(headers: &HeaderMap) -> Result<Option<CallId>, Refusal> {
 
 /// Returns the client's idempotency key, if it sent one.
 pub fn client_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusal> {
-    let Some(value) = single_or_empty(headers, &IDEMPOTENCY_KEY, "Idempotency-Key")? else { return Ok(None) };
-    let key = value.parse().map_err(|error| Refusal::IdempotencyKey { value: shorten(value), error })?;
+    let Some(value) = single_or_empty(headers, &IDEMPOTENCY_KEY, "Idempotency-Key")? else {
+        return Ok(None);
+    };
+    let key =
+        value.parse().map_err(|error| Refusal::IdempotencyKey { value: shorten(value), error })?;
     Ok(Some(key))
 }
 
@@ -219,7 +226,11 @@ fn check_target(path: &str, query: Option<&str>) -> Result<(), Refusal> {
 
 /// Shortens a client's value to what a response repeats.
 fn shorten(text: &str) -> String {
-    if text.len() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
+    if text.len() <= SHOWN {
+        text.to_owned()
+    } else {
+        text.chars().take(SHOWN).chain(['…']).collect()
+    }
 }
 
 #[cfg(test)]
@@ -251,7 +262,13 @@ mod tests {
         let submission = parse(target, headers).unwrap();
         let head = head(target, headers);
         let forwarded = Forwarded::of(&head, Ipv4Addr::LOCALHOST.into());
-        submission.into_invocation("id-1".parse().unwrap(), at, head.headers, forwarded, "body".into())
+        submission.into_invocation(
+            "id-1".parse().unwrap(),
+            at,
+            head.headers,
+            forwarded,
+            "body".into(),
+        )
     }
 
     #[test]
@@ -280,8 +297,9 @@ mod tests {
                 ("x-start-time", "1"),
             ],
         );
-        let values =
-            |name| call.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        let values = |name| {
+            call.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>()
+        };
         assert_eq!(values("x-call-id"), ["id-1"]);
         assert_eq!(values("x-start-time"), ["1", "1795515072123456789"]);
         assert_eq!(values("authorization"), ["Bearer t"]);
@@ -313,7 +331,11 @@ mod tests {
                 "more than once",
             ),
             ("/async-function/figlet", &[("x-async-depth", "-1")], "X-Async-Depth `-1`"),
-            ("/async-function/figlet", &[("x-async-depth", "1"), ("x-async-depth", "1")], "more than once"),
+            (
+                "/async-function/figlet",
+                &[("x-async-depth", "1"), ("x-async-depth", "1")],
+                "more than once",
+            ),
         ] {
             let refusal = parse(target, headers).unwrap_err();
             let text = refusal.to_string();
@@ -334,7 +356,10 @@ mod tests {
         assert_eq!(id(&[]).unwrap(), None);
         assert_eq!(id(&[("x-call-id", "")]).unwrap(), None);
         assert_eq!(id(&[("x-call-id", "a_B-9")]).unwrap().unwrap().as_str(), "a_B-9");
-        assert!(matches!(id(&[("x-call-id", "a"), ("x-call-id", "a")]), Err(Refusal::RepeatedHeader(_))));
+        assert!(matches!(
+            id(&[("x-call-id", "a"), ("x-call-id", "a")]),
+            Err(Refusal::RepeatedHeader(_))
+        ));
         for bad in ["a.b", "a b", "ü", &"x".repeat(129), &"x".repeat(5000)] {
             let refusal = id(&[("x-call-id", bad)]).unwrap_err();
             assert_eq!(refusal.status(), 400);
@@ -367,7 +392,10 @@ mod tests {
         assert!(submission.check_depth(7).is_ok());
         let refusal = submission.check_depth(6).unwrap_err();
         assert_eq!(refusal.status(), 508);
-        assert!(refusal.to_string().contains("7 calls came before") && refusal.to_string().contains('6'));
+        assert!(
+            refusal.to_string().contains("7 calls came before")
+                && refusal.to_string().contains('6')
+        );
     }
 
     #[test]

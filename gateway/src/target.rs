@@ -63,7 +63,8 @@ impl FromStr for BaseUrl {
 
     fn from_str(text: &str) -> Result<Self, BaseUrlError> {
         let refuse = |rule: &str| BaseUrlError(rule.to_owned());
-        let parts = text.parse::<Uri>().map_err(|error| BaseUrlError(error.to_string()))?.into_parts();
+        let parts =
+            text.parse::<Uri>().map_err(|error| BaseUrlError(error.to_string()))?.into_parts();
         let scheme = parts.scheme.ok_or_else(|| refuse("it has no scheme"))?;
         if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
             return Err(refuse("its scheme is not http or https"));
@@ -135,13 +136,17 @@ mod tests {
         let host = base("http://h:8080");
         assert_eq!(join(&host, "", None), "http://h:8080/");
         assert_eq!(join(&host, "/", Some("")), "http://h:8080/?");
-        assert_eq!(join(&host, "/a//b/../%2F%zz", Some("x=%2F&&")), "http://h:8080/a//b/../%2F%zz?x=%2F&&");
+        assert_eq!(
+            join(&host, "/a//b/../%2F%zz", Some("x=%2F&&")),
+            "http://h:8080/a//b/../%2F%zz?x=%2F&&"
+        );
         assert_eq!(join(&base("https://h/gw/"), "/a", None), "https://h/gw/a");
     }
 
     #[test]
     fn a_base_url_has_scheme_and_host_and_nothing_that_would_be_lost() {
-        for bad in ["", "h", "h:8080", "/path", "ftp://h", "http://", "http://u:p@h", "http://h/?q"] {
+        for bad in ["", "h", "h:8080", "/path", "ftp://h", "http://", "http://u:p@h", "http://h/?q"]
+        {
             assert!(bad.parse::<BaseUrl>().is_err(), "{bad}");
         }
         assert_eq!(base("http://h:1/p/").to_string(), "http://h:1/p");
@@ -154,7 +159,8 @@ mod tests {
         assert_eq!(template.of(&function).unwrap().to_string(), "http://Fig_let.dev.svc:8080");
         assert!("{function}:8080".parse::<FunctionUrl>().is_err());
         // All functions have one address and differ in the path.
-        let template: FunctionUrl = "http://gateway/function/{function}.{namespace}".parse().unwrap();
+        let template: FunctionUrl =
+            "http://gateway/function/{function}.{namespace}".parse().unwrap();
         let url = template.of(&function).unwrap().join("/p", None).unwrap();
         assert_eq!(url.to_string(), "http://gateway/function/Fig_let.dev/p");
     }

@@ -70,7 +70,8 @@ impl UnknownFunctions {
         if let Some(reports) = &self.reports {
             reports.note(function);
         }
-        let Some(kept_back) = self.is_logged.then(|| self.limit.pass(Instant::now())).flatten() else {
+        let Some(kept_back) = self.is_logged.then(|| self.limit.pass(Instant::now())).flatten()
+        else {
             return;
         };
         match self.policy {

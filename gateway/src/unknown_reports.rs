@@ -71,7 +71,10 @@ impl Reports {
     /// Takes the recorded functions out and returns their report.
     fn take(&self) -> Report {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        Report { outcome: self.outcome, functions: std::mem::take(&mut *functions).into_iter().collect() }
+        Report {
+            outcome: self.outcome,
+            functions: std::mem::take(&mut *functions).into_iter().collect(),
+        }
     }
 }
 

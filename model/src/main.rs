@@ -38,8 +38,8 @@ struct Options {
     /// Also search for states from which calls can't come to an end. Needs 1 KB for each state.
     #[arg(long)]
     stuck: bool,
-    /// Faults, each as KIND or KIND=COUNT: crashes, pauses, outages, lost-acks, leader-changes, consumer-losses,
-    /// recreations, hand-backs, platform-failures, expiries, windows, aborts.
+    /// Faults, each as KIND or KIND=COUNT: crashes, pauses, outages, lost-acks, leader-changes,
+    /// consumer-losses, recreations, hand-backs, platform-failures, expiries, windows, aborts.
     #[arg(value_parser = parse_fault)]
     faults: Vec<(String, u8)>,
 }

@@ -107,7 +107,10 @@ mod tests {
     #[test]
     fn a_notice_names_its_stream() {
         assert_eq!(stream("$JS.EVENT.ADVISORY.STREAM.DELETED.q"), Some("q"));
-        assert_eq!(stream("$JS.EVENT.ADVISORY.CONSUMER.DELETED.q-dead.q-dead-workers"), Some("q-dead"));
+        assert_eq!(
+            stream("$JS.EVENT.ADVISORY.CONSUMER.DELETED.q-dead.q-dead-workers"),
+            Some("q-dead")
+        );
         for subject in SUBJECTS {
             assert_eq!(stream(subject), Some("*"), "{subject}");
         }
@@ -140,7 +143,10 @@ mod tests {
         assert_eq!(names("a"), ["a"]);
         assert_eq!(names("B"), ["b"]);
         assert_eq!(names("b"), [""; 0]);
-        assert_eq!(names(&"a".parse::<asyncqueue::QueueName>().unwrap().dead_letter_stream()), ["a"]);
+        assert_eq!(
+            names(&"a".parse::<asyncqueue::QueueName>().unwrap().dead_letter_stream()),
+            ["a"]
+        );
         assert_eq!(names(&"b".parse::<asyncqueue::QueueName>().unwrap().callback_stream()), ["b"]);
     }
 }

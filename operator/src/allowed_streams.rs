@@ -33,7 +33,9 @@ impl FromStr for AllowedStreams {
         let patterns = text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
         let read = patterns.map(|pattern| {
             let is_valid = pattern.chars().all(is_name);
-            is_valid.then(|| pattern.to_owned()).ok_or_else(|| AllowedStreamsError(pattern.to_owned()))
+            is_valid
+                .then(|| pattern.to_owned())
+                .ok_or_else(|| AllowedStreamsError(pattern.to_owned()))
         });
         read.collect::<Result<_, _>>().map(Self)
     }
@@ -92,7 +94,9 @@ mod tests {
     #[test]
     fn a_list_is_comma_separated_and_empty_allows_none() {
         let allowed: AllowedStreams = "faas-*, orders,".parse().unwrap();
-        assert!(allowed.contain("orders") && allowed.contain("faas-request") && !allowed.contain("x"));
+        assert!(
+            allowed.contain("orders") && allowed.contain("faas-request") && !allowed.contain("x")
+        );
         assert_eq!(allowed.to_string(), "faas-*,orders");
         assert!(!"".parse::<AllowedStreams>().unwrap().contain(""));
         for bad in ["a b", "a>", "a/b", "é"] {

@@ -96,7 +96,12 @@ impl Address {
 
 impl Broker {
     /// Wraps a client and starts listening.
-    fn new(client: Client, servers: &str, health: Health, changed: mpsc::Sender<String>) -> Arc<Self> {
+    fn new(
+        client: Client,
+        servers: &str,
+        health: Health,
+        changed: mpsc::Sender<String>,
+    ) -> Arc<Self> {
         let running = Arc::new(Running::default());
         let listener = tokio::spawn({
             let (client, running) = (client.clone(), running.clone());
@@ -104,7 +109,15 @@ impl Broker {
         });
         let js = jetstream::new(client.clone());
         let (buckets, servers) = (OnceCell::new(), without_credentials(servers));
-        Arc::new(Self { client, servers, health, js, running, buckets, listener: listener.abort_handle() })
+        Arc::new(Self {
+            client,
+            servers,
+            health,
+            js,
+            running,
+            buckets,
+            listener: listener.abort_handle(),
+        })
     }
 
     /// Returns the servers, without credentials.
@@ -206,7 +219,10 @@ impl Brokers {
         let authority = match &address.authority {
             Some(secret) => {
                 let pem = secret::read(&self.kubernetes, secret).await?;
-                Some(Authority::from_pem(&pem).with_context(|| format!("{secret} is no authority"))?)
+                Some(
+                    Authority::from_pem(&pem)
+                        .with_context(|| format!("{secret} is no authority"))?,
+                )
             }
             None => None,
         };
@@ -217,7 +233,8 @@ impl Brokers {
                 async move { secret::read(&kubernetes, &secret).await }
             })
         });
-        let (settings, secrets) = (NatsSettings::from_url(&*address.url), Secrets { credentials, authority });
+        let (settings, secrets) =
+            (NatsSettings::from_url(&*address.url), Secrets { credentials, authority });
         let mut registry = Registry::default();
         nats::connect_with(&settings, secrets, CONNECTION_NAME, health, &mut registry).await
     }

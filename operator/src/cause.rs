@@ -62,8 +62,7 @@ pub(crate) fn configuration(message: &str) -> Cause {
 
 /// Returns the cause for a container that the container runtime cannot start.
 pub(crate) fn start(message: &str) -> Cause {
-    let remedy =
-        "See whether spec.worker.image holds the program asyncqueue-worker for the node's architecture.";
+    let remedy = "See whether spec.worker.image holds the program asyncqueue-worker for the node's architecture.";
     let message = sentence("A worker's container cannot be started", message, remedy);
     Cause { reason: reason::CONTAINER_START_FAILED, message }
 }
@@ -94,7 +93,8 @@ pub(crate) fn probe(note: &str) -> Cause {
 /// Returns the cause for a pod that no node accepts: the scheduler's message without its counts of
 /// nodes.
 pub(crate) fn unschedulable(message: &str) -> Cause {
-    let remedy = "Add nodes, or correct spec.worker.nodeSelector, affinity, tolerations or resources.";
+    let remedy =
+        "Add nodes, or correct spec.worker.nodeSelector, affinity, tolerations or resources.";
     let message = sentence("No node takes a worker", &scheduling(message), remedy);
     Cause { reason: reason::UNSCHEDULABLE, message }
 }
@@ -121,10 +121,12 @@ pub(crate) fn exit(container: Option<&str>, exit: &Exit) -> Cause {
     if matches!(reason.as_str(), "StartError" | "ContainerCannotRun") {
         return start(message);
     }
-    let who = container.map_or_else(|| "A worker".to_owned(), |name| format!("Container {name} of a worker"));
+    let who = container
+        .map_or_else(|| "A worker".to_owned(), |name| format!("Container {name} of a worker"));
     if reason == "OOMKilled" {
         let remedy = "Raise spec.worker.resources.limits.memory, or lower memory_budget.";
-        let message = sentence(&format!("{who} was killed for using more memory than its limit"), "", remedy);
+        let message =
+            sentence(&format!("{who} was killed for using more memory than its limit"), "", remedy);
         return Cause { reason: reason::OUT_OF_MEMORY, message };
     }
     let words = container.map_or_else(|| last_words(message), |_| "");
@@ -157,14 +159,19 @@ impl Exit {
 
 /// Formats `what: detail. remedy`, with the detail in one line of bounded length.
 fn sentence(what: &str, detail: &str, remedy: &str) -> String {
-    let line = detail.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let line =
+        detail.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let line = line.collect::<Vec<_>>().join(" ");
     let line = line.trim_end_matches(['.', ':']);
     let detail = match line.char_indices().nth(MAX_DETAIL) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
     };
-    if detail.is_empty() { format!("{what}. {remedy}") } else { format!("{what}: {detail}. {remedy}") }
+    if detail.is_empty() {
+        format!("{what}. {remedy}")
+    } else {
+        format!("{what}: {detail}. {remedy}")
+    }
 }
 
 /// Returns the scheduler's reasons without the number of nodes of each. Its message:
@@ -172,8 +179,11 @@ fn sentence(what: &str, detail: &str, remedy: &str) -> String {
 /// `0/3 nodes are available: 2 Insufficient cpu, 1 node(s) …`.
 fn scheduling(message: &str) -> String {
     let message = message.split_once(". preemption: ").map_or(message, |(reasons, _)| reasons);
-    let message = message.split_once(". no new claims to deallocate").map_or(message, |(reasons, _)| reasons);
-    let Some((_, listed)) = message.split_once(" nodes are available: ") else { return message.to_owned() };
+    let message =
+        message.split_once(". no new claims to deallocate").map_or(message, |(reasons, _)| reasons);
+    let Some((_, listed)) = message.split_once(" nodes are available: ") else {
+        return message.to_owned();
+    };
     let mut reasons: Vec<String> = Vec::new();
     for part in listed.trim_end_matches('.').split(", ") {
         let uncounted = part.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -194,7 +204,8 @@ fn scheduling(message: &str) -> String {
 fn last_words(log: &str) -> &str {
     let lines = || log.lines().rev().map(str::trim).filter(|line| !line.is_empty());
     let error = lines().find(|line| LAST_WORDS.iter().any(|begin| line.starts_with(begin)));
-    let is_logged = |line: &&str| line.starts_with('{') || line.starts_with(|c: char| c.is_ascii_digit());
+    let is_logged =
+        |line: &&str| line.starts_with('{') || line.starts_with(|c: char| c.is_ascii_digit());
     error.or_else(|| lines().find(|line| !is_logged(line))).unwrap_or_default()
 }
 
@@ -215,7 +226,10 @@ mod tests {
         assert_eq!(image("r.example/x:1", &backed_off), first);
         // Kubelets before 1.32 say no more, and the earlier message stays.
         let bare = image("r.example/x:1", "Back-off pulling image \"r.example/x:1\"");
-        assert!(bare.message.starts_with("Image r.example/x:1 cannot be pulled. Correct"), "{bare:?}");
+        assert!(
+            bare.message.starts_with("Image r.example/x:1 cannot be pulled. Correct"),
+            "{bare:?}"
+        );
         assert_eq!(steady(&first.message, bare.message.clone()), first.message);
         assert_eq!(steady(&bare.message, first.message.clone()), first.message);
         let other = image("r.example/y:1", "").message;
@@ -245,22 +259,24 @@ mod tests {
         let one = said("0/5 nodes are available: 1 node(s) x, 4 Insufficient cpu.");
         assert_eq!(one, said("0/9 nodes are available: 4 Insufficient cpu, 5 node(s) x."));
         assert!(
-            said("no nodes available to schedule pods").contains(": no nodes available to schedule pods.")
+            said("no nodes available to schedule pods")
+                .contains(": no nodes available to schedule pods.")
         );
     }
 
     #[test]
     fn a_workers_last_words_are_quoted_and_its_log_is_not() {
         let of = |message: &str| {
-            exit(None, &Exit { code: 2, reason: "Error".to_owned(), message: message.to_owned() }).message
+            exit(None, &Exit { code: 2, reason: "Error".to_owned(), message: message.to_owned() })
+                .message
         };
-        let log = "{\"level\":\"INFO\",\"body\":\"secret\"}\nasyncqueue-worker: nats_url is not valid\n";
+        let log =
+            "{\"level\":\"INFO\",\"body\":\"secret\"}\nasyncqueue-worker: nats_url is not valid\n";
         assert_eq!(
             of(log),
             "A worker ended with exit code 2: asyncqueue-worker: nats_url is not valid. Its log has more."
         );
-        let usage =
-            "error: invalid value 'x' for 'max_response_bytes'\n\nFor more information, try '--help'.\n";
+        let usage = "error: invalid value 'x' for 'max_response_bytes'\n\nFor more information, try '--help'.\n";
         assert!(of(usage).contains("2: error: invalid value 'x'"), "{}", of(usage));
         for logged in ["{\"body\":\"secret\"}", "2026-01-01T00:00:00Z  INFO body=secret", ""] {
             assert_eq!(of(logged), "A worker ended with exit code 2. Its log has more.");
@@ -270,7 +286,8 @@ mod tests {
 
     #[test]
     fn other_containers_are_named_and_not_quoted() {
-        let ended = Exit { code: 1, reason: "Error".to_owned(), message: "token=secret".to_owned() };
+        let ended =
+            Exit { code: 1, reason: "Error".to_owned(), message: "token=secret".to_owned() };
         let cause = exit(Some("istio-proxy"), &ended);
         assert!(
             cause.message.starts_with("Container istio-proxy of a worker ended with exit code 1."),
@@ -295,9 +312,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let mount = volume("MountVolume.SetUp failed for volume \"nats\" : secret \"creds\" not found");
+        let mount =
+            volume("MountVolume.SetUp failed for volume \"nats\" : secret \"creds\" not found");
         assert!(
-            mount.message.starts_with("A volume of a worker cannot be mounted: secret \"creds\" not found.")
+            mount
+                .message
+                .starts_with("A volume of a worker cannot be mounted: secret \"creds\" not found.")
         );
         let config = configuration("couldn't find key k in ConfigMap ns/c");
         assert!(config.message.contains("couldn't find key k in ConfigMap ns/c."), "{config:?}");

@@ -90,7 +90,9 @@ fn may_meet(mine: &AsyncQueue, other: &AsyncQueue) -> bool {
 /// Returns the names from which those of streams and subjects are built.
 fn names(queue: &AsyncQueue) -> impl Iterator<Item = &str> {
     let stream = &queue.spec.stream;
-    [queue.metadata.name.as_deref(), stream.name.as_deref(), stream.subject.as_deref()].into_iter().flatten()
+    [queue.metadata.name.as_deref(), stream.name.as_deref(), stream.subject.as_deref()]
+        .into_iter()
+        .flatten()
 }
 
 /// Returns what both queues want.
@@ -171,7 +173,9 @@ mod tests {
         let mut mine = younger("a");
         mine.spec.stream.subject = Some("b.more".to_owned());
         let conflict = verdict(&mine, &other).unwrap().to_string();
-        assert!(conflict.starts_with("subject `b.more` overlaps with `b` of the AsyncQueue openfaas/b"));
+        assert!(
+            conflict.starts_with("subject `b.more` overlaps with `b` of the AsyncQueue openfaas/b")
+        );
     }
 
     #[test]
@@ -195,7 +199,12 @@ mod tests {
             for other in &queues {
                 if overlap(&spec, other).unwrap().is_some() {
                     met += 1;
-                    assert!(may_meet(mine, other), "{:?} {:?}", mine.spec.stream, other.spec.stream);
+                    assert!(
+                        may_meet(mine, other),
+                        "{:?} {:?}",
+                        mine.spec.stream,
+                        other.spec.stream
+                    );
                 }
             }
         }
@@ -207,7 +216,8 @@ mod tests {
         let refused = || Verdict::no(reason::RESOURCE_CONFLICT, "");
         let mut old = fixtures::queue("a");
         let ready = refused().into_condition(kind::READY, None, &[], &fixtures::second(1));
-        old.status = Some(AsyncQueueStatus { conditions: vec![ready], ..AsyncQueueStatus::default() });
+        old.status =
+            Some(AsyncQueueStatus { conditions: vec![ready], ..AsyncQueueStatus::default() });
         let mut young = younger("b");
         young.spec.stream.subject = Some("a".to_owned());
         assert_eq!(verdict(&young, &old), None);

@@ -183,7 +183,8 @@ impl Verdict {
             reason: self.reason.into(),
             message: self.message.into(),
             observed_generation: generation,
-            last_transition_time: since.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
+            last_transition_time: since
+                .map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
         }
     }
 }
@@ -232,7 +233,12 @@ mod tests {
         assert_eq!(first.last_transition_time, at(1));
         let same = no().into_condition(kind::READY, Some(2), std::slice::from_ref(&first), &at(2));
         assert_eq!((same.last_transition_time, same.observed_generation), (at(1), Some(2)));
-        let yes = Verdict::yes(reason::RECONCILED, "").into_condition(kind::READY, Some(2), &[first], &at(3));
+        let yes = Verdict::yes(reason::RECONCILED, "").into_condition(
+            kind::READY,
+            Some(2),
+            &[first],
+            &at(3),
+        );
         assert_eq!(yes.last_transition_time, at(3));
     }
 }

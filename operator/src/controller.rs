@@ -168,7 +168,8 @@ pub(crate) async fn run(
     let Owned { deployments, accounts, budgets, pods, mut follower } = owned;
     let seen = context.pods.clone();
     let pods = pods.filter_map(move |event| std::future::ready(follower.take(&event, &seen)));
-    let owned = select(select(owners(deployments), owners(accounts)), select(owners(budgets), pods));
+    let owned =
+        select(select(owners(deployments), owners(accounts)), select(owners(budgets), pods));
     Controller::for_stream(news(queues), store)
         .reconcile_on(later(owned))
         .reconcile_on(triggers)
@@ -189,7 +190,9 @@ pub(crate) async fn run(
 }
 
 /// Returns the queues whose objects change.
-fn owners<W, T: Send>(changes: impl Changes<Slim<W, T>>) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
+fn owners<W, T: Send>(
+    changes: impl Changes<Slim<W, T>>,
+) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
     let queue = |event: Event<Slim<W, T>>| match event {
         Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
             let Meta { owner, namespace, .. } = object.meta;
@@ -201,7 +204,9 @@ fn owners<W, T: Send>(changes: impl Changes<Slim<W, T>>) -> impl Stream<Item = O
 }
 
 /// Delays the items by [`SETTLE`] and merges equal items that arrive during the delay.
-fn later<T: Clone + Eq + Hash + Send>(stream: impl Stream<Item = T> + Send) -> impl Stream<Item = T> + Send {
+fn later<T: Clone + Eq + Hash + Send>(
+    stream: impl Stream<Item = T> + Send,
+) -> impl Stream<Item = T> + Send {
     scheduler(stream.map(|message| ScheduleRequest { message, run_at: Instant::now() + SETTLE }))
 }
 
@@ -248,7 +253,8 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let functions = name.as_ref().and_then(|name| context.functions_of(name));
     let refused = name.as_ref().map(|name| context.refused_of(name)).unwrap_or_default();
     let blocked = name.as_ref().zip(broker.as_deref());
-    let blocked = blocked.map(|(name, broker)| broker.running.blocked(name, std::time::Instant::now()));
+    let blocked =
+        blocked.map(|(name, broker)| broker.running.blocked(name, std::time::Instant::now()));
     let (blocked, functions) =
         (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
     let status = status::status(queue, &outcome, cause.as_ref(), &functions, &blocked, &now);
@@ -283,7 +289,8 @@ async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, 
         context.events.warning(&object, STREAM_RECREATED, note).await;
     }
     let before = queue.status.as_ref();
-    let turned = turned(before, status, kind::READY).or_else(|| turned(before, status, kind::STALLED));
+    let turned =
+        turned(before, status, kind::READY).or_else(|| turned(before, status, kind::STALLED));
     let Some(turned) = turned else {
         if let Some(changes) = changes {
             context.events.normal(&object, APPLIED, changes).await;
@@ -291,9 +298,11 @@ async fn tell(queue: &AsyncQueue, outcome: &Outcome, status: &AsyncQueueStatus, 
         return;
     };
     // One event for both if both come at once.
-    let (status, reason, message) = (turned.status.as_str(), turned.reason.as_str(), &turned.message);
+    let (status, reason, message) =
+        (turned.status.as_str(), turned.reason.as_str(), &turned.message);
     let is_ready = turned.kind.as_str() == kind::READY && status == Status::True.as_str();
-    let note = changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
+    let note =
+        changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
     if is_ready || reason == conditions::reason::PROGRESSING {
         info!(queue = name, ready = is_ready, reason, "{message}");
         context.events.normal(&object, reason, note).await;
@@ -345,7 +354,8 @@ impl Context {
     /// Finds why a queue's workers do not start. Reads the events of a pod where only they may name
     /// the cause.
     async fn look_at_pods(&self, queue: &AsyncQueue, revision: Option<Revision>) -> Look {
-        let key: pods::Key = (queue.namespace().unwrap_or_default().into(), queue.name_any().into());
+        let key: pods::Key =
+            (queue.namespace().unwrap_or_default().into(), queue.name_any().into());
         let look = self.pods.look(&key, revision, Timestamp::now());
         let Some(pod) = look.unexplained else { return look };
         let now = std::time::Instant::now();
@@ -375,7 +385,8 @@ impl Context {
 
 impl Error {
     /// All values of [`Self::category`].
-    pub(crate) const CATEGORIES: [&str; 5] = ["status", "delete", "waiting", "finalizer", "nameless"];
+    pub(crate) const CATEGORIES: [&str; 5] =
+        ["status", "delete", "waiting", "finalizer", "nameless"];
 
     /// Returns a fixed name for each error, as a label of the metric.
     fn category(&self) -> &'static str {
@@ -393,7 +404,9 @@ impl From<Finalizing<Self>> for Error {
     fn from(error: Finalizing<Self>) -> Self {
         match error {
             Finalizing::ApplyFailed(error) | Finalizing::CleanupFailed(error) => error,
-            Finalizing::AddFinalizer(error) | Finalizing::RemoveFinalizer(error) => Self::Finalizer(error),
+            Finalizing::AddFinalizer(error) | Finalizing::RemoveFinalizer(error) => {
+                Self::Finalizer(error)
+            }
             Finalizing::UnnamedObject | Finalizing::InvalidFinalizer => Self::Nameless,
         }
     }
@@ -445,12 +458,19 @@ mod tests {
     #[test]
     fn a_queue_turns_when_it_is_ready_or_not_for_another_reason() {
         let of = |verdict: Verdict| AsyncQueueStatus {
-            conditions: vec![verdict.into_condition(kind::READY, Some(1), &[], &fixtures::second(1))],
+            conditions: vec![verdict.into_condition(
+                kind::READY,
+                Some(1),
+                &[],
+                &fixtures::second(1),
+            )],
             ..AsyncQueueStatus::default()
         };
         let away = |message| of(Verdict::no(reason::NATS_UNAVAILABLE, message));
-        let (refused, ready) =
-            (of(Verdict::no(reason::NATS_REFUSED, "no")), of(Verdict::yes(reason::RECONCILED, "well")));
+        let (refused, ready) = (
+            of(Verdict::no(reason::NATS_REFUSED, "no")),
+            of(Verdict::yes(reason::RECONCILED, "well")),
+        );
         for (before, now) in [
             (None, &ready),
             (Some(&AsyncQueueStatus::default()), &ready),

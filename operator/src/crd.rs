@@ -1,11 +1,12 @@
-//! The `AsyncQueue` resource. Its doc comments are the manual that `kubectl explain asyncqueue` prints.
+//! The `AsyncQueue` resource. Its doc comments are the manual that `kubectl explain asyncqueue`
+//! prints.
 //!
-//! What can be wrong with a field is refused by the API server, by schema and CEL, with a message that says
-//! the rule; `controller::validate` is left with what only shows beside other objects. Defaults
-//! are the schema's, so that `kubectl get -o yaml` shows what counts.
+//! What can be wrong with a field is refused by the API server, by schema and CEL, with a message
+//! that says the rule; `controller::validate` is left with what only shows beside other objects.
+//! Defaults are the schema's, so that `kubectl get -o yaml` shows what counts.
 //!
-//! Each field has an effect. Each string has a longest length, without which CEL rules on it are refused as too
-//! costly; numbers are signed, since the schema knows no others.
+//! Each field has an effect. Each string has a longest length, without which CEL rules on it are
+//! refused as too costly; numbers are signed, since the schema knows no others.
 
 use asyncqueue::GoDuration;
 use kube::{CustomResource, KubeSchema};
@@ -56,8 +57,8 @@ mod status;
 mod stream;
 mod worker;
 
-/// What a queue shall be. Every field has a default: {} is a queue with one worker that runs one call at a time, for at
-/// most a minute. Example: {maxInflight: 5, timeout: 15m, replicas: 2}
+/// What a queue shall be. Every field has a default: {} is a queue with one worker that runs one
+/// call at a time, for at most a minute. Example: {maxInflight: 5, timeout: 15m, replicas: 2}
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "asyncqueue.io",
@@ -144,17 +145,19 @@ mod worker;
 pub struct AsyncQueueSpec {
     /// How many calls one worker runs at once, 1 to 10000. Default: 1.
     ///
-    /// Total concurrency of the queue is maxInflight times replicas. A call that waits for its retry takes no
-    /// place. Changing it restarts the workers and leaves the stored calls alone. Example: 5
+    /// Total concurrency of the queue is maxInflight times replicas. A call that waits for its
+    /// retry takes no place. Changing it restarts the workers and leaves the stored calls alone.
+    /// Example: 5
     #[schemars(range(min = 1, max = 10000))]
     #[serde(default = "default::max_inflight")]
     pub max_inflight: i32,
 
-    /// How long one call may take, from the first byte sent to the function to the last one received. Default: 1m.
+    /// How long one call may take, from the first byte sent to the function to the last one
+    /// received. Default: 1m.
     ///
-    /// A duration of more than 0s and at most 24h, written as 200ms, 90s, 15m or 1h30m. Over it, the call is cut off
-    /// and counts as failed with status 504. A worker that is shut down gets this long, and 15 seconds, to
-    /// finish what runs. Example: 15m
+    /// A duration of more than 0s and at most 24h, written as 200ms, 90s, 15m or 1h30m. Over it,
+    /// the call is cut off and counts as failed with status 504. A worker that is shut down gets
+    /// this long, and 15 seconds, to finish what runs. Example: 15m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::timeout())]
     #[serde(default = "default::timeout")]
@@ -162,18 +165,20 @@ pub struct AsyncQueueSpec {
 
     /// How many workers the queue has, 0 to 1000. Default: 1.
     ///
-    /// 0 accepts calls and runs none. `kubectl scale asyncqueue NAME --replicas=3` and autoscalers, such as a
-    /// HorizontalPodAutoscaler or KEDA with this object as its scaleTargetRef, set it through the scale subresource. Where one
-    /// does, leave this field out of what you apply: kubectl apply --server-side then never sets it back. Example: 3
+    /// 0 accepts calls and runs none. `kubectl scale asyncqueue NAME --replicas=3` and autoscalers,
+    /// such as a HorizontalPodAutoscaler or KEDA with this object as its scaleTargetRef, set it
+    /// through the scale subresource. Where one does, leave this field out of what you apply:
+    /// kubectl apply --server-side then never sets it back. Example: 3
     #[schemars(range(min = 0, max = 1000))]
     #[serde(default = "default::replicas")]
     pub replicas: i32,
 
     /// The stream on NATS JetStream that stores the calls.
     ///
-    /// A call leaves it when it is done (work-queue retention). A stream that exists already and that no AsyncQueue owns is
-    /// taken over only with the annotation asyncqueue.io/adopt: "true" on this object, and one that another program created
-    /// only if the operator's setting allowed_streams has its name and its subject.
+    /// A call leaves it when it is done (work-queue retention). A stream that exists already and
+    /// that no AsyncQueue owns is taken over only with the annotation asyncqueue.io/adopt: "true"
+    /// on this object, and one that another program created only if the operator's setting
+    /// allowed_streams has its name and its subject.
     #[schemars(with = "StreamSpec")]
     #[serde(default)]
     pub stream: OrDefault<StreamSpec>,
@@ -183,16 +188,17 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub consumer: OrDefault<ConsumerSpec>,
 
-    /// Suspends the queue: calls are accepted and none is delivered; those that run end, and their results are posted.
-    /// Default: false.
+    /// Suspends the queue: calls are accepted and none is delivered; those that run end, and their
+    /// results are posted. Default: false.
     ///
-    /// Workers stay, and go on the moment this is false again. It pauses the consumer on JetStream, which takes nats-server
-    /// 2.11 or later; the condition Suspended tells whether it is. Calls that wait keep their place, and with
-    /// limits.maxAge their age. Example: true
+    /// Workers stay, and go on the moment this is false again. It pauses the consumer on JetStream,
+    /// which takes nats-server 2.11 or later; the condition Suspended tells whether it is. Calls
+    /// that wait keep their place, and with limits.maxAge their age. Example: true
     #[serde(default)]
     pub suspend: bool,
 
-    /// When a call that failed is made again. The annotations com.openfaas.retry.* of a function come before it.
+    /// When a call that failed is made again. The annotations com.openfaas.retry.* of a function
+    /// come before it.
     #[schemars(with = "RetrySpec")]
     #[serde(default)]
     pub retry: OrDefault<RetrySpec>,
@@ -207,7 +213,8 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub callback: OrDefault<CallbackSpec>,
 
-    /// What the queue holds at most. Full, it refuses calls, which the caller hears as 429; it drops none that it has.
+    /// What the queue holds at most. Full, it refuses calls, which the caller hears as 429; it
+    /// drops none that it has.
     #[schemars(with = "LimitsSpec")]
     #[serde(default)]
     pub limits: OrDefault<LimitsSpec>,
@@ -222,28 +229,30 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub invoke: OrDefault<InvokeSpec>,
 
-    /// Workers log headers and bodies of calls and of their answers, secrets in them included. Default: false.
+    /// Workers log headers and bodies of calls and of their answers, secrets in them included.
+    /// Default: false.
     #[serde(default)]
     pub verbose: bool,
 
     /// The workers' pods, of the Deployment NAME-worker in this namespace.
     ///
-    /// They run without root, without privileges and on a read-only file system. Changing anything in here replaces them one
-    /// after another, and loses no call.
+    /// They run without root, without privileges and on a read-only file system. Changing anything
+    /// in here replaces them one after another, and loses no call.
     #[schemars(with = "WorkerSpec")]
     #[serde(default)]
     pub worker: OrDefault<WorkerSpec>,
 
     /// What becomes of the stored calls when this object is deleted. Default: DeleteIfEmpty.
     ///
-    /// Retain keeps the stream with its calls. Delete deletes it with all calls that it holds, results that are on their way
-    /// and dead letters. DeleteIfEmpty deletes it if it holds no call, else keeps it and says in a Warning event how
-    /// many calls there are.
+    /// Retain keeps the stream with its calls. Delete deletes it with all calls that it holds,
+    /// results that are on their way and dead letters. DeleteIfEmpty deletes it if it holds no
+    /// call, else keeps it and says in a Warning event how many calls there are.
     ///
-    /// The workers go at once in any case. A stream that is kept is taken over by the next AsyncQueue of the same
-    /// namespace and name, with all its calls, and by those that the annotation asyncqueue.io/release-to of this object
-    /// names: NAMESPACE/NAME, several separated by commas. Whatever this says, a stream that this queue does not own is
-    /// never touched, and a deletion that finds NATS away waits 5 minutes at most, then behaves as Retain.
+    /// The workers go at once in any case. A stream that is kept is taken over by the next
+    /// AsyncQueue of the same namespace and name, with all its calls, and by those that the
+    /// annotation asyncqueue.io/release-to of this object names: NAMESPACE/NAME, several separated
+    /// by commas. Whatever this says, a stream that this queue does not own is never touched, and a
+    /// deletion that finds NATS away waits 5 minutes at most, then behaves as Retain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
@@ -261,7 +270,8 @@ pub enum DeletionPolicy {
     Retain,
     /// Delete the stream with all calls that it holds, and the dead letters.
     Delete,
-    /// Delete a stream without calls; keep one that holds some, and say how many in a Warning event.
+    /// Delete a stream without calls; keep one that holds some, and say how many in a Warning
+    /// event.
     #[default]
     DeleteIfEmpty,
 }

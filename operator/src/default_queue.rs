@@ -59,7 +59,9 @@ pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, setting
                 return;
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => return,
-            Err(error) => warn!(queue = %name, "the default queue can't be created: {}", chain(&error)),
+            Err(error) => {
+                warn!(queue = %name, "the default queue can't be created: {}", chain(&error));
+            }
         }
         sleep(PAUSE).await;
     }
@@ -72,7 +74,9 @@ async fn update(api: &Api<AsyncQueue>, name: &str, patch: &Value) {
             Ok(_) => return info!(queue = name, "updated the default queue to the settings"),
             // The queue was deleted in between.
             Err(kube::Error::Api(status)) if status.is_not_found() => return,
-            Err(error) => warn!(queue = name, "failed to update the default queue: {}", chain(&error)),
+            Err(error) => {
+                warn!(queue = name, "failed to update the default queue: {}", chain(&error));
+            }
         }
         sleep(PAUSE).await;
     }

@@ -224,7 +224,9 @@ impl Librarian {
         let written = read.ok().and_then(Result::ok).and_then(|written| written.clone());
         let changes = match written {
             Some(written) if is_kept(Some(&written), directory) => return Ok(0),
-            Some(written) => DirectoryStore::open(js, replicas).await?.update(&written, directory).await?,
+            Some(written) => {
+                DirectoryStore::open(js, replicas).await?.update(&written, directory).await?
+            }
             None => DirectoryStore::open(js, replicas).await?.sync(directory).await?,
         };
         // Without this wait, the same changes would be written again.
@@ -236,7 +238,8 @@ impl Librarian {
     }
 
     async fn complain(&self, functions: &Functions, faults: &[Fault]) {
-        let default = self.default_queue.as_ref().map_or("the gateway's default queue", QueueName::as_str);
+        let default =
+            self.default_queue.as_ref().map_or("the gateway's default queue", QueueName::as_str);
         for Fault { function, why } in faults {
             let Some(found) = functions.get(function) else { continue };
             let (reason, note) = match why {
@@ -261,9 +264,10 @@ impl Librarian {
                     ),
                 ),
                 Why::Namespace(refused) => (NAMESPACE_REFUSED, refused.to_string()),
-                Why::Unread(annotation) => {
-                    (ANNOTATION_INVALID, format!("{annotation} can't be read: its queue's own counts"))
-                }
+                Why::Unread(annotation) => (
+                    ANNOTATION_INVALID,
+                    format!("{annotation} can't be read: its queue's own counts"),
+                ),
                 Why::NamedTargetPort(name) => (
                     PORT_UNKNOWN,
                     format!(
@@ -309,7 +313,8 @@ impl Complaints {
         self.known.retain(|known, _| faults.contains(known));
         let mut due = Vec::new();
         for fault in faults {
-            let complaint = self.known.entry(fault.clone()).or_insert(Complaint { since: now, made: false });
+            let complaint =
+                self.known.entry(fault.clone()).or_insert(Complaint { since: now, made: false });
             if !complaint.made && now.duration_since(complaint.since) >= GRACE {
                 complaint.made = true;
                 due.push(fault);
@@ -345,8 +350,10 @@ mod tests {
 
     #[test]
     fn a_lost_function_is_told_of_once_and_not_at_once() {
-        let lost =
-            || Fault { function: FunctionName::new("f", "ns").unwrap(), why: Why::Missing("q".to_owned()) };
+        let lost = || Fault {
+            function: FunctionName::new("f", "ns").unwrap(),
+            why: Why::Missing("q".to_owned()),
+        };
         let (mut complaints, start) = (Complaints::default(), Instant::now());
         assert_eq!(complaints.due(vec![lost()], start), []);
         assert!(complaints.pending());

@@ -42,7 +42,8 @@ mod tests {
     fn that_jetstream_is_not_enabled_is_said_alone() {
         let request = RequestError::new(RequestErrorKind::NoResponders);
         let source = GetStreamError::with_source(GetStreamErrorKind::Request, request);
-        let error = EnsureError::Unavailable { what: "for stream jobs".to_owned(), source: source.into() };
+        let error =
+            EnsureError::Unavailable { what: "for stream jobs".to_owned(), source: source.into() };
         let expected = "JetStream is not enabled on the NATS server: start nats-server with -js";
         assert_eq!(chain(&error), expected);
     }
@@ -53,7 +54,8 @@ mod tests {
 
     #[test]
     fn what_the_api_server_says_is_said_once_and_in_its_words() {
-        let status = Status { code: 422, message: "must be less than".to_owned(), ..Status::default() };
+        let status =
+            Status { code: 422, message: "must be less than".to_owned(), ..Status::default() };
         let error = Outer(kube::Error::Api(Box::new(status)));
         assert_eq!(chain(&error), "the workers could not be deleted: must be less than");
     }

@@ -29,20 +29,41 @@ impl Events {
     }
 
     /// Publishes an event for information.
-    pub(crate) async fn normal(&self, object: &ObjectReference, reason: &str, note: impl Into<String>) {
+    pub(crate) async fn normal(
+        &self,
+        object: &ObjectReference,
+        reason: &str,
+        note: impl Into<String>,
+    ) {
         self.publish(EventType::Normal, object, reason, note.into()).await;
     }
 
     /// Publishes an event that needs attention.
-    pub(crate) async fn warning(&self, object: &ObjectReference, reason: &str, note: impl Into<String>) {
+    pub(crate) async fn warning(
+        &self,
+        object: &ObjectReference,
+        reason: &str,
+        note: impl Into<String>,
+    ) {
         self.publish(EventType::Warning, object, reason, note.into()).await;
     }
 
     /// Publishes an event. A failure is not an error: conditions say the same.
-    async fn publish(&self, type_: EventType, object: &ObjectReference, reason: &str, note: String) {
+    async fn publish(
+        &self,
+        type_: EventType,
+        object: &ObjectReference,
+        reason: &str,
+        note: String,
+    ) {
         let note = Some(shortened(note));
-        let event =
-            Event { type_, reason: reason.to_owned(), note, action: "Reconcile".to_owned(), secondary: None };
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note,
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
         // The recorder is created each time: it would remember its events, to count repeated ones,
         // and search all of them each time. The operator does not repeat events.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());

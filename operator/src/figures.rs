@@ -37,7 +37,8 @@ struct Counted {
 impl Figures {
     /// Returns the numbers of a queue that has its stream.
     fn new(counted: Option<Counted>, functions: Option<usize>) -> Self {
-        let of = |number: fn(&Counted) -> u64| counted.as_ref().map(|counted| signed(number(counted)));
+        let of =
+            |number: fn(&Counted) -> u64| counted.as_ref().map(|counted| signed(number(counted)));
         Self {
             // An unacknowledged call is stored, whether it runs or waits for its retry.
             pending: of(|counted| counted.messages.saturating_sub(counted.running)),
@@ -124,7 +125,8 @@ mod tests {
     #[test]
     fn what_is_put_into_a_status_is_read_back() {
         let figures = Figures::new(Some(counted()), Some(4));
-        let status = figures.clone().put(AsyncQueueStatus { replicas: 2, ..AsyncQueueStatus::default() });
+        let status =
+            figures.clone().put(AsyncQueueStatus { replicas: 2, ..AsyncQueueStatus::default() });
         assert_eq!((Figures::of(&status), status.replicas), (figures, 2));
     }
 }

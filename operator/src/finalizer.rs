@@ -46,17 +46,21 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
         context.verified.forget(&workers);
     }
     // A queue whose name or URL is not usable never had a stream.
-    let (Ok(spec), Ok(broker)) = (queue_spec(queue), context.brokers.get(Address::of(queue)).await) else {
+    let (Ok(spec), Ok(broker)) = (queue_spec(queue), context.brokers.get(Address::of(queue)).await)
+    else {
         return Ok(Action::await_change());
     };
     match let_go(&broker, &spec, policy(queue.spec.deletion_policy)).await {
         Ok(removal) => tell(queue, &spec, removal, context).await,
         // It has nothing there for which the deletion would have to wait.
-        Err(why) if !owns_stream(queue) => info!(queue = %spec.queue, "nothing to let go of, and {why}"),
+        Err(why) if !owns_stream(queue) => {
+            info!(queue = %spec.queue, "nothing to let go of, and {why}");
+        }
         Err(why) => {
             let (now, patience_ends) = (Timestamp::now(), patience_ends(queue));
             if now < patience_ends {
-                let why = format!("the deletion waits for NATS until {patience_ends} at most: {why}");
+                let why =
+                    format!("the deletion waits for NATS until {patience_ends} at most: {why}");
                 let status = status::going(queue, &why, &Time(now));
                 if status::write(context, queue, &status).await.map_err(Error::Status)? {
                     info!(queue = full_name(queue), "{why}");
@@ -71,7 +75,11 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
 }
 
 /// Deletes or releases the streams. A failure is returned as text.
-async fn let_go(broker: &Broker, spec: &QueueSpec, policy: RemovalPolicy) -> Result<Removal, String> {
+async fn let_go(
+    broker: &Broker,
+    spec: &QueueSpec,
+    policy: RemovalPolicy,
+) -> Result<Removal, String> {
     if !broker.is_connected() {
         return Err("there is no connection to NATS".to_owned());
     }
@@ -84,10 +92,13 @@ async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &
     match removal {
         Removal::NotOurs => {}
         Removal::Deleted => {
-            events.normal(&object, reason::STREAM_DELETED, format!("deleted stream {stream}")).await;
+            events
+                .normal(&object, reason::STREAM_DELETED, format!("deleted stream {stream}"))
+                .await;
         }
         Removal::Released { messages: 0 } => {
-            let note = format!("kept stream {stream}, which is empty: {} takes it over", heirs(spec));
+            let note =
+                format!("kept stream {stream}, which is empty: {} takes it over", heirs(spec));
             events.normal(&object, reason::STREAM_KEPT, note).await;
         }
         Removal::Released { messages } => {
@@ -111,7 +122,13 @@ fn heirs(spec: &QueueSpec) -> String {
 
 /// Lets the object be deleted without its streams. They are released as soon as NATS is available,
 /// if this process lives that long. If not, a new queue of the name says how to take them over.
-async fn give_up(queue: &AsyncQueue, spec: &QueueSpec, broker: Arc<Broker>, why: &str, context: &Context) {
+async fn give_up(
+    queue: &AsyncQueue,
+    spec: &QueueSpec,
+    broker: Arc<Broker>,
+    why: &str,
+    context: &Context,
+) {
     let note = format!(
         "kept stream {} as with deletionPolicy Retain, since NATS could not be asked for {} minutes: {why}",
         spec.stream,
@@ -123,7 +140,12 @@ async fn give_up(queue: &AsyncQueue, spec: &QueueSpec, broker: Arc<Broker>, why:
         loop {
             broker.connected().await;
             match let_go(&broker, &spec, RemovalPolicy::Retain).await {
-                Ok(_) => return info!(stream = spec.stream, "released the stream of a queue that is gone"),
+                Ok(_) => {
+                    return info!(
+                        stream = spec.stream,
+                        "released the stream of a queue that is gone"
+                    );
+                }
                 Err(_) => tokio::time::sleep(RELEASE_PAUSE).await,
             }
         }
@@ -132,7 +154,8 @@ async fn give_up(queue: &AsyncQueue, spec: &QueueSpec, broker: Arc<Broker>, why:
 
 /// Returns when a deletion stops waiting, in whole seconds.
 fn patience_ends(queue: &AsyncQueue) -> Timestamp {
-    let begun = queue.metadata.deletion_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    let begun =
+        queue.metadata.deletion_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     begun.saturating_add(PATIENCE).unwrap_or(begun)
 }
 

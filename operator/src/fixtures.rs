@@ -29,7 +29,10 @@ pub(crate) fn queue(name: &str) -> AsyncQueue {
 /// Returns the same queue, which owns its stream.
 pub(crate) fn owner(name: &str) -> AsyncQueue {
     let stream = Some(name.to_owned());
-    AsyncQueue { status: Some(AsyncQueueStatus { stream, ..AsyncQueueStatus::default() }), ..queue(name) }
+    AsyncQueue {
+        status: Some(AsyncQueueStatus { stream, ..AsyncQueueStatus::default() }),
+        ..queue(name)
+    }
 }
 
 /// Returns what a new queue depends on: no conflict, and no objects of its own yet.
@@ -66,20 +69,29 @@ pub(crate) fn deployment(name: &str, queue: Option<&str>) -> Parts {
         labels: [("faas_function".to_owned(), name.to_owned())].into(),
         annotations: queue.map(|queue| annotation(queue).into()).unwrap_or_default(),
     };
-    Parts { metadata: meta(name), spec: Spec { template: Template { metadata } }, ..Parts::default() }
+    Parts {
+        metadata: meta(name),
+        spec: Spec { template: Template { metadata } },
+        ..Parts::default()
+    }
 }
 
 /// Returns the same as an `openfaas.com/v1` Function.
 pub(crate) fn openfaas_function(name: &str, queue: Option<&str>) -> openfaas::Function {
-    let spec =
-        openfaas::FunctionSpec { name: None, annotations: queue.map(|queue| annotation(queue).into()) };
+    let spec = openfaas::FunctionSpec {
+        name: None,
+        annotations: queue.map(|queue| annotation(queue).into()),
+    };
     openfaas::Function { metadata: meta(name), spec }
 }
 
 /// Returns a Service with one port, in the namespace `openfaas-fn`.
 pub(crate) fn service(name: &str, queue: Option<&str>, port: i32) -> Service {
     Service {
-        metadata: ObjectMeta { annotations: queue.map(|queue| annotation(queue).into()), ..meta(name) },
+        metadata: ObjectMeta {
+            annotations: queue.map(|queue| annotation(queue).into()),
+            ..meta(name)
+        },
         spec: Some(ServiceSpec {
             ports: Some(vec![ServicePort { port, ..ServicePort::default() }]),
             ..ServiceSpec::default()

@@ -161,9 +161,11 @@ pub(crate) fn directory<'a>(
 ) -> Directory {
     let functions = functions.iter().filter(|(name, _)| admission.check_namespace(name).is_ok());
     let functions = functions.map(|(name, function)| {
-        let queue = function.queue.as_ref().filter(|queue| admission.refusing(name, queue).is_none());
+        let queue =
+            function.queue.as_ref().filter(|queue| admission.refusing(name, queue).is_none());
         let queue = queue.and_then(|queue| queue.parse().ok());
-        let entry = FunctionEntry { queue, url: function.url.clone(), retry: function.retry.clone() };
+        let entry =
+            FunctionEntry { queue, url: function.url.clone(), retry: function.retry.clone() };
         (name.clone(), entry)
     });
     let queues = queues
@@ -194,7 +196,8 @@ pub(crate) fn count(
         }
     }
     for (name, function) in functions {
-        let refusing = function.queue.as_ref().filter(|queue| admission.refusing(name, queue).is_some());
+        let refusing =
+            function.queue.as_ref().filter(|queue| admission.refusing(name, queue).is_some());
         let Some(queue) = refusing.and_then(|queue| queue.parse().ok()) else { continue };
         let refused = &mut counts.entry(queue).or_default().refused;
         refused.count += 1;
@@ -312,9 +315,9 @@ fn from_service(service: &Service) -> Option<(FunctionName, Function)> {
     annotations.get(QUEUE_ANNOTATION)?;
     let name = FunctionName::new(&service.name_any(), &service.namespace()?).ok()?;
     let (port, named_target_port) = port(service).unzip();
-    let url = port
-        .filter(|port| *port != DEFAULT_PORT)
-        .map(|port| format!("http://{}.{}.svc.cluster.local:{port}", name.name(), name.namespace()));
+    let url = port.filter(|port| *port != DEFAULT_PORT).map(|port| {
+        format!("http://{}.{}.svc.cluster.local:{port}", name.name(), name.namespace())
+    });
     let function = annotated(Some(annotations), service.object_ref(&()));
     Some((name, Function { url, named_target_port: named_target_port.flatten(), ..function }))
 }
@@ -376,7 +379,8 @@ mod tests {
 
     fn namespaces() -> FunctionNamespaces {
         let platform = Some("openfaas".to_owned());
-        FunctionNamespaces::new("openfaas-fn".to_owned(), NamespaceList::default(), platform).unwrap()
+        FunctionNamespaces::new("openfaas-fn".to_owned(), NamespaceList::default(), platform)
+            .unwrap()
     }
 
     fn directory_of(functions: &Functions, queues: &[AsyncQueue]) -> Directory {
@@ -387,7 +391,11 @@ mod tests {
         faults(functions, queues, &Admission::new(&namespaces(), None, queues))
     }
 
-    fn counts_of(functions: &Functions, queues: &[AsyncQueue], default: Option<&QueueName>) -> Counts {
+    fn counts_of(
+        functions: &Functions,
+        queues: &[AsyncQueue],
+        default: Option<&QueueName>,
+    ) -> Counts {
         let (namespaces, directory) = (namespaces(), directory_of(functions, queues));
         count(&directory, default, functions, &Admission::new(&namespaces, default, queues))
     }
@@ -407,7 +415,10 @@ mod tests {
         ];
         let functions = index([], &deployments, []);
         assert_eq!(functions.len(), 2);
-        let slow = FunctionEntry { queue: Some("slow-queue".parse().unwrap()), ..FunctionEntry::default() };
+        let slow = FunctionEntry {
+            queue: Some("slow-queue".parse().unwrap()),
+            ..FunctionEntry::default()
+        };
         assert_eq!(entry(&functions, "slow"), slow);
         assert_eq!(entry(&functions, "fast"), FunctionEntry::default());
     }
@@ -478,7 +489,9 @@ mod tests {
                 let url = port.map(|port| format!("http://f.openfaas-fn.svc.cluster.local:{port}"));
                 assert_eq!(entry(&functions, "f").url, url, "{case:?}");
                 let expected = named.map(|name| Why::NamedTargetPort(name.to_owned()));
-                let whys = faults_of(&functions, &[fixtures::owner("q")]).into_iter().map(|fault| fault.why);
+                let whys = faults_of(&functions, &[fixtures::owner("q")])
+                    .into_iter()
+                    .map(|fault| fault.why);
                 assert_eq!(whys.collect::<Vec<_>>(), Vec::from_iter(expected), "{case:?}");
             }
         }
@@ -553,7 +566,8 @@ mod tests {
     fn a_queue_takes_the_functions_of_its_namespaces_and_refuses_others() {
         let mut queue = fixtures::owner("payroll");
         queue.metadata.namespace = Some("team-a".to_owned());
-        let services = ["team-a", "openfaas-fn", "team-b", "team-c"].map(|ns| service_in(ns, "payroll"));
+        let services =
+            ["team-a", "openfaas-fn", "team-b", "team-c"].map(|ns| service_in(ns, "payroll"));
         let functions = index(&services, [], []);
         let name: QueueName = "payroll".parse().unwrap();
         let check = |queue: &AsyncQueue, admitted: &[&str]| {
@@ -564,7 +578,11 @@ mod tests {
                 assert_eq!(directory.functions[function].queue, expected, "{function}");
             }
             let faults = faults_of(&functions, &queues);
-            assert!(faults.iter().all(|fault| fault.why == Why::NotAdmitted("team-a/payroll".to_owned())));
+            assert!(
+                faults
+                    .iter()
+                    .all(|fault| fault.why == Why::NotAdmitted("team-a/payroll".to_owned()))
+            );
             let count = counts_of(&functions, &queues, None)[&name].clone();
             let refused = functions.len() - admitted.len();
             assert_eq!((count.functions, count.refused.count), (admitted.len(), refused));
@@ -583,7 +601,12 @@ mod tests {
         let queues = [fixtures::owner("faas-request")];
         let (namespaces, default) = (namespaces(), "faas-request".parse().unwrap());
         let admission = Admission::new(&namespaces, Some(&default), &queues);
-        assert!(directory(&functions, &queues, &admission).functions.values().all(|f| f.queue.is_some()));
+        assert!(
+            directory(&functions, &queues, &admission)
+                .functions
+                .values()
+                .all(|f| f.queue.is_some())
+        );
         assert_eq!(faults(&functions, &queues, &admission), []);
     }
 
@@ -607,7 +630,9 @@ mod tests {
         let queues = [fixtures::owner("mine")];
         assert!(directory_of(&functions, &queues).functions.is_empty());
         let faults = faults_of(&functions, &queues);
-        assert!(matches!(&faults[..], [a, b] if [a, b].iter().all(|f| matches!(f.why, Why::Namespace(_)))));
+        assert!(
+            matches!(&faults[..], [a, b] if [a, b].iter().all(|f| matches!(f.why, Why::Namespace(_))))
+        );
     }
 
     #[test]
@@ -619,9 +644,11 @@ mod tests {
         let mut renamed = fixtures::owner("renamed");
         renamed.spec.stream.subject = Some("jobs".to_owned());
         renamed.spec.limits.max_payload = Some(Size(64 << 10));
-        let queues = [fixtures::owner("mine"), fixtures::queue("not-yet"), elsewhere, going, renamed];
+        let queues =
+            [fixtures::owner("mine"), fixtures::queue("not-yet"), elsewhere, going, renamed];
         let queues = directory_of(&Functions::new(), &queues).queues;
-        let limited = QueueEntry { max_payload: Some(64 << 10), ..QueueEntry::new("renamed", "jobs") };
+        let limited =
+            QueueEntry { max_payload: Some(64 << 10), ..QueueEntry::new("renamed", "jobs") };
         let expected = [("mine", QueueEntry::new("mine", "mine")), ("renamed", limited)];
         assert_eq!(queues, expected.map(|(name, entry)| (name.parse().unwrap(), entry)).into());
     }
@@ -653,7 +680,8 @@ mod tests {
         ];
         let mut elsewhere = fixtures::owner("elsewhere");
         elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
-        let faults = faults_of(&index([], &deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
+        let faults =
+            faults_of(&index([], &deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
         let fault = |function: &str, why| Fault { function: named(function), why };
         let expected = [
             fault("b", Why::Missing("nowhere".to_owned())),

@@ -30,7 +30,9 @@ pub(crate) async fn worker_image(
     if let Some(image) = settings.worker_image.as_ref() {
         return Ok(image.clone());
     }
-    let (Some(pod), Some(namespace)) = (settings.pod_name.as_ref(), settings.pod_namespace.as_ref()) else {
+    let (Some(pod), Some(namespace)) =
+        (settings.pod_name.as_ref(), settings.pod_namespace.as_ref())
+    else {
         let problem = "worker_image is not set: outside of a pod, where the image can't be the operator's own, it must be";
         return Err(UsageError(problem.to_owned()).into());
     };
@@ -46,7 +48,8 @@ pub(crate) async fn worker_image(
             },
             Err(error) => chain(&error),
         };
-        let why = format!("the operator's own pod can't be read (set worker_image to do without): {why}");
+        let why =
+            format!("the operator's own pod can't be read (set worker_image to do without): {why}");
         warn!("{why}");
         health.not_ready(CONDITION, why);
         sleep(PAUSE).await;

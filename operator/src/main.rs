@@ -15,7 +15,9 @@ fn main() -> ExitCode {
         Some(Command::Crd) => match print_crd() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                output::print_error(&format!("asyncqueue-operator: the CRD can't be printed: {error}"));
+                output::print_error(&format!(
+                    "asyncqueue-operator: the CRD can't be printed: {error}"
+                ));
                 ExitCode::FAILURE
             }
         },

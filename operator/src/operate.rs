@@ -48,11 +48,17 @@ const WORKERS: &str = "asyncqueue.io/queue,app.kubernetes.io/managed-by=asyncque
 const DRAIN: Duration = Duration::from_secs(15);
 
 /// Watches and acts until `shutdown`, and finishes what has begun.
+#[expect(clippy::too_many_lines, reason = "it connects the parts of the program, in order")]
 pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Program { settings, client, nats, health, metrics } = program;
     let (changed_streams, told) = advisories::channel();
-    let brokers =
-        Arc::new(Brokers::new(nats.clone(), &settings.nats, health, client.clone(), changed_streams));
+    let brokers = Arc::new(Brokers::new(
+        nats.clone(),
+        &settings.nats,
+        health,
+        client.clone(),
+        changed_streams,
+    ));
     let watches = Watches::new(health.clone(), metrics.clone());
     let queues = watch_all::<AsyncQueue>(program, "asyncqueues", Need::Required);
     let deployments = watch_all::<Workload>(program, "deployments", Need::Required);
@@ -104,24 +110,29 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         move || changed.notify_one()
     };
     let mut triggers = Triggers::default();
-    let places: Vec<_> = settings.watch_namespaces.places().map(|place| triggers.add(place)).collect();
+    let places: Vec<_> =
+        settings.watch_namespaces.places().map(|place| triggers.add(place)).collect();
     let followers = settings.watch_namespaces.places().map(Follower::new);
-    let owned = deployments.into_iter().zip(accounts).zip(budgets).zip(pods.into_iter().zip(followers));
-    let controllers = queues.into_iter().zip(owned).zip(places).map(|((queues, owned), triggers)| {
-        let (((deployments, accounts), budgets), (pods, follower)) = owned;
-        let (store, changed, changed_too) = (queues.store(), notify(), notify());
-        let queues = queues.follow(watches.clone()).inspect(move |_| changed());
-        let owned = Owned {
-            deployments: deployments.follow(watches.clone()).inspect(move |_| changed_too()),
-            accounts: accounts.follow(watches.clone()),
-            budgets: budgets.follow(watches.clone()),
-            pods: pods.follow(watches.clone()),
-            follower,
-        };
-        controller::run(context.clone(), store, queues, owned, triggers, shutdown.clone())
-    });
-    let services = services.into_iter().map(|services| drain(services.follow(watches.clone()), notify()));
-    let functions = functions.into_iter().map(|functions| drain(functions.follow(watches.clone()), notify()));
+    let owned =
+        deployments.into_iter().zip(accounts).zip(budgets).zip(pods.into_iter().zip(followers));
+    let controllers =
+        queues.into_iter().zip(owned).zip(places).map(|((queues, owned), triggers)| {
+            let (((deployments, accounts), budgets), (pods, follower)) = owned;
+            let (store, changed, changed_too) = (queues.store(), notify(), notify());
+            let queues = queues.follow(watches.clone()).inspect(move |_| changed());
+            let owned = Owned {
+                deployments: deployments.follow(watches.clone()).inspect(move |_| changed_too()),
+                accounts: accounts.follow(watches.clone()),
+                budgets: budgets.follow(watches.clone()),
+                pods: pods.follow(watches.clone()),
+                follower,
+            };
+            controller::run(context.clone(), store, queues, owned, triggers, shutdown.clone())
+        });
+    let services =
+        services.into_iter().map(|services| drain(services.follow(watches.clone()), notify()));
+    let functions =
+        functions.into_iter().map(|functions| drain(functions.follow(watches.clone()), notify()));
     let beside = async {
         let unknown_functions = unknown_functions::run(&context, librarian.written.clone());
         let directory = librarian.run(changed.clone());

@@ -98,7 +98,11 @@ impl Follower {
 
     /// Updates the pods from an event of the watch. Returns the queue if the pod is new, or its
     /// cause has changed.
-    pub(crate) fn take(&mut self, event: &Event<WorkerPod>, pods: &Pods) -> Option<ObjectRef<AsyncQueue>> {
+    pub(crate) fn take(
+        &mut self,
+        event: &Event<WorkerPod>,
+        pods: &Pods,
+    ) -> Option<ObjectRef<AsyncQueue>> {
         match event {
             Event::Init => self.listed = Some(HashSet::new()),
             Event::InitApply(pod) => {
@@ -142,7 +146,8 @@ impl Pods {
     /// expire.
     pub(crate) fn note(&self, queue: &Key, pod: Uuid, cause: Option<Cause>, now: Instant) {
         let mut index = self.lock();
-        let known = index.queues.get_mut(queue).into_iter().flatten().find(|known| known.uid == pod);
+        let known =
+            index.queues.get_mut(queue).into_iter().flatten().find(|known| known.uid == pod);
         if let Some(known) = known {
             known.read_at = Some(now);
             known.from_events = cause.or_else(|| known.from_events.take());
@@ -167,10 +172,12 @@ impl Index {
             .as_ref()
             .is_none_or(|before| before.waiting.standing.reason() != waiting.standing.reason());
         let before = before.filter(|before| before.waiting.standing.is_like(&waiting.standing));
-        let (from_events, read_at) = before.map_or((None, None), |known| (known.from_events, known.read_at));
+        let (from_events, read_at) =
+            before.map_or((None, None), |known| (known.from_events, known.read_at));
         let queue: Key = (pod.meta.namespace.clone(), waiting.queue.clone());
         let object = is_news.then(|| ObjectRef::new(&queue.1).within(&queue.0));
-        let known = Known { name: pod.meta.name.clone(), uid: pod.meta.uid, waiting, from_events, read_at };
+        let known =
+            Known { name: pod.meta.name.clone(), uid: pod.meta.uid, waiting, from_events, read_at };
         self.places.insert(known.uid, queue.clone());
         self.queues.entry(queue).or_default().push(known);
         object
@@ -190,7 +197,8 @@ impl Index {
     /// Removes the pods of a namespace, or of all, that are not in a listing.
     fn keep(&mut self, namespace: Option<&str>, listed: &HashSet<Uuid>) {
         let is_here = |place: &str| namespace.is_none_or(|namespace| namespace == place);
-        let gone = self.places.iter().filter(|(uid, (place, _))| is_here(place) && !listed.contains(*uid));
+        let gone =
+            self.places.iter().filter(|(uid, (place, _))| is_here(place) && !listed.contains(*uid));
         let gone: Vec<_> = gone.map(|(uid, _)| *uid).collect();
         for uid in gone {
             self.remove(uid);
@@ -207,7 +215,9 @@ impl Known {
             Standing::Ended { running_since, .. } if has_recovered(*running_since, now) => {
                 self.from_events.as_ref()
             }
-            Standing::Ended { cause, was_stopped: true, .. } => self.from_events.as_ref().or(Some(cause)),
+            Standing::Ended { cause, was_stopped: true, .. } => {
+                self.from_events.as_ref().or(Some(cause))
+            }
             Standing::Stuck(cause) | Standing::Ended { cause, .. } => Some(cause),
             Standing::Starting | Standing::Running { .. } => self.from_events.as_ref(),
         }
@@ -284,7 +294,12 @@ mod tests {
 
     fn waiting(standing: Standing) -> State {
         let revision = "00000000000000ff".parse().ok();
-        State::Waiting(Box::new(Waiting { queue: "q".into(), revision, created: at(CREATED), standing }))
+        State::Waiting(Box::new(Waiting {
+            queue: "q".into(),
+            revision,
+            created: at(CREATED),
+            standing,
+        }))
     }
 
     fn pod(name: &str, state: State) -> WorkerPod {
@@ -320,7 +335,10 @@ mod tests {
     #[test]
     fn a_young_pod_is_starting_and_then_has_a_cause() {
         let pods = with(stuck());
-        assert_eq!(after(&pods, 2), Look { again: Some(Duration::from_secs(3)), ..Look::default() });
+        assert_eq!(
+            after(&pods, 2),
+            Look { again: Some(Duration::from_secs(3)), ..Look::default() }
+        );
         let look = after(&pods, 5);
         assert_eq!(look.cause.map(|cause| cause.reason), Some(reason::IMAGE_PULL_FAILED));
         assert_eq!((look.unexplained, look.again), (None, None));
@@ -345,7 +363,10 @@ mod tests {
         // The cause is kept until the pod's state changes.
         let running = Standing::Running { since: at(CREATED + 9) };
         Follower::new(None).take(&Event::Apply(pod("a", waiting(running))), &pods);
-        assert_eq!(after(&pods, 10), Look { again: Some(Duration::from_secs(3)), ..Look::default() });
+        assert_eq!(
+            after(&pods, 10),
+            Look { again: Some(Duration::from_secs(3)), ..Look::default() }
+        );
         assert!(after(&pods, 15).unexplained.is_some());
     }
 

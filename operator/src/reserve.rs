@@ -7,7 +7,9 @@ use asyncqueue::reserve::{self, Kept};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::{broker::Brokers, crd::AsyncQueue, directory::most_replicas, error::chain, watch::Stores};
+use crate::{
+    broker::Brokers, crd::AsyncQueue, directory::most_replicas, error::chain, watch::Stores,
+};
 
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(10);

@@ -9,7 +9,9 @@ use prometheus_client::registry::Registry;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
-use crate::{Settings, broker::CONNECTION_NAME, leader::Candidate, metrics::Metrics, operate::operate};
+use crate::{
+    Settings, broker::CONNECTION_NAME, leader::Candidate, metrics::Metrics, operate::operate,
+};
 
 /// What the parts of the program have in common.
 pub(crate) struct Program {
@@ -46,7 +48,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let listener = admin::bind(settings.http_addr)?;
     info!(namespaces = %settings.watch_namespaces, "watching");
     let servers = settings.nats.nats_url.as_ref().unwrap_or(&settings.nats.nats_host);
-    let has_credentials = settings.nats.nats_creds_file.0.is_some() || nats::holds_credentials(servers);
+    let has_credentials =
+        settings.nats.nats_creds_file.0.is_some() || nats::holds_credentials(servers);
     if has_credentials && settings.worker_nats_creds_secret.0.is_none() {
         warn!(
             "NATS asks for credentials, and workers have those alone that their AsyncQueues name: see nats.credentialsSecretRef \
@@ -55,7 +58,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     }
 
     let done = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
+    let admin =
+        tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
     let program = Program { settings, client, nats, health, metrics };
     let led = tokio::select! {
         led = Box::pin(lead(&program, lease.as_deref(), shutdown)) => led,
@@ -67,7 +71,11 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 }
 
 /// Operates while this operator is the leader, by a Lease in this namespace; without one, always.
-async fn lead(program: &Program, lease: Option<&str>, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn lead(
+    program: &Program,
+    lease: Option<&str>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let Some(namespace) = lease else {
         program.metrics.leads(true);
         return Box::pin(operate(program, shutdown)).await;

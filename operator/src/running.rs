@@ -95,7 +95,9 @@ impl Running {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
         let mut kinds: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-        for blocked in workers.filter(|worker| worker.is_alive(now)).flat_map(|worker| &worker.blocked) {
+        for blocked in
+            workers.filter(|worker| worker.is_alive(now)).flat_map(|worker| &worker.blocked)
+        {
             let calls = kinds.entry((&blocked.record, &blocked.reason)).or_default();
             *calls = calls.saturating_add(blocked.calls);
         }
@@ -132,13 +134,16 @@ impl Running {
 
 /// Reads the report of a worker; `None` if it is not valid.
 fn read(payload: &[u8]) -> Option<WorkerStats> {
-    let stats: WorkerStats = serde_json::from_slice(payload).ok().filter(|_| payload.len() <= MAX_PAYLOAD)?;
+    let stats: WorkerStats =
+        serde_json::from_slice(payload).ok().filter(|_| payload.len() <= MAX_PAYLOAD)?;
     // These texts are shown in a condition.
     let is_word = |text: &str| {
         text.len() <= MAX_WORD && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
-    let are_words = stats.blocked.iter().all(|blocked| is_word(&blocked.record) && is_word(&blocked.reason));
-    let is_worker = stats.worker.len() <= MAX_NAME && stats.blocked.len() <= MAX_BLOCKED && are_words;
+    let are_words =
+        stats.blocked.iter().all(|blocked| is_word(&blocked.record) && is_word(&blocked.reason));
+    let is_worker =
+        stats.worker.len() <= MAX_NAME && stats.blocked.len() <= MAX_BLOCKED && are_words;
     is_worker.then_some(stats)
 }
 
@@ -212,7 +217,8 @@ mod tests {
         let json = |stats: &WorkerStats| serde_json::to_vec(stats).unwrap();
         assert_eq!(read(&json(&stats("w-1", 2))), Some(stats("w-1", 2)));
         let with = |record: &str, count| {
-            let blocked = BlockedCalls { record: record.to_owned(), reason: "no_space".to_owned(), calls: 1 };
+            let blocked =
+                BlockedCalls { record: record.to_owned(), reason: "no_space".to_owned(), calls: 1 };
             json(&WorkerStats { blocked: vec![blocked; count], ..stats("w", 1) })
         };
         assert!(read(&with("dead_letter", MAX_BLOCKED)).is_some());
@@ -244,9 +250,10 @@ mod tests {
             reason: "no_space".to_owned(),
             calls,
         };
-        for (worker, blocked) in
-            [("w-1", vec![kind("result", 2), kind("dead_letter", 1)]), ("w-2", vec![kind("result", 3)])]
-        {
+        for (worker, blocked) in [
+            ("w-1", vec![kind("result", 2), kind("dead_letter", 1)]),
+            ("w-2", vec![kind("result", 3)]),
+        ] {
             running.record(&queue, WorkerStats { blocked, ..stats(worker, 1) }, now);
         }
         assert_eq!(running.blocked(&queue, now), [kind("dead_letter", 1), kind("result", 5)]);

@@ -3,7 +3,9 @@
 // The comments of settings are the text of --help, where [::] is an address.
 #![allow(rustdoc::broken_intra_doc_links)]
 
-use std::{convert::Infallible, fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{
+    convert::Infallible, fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration,
+};
 
 use asyncqueue::{
     GoDuration, QueueName,
@@ -62,8 +64,8 @@ pub struct Settings {
     #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
     pub function_namespace: String,
 
-    /// Workers: more namespaces whose functions may be called, comma-separated; * for all. Those of functions in
-    /// the directory may be called too; kube-system and POD_NAMESPACE never
+    /// Workers: more namespaces whose functions may be called, comma-separated; * for all. Those of
+    /// functions in the directory may be called too; kube-system and POD_NAMESPACE never
     #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
@@ -75,33 +77,34 @@ pub struct Settings {
     #[arg(long, env = "worker_image", default_value_t, hide_default_value = true)]
     pub worker_image: Optional<String>,
 
-    /// Names of Secrets in the namespace of each queue with which the image of workers is pulled, comma-separated, unless
-    /// their AsyncQueue names some in spec.worker.imagePullSecrets
+    /// Names of Secrets in the namespace of each queue with which the image of workers is pulled,
+    /// comma-separated, unless their AsyncQueue names some in spec.worker.imagePullSecrets
     #[arg(long, env = "worker_image_pull_secrets", default_value = "", hide_default_value = true)]
     pub worker_image_pull_secrets: PullSecrets,
 
-    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the credentials file for the operator's NATS, unless
-    /// their AsyncQueue names one or has another NATS
+    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the credentials file for
+    /// the operator's NATS, unless their AsyncQueue names one or has another NATS
     #[arg(long, env = "worker_nats_creds_secret", default_value_t, hide_default_value = true)]
     pub worker_nats_creds_secret: Optional<SecretKey>,
 
-    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the certificate authority of the operator's NATS,
-    /// likewise
+    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the certificate authority
+    /// of the operator's NATS, likewise
     #[arg(long, env = "worker_nats_ca_secret", default_value_t, hide_default_value = true)]
     pub worker_nats_ca_secret: Optional<SecretKey>,
 
-    /// Streams of other programs that AsyncQueues with the annotation asyncqueue.io/adopt=true may take over, with
-    /// their subjects: comma-separated names, in which * stands for any characters. Those that a program of this
-    /// project created need not be listed; empty: only those
+    /// Streams of other programs that AsyncQueues with the annotation asyncqueue.io/adopt=true may
+    /// take over, with their subjects: comma-separated names, in which * stands for any characters.
+    /// Those that a program of this project created need not be listed; empty: only those
     #[arg(long, env = "allowed_streams", default_value = "faas-*")]
     pub allowed_streams: AllowedStreams,
 
-    /// Queue of functions without an annotation, created at the start if there is none; empty: create none
+    /// Queue of functions without an annotation, created at the start if there is none; empty:
+    /// create none
     #[arg(long, env = "default_queue", default_value = "faas-request")]
     pub default_queue: Optional<QueueName>,
 
-    /// spec.maxInflight of the default queue, 1 to 10000. A changed setting is applied to one that is there, too; not set, it
-    /// is left alone
+    /// spec.maxInflight of the default queue, 1 to 10000. A changed setting is applied to one that
+    /// is there, too; not set, it is left alone
     #[arg(long, env = "default_queue_max_inflight", default_value_t, hide_default_value = true, value_parser = optional(parse_max_inflight))]
     pub default_queue_max_inflight: Optional<i32>,
 
@@ -117,7 +120,8 @@ pub struct Settings {
     #[arg(long, env = "http_addr", default_value = "[::]:8083")]
     pub http_addr: SocketAddr,
 
-    /// Work only while holding the Lease asyncqueue-operator in POD_NAMESPACE, so that several operators may run
+    /// Work only while holding the Lease asyncqueue-operator in POD_NAMESPACE, so that several
+    /// operators may run
     #[arg(
         long,
         env = "leader_elect",
@@ -129,11 +133,13 @@ pub struct Settings {
     )]
     pub leader_elect: bool,
 
-    /// Name of the operator's pod, by the downward API: to find its image, and to sign events and the Lease
+    /// Name of the operator's pod, by the downward API: to find its image, and to sign events and
+    /// the Lease
     #[arg(long, env = "POD_NAME", default_value_t, hide_default_value = true)]
     pub pod_name: Optional<String>,
 
-    /// Namespace of the operator's pod, by the downward API: to find its image, for the default queue and the Lease
+    /// Namespace of the operator's pod, by the downward API: to find its image, for the default
+    /// queue and the Lease
     #[arg(long, env = "POD_NAMESPACE", default_value_t, hide_default_value = true)]
     pub pod_namespace: Optional<String>,
 }
@@ -159,7 +165,11 @@ fn parse_ack_wait(text: &str) -> Result<GoDuration, String> {
     parse_duration(text, MIN_ACK_WAIT..=MAX_ACK_WAIT, "from 1s to 1h")
 }
 
-fn parse_duration(text: &str, allowed: RangeInclusive<Duration>, rule: &str) -> Result<GoDuration, String> {
+fn parse_duration(
+    text: &str,
+    allowed: RangeInclusive<Duration>,
+    rule: &str,
+) -> Result<GoDuration, String> {
     let read: GoDuration = text.parse().map_err(|error: ParseDurationError| error.to_string())?;
     if allowed.contains(&read.0) { Ok(read) } else { Err(format!("use a duration {rule}")) }
 }
@@ -167,8 +177,8 @@ fn parse_duration(text: &str, allowed: RangeInclusive<Duration>, rule: &str) -> 
 // === impl Settings ===
 
 impl Settings {
-    /// Where to create the default queue: beside the operator, or where it will be seen. `None` leaves it to the
-    /// Kubernetes client.
+    /// Where to create the default queue: beside the operator, or where it will be seen. `None`
+    /// leaves it to the Kubernetes client.
     #[must_use]
     pub fn default_queue_namespace(&self) -> Option<&str> {
         let own = self.pod_namespace.as_ref().map(String::as_str);
@@ -183,8 +193,9 @@ impl Settings {
     /// A setting names one whose functions are never called.
     pub fn function_namespaces(&self) -> Result<FunctionNamespaces, UsageError> {
         let (default, listed) = (self.function_namespace.clone(), self.function_namespaces.clone());
-        FunctionNamespaces::new(default, listed, self.pod_namespace.0.clone())
-            .map_err(|error| UsageError(format!("function_namespace or function_namespaces: {error}")))
+        FunctionNamespaces::new(default, listed, self.pod_namespace.0.clone()).map_err(|error| {
+            UsageError(format!("function_namespace or function_namespaces: {error}"))
+        })
     }
 
     /// The namespace of the Lease that is held while working; `None` if none is.
@@ -204,8 +215,8 @@ impl Settings {
         own.map(Some)
     }
 
-    /// The log, without what the Kubernetes client says of each failed request and each reconciliation: the
-    /// operator says that in fewer words. `RUST_LOG` may ask for it.
+    /// The log, without what the Kubernetes client says of each failed request and each
+    /// reconciliation: the operator says that in fewer words. `RUST_LOG` may ask for it.
     #[must_use]
     pub fn log(&self) -> LogSettings {
         let log_filter = format!("kube_client=off,kube_runtime=warn,{}", self.log.log_filter);
@@ -241,8 +252,12 @@ impl FromStr for Namespaces {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        let mut namespaces: Vec<_> =
-            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let mut namespaces: Vec<_> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
         namespaces.sort();
         namespaces.dedup();
         Ok(Self(namespaces))
@@ -260,7 +275,8 @@ mod tests {
         assert_eq!(settings.default_queue.0.unwrap().as_str(), "faas-request");
         assert_eq!(settings.function_namespace, "openfaas-fn");
         assert!(
-            settings.allowed_streams.contain("faas-request") && !settings.allowed_streams.contain("orders")
+            settings.allowed_streams.contain("faas-request")
+                && !settings.allowed_streams.contain("orders")
         );
         assert_eq!(settings.http_addr.to_string(), "[::]:8083");
         assert!(settings.leader_elect);
@@ -274,7 +290,8 @@ mod tests {
         };
         let crd = crate::crd::yaml().unwrap();
         assert!(crd.contains(&format!("maximum: {MAX_INFLIGHT}.0\n")));
-        for rule in ["of more than 0s and at most 24h", "ackWait must be a duration from 1s to 1h"] {
+        for rule in ["of more than 0s and at most 24h", "ackWait must be a duration from 1s to 1h"]
+        {
             assert!(crd.contains(rule), "{rule}");
         }
         for (name, good, bad) in [
@@ -315,8 +332,14 @@ mod tests {
             settings.default_queue_namespace().map(str::to_owned)
         };
         assert_eq!(namespace(&["--pod-namespace=own"]).as_deref(), Some("own"));
-        assert_eq!(namespace(&["--pod-namespace=own", "--watch-namespaces=a,own"]).as_deref(), Some("own"));
-        assert_eq!(namespace(&["--pod-namespace=own", "--watch-namespaces=b,a"]).as_deref(), Some("a"));
+        assert_eq!(
+            namespace(&["--pod-namespace=own", "--watch-namespaces=a,own"]).as_deref(),
+            Some("own")
+        );
+        assert_eq!(
+            namespace(&["--pod-namespace=own", "--watch-namespaces=b,a"]).as_deref(),
+            Some("a")
+        );
         assert_eq!(namespace(&[]), None);
     }
 

@@ -40,7 +40,11 @@ pub(crate) struct Owner {
 
 /// Returns the queue to which an object belongs, if any.
 pub(crate) fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
-    object.owner_references.iter().flatten().find(|owner| owner.kind == <AsyncQueue as Resource>::kind(&()))
+    object
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.kind == <AsyncQueue as Resource>::kind(&()))
 }
 
 /// Returns an object's uid as a number: the uids of Kubernetes are UUIDs
@@ -83,7 +87,10 @@ impl<W, T: Clone> Clone for Slim<W, T> {
 
 impl<W, T: Debug> Debug for Slim<W, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slim").field("meta", &self.meta).field("rest", &self.rest).finish_non_exhaustive()
+        f.debug_struct("Slim")
+            .field("meta", &self.meta)
+            .field("rest", &self.rest)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,8 +137,8 @@ impl<W: Resource<DynamicType = ()>, T> Lookup for Slim<W, T> {
 impl Meta {
     pub(crate) fn of(meta: &ObjectMeta) -> Self {
         let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
-        let owner =
-            owner(meta).map(|owner| Owner { name: owner.name.as_str().into(), uid: number(&owner.uid) });
+        let owner = owner(meta)
+            .map(|owner| Owner { name: owner.name.as_str().into(), uid: number(&owner.uid) });
         Self {
             name: text(&meta.name),
             namespace: text(&meta.namespace),

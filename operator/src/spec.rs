@@ -39,7 +39,8 @@ pub(crate) fn adoption(queue: &AsyncQueue, spec: &QueueSpec, allowed: &AllowedSt
 
 /// Returns the other `AsyncQueues` to which the streams of this one are released.
 fn release_to(queue: &AsyncQueue) -> Vec<String> {
-    let named = queue.annotations().get(RELEASE_TO_ANNOTATION).map(String::as_str).unwrap_or_default();
+    let named =
+        queue.annotations().get(RELEASE_TO_ANNOTATION).map(String::as_str).unwrap_or_default();
     named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
@@ -48,7 +49,8 @@ fn release_to(queue: &AsyncQueue) -> Vec<String> {
 pub(crate) fn queue_spec(object: &AsyncQueue) -> Result<QueueSpec, NameError> {
     let queue: QueueName = object.name_any().parse()?;
     let owner = Owner { name: full_name(object), uid: object.uid().unwrap_or_default() };
-    let (stream, consumer, dead) = (&object.spec.stream, &object.spec.consumer, &object.spec.dead_letter);
+    let (stream, consumer, dead) =
+        (&object.spec.stream, &object.spec.consumer, &object.spec.dead_letter);
     let defaults = QueueSpec::new(queue, owner);
     Ok(QueueSpec {
         stream: stream.name.clone().unwrap_or(defaults.stream),
@@ -135,7 +137,10 @@ mod tests {
         queue.spec.dead_letter.max_messages = 8;
         let spec = queue_spec(&queue).unwrap();
         let calls = spec.stream_config();
-        assert_eq!((calls.max_messages, calls.max_bytes, calls.max_message_size), (7, 5000, 264 << 10));
+        assert_eq!(
+            (calls.max_messages, calls.max_bytes, calls.max_message_size),
+            (7, 5000, 264 << 10)
+        );
         // Workers end older calls before; this is the last limit.
         assert_eq!(calls.max_age, Duration::from_secs(7200));
         let dead = spec.dead_letter_config();
@@ -144,7 +149,10 @@ mod tests {
         assert_eq!(dead.duplicate_window, Duration::from_secs(60));
         // These limits do not apply to results, which are in another stream.
         let results = spec.callback_config();
-        assert_eq!((results.max_bytes, results.max_message_size, results.max_age), (-1, -1, Duration::ZERO));
+        assert_eq!(
+            (results.max_bytes, results.max_message_size, results.max_age),
+            (-1, -1, Duration::ZERO)
+        );
         let unlimited = queue_spec(&fixtures::queue("q")).unwrap().stream_config();
         assert_eq!((unlimited.max_messages, unlimited.max_bytes), (1_000_000, -1));
         assert_eq!((unlimited.max_message_size, unlimited.max_age), (-1, Duration::ZERO));

@@ -36,7 +36,9 @@ impl Triggers {
         for trigger in &self.0 {
             if trigger.namespace.as_ref().is_none_or(|watched| *watched == namespace) {
                 // A controller that has dropped its stream is about to end.
-                let _ = trigger.queues.unbounded_send(ObjectRef::new(&queue.name_any()).within(&namespace));
+                let _ = trigger
+                    .queues
+                    .unbounded_send(ObjectRef::new(&queue.name_any()).within(&namespace));
             }
         }
     }
@@ -53,9 +55,11 @@ mod tests {
     fn a_queue_is_looked_at_by_the_controller_of_its_namespace() {
         let mut triggers = Triggers::default();
         let mut all = triggers.add(None);
-        let (mut here, mut elsewhere) = (triggers.add(Some("openfaas")), triggers.add(Some("elsewhere")));
+        let (mut here, mut elsewhere) =
+            (triggers.add(Some("openfaas")), triggers.add(Some("elsewhere")));
         triggers.look(&fixtures::queue("q"));
-        let name = |queue: Option<Option<ObjectRef<AsyncQueue>>>| queue.flatten().map(|queue| queue.name);
+        let name =
+            |queue: Option<Option<ObjectRef<AsyncQueue>>>| queue.flatten().map(|queue| queue.name);
         assert_eq!(name(all.next().now_or_never()).as_deref(), Some("q"));
         assert_eq!(name(here.next().now_or_never()).as_deref(), Some("q"));
         assert_eq!(name(elsewhere.next().now_or_never()), None);

@@ -71,7 +71,9 @@ mod tests {
         let (mut kept, mut kept_too) = (service, function);
         for meta in [&mut kept.metadata, &mut kept_too.metadata] {
             meta.labels.get_or_insert_default().insert("app".to_owned(), "f".to_owned());
-            meta.annotations.get_or_insert_default().insert("kubectl".to_owned(), "much".to_owned());
+            meta.annotations
+                .get_or_insert_default()
+                .insert("kubectl".to_owned(), "much".to_owned());
         }
         let (kept, kept_too) = (Service::of(kept), Function::of(kept_too));
         assert_eq!(index([&kept], [], [&kept_too]), before);

@@ -17,7 +17,9 @@ use tokio::{sync::watch, time::interval};
 use tracing::{debug, warn};
 
 use self::pending::{Due, Pending};
-use crate::{claims::owns_stream, controller::Context, crd::AsyncQueue, running::Running, watch::Stores};
+use crate::{
+    claims::owns_stream, controller::Context, crd::AsyncQueue, running::Running, watch::Stores,
+};
 
 mod pending;
 
@@ -36,7 +38,9 @@ pub(crate) async fn run(context: &Context, directory: watch::Receiver<Option<Con
     let broker = context.brokers.own();
     let mut reports = match broker.js.client().subscribe(REPORT_SUBJECTS).await {
         Ok(reports) => reports,
-        Err(error) => return warn!(%error, "failed to subscribe to the reports of unknown functions"),
+        Err(error) => {
+            return warn!(%error, "failed to subscribe to the reports of unknown functions");
+        }
     };
     let (mut pending, mut checks) = (Pending::default(), interval(CHECK));
     loop {
@@ -90,7 +94,8 @@ fn object(queues: &Stores<AsyncQueue>, name: &QueueName) -> Option<ObjectReferen
 
 /// Reads a report about a known queue; `None` for a message that no gateway sends.
 fn read(message: &Message, known: &Running) -> Option<(QueueName, Report)> {
-    let queue = message.subject.strip_prefix(REPORT_SUBJECTS.trim_end_matches('*'))?.parse().ok()?;
+    let queue =
+        message.subject.strip_prefix(REPORT_SUBJECTS.trim_end_matches('*'))?.parse().ok()?;
     let report = Report::decode(&message.payload)?;
     known.knows(&queue).then_some((queue, report))
 }
@@ -122,8 +127,13 @@ mod tests {
     use super::*;
 
     fn due(outcome: Outcome, count: usize) -> Due {
-        let function = |number| FunctionName::new(&format!("slwo-{number}"), "openfaas-fn").unwrap();
-        Due { queue: "jobs".parse().unwrap(), outcome, functions: (0..count).map(function).collect() }
+        let function =
+            |number| FunctionName::new(&format!("slwo-{number}"), "openfaas-fn").unwrap();
+        Due {
+            queue: "jobs".parse().unwrap(),
+            outcome,
+            functions: (0..count).map(function).collect(),
+        }
     }
 
     #[test]
@@ -133,9 +143,14 @@ mod tests {
             accepted.starts_with("Calls name functions that do not exist: slwo-0.openfaas-fn. "),
             "{accepted}"
         );
-        assert!(accepted.contains("stored on this queue") && accepted.contains("unknown_function=reject"));
+        assert!(
+            accepted.contains("stored on this queue")
+                && accepted.contains("unknown_function=reject")
+        );
         let rejected = note(&due(Outcome::Rejected, SHOWN + 2));
-        assert!(rejected.contains("slwo-4.openfaas-fn and 2 more. The gateway answers them with 404."));
+        assert!(
+            rejected.contains("slwo-4.openfaas-fn and 2 more. The gateway answers them with 404.")
+        );
         assert!(!rejected.contains("slwo-5"), "{rejected}");
     }
 
@@ -148,7 +163,8 @@ mod tests {
 
     #[test]
     fn reports_about_invented_queues_are_not_read() {
-        let report = Report { outcome: Outcome::Accepted, functions: due(Outcome::Accepted, 1).functions };
+        let report =
+            Report { outcome: Outcome::Accepted, functions: due(Outcome::Accepted, 1).functions };
         let message = |queue: &str, payload: Vec<u8>| Message {
             subject: report_subject(&queue.parse().unwrap()).into(),
             reply: None,

@@ -32,7 +32,12 @@ const OPTIONAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// A namespaced object as the API server returns it.
 pub(crate) trait Namespaced:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + 'static
 {
 }
 
@@ -47,7 +52,9 @@ impl<W> Namespaced for W where
 }
 
 /// The part of a watched object that is kept.
-pub(crate) trait Watched: Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static {
+pub(crate) trait Watched:
+    Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static
+{
     /// The object as the API server returns it.
     type Whole: Namespaced;
 
@@ -112,7 +119,12 @@ struct Pause(Duration);
 
 impl<K: Watched> Watch<K> {
     /// Prepares a watch, which begins when its stream is polled.
-    pub(crate) fn new(client: &Client, resource: &'static str, need: Need, namespace: Option<&str>) -> Self {
+    pub(crate) fn new(
+        client: &Client,
+        resource: &'static str,
+        need: Need,
+        namespace: Option<&str>,
+    ) -> Self {
         let api = match namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
@@ -136,7 +148,10 @@ impl<K: Watched> Watch<K> {
     /// Follows the objects and keeps the store up to date. Skips an object that can't be read,
     /// because a newer version of this program wrote it; the others are not affected. Handles all
     /// errors itself.
-    pub(crate) fn follow(self, watches: Arc<Watches>) -> impl Stream<Item = Event<K>> + Send + 'static {
+    pub(crate) fn follow(
+        self,
+        watches: Arc<Watches>,
+    ) -> impl Stream<Item = Event<K>> + Send + 'static {
         let Self { api, place, need, config, mut writer, complete } = self;
         let pause = match need {
             Need::Required | Need::Helpful => PAUSE,
@@ -204,13 +219,20 @@ impl Reading {
         vec![Event::Init, Event::InitDone]
     }
 
-    /// Converts the object of an event to the part that is stored. Returns `None` if it can't be read.
+    /// Converts the object of an event to the part that is stored. Returns `None` if it can't be
+    /// read.
     fn readable<K: Watched>(&self, event: Event<DeserializeGuard<K::Whole>>) -> Option<Event<K>> {
         let read = |DeserializeGuard(object): DeserializeGuard<K::Whole>| {
             object
                 .inspect_err(|invalid| {
                     let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
-                    error!(?namespace, ?name, error = invalid.error, "{} can't be read", K::kind(&()));
+                    error!(
+                        ?namespace,
+                        ?name,
+                        error = invalid.error,
+                        "{} can't be read",
+                        K::kind(&())
+                    );
                     self.watches.unreadable();
                 })
                 .ok()
@@ -233,7 +255,8 @@ impl Reading {
 
 impl<K: Watched> Stores<K> {
     pub(crate) fn new(watches: &[Watch<K>]) -> Self {
-        let seen = |watch: &Watch<K>| Seen { store: watch.store(), complete: watch.complete.subscribe() };
+        let seen =
+            |watch: &Watch<K>| Seen { store: watch.store(), complete: watch.complete.subscribe() };
         Self(watches.iter().map(seen).collect())
     }
 
@@ -339,7 +362,9 @@ mod tests {
         budget.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
         let event = Event::Apply(DeserializeGuard(Ok(budget)));
         let kept = reading(Need::Required).take::<Budget>(Ok(event));
-        assert!(matches!(&kept[..], [Event::Apply(budget)] if budget.rest.metadata.managed_fields.is_none()));
+        assert!(
+            matches!(&kept[..], [Event::Apply(budget)] if budget.rest.metadata.managed_fields.is_none())
+        );
     }
 
     #[tokio::test]

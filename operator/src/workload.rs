@@ -117,7 +117,10 @@ impl Workload {
     /// Converts a Deployment of workers, as it was applied.
     pub(crate) fn of_workers(deployment: &Deployment) -> Self {
         let status = deployment.status.clone().unwrap_or_default();
-        Self::new(Meta::of(&deployment.metadata), Pods::Workers(Rollout::of(&deployment.metadata, &status)))
+        Self::new(
+            Meta::of(&deployment.metadata),
+            Pods::Workers(Rollout::of(&deployment.metadata, &status)),
+        )
     }
 
     /// Returns the progress of the workers, if it is a Deployment of workers.
@@ -150,7 +153,8 @@ impl Rollout {
 /// Returns the message of a Deployment's condition, if it has this status.
 fn message(status: &DeploymentStatus, kind: &str, holds: &str) -> Option<Box<str>> {
     let mut conditions = status.conditions.iter().flatten();
-    let found = conditions.find(|condition| condition.type_ == kind && condition.status == holds)?;
+    let found =
+        conditions.find(|condition| condition.type_ == kind && condition.status == holds)?;
     Some(found.message.as_deref().unwrap_or_default().into())
 }
 
@@ -167,7 +171,10 @@ mod tests {
         pods.labels.insert("app".to_owned(), "f".to_owned());
         pods.annotations.insert("note".to_owned(), "much".to_owned());
         let kept = Workload::of(deployment.clone());
-        assert_eq!((&kept.rest, &*kept.meta.name, &*kept.meta.namespace), (&expected, "f", "openfaas-fn"));
+        assert_eq!(
+            (&kept.rest, &*kept.meta.name, &*kept.meta.namespace),
+            (&expected, "f", "openfaas-fn")
+        );
 
         deployment.spec.template.metadata.labels.remove(FUNCTION_LABEL);
         assert_eq!(Workload::of(deployment).rest, Pods::Other);

@@ -65,7 +65,12 @@ pub fn probe(method: &Method, path: &str, health: &Health) -> Option<Response<Fu
     Some(response(status, TEXT, body))
 }
 
-fn answer(method: &Method, path: &str, health: &Health, registry: &Registry) -> Response<Full<Bytes>> {
+fn answer(
+    method: &Method,
+    path: &str,
+    health: &Health,
+    registry: &Registry,
+) -> Response<Full<Bytes>> {
     if let Some(response) = probe(method, path, health) {
         return response;
     }

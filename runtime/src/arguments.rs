@@ -39,10 +39,9 @@ pub fn parse<T: CommandFactory + FromArgMatches>() -> T {
 #[must_use]
 pub fn matches(command: &Command) -> ArgMatches {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    command
-        .clone()
-        .try_get_matches_from(&arguments)
-        .unwrap_or_else(|error| by_variable(error, command, &arguments, |name| std::env::var_os(name)).exit())
+    command.clone().try_get_matches_from(&arguments).unwrap_or_else(|error| {
+        by_variable(error, command, &arguments, |name| std::env::var_os(name)).exit()
+    })
 }
 
 /// Warns of environment variables that no setting has as its name, but whose names are so similar
@@ -67,13 +66,16 @@ fn by_variable(
     arguments: &[OsString],
     value_of: impl Fn(&str) -> Option<OsString>,
 ) -> Error {
-    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error };
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
     let mut command = command.clone();
     // Until then, its arguments have no text.
     command.build();
     let is_named = |argument: &&Arg| argument.to_string() == *named;
     let Some(argument) = command.get_arguments().find(is_named) else { return error };
-    let variable = argument.get_env().and_then(OsStr::to_str).filter(|name| value_of(name).is_some());
+    let variable =
+        argument.get_env().and_then(OsStr::to_str).filter(|name| value_of(name).is_some());
     let Some(variable) = variable.filter(|_| !is_given(argument, arguments)) else { return error };
     let named = format!("environment variable {variable}");
     error.insert(ContextKind::InvalidArg, ContextValue::String(named));
@@ -83,7 +85,9 @@ fn by_variable(
 /// Returns whether an argument is on the command line.
 fn is_given(argument: &Arg, arguments: &[OsString]) -> bool {
     let Some(long) = argument.get_long() else { return false };
-    let is_it = |text: &str| text.strip_prefix("--").is_some_and(|flag| flag.split('=').next() == Some(long));
+    let is_it = |text: &str| {
+        text.strip_prefix("--").is_some_and(|flag| flag.split('=').next() == Some(long))
+    };
     arguments.iter().filter_map(|text| text.to_str()).any(is_it)
 }
 
@@ -93,7 +97,8 @@ fn misspelt(command: &Command, variables: &[(String, String)]) -> Vec<Misspelt> 
         command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
     let is_set = |name: &str| variables.iter().any(|(set, _)| set == name);
     let unset: Vec<&str> = known.iter().copied().filter(|name| !is_set(name)).collect();
-    let unknown = variables.iter().filter(|(name, value)| !known.contains(&**name) && !is_link(value));
+    let unknown =
+        variables.iter().filter(|(name, value)| !known.contains(&**name) && !is_link(value));
     unknown
         .filter_map(|(name, _)| {
             let meant = unset.iter().find(|setting| is_near(name, setting))?;
@@ -214,9 +219,13 @@ mod tests {
     #[test]
     fn a_bad_variable_is_named_and_not_a_flag() {
         let error = |arguments: &[&str], value: Option<&str>| {
-            let arguments: Vec<OsString> = ["p"].iter().chain(arguments).map(OsString::from).collect();
+            let arguments: Vec<OsString> =
+                ["p"].iter().chain(arguments).map(OsString::from).collect();
             // As if the value came from the environment.
-            let all = arguments.iter().cloned().chain(value.map(|v| format!("--max-inflight={v}").into()));
+            let all = arguments
+                .iter()
+                .cloned()
+                .chain(value.map(|v| format!("--max-inflight={v}").into()));
             let error = Program::command().try_get_matches_from(all).unwrap_err();
             let value = value.map(OsString::from);
             by_variable(error, &Program::command(), &arguments, |_| value.clone()).to_string()

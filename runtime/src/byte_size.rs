@@ -68,7 +68,9 @@ mod tests {
 
     #[test]
     fn sizes_read_as_kubernetes_writes_them() {
-        for (text, bytes) in [("0", 0), ("512", 512), ("64Ki", 65_536), ("1Mi", 1_048_576), ("2k", 2_000)] {
+        for (text, bytes) in
+            [("0", 0), ("512", 512), ("64Ki", 65_536), ("1Mi", 1_048_576), ("2k", 2_000)]
+        {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
         assert!(ByteSize::parse_positive("0Mi").is_err() && ByteSize::parse_positive("1").is_ok());
@@ -79,7 +81,9 @@ mod tests {
 
     #[test]
     fn what_it_prints_it_reads() {
-        for (bytes, text) in [(0, "0"), (1000, "1000"), (1024, "1Ki"), (1 << 20, "1Mi"), (3 << 30, "3Gi")] {
+        for (bytes, text) in
+            [(0, "0"), (1000, "1000"), (1024, "1Ki"), (1 << 20, "1Mi"), (3 << 30, "3Gi")]
+        {
             assert_eq!(ByteSize(bytes).to_string(), text);
             assert_eq!(text.parse(), Ok(ByteSize(bytes)));
         }

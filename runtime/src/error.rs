@@ -25,8 +25,9 @@ mod tests {
 
     #[test]
     fn each_cause_is_said_once() {
-        let error =
-            anyhow::anyhow!("refused").context("IO error: refused").context("the directory can't be read");
+        let error = anyhow::anyhow!("refused")
+            .context("IO error: refused")
+            .context("the directory can't be read");
         assert_eq!(describe(error.as_ref()), "the directory can't be read: IO error: refused");
     }
 }

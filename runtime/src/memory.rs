@@ -106,7 +106,8 @@ fn container_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let limit =
-        fs::read_to_string(format!("/sys/fs/cgroup{}/memory.max", group.trim_end_matches('/'))).ok()?;
+        fs::read_to_string(format!("/sys/fs/cgroup{}/memory.max", group.trim_end_matches('/')))
+            .ok()?;
     // `max` if there is no limit.
     limit.trim().parse().ok()
 }
@@ -117,16 +118,22 @@ impl Budget {
     /// Creates a budget of so many bytes, and registers its metrics.
     pub fn new(bytes: usize, registry: &mut Registry) -> Self {
         let total = bytes.min(Semaphore::MAX_PERMITS);
-        let (budget, used, refused) = (Gauge::<i64>::default(), Family::default(), Family::default());
+        let (budget, used, refused) =
+            (Gauge::<i64>::default(), Family::default(), Family::default());
         budget.set(count(total));
         registry.register("memory_budget_bytes", "memory_budget", budget);
-        registry.register("memory_used_bytes", "Memory that is held for others, by its use", used.clone());
+        registry.register(
+            "memory_used_bytes",
+            "Memory that is held for others, by its use",
+            used.clone(),
+        );
         registry.register(
             "memory_refusals",
             "How often memory_budget had no room, by what it was asked for",
             refused.clone(),
         );
-        let shared = Shared { total, free: Semaphore::new(total), warnings: LogLimit::new(WARN_EVERY) };
+        let shared =
+            Shared { total, free: Semaphore::new(total), warnings: LogLimit::new(WARN_EVERY) };
         Self { shared: Arc::new(shared), used, refused }
     }
 
@@ -183,7 +190,8 @@ impl Account {
 
     fn acquire(&self, bytes: usize) -> bool {
         let Inner { name, shared, used, refused } = &*self.0;
-        let acquired = u32::try_from(bytes).ok().and_then(|bytes| shared.free.try_acquire_many(bytes).ok());
+        let acquired =
+            u32::try_from(bytes).ok().and_then(|bytes| shared.free.try_acquire_many(bytes).ok());
         if let Some(permit) = acquired {
             permit.forget();
             used.inc_by(count(bytes));

@@ -77,15 +77,23 @@ where
     }
 }
 
-fn try_run<F>(name: &'static str, log: &LogSettings, threads: Threads, main: F) -> anyhow::Result<()>
+fn try_run<F>(
+    name: &'static str,
+    log: &LogSettings,
+    threads: Threads,
+    main: F,
+) -> anyhow::Result<()>
 where
     F: AsyncFnOnce(Shutdown) -> anyhow::Result<()>,
 {
     // An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     install_log(log)?;
-    let runtime =
-        threads.builder().enable_all().build().context("the threads of the runtime can't be started")?;
+    let runtime = threads
+        .builder()
+        .enable_all()
+        .build()
+        .context("the threads of the runtime can't be started")?;
     let result = runtime.block_on(async {
         info!(version = crate::VERSION, "starting {name}");
         let mut signals = Signals::listen().context("signals can't be listened to")?;
@@ -119,12 +127,15 @@ where
 ///
 /// A filter that is not valid, or a log that is installed already.
 pub fn install_log(log: &LogSettings) -> anyhow::Result<()> {
-    let filter = log
-        .filter()
-        .map_err(|error| UsageError(format!("RUST_LOG `{}` is not valid: {error}", log.log_filter)))?;
-    let (filtered, lines) = (tracing_subscriber::registry().with(filter), fmt::layer().with_target(false));
+    let filter = log.filter().map_err(|error| {
+        UsageError(format!("RUST_LOG `{}` is not valid: {error}", log.log_filter))
+    })?;
+    let (filtered, lines) =
+        (tracing_subscriber::registry().with(filter), fmt::layer().with_target(false));
     let installed = match log.log_encoding {
-        LogEncoding::Console => filtered.with(lines.with_ansi(std::io::stdout().is_terminal())).try_init(),
+        LogEncoding::Console => {
+            filtered.with(lines.with_ansi(std::io::stdout().is_terminal())).try_init()
+        }
         LogEncoding::Json => {
             filtered.with(lines.json().flatten_event(true).with_current_span(false)).try_init()
         }
@@ -140,7 +151,10 @@ struct Signals {
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for a signal and returns its name.

@@ -119,7 +119,8 @@ pub async fn serve<H, F, B>(
         }
     }
     drop(listener);
-    let drained = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} });
+    let drained =
+        tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
         warn!(connections = connections.len(), "requests did not end in time and are cut off");
     }
@@ -131,7 +132,9 @@ pub fn discard(mut body: Incoming) {
     if body.is_end_stream() {
         return;
     }
-    tokio::spawn(tokio::time::timeout(LINGER, async move { while let Some(Ok(_)) = body.frame().await {} }));
+    tokio::spawn(tokio::time::timeout(LINGER, async move {
+        while let Some(Ok(_)) = body.frame().await {}
+    }));
 }
 
 // === impl Config ===
@@ -310,7 +313,13 @@ mod tests {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let handler = |_, _| std::future::ready(Response::new(Full::from("hi")));
-        tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
+        tokio::spawn(serve(
+            listener,
+            Config::default(),
+            handler,
+            CancellationToken::new(),
+            Duration::ZERO,
+        ));
         let mut client = TcpStream::connect(addr).await.unwrap();
         let begun = Instant::now();
         client.write_all(request.as_bytes()).await.unwrap();
@@ -383,7 +392,13 @@ mod tests {
                 }
             }
         };
-        tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
+        tokio::spawn(serve(
+            listener,
+            Config::default(),
+            handler,
+            CancellationToken::new(),
+            Duration::ZERO,
+        ));
         (addr, ended)
     }
 
@@ -469,7 +484,10 @@ mod tests {
         }
         let all = memory.try_take(memory.free()).unwrap();
         let (_refused, answer) = ask().await;
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 1"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 1"),
+            "{answer}"
+        );
         assert!(answer.ends_with("send less, or again\n"), "{answer}");
         // A small head takes no memory.
         let mut small = TcpStream::connect(addr).await.unwrap();
@@ -496,7 +514,13 @@ mod tests {
                 std::future::ready(Response::new(Full::from(answer)))
             }
         };
-        tokio::spawn(serve(listener, Config::default(), handler, CancellationToken::new(), Duration::ZERO));
+        tokio::spawn(serve(
+            listener,
+            Config::default(),
+            handler,
+            CancellationToken::new(),
+            Duration::ZERO,
+        ));
         let begun = Instant::now();
         client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
         while memory.free() < ANSWER {

@@ -1,8 +1,8 @@
 //! The settings that programs have in common, for `#[command(flatten)]`, and parsers for values.
 //!
 //! Each setting is a flag (`--nats-url`) and an environment variable (`nats_url`, lower case as in
-//! OpenFaaS's manifests). A variable that is set to nothing is one that is not set, wherever a setting
-//! may be absent.
+//! OpenFaaS's manifests). A variable that is set to nothing is one that is not set, wherever a
+//! setting may be absent.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -12,7 +12,8 @@ use tracing_subscriber::filter::{ParseError, Targets};
 
 const DEFAULT_LOG_FILTER: &str = "info";
 
-/// The NATS client logs each attempt to connect on its own; [`crate::nats`] says the same in fewer lines.
+/// The NATS client logs each attempt to connect on its own; [`crate::nats`] says the same in fewer
+/// lines.
 const CLIENT_LOG: &str = "async_nats";
 
 /// What is logged, and how.
@@ -22,7 +23,8 @@ pub struct LogSettings {
     #[arg(long, env = "log_encoding", value_enum, default_value_t)]
     pub log_encoding: LogEncoding,
 
-    /// What is logged: error, warn, info, debug or trace, also by module (`info,asyncqueue_worker=debug`)
+    /// What is logged: error, warn, info, debug or trace, also by module
+    /// (`info,asyncqueue_worker=debug`)
     #[arg(long, env = "RUST_LOG", default_value = DEFAULT_LOG_FILTER, value_parser = parse_log_filter)]
     pub log_filter: String,
 }
@@ -40,13 +42,20 @@ pub enum LogEncoding {
 /// How NATS is reached.
 #[derive(Args, Clone)]
 pub struct NatsSettings {
-    /// NATS servers, comma-separated: `nats://host:4222`, `tls://host:4222`, `nats://[::1]:4222`, `nats://user:password@host` or
-    /// `nats://token@host`. The first credentials found count for all
-    #[arg(long, env = "nats_url", hide_env_values = true, default_value_t, hide_default_value = true)]
+    /// NATS servers, comma-separated: `nats://host:4222`, `tls://host:4222`, `nats://[::1]:4222`,
+    /// `nats://user:password@host` or `nats://token@host`. The first credentials found count for
+    /// all
+    #[arg(
+        long,
+        env = "nats_url",
+        hide_env_values = true,
+        default_value_t,
+        hide_default_value = true
+    )]
     pub nats_url: Optional<String>,
 
-    /// Host of the NATS server, where `nats_url` is not set; may carry a scheme and a port. An address of IPv6 in brackets where
-    /// a port follows
+    /// Host of the NATS server, where `nats_url` is not set; may carry a scheme and a port. An
+    /// address of IPv6 in brackets where a port follows
     #[arg(long, env = "nats_host", hide_env_values = true, default_value = "nats")]
     pub nats_host: String,
 
@@ -54,8 +63,9 @@ pub struct NatsSettings {
     #[arg(long, env = "nats_port", default_value_t = 4222)]
     pub nats_port: u16,
 
-    /// File with the credentials to authenticate with: JWT and nkey seed as `nsc generate creds` writes them, or one line
-    /// USER:PASSWORD, or one line with a token. Read again for each connection
+    /// File with the credentials to authenticate with: JWT and nkey seed as `nsc generate creds`
+    /// writes them, or one line USER:PASSWORD, or one line with a token. Read again for each
+    /// connection
     #[arg(long, env = "nats_creds_file", default_value_t, hide_default_value = true)]
     pub nats_creds_file: Optional<PathBuf>,
 
@@ -77,19 +87,29 @@ pub fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A parser of settings that may be absent, from one of those that are there; the empty text is absent.
+/// A parser of settings that may be absent, from one of those that are there; the empty text is
+/// absent.
 pub fn optional<T: Clone, E>(
     parse: fn(&str) -> Result<T, E>,
 ) -> impl Fn(&str) -> Result<Optional<T>, E> + Clone + Send + Sync {
     move |text| {
-        if text.is_empty() { Ok(Optional(None)) } else { parse(text).map(|value| Optional(Some(value))) }
+        if text.is_empty() {
+            Ok(Optional(None))
+        } else {
+            parse(text).map(|value| Optional(Some(value)))
+        }
     }
 }
 
-/// Reads the URL of a function or a gateway that a worker calls, in which `{function}` and `{namespace}` may stand.
+/// Reads the URL of a function or a gateway that a worker calls, in which `{function}` and
+/// `{namespace}` may stand.
 pub fn parse_call_url(text: &str) -> Result<String, String> {
-    let refuse = |rule: &str| Err(format!("{rule}; write it as http://host:port or http://host/path"));
-    let url = match text.replace("{function}", "function").replace("{namespace}", "namespace").parse::<Uri>()
+    let refuse =
+        |rule: &str| Err(format!("{rule}; write it as http://host:port or http://host/path"));
+    let url = match text
+        .replace("{function}", "function")
+        .replace("{namespace}", "namespace")
+        .parse::<Uri>()
     {
         Ok(url) => url,
         Err(error) => return refuse(&error.to_string()),
@@ -98,7 +118,9 @@ pub fn parse_call_url(text: &str) -> Result<String, String> {
         (Some("http"), Some(host)) if host.as_str().contains('@') => refuse("it holds credentials"),
         (Some("http"), Some(_)) if url.query().is_some() => refuse("it has a query"),
         (Some("http"), Some(_)) if text.contains('#') => refuse("it has a fragment"),
-        (Some("http"), Some(host)) if !has_valid_port(host) => refuse("its port is not from 1 to 65535"),
+        (Some("http"), Some(host)) if !has_valid_port(host) => {
+            refuse("its port is not from 1 to 65535")
+        }
         (Some("http"), Some(_)) => Ok(text.to_owned()),
         (Some("https"), _) => refuse("workers call functions and gateways without TLS"),
         _ => refuse("its scheme is not http, or it has no host"),
@@ -107,7 +129,8 @@ pub fn parse_call_url(text: &str) -> Result<String, String> {
 
 /// Whether an authority has no port, or one that can be connected to.
 fn has_valid_port(authority: &Authority) -> bool {
-    let after_host = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
+    let after_host =
+        authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
     match after_host.rsplit_once(':') {
         None => true,
         Some((_, port)) => port.parse::<u16>().is_ok_and(|port| port > 0),
@@ -250,8 +273,12 @@ mod tests {
 
     #[test]
     fn an_empty_setting_is_an_absent_one() {
-        let program =
-            Program::parse_from(["p", "--nats-url=", "--nats-creds-file=", "--nats-tls-ca-file=/ca.pem"]);
+        let program = Program::parse_from([
+            "p",
+            "--nats-url=",
+            "--nats-creds-file=",
+            "--nats-tls-ca-file=/ca.pem",
+        ]);
         assert_eq!(program.nats.nats_url, Optional(None));
         assert_eq!(program.nats.nats_creds_file, Optional(None));
         assert_eq!(program.nats.nats_tls_ca_file, Optional(Some("/ca.pem".into())));

@@ -1,5 +1,6 @@
-//! Bad inputs at every door, and the answer of each. `docs/bad-inputs.md` shows these tables, and tests run each row on real
-//! parts: `tests/nats/bad_inputs.rs`, and on the cluster `tests/e2e/admission.rs`.
+//! Bad inputs at every door, and the answer of each. `docs/bad-inputs.md` shows these tables, and
+//! tests run each row on real parts: `tests/nats/bad_inputs.rs`, and on the cluster
+//! `tests/e2e/admission.rs`.
 //!
 //! `⟨300 x⟩` in a row stands for 300 times `x`.
 
@@ -43,10 +44,16 @@ pub fn expand(text: &str) -> String {
 #[must_use]
 pub fn document() -> String {
     let mut text = String::from(HEAD);
-    let mut section = |heading: &str, head: [&str; 2], rows: Vec<[String; 2]>, elsewhere: &[Elsewhere]| {
-        write_section(&mut text, heading, head, rows, elsewhere);
-    };
-    section("Requests to the gateway", ["request", "answer"], requests::rows(), requests::ELSEWHERE);
+    let mut section =
+        |heading: &str, head: [&str; 2], rows: Vec<[String; 2]>, elsewhere: &[Elsewhere]| {
+            write_section(&mut text, heading, head, rows, elsewhere);
+        };
+    section(
+        "Requests to the gateway",
+        ["request", "answer"],
+        requests::rows(),
+        requests::ELSEWHERE,
+    );
     section("Odd clients of the gateway", ["a client sends", "answers"], clients::rows(), &[]);
     section(
         "Messages on the stream of a queue",
@@ -64,17 +71,28 @@ pub fn document() -> String {
     for [answer, call, result, proxied] in answers::rows() {
         let _ = writeln!(text, "| {answer} | {call} | {result} | {proxied} |");
     }
-    let mut section = |heading: &str, head: [&str; 2], rows: Vec<[String; 2]>, elsewhere: &[Elsewhere]| {
-        write_section(&mut text, heading, head, rows, elsewhere);
-    };
-    section("What else is on NATS", ["message or entry", "what comes of it"], vec![], messages::ELSEWHERE);
+    let mut section =
+        |heading: &str, head: [&str; 2], rows: Vec<[String; 2]>, elsewhere: &[Elsewhere]| {
+            write_section(&mut text, heading, head, rows, elsewhere);
+        };
+    section(
+        "What else is on NATS",
+        ["message or entry", "what comes of it"],
+        vec![],
+        messages::ELSEWHERE,
+    );
     section(
         "AsyncQueues, at admission",
         ["`spec`", "refused, with the field and"],
         objects::rows(),
         objects::ELSEWHERE,
     );
-    section("Functions and Secrets", ["object", "what comes of it"], vec![], objects::FUNCTIONS_AND_SECRETS);
+    section(
+        "Functions and Secrets",
+        ["object", "what comes of it"],
+        vec![],
+        objects::FUNCTIONS_AND_SECRETS,
+    );
     section(
         "Settings",
         ["setting", "the program ends, and says the setting and"],
@@ -87,7 +105,12 @@ pub fn document() -> String {
         programs::directory_rows(),
         programs::DIRECTORY_ELSEWHERE,
     );
-    section("kubectl aq", ["arguments", "exit code, and what it says"], programs::argument_rows(), &[]);
+    section(
+        "kubectl aq",
+        ["arguments", "exit code, and what it says"],
+        programs::argument_rows(),
+        &[],
+    );
     text
 }
 
@@ -102,7 +125,8 @@ fn write_section(
     // Writing to a string does not fail.
     let _ = write!(text, "\n## {heading}\n\n| {} | {} |\n|---|---|\n", head[0], head[1]);
     for [input, answer] in rows.into_iter().chain(of_tests) {
-        let _ = writeln!(text, "| {} | {} |", input.replace('|', "\\|"), answer.replace('|', "\\|"));
+        let _ =
+            writeln!(text, "| {} | {} |", input.replace('|', "\\|"), answer.replace('|', "\\|"));
     }
 }
 

@@ -1,5 +1,5 @@
-//! Queues that cannot work, each for one cause, and what is seen of each: a test on the cluster creates them, and
-//! docs/troubleshooting.md lists them.
+//! Queues that cannot work, each for one cause, and what is seen of each: a test on the cluster
+//! creates them, and docs/troubleshooting.md lists them.
 
 /// A queue that cannot work.
 #[derive(Clone, Copy, Debug)]

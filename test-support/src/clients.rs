@@ -1,4 +1,5 @@
-//! Clients of `OpenFaaS`: those in Python, which run here, and recorded requests of these and of others.
+//! Clients of `OpenFaaS`: those in Python, which run here, and recorded requests of these and of
+//! others.
 
 use std::{
     path::{Path, PathBuf},
@@ -36,8 +37,8 @@ pub struct Printed<T> {
     pub log: String,
 }
 
-/// The python that has the packages of `clients/requirements.txt`. They are installed if need be; where they can't be,
-/// the test fails with what is missing.
+/// The python that has the packages of `clients/requirements.txt`. They are installed if need be;
+/// where they can't be, the test fails with what is missing.
 #[must_use]
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
@@ -51,7 +52,8 @@ pub fn python() -> &'static Path {
 #[must_use]
 pub fn version(package: &str) -> &'static str {
     let requirements = include_str!("../../tests/clients/requirements.txt");
-    let version = requirements.lines().find_map(|line| line.strip_prefix(package)?.strip_prefix("=="));
+    let version =
+        requirements.lines().find_map(|line| line.strip_prefix(package)?.strip_prefix("=="));
     version.unwrap_or_else(|| panic!("requirements.txt has no {package}"))
 }
 
@@ -65,7 +67,8 @@ pub async fn run<T: DeserializeOwned>(
     let mut command = Command::new(python());
     command.arg("-B").arg(folder().join("python").join(script)).args(arguments);
     command.env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("python starts");
+    let child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("python starts");
     let output = program::output(script, child).await;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{script} {}: {}\n{log}", arguments.join(" "), output.status);
@@ -90,8 +93,8 @@ pub fn record() -> Vec<Recording> {
 
 fn recordings_in(folder: &Path) -> Vec<Recording> {
     let files = |folder: &Path| {
-        let entries =
-            std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let entries = std::fs::read_dir(folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         entries.map(|entry| entry.expect("an entry").path())
     };
     let mut all: Vec<_> = files(folder)
@@ -115,7 +118,8 @@ impl Recording {
     #[must_use]
     pub fn load(name: &str) -> Self {
         let path = folder().join("requests").join(format!("{name}.http"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let bytes =
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self::parse(name, bytes)
     }
 
@@ -127,14 +131,16 @@ impl Recording {
     }
 
     fn parse(name: &str, bytes: Vec<u8>) -> Self {
-        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("the head has an end");
+        let end =
+            bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("the head has an end");
         let head = String::from_utf8(bytes[..end].to_vec()).expect("a head is text");
         let mut lines = head.split("\r\n");
         let mut first = lines.next().unwrap_or_default().split(' ').map(str::to_owned);
         let (method, target) = (first.next().expect("a method"), first.next().expect("a target"));
         let headers: Vec<_> = lines
             .map(|line| {
-                let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("no header: {line}"));
+                let (name, value) =
+                    line.split_once(": ").unwrap_or_else(|| panic!("no header: {line}"));
                 (name.to_ascii_lowercase(), value.to_owned())
             })
             .collect();
@@ -147,7 +153,11 @@ impl Recording {
     /// All values of a header.
     #[must_use]
     pub fn header(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 }
 

@@ -39,7 +39,8 @@ pub struct PortForward {
     addr: SocketAddr,
 }
 
-/// A component of the node (see `tests/cluster/node/components`) that is stopped, until it is dropped.
+/// A component of the node (see `tests/cluster/node/components`) that is stopped, until it is
+/// dropped.
 #[derive(Debug)]
 pub struct Stopped(&'static str);
 
@@ -86,7 +87,12 @@ pub fn get(namespace: &str, object: &str) -> Option<Value> {
 }
 
 /// Waits until an object is as it shall be, and returns it.
-pub async fn object_is(namespace: &str, object: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+pub async fn object_is(
+    namespace: &str,
+    object: &str,
+    what: &str,
+    holds: impl Fn(&Value) -> bool,
+) -> Value {
     let what = format!("{object} in {namespace}: {what}");
     until_in(PODS, &what, async || get(namespace, object).filter(&holds)).await
 }
@@ -102,8 +108,9 @@ pub async fn object_is_gone(namespace: &str, object: &str) {
 pub fn condition(object: &Value, name: &str) -> (String, String, String) {
     let conditions = object["status"]["conditions"].as_array();
     let found = conditions.into_iter().flatten().find(|condition| condition["type"] == name);
-    let field =
-        |field: &str| found.and_then(|condition| condition[field].as_str()).unwrap_or_default().to_owned();
+    let field = |field: &str| {
+        found.and_then(|condition| condition[field].as_str()).unwrap_or_default().to_owned()
+    };
     (field("status"), field("reason"), field("message"))
 }
 
@@ -123,32 +130,41 @@ pub fn kubeconfig() -> String {
 
 /// A client of the cluster's API server.
 pub async fn client() -> kube::Client {
-    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig()).expect("the kubeconfig is read");
+    let kubeconfig =
+        kube::config::Kubeconfig::read_from(kubeconfig()).expect("the kubeconfig is read");
     let options = kube::config::KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("it can be used");
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("it can be used");
     kube::Client::try_from(config).expect("a client")
 }
 
 /// Applies a file of this project as it stands.
 pub fn apply_file(file: &str) {
     let path = repository().join(file);
-    apply(&std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+    apply(
+        &std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+    );
 }
 
-/// Applies a folder of this project as it stands, with the images that were built from this tree, over what others have
-/// set.
+/// Applies a folder of this project as it stands, with the images that were built from this tree,
+/// over what others have set.
 pub fn apply_folder(folder: &str) {
     run_apply(&[folder, "--force-conflicts"]);
 }
 
-/// Applies a folder of this project as it was at an earlier commit, with the programs of that commit,
-/// over what others have set.
+/// Applies a folder of this project as it was at an earlier commit, with the programs of that
+/// commit, over what others have set.
 pub fn apply_folder_of(commit: &str, folder: &str) {
     run_apply(&[&format!("--commit={commit}"), folder, "--force-conflicts"]);
 }
 
 fn run_apply(arguments: &[&str]) {
-    let output = script("apply").args(arguments).current_dir(repository()).output().expect("the script runs");
+    let output = script("apply")
+        .args(arguments)
+        .current_dir(repository())
+        .output()
+        .expect("the script runs");
     assert!(output.status.success(), "apply {}: {}", arguments.join(" "), text(&output.stderr));
 }
 
@@ -156,7 +172,8 @@ fn run_apply(arguments: &[&str]) {
 #[must_use]
 pub fn secret(namespace: &str, name: &str, data: &Value) -> String {
     let metadata = json!({ "name": name, "namespace": namespace });
-    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data }).to_string()
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data })
+        .to_string()
 }
 
 /// An image that was built from this tree and loaded, with its tag.
@@ -243,9 +260,12 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Not waited for: the next test has a namespace of its own. The queues go first, and with them their
-        // finalizers, while the operator can still see to it.
-        let _ = try_kubectl(&["delete", "asyncqueues", "--all", "-n", &self.name, "--timeout=60s"], None);
+        // Not waited for: the next test has a namespace of its own. The queues go first, and with
+        // them their finalizers, while the operator can still see to it.
+        let _ = try_kubectl(
+            &["delete", "asyncqueues", "--all", "-n", &self.name, "--timeout=60s"],
+            None,
+        );
         let _ = try_kubectl(&["delete", "namespace", &self.name, "--wait=false"], None);
     }
 }
@@ -273,7 +293,9 @@ impl PortForward {
         let stdout = BufReader::new(process.stdout.take().expect("stdout is piped"));
         let mut lines = stdout.lines().map_while(Result::ok);
         let addr = lines
-            .find_map(|line| Some(line.strip_prefix("Forwarding from ")?.split_once(" -> ")?.0.to_owned()))
+            .find_map(|line| {
+                Some(line.strip_prefix("Forwarding from ")?.split_once(" -> ")?.0.to_owned())
+            })
             .and_then(|addr| addr.parse().ok());
         let Some(addr) = addr else {
             let _ = process.wait();
@@ -333,7 +355,8 @@ impl Environment {
             // Writing to a string does not fail.
             let _ = writeln!(print, "printf '%s\\n' \"${name}\"");
         }
-        let shell = format!("set -e; exports=$({}/env); eval \"$exports\"; {print}", folder().display());
+        let shell =
+            format!("set -e; exports=$({}/env); eval \"$exports\"; {print}", folder().display());
         let output = Command::new("bash").args(["-c", &shell]).output().expect("bash runs");
         assert!(
             output.status.success(),
@@ -341,8 +364,11 @@ impl Environment {
             text(&output.stderr).trim()
         );
         let values = text(&output.stdout);
-        let variables =
-            names.iter().zip(values.lines()).map(|(n, v)| ((*n).to_owned(), v.to_owned())).collect();
+        let variables = names
+            .iter()
+            .zip(values.lines())
+            .map(|(n, v)| ((*n).to_owned(), v.to_owned()))
+            .collect();
         Self { variables }
     }
 }

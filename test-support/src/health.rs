@@ -1,4 +1,5 @@
-//! What tools that know no `AsyncQueue` make of one: kstatus, and Argo CD with this project's health check.
+//! What tools that know no `AsyncQueue` make of one: kstatus, and Argo CD with this project's
+//! health check.
 
 use std::{
     io::{Seek, SeekFrom, Write},
@@ -23,7 +24,8 @@ pub fn health(objects: &[Value]) -> Vec<String> {
     let config: Value = serde_saphyr::from_str(&config).expect("it is YAML");
     let folder = tempfile::tempdir().expect("a folder");
     let script = folder.path().join("health.lua");
-    std::fs::write(&script, config["data"][KEY].as_str().expect("it holds a script")).expect("written");
+    std::fs::write(&script, config["data"][KEY].as_str().expect("it holds a script"))
+        .expect("written");
     let mut lines = tempfile::tempfile().expect("a file");
     for object in objects {
         writeln!(lines, "{object}").expect("written");
@@ -44,9 +46,11 @@ mod tests {
 
     /// A queue with these conditions, which hold, and those that do not.
     fn queue(observed: i64, holds: &[&str], not: &[&str]) -> Value {
-        let condition = |kind: &&str, status: &str| json!({ "type": kind, "status": status, "message": "m" });
+        let condition =
+            |kind: &&str, status: &str| json!({ "type": kind, "status": status, "message": "m" });
         let conditions = holds.iter().map(|kind| condition(kind, "True"));
-        let conditions: Vec<_> = conditions.chain(not.iter().map(|kind| condition(kind, "False"))).collect();
+        let conditions: Vec<_> =
+            conditions.chain(not.iter().map(|kind| condition(kind, "False"))).collect();
         json!({
             "apiVersion": "asyncqueue.io/v1alpha1", "kind": "AsyncQueue",
             "metadata": { "name": "q", "namespace": "n", "generation": 2 },

@@ -1,5 +1,5 @@
-//! An HTTP server that records what it is asked and answers as it is told: a function, or the receiver of
-//! callbacks.
+//! An HTTP server that records what it is asked and answers as it is told: a function, or the
+//! receiver of callbacks.
 
 use std::{
     net::SocketAddr,
@@ -61,7 +61,9 @@ impl HttpServer {
     }
 
     /// A server that answers as `answer` says.
-    pub async fn answering(answer: impl Fn(Received) -> Answer + Clone + Send + Sync + 'static) -> Self {
+    pub async fn answering(
+        answer: impl Fn(Received) -> Answer + Clone + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(loopback::at(0)).await.expect("a free port");
         let addr = listener.local_addr().expect("its address");
         let state = Arc::new(Mutex::new(State::default()));
@@ -96,7 +98,8 @@ impl HttpServer {
     /// Waits until it has received `count` requests.
     pub async fn receives(&self, count: usize) -> Vec<Received> {
         let what = format!("{count} requests received");
-        until(&what, async || Some(self.received()).filter(|received| received.len() >= count)).await
+        until(&what, async || Some(self.received()).filter(|received| received.len() >= count))
+            .await
     }
 
     /// Requests that are being answered.
@@ -162,6 +165,10 @@ pub fn respond_after(delay: Duration, status: u16, body: &str) -> Answer {
     let body = Bytes::copy_from_slice(body.as_bytes());
     Box::pin(async move {
         tokio::time::sleep(delay).await;
-        Response::builder().status(status).header("x-mine", "1").body(Full::new(body)).expect("a response")
+        Response::builder()
+            .status(status)
+            .header("x-mine", "1")
+            .body(Full::new(body))
+            .expect("a response")
     })
 }

@@ -1,15 +1,17 @@
 //! What the tests stand on: real processes, started and ended by the tests themselves.
 //!
-//! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs nats-servers, [`program`] the programs of this
-//! project as they are built, [`versions`] those of earlier commits, [`tools`] those of others, [`clients`] clients of
-//! `OpenFaaS`; [`process`] reads what the kernel says of them, [`http`] is an HTTP server that records what it is asked, [`raw`] speaks HTTP by hand, [`proxy`] is a cable that can be pulled, and
-//! [`wait`] waits for conditions, never for a time.
+//! [`cluster`] is the Kubernetes that `make up` starts, [`nats`] runs nats-servers, [`program`] the
+//! programs of this project as they are built, [`versions`] those of earlier commits, [`tools`]
+//! those of others, [`clients`] clients of `OpenFaaS`; [`process`] reads what the kernel says of
+//! them, [`http`] is an HTTP server that records what it is asked, [`raw`] speaks HTTP by hand,
+//! [`proxy`] is a cable that can be pulled, and [`wait`] waits for conditions, never for a time.
 //!
-//! [`load`] submits calls of all kinds, and [`history`] tells whether what became of them is what was promised; [`rights`]
-//! compares what a service account may do with what it does, [`promql`] what alerts and dashboards read with what programs
-//! export ([`monitoring`] has those of this project); [`bad_inputs`] is what every door is given that it can't use,
-//! [`broken_queues`] queues that cannot work, [`health`] what other tools make of a queue, and [`sources`]
-//! knows which tests there are.
+//! [`load`] submits calls of all kinds, and [`history`] tells whether what became of them is what
+//! was promised; [`rights`] compares what a service account may do with what it does, [`promql`]
+//! what alerts and dashboards read with what programs export ([`monitoring`] has those of this
+//! project); [`bad_inputs`] is what every door is given that it can't use, [`broken_queues`] queues
+//! that cannot work, [`health`] what other tools make of a queue, and [`sources`] knows which tests
+//! there are.
 
 // A test that can't go on ends, saying why.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]

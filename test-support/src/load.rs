@@ -1,5 +1,5 @@
-//! Calls of all kinds, submitted through the real gateway, and who answers them: the client, the function and the
-//! receiver of callbacks, all of which record what they see.
+//! Calls of all kinds, submitted through the real gateway, and who answers them: the client, the
+//! function and the receiver of callbacks, all of which record what they see.
 
 pub mod client;
 pub mod function;

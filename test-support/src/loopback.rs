@@ -1,5 +1,5 @@
-//! The address that everything in a test listens on: `127.0.0.1`, or `::1` where the environment says so, which tests do that run
-//! in a network of IPv6 alone.
+//! The address that everything in a test listens on: `127.0.0.1`, or `::1` where the environment
+//! says so, which tests do that run in a network of IPv6 alone.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

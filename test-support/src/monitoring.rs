@@ -14,10 +14,12 @@ pub fn alerts() -> Vec<Value> {
     groups.iter().flat_map(|group| group["rules"].as_array().expect("alerts")).cloned().collect()
 }
 
-/// The expressions of the dashboard's panels and variables, with a time in the place of Grafana's own variable.
+/// The expressions of the dashboard's panels and variables, with a time in the place of Grafana's
+/// own variable.
 #[must_use]
 pub fn dashboard_expressions() -> Vec<String> {
-    let dashboard: Value = serde_json::from_str(&read("dashboard.json")).expect("the dashboard is JSON");
+    let dashboard: Value =
+        serde_json::from_str(&read("dashboard.json")).expect("the dashboard is JSON");
     let mut expressions = Vec::new();
     collect(&dashboard, &mut expressions);
     expressions
@@ -36,5 +38,6 @@ fn collect(value: &Value, expressions: &mut Vec<String>) {
 }
 
 fn read(name: &str) -> String {
-    fs::read_to_string(repository().join("manifests/monitoring").join(name)).expect("a file of this project")
+    fs::read_to_string(repository().join("manifests/monitoring").join(name))
+        .expect("a file of this project")
 }

@@ -15,14 +15,17 @@ use crate::{loopback, nats_auth::Trust, process, tools, wait::until};
 
 pub mod cluster;
 
-/// How long a test waits for an answer of nats-server. A disk that others use may hold a server up for longer than
-/// the five seconds of the client's default.
+/// How long a test waits for an answer of nats-server. A disk that others use may hold a server up
+/// for longer than the five seconds of the client's default.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `JetStream` as seen by a client that waits for answers for [`ANSWER_TIMEOUT`].
 #[must_use]
 pub fn patient_jetstream(client: Client) -> jetstream::Context {
-    jetstream::ContextBuilder::new().timeout(ANSWER_TIMEOUT).ack_timeout(ANSWER_TIMEOUT).build(client)
+    jetstream::ContextBuilder::new()
+        .timeout(ANSWER_TIMEOUT)
+        .ack_timeout(ANSWER_TIMEOUT)
+        .build(client)
 }
 
 /// A nats-server, ended when it is dropped.
@@ -109,14 +112,16 @@ impl NatsServer {
         self.with(["-c".to_owned(), config])
     }
 
-    /// With these commands of a shell run before it, by root, in mounts of its own: what is mounted goes with its process.
+    /// With these commands of a shell run before it, by root, in mounts of its own: what is mounted
+    /// goes with its process.
     #[must_use]
     pub fn after(mut self, commands: impl Into<String>) -> Self {
         self.before = Some(commands.into());
         self
     }
 
-    /// Starts a server that lets in only whom `trust` has given credentials, and waits until it answers.
+    /// Starts a server that lets in only whom `trust` has given credentials, and waits until it
+    /// answers.
     pub async fn start_guarded(trust: Trust) -> Self {
         let mut server = Self::prepare();
         server.trust = Some(Box::new(trust));
@@ -145,8 +150,11 @@ impl NatsServer {
     /// Starts the server and does not wait.
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "the server runs already");
-        let log =
-            std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("the server's log");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .expect("the server's log");
         let config = self.folder.path().join("config");
         std::fs::write(&config, self.trust.as_deref().map(Trust::config).unwrap_or_default())
             .expect("the server's configuration");
@@ -154,7 +162,9 @@ impl NatsServer {
         let mut command = match &self.before {
             Some(commands) => {
                 let mut shell = Command::new("unshare");
-                shell.args(["--mount", "sh", "-ec", &format!("{commands}\nexec \"$@\""), "sh"]).arg(program);
+                shell
+                    .args(["--mount", "sh", "-ec", &format!("{commands}\nexec \"$@\""), "sh"])
+                    .arg(program);
                 shell
             }
             None => Command::new(program),
@@ -217,7 +227,8 @@ impl NatsServer {
     pub async fn pause(&self) {
         self.signal("STOP");
         // Each of its threads stops when it comes to it.
-        let threads = format!("/proc/{}/task", self.process.as_ref().expect("the server runs").id());
+        let threads =
+            format!("/proc/{}/task", self.process.as_ref().expect("the server runs").id());
         let is_stopped = |thread: std::fs::DirEntry| {
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
             stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
@@ -249,8 +260,8 @@ impl NatsServer {
         let credentials = self.credentials(Duration::from_secs(3600));
         let connect = async || match &self.trust {
             Some(_) => {
-                let options =
-                    async_nats::ConnectOptions::with_credentials(&credentials).expect("credentials");
+                let options = async_nats::ConnectOptions::with_credentials(&credentials)
+                    .expect("credentials");
                 options.connect(self.url()).await.ok()
             }
             None => async_nats::connect(self.url()).await.ok(),
@@ -270,8 +281,9 @@ impl Drop for NatsServer {
     }
 }
 
-/// A port that nobody listens on now, and that nobody is given before the caller listens on it: each caller gets another
-/// one, below those that the kernel gives to connections and to listeners that ask for any.
+/// A port that nobody listens on now, and that nobody is given before the caller listens on it:
+/// each caller gets another one, below those that the kernel gives to connections and to listeners
+/// that ask for any.
 #[must_use]
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;

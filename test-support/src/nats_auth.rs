@@ -1,5 +1,5 @@
-//! Whom a nats-server trusts: an operator, one account with `JetStream`, and users of it by JWT and seed. The JWTs are of
-//! the form that the server's own library writes (`nats-io/jwt`, version 2).
+//! Whom a nats-server trusts: an operator, one account with `JetStream`, and users of it by JWT and
+//! seed. The JWTs are of the form that the server's own library writes (`nats-io/jwt`, version 2).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -44,7 +44,8 @@ impl Trust {
             limits.into_iter().map(|limit| (limit.to_owned(), json!(-1))).collect();
         limits.insert("wildcards".to_owned(), json!(true));
         let with_jetstream = json!({ "type": "account", "limits": limits });
-        let accounts = [(&self.account, with_jetstream), (&self.system, json!({ "type": "account" }))];
+        let accounts =
+            [(&self.account, with_jetstream), (&self.system, json!({ "type": "account" }))];
         let preloaded = accounts.map(|(key, claims)| {
             format!("{}: {}", key.public_key(), jwt(&self.operator, key, None, &claims))
         });
@@ -80,7 +81,8 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, good_for: Option<Duration>, claims: 
         body["exp"] = json!((now + good_for).as_secs());
     }
     let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
-    let signed = format!("{}.{}", encode(&json!({ "typ": "JWT", "alg": "ed25519-nkey" })), encode(&body));
+    let signed =
+        format!("{}.{}", encode(&json!({ "typ": "JWT", "alg": "ed25519-nkey" })), encode(&body));
     let signature = issuer.sign(signed.as_bytes()).expect("a new key signs");
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }

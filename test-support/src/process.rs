@@ -32,16 +32,18 @@ pub fn allow_files(process: u32, files: u32) {
 
 fn status_bytes(process: u32, name: &str) -> u64 {
     let status = read(process, "status");
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+    let kilobytes =
+        status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
     kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).expect("a number of kB") * 1024
 }
 
-/// Processor time so far, its own and the kernel's for it. A process that has ended and that nobody has waited for yet
-/// still has it.
+/// Processor time so far, its own and the kernel's for it. A process that has ended and that nobody
+/// has waited for yet still has it.
 #[must_use]
 pub fn processor_time(process: u32) -> Duration {
     let stat = read(process, "stat");
-    // What is before the last parenthesis is the name, with any spaces; the times are fields 14 and 15 of all.
+    // What is before the last parenthesis is the name, with any spaces; the times are fields 14 and
+    // 15 of all.
     let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
     let ticks = fields.split_whitespace().skip(11).take(2);
     ticks.map(|ticks| TICK * ticks.parse::<u32>().expect("a number of ticks")).sum()
@@ -49,11 +51,15 @@ pub fn processor_time(process: u32) -> Duration {
 
 /// Sends a signal, by its name without `SIG`.
 pub fn signal(process: u32, signal: &str) {
-    let sent = Command::new("kill").args(["-s", signal, &process.to_string()]).status().expect("kill runs");
+    let sent = Command::new("kill")
+        .args(["-s", signal, &process.to_string()])
+        .status()
+        .expect("kill runs");
     assert!(sent.success(), "SIG{signal} could not be sent to {process}");
 }
 
-/// Works to the end, or until this process is told to end. Then the work is dropped, and what it started ends with it.
+/// Works to the end, or until this process is told to end. Then the work is dropped, and what it
+/// started ends with it.
 ///
 /// # Panics
 ///
@@ -83,13 +89,15 @@ pub fn in_pod(pod: &str, program: &str) -> Option<u32> {
     let (name, host) = (format!("/{program}"), format!("HOSTNAME={pod}"));
     let is_it = |process: &PathBuf| {
         let file = |file: &str| std::fs::read(process.join(file)).unwrap_or_default();
-        let has =
-            |strings: Vec<u8>, wanted: &dyn Fn(&[u8]) -> bool| strings.split(|byte| *byte == 0).any(wanted);
+        let has = |strings: Vec<u8>, wanted: &dyn Fn(&[u8]) -> bool| {
+            strings.split(|byte| *byte == 0).any(wanted)
+        };
         has(file("cmdline"), &|argument| {
             argument.ends_with(name.as_bytes()) || argument == program.as_bytes()
         }) && has(file("environ"), &|variable| variable == host.as_bytes())
     };
-    let processes = std::fs::read_dir("/proc").expect("/proc is there").flatten().map(|entry| entry.path());
+    let processes =
+        std::fs::read_dir("/proc").expect("/proc is there").flatten().map(|entry| entry.path());
     processes.filter(is_it).find_map(|process| process.file_name()?.to_str()?.parse().ok())
 }
 

@@ -42,21 +42,31 @@ impl Program {
         settings: &[(&str, &str)],
         log: &Path,
     ) -> Self {
-        let file = OpenOptions::new().create(true).append(true).open(log).expect("the program's log");
+        let file =
+            OpenOptions::new().create(true).append(true).open(log).expect("the program's log");
         let output = || Stdio::from(file.try_clone().expect("a file descriptor"));
-        Self { name, process: spawn(&folder.join(name), &[], settings, output), log: Arc::default() }
+        Self {
+            name,
+            process: spawn(&folder.join(name), &[], settings, output),
+            log: Arc::default(),
+        }
     }
 
     /// Starts the program that runs once more, with these arguments: a benchmark's other half.
     #[must_use]
     pub fn start_again(arguments: &[&str]) -> Self {
         let path = std::env::current_exe().expect("this program has a path");
-        let process = Command::new(path).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Self { name: "the limit", process: process.expect("this program starts"), log: Arc::default() }
+        let process =
+            Command::new(path).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Self {
+            name: "the limit",
+            process: process.expect("this program starts"),
+            log: Arc::default(),
+        }
     }
 
-    /// Starts a program that is not of this project, for a benchmark: what it prints is thrown away, but for what goes
-    /// wrong.
+    /// Starts a program that is not of this project, for a benchmark: what it prints is thrown
+    /// away, but for what goes wrong.
     #[must_use]
     pub fn start_other(name: &'static str, command: &mut Command) -> Self {
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
@@ -130,7 +140,12 @@ impl Drop for Program {
     }
 }
 
-fn spawn(path: &Path, arguments: &[&str], settings: &[(&str, &str)], output: impl Fn() -> Stdio) -> Child {
+fn spawn(
+    path: &Path,
+    arguments: &[&str],
+    settings: &[(&str, &str)],
+    output: impl Fn() -> Stdio,
+) -> Child {
     Command::new(path)
         .args(arguments)
         .env_clear()
@@ -141,12 +156,19 @@ fn spawn(path: &Path, arguments: &[&str], settings: &[(&str, &str)], output: imp
         .stderr(output())
         .spawn()
         .unwrap_or_else(|error| {
-            panic!("{} can't be started ({error}): `cargo build --workspace` makes it", path.display())
+            panic!(
+                "{} can't be started ({error}): `cargo build --workspace` makes it",
+                path.display()
+            )
         })
 }
 
 /// Keeps the lines of a stream, and shows them where a test fails.
-fn collect(name: &'static str, stream: impl BufRead + Send + 'static, log: Arc<Mutex<Vec<String>>>) {
+fn collect(
+    name: &'static str,
+    stream: impl BufRead + Send + 'static,
+    log: Arc<Mutex<Vec<String>>>,
+) {
     std::thread::spawn(move || {
         for line in stream.lines().map_while(Result::ok) {
             println!("{name}: {line}");
@@ -195,7 +217,11 @@ pub(crate) async fn output(name: &str, child: Child) -> Output {
 }
 
 /// Runs a program as [`run`] does, with both of its outputs closed at once. Returns its exit code.
-pub async fn run_unread(name: &'static str, arguments: &[&str], settings: &[(&str, &str)]) -> Option<i32> {
+pub async fn run_unread(
+    name: &'static str,
+    arguments: &[&str],
+    settings: &[(&str, &str)],
+) -> Option<i32> {
     let mut child = spawn_piped(name, arguments, settings);
     drop((child.stdout.take(), child.stderr.take()));
     let ended = tokio::task::spawn_blocking(move || child.wait());
@@ -215,7 +241,10 @@ fn spawn_piped(name: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Chi
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| {
-            panic!("{} can't be started ({error}): `cargo build --workspace` makes it", path.display())
+            panic!(
+                "{} can't be started ({error}): `cargo build --workspace` makes it",
+                path.display()
+            )
         })
 }
 

@@ -1,6 +1,7 @@
 //! The metrics and labels that `PromQL` expressions use, next to those that programs export. Pure.
 //!
-//! No parser of the whole language, which promtool is: names, matchers and groupings are all that is looked for.
+//! No parser of the whole language, which promtool is: names, matchers and groupings are all that
+//! is looked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +36,9 @@ pub struct Exported {
 pub fn used(expression: &str) -> BTreeSet<Used> {
     let (mut found, mut groupings) = (Vec::new(), BTreeSet::new());
     let mut rest = expression;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '[' || c == '"') {
+    while let Some(start) =
+        rest.find(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '[' || c == '"')
+    {
         rest = &rest[start..];
         if let Some(range) = rest.strip_prefix('[') {
             rest = after(range, ']');
@@ -49,11 +52,15 @@ pub fn used(expression: &str) -> BTreeSet<Used> {
         let (word, next) = rest.split_at(end);
         rest = next.trim_start();
         if GROUPINGS.contains(&word) {
-            if let Some((labels, next)) = rest.strip_prefix('(').and_then(|list| list.split_once(')')) {
+            if let Some((labels, next)) =
+                rest.strip_prefix('(').and_then(|list| list.split_once(')'))
+            {
                 groupings.extend(labels.split(',').map(|label| label.trim().to_owned()));
                 rest = next;
             }
-        } else if let Some((matchers, next)) = rest.strip_prefix('{').and_then(|list| list.split_once('}')) {
+        } else if let Some((matchers, next)) =
+            rest.strip_prefix('{').and_then(|list| list.split_once('}'))
+        {
             found.push(matched(word, matchers));
             rest = next;
         } else if !is_function(rest) && !OPERATORS.contains(&word) {
@@ -76,7 +83,9 @@ pub fn exported(scrape: &str) -> BTreeMap<String, Exported> {
         let metric = exported.entry(line[..end].to_owned()).or_default();
         let labels = line[end..].strip_prefix('{').and_then(|rest| rest.rsplit_once('}'));
         // No value of ours has a comma or a quote in it.
-        for (label, value) in labels.into_iter().flat_map(|(labels, _)| labels.split(',')).filter_map(pair) {
+        for (label, value) in
+            labels.into_iter().flat_map(|(labels, _)| labels.split(',')).filter_map(pair)
+        {
             metric.labels.insert(label.clone());
             metric.values.insert((label, value));
         }

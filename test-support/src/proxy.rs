@@ -1,5 +1,5 @@
-//! A TCP proxy whose cable can be pulled: what is sent then waits, as on a network that drops every packet, and arrives
-//! when the cable is back. No connection breaks.
+//! A TCP proxy whose cable can be pulled: what is sent then waits, as on a network that drops every
+//! packet, and arrives when the cable is back. No connection breaks.
 
 use std::sync::Arc;
 

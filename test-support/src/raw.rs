@@ -1,4 +1,5 @@
-//! HTTP/1.1 by hand, for what a client library would hide: what is sent is what the test says, byte for byte.
+//! HTTP/1.1 by hand, for what a client library would hide: what is sent is what the test says, byte
+//! for byte.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,8 +36,8 @@ pub struct RawResponse {
     pub trailers: Vec<(String, String)>,
 }
 
-/// Sends one request on a connection of its own and reads the response. `Host`, `Content-Length` and
-/// `Connection: close` are added.
+/// Sends one request on a connection of its own and reads the response. `Host`, `Content-Length`
+/// and `Connection: close` are added.
 pub async fn request(
     addr: SocketAddr,
     method: &str,
@@ -62,7 +63,8 @@ pub async fn try_request(
         fields.push(("Content-Length", &length));
     }
     fields.extend_from_slice(headers);
-    let fields: String = fields.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
+    let fields: String =
+        fields.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
     let head = format!("{method} {target} HTTP/1.1\r\n{fields}\r\n");
     let mut connection = Connection::try_open(addr).await?;
     connection.stream.write_all(&[head.as_bytes(), body].concat()).await?;
@@ -115,7 +117,8 @@ impl Connection {
 
     /// What has come by then, as text; `None` if that is nothing.
     pub async fn answered_by(&mut self, time: Duration) -> Option<String> {
-        let all = async { while matches!(self.stream.read_buf(&mut self.unread).await, Ok(1..)) {} };
+        let all =
+            async { while matches!(self.stream.read_buf(&mut self.unread).await, Ok(1..)) {} };
         // It may go on.
         let _ = timeout(time, all).await;
         (!self.unread.is_empty()).then(|| String::from_utf8_lossy(&self.unread).into_owned())
@@ -129,7 +132,9 @@ impl Connection {
 
     /// Resets the connection, as a system does that knows of it no more.
     pub fn reset(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("it does not linger");
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .expect("it does not linger");
     }
 
     /// Reads the next response, be it an interim one.
@@ -161,7 +166,8 @@ impl Connection {
     async fn read(&mut self, has_body: bool) -> std::io::Result<RawResponse> {
         let head = self.until("\r\n\r\n").await?;
         let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+        let status =
+            lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
         let mut response = RawResponse {
             status: status.unwrap_or_else(|| panic!("no status line: {head}")),
             headers: lines.filter_map(field).collect(),
@@ -220,7 +226,9 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> std::io::Result<usize> {
-        timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await.expect("something comes in time")
+        timeout(PATIENCE, self.stream.read_buf(&mut self.unread))
+            .await
+            .expect("something comes in time")
     }
 }
 

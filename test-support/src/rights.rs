@@ -1,20 +1,23 @@
-//! What a service account may do next to what it does: the rules of its roles, and the API server's audit log. Pure.
+//! What a service account may do next to what it does: the rules of its roles, and the API server's
+//! audit log. Pure.
 
 use std::{collections::BTreeSet, fmt};
 
 use serde_json::Value;
 
-/// The annotation of an audited request that says what the authorizer decided, and the two words it has for that.
+/// The annotation of an audited request that says what the authorizer decided, and the two words it
+/// has for that.
 /// <https://kubernetes.io/docs/reference/labels-annotations-taints/audit-annotations/>
 const DECISION: &str = "authorization.k8s.io/decision";
 const ALLOWED: &str = "allow";
 const FORBIDDEN: &str = "forbid";
 
-/// How the API server refuses a patch that may change an object but not create it: while it is handled, so that the
-/// decision on the request was another one.
+/// How the API server refuses a patch that may change an object but not create it: while it is
+/// handled, so that the decision on the request was another one.
 const MAY_NOT_CREATE: &str = "cannot create resource";
 
-/// The HTTP code of a patch that created its object (server-side apply does), which takes the right to create it too.
+/// The HTTP code of a patch that created its object (server-side apply does), which takes the right
+/// to create it too.
 const CREATED: u64 = 201;
 
 /// One verb on one kind of objects.
@@ -59,13 +62,15 @@ pub struct Request {
 pub struct Difference {
     /// Rules that no request needed.
     pub unused: Vec<Grant>,
-    /// Requests that were denied, never allowed, and that no rule allows. One that was denied only before its rule was there
-    /// is none, nor is one that was allowed by a rule that is gone again, as users grant some.
+    /// Requests that were denied, never allowed, and that no rule allows. One that was denied only
+    /// before its rule was there is none, nor is one that was allowed by a rule that is gone again,
+    /// as users grant some.
     pub missing: Vec<Request>,
 }
 
-/// What a service account (`namespace`, `name`) is granted by all roles and bindings of the cluster: the items of
-/// `kubectl get clusterroles,roles,clusterrolebindings,rolebindings --all-namespaces`.
+/// What a service account (`namespace`, `name`) is granted by all roles and bindings of the
+/// cluster: the items of `kubectl get clusterroles,roles,clusterrolebindings,rolebindings
+/// --all-namespaces`.
 #[must_use]
 pub fn grants(items: &[Value], account: (&str, &str)) -> Vec<Grant> {
     let bindings = items.iter().filter(|item| is_binding_of(item, account));
@@ -76,7 +81,8 @@ pub fn grants(items: &[Value], account: (&str, &str)) -> Vec<Grant> {
     granted.collect()
 }
 
-/// The requests of the audit log, one JSON object a line, that a service account has made of objects.
+/// The requests of the audit log, one JSON object a line, that a service account has made of
+/// objects.
 ///
 /// # Errors
 ///
@@ -97,7 +103,8 @@ pub fn requests(log: &str, account: (&str, &str)) -> serde_json::Result<BTreeSet
 /// Compares what is granted with what was asked.
 #[must_use]
 pub fn difference(grants: &[Grant], requests: &BTreeSet<Request>) -> Difference {
-    let is_used = |grant: &Grant| requests.iter().any(|request| request.allowed && grant.covers(request));
+    let is_used =
+        |grant: &Grant| requests.iter().any(|request| request.allowed && grant.covers(request));
     let is_missing = |request: &&Request| {
         let granted = grants.iter().any(|grant| grant.covers(request));
         let allowed = Request { allowed: true, ..Request::clone(request) };
@@ -111,7 +118,9 @@ pub fn difference(grants: &[Grant], requests: &BTreeSet<Request>) -> Difference 
 
 fn is_binding_of(item: &Value, (namespace, name): (&str, &str)) -> bool {
     let is_account = |subject: &Value| {
-        subject["kind"] == "ServiceAccount" && subject["namespace"] == namespace && subject["name"] == name
+        subject["kind"] == "ServiceAccount"
+            && subject["namespace"] == namespace
+            && subject["name"] == name
     };
     list(&item["subjects"]).iter().any(is_account)
 }
@@ -152,10 +161,12 @@ fn combinations(rule: &Value) -> impl Iterator<Item = (String, String, String)> 
 fn asked(event: &Value) -> Vec<Request> {
     let object = &event["objectRef"];
     let resource = [word(&object["resource"]), word(&object["subresource"])];
-    let resource = resource.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+    let resource =
+        resource.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
     let act = Act { group: word(&object["apiGroup"]), resource, verb: word(&event["verb"]) };
     let (namespace, name) = (text(&object["namespace"]), text(&object["name"]));
-    let request = |act, allowed| Request { namespace: namespace.clone(), name: name.clone(), act, allowed };
+    let request =
+        |act, allowed| Request { namespace: namespace.clone(), name: name.clone(), act, allowed };
     let create = Act { verb: "create".to_owned(), ..act.clone() };
 
     let response = &event["responseStatus"];
@@ -191,7 +202,8 @@ impl Grant {
     fn covers(&self, request: &Request) -> bool {
         self.act == request.act
             && (self.namespace.is_none() || self.namespace == request.namespace)
-            && (self.names.is_empty() || request.name.as_ref().is_some_and(|name| self.names.contains(name)))
+            && (self.names.is_empty()
+                || request.name.as_ref().is_some_and(|name| self.names.contains(name)))
     }
 }
 
@@ -250,7 +262,13 @@ mod tests {
         json!([{ "apiGroups": ["apps"], "resources": resources, "verbs": verbs }])
     }
 
-    fn event(verb: &str, resource: &str, namespace: &str, decision: &str, response: &Value) -> String {
+    fn event(
+        verb: &str,
+        resource: &str,
+        namespace: &str,
+        decision: &str,
+        response: &Value,
+    ) -> String {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         json!({
             "verb": verb,
@@ -267,8 +285,10 @@ mod tests {
 
     /// The difference between these rules, in all namespaces, and these lines of the log.
     fn compared(rules: &Value, log: &[String]) -> Difference {
-        let items =
-            [role("ClusterRole", None, rules), binding("ClusterRoleBinding", "ClusterRole", None, ACCOUNT)];
+        let items = [
+            role("ClusterRole", None, rules),
+            binding("ClusterRoleBinding", "ClusterRole", None, ACCOUNT),
+        ];
         difference(&grants(&items, ACCOUNT), &requests(&log.join("\n"), ACCOUNT).unwrap())
     }
 
@@ -302,7 +322,10 @@ mod tests {
     fn a_denied_request_is_a_missing_rule_unless_the_rule_is_there_by_now() {
         let log = [event("get", "deployments", "ns", "forbid", &json!({ "code": 403 }))];
         let difference = compared(&json!([]), &log);
-        assert_eq!(difference.to_string(), "denied: get deployments (apps) in ns, which no rule grants\n");
+        assert_eq!(
+            difference.to_string(),
+            "denied: get deployments (apps) in ns, which no rule grants\n"
+        );
         let difference = compared(&rule(&["deployments"], &["get"]), &log);
         assert!(difference.missing.is_empty());
         // What was denied is not used.
@@ -311,7 +334,8 @@ mod tests {
 
     #[test]
     fn a_request_that_a_user_has_allowed_in_the_end_is_no_missing_rule() {
-        let get = |decision: &str| event("get", "deployments", "ns", decision, &json!({ "code": 200 }));
+        let get =
+            |decision: &str| event("get", "deployments", "ns", decision, &json!({ "code": 200 }));
         assert_eq!(compared(&json!([]), &[get("forbid")]).missing.len(), 1);
         assert!(compared(&json!([]), &[get("forbid"), get("allow")]).is_empty());
     }
@@ -321,18 +345,26 @@ mod tests {
         let created = event("patch", "deployments", "ns", "allow", &json!({ "code": 201 }));
         assert!(compared(&rule(&["deployments"], &["patch", "create"]), &[created]).is_empty());
 
-        let message =
-            "deployments.apps \"a\" is forbidden: User \"x\" cannot create resource \"deployments\"";
-        let refused =
-            event("patch", "deployments", "ns", "allow", &json!({ "code": 403, "message": message }));
+        let message = "deployments.apps \"a\" is forbidden: User \"x\" cannot create resource \"deployments\"";
+        let refused = event(
+            "patch",
+            "deployments",
+            "ns",
+            "allow",
+            &json!({ "code": 403, "message": message }),
+        );
         let difference = compared(&rule(&["deployments"], &["patch"]), &[refused]);
-        assert_eq!(difference.to_string(), "denied: create deployments (apps) in ns, which no rule grants\n");
+        assert_eq!(
+            difference.to_string(),
+            "denied: create deployments (apps) in ns, which no rule grants\n"
+        );
     }
 
     #[test]
     fn a_refusal_for_another_reason_is_not_a_missing_rule() {
         let message = "namespace ns is being terminated";
-        let refused = event("create", "events", "ns", "allow", &json!({ "code": 403, "message": message }));
+        let refused =
+            event("create", "events", "ns", "allow", &json!({ "code": 403, "message": message }));
         assert!(compared(&rule(&["events"], &["create"]), &[refused]).is_empty());
     }
 
@@ -351,7 +383,10 @@ mod tests {
         };
         let log = [get("ns", "allow"), get("other", "forbid")].join("\n");
         let difference = difference(&grants, &requests(&log, ACCOUNT).unwrap());
-        assert_eq!(difference.to_string(), "denied: get deployments (apps) in other, which no rule grants\n");
+        assert_eq!(
+            difference.to_string(),
+            "denied: get deployments (apps) in other, which no rule grants\n"
+        );
     }
 
     #[test]
@@ -362,7 +397,8 @@ mod tests {
             binding("RoleBinding", "ClusterRole", Some("ns"), ACCOUNT),
             binding("RoleBinding", "ClusterRole", Some("theirs"), ("openfaas", "somebody-else")),
         ];
-        let namespaces: Vec<_> = grants(&items, ACCOUNT).into_iter().map(|grant| grant.namespace).collect();
+        let namespaces: Vec<_> =
+            grants(&items, ACCOUNT).into_iter().map(|grant| grant.namespace).collect();
         assert_eq!(namespaces, [Some("ns".to_owned())]);
     }
 
@@ -378,7 +414,8 @@ mod tests {
 
     #[test]
     fn requests_of_others_and_about_the_api_itself_do_not_count() {
-        let other = event("get", "deployments", "ns", "forbid", &json!({})).replace("operator", "other");
+        let other =
+            event("get", "deployments", "ns", "forbid", &json!({})).replace("operator", "other");
         let api = json!({
             "verb": "get",
             "user": { "username": "system:serviceaccount:openfaas:operator" },

@@ -21,7 +21,11 @@ pub fn contains(path: &str, text: &str) -> bool {
 
 fn has(path: &Path, text: &str) -> bool {
     if path.is_dir() {
-        std::fs::read_dir(path).into_iter().flatten().flatten().any(|entry| has(&entry.path(), text))
+        std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| has(&entry.path(), text))
     } else {
         std::fs::read_to_string(path).is_ok_and(|source| source.contains(text))
     }

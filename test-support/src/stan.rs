@@ -78,7 +78,8 @@ impl StanServer {
     /// it, and what it acknowledged.
     pub async fn work(&self, acks: usize, ack_wait: Duration) -> (OldWorker, Vec<String>) {
         let (acks, ack_wait) = (acks.to_string(), format!("{}ms", ack_wait.as_millis()));
-        let mut process = client(&["work", &self.url(), CLUSTER, CHANNEL, GROUP, DURABLE, &ack_wait, &acks]);
+        let mut process =
+            client(&["work", &self.url(), CLUSTER, CHANNEL, GROUP, DURABLE, &ack_wait, &acks]);
         let output = BufReader::new(process.stdout.take().expect("stdout is piped"));
         let worker = OldWorker { process };
         let acknowledged = tokio::task::spawn_blocking(|| {

@@ -15,7 +15,8 @@ pub fn program(group: &'static str, name: &str) -> PathBuf {
     folders.entry(group).or_insert_with(|| folder(group)).join(name)
 }
 
-/// Runs a program without input to its end and returns what it prints. A failure is a failure of the test.
+/// Runs a program without input to its end and returns what it prints. A failure is a failure of
+/// the test.
 #[must_use]
 pub fn output(command: &mut Command) -> String {
     output_of(command.stdin(Stdio::null()))

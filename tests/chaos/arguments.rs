@@ -36,7 +36,8 @@ impl Arguments {
                 Some(("--seed", "")) => {}
                 Some(("--seed", value)) => seed = Some(value.parse().expect("--seed is a number")),
                 Some(("--for", value)) => {
-                    time = value.parse::<GoDuration>().expect("--for is a duration, as 90s or 1h").0;
+                    time =
+                        value.parse::<GoDuration>().expect("--for is a duration, as 90s or 1h").0;
                 }
                 _ => words.push(argument),
             }

@@ -1,5 +1,5 @@
-//! Workers that are broken on purpose. Each breaks a promise, which the checker must find: the proof that a history
-//! without a finding means something.
+//! Workers that are broken on purpose. Each breaks a promise, which the checker must find: the
+//! proof that a history without a finding means something.
 
 use std::time::Duration;
 
@@ -31,7 +31,8 @@ enum Flaw {
     AcksEarly,
     /// It never acknowledges.
     NeverAcks,
-    /// It holds calls for a while before it makes them, and says of cancelled ones that it does not start them.
+    /// It holds calls for a while before it makes them, and says of cancelled ones that it does not
+    /// start them.
     RunsCancelled,
 }
 
@@ -62,9 +63,12 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario("a worker never acknowledges", Rule::RanAgain, &setup, |stage| {
             runs(stage, Flaw::NeverAcks).boxed_local()
         }),
-        scenario("a worker runs what was cancelled", Rule::StartedAfterCancel, &cancelling, |stage| {
-            runs(stage, Flaw::RunsCancelled).boxed_local()
-        }),
+        scenario(
+            "a worker runs what was cancelled",
+            Rule::StartedAfterCancel,
+            &cancelling,
+            |stage| runs(stage, Flaw::RunsCancelled).boxed_local(),
+        ),
     ]
 }
 

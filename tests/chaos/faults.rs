@@ -30,7 +30,8 @@ pub(crate) fn kill_worker(stage: &mut Stage) {
     stage.add_worker();
 }
 
-/// A worker ends as it is told to, and another takes its place. `has_time`: it can finish what it runs.
+/// A worker ends as it is told to, and another takes its place. `has_time`: it can finish what it
+/// runs.
 pub(crate) async fn end_worker(stage: &mut Stage, has_time: bool) {
     let excuse = |excuse| if has_time { Excuse::None } else { excuse };
     stage.recorder.fault_of(HIT, "a worker is told to end", excuse(Excuse::Begins));
@@ -100,7 +101,8 @@ pub(crate) async fn stop_nats(stage: &mut Stage) {
 
 /// No packet of a worker reaches NATS, nor the reverse, for longer than a lease.
 pub(crate) async fn cut_workers_off(stage: &mut Stage) {
-    let set_passing = |stage: &Stage, passes| stage.nats_cable.as_ref().unwrap().set_passing(passes);
+    let set_passing =
+        |stage: &Stage, passes| stage.nats_cable.as_ref().unwrap().set_passing(passes);
     stage.recorder.fault("workers can't reach NATS", Excuse::Begins);
     set_passing(stage, false);
     sleep(BEYOND_THE_LEASE).await;
@@ -124,7 +126,10 @@ pub(crate) async fn recreate_consumer(stage: &mut Stage) {
 pub(crate) async fn recreate_queue(stage: &mut Stage) {
     stage.recorder.fault_of(HIT, "the queue is deleted", Excuse::Begins);
     let spec = stage.spec();
-    until("the queue is deleted", async || remove(&stage.js, spec, RemovalPolicy::Delete).await.ok()).await;
+    until("the queue is deleted", async || {
+        remove(&stage.js, spec, RemovalPolicy::Delete).await.ok()
+    })
+    .await;
     stage.recorder.fault_of(HIT, "the queue is gone with what was in it", Excuse::Deletes);
     until("the queue is there again", async || ensure(&stage.js, spec, false).await.ok()).await;
     stage.recorder.fault_of(HIT, "the queue is applied again", Excuse::Ends);
@@ -160,7 +165,8 @@ pub(crate) async fn stop_leader(stage: &mut Stage) {
     stage.recorder.fault(format!("node {leader} goes on"), Excuse::Ends);
 }
 
-/// The server that leads the stream of calls is cut off from the others. Its clients still reach it.
+/// The server that leads the stream of calls is cut off from the others. Its clients still reach
+/// it.
 pub(crate) async fn cut_leader_off(stage: &mut Stage) {
     let leader = stream_leader(stage).await;
     cut_off(stage, leader).await;

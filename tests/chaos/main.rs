@@ -1,5 +1,6 @@
-//! Faults of all kinds under load, with the real programs: each scenario ends with the history of its calls held against
-//! what the system promises ([`test_support::history::checker`]). `make chaos` runs all of them.
+//! Faults of all kinds under load, with the real programs: each scenario ends with the history of
+//! its calls held against what the system promises ([`test_support::history::checker`]). `make
+//! chaos` runs all of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

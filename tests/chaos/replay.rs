@@ -1,5 +1,5 @@
-//! Replays what was seen of each call against the model of the protocol: the model has a run with these steps, or one of
-//! the two is wrong.
+//! Replays what was seen of each call against the model of the protocol: the model has a run with
+//! these steps, or one of the two is wrong.
 
 use std::{fmt, time::Duration};
 
@@ -47,15 +47,20 @@ pub(crate) fn replay(history: &[Event], rules: &Rules) -> Replayed {
         let explained = |trace: &Trace| explain(&observations(trace, rules));
         match explained(&trace) {
             Ok(()) => replayed.explained += 1,
-            Err(_) if readings(&trace).any(|trace| explained(&trace).is_ok()) => replayed.explained += 1,
+            Err(_) if readings(&trace).any(|trace| explained(&trace).is_ok()) => {
+                replayed.explained += 1;
+            }
             Err(Divergence::TooLarge { .. }) => replayed.too_large += 1,
-            Err(divergence) => replayed.unexplained.push(format!("call {}: {divergence}", trace.call)),
+            Err(divergence) => {
+                replayed.unexplained.push(format!("call {}: {divergence}", trace.call));
+            }
         }
     }
     replayed
 }
 
-/// A trace without what may have been sent once more within an attempt, from the least to the most of that.
+/// A trace without what may have been sent once more within an attempt, from the least to the most
+/// of that.
 fn readings(trace: &Trace) -> impl Iterator<Item = Trace> {
     let within = [20, 10, 5, 2, 1].map(|part| RESENT_WITHIN / part);
     within.into_iter().filter_map(|within| trace.without_resends(within))
@@ -90,7 +95,12 @@ fn observations(trace: &Trace, rules: &Rules) -> Vec<Observation> {
     steps.into_iter().map(|(_, step)| step).collect()
 }
 
-fn of_step(step: TraceStep, submitted: Observation, trace: &Trace, rules: &Rules) -> Option<Observation> {
+fn of_step(
+    step: TraceStep,
+    submitted: Observation,
+    trace: &Trace,
+    rules: &Rules,
+) -> Option<Observation> {
     let is_of_this_call = !trace.shares_id;
     Some(match step {
         TraceStep::Submitted => submitted,
@@ -128,7 +138,8 @@ fn of_step(step: TraceStep, submitted: Observation, trace: &Trace, rules: &Rules
     })
 }
 
-/// A fault that lasts may hit a call once in each lease, and its effects are over two leases after it.
+/// A fault that lasts may hit a call once in each lease, and its effects are over two leases after
+/// it.
 fn of_fault(window: &FaultWindow, lease: Duration) -> Vec<(Duration, Observation)> {
     let fault = match window.kind {
         FaultKind::Lost | FaultKind::Unwritten => Fault::WorkerOrLeaseLost,

@@ -1,5 +1,5 @@
-//! Every fault that the system must survive, and what shows that it does: a scenario here, or a test elsewhere. Where a
-//! fault can't be tried on one machine without virtual ones, that is said.
+//! Every fault that the system must survive, and what shows that it does: a scenario here, or a
+//! test elsewhere. Where a fault can't be tried on one machine without virtual ones, that is said.
 
 use test_support::sources::assert_has_test;
 
@@ -33,7 +33,10 @@ const ROWS: &[Row] = &[
             By("a worker is killed"),
             By("workers are killed"),
             Test("tests/nats", "a_killed_workers_call_runs_again_within_the_lease"),
-            Test("tests/e2e", "a_worker_pod_that_is_killed_in_the_middle_of_a_call_has_it_run_again"),
+            Test(
+                "tests/e2e",
+                "a_worker_pod_that_is_killed_in_the_middle_of_a_call_has_it_run_again",
+            ),
         ],
     },
     Row {
@@ -78,7 +81,10 @@ const ROWS: &[Row] = &[
             Test("tests/outage", "all_programs_started_before_nats_wait_visibly_and_then_work"),
         ],
     },
-    Row { fault: "the power goes", shown: &[By("file storage"), By("memory storage"), By("power cut")] },
+    Row {
+        fault: "the power goes",
+        shown: &[By("file storage"), By("memory storage"), By("power cut")],
+    },
     Row {
         fault: "the acknowledgement of a publish is lost",
         shown: &[
@@ -129,7 +135,10 @@ const ROWS: &[Row] = &[
         shown: &[
             By("functions can't be reached"),
             Test("worker", "no_answer_is_always_tried_again"),
-            Test("tests/nats", "a_failure_of_the_platform_is_tried_again_without_counting_as_an_attempt"),
+            Test(
+                "tests/nats",
+                "a_failure_of_the_platform_is_tried_again_without_counting_as_an_attempt",
+            ),
         ],
     },
     Row {
@@ -147,7 +156,10 @@ const ROWS: &[Row] = &[
     Row {
         fault: "a body that is too large",
         shown: &[
-            Test("tests/nats", "a_body_that_says_that_it_is_too_large_is_refused_before_it_is_sent"),
+            Test(
+                "tests/nats",
+                "a_body_that_says_that_it_is_too_large_is_refused_before_it_is_sent",
+            ),
             Test(
                 "tests/nats",
                 "headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_the_server",
@@ -185,16 +197,25 @@ const ROWS: &[Row] = &[
     },
     Row {
         fault: "two operators at once",
-        shown: &[Test("tests/outage", "a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone")],
+        shown: &[Test(
+            "tests/outage",
+            "a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone",
+        )],
     },
     Row {
         fault: "a queue is deleted with calls in it",
         shown: &[
-            Test("tests/e2e", "calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_name"),
+            Test(
+                "tests/e2e",
+                "calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_name",
+            ),
             Test("operator", "patience_counts_from_the_deletion"),
         ],
     },
-    Row { fault: "a queue is deleted and applied again under load", shown: &[By("a queue is recreated")] },
+    Row {
+        fault: "a queue is deleted and applied again under load",
+        shown: &[By("a queue is recreated")],
+    },
     Row { fault: "a call is too old", shown: &[By("calls are too old")] },
     Row {
         fault: "what can't be changed is changed",
@@ -209,7 +230,10 @@ const ROWS: &[Row] = &[
     },
     Row {
         fault: "two queues over one stream",
-        shown: &[Test("tests/e2e", "a_second_queue_over_one_stream_is_told_so_and_disturbs_nothing")],
+        shown: &[Test(
+            "tests/e2e",
+            "a_second_queue_over_one_stream_is_told_so_and_disturbs_nothing",
+        )],
     },
     Row {
         fault: "clocks differ or jump",
@@ -241,7 +265,10 @@ const ROWS: &[Row] = &[
     },
     Row {
         fault: "one id, several calls, at once and one after another",
-        shown: &[By("no fault at all"), By("a queue is recreated, and ids that were cancelled come again")],
+        shown: &[
+            By("no fault at all"),
+            By("a queue is recreated, and ids that were cancelled come again"),
+        ],
     },
     Row {
         fault: "all workers start at once",
@@ -295,7 +322,8 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
         row.shown.iter().enumerate().map(|(index, shown)| {
             let (by, verdict) = match shown {
                 By(name) => {
-                    let of_name = || outcomes.iter().filter(|outcome| outcome.name.starts_with(name));
+                    let of_name =
+                        || outcomes.iter().filter(|outcome| outcome.name.starts_with(name));
                     let kept = of_name().filter(|outcome| is_as_expected(&outcome.verdict)).count();
                     (format!("scenario: {name}…"), format!("{kept} of {}", of_name().count()))
                 }

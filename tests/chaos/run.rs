@@ -56,12 +56,14 @@ impl Need {
     fn missing(self) -> Option<&'static str> {
         let (is_there, missing) = match self {
             Self::Root => (is_root(), "it needs root"),
-            Self::FakeTime => {
-                (clocks::are_there(), "it needs libfaketime, in Debian and Ubuntu the package faketime")
-            }
-            Self::BlockDevices => {
-                (slow::is_there(), "it needs the control group blkio, of version 1: /sys/fs/cgroup/blkio")
-            }
+            Self::FakeTime => (
+                clocks::are_there(),
+                "it needs libfaketime, in Debian and Ubuntu the package faketime",
+            ),
+            Self::BlockDevices => (
+                slow::is_there(),
+                "it needs the control group blkio, of version 1: /sys/fs/cgroup/blkio",
+            ),
         };
         (!is_there).then_some(missing)
     }
@@ -69,7 +71,10 @@ impl Need {
 
 impl Scenario {
     /// A scenario in which all promises are kept, with the usual setup.
-    pub(crate) fn new(name: &'static str, act: for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, ()>) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        act: for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, ()>,
+    ) -> Self {
         let setup = Setup::default();
         Self { name, is_short: false, setup, act, breaks: None, needs: &[] }
     }
@@ -82,7 +87,8 @@ impl Scenario {
             return Outcome { name, tally: Tally::default(), verdict: Verdict::NotTried(missing) };
         }
         let (begun, folder) = (Instant::now(), folder.join(name.replace(' ', "-")));
-        // What everything random in it comes from: each scenario has the same with or without the others.
+        // What everything random in it comes from: each scenario has the same with or without the
+        // others.
         let mut hasher = DefaultHasher::new();
         (seed, name).hash(&mut hasher);
         let mut stage = Stage::set(self.setup.clone(), hasher.finish(), &folder).await;
@@ -92,8 +98,12 @@ impl Scenario {
         let is_found = |rule: &Rule| report.broken.iter().any(|broken| broken.rule == *rule);
         let replayed = replay(&history, &stage.rules());
         let verdict = match (played, self.breaks) {
-            (Err(_), _) => Verdict::Failed("it could not be played to its end, see above".to_owned()),
-            (Ok(()), None) if !report.broken.is_empty() => Verdict::Failed(explain(&history, &report.broken)),
+            (Err(_), _) => {
+                Verdict::Failed("it could not be played to its end, see above".to_owned())
+            }
+            (Ok(()), None) if !report.broken.is_empty() => {
+                Verdict::Failed(explain(&history, &report.broken))
+            }
             (Ok(()), None) if !replayed.unexplained.is_empty() => {
                 Verdict::Failed(format!("{}\n", replayed.unexplained.join("\n")))
             }
@@ -121,7 +131,8 @@ impl Scenario {
         stage.all_ends().await;
         stage.last_look().await;
         let workers = stage.workers.iter_mut().chain(&mut stage.bystanders);
-        for program in workers.chain(stage.gateways.iter_mut().map(|gateway| &mut gateway.program)) {
+        for program in workers.chain(stage.gateways.iter_mut().map(|gateway| &mut gateway.program))
+        {
             assert!(program.is_running(), "a program ended that nobody ended");
         }
     }
@@ -150,7 +161,8 @@ pub(crate) async fn run(arguments: Arguments) -> ExitCode {
     if matches!(what, What::All) {
         println!("{}", rows::table(&outcomes));
     }
-    let failed = outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))).count();
+    let failed =
+        outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))).count();
     if failed > 0 {
         println!("{failed} of {} failed, with the seed {seed}", outcomes.len());
         return ExitCode::FAILURE;

@@ -22,9 +22,11 @@ pub(crate) enum Kind {
     /// One server, as it comes.
     #[default]
     One,
-    /// One server whose store is written to disk before each acknowledgement (`sync_interval: always`).
+    /// One server whose store is written to disk before each acknowledgement (`sync_interval:
+    /// always`).
     OneSyncing,
-    /// One server whose store is a disk of its own, which can be filled and whose power can be cut. Needs root.
+    /// One server whose store is a disk of its own, which can be filled and whose power can be cut.
+    /// Needs root.
     OneOnDisk {
         /// As of [`Kind::OneSyncing`].
         syncs: bool,
@@ -53,7 +55,8 @@ impl Kind {
 /// The limit of a small store.
 const SMALL: &str = "jetstream { max_file_store: 64MB }";
 
-/// Waits until the kernel has let go of a disk, which it does when the server that mounted it has ended.
+/// Waits until the kernel has let go of a disk, which it does when the server that mounted it has
+/// ended.
 async fn is_unmounted(disk: &Path) {
     until("the disk is unmounted", async || {
         let used = Command::new("losetup").arg("--associated").arg(disk).output().unwrap();
@@ -133,8 +136,9 @@ impl Servers {
         }
     }
 
-    /// Cuts the power of the only server's disk, and brings both up again. What the file system had not written to its
-    /// device by then is gone: the device is a file, of which a copy is taken while the file system is mounted.
+    /// Cuts the power of the only server's disk, and brings both up again. What the file system had
+    /// not written to its device by then is gone: the device is a file, of which a copy is taken
+    /// while the file system is mounted.
     pub(crate) async fn cut_power(&mut self) {
         let server = self.one();
         // Nothing new is written while the copy is taken; the kernel may write some of what is old.

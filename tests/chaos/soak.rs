@@ -67,7 +67,10 @@ pub(crate) async fn run(seed: u64, time: Duration, folder: &Path) -> ExitCode {
             println!("{:>6.0} s, round {round}: {:?}", begun.elapsed().as_secs_f64(), report.tally);
             if !report.broken.is_empty() {
                 let story = explain(&history, &report.broken);
-                println!("FAILED with the seed {seed}\n{story}logs: {}", stage.keep_logs().display());
+                println!(
+                    "FAILED with the seed {seed}\n{story}logs: {}",
+                    stage.keep_logs().display()
+                );
                 return ExitCode::FAILURE;
             }
             if begun.elapsed() >= time {

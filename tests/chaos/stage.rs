@@ -1,4 +1,5 @@
-//! What a scenario plays on: NATS, gateways, workers, the function, the receiver of callbacks, and the clients' load.
+//! What a scenario plays on: NATS, gateways, workers, the function, the receiver of callbacks, and
+//! the clients' load.
 
 use std::{
     collections::BTreeSet,
@@ -62,7 +63,8 @@ const RETRIED: [u16; 6] = [408, 429, 500, 502, 503, 504];
 /// What a gateway has for NATS to store a call.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a gateway may take to answer: a cancellation asks NATS several times, and each time waits for five seconds.
+/// What a gateway may take to answer: a cancellation asks NATS several times, and each time waits
+/// for five seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// By so much a worker's time limit and our view of it may differ, on a machine that does much
@@ -194,11 +196,15 @@ impl Stage {
                 ..QueueSpec::new(queue.parse().unwrap(), owner)
             };
             spec.limits.max_age = setup.max_age;
-            until_in(PATIENCE, "the queue is there", async || ensure(&js, &spec, false).await.ok()).await;
+            until_in(PATIENCE, "the queue is there", async || ensure(&js, &spec, false).await.ok())
+                .await;
             if let Some(max) = setup.max_results {
                 let stream = async || js.get_stream(spec.queue.callback_stream()).await.ok();
-                let mut config =
-                    until_in(PATIENCE, "the stream of results", stream).await.cached_info().config.clone();
+                let mut config = until_in(PATIENCE, "the stream of results", stream)
+                    .await
+                    .cached_info()
+                    .config
+                    .clone();
                 config.max_messages = max;
                 // For the creation alone: an update with it purges the stream at the next start.
                 config.first_sequence = None;
@@ -340,7 +346,8 @@ impl Stage {
 
     /// How many calls were answered with 202 so far.
     pub(crate) fn accepted(&self) -> usize {
-        self.recorder.count(|what| matches!(what, What::Step(_, Step::Answered { status: 202, .. })))
+        self.recorder
+            .count(|what| matches!(what, What::Step(_, Step::Answered { status: 202, .. })))
     }
 
     /// How many invocations have started so far.

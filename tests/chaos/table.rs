@@ -24,15 +24,26 @@ pub(crate) enum Verdict {
     Failed(String),
 }
 
-const HEAD: [&str; 10] =
-    ["fault", "202", "done", "dead", "cancelled", "expired", "re-run", "repeated", "lost", "verdict"];
+const HEAD: [&str; 10] = [
+    "fault",
+    "202",
+    "done",
+    "dead",
+    "cancelled",
+    "expired",
+    "re-run",
+    "repeated",
+    "lost",
+    "verdict",
+];
 
 /// The outcomes as a table in Markdown, aligned.
 pub(crate) fn of_outcomes(outcomes: &[Outcome]) -> String {
     let rows = outcomes.iter().map(|outcome| {
-        let Tally { accepted, done, dead, cancelled, expired, rerun, repeated, lost } = outcome.tally;
-        let counts =
-            [accepted, done, dead, cancelled, expired, rerun, repeated, lost].map(|count| count.to_string());
+        let Tally { accepted, done, dead, cancelled, expired, rerun, repeated, lost } =
+            outcome.tally;
+        let counts = [accepted, done, dead, cancelled, expired, rerun, repeated, lost]
+            .map(|count| count.to_string());
         let mut row = vec![outcome.name.to_owned()];
         row.extend(counts);
         row.push(match &outcome.verdict {

@@ -1,5 +1,6 @@
-//! Where the documents say to put the annotation that names a function's queue. OpenFaaS overwrites those of the Deployments
-//! and Services that it made at each deploy, so it belongs where it is deployed from.
+//! Where the documents say to put the annotation that names a function's queue. OpenFaaS overwrites
+//! those of the Deployments and Services that it made at each deploy, so it belongs where it is
+//! deployed from.
 
 use serde_json::Value;
 use test_support::cluster::repository;

@@ -1,7 +1,8 @@
-//! What the documents show: blocks of commands, files, and what is neither. Pure, but for the reading of the documents.
+//! What the documents show: blocks of commands, files, and what is neither. Pure, but for the
+//! reading of the documents.
 //!
-//! A block is indented by four spaces, or fenced. Blank lines divide an indented one: what stands between two of them is
-//! one piece.
+//! A block is indented by four spaces, or fenced. Blank lines divide an indented one: what stands
+//! between two of them is one piece.
 
 use std::fs;
 
@@ -107,7 +108,9 @@ pub(crate) fn pieces(document: &str, text: &str) -> Vec<Piece> {
     let (mut found, mut heading, mut fenced) = (Vec::<Piece>::new(), String::new(), false);
     let mut current: Option<(usize, Vec<&str>)> = None;
     // An empty line at the end closes what is open.
-    for (number, line) in text.lines().chain([""]).enumerate().map(|(index, line)| (index + 1, line)) {
+    for (number, line) in
+        text.lines().chain([""]).enumerate().map(|(index, line)| (index + 1, line))
+    {
         let is_fence = line.starts_with(FENCE);
         let shown = match (is_fence, fenced) {
             (true, _) => None,
@@ -121,7 +124,12 @@ pub(crate) fn pieces(document: &str, text: &str) -> Vec<Piece> {
                 if let Some((first, lines)) = current.take() {
                     let place = Place { document: document.to_owned(), line: first };
                     let kind = kind(first, &lines);
-                    found.push(Piece { place, heading: heading.clone(), text: lines.join("\n"), kind });
+                    found.push(Piece {
+                        place,
+                        heading: heading.clone(),
+                        text: lines.join("\n"),
+                        kind,
+                    });
                 }
             }
         }
@@ -135,7 +143,8 @@ pub(crate) fn pieces(document: &str, text: &str) -> Vec<Piece> {
 
 fn kind(first: usize, lines: &[&str]) -> Kind {
     let text = lines.join("\n");
-    let is_yaml = |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| matches!(end, "yaml" | "yml"));
+    let is_yaml =
+        |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| matches!(end, "yaml" | "yml"));
     let is_file = |name: &&str| !name.contains(' ') && is_yaml(name);
     if let Some(name) = lines[0].strip_prefix("# ").filter(is_file) {
         return Kind::File(name.to_owned());
@@ -151,8 +160,9 @@ fn kind(first: usize, lines: &[&str]) -> Kind {
 
 fn is_command(line: &str) -> bool {
     let word = line.split_whitespace().next().unwrap_or_default();
-    let is_name =
-        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
     PROGRAMS.contains(&word) || word.split_once('=').is_some_and(|(name, _)| is_name(name))
 }
 
@@ -162,7 +172,8 @@ fn commands(first: usize, lines: &[&str]) -> Vec<Command> {
     let mut goes_on = false;
     for (index, line) in lines.iter().enumerate() {
         let (text, comment) = without_comment(line);
-        let (text, more) = text.strip_suffix('\\').map_or((text, false), |text| (text.trim_end(), true));
+        let (text, more) =
+            text.strip_suffix('\\').map_or((text, false), |text| (text.trim_end(), true));
         match commands.last_mut().filter(|_| goes_on) {
             Some(command) => {
                 command.text = format!("{} {}", command.text, text.trim());
@@ -209,13 +220,21 @@ fn blocks_are_read_as_they_are_shown() {
                 nats_url=nats://h asyncqueue-gateway\n\n## Below\n```python\nimport a\n\na()\n```\n    a: {b: 1}\n    \n    a ──> b\n";
     let pieces = pieces("doc.md", text);
     let [file, commands, python, yaml, picture] = &pieces[..] else { panic!("{pieces:?}") };
-    assert_eq!((file.kind.clone(), file.text.as_str()), (Kind::File("a.yaml".to_owned()), "# a.yaml\na: 1"));
+    assert_eq!(
+        (file.kind.clone(), file.text.as_str()),
+        (Kind::File("a.yaml".to_owned()), "# a.yaml\na: 1")
+    );
     let Kind::Commands(listed) = &commands.kind else { panic!("{commands:?}") };
-    let texts: Vec<_> =
-        listed.iter().map(|command| (command.line, command.text.as_str(), command.status())).collect();
+    let texts: Vec<_> = listed
+        .iter()
+        .map(|command| (command.line, command.text.as_str(), command.status()))
+        .collect();
     assert_eq!(
         texts,
-        [(7, "curl -d hi http://h/x", Some("202")), (9, "nats_url=nats://h asyncqueue-gateway", None)]
+        [
+            (7, "curl -d hi http://h/x", Some("202")),
+            (9, "nats_url=nats://h asyncqueue-gateway", None)
+        ]
     );
     assert_eq!((commands.heading.as_str(), yaml.heading.as_str()), ("Title", "Below"));
     assert_eq!((&python.kind, &picture.kind), (&Kind::Other, &Kind::Other));

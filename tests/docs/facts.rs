@@ -13,7 +13,8 @@ use test_support::{
 use crate::documents::{Kind, paths, pieces_of};
 
 /// Documents at the top whose commands are not for users.
-const FOR_CONTRIBUTORS: [&str; 4] = ["CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"];
+const FOR_CONTRIBUTORS: [&str; 4] =
+    ["CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap()
@@ -44,23 +45,31 @@ fn each_alert_has_a_remedy() {
 fn each_reason_of_a_condition_is_explained() {
     let source = read("operator/src/conditions.rs");
     let (_, reasons) = source.split_once("pub(crate) mod reason {").unwrap();
-    let reasons: Vec<_> =
-        between(reasons, "const ", "\";").filter_map(|text| text.split_once(": &str = \"")).collect();
+    let reasons: Vec<_> = between(reasons, "const ", "\";")
+        .filter_map(|text| text.split_once(": &str = \""))
+        .collect();
     assert!(reasons.len() > 10, "{reasons:?}");
     let explained = read("docs/troubleshooting.md");
     for (_, reason) in reasons {
-        assert!(quoted(&explained).contains(reason), "docs/troubleshooting.md says nothing of {reason}");
+        assert!(
+            quoted(&explained).contains(reason),
+            "docs/troubleshooting.md says nothing of {reason}"
+        );
     }
 }
 
 #[test]
 fn each_refusal_of_the_gateway_is_explained() {
     let source = read("gateway/src/refusal.rs") + &read("asyncqueue/src/submit.rs");
-    let codes: BTreeSet<_> = between(&source, " => \"", "\",").filter(|code| is_word(code)).collect();
+    let codes: BTreeSet<_> =
+        between(&source, " => \"", "\",").filter(|code| is_word(code)).collect();
     assert!(codes.len() > 20, "{codes:?}");
     let explained = read("docs/troubleshooting.md");
     for code in codes {
-        assert!(quoted(&explained).contains(code), "docs/troubleshooting.md says nothing of {code}");
+        assert!(
+            quoted(&explained).contains(code),
+            "docs/troubleshooting.md says nothing of {code}"
+        );
     }
 }
 
@@ -121,7 +130,9 @@ fn each_metric_in_the_documents_is_one_of_a_program() {
     for document in paths() {
         let text = read(&document);
         for word in text.split(|c: char| !c.is_ascii_lowercase() && c != '_') {
-            let Some((prefix, source)) = sources.iter().find(|(prefix, _)| word.starts_with(prefix)) else {
+            let Some((prefix, source)) =
+                sources.iter().find(|(prefix, _)| word.starts_with(prefix))
+            else {
                 continue;
             };
             let registered = if *prefix == "http_" { word } else { &word[prefix.len()..] };
@@ -129,8 +140,8 @@ fn each_metric_in_the_documents_is_one_of_a_program() {
                 .iter()
                 .any(|name| source.contains(&format!("\"{name}\"")));
             // Settings of these programs begin so too, and files of tests.
-            let is_other =
-                ["gateway_url", "http_addr"].contains(&word) || text.contains(&format!("/{word}.rs"));
+            let is_other = ["gateway_url", "http_addr"].contains(&word)
+                || text.contains(&format!("/{word}.rs"));
             if !is_other {
                 assert!(is_metric, "{document}: {word} is no metric");
                 found += 1;
@@ -158,7 +169,9 @@ fn what_is_shown_of_an_example_is_in_it() {
     let whole: Value = serde_saphyr::from_str(&read("examples/keda/scaledobject.yaml")).unwrap();
     let mut pieces = pieces_of("docs/autoscaling.md").into_iter();
     let shown = pieces.find_map(|piece| match piece.kind {
-        Kind::Yaml(value) if value["scaleTargetRef"].is_object() && value["triggers"].is_array() => {
+        Kind::Yaml(value)
+            if value["scaleTargetRef"].is_object() && value["triggers"].is_array() =>
+        {
             Some(value)
         }
         _ => None,
@@ -187,12 +200,15 @@ fn each_link_leads_somewhere() {
                 continue;
             }
             let (path, heading) = link.split_once('#').unwrap_or((link, ""));
-            let path = if path.is_empty() { repository().join(&document) } else { folder.join(path) };
+            let path =
+                if path.is_empty() { repository().join(&document) } else { folder.join(path) };
             assert!(path.exists(), "{document}: there is no {link}");
             if !heading.is_empty() {
                 let target = fs::read_to_string(&path).unwrap();
-                let has =
-                    target.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
+                let has = target
+                    .lines()
+                    .filter(|line| line.starts_with('#'))
+                    .any(|line| anchor(line) == heading);
                 assert!(has, "{document}: {link} leads to no heading");
             }
         }
@@ -204,8 +220,9 @@ fn each_file_named_to_contributors_is_there() {
     let text = read("CONTRIBUTING.md");
     let names = quoted(&text).into_iter().filter(|name| !name.contains(' ') && name.contains('/'));
     // Neither a file of a user nor one that is built, and no address.
-    let names: Vec<_> =
-        names.filter(|name| !name.starts_with(['~', '/']) && !name.starts_with("target/")).collect();
+    let names: Vec<_> = names
+        .filter(|name| !name.starts_with(['~', '/']) && !name.starts_with("target/"))
+        .collect();
     assert!(names.len() > 30, "{names:?}");
     for name in names {
         assert!(repository().join(name).exists(), "CONTRIBUTING.md: there is no {name}");

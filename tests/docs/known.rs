@@ -1,5 +1,5 @@
-//! What the documents leave to the reader: what stands for something of the user's own, what has to be there before a
-//! command, what is seen after it, and which commands are run elsewhere.
+//! What the documents leave to the reader: what stands for something of the user's own, what has to
+//! be there before a command, what is seen after it, and which commands are run elsewhere.
 
 use crate::migration;
 
@@ -34,8 +34,8 @@ pub(crate) const SESSIONS: [(&str, Session); 9] = [
     ("docs/wire.md", Session::Alone),
 ];
 
-/// What stands for something of the user's own, and what it is here. Images are replaced, too: see `plan`. CALL-ID is the
-/// call that was answered last: see `shell`.
+/// What stands for something of the user's own, and what it is here. Images are replaced, too: see
+/// `plan`. CALL-ID is the call that was answered last: see `shell`.
 pub(crate) const PLACEHOLDERS: [(&str, &str); 4] = [
     ("github.com/you/asyncqueue/manifests", "manifests"),
     ("https://…/manifests", "manifests"),
@@ -55,7 +55,8 @@ pub(crate) struct Around {
 }
 
 /// Around a command that is enough by itself.
-pub(crate) const NOTHING: Around = Around { document: "", command: "", before: &[], prints: "", after: &[] };
+pub(crate) const NOTHING: Around =
+    Around { document: "", command: "", before: &[], prints: "", after: &[] };
 
 /// What is typed around which commands.
 pub(crate) fn around() -> impl Iterator<Item = &'static Around> {
@@ -79,7 +80,10 @@ const AROUND: &[Around] = &[
         command: "curl -d hi",
         // A call that comes before its queue goes to another.
         before: &[
-            ("kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue --timeout=120s", ""),
+            (
+                "kubectl wait -n openfaas --for=condition=Ready asyncqueue/slow-queue --timeout=120s",
+                "",
+            ),
             // What deploys a function with OpenFaaS.
             ("kubectl annotate -n openfaas-fn service/slow com.openfaas.queue=slow-queue", ""),
             (
@@ -98,7 +102,10 @@ const AROUND: &[Around] = &[
     Around {
         document: "README.md",
         command: "curl http",
-        before: &[("curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=1m'", "")],
+        before: &[(
+            "curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=1m'",
+            "",
+        )],
         prints: r#""state":"running""#,
         ..NOTHING
     },
@@ -130,11 +137,19 @@ const AROUND: &[Around] = &[
         prints: "slow-queue",
         ..NOTHING
     },
-    Around { document: "docs/operations.md", command: "kubectl get --raw", prints: "ok", ..NOTHING },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl get --raw",
+        prints: "ok",
+        ..NOTHING
+    },
     Around {
         document: "docs/operations.md",
         command: "kubectl aq status",
-        before: &[("curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=1m'", "")],
+        before: &[(
+            "curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=1m'",
+            "",
+        )],
         prints: "running on slow-queue-worker-",
         ..NOTHING
     },
@@ -173,7 +188,12 @@ const AROUND: &[Around] = &[
         prints: "1 dead letter replayed",
         ..NOTHING
     },
-    Around { document: "docs/operations.md", command: "kubectl aq dead purge", prints: "deleted", ..NOTHING },
+    Around {
+        document: "docs/operations.md",
+        command: "kubectl aq dead purge",
+        prints: "deleted",
+        ..NOTHING
+    },
     Around {
         document: "docs/operations.md",
         command: "nats --server=nats://127.0.0.1:4222 backup account",
@@ -183,7 +203,10 @@ const AROUND: &[Around] = &[
                 "kubectl patch asyncqueue slow-queue -n openfaas --type=merge -p '{\"spec\":{\"suspend\":true}}'",
                 "",
             ),
-            ("kubectl wait -n openfaas --for=condition=Suspended asyncqueue/slow-queue --timeout=60s", ""),
+            (
+                "kubectl wait -n openfaas --for=condition=Suspended asyncqueue/slow-queue --timeout=60s",
+                "",
+            ),
             ("curl -d hi http://asyncqueue-gateway.openfaas:8080/async-function/slow", ""),
         ],
         ..NOTHING
@@ -214,7 +237,10 @@ const AROUND: &[Around] = &[
                 "kubectl patch asyncqueue slow-queue -n openfaas --type=merge -p '{\"spec\":{\"suspend\":false}}'",
                 "",
             ),
-            ("kubectl logs -n openfaas deploy/slow-queue-worker | grep CALL-ID", "Invoked slow [200] in "),
+            (
+                "kubectl logs -n openfaas deploy/slow-queue-worker | grep CALL-ID",
+                "Invoked slow [200] in ",
+            ),
         ],
         ..NOTHING
     },
@@ -233,7 +259,10 @@ const AROUND: &[Around] = &[
     Around {
         document: "docs/troubleshooting.md",
         command: "curl http",
-        before: &[("curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=5s'", "")],
+        before: &[(
+            "curl -d hi 'http://asyncqueue-gateway.openfaas:8080/async-function/slow?sleep=5s'",
+            "",
+        )],
         prints: r#""queue":"slow-queue","state":"#,
         ..NOTHING
     },
@@ -252,7 +281,10 @@ const AROUND: &[Around] = &[
     Around {
         document: "manifests/README.md",
         command: "kubectl delete asyncqueues --all",
-        before: &[("kubectl rollout status -n openfaas deploy/asyncqueue-operator --timeout=120s", "")],
+        before: &[(
+            "kubectl rollout status -n openfaas deploy/asyncqueue-operator --timeout=120s",
+            "",
+        )],
         ..NOTHING
     },
     Around {
@@ -324,18 +356,27 @@ pub(crate) enum How {
 
 use How::{Not, Script, Test};
 
-/// Commands that are not run here, by how they begin; where something is typed around one, it is run there.
+/// Commands that are not run here, by how they begin; where something is typed around one, it is
+/// run there.
 pub(crate) const ELSEWHERE: &[(&str, How)] = &[
     ("make demo ", Script("tests/run", "examples/demo")),
     ("make test ", Script(".ci/run", "make test")),
     ("make chaos ", Script("tests/run", "play all")),
-    ("make bench ", Not("it takes half an hour, alone on the machine; docs/bench.md is what it wrote last")),
-    ("make demo-local", Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind")),
+    (
+        "make bench ",
+        Not("it takes half an hour, alone on the machine; docs/bench.md is what it wrote last"),
+    ),
+    (
+        "make demo-local",
+        Test("tests/nats", "the_demo_shows_what_it_promises_and_leaves_nothing_behind"),
+    ),
     ("make image", Script("tests/cluster/install", "images/load")),
     ("cargo build --release --bin", Script("build/image", "build --release")),
     (
         "docker build",
-        Not("no container engine and no registry here; build/image makes the image from the same Dockerfile"),
+        Not(
+            "no container engine and no registry here; build/image makes the image from the same Dockerfile",
+        ),
     ),
     ("cd examples/standalone && docker compose up", Not("no container engine here")),
     (
@@ -346,17 +387,24 @@ pub(crate) const ELSEWHERE: &[(&str, How)] = &[
         "helm upgrade --install slow-queue",
         Test("tests/e2e", "the_documented_helm_command_makes_a_queue_that_runs"),
     ),
-    ("helm install", Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay")),
+    (
+        "helm install",
+        Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay"),
+    ),
     (
         "kubectl delete -k manifests/base",
         Test("tests/install", "the_chart_takes_over_upgrades_and_goes_and_the_queues_stay"),
     ),
     ("faas-cli deploy", Test("tests/docs", "commands_of_the_cluster_migrate_an_openfaas_and_back")),
     ("kubectl drain", Not("the cluster has one node, so that its pods have nowhere to go")),
-    ("python3 submit.py", Test("tests/nats", "the_documented_program_in_python_stores_a_call_once")),
+    (
+        "python3 submit.py",
+        Test("tests/nats", "the_documented_program_in_python_stores_a_call_once"),
+    ),
 ];
 
-/// What is neither a command nor an object that an API server could take: the document, and how the piece begins.
+/// What is neither a command nor an object that an API server could take: the document, and how the
+/// piece begins.
 pub(crate) const PICTURES: &[(&str, &str)] = &[
     ("README.md", "client ──HTTP──> gateway"),
     ("README.md", "NAME         READY"),

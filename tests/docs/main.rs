@@ -1,5 +1,6 @@
-//! Every command in README.md, in docs/ and in manifests/README.md is run, or said to be run elsewhere; every object in
-//! them is one that the API server takes; and the names in them are those of the programs.
+//! Every command in README.md, in docs/ and in manifests/README.md is run, or said to be run
+//! elsewhere; every object in them is one that the API server takes; and the names in them are
+//! those of the programs.
 //!
 //! A command that nobody knows fails, so that none can be added that is not run.
 
@@ -30,7 +31,8 @@ fn every_block_is_known() {
     for document in paths() {
         let session = SESSIONS.iter().find(|(known, _)| *known == document);
         for piece in pieces_of(&document) {
-            let is_picture = |(of, begins): &(&str, &str)| *of == document && piece.text.starts_with(begins);
+            let is_picture =
+                |(of, begins): &(&str, &str)| *of == document && piece.text.starts_with(begins);
             let is_run = match &piece.kind {
                 Kind::Commands(commands) => {
                     session.is_some() || commands.iter().all(|command| elsewhere(command).is_some())
@@ -47,7 +49,11 @@ fn every_block_is_known() {
             pictures.retain(|picture| !is_picture(picture));
         }
     }
-    assert!(unknown.is_empty(), "tests/docs/known.rs says what is run where\n{}", unknown.join("\n"));
+    assert!(
+        unknown.is_empty(),
+        "tests/docs/known.rs says what is run where\n{}",
+        unknown.join("\n")
+    );
     assert!(pictures.is_empty(), "no document shows these any more: {pictures:?}");
 }
 

@@ -1,5 +1,5 @@
-//! What is typed around the commands of the migration guide: an OpenFaaS before them, checks between them, and at the end
-//! that OpenFaaS is as it was. around/openfaas.yaml is that OpenFaaS.
+//! What is typed around the commands of the migration guide: an OpenFaaS before them, checks
+//! between them, and at the end that OpenFaaS is as it was. around/openfaas.yaml is that OpenFaaS.
 
 use crate::known::{Around, NOTHING};
 
@@ -14,7 +14,8 @@ const OLD_CALL: (&str, &str) = (
      http://gateway.openfaas:8080/async-function/hello",
     "",
 );
-const OLD_RESULT: (&str, &str) = ("curl http://callbacks.openfaas-fn:8080/callbacks | grep CALL-ID", "");
+const OLD_RESULT: (&str, &str) =
+    ("curl http://callbacks.openfaas-fn:8080/callbacks | grep CALL-ID", "");
 const OLD_LINE: (&str, &str) =
     ("kubectl logs -n openfaas deploy/queue-worker --tail=20", "Invoked: hello [200]");
 
@@ -42,7 +43,8 @@ pub(crate) const AROUND: &[Around] = &[
     Around {
         document: MIGRATION,
         command: "kubectl apply --server-side -k .",
-        // An OpenFaaS as its users have it: functions are there, a client calls one every second, and it works.
+        // An OpenFaaS as its users have it: functions are there, a client calls one every second,
+        // and it works.
         before: &[
             ("kubectl apply --server-side -f openfaas.yaml", ""),
             ("kubectl rollout status -n openfaas deploy/gateway --timeout=120s", ""),
@@ -70,7 +72,10 @@ pub(crate) const AROUND: &[Around] = &[
                 "kubectl get -n openfaas deploy/faas-request-worker -o yaml",
                 "nats://nats-asyncqueue.openfaas:4222",
             ),
-            ("kubectl get -n openfaas deploy/faas-request-worker -o yaml", "http://gateway.openfaas:8080"),
+            (
+                "kubectl get -n openfaas deploy/faas-request-worker -o yaml",
+                "http://gateway.openfaas:8080",
+            ),
             ("kubectl rollout status -n openfaas deploy/asyncqueue-gateway --timeout=120s", ""),
         ],
         ..NOTHING
@@ -78,7 +83,10 @@ pub(crate) const AROUND: &[Around] = &[
     Around {
         document: MIGRATION,
         command: "kubectl wait -n openfaas --for=condition=Ready asyncqueue --all",
-        after: &[("kubectl get -n openfaas asyncqueue/slow-queue -o jsonpath={.spec.timeout}", "15m")],
+        after: &[(
+            "kubectl get -n openfaas asyncqueue/slow-queue -o jsonpath={.spec.timeout}",
+            "15m",
+        )],
         ..NOTHING
     },
     Around {
@@ -117,12 +125,21 @@ pub(crate) const AROUND: &[Around] = &[
         prints: "Invoked figlet [200]",
         after: &[
             ("curl -d hi http://asyncqueue-gateway.openfaas:8080/async-function/report", ""),
-            ("kubectl logs -n openfaas deploy/slow-queue-worker | grep CALL-ID", "Invoked report [200]"),
+            (
+                "kubectl logs -n openfaas deploy/slow-queue-worker | grep CALL-ID",
+                "Invoked report [200]",
+            ),
             // Without an annotation.
             ("curl -d hi http://asyncqueue-gateway.openfaas:8080/async-function/hello", ""),
-            ("kubectl logs -n openfaas deploy/faas-request-worker | grep CALL-ID", "Invoked hello [200]"),
+            (
+                "kubectl logs -n openfaas deploy/faas-request-worker | grep CALL-ID",
+                "Invoked hello [200]",
+            ),
             // All else goes through, and clients still use the old gateway.
-            ("curl -d synchronous http://asyncqueue-gateway.openfaas:8080/function/hello", "synchronous"),
+            (
+                "curl -d synchronous http://asyncqueue-gateway.openfaas:8080/function/hello",
+                "synchronous",
+            ),
             (
                 "kubectl logs -n openfaas deploy/cron-connector --tail=1",
                 "202 by http://gateway.openfaas:8080",
@@ -152,7 +169,10 @@ pub(crate) const AROUND: &[Around] = &[
         command: "kubectl scale -n openfaas deploy/queue-worker --replicas=0",
         // It is stopped with a call in hand, and others behind it.
         before: &[QUEUED_1, QUEUED_2, QUEUED_3],
-        after: &[("kubectl wait -n openfaas --for=delete pod -l app=queue-worker --timeout=60s", "")],
+        after: &[(
+            "kubectl wait -n openfaas --for=delete pod -l app=queue-worker --timeout=60s",
+            "",
+        )],
         ..NOTHING
     },
     Around {
@@ -164,7 +184,10 @@ pub(crate) const AROUND: &[Around] = &[
             (RECEIVED, "queued-2"),
             (RECEIVED, "queued-3"),
             // Run here, and not there.
-            ("kubectl logs -n openfaas deploy/faas-request-worker | grep queued-3", "Invoked hello [200]"),
+            (
+                "kubectl logs -n openfaas deploy/faas-request-worker | grep queued-3",
+                "Invoked hello [200]",
+            ),
         ],
         ..NOTHING
     },
@@ -175,7 +198,10 @@ pub(crate) const AROUND: &[Around] = &[
         before: &[
             ("kubectl rollout status -n openfaas statefulset/nats-asyncqueue --timeout=120s", ""),
             // Again where it ends: it takes whichever pod there is, also one that is just going.
-            ("until kubectl port-forward -n openfaas service/nats-asyncqueue 4222; do sleep 1; done &", ""),
+            (
+                "until kubectl port-forward -n openfaas service/nats-asyncqueue 4222; do sleep 1; done &",
+                "",
+            ),
             (
                 "nats --server=nats://127.0.0.1:4222 stream add report-queue --subjects=report-queue --replicas=1 \
                  --retention=work --discard=old --max-msgs-per-subject=-1 --defaults",
@@ -212,7 +238,10 @@ pub(crate) const AROUND: &[Around] = &[
         after: &[
             ("! kubectl get crd,clusterroles,clusterrolebindings -o name | grep asyncqueue", ""),
             // What is there is what was there, and the functions that the guide had deployed.
-            ("./objects | grep -v -e ' openfaas-fn/figlet ' -e ' openfaas-fn/report ' | diff before -", ""),
+            (
+                "./objects | grep -v -e ' openfaas-fn/figlet ' -e ' openfaas-fn/report ' | diff before -",
+                "",
+            ),
             // And it works as before.
             OLD_CALL,
             OLD_RESULT,

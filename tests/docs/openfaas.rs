@@ -1,11 +1,12 @@
-//! The tables of docs/openfaas.md say of each sentence of OpenFaaS's page whether it is true here, and which test
-//! shows it. No sentence is missing, and each test is in the file that is named.
+//! The tables of docs/openfaas.md say of each sentence of OpenFaaS's page whether it is true here,
+//! and which test shows it. No sentence is missing, and each test is in the file that is named.
 
 use test_support::{cluster::repository, sources::has_test};
 
 const DOCUMENT: &str = "docs/openfaas.md";
 
-/// The headings of OpenFaaS's page, in its order, and how many sentences and examples are under each; then the clients.
+/// The headings of OpenFaaS's page, in its order, and how many sentences and examples are under
+/// each; then the clients.
 const SENTENCES: [(&str, char, usize); 11] = [
     ("Asynchronous Functions", 'A', 10),
     ("Synchronous vs asynchronous invocation", 'B', 8),
@@ -31,12 +32,19 @@ fn each_sentence_of_openfaas_names_what_shows_it() {
     let mut sections = text.split("\n## ").skip(1);
     for (heading, letter, count) in SENTENCES {
         let section = sections.next().unwrap_or_default();
-        assert_eq!(section.lines().next(), Some(heading), "the headings are those of OpenFaaS's page");
-        let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ") && !is_head(line)).collect();
+        assert_eq!(
+            section.lines().next(),
+            Some(heading),
+            "the headings are those of OpenFaaS's page"
+        );
+        let rows: Vec<_> =
+            section.lines().filter(|line| line.starts_with("| ") && !is_head(line)).collect();
         assert_eq!(rows.len(), count, "{heading}");
         for (row, number) in rows.into_iter().zip(1..) {
             let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-            let [name, sentence, here, shown] = cells[..] else { panic!("a row has four cells: {row}") };
+            let [name, sentence, here, shown] = cells[..] else {
+                panic!("a row has four cells: {row}")
+            };
             assert_eq!(name, format!("{letter}{number}"), "{row}");
             assert!(
                 !sentence.is_empty() && VERDICTS.iter().any(|verdict| here.starts_with(verdict)),
@@ -45,7 +53,10 @@ fn each_sentence_of_openfaas_names_what_shows_it() {
             let tests: Vec<_> = shown.split('`').skip(1).step_by(2).collect();
             assert_eq!(tests.is_empty(), here.starts_with(NO_CLAIM), "{row}");
             missing.extend(
-                tests.into_iter().filter(|test| !is_there(test)).map(|test| format!("{name}: {test}")),
+                tests
+                    .into_iter()
+                    .filter(|test| !is_there(test))
+                    .map(|test| format!("{name}: {test}")),
             );
         }
     }

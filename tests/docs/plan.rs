@@ -25,7 +25,8 @@ pub(crate) fn elsewhere(command: &Command) -> Option<&'static How> {
     ELSEWHERE.iter().find(|(begins_with, _)| begins(command, begins_with)).map(|(_, how)| how)
 }
 
-/// Whether a command begins so. A text with a space at its end is a command of its own, or one with more words.
+/// Whether a command begins so. A text with a space at its end is a command of its own, or one with
+/// more words.
 pub(crate) fn begins(command: &Command, with: &str) -> bool {
     command.text.starts_with(with) || command.text == with.trim_end()
 }
@@ -35,7 +36,8 @@ pub(crate) fn is_object(value: &Value) -> bool {
     value["kind"].is_string() || value.as_object().is_some_and(|fields| fields.keys().eq(["spec"]))
 }
 
-/// What is to be done for the pieces of a document. `images` are those of this project as the cluster has them, by name.
+/// What is to be done for the pieces of a document. `images` are those of this project as the
+/// cluster has them, by name.
 pub(crate) fn plan(document: &str, pieces: &[Piece], images: &[(&str, String)]) -> Plan {
     let mut plan = Plan::default();
     for piece in pieces {
@@ -88,7 +90,8 @@ fn filled_in(text: &str, images: &[(&str, String)]) -> String {
     }
     for (name, tag) in images {
         let registry = format!("registry.example.com/{name}");
-        text = text.replace(&format!("{registry}, newTag: 0.1.0"), &format!("{name}, newTag: '{tag}'"));
+        text = text
+            .replace(&format!("{registry}, newTag: 0.1.0"), &format!("{name}, newTag: '{tag}'"));
         text = text.replace(&format!("{registry}:0.1.0"), &format!("{name}:{tag}"));
     }
     text
@@ -102,8 +105,15 @@ fn quoted(text: &str) -> String {
 // === impl Plan ===
 
 impl Plan {
-    fn command(&mut self, document: &str, place: &str, command: &Command, images: &[(&str, String)]) {
-        let around = around().find(|around| around.document == document && begins(command, around.command));
+    fn command(
+        &mut self,
+        document: &str,
+        place: &str,
+        command: &Command,
+        images: &[(&str, String)],
+    ) {
+        let around =
+            around().find(|around| around.document == document && begins(command, around.command));
         if let (Some(how), None) = (elsewhere(command), around) {
             self.not_run.push(match how {
                 How::Not(reason) => format!("NOT RUN: {}: {reason}", command.text),
@@ -153,7 +163,8 @@ fn a_document_becomes_files_and_steps() {
     assert_eq!(steps[2], r"step 'a.md:4' 'curl -d '\''it is'\'' http://h' '' '202'");
     assert_eq!(steps[3], "step 'a.md:4' 'nats-server -sd store &' '' ''");
     assert!(
-        steps[5].contains(r#""kind":"AsyncQueue""#) && steps[5].contains(r#""spec":{"replicas":2}"#),
+        steps[5].contains(r#""kind":"AsyncQueue""#)
+            && steps[5].contains(r#""spec":{"replicas":2}"#),
         "{steps:?}"
     );
 }

@@ -43,7 +43,8 @@ impl Drop for Emptied {
 
 /// Removes AsyncQueue, and all that there is in the namespaces of OpenFaaS.
 fn remove_all() {
-    let delete = |what: &[&str]| try_run(command("kubectl").arg("delete").args(what).arg("--timeout=180s"));
+    let delete =
+        |what: &[&str]| try_run(command("kubectl").arg("delete").args(what).arg("--timeout=180s"));
     // Queues first, while the operator is there.
     if command("kubectl")
         .args(["get", "crd/asyncqueues.asyncqueue.io"])
@@ -52,8 +53,13 @@ fn remove_all() {
     {
         delete(&["asyncqueues", "--all", "--all-namespaces"]);
         // Else Kubernetes looks again at their namespace only after half of their grace period.
-        let workers =
-            ["--for=delete", "pods", "-l=asyncqueue.io/queue", "--all-namespaces", "--timeout=120s"];
+        let workers = [
+            "--for=delete",
+            "pods",
+            "-l=asyncqueue.io/queue",
+            "--all-namespaces",
+            "--timeout=120s",
+        ];
         try_run(command("kubectl").arg("wait").args(workers));
     }
     delete(&["--kustomize=manifests/standalone", "--ignore-not-found"]);
@@ -64,7 +70,8 @@ impl Drop for Restored {
         // Namespaces first: what goes into them can't be validated before they are there.
         for folder in ["manifests/namespaces", "manifests/standalone"] {
             try_run(
-                Command::new(repository().join("tests/cluster/apply")).args([folder, "--force-conflicts"]),
+                Command::new(repository().join("tests/cluster/apply"))
+                    .args([folder, "--force-conflicts"]),
             );
         }
         for workload in
@@ -73,7 +80,9 @@ impl Drop for Restored {
             try_run(command("kubectl").args(["rollout", "status", workload]).args(IN_TIME));
         }
         for what in ["--for=create", "--for=condition=Ready"] {
-            try_run(command("kubectl").args(["wait", what, "asyncqueue/faas-request"]).args(IN_TIME));
+            try_run(
+                command("kubectl").args(["wait", what, "asyncqueue/faas-request"]).args(IN_TIME),
+            );
         }
     }
 }
@@ -84,7 +93,8 @@ const OPENFAAS: &str = "openfaas";
 /// Of what takes its time in a namespace.
 const IN_TIME: [&str; 2] = ["--namespace=openfaas", "--timeout=180s"];
 
-/// Runs a command, and says so if it fails: a test that has failed already is not to fail otherwise.
+/// Runs a command, and says so if it fails: a test that has failed already is not to fail
+/// otherwise.
 fn try_run(command: &mut Command) {
     let status = command.current_dir(repository()).status();
     if !status.is_ok_and(|status| status.success()) {
@@ -131,7 +141,8 @@ fn type_in(document: &str, session: Session) {
     } else {
         ("alone", Command::new(shell))
     };
-    let path = shell.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path?.to_str());
+    let path =
+        shell.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path?.to_str());
     let path = path.map_or_else(|| std::env::var("PATH").unwrap(), str::to_owned);
     let status = shell
         .args([mode, folder.path().to_str().unwrap()])
@@ -153,13 +164,14 @@ fn tagged(name: &'static str) -> (&'static str, String) {
 /// The folders that hold the programs of this project, of NATS and its CLI.
 fn programs() -> String {
     let own = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
-    let tools =
-        [("nats", "nats-server"), ("natscli", "nats")].map(|(group, name)| tools::program(group, name));
+    let tools = [("nats", "nats-server"), ("natscli", "nats")]
+        .map(|(group, name)| tools::program(group, name));
     let folders = tools.iter().map(|program| program.parent().unwrap()).chain([own.as_path()]);
     folders.map(|folder| folder.to_str().unwrap()).collect::<Vec<_>>().join(":")
 }
 
-/// Copies what a user has in a checkout, with the images as the cluster has them, and what the documents take for granted.
+/// Copies what a user has in a checkout, with the images as the cluster has them, and what the
+/// documents take for granted.
 fn copy_project(into: &Path, images: &[(&str, String)]) {
     let around = repository().join("tests/docs/around");
     let folders = ["crds", "examples", "manifests"].map(|folder| repository().join(folder));

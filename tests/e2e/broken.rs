@@ -24,19 +24,22 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// On a machine that does much else, so much later.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// For this time, queues that have a cause must not be written: back-offs of kubelet and controllers pass in it.
+/// For this time, queues that have a cause must not be written: back-offs of kubelet and
+/// controllers pass in it.
 const STEADY: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn broken_queues_say_why_within_seconds() {
     let (namespace, no_pods) = (Namespace::create("broken"), Namespace::create("broken-quota"));
     prepare(&namespace.name, &no_pods.name);
-    let place = |queue: &Broken| if queue.name == WITHOUT_QUOTA { &no_pods.name } else { &namespace.name };
+    let place =
+        |queue: &Broken| if queue.name == WITHOUT_QUOTA { &no_pods.name } else { &namespace.name };
     let mut late = Vec::new();
     for batch in QUEUES.chunks(AT_ONCE) {
         let image = cluster::loaded_image("asyncqueue-example-function");
-        let objects =
-            batch.iter().map(|queue| object(place(queue), queue.name, &queue.spec.replace(EXAMPLE, &image)));
+        let objects = batch
+            .iter()
+            .map(|queue| object(place(queue), queue.name, &queue.spec.replace(EXAMPLE, &image)));
         apply(&objects.collect::<Vec<_>>().join("\n---\n"));
         late.extend(watch(batch, [&namespace.name, &no_pods.name]).await);
     }
@@ -70,22 +73,27 @@ const MEMORY_LIMIT: &str = "{maxInflight: 200, timeout: 2m, deletionPolicy: Dele
 async fn a_worker_that_is_killed_for_its_memory_says_so() {
     let queue = Queue::ready("memory", "{replicas: 0, deletionPolicy: Delete}").await;
     queue.deploy_functions(&["slow"]).await;
-    let (gateway, target) = (Gateway::connect(), format!("/async-function/slow.{}?sleep=1m", queue.name()));
+    let (gateway, target) =
+        (Gateway::connect(), format!("/async-function/slow.{}?sleep=1m", queue.name()));
     let body = "x".repeat(BODY);
     for _ in 0..CALLS {
         assert_eq!(gateway.request("POST", &target, &[], &body).await.status, 202);
     }
     queue.apply(MEMORY_LIMIT);
-    let object =
-        queue.is("not ready for its memory", |queue| condition(queue, "Ready").1 == "OutOfMemory").await;
+    let object = queue
+        .is("not ready for its memory", |queue| condition(queue, "Ready").1 == "OutOfMemory")
+        .await;
     let (status, _, message) = condition(&object, "Ready");
     assert_eq!(status, "False");
-    let words = ["killed for using more memory than its limit", "resources.limits.memory", "memory_budget"];
+    let words =
+        ["killed for using more memory than its limit", "resources.limits.memory", "memory_budget"];
     assert!(has_in_order(&message, &words), "{message}");
     // With enough memory, they run.
     queue.apply(&MEMORY_LIMIT.replace("24Mi", "512Mi"));
     queue
-        .is("ready", |queue| is_true(queue, "Ready") && queue["status"]["inflight"].as_u64() > Some(0))
+        .is("ready", |queue| {
+            is_true(queue, "Ready") && queue["status"]["inflight"].as_u64() > Some(0)
+        })
         .await;
 }
 
@@ -135,7 +143,10 @@ async fn watch(batch: &[Broken], namespaces: [&String; 2]) -> Vec<String> {
             }
             let is_late = !is_said && now > Duration::from_secs(queue.seconds) + SLACK;
             if is_late {
-                late.push(format!("{} is not {} after {now:?}: {ready:?}", queue.name, queue.reason));
+                late.push(format!(
+                    "{} is not {} after {now:?}: {ready:?}",
+                    queue.name, queue.reason
+                ));
             }
             !is_said && !is_late
         });
@@ -157,24 +168,44 @@ fn has_in_order(text: &str, words: &[&str]) -> bool {
     })
 }
 
-/// What tools read that know no `AsyncQueue`: NATS that is unavailable is waited for, all else is stalled.
+/// What tools read that know no `AsyncQueue`: NATS that is unavailable is waited for, all else is
+/// stalled.
 fn assert_columns(queue: &Broken, object: &Value) {
-    assert_eq!(object["status"]["observedGeneration"], object["metadata"]["generation"], "{}", queue.name);
+    assert_eq!(
+        object["status"]["observedGeneration"], object["metadata"]["generation"],
+        "{}",
+        queue.name
+    );
     let is_stalled = is_true(object, "Stalled");
-    assert_eq!(is_stalled, queue.reason != "NatsUnavailable", "{}: {}", queue.name, object["status"]);
+    assert_eq!(
+        is_stalled,
+        queue.reason != "NatsUnavailable",
+        "{}: {}",
+        queue.name,
+        object["status"]
+    );
     assert!(!is_true(object, "Progressing") && !is_true(object, "Reconciling"), "{}", queue.name);
 }
 
 /// The event says what the condition says.
 fn assert_event(queue: &Broken, namespace: &str) {
     let about = format!("involvedObject.kind=AsyncQueue,involvedObject.name={}", queue.name);
-    let events =
-        kubectl(&["get", "events", "-n", namespace, &format!("--field-selector={about}"), "-o", "json"]);
+    let events = kubectl(&[
+        "get",
+        "events",
+        "-n",
+        namespace,
+        &format!("--field-selector={about}"),
+        "-o",
+        "json",
+    ]);
     let events: Value = serde_json::from_str(&events).unwrap();
     let events = events["items"].as_array().unwrap();
     let has = |event: &Value| {
         let message = event["message"].as_str().unwrap_or_default();
-        event["type"] == "Warning" && event["reason"] == queue.reason && has_in_order(message, queue.words)
+        event["type"] == "Warning"
+            && event["reason"] == queue.reason
+            && has_in_order(message, queue.words)
     };
     assert!(events.iter().any(has), "{}: no such event in {events:?}", queue.name);
 }

@@ -23,11 +23,13 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
     nats::start(name, &trust.config(), json!({}));
     apply(&secret(name, "user", &json!({ "creds": trust.user(GOOD_FOR) })));
     let other = format!("{name}-2");
-    let nats =
-        format!("{{url: 'nats://nats.{name}:4222', credentialsSecretRef: {{name: user, key: creds}}}}");
+    let nats = format!(
+        "{{url: 'nats://nats.{name}:4222', credentialsSecretRef: {{name: user, key: creds}}}}"
+    );
     apply(&crate::support::object(name, &other, &format!("{{nats: {nats}}}")));
     let object = format!("asyncqueue/{other}");
-    let refused = object_is(name, &object, "refused", |queue| condition(queue, "Ready").0 == "False").await;
+    let refused =
+        object_is(name, &object, "refused", |queue| condition(queue, "Ready").0 == "False").await;
     let message = condition(&refused, "StreamReady").2;
     assert!(message.contains("may not be read: grant the operator"), "{message}");
 
@@ -39,8 +41,10 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
     let forward = PortForward::to(name, "deployment/nats", 4222);
     let options = async_nats::ConnectOptions::with_credentials(&trust.user(GOOD_FOR)).unwrap();
     let client = options.connect(forward.addr().to_string()).await.unwrap();
-    let submitter =
-        Submitter::new(test_support::nats::patient_jetstream(client), test_support::nats::ANSWER_TIMEOUT);
+    let submitter = Submitter::new(
+        test_support::nats::patient_jetstream(client),
+        test_support::nats::ANSWER_TIMEOUT,
+    );
     let call = Invocation::new(
         CallId::generate(&other.parse().unwrap()),
         FunctionName::new("fast", name).unwrap(),

@@ -24,7 +24,8 @@ async fn calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_nam
     let call = gateway.submit(queue.name(), "fast").await;
     queue.is("one call pending", |queue| queue["status"]["pending"].as_u64() == Some(1)).await;
     let _ = kubectl(&["delete", "asyncqueue", queue.name(), "-n", queue.name(), "--timeout=60s"]);
-    let events = kubectl(&["get", "events", "-n", queue.name(), "-o", "jsonpath={.items[*].message}"]);
+    let events =
+        kubectl(&["get", "events", "-n", queue.name(), "-o", "jsonpath={.items[*].message}"]);
     assert!(events.contains("kept stream") && events.contains("with 1 call"), "{events}");
     queue.apply("{replicas: 1}");
     gateway.callback(queue.name(), &call.call_id).await;

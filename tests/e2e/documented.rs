@@ -5,8 +5,8 @@ use async_nats::jetstream::stream::Config;
 use serde_json::{Value, json};
 use test_support::{
     cluster::{
-        Namespace, PortForward, apply, command, get, is_true, kubectl, loaded_image, object_is_gone,
-        repository,
+        Namespace, PortForward, apply, command, get, is_true, kubectl, loaded_image,
+        object_is_gone, repository,
     },
     tools,
 };
@@ -18,7 +18,11 @@ fn helm(namespace: &str, arguments: &[&str]) {
     let program = tools::program("helm", "helm");
     let mut helm = command(program.to_str().unwrap());
     let output = helm.args(arguments).args(["--namespace", namespace]).output().unwrap();
-    assert!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "helm {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test]
@@ -32,7 +36,10 @@ async fn the_documented_helm_command_makes_a_queue_that_runs() {
     let values = ["--set=maxInflight=5", &stream, &durable, "--set=upstreamTimeout=15m"];
     helm(name, &[&["upgrade", "--install"], &release[..], &values].concat());
     let object = queue.is("ready", |queue| is_true(queue, "Ready")).await;
-    assert_eq!((&object["spec"]["maxInflight"], &object["spec"]["timeout"]), (&json!(5), &json!("15m")));
+    assert_eq!(
+        (&object["spec"]["maxInflight"], &object["spec"]["timeout"]),
+        (&json!(5), &json!("15m"))
+    );
     assert_eq!(object["spec"]["consumer"]["durableName"], format!("{name}-workers"));
 
     queue.deploy_functions(&["fast", "callbacks"]).await;
@@ -42,7 +49,9 @@ async fn the_documented_helm_command_makes_a_queue_that_runs() {
 
     helm(name, &[&["upgrade", "--reuse-values"], &release[..], &["--set=maxInflight=10"]].concat());
     queue
-        .is("changed", |queue| queue["spec"]["maxInflight"] == 10 && queue["spec"]["timeout"] == "15m")
+        .is("changed", |queue| {
+            queue["spec"]["maxInflight"] == 10 && queue["spec"]["timeout"] == "15m"
+        })
         .await;
     helm(name, &["uninstall", name]);
     object_is_gone(name, &format!("asyncqueue/{name}")).await;
@@ -54,14 +63,15 @@ async fn the_gateway_answers_at_the_address_of_openfaas() {
     queue.deploy_functions(&["fast", "callbacks"]).await;
     let namespace = queue.name();
     let gateway = Gateway::connect();
-    // The worker resolves the name, as any client in the cluster does. By either route: one calls `callbacks`, the other
-    // stores a call of it.
+    // The worker resolves the name, as any client in the cluster does. By either route: one calls
+    // `callbacks`, the other stores a call of it.
     for route in ["function", "async-function"] {
         let receiver = format!(
             "http://gateway.openfaas.svc.cluster.local:8080/{route}/callbacks.{namespace}/callback/documented"
         );
         let target = format!("/async-function/fast.{namespace}");
-        let call = gateway.request("POST", &target, &[("X-Callback-Url", &receiver)], "hello").await;
+        let call =
+            gateway.request("POST", &target, &[("X-Callback-Url", &receiver)], "hello").await;
         assert_eq!(call.status, 202, "{call:?}");
         gateway.callback(namespace, &call.call_id).await;
     }
@@ -84,7 +94,8 @@ async fn a_job_moves_the_calls_of_a_stream_of_openfaas() {
     let forward = PortForward::to("openfaas", "service/nats", 4222);
     let client = async_nats::connect(format!("nats://{}", forward.addr())).await.unwrap();
     let js = test_support::nats::patient_jetstream(client);
-    let config = Config { name: stream.clone(), subjects: vec![stream.clone()], ..Config::default() };
+    let config =
+        Config { name: stream.clone(), subjects: vec![stream.clone()], ..Config::default() };
     js.create_stream(config).await.unwrap();
     for id in ["drained-1", "drained-2"] {
         let request = json!({

@@ -10,7 +10,8 @@ use test_support::{
 
 use crate::support::Queue;
 
-/// What is done by hand to streams and consumers comes back in seconds, also on a machine that does much else.
+/// What is done by hand to streams and consumers comes back in seconds, also on a machine that does
+/// much else.
 const SECONDS: Duration = Duration::from_secs(20);
 
 #[tokio::test]
@@ -19,7 +20,8 @@ async fn a_deployment_that_is_deleted_or_changed_by_hand_comes_back() {
     let uid = get(queue.name(), &queue.worker()).unwrap()["metadata"]["uid"].clone();
     let _ = kubectl(&["delete", "-n", queue.name(), &queue.worker(), "--wait=false"]);
     object_is(queue.name(), &queue.worker(), "made anew", |deployment| {
-        deployment["metadata"]["uid"] != uid && deployment["metadata"]["deletionTimestamp"].is_null()
+        deployment["metadata"]["uid"] != uid
+            && deployment["metadata"]["deletionTimestamp"].is_null()
     })
     .await;
 
@@ -68,8 +70,9 @@ async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
     let queue = Queue::ready("drift-nats", "{replicas: 0}").await;
     let (name, consumer) = (queue.name(), format!("{}-workers", queue.name()));
     let nats = PortForward::to("openfaas", "service/nats", 4222);
-    let js =
-        test_support::nats::patient_jetstream(async_nats::connect(nats.addr().to_string()).await.unwrap());
+    let js = test_support::nats::patient_jetstream(
+        async_nats::connect(nats.addr().to_string()).await.unwrap(),
+    );
     let stream = js.get_stream_no_info(name).await.unwrap();
 
     stream.delete_consumer(&consumer).await.unwrap();
@@ -102,7 +105,9 @@ async fn streams_and_consumers_that_are_deleted_or_changed_by_hand_come_back() {
 
     let dead = format!("{name}-dead");
     js.delete_stream(&dead).await.unwrap();
-    until_in(SECONDS, "the stream of dead letters is there again", async || js.get_stream(&dead).await.ok())
-        .await;
+    until_in(SECONDS, "the stream of dead letters is there again", async || {
+        js.get_stream(&dead).await.ok()
+    })
+    .await;
     queue.is("ready", |queue| is_true(queue, "Ready")).await;
 }

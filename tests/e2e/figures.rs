@@ -22,7 +22,8 @@ async fn a_queue_counts_calls_that_are_retried_and_those_that_are_dead() {
     assert_eq!(gateway.submit(namespace, "once?status=500").await.status, 202);
     queue.is("one dead letter", |queue| number(queue, "deadLetters") == Some(1)).await;
     assert_eq!(gateway.submit(namespace, "again?status=500").await.status, 202);
-    let counted = queue.is("a call that was retried", |queue| number(queue, "redelivered") == Some(1)).await;
+    let counted =
+        queue.is("a call that was retried", |queue| number(queue, "redelivered") == Some(1)).await;
     assert_eq!(number(&counted, "deadLetters"), Some(1));
     assert_eq!(number(&counted, "pending").unwrap() + number(&counted, "inflight").unwrap(), 1);
 }

@@ -35,7 +35,10 @@ async fn calls_follow_the_annotation_and_those_that_are_queued_stay_where_they_a
     let second = format!("{namespace}-b");
     apply(&object(namespace, &second, "{replicas: 0}"));
     let (gateway, second) = (Gateway::connect(), format!("asyncqueue/{second}"));
-    object_is(namespace, &second, "its stream there", |queue| queue["status"]["stream"].is_string()).await;
+    object_is(namespace, &second, "its stream there", |queue| {
+        queue["status"]["stream"].is_string()
+    })
+    .await;
 
     apply(&function(namespace, "fast", namespace));
     apply(&function(namespace, "callbacks", namespace));
@@ -107,7 +110,8 @@ async fn a_headless_service_is_called_on_its_target_port() {
     let queue = Queue::ready("headless", "{replicas: 1}").await;
     let namespace = queue.name();
     queue.deploy_functions(&["callbacks"]).await;
-    // A workload that is not OpenFaaS's: no label of a function, and the annotation as a block scalar writes it.
+    // A workload that is not OpenFaaS's: no label of a function, and the annotation as a block
+    // scalar writes it.
     let deployed = function(namespace, "web", namespace).replace("faas_function: web", "app: web");
     apply(deployed.split("---").next().unwrap_or_default());
     apply(&headless_service(namespace, "web", "8080"));
@@ -121,7 +125,8 @@ async fn a_headless_service_is_called_on_its_target_port() {
     // Only the pods know the number of a port that is named.
     apply(&headless_service(namespace, "web", "web"));
     until_in(PODS, "an event that names the port", async || {
-        let events = kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
+        let events =
+            kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
         events.contains("headless and its targetPort `web` is a name").then_some(())
     })
     .await;

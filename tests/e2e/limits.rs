@@ -23,7 +23,8 @@ async fn submit(gateway: &Gateway, queue: &Queue, body: &str) -> Answer {
 #[tokio::test]
 async fn a_queue_refuses_what_is_too_much_and_takes_more_when_its_limits_are_raised() {
     let spec = |limits: &str| format!("{{replicas: 0, limits: {limits}}}");
-    let queue = Queue::ready("limits", &spec("{maxMessages: 2, maxPayload: 1Ki, maxAge: 1h}")).await;
+    let queue =
+        Queue::ready("limits", &spec("{maxMessages: 2, maxPayload: 1Ki, maxAge: 1h}")).await;
     queue.deploy_functions(&["fast"]).await;
     let config = stream_config(queue.name()).await;
     // Workers end older calls; JetStream drops them at twice the age.

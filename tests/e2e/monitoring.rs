@@ -37,10 +37,12 @@ async fn alerts_and_dashboard_read_what_the_programs_export() {
     let all = until_in(PODS, "all metrics", async || {
         let mut scrapes = String::new();
         for program in &programs {
-            let answer = raw::try_request(program.addr(), "GET", "/metrics", &[], b"").await.ok()?;
+            let answer =
+                raw::try_request(program.addr(), "GET", "/metrics", &[], b"").await.ok()?;
             scrapes.push_str(&answer.text());
         }
-        missing = expressions.iter().flat_map(|expression| missing_in(expression, &scrapes)).collect();
+        missing =
+            expressions.iter().flat_map(|expression| missing_in(expression, &scrapes)).collect();
         missing.is_empty().then_some(())
     });
     let all = tokio::time::timeout(PODS / 2, all).await;
@@ -56,7 +58,8 @@ fn the_prometheus_operator_takes_what_is_there_for_it() {
     let module: Value = serde_json::from_str(&module).unwrap();
     for kind in ["podmonitors", "prometheusrules"] {
         let folder = module["Dir"].as_str().unwrap();
-        let file = format!("{folder}/example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml");
+        let file =
+            format!("{folder}/example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml");
         let _ = kubectl(&["apply", "--server-side", "-f", &file]);
         let crd = format!("crd/{kind}.monitoring.coreos.com");
         let _ = kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &crd]);
@@ -64,7 +67,8 @@ fn the_prometheus_operator_takes_what_is_there_for_it() {
     let folder = repository().join("manifests/monitoring");
     let folder = folder.to_str().unwrap();
     // A field that a CRD does not know is refused.
-    let taken = kubectl(&["apply", "--server-side", "--dry-run=server", "--validate=strict", "-k", folder]);
+    let taken =
+        kubectl(&["apply", "--server-side", "--dry-run=server", "--validate=strict", "-k", folder]);
     for kind in ["podmonitor", "prometheusrule", "configmap"] {
         assert!(taken.contains(kind), "{taken}");
     }
@@ -77,7 +81,8 @@ fn missing_in(expression: &str, scrapes: &str) -> Vec<String> {
     for used in used(expression) {
         match exported.get(&used.metric) {
             Some(metric)
-                if used.labels.is_subset(&metric.labels) && used.values.is_subset(&metric.values) => {}
+                if used.labels.is_subset(&metric.labels)
+                    && used.values.is_subset(&metric.values) => {}
             found => missing.push(format!("{used:?}, but {found:?}, for {expression}")),
         }
     }

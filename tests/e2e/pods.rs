@@ -44,7 +44,9 @@ async fn more_than_one_worker_has_a_disruption_budget_and_what_is_deleted_comes_
     assert_eq!(get(queue.name(), &budget), None);
     let scaled = format!("asyncqueue/{}", queue.name());
     let _ = kubectl(&["scale", "-n", queue.name(), &scaled, "--replicas=2"]);
-    let made = object_is(queue.name(), &budget, "made", |budget| budget["spec"]["maxUnavailable"] == 1).await;
+    let made =
+        object_is(queue.name(), &budget, "made", |budget| budget["spec"]["maxUnavailable"] == 1)
+            .await;
     // A spec without replicas leaves what an autoscaler, or kubectl scale, has set.
     queue.apply("{maxInflight: 2}");
     queue.is("still two", |queue| queue["spec"]["replicas"].as_u64() == Some(2)).await;
@@ -52,7 +54,8 @@ async fn more_than_one_worker_has_a_disruption_budget_and_what_is_deleted_comes_
     for object in [&account, &budget] {
         let uid = get(queue.name(), object).unwrap()["metadata"]["uid"].clone();
         let _ = kubectl(&["delete", "-n", queue.name(), object]);
-        object_is(queue.name(), object, "made anew", |object| object["metadata"]["uid"] != uid).await;
+        object_is(queue.name(), object, "made anew", |object| object["metadata"]["uid"] != uid)
+            .await;
     }
     assert_eq!(made["spec"]["selector"]["matchLabels"]["asyncqueue.io/queue"], queue.name());
     let _ = kubectl(&["scale", "-n", queue.name(), &scaled, "--replicas=1"]);

@@ -29,9 +29,13 @@ struct History {
 
 impl History {
     async fn of(queue: &Queue) -> Self {
-        let resource =
-            ApiResource::from_gvk(&GroupVersionKind::gvk("asyncqueue.io", "v1alpha1", "AsyncQueue"));
-        let api: Api<DynamicObject> = Api::namespaced_with(cluster::client().await, queue.name(), &resource);
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(
+            "asyncqueue.io",
+            "v1alpha1",
+            "AsyncQueue",
+        ));
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(cluster::client().await, queue.name(), &resource);
         let seen = Arc::<Mutex<Vec<Value>>>::default();
         let watch = tokio::spawn({
             let seen = seen.clone();
@@ -48,12 +52,14 @@ impl History {
         Self { seen, watch: watch.abort_handle() }
     }
 
-    /// Waits until the watch has seen an object as it is here, forgets what came before that, and returns all of it.
+    /// Waits until the watch has seen an object as it is here, forgets what came before that, and
+    /// returns all of it.
     async fn until(&self, object: &Value) -> Vec<Value> {
         let version = &object["metadata"]["resourceVersion"];
         until_in(PODS, "the watch has seen it", async || {
             let mut seen = self.lock();
-            let last = seen.iter().position(|seen| seen["metadata"]["resourceVersion"] == *version)?;
+            let last =
+                seen.iter().position(|seen| seen["metadata"]["resourceVersion"] == *version)?;
             let after = seen.split_off(last);
             let before = std::mem::replace(&mut *seen, after);
             Some(before.into_iter().chain(seen.first().cloned()).collect())
@@ -98,21 +104,36 @@ async fn a_queue_stays_ready_while_it_is_scaled_and_edited() {
     assert_eq!(ready.iter().filter(|status| *status == "True").count(), 1, "{ready:?}");
     assert_became(&created, "InProgress Progressing", CURRENT);
 
-    let _ = kubectl(&["scale", "-n", queue.name(), &format!("asyncqueue/{}", queue.name()), "--replicas=2"]);
-    let two = |queue: &Value| is_current(queue) && queue["status"]["readyReplicas"].as_u64() == Some(2);
+    let _ = kubectl(&[
+        "scale",
+        "-n",
+        queue.name(),
+        &format!("asyncqueue/{}", queue.name()),
+        "--replicas=2",
+    ]);
+    let two =
+        |queue: &Value| is_current(queue) && queue["status"]["readyReplicas"].as_u64() == Some(2);
     let scaled = queue.is("two workers", two).await;
     assert_progressed_ready(&history.until(&scaled).await);
 
     let revision = template(&queue);
     queue.apply("{maxInflight: 4}");
-    let four = |queue: &Value| is_current(queue) && queue["spec"]["maxInflight"].as_u64() == Some(4);
+    let four =
+        |queue: &Value| is_current(queue) && queue["spec"]["maxInflight"].as_u64() == Some(4);
     let edited = queue.is("edited", four).await;
     assert_ne!(template(&queue), revision);
     assert_progressed_ready(&history.until(&edited).await);
 
-    let _ = kubectl(&["scale", "-n", queue.name(), &format!("asyncqueue/{}", queue.name()), "--replicas=0"]);
-    let none =
-        queue.is("without workers", |queue| is_current(queue) && queue["status"]["replicas"] == 0).await;
+    let _ = kubectl(&[
+        "scale",
+        "-n",
+        queue.name(),
+        &format!("asyncqueue/{}", queue.name()),
+        "--replicas=0",
+    ]);
+    let none = queue
+        .is("without workers", |queue| is_current(queue) && queue["status"]["replicas"] == 0)
+        .await;
     assert_eq!(statuses(&history.until(&none).await, "Ready"), ["True"]);
 }
 
@@ -159,7 +180,13 @@ async fn a_worker_beyond_the_first_that_finds_no_room_is_told_of() {
         queue.name()
     );
     cluster::apply(&quota);
-    let _ = kubectl(&["scale", "-n", queue.name(), &format!("asyncqueue/{}", queue.name()), "--replicas=2"]);
+    let _ = kubectl(&[
+        "scale",
+        "-n",
+        queue.name(),
+        &format!("asyncqueue/{}", queue.name()),
+        "--replicas=2",
+    ]);
     let stuck = queue.is("stuck", |queue| is_true(queue, "Stalled")).await;
     let (status, reason, message) = condition(&stuck, "Progressing");
     assert_eq!((&*status, &*reason), ("False", "PodsRefused"));
@@ -167,7 +194,8 @@ async fn a_worker_beyond_the_first_that_finds_no_room_is_told_of() {
     assert_eq!(condition(&stuck, "Ready").0, "True", "a worker runs");
     let what = "an event says so";
     until_in(PODS, what, async || {
-        let events = kubectl(&["get", "events", "-n", queue.name(), "-o", "jsonpath={.items[*].message}"]);
+        let events =
+            kubectl(&["get", "events", "-n", queue.name(), "-o", "jsonpath={.items[*].message}"]);
         events.contains("exceeded quota: one").then_some(())
     })
     .await;
@@ -176,7 +204,8 @@ async fn a_worker_beyond_the_first_that_finds_no_room_is_told_of() {
 /// As users wait for it.
 fn wait_ready(queue: &Queue) {
     let object = format!("asyncqueue/{}", queue.name());
-    let _ = kubectl(&["wait", "-n", queue.name(), "--for=condition=Ready", &object, "--timeout=60s"]);
+    let _ =
+        kubectl(&["wait", "-n", queue.name(), "--for=condition=Ready", &object, "--timeout=60s"]);
 }
 
 /// Ready all the time, and not done for a part of it.

@@ -11,9 +11,11 @@ use crate::{
 
 #[tokio::test]
 async fn a_call_is_made_as_often_as_its_queue_says_and_then_becomes_a_dead_letter() {
-    let retry = "{maxAttempts: 3, minBackoff: 100ms, maxBackoff: 1s, jitter: None, statusCodes: [418]}";
+    let retry =
+        "{maxAttempts: 3, minBackoff: 100ms, maxBackoff: 1s, jitter: None, statusCodes: [418]}";
     let dead_letter = "{maxAge: 2h, maxMessages: 5}";
-    let queue = Queue::ready("retries", &format!("{{retry: {retry}, deadLetter: {dead_letter}}}")).await;
+    let queue =
+        Queue::ready("retries", &format!("{{retry: {retry}, deadLetter: {dead_letter}}}")).await;
     let config = stream_config(&format!("{}-dead", queue.name())).await;
     assert_eq!((config.max_age, config.max_messages), (Duration::from_secs(7200), 5));
 
@@ -32,13 +34,15 @@ async fn a_call_is_made_as_often_as_its_queue_says_and_then_becomes_a_dead_lette
 
 #[tokio::test]
 async fn without_dead_letters_a_call_that_is_given_up_is_told_and_gone() {
-    let queue = Queue::ready("no-dead", "{retry: {maxAttempts: 1}, deadLetter: {enabled: false}}").await;
+    let queue =
+        Queue::ready("no-dead", "{retry: {maxAttempts: 1}, deadLetter: {enabled: false}}").await;
     queue.deploy_functions(&["fast", "callbacks"]).await;
     let gateway = Gateway::connect();
     let failed = gateway.submit(queue.name(), "fast?status=500").await;
     gateway.callback(queue.name(), &failed.call_id).await;
     queue.is("empty", |queue| queue["status"]["pending"].as_u64() == Some(0)).await;
     let log = kubectl(&["logs", "-n", queue.name(), &queue.worker()]);
-    let line = log.lines().find(|line| line.contains("dropped: dead letters are disabled")).unwrap();
+    let line =
+        log.lines().find(|line| line.contains("dropped: dead letters are disabled")).unwrap();
     assert!(line.contains(&failed.call_id), "{line}");
 }

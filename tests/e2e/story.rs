@@ -27,8 +27,12 @@ async fn a_slow_function_with_a_queue_of_its_own_holds_up_nobody() {
     assert!(result.contains("hello"), "{result}");
     gateway.callback("openfaas-fn", &slow.call_id).await;
     let callbacks = gateway.callbacks("openfaas-fn").await;
-    let arrived = |id: &str| callbacks.iter().position(|callback| callback.to_string().contains(id));
-    assert!(arrived(&fast.call_id) < arrived(&slow.call_id), "the slow function held up the fast one");
+    let arrived =
+        |id: &str| callbacks.iter().position(|callback| callback.to_string().contains(id));
+    assert!(
+        arrived(&fast.call_id) < arrived(&slow.call_id),
+        "the slow function held up the fast one"
+    );
 
     // What users look for.
     let line = until("the worker's line", async || {
@@ -41,7 +45,16 @@ async fn a_slow_function_with_a_queue_of_its_own_holds_up_nobody() {
     assert!(line.contains(&slow.call_id));
     let table = kubectl(&["get", "aq", "-n", "openfaas"]);
     let header = table.lines().next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
-    let columns =
-        ["NAME", "READY", "REASON", "PENDING", "INFLIGHT", "DEAD", "WORKERS", "MAX-INFLIGHT", "AGE"];
+    let columns = [
+        "NAME",
+        "READY",
+        "REASON",
+        "PENDING",
+        "INFLIGHT",
+        "DEAD",
+        "WORKERS",
+        "MAX-INFLIGHT",
+        "AGE",
+    ];
     assert_eq!(header, columns);
 }

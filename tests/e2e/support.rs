@@ -1,4 +1,5 @@
-//! A queue, a function and a receiver of callbacks in a namespace of their own, and calls through the gateway.
+//! A queue, a function and a receiver of callbacks in a namespace of their own, and calls through
+//! the gateway.
 
 use std::{
     net::SocketAddr,
@@ -153,7 +154,8 @@ impl Gateway {
         self.request("POST", &target, &[("X-Callback-Url", &callback)], "hello").await
     }
 
-    /// Waits until a call runs: the worker's own word, where a queue's figures are counted every few seconds.
+    /// Waits until a call runs: the worker's own word, where a queue's figures are counted every
+    /// few seconds.
     pub(crate) async fn runs(&self, call_id: &str) {
         until_in(PODS, &format!("{call_id} runs"), async || {
             let answer = self.request("GET", &format!("/async-function/{call_id}"), &[], "").await;
@@ -165,8 +167,9 @@ impl Gateway {
 
     /// The callbacks that the receiver in the namespace has taken, one JSON object each.
     pub(crate) async fn callbacks(&self, namespace: &str) -> Vec<Value> {
-        let answer =
-            self.request("GET", &format!("/function/callbacks.{namespace}/callbacks"), &[], "").await;
+        let answer = self
+            .request("GET", &format!("/function/callbacks.{namespace}/callbacks"), &[], "")
+            .await;
         answer.body.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
@@ -190,7 +193,8 @@ impl Gateway {
     ) -> Answer {
         let what = format!("{method} {target} is answered");
         until_in(Duration::from_secs(30), &what, async || {
-            let answer = raw::try_request(self.addr(), method, target, headers, body.as_bytes()).await;
+            let answer =
+                raw::try_request(self.addr(), method, target, headers, body.as_bytes()).await;
             answer.inspect_err(|_| self.reconnect()).ok()
         })
         .await

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use test_support::{
     cluster::{
-        Namespace, PODS, PortForward, apply, condition, get, is_true, kubectl, kubectl_refused, object_is,
-        object_is_gone,
+        Namespace, PODS, PortForward, apply, condition, get, is_true, kubectl, kubectl_refused,
+        object_is, object_is_gone,
     },
     wait::until_in,
 };
@@ -24,11 +24,14 @@ async fn a_deleted_queues_calls_stay_with_its_namespace() {
     let _ = kubectl(&["delete", "-n", name, &aq, "--timeout=60s"]);
 
     apply(&object(&other.name, name, spec));
-    let refused =
-        object_is(&other.name, &aq, "refused", |queue| condition(queue, "Ready").1 == "ResourceConflict")
-            .await;
+    let refused = object_is(&other.name, &aq, "refused", |queue| {
+        condition(queue, "Ready").1 == "ResourceConflict"
+    })
+    .await;
     let message = condition(&refused, "StreamReady").2;
-    for part in [format!("deleted AsyncQueue {name}/{name}"), format!("release-to={}/{name}", other.name)] {
+    for part in
+        [format!("deleted AsyncQueue {name}/{name}"), format!("release-to={}/{name}", other.name)]
+    {
         assert!(message.contains(&part), "{message}");
     }
     assert_eq!(get(&other.name, &format!("deployment/{name}-worker")), None);
@@ -83,7 +86,9 @@ async fn a_function_of_another_namespace_is_not_admitted() {
     assert_eq!(refused["status"]["functions"], 0);
     until_in(PODS, "an event on the function", async || {
         let events = ["get", "events", "-n", &other.name, "-o", "jsonpath={.items[*].message}"];
-        let told = format!("The AsyncQueue {name}/{name} does not take calls of functions in this namespace");
+        let told = format!(
+            "The AsyncQueue {name}/{name} does not take calls of functions in this namespace"
+        );
         kubectl(&events).contains(&told).then_some(())
     })
     .await;
@@ -120,7 +125,8 @@ async fn editors_of_a_namespace_do_not_edit_its_queues() {
     let namespace = Namespace::create("people");
     let name = namespace.name.as_str();
     for role in ["view", "edit", "admin"] {
-        let (clusterrole, user) = (format!("--clusterrole={role}"), format!("--user={role}-{name}"));
+        let (clusterrole, user) =
+            (format!("--clusterrole={role}"), format!("--user={role}-{name}"));
         let _ = kubectl(&["create", "rolebinding", role, "-n", name, &clusterrole, &user]);
     }
     let ask = |verb: &str, user: &str, is_allowed: bool| {

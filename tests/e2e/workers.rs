@@ -53,17 +53,32 @@ async fn workers_follow_their_queues_spec_and_scale() {
     let pod = &deployment["spec"]["template"]["spec"];
     let environment = pod["containers"][0]["env"].as_array().unwrap();
     let setting = |name: &str| {
-        environment.iter().find(|variable| variable["name"] == name).map(|variable| variable["value"].clone())
+        environment
+            .iter()
+            .find(|variable| variable["name"] == name)
+            .map(|variable| variable["value"].clone())
     };
     assert_eq!(setting("max_inflight").unwrap(), "2");
     assert_eq!(setting("upstream_timeout").unwrap(), "3m");
     assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > 180);
     assert_eq!(pod["automountServiceAccountToken"], false);
 
-    let _ = kubectl(&["scale", "-n", queue.name(), &format!("asyncqueue/{}", queue.name()), "--replicas=2"]);
+    let _ = kubectl(&[
+        "scale",
+        "-n",
+        queue.name(),
+        &format!("asyncqueue/{}", queue.name()),
+        "--replicas=2",
+    ]);
     let ready = |deployment: &Value| deployment["status"]["readyReplicas"].as_u64() == Some(2);
     object_is(queue.name(), &queue.worker(), "two workers ready", ready).await;
-    let _ = kubectl(&["scale", "-n", queue.name(), &format!("asyncqueue/{}", queue.name()), "--replicas=0"]);
+    let _ = kubectl(&[
+        "scale",
+        "-n",
+        queue.name(),
+        &format!("asyncqueue/{}", queue.name()),
+        "--replicas=0",
+    ]);
     let none = |deployment: &Value| deployment["status"]["replicas"].as_u64().unwrap_or(0) == 0;
     object_is(queue.name(), &queue.worker(), "no worker", none).await;
 }

@@ -33,7 +33,13 @@ fn certificate(host: &str) -> (String, String) {
                 "-nodes",
                 "-days=2",
             ])
-            .args(["-subj=/CN=nats", "-addext", "basicConstraints=critical,CA:FALSE", "-addext", &name])
+            .args([
+                "-subj=/CN=nats",
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
+                "-addext",
+                &name,
+            ])
             .args(["-keyout", "key", "-out", "crt"])
             .current_dir(folder.path()),
     );
@@ -60,8 +66,14 @@ async fn a_nats_with_credentials_and_tls_is_reached_with_what_secrets_say() {
     rolled_out();
 
     // The default queue, whose workers are beside the operator, needs nothing more.
-    let ready =
-        ["wait", "-n", "openfaas", "asyncqueue/faas-request", "--for=condition=Ready", "--timeout=120s"];
+    let ready = [
+        "wait",
+        "-n",
+        "openfaas",
+        "asyncqueue/faas-request",
+        "--for=condition=Ready",
+        "--timeout=120s",
+    ];
     let _ = kubectl(&ready);
     let queue = Queue::create("external", "{timeout: 1m}");
     apply(&secret(queue.name(), "nats", &data));

@@ -23,7 +23,11 @@ fn try_helm(arguments: &[&str]) -> Output {
 
 fn helm(arguments: &[&str]) {
     let output = try_helm(arguments);
-    assert!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "helm {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// With the image that was built from this tree.

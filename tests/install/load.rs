@@ -55,8 +55,8 @@ pub(crate) struct Load {
     client: JoinHandle<Vec<Call>>,
 }
 
-/// Submits a call whose result goes to the receiver `callbacks` in the namespace of the function. It
-/// is repeated, with the same id, until it is stored.
+/// Submits a call whose result goes to the receiver `callbacks` in the namespace of the function.
+/// It is repeated, with the same id, until it is stored.
 pub(crate) async fn submit(
     gateway: &Gateway,
     namespace: &str,
@@ -79,8 +79,8 @@ pub(crate) async fn submit(
     Call { id, kind }
 }
 
-/// Checks that each call has one end, of which its client was told once, and that the function ran as
-/// often as that takes: the callbacks, the function's log, and the dead letters of the queue.
+/// Checks that each call has one end, of which its client was told once, and that the function ran
+/// as often as that takes: the callbacks, the function's log, and the dead letters of the queue.
 pub(crate) async fn all_ended_once(namespace: &str, queue: &str, function: &str, calls: &[Call]) {
     let gateway = Gateway::connect();
     until_in(PODS, "all clients are told", async || {
@@ -98,7 +98,9 @@ pub(crate) async fn all_ended_once(namespace: &str, queue: &str, function: &str,
         let seen = (told[id].as_slice(), runs, dead.get(id).copied().unwrap_or_default());
         let (status, expected_runs, expected_dead) = kind.expected();
         if seen != ([status.to_owned()].as_slice(), expected_runs, expected_dead) {
-            wrong.push(format!("{id} ({kind:?}): statuses told, runs and dead letters are {seen:?}"));
+            wrong.push(format!(
+                "{id} ({kind:?}): statuses told, runs and dead letters are {seen:?}"
+            ));
         }
     }
     println!("{} calls of {function} have ended", calls.len());
@@ -115,11 +117,13 @@ async fn callbacks(gateway: &Gateway, namespace: &str) -> BTreeMap<String, Vec<S
     told
 }
 
-/// How many dead letters a queue has of each call, after its streams of calls and results are empty.
+/// How many dead letters a queue has of each call, after its streams of calls and results are
+/// empty.
 async fn dead_letters(queue: &str) -> BTreeMap<String, usize> {
     let forward = PortForward::to("openfaas", "service/nats", 4222);
-    let js =
-        test_support::nats::patient_jetstream(async_nats::connect(forward.addr().to_string()).await.unwrap());
+    let js = test_support::nats::patient_jetstream(
+        async_nats::connect(forward.addr().to_string()).await.unwrap(),
+    );
     for stream in [queue.to_owned(), format!("{queue}-callbacks")] {
         until_in(PODS, &format!("{stream} is empty"), async || {
             let stream = js.get_stream(&stream).await.ok()?;
@@ -130,7 +134,8 @@ async fn dead_letters(queue: &str) -> BTreeMap<String, usize> {
     let stream = js.get_stream_no_info(format!("{queue}-dead")).await.unwrap();
     let subjects = stream.info_with_subjects(">").await.unwrap();
     let counts: Vec<(String, usize)> = subjects.try_collect().await.unwrap();
-    let of_call = |(subject, count): (String, usize)| Some((subject.rsplit('.').next()?.to_owned(), count));
+    let of_call =
+        |(subject, count): (String, usize)| Some((subject.rsplit('.').next()?.to_owned(), count));
     counts.into_iter().filter_map(of_call).collect()
 }
 

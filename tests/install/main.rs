@@ -1,6 +1,7 @@
 //! The ways to install, upgrade and remove AsyncQueue, on the cluster that `make up` starts.
 //!
-//! Not among the other end-to-end tests, and one at a time: each takes what is installed away and leaves it as it found it.
+//! Not among the other end-to-end tests, and one at a time: each takes what is installed away and
+//! leaves it as it found it.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

@@ -23,7 +23,13 @@ async fn the_api_server_takes_every_folder_as_it_stands() {
     ] {
         let path = repository().join("manifests").join(folder);
         let output = command("kubectl")
-            .args(["apply", "--server-side", "--dry-run=server", "--force-conflicts", "--kustomize"])
+            .args([
+                "apply",
+                "--server-side",
+                "--dry-run=server",
+                "--force-conflicts",
+                "--kustomize",
+            ])
             .arg(path)
             .output()
             .unwrap();
@@ -65,13 +71,28 @@ async fn an_operator_of_some_namespaces_works_there_with_roles_alone() {
 async fn with_two_of_each_the_loss_of_any_one_holds_nothing_up() {
     let restored = Restored;
     apply_folder("manifests/ha");
-    let _ = kubectl(&["rollout", "status", "-n", "openfaas", "statefulset/nats-cluster", "--timeout=180s"]);
+    let _ = kubectl(&[
+        "rollout",
+        "status",
+        "-n",
+        "openfaas",
+        "statefulset/nats-cluster",
+        "--timeout=180s",
+    ]);
     rolled_out();
     let queue = Queue::ready("ha", "{stream: {replicas: 3}, replicas: 2}").await;
     queue.deploy_functions(&["fast", "callbacks"]).await;
 
     // A server that has the stream.
-    let _ = kubectl(&["delete", "pod", "-n", "openfaas", "nats-cluster-1", "--grace-period=0", "--force"]);
+    let _ = kubectl(&[
+        "delete",
+        "pod",
+        "-n",
+        "openfaas",
+        "nats-cluster-1",
+        "--grace-period=0",
+        "--force",
+    ]);
     let call = Gateway::connect().submit(queue.name(), "fast").await;
     assert_eq!(call.status, 202, "{call:?}");
     Gateway::connect().callback(queue.name(), &call.call_id).await;

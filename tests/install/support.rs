@@ -22,7 +22,8 @@ pub(crate) fn rolled_out() {
     }
 }
 
-/// Removes all that `manifests/base` installs, but for the definition of `AsyncQueue`: as manifests/README.md says.
+/// Removes all that `manifests/base` installs, but for the definition of `AsyncQueue`: as
+/// manifests/README.md says.
 pub(crate) fn remove_base() {
     let base = test_support::cluster::repository().join("manifests/base");
     let all_else = "--selector=app.kubernetes.io/component!=definition";
@@ -31,5 +32,6 @@ pub(crate) fn remove_base() {
 
 /// Waits until a queue is ready.
 pub(crate) async fn is_ready(namespace: &str, queue: &str) {
-    object_is(namespace, &format!("asyncqueue/{queue}"), "ready", |queue| is_true(queue, "Ready")).await;
+    object_is(namespace, &format!("asyncqueue/{queue}"), "ready", |queue| is_true(queue, "Ready"))
+        .await;
 }

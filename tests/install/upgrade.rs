@@ -60,7 +60,8 @@ async fn an_upgrade_and_its_rollback_give_each_call_one_end() {
     roll(Version::This, Some(&queue)).await;
     // The same stream, with what was in it.
     assert_eq!(held.is_stored().await["status"]["streamCreated"], created);
-    held.is("told apart", |queue| condition(queue, "UniqueSequences").1 == "SequencesBeginAt1").await;
+    held.is("told apart", |queue| condition(queue, "UniqueSequences").1 == "SequencesBeginAt1")
+        .await;
     held.submit().await;
     old.are_valid().await;
     load.accepts(CALLS).await;
@@ -91,8 +92,9 @@ async fn roll(to: Version, workers_of: Option<&Queue>) {
     };
     rolled_out();
     if let Some(queue) = workers_of {
-        let has_image =
-            |worker: &Value| worker["spec"]["template"]["spec"]["containers"][0]["image"] == image.as_str();
+        let has_image = |worker: &Value| {
+            worker["spec"]["template"]["spec"]["containers"][0]["image"] == image.as_str()
+        };
         object_is(queue.name(), &queue.worker(), &format!("of {image}"), has_image).await;
         let timeout = format!("--timeout={}s", PODS.as_secs());
         let _ = kubectl(&["rollout", "status", "-n", queue.name(), &queue.worker(), &timeout]);
@@ -103,7 +105,10 @@ async fn restart_nats() {
     let uid = || get("openfaas", "pod/nats-0").map(|pod| pod["metadata"]["uid"].clone());
     let before = uid();
     let _ = kubectl(&["delete", "pod", "-n", "openfaas", "nats-0"]);
-    until_in(PODS, "another pod of NATS", async || uid().filter(|uid| Some(uid) != before.as_ref())).await;
+    until_in(PODS, "another pod of NATS", async || {
+        uid().filter(|uid| Some(uid) != before.as_ref())
+    })
+    .await;
     let _ = kubectl(&["rollout", "status", "-n", "openfaas", "statefulset/nats", "--timeout=120s"]);
 }
 
@@ -128,7 +133,8 @@ impl OldQueues {
             let path = format!("asyncqueue/{name}");
             let _ = kubectl(&["annotate", "-n", &self.namespace, &path, "touched=by-this-version"]);
             is_ready(&self.namespace, name).await;
-            let annotations = get(&self.namespace, &path).unwrap()["metadata"]["annotations"].take();
+            let annotations =
+                get(&self.namespace, &path).unwrap()["metadata"]["annotations"].take();
             assert!(annotations["touched"].is_string());
         }
     }
@@ -142,7 +148,8 @@ impl<'a> Held<'a> {
         let (namespace, name) = (queue.name(), format!("{}-held", queue.name()));
         apply(&object(namespace, &name, &format!("{{suspend: true, retry: {RETRY}}}")));
         apply(&function(namespace, "held", &name));
-        let _ = kubectl(&["rollout", "status", "-n", namespace, "deployment/held", "--timeout=120s"]);
+        let _ =
+            kubectl(&["rollout", "status", "-n", namespace, "deployment/held", "--timeout=120s"]);
         let known = |queue: &Value| queue["status"]["functions"].as_u64() == Some(1);
         object_is(namespace, &format!("asyncqueue/{name}"), "its function known", known).await;
         is_ready(namespace, &name).await;
@@ -159,7 +166,8 @@ impl<'a> Held<'a> {
 
     /// Waits until all of its calls are pending.
     async fn is_stored(&self) -> Value {
-        let stored = |queue: &Value| queue["status"]["pending"].as_u64() == Some(self.calls.len() as u64);
+        let stored =
+            |queue: &Value| queue["status"]["pending"].as_u64() == Some(self.calls.len() as u64);
         self.is("all calls pending", stored).await
     }
 

@@ -19,7 +19,8 @@ use e2e::Gateway;
 /// Calls at once: enough for the most workers that there may be, and some time for each of them.
 const CALLS: usize = 40;
 
-/// KEDA and the autoscaler look every few seconds, and wait for half a minute before they scale down.
+/// KEDA and the autoscaler look every few seconds, and wait for half a minute before they scale
+/// down.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Waits until the queue is as it shall be.
@@ -34,7 +35,8 @@ async fn workers_follow_the_depth_of_their_queue_from_none_to_many_and_back() {
         count(queue, "/spec/replicas") == Some(0) && count(queue, "/status/replicas") == Some(0)
     };
     apply_folder("examples/keda");
-    let _ = kubectl(&["rollout", "status", "-n", "openfaas-fn", "deployment/bursty", "--timeout=120s"]);
+    let _ =
+        kubectl(&["rollout", "status", "-n", "openfaas-fn", "deployment/bursty", "--timeout=120s"]);
     queue_is("its function is known", |queue| count(queue, "/status/functions") == Some(1)).await;
     queue_is("no workers, since there are no calls", no_workers).await;
 
@@ -43,8 +45,10 @@ async fn workers_follow_the_depth_of_their_queue_from_none_to_many_and_back() {
         let call = gateway.submit("openfaas-fn", "bursty").await;
         assert_eq!(call.status, 202, "{call:?}");
     }
-    queue_is("as many workers as there may be", |queue| count(queue, "/status/readyReplicas") == Some(5))
-        .await;
+    queue_is("as many workers as there may be", |queue| {
+        count(queue, "/status/readyReplicas") == Some(5)
+    })
+    .await;
     queue_is("all calls made", |queue| {
         count(queue, "/status/pending") == Some(0) && count(queue, "/status/inflight") == Some(0)
     })

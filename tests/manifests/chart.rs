@@ -14,7 +14,8 @@ const KEEP: &str = "helm.sh/resource-policy";
 
 type Objects = BTreeMap<(String, String, String), Value>;
 
-/// Objects by kind, namespace and name, in a form in which order does not count where it does not for Kubernetes.
+/// Objects by kind, namespace and name, in a form in which order does not count where it does not
+/// for Kubernetes.
 fn by_name(objects: Vec<Value>) -> Objects {
     let key = |object: &Value| {
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
@@ -33,7 +34,9 @@ fn sorted(value: Value) -> Value {
             }
             Value::Array(items)
         }
-        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, sorted(value))).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, sorted(value))).collect()
+        }
         Value::Number(number) => number.as_f64().into(),
         value => value,
     }
@@ -53,18 +56,22 @@ fn differences(path: &str, left: &Value, right: &Value, found: &mut Vec<String>)
                 differences(&format!("{path}[{index}]"), left, right, found);
             }
         }
-        _ if left != right => found.push(format!("{path}: the chart has {left}, the folder {right}")),
+        _ if left != right => {
+            found.push(format!("{path}: the chart has {left}, the folder {right}"));
+        }
         _ => {}
     }
 }
 
-/// The chart's objects with these arguments are the folder's, but that the definition says to Helm that it stays.
+/// The chart's objects with these arguments are the folder's, but that the definition says to Helm
+/// that it stays.
 fn assert_same(arguments: &[&str], folder: Vec<Value>) {
     let mut chart = by_name(helm_template(arguments));
     let folder = by_name(folder);
     for ((kind, _, _), object) in &mut chart {
         if kind == "CustomResourceDefinition" {
-            let annotations = object["metadata"].as_object_mut().unwrap().remove("annotations").unwrap();
+            let annotations =
+                object["metadata"].as_object_mut().unwrap().remove("annotations").unwrap();
             assert_eq!(annotations[KEEP], "keep");
         }
     }
@@ -117,7 +124,8 @@ fn with_its_values_for_high_availability_it_is_ha_without_namespaces_and_nats() 
         !beside.iter().any(|objects| objects.keys().any(|key| of_object.contains_key(key)))
     });
     for object in &mut ha {
-        // The folder leaves the namespace to a variable, so that another can be set; Helm is told which it is.
+        // The folder leaves the namespace to a variable, so that another can be set; Helm is told
+        // which it is.
         let text = object.to_string().replace("$(POD_NAMESPACE)", "openfaas");
         *object = serde_json::from_str(&text).unwrap();
     }
@@ -144,20 +152,27 @@ fn values_change_what_they_are_to_change() {
     // What is beside it stays.
     assert_eq!(container["resources"]["limits"]["memory"], "1Gi");
     assert_eq!(container["resources"]["requests"]["memory"], "32Mi");
-    for (setting, value) in
-        [("nats_url", "nats://nats.messaging:4222"), ("max_payload", "2Mi"), ("ensure_stream", "true")]
-    {
+    for (setting, value) in [
+        ("nats_url", "nats://nats.messaging:4222"),
+        ("max_payload", "2Mi"),
+        ("ensure_stream", "true"),
+    ] {
         assert_eq!(crate::support::variable(deployment, setting)["value"], value, "{setting}");
     }
 }
 
 #[test]
 fn pull_secrets_are_for_the_programs_and_the_workers() {
-    let objects = helm_template(&["--set=imagePullSecrets[0].name=registry,imagePullSecrets[1].name=mirror"]);
+    let objects =
+        helm_template(&["--set=imagePullSecrets[0].name=registry,imagePullSecrets[1].name=mirror"]);
     for name in ["asyncqueue-operator", "asyncqueue-gateway"] {
         let deployment = crate::support::the(&objects, "Deployment", name);
         let secrets = &deployment["spec"]["template"]["spec"]["imagePullSecrets"];
-        assert_eq!(*secrets, serde_json::json!([{"name": "registry"}, {"name": "mirror"}]), "{name}");
+        assert_eq!(
+            *secrets,
+            serde_json::json!([{"name": "registry"}, {"name": "mirror"}]),
+            "{name}"
+        );
     }
     let operator = crate::support::the(&objects, "Deployment", "asyncqueue-operator");
     let variable = crate::support::variable(operator, "worker_image_pull_secrets");
@@ -166,8 +181,9 @@ fn pull_secrets_are_for_the_programs_and_the_workers() {
 
 #[test]
 fn the_default_queue_has_what_the_values_say() {
-    let objects =
-        helm_template(&["--set=defaultQueue.maxInflight=5,defaultQueue.timeout=15m,defaultQueue.ackWait=1m"]);
+    let objects = helm_template(&[
+        "--set=defaultQueue.maxInflight=5,defaultQueue.timeout=15m,defaultQueue.ackWait=1m",
+    ]);
     let [operator, gateway] = ["asyncqueue-operator", "asyncqueue-gateway"]
         .map(|name| crate::support::the(&objects, "Deployment", name));
     for (setting, value) in [

@@ -1,4 +1,5 @@
-//! What is in `manifests/`, without a cluster: rendered by `kubectl kustomize` and `helm template`, compared, and checked.
+//! What is in `manifests/`, without a cluster: rendered by `kubectl kustomize` and `helm template`,
+//! compared, and checked.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

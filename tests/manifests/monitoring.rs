@@ -1,5 +1,5 @@
-//! Alerts and dashboard, checked and run by promtool. That programs export what they read is tested on the cluster
-//! (tests/e2e/monitoring.rs).
+//! Alerts and dashboard, checked and run by promtool. That programs export what they read is tested
+//! on the cluster (tests/e2e/monitoring.rs).
 
 use std::{collections::BTreeSet, fs, process::Command};
 
@@ -68,6 +68,9 @@ fn every_alert_says_what_is_wrong_and_what_to_do() {
             let text = alert["annotations"][annotation].as_str().unwrap_or_default();
             assert!(text.len() > 20, "{alert}");
         }
-        assert!(["warning", "critical"].contains(&alert["labels"]["severity"].as_str().unwrap()), "{alert}");
+        assert!(
+            ["warning", "critical"].contains(&alert["labels"]["severity"].as_str().unwrap()),
+            "{alert}"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Network policies: which of the pods may reach which. The network of the test cluster enforces none, so they are read
-//! as the specification says: <https://kubernetes.io/docs/concepts/services-networking/network-policies/>.
+//! Network policies: which of the pods may reach which. The network of the test cluster enforces
+//! none, so they are read as the specification says:
+//! <https://kubernetes.io/docs/concepts/services-networking/network-policies/>.
 
 use std::sync::LazyLock;
 
@@ -19,7 +20,8 @@ struct Pod {
 
 static POLICIES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let objects = kustomize_with("standalone", "network-policies");
-    let policies: Vec<_> = objects.into_iter().filter(|object| object["kind"] == "NetworkPolicy").collect();
+    let policies: Vec<_> =
+        objects.into_iter().filter(|object| object["kind"] == "NetworkPolicy").collect();
     assert_eq!(policies.len(), 4);
     policies
 });
@@ -49,7 +51,9 @@ fn of_template(namespace: &'static str, template: &Value) -> Pod {
         namespace,
         labels: template["metadata"]["labels"].as_object().unwrap().clone(),
         ports: ports
-            .map(|port| (port["name"].as_str().unwrap().to_owned(), port["containerPort"].as_u64().unwrap()))
+            .map(|port| {
+                (port["name"].as_str().unwrap().to_owned(), port["containerPort"].as_u64().unwrap())
+            })
             .collect(),
     }
 }
@@ -83,9 +87,9 @@ fn may_reach(from: &Pod, to: &Pod, port: &str) -> bool {
 
 fn port_matches(ports: &Value, name: &str, number: u64) -> bool {
     ports.is_null()
-        || list(ports)
-            .iter()
-            .any(|port| port["protocol"] == "TCP" && (port["port"] == name || port["port"] == number))
+        || list(ports).iter().any(|port| {
+            port["protocol"] == "TCP" && (port["port"] == name || port["port"] == number)
+        })
 }
 
 fn peer_matches(wanted: &Value, peer: &Pod, own_namespace: &str) -> bool {

@@ -8,8 +8,10 @@ use crate::support::{folders, helm_template, kustomize, list, name, of_kind, pod
 
 /// What each folder renders, and the chart.
 fn everything() -> Vec<(String, Vec<Value>)> {
-    let mut rendered: Vec<_> = folders().into_iter().map(|name| (name.clone(), kustomize(&name))).collect();
-    let high_availability = format!("--values={}/helm/ha-values.yaml", crate::support::manifests().display());
+    let mut rendered: Vec<_> =
+        folders().into_iter().map(|name| (name.clone(), kustomize(&name))).collect();
+    let high_availability =
+        format!("--values={}/helm/ha-values.yaml", crate::support::manifests().display());
     rendered.push(("helm".to_owned(), helm_template(&[&high_availability])));
     rendered
 }
@@ -48,7 +50,8 @@ fn a_variable_comes_before_those_that_use_it() {
 fn every_pod_is_restricted_and_only_the_operator_has_a_token() {
     for (folder, objects) in everything() {
         for (workload, pod) in pods(&objects) {
-            let (spec, container) = (&pod["spec"], &pod["spec"]["containers"][0]["securityContext"]);
+            let (spec, container) =
+                (&pod["spec"], &pod["spec"]["containers"][0]["securityContext"]);
             assert_eq!(spec["securityContext"]["runAsNonRoot"], true, "{folder}: {workload}");
             assert_eq!(
                 spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault",
@@ -95,7 +98,10 @@ fn another_nats_is_reached_with_what_one_secret_says() {
     for name in ["asyncqueue-operator", "asyncqueue-gateway"] {
         let deployment = the(&objects, "Deployment", name);
         let from = json!({ "secretKeyRef": { "name": "nats", "key": "url" } });
-        assert_eq!(variable(deployment, "nats_url"), &json!({ "name": "nats_url", "valueFrom": from }));
+        assert_eq!(
+            variable(deployment, "nats_url"),
+            &json!({ "name": "nats_url", "valueFrom": from })
+        );
         let pod = &deployment["spec"]["template"]["spec"];
         let mount = &pod["containers"][0]["volumeMounts"][0];
         let files = list(&pod["volumes"][0]["secret"]["items"]);
@@ -142,7 +148,10 @@ fn two_of_each_program_and_three_servers_may_lose_one() {
         );
         let spread = &workload["spec"]["template"]["spec"]["topologySpreadConstraints"][0];
         assert_eq!(spread["topologyKey"], "kubernetes.io/hostname", "{name}");
-        assert!(crate::network::selects(&spread["labelSelector"], labels), "{name} does not spread");
+        assert!(
+            crate::network::selects(&spread["labelSelector"], labels),
+            "{name} does not spread"
+        );
     }
     // And they use those servers.
     for name in ["asyncqueue-operator", "asyncqueue-gateway"] {
@@ -160,7 +169,8 @@ fn a_cluster_of_servers_shares_no_name_with_the_single_one() {
     };
     assert!(named(&one).is_disjoint(&named(&three)));
     let selected = &the(&one, "Service", "nats")["spec"]["selector"];
-    let labels = &the(&three, "StatefulSet", "nats-cluster")["spec"]["template"]["metadata"]["labels"];
+    let labels =
+        &the(&three, "StatefulSet", "nats-cluster")["spec"]["template"]["metadata"]["labels"];
     let selector = json!({ "matchLabels": selected });
     assert!(!crate::network::selects(&selector, labels.as_object().unwrap()));
 }
@@ -168,12 +178,15 @@ fn a_cluster_of_servers_shares_no_name_with_the_single_one() {
 #[test]
 fn an_operator_of_some_namespaces_has_the_same_rights_there_and_none_elsewhere() {
     let objects = kustomize("namespaced");
-    let watched =
-        variable(the(&objects, "Deployment", "asyncqueue-operator"), "watch_namespaces")["value"].clone();
+    let watched = variable(the(&objects, "Deployment", "asyncqueue-operator"), "watch_namespaces")
+        ["value"]
+        .clone();
     let base = kustomize("base");
     let rules = &the(&base, "ClusterRole", "asyncqueue-operator")["rules"];
     let mut namespaces = Vec::new();
-    for role in of_kind(&objects, "Role").into_iter().filter(|role| name(role) == "asyncqueue-operator-watch")
+    for role in of_kind(&objects, "Role")
+        .into_iter()
+        .filter(|role| name(role) == "asyncqueue-operator-watch")
     {
         assert_eq!(&role["rules"], rules);
         namespaces.push(role["metadata"]["namespace"].as_str().unwrap());
@@ -198,7 +211,13 @@ fn an_operator_of_some_namespaces_has_the_same_rights_there_and_none_elsewhere()
 fn the_definition_can_be_told_from_what_may_be_removed() {
     // `kubectl delete -k manifests/base -l app.kubernetes.io/component!=definition`
     for object in kustomize("base") {
-        let is_definition = object["metadata"]["labels"]["app.kubernetes.io/component"] == "definition";
-        assert_eq!(is_definition, object["kind"] == "CustomResourceDefinition", "{}", name(&object));
+        let is_definition =
+            object["metadata"]["labels"]["app.kubernetes.io/component"] == "definition";
+        assert_eq!(
+            is_definition,
+            object["kind"] == "CustomResourceDefinition",
+            "{}",
+            name(&object)
+        );
     }
 }

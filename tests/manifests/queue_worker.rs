@@ -72,7 +72,9 @@ fn the_documented_command_makes_the_queue_that_it_says() {
     });
     assert_eq!(spec["retry"], retry);
     // Functions and NATS are reached as the operator says.
-    assert!(spec["invoke"].is_null() && spec["nats"].is_null() && spec["worker"]["image"].is_null());
+    assert!(
+        spec["invoke"].is_null() && spec["nats"].is_null() && spec["worker"]["image"].is_null()
+    );
 }
 
 #[test]
@@ -84,7 +86,8 @@ fn a_file_with_every_value_of_openfaas_is_taken_as_it_is() {
 
 #[test]
 fn each_value_has_its_field() {
-    let field = |set: &str, pointer: &str| queue(&[&format!("--set={set}")]).1.pointer(pointer).cloned();
+    let field =
+        |set: &str, pointer: &str| queue(&[&format!("--set={set}")]).1.pointer(pointer).cloned();
     for (set, pointer, expected) in [
         ("replicas=3", "/replicas", json!(3)),
         ("maxRetryAttempts=5", "/retry/maxAttempts", json!(5)),
@@ -92,7 +95,11 @@ fn each_value_has_its_field() {
         ("backoff=equal", "/retry/jitter", json!("Equal")),
         ("httpRetryCodes=500\\, 503", "/retry/statusCodes", json!([500, 503])),
         ("insecureTLS=true", "/worker/env/0", json!({"name": "tls_insecure", "value": "true"})),
-        ("gateway.host=http://gateway.openfaas", "/invoke/gatewayUrl", json!("http://gateway.openfaas:8080")),
+        (
+            "gateway.host=http://gateway.openfaas",
+            "/invoke/gatewayUrl",
+            json!("http://gateway.openfaas:8080"),
+        ),
         ("nats.host=nats.openfaas", "/nats/url", json!("nats://nats.openfaas:4222")),
         ("nats.stream.replicas=3", "/stream/replicas", json!(3)),
         ("nats.consumer.ackWait=1m", "/consumer/ackWait", json!("1m")),

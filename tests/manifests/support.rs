@@ -41,7 +41,8 @@ pub(crate) fn kustomize_with(folder: &str, component: &str) -> Vec<Value> {
         let path = manifests().join(name).canonicalize().unwrap();
         format!("{up}{}", path.strip_prefix("/").unwrap().display())
     };
-    let text = format!("resources: [\"{}\"]\ncomponents: [\"{}\"]\n", path(folder), path(component));
+    let text =
+        format!("resources: [\"{}\"]\ncomponents: [\"{}\"]\n", path(folder), path(component));
     fs::write(overlay.path().join("kustomization.yaml"), text).unwrap();
     kustomize_path(overlay.path())
 }
@@ -55,7 +56,8 @@ pub(crate) fn helm_template(arguments: &[&str]) -> Vec<Value> {
 
 /// The objects of the chart of a queue in the namespace `openfaas`, as a release of this name.
 pub(crate) fn queue_worker_template(release: &str, arguments: &[&str]) -> Vec<Value> {
-    let mut helm = helm_command("helm-queue-worker", &["template", release, "--namespace=openfaas"]);
+    let mut helm =
+        helm_command("helm-queue-worker", &["template", release, "--namespace=openfaas"]);
     objects(&output(helm.args(arguments)))
 }
 
@@ -93,8 +95,10 @@ pub(crate) fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
 
 /// The one object of this kind and name.
 pub(crate) fn the<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
-    let found: Vec<_> =
-        of_kind(objects, kind).into_iter().filter(|object| object["metadata"]["name"] == name).collect();
+    let found: Vec<_> = of_kind(objects, kind)
+        .into_iter()
+        .filter(|object| object["metadata"]["name"] == name)
+        .collect();
     let [object] = found[..] else { panic!("{} of {kind} {name}", found.len()) };
     object
 }

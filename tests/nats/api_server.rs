@@ -1,5 +1,5 @@
-//! An API server of Kubernetes that has one AsyncQueue and nothing else, for an operator without a cluster. It takes what the
-//! operator writes, and nothing of it changes what it has.
+//! An API server of Kubernetes that has one AsyncQueue and nothing else, for an operator without a
+//! cluster. It takes what the operator writes, and nothing of it changes what it has.
 
 use std::sync::Arc;
 
@@ -45,7 +45,9 @@ impl ApiServer {
             "spec": {},
             "status": status,
         }));
-        Self { http: HttpServer::answering(move |request| answer(&request, resource, &queue)).await }
+        Self {
+            http: HttpServer::answering(move |request| answer(&request, resource, &queue)).await,
+        }
     }
 
     /// An operator that has this API server, with these settings.
@@ -56,7 +58,8 @@ impl ApiServer {
     /// The events that were created.
     pub(crate) fn events(&self) -> Vec<Value> {
         let received = self.http.received().into_iter();
-        let created = received.filter(|request| is_event(request) && request.method == Method::POST);
+        let created =
+            received.filter(|request| is_event(request) && request.method == Method::POST);
         created.map(|request| serde_json::from_slice(&request.body).unwrap()).collect()
     }
 }

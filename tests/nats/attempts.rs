@@ -55,7 +55,9 @@ async fn a_delivery_of_a_call_in_flight_is_no_attempt() {
         network.set_passing(true);
         until("it is delivered again", async || {
             let log = worker.log();
-            let again = log.iter().filter(|line| line.contains("delivered again while it is being handled"));
+            let again = log
+                .iter()
+                .filter(|line| line.contains("delivered again while it is being handled"));
             (again.count() >= outage as usize).then_some(())
         })
         .await;
@@ -71,7 +73,8 @@ async fn a_delivery_of_a_call_in_flight_is_no_attempt() {
 
 #[tokio::test]
 async fn a_delivery_that_comes_too_late_is_no_attempt() {
-    // Longer than two leases, and shorter than three, so that what is late is counted before the next delivery.
+    // Longer than two leases, and shorter than three, so that what is late is counted before the
+    // next delivery.
     let stop = LEASE * 2 + LEASE / 3;
     let queue = Queue::start().await;
     let function = HttpServer::answering(|_| respond(500, "no")).await;
@@ -91,18 +94,30 @@ async fn a_delivery_that_comes_too_late_is_no_attempt() {
     assert_eq!(attempts, ["1", "2", "1", "2"]);
 }
 
-/// A worker that was killed after it had stored the dead letter, before it acknowledged the call: what it left.
+/// A worker that was killed after it had stored the dead letter, before it acknowledged the call:
+/// what it left.
 async fn left_by_a_worker(queue: &Queue, is_letter_stored: bool) -> StoredCall {
     let id = queue.submit(|_| {}).await;
     let call = StoredCall { id, sequence: queue.sequence("jobs", 1).await };
     let consumer = queue.consumer().await;
-    let message = consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
-    let marked = tombstone::write_once(&queue.js, &queue.spec.queue, &call, Mark::Dead).await.unwrap();
+    let message =
+        consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
+    let marked =
+        tombstone::write_once(&queue.js, &queue.spec.queue, &call, Mark::Dead).await.unwrap();
     assert_eq!(marked.unwrap().mark, Mark::Dead);
     if is_letter_stored {
-        let death = Death { reason: "the function answered 500".to_owned(), attempts: 1, status: Some(500) };
-        let headers =
-            dead_letter::headers(message.headers.as_ref(), &message.subject, &death, "w-1", Timestamp::now());
+        let death = Death {
+            reason: "the function answered 500".to_owned(),
+            attempts: 1,
+            status: Some(500),
+        };
+        let headers = dead_letter::headers(
+            message.headers.as_ref(),
+            &message.subject,
+            &death,
+            "w-1",
+            Timestamp::now(),
+        );
         let function = asyncqueue::FunctionName::new("figlet", "openfaas-fn").unwrap();
         let subject = call_subject("jobs-dead", &function, &call.id);
         let message_id = dead_letter::message_id(&message.subject, call.sequence);

@@ -1,4 +1,5 @@
-//! Every row of the tables of bad inputs ([`test_support::bad_inputs`]) on real parts, but for those of the cluster.
+//! Every row of the tables of bad inputs ([`test_support::bad_inputs`]) on real parts, but for
+//! those of the cluster.
 
 use std::{
     io::Write,
@@ -98,7 +99,8 @@ fn written(request: &Request) -> Vec<u8> {
     let (line, body) = (expand(request.line), expand(request.body));
     let said = String::from_utf8_lossy(&fields).to_ascii_lowercase();
     let is_framed = said.contains("content-length") || said.contains("transfer-encoding");
-    let length = if is_framed { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let length =
+        if is_framed { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let head = format!("{line} HTTP/1.1\r\nHost: gateway\r\n{length}");
     [head.as_bytes(), &fields, b"\r\n", body.as_bytes()].concat()
 }
@@ -114,7 +116,12 @@ async fn messages_become_dead_letters_as_the_table_says() {
 }
 
 /// Publishes each message on a subject, and compares the reason of the dead letter that it becomes.
-async fn bury_all(queue: &Queue, subject: &'static str, usual: &[(&str, &str)], messages: &[Message]) {
+async fn bury_all(
+    queue: &Queue,
+    subject: &'static str,
+    usual: &[(&str, &str)],
+    messages: &[Message],
+) {
     for message in messages {
         let sequence = queue.info("jobs-dead").await.state.last_sequence + 1;
         let mut headers = HeaderMap::new();
@@ -126,9 +133,18 @@ async fn bury_all(queue: &Queue, subject: &'static str, usual: &[(&str, &str)], 
         let payload = expand(message.payload).into();
         queue.js.publish_with_headers(subject, headers, payload).await.unwrap().await.unwrap();
         let what = format!("a dead letter of {message:?}");
-        until(&what, async || (queue.info("jobs-dead").await.state.last_sequence == sequence).then_some(()))
-            .await;
-        let letter = queue.js.get_stream("jobs-dead").await.unwrap().get_raw_message(sequence).await.unwrap();
+        until(&what, async || {
+            (queue.info("jobs-dead").await.state.last_sequence == sequence).then_some(())
+        })
+        .await;
+        let letter = queue
+            .js
+            .get_stream("jobs-dead")
+            .await
+            .unwrap()
+            .get_raw_message(sequence)
+            .await
+            .unwrap();
         let reason = letter.headers.get(H_REASON).unwrap().as_str();
         assert!(reason.contains(message.reason), "{message:?}: {reason}");
     }
@@ -143,7 +159,8 @@ async fn is_buried(queue: &Queue, number: u64, why: &str) {
     })
     .await;
     let sequence = queue.sequence("jobs-dead", number).await;
-    let letter = queue.js.get_stream("jobs-dead").await.unwrap().get_raw_message(sequence).await.unwrap();
+    let letter =
+        queue.js.get_stream("jobs-dead").await.unwrap().get_raw_message(sequence).await.unwrap();
     assert_eq!(&letter.payload[..], b"hi");
     let reason = letter.headers.get(H_REASON).unwrap().as_str();
     assert!(reason.contains(why), "{reason}");
@@ -154,7 +171,10 @@ async fn headers_that_can_not_be_read_hold_up_nothing_for_long() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let mut worker = queue.worker(&function, &[]);
     let all = [
-        (&b"NATS/1.0\r\nAsync-Function: \xff\r\n\r\n"[..], "headers can't be read: they are not UTF-8"),
+        (
+            &b"NATS/1.0\r\nAsync-Function: \xff\r\n\r\n"[..],
+            "headers can't be read: they are not UTF-8",
+        ),
         (b"NATS/1.0\r\nno colon\r\n\r\n", "headers can't be read: a line has no colon"),
     ];
     for (number, (headers, why)) in (1..).zip(all) {
@@ -184,7 +204,8 @@ async fn a_subject_that_can_not_be_read_costs_its_neighbours_no_attempt() {
             queue.submit(|_| {}).await;
         }
         // All are delivered at once, to a worker for which one attempt is all.
-        let mut worker = queue.worker(&function, &[("max_inflight", "20"), ("max_retry_attempts", "1")]);
+        let mut worker =
+            queue.worker(&function, &[("max_inflight", "20"), ("max_retry_attempts", "1")]);
         is_buried(&queue, 1, &format!("undecodable: subject can't be read: {why}")).await;
         queue.empties().await;
         assert!(worker.is_running());
@@ -237,7 +258,9 @@ async fn what_is_no_question_is_not_answered() {
     function.receives(1).await;
     let client = queue.js.client();
     for subject in ["asyncqueue.cancel.jobs", "asyncqueue.status.jobs"] {
-        for payload in [&b""[..], b"id", b"id seq", b"id 1 2", b" 1", b"a.b 1", b"id -1", b"\xff\xfe 1"] {
+        for payload in
+            [&b""[..], b"id", b"id seq", b"id 1 2", b" 1", b"a.b 1", b"id -1", b"\xff\xfe 1"]
+        {
             let asked = client.request(subject, payload.to_vec().into());
             let answer = tokio::time::timeout(Duration::from_millis(200), asked).await;
             assert!(!matches!(answer, Ok(Ok(_))), "{subject} {payload:?}: {answer:?}");
@@ -255,7 +278,11 @@ async fn settings_are_refused_as_the_table_says() {
         let flag = row.name.replace('_', "-");
         assert_eq!(ended.code, Some(row.code), "{row:?}: {}", ended.stderr);
         assert!(ended.stderr.contains(row.says), "{row:?}: {}", ended.stderr);
-        assert!(ended.stderr.contains(row.name) || ended.stderr.contains(&flag), "{row:?}: {}", ended.stderr);
+        assert!(
+            ended.stderr.contains(row.name) || ended.stderr.contains(&flag),
+            "{row:?}: {}",
+            ended.stderr
+        );
     }
 }
 
@@ -278,7 +305,8 @@ async fn directory_files_are_refused_as_the_table_says() {
 async fn arguments_are_refused_as_the_table_says() {
     let queue = Queue::start().await;
     for row in programs::ARGUMENTS {
-        let ended = program::run("kubectl-aq", row.arguments, &[("nats_url", &queue.nats.url())]).await;
+        let ended =
+            program::run("kubectl-aq", row.arguments, &[("nats_url", &queue.nats.url())]).await;
         assert_eq!(ended.code, Some(row.code), "{row:?}: {}", ended.stderr);
         assert!(ended.stderr.contains(row.says), "{row:?}: {}", ended.stderr);
     }

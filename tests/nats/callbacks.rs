@@ -1,4 +1,5 @@
-//! Callbacks by Standard Webhooks: what a receiver is sent, and what becomes of a result that it does not take.
+//! Callbacks by Standard Webhooks: what a receiver is sent, and what becomes of a result that it
+//! does not take.
 
 use std::{
     fs,
@@ -217,10 +218,19 @@ async fn variables_that_name_a_proxy_are_warned_of() {
     }
 }
 
-/// Makes a certificate for 127.0.0.1, which is its own authority, and its key, as `NAME.crt` and `NAME.key`.
+/// Makes a certificate for 127.0.0.1, which is its own authority, and its key, as `NAME.crt` and
+/// `NAME.key`.
 fn make_certificate(folder: &Path, name: &str) {
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
         .args(["-days=2", "-addext", "basicConstraints=critical,CA:FALSE"])
         .args(["-addext", "subjectAltName=IP:127.0.0.1", "-subj", &format!("/CN={name}")])
         .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")])
@@ -234,7 +244,8 @@ fn make_certificate(folder: &Path, name: &str) {
 fn start_tls_receiver(folder: &Path, name: &str) -> String {
     let certificate = CertificateDer::from_pem_file(folder.join(format!("{name}.crt"))).unwrap();
     let key = PrivateKeyDer::from_pem_file(folder.join(format!("{name}.key"))).unwrap();
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
+    let config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
     let config = Arc::new(config.unwrap());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/callback", listener.local_addr().unwrap());
@@ -264,7 +275,8 @@ async fn a_receiver_with_a_private_authority_is_trusted_once_it_is_named() {
     fs::copy(file("other.crt"), file("ca.crt")).unwrap();
     let url = CallbackUrl::parse(&start_tls_receiver(folder.path(), "receiver")).unwrap();
     let ca_file = file("ca.crt");
-    let settings = [("callback_ca_file", ca_file.to_str().unwrap()), ("callback_max_attempts", "20")];
+    let settings =
+        [("callback_ca_file", ca_file.to_str().unwrap()), ("callback_max_attempts", "20")];
     let worker = queue.worker(&function, &settings);
     queue.submit(|call| call.callback_url = Some(url)).await;
     let failed = worker.logged("failed, trying again").await;

@@ -28,7 +28,8 @@ pub(crate) async fn cancel_call(queue: &Queue, call: &CallId) -> Tally {
     cancel(&queue.js, &places, &wanted, PATIENCE).await.unwrap()
 }
 
-const WAITING: Tally = Tally { cancelled: 1, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
+const WAITING: Tally =
+    Tally { cancelled: 1, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
 const RUNNING: Tally = Tally { running: 1, ..WAITING };
 const BEFORE: Tally = Tally { before: 1, ..WAITING };
 
@@ -61,7 +62,8 @@ async fn a_queued_call_is_removed_and_never_starts() {
 #[tokio::test]
 async fn a_running_calls_connection_is_closed() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
     let worker = queue.worker(&function, &[]);
     let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     function.receives(1).await;
@@ -99,9 +101,11 @@ async fn a_call_that_has_ended_or_never_was_is_not_found() {
     assert_eq!(cancel_call(&queue, &"unknown".parse().unwrap()).await, Tally::default());
 }
 
-/// Marks a call as dead, as its worker does before it makes a dead letter of it; returns the mark that it has then.
+/// Marks a call as dead, as its worker does before it makes a dead letter of it; returns the mark
+/// that it has then.
 async fn mark_dead(queue: &Queue, call: &StoredCall) -> Mark {
-    let written = tombstone::write_once(&queue.js, &queue.spec.queue, call, Mark::Dead).await.unwrap();
+    let written =
+        tombstone::write_once(&queue.js, &queue.spec.queue, call, Mark::Dead).await.unwrap();
     written.unwrap().mark
 }
 
@@ -141,7 +145,8 @@ async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled
 #[tokio::test]
 async fn a_result_that_is_on_its_way_is_not_cancelled() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
-    let caller = HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "ok")).await;
+    let caller =
+        HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "ok")).await;
     let _worker = queue.worker(&function, &[]);
     let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     queue.empties().await;
@@ -149,17 +154,18 @@ async fn a_result_that_is_on_its_way_is_not_cancelled() {
     assert_eq!(caller.receives(1).await[0].header("x-function-status"), "200");
 }
 
-/// nats-server, told to purge a message that a consumer has delivered, takes all deliveries before it for acknowledged
-/// as soon as the next one is (nats-server#5727).
+/// nats-server, told to purge a message that a consumer has delivered, takes all deliveries before
+/// it for acknowledged as soon as the next one is (nats-server#5727).
 #[tokio::test]
 async fn a_cancellation_loses_no_call_that_was_delivered_before_it() {
     let queue = Queue::start().await;
-    let function = HttpServer::answering(|request| match (&request.body[..], request.header("x-retry")) {
-        (b"fails late", "1") => respond_after(Duration::from_secs(1), 503, "no"),
-        (b"slow", _) => respond_after(Duration::from_secs(60), 200, "late"),
-        _ => respond(200, "ok"),
-    })
-    .await;
+    let function =
+        HttpServer::answering(|request| match (&request.body[..], request.header("x-retry")) {
+            (b"fails late", "1") => respond_after(Duration::from_secs(1), 503, "no"),
+            (b"slow", _) => respond_after(Duration::from_secs(60), 200, "late"),
+            _ => respond(200, "ok"),
+        })
+        .await;
     let _worker = queue.worker(&function, &[("max_inflight", "3")]);
     queue.submit(|call| call.body = "fails late".into()).await;
     function.receives(1).await;
@@ -173,7 +179,8 @@ async fn a_cancellation_loses_no_call_that_was_delivered_before_it() {
     queue.empties().await;
 }
 
-/// A client that asks to cancel a call as it ends may be gone before it hears that it came too late.
+/// A client that asks to cancel a call as it ends may be gone before it hears that it came too
+/// late.
 #[tokio::test]
 async fn a_tombstone_that_comes_after_the_end_says_so() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);

@@ -29,7 +29,8 @@ const CALLS: usize = 300;
 /// Clients that cancel at once.
 const CLIENTS: usize = 32;
 
-/// A function and a client hear of what happens at one time one after the other: both are of this process.
+/// A function and a client hear of what happens at one time one after the other: both are of this
+/// process.
 const SLACK: Duration = Duration::from_millis(50);
 
 /// How a cancellation ended, and when the client knew.
@@ -69,7 +70,8 @@ async fn submit_and_cancel(gateway: &Gateway, callback: Option<&str>) -> Cancell
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_starts_after_its_cancellation_was_confirmed() {
     let queue = Queue::start().await;
-    let function = HttpServer::answering(|_| respond_after(Duration::from_millis(20), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_millis(20), 200, "ok")).await;
     let receiver = HttpServer::start().await;
     let callback = callback_at(&receiver).as_url().to_string();
     let gateway = Gateway::before(&queue, &[("RUST_LOG", "warn")]).await;
@@ -77,8 +79,9 @@ async fn no_call_starts_after_its_cancellation_was_confirmed() {
     let workers = [queue.worker(&function, &settings), queue.worker(&function, &settings)];
     let is_over = Arc::new(AtomicBool::new(false));
     let cancelling = async {
-        let cancels = (0..CALLS)
-            .map(|number| submit_and_cancel(&gateway, Some(&*callback).filter(|_| number % 2 == 0)));
+        let cancels = (0..CALLS).map(|number| {
+            submit_and_cancel(&gateway, Some(&*callback).filter(|_| number % 2 == 0))
+        });
         let cancelled: Vec<_> = stream::iter(cancels).buffer_unordered(CLIENTS).collect().await;
         is_over.store(true, Ordering::SeqCst);
         cancelled
@@ -99,7 +102,8 @@ async fn no_call_starts_after_its_cancellation_was_confirmed() {
         *counts.entry(status).or_default() += 1;
         let starts = starts.remove(&id).unwrap_or_default();
         if status == 202 {
-            let late: Vec<_> = starts.iter().filter(|start| **start > at + SLACK).map(|s| *s - at).collect();
+            let late: Vec<_> =
+                starts.iter().filter(|start| **start > at + SLACK).map(|s| *s - at).collect();
             assert!(late.is_empty(), "{id} started {late:?} after the 202");
         } else {
             assert!(!starts.is_empty(), "{id} was answered {status} and never ran");
@@ -128,8 +132,10 @@ async fn a_cancellation_at_the_end_of_a_call_agrees_with_its_result() {
     const TRIES: u32 = 260;
     const RUN_TIME: Duration = Duration::from_millis(20);
     let queue = Queue::start().await;
-    let (function, receiver) =
-        (HttpServer::answering(|_| respond_after(RUN_TIME, 200, "ok")).await, HttpServer::start().await);
+    let (function, receiver) = (
+        HttpServer::answering(|_| respond_after(RUN_TIME, 200, "ok")).await,
+        HttpServer::start().await,
+    );
     let gateway = Gateway::before(&queue, &[("RUST_LOG", "warn")]).await;
     let _worker = queue.worker(&function, &[("max_inflight", "8"), ("RUST_LOG", "warn")]);
     let callback = callback_at(&receiver).as_url().to_string();
@@ -140,15 +146,18 @@ async fn a_cancellation_at_the_end_of_a_call_agrees_with_its_result() {
         let path = format!("/async-function/{id}");
         let status = gateway.call("DELETE", &path, &[], "").await.status;
         let shown = gateway.call("GET", &path, &[], "").await;
-        let state = (shown.status == 200).then(|| shown.json()["state"].as_str().unwrap().to_owned());
+        let state =
+            (shown.status == 200).then(|| shown.json()["state"].as_str().unwrap().to_owned());
         (id, status, state)
     };
     let cancels = (0..TRIES).map(cancel_at_the_end);
     let tried: Vec<_> = stream::iter(cancels).buffer_unordered(4).collect().await;
     queue.empties().await;
     queue.holds("jobs-callbacks", 0).await;
-    until("each client has a result", async || (receiver.received().len() >= TRIES as usize).then_some(()))
-        .await;
+    until("each client has a result", async || {
+        (receiver.received().len() >= TRIES as usize).then_some(())
+    })
+    .await;
     let results = results(&receiver.received());
     let mut counts: BTreeMap<(u16, String), usize> = BTreeMap::new();
     for (id, status, state) in tried {
@@ -158,7 +167,9 @@ async fn a_cancellation_at_the_end_of_a_call_agrees_with_its_result() {
         assert_eq!(status == 202, is_cancelled, "{id}: DELETE {status}, callback {}", told[0]);
         assert!([202, 404, 409].contains(&status), "{id}: DELETE {status}");
         match state.as_deref() {
-            Some("cancelled") => assert!(is_cancelled, "{id}: GET says cancelled, callback {}", told[0]),
+            Some("cancelled") => {
+                assert!(is_cancelled, "{id}: GET says cancelled, callback {}", told[0]);
+            }
             Some("done" | "running" | "delivered") | None => {
                 assert!(!is_cancelled, "{id}: GET says {state:?}, callback 499");
             }
@@ -177,12 +188,16 @@ async fn a_result_of_a_cancellation_is_known_after_it_was_delivered() {
     let gateway = Gateway::before(&queue, &[]).await;
     let callback = callback_at(&receiver).as_url().to_string();
     let id = gateway.submit(&[("x-callback-url", &callback)], "hi").await;
-    let call = StoredCall { id: id.parse().unwrap(), sequence: queue.info("jobs").await.state.last_sequence };
+    let call = StoredCall {
+        id: id.parse().unwrap(),
+        sequence: queue.info("jobs").await.state.last_sequence,
+    };
     let path = format!("/async-function/{id}");
     assert_eq!(gateway.call("DELETE", &path, &[], "").await.status, 202);
     let result = queue.info("jobs-callbacks").await.state.last_sequence;
-    let known =
-        async || stored_result::end_at(&queue.js, &"jobs".parse().unwrap(), &call, result).await.unwrap();
+    let known = async || {
+        stored_result::end_at(&queue.js, &"jobs".parse().unwrap(), &call, result).await.unwrap()
+    };
     assert_eq!(known().await, Some(EndState::Cancelled));
 
     let _worker = queue.worker(&function, &[]);

@@ -46,19 +46,30 @@ async fn a_burst_of_chains_runs_each_call_once() {
     let next = format!("http://{}/async-function/second/next", gateway.addr);
     let headers = [("x-callback-url", next.as_str())];
     let submits = (0..BURST).map(|_| gateway.submit(&headers, "first"));
-    let submitted: BTreeSet<String> = stream::iter(submits).buffer_unordered(CLIENTS).collect().await;
+    let submitted: BTreeSet<String> =
+        stream::iter(submits).buffer_unordered(CLIENTS).collect().await;
 
     let received = function.receives(2 * BURST).await;
     queue.empties().await;
     queue.holds("jobs-callbacks", 0).await;
     assert_eq!((function.received().len(), submitted.len()), (2 * BURST, BURST));
-    assert_eq!(gateway.metric(r#"gateway_submissions_total{outcome="stored"}"#).await, 2 * BURST as u64);
+    assert_eq!(
+        gateway.metric(r#"gateway_submissions_total{outcome="stored"}"#).await,
+        2 * BURST as u64
+    );
     let metrics = raw::request(gateway.metrics_addr, "GET", "/metrics", &[], b"").await.text();
-    assert!(!metrics.contains("outcome=\"duplicate\"") && !metrics.contains("\"409\""), "{metrics}");
+    assert!(
+        !metrics.contains("outcome=\"duplicate\"") && !metrics.contains("\"409\""),
+        "{metrics}"
+    );
 
-    let (first, second): (Vec<_>, Vec<_>) = received.iter().partition(|request| request.target == "/");
+    let (first, second): (Vec<_>, Vec<_>) =
+        received.iter().partition(|request| request.target == "/");
     let by_id = |requests: Vec<&Received>| -> BTreeMap<String, Received> {
-        requests.into_iter().map(|call| (call.header("x-call-id").to_owned(), call.clone())).collect()
+        requests
+            .into_iter()
+            .map(|call| (call.header("x-call-id").to_owned(), call.clone()))
+            .collect()
     };
     let (first, second) = (by_id(first), by_id(second));
     assert!(first.keys().eq(submitted.iter()) && second.keys().eq(submitted.iter()));
@@ -93,7 +104,8 @@ async fn a_chain_in_a_circle_ends_at_max_chain_depth() {
     let depths: Vec<_> = received.iter().map(|request| request.header("x-async-depth")).collect();
     assert_eq!(depths, ["1", "2", "3", "4", "5", "6"]);
     assert!(received.iter().all(|request| request.header("x-call-id") == id));
-    let keys: BTreeSet<_> = received.iter().map(|request| request.header("idempotency-key")).collect();
+    let keys: BTreeSet<_> =
+        received.iter().map(|request| request.header("idempotency-key")).collect();
     assert_eq!(keys.len(), received.len(), "{keys:?}");
     let letter = messages(&queue, "jobs-dead").await.remove(0);
     let reason = letter.headers.get(H_REASON).unwrap().as_str();
@@ -127,7 +139,8 @@ async fn a_repeat_of_a_callback_stores_no_second_call() {
             let headers: Vec<_> = ["x-call-id", "idempotency-key", "x-async-depth"]
                 .map(|name| (name, request.header(name).to_owned()))
                 .into();
-            let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let headers: Vec<_> =
+                headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let answer = raw::request(addr, "POST", &request.target, &headers, &request.body).await;
             assert_eq!(answer.status, 202, "{}", answer.text());
             let is_first = posts.fetch_add(1, Ordering::SeqCst) == 0;
@@ -158,7 +171,12 @@ async fn a_replay_that_ends_otherwise_is_another_event() {
     // Takes each event at the second attempt.
     let caller = HttpServer::answering({
         let posts = Arc::new(AtomicUsize::new(0));
-        move |_| respond(if posts.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { 503 } else { 200 }, "")
+        move |_| {
+            respond(
+                if posts.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { 503 } else { 200 },
+                "",
+            )
+        }
     })
     .await;
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -182,6 +200,7 @@ async fn a_replay_that_ends_otherwise_is_another_event() {
     assert_eq!((dead, done), (dead_again, done_again));
     assert!(dead.starts_with(&format!("{id}_")) && dead.ends_with("_dead"), "{dead}");
     assert!(done.starts_with(&format!("{id}_")) && done.ends_with("_done"), "{done}");
-    let statuses: Vec<_> = received.iter().map(|request| request.header("x-function-status")).collect();
+    let statuses: Vec<_> =
+        received.iter().map(|request| request.header("x-function-status")).collect();
     assert_eq!(statuses, ["500", "500", "200", "200"]);
 }

@@ -49,8 +49,8 @@ async fn submit(queue: &Queue, function: &str) -> CallId {
     queue.submit(|call| call.function = FunctionName::new(function, "openfaas-fn").unwrap()).await
 }
 
-/// Waits until so many calls are dead letters and none is pending. The worker that buried them is gone then: others
-/// are to make what is replayed.
+/// Waits until so many calls are dead letters and none is pending. The worker that buried them is
+/// gone then: others are to make what is replayed.
 async fn all_dead(queue: &Queue, worker: Program, letters: u64) {
     queue.holds("jobs-dead", letters).await;
     queue.empties().await;
@@ -90,7 +90,10 @@ async fn dead_letters_are_listed() {
     assert_eq!(letters[0]["callId"], other.as_str());
     assert!(listed(&queue, &["--function", "other.elsewhere"]).await.is_empty());
     let none = aq(&queue, &["dead", "list", "jobs", "--function", "other.elsewhere"]).await;
-    assert_eq!((none.code, none.text().as_str(), none.stderr.as_str()), (Some(0), "", "no dead letters\n"));
+    assert_eq!(
+        (none.code, none.text().as_str(), none.stderr.as_str()),
+        (Some(0), "", "no dead letters\n")
+    );
     // The list leaves nothing behind.
     assert_eq!(queue.info("jobs-dead").await.state.consumer_count, 0);
 }
@@ -130,14 +133,26 @@ async fn a_dead_letter_that_cannot_be_read_is_named_among_the_rest() {
     let ids: Vec<&str> = letters.iter().map(|letter| letter["callId"].as_str().unwrap()).collect();
     assert_eq!(ids, [before.as_str(), "broken", after.as_str()]);
     assert_eq!(letters[1]["reason"], "its headers can't be read: a line has no colon");
-    assert_eq!((&letters[1]["function"], &letters[1]["size"]), (&"other.openfaas-fn".into(), &8.into()));
+    assert_eq!(
+        (&letters[1]["function"], &letters[1]["size"]),
+        (&"other.openfaas-fn".into(), &8.into())
+    );
     assert_eq!(listed(&queue, &["--function", "figlet"]).await.len(), 2);
     assert_eq!(aq_ok(&queue, &["dead", "show", "jobs", "broken", "--body"]).await, "the body");
 
     let ended = aq(&queue, &["dead", "replay", "jobs", "--all"]).await;
-    assert!(ended.code == Some(1) && ended.text().ends_with("2 dead letters replayed\n"), "{ended:?}");
-    assert!(ended.stderr.contains("broken other.openfaas-fn: not replayed, its headers"), "{ended:?}");
-    assert_eq!(aq_ok(&queue, &["dead", "purge", "jobs", "broken"]).await, "1 dead letter deleted\n");
+    assert!(
+        ended.code == Some(1) && ended.text().ends_with("2 dead letters replayed\n"),
+        "{ended:?}"
+    );
+    assert!(
+        ended.stderr.contains("broken other.openfaas-fn: not replayed, its headers"),
+        "{ended:?}"
+    );
+    assert_eq!(
+        aq_ok(&queue, &["dead", "purge", "jobs", "broken"]).await,
+        "1 dead letter deleted\n"
+    );
     queue.holds("jobs-dead", 0).await;
 }
 
@@ -156,7 +171,9 @@ async fn a_dead_letter_is_shown_without_its_body_and_its_secrets() {
     all_dead(&queue, worker, 1).await;
 
     let text = aq_ok(&queue, &["dead", "show", "jobs", id.as_str()]).await;
-    for part in [id.as_str(), "the function answered 500", "/a%2Fb", "x-mine: 1", "authorization: (hidden"] {
+    for part in
+        [id.as_str(), "the function answered 500", "/a%2Fb", "x-mine: 1", "authorization: (hidden"]
+    {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert!(!text.contains("s3cret") && !text.contains("body\r"), "{text}");
@@ -183,7 +200,10 @@ async fn a_replayed_call_runs_again_with_its_id_its_body_and_its_headers() {
     all_dead(&queue, worker, 1).await;
 
     let said = aq_ok(&queue, &["dead", "replay", "jobs", id.as_str()]).await;
-    assert!(said.contains(&format!("{id} figlet.openfaas-fn: replayed\n1 dead letter replayed")), "{said}");
+    assert!(
+        said.contains(&format!("{id} figlet.openfaas-fn: replayed\n1 dead letter replayed")),
+        "{said}"
+    );
     queue.holds("jobs-dead", 0).await;
     let after = pending(&queue, &id).await;
     assert_eq!(after.payload, before.payload);
@@ -283,7 +303,8 @@ async fn a_message_of_an_existing_gateway_is_found_by_what_it_says_and_replayed(
     let ambiguous = aq(&queue, &["dead", "show", "jobs", "theirs", "--body"]).await;
     let both = format!("--sequence, of {first}, {second}");
     assert!(ambiguous.code == Some(1) && ambiguous.stderr.contains(&both), "{ambiguous:?}");
-    let body = aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--body", "--sequence", &first]).await;
+    let body =
+        aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--body", "--sequence", &first]).await;
     assert_eq!(body, "hi");
 
     // Two calls that share an id.
@@ -307,7 +328,13 @@ async fn what_no_worker_can_read_is_replayed_as_it_is() {
     let worker = queue.worker(&function, &ONE_ATTEMPT);
     let mut headers = NatsHeaders::new();
     headers.insert("Async-Version", "99");
-    queue.js.publish_with_headers("jobs", headers.clone(), "later".into()).await.unwrap().await.unwrap();
+    queue
+        .js
+        .publish_with_headers("jobs", headers.clone(), "later".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
     all_dead(&queue, worker, 1).await;
 
     let id = format!("seq-{}", queue.sequence("jobs", 1).await);
@@ -316,7 +343,8 @@ async fn what_no_worker_can_read_is_replayed_as_it_is() {
     let said = aq_ok(&queue, &["dead", "replay", "jobs", &id]).await;
     assert!(said.starts_with(&format!("{id}: replayed\n")), "{said}");
     let stream = queue.js.get_stream("jobs").await.unwrap();
-    let again = stream.direct_get_last_for_subject(format!("jobs.unknown.unknown.{id}")).await.unwrap();
+    let again =
+        stream.direct_get_last_for_subject(format!("jobs.unknown.unknown.{id}")).await.unwrap();
     assert_eq!(native::message_id(&again.headers), Some(id.as_str()));
     assert_eq!((lines(&again.headers), &again.payload[..]), (lines(&headers), &b"later"[..]));
 }
@@ -364,8 +392,14 @@ async fn a_call_and_its_callback_that_are_both_dead_are_told_apart() {
 
     // Its receiver would get the old result now and the new one later.
     let ended = aq(&queue, &["dead", "replay", "jobs", id.as_str()]).await;
-    assert_eq!(ended.text(), format!("{id} figlet.openfaas-fn: replayed\n1 dead letter replayed\n"));
-    assert!(ended.code == Some(0) && ended.stderr.contains("(callback): left as it is"), "{ended:?}");
+    assert_eq!(
+        ended.text(),
+        format!("{id} figlet.openfaas-fn: replayed\n1 dead letter replayed\n")
+    );
+    assert!(
+        ended.code == Some(0) && ended.stderr.contains("(callback): left as it is"),
+        "{ended:?}"
+    );
     assert_eq!(kinds(&[]).await, ["callback"]);
     assert_eq!(queue.info("jobs").await.state.messages, 1);
 
@@ -385,10 +419,11 @@ async fn an_interrupted_replay_is_finished_beside_a_shared_id() {
     all_dead(&queue, worker, 2).await;
     let letters = listed(&queue, &[]).await;
     let sequence =
-        letters.iter().find(|letter| letter["callId"] == first.as_str()).unwrap()["sequence"].clone();
+        letters.iter().find(|letter| letter["callId"] == first.as_str()).unwrap()["sequence"]
+            .clone();
 
-    // What an interrupted replay leaves: the message is on the queue, and the dead letter still there. It was
-    // long enough ago that the server does not know its message id any more.
+    // What an interrupted replay leaves: the message is on the queue, and the dead letter still
+    // there. It was long enough ago that the server does not know its message id any more.
     let mut headers = NatsHeaders::new();
     headers.insert("Nats-Msg-Id", format!("{first}.replay.{sequence}"));
     let subject = format!("jobs.openfaas-fn.figlet.{first}");
@@ -411,8 +446,14 @@ async fn an_interrupted_replay_is_finished_beside_a_shared_id() {
 
     let ended = aq(&queue, &["dead", "replay", "jobs", "--all"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.text().contains(&format!("{first} figlet.openfaas-fn: was replayed before")), "{ended:?}");
-    assert!(ended.text().contains(&format!("{second} figlet.openfaas-fn: replayed\n")), "{ended:?}");
+    assert!(
+        ended.text().contains(&format!("{first} figlet.openfaas-fn: was replayed before")),
+        "{ended:?}"
+    );
+    assert!(
+        ended.text().contains(&format!("{second} figlet.openfaas-fn: replayed\n")),
+        "{ended:?}"
+    );
     assert!(ended.text().ends_with("2 dead letters replayed\n"), "{ended:?}");
     assert_eq!(queue.info("jobs").await.state.messages, 3);
     assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
@@ -424,7 +465,8 @@ async fn a_dead_letter_that_somebody_else_took_is_gone() {
     let worker = queue.worker(&function, &ONE_ATTEMPT);
     queue.submit(|_| {}).await;
     all_dead(&queue, worker, 1).await;
-    let dead_letters = DeadLetters::open(&queue.js, &queue.spec.queue, "openfaas-fn").await.unwrap();
+    let dead_letters =
+        DeadLetters::open(&queue.js, &queue.spec.queue, "openfaas-fn").await.unwrap();
     let letters = dead_letters.list(&Selection::All).await.unwrap();
     aq_ok(&queue, &["dead", "purge", "jobs", "--all", "--yes"]).await;
 
@@ -448,7 +490,10 @@ async fn a_queue_that_is_full_ends_a_replay() {
     queue.js.update_stream(config).await.unwrap();
 
     let ended = aq(&queue, &["dead", "replay", "jobs", "--all"]).await;
-    assert!(ended.code == Some(1) && ended.text().ends_with("\n2 dead letters replayed\n"), "{ended:?}");
+    assert!(
+        ended.code == Some(1) && ended.text().ends_with("\n2 dead letters replayed\n"),
+        "{ended:?}"
+    );
     assert!(ended.stderr.contains("not replayed, the queue did not store it"), "{ended:?}");
     assert!(ended.stderr.contains("maximum messages exceeded"), "{ended:?}");
     assert!(ended.stderr.contains("4 dead letters not tried"), "{ended:?}");
@@ -477,7 +522,10 @@ async fn dead_letters_are_deleted_when_it_is_meant() {
     assert!(refused.code == Some(2) && refused.stderr.contains("--yes"), "{refused:?}");
     assert!(refused.stderr.contains("2 dead letters"), "{refused:?}");
     assert_eq!(queue.info("jobs-dead").await.state.messages, 2);
-    assert_eq!(aq_ok(&queue, &["dead", "purge", "jobs", "--all", "--yes"]).await, "2 dead letters deleted\n");
+    assert_eq!(
+        aq_ok(&queue, &["dead", "purge", "jobs", "--all", "--yes"]).await,
+        "2 dead letters deleted\n"
+    );
     assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
     assert!(queue.info("jobs").await.state.messages == 0, "nothing was replayed");
 }
@@ -521,8 +569,10 @@ async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() 
     let entry = QueueEntry::new("SLOW", "slow");
     directory.queues.insert("slow".parse().unwrap(), entry);
     DirectoryStore::open(&queue.js, 1).await.unwrap().sync(&directory).await.unwrap();
-    let queues: Value = serde_json::from_str(&aq_ok(&queue, &["queues", "-o", "json"]).await).unwrap();
-    let names: Vec<&str> = queues.as_array().unwrap().iter().map(|q| q["queue"].as_str().unwrap()).collect();
+    let queues: Value =
+        serde_json::from_str(&aq_ok(&queue, &["queues", "-o", "json"]).await).unwrap();
+    let names: Vec<&str> =
+        queues.as_array().unwrap().iter().map(|q| q["queue"].as_str().unwrap()).collect();
     assert_eq!(names, ["jobs", "slow"]);
     assert_eq!((&queues[0]["pending"], &queues[0]["stream"]), (&4.into(), &"jobs".into()));
     assert_eq!((&queues[0]["workers"], &queues[1]["stream"]), (&0.into(), &Value::Null));
@@ -531,7 +581,8 @@ async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() 
 #[tokio::test]
 async fn a_call_is_found_and_cancelled() {
     let queue = Queue::start().await;
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
     let generated = queue.submit(|_| {}).await;
     let status = aq_ok(&queue, &["status", generated.as_str()]).await;
     assert!(status.contains("queued, 0 before it"), "{status}");
@@ -541,13 +592,17 @@ async fn a_call_is_found_and_cancelled() {
 
     let _worker = queue.worker(&function, &[]);
     function.receives(1).await;
-    assert!(aq_ok(&queue, &["cancel", "-", generated.as_str()]).await.contains("while it was running"));
+    assert!(
+        aq_ok(&queue, &["cancel", "-", generated.as_str()]).await.contains("while it was running")
+    );
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
     let status: Value =
-        serde_json::from_str(&aq_ok(&queue, &["status", generated.as_str(), "-o", "json"]).await).unwrap();
+        serde_json::from_str(&aq_ok(&queue, &["status", generated.as_str(), "-o", "json"]).await)
+            .unwrap();
     assert_eq!(status["state"], "cancelled");
 
-    for arguments in [&["cancel", "-", "unknown"][..], &["cancel", "jobs", "unknown"], &["status", "unknown"]]
+    for arguments in
+        [&["cancel", "-", "unknown"][..], &["cancel", "jobs", "unknown"], &["status", "unknown"]]
     {
         let ended = aq(&queue, arguments).await;
         assert!(ended.code == Some(1) && ended.stderr.contains("call `unknown`"), "{ended:?}");

@@ -1,4 +1,5 @@
-//! Connections to functions and receivers: how long they are used, and what comes of a request on one that was closed.
+//! Connections to functions and receivers: how long they are used, and what comes of a request on
+//! one that was closed.
 
 use std::{
     sync::{
@@ -40,7 +41,8 @@ async fn balance(first: &HttpServer, second: &HttpServer, is_second_up: Arc<Atom
 
 #[tokio::test]
 async fn a_backend_that_is_added_gets_its_share_of_calls() {
-    let (queue, first, second) = (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
+    let (queue, first, second) =
+        (Queue::start().await, HttpServer::start().await, HttpServer::start().await);
     let is_second_up = Arc::new(AtomicBool::new(false));
     let url = balance(&first, &second, is_second_up.clone()).await;
     let settings = [("function_url", &*url), ("max_inflight", "4"), ("max_connection_age", "1s")];
@@ -94,7 +96,9 @@ async fn a_call_on_a_connection_that_was_closed_is_no_attempt() {
         assert_eq!((result.header("x-function-status"), result.header("x-retry")), ("200", "1"));
     }
     let heads = heads.lock().unwrap();
-    let key = |head: &str| head.lines().find(|line| line.starts_with("idempotency-key")).map(str::to_owned);
+    let key = |head: &str| {
+        head.lines().find(|line| line.starts_with("idempotency-key")).map(str::to_owned)
+    };
     assert!(key(&heads[1]).is_some() && key(&heads[1]) == key(&heads[2]), "{heads:?}");
 }
 
@@ -105,7 +109,9 @@ async fn a_result_on_a_connection_that_was_closed_is_no_attempt() {
     let url = format!("{}/callback", receiver.url());
     let worker = queue.worker(&function, &[("callback_max_attempts", "1")]);
     let submit = async || {
-        queue.submit(|call| call.callback_url = Some(asyncqueue::CallbackUrl::parse(&url).unwrap())).await
+        queue
+            .submit(|call| call.callback_url = Some(asyncqueue::CallbackUrl::parse(&url).unwrap()))
+            .await
     };
     submit().await;
     let mut first = receiver.accept().await;
@@ -159,7 +165,9 @@ async fn a_gateway_sends_again_only_what_may_be_repeated() {
             if expected == 200 {
                 let mut connection = function.accept().await;
                 connection.head().await;
-                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+                connection
+                    .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+                    .await;
             }
         };
         let asks = async {

@@ -1,5 +1,6 @@
-//! The KV buckets are created before a queue's streams, by each program that creates them: where NATS has no room for all,
-//! calls that are stored can be cancelled, and go where the directory says.
+//! The KV buckets are created before a queue's streams, by each program that creates them: where
+//! NATS has no room for all, calls that are stored can be cancelled, and go where the directory
+//! says.
 
 use async_nats::jetstream::{Context, stream::Info};
 use asyncqueue::{bucket::Bucket, directory, tombstone, uncounted};
@@ -23,7 +24,8 @@ async fn info(js: &Context, stream: &str) -> Option<Info> {
 async fn assert_older(queue: &Queue, buckets: &[Bucket]) {
     let mut first_stream = None;
     for name in STREAMS {
-        let info = until(&format!("stream {name} is there"), async || info(&queue.js, name).await).await;
+        let info =
+            until(&format!("stream {name} is there"), async || info(&queue.js, name).await).await;
         first_stream = Some(first_stream.map_or(info.created, |first| info.created.min(first)));
     }
     for bucket in buckets {
@@ -36,7 +38,8 @@ async fn assert_older(queue: &Queue, buckets: &[Bucket]) {
 #[tokio::test]
 async fn an_operator_creates_buckets_before_streams() {
     let queue = Queue::standalone().await;
-    // Without functions, the operator does not write the directory, which would create the buckets, too.
+    // Without functions, the operator does not write the directory, which would create the buckets,
+    // too.
     let api = ApiServer::withholding("services", json!({})).await;
     let (url, admin) = (queue.nats.url(), format!("127.0.0.1:{}", free_port()));
     let (_operator, _kubeconfig) = api.operator(&[("nats_url", &url), ("http_addr", &admin)]);
@@ -46,7 +49,8 @@ async fn an_operator_creates_buckets_before_streams() {
 #[tokio::test]
 async fn a_gateway_creates_buckets_before_streams() {
     let queue = Queue::standalone().await;
-    let _gateway = Gateway::start(&queue.nats, "queues: {jobs: }", &[("ensure_stream", "true")]).await;
+    let _gateway =
+        Gateway::start(&queue.nats, "queues: {jobs: }", &[("ensure_stream", "true")]).await;
     assert_older(&queue, &[directory::BUCKET, tombstone::BUCKET, uncounted::BUCKET]).await;
 }
 

@@ -59,7 +59,8 @@ async fn limits_of_dead_letters_reach_the_stream_that_is_there() {
     assert!(ensure(&queue.js, &spec, false).await.unwrap().changes.is_empty());
 }
 
-/// A worker that is not answered in time stores a result once more, and hears that it is there: by its own first try.
+/// A worker that is not answered in time stores a result once more, and hears that it is there: by
+/// its own first try.
 #[tokio::test]
 async fn a_result_that_is_sent_twice_costs_no_dead_letter() {
     const CALLS: usize = 40;

@@ -69,7 +69,8 @@ async fn start() -> (Queue, DirectoryStore) {
 
 async fn start_gateway(queue: &Queue) -> Gateway {
     let gateway =
-        Gateway::start(&queue.nats, "", &[("directory_file", ""), ("unknown_function", "reject")]).await;
+        Gateway::start(&queue.nats, "", &[("directory_file", ""), ("unknown_function", "reject")])
+            .await;
     until("the gateway is ready", async || {
         (gateway.call("GET", "/readyz", &[], "").await.status == 200).then_some(())
     })
@@ -134,8 +135,9 @@ async fn a_writer_fills_a_recreated_bucket() {
     let directory = directory("http://fast:8080");
     let mut is_whole = async |whole: bool, functions: usize| {
         let seen = seen.wait_for(|seen| {
-            let is_seen =
-                |seen: &Contents| (seen.is_whole, seen.directory.functions.len()) == (whole, functions);
+            let is_seen = |seen: &Contents| {
+                (seen.is_whole, seen.directory.functions.len()) == (whole, functions)
+            };
             seen.as_ref().is_some_and(is_seen)
         });
         timeout(PATIENCE, seen).await.unwrap().unwrap().clone().unwrap()
@@ -202,7 +204,9 @@ async fn entries_that_break_a_watch_are_passed_over() {
     // And changes arrive.
     let mut changed = directory(&function.url());
     let new = FunctionName::new("new", "openfaas-fn").unwrap();
-    changed.functions.insert(new, FunctionEntry { url: Some(function.url()), ..FunctionEntry::default() });
+    changed
+        .functions
+        .insert(new, FunctionEntry { url: Some(function.url()), ..FunctionEntry::default() });
     let (Some(entry), key) = (changed.functions.values().next(), "function.openfaas-fn.new") else {
         panic!()
     };

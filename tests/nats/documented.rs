@@ -1,4 +1,5 @@
-//! What OpenFaaS's page on asynchronous functions says and no other test shows: docs/openfaas.md names each test.
+//! What OpenFaaS's page on asynchronous functions says and no other test shows: docs/openfaas.md
+//! names each test.
 
 use std::time::{Duration, Instant};
 
@@ -43,13 +44,15 @@ async fn a_hundred_slow_calls_are_each_accepted_within_a_second() {
 #[tokio::test]
 async fn either_route_reaches_the_function_with_the_same_request() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
-    let directory = format!("queues: {{jobs: }}\nfunctions: {{figlet: {{url: \"{}\"}}}}", function.url());
+    let directory =
+        format!("queues: {{jobs: }}\nfunctions: {{figlet: {{url: \"{}\"}}}}", function.url());
     let gateway = Gateway::start(&queue.nats, &directory, &[]).await;
     gateway.is_ready().await;
     let _worker = queue.worker(&function, &[]);
     let headers = [("x-mine", "1"), ("content-type", "text/csv"), ("authorization", "Bearer t")];
     for (route, status) in [("/function/", 200), ("/async-function/", 202)] {
-        let answer = gateway.call("POST", &format!("{route}figlet/a%2Fb?x=%2F&y"), &headers, "hi").await;
+        let answer =
+            gateway.call("POST", &format!("{route}figlet/a%2Fb?x=%2F&y"), &headers, "hi").await;
         assert_eq!(answer.status, status, "{route}");
     }
     let received = function.receives(2).await;
@@ -84,16 +87,21 @@ async fn a_listener_that_only_prints_gets_the_documented_callback() {
     // As `nc -l` does: it takes one connection, prints what comes, and never answers.
     let netcat = Listener::start().await;
     let url = CallbackUrl::parse(&netcat.url()).unwrap().as_url().to_string();
-    let answer = gateway.call("POST", "/async-function/figlet", &[("X-Callback-Url", &url)], "Hi").await;
+    let answer =
+        gateway.call("POST", "/async-function/figlet", &[("X-Callback-Url", &url)], "Hi").await;
     let mut connection = netcat.accept().await;
     let head = connection.head().await;
     let field = |name: &str| {
         let fields = head.lines().filter_map(|line| line.split_once(": "));
-        let named = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let named =
+            fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value);
         named.collect::<Vec<_>>().join(", ")
     };
     assert!(head.starts_with("POST / HTTP/1.1"), "{head}");
-    assert_eq!((field("content-length").as_str(), field("x-function-status").as_str()), ("16", "200"));
+    assert_eq!(
+        (field("content-length").as_str(), field("x-function-status").as_str()),
+        ("16", "200")
+    );
     assert_eq!(field("x-call-id"), answer.header("x-call-id"));
     assert_eq!(field("x-start-time"), answer.header("x-start-time"));
     assert_eq!(field("x-function-name"), "figlet");
@@ -101,7 +109,8 @@ async fn a_listener_that_only_prints_gets_the_documented_callback() {
     let (seconds, decimals) = field("x-duration-seconds").split_once('.').map(owned).unwrap();
     assert!(seconds.parse::<u64>().is_ok() && decimals.len() == 6, "{head}");
     assert_eq!(connection.bytes(16).await, b" _   _ \n| | | |\n");
-    // A netcat that is stopped has not answered: the result is posted again, and the function does not run again.
+    // A netcat that is stopped has not answered: the result is posted again, and the function does
+    // not run again.
     drop(connection);
     assert!(netcat.accept().await.head().await.contains(answer.header("x-call-id")));
     assert_eq!(function.received().len(), 1);
@@ -142,7 +151,10 @@ async fn one_worker_of_100_slots_runs_100_calls_and_three_run_300() {
     let mut workers = Vec::new();
     for (count, at_once) in [(1, 100), (3, 300)] {
         workers.resize_with(count, || queue.worker(&function, &[("max_inflight", "100")]));
-        until(&format!("{at_once} calls run"), async || (function.running() == at_once).then_some(())).await;
+        until(&format!("{at_once} calls run"), async || {
+            (function.running() == at_once).then_some(())
+        })
+        .await;
         // One more would have been started by then.
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(function.most_running(), at_once);

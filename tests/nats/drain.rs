@@ -46,7 +46,8 @@ pub(crate) async fn stored(queue: &Queue, stream: &str) -> BTreeMap<String, usiz
     let mut ids = BTreeMap::new();
     let (mut read, mut next) = (0, 1);
     while read < all {
-        let message = stream.raw_message_builder().sequence(next).next_by_subject(">").send().await.unwrap();
+        let message =
+            stream.raw_message_builder().sequence(next).next_by_subject(">").send().await.unwrap();
         *ids.entry(message.subject.rsplit('.').next().unwrap().to_owned()).or_default() += 1;
         (read, next) = (read + 1, message.sequence + 1);
     }
@@ -140,7 +141,8 @@ async fn a_channel_of_ten_thousand_is_drained_once() {
     // More than the old worker's ack wait, after which what it had in hand comes.
     drain_ok(&queue, &stan, &["--empty-after", "7s"]).await;
 
-    let expected = ids.iter().filter(|id| done.iter().all(|line| !line.contains(&format!("\"{id}\""))));
+    let expected =
+        ids.iter().filter(|id| done.iter().all(|line| !line.contains(&format!("\"{id}\""))));
     let expected: BTreeMap<String, usize> = expected.map(|id| (id.clone(), 1)).collect();
     assert_eq!(expected.len(), MESSAGES - DONE);
     let stored = stored(&queue, "jobs").await;
@@ -177,7 +179,10 @@ async fn a_drain_after_the_duplicate_window_runs_no_call_twice() {
     assert_eq!(runs.values().filter(|count| **count > 1).count(), 0, "{log}");
     // What is in doubt is a dead letter, to be replayed if the call has not run.
     let letters = dead_letters(&queue).await;
-    assert!(letters.iter().all(|letter| letter.death.reason.contains("may have run")), "{letters:?}");
+    assert!(
+        letters.iter().all(|letter| letter.death.reason.contains("may have run")),
+        "{letters:?}"
+    );
     assert!(letters.len() <= 64, "{}", letters.len());
     let dead = letters.iter().map(|letter| letter.call_id.to_string());
     let kept: BTreeSet<String> = runs.into_keys().chain(dead).collect();
@@ -268,12 +273,20 @@ async fn a_message_goes_to_the_queue_of_its_function() {
     ensure(&queue.js, &QueueSpec::new(slow.clone(), spec().owner), false).await.unwrap();
     let snail = FunctionName::new("snail", "openfaas-fn").unwrap();
     let directory = Directory {
-        functions: [(snail, FunctionEntry { queue: Some(slow), ..FunctionEntry::default() })].into(),
-        queues: ["jobs", "slow"].map(|name| (name.parse().unwrap(), QueueEntry::new(name, name))).into(),
+        functions: [(snail, FunctionEntry { queue: Some(slow), ..FunctionEntry::default() })]
+            .into(),
+        queues: ["jobs", "slow"]
+            .map(|name| (name.parse().unwrap(), QueueEntry::new(name, name)))
+            .into(),
     };
     DirectoryStore::open(&queue.js, 1).await.unwrap().sync(&directory).await.unwrap();
 
-    stan.publish([request("snail", "a"), request("Snail.openfaas-fn", "b"), request("figlet", "c")]).await;
+    stan.publish([
+        request("snail", "a"),
+        request("Snail.openfaas-fn", "b"),
+        request("figlet", "c"),
+    ])
+    .await;
     drain_ok(&queue, &stan, &[]).await;
     assert_eq!(stored(&queue, "slow").await.into_keys().collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(stored(&queue, "jobs").await.into_keys().collect::<Vec<_>>(), ["c"]);
@@ -327,8 +340,15 @@ async fn a_message_that_is_no_call_becomes_a_dead_letter() {
     assert!(log.contains("stored as a dead letter") && !log.contains("s3cret"), "{log}");
     let letters = dead_letters(&queue).await;
     assert_eq!(letters.len(), 2);
-    assert!(letters.iter().all(|letter| letter.death.reason.contains("QueueRequest")), "{letters:?}");
-    assert!(letters.iter().all(|letter| letter.worker == "kubectl-aq drain" && letter.function.is_none()));
+    assert!(
+        letters.iter().all(|letter| letter.death.reason.contains("QueueRequest")),
+        "{letters:?}"
+    );
+    assert!(
+        letters
+            .iter()
+            .all(|letter| letter.worker == "kubectl-aq drain" && letter.function.is_none())
+    );
     // They are acknowledged: nothing comes again.
     let log = drain_ok(&queue, &stan, &[]).await;
     assert!(log.contains("stored=0 stored_before=0 unusable=0"), "{log}");

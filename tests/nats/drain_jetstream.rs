@@ -60,7 +60,8 @@ async fn a_stream_is_drained_once_though_drain_and_worker_are_killed() {
     publish(&queue, (0..MESSAGES).map(|number| request("figlet", &format!("id-{number}")))).await;
     // An old worker has done one and has another in hand.
     let mut taken = consumer.fetch().max_messages(2).messages().await.unwrap();
-    let (done, _in_hand) = (taken.next().await.unwrap().unwrap(), taken.next().await.unwrap().unwrap());
+    let (done, _in_hand) =
+        (taken.next().await.unwrap().unwrap(), taken.next().await.unwrap().unwrap());
     done.ack_with(AckKind::Ack).await.unwrap();
 
     let url = queue.nats.url();
@@ -101,7 +102,12 @@ async fn the_job_of_the_manifests_drains_a_stream() {
     let url = queue.nats.url();
     let ended = run_job(
         "drain-jetstream",
-        &[("nats_url", &url), ("source_url", &url), ("source_stream", STREAM), ("default_queue", "jobs")],
+        &[
+            ("nats_url", &url),
+            ("source_url", &url),
+            ("source_stream", STREAM),
+            ("default_queue", "jobs"),
+        ],
     )
     .await;
     assert_eq!(ended.code, Some(0), "{}{}", ended.text(), ended.stderr);

@@ -1,4 +1,5 @@
-//! The environment and the output of a program: a variable that is wrong or misspelt, and a reader that closes the output.
+//! The environment and the output of a program: a variable that is wrong or misspelt, and a reader
+//! that closes the output.
 
 use std::{
     io::Read,
@@ -79,7 +80,9 @@ async fn a_misspelt_variable_is_warned_about() {
 
 #[test]
 fn a_closed_output_ends_no_program_in_a_panic() {
-    for (name, arguments) in [("asyncqueue-operator", &["crd"][..]), ("asyncqueue-worker", &["--help"])] {
+    for (name, arguments) in
+        [("asyncqueue-operator", &["crd"][..]), ("asyncqueue-worker", &["--help"])]
+    {
         let mut child = Command::new(program::path(name))
             .args(arguments)
             .stdout(Stdio::piped())

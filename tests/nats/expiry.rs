@@ -55,7 +55,10 @@ async fn a_call_that_waited_too_long_expires_and_never_runs() {
     assert_eq!(of(&cancelled), ("499".to_owned(), "cancelled".to_owned()));
     assert_eq!(of(&young), ("200".to_owned(), "done".to_owned()));
     assert_eq!(receiver.received().len(), 3);
-    assert_eq!(function.received().iter().map(|call| call.body.clone()).collect::<Vec<_>>(), ["young"]);
+    assert_eq!(
+        function.received().iter().map(|call| call.body.clone()).collect::<Vec<_>>(),
+        ["young"]
+    );
 
     assert_eq!(state(&gateway, &expired).await, "expired");
     assert_eq!(state(&gateway, &silent).await, "expired");

@@ -24,7 +24,8 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that is ready, before a queue's nats-server, with these settings beside its usual ones.
+    /// A gateway that is ready, before a queue's nats-server, with these settings beside its usual
+    /// ones.
     pub(crate) async fn before(queue: &Queue, settings: &[(&str, &str)]) -> Self {
         let gateway = Self::start(&queue.nats, "queues: {jobs: }", settings).await;
         gateway.is_ready().await;
@@ -41,7 +42,11 @@ impl Gateway {
     }
 
     /// A gateway with this directory, ready or not.
-    pub(crate) async fn start(nats: &NatsServer, directory: &str, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(
+        nats: &NatsServer,
+        directory: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
         Self::start_at(&nats.url(), directory, settings).await
     }
 
@@ -65,7 +70,10 @@ impl Gateway {
         all.extend_from_slice(settings);
         let program = Program::start("asyncqueue-gateway", &all);
         let gateway = Self { program, addr, metrics_addr, directory: file };
-        until("the gateway answers", async || gateway.try_call("GET", "/healthz", &[], b"").await.ok()).await;
+        until("the gateway answers", async || {
+            gateway.try_call("GET", "/healthz", &[], b"").await.ok()
+        })
+        .await;
         gateway
     }
 
@@ -124,5 +132,8 @@ pub(crate) async fn messages(queue: &Queue, stream: &str) -> Vec<StreamMessage> 
 /// The calls that wait on `jobs`, in order.
 pub(crate) async fn calls(queue: &Queue) -> Vec<asyncqueue::Invocation> {
     let messages = messages(queue, "jobs").await;
-    messages.into_iter().map(|message| native::decode(&message.headers, message.payload).unwrap()).collect()
+    messages
+        .into_iter()
+        .map(|message| native::decode(&message.headers, message.payload).unwrap())
+        .collect()
 }

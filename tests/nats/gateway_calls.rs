@@ -79,8 +79,14 @@ async fn a_running_call_is_cancelled_and_its_caller_told_once() {
     accepted(&cancel(&gateway, &id).await, &id);
     queue.holds("jobs-callbacks", 0).await;
     assert_eq!(caller.received().len(), 1);
-    assert_eq!(gateway.metric(r#"gateway_lookups_total{operation="cancel",outcome="running"}"#).await, 1);
-    assert_eq!(gateway.metric(r#"gateway_lookups_total{operation="cancel",outcome="before"}"#).await, 1);
+    assert_eq!(
+        gateway.metric(r#"gateway_lookups_total{operation="cancel",outcome="running"}"#).await,
+        1
+    );
+    assert_eq!(
+        gateway.metric(r#"gateway_lookups_total{operation="cancel",outcome="before"}"#).await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -169,7 +175,8 @@ async fn a_result_that_nobody_took_is_told_from_a_dead_call() {
     .await;
     let caller = HttpServer::answering(|_| respond(410, "gone")).await;
     let gateway = Gateway::before(&queue, &[]).await;
-    let _worker = queue.worker(&function, &[("max_retry_attempts", "1"), ("callback_max_attempts", "1")]);
+    let _worker =
+        queue.worker(&function, &[("max_retry_attempts", "1"), ("callback_max_attempts", "1")]);
     let callback = callback_at(&caller).as_url().to_string();
     let works = gateway.submit(&[("x-callback-url", &callback)], "works").await;
     let fails = gateway.submit(&[("x-callback-url", &callback)], "fails").await;
@@ -204,7 +211,8 @@ async fn of_a_delivered_call_its_worker_is_asked() {
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;
     let consumer = queue.consumer().await;
-    let _delivered = consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap();
+    let _delivered =
+        consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap();
     // Nobody answers.
     assert_eq!(status(&gateway, &id).await["state"], "delivered");
 
@@ -240,7 +248,10 @@ async fn of_a_delivered_call_its_worker_is_asked() {
     assert_eq!((&state["attempt"], &state["maxAttempts"]), (&2.into(), &10.into()));
     assert_eq!(state["since"], "2026-11-24T10:11:12Z");
     let state = status(&gateway, &id).await;
-    assert_eq!((&state["state"], &state["nextAttempt"]), (&"waiting".into(), &"2026-11-24T10:11:12Z".into()));
+    assert_eq!(
+        (&state["state"], &state["nextAttempt"]),
+        (&"waiting".into(), &"2026-11-24T10:11:12Z".into())
+    );
     answering.await.unwrap();
 }
 
@@ -259,7 +270,8 @@ async fn with_a_second_queue() -> (Queue, Gateway) {
     let queue = Queue::start().await;
     let owner = Owner { name: "test/other".to_owned(), uid: "2".to_owned() };
     ensure(&queue.js, &QueueSpec::new("other".parse().unwrap(), owner), false).await.unwrap();
-    // A queue in the directory whose stream is not there yet does not keep the others from being asked.
+    // A queue in the directory whose stream is not there yet does not keep the others from being
+    // asked.
     let directory = "queues: {jobs: , other: , later: }\nfunctions: {cows: {queue: other}}";
     let gateway = Gateway::start(&queue.nats, directory, &[]).await;
     until("the gateway is ready", async || {
@@ -335,7 +347,11 @@ async fn requests_about_a_call_are_never_the_upstreams() {
         ("GET", "/async-function/", 404),
         ("PATCH", "/async-function/figlet", 405),
     ] {
-        assert_eq!(gateway.call(method, target, &[], "").await.status, expected, "{method} {target}");
+        assert_eq!(
+            gateway.call(method, target, &[], "").await.status,
+            expected,
+            "{method} {target}"
+        );
     }
     assert!(upstream.received().is_empty());
 }
@@ -371,7 +387,8 @@ async fn a_call_that_was_cancelled_by_half_counts_as_cancelled_and_a_repeat_canc
 async fn whenever_a_cancellation_comes_no_call_starts_after_it_and_each_caller_hears_one_end() {
     const CALLS: usize = 60;
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond_after(Duration::from_millis(10), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_millis(10), 200, "ok")).await;
     let gateway = Gateway::before(&queue, &[]).await;
     let _worker = queue.worker(&function, &[("max_inflight", "4")]);
     let callback = callback_at(&caller).as_url().to_string();
@@ -393,7 +410,8 @@ async fn whenever_a_cancellation_comes_no_call_starts_after_it_and_each_caller_h
     for (id, confirmed) in races {
         let heard = results.iter().filter(|result| result.header("x-call-id") == id);
         let heard: Vec<_> = heard.map(|result| result.header("x-function-status")).collect();
-        let runs: Vec<_> = function.received().into_iter().filter(|r| r.header("x-call-id") == id).collect();
+        let runs: Vec<_> =
+            function.received().into_iter().filter(|r| r.header("x-call-id") == id).collect();
         assert!(runs.len() <= 1, "{id} ran {} times", runs.len());
         match confirmed {
             Some(at) => {

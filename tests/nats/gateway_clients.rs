@@ -1,5 +1,5 @@
-//! Clients of `OpenFaaS`, byte for byte: their requests in `tests/clients/requests` are taken, and what each client looks
-//! for in the answer is there.
+//! Clients of `OpenFaaS`, byte for byte: their requests in `tests/clients/requests` are taken, and
+//! what each client looks for in the answer is there.
 
 use std::iter::zip;
 
@@ -75,8 +75,11 @@ fn assert_stored_as_sent(call: &Invocation, sent: &Recording) {
 
 /// All that the client said is there, in its order.
 fn assert_headers(headers: &HeaderMap, sent: &Recording) {
-    for (name, _) in sent.headers.iter().filter(|(name, _)| !OF_THE_CONNECTION.contains(&name.as_str())) {
-        let values: Vec<_> = headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+    for (name, _) in
+        sent.headers.iter().filter(|(name, _)| !OF_THE_CONNECTION.contains(&name.as_str()))
+    {
+        let values: Vec<_> =
+            headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(values, sent.header(name), "{}: {name}", sent.name);
     }
 }
@@ -103,15 +106,27 @@ async fn every_recorded_request_for_openfaas_reaches_it() {
     sent.retain(|recording| !recording.target.starts_with(CALLS));
     for recording in &sent {
         let answer = replay(&gateway, recording).await;
-        assert_eq!((answer.status, answer.text().as_str()), (202, "of OpenFaaS"), "{}", recording.name);
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (202, "of OpenFaaS"),
+            "{}",
+            recording.name
+        );
         let received = openfaas.received().pop().unwrap();
         let line = (received.method.as_str(), received.target.as_str());
-        assert_eq!(line, (recording.method.as_str(), recording.target.as_str()), "{}", recording.name);
+        assert_eq!(
+            line,
+            (recording.method.as_str(), recording.target.as_str()),
+            "{}",
+            recording.name
+        );
         assert_eq!(received.body, recording.body, "{}", recording.name);
         assert_headers(&received.headers, recording);
     }
     assert_eq!(openfaas.received().len(), sent.len());
-    assert!(sent.iter().any(|recording| recording.target == "/system/functions?namespace=openfaas-fn"));
+    assert!(
+        sent.iter().any(|recording| recording.target == "/system/functions?namespace=openfaas-fn")
+    );
 }
 
 #[tokio::test]
@@ -138,14 +153,18 @@ async fn faas_cli_gets_202_for_its_calls() {
     // It prints `Function submitted asynchronously.` for exactly 202.
     let (queue, gateway) = start().await;
     let (_, call) = submit(&queue, &gateway, "faas-cli-from-source/invoke_async").await;
-    assert_eq!((call.function.to_string().as_str(), &call.body[..]), ("figlet.openfaas-fn", &b"hi\n"[..]));
+    assert_eq!(
+        (call.function.to_string().as_str(), &call.body[..]),
+        ("figlet.openfaas-fn", &b"hi\n"[..])
+    );
     assert_eq!(call.callback_url.unwrap().to_string(), "http://caller:9000/cb");
     let (_, call) = submit(&queue, &gateway, "faas-cli-from-source/invoke_async_with_query").await;
     assert_eq!((call.function.to_string().as_str(), call.body.len()), ("figlet.dev", 0));
     assert_eq!(call.query.as_deref(), Some("a=1+%C3%BC&b=2"));
     let (_, call) = submit(&queue, &gateway, "faas-cli-from-source/invoke_async_signed").await;
     assert!(call.headers["x-hub-signature"].to_str().unwrap().starts_with("sha1="));
-    let (_, call) = submit(&queue, &gateway, "faas-cli-before-go-sdk-from-source/invoke_async").await;
+    let (_, call) =
+        submit(&queue, &gateway, "faas-cli-before-go-sdk-from-source/invoke_async").await;
     assert_eq!(call.function.to_string(), "figlet.openfaas-fn");
     assert_eq!(call.query.as_deref(), Some("a=1&b=2"));
 }
@@ -153,7 +172,8 @@ async fn faas_cli_gets_202_for_its_calls() {
 #[tokio::test]
 async fn faas_cli_has_a_line_to_print_for_a_refusal() {
     let queue = Queue::start().await;
-    let gateway = Gateway::start(&queue.nats, "queues: {jobs: }", &[("unknown_function", "reject")]).await;
+    let gateway =
+        Gateway::start(&queue.nats, "queues: {jobs: }", &[("unknown_function", "reject")]).await;
     gateway.is_ready().await;
     // It prints status and body for all that is not 2xx.
     let answer = replay(&gateway, &Recording::load("faas-cli-from-source/invoke_async")).await;
@@ -175,7 +195,8 @@ async fn go_sdk_calls_are_stored_whole_or_streamed() {
 #[tokio::test]
 async fn python_sdk_gets_the_id_of_its_call() {
     let (queue, gateway) = start().await;
-    let (answer, call) = submit(&queue, &gateway, "python-sdk-0.1.0-from-source/invoke_function_async").await;
+    let (answer, call) =
+        submit(&queue, &gateway, "python-sdk-0.1.0-from-source/invoke_function_async").await;
     assert_eq!(answer.header("x-call-id"), call.call_id.as_str());
     assert_eq!(call.callback_url.unwrap().to_string(), "https://a.example/cb");
     let name = "python-sdk-0.1.0-from-source/invoke_function_async_without_payload";
@@ -205,9 +226,11 @@ async fn cron_connector_finds_functions_through_the_gateway() {
     let nats = NatsServer::prepare();
     let gateway = Gateway::start(&nats, "queues: {}", &[("upstream_url", &openfaas.url())]).await;
     // Without them it ends.
-    let answer = replay(&gateway, &Recording::load("cron-connector-from-source/list_namespaces")).await;
+    let answer =
+        replay(&gateway, &Recording::load("cron-connector-from-source/list_namespaces")).await;
     assert_eq!((answer.status, answer.text().as_str()), (200, r#"["openfaas-fn"]"#));
-    let answer = replay(&gateway, &Recording::load("cron-connector-from-source/list_functions")).await;
+    let answer =
+        replay(&gateway, &Recording::load("cron-connector-from-source/list_functions")).await;
     assert_eq!((answer.status, answer.text().as_str()), (200, FUNCTIONS));
     assert_eq!(openfaas.received()[1].header("authorization"), "Basic YWRtaW46c2VjcmV0");
 }
@@ -232,7 +255,9 @@ async fn connector_sdk_says_topic_and_connector() {
 async fn curl_sends_credentials_that_no_gateway_asked_for() {
     let (queue, gateway) = start().await;
     let mut sent = recordings();
-    sent.retain(|recording| recording.name.starts_with("curl-") && recording.name.ends_with("_credentials"));
+    sent.retain(|recording| {
+        recording.name.starts_with("curl-") && recording.name.ends_with("_credentials")
+    });
     let (_, call) = submit(&queue, &gateway, &sent[0].name).await;
     assert_eq!(call.headers["authorization"], "Basic YWRtaW46c2VjcmV0");
 }

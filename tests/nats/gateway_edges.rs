@@ -1,4 +1,5 @@
-//! HTTP as clients and servers of other makers speak it: what RFC 9110 and RFC 9112 leave to none of them.
+//! HTTP as clients and servers of other makers speak it: what RFC 9110 and RFC 9112 leave to none
+//! of them.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use crate::{
     support::Queue,
 };
 
-/// A gateway before an upstream that stores whatever it is asked for, as an existing OpenFaaS would.
+/// A gateway before an upstream that stores whatever it is asked for, as an existing OpenFaaS
+/// would.
 async fn before_upstream(upstream: &HttpServer) -> (NatsServer, Gateway) {
     let nats = NatsServer::prepare();
     let gateway = Gateway::start(&nats, "queues: {}", &[("upstream_url", &upstream.url())]).await;
@@ -29,7 +31,9 @@ async fn a_client_that_closes_its_side_hears_that_its_call_is_stored() {
     let gateway = Gateway::before(&queue, &[]).await;
     let ask = async || {
         let mut client = gateway.connect().await;
-        client.send("POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi").await;
+        client
+            .send("POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi")
+            .await;
         client.close_side().await;
         client
     };
@@ -42,13 +46,16 @@ async fn a_client_that_closes_its_side_hears_that_its_call_is_stored() {
 
 #[tokio::test]
 async fn a_client_that_closes_its_side_hears_the_functions_answer() {
-    let upstream = HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "late")).await;
+    let upstream =
+        HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "late")).await;
     let (_nats, gateway) = before_upstream(&upstream).await;
     for body in ["", "hi"] {
         let mut client = gateway.connect().await;
         let length = body.len();
         client
-            .send(format!("POST /function/f HTTP/1.1\r\nHost: g\r\nContent-Length: {length}\r\n\r\n{body}"))
+            .send(format!(
+                "POST /function/f HTTP/1.1\r\nHost: g\r\nContent-Length: {length}\r\n\r\n{body}"
+            ))
             .await;
         client.close_side().await;
         let answer = client.response().await;
@@ -97,15 +104,22 @@ async fn no_path_is_passed_on_that_an_upstream_reads_as_a_call() {
     ] {
         let answer = gateway.call("POST", target, &[], "hi").await;
         assert_eq!(answer.status, 400, "{target}");
-        assert!(answer.text().contains("other servers may read it as another one"), "{}", answer.text());
+        assert!(
+            answer.text().contains("other servers may read it as another one"),
+            "{}",
+            answer.text()
+        );
     }
     // These are calls of this gateway, whose directory is not read from NATS.
-    for target in ["/async-function/../async-function/f", "/async-function/./f", "/async-function/"] {
+    for target in ["/async-function/../async-function/f", "/async-function/./f", "/async-function/"]
+    {
         let status = gateway.call("POST", target, &[], "hi").await.status;
         assert!(matches!(status, 400 | 404), "{target}: {status}");
     }
     assert!(upstream.received().is_empty());
-    for target in ["/function/f/a%2Fb//c/../d;e?x=%zz", "/system//a/../%2F%3F", "/ui/%61sync-function"] {
+    for target in
+        ["/function/f/a%2Fb//c/../d;e?x=%zz", "/system//a/../%2F%3F", "/ui/%61sync-function"]
+    {
         assert_eq!(gateway.call("POST", target, &[], "hi").await.status, 200, "{target}");
         assert_eq!(upstream.received().last().unwrap().target, target);
     }
@@ -165,7 +179,9 @@ async fn broken_chunks_of_a_client_are_its_own_fault() {
     for body in ["nonsense\r\n", "2\r\nhi\r\nnonsense\r\n", "2\r\nhiXX", "fffffffffffffffff\r\n"] {
         let mut client = gateway.connect().await;
         client
-            .send(format!("POST /function/f HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n{body}"))
+            .send(format!(
+                "POST /function/f HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+            ))
             .await;
         let answer = client.response().await;
         assert_eq!(answer.status, 400, "{body:?}: {}", answer.text());
@@ -183,10 +199,12 @@ async fn the_largest_head_is_a_setting() {
     let queue = Queue::start().await;
     let usual = Gateway::before(&queue, &[]).await;
     let more = Gateway::before(&queue, &[("max_header_bytes", "48Ki")]).await;
-    for (gateway, bytes, status) in [(&usual, 30, 202), (&usual, 40, 431), (&more, 40, 202), (&more, 50, 431)]
+    for (gateway, bytes, status) in
+        [(&usual, 30, 202), (&usual, 40, 431), (&more, 40, 202), (&more, 50, 431)]
     {
         let long = "x".repeat(bytes * 1024);
-        let answer = gateway.call("POST", "/async-function/figlet", &[("x-long", &long)], "hi").await;
+        let answer =
+            gateway.call("POST", "/async-function/figlet", &[("x-long", &long)], "hi").await;
         assert_eq!(answer.status, status, "{bytes} KiB");
     }
 }

@@ -134,10 +134,12 @@ async fn calls_that_share_an_id_run_once_each() {
     function.receives(20).await;
     queue.empties().await;
     let mut received = function.received();
-    received.sort_by_key(|request| String::from_utf8_lossy(&request.body).parse::<usize>().unwrap());
+    received
+        .sort_by_key(|request| String::from_utf8_lossy(&request.body).parse::<usize>().unwrap());
     assert_eq!(received.iter().map(|request| request.body.clone()).collect::<Vec<_>>(), bodies);
     assert!(received.iter().all(|request| request.header("x-call-id") == "mine"));
-    let keys: BTreeSet<_> = received.iter().map(|request| request.header("idempotency-key")).collect();
+    let keys: BTreeSet<_> =
+        received.iter().map(|request| request.header("idempotency-key")).collect();
     assert_eq!(keys.len(), 20, "a function tells them apart: {keys:?}");
 }
 
@@ -205,7 +207,11 @@ async fn the_id_of_an_answer_that_said_unavailable_makes_the_repeat_safe() {
     queue.nats.pause().await;
     let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
     assert_eq!(answer.status, 503, "{}", answer.text());
-    assert!(answer.text().contains("no answer in 300ms: try again, with the X-Call-Id"), "{}", answer.text());
+    assert!(
+        answer.text().contains("no answer in 300ms: try again, with the X-Call-Id"),
+        "{}",
+        answer.text()
+    );
     let id = answer.header("x-call-id");
     queue.nats.resume();
     let repeated = until("the repeat is taken", async || {

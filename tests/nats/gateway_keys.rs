@@ -95,7 +95,8 @@ async fn repeats_are_known_on_three_servers() {
     let js = cluster.jetstream().await;
     let spec = QueueSpec { replicas: NODES, ..spec() };
     until_in(ELECTION, "the queue is created", async || ensure(&js, &spec, false).await.ok()).await;
-    until_in(ELECTION, "the buckets are created", async || ensure_buckets(&js, NODES).await.ok()).await;
+    until_in(ELECTION, "the buckets are created", async || ensure_buckets(&js, NODES).await.ok())
+        .await;
     let gateway = Gateway::start_at(&cluster.url(), "queues: {jobs: }", &[]).await;
     gateway.is_ready().await;
     let stage = Stage { gateway, js };
@@ -106,13 +107,17 @@ async fn repeats_are_known_on_three_servers() {
 async fn repeats_are_known(stage: &Stage) {
     let submit = async |function, id, key, body| stage.submit(function, id, key, body).await;
     // Neither id nor key: two calls.
-    let (first, second) = (submit("figlet", "", "", "hi").await, submit("figlet", "", "", "hi").await);
+    let (first, second) =
+        (submit("figlet", "", "", "hi").await, submit("figlet", "", "", "hi").await);
     assert_ne!(id_of(&first), id_of(&second));
     assert_eq!(stage.waiting().await, 2);
 
     // A key alone.
     let key_id = id_of(&submit("figlet", "", "\"order-7\"", "hi").await);
-    assert_eq!(key_id.parse::<CallId>().unwrap().queue_hash(), Some(queue_hash(&"jobs".parse().unwrap())));
+    assert_eq!(
+        key_id.parse::<CallId>().unwrap().queue_hash(),
+        Some(queue_hash(&"jobs".parse().unwrap()))
+    );
     assert_eq!(submit("figlet", "", "order-7", "hi").await, Duplicate(key_id.clone()));
     assert_eq!(submit("figlet", "", "order-7", "ho").await, Refused(422));
     // With the id of the answer, as after a 503.
@@ -127,7 +132,11 @@ async fn repeats_are_known(stage: &Stage) {
     }
     // The newest, and one that is known by its message id alone.
     for (function, body) in [("cows", "hi"), ("figlet", "ho"), ("figlet", "hi")] {
-        assert_eq!(submit(function, "mine", "", body).await, Duplicate(mine()), "{function} {body}");
+        assert_eq!(
+            submit(function, "mine", "", body).await,
+            Duplicate(mine()),
+            "{function} {body}"
+        );
     }
     assert_eq!(stage.waiting().await, 7);
 
@@ -168,7 +177,9 @@ async fn repeats_are_known(stage: &Stage) {
 
 async fn repeats_at_once_are_known(stage: &Stage) {
     let stored = async |posts: Vec<[&str; 3]>| {
-        let heard = join_all(posts.iter().map(|[id, key, body]| stage.submit("figlet", id, key, body))).await;
+        let heard =
+            join_all(posts.iter().map(|[id, key, body]| stage.submit("figlet", id, key, body)))
+                .await;
         heard.iter().filter(|heard| matches!(heard, Stored(_))).count()
     };
     for (id, key) in [("", "at-once"), ("at-once", ""), ("at-once", "with-id")] {
@@ -198,7 +209,10 @@ async fn a_key_past_the_duplicate_window_is_known_while_pending() {
     let stored = tokio::time::Instant::now();
     until("the window has passed several times", async || {
         assert_eq!(stage.submit("figlet", "", "order-7", "hi").await, Duplicate(by_key.clone()));
-        assert_eq!(stage.submit("figlet", "mine", "event-1", "hi").await, Duplicate("mine".to_owned()));
+        assert_eq!(
+            stage.submit("figlet", "mine", "event-1", "hi").await,
+            Duplicate("mine".to_owned())
+        );
         (stored.elapsed() > Duration::from_millis(500)).then_some(())
     })
     .await;
@@ -221,15 +235,17 @@ async fn a_reused_key_is_refused_with_the_remedy() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     gateway.submit(&[("idempotency-key", "order-7")], "hi").await;
-    let answer =
-        gateway.call("POST", "/async-function/figlet", &[("idempotency-key", "order-7")], "ho").await;
+    let answer = gateway
+        .call("POST", "/async-function/figlet", &[("idempotency-key", "order-7")], "ho")
+        .await;
     assert_eq!((answer.status, answer.header("retry-after")), (422, ""));
     let text = answer.text();
     assert!(text.contains("Idempotency-Key `order-7` belongs to another call"), "{text}");
     assert!(text.contains("use another key"), "{text}");
     assert_eq!(gateway.metric(r#"gateway_submissions_total{outcome="key_reused"}"#).await, 1);
     // The id that was made of the key finds the call.
-    let found =
-        gateway.call("GET", &format!("/async-function/{}", answer.header("x-call-id")), &[], "").await;
+    let found = gateway
+        .call("GET", &format!("/async-function/{}", answer.header("x-call-id")), &[], "")
+        .await;
     assert_eq!((found.status, &found.json()["state"]), (200, &"queued".into()));
 }

@@ -28,7 +28,8 @@ async fn publishing(gateway: &Gateway, calls: u64) {
 #[tokio::test]
 async fn more_calls_than_may_be_on_their_way_are_refused_at_once() {
     let queue = Queue::start().await;
-    let gateway = Gateway::before(&queue, &[("max_publishing", "2"), ("publish_timeout", "20s")]).await;
+    let gateway =
+        Gateway::before(&queue, &[("max_publishing", "2"), ("publish_timeout", "20s")]).await;
     queue.nats.pause().await;
     let mut waiting = [gateway.connect().await, gateway.connect().await];
     for connection in &mut waiting {
@@ -59,9 +60,14 @@ async fn bodies_take_no_more_memory_than_they_may() {
     for _ in 0..8 {
         let before = used().await;
         let mut connection = gateway.connect().await;
-        connection.send(format!("{POST}Content-Length: {}\r\n\r\n{}", BODY + 1, "x".repeat(BODY))).await;
+        connection
+            .send(format!("{POST}Content-Length: {}\r\n\r\n{}", BODY + 1, "x".repeat(BODY)))
+            .await;
         slow.push(connection);
-        until("the slow body is held", async || (used().await >= before + BODY as u64).then_some(())).await;
+        until("the slow body is held", async || {
+            (used().await >= before + BODY as u64).then_some(())
+        })
+        .await;
     }
     let refused = gateway.call("POST", "/async-function/figlet", &[], "x".repeat(BODY)).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
@@ -85,7 +91,8 @@ async fn calls_that_wait_in_the_client_of_nats_hold_their_memory() {
     let used = || gateway.metric(r#"gateway_memory_used_bytes{use="calls"}"#);
     queue.nats.pause().await;
     for _ in 0..10 {
-        let answer = gateway.call("POST", "/async-function/figlet", &[], "x".repeat(900 << 10)).await;
+        let answer =
+            gateway.call("POST", "/async-function/figlet", &[], "x".repeat(900 << 10)).await;
         assert_eq!(answer.status, 503, "{}", answer.text());
     }
     // Their requests have ended, but the messages have not.
@@ -130,12 +137,14 @@ async fn at_full_rate_no_call_that_was_answered_202_is_lost_when_nats_is_killed_
     let accepted = Arc::new(Mutex::new(HashSet::new()));
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..CLIENTS {
-        let (stop, accepted, mut connection) = (stop.clone(), accepted.clone(), gateway.connect().await);
+        let (stop, accepted, mut connection) =
+            (stop.clone(), accepted.clone(), gateway.connect().await);
         clients.spawn(async move {
             for call in 0.. {
                 // Some with ids of their own, which are repeated until they are taken.
                 let id = format!("client-{client}-{call}");
-                let own = if client % 2 == 0 { format!("X-Call-Id: {id}\r\n") } else { String::new() };
+                let own =
+                    if client % 2 == 0 { format!("X-Call-Id: {id}\r\n") } else { String::new() };
                 let request = format!("{POST}{own}Content-Length: {}\r\n\r\n{id}", id.len());
                 while !stop.load(Ordering::SeqCst) {
                     connection.send(&request).await;
@@ -158,16 +167,19 @@ async fn at_full_rate_no_call_that_was_answered_202_is_lost_when_nats_is_killed_
     let taken = || accepted.lock().unwrap().len();
     for _ in 0..RESTARTS {
         let before = taken();
-        until("more calls are taken", async || (taken() >= before + CALLS_BETWEEN).then_some(())).await;
+        until("more calls are taken", async || (taken() >= before + CALLS_BETWEEN).then_some(()))
+            .await;
         queue.nats.restart().await;
     }
     let before = taken();
-    until("calls are taken again", async || (taken() >= before + CALLS_BETWEEN).then_some(())).await;
+    until("calls are taken again", async || (taken() >= before + CALLS_BETWEEN).then_some(()))
+        .await;
     stop.store(true, Ordering::SeqCst);
     while let Some(client) = clients.join_next().await {
         client.unwrap();
     }
-    let stored: Vec<String> = calls(&queue).await.into_iter().map(|call| call.call_id.to_string()).collect();
+    let stored: Vec<String> =
+        calls(&queue).await.into_iter().map(|call| call.call_id.to_string()).collect();
     let distinct: HashSet<String> = stored.iter().cloned().collect();
     assert_eq!(stored.len(), distinct.len(), "a call is stored twice");
     let lost: Vec<_> = accepted.lock().unwrap().difference(&distinct).cloned().collect();
@@ -199,7 +211,8 @@ async fn on_sigterm_what_was_begun_is_finished_and_readiness_says_that_no_more_i
 #[tokio::test]
 async fn requests_are_logged_if_asked_for_and_without_anything_secret() {
     let queue = Queue::start().await;
-    let secrets = [("authorization", "Bearer s3cret"), ("x-callback-url", "http://u:s3cret@h/?s3cret")];
+    let secrets =
+        [("authorization", "Bearer s3cret"), ("x-callback-url", "http://u:s3cret@h/?s3cret")];
     let target = "/async-function/figlet/p?token=s3cret";
     let silent = Gateway::before(&queue, &[("RUST_LOG", "debug")]).await;
     let answer = silent.call("POST", target, &secrets, "s3cret").await;
@@ -209,9 +222,12 @@ async fn requests_are_logged_if_asked_for_and_without_anything_secret() {
     let gateway = Gateway::before(&queue, &[("RUST_LOG", "debug"), ("access_log", "true")]).await;
     let answer = gateway.call("POST", target, &secrets, "s3cret").await;
     let line = gateway.program.logged(" request ").await;
-    for part in
-        ["method=POST", r#"path="/async-function/figlet/p""#, "status=202", answer.header("x-call-id")]
-    {
+    for part in [
+        "method=POST",
+        r#"path="/async-function/figlet/p""#,
+        "status=202",
+        answer.header("x-call-id"),
+    ] {
         assert!(line.contains(part), "{part}: {line}");
     }
     for program in [&silent.program, &gateway.program] {

@@ -29,7 +29,8 @@ async fn loops_found(gateway: &Gateway) -> u64 {
 async fn a_request_that_nests_the_gateway_ends_early() {
     let nats = NatsServer::prepare();
     let gateway = Gateway::start(&nats, "functions: {}", &[]).await;
-    read_directory(&gateway, &format!("functions: {{self: {{url: \"http://{}\"}}}}", gateway.addr)).await;
+    read_directory(&gateway, &format!("functions: {{self: {{url: \"http://{}\"}}}}", gateway.addr))
+        .await;
     // As much as one request of 64 KiB holds.
     let target = "/function/self".repeat(1748);
     let answer = gateway.call("GET", &target, &[], "").await;
@@ -84,7 +85,8 @@ async fn a_stored_call_begins_with_no_via() {
     assert!(!calls(&queue).await[0].headers.contains_key("via"));
     // Its worker calls it through the gateway, which enters itself.
     let url = format!("http://{}", gateway.addr);
-    let directory = format!("queues: {{jobs: }}\nfunctions: {{figlet: {{url: \"{}\"}}}}", function.url());
+    let directory =
+        format!("queues: {{jobs: }}\nfunctions: {{figlet: {{url: \"{}\"}}}}", function.url());
     read_directory(&gateway, &directory).await;
     let _worker = queue.worker(&function, &[("gateway_url", &url)]);
     assert_eq!(function.receives(1).await[0].header("via"), OWN);

@@ -1,4 +1,5 @@
-//! Functions in namespaces that are not called: by the gateway, and by a worker that calls functions itself.
+//! Functions in namespaces that are not called: by the gateway, and by a worker that calls
+//! functions itself.
 
 use asyncqueue::{FunctionName, message::dead_letter::H_REASON};
 use test_support::{http::HttpServer, wait::until};
@@ -8,7 +9,8 @@ use crate::{
     support::{Queue, callback_at},
 };
 
-/// A gateway in the namespace `openfaas`, by which each function of each namespace is at `function`.
+/// A gateway in the namespace `openfaas`, by which each function of each namespace is at
+/// `function`.
 async fn start(queue: &Queue, function: &HttpServer, settings: &[(&str, &str)]) -> Gateway {
     let function_url = format!("{}/{{namespace}}/{{function}}", function.url());
     let mut all = vec![("POD_NAMESPACE", "openfaas"), ("function_url", &function_url)];
@@ -38,8 +40,14 @@ const REFUSED: (u16, u16) = (403, 403);
 async fn functions_of_other_namespaces_are_not_reached() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let gateway = start(&queue, &function, &[("function_namespaces", "dev, staging")]).await;
-    for good in ["figlet", "figlet.openfaas-fn", "figlet.dev", "figlet.staging", "known.team-a", "new.team-a"]
-    {
+    for good in [
+        "figlet",
+        "figlet.openfaas-fn",
+        "figlet.dev",
+        "figlet.staging",
+        "known.team-a",
+        "new.team-a",
+    ] {
         assert_eq!(statuses(&gateway, good).await, CALLED, "{good}");
     }
     let reached = function.received().len();
@@ -72,7 +80,8 @@ async fn functions_of_the_platform_are_never_reached() {
         assert_eq!(statuses(&gateway, bad).await, REFUSED, "{bad}");
     }
     for method in ["PUT", "DELETE", "OPTIONS", "PATCH", "HEAD"] {
-        let answer = gateway.call(method, "/function/kube-state-metrics.kube-system/", &[], "").await;
+        let answer =
+            gateway.call(method, "/function/kube-state-metrics.kube-system/", &[], "").await;
         assert_eq!(answer.status, 403, "{method}");
     }
     assert_eq!(function.received().len(), 1);
@@ -85,7 +94,9 @@ async fn a_stored_call_of_another_namespace_is_dead_at_once() {
     let client = HttpServer::start().await;
     let settings = [("function_namespaces", "dev"), ("platform_namespace", "openfaas")];
     let worker = queue.worker(&function, &settings);
-    for function in ["figlet.dev", "dns.kube-system", "asyncqueue-gateway.openfaas", "figlet.monitoring"] {
+    for function in
+        ["figlet.dev", "dns.kube-system", "asyncqueue-gateway.openfaas", "figlet.monitoring"]
+    {
         queue
             .submit(|call| {
                 call.function = FunctionName::parse(function, "").unwrap();

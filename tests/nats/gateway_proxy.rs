@@ -16,8 +16,8 @@ async fn before(upstream_url: &str) -> (NatsServer, Gateway) {
     (nats, gateway)
 }
 
-/// A connection through a gateway to an upstream that is answered by hand: the client's end, and the upstream's
-/// with the head of the request read.
+/// A connection through a gateway to an upstream that is answered by hand: the client's end, and
+/// the upstream's with the head of the request read.
 async fn pass(request: &str) -> (NatsServer, Gateway, Connection, Connection, String) {
     let upstream = Listener::start().await;
     let (nats, gateway) = before(&upstream.url()).await;
@@ -92,7 +92,8 @@ async fn a_redirect_is_the_clients_to_follow() {
 
 #[tokio::test]
 async fn bodies_flow_both_ways_while_they_arrive() {
-    let request = "POST /function/f HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nping\r\n";
+    let request =
+        "POST /function/f HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nping\r\n";
     let (_nats, _gateway, mut client, mut upstream, head) = pass(request).await;
     assert!(has_line(&head, "transfer-encoding: chunked"), "{head}");
     assert_eq!(upstream.bytes(9).await, b"4\r\nping\r\n");
@@ -128,7 +129,8 @@ async fn trailers_go_through_both_ways() {
                    Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 2\r\n\r\n";
     let (_nats, _gateway, mut client, mut upstream, head) = pass(request).await;
     assert!(has_line(&head, "te: trailers") && has_line(&head, "trailer: x-sum"), "{head}");
-    let body = String::from_utf8(upstream.bytes("2\r\nhi\r\n0\r\nx-sum: 2\r\n\r\n".len()).await).unwrap();
+    let body =
+        String::from_utf8(upstream.bytes("2\r\nhi\r\n0\r\nx-sum: 2\r\n\r\n".len()).await).unwrap();
     assert_eq!(body.to_ascii_lowercase(), "2\r\nhi\r\n0\r\nx-sum: 2\r\n\r\n");
     upstream
         .send(
@@ -147,7 +149,9 @@ async fn an_upgraded_connection_carries_what_both_sides_say() {
                    Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let (_nats, gateway, mut client, mut upstream, head) = pass(request).await;
     let memory = || gateway.metric(r#"gateway_memory_used_bytes{use="passed_on"}"#);
-    for line in ["upgrade: websocket", "connection: upgrade", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="] {
+    for line in
+        ["upgrade: websocket", "connection: upgrade", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="]
+    {
         assert!(has_line(&head, line), "{line}: {head}");
     }
     upstream
@@ -187,11 +191,15 @@ async fn an_upgrade_that_is_declined_is_an_answer_like_any_other() {
 #[tokio::test]
 async fn large_bodies_go_through_whole_and_are_not_held() {
     const SIZE: usize = 32 << 20;
-    let upstream = HttpServer::answering(|request| respond(200, &"y".repeat(request.body.len()))).await;
+    let upstream =
+        HttpServer::answering(|request| respond(200, &"y".repeat(request.body.len()))).await;
     // Larger than all memory that the gateway may hold for others.
     let nats = NatsServer::prepare();
-    let settings =
-        [("upstream_url", upstream.url()), ("memory_budget", "16Mi".into()), ("max_payload", "1Ki".into())];
+    let settings = [
+        ("upstream_url", upstream.url()),
+        ("memory_budget", "16Mi".into()),
+        ("max_payload", "1Ki".into()),
+    ];
     let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let gateway = Gateway::start(&nats, "queues: {}", &settings).await;
     let answer = gateway.call("POST", "/function/f", &[], "x".repeat(SIZE)).await;
@@ -218,7 +226,8 @@ async fn an_upstream_that_is_away_is_the_platforms_failure_and_one_that_breaks_o
     assert_eq!((answer.status, answer.header("x-openfaas-internal")), (502, "asyncqueue-gateway"));
     assert!(answer.text().contains("can't reach the gateway at upstream_url"), "{}", answer.text());
 
-    let (_nats, _gateway, mut client, upstream, _head) = pass("GET / HTTP/1.1\r\nHost: g\r\n\r\n").await;
+    let (_nats, _gateway, mut client, upstream, _head) =
+        pass("GET / HTTP/1.1\r\nHost: g\r\n\r\n").await;
     drop(upstream);
     let answer = client.response().await;
     assert_eq!((answer.status, answer.header("x-openfaas-internal")), (502, ""));
@@ -227,13 +236,17 @@ async fn an_upstream_that_is_away_is_the_platforms_failure_and_one_that_breaks_o
 
 #[tokio::test]
 async fn without_an_upstream_a_function_is_called_where_it_is() {
-    let (figlet, other) = (HttpServer::start().await, HttpServer::answering(|_| respond(201, "other")).await);
+    let (figlet, other) =
+        (HttpServer::start().await, HttpServer::answering(|_| respond(201, "other")).await);
     let nats = NatsServer::prepare();
     let directory = format!("functions: {{figlet: {{url: \"{}/base\"}}}}", figlet.url());
     let function_url = format!("{}/{{namespace}}/{{function}}", other.url());
-    let gateway =
-        Gateway::start(&nats, &directory, &[("function_url", &function_url), ("function_namespaces", "dev")])
-            .await;
+    let gateway = Gateway::start(
+        &nats,
+        &directory,
+        &[("function_url", &function_url), ("function_namespaces", "dev")],
+    )
+    .await;
     assert_eq!(gateway.call("GET", "/function/figlet/a%2Fb?x", &[], "").await.status, 200);
     assert_eq!(figlet.received()[0].target, "/base/a%2Fb?x");
     assert_eq!(gateway.call("POST", "/function/cows.dev", &[], "").await.status, 201);

@@ -1,4 +1,5 @@
-//! Cancellations that meet a call where nobody sees it: on its way to the stream, or with a worker that is silent.
+//! Cancellations that meet a call where nobody sees it: on its way to the stream, or with a worker
+//! that is silent.
 
 use futures::StreamExt;
 use test_support::{http::HttpServer, wait::until};
@@ -14,8 +15,7 @@ async fn a_cancellation_that_meets_a_call_on_its_way_to_the_stream_comes_before_
     let gateway = Gateway::before(&queue, &[("publish_timeout", "20s")]).await;
     queue.nats.pause().await;
     let mut submitting = gateway.connect().await;
-    let head =
-        "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: mine\r\nContent-Length: 2\r\n\r\n";
+    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Call-Id: mine\r\nContent-Length: 2\r\n\r\n";
     submitting.send(format!("{head}hi")).await;
     until("the call is on its way", async || {
         (gateway.metric("gateway_publishes_in_flight").await == 1).then_some(())
@@ -46,13 +46,15 @@ async fn a_call_whose_worker_is_silent_is_cancelled_and_not_delivered_again() {
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;
     let mut consumer = queue.consumer().await;
-    let delivered = consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
+    let delivered =
+        consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
     let cancel = async || gateway.call("DELETE", &format!("/async-function/{id}"), &[], "").await;
     let begun = std::time::Instant::now();
     let answer = cancel().await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
     assert!(answer.text().contains("not cancelled for certain yet"), "{}", answer.text());
-    until("the cancellation is certain", async || (cancel().await.status == 202).then_some(())).await;
+    until("the cancellation is certain", async || (cancel().await.status == 202).then_some(()))
+        .await;
     assert!(begun.elapsed() >= LEASE * 2, "a worker that is only stopped could have started it");
     assert_eq!(cancel().await.status, 202);
     // Its worker is gone, and another would be given the call when the lease is over.

@@ -36,7 +36,8 @@ async fn ready(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn without_an_operator_the_gateway_makes_the_streams_of_its_directory_also_of_one_that_comes_later() {
+async fn without_an_operator_the_gateway_makes_the_streams_of_its_directory_also_of_one_that_comes_later()
+ {
     let nats = NatsServer::start().await;
     let js = nats.jetstream().await;
     let settings = [("ensure_stream", "true")];
@@ -48,7 +49,8 @@ async fn without_an_operator_the_gateway_makes_the_streams_of_its_directory_also
     gateway.submit(&[], "default").await;
     assert_eq!(pending(&js, "jobs").await, 1);
 
-    let directory = "queues: {slow: {stream: SLOW, subject: calls.slow}}\nfunctions: {figlet: {queue: slow}}";
+    let directory =
+        "queues: {slow: {stream: SLOW, subject: calls.slow}}\nfunctions: {figlet: {queue: slow}}";
     replace(gateway.directory.path(), directory);
     gateway.program.logged("the directory was read anew").await;
     until("the new stream is there and takes calls", async || {
@@ -103,7 +105,11 @@ async fn a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said
     let readiness = gateway.call("GET", "/readyz", &[], "").await;
     let warning = "warning: directory_file: directory_file `";
     assert!(readiness.status == 200 && readiness.text().contains(warning), "{}", readiness.text());
-    assert!(readiness.text().contains("queue name `asyncqueue` is reserved"), "{}", readiness.text());
+    assert!(
+        readiness.text().contains("queue name `asyncqueue` is reserved"),
+        "{}",
+        readiness.text()
+    );
     replace(gateway.directory.path(), directory);
     until("the file counts as valid", async || (valid().await == 1).then_some(())).await;
     assert_eq!(gateway.call("GET", "/readyz", &[], "").await.text(), "ok\n");
@@ -131,12 +137,17 @@ async fn a_directory_that_is_not_valid_at_the_start_ends_it_and_names_the_line()
 async fn calls_follow_the_directory_that_the_operator_writes_and_stay_on_it_while_nats_is_away() {
     let mut queue = Queue::start().await;
     let gateway =
-        Gateway::start(&queue.nats, "", &[("directory_file", ""), ("unknown_function", "reject")]).await;
+        Gateway::start(&queue.nats, "", &[("directory_file", ""), ("unknown_function", "reject")])
+            .await;
     let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "5"));
     assert!(answer.text().contains("asyncqueue-directory was not read yet"), "{}", answer.text());
     let readiness = gateway.call("GET", "/readyz", &[], "").await;
-    assert!(readiness.text().contains("directory: waiting for the KV bucket"), "{}", readiness.text());
+    assert!(
+        readiness.text().contains("directory: waiting for the KV bucket"),
+        "{}",
+        readiness.text()
+    );
 
     let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
     let mut directory = Directory::default();
@@ -148,7 +159,9 @@ async fn calls_follow_the_directory_that_the_operator_writes_and_stay_on_it_whil
 
     let json = format!(r#"{{"queue":"{}"}}"#, queue.spec.queue);
     let entry: FunctionEntry = serde_json::from_str(&json).unwrap();
-    directory.functions.insert(asyncqueue::FunctionName::new("figlet", "openfaas-fn").unwrap(), entry);
+    directory
+        .functions
+        .insert(asyncqueue::FunctionName::new("figlet", "openfaas-fn").unwrap(), entry);
     store.sync(&directory).await.unwrap();
     until("the function is known", async || {
         let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
@@ -172,17 +185,24 @@ async fn a_queue_may_take_less_than_the_gateway() {
     let gateway = Gateway::start(&queue.nats, "", &[("directory_file", "")]).await;
     let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
     let mut directory = Directory::default();
-    let entry =
-        QueueEntry { max_payload: Some(10), ..QueueEntry::new(&*queue.spec.stream, &*queue.spec.subject) };
+    let entry = QueueEntry {
+        max_payload: Some(10),
+        ..QueueEntry::new(&*queue.spec.stream, &*queue.spec.subject)
+    };
     directory.queues.insert(queue.spec.queue.clone(), entry);
     let small = FunctionEntry { queue: Some(queue.spec.queue.clone()), ..FunctionEntry::default() };
-    directory.functions.insert(asyncqueue::FunctionName::new("small", "openfaas-fn").unwrap(), small);
+    directory
+        .functions
+        .insert(asyncqueue::FunctionName::new("small", "openfaas-fn").unwrap(), small);
     store.sync(&directory).await.unwrap();
     ready(&gateway).await;
     let refused = gateway.call("POST", "/async-function/small", &[], "x".repeat(11)).await;
     assert_eq!(refused.status, 413);
     assert!(refused.text().contains("limits.maxPayload of the queue"), "{}", refused.text());
-    assert_eq!(gateway.call("POST", "/async-function/small", &[], "x".repeat(10)).await.status, 202);
+    assert_eq!(
+        gateway.call("POST", "/async-function/small", &[], "x".repeat(10)).await.status,
+        202
+    );
 }
 
 #[tokio::test]

@@ -35,7 +35,9 @@ async fn a_call_is_answered_202_with_an_empty_body_and_stored_as_it_came() {
         ("nats-rollup", "all"),
         ("nats-msg-id", "forged"),
     ];
-    let answer = gateway.call("POST", "/async-function/figlet/a//b/../%2F%3f?x=%zz&&y", &headers, "hi").await;
+    let answer = gateway
+        .call("POST", "/async-function/figlet/a//b/../%2F%3f?x=%zz&&y", &headers, "hi")
+        .await;
     assert_eq!((answer.status, answer.text().as_str()), (202, ""));
     assert_eq!(answer.header("content-length"), "0");
     assert_eq!(answer.header("content-type"), "");
@@ -47,10 +49,14 @@ async fn a_call_is_answered_202_with_an_empty_body_and_stored_as_it_came() {
         (stored.method.as_str(), stored.function.to_string().as_str()),
         ("POST", "figlet.openfaas-fn")
     );
-    assert_eq!((stored.path.as_str(), stored.query.as_deref()), ("/a//b/../%2F%3f", Some("x=%zz&&y")));
+    assert_eq!(
+        (stored.path.as_str(), stored.query.as_deref()),
+        ("/a//b/../%2F%3f", Some("x=%zz&&y"))
+    );
     assert_eq!(stored.callback_url.unwrap().as_url().as_str(), "http://user:p@caller/cb?x");
     assert_eq!(&stored.body[..], b"hi");
-    let values = |name| stored.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+    let values =
+        |name| stored.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
     assert_eq!(values("x-multi"), ["a", "b"]);
     assert_eq!(values("authorization"), ["Bearer t"]);
     assert_eq!(values("nats-msg-id"), ["forged"]);
@@ -113,11 +119,16 @@ async fn a_body_that_says_that_it_is_too_large_is_refused_before_it_is_sent() {
     let gateway = Gateway::before(&queue, &[("max_payload", "10")]).await;
     for expect in ["", "Expect: 100-continue\r\n"] {
         let mut connection = gateway.connect().await;
-        let head =
-            format!("POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 11\r\n{expect}\r\n");
+        let head = format!(
+            "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 11\r\n{expect}\r\n"
+        );
         connection.send(head).await;
         let answer = connection.response().await;
-        one_line(&answer, 413, "larger than the limit of 10 bytes, set by max_payload of the gateway");
+        one_line(
+            &answer,
+            413,
+            "larger than the limit of 10 bytes, set by max_payload of the gateway",
+        );
     }
     assert_eq!(gateway.submit(&[], "0123456789").await.len(), 36);
     queue.holds("jobs", 1).await;
@@ -128,7 +139,8 @@ async fn a_chunked_body_that_grows_too_large_is_refused_while_it_is_read() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[("max_payload", "10")]).await;
     let mut connection = gateway.connect().await;
-    let head = "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head =
+        "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n";
     connection.send(format!("{head}8\r\n01234567\r\n3\r\n89a\r\n")).await;
     one_line(&connection.response().await, 413, "limit of 10 bytes");
     queue.holds("jobs", 0).await;
@@ -154,7 +166,11 @@ async fn headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_th
     let gateway = Gateway::before(&queue, &settings).await;
     let (long, body) = ("x".repeat(40_000), "x".repeat((1 << 20) - 8 * 1024));
     let answer = gateway.call("POST", "/async-function/figlet", &[("x-long", &long)], &body).await;
-    one_line(&answer, 413, "larger than NATS takes: at most 1048576 bytes with its headers: send less");
+    one_line(
+        &answer,
+        413,
+        "larger than NATS takes: at most 1048576 bytes with its headers: send less",
+    );
     let answer = gateway.call("POST", "/async-function/figlet", &[], format!("{body}x")).await;
     one_line(&answer, 413, "set by max_payload of the NATS server");
     assert_eq!(gateway.call("POST", "/async-function/figlet", &[], body).await.status, 202);
@@ -163,7 +179,11 @@ async fn headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_th
     config.max_message_size = 1000;
     queue.js.update_stream(config).await.unwrap();
     let answer = gateway.call("POST", "/async-function/figlet", &[], "x".repeat(1000)).await;
-    one_line(&answer, 413, "larger than the queue's stream takes: its max_msg_size counts body and headers");
+    one_line(
+        &answer,
+        413,
+        "larger than the queue's stream takes: its max_msg_size counts body and headers",
+    );
 }
 
 #[tokio::test]
@@ -190,7 +210,9 @@ async fn requests_that_are_sent_at_once_are_answered_in_order() {
             body.len()
         )
     };
-    connection.send([request("a", "hi"), request("a.b", "refused"), request("c", "ho")].concat()).await;
+    connection
+        .send([request("a", "hi"), request("a.b", "refused"), request("c", "ho")].concat())
+        .await;
     for (status, id) in [(202, "a"), (400, ""), (202, "c")] {
         let answer = connection.response().await;
         assert_eq!((answer.status, answer.header("x-call-id")), (status, id));
@@ -203,9 +225,13 @@ async fn requests_that_are_sent_at_once_are_answered_in_order() {
 async fn of_a_client_that_goes_away_half_way_nothing_is_stored() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
-    for framing in ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
+    for framing in
+        ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"]
+    {
         let mut connection = gateway.connect().await;
-        connection.send(format!("POST /async-function/figlet HTTP/1.1\r\nHost: g\r\n{framing}")).await;
+        connection
+            .send(format!("POST /async-function/figlet HTTP/1.1\r\nHost: g\r\n{framing}"))
+            .await;
     }
     until("both are counted", async || {
         let body = gateway.metric(r#"gateway_submissions_total{outcome="body"}"#).await;
@@ -273,7 +299,11 @@ async fn an_unknown_function_is_taken_or_refused_as_the_setting_says() {
     })
     .await;
     let answer = gateway.call("POST", "/async-function/unknown", &[], "hi").await;
-    one_line(&answer, 404, "function `unknown.openfaas-fn` is not known: check its name and namespace");
+    one_line(
+        &answer,
+        404,
+        "function `unknown.openfaas-fn` is not known: check its name and namespace",
+    );
     let answer = gateway.call("POST", "/async-function/figlet.dev", &[], "hi").await;
     one_line(&answer, 404, "`figlet.dev`");
     let rejected = || gateway.metric(r#"gateway_unknown_function_calls_total{outcome="rejected"}"#);

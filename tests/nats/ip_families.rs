@@ -1,4 +1,5 @@
-//! All programs where there is no IPv4, and where there is no IPv6: in network namespaces of their own, which take root.
+//! All programs where there is no IPv4, and where there is no IPv6: in network namespaces of their
+//! own, which take root.
 
 use std::{io::Write, net::SocketAddr, process::Command, time::Duration};
 
@@ -18,7 +19,8 @@ use crate::support::start_operator;
 struct Namespace(String);
 
 impl Namespace {
-    /// One with a loopback interface alone, after these commands of `ip` and `sysctl`. `None` without root, which is said.
+    /// One with a loopback interface alone, after these commands of `ip` and `sysctl`. `None`
+    /// without root, which is said.
     fn create(name: &str, commands: &[&str]) -> Option<Self> {
         let name = format!("asyncqueue-{name}-{}", std::process::id());
         let id = Command::new("id").arg("--user").output().unwrap();
@@ -102,7 +104,8 @@ async fn is_ready(port: u16) {
 /// A function that is slow where the body of its path says so.
 async fn function() -> HttpServer {
     HttpServer::answering(|received: Received| {
-        let time = if received.target.contains("slow") { Duration::from_secs(60) } else { Duration::ZERO };
+        let time =
+            if received.target.contains("slow") { Duration::from_secs(60) } else { Duration::ZERO };
         if time.is_zero() { respond(200, "ok") } else { respond_after(time, 200, "late") }
     })
     .await
@@ -147,18 +150,23 @@ async fn calls_run_on_the_default_listeners() {
 
     // Submitted, run through the gateway, and called back.
     let callback = format!("{}/callback", receiver.url());
-    let answer = call(8080, "POST", "/async-function/figlet/path", &[("x-callback-url", &callback)]).await;
+    let answer =
+        call(8080, "POST", "/async-function/figlet/path", &[("x-callback-url", &callback)]).await;
     assert_eq!(answer.status, 202, "{}", answer.text());
     assert_eq!(receiver.receives(1).await[0].header("x-call-id"), answer.header("x-call-id"));
     let first = function.received().remove(0);
-    assert_eq!((first.target.as_str(), first.header("x-call-id")), ("/path", answer.header("x-call-id")));
+    assert_eq!(
+        (first.target.as_str(), first.header("x-call-id")),
+        ("/path", answer.header("x-call-id"))
+    );
     // The address of the client, and not that of a mapping.
     assert_eq!(call(8080, "GET", "/function/figlet", &[]).await.status, 200);
     assert_eq!(function.receives(2).await[1].header("x-forwarded-for"), ip.to_string());
 
     // Followed and cancelled.
     let slow = call(8080, "POST", "/async-function/figlet/slow", &[]).await;
-    let (id, target) = (slow.header("x-call-id"), format!("/async-function/{}", slow.header("x-call-id")));
+    let (id, target) =
+        (slow.header("x-call-id"), format!("/async-function/{}", slow.header("x-call-id")));
     until("the call runs", async || {
         (call(8080, "GET", &target, &[]).await.json()["state"] == "running").then_some(())
     })
@@ -179,7 +187,8 @@ async fn operator_listens(nats: &NatsServer) {
     let (operator, _kubeconfig) = start_operator(&api_server, &[("nats_url", &nats.url())]);
     operator.logged("connected to NATS").await;
     until("the operator answers", async || {
-        let answer = raw::try_request(loopback::at(8083), "GET", "/healthz", &[], b"").await.ok()?;
+        let answer =
+            raw::try_request(loopback::at(8083), "GET", "/healthz", &[], b"").await.ok()?;
         (answer.status == 200).then_some(())
     })
     .await;

@@ -1,4 +1,5 @@
-//! A nats-server that was started without `-js`: each program says so, and what to do, and works once it is enabled.
+//! A nats-server that was started without `-js`: each program says so, and what to do, and works
+//! once it is enabled.
 
 use async_nats::ConnectOptions;
 use test_support::{
@@ -15,7 +16,8 @@ use crate::{
 
 /// A server without JetStream, which asks for a password.
 async fn server() -> (NatsServer, String) {
-    let mut nats = NatsServer::prepare().without_jetstream().with(["--user", "u", "--pass", "hunter2"]);
+    let mut nats =
+        NatsServer::prepare().without_jetstream().with(["--user", "u", "--pass", "hunter2"]);
     nats.launch();
     let url = nats.url().replace("nats://", "nats://u:hunter2@");
     answers(&nats, "u", "hunter2").await;
@@ -52,9 +54,16 @@ async fn a_gateway_says_that_jetstream_is_not_enabled() {
         })
         .await;
         assert_eq!(readiness.status, 503);
-        assert!(readiness.text().contains(&format!("jetstream: {}", message(&nats))), "{}", readiness.text());
-        for (method, path) in [("POST", "/async-function/figlet"), ("GET", "/async-function/order-7")] {
-            let answer = gateway.call(method, path, &[("accept", "application/problem+json")], "").await;
+        assert!(
+            readiness.text().contains(&format!("jetstream: {}", message(&nats))),
+            "{}",
+            readiness.text()
+        );
+        for (method, path) in
+            [("POST", "/async-function/figlet"), ("GET", "/async-function/order-7")]
+        {
+            let answer =
+                gateway.call(method, path, &[("accept", "application/problem+json")], "").await;
             assert_eq!(
                 (answer.status, &answer.json()["code"]),
                 (503, &"no_jetstream".into()),
@@ -77,7 +86,8 @@ async fn a_worker_says_that_jetstream_is_not_enabled_and_works_once_it_is() {
     let worker = start_worker(&nats, &function, &settings);
     worker.logged(&message(&nats)).await;
     let readiness = async || {
-        let answer = raw::try_request(admin.parse().unwrap(), "GET", "/readyz", &[], b"").await.ok()?;
+        let answer =
+            raw::try_request(admin.parse().unwrap(), "GET", "/readyz", &[], b"").await.ok()?;
         Some((answer.status, answer.text()))
     };
     until("it is not ready for that", async || {
@@ -85,21 +95,29 @@ async fn a_worker_says_that_jetstream_is_not_enabled_and_works_once_it_is() {
         (status == 503 && text.contains(&format!("jetstream: {}", message(&nats)))).then_some(())
     })
     .await;
-    assert!(!worker.log().iter().any(|line| line.contains("resource does not exist")), "{:?}", worker.log());
+    assert!(
+        !worker.log().iter().any(|line| line.contains("resource does not exist")),
+        "{:?}",
+        worker.log()
+    );
 
     nats.kill();
     nats = nats.with_jetstream();
     nats.launch();
-    until("the worker is ready", async || readiness().await.filter(|(status, _)| *status == 200)).await;
+    until("the worker is ready", async || readiness().await.filter(|(status, _)| *status == 200))
+        .await;
     assert_no_password(&worker.log());
 }
 
 #[tokio::test]
 async fn the_cli_says_that_jetstream_is_not_enabled() {
     let (nats, url) = server().await;
-    for arguments in
-        [&["queues"][..], &["dead", "list", "jobs"], &["status", "order-7"], &["cancel", "jobs", "x"]]
-    {
+    for arguments in [
+        &["queues"][..],
+        &["dead", "list", "jobs"],
+        &["status", "order-7"],
+        &["cancel", "jobs", "x"],
+    ] {
         let ended = program::run("kubectl-aq", arguments, &[("nats_url", &url)]).await;
         assert_eq!((ended.code, ended.text().as_str()), (Some(1), ""), "{arguments:?}");
         assert_eq!(ended.stderr, format!("kubectl aq: {}\n", message(&nats)), "{arguments:?}");
@@ -116,7 +134,8 @@ async fn an_operator_says_that_jetstream_is_not_enabled() {
     let line = operator.logged(&message(&nats)).await;
     assert!(line.contains("WARN"), "{line}");
     until("it is not ready for that", async || {
-        let answer = raw::try_request(admin.parse().unwrap(), "GET", "/readyz", &[], b"").await.ok()?;
+        let answer =
+            raw::try_request(admin.parse().unwrap(), "GET", "/readyz", &[], b"").await.ok()?;
         answer.text().contains(&format!("jetstream: {}", message(&nats))).then_some(())
     })
     .await;
@@ -134,9 +153,11 @@ async fn an_account_without_jetstream_is_named() {
     nats.launch();
     let url = |user: &str| nats.url().replace("nats://", &format!("nats://{user}:{user}@"));
     answers(&nats, "a", "a").await;
-    let queues = async |user| program::run("kubectl-aq", &["queues"], &[("nats_url", &url(user))]).await;
+    let queues =
+        async |user| program::run("kubectl-aq", &["queues"], &[("nats_url", &url(user))]).await;
     let ended = queues("b").await;
-    let expected = format!("JetStream is not enabled for the account of this program on {}", nats.url());
+    let expected =
+        format!("JetStream is not enabled for the account of this program on {}", nats.url());
     assert!(ended.code == Some(1) && ended.stderr.contains(&expected), "{}", ended.stderr);
     assert_eq!(queues("a").await.code, Some(0));
 }

@@ -1,4 +1,5 @@
-//! Memory in the worst case: what thousands of clients can make a program hold stays within the limit of its pod.
+//! Memory in the worst case: what thousands of clients can make a program hold stays within the
+//! limit of its pod.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -33,9 +34,11 @@ const FILES: u32 = 18_000;
 fn pod_limit() -> u64 {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/base/gateway.yaml");
     let text = fs::read_to_string(path).unwrap();
-    let mut objects = text.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
+    let mut objects =
+        text.split("\n---\n").map(|object| serde_saphyr::from_str::<Value>(object).unwrap());
     let deployment = objects.find(|object| object["kind"] == "Deployment").unwrap();
-    let limit = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"];
+    let limit =
+        &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"];
     let ByteSize(bytes) = limit.as_str().unwrap().parse().unwrap();
     bytes as u64
 }
@@ -103,7 +106,10 @@ async fn no_clients_take_more_memory_than_the_pod_of_a_gateway_has() {
     let queue = Queue::start().await;
     let gateway = gateway(&queue, &[]).await;
     // Heads that do not end.
-    let head = format!("POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Long: {}", "x".repeat(31 << 10));
+    let head = format!(
+        "POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nX-Long: {}",
+        "x".repeat(31 << 10)
+    );
     let mut heads = clients(&gateway, CONNECTIONS - 64, head.as_bytes()).await;
     assert!(refused(&mut heads).await > 0);
     assert_fits(&gateway, "heads");
@@ -150,7 +156,8 @@ async fn answers_that_nobody_reads_take_no_more_memory_than_the_pod_has() {
     is_free(&gateway).await;
 }
 
-/// Functions that read the head of each request, answer with `answer`, and read and write nothing more.
+/// Functions that read the head of each request, answer with `answer`, and read and write nothing
+/// more.
 async fn silent_functions(answer: &'static str) -> (String, JoinHandle<()>) {
     let listener = Listener::start().await;
     let url = listener.url();
@@ -172,7 +179,8 @@ async fn silent_functions(answer: &'static str) -> (String, JoinHandle<()>) {
 /// Sends to functions that read nothing, as much as the gateway takes in a while.
 async fn push(clients: &mut [Connection]) {
     let much = vec![b'x'; 4 << 20];
-    let pushes = clients.iter_mut().map(|client| timeout(Duration::from_secs(5), client.try_send(&much)));
+    let pushes =
+        clients.iter_mut().map(|client| timeout(Duration::from_secs(5), client.try_send(&much)));
     // Those that were refused are closed.
     let _ = join_all(pushes).await;
 }
@@ -184,7 +192,8 @@ async fn tunnels_take_no_more_memory_than_the_pod_has() {
     let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
     let (url, functions) = silent_functions(answer).await;
     let gateway = gateway(&queue, &[("function_url", &url)]).await;
-    let ask = b"GET /function/figlet HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
+    let ask =
+        b"GET /function/figlet HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
     let mut clients = clients(&gateway, 3_000, ask).await;
     let (mut open, mut refused) = (0, 0);
     for client in &mut clients {
@@ -226,11 +235,16 @@ async fn answers_and_results_take_no_more_memory_than_the_pod_of_a_worker_has() 
     let queue = Queue::start().await;
     let function = HttpServer::answering(|_| respond(200, &"y".repeat(6 << 20))).await;
     // Larger than NATS takes, so that the worker holds each until it is posted.
-    let receiver = HttpServer::answering(|_| respond_after(Duration::from_millis(500), 200, "ok")).await;
+    let receiver =
+        HttpServer::answering(|_| respond_after(Duration::from_millis(500), 200, "ok")).await;
     let budget = ByteSize(budget_within(Some(LIMIT))).to_string();
     let admin = format!("127.0.0.1:{}", free_port());
-    let settings =
-        [("max_inflight", "80"), ("memory_budget", &budget), ("http_addr", &admin), ("RUST_LOG", "info")];
+    let settings = [
+        ("max_inflight", "80"),
+        ("memory_budget", &budget),
+        ("http_addr", &admin),
+        ("RUST_LOG", "info"),
+    ];
     let worker = queue.worker(&function, &settings);
     for _ in 0..CALLS {
         queue
@@ -251,14 +265,17 @@ async fn answers_and_results_take_no_more_memory_than_the_pod_of_a_worker_has() 
     println!("answers of a worker: {} MiB of {} MiB", peak >> 20, LIMIT >> 20);
     assert!(peak < LIMIT, "{peak} bytes");
     let metric = async |name: &str| {
-        let metrics = raw::request(admin.parse().unwrap(), "GET", "/metrics", &[], b"").await.text();
-        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        let metrics =
+            raw::request(admin.parse().unwrap(), "GET", "/metrics", &[], b"").await.text();
+        let value =
+            metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
         value.unwrap_or_else(|| panic!("{name}: {metrics}"))
     };
     assert!(metric(r#"queue_worker_memory_refusals_total{use="answers"}"#).await > 0);
     for used in ["calls", "answers", "callbacks"] {
         let name = format!("queue_worker_memory_used_bytes{{use=\"{used}\"}}");
         // Given back after the last acknowledgement.
-        until(&format!("{used} take no memory"), async || (metric(&name).await == 0).then_some(())).await;
+        until(&format!("{used} take no memory"), async || (metric(&name).await == 0).then_some(()))
+            .await;
     }
 }

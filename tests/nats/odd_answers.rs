@@ -1,5 +1,5 @@
-//! What functions and receivers of callbacks answer, byte for byte, and what becomes of the call: each row of
-//! `docs/bad-inputs.md`, against a real worker and a real gateway.
+//! What functions and receivers of callbacks answer, byte for byte, and what becomes of the call:
+//! each row of `docs/bad-inputs.md`, against a real worker and a real gateway.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,8 @@ use crate::{
     support::Queue,
 };
 
-/// The time limits of worker and receiver: long enough for a busy machine, and short for the rows that wait for it.
+/// The time limits of worker and receiver: long enough for a busy machine, and short for the rows
+/// that wait for it.
 const TIME_LIMIT: &str = "3s";
 
 /// A server whose answer to `/NUMBER` is that row of the table.
@@ -52,14 +53,19 @@ impl OddServer {
     /// Whether the requests for a row are those of so many attempts.
     fn had_requests(&self, row: usize, attempts: usize) -> bool {
         let requests = self.requests.lock().unwrap().get(&row).copied().unwrap_or_default();
-        // One on a connection that was kept alive is sent once more, and is no attempt, where no byte of its answer came:
-        // it is closed without one, or what is left of the answer before it ends the connection.
+        // One on a connection that was kept alive is sent once more, and is no attempt, where no
+        // byte of its answer came: it is closed without one, or what is left of the answer before
+        // it ends the connection.
         (attempts..=2 * attempts).contains(&requests)
     }
 }
 
 /// Answers the requests on one connection.
-async fn serve(mut stream: TcpStream, rows: Arc<Vec<Answer>>, seen: Arc<Mutex<HashMap<usize, usize>>>) {
+async fn serve(
+    mut stream: TcpStream,
+    rows: Arc<Vec<Answer>>,
+    seen: Arc<Mutex<HashMap<usize, usize>>>,
+) {
     let mut unread = Vec::new();
     while let Some(row) = read_request(&mut stream, &mut unread, &rows).await {
         *seen.lock().unwrap().entry(row).or_default() += 1;
@@ -81,9 +87,13 @@ async fn serve(mut stream: TcpStream, rows: Arc<Vec<Answer>>, seen: Arc<Mutex<Ha
     }
 }
 
-/// Reads a request and returns the row that its path names; `None` at the end of the connection. The body of one that is
-/// answered early is left unread.
-async fn read_request(stream: &mut TcpStream, unread: &mut Vec<u8>, rows: &[Answer]) -> Option<usize> {
+/// Reads a request and returns the row that its path names; `None` at the end of the connection.
+/// The body of one that is answered early is left unread.
+async fn read_request(
+    stream: &mut TcpStream,
+    unread: &mut Vec<u8>,
+    rows: &[Answer],
+) -> Option<usize> {
     let head_length = loop {
         if let Some(at) = unread.windows(4).position(|window| window == b"\r\n\r\n") {
             break at + 4;
@@ -111,7 +121,8 @@ async fn read_request(stream: &mut TcpStream, unread: &mut Vec<u8>, rows: &[Answ
     Some(row)
 }
 
-/// The end of each row as `end` returns it, once each has one; `None` for those that have none in time.
+/// The end of each row as `end` returns it, once each has one; `None` for those that have none in
+/// time.
 async fn each_row<T>(end: impl Fn(usize) -> Option<T>) -> Vec<Option<T>> {
     let started = Instant::now();
     loop {
@@ -171,10 +182,12 @@ async fn each_answer_of_a_function_ends_its_call_as_the_table_says() {
         Some((status.into(), attempts, true))
     });
     let dead: Vec<_> = messages(&queue, "jobs-dead").await;
-    let expected_dead = answers().iter().filter(|answer| !matches!(answer.call, End::Done(_))).count();
+    let expected_dead =
+        answers().iter().filter(|answer| !matches!(answer.call, End::Done(_))).count();
     assert_eq!(dead.len(), expected_dead);
-    let unreadable =
-        dead.iter().filter(|letter| letter.headers.get(H_REASON).unwrap().as_str().contains("can't be read"));
+    let unreadable = dead
+        .iter()
+        .filter(|letter| letter.headers.get(H_REASON).unwrap().as_str().contains("can't be read"));
     let finals = answers().iter().filter(|answer| answer.call == End::Final).count();
     assert_eq!(unreadable.count(), finals);
 }
@@ -183,12 +196,15 @@ async fn each_answer_of_a_function_ends_its_call_as_the_table_says() {
 async fn each_answer_of_a_receiver_ends_its_result_as_the_table_says() {
     let (queue, function, receivers) =
         (Queue::start().await, HttpServer::start().await, OddServer::start().await);
-    let settings = [("callback_timeout", TIME_LIMIT), ("callback_max_attempts", "2"), ("max_inflight", "20")];
+    let settings =
+        [("callback_timeout", TIME_LIMIT), ("callback_max_attempts", "2"), ("max_inflight", "20")];
     let worker = queue.worker(&function, &settings);
     let mut ids = Vec::new();
     for number in 0..answers().len() {
         let url = format!("{}/{number}", receivers.url);
-        ids.push(queue.submit(|call| call.callback_url = Some(CallbackUrl::parse(&url).unwrap())).await);
+        ids.push(
+            queue.submit(|call| call.callback_url = Some(CallbackUrl::parse(&url).unwrap())).await,
+        );
     }
     let taken = each_row(|number| {
         let lines: Vec<_> =
@@ -196,7 +212,8 @@ async fn each_answer_of_a_receiver_ends_its_result_as_the_table_says() {
         let are = |text| lines.iter().filter(|line| line.contains(text)).count();
         let (taken, given_up) = (are("Posted result"), are("is given up"));
         let attempts = are("failed, trying again") + 1;
-        (taken + given_up > 0).then(|| (taken == 1, attempts, receivers.had_requests(number, attempts)))
+        (taken + given_up > 0)
+            .then(|| (taken == 1, attempts, receivers.had_requests(number, attempts)))
     })
     .await;
     compare(taken, |answer| {
@@ -225,7 +242,9 @@ async fn each_answer_of_a_function_goes_through_the_gateway_as_the_table_says() 
             Ok(Ok(_)) => String::from_utf8_lossy(&line[9..]).parse().unwrap(),
             // Before the head was on its way.
             Ok(Err(_)) if answers()[number].is_cut_off() => 200,
-            Ok(Err(error)) => panic!("{}: no answer of the gateway: {error}", answers()[number].what),
+            Ok(Err(error)) => {
+                panic!("{}: no answer of the gateway: {error}", answers()[number].what)
+            }
             Err(_) => 0,
         });
     }

@@ -1,4 +1,5 @@
-//! Which failures are the function's, and which the platform's: the latter are no attempts for a day.
+//! Which failures are the function's, and which the platform's: the latter are no attempts for a
+//! day.
 
 use test_support::{
     http::{HttpServer, respond},
@@ -20,7 +21,8 @@ async fn nowhere() -> String {
 #[tokio::test]
 async fn a_function_that_is_down_behind_our_gateway_uses_its_attempts() {
     let queue = Queue::standalone().await;
-    // As docs/standalone.md has it: workers call functions through the gateway, which knows where they are.
+    // As docs/standalone.md has it: workers call functions through the gateway, which knows where
+    // they are.
     let directory = format!(
         "queues: {{jobs: }}\nfunctions: {{figlet: {{queue: jobs, url: \"{}\", \
          retry: {{attempts: 2, minWait: 1s, maxWait: 1s}}}}}}",
@@ -30,12 +32,16 @@ async fn a_function_that_is_down_behind_our_gateway_uses_its_attempts() {
     gateway.is_ready().await;
     let function = HttpServer::start().await;
     let gateway_url = format!("http://{}", gateway.addr);
-    let worker = queue.worker(&function, &[("gateway_url", &gateway_url), ("ensure_stream", "true")]);
+    let worker =
+        queue.worker(&function, &[("gateway_url", &gateway_url), ("ensure_stream", "true")]);
     let id = gateway.submit(&[], "hi").await;
     queue.holds("jobs-dead", 1).await;
     queue.empties().await;
     let line = worker.logged("it becomes a dead letter").await;
-    assert!(line.contains(&id) && line.contains("the function answered 502 (attempt 2 of 2)"), "{line}");
+    assert!(
+        line.contains(&id) && line.contains("the function answered 502 (attempt 2 of 2)"),
+        "{line}"
+    );
     assert_eq!(worker.log().iter().filter(|line| line.contains("Invoked figlet [502]")).count(), 2);
     assert!(!worker.log().iter().any(|line| line.contains("not counted")));
 }
@@ -56,19 +62,27 @@ async fn a_failure_of_the_platform_says_until_when_it_is_not_counted() {
     let worker = start_worker(
         &queue.nats,
         &openfaas,
-        &[("gateway_url", &openfaas.url()), ("initial_retry_wait", "20s"), ("max_retry_wait", "20s")],
+        &[
+            ("gateway_url", &openfaas.url()),
+            ("initial_retry_wait", "20s"),
+            ("max_retry_wait", "20s"),
+        ],
     );
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;
     let line = worker.logged("not counted, until 20").await;
-    assert!(line.contains("(X-OpenFaaS-Internal: faas-netes: no endpoints available for: figlet)"), "{line}");
+    assert!(
+        line.contains("(X-OpenFaaS-Internal: faas-netes: no endpoints available for: figlet)"),
+        "{line}"
+    );
     let state = until("the call waits", async || {
         let answer = gateway.call("GET", &format!("/async-function/{id}"), &[], "").await;
         let state: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
         (state["state"] == "waiting").then_some(state)
     })
     .await;
-    let time = |value: &serde_json::Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let time =
+        |value: &serde_json::Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let (submitted, until) = (time(&state["submittedAt"]), time(&state["notCountedUntil"]));
     let day = until.duration_since(submitted);
     assert!((86_395..=86_405).contains(&day.as_secs()), "{day}");
@@ -81,7 +95,8 @@ async fn an_upstream_that_is_away_is_not_counted_as_the_functions_failure() {
     let gateway = Gateway::start(&nats, "", &[("upstream_url", &nowhere().await)]).await;
     let function = HttpServer::start().await;
     let gateway_url = format!("http://{}", gateway.addr);
-    let worker = queue.worker(&function, &[("gateway_url", &gateway_url), ("max_retry_attempts", "1")]);
+    let worker =
+        queue.worker(&function, &[("gateway_url", &gateway_url), ("max_retry_attempts", "1")]);
     queue.submit(|_| {}).await;
     let line = worker.logged("not counted, until").await;
     assert!(line.contains("can't reach the gateway at upstream_url"), "{line}");

@@ -43,9 +43,15 @@ struct Answer {
     raised: Option<String>,
 }
 
-/// Calls a method of the hook for the function `report`. Returns what it returns or raises, and its log.
-async fn hook(gateway: &Gateway, method: &str, arguments: &[Value]) -> (Result<Value, String>, String) {
-    let connection = json!({"conn_type": "openfaas", "host": format!("http://{}", gateway.addr)}).to_string();
+/// Calls a method of the hook for the function `report`. Returns what it returns or raises, and its
+/// log.
+async fn hook(
+    gateway: &Gateway,
+    method: &str,
+    arguments: &[Value],
+) -> (Result<Value, String>, String) {
+    let connection =
+        json!({"conn_type": "openfaas", "host": format!("http://{}", gateway.addr)}).to_string();
     let arguments: Vec<_> = arguments.iter().map(Value::to_string).collect();
     let mut all = vec!["report", method];
     all.extend(arguments.iter().map(String::as_str));
@@ -54,7 +60,10 @@ async fn hook(gateway: &Gateway, method: &str, arguments: &[Value]) -> (Result<V
     let HookAnswer { version, path, returned, raised } = printed.answer;
     // It is the published one.
     assert_eq!(version, clients::version("apache-airflow-providers-openfaas"));
-    assert!(path.ends_with("/site-packages/airflow/providers/openfaas/hooks/openfaas.py"), "{path}");
+    assert!(
+        path.ends_with("/site-packages/airflow/providers/openfaas/hooks/openfaas.py"),
+        "{path}"
+    );
     (raised.map_or(Ok(returned), Err), printed.log)
 }
 
@@ -85,7 +94,10 @@ async fn airflow_hook_runs_a_function_asynchronously() {
 
     let _worker = queue.worker(&function, &[]);
     let received = function.receives(1).await.remove(0);
-    assert_eq!((received.method.as_str(), received.body.as_ref()), ("POST", &b"day=2026-11-24&full=1"[..]));
+    assert_eq!(
+        (received.method.as_str(), received.body.as_ref()),
+        ("POST", &b"day=2026-11-24&full=1"[..])
+    );
     assert_eq!(received.header("content-type"), "application/x-www-form-urlencoded");
     assert_eq!(received.header("x-call-id"), call.call_id.as_str());
     queue.empties().await;
@@ -94,7 +106,8 @@ async fn airflow_hook_runs_a_function_asynchronously() {
 #[tokio::test]
 async fn airflow_hook_fails_the_task_of_a_refused_call() {
     let queue = Queue::start().await;
-    let gateway = Gateway::start(&queue.nats, "queues: {jobs: }", &[("unknown_function", "reject")]).await;
+    let gateway =
+        Gateway::start(&queue.nats, "queues: {jobs: }", &[("unknown_function", "reject")]).await;
     gateway.is_ready().await;
     let (raised, log) = hook(&gateway, "invoke_async_function", &[json!({})]).await;
     assert_eq!(raised, Err("failed to invoke function".to_owned()));
@@ -120,7 +133,10 @@ async fn airflow_hook_runs_a_function_and_waits() {
     let (returned, log) = hook(&gateway, "invoke_function", &[json!({"day": "2026-11-24"})]).await;
     assert_eq!(returned, Ok(Value::Null));
     // The result is in the task's log.
-    assert!(log.contains("INFO Response code 200") && log.contains("INFO Response 42 rows"), "{log}");
+    assert!(
+        log.contains("INFO Response code 200") && log.contains("INFO Response 42 rows"),
+        "{log}"
+    );
     let (raised, log) = hook(&gateway, "invoke_function", &[json!({"day": "never"})]).await;
     assert_eq!(raised, Err("failed to invoke function".to_owned()));
     assert!(log.contains("ERROR Response status 500"), "{log}");
@@ -138,7 +154,10 @@ async fn airflow_hook_deploys_functions_through_the_gateway() {
     ] {
         assert_eq!(hook(&gateway, method, &arguments).await.0, Ok(Value::Null), "{method}");
         let received = openfaas.received().pop().unwrap();
-        assert_eq!((received.method.as_str(), received.target.as_str()), (sent, "/system/functions"));
+        assert_eq!(
+            (received.method.as_str(), received.target.as_str()),
+            (sent, "/system/functions")
+        );
         assert_eq!(received.body, image);
     }
     assert_eq!(openfaas.received().len(), 3);
@@ -194,7 +213,10 @@ async fn python_requests_submits_bodies_of_all_kinds() {
     let multipart = calls[5].headers["content-type"].to_str().unwrap();
     let boundary = multipart.strip_prefix("multipart/form-data; boundary=").unwrap();
     let body = String::from_utf8(calls[5].body.to_vec()).unwrap();
-    assert!(body.starts_with(&format!("--{boundary}\r\n")) && body.contains("\r\n\r\ncontent\r\n"), "{body}");
+    assert!(
+        body.starts_with(&format!("--{boundary}\r\n")) && body.contains("\r\n\r\ncontent\r\n"),
+        "{body}"
+    );
     assert_eq!(
         (calls[6].path.as_str(), calls[6].query.as_deref()),
         ("/a%20b/%C3%BC", Some("empty=&q=1+%C3%BC"))
@@ -222,8 +244,7 @@ async fn python_requests_gets_the_callback_of_its_call() {
 async fn python_requests_repeats_follows_and_cancels_a_call() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
-    let submission =
-        json!({"path": "/async-function/figlet", "hex": "6869", "headers": {"X-Call-Id": "order-7"}});
+    let submission = json!({"path": "/async-function/figlet", "hex": "6869", "headers": {"X-Call-Id": "order-7"}});
     let of_the_call = |method: &str| json!({"method": method, "path": "/async-function/order-7"});
     let refused = json!({"path": "/async-function/figlet%2", "fails": true});
     let steps = json!([
@@ -237,15 +258,19 @@ async fn python_requests_repeats_follows_and_cancels_a_call() {
     let session = session(&gateway, &steps).await;
     let statuses: Vec<_> = session.answers.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [202, 202, 200, 202, 200, 400]);
-    let [first, repeat, queued, _, cancelled, refused] = &session.answers[..] else { unreachable!() };
+    let [first, repeat, queued, _, cancelled, refused] = &session.answers[..] else {
+        unreachable!()
+    };
     assert_eq!((first.duplicate.as_deref(), repeat.duplicate.as_deref()), (None, Some("true")));
     assert_eq!(repeat.call_id.as_deref(), Some("order-7"));
-    let state = |answer: &Answer| serde_json::from_str::<Value>(&answer.text).unwrap()["state"].clone();
+    let state =
+        |answer: &Answer| serde_json::from_str::<Value>(&answer.text).unwrap()["state"].clone();
     assert_eq!((state(queued), state(cancelled)), (json!("queued"), json!("cancelled")));
     assert!(refused.raised.as_deref().unwrap().starts_with("400 Client Error: Bad Request"));
 }
 
-/// What a recording holds, without what depends on the Python that records: which encodings it knows.
+/// What a recording holds, without what depends on the Python that records: which encodings it
+/// knows.
 fn comparable(recording: &Recording) -> String {
     let text = String::from_utf8_lossy(&recording.bytes);
     text.split_inclusive("\r\n").filter(|line| !line.starts_with("Accept-Encoding: ")).collect()
@@ -259,9 +284,15 @@ async fn recordings_are_what_the_clients_send_today() {
         all
     };
     let (kept, today) = (without_curl(clients::recordings()), without_curl(clients::record()));
-    let names = |all: &[Recording]| all.iter().map(|recording| recording.name.clone()).collect::<Vec<_>>();
+    let names =
+        |all: &[Recording]| all.iter().map(|recording| recording.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&kept), names(&today), "tests/clients/record writes them");
     for (kept, today) in kept.iter().zip(&today) {
-        assert_eq!(comparable(kept), comparable(today), "{}: tests/clients/record writes it", kept.name);
+        assert_eq!(
+            comparable(kept),
+            comparable(today),
+            "{}: tests/clients/record writes it",
+            kept.name
+        );
     }
 }

@@ -31,7 +31,8 @@ async fn a_replay_has_the_key_that_its_call_had() {
     queue.empties().await;
     // One of a program that gives its messages no id.
     let mut headers = NatsHeaders::new();
-    for (name, values) in native::encode(&call()).iter().filter(|(name, _)| name.to_string() != "Nats-Msg-Id")
+    for (name, values) in
+        native::encode(&call()).iter().filter(|(name, _)| name.to_string() != "Nats-Msg-Id")
     {
         headers.insert(name.clone(), values[0].clone());
     }
@@ -95,13 +96,15 @@ async fn a_letter_without_its_body_is_shown_and_not_replayed() {
     queue.js.publish_with_headers(subject, headers, "".into()).await.unwrap().await.unwrap();
 
     let shown =
-        run("kubectl-aq", &["dead", "show", "jobs", "large"], &[("nats_url", &queue.nats.url())]).await;
+        run("kubectl-aq", &["dead", "show", "jobs", "large"], &[("nats_url", &queue.nats.url())])
+            .await;
     let lines = shown.text();
     assert!(lines.contains("Omitted headers:") && lines.contains("70000 bytes"), "{lines}");
     assert!(lines.contains("Omitted body:") && lines.contains("1048000 bytes"), "{lines}");
     let ended = replay(&queue, "large").await;
     assert_eq!(ended.code, Some(1));
-    let expected = "not replayed, 70000 bytes of headers and 1048000 bytes of body were left out of it";
+    let expected =
+        "not replayed, 70000 bytes of headers and 1048000 bytes of body were left out of it";
     assert!(ended.stderr.contains(expected), "{}", ended.stderr);
     queue.holds("jobs", 0).await;
     queue.holds("jobs-dead", 1).await;

@@ -61,7 +61,10 @@ async fn calls_of_an_earlier_version_survive_the_upgrade() {
     queue.nats.restart().await;
     let info = queue.info("jobs").await;
     assert_eq!((info.config.max_messages, info.config.first_sequence), (500, None));
-    assert_eq!((info.state.messages, info.state.first_sequence, info.state.last_sequence), (10, 1, 10));
+    assert_eq!(
+        (info.state.messages, info.state.first_sequence, info.state.last_sequence),
+        (10, 1, 10)
+    );
     assert!(!has_unique_sequences(&info.state));
 }
 
@@ -99,9 +102,13 @@ async fn creators_at_once_all_succeed() {
         let spec = QueueSpec::new(format!("jobs-{round}").parse().unwrap(), owner);
         let creators = [nats.jetstream().await, nats.jetstream().await, nats.jetstream().await];
         let ensured = join_all(creators.iter().map(|js| ensure(js, &spec, false))).await;
-        let streams = ensured.into_iter().map(|ensured| ensured.unwrap().info.config.first_sequence);
+        let streams =
+            ensured.into_iter().map(|ensured| ensured.unwrap().info.config.first_sequence);
         let streams: Vec<_> = streams.collect();
-        assert!(streams[0].is_some() && streams.iter().all(|first| *first == streams[0]), "{streams:?}");
+        assert!(
+            streams[0].is_some() && streams.iter().all(|first| *first == streams[0]),
+            "{streams:?}"
+        );
     }
 }
 
@@ -110,8 +117,9 @@ async fn a_producer_creates_consumers_with_its_streams() {
     let nats = NatsServer::start().await;
     let (js, spec) = (nats.jetstream().await, spec());
     let changes = ensure_streams(&js, &spec, false).await.unwrap();
-    let created =
-        |what: &str| changes.iter().position(|change| change == &format!("created {what}")).unwrap();
+    let created = |what: &str| {
+        changes.iter().position(|change| change == &format!("created {what}")).unwrap()
+    };
     assert_eq!(created("consumer jobs-workers"), created("stream jobs") + 1, "{changes:?}");
     assert_eq!(created("consumer jobs-callback-workers"), created("stream jobs-callbacks") + 1);
     assert_eq!(ensure_streams(&js, &spec, false).await.unwrap(), [""; 0]);

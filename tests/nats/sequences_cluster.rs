@@ -40,13 +40,17 @@ async fn creators_at_once_succeed_on_a_cluster() {
         let creators = [cluster.jetstream().await, cluster.jetstream().await];
         let create = async |js| {
             // While leaders are chosen, servers may not answer; never do they refuse.
-            until_in(ELECTION, "the queue is there", async || match ensure(js, &spec, false).await {
-                Ok(ensured) => Some(ensured.info.config.first_sequence.unwrap()),
-                Err(EnsureError::Unavailable { .. }) => None,
-                Err(EnsureError::Consumer(error)) if matches!(*error, EnsureError::Unavailable { .. }) => {
-                    None
+            until_in(ELECTION, "the queue is there", async || {
+                match ensure(js, &spec, false).await {
+                    Ok(ensured) => Some(ensured.info.config.first_sequence.unwrap()),
+                    Err(EnsureError::Unavailable { .. }) => None,
+                    Err(EnsureError::Consumer(error))
+                        if matches!(*error, EnsureError::Unavailable { .. }) =>
+                    {
+                        None
+                    }
+                    Err(error) => panic!("{error}"),
                 }
-                Err(error) => panic!("{error}"),
             })
             .await
         };
@@ -60,7 +64,8 @@ async fn replicas_of_buckets_are_raised_and_never_lowered() {
     let cluster = NatsCluster::start().await;
     let js = cluster.jetstream().await;
     let replicas = async |wanted: usize| {
-        until_in(ELECTION, "the bucket is there", async || BUCKET.ensure(&js, wanted).await.ok()).await;
+        until_in(ELECTION, "the bucket is there", async || BUCKET.ensure(&js, wanted).await.ok())
+            .await;
         let is_raised = async || {
             let stream = js.get_stream(BUCKET.stream()).await.ok()?;
             Some(stream.cached_info().config.num_replicas).filter(|replicas| *replicas >= wanted)

@@ -18,7 +18,8 @@ use crate::{
 /// 200, with headers or a body that no message of NATS holds, by what the call asks for.
 fn respond_with_much(request: &Received) -> Answer {
     let (headers, body) = match &request.body[..] {
-        // As much as the receiver takes, and more than NATS does, which has each after a name of its own.
+        // As much as the receiver takes, and more than NATS does, which has each after a name of
+        // its own.
         b"many headers" => (vec!["x".repeat(798).into_bytes(); 80], "ok".to_owned()),
         // Escaped to three times as much.
         b"one header" => (vec!["ä".repeat(11_500).into_bytes()], "ok".to_owned()),
@@ -44,7 +45,8 @@ fn warnings(program: &Program, call: &str) -> Vec<String> {
 async fn an_oversized_result_is_posted_directly() {
     let queue = Queue::start().await;
     let function = HttpServer::answering(|request| respond_with_much(&request)).await;
-    let receiver = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
+    let receiver =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
     let gateway = Gateway::before(&queue, &[("max_header_bytes", "64Ki")]).await;
     let worker = queue.worker(&function, &[("max_inflight", "1")]);
     let callback = callback_at(&receiver).as_url().to_string();
@@ -56,12 +58,16 @@ async fn an_oversized_result_is_posted_directly() {
         // Its slot is free while the receiver takes its time, and it can't be cancelled any more.
         let posting = receiver.receives(number + 1).await.remove(number);
         assert!(next.at < posting.at + Duration::from_millis(900), "{kind}");
-        let cancel = async || gateway.call("DELETE", &format!("/async-function/{id}"), &[], "").await;
+        let cancel =
+            async || gateway.call("DELETE", &format!("/async-function/{id}"), &[], "").await;
         assert_eq!(cancel().await.status, 409, "{kind}");
         queue.empties().await;
         assert_eq!(cancel().await.status, 404, "{kind}");
 
-        assert_eq!((posting.header("x-call-id"), posting.header("x-function-status")), (&*id, "200"));
+        assert_eq!(
+            (posting.header("x-call-id"), posting.header("x-function-status")),
+            (&*id, "200")
+        );
         let much: usize = posting.headers.get_all("x-much").iter().map(HeaderValue::len).sum();
         let expected = [798 * 80, 23_000, 0][number];
         assert_eq!((much, posting.body.len() > 1 << 20), (expected, kind == "body"));
@@ -107,14 +113,19 @@ fn fill(call: &mut asyncqueue::Invocation, bytes: usize) {
     assert_eq!(size(call), bytes);
 }
 
-/// The one dead letter of a queue: its headers that begin with `Async-Dead-Omitted`, and the size of its body.
+/// The one dead letter of a queue: its headers that begin with `Async-Dead-Omitted`, and the size
+/// of its body.
 async fn letter(queue: &Queue) -> (Option<String>, Option<String>, usize) {
     queue.holds("jobs-dead", 1).await;
     queue.empties().await;
     let letter = messages(queue, "jobs-dead").await.remove(0);
     let header = |name: &str| letter.headers.get(name).map(|value| value.as_str().to_owned());
     queue.js.get_stream("jobs-dead").await.unwrap().purge().await.unwrap();
-    (header(dead_letter::H_OMITTED_HEADERS), header(dead_letter::H_OMITTED_BODY), letter.payload.len())
+    (
+        header(dead_letter::H_OMITTED_HEADERS),
+        header(dead_letter::H_OMITTED_BODY),
+        letter.payload.len(),
+    )
 }
 
 #[tokio::test]
@@ -135,12 +146,14 @@ async fn a_dead_letter_that_does_not_fit_lacks_what_is_noted() {
             .await;
         queue.holds("jobs-dead", 1).await;
         let nats = queue.nats.url();
-        let shown = run("kubectl-aq", &["dead", "show", "jobs", id.as_str()], &[("nats_url", &nats)]).await;
+        let shown =
+            run("kubectl-aq", &["dead", "show", "jobs", id.as_str()], &[("nats_url", &nats)]).await;
         assert_eq!(shown.code, Some(0), "{}", shown.stderr);
         assert!(shown.text().contains("Omitted "), "{}", shown.text());
         let (headers, body, left) = letter(&queue).await;
         let is_noted = if http_headers > 0 {
-            headers.is_some_and(|bytes| bytes.parse::<usize>().unwrap() >= http_headers) && body.is_none()
+            headers.is_some_and(|bytes| bytes.parse::<usize>().unwrap() >= http_headers)
+                && body.is_none()
         } else {
             body.is_some_and(|bytes| bytes.parse::<usize>().unwrap() > max / 2) && left == 0
         };
@@ -151,10 +164,20 @@ async fn a_dead_letter_that_does_not_fit_lacks_what_is_noted() {
     let fill = (max - head.len() - 2) / 4 * 4;
     let message = format!("{head}{}\"}}", "A".repeat(fill));
     let message = format!("{message}{}", " ".repeat(max - message.len()));
-    queue.js.publish_with_headers("jobs", NatsHeaders::new(), message.into()).await.unwrap().await.unwrap();
+    queue
+        .js
+        .publish_with_headers("jobs", NatsHeaders::new(), message.into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
     let (_, body, left) = letter(&queue).await;
     assert_eq!((body.as_deref(), left), (Some(max.to_string().as_str()), 0));
-    assert!(begun.elapsed() < LEASE * 4, "a letter that does not fit was tried again: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < LEASE * 4,
+        "a letter that does not fit was tried again: {:?}",
+        begun.elapsed()
+    );
     assert_eq!(function.received().len(), 4);
 }
 
@@ -163,7 +186,8 @@ async fn a_call_no_dead_letter_could_hold_is_refused() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[("max_header_bytes", "64Ki")]).await;
     let submit = async |target: &str, headers: &[(&str, &str)]| {
-        let answer = gateway.call("POST", &format!("/async-function/figlet{target}"), headers, "hi").await;
+        let answer =
+            gateway.call("POST", &format!("/async-function/figlet{target}"), headers, "hi").await;
         (answer.status, answer.text())
     };
     let path = format!("/{}", "p".repeat(20_000));

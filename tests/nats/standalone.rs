@@ -1,5 +1,6 @@
-//! Without Kubernetes: the demo that users run, and what the documentation says that other programs can do. The texts
-//! of the examples are taken from the documents themselves, so that they can't differ.
+//! Without Kubernetes: the demo that users run, and what the documentation says that other programs
+//! can do. The texts of the examples are taken from the documents themselves, so that they can't
+//! differ.
 
 use std::{
     collections::BTreeSet,
@@ -58,7 +59,8 @@ fn programs() -> PathBuf {
 
 /// The part of a document below a heading, to the next one of its rank.
 fn section<'a>(document: &'a str, heading: &str) -> &'a str {
-    let (_, rest) = document.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+    let (_, rest) =
+        document.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
     let rank = heading.split(' ').next().unwrap();
     rest.split(&format!("\n{rank} ")).next().unwrap()
 }
@@ -85,7 +87,8 @@ fn demo(folder: &TempDir) -> Command {
 
 /// Fails if a demo has left a file or a process.
 fn assert_nothing_is_left(folder: &TempDir) {
-    let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().map(|f| f.path()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().flatten().map(|f| f.path()).collect();
     assert!(files.is_empty(), "{files:?}");
     // All that it started have its environment.
     let mark = format!("TMPDIR={}", folder.path().display());
@@ -111,7 +114,8 @@ async fn finished(mut command: Command) -> Output {
 async fn the_demo_shows_what_it_promises_and_leaves_nothing_behind() {
     let folder = TempDir::new().unwrap();
     let output = finished(demo(&folder)).await;
-    let (text, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    let (text, errors) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
     println!("{text}\n{errors}");
     assert!(output.status.success(), "{}", output.status);
 
@@ -122,7 +126,10 @@ async fn the_demo_shows_what_it_promises_and_leaves_nothing_behind() {
     assert_eq!(cancelled, queued);
     for (id, state) in [(running, "running"), (queued, "queued"), (queued, "cancelled")] {
         let (id, state) = (format!(r#""callId":"{id}""#), format!(r#""state":"{state}""#));
-        assert!(text.lines().any(|line| line.contains(&id) && line.contains(&state)), "{id} {state}");
+        assert!(
+            text.lines().any(|line| line.contains(&id) && line.contains(&state)),
+            "{id} {state}"
+        );
     }
     // The ends, in their order: the fast call was not held up by the slow one before it.
     let end = |line: &str| text.find(&format!("\n{line}\n")).unwrap_or_else(|| panic!("no {line}"));
@@ -193,9 +200,11 @@ async fn every_setting_in_the_documentation_is_one_of_a_program() {
     }
     // Of compose's own keys these look like settings.
     known.extend(["depends_on", "stop_grace_period", "read_only"].map(str::to_owned));
-    let is_setting =
-        |name: &&str| name.contains('_') && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase());
-    let documented = STANDALONE.split([' ', '\n', '`']).filter_map(|word| Some(word.split_once('=')?.0));
+    let is_setting = |name: &&str| {
+        name.contains('_') && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase())
+    };
+    let documented =
+        STANDALONE.split([' ', '\n', '`']).filter_map(|word| Some(word.split_once('=')?.0));
     let composed = COMPOSE.lines().filter_map(|line| Some(line.trim().split_once(": ")?.0));
     let used: BTreeSet<_> = documented.chain(composed).filter(is_setting).collect();
     assert!(used.len() > 8, "{used:?}");
@@ -204,7 +213,8 @@ async fn every_setting_in_the_documentation_is_one_of_a_program() {
     }
 }
 
-/// The headers of a message by which it is a call, without those that speak to the stream or come from it.
+/// The headers of a message by which it is a call, without those that speak to the stream or come
+/// from it.
 fn of_the_call(headers: &NatsHeaders) -> NatsHeaders {
     let mut own = NatsHeaders::new();
     for (name, values) in headers.iter() {
@@ -239,19 +249,22 @@ fn every_header_in_the_documentation_is_one_of_the_library_and_none_is_missing()
     };
     let death = Death { reason: "why".to_owned(), attempts: 1, status: Some(500) };
     let message = native::encode(&call);
-    let mut dead = dead_letter::headers(Some(&message), "jobs", &death, "worker", call.submitted_at);
+    let mut dead =
+        dead_letter::headers(Some(&message), "jobs", &death, "worker", call.submitted_at);
     dead.insert(dead_letter::H_OMITTED_HEADERS, "1");
     dead.insert(dead_letter::H_OMITTED_BODY, "1");
     let mut note = NatsHeaders::new();
     note.insert(reserve::H_FULL_AT, "1");
-    let written = [message, result.encode(), dead, note].map(|headers| format!("{headers:?}")).join(" ");
+    let written =
+        [message, result.encode(), dead, note].map(|headers| format!("{headers:?}")).join(" ");
     assert_eq!(header_names(WIRE), header_names(&written));
 }
 
 #[test]
 fn documented_ids_of_a_key_are_those_of_the_library() {
     let key: IdempotencyKey = "order-7".parse().unwrap();
-    let (queue, function) = ("jobs".parse().unwrap(), FunctionName::new("figlet", "openfaas-fn").unwrap());
+    let (queue, function) =
+        ("jobs".parse().unwrap(), FunctionName::new("figlet", "openfaas-fn").unwrap());
     let hash = key.message_id(&function).replace("k.", "");
     for id in [hash, key.call_id(&queue, &function).to_string()] {
         assert!(WIRE.contains(&format!("`{id}`")), "{id}");
@@ -275,7 +288,10 @@ fn reads_back<T: serde::Serialize + serde::de::DeserializeOwned>(json: &str) {
 #[test]
 fn what_the_documentation_shows_as_json_is_what_the_library_writes() {
     let [queue, marker, function] = json(section(WIRE, "## The directory"))[..] else { panic!() };
-    assert!(marker == "{}" && WIRE.contains(&format!("| `{}` | `{{}}`", directory::MARKER)), "{marker}");
+    assert!(
+        marker == "{}" && WIRE.contains(&format!("| `{}` | `{{}}`", directory::MARKER)),
+        "{marker}"
+    );
     reads_back::<QueueEntry>(queue);
     reads_back::<FunctionEntry>(function);
     let [report, stats] = json(section(WIRE, "## Follow and cancel a call"))[..] else { panic!() };
@@ -287,7 +303,8 @@ fn what_the_documentation_shows_as_json_is_what_the_library_writes() {
 fn names_and_limits_in_the_documentation_are_those_of_the_library() {
     let queue: QueueName = "slow-queue".parse().unwrap();
     let spec = QueueSpec::new(queue.clone(), Owner::standalone());
-    let [calls, results, dead] = [spec.stream_config(), spec.callback_config(), spec.dead_letter_config()];
+    let [calls, results, dead] =
+        [spec.stream_config(), spec.callback_config(), spec.dead_letter_config()];
     for name in [
         spec.durable,
         results.name,
@@ -304,8 +321,14 @@ fn names_and_limits_in_the_documentation_are_those_of_the_library() {
         assert!(WIRE.contains(&format!("bucket `{}`", bucket.name)), "{}", bucket.name);
     }
     for (limit, values) in [
-        ("max_msgs", [calls.max_messages, results.max_messages, dead.max_messages].map(|n| n.to_string())),
-        ("max_age", ["0".to_owned(), "0".to_owned(), format!("{} days", dead.max_age.as_secs() / 86400)]),
+        (
+            "max_msgs",
+            [calls.max_messages, results.max_messages, dead.max_messages].map(|n| n.to_string()),
+        ),
+        (
+            "max_age",
+            ["0".to_owned(), "0".to_owned(), format!("{} days", dead.max_age.as_secs() / 86400)],
+        ),
         (
             "duplicate_window",
             [
@@ -339,8 +362,7 @@ async fn the_documented_bytes_are_those_that_the_library_writes() {
     let frame = fenced(section(WIRE, "### Byte for byte"), "```").replace('\n', "\r\n");
     let address = queue.nats.url().replace("nats://", "");
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let hello =
-        "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB _INBOX.order-6 1\r\n";
+    let hello = "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB _INBOX.order-6 1\r\n";
     connection.write_all(format!("{hello}{frame}\r\n{frame}\r\n").as_bytes()).await.unwrap();
     let mut answers = String::new();
     while !answers.contains("10071") {
@@ -364,15 +386,19 @@ async fn the_documented_bytes_are_those_that_the_library_writes() {
 async fn the_documented_command_stores_a_call_and_a_repeat_is_known() {
     let queue = Queue::start().await;
     // What `nats` is given, by the shell that a user types it into.
-    let script =
-        format!("nats() {{ printf '%s\\0' \"$@\"; }}\n{}", indented(section(WIRE, "### With the nats CLI")));
+    let script = format!(
+        "nats() {{ printf '%s\\0' \"$@\"; }}\n{}",
+        indented(section(WIRE, "### With the nats CLI"))
+    );
     let mut shell = Command::new("bash");
     shell.args(["-euc", &script]);
     let output = finished(shell).await;
     assert!(output.status.success());
     let words = String::from_utf8(output.stdout).unwrap();
     let words: Vec<_> = words.split_terminator('\0').collect();
-    let ["pub", "--jetstream", subject, body, options @ ..] = &words[..] else { panic!("{words:?}") };
+    let ["pub", "--jetstream", subject, body, options @ ..] = &words[..] else {
+        panic!("{words:?}")
+    };
     let mut headers = NatsHeaders::new();
     for option in options.chunks(2) {
         let ["-H", header] = option else { panic!("{option:?}") };
@@ -389,8 +415,9 @@ async fn the_documented_command_stores_a_call_and_a_repeat_is_known() {
 
     // The gateway takes the same for a repeat too, by its content.
     let gateway = Gateway::before(&queue, &[]).await;
-    let answer =
-        gateway.call("POST", "/async-function/figlet", &[("x-call-id", "order-7")], "hi there").await;
+    let answer = gateway
+        .call("POST", "/async-function/figlet", &[("x-call-id", "order-7")], "hi there")
+        .await;
     assert_eq!((answer.status, answer.header("x-call-duplicate")), (202, "true"));
     made(&queue).await;
 }
@@ -419,7 +446,11 @@ async fn the_documented_program_in_python_stores_a_call_once() {
     }
     assert_eq!(submit("one").await.0, "stored before\n");
     queue.holds("jobs", 2).await;
-    assert_eq!(submit("hi there").await.0, "stored before\n", "it ended within the duplicate window");
+    assert_eq!(
+        submit("hi there").await.0,
+        "stored before\n",
+        "it ended within the duplicate window"
+    );
 }
 
 #[tokio::test]
@@ -439,7 +470,10 @@ async fn the_example_of_the_library_stores_a_call_on_the_queue_of_its_function()
     let new = submit(&["figlet.dev", "hi there"]).await;
     let stored = calls(&queue).await.remove(0);
     assert_eq!(new.text(), format!("stored: {} on jobs\n", stored.call_id));
-    assert_eq!((stored.function.to_string().as_str(), &stored.body[..]), ("figlet.dev", &b"hi there"[..]));
+    assert_eq!(
+        (stored.function.to_string().as_str(), &stored.body[..]),
+        ("figlet.dev", &b"hi there"[..])
+    );
 
     let own = &["figlet", "hi there", "order-9"];
     assert_eq!(submit(own).await.text(), "stored: order-9 on jobs\n");

@@ -1,5 +1,5 @@
-//! Without an operator: programs with `ensure_stream` create again what somebody deleted, or what a server lost that came
-//! back with an empty store. No program is started again.
+//! Without an operator: programs with `ensure_stream` create again what somebody deleted, or what a
+//! server lost that came back with an empty store. No program is started again.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use crate::{
     support::{Queue, start_worker},
 };
 
-/// Within this, all is there again and calls run: the worker waits up to 7 s for a server that it does not hear of.
+/// Within this, all is there again and calls run: the worker waits up to 7 s for a server that it
+/// does not hear of.
 const HEALED: Duration = Duration::from_secs(15);
 
 /// A queue with a gateway, a worker and a function, all running.
@@ -45,7 +46,8 @@ impl Stage {
             "queues: {{jobs: }}\nfunctions: {{figlet: {{queue: jobs, url: \"{}\"}}}}",
             function.url()
         );
-        let gateway = Gateway::start(&queue.nats, &directory, &[("ensure_stream", has(By::Gateway))]).await;
+        let gateway =
+            Gateway::start(&queue.nats, &directory, &[("ensure_stream", has(By::Gateway))]).await;
         let admin = format!("127.0.0.1:{}", test_support::nats::free_port());
         let settings = [("ensure_stream", has(By::Worker)), ("http_addr", &admin)];
         let worker = start_worker(&queue.nats, &function, &settings);
@@ -58,7 +60,8 @@ impl Stage {
     /// Waits until both programs are ready.
     async fn is_ready(&self) {
         self.gateway.is_ready().await;
-        until("the worker is ready", async || self.readiness().await.is_empty().then_some(())).await;
+        until("the worker is ready", async || self.readiness().await.is_empty().then_some(()))
+            .await;
     }
 
     /// What the worker says that it waits for; nothing if it is ready.
@@ -71,7 +74,8 @@ impl Stage {
         }
     }
 
-    /// Submits calls until one is taken, and waits until that has run: in time, and without a restart of a program.
+    /// Submits calls until one is taken, and waits until that has run: in time, and without a
+    /// restart of a program.
     async fn a_call_runs(&self, body: &str) {
         let begun = Instant::now();
         until_in(HEALED, "a call is taken", async || {
@@ -147,8 +151,10 @@ async fn survives_an_empty_store(by: By) {
     let mut stage = Stage::start(by).await;
     stage.queue.nats.kill();
     let line = "nats: disconnected from NATS at 127.0.0.1:";
-    until("the worker says that NATS is away", async || stage.readiness().await.contains(line).then_some(()))
-        .await;
+    until("the worker says that NATS is away", async || {
+        stage.readiness().await.contains(line).then_some(())
+    })
+    .await;
     std::fs::remove_dir_all(stage.queue.nats.store()).unwrap();
     stage.queue.nats.run().await;
     stage.a_call_runs("after").await;
@@ -190,8 +196,10 @@ async fn buckets_return(stage: &Stage, buckets: &[Bucket]) {
 /// A call that runs is cancelled, and ends so.
 async fn a_call_is_cancelled(stage: &Stage) {
     let slow = HttpServer::answering(|_| respond_after(Duration::from_secs(20), 200, "late")).await;
-    let directory =
-        format!("queues: {{jobs: }}\nfunctions: {{figlet: {{queue: jobs, url: \"{}\"}}}}", slow.url());
+    let directory = format!(
+        "queues: {{jobs: }}\nfunctions: {{figlet: {{queue: jobs, url: \"{}\"}}}}",
+        slow.url()
+    );
     std::fs::write(stage.gateway.directory.path(), directory).unwrap();
     let id = until("a call runs at the slow function", async || {
         let answer = stage.gateway.call("POST", "/async-function/figlet", &[], "slow").await;
@@ -240,7 +248,8 @@ async fn a_worker_that_may_not_create_says_what_is_missing_now() {
     let _worker = stage_of(&[("http_addr", &admin)]);
     let says = async |text: &str| {
         until(text, async || {
-            let answer = raw::try_request(admin.parse().unwrap(), "GET", "/readyz", &[], b"").await.ok()?;
+            let answer =
+                raw::try_request(admin.parse().unwrap(), "GET", "/readyz", &[], b"").await.ok()?;
             answer
                 .text()
                 .lines()

@@ -15,7 +15,9 @@ use crate::{gateway::Gateway, support::Queue};
 async fn status_is(gateway: &Gateway, call: &str, state: &str) -> Value {
     until(&format!("{call} is {state}"), async || {
         let answer = gateway.call("GET", &format!("/async-function/{call}"), &[], "").await;
-        (answer.status == 200).then(|| answer.json()).filter(|status: &Value| status["state"] == state)
+        (answer.status == 200)
+            .then(|| answer.json())
+            .filter(|status: &Value| status["state"] == state)
     })
     .await
 }
@@ -24,7 +26,8 @@ async fn status_is(gateway: &Gateway, call: &str, state: &str) -> Value {
 async fn a_running_call_is_told_with_its_worker_and_attempt() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
     let _worker = queue.worker(&function, &[("HOSTNAME", "worker-1")]);
     let id = gateway.submit(&[], "hi").await;
     let status = status_is(&gateway, &id, "running").await;
@@ -39,7 +42,8 @@ async fn a_waiting_call_says_when_it_is_retried_and_why_it_failed() {
     let queue = Queue::start().await;
     let gateway = Gateway::before(&queue, &[]).await;
     let failing = HttpServer::answering(|_| respond(500, "a secret in the body")).await;
-    let hanging = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
+    let hanging =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
     let gone_url = format!("http://127.0.0.1:{}", free_port());
     let settings = [
         ("initial_retry_wait", "1m"),
@@ -56,7 +60,11 @@ async fn a_waiting_call_says_when_it_is_retried_and_why_it_failed() {
         let _worker = queue.worker(function, &settings);
         let id = gateway.submit(&[], "hi").await;
         let status = status_is(&gateway, &id, "waiting").await;
-        assert_eq!((&status["attempt"], &status["lastStatus"]), (&1.into(), &last_status.into()), "{status}");
+        assert_eq!(
+            (&status["attempt"], &status["lastStatus"]),
+            (&1.into(), &last_status.into()),
+            "{status}"
+        );
         assert!(status["nextAttempt"].as_str().unwrap() > status["submittedAt"].as_str().unwrap());
         assert!(status["lastError"].as_str().unwrap().starts_with(last_error), "{status}");
         assert!(!status.to_string().contains("secret"), "{status}");

@@ -100,12 +100,14 @@ async fn a_full_stream_of_results_holds_no_slot_for_long() {
     assert!((1..=5).contains(&warnings), "{warnings} warnings");
 }
 
-/// Fills the store with calls with callbacks, until no more are taken; returns the ids of those that were.
+/// Fills the store with calls with callbacks, until no more are taken; returns the ids of those
+/// that were.
 async fn fill(gateway: &Gateway, functions: &[&str], callback: &str) -> Vec<String> {
     let submit = async |function: &str| {
         let headers = [("x-callback-url", callback)];
         let body = "x".repeat(BODY);
-        let answer = gateway.call("POST", &format!("/async-function/{function}"), &headers, body).await;
+        let answer =
+            gateway.call("POST", &format!("/async-function/{function}"), &headers, body).await;
         match answer.status {
             202 => Some(answer.header("x-call-id").to_owned()),
             429 => {
@@ -133,7 +135,8 @@ async fn start(queues: &[(&str, &str)]) -> (NatsServer, Gateway, u64) {
     let names: Vec<_> = queues.iter().map(|(queue, _)| format!("{queue}: ")).collect();
     let routes: Vec<_> =
         queues.iter().map(|(queue, function)| format!("{function}: {{queue: {queue}}}")).collect();
-    let directory = format!("queues: {{{}}}\nfunctions: {{{}}}", names.join(", "), routes.join(", "));
+    let directory =
+        format!("queues: {{{}}}\nfunctions: {{{}}}", names.join(", "), routes.join(", "));
     let gateway = Gateway::start(&nats, &directory, &[("ensure_stream", "true")]).await;
     gateway.is_ready().await;
     let full = until("the reserve is full", async || {
@@ -145,23 +148,29 @@ async fn start(queues: &[(&str, &str)]) -> (NatsServer, Gateway, u64) {
     (nats, gateway, full)
 }
 
-/// A store that is full of the calls of these functions, each of a queue of its own, drains by itself.
+/// A store that is full of the calls of these functions, each of a queue of its own, drains by
+/// itself.
 async fn drains(queues: &[(&str, &str)]) {
     let (nats, gateway, full) = start(queues).await;
     let js = nats.jetstream().await;
-    let function = HttpServer::answering(|request| respond(200, &"y".repeat(request.body.len()))).await;
+    let function =
+        HttpServer::answering(|request| respond(200, &"y".repeat(request.body.len()))).await;
     let receiver = HttpServer::start().await;
     let functions: Vec<_> = queues.iter().map(|(_, function)| *function).collect();
     let mut ids = fill(&gateway, &functions, callback_at(&receiver).as_url().as_str()).await;
     println!("{} calls fill the store; the reserve holds {full} bytes", ids.len());
     let held = async || js.get_stream(STREAM).await.unwrap().cached_info().state.bytes;
-    until("the reserve gives its room to what ends calls", async || (held().await < full).then_some(()))
-        .await;
+    until("the reserve gives its room to what ends calls", async || {
+        (held().await < full).then_some(())
+    })
+    .await;
     let begun = Instant::now();
     let _workers: Vec<_> = queues
         .iter()
         .flat_map(|(queue, _)| [queue, queue])
-        .map(|queue| start_worker(&nats, &function, &[("queue_name", queue), ("max_inflight", "4")]))
+        .map(|queue| {
+            start_worker(&nats, &function, &[("queue_name", queue), ("max_inflight", "4")])
+        })
         .collect();
     until_in(DRAIN_TIME, "each result is delivered", async || {
         (receiver.received().len() >= ids.len()).then_some(())

@@ -24,7 +24,8 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The lease in tests: short, so that a test of a dead worker is, and long enough that a busy machine renews it.
+/// The lease in tests: short, so that a test of a dead worker is, and long enough that a busy
+/// machine renews it.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 /// A queue named `jobs`.
@@ -92,7 +93,8 @@ impl Queue {
     /// Waits until a stream holds so many messages.
     pub(crate) async fn holds(&self, stream: &str, messages: u64) {
         let what = format!("stream {stream} holds {messages} messages");
-        until(&what, async || (self.info(stream).await.state.messages == messages).then_some(())).await;
+        until(&what, async || (self.info(stream).await.state.messages == messages).then_some(()))
+            .await;
     }
 }
 
@@ -101,7 +103,11 @@ pub(crate) fn spec() -> QueueSpec {
     QueueSpec { ack_wait: LEASE, ..QueueSpec::new("jobs".parse().unwrap(), owner) }
 }
 
-pub(crate) fn start_worker(nats: &NatsServer, function: &HttpServer, settings: &[(&str, &str)]) -> Program {
+pub(crate) fn start_worker(
+    nats: &NatsServer,
+    function: &HttpServer,
+    settings: &[(&str, &str)],
+) -> Program {
     let (url, function_url) = (nats.url(), function.url());
     let admin = format!("127.0.0.1:{}", free_port());
     let mut all = vec![
@@ -121,7 +127,10 @@ pub(crate) fn start_worker(nats: &NatsServer, function: &HttpServer, settings: &
 }
 
 /// An operator whose API server is at this address, as a kubeconfig says, with these settings.
-pub(crate) fn start_operator(api_server: &str, settings: &[(&str, &str)]) -> (Program, NamedTempFile) {
+pub(crate) fn start_operator(
+    api_server: &str,
+    settings: &[(&str, &str)],
+) -> (Program, NamedTempFile) {
     let mut kubeconfig = NamedTempFile::new().unwrap();
     write!(
         kubeconfig,
@@ -151,16 +160,25 @@ pub(crate) fn callback_at(server: &HttpServer) -> CallbackUrl {
     CallbackUrl::parse(&format!("{}/callback", server.url())).unwrap()
 }
 
-/// Publishes a message whose subject and headers are these bytes, also such that no client library would write, and waits
-/// until the server has it.
-pub(crate) async fn publish_raw(queue: &Queue, subject: impl AsRef<[u8]>, headers: &[u8], body: &[u8]) {
+/// Publishes a message whose subject and headers are these bytes, also such that no client library
+/// would write, and waits until the server has it.
+pub(crate) async fn publish_raw(
+    queue: &Queue,
+    subject: impl AsRef<[u8]>,
+    headers: &[u8],
+    body: &[u8],
+) {
     let mut server = TcpStream::connect(queue.nats.url().replace("nats://", "")).await.unwrap();
     let (length, all) = (headers.len(), headers.len() + body.len());
-    let (command, sizes) =
-        if headers.is_empty() { ("PUB", all.to_string()) } else { ("HPUB", format!("{length} {all}")) };
+    let (command, sizes) = if headers.is_empty() {
+        ("PUB", all.to_string())
+    } else {
+        ("HPUB", format!("{length} {all}"))
+    };
     let connect = format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\n{command} ");
     let sizes = format!(" {sizes}\r\n");
-    let parts = [connect.as_bytes(), subject.as_ref(), sizes.as_bytes(), headers, body, b"\r\nPING\r\n"];
+    let parts =
+        [connect.as_bytes(), subject.as_ref(), sizes.as_bytes(), headers, body, b"\r\nPING\r\n"];
     server.write_all(&parts.concat()).await.unwrap();
     let mut said = Vec::new();
     until("the server has taken it", async || {

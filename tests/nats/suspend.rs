@@ -11,7 +11,8 @@ use test_support::{
 use crate::support::{LEASE, Queue, callback_at};
 
 async fn suspend(queue: &Queue, suspended: bool) {
-    let ensured = ensure(&queue.js, &QueueSpec { suspended, ..queue.spec.clone() }, false).await.unwrap();
+    let ensured =
+        ensure(&queue.js, &QueueSpec { suspended, ..queue.spec.clone() }, false).await.unwrap();
     assert_eq!(ensured.consumer.paused, suspended);
 }
 

@@ -1,4 +1,5 @@
-//! Calls that name functions which do not exist: the gateway reports them, and the operator creates an event on the queue.
+//! Calls that name functions which do not exist: the gateway reports them, and the operator creates
+//! an event on the queue.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -43,12 +44,17 @@ async fn a_gateway_reports_the_unknown_functions_of_its_calls() {
     let client = queue.js.client();
     let mut reports = client.subscribe(report_subject(&queue.spec.queue)).await.unwrap();
     client.flush().await.unwrap();
-    for (setting, status, outcome) in [("accept", 202, Outcome::Accepted), ("reject", 404, Outcome::Rejected)]
+    for (setting, status, outcome) in
+        [("accept", 202, Outcome::Accepted), ("reject", 404, Outcome::Rejected)]
     {
-        let gateway = Gateway::start(&queue.nats, "", &[OPERATORS, ("unknown_function", setting)]).await;
+        let gateway =
+            Gateway::start(&queue.nats, "", &[OPERATORS, ("unknown_function", setting)]).await;
         gateway.is_ready().await;
-        for (path, status) in [("figlet", 202), ("slwo", status), ("slwo", status), ("anohter", status)] {
-            let answer = gateway.call("POST", &format!("/async-function/{path}"), &[], "secret").await;
+        for (path, status) in
+            [("figlet", 202), ("slwo", status), ("slwo", status), ("anohter", status)]
+        {
+            let answer =
+                gateway.call("POST", &format!("/async-function/{path}"), &[], "secret").await;
             assert_eq!(answer.status, status, "{path}: {}", answer.text());
         }
         let mut reported = BTreeSet::new();
@@ -73,7 +79,8 @@ async fn calls_of_unknown_functions_are_an_event_on_the_queue() {
     let api = ApiServer::start(json!({ "stream": "jobs" })).await;
     let (url, admin) = (queue.nats.url(), format!("127.0.0.1:{}", free_port()));
     let (operator, _kubeconfig) = api.operator(&[("nats_url", &url), ("http_addr", &admin)]);
-    let gateway = Gateway::start(&queue.nats, "", &[OPERATORS, ("unknown_function", "accept")]).await;
+    let gateway =
+        Gateway::start(&queue.nats, "", &[OPERATORS, ("unknown_function", "accept")]).await;
     gateway.is_ready().await;
     until("the stream is there", async || queue.js.get_stream("jobs").await.ok()).await;
     let call = async || {

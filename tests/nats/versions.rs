@@ -1,5 +1,6 @@
-//! What programs of other versions have written: messages and entries of version 1 as they were, in `versions/1`, and with
-//! what a later one may add. The files stay as they are when the library changes.
+//! What programs of other versions have written: messages and entries of version 1 as they were, in
+//! `versions/1`, and with what a later one may add. The files stay as they are when the library
+//! changes.
 
 use asyncqueue::directory::{self, store::DirectoryStore};
 use test_support::{
@@ -19,8 +20,8 @@ const OPENFAAS: &[u8] = include_bytes!("versions/1/openfaas");
 const FUNCTION: &[u8] = include_bytes!("versions/1/directory-function.json");
 const QUEUE: &[u8] = include_bytes!("versions/1/directory-queue.json");
 
-/// A queue on which a program of another version has been, the function that its directory names, and the receiver of
-/// callbacks.
+/// A queue on which a program of another version has been, the function that its directory names,
+/// and the receiver of callbacks.
 struct Stage {
     queue: Queue,
     function: HttpServer,
@@ -33,7 +34,10 @@ impl Stage {
         let stage = Self { queue, function, caller };
         DirectoryStore::open(&stage.queue.js, 1).await.unwrap();
         let bucket = stage.queue.js.get_key_value(directory::BUCKET.name).await.unwrap();
-        bucket.put("function.openfaas-fn.figlet", change(stage.filled(FUNCTION)).into()).await.unwrap();
+        bucket
+            .put("function.openfaas-fn.figlet", change(stage.filled(FUNCTION)).into())
+            .await
+            .unwrap();
         bucket.put("queue.jobs", change(stage.filled(QUEUE)).into()).await.unwrap();
         stage
     }
@@ -42,7 +46,9 @@ impl Stage {
     fn filled(&self, file: &[u8]) -> Vec<u8> {
         let mut text = file.to_vec();
         for (name, url) in [("{caller}", self.caller.url()), ("{function}", self.function.url())] {
-            while let Some(at) = text.windows(name.len()).position(|window| window == name.as_bytes()) {
+            while let Some(at) =
+                text.windows(name.len()).position(|window| window == name.as_bytes())
+            {
                 text.splice(at..at + name.len(), url.bytes());
             }
         }
@@ -130,7 +136,8 @@ async fn what_a_later_version_may_add_is_carried_on_or_left_alone() {
         let entry = String::from_utf8(entry).unwrap();
         format!("{},\"later\":{{\"a\":1}}}}", entry.strip_suffix('}').unwrap()).into_bytes()
     };
-    let stage = Stage::set(HttpServer::answering(|_| respond(503, "sorry")).await, later_field).await;
+    let stage =
+        Stage::set(HttpServer::answering(|_| respond(503, "sorry")).await, later_field).await;
     let Stage { queue, function, caller } = &stage;
     let bucket = queue.js.get_key_value(directory::BUCKET.name).await.unwrap();
     bucket.put("later.of.another.kind", "anything".into()).await.unwrap();

@@ -85,13 +85,19 @@ async fn a_functions_own_retries_come_before_its_queues() {
     let function = HttpServer::answering(|_| respond(418, "tea")).await;
     let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
     let mut directory = Directory::default();
-    let retry = RetryOverrides { attempts: Some(2), codes: Some([418].into()), ..RetryOverrides::default() };
+    let retry = RetryOverrides {
+        attempts: Some(2),
+        codes: Some([418].into()),
+        ..RetryOverrides::default()
+    };
     let entry = FunctionEntry { retry, ..FunctionEntry::default() };
     directory.functions.insert(FunctionName::new("figlet", "openfaas-fn").unwrap(), entry);
     store.sync(&directory).await.unwrap();
     let _worker = queue.worker(&function, &[]);
     let call = |annotations: &str| {
-        format!(r#"{{"Function":"other","Annotations":{{"com.openfaas.retry.attempts":"3"{annotations}}}}}"#)
+        format!(
+            r#"{{"Function":"other","Annotations":{{"com.openfaas.retry.attempts":"3"{annotations}}}}}"#
+        )
     };
     // By its message: 418 is in no list, so that the first call is done.
     queue.js.publish("jobs", call("").into()).await.unwrap().await.unwrap();
@@ -110,7 +116,8 @@ async fn a_functions_own_retries_come_before_its_queues() {
 async fn a_worker_never_holds_more_calls_than_it_has_slots() {
     const CALLS: usize = 12;
     let queue = Queue::start().await;
-    let function = HttpServer::answering(|_| respond_after(Duration::from_millis(50), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_millis(50), 200, "ok")).await;
     let _worker = queue.worker(&function, &[("max_inflight", "3")]);
     for _ in 0..CALLS {
         queue.submit(|_| {}).await;
@@ -146,7 +153,8 @@ async fn a_call_that_fails_is_tried_again_and_takes_no_slot_while_it_waits() {
         _ => respond(200, "ok"),
     })
     .await;
-    let settings = [("initial_retry_wait", "1s"), ("max_retry_attempts", "2"), ("max_inflight", "1")];
+    let settings =
+        [("initial_retry_wait", "1s"), ("max_retry_attempts", "2"), ("max_inflight", "1")];
     let _worker = queue.worker(&function, &settings);
     queue.submit(|call| call.body = "fails".into()).await;
     function.receives(1).await;
@@ -169,8 +177,10 @@ async fn a_call_that_fails_too_often_becomes_a_dead_letter_and_calls_back_once()
     queue.holds("jobs-dead", 1).await;
     assert_eq!(function.received().len(), 3);
     let stream = queue.js.get_stream("jobs-dead").await.unwrap();
-    let letter =
-        stream.get_last_raw_message_by_subject(&format!("jobs-dead.openfaas-fn.figlet.{id}")).await.unwrap();
+    let letter = stream
+        .get_last_raw_message_by_subject(&format!("jobs-dead.openfaas-fn.figlet.{id}"))
+        .await
+        .unwrap();
     let header = |name| letter.headers.get(name).map_or("", |value| value.as_str());
     assert_eq!(header("Async-Dead-Reason"), "the function answered 500 (attempt 3 of 3)");
     assert_eq!(header("Async-Dead-Attempts"), "3");
@@ -187,8 +197,10 @@ async fn a_call_that_fails_too_often_becomes_a_dead_letter_and_calls_back_once()
 #[tokio::test]
 async fn a_call_over_its_time_limit_is_cut_off_and_counts_as_504() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
-    let _worker = queue.worker(&function, &[("upstream_timeout", "300ms"), ("max_retry_attempts", "1")]);
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
+    let _worker =
+        queue.worker(&function, &[("upstream_timeout", "300ms"), ("max_retry_attempts", "1")]);
     queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     let result = caller.receives(1).await.remove(0);
     assert_eq!(result.header("x-function-status"), "504");
@@ -279,7 +291,8 @@ async fn a_failure_of_the_platform_is_tried_again_without_counting_as_an_attempt
         })
     })
     .await;
-    let _worker = queue.worker(&function, &[("max_retry_attempts", "2"), ("max_retry_wait", "100ms")]);
+    let _worker =
+        queue.worker(&function, &[("max_retry_attempts", "2"), ("max_retry_wait", "100ms")]);
     queue.submit(|_| {}).await;
     let received = function.receives(5).await;
     assert!(received.iter().all(|request| request.header("x-retry") == "1"));

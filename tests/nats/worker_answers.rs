@@ -18,8 +18,8 @@ use crate::{
     support::{Queue, callback_at},
 };
 
-/// A function that writes these bytes to each connection, in pieces with a pause between them, and then does nothing
-/// more, or closes it.
+/// A function that writes these bytes to each connection, in pieces with a pause between them, and
+/// then does nothing more, or closes it.
 async fn speaking(pieces: &'static [&'static str], pause: Duration, closes: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -45,7 +45,8 @@ async fn speak(mut stream: TcpStream, pieces: &[&str], pause: Duration, closes: 
     }
 }
 
-/// Runs one call against such a function, with one attempt, and returns the status that its caller is told.
+/// Runs one call against such a function, with one attempt, and returns the status that its caller
+/// is told.
 async fn status_of(url: &str) -> String {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
     let settings = [("function_url", url), ("upstream_timeout", "1s"), ("max_retry_attempts", "1")];
@@ -58,7 +59,9 @@ async fn status_of(url: &str) -> String {
 
 #[tokio::test]
 async fn half_an_answer_is_none() {
-    let half = speaking(&["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"], Duration::ZERO, true).await;
+    let half =
+        speaking(&["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"], Duration::ZERO, true)
+            .await;
     assert_eq!(status_of(&half).await, "503");
     let reset = speaking(&[], Duration::ZERO, true).await;
     assert_eq!(status_of(&reset).await, "503");
@@ -73,7 +76,8 @@ async fn an_answer_that_does_not_end_in_time_is_cut_off() {
     let slow = speaking(&["H"; 200], Duration::from_millis(50), false).await;
     assert_eq!(status_of(&slow).await, "504");
     let unfinished =
-        speaking(&["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"], Duration::ZERO, false).await;
+        speaking(&["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"], Duration::ZERO, false)
+            .await;
     assert_eq!(status_of(&unfinished).await, "504");
 }
 
@@ -96,7 +100,8 @@ async fn an_endless_answer_takes_no_more_memory_than_is_kept() {
     let result = caller.receives(1).await.remove(0);
     assert_eq!((result.header("x-function-status"), result.body.len()), ("200", 100 << 10));
     worker.logged("longer than max_response_bytes").await;
-    until("the function's connection is closed", async || endless.is_finished().then_some(())).await;
+    until("the function's connection is closed", async || endless.is_finished().then_some(()))
+        .await;
 }
 
 #[tokio::test]
@@ -116,7 +121,10 @@ async fn redirects_are_results_and_not_followed() {
     let _worker = queue.worker(&redirecting, &[]);
     queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     let result = caller.receives(1).await.remove(0);
-    assert_eq!((result.header("x-function-status"), result.header("location")), ("302", &*elsewhere.url()));
+    assert_eq!(
+        (result.header("x-function-status"), result.header("location")),
+        ("302", &*elsewhere.url())
+    );
     queue.holds("jobs-callbacks", 0).await;
     assert!(elsewhere.received().is_empty());
 }
@@ -225,7 +233,8 @@ async fn metrics_have_the_names_that_dashboards_know() {
     })
     .await;
     let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-    let _worker = queue.worker(&function, &[("http_addr", &admin.to_string()), ("max_retry_attempts", "2")]);
+    let _worker =
+        queue.worker(&function, &[("http_addr", &admin.to_string()), ("max_retry_attempts", "2")]);
     queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     queue.submit(|call| call.body = "fails".into()).await;
     queue.holds("jobs-dead", 1).await;

@@ -18,7 +18,8 @@ use crate::support::{LEASE, Queue, call, callback_at, spec, start_worker};
 #[tokio::test]
 async fn a_killed_workers_call_runs_again_within_the_lease() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond_after(Duration::from_millis(500), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_millis(500), 200, "ok")).await;
     let mut first = queue.worker(&function, &[]);
     let id = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     let killed = function.receives(1).await[0].at;
@@ -35,7 +36,8 @@ async fn a_killed_workers_call_runs_again_within_the_lease() {
 #[tokio::test]
 async fn a_call_under_which_its_workers_die_becomes_a_dead_letter() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
     let settings = [("max_retry_attempts", "2")];
     queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     for attempt in 1..=2 {
@@ -53,7 +55,8 @@ async fn a_call_under_which_its_workers_die_becomes_a_dead_letter() {
 #[tokio::test]
 async fn on_sigterm_running_calls_finish_and_nothing_new_is_taken() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
     let mut worker = queue.worker(&function, &[]);
     queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     queue.submit(|_| {}).await;
@@ -73,7 +76,8 @@ async fn on_sigterm_running_calls_finish_and_nothing_new_is_taken() {
 #[tokio::test]
 async fn what_outlasts_the_grace_period_is_handed_back_at_once() {
     let queue = Queue::start().await;
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
     let mut worker = queue.worker(&function, &[("grace_period", "200ms")]);
     queue.submit(|_| {}).await;
     let begun = function.receives(1).await[0].at;
@@ -89,7 +93,8 @@ async fn what_outlasts_the_grace_period_is_handed_back_at_once() {
 #[tokio::test]
 async fn a_second_sigterm_hands_back_what_runs_without_waiting() {
     let queue = Queue::start().await;
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "ok")).await;
     let mut worker = queue.worker(&function, &[]);
     queue.submit(|_| {}).await;
     let begun = function.receives(1).await[0].at;
@@ -129,11 +134,14 @@ async fn a_worker_that_comes_before_nats_waits_visibly_and_then_works() {
 #[tokio::test]
 async fn a_restart_of_nats_loses_no_call_and_needs_no_restart_of_the_worker() {
     let (mut queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_millis(300), 200, "ok")).await;
     let mut worker = queue.worker(&function, &[("max_inflight", "2")]);
     let mut ids = Vec::new();
     for _ in 0..6 {
-        ids.push(queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await.to_string());
+        ids.push(
+            queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await.to_string(),
+        );
     }
     function.receives(2).await;
     queue.nats.restart().await;
@@ -165,11 +173,14 @@ async fn a_consumer_deleted_and_made_anew_is_found_again_within_seconds() {
 
 #[tokio::test]
 async fn a_recreated_consumer_counts_attempts_from_one() {
-    let (queue, function) = (Queue::start().await, HttpServer::answering(|_| respond(500, "no")).await);
-    let settings = [("initial_retry_wait", "1h"), ("max_retry_wait", "1h"), ("max_retry_attempts", "2")];
+    let (queue, function) =
+        (Queue::start().await, HttpServer::answering(|_| respond(500, "no")).await);
+    let settings =
+        [("initial_retry_wait", "1h"), ("max_retry_wait", "1h"), ("max_retry_attempts", "2")];
     let worker = queue.worker(&function, &settings);
     queue.submit(|_| {}).await;
-    // More often than there are attempts: each new consumer delivers the call at once, as a first attempt.
+    // More often than there are attempts: each new consumer delivers the call at once, as a first
+    // attempt.
     for delivery in 1..=3 {
         let received = function.receives(delivery).await;
         assert_eq!(received[delivery - 1].header("x-retry"), "1");
@@ -180,7 +191,11 @@ async fn a_recreated_consumer_counts_attempts_from_one() {
         })
         .await;
         assert_eq!(queue.info("jobs").await.state.messages, 1);
-        queue.js.delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream).await.unwrap();
+        queue
+            .js
+            .delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream)
+            .await
+            .unwrap();
         ensure(&queue.js, &spec(), false).await.unwrap();
     }
 }
@@ -188,12 +203,14 @@ async fn a_recreated_consumer_counts_attempts_from_one() {
 #[tokio::test]
 async fn calls_that_the_consumer_has_forgotten_neither_run_again_nor_keep_their_slots() {
     let queue = Queue::start().await;
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
     let _worker = queue.worker(&function, &[("max_inflight", "2")]);
     for _ in 0..3 {
         queue.submit(|_| {}).await;
     }
-    // All slots are in use, so that nothing is asked for, and nobody says that the consumer is another.
+    // All slots are in use, so that nothing is asked for, and nobody says that the consumer is
+    // another.
     function.receives(2).await;
     queue.js.delete_consumer_from_stream(&queue.spec.durable, &queue.spec.stream).await.unwrap();
     ensure(&queue.js, &spec(), false).await.unwrap();
@@ -207,7 +224,8 @@ async fn calls_that_the_consumer_has_forgotten_neither_run_again_nor_keep_their_
 #[tokio::test]
 async fn a_worker_that_is_stopped_past_its_lease_does_not_call_back_twice() {
     let (queue, caller) = (Queue::start().await, HttpServer::start().await);
-    let function = HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
+    let function =
+        HttpServer::answering(|_| respond_after(Duration::from_secs(1), 200, "ok")).await;
     let stopped = queue.worker(&function, &[]);
     queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     function.receives(1).await;

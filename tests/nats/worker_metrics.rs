@@ -20,9 +20,13 @@ async fn exported(admin: &str, functions: &[&str]) {
     const NAME: &str = "queue_worker_function_invocation_inflight{";
     let expected: BTreeSet<&str> = functions.iter().copied().collect();
     until_in(PATIENCE, &format!("series of {functions:?}"), async || {
-        let text = raw::try_request(admin.parse().unwrap(), "GET", "/metrics", &[], b"").await.ok()?.text();
+        let text = raw::try_request(admin.parse().unwrap(), "GET", "/metrics", &[], b"")
+            .await
+            .ok()?
+            .text();
         let series = text.lines().filter_map(|line| line.strip_prefix(NAME));
-        let names = series.filter_map(|line| line.split_once("function_name=\"")?.1.split_once('"'));
+        let names =
+            series.filter_map(|line| line.split_once("function_name=\"")?.1.split_once('"'));
         (names.map(|(name, _)| name).collect::<BTreeSet<_>>() == expected).then_some(())
     })
     .await;
@@ -33,7 +37,9 @@ async fn invented_functions_share_one_series() {
     let (queue, function) = (Queue::start().await, HttpServer::start().await);
     let store = DirectoryStore::open(&queue.js, 1).await.unwrap();
     let mut directory = Directory::default();
-    directory.functions.insert(FunctionName::new("figlet", "openfaas-fn").unwrap(), FunctionEntry::default());
+    directory
+        .functions
+        .insert(FunctionName::new("figlet", "openfaas-fn").unwrap(), FunctionEntry::default());
     store.sync(&directory).await.unwrap();
     let admin = format!("127.0.0.1:{}", free_port());
     let _worker = queue.worker(&function, &[("http_addr", &admin)]);

@@ -11,8 +11,8 @@ use test_support::{
 
 use crate::support::{LEASE, Queue, callback_at, spec};
 
-/// Calls of one storm: enough that a fault meets calls that are queued, running, waiting for their next attempt and
-/// calling back.
+/// Calls of one storm: enough that a fault meets calls that are queued, running, waiting for their
+/// next attempt and calling back.
 const CALLS: usize = 300;
 
 /// Slots of each of the two workers.
@@ -68,12 +68,14 @@ impl Storm {
 
     fn add_worker(&mut self) {
         let slots = SLOTS.to_string();
-        let settings = [("max_inflight", slots.as_str()), ("max_retry_attempts", "3"), ("RUST_LOG", "warn")];
+        let settings =
+            [("max_inflight", slots.as_str()), ("max_retry_attempts", "3"), ("RUST_LOG", "warn")];
         self.workers.push(self.queue.worker(&self.function, &settings));
     }
 
-    /// Waits until every call has ended, and holds the ends against what was submitted. At most so many runs, and so many
-    /// posts of results, are more than there had to be: what was under way when the fault came.
+    /// Waits until every call has ended, and holds the ends against what was submitted. At most so
+    /// many runs, and so many posts of results, are more than there had to be: what was under way
+    /// when the fault came.
     async fn ends(&self, more_runs: usize, more_posts: usize) {
         until_in(PATIENCE, "every call has called back", async || {
             (self.callbacks().len() == CALLS).then_some(())
@@ -85,22 +87,28 @@ impl Storm {
         for id in &self.calls {
             let statuses = callbacks.get(id).map_or(&[][..], Vec::as_slice);
             assert!(!statuses.is_empty(), "call {id} did not call back");
-            assert!(statuses.iter().all(|status| *status == statuses[0]), "call {id} ended as {statuses:?}");
+            assert!(
+                statuses.iter().all(|status| *status == statuses[0]),
+                "call {id} ended as {statuses:?}"
+            );
         }
         let posts = callbacks.values().map(Vec::len).sum::<usize>();
         assert!(posts <= CALLS + more_posts, "{posts} posts of {CALLS} results");
-        // 503: a worker died under the last attempt of a call that fails, so that nobody knows how that ended.
-        let count = |status: &str| callbacks.values().filter(|statuses| statuses[0] == status).count();
+        // 503: a worker died under the last attempt of a call that fails, so that nobody knows how
+        // that ended.
+        let count =
+            |status: &str| callbacks.values().filter(|statuses| statuses[0] == status).count();
         assert_eq!((count("200"), count("500") + count("503")), (CALLS - FAILING, FAILING));
         assert_eq!(self.queue.info("jobs-dead").await.state.messages, FAILING as u64);
         let received = self.function.received();
         let (runs, needed) = (received.len(), CALLS - FAILING + FAILING * 3);
-        // What a worker took along had reached the function already, and is a run more; or not, and is an attempt of a call
-        // that fails without a run.
+        // What a worker took along had reached the function already, and is a run more; or not, and
+        // is an attempt of a call that fails without a run.
         let expected = needed - more_runs..=needed + more_runs;
         assert!(expected.contains(&runs), "{runs} runs, {needed} were needed");
         for (id, statuses) in &callbacks {
-            let runs = received.iter().filter(|received| received.header("x-call-id") == id).count();
+            let runs =
+                received.iter().filter(|received| received.header("x-call-id") == id).count();
             assert!(statuses[0] != "200" || runs <= 2, "call {id} succeeds, and ran {runs} times");
         }
     }
@@ -149,10 +157,11 @@ async fn a_worker_that_is_told_to_end() {
 async fn a_nats_server_that_is_killed_and_started_again_with_its_data() {
     let mut storm = Storm::begin().await;
     storm.queue.nats.restart().await;
-    // What it delivered, and what it was told of that, nats-server writes down each tenth of a second (`flushLoop` of a
-    // consumer in its `filestore.go`). So it may have forgotten, and deliver again to the other worker, what was under
-    // way, as many more that ended in that time, which is how long they take, and an attempt of each call that fails,
-    // which waits as long for its next.
+    // What it delivered, and what it was told of that, nats-server writes down each tenth of a
+    // second (`flushLoop` of a consumer in its `filestore.go`). So it may have forgotten, and
+    // deliver again to the other worker, what was under way, as many more that ended in that time,
+    // which is how long they take, and an attempt of each call that fails, which waits as long for
+    // its next.
     let forgotten = SLOTS * 2 * 2 + FAILING;
     storm.ends(forgotten, (SLOTS + POSTS) * 2).await;
     assert!(storm.workers.iter_mut().all(Program::is_running));
@@ -164,8 +173,8 @@ async fn a_consumer_that_is_deleted_and_made_anew() {
     let spec = spec();
     storm.queue.js.delete_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
     ensure(&storm.queue.js, &spec, false).await.unwrap();
-    // The new consumer knows nothing of what was delivered: what runs is delivered to the other worker too, and what
-    // waits for its next attempt begins anew.
+    // The new consumer knows nothing of what was delivered: what runs is delivered to the other
+    // worker too, and what waits for its next attempt begins anew.
     storm.ends(CALLS, CALLS).await;
 }
 
@@ -180,7 +189,9 @@ async fn a_thousand_callbacks_to_a_dead_address_hold_up_no_call() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     for _ in 0..DEAD {
-        queue.submit(|call| call.callback_url = Some(asyncqueue::CallbackUrl::parse(&url).unwrap())).await;
+        queue
+            .submit(|call| call.callback_url = Some(asyncqueue::CallbackUrl::parse(&url).unwrap()))
+            .await;
     }
     queue.empties().await;
     assert_eq!(function.received().len(), DEAD);
@@ -212,7 +223,8 @@ async fn ten_thousand_waiting_retries_hold_up_no_call() {
     until_in(PATIENCE, "all calls wait for their second attempt", async || {
         let consumer = queue.consumer().await;
         let info = consumer.cached_info();
-        (info.num_ack_pending == WAITING && info.num_pending == 0 && function.running() == 0).then_some(())
+        (info.num_ack_pending == WAITING && info.num_pending == 0 && function.running() == 0)
+            .then_some(())
     })
     .await;
     let begun = std::time::Instant::now();

@@ -14,7 +14,8 @@ async fn all_programs_started_before_nats_wait_visibly_and_then_work() {
     let name = &namespace.name;
     scale_nats(0).await;
     for program in PROGRAMS {
-        let _ = kubectl(&["rollout", "restart", "-n", "openfaas", &format!("deployment/{program}")]);
+        let _ =
+            kubectl(&["rollout", "restart", "-n", "openfaas", &format!("deployment/{program}")]);
     }
     apply(&format!(
         "{{apiVersion: asyncqueue.io/v1alpha1, kind: AsyncQueue, metadata: {{namespace: {name}, name: {name}}}, spec: {{}}}}"
@@ -27,7 +28,8 @@ async fn all_programs_started_before_nats_wait_visibly_and_then_work() {
         let what = format!("a pod of {program} says that it waits for NATS");
         until_in(PODS, &what, async || {
             let selector = format!("-l=app.kubernetes.io/name={program}");
-            let log = kubectl(&["logs", "-n", "openfaas", &selector, "--tail=50", "--ignore-errors"]);
+            let log =
+                kubectl(&["logs", "-n", "openfaas", &selector, "--tail=50", "--ignore-errors"]);
             log.contains("waiting for NATS").then_some(())
         })
         .await;
@@ -47,7 +49,13 @@ async fn all_programs_started_before_nats_wait_visibly_and_then_work() {
 }
 
 async fn scale_nats(replicas: u64) {
-    let _ = kubectl(&["scale", "-n", "openfaas", "statefulset/nats", &format!("--replicas={replicas}")]);
+    let _ = kubectl(&[
+        "scale",
+        "-n",
+        "openfaas",
+        "statefulset/nats",
+        &format!("--replicas={replicas}"),
+    ]);
     let what = format!("{replicas} NATS servers");
     until_in(PODS, &what, async || {
         let nats = get("openfaas", "statefulset/nats")?;

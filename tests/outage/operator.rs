@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use test_support::{
-    cluster::{Namespace, PODS, PortForward, Stopped, apply, command, get, is_true, kubectl, object_is},
+    cluster::{
+        Namespace, PODS, PortForward, Stopped, apply, command, get, is_true, kubectl, object_is,
+    },
     process::{in_pod, peak_resident_bytes, resident_bytes, signal},
     raw,
     wait::until_in,
@@ -46,7 +48,8 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
         // What it takes over is left as it is, and what comes is seen to.
         let other = format!("{name}-{}", if force { "b" } else { "a" });
         queue(name, &other);
-        object_is(name, &format!("asyncqueue/{other}"), "ready", |queue| is_true(queue, "Ready")).await;
+        object_is(name, &format!("asyncqueue/{other}"), "ready", |queue| is_true(queue, "Ready"))
+            .await;
         assert!(metric(&next, "asyncqueue_operator_reconciliations_total").await > 0);
         let after = get(name, &format!("deployment/{name}-worker")).unwrap()["metadata"].clone();
         assert_eq!((&after["uid"], &after["generation"]), (&before["uid"], &before["generation"]));
@@ -58,7 +61,8 @@ async fn a_standby_writes_nothing_and_takes_over_when_the_leader_is_gone() {
 #[tokio::test]
 async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_operator() {
     const MESSAGES: usize = 60_000;
-    /// For what is kept of it: the workers that one queue can have, the advisories that wait, and what is being read.
+    /// For what is kept of it: the workers that one queue can have, the advisories that wait, and
+    /// what is being read.
     const ROOM: u64 = 48 << 20;
     let namespace = Namespace::create("flooded");
     let (name, object) = (&namespace.name, format!("asyncqueue/{}", namespace.name));
@@ -73,7 +77,8 @@ async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_opera
     let long = "w".repeat(200);
     for number in 0..MESSAGES {
         let stats = format!(r#"{{"worker":"{long}{number}","running":1,"maxInflight":1}}"#);
-        let report = format!(r#"{{"outcome":"accepted","functions":["invented-{number}.{name}"]}}"#);
+        let report =
+            format!(r#"{{"outcome":"accepted","functions":["invented-{number}.{name}"]}}"#);
         let messages = [
             (format!("asyncqueue.stats.invented-{number}"), &stats),
             (format!("asyncqueue.stats.{name}"), &stats),
@@ -87,7 +92,15 @@ async fn a_flood_of_invented_workers_and_advisories_takes_no_memory_of_the_opera
     }
     client.flush().await.unwrap();
     // It goes on with its work.
-    let _ = kubectl(&["patch", "-n", name, &object, "--type=merge", "-p", r#"{"spec":{"maxInflight":7}}"#]);
+    let _ = kubectl(&[
+        "patch",
+        "-n",
+        name,
+        &object,
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"maxInflight":7}}"#,
+    ]);
     object_is(name, &object, "seen anew", |queue| queue["status"]["observedGeneration"] == 2).await;
     let peak = peak_resident_bytes(operator);
     assert!(peak < before + ROOM, "{before} bytes before, {peak} at most");
@@ -107,7 +120,8 @@ async fn a_leader_that_stands_still_is_followed_and_leads_no_more() {
     signal(process, "CONT");
     assert!(took < TAKEOVER, "{took:?}");
     // It ends, and starts again as one that stands by.
-    until_in(PODS, "the old leader started again", async || (restarts(&stopped) > 0).then_some(())).await;
+    until_in(PODS, "the old leader started again", async || (restarts(&stopped) > 0).then_some(()))
+        .await;
     scale(2).await;
     assert_eq!(metric(&stopped, "asyncqueue_operator_leader").await, 0);
     assert_eq!(holder(), Some(next));
@@ -137,7 +151,10 @@ async fn an_api_server_that_is_away_is_waited_for_and_nothing_else_is_touched() 
         tokio::time::sleep(AWAY).await;
     }
     // A leader that can't renew its lease ends, since another may lead by then, and starts again.
-    until_in(PODS, "the operator started again", async || (restarts(&operator) > before).then_some(())).await;
+    until_in(PODS, "the operator started again", async || {
+        (restarts(&operator) > before).then_some(())
+    })
+    .await;
     scale(1).await;
     queue(name, name);
     object_is(name, &format!("asyncqueue/{name}"), "ready", |queue| is_true(queue, "Ready")).await;
@@ -158,8 +175,10 @@ async fn what_an_earlier_queue_left_is_replaced_without_gc() {
              kind: AsyncQueue, name: {name}, uid: 00000000-0000-4000-8000-000000000000, controller: true}}]}}}}"
         ));
         queue(name, name);
-        let uid = object_is(name, &format!("asyncqueue/{name}"), "seen", |queue| queue["status"].is_object())
-            .await["metadata"]["uid"]
+        let uid = object_is(name, &format!("asyncqueue/{name}"), "seen", |queue| {
+            queue["status"].is_object()
+        })
+        .await["metadata"]["uid"]
             .take();
         object_is(name, &format!("serviceaccount/{account}"), "of the new queue", |account| {
             account["metadata"]["ownerReferences"][0]["uid"] == uid
@@ -188,7 +207,13 @@ async fn an_operator_that_may_not_see_all_there_is_empties_no_directory() {
         .filter(|rule| rule["resources"][0] != "services")
         .collect();
     set_rules(&Value::from(without).to_string());
-    let _ = kubectl(&["delete", "pods", "-n", "openfaas", "-l=app.kubernetes.io/name=asyncqueue-operator"]);
+    let _ = kubectl(&[
+        "delete",
+        "pods",
+        "-n",
+        "openfaas",
+        "-l=app.kubernetes.io/name=asyncqueue-operator",
+    ]);
     let what = "the operator says what it may not see";
     until_in(PODS, what, async || {
         let selector = "-l=app.kubernetes.io/name=asyncqueue-operator";
@@ -248,8 +273,15 @@ fn restarts(pod: &str) -> u64 {
 /// The operator's pods.
 fn pods() -> Vec<String> {
     let selector = "-l=app.kubernetes.io/name=asyncqueue-operator";
-    let names =
-        kubectl(&["get", "pods", "-n", "openfaas", selector, "-o", "jsonpath={.items[*].metadata.name}"]);
+    let names = kubectl(&[
+        "get",
+        "pods",
+        "-n",
+        "openfaas",
+        selector,
+        "-o",
+        "jsonpath={.items[*].metadata.name}",
+    ]);
     names.split_whitespace().map(str::to_owned).collect()
 }
 

@@ -25,7 +25,9 @@ impl Stage {
     /// and what is dead.
     pub(crate) async fn last_look(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline && self.messages(QUEUE).await + self.messages(RESULTS).await > 0 {
+        while Instant::now() < deadline
+            && self.messages(QUEUE).await + self.messages(RESULTS).await > 0
+        {
             sleep(LOOK_EVERY).await;
         }
         for headers in self.headers(QUEUE).await {
@@ -35,11 +37,13 @@ impl Stage {
             self.take_down(call_of_result(&headers), Step::LeftResult);
         }
         for headers in self.headers(DEAD).await {
-            let is_result = headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(RESULTS));
+            let is_result =
+                headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(RESULTS));
             let (call, step) = if is_result {
                 (call_of_result(&headers), Step::ResultDeadLetter)
             } else {
-                let died = headers.get(H_AT).and_then(|at| at.as_str().parse::<jiff::Timestamp>().ok());
+                let died =
+                    headers.get(H_AT).and_then(|at| at.as_str().parse::<jiff::Timestamp>().ok());
                 let stored = self.recorder.time_of(died.expect("a dead letter says when").into());
                 (call_of(&headers), Step::DeadLetter { stored })
             };
@@ -51,15 +55,22 @@ impl Stage {
     pub(crate) async fn dead_calls_are_found(&self) {
         let calls = until("there are dead calls", async || {
             let letters = self.headers(DEAD).await;
-            let calls =
-                letters.iter().filter_map(|headers| native::decode(headers, bytes::Bytes::new()).ok());
+            let calls = letters
+                .iter()
+                .filter_map(|headers| native::decode(headers, bytes::Bytes::new()).ok());
             // One with a callback may have its result on the way, of which a gateway speaks first.
-            let calls: Vec<_> = calls.filter(|call| call.callback_url.is_none()).take(LOOKED_UP).collect();
+            let calls: Vec<_> =
+                calls.filter(|call| call.callback_url.is_none()).take(LOOKED_UP).collect();
             (!calls.is_empty()).then_some(calls)
         });
         for call in calls.await {
             let status = self.ask(&format!("/async-function/{}", call.call_id)).await;
-            assert_eq!((status.status, &status.json()["state"]), (200, &"dead".into()), "{}", call.call_id);
+            assert_eq!(
+                (status.status, &status.json()["state"]),
+                (200, &"dead".into()),
+                "{}",
+                call.call_id
+            );
         }
     }
 
@@ -74,7 +85,9 @@ impl Stage {
         if state.messages > 0 {
             for sequence in state.first_sequence..=state.last_sequence {
                 // Some of them have ended out of turn.
-                headers.extend(stream.get_raw_message(sequence).await.ok().map(|message| message.headers));
+                headers.extend(
+                    stream.get_raw_message(sequence).await.ok().map(|message| message.headers),
+                );
             }
         }
         headers

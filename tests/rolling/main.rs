@@ -66,7 +66,10 @@ async fn roll(stage: &mut Stage, to: Version) {
     stage.dead_calls_are_found().await;
     for mut worker in std::mem::take(&mut stage.workers) {
         worker.signal("TERM");
-        assert!(worker.ended().await.success(), "a worker that is told to end says that all is well");
+        assert!(
+            worker.ended().await.success(),
+            "a worker that is told to end says that all is well"
+        );
     }
     stage.stored(QUEUE, 10).await;
     assert!(stage.messages(RESULTS).await > 0, "results wait");

@@ -103,12 +103,14 @@ impl Stage {
         let js = nats.jetstream().await;
         if creator == Creator::This {
             let owner = Owner { name: "rolling/jobs".to_owned(), uid: "1".to_owned() };
-            let spec = QueueSpec { ack_wait: LEASE, ..QueueSpec::new(QUEUE.parse().unwrap(), owner) };
+            let spec =
+                QueueSpec { ack_wait: LEASE, ..QueueSpec::new(QUEUE.parse().unwrap(), owner) };
             ensure(&js, &spec, false).await.unwrap();
             ensure_buckets(&js, 1).await.unwrap();
         }
         let folder = tempfile::TempDir::with_prefix("asyncqueue-rolling-").unwrap();
-        std::fs::write(folder.path().join("directory.yaml"), format!("queues: {{{QUEUE}: }}")).unwrap();
+        std::fs::write(folder.path().join("directory.yaml"), format!("queues: {{{QUEUE}: }}"))
+            .unwrap();
         let recorder = Recorder::default();
         Self {
             _stalls: stalls::watch(recorder.clone()),
@@ -176,7 +178,8 @@ impl Stage {
 
     /// Waits until so many calls were answered with 202.
     pub(crate) async fn accepted(&self, calls: u64) {
-        let is_accepted = |what: &What| matches!(what, What::Step(_, Step::Answered { status: 202, .. }));
+        let is_accepted =
+            |what: &What| matches!(what, What::Step(_, Step::Answered { status: 202, .. }));
         until_in(PATIENCE, &format!("{calls} calls are accepted"), async || {
             (self.recorder.count(is_accepted) as u64 >= calls).then_some(())
         })

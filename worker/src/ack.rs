@@ -100,7 +100,11 @@ impl Acks {
     }
 
     /// Acknowledges a message, and returns when the server has confirmed it.
-    pub(crate) async fn confirm(&self, delivered: &Delivered, kind: AckKind) -> Result<(), Unconfirmed> {
+    pub(crate) async fn confirm(
+        &self,
+        delivered: &Delivered,
+        kind: AckKind,
+    ) -> Result<(), Unconfirmed> {
         self.ask(delivered, kind, false).await
     }
 
@@ -115,7 +119,11 @@ impl Acks {
     }
 
     /// Sends an ack without waiting for a confirmation.
-    pub(crate) async fn send(&self, delivered: &Delivered, kind: AckKind) -> Result<(), Unconfirmed> {
+    pub(crate) async fn send(
+        &self,
+        delivered: &Delivered,
+        kind: AckKind,
+    ) -> Result<(), Unconfirmed> {
         let to = delivered.message.reply.clone().ok_or(Unconfirmed::NoReply)?;
         send(&self.0.client, to, kind).await
     }
@@ -125,7 +133,12 @@ impl Acks {
         self.0.doubt.cancel();
     }
 
-    async fn ask(&self, delivered: &Delivered, kind: AckKind, again: bool) -> Result<(), Unconfirmed> {
+    async fn ask(
+        &self,
+        delivered: &Delivered,
+        kind: AckKind,
+        again: bool,
+    ) -> Result<(), Unconfirmed> {
         let to = delivered.message.reply.clone().ok_or(Unconfirmed::NoReply)?;
         let (heard, word) = oneshot::channel();
         let waiting = Waiting { to, kind, delivery: delivered.number, again, heard };
@@ -135,13 +148,18 @@ impl Acks {
 }
 
 /// Sends acks and confirms them until the last sender is dropped.
-async fn run(client: Client, mut received: mpsc::UnboundedReceiver<Waiting>, doubt: CancellationToken) {
+async fn run(
+    client: Client,
+    mut received: mpsc::UnboundedReceiver<Waiting>,
+    doubt: CancellationToken,
+) {
     let first_connection = connections(&client);
     let mut waiting = Vec::new();
     while received.recv_many(&mut waiting, TOGETHER).await > 0 {
         let one_by_one = doubt.is_cancelled() || connections(&client) != first_connection;
         let questions = grouped(std::mem::take(&mut waiting), one_by_one).into_iter();
-        let asked: Vec<_> = questions.map(|together| tokio::spawn(ask(client.clone(), together))).collect();
+        let asked: Vec<_> =
+            questions.map(|together| tokio::spawn(ask(client.clone(), together))).collect();
         // Requests that take longer continue in tasks of their own.
         let _ = timeout(SOON, join_all(asked)).await;
     }

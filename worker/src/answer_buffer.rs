@@ -50,9 +50,17 @@ impl AnswerMemory {
     /// Creates an empty buffer for a response. `limit`: maximum number of bytes to keep.
     /// `announced`: length of the response as its headers state it, if they do.
     pub(crate) fn buffer(&self, limit: usize, announced: Option<u64>) -> AnswerBuffer {
-        let announced = announced.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(limit).min(limit));
+        let announced =
+            announced.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(limit).min(limit));
         let memory = self.clone();
-        AnswerBuffer { bytes: Vec::new(), limit, announced, memory, taken: Vec::new(), over_budget: None }
+        AnswerBuffer {
+            bytes: Vec::new(),
+            limit,
+            announced,
+            memory,
+            taken: Vec::new(),
+            over_budget: None,
+        }
     }
 }
 
@@ -70,8 +78,10 @@ impl AnswerBuffer {
         if needed > self.bytes.capacity() {
             // Without an announced length, the capacity doubles, so that bytes are not copied for
             // each part.
-            let capacity = needed.max(self.announced).max((self.bytes.capacity() * 2).min(self.limit));
-            let begins_to_read_fast = capacity > READ_SLOWLY && self.bytes.capacity() <= READ_SLOWLY;
+            let capacity =
+                needed.max(self.announced).max((self.bytes.capacity() * 2).min(self.limit));
+            let begins_to_read_fast =
+                capacity > READ_SLOWLY && self.bytes.capacity() <= READ_SLOWLY;
             let buffers = if begins_to_read_fast { READ_BYTES * 2 } else { 0 };
             self.take(capacity - self.bytes.capacity() + buffers).await;
             self.bytes.reserve_exact(capacity - self.bytes.len());
@@ -111,8 +121,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_answer_at_a_time_goes_over_the_budget() {
-        let account =
-            Budget::new(100, &mut prometheus_client::registry::Registry::default()).account("answers");
+        let account = Budget::new(100, &mut prometheus_client::registry::Registry::default())
+            .account("answers");
         let memory = AnswerMemory::new(account.clone());
         let (mut first, mut second, mut third) =
             (memory.buffer(600, None), memory.buffer(660, None), memory.buffer(600, Some(60)));

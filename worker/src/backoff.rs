@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_longest() {
         let waits = waits(Backoff::Exponential, Jitter::None);
-        let seconds: Vec<u64> = (1..=6).map(|attempt| waits.after(attempt, 0.5).as_secs()).collect();
+        let seconds: Vec<u64> =
+            (1..=6).map(|attempt| waits.after(attempt, 0.5).as_secs()).collect();
         assert_eq!(seconds, [10, 20, 40, 80, 120, 120]);
     }
 

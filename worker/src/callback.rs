@@ -131,7 +131,9 @@ impl Poster {
         }
         let request = match request(callback, self.signer.as_ref()) {
             Ok(request) => request,
-            Err(error) => return Posted::Refused(format!("it can't be written as a request: {error}")),
+            Err(error) => {
+                return Posted::Refused(format!("it can't be written as a request: {error}"));
+            }
         };
         let exchange = async {
             // The receiver recognises a repeat by its webhook-id or Idempotency-Key.
@@ -202,7 +204,12 @@ impl Messenger {
     pub(crate) fn new(poster: Poster, max_attempts: u64, waits: Waits, metrics: Metrics) -> Self {
         // Any status other than 2xx is retried: the receiver has not accepted the result.
         let codes = (100..=999).collect();
-        Self { poster, hosts: Hosts::default(), policy: RetryPolicy { max_attempts, waits, codes }, metrics }
+        Self {
+            poster,
+            hosts: Hosts::default(),
+            policy: RetryPolicy { max_attempts, waits, codes },
+            metrics,
+        }
     }
 
     /// Makes the `attempt`th attempt to deliver a result, and returns what that means for it.
@@ -243,7 +250,10 @@ impl Messenger {
 }
 
 /// Builds the request: the function's response, and the headers that the platform adds.
-fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<Bytes>>, http::Error> {
+fn request(
+    callback: &Callback,
+    signer: Option<&Signer>,
+) -> Result<Request<Full<Bytes>>, http::Error> {
     let url = callback.url.as_url();
     let mut request = Request::new(Full::new(callback.body.clone()));
     *request.method_mut() = Method::POST;
@@ -252,7 +262,10 @@ fn request(callback: &Callback, signer: Option<&Signer>) -> Result<Request<Full<
     headers.clone_from(&callback.headers);
     headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
     headers.insert(H_CALL_ID, HeaderValue::from_str(callback.call_id.as_str())?);
-    headers.insert(H_DURATION, HeaderValue::from_str(&format!("{:.6}", callback.duration.as_secs_f64()))?);
+    headers.insert(
+        H_DURATION,
+        HeaderValue::from_str(&format!("{:.6}", callback.duration.as_secs_f64()))?,
+    );
     headers.insert(H_STATUS, HeaderValue::from(callback.status));
     headers.insert(H_RETRY, HeaderValue::from(callback.attempt));
     headers.insert(H_RETRY_MAX, HeaderValue::from(callback.max_attempts));
@@ -391,12 +404,16 @@ mod tests {
     #[test]
     fn a_redirect_is_a_failure_that_names_where_it_leads() {
         for (location, named) in [
-            ("https://u:secret@new.example/hooks?token=secret#secret", "`https://new.example/hooks`"),
+            (
+                "https://u:secret@new.example/hooks?token=secret#secret",
+                "`https://new.example/hooks`",
+            ),
             ("/hooks?token=secret", "`/hooks`"),
             ("//new.example/a@b", "`//new.example/a@b`"),
         ] {
             let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
-            let Posted::Failed(_, reason) = classify(StatusCode::PERMANENT_REDIRECT, &headers) else {
+            let Posted::Failed(_, reason) = classify(StatusCode::PERMANENT_REDIRECT, &headers)
+            else {
                 panic!("not failed")
             };
             assert!(
@@ -405,7 +422,9 @@ mod tests {
             );
         }
         let long = HeaderMap::from_iter([(header::LOCATION, "x".repeat(5000).parse().unwrap())]);
-        let Posted::Failed(_, reason) = classify(StatusCode::FOUND, &long) else { panic!("not failed") };
+        let Posted::Failed(_, reason) = classify(StatusCode::FOUND, &long) else {
+            panic!("not failed")
+        };
         assert!(reason.len() < 400, "{reason}");
     }
 }

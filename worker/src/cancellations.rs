@@ -135,7 +135,9 @@ impl Cancellations {
     fn cancel(&self, call: &StoredCall, inbox: Option<&Subject>) -> Option<&'static str> {
         let mut state = self.lock();
         let State { cancelled, in_flight, ended } = &mut *state;
-        if matches!(in_flight.get(call), Some(Stage::Ended(_))) || ended.ends.contains_key(&call.sequence) {
+        if matches!(in_flight.get(call), Some(Stage::Ended(_)))
+            || ended.ends.contains_key(&call.sequence)
+        {
             return Some(HAS_ENDED);
         }
         let answer = cancelled.get_or_insert(call.clone(), || Answer::Later(Vec::new()));
@@ -189,7 +191,8 @@ impl Cancellations {
     }
 
     fn take_tombstone(&self, js: &Context, queue: &QueueName, key: &str, value: &[u8]) {
-        let Some((call, Mark::Cancelled { confirmed })) = tombstone::read_entry(queue, key, value) else {
+        let Some((call, Mark::Cancelled { confirmed })) = tombstone::read_entry(queue, key, value)
+        else {
             return;
         };
         if self.cancel(&call, None) == Some(HAS_ENDED) && !confirmed && self.is_too_late(&call) {
@@ -203,7 +206,11 @@ impl Cancellations {
         }
     }
 
-    async fn read_tombstones(&self, js: &Context, queue: &QueueName) -> Result<(), async_nats::Error> {
+    async fn read_tombstones(
+        &self,
+        js: &Context,
+        queue: &QueueName,
+    ) -> Result<(), async_nats::Error> {
         let store = tombstone::BUCKET.open(js).await?;
         let mut entries = store.watch_with_history(tombstone::keys_of_queue(queue)).await?;
         while let Some(entry) = entries.next().await {
@@ -305,7 +312,8 @@ impl CallInFlight {
         let inboxes = {
             let mut state = self.cancellations.lock();
             state.in_flight.insert(self.call.clone(), Stage::Held);
-            let answer = state.cancelled.get_or_insert(self.call.clone(), || Answer::Later(Vec::new()));
+            let answer =
+                state.cancelled.get_or_insert(self.call.clone(), || Answer::Later(Vec::new()));
             match std::mem::replace(answer, Answer::Now(word)) {
                 Answer::Later(inboxes) => inboxes,
                 before @ Answer::Now(_) => {

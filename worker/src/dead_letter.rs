@@ -119,7 +119,9 @@ impl DeadLetterWriter {
         }
         let dead_subject = match call {
             Some((function, id)) => call_subject(&self.stream, function, id),
-            None => format!("{}.{UNKNOWN}.{UNKNOWN}.{}", self.stream, CallId::of_sequence(sequence)),
+            None => {
+                format!("{}.{UNKNOWN}.{UNKNOWN}.{}", self.stream, CallId::of_sequence(sequence))
+            }
         };
         let whole = dead_letter::headers(headers, subject, &death, &self.worker, Timestamp::now());
         let id = dead_letter::message_id(subject, sequence);
@@ -127,7 +129,14 @@ impl DeadLetterWriter {
         for form in Form::ALL {
             let (headers, body) = form.of(&whole, payload);
             let stored = self.store.until_stored(Record::DeadLetter, ticket, None, || {
-                store_once(&self.js, &self.stream, &dead_subject, &id, headers.clone(), body.clone())
+                store_once(
+                    &self.js,
+                    &self.stream,
+                    &dead_subject,
+                    &id,
+                    headers.clone(),
+                    body.clone(),
+                )
             });
             match stored.await {
                 Ok(()) => {

@@ -50,7 +50,8 @@ impl Delivered {
     /// happen on a consumer's inbox, counts as delivered for the first time.
     pub(crate) fn of(message: Message) -> Self {
         let numbers = message.reply.as_ref().and_then(|subject| Numbers::read(subject));
-        let stored_at = numbers.and_then(|numbers| Timestamp::from_nanosecond(numbers.stored_at).ok());
+        let stored_at =
+            numbers.and_then(|numbers| Timestamp::from_nanosecond(numbers.stored_at).ok());
         Self {
             message,
             count: numbers.map_or(1, |numbers| numbers.count),
@@ -110,8 +111,12 @@ mod tests {
 
     #[test]
     fn each_form_of_the_subject_says_the_same() {
-        let numbers =
-            Numbers { count: 2, sequence: 1070, number: 1071, stored_at: 1_795_514_400_123_456_789 };
+        let numbers = Numbers {
+            count: 2,
+            sequence: 1070,
+            number: 1071,
+            stored_at: 1_795_514_400_123_456_789,
+        };
         for subject in [
             "$JS.ACK.q.q-workers.2.1070.1071.1795514400123456789.3",
             "$JS.ACK._.hash.q.q-workers.2.1070.1071.1795514400123456789.3",
@@ -119,9 +124,13 @@ mod tests {
         ] {
             assert_eq!(Numbers::read(subject), Some(numbers), "{subject}");
         }
-        for subject in
-            ["", "_INBOX.1", "$JS.ACK.q.c.1.2.3.4", "$JS.ACK.q.c.x.2.3.4.5", "$JS.ACK.q.c.1.2.-3.4.5"]
-        {
+        for subject in [
+            "",
+            "_INBOX.1",
+            "$JS.ACK.q.c.1.2.3.4",
+            "$JS.ACK.q.c.x.2.3.4.5",
+            "$JS.ACK.q.c.1.2.-3.4.5",
+        ] {
             assert_eq!(Numbers::read(subject), None, "{subject}");
         }
     }

@@ -40,13 +40,17 @@ async fn look(
     metrics: &Metrics,
     clock: &ServerClock,
 ) -> Result<(), async_nats::Error> {
-    let Some(consumer) = consumer_progress::of_consumer(js, stream, durable).await? else { return Ok(()) };
+    let Some(consumer) = consumer_progress::of_consumer(js, stream, durable).await? else {
+        return Ok(());
+    };
     clock.set(consumer.now);
     let stream = js.get_stream(stream).await?;
     let info = stream.cached_info();
     let (state, config) = (&info.state, &info.config);
     metrics.queue(consumer.pending, stored_in_all(config, state));
-    metrics.fullness(share(state.messages, config.max_messages).max(share(state.bytes, config.max_bytes)));
+    metrics.fullness(
+        share(state.messages, config.max_messages).max(share(state.bytes, config.max_bytes)),
+    );
     Ok(())
 }
 

@@ -73,10 +73,12 @@ impl Finish {
         reported: &Reported,
         ticket: &mut Ticket,
     ) -> Option<Written> {
-        let written = self.store.until_stored(Record::Tombstone, ticket, Some(reported), async || {
-            let written = tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await;
-            written.and_then(|written| written.ok_or_else(tombstone::no_bucket))
-        });
+        let written =
+            self.store.until_stored(Record::Tombstone, ticket, Some(reported), async || {
+                let written =
+                    tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await;
+                written.and_then(|written| written.ok_or_else(tombstone::no_bucket))
+            });
         match written.await {
             Ok(written) => Some(written),
             Err(PublishFailure::NoStream) => Some(Written { mark, is_new: true }),
@@ -94,7 +96,8 @@ impl Finish {
         ticket: &mut Ticket,
     ) -> AckKind {
         let status = reply.ending.status();
-        let reporting = self.report(call, EndState::Done, status, reply, Some(reported), ticket).await;
+        let reporting =
+            self.report(call, EndState::Done, status, reply, Some(reported), ticket).await;
         if reporting == Reporting::Settled && in_flight.settle() {
             let marked = tombstone::mark_too_late(&self.js, &self.queue, &call.stored).await;
             if let Err(error) = marked {
@@ -158,8 +161,9 @@ impl Finish {
         let (function, call_id) = call.name();
         error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
         self.metrics.end_without_run(EndState::Dead);
-        let reported =
-            self.report(call, EndState::Dead, UNREACHABLE, Reply::none(), Some(reported), ticket).await;
+        let reported = self
+            .report(call, EndState::Dead, UNREACHABLE, Reply::none(), Some(reported), ticket)
+            .await;
         if reported == Reporting::HadAnother {
             return self.was_done(call).await;
         }
@@ -173,7 +177,8 @@ impl Finish {
     async fn was_done(&self, call: &Call<'_>) -> AckKind {
         let (function, call_id) = call.name();
         info!(%call_id, %function, "{} was done before: another worker has stored its result", function.name());
-        let ended = tombstone::replace(&self.js, &self.queue, &call.stored, Mark::Dead, Mark::Ended).await;
+        let ended =
+            tombstone::replace(&self.js, &self.queue, &call.stored, Mark::Dead, Mark::Ended).await;
         if let Err(error) = ended {
             warn!(%call_id, %error, "the mark that the call is dead could not be replaced");
         }
@@ -181,10 +186,16 @@ impl Finish {
     }
 
     /// Counts additional deliveries of a call as no attempts.
-    pub(crate) async fn add_to_offset(&self, call: &StoredCall, deliveries: u64, ticket: &mut Ticket) {
+    pub(crate) async fn add_to_offset(
+        &self,
+        call: &StoredCall,
+        deliveries: u64,
+        ticket: &mut Ticket,
+    ) {
         let addition = Addition::new(&self.queue, call, deliveries);
-        let written =
-            self.store.until_stored(Record::AttemptOffset, ticket, None, || addition.write(&self.js));
+        let written = self
+            .store
+            .until_stored(Record::AttemptOffset, ticket, None, || addition.write(&self.js));
         if let Err(failure) = written.await {
             let (call_id, reason) = (&call.id, failure.as_str());
             warn!(%call_id, reason, "a delivery counts as an attempt though it was none");
@@ -236,14 +247,16 @@ impl Finish {
         });
         match stored.await {
             Ok(ack) if ack.duplicate => {
-                let first = stored_result::end_at(&self.js, &self.queue, &call.stored, ack.sequence).await;
+                let first =
+                    stored_result::end_at(&self.js, &self.queue, &call.stored, ack.sequence).await;
                 if is_of_another(end, first.ok().flatten(), tries.into_inner()) {
                     return Reporting::HadAnother;
                 }
             }
             Ok(_) => {}
             Err(failure) => {
-                let (call_id, function, reason) = (&callback.call_id, &callback.function, failure.as_str());
+                let (call_id, function, reason) =
+                    (&callback.call_id, &callback.function, failure.as_str());
                 warn!(%call_id, %function, reason, "the result can't be stored and is posted directly");
                 // However long the receiver takes, another call can use the slot.
                 ticket.leave_slot();
@@ -265,7 +278,9 @@ impl Finish {
         // Tried once: without room for this mark, there is no room for the mark of a cancellation
         // either.
         let written = tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended).await;
-        let Ok(Some(Written { mark: Mark::Cancelled { .. }, .. })) = written else { return Some(callback) };
+        let Ok(Some(Written { mark: Mark::Cancelled { .. }, .. })) = written else {
+            return Some(callback);
+        };
         let sequence = call.stored.sequence;
         let cancelled =
             Callback::new(&call.invocation, callback.url, sequence, EndState::Cancelled, CANCELLED);
@@ -299,8 +314,10 @@ impl Finish {
                     };
                     let reason = format!("callback: {reason}");
                     let death = Death { reason, attempts: attempt, status: Some(callback.status) };
-                    let written =
-                        self.dead_letters.write(message, Some((function, call_id)), death, ticket).await;
+                    let written = self
+                        .dead_letters
+                        .write(message, Some((function, call_id)), death, ticket)
+                        .await;
                     if written == crate::dead_letter::DeadLetterOutcome::NotStored {
                         error!(%call_id, %function, bytes = callback.body.len(), "lost: the result can neither be posted nor stored");
                     }
@@ -358,7 +375,8 @@ pub(crate) fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
 /// the body.
 fn platforms_words(reply: &Reply) -> String {
     const MOST: usize = 200;
-    let by = reply.headers.get(H_INTERNAL).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let by =
+        reply.headers.get(H_INTERNAL).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(MOST)]);
     let line = text.lines().next().unwrap_or_default().trim();
     let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

@@ -90,7 +90,12 @@ impl Caller {
         }
         let begun = Instant::now();
         let deadline = (begun + self.time_limit).into();
-        let reply = match timeout_at(deadline, self.exchange(invocation, headers, attempt, directory)).await {
+        let reply = match timeout_at(
+            deadline,
+            self.exchange(invocation, headers, attempt, directory),
+        )
+        .await
+        {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 let reason = describe(&*error);
@@ -101,7 +106,9 @@ impl Caller {
                     _ => Reply::without_answer(Ending::Unreachable, reason),
                 }
             }
-            Err(_) => Reply::without_answer(Ending::TimedOut, "the time limit was reached".to_owned()),
+            Err(_) => {
+                Reply::without_answer(Ending::TimedOut, "the time limit was reached".to_owned())
+            }
         };
         Reply { duration: begun.elapsed(), ..reply }
     }
@@ -135,7 +142,8 @@ impl Caller {
         }
         let headers = parts.headers;
         let internal = headers.contains_key(H_INTERNAL) && parts.status.as_u16() >= 400;
-        let retry_after = headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let retry_after =
+            headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         Ok(Reply {
             ending: Ending::Answered { status: parts.status.as_u16(), internal, retry_after },
             headers,
@@ -189,7 +197,10 @@ mod tests {
         let cases = [
             (Reply { ending: answered, body, ..Reply::none() }, 500, "the function answered 500"),
             (
-                Reply::without_answer(Ending::Unreachable, "no connection can be opened".to_owned()),
+                Reply::without_answer(
+                    Ending::Unreachable,
+                    "no connection can be opened".to_owned(),
+                ),
                 503,
                 "the function did not answer: no connection can be opened",
             ),

@@ -133,8 +133,11 @@ impl Handler for Invoke {
         let in_flight = self.cancellations.take(stored.clone());
         // Here and below, rare steps are boxed: thousands of calls may run at once, and these steps
         // take no memory of a call while it runs.
-        let offset =
-            if delivered.count == 1 { Ok(0) } else { Box::pin(self.offset(delivered, &stored)).await };
+        let offset = if delivered.count == 1 {
+            Ok(0)
+        } else {
+            Box::pin(self.offset(delivered, &stored)).await
+        };
         let offset = match offset {
             Ok(offset) => offset,
             Err(error) => {
@@ -154,7 +157,12 @@ impl Handler for Invoke {
         (ack, Some(in_flight))
     }
 
-    async fn give_up_unreadable(&self, delivered: &Delivered, why: String, ticket: &mut Ticket) -> AckKind {
+    async fn give_up_unreadable(
+        &self,
+        delivered: &Delivered,
+        why: String,
+        ticket: &mut Ticket,
+    ) -> AckKind {
         self.give_up_message(delivered, format!("undecodable: {why}"), ticket).await
     }
 
@@ -201,21 +209,30 @@ impl Invoke {
         }
         let is_expired = self.max_age.is_some_and(|most| call.tries.age > most);
         if is_expired || call.policy.is_poison(call.tries.attempt) {
-            return Box::pin(self.end_without_run(delivered, call, in_flight, lease, ticket, is_expired))
-                .await;
+            return Box::pin(
+                self.end_without_run(delivered, call, in_flight, lease, ticket, is_expired),
+            )
+            .await;
         }
         let reported = self.reports.running(call.stored.clone(), call.attempt());
         match self.make(delivered, call, in_flight).await {
             Made::Reply(reply) => {
                 Box::pin(self.end(delivered, call, reply, in_flight, reported, ticket)).await
             }
-            Made::Ended(mark) => Box::pin(self.end_as_marked(delivered, call, mark, in_flight, ticket)).await,
+            Made::Ended(mark) => {
+                Box::pin(self.end_as_marked(delivered, call, mark, in_flight, ticket)).await
+            }
             Made::Unknown => Box::pin(self.hand_back_unknown(&call.stored, ticket)).await,
         }
     }
 
     /// Invokes the function, unless the call has ended already.
-    async fn make(&self, delivered: &Delivered, call: &mut Call<'_>, in_flight: &CallInFlight) -> Made {
+    async fn make(
+        &self,
+        delivered: &Delivered,
+        call: &mut Call<'_>,
+        in_flight: &CallInFlight,
+    ) -> Made {
         match self.may_start(delivered, call).await {
             MayStart::Yes => {}
             MayStart::Ended(mark) => return Made::Ended(mark),
@@ -226,7 +243,8 @@ impl Invoke {
             return Made::Ended(Mark::Cancelled { confirmed: false });
         };
         let invocation = &call.invocation;
-        let (call_id, function, attempt) = (&invocation.call_id, &invocation.function, call.tries.attempt);
+        let (call_id, function, attempt) =
+            (&invocation.call_id, &invocation.function, call.tries.attempt);
         debug!(%call_id, %function, attempt, bytes = invocation.body.len(), "Invoking {}", function.name());
         let directory = self.directory.borrow().clone();
         let _counted = self.metrics.running(function, directory.as_deref());
@@ -297,7 +315,8 @@ impl Invoke {
         reported: Reported,
         ticket: &mut Ticket,
     ) -> AckKind {
-        let outcome = call.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
+        let outcome =
+            call.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
         let is_cancelled = match &outcome {
             Outcome::Done => !in_flight.end(),
             Outcome::Retry { .. } => in_flight.is_cancelled(),
@@ -321,7 +340,9 @@ impl Invoke {
             Outcome::Done => self.finish.done(call, reply, in_flight, &reported, ticket).await,
             Outcome::Retry { wait, not_counted_for } => {
                 let counted = not_counted_for.is_none();
-                if let Some(offset) = offset_after(call, counted, ticket.repeats(), delivered.was_renewed()) {
+                if let Some(offset) =
+                    offset_after(call, counted, ticket.repeats(), delivered.was_renewed())
+                {
                     self.finish.set_offset(call, offset, ticket).await;
                 }
                 reported.waits(wait, reply.failure(), not_counted_for);
@@ -375,13 +396,17 @@ impl Invoke {
     ) -> AckKind {
         match tombstone::read(&self.js, &self.queue, &call.stored).await {
             Ok(Some(tombstone)) => {
-                return self.end_as_marked(delivered, call, tombstone.mark, in_flight, ticket).await;
+                return self
+                    .end_as_marked(delivered, call, tombstone.mark, in_flight, ticket)
+                    .await;
             }
             Ok(None) => {}
             Err(_) => return self.hand_back_unknown(&call.stored, ticket).await,
         }
         let reported = self.reports.running(call.stored.clone(), call.attempt());
-        if call.tries.deliveries > 1 && self.may_end_otherwise(call, lease, ticket).await.unwrap_or(true) {
+        if call.tries.deliveries > 1
+            && self.may_end_otherwise(call, lease, ticket).await.unwrap_or(true)
+        {
             return AckKind::Nak(Some(lease));
         }
         let mark = if is_expired { Mark::Expired } else { Mark::Dead };
@@ -389,7 +414,9 @@ impl Invoke {
             Some(Written { mark: Mark::Dead, .. }) => {
                 self.finish.poison(delivered, call, &reported, ticket).await
             }
-            Some(Written { mark, .. }) => self.end_as_marked(delivered, call, mark, in_flight, ticket).await,
+            Some(Written { mark, .. }) => {
+                self.end_as_marked(delivered, call, mark, in_flight, ticket).await
+            }
             None => AckKind::Nak(Some(UNKNOWN_WAIT)),
         }
     }
@@ -409,8 +436,9 @@ impl Invoke {
         }
         let report = worker_report(&self.js, &self.queue, &call.stored).await?;
         let is_own = |worker: &str| worker == self.reports.worker();
-        Ok(report
-            .is_some_and(|report| matches!(report.phase, Phase::Running { .. }) && !is_own(&report.worker)))
+        Ok(report.is_some_and(|report| {
+            matches!(report.phase, Phase::Running { .. }) && !is_own(&report.worker)
+        }))
     }
 
     /// Counts deliveries of a call as no attempts.
@@ -430,7 +458,12 @@ impl Invoke {
     }
 
     /// Makes a dead letter of a message that is not a call.
-    async fn give_up_message(&self, delivered: &Delivered, reason: String, ticket: &mut Ticket) -> AckKind {
+    async fn give_up_message(
+        &self,
+        delivered: &Delivered,
+        reason: String,
+        ticket: &mut Ticket,
+    ) -> AckKind {
         let death = Death { reason, attempts: delivered.count, status: None };
         self.finish.dead_letters.write(delivered.into(), None, death, ticket).await.ack()
     }
@@ -439,7 +472,8 @@ impl Invoke {
     /// precedence over those in its message.
     fn policy_of(&self, invocation: &Invocation) -> Cow<'_, RetryPolicy> {
         let directory = self.directory.borrow();
-        let known = directory.as_ref().and_then(|directory| directory.functions.get(&invocation.function));
+        let known =
+            directory.as_ref().and_then(|directory| directory.functions.get(&invocation.function));
         let known = known.map(|function| function.retry.clone()).unwrap_or_default();
         let overrides = known.or(&invocation.retry);
         // Nearly always there are no overrides, and nothing is copied.
@@ -451,11 +485,12 @@ impl Invoke {
     }
 
     fn decode(&self, delivered: &Delivered) -> Result<Invocation, message::DecodeError> {
-        let decoded = message::decode(delivered.headers(), &delivered.message.payload, || Fallback {
-            call_id: CallId::of_sequence(delivered.sequence),
-            stored_at: delivered.stored_at,
-            namespace: self.function_namespace.clone(),
-        });
+        let decoded =
+            message::decode(delivered.headers(), &delivered.message.payload, || Fallback {
+                call_id: CallId::of_sequence(delivered.sequence),
+                stored_at: delivered.stored_at,
+                namespace: self.function_namespace.clone(),
+            });
         decoded.map(|mut invocation| {
             add_idempotency_key(&mut invocation, delivered.headers());
             invocation
@@ -469,7 +504,8 @@ impl Invoke {
         if let Offset::Made(_) = stored {
             // From now on, deliveries count again: if this worker dies, this one was an attempt.
             let written = Offset::Deliveries(offset);
-            if let Err(error) = uncounted::set(&self.js, &self.queue, &call.id, call.sequence, written).await
+            if let Err(error) =
+                uncounted::set(&self.js, &self.queue, &call.id, call.sequence, written).await
             {
                 debug!(call_id = %call.id, %error, "the attempt offset can't be written");
             }

@@ -10,8 +10,13 @@ use asyncqueue_worker::Settings;
 
 fn main() -> ExitCode {
     let settings: Settings = arguments::parse();
-    program::run("asyncqueue-worker", &settings.log.clone(), Threads::AllProcessors, async |shutdown| {
-        arguments::warn_of_misspelt_variables::<Settings>();
-        Box::pin(asyncqueue_worker::run(settings, shutdown)).await
-    })
+    program::run(
+        "asyncqueue-worker",
+        &settings.log.clone(),
+        Threads::AllProcessors,
+        async |shutdown| {
+            arguments::warn_of_misspelt_variables::<Settings>();
+            Box::pin(asyncqueue_worker::run(settings, shutdown)).await
+        },
+    )
 }

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use asyncqueue::{EndState, FunctionName, QueueName, directory::Directory, publish_failure::PublishFailure};
+use asyncqueue::{
+    EndState, FunctionName, QueueName, directory::Directory, publish_failure::PublishFailure,
+};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -186,7 +188,11 @@ impl Metrics {
     }
 
     /// Counts a call as running until the guard is dropped.
-    pub(crate) fn running(&self, function: &FunctionName, directory: Option<&Directory>) -> Running {
+    pub(crate) fn running(
+        &self,
+        function: &FunctionName,
+        directory: Option<&Directory>,
+    ) -> Running {
         self.inflight.running(function, directory)
     }
 

@@ -127,7 +127,9 @@ impl Ending {
             Self::TimedOut => "the time limit was reached".to_owned(),
             Self::Unreachable => "the function did not answer".to_owned(),
             Self::Forbidden(refused) => refused.to_string(),
-            Self::Unreadable(reason) => format!("the answer of the function can't be read: {reason}"),
+            Self::Unreadable(reason) => {
+                format!("the answer of the function can't be read: {reason}")
+            }
         }
     }
 }
@@ -163,7 +165,8 @@ impl RetryPolicy {
         if !self.is_retried(ending) {
             return Outcome::Done;
         }
-        let not_counted_for = if ending.is_platforms() { MAX_UNCOUNTED.checked_sub(tries.age) } else { None };
+        let not_counted_for =
+            if ending.is_platforms() { MAX_UNCOUNTED.checked_sub(tries.age) } else { None };
         let not_counted_for = not_counted_for.filter(|rest| !rest.is_zero());
         if not_counted_for.is_none() && tries.attempt >= self.max_attempts {
             return Outcome::Dead(format!(
@@ -272,17 +275,23 @@ mod tests {
     fn no_answer_is_always_tried_again() {
         let policy = RetryPolicy { codes: BTreeSet::new(), ..policy() };
         for ending in [Ending::TimedOut, Ending::Unreachable] {
-            let outcome = policy.decide(&ending, Tries::all_counted(2), SystemTime::UNIX_EPOCH, 0.5);
+            let outcome =
+                policy.decide(&ending, Tries::all_counted(2), SystemTime::UNIX_EPOCH, 0.5);
             assert_eq!(outcome, retry_in(20));
         }
     }
 
     #[test]
     fn an_answer_that_cannot_be_read_is_final() {
-        let Outcome::Dead(reason) = decide(&Ending::Unreadable("invalid HTTP version".to_owned()), 1) else {
+        let Outcome::Dead(reason) =
+            decide(&Ending::Unreadable("invalid HTTP version".to_owned()), 1)
+        else {
             panic!("not dead")
         };
-        assert!(reason.contains("invalid HTTP version") && reason.contains("not tried again"), "{reason}");
+        assert!(
+            reason.contains("invalid HTTP version") && reason.contains("not tried again"),
+            "{reason}"
+        );
     }
 
     #[test]
@@ -312,11 +321,20 @@ mod tests {
     #[test]
     fn a_retry_after_beats_the_computed_wait_up_to_an_hour() {
         let date = "Thu, 01 Jan 1970 00:20:00 GMT";
-        for (value, seconds) in
-            [("30", 30), ("1", 10), ("600", 600), (date, 1200), ("86400", 3600), ("garbage", 10), ("-5", 10)]
-        {
-            let ending =
-                Ending::Answered { status: 503, internal: false, retry_after: Some(value.to_owned()) };
+        for (value, seconds) in [
+            ("30", 30),
+            ("1", 10),
+            ("600", 600),
+            (date, 1200),
+            ("86400", 3600),
+            ("garbage", 10),
+            ("-5", 10),
+        ] {
+            let ending = Ending::Answered {
+                status: 503,
+                internal: false,
+                retry_after: Some(value.to_owned()),
+            };
             assert_eq!(decide(&ending, 1), retry_in(seconds), "{value}");
         }
     }

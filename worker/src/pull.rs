@@ -15,7 +15,8 @@ use async_nats::{
 };
 use asyncqueue::{connection::Connection, remove::remove};
 use asyncqueue_runtime::{
-    error::describe, health::Health, memory::Account, nats::jetstream::JetStreamOff, program::Shutdown,
+    error::describe, health::Health, memory::Account, nats::jetstream::JetStreamOff,
+    program::Shutdown,
 };
 use demand::Demand;
 use event::{Event, classify};
@@ -119,7 +120,11 @@ pub(crate) trait Handler: Send + Sync + 'static {
 
     /// Prepares a message for being handed back unhandled, after this number of its deliveries were
     /// ignored.
-    fn before_hand_back(&self, _delivered: &Delivered, _repeats: u64) -> impl Future<Output = ()> + Send {
+    fn before_hand_back(
+        &self,
+        _delivered: &Delivered,
+        _repeats: u64,
+    ) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
@@ -218,7 +223,8 @@ impl<H: Handler> Puller<H> {
             let begun = Instant::now();
             let client = self.js.client();
             let pulling = Pulling { client, consumer, inbox, lease, acks, hand_back: &hand_back };
-            let end = self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await;
+            let end =
+                self.pull(&pulling, &mut subscriber, &mut demand, &mut tasks, requested).await;
             was_cut = matches!(end, End::Cut);
             let reason = match end {
                 End::Shutdown => {
@@ -258,12 +264,16 @@ impl<H: Handler> Puller<H> {
         let mut lost = behind;
         lost.retain(|delivered| !in_flight.contains(delivered.sequence));
         futures::stream::iter(&lost)
-            .for_each_concurrent(CONCURRENT_LOOKS, |delivered| self.handler.delivery_was_lost(delivered))
+            .for_each_concurrent(CONCURRENT_LOOKS, |delivered| {
+                self.handler.delivery_was_lost(delivered)
+            })
             .await;
         for Unreadable { delivered, why } in unreadable {
-            let (stream, subject, sequence) = (&self.stream, &delivered.message.subject, delivered.sequence);
+            let (stream, subject, sequence) =
+                (&self.stream, &delivered.message.subject, delivered.sequence);
             warn!(stream, %subject, sequence, "giving up a message: its {why}");
-            let ended = self.handler.give_up_unreadable(&delivered, why, &mut Ticket::without_slot()).await;
+            let ended =
+                self.handler.give_up_unreadable(&delivered, why, &mut Ticket::without_slot()).await;
             if let AckKind::Ack = ended
                 && let Err(error) =
                     remove(&self.js, stream, sequence, "remove a message that can't be read").await
@@ -281,7 +291,10 @@ impl<H: Handler> Puller<H> {
 
     /// Returns the consumer and its lease, and waits for it as long as necessary. Returns `None` on
     /// shutdown.
-    async fn find_consumer(&self, shutdown: &CancellationToken) -> Option<(PullConsumer, Duration)> {
+    async fn find_consumer(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> Option<(PullConsumer, Duration)> {
         let (stream, durable) = (&self.stream, &self.durable);
         let mut logged = None;
         self.tell(Some(format!("looking for the consumer {durable}")));
@@ -310,7 +323,9 @@ impl<H: Handler> Puller<H> {
             // missing, then the consumer.
             if logged.as_ref() != Some(&reason) {
                 info!(stream, durable, reason, "waiting for the stream and its consumer");
-                self.tell(Some(format!("waiting for consumer {durable} of stream {stream}: {reason}")));
+                self.tell(Some(format!(
+                    "waiting for consumer {durable} of stream {stream}: {reason}"
+                )));
                 logged = Some(reason);
             }
             tokio::select! {
@@ -349,7 +364,8 @@ impl<H: Handler> Puller<H> {
         // The timer may fire at an earlier deadline and is then reset, so that no timer is created
         // for each message.
         let mut alarm = pin!(sleep_until(silent_at));
-        let (client, mut connection_checks) = (self.js.client(), interval(pulling.connection_check()));
+        let (client, mut connection_checks) =
+            (self.js.client(), interval(pulling.connection_check()));
         connection_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connection = Connection::of(&client);
         let mut shutdown = pin!(shutdown.cancelled());
@@ -364,7 +380,8 @@ impl<H: Handler> Puller<H> {
             let has_memory = demand.running() == 0 || self.memory.free() >= HANDLING_BYTES;
             if has_memory && let Some(batch) = demand.ask() {
                 let largest = pulling.largest_message();
-                let most_bytes = largest.max(self.memory.budget().0 / ASKED_PART / self.max * batch);
+                let most_bytes =
+                    largest.max(self.memory.budget().0 / ASKED_PART / self.max * batch);
                 if let Err(error) = pulling.request(batch, most_bytes).await {
                     return End::Renew(error.to_string());
                 }
@@ -533,7 +550,12 @@ impl Pulling<'_> {
 }
 
 /// Waits for running tasks, and hands back what is not done in time.
-async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, hand_back: &CancellationToken) {
+async fn drain(
+    mut tasks: Tasks,
+    grace: Duration,
+    hurry: &CancellationToken,
+    hand_back: &CancellationToken,
+) {
     let running = tasks.running();
     if running == 0 {
         return;
@@ -555,7 +577,11 @@ async fn drain(mut tasks: Tasks, grace: Duration, hurry: &CancellationToken, han
 /// that have arrived since then and are not in flight here, beginning with the one that was `read`.
 /// They are late, and may be with another worker by now. A delivery of a message that is in flight
 /// is no attempt.
-fn late_messages(read: Option<Box<Message>>, mut inbox: Subscriber, in_flight: &InFlight) -> Vec<Delivered> {
+fn late_messages(
+    read: Option<Box<Message>>,
+    mut inbox: Subscriber,
+    in_flight: &InFlight,
+) -> Vec<Delivered> {
     let mut late = Vec::new();
     let unread = std::iter::from_fn(|| inbox.next().now_or_never().flatten());
     for message in read.map(|message| *message).into_iter().chain(unread) {

@@ -73,7 +73,11 @@ impl Reports {
     /// Answers requests about calls and for the worker's statistics, for as long as it is polled.
     pub(crate) async fn follow(&self, client: &Client, queue: &QueueName, statistics: &Statistics) {
         let answer = |question: &[u8], _inbox: Option<&_>| {
-            if question == stats::QUESTION.as_bytes() { statistics.encode() } else { self.answer(question) }
+            if question == stats::QUESTION.as_bytes() {
+                statistics.encode()
+            } else {
+                self.answer(question)
+            }
         };
         questions::answer(client, question_subject(queue), answer).await;
     }
@@ -84,19 +88,30 @@ impl Reports {
     }
 
     fn report(&self, call: &StoredCall, now: Timestamp) -> Option<WorkerReport> {
-        let Known { attempt, phase, blocked, failure, not_counted_until } = self.lock().get(call)?.clone();
+        let Known { attempt, phase, blocked, failure, not_counted_until } =
+            self.lock().get(call)?.clone();
         if !is_so(phase, now) {
             return None;
         }
         let (attempt, max_attempts) = (attempt.number, attempt.max);
         let worker = self.worker.clone();
-        Some(WorkerReport { worker, attempt, max_attempts, phase, blocked, failure, not_counted_until })
+        Some(WorkerReport {
+            worker,
+            attempt,
+            max_attempts,
+            phase,
+            blocked,
+            failure,
+            not_counted_until,
+        })
     }
 
     /// Returns whether this worker has handed back a call whose next attempt is not due yet.
     pub(crate) fn is_waiting(&self, call: &StoredCall) -> bool {
         let phase = self.lock().get(call).map(|known| known.phase);
-        phase.is_some_and(|phase| matches!(phase, Phase::Waiting { .. }) && is_so(phase, Timestamp::now()))
+        phase.is_some_and(|phase| {
+            matches!(phase, Phase::Waiting { .. }) && is_so(phase, Timestamp::now())
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StoredCall, Known>> {
@@ -126,7 +141,12 @@ impl Reported {
     /// Reports from now on that the attempt has failed, and that the next one is due after this
     /// time. `not_counted_for`: how much longer failures of the platform are no attempts, if this
     /// one was not.
-    pub(crate) fn waits(mut self, wait: Duration, mut failure: Failure, not_counted_for: Option<Duration>) {
+    pub(crate) fn waits(
+        mut self,
+        wait: Duration,
+        mut failure: Failure,
+        not_counted_for: Option<Duration>,
+    ) {
         if let Some((end, _)) = failure.last_error.char_indices().nth(MAX_ERROR) {
             failure.last_error.truncate(end);
         }
@@ -187,7 +207,9 @@ mod tests {
         let failure = Failure { last_status: 503, last_error: "é".repeat(900) };
         reported.waits(Duration::from_secs(60), failure.clone(), None);
         let report = reports.report(&call, now).unwrap();
-        assert!(matches!(report.phase, Phase::Waiting { .. }) && report.not_counted_until.is_none());
+        assert!(
+            matches!(report.phase, Phase::Waiting { .. }) && report.not_counted_until.is_none()
+        );
         let said = report.failure.unwrap();
         assert_eq!((said.last_status, said.last_error), (503, "é".repeat(MAX_ERROR)));
         assert_eq!(reports.report(&call, now + Duration::from_secs(120)), None);

@@ -27,8 +27,8 @@ use crate::{
     Settings,
     answer_buffer::AnswerMemory,
     callback::{
-        self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer, store::ResultStore,
-        tls::Trust,
+        self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer,
+        store::ResultStore, tls::Trust,
     },
     cancellations::Cancellations,
     dead_letter::DeadLetterWriter,
@@ -75,7 +75,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("queue_worker");
     let metrics = Metrics::new(prefixed, &settings.queue_name);
-    let budget = settings.memory_budget.as_ref().map_or_else(memory::default_budget, |budget| budget.0);
+    let budget =
+        settings.memory_budget.as_ref().map_or_else(memory::default_budget, |budget| budget.0);
     let memory = Budget::new(budget, prefixed);
     info!(memory_budget = %ByteSize(budget), "memory for calls, answers and results");
     // For messages that have arrived and wait for their memory, and for the one response at a time
@@ -99,7 +100,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     );
 
     let done = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
+    let admin =
+        tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
     let mut worked = match &streams {
         Some(streams) => tokio::select! {
             created = streams.create() => created,
@@ -108,10 +110,19 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         None => Ok(()),
     };
     if worked.is_ok() {
-        let _streams =
-            streams.map(|streams| AbortOnDropHandle::new(tokio::spawn(async move { streams.keep().await })));
-        worked =
-            Box::pin(work(&settings, namespaces, poster, &js, (metrics, memory), &health, &shutdown)).await;
+        let _streams = streams.map(|streams| {
+            AbortOnDropHandle::new(tokio::spawn(async move { streams.keep().await }))
+        });
+        worked = Box::pin(work(
+            &settings,
+            namespaces,
+            poster,
+            &js,
+            (metrics, memory),
+            &health,
+            &shutdown,
+        ))
+        .await;
         // The last acks may not be sent yet.
         let _ = tokio::time::timeout(FLUSH, client.flush()).await;
     }
@@ -152,7 +163,8 @@ async fn work(
         metrics: metrics.clone(),
     };
     let policy = settings.retry_policy();
-    let messenger = Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
+    let messenger =
+        Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
     let deliver = Deliver {
         js: js.clone(),
         queue: queue.clone(),
@@ -216,7 +228,8 @@ async fn work(
     let (grace, functions) = (settings.grace(), directory.clone());
     // Tasks of their own: each message wakes them, and it costs the runtime less to wake its own
     // threads than the one that waits here.
-    let start = is_prepared(js.clone(), directory, (stream.clone(), durable.clone()), clock.clone());
+    let start =
+        is_prepared(js.clone(), directory, (stream.clone(), durable.clone()), clock.clone());
     let end = shutdown.clone();
     let calls = async move {
         tokio::select! {
@@ -245,7 +258,8 @@ async fn work(
 /// Creates what posts callbacks, from the settings.
 fn poster(settings: &Settings) -> anyhow::Result<Poster> {
     let guard = Guard::new(settings.callback_allowed_hosts.clone());
-    let signer = settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
+    let signer =
+        settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
     let trust = Trust::new(settings.tls_insecure, settings.callback_ca_file.as_ref().cloned())?;
     let (time_limit, limits) = (settings.callback_timeout.0, settings.connection_limits());
     Ok(Poster::new(guard, signer, trust, time_limit, limits))

@@ -1,6 +1,7 @@
 //! The worker's settings. Names and defaults are a contract: existing manifests carry over.
 
-// The comments of settings are the text of --help, where [::] is an address and <queue> a placeholder.
+// The comments of settings are the text of --help, where [::] is an address and <queue> a
+// placeholder.
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
@@ -72,7 +73,8 @@ pub struct Settings {
     #[arg(long, env = "max_inflight", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub max_inflight: u16,
 
-    /// The lease of a call, renewed at a third of it; counts only with `ensure_stream`, since the consumer has it
+    /// The lease of a call, renewed at a third of it; counts only with `ensure_stream`, since the
+    /// consumer has it
     #[arg(long, env = "ack_wait", default_value = "30s", value_parser = GoDuration::parse_positive)]
     pub ack_wait: GoDuration,
 
@@ -80,7 +82,8 @@ pub struct Settings {
     #[arg(long, env = "upstream_timeout", default_value = "1m", value_parser = GoDuration::parse_positive)]
     pub upstream_timeout: GoDuration,
 
-    /// How old a call may be when it is delivered: an older one ends as expired. Unlimited if not set; example: 15m
+    /// How old a call may be when it is delivered: an older one ends as expired. Unlimited if not
+    /// set; example: 15m
     #[arg(long, env = "max_age", default_value_t, hide_default_value = true, value_parser = optional(GoDuration::parse_positive))]
     pub max_age: Optional<GoDuration>,
 
@@ -108,7 +111,8 @@ pub struct Settings {
     #[arg(long, env = "retry_http_codes", default_value = "408,429,500,502,503,504")]
     pub retry_http_codes: Codes,
 
-    /// Call functions through this gateway, as <URL>/function/<name>.<namespace>; empty: call them directly
+    /// Call functions through this gateway, as <URL>/function/<name>.<namespace>; empty: call them
+    /// directly
     #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
     pub gateway_url: Optional<String>,
 
@@ -125,8 +129,9 @@ pub struct Settings {
     #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
     pub function_namespace: String,
 
-    /// Without a gateway: more namespaces whose functions may be called, comma-separated; * for all. Those of
-    /// functions in the directory may be called too; kube-system and `platform_namespace` never
+    /// Without a gateway: more namespaces whose functions may be called, comma-separated; * for
+    /// all. Those of functions in the directory may be called too; kube-system and
+    /// `platform_namespace` never
     #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
@@ -142,18 +147,18 @@ pub struct Settings {
     #[arg(long, env = "callback_max_attempts", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub callback_max_attempts: u64,
 
-    /// File with the secrets that sign callbacks (Standard Webhooks), one `whsec_...` a line; read again for each
-    /// callback, so that secrets can be rotated. Empty: callbacks are not signed
+    /// File with the secrets that sign callbacks (Standard Webhooks), one `whsec_...` a line; read
+    /// again for each callback, so that secrets can be rotated. Empty: callbacks are not signed
     #[arg(long, env = "callback_signing_secret_file", default_value_t, hide_default_value = true)]
     pub callback_signing_secret_file: Optional<PathBuf>,
 
-    /// Where callbacks may go, comma-separated: hosts, *.suffix, addresses or CIDRs. Empty: anywhere but to
-    /// loopback, link-local and metadata addresses
+    /// Where callbacks may go, comma-separated: hosts, *.suffix, addresses or CIDRs. Empty:
+    /// anywhere but to loopback, link-local and metadata addresses
     #[arg(long, env = "callback_allowed_hosts", default_value = "")]
     pub callback_allowed_hosts: Allowed,
 
-    /// PEM file with certificate authorities of receivers of callbacks, which are trusted besides the public ones; read again
-    /// for each new connection
+    /// PEM file with certificate authorities of receivers of callbacks, which are trusted besides
+    /// the public ones; read again for each new connection
     #[arg(long, env = "callback_ca_file", default_value_t, hide_default_value = true)]
     pub callback_ca_file: Optional<PathBuf>,
 
@@ -197,16 +202,17 @@ pub struct Settings {
     #[arg(long, env = "max_response_bytes", default_value = "16Mi")]
     pub max_response_bytes: ByteSize,
 
-    /// Longest time that a connection to a function or receiver is used, so that a backend that is added gets its share
+    /// Longest time that a connection to a function or receiver is used, so that a backend that is
+    /// added gets its share
     #[arg(long, env = "max_connection_age", default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
     pub max_connection_age: GoDuration,
 
     /// Most requests on one connection to a function or receiver
     #[arg(long, env = "max_connection_requests", default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connection_requests: u32,
-    /// Memory for calls that run, the answers of functions, and results on their way. Without room for another call none is
-    /// taken, and an answer waits. At least 16Mi; if not set, three quarters of the container's memory limit, or 384Mi where
-    /// it has none
+    /// Memory for calls that run, the answers of functions, and results on their way. Without room
+    /// for another call none is taken, and an answer waits. At least 16Mi; if not set, three
+    /// quarters of the container's memory limit, or 384Mi where it has none
     #[arg(long, env = "memory_budget", default_value_t, hide_default_value = true, value_parser = optional(memory::parse_budget))]
     pub memory_budget: Optional<ByteSize>,
 
@@ -257,7 +263,10 @@ impl Settings {
     /// How long a connection is used.
     #[must_use]
     pub fn connection_limits(&self) -> ConnectionLimits {
-        ConnectionLimits { max_age: self.max_connection_age.0, max_requests: self.max_connection_requests }
+        ConnectionLimits {
+            max_age: self.max_connection_age.0,
+            max_requests: self.max_connection_requests,
+        }
     }
 
     /// When a call is tried again.

@@ -77,6 +77,8 @@ pub(crate) async fn settle(
 }
 
 /// Waits for the confirmation, for at most [`WORD`].
-async fn word(confirming: impl Future<Output = Result<(), Unconfirmed>>) -> Result<(), Unconfirmed> {
+async fn word(
+    confirming: impl Future<Output = Result<(), Unconfirmed>>,
+) -> Result<(), Unconfirmed> {
     timeout(WORD, confirming).await.unwrap_or(Err(Unconfirmed::Silence))
 }

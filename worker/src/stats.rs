@@ -52,7 +52,10 @@ impl Statistics {
             blocked: self.store.blocked(),
         };
         let encoded = serde_json::to_vec(&stats);
-        encoded.inspect_err(|error| debug!(%error, "statistics could not be encoded")).ok().map(Bytes::from)
+        encoded
+            .inspect_err(|error| debug!(%error, "statistics could not be encoded"))
+            .ok()
+            .map(Bytes::from)
     }
 
     /// Publishes the statistics on change and every few seconds, for as long as calls are counted.

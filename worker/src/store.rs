@@ -73,7 +73,8 @@ struct Blocked<'a> {
 
 impl Record {
     /// All kinds of records.
-    pub(crate) const ALL: [Self; 4] = [Self::Result, Self::DeadLetter, Self::Tombstone, Self::AttemptOffset];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Result, Self::DeadLetter, Self::Tombstone, Self::AttemptOffset];
 
     /// Returns the value of a metric's label for this record.
     pub(crate) fn as_str(self) -> &'static str {
@@ -130,7 +131,9 @@ impl Store {
                     self.metrics.not_stored(record, failure);
                     let is_known = matches!(
                         failure,
-                        PublishFailure::TooLarge(_) | PublishFailure::Conflict | PublishFailure::InProcess
+                        PublishFailure::TooLarge(_)
+                            | PublishFailure::Conflict
+                            | PublishFailure::InProcess
                     );
                     if !is_known {
                         self.warn(record, failure, &error);
@@ -205,7 +208,8 @@ impl Store {
     fn warn(&self, record: Record, failure: PublishFailure, error: &(dyn Error + 'static)) {
         let mut waiting = self.lock();
         let kind = (record, failure);
-        let is_due = waiting.warned.get(&kind).is_none_or(|warned| warned.elapsed() > WARNING_INTERVAL);
+        let is_due =
+            waiting.warned.get(&kind).is_none_or(|warned| warned.elapsed() > WARNING_INTERVAL);
         if is_due {
             waiting.warned.insert(kind, Instant::now());
             let calls = waiting.calls.get(&kind).copied().unwrap_or_default().max(1);

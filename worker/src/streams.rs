@@ -51,7 +51,11 @@ impl Streams {
     /// # Errors
     ///
     /// A name is reserved.
-    pub(crate) fn new(settings: &Settings, js: Context, health: Health) -> Result<Self, UsageError> {
+    pub(crate) fn new(
+        settings: &Settings,
+        js: Context,
+        health: Health,
+    ) -> Result<Self, UsageError> {
         check_names(settings)?;
         let spec = spec(settings);
         let buckets = [tombstone::BUCKET, uncounted::BUCKET];
@@ -139,13 +143,17 @@ fn check_names(settings: &Settings) -> Result<(), UsageError> {
 
 /// Returns whether an error persists, however often the operation is repeated.
 fn is_final(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(error.downcast_ref(), Some(EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. }))
+    matches!(
+        error.downcast_ref(),
+        Some(EnsureError::Refused(_) | EnsureError::SubjectOverlap { .. })
+    )
 }
 
 /// Returns the specification of the queue for JetStream.
 fn spec(settings: &Settings) -> QueueSpec {
     let dead_letters = DeadLetters { enabled: settings.dead_letters, ..DeadLetters::default() };
-    let limits = Limits { max_age: settings.max_age.as_ref().map(|age| age.0), ..Limits::default() };
+    let limits =
+        Limits { max_age: settings.max_age.as_ref().map(|age| age.0), ..Limits::default() };
     QueueSpec {
         dead_letters,
         limits,

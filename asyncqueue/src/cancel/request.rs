@@ -99,7 +99,8 @@ mod tests {
 
     use super::*;
 
-    const EMPTY: Tally = Tally { cancelled: 0, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
+    const EMPTY: Tally =
+        Tally { cancelled: 0, running: 0, before: 0, ended: 0, end: None, unconfirmed: 0 };
     const CANCELLED: Tally = Tally { cancelled: 1, ..EMPTY };
     const NOT_CERTAIN: Tally = Tally { unconfirmed: 1, ..EMPTY };
     const DEAD: Tally = Tally { ended: 1, end: Some(EndState::Dead), ..EMPTY };
@@ -138,7 +139,10 @@ mod tests {
         let expired = ended(State::Expired { since: SINCE });
         let said = Verdict::Ended { end: EndState::Expired, status: Some(expired.clone().into()) };
         assert_eq!(of_others(EMPTY, Found::Ended(expired)), said);
-        assert_eq!(of_others(DEAD, Found::Unknown), Verdict::Ended { end: EndState::Dead, status: None });
+        assert_eq!(
+            of_others(DEAD, Found::Unknown),
+            Verdict::Ended { end: EndState::Dead, status: None }
+        );
         assert_eq!(of_others(EMPTY, Found::Unknown), Verdict::Unknown);
     }
 }

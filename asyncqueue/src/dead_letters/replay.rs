@@ -89,7 +89,11 @@ impl DeadLetters {
     /// Puts the message of a dead letter back on the stream that it came from, and deletes the dead
     /// letter. `entry` is where calls of the queue go now. The attempts are counted from the
     /// beginning.
-    pub async fn replay(&self, letter: &DeadLetter, entry: &QueueEntry) -> Result<Replayed, ReplayError> {
+    pub async fn replay(
+        &self,
+        letter: &DeadLetter,
+        entry: &QueueEntry,
+    ) -> Result<Replayed, ReplayError> {
         if let Some(why) = &letter.unreadable {
             return Err(ReplayError::Unreadable(why.clone()));
         }
@@ -107,9 +111,16 @@ impl DeadLetters {
     /// Returns the stream that a message came from, and the subject that it gets there. A call that
     /// had the queue's own subject, as all calls of its form do, gets a separate subject that
     /// distinguishes it from them. A result keeps its subject.
-    fn destination(&self, letter: &DeadLetter, entry: &QueueEntry, dead_subject: &str) -> (String, String) {
+    fn destination(
+        &self,
+        letter: &DeadLetter,
+        entry: &QueueEntry,
+        dead_subject: &str,
+    ) -> (String, String) {
         let (stream, subject) = match (letter.kind, &letter.origin) {
-            (Kind::Callback, Some(origin)) => return (self.queue.callback_stream(), origin.subject.clone()),
+            (Kind::Callback, Some(origin)) => {
+                return (self.queue.callback_stream(), origin.subject.clone());
+            }
             (Kind::Callback, None) => (self.queue.callback_stream(), self.queue.callback_stream()),
             (Kind::Call, _) => (entry.stream.clone(), entry.subject.clone()),
         };
@@ -130,10 +141,13 @@ impl DeadLetters {
         stream: &str,
     ) -> Result<(), NatsError> {
         let Some(origin) = &letter.origin else { return Ok(()) };
-        let Some(original) = message_at(&self.js, stream, origin.sequence).await? else { return Ok(()) };
+        let Some(original) = message_at(&self.js, stream, origin.sequence).await? else {
+            return Ok(());
+        };
         // A stream that was deleted and recreated may have another message there.
         if original.subject.as_str() == origin.subject && original.payload == message.payload {
-            remove(&self.js, stream, origin.sequence, "remove the message of the dead letter").await?;
+            remove(&self.js, stream, origin.sequence, "remove the message of the dead letter")
+                .await?;
         }
         Ok(())
     }
@@ -159,8 +173,10 @@ impl DeadLetters {
         if letter.kind == Kind::Call && headers.get(H_MESSAGE_ID).is_none() {
             headers.insert(H_MESSAGE_ID, letter.call_id.as_str());
         }
-        let replay =
-            PublishMessage::build().headers(headers).payload(message.payload).expected_stream(&stream);
+        let replay = PublishMessage::build()
+            .headers(headers)
+            .payload(message.payload)
+            .expected_stream(&stream);
         let publish = async { self.js.send_publish(subject.clone(), replay).await?.await };
         match publish.await {
             Ok(ack) if ack.duplicate => Ok(Replayed::Before),

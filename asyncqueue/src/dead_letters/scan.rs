@@ -49,7 +49,10 @@ impl DeadLetters {
     /// Reads all letters on these subjects that are there now; an empty set means all subjects.
     /// Calls that die during the scan, perhaps after a replay, are left out, so that the scan ends.
     /// If the stream has a letter that can't be read, letters on other subjects are returned too.
-    pub(super) async fn scan(&self, subjects: BTreeSet<String>) -> Result<Vec<DeadLetter>, NatsError> {
+    pub(super) async fn scan(
+        &self,
+        subjects: BTreeSet<String>,
+    ) -> Result<Vec<DeadLetter>, NatsError> {
         let last = self.stream.get_info().await.map_err(failed(ACTION))?.state.last_sequence;
         let client = self.js.client();
         let before = Connection::of(&client);
@@ -83,14 +86,18 @@ impl DeadLetters {
         let consumer = self.stream.create_consumer(consumer).await.map_err(failed(ACTION))?;
         let mut letters = Vec::new();
         loop {
-            let batch = consumer.fetch().max_messages(BATCH).messages().await.map_err(failed(ACTION))?;
+            let batch =
+                consumer.fetch().max_messages(BATCH).messages().await.map_err(failed(ACTION))?;
             let batch: Vec<Message> = timeout(BATCH_TIME, batch.try_collect())
                 .await
                 .map_err(failed(ACTION))?
                 .map_err(failed(ACTION))?;
             let whole = batch.len() == BATCH;
-            let read: Vec<DeadLetter> =
-                iter(batch).map(|message| self.read_headers(message)).buffered(READS).try_collect().await?;
+            let read: Vec<DeadLetter> = iter(batch)
+                .map(|message| self.read_headers(message))
+                .buffered(READS)
+                .try_collect()
+                .await?;
             letters.extend(read);
             if !whole || letters.last().is_some_and(|letter| letter.sequence >= last) {
                 break;
@@ -133,7 +140,8 @@ impl DeadLetters {
 
     /// Returns the message at a sequence as it is stored; `None` if it is no longer there.
     pub(super) async fn raw_message(&self, sequence: u64) -> Result<Option<RawMessage>, NatsError> {
-        let message = message_from(&self.js, &self.queue.dead_letter_stream(), ">", sequence).await?;
+        let message =
+            message_from(&self.js, &self.queue.dead_letter_stream(), ">", sequence).await?;
         Ok(message.filter(|message| message.sequence == sequence))
     }
 

@@ -94,8 +94,10 @@ impl Reading {
 mod tests {
     use super::*;
 
-    const QUEUE: (&str, Option<&[u8]>) = ("queue.jobs", Some(br#"{"stream":"jobs","subject":"jobs"}"#));
-    const ANOTHER: (&str, Option<&[u8]>) = ("queue.slow", Some(br#"{"stream":"slow","subject":"slow"}"#));
+    const QUEUE: (&str, Option<&[u8]>) =
+        ("queue.jobs", Some(br#"{"stream":"jobs","subject":"jobs"}"#));
+    const ANOTHER: (&str, Option<&[u8]>) =
+        ("queue.slow", Some(br#"{"stream":"slow","subject":"slow"}"#));
     const MARK: (&str, Option<&[u8]>) = (MARKER, Some(b"{}"));
 
     /// A gateway or a worker.

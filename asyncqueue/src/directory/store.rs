@@ -38,7 +38,11 @@ impl DirectoryStore {
     }
 
     /// Does the same for a program that follows the bucket and so knows its content.
-    pub async fn update(&self, current: &Contents, wanted: &Directory) -> Result<usize, BucketError> {
+    pub async fn update(
+        &self,
+        current: &Contents,
+        wanted: &Directory,
+    ) -> Result<usize, BucketError> {
         let entries = current.directory.entries().map_err(BUCKET.failed("encode"))?;
         self.put(&entries, wanted, current.is_whole).await
     }
@@ -53,12 +57,16 @@ impl DirectoryStore {
         let is_other = |key, value: &[u8]| current.get(key).is_none_or(|now| now.as_ref() != value);
         let put = wanted.iter().filter(|(key, value)| is_other(key, value));
         let put = put.map(|(key, value)| (key.to_string(), Some(Bytes::copy_from_slice(value))));
-        let delete =
-            current.keys().filter(|key| !wanted.contains_key(key)).map(|key| (key.to_string(), None));
+        let delete = current
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .map(|key| (key.to_string(), None));
         let changes: Vec<_> = put.chain(delete).collect();
         let count = changes.len();
         let written = futures::stream::iter(changes).map(async |(key, value)| match value {
-            Some(value) => self.bucket.put(key, value).await.map(drop).map_err(BUCKET.failed("write")),
+            Some(value) => {
+                self.bucket.put(key, value).await.map(drop).map_err(BUCKET.failed("write"))
+            }
             None => self.bucket.delete(key).await.map_err(BUCKET.failed("write")),
         });
         written.buffer_unordered(CONCURRENCY).try_for_each(|()| std::future::ready(Ok(()))).await?;

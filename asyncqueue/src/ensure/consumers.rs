@@ -24,7 +24,8 @@ pub(super) async fn ensure(
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
         Err(error) => return Err(unavailable(&what, error)),
     };
-    let config = existing.as_ref().map(|info| pull::Config::try_from_consumer_config(info.config.clone()));
+    let config =
+        existing.as_ref().map(|info| pull::Config::try_from_consumer_config(info.config.clone()));
     let config = config.transpose().map_err(|e| unavailable(&what, e))?;
     let (config, change) = match (plan_consumer(config.as_ref(), wanted), existing) {
         (Plan::Keep, Some(info)) => return pause(stream, info, wanted, changes).await,
@@ -76,8 +77,10 @@ async fn remove_unused(
         stream.consumers().try_collect().await.map_err(|error| unavailable(what, error))?;
     let standalone = Owner::standalone().uid;
     let owners = [wanted.metadata.get(META_OWNER_UID), Some(&standalone)];
-    let is_ours = |info: &consumer::Info| owners.contains(&info.config.metadata.get(META_OWNER_UID));
-    let is_unused = |info: &consumer::Info| info.delivered.consumer_sequence == 0 && info.num_waiting == 0;
+    let is_ours =
+        |info: &consumer::Info| owners.contains(&info.config.metadata.get(META_OWNER_UID));
+    let is_unused =
+        |info: &consumer::Info| info.delivered.consumer_sequence == 0 && info.num_waiting == 0;
     let unused = consumers.iter().filter(|info| is_ours(info) && is_unused(info));
     let names: Vec<&str> = unused.map(|info| info.name.as_str()).collect();
     for name in &names {
@@ -111,7 +114,9 @@ async fn pause(
 /// Converts the error of a consumer that could not be created, updated or paused.
 fn refused(what: &str, error: ConsumerError) -> EnsureError {
     match error.kind() {
-        ConsumerErrorKind::JetStream(source) => EnsureError::Server { what: what.to_owned(), source },
+        ConsumerErrorKind::JetStream(source) => {
+            EnsureError::Server { what: what.to_owned(), source }
+        }
         _ => unavailable(what, error),
     }
 }

@@ -76,7 +76,13 @@ impl Callback {
     /// Creates the result of a call that ended without a response of its function: no attempt, no
     /// headers, no body.
     #[must_use]
-    pub fn new(call: &Invocation, url: CallbackUrl, sequence: u64, end: EndState, status: u16) -> Self {
+    pub fn new(
+        call: &Invocation,
+        url: CallbackUrl,
+        sequence: u64,
+        end: EndState,
+        status: u16,
+    ) -> Self {
         Self {
             call_id: call.call_id.clone(),
             sequence,
@@ -171,7 +177,8 @@ impl Callback {
             depth,
             function: function_name(H_FUNCTION, require(H_FUNCTION)?)?,
             written_name: get(H_FUNCTION_NAME).and_then(written_name),
-            url: CallbackUrl::parse(require(H_CALLBACK_URL)?).map_err(|e| invalid(H_CALLBACK_URL, "…", e))?,
+            url: CallbackUrl::parse(require(H_CALLBACK_URL)?)
+                .map_err(|e| invalid(H_CALLBACK_URL, "…", e))?,
             status: status.parse().map_err(|e| invalid(H_STATUS, status, e))?,
             duration: Duration::from_micros(number(H_DURATION)?),
             attempt: number(H_ATTEMPT)?,
@@ -206,7 +213,10 @@ mod tests {
             duration: Duration::from_micros(2_843),
             attempt: 2,
             max_attempts: 10,
-            headers: HeaderMap::from_iter([(http::header::CONTENT_TYPE, "text/plain".parse().unwrap())]),
+            headers: HeaderMap::from_iter([(
+                http::header::CONTENT_TYPE,
+                "text/plain".parse().unwrap(),
+            )]),
             body: Bytes::from_static(b"\x00\xffbody"),
         }
     }
@@ -241,7 +251,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
-        assert_eq!(Callback::decode(&NatsHeaders::new(), Bytes::new()), Err(DecodeError::Missing(H_CALL_ID)));
+        assert_eq!(
+            Callback::decode(&NatsHeaders::new(), Bytes::new()),
+            Err(DecodeError::Missing(H_CALL_ID))
+        );
         for name in [
             H_CALL_ID,
             H_FUNCTION,

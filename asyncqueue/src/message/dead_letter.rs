@@ -275,8 +275,13 @@ impl Stored<'_> {
     #[must_use]
     pub fn kind(&self) -> Kind {
         let callbacks = self.queue.callback_stream();
-        let is_callback = self.header(H_SUBJECT).and_then(|subject| subject.strip_prefix(&callbacks));
-        if is_callback.is_some_and(|rest| rest.starts_with('.')) { Kind::Callback } else { Kind::Call }
+        let is_callback =
+            self.header(H_SUBJECT).and_then(|subject| subject.strip_prefix(&callbacks));
+        if is_callback.is_some_and(|rest| rest.starts_with('.')) {
+            Kind::Callback
+        } else {
+            Kind::Call
+        }
     }
 
     /// Returns whether the headers alone identify the call. In the `OpenFaaS` form, the payload
@@ -298,7 +303,9 @@ impl Stored<'_> {
         });
         let (call_id, function) = match &content {
             Content::Call(call) => (call.call_id.clone(), Some(call.function.clone())),
-            Content::Callback(callback) => (callback.call_id.clone(), Some(callback.function.clone())),
+            Content::Callback(callback) => {
+                (callback.call_id.clone(), Some(callback.function.clone()))
+            }
             Content::Unreadable { .. } => (call_id, function),
         };
         let letter = DeadLetter {
@@ -313,7 +320,10 @@ impl Stored<'_> {
             },
             died_at: self.header(H_AT).and_then(|at| at.parse().ok()).unwrap_or(self.stored_at),
             worker: self.header(H_WORKER).unwrap_or_default().to_owned(),
-            size: self.header(H_SIZE).and_then(|size| size.parse().ok()).unwrap_or(self.payload.len()),
+            size: self
+                .header(H_SIZE)
+                .and_then(|size| size.parse().ok())
+                .unwrap_or(self.payload.len()),
             origin: self.origin(),
             omitted: Omitted {
                 headers: self.number(H_OMITTED_HEADERS).unwrap_or_default(),
@@ -364,7 +374,8 @@ impl Stored<'_> {
             .zip(namespace)
             .filter(|tokens| *tokens != (UNKNOWN, UNKNOWN))
             .and_then(|(name, namespace)| FunctionName::new(name, namespace).ok());
-        let id = id.and_then(|id| id.parse().ok()).unwrap_or_else(|| CallId::of_sequence(self.sequence));
+        let id =
+            id.and_then(|id| id.parse().ok()).unwrap_or_else(|| CallId::of_sequence(self.sequence));
         (function, id)
     }
 
@@ -433,7 +444,8 @@ mod tests {
         dead_subject: &str,
     ) -> (NatsHeaders, DeadLetter, Content) {
         let death = Death { reason: "why".into(), attempts: 3, status: Some(500) };
-        let headers = headers(Some(message), subject, &death, "w", "2026-11-24T10:00:00Z".parse().unwrap());
+        let headers =
+            headers(Some(message), subject, &death, "w", "2026-11-24T10:00:00Z".parse().unwrap());
         let (queue, payload) = ("jobs".parse().unwrap(), Bytes::from_static(payload));
         let stored = Stored {
             queue: &queue,
@@ -477,7 +489,8 @@ mod tests {
         let mut replay = native_headers();
         replay.insert("Nats-Msg-Id", "id-1.replay.7");
         replay.insert("Async-Message-Id", "id-1.digest");
-        let (dead, _, _) = buried(&replay, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
+        let (dead, _, _) =
+            buried(&replay, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
         let original = original(&dead);
         assert!(original.get("Nats-Msg-Id").is_none());
         assert_eq!(original.get_all("Async-Message-Id").count(), 1);
@@ -487,7 +500,8 @@ mod tests {
     #[test]
     fn a_letter_says_where_its_message_was_and_what_it_lacks() {
         let subject = "jobs.dev.figlet.id-1";
-        let (mut headers, letter, _) = buried(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
+        let (mut headers, letter, _) =
+            buried(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
         assert_eq!((letter.origin, letter.omitted), (None, Omitted::default()));
         headers.insert("Nats-Msg-Id", "jobs.dev.figlet.id-1.42");
         headers.insert(H_OMITTED_HEADERS, "70000");
@@ -527,7 +541,8 @@ mod tests {
 
         let mut later = native_headers();
         later.insert("Async-Version", "99");
-        let (_, letter, _) = buried(&later, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
+        let (_, letter, _) =
+            buried(&later, b"", "jobs.dev.figlet.id-1", "jobs-dead.dev.figlet.id-1");
         assert_eq!(letter.call_id.as_str(), "id-1");
         assert_eq!(letter.function.unwrap().to_string(), "figlet.dev");
     }
@@ -539,7 +554,8 @@ mod tests {
             ("jobs-callbacks-x.dev.figlet.id-1", Kind::Call),
             ("jobs.dev.figlet.id-1", Kind::Call),
         ] {
-            let (_, letter, _) = buried(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
+            let (_, letter, _) =
+                buried(&native_headers(), b"", subject, "jobs-dead.dev.figlet.id-1");
             assert_eq!(letter.kind, kind, "{subject}");
         }
     }

@@ -84,7 +84,11 @@ mod tests {
         repeat.submitted_at = "2027-01-01T00:00:00Z".parse().unwrap();
         repeat.headers.insert("date", "today".parse().unwrap());
         assert_eq!(message_id(&repeat), message_id(&sample()));
-        assert_eq!(message_id(&sample()), "id-1.LLWmjmkwVouiZljvWYQyyw", "it is a contract between gateways");
+        assert_eq!(
+            message_id(&sample()),
+            "id-1.LLWmjmkwVouiZljvWYQyyw",
+            "it is a contract between gateways"
+        );
     }
 
     #[test]

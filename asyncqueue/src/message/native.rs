@@ -112,8 +112,9 @@ pub fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
 /// Reads what [`encode`] wrote.
 pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeError> {
     // Static names are not copied for the lookup.
-    let get =
-        |name: &'static str| headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str);
+    let get = |name: &'static str| {
+        headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str)
+    };
     let require = |name: &'static str| get(name).ok_or(DecodeError::Missing(name));
     if let Some(version) = get(H_VERSION).filter(|version| *version != VERSION) {
         return Err(DecodeError::UnknownVersion(version.chars().take(16).collect()));
@@ -153,7 +154,8 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
 /// Returns the name as the client wrote it; `None` if it can't be a header's value. The name is
 /// only passed on.
 pub(super) fn written_name(text: &str) -> Option<String> {
-    let is_name = (1..=MAX_WRITTEN_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    let is_name =
+        (1..=MAX_WRITTEN_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     is_name.then(|| text.to_owned())
 }
 
@@ -239,7 +241,8 @@ mod tests {
         assert_eq!(get("Async-Function-Name"), "figlet");
         assert_eq!(get("Async-Path"), "/a%2Fb/c%3Fd//%25");
         assert_eq!(get("Async-Depth"), "3");
-        let lines: Vec<_> = headers.get_all("Async-Header").map(async_nats::HeaderValue::as_str).collect();
+        let lines: Vec<_> =
+            headers.get_all("Async-Header").map(async_nats::HeaderValue::as_str).collect();
         assert!(lines.contains(&"x-multi: 100%25 b"), "{lines:?}");
         assert!(lines.contains(&"x-bytes: %FF%FE caf%C3%A9"), "{lines:?}");
     }

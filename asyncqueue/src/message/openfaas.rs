@@ -66,11 +66,12 @@ pub fn decode(payload: &[u8], fallback: &Fallback) -> Result<Invocation, DecodeE
     let function = request.text("Function")?.unwrap_or_default().trim_matches('/');
     let path = path(request.text("Path")?.unwrap_or_default());
     let query = request.text("QueryString")?.map(|raw| raw.trim_start_matches('?'));
-    let query = query.filter(|raw| !raw.is_empty()).map(|raw| utf8_percent_encode(raw, QUERY).to_string());
+    let query =
+        query.filter(|raw| !raw.is_empty()).map(|raw| utf8_percent_encode(raw, QUERY).to_string());
     check_target(&path, query.as_deref())?;
     let body = request.text("Body")?.unwrap_or_default();
-    let name =
-        FunctionName::parse(function, &fallback.namespace).map_err(|e| invalid("Function", function, e))?;
+    let name = FunctionName::parse(function, &fallback.namespace)
+        .map_err(|e| invalid("Function", function, e))?;
     Ok(Invocation {
         call_id,
         written_name: Some(function.to_owned()).filter(|written| *written != name.to_string()),
@@ -130,7 +131,8 @@ fn http_headers(request: &Object<'_>) -> Result<HeaderMap, DecodeError> {
         };
         for value in values {
             let value = value.as_str().ok_or_else(|| invalid("Header", name, rule))?;
-            let value = HeaderValue::from_str(value.trim()).map_err(|e| invalid("Header", name, e))?;
+            let value =
+                HeaderValue::from_str(value.trim()).map_err(|e| invalid("Header", name, e))?;
             headers.try_append(header.clone(), value).map_err(|e| invalid("Header", name, e))?;
         }
     }
@@ -139,7 +141,9 @@ fn http_headers(request: &Object<'_>) -> Result<HeaderMap, DecodeError> {
 
 /// Reads the retry settings from the function's annotations, which some gateways include.
 fn retry(request: &Object<'_>) -> Result<RetryOverrides, DecodeError> {
-    let Some(annotations) = request.get("Annotations") else { return Ok(RetryOverrides::default()) };
+    let Some(annotations) = request.get("Annotations") else {
+        return Ok(RetryOverrides::default());
+    };
     let object = annotations
         .as_object()
         .ok_or_else(|| invalid("Annotations", "…", "it must be an object of strings"))?;
@@ -150,11 +154,18 @@ fn retry(request: &Object<'_>) -> Result<RetryOverrides, DecodeError> {
 
 /// Returns the callback URL. The client's own header has priority: Go's encoding of a URL in
 /// `CallbackUrl` loses its credentials.
-fn callback_url(request: &Object<'_>, headers: &HeaderMap) -> Result<Option<CallbackUrl>, DecodeError> {
+fn callback_url(
+    request: &Object<'_>,
+    headers: &HeaderMap,
+) -> Result<Option<CallbackUrl>, DecodeError> {
     let refuse = |e| invalid("CallbackUrl", "…", e);
     if let Some(url) = headers.get("x-callback-url") {
         let url = url.to_str().map_err(|e| invalid("CallbackUrl", "…", e))?;
-        return if url.is_empty() { Ok(None) } else { CallbackUrl::parse(url).map(Some).map_err(refuse) };
+        return if url.is_empty() {
+            Ok(None)
+        } else {
+            CallbackUrl::parse(url).map(Some).map_err(refuse)
+        };
     }
     let text = match request.get("CallbackUrl") {
         None => return Ok(None),
@@ -222,8 +233,14 @@ mod tests {
         assert_eq!(call.query.as_deref(), Some("x=1&y=%2F"));
         assert_eq!(&call.body[..], b"hi there");
         assert_eq!(call.headers.get_all("x-multi").iter().count(), 2);
-        assert!(!call.headers.contains_key("connection") && !call.headers.contains_key("content-length"));
-        assert_eq!(call.callback_url.unwrap().as_url().as_str(), "http://u:pa%20ss@127.0.0.1:9000/cb?x=1");
+        assert!(
+            !call.headers.contains_key("connection")
+                && !call.headers.contains_key("content-length")
+        );
+        assert_eq!(
+            call.callback_url.unwrap().as_url().as_str(),
+            "http://u:pa%20ss@127.0.0.1:9000/cb?x=1"
+        );
     }
 
     #[test]
@@ -249,34 +266,42 @@ mod tests {
             ("//f.openfaas-fn", "x=?1?", Some("x=?1?")),
             ("f", "?", None),
         ] {
-            let call = read(&format!(r#"{{"Function":"{function}","Path":"/p","QueryString":"{query}"}}"#));
+            let call = read(&format!(
+                r#"{{"Function":"{function}","Path":"/p","QueryString":"{query}"}}"#
+            ));
             let call = call.unwrap();
             assert_eq!(call.function.to_string(), "f.openfaas-fn", "{function}");
             assert_eq!((call.path.as_str(), call.query.as_deref()), ("/p", expected), "{query}");
         }
-        assert!(read(r#"{"Function":"/a/b/"}"#).unwrap_err().to_string().contains("Function `a/b`"));
+        assert!(
+            read(r#"{"Function":"/a/b/"}"#).unwrap_err().to_string().contains("Function `a/b`")
+        );
     }
 
     #[test]
     fn the_depth_of_a_chain_is_read_from_its_header() {
         for (depth, expected) in [("3", 3), ("many", 0)] {
             let call =
-                read(&format!(r#"{{"Function":"f","Header":{{"X-Async-Depth":["{depth}"]}}}}"#)).unwrap();
+                read(&format!(r#"{{"Function":"f","Header":{{"X-Async-Depth":["{depth}"]}}}}"#))
+                    .unwrap();
             assert_eq!((call.depth, call.headers.len()), (expected, 0), "{depth}");
         }
     }
 
     #[test]
     fn what_no_url_holds_is_escaped_in_the_query() {
-        let call = read("{\"Function\":\"f\",\"QueryString\":\"q=\\\"a b\\\"&<é>#%2F%zz\u{3000}\"}").unwrap();
+        let call =
+            read("{\"Function\":\"f\",\"QueryString\":\"q=\\\"a b\\\"&<é>#%2F%zz\u{3000}\"}")
+                .unwrap();
         assert_eq!(call.query.as_deref(), Some("q=%22a%20b%22&%3C%C3%A9%3E%23%2F%zz%E3%80%80"));
     }
 
     #[test]
     fn more_headers_than_can_be_kept_are_refused() {
-        let headers: Vec<String> = (0..40_000).map(|number| format!("\"h{number}\":[\"1\"]")).collect();
-        let error =
-            read(&format!("{{\"Function\":\"f\",\"Header\":{{{}}}}}", headers.join(","))).unwrap_err();
+        let headers: Vec<String> =
+            (0..40_000).map(|number| format!("\"h{number}\":[\"1\"]")).collect();
+        let error = read(&format!("{{\"Function\":\"f\",\"Header\":{{{}}}}}", headers.join(",")))
+            .unwrap_err();
         assert!(error.to_string().contains("Header"), "{error}");
     }
 
@@ -296,7 +321,10 @@ mod tests {
         let call = read(
             r#"{"Function":"f","CallbackUrl":{"Scheme":"https","Host":"h:1","Path":"/a b","RawPath":"","RawQuery":"q=%2F"}}"#,
         );
-        assert_eq!(call.unwrap().callback_url.unwrap().as_url().as_str(), "https://h:1/a%20b?q=%2F");
+        assert_eq!(
+            call.unwrap().callback_url.unwrap().as_url().as_str(),
+            "https://h:1/a%20b?q=%2F"
+        );
     }
 
     #[test]
@@ -313,7 +341,10 @@ mod tests {
             (r#"{"Function":"f","Header":{"a":"x"}}"#, "Header `a`"),
             (r#"{"Function":"f","QueryString":1}"#, "QueryString"),
             (r#"{"Function":"f","Method":"CONNECT"}"#, "Method `CONNECT`"),
-            (&format!(r#"{{"Function":"f","Path":"{}"}}"#, "%".repeat(30_000)), "at most 61440 bytes"),
+            (
+                &format!(r#"{{"Function":"f","Path":"{}"}}"#, "%".repeat(30_000)),
+                "at most 61440 bytes",
+            ),
             (r#"{"Function":"f","CallbackUrl":{"Scheme":"ftp","Host":"h"}}"#, "CallbackUrl"),
         ] {
             let error = read(json).unwrap_err().to_string();
@@ -323,7 +354,9 @@ mod tests {
 
     #[test]
     fn a_reason_has_nothing_of_the_payload() {
-        for json in ["\"s3cret\"", "[\"s3cret\"]", "s3cret", "{\"s3cret", "{\"s3cret\":s3cret}", "12345"] {
+        for json in
+            ["\"s3cret\"", "[\"s3cret\"]", "s3cret", "{\"s3cret", "{\"s3cret\":s3cret}", "12345"]
+        {
             let error = read(json).unwrap_err().to_string();
             assert!(!error.contains("s3cret") && !error.contains("12345"), "{json}: {error}");
         }

@@ -113,7 +113,11 @@ pub enum Refusal {
 /// without a known owner (`true` is [`Adopt::Any`]). A stream of another existing owner is never
 /// taken over, nor one that was released to others.
 #[must_use]
-pub fn plan_stream(existing: Option<&Config>, wanted: &Config, adopt: impl Into<Adopt>) -> Plan<Config> {
+pub fn plan_stream(
+    existing: Option<&Config>,
+    wanted: &Config,
+    adopt: impl Into<Adopt>,
+) -> Plan<Config> {
     let Some(existing) = existing else { return Plan::Create(wanted.clone()) };
     if let Err(refusal) = may_claim(existing, wanted, adopt.into()) {
         return Plan::Refuse(refusal);
@@ -180,9 +184,12 @@ fn may_claim(existing: &Config, wanted: &Config, adopt: Adopt) -> Result<(), Ref
     }
     let standalone = Owner::standalone().name;
     let (stream, claimant) = (existing.name.clone(), wanted.metadata.get(META_OWNER));
-    let is_released = existing.metadata.get(META_RELEASED).is_some_and(|released| released == "true");
+    let is_released =
+        existing.metadata.get(META_RELEASED).is_some_and(|released| released == "true");
     match (existing.metadata.get(META_OWNER), adopt) {
-        (Some(owner), _) if is_released && *owner != standalone => may_inherit(existing, owner, claimant),
+        (Some(owner), _) if is_released && *owner != standalone => {
+            may_inherit(existing, owner, claimant)
+        }
         (None, Adopt::None) => Err(Refusal::Unowned { stream }),
         (None, Adopt::Ours) => {
             let subject = wanted.subjects.first().cloned().unwrap_or_default();
@@ -329,14 +336,23 @@ mod tests {
                 let plan = plan_stream(Some(&released("a", to)), &b(), adopt);
                 let Plan::Refuse(refusal) = plan else { panic!("{to}: {plan:?}") };
                 let text = refusal.to_string();
-                assert!(text.contains("AsyncQueue ns/a") && text.contains("release-to=ns/b"), "{text}");
+                assert!(
+                    text.contains("AsyncQueue ns/a") && text.contains("release-to=ns/b"),
+                    "{text}"
+                );
             }
         }
         for to in ["ns/b", "ns/c, ns/b"] {
-            assert!(matches!(plan_stream(Some(&released("a", to)), &b(), false), Plan::Update(_)), "{to}");
+            assert!(
+                matches!(plan_stream(Some(&released("a", to)), &b(), false), Plan::Update(_)),
+                "{to}"
+            );
         }
         let standalone = QueueSpec { owner: Owner::standalone(), ..spec("a") }.stream_config();
-        assert!(matches!(plan_stream(Some(&released("a", "")), &standalone, true), Plan::Update(_)));
+        assert!(matches!(
+            plan_stream(Some(&released("a", "")), &standalone, true),
+            Plan::Update(_)
+        ));
     }
 
     #[test]
@@ -344,20 +360,30 @@ mod tests {
         let mut foreign = stream("a");
         foreign.metadata.clear();
         let plan = plan_stream(Some(&foreign), &stream("b"), Adopt::Ours);
-        let Plan::Refuse(Refusal::NotAllowed { stream: name, subject }) = plan else { panic!("{plan:?}") };
+        let Plan::Refuse(Refusal::NotAllowed { stream: name, subject }) = plan else {
+            panic!("{plan:?}")
+        };
         assert_eq!((name.as_str(), subject.as_str()), ("slow-queue", "slow-queue"));
         assert!(matches!(plan_stream(Some(&foreign), &stream("b"), Adopt::Any), Plan::Update(_)));
         // A stream of a program of this project is one of ours.
         let standalone = QueueSpec { owner: Owner::standalone(), ..spec("a") }.stream_config();
-        assert!(matches!(plan_stream(Some(&standalone), &stream("b"), Adopt::Ours), Plan::Update(_)));
-        assert!(matches!(plan_stream(Some(&stream("a")), &namesake("a2"), Adopt::Ours), Plan::Update(_)));
+        assert!(matches!(
+            plan_stream(Some(&standalone), &stream("b"), Adopt::Ours),
+            Plan::Update(_)
+        ));
+        assert!(matches!(
+            plan_stream(Some(&stream("a")), &namesake("a2"), Adopt::Ours),
+            Plan::Update(_)
+        ));
     }
 
     #[test]
     fn what_jetstream_cannot_change_is_refused_with_its_name() {
         let mut wanted = stream("a");
         wanted.storage = StorageType::Memory;
-        let Plan::Refuse(refusal) = plan_stream(Some(&stream("a")), &wanted, false) else { panic!("taken") };
+        let Plan::Refuse(refusal) = plan_stream(Some(&stream("a")), &wanted, false) else {
+            panic!("taken")
+        };
         assert!(refusal.to_string().starts_with("storage of `slow-queue` is File"), "{refusal}");
     }
 

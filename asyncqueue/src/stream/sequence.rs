@@ -28,7 +28,8 @@ pub struct ClockError {
 /// Returns the configuration with which a stream is created now: its first sequence is the time in
 /// microseconds since 1970. Fails if the clock is before 2025.
 pub fn with_first_sequence(config: &Config, now: Timestamp) -> Result<Config, ClockError> {
-    let first = first_sequence(now).ok_or_else(|| ClockError { stream: config.name.clone(), now })?;
+    let first =
+        first_sequence(now).ok_or_else(|| ClockError { stream: config.name.clone(), now })?;
     Ok(Config { first_sequence: Some(first), ..config.clone() })
 }
 
@@ -36,7 +37,8 @@ pub fn with_first_sequence(config: &Config, now: Timestamp) -> Result<Config, Cl
 /// that an earlier version created begin at 1.
 #[must_use]
 pub fn has_unique_sequences(state: &State) -> bool {
-    first_sequence(EARLIEST).is_some_and(|earliest| state.last_sequence.saturating_add(1) >= earliest)
+    first_sequence(EARLIEST)
+        .is_some_and(|earliest| state.last_sequence.saturating_add(1) >= earliest)
 }
 
 /// Returns how many messages a stream has ever stored.
@@ -80,8 +82,11 @@ mod tests {
 
     #[test]
     fn a_clock_before_2025_is_refused_with_the_remedy() {
-        for now in ["1970-01-01T00:00:07Z", "2024-12-31T23:59:59.999999Z", "-000001-01-01T00:00:00Z"] {
-            let error = with_first_sequence(&config(None), now.parse().unwrap()).unwrap_err().to_string();
+        for now in
+            ["1970-01-01T00:00:07Z", "2024-12-31T23:59:59.999999Z", "-000001-01-01T00:00:00Z"]
+        {
+            let error =
+                with_first_sequence(&config(None), now.parse().unwrap()).unwrap_err().to_string();
             assert!(error.contains("`jobs`") && error.contains(now), "{error}");
             assert!(
                 error.contains("before 2025-01-01T00:00:00Z") && error.contains("set the clock"),

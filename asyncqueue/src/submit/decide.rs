@@ -115,7 +115,9 @@ pub(super) fn after_read(asked: Asked<'_>, place: Place, found: Option<Found>) -
         (Naming::IdAndKey, Place::Newest, Some(found)) if has_message_id(&found) => {
             compare(found, has_digest)
         }
-        (Naming::Id, _, Some(found)) if has_digest(&found) => Verdict::Duplicate(Some(found.call_id)),
+        (Naming::Id, _, Some(found)) if has_digest(&found) => {
+            Verdict::Duplicate(Some(found.call_id))
+        }
         (Naming::IdAndKey | Naming::Id | Naming::Generated, _, _) => Verdict::PublishUnguarded,
     }
 }
@@ -197,7 +199,8 @@ mod tests {
         assert_eq!(newest(Some(found(Some(MESSAGE_ID), Some(DIGEST)))), duplicate);
         assert_eq!(newest(Some(found(Some(MESSAGE_ID), Some("other")))), Verdict::KeyReused);
         // Another call with the id, even with the same content; or the pending call has ended.
-        for other in [Some(found(Some("k.2"), Some(DIGEST))), Some(found(None, Some(DIGEST))), None] {
+        for other in [Some(found(Some("k.2"), Some(DIGEST))), Some(found(None, Some(DIGEST))), None]
+        {
             assert_eq!(newest(other), Verdict::PublishUnguarded);
         }
         // The server answers that it has the key.

@@ -28,7 +28,11 @@ pub(super) async fn read(
 }
 
 /// Returns the tombstone that was written last for an id; `queue` may be a wildcard.
-pub(super) async fn newest(js: &Context, queue: &str, id: &CallId) -> Result<Option<Tombstone>, NatsError> {
+pub(super) async fn newest(
+    js: &Context,
+    queue: &str,
+    id: &CallId,
+) -> Result<Option<Tombstone>, NatsError> {
     let subject = BUCKET.subject(&format!("{queue}.{id}"));
     Ok(last_message(js, &BUCKET.stream(), &subject).await?.and_then(|message| parse(&message)))
 }

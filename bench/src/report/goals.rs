@@ -35,10 +35,34 @@ const RATE_256: &str = "calls/s, 256 connections, 256 bytes";
 
 /// All of them.
 pub const GOALS: [Goal; 16] = [
-    goal("gateway: calls/s, 64 connections", "gateway", RATE_64, "gateway", Bound::MoreThan(28_000.0)),
-    goal("gateway: of the bare limit, 64 connections", "gateway", RATE_64, "ratio", Bound::AtLeast(0.8)),
-    goal("gateway: calls/s, 256 connections", "gateway", RATE_256, "gateway", Bound::MoreThan(28_000.0)),
-    goal("gateway: of the bare limit, 256 connections", "gateway", RATE_256, "ratio", Bound::AtLeast(0.8)),
+    goal(
+        "gateway: calls/s, 64 connections",
+        "gateway",
+        RATE_64,
+        "gateway",
+        Bound::MoreThan(28_000.0),
+    ),
+    goal(
+        "gateway: of the bare limit, 64 connections",
+        "gateway",
+        RATE_64,
+        "ratio",
+        Bound::AtLeast(0.8),
+    ),
+    goal(
+        "gateway: calls/s, 256 connections",
+        "gateway",
+        RATE_256,
+        "gateway",
+        Bound::MoreThan(28_000.0),
+    ),
+    goal(
+        "gateway: of the bare limit, 256 connections",
+        "gateway",
+        RATE_256,
+        "ratio",
+        Bound::AtLeast(0.8),
+    ),
     goal("gateway: idle, MB", "gateway", "resident MB, idle", "gateway", Bound::AtMost(10.0)),
     goal("worker: calls/s", "worker", "median", "worker, calls/s", Bound::MoreThan(15_000.0)),
     goal("worker: of the limit", "worker", "median", "ratio", Bound::AtLeast(0.65)),
@@ -57,7 +81,13 @@ pub const GOALS: [Goal; 16] = [
         Bound::AtMost(2.0),
     ),
     goal("worker: idle, MB", "worker", "resident MB, idle", "worker", Bound::AtMost(10.0)),
-    goal("operator: 1,000 queues ready, s", "operator", "1000", "all ready after, s", Bound::AtMost(15.0)),
+    goal(
+        "operator: 1,000 queues ready, s",
+        "operator",
+        "1000",
+        "all ready after, s",
+        Bound::AtMost(15.0),
+    ),
     goal(
         "operator: with 1,000 queues, API writes in steady state",
         "operator",
@@ -66,7 +96,13 @@ pub const GOALS: [Goal; 16] = [
         Bound::AtMost(0.0),
     ),
     goal("the same, JetStream writes", "operator", "1000", "JetStream writes", Bound::AtMost(0.0)),
-    goal("operator: with 10,000 queues, MB", "operator", "10000", "resident, MB", Bound::AtMost(96.0)),
+    goal(
+        "operator: with 10,000 queues, MB",
+        "operator",
+        "10000",
+        "resident, MB",
+        Bound::AtMost(96.0),
+    ),
     goal(
         "operator: with 10,000 queues, API writes in steady state",
         "operator",
@@ -82,9 +118,12 @@ impl Goal {
     #[must_use]
     pub fn row(&self, parts: &[Part]) -> String {
         let Self { about, bound, .. } = self;
-        let measured = printed(parts, self.part).and_then(|text| table::find(text, self.row, self.column));
+        let measured =
+            printed(parts, self.part).and_then(|text| table::find(text, self.row, self.column));
         match measured {
-            Some(figure) => format!("| {about} | {bound} | {figure} | {} |\n", bound.verdict(figure)),
+            Some(figure) => {
+                format!("| {about} | {bound} | {figure} | {} |\n", bound.verdict(figure))
+            }
             None => format!("| {about} | {bound} | not measured | |\n"),
         }
     }

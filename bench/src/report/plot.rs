@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::table::Table;
 
-/// What is shown of what a benchmark printed: a bar for each of these columns, in each row that has them.
+/// What is shown of what a benchmark printed: a bar for each of these columns, in each row that has
+/// them.
 #[derive(Clone, Copy, Debug)]
 pub struct Plot {
     /// The file, without its ending.
@@ -31,7 +32,11 @@ pub const PLOTS: [Plot; 6] = [
             ("calls/s, 256 connections, 256 bytes", "256 connections, 256 bytes"),
             ("calls/s, 256 connections, 1024 bytes", "256 connections, 1 KiB"),
         ],
-        columns: &[("gateway", "gateway"), ("limit", "limit"), ("limit with headers", "limit with headers")],
+        columns: &[
+            ("gateway", "gateway"),
+            ("limit", "limit"),
+            ("limit with headers", "limit with headers"),
+        ],
     },
     Plot {
         name: "worker",
@@ -70,7 +75,8 @@ pub const PLOTS: [Plot; 6] = [
     },
 ];
 
-/// Pixels: of the whole, of what is left of the bars and right of them, and of a bar with what is below it.
+/// Pixels: of the whole, of what is left of the bars and right of them, and of a bar with what is
+/// below it.
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 300.0;
 const RIGHT: f64 = 90.0;
@@ -181,9 +187,15 @@ mod tests {
         let plot = PLOTS.iter().find(|plot| plot.name == "peers-submit").unwrap();
         let svg = plot.svg(PEERS).unwrap();
         let length = WIDTH - LEFT - RIGHT;
-        assert!(svg.contains(&format!("class=\"ours\" x=\"300\" y=\"44\" width=\"{length:.1}\"")), "{svg}");
         assert!(
-            svg.contains(&format!("class=\"peer\" x=\"300\" y=\"70\" width=\"{:.1}\"", length / 16.0)),
+            svg.contains(&format!("class=\"ours\" x=\"300\" y=\"44\" width=\"{length:.1}\"")),
+            "{svg}"
+        );
+        assert!(
+            svg.contains(&format!(
+                "class=\"peer\" x=\"300\" y=\"70\" width=\"{:.1}\"",
+                length / 16.0
+            )),
             "{svg}"
         );
         assert!(svg.contains(">R &amp; D</text>"), "{svg}");

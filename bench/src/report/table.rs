@@ -36,7 +36,8 @@ impl Table {
         self.rows.iter().filter_map(|cells| cells.first().map(String::as_str))
     }
 
-    /// The number in a row whose first cell is `row`, and in the first column whose name ends in `column`.
+    /// The number in a row whose first cell is `row`, and in the first column whose name ends in
+    /// `column`.
     #[must_use]
     pub fn number(&self, row: &str, column: &str) -> Option<f64> {
         let column = self.columns.iter().position(|name| name.ends_with(column))?;
@@ -65,8 +66,7 @@ fn number(cell: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const TEXT: &str =
-        "words\n\n| | a | in 30 s: b |\n|---|---|---|\n| x | 1 (0 to 2) | 2.5 % |\n\n| c |\n|---|\n| 7 |\n";
+    const TEXT: &str = "words\n\n| | a | in 30 s: b |\n|---|---|---|\n| x | 1 (0 to 2) | 2.5 % |\n\n| c |\n|---|\n| 7 |\n";
 
     #[test]
     fn each_table_is_found_with_its_numbers() {

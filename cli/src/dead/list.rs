@@ -14,8 +14,8 @@ use crate::{
 
 /// Lists the dead letters of a queue, oldest first
 ///
-/// KIND is a call that was given up, or a callback that its receiver did not take. STATUS is the last that the function
-/// (or, of a callback, the receiver) answered.
+/// KIND is a call that was given up, or a callback that its receiver did not take. STATUS is the
+/// last that the function (or, of a callback, the receiver) answered.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  kubectl aq dead list slow-queue --function figlet")]
 pub(crate) struct Arguments {
@@ -85,7 +85,8 @@ impl<'a> Item<'a> {
 }
 
 fn render(letters: &[DeadLetter]) -> String {
-    let heading = ["CALL ID", "FUNCTION", "KIND", "ATTEMPTS", "STATUS", "DIED AT", "SIZE", "REASON"];
+    let heading =
+        ["CALL ID", "FUNCTION", "KIND", "ATTEMPTS", "STATUS", "DIED AT", "SIZE", "REASON"];
     let or_nothing = |text: Option<String>| text.unwrap_or_else(|| table::NOTHING.to_owned());
     table::render(
         heading,

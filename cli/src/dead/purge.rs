@@ -13,7 +13,9 @@ const AT_ONCE: usize = 64;
 
 /// Deletes dead letters for good
 #[derive(Args, Debug)]
-#[command(override_usage = "kubectl aq dead purge [OPTIONS] <QUEUE> <CALL-ID...|--function NAME|--all>")]
+#[command(
+    override_usage = "kubectl aq dead purge [OPTIONS] <QUEUE> <CALL-ID...|--function NAME|--all>"
+)]
 #[command(after_help = "Examples:
   kubectl aq dead purge slow-queue 01234567-89ab-7cde-8f01-23456789abcd
   kubectl aq dead purge slow-queue --all --yes")]
@@ -43,9 +45,12 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
         letters.retain(|letter| kind.has(letter));
     }
     if which == Selection::All && !yes {
-        let meant = if *kind == KindChoice::All { dead_letters.count() } else { letters.len() as u64 };
+        let meant =
+            if *kind == KindChoice::All { dead_letters.count() } else { letters.len() as u64 };
         let (queue, count) = (&place.queue, count(meant));
-        return Err(UsageError(format!("add --yes to delete all of queue `{queue}`, {count}")).into());
+        return Err(
+            UsageError(format!("add --yes to delete all of queue `{queue}`, {count}")).into()
+        );
     }
     if which == Selection::All && *kind == KindChoice::All {
         let deleted = dead_letters.delete_all().await?;

@@ -20,12 +20,16 @@ const AT_ONCE: usize = 16;
 
 /// Puts dead letters back on their queue
 ///
-/// Each call runs again under its own id, its attempts counted from 1; a callback is delivered again. Where both the call
-/// and its callback are dead letters, the call alone is replayed: it has a new result, and its client would get the old one
-/// too. `--kind` chooses otherwise. The dead letter is deleted when the queue has stored the call. A replay that was
-/// interrupted can be repeated. A dead letter whose headers or body were left out, since they did not fit, is not replayed.
+/// Each call runs again under its own id, its attempts counted from 1; a callback is delivered
+/// again. Where both the call and its callback are dead letters, the call alone is replayed: it has
+/// a new result, and its client would get the old one too. `--kind` chooses otherwise. The dead
+/// letter is deleted when the queue has stored the call. A replay that was interrupted can be
+/// repeated. A dead letter whose headers or body were left out, since they did not fit, is not
+/// replayed.
 #[derive(Args, Debug)]
-#[command(override_usage = "kubectl aq dead replay [OPTIONS] <QUEUE> <CALL-ID...|--function NAME|--all>")]
+#[command(
+    override_usage = "kubectl aq dead replay [OPTIONS] <QUEUE> <CALL-ID...|--function NAME|--all>"
+)]
 #[command(after_help = "Examples:
   kubectl aq dead replay slow-queue 01234567-89ab-7cde-8f01-23456789abcd
   kubectl aq dead replay slow-queue order-7 --kind callback
@@ -37,7 +41,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     which: Which,
 
-    /// Only those of this kind; if not set: calls, and the callbacks of calls that are no dead letters
+    /// Only those of this kind; if not set: calls, and the callbacks of calls that are no dead
+    /// letters
     #[arg(long, value_enum)]
     kind: Option<KindChoice>,
 }
@@ -76,7 +81,10 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
 /// Splits the letters into those to replay and those that are skipped. If no kind was chosen, a
 /// callback is skipped if its call is replayed: a receiver that gets the old result would take it
 /// for the new one.
-fn choose(letters: Vec<DeadLetter>, kind: Option<KindChoice>) -> (Vec<DeadLetter>, Vec<DeadLetter>) {
+fn choose(
+    letters: Vec<DeadLetter>,
+    kind: Option<KindChoice>,
+) -> (Vec<DeadLetter>, Vec<DeadLetter>) {
     if let Some(kind) = kind {
         return (letters.into_iter().filter(|letter| kind.has(letter)).collect(), Vec::new());
     }
@@ -86,7 +94,8 @@ fn choose(letters: Vec<DeadLetter>, kind: Option<KindChoice>) -> (Vec<DeadLetter
         .map(|letter| (letter.call_id.clone(), call_sequence(letter)))
         .collect();
     letters.into_iter().partition(|letter| {
-        letter.kind == Kind::Call || !calls.contains(&(letter.call_id.clone(), call_sequence(letter)))
+        letter.kind == Kind::Call
+            || !calls.contains(&(letter.call_id.clone(), call_sequence(letter)))
     })
 }
 
@@ -102,7 +111,11 @@ fn call_sequence(letter: &DeadLetter) -> Option<u64> {
 }
 
 /// Returns the queue's entry, which says where its calls go. Callbacks alone do not need it.
-async fn entry(session: &Session, place: &Place, letters: &[DeadLetter]) -> anyhow::Result<QueueEntry> {
+async fn entry(
+    session: &Session,
+    place: &Place,
+    letters: &[DeadLetter],
+) -> anyhow::Result<QueueEntry> {
     if letters.iter().all(|letter| letter.kind == Kind::Callback) {
         return Ok(QueueEntry::named(&place.queue));
     }

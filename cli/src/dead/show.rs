@@ -48,7 +48,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     body: bool,
 
-    /// Show secrets too: Authorization, Cookie and the like, and the callback URL with credentials and query
+    /// Show secrets too: Authorization, Cookie and the like, and the callback URL with credentials
+    /// and query
     #[arg(long, conflicts_with = "body")]
     reveal: bool,
 
@@ -72,7 +73,11 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
         several if *body => anyhow::bail!(
             "call `{call_id}` has {} dead letters: choose one by --sequence, of {}",
             several.len(),
-            several.iter().map(|(letter, _)| letter.sequence.to_string()).collect::<Vec<_>>().join(", ")
+            several
+                .iter()
+                .map(|(letter, _)| letter.sequence.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
         ),
         letters => {
             let texts: Vec<String> =
@@ -94,7 +99,8 @@ fn body_of(content: &Content) -> &Bytes {
 
 /// Formats a dead letter without its body.
 fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
-    let mut fields = vec![("Call ID", letter.call_id.to_string()), ("Kind", kind(letter.kind).to_owned())];
+    let mut fields =
+        vec![("Call ID", letter.call_id.to_string()), ("Kind", kind(letter.kind).to_owned())];
     fields.extend(letter.function.as_ref().map(|function| ("Function", function.to_string())));
     fields.push(("Reason", letter.death.reason.clone()));
     fields.push(("Attempts", letter.death.attempts.to_string()));
@@ -106,10 +112,13 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
         Content::Call(call) => {
             fields.push(("Submitted at", format!("{:.0}", call.submitted_at)));
             fields.push(("Method", call.method.to_string()));
-            fields
-                .extend(Some(&call.path).filter(|path| !path.is_empty()).map(|path| ("Path", path.clone())));
+            fields.extend(
+                Some(&call.path).filter(|path| !path.is_empty()).map(|path| ("Path", path.clone())),
+            );
             fields.extend(call.query.clone().map(|query| ("Query", query)));
-            fields.extend(call.callback_url.as_ref().map(|url| ("Callback URL", callback_url(url, reveal))));
+            fields.extend(
+                call.callback_url.as_ref().map(|url| ("Callback URL", callback_url(url, reveal))),
+            );
         }
         Content::Callback(callback) => {
             fields.push(("Callback URL", callback_url(&callback.url, reveal)));
@@ -118,7 +127,8 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
         }
         Content::Unreadable { error, .. } => fields.push(("Not readable", error.to_string())),
     }
-    for (name, bytes) in [("Omitted headers", letter.omitted.headers), ("Omitted body", letter.omitted.body)]
+    for (name, bytes) in
+        [("Omitted headers", letter.omitted.headers), ("Omitted body", letter.omitted.body)]
     {
         fields.extend((bytes > 0).then(|| (name, format!("{bytes} bytes"))));
     }
@@ -261,9 +271,14 @@ mod tests {
     #[test]
     fn secrets_are_known_by_the_names_of_their_headers() {
         let secret = |name: &str| is_secret(&name.parse().unwrap());
-        for name in
-            ["Authorization", "proxy-authorization", "Cookie", "Set-Cookie", "X-Api-Key", "x-csrf-token"]
-        {
+        for name in [
+            "Authorization",
+            "proxy-authorization",
+            "Cookie",
+            "Set-Cookie",
+            "X-Api-Key",
+            "x-csrf-token",
+        ] {
             assert!(secret(name), "{name}");
         }
         for name in ["content-type", "x-call-id", "idempotency-key", "user-agent"] {

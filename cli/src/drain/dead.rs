@@ -46,11 +46,13 @@ impl Letter<'_> {
         let from = origin.subject(identity);
         let id = dead_letter::message_id(&from, sequence);
         let death = Death { reason: reason.to_owned(), attempts: 0, status: None };
-        let headers = dead_letter::headers(Some(&message.headers), &from, &death, WORKER, Timestamp::now());
+        let headers =
+            dead_letter::headers(Some(&message.headers), &from, &death, WORKER, Timestamp::now());
         loop {
             retry.connected().await;
             let stored =
-                store_once(js, &stream, &subject, &id, headers.clone(), message.payload.clone()).await;
+                store_once(js, &stream, &subject, &id, headers.clone(), message.payload.clone())
+                    .await;
             let Err(error) = stored else {
                 warn!(source = origin.label(), sequence, queue = %queue, "stored as a dead letter: {reason}");
                 return Ok(true);

@@ -81,7 +81,14 @@ impl Destinations {
             None => None,
         };
         let default_queue = common.default_queue.clone();
-        Ok(Self { js: js.clone(), directory, fixed, default_queue, source, known: RefCell::default() })
+        Ok(Self {
+            js: js.clone(),
+            directory,
+            fixed,
+            default_queue,
+            source,
+            known: RefCell::default(),
+        })
     }
 
     /// Returns the function of a message, as the directory spells it, and its destination.
@@ -116,7 +123,8 @@ impl Destinations {
         entry: &QueueEntry,
         retry: &Retry,
     ) -> anyhow::Result<Destination> {
-        let is_same = |known: &Destination| known.stream == entry.stream && known.subject == entry.subject;
+        let is_same =
+            |known: &Destination| known.stream == entry.stream && known.subject == entry.subject;
         if let Some(known) = self.known.borrow().get(queue).filter(|known| is_same(known)) {
             return Ok(known.clone());
         }

@@ -59,7 +59,9 @@ pub(super) async fn drain<S: Source>(
     let what = if ended.is_ok() { "drain ended" } else { "drain failed" };
     progress.tally.log(what);
     if progress.tally == Tally::default() && matches!(ended, Ok(Why::Empty)) {
-        warn!("no message came: see whether the names of the source are those of the old worker (--help)");
+        warn!(
+            "no message came: see whether the names of the source are those of the old worker (--help)"
+        );
     }
     progress.tally.conclude(from, ended?, common.follow)
 }
@@ -133,7 +135,8 @@ async fn move_one<R: Receipt>(
 /// Waits for a signal that asks this program to end, and returns its name.
 async fn stopped() -> anyhow::Result<&'static str> {
     let listen = |kind| signal(kind).context("signals can't be listened to");
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     Ok(tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
@@ -171,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_message_is_moved_once_at_a_time_and_not_again_once_it_is_left() {
-        let message = |sequence| Origin::new("stan", &["c"], "c").message(sequence, Timestamp::UNIX_EPOCH);
+        let message =
+            |sequence| Origin::new("stan", &["c"], "c").message(sequence, Timestamp::UNIX_EPOCH);
         let mut progress = Progress {
             in_hand: HashSet::new(),
             left: HashSet::new(),

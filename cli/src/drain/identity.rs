@@ -96,8 +96,15 @@ mod tests {
         let origin = Origin::new("stan", &["faas-cluster", "faas-request"], "faas-request");
         let message = origin.message(7, at(1_795_515_072_123_456_789));
         assert_eq!(message, origin.clone().message(7, at(1_795_515_072_123_456_789)));
-        assert_eq!(message.record_key(), "18108d0fe0cc.7.1795515072123456789", "a contract between versions");
-        assert_eq!(message.idempotency_key().unwrap().as_str(), "drain.18108d0fe0cc.7.1795515072123456789");
+        assert_eq!(
+            message.record_key(),
+            "18108d0fe0cc.7.1795515072123456789",
+            "a contract between versions"
+        );
+        assert_eq!(
+            message.idempotency_key().unwrap().as_str(),
+            "drain.18108d0fe0cc.7.1795515072123456789"
+        );
         assert_eq!(message.call_id().unwrap().as_str(), "drain-18108d0fe0cc-7-1795515072123456789");
         assert_eq!(origin.subject(&message), "stan.faas-request.1795515072123456789");
     }

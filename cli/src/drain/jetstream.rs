@@ -64,9 +64,11 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
         None => session.js.clone(),
     };
     let found = js.get_stream(stream).await;
-    let stream = found.with_context(|| format!("failed to open stream `{stream}`: --stream names it"))?;
+    let stream =
+        found.with_context(|| format!("failed to open stream `{stream}`: --stream names it"))?;
     let info = stream.cached_info();
-    let (name, created) = (info.config.name.as_str(), info.created.unix_timestamp_nanos().to_string());
+    let (name, created) =
+        (info.config.name.as_str(), info.created.unix_timestamp_nanos().to_string());
     let origin = Origin::new("jetstream", &[name, &created], name);
     let source = StreamId::of(info);
     let transfer = Transfer::open(session, common, origin.clone(), Some(source)).await?;

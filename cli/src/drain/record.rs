@@ -93,7 +93,8 @@ impl Records {
             Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).context("failed to record a message"),
         }
-        let entry = self.store.entry(&key).await.context("failed to read the record of a message")?;
+        let entry =
+            self.store.entry(&key).await.context("failed to read the record of a message")?;
         // It has just expired.
         let Some(entry) = entry else { return Ok(Record::New) };
         Ok(read(&entry.value, from_server(entry.created), &self.begun))
@@ -110,7 +111,10 @@ impl Records {
             End::Stored => STORED,
             End::Dead => DEAD,
         };
-        self.store.put(message.record_key(), value.into()).await.context("failed to record a message")?;
+        self.store
+            .put(message.record_key(), value.into())
+            .await
+            .context("failed to record a message")?;
         Ok(())
     }
 }

@@ -95,8 +95,9 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     let origin = Origin::new("stan", &[cluster_id, channel], channel);
     let transfer = Transfer::open(session, common, origin.clone(), None).await?;
     let settings = NatsSettings::from_url(&arguments.stan_url);
-    let client =
-        session::connect(&settings, "--stan-url").await.context("NATS Streaming can't be reached")?;
+    let client = session::connect(&settings, "--stan-url")
+        .await
+        .context("NATS Streaming can't be reached")?;
     let connection = Connection::open(client, cluster_id, &arguments.client_id).await?;
     let durable = arguments.durable.clone().unwrap_or_else(|| names::durable_of(channel));
     let subscription = Subscription {
@@ -107,6 +108,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
         max_inflight: common.max_inflight,
         ack_wait: ACK_WAIT,
     };
-    let source = StanSource::join(connection, subscription, origin, arguments.empty_after.0).await?;
+    let source =
+        StanSource::join(connection, subscription, origin, arguments.empty_after.0).await?;
     flow::drain(source, &transfer, common).await
 }

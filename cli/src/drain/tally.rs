@@ -95,11 +95,19 @@ mod tests {
 
     #[test]
     fn a_drain_fails_where_something_is_left_to_do() {
-        let ends = |left: u64, why, follow| Tally { left, ..Tally::default() }.conclude("s", why, follow);
+        let ends =
+            |left: u64, why, follow| Tally { left, ..Tally::default() }.conclude("s", why, follow);
         assert!(ends(0, Why::Empty, false).is_ok());
         assert!(ends(0, Why::Stopped, true).is_ok());
-        assert!(ends(0, Why::Stopped, false).unwrap_err().to_string().contains("before s was empty"));
-        assert!(ends(2, Why::Empty, false).unwrap_err().to_string().contains("2 messages are left on s"));
+        assert!(
+            ends(0, Why::Stopped, false).unwrap_err().to_string().contains("before s was empty")
+        );
+        assert!(
+            ends(2, Why::Empty, false)
+                .unwrap_err()
+                .to_string()
+                .contains("2 messages are left on s")
+        );
     }
 
     #[test]

@@ -78,7 +78,11 @@ impl Transfer {
 
     /// Stores a message: as a call, or as a dead letter if it cannot be one. An error ends the
     /// drain.
-    pub(super) async fn store(&self, identity: &Identity, message: &Message) -> anyhow::Result<Outcome> {
+    pub(super) async fn store(
+        &self,
+        identity: &Identity,
+        message: &Message,
+    ) -> anyhow::Result<Outcome> {
         let outcome = match self.read(identity, message)? {
             Ok(call) => self.store_call(identity, message, call).await?,
             Err(error) => self.store_unreadable(identity, message, &error).await?,
@@ -130,7 +134,9 @@ impl Transfer {
                     return Ok(Outcome::StoredBefore);
                 }
                 let outcome = Outcome::Uncertain;
-                return self.store_dead(identity, message, Some(&call), queue, UNCERTAIN, outcome).await;
+                return self
+                    .store_dead(identity, message, Some(&call), queue, UNCERTAIN, outcome)
+                    .await;
             }
             match self.submitter.submit_with_key(&call, &key, subject).await {
                 Ok(Submitted::Stored) => return Ok(Outcome::Stored),
@@ -157,7 +163,9 @@ impl Transfer {
                 ) => {
                     self.withdraw(identity, doubt).await;
                     let (reason, outcome) = (error.to_string(), Outcome::Unusable);
-                    return self.store_dead(identity, message, Some(&call), queue, &reason, outcome).await;
+                    return self
+                        .store_dead(identity, message, Some(&call), queue, &reason, outcome)
+                        .await;
                 }
             }
         }
@@ -191,10 +199,16 @@ impl Transfer {
     }
 
     /// Returns whether a call is on its queue.
-    async fn is_pending(&self, call: &Invocation, key: &IdempotencyKey, destination: &Destination) -> bool {
+    async fn is_pending(
+        &self,
+        call: &Invocation,
+        key: &IdempotencyKey,
+        destination: &Destination,
+    ) -> bool {
         let subject = call_subject(&destination.subject, &call.function, &call.call_id);
         let id = key.message_id(&call.function);
-        let newest = self.retry.until_done(async || newest(&self.js, &destination.stream, &subject).await);
+        let newest =
+            self.retry.until_done(async || newest(&self.js, &destination.stream, &subject).await);
         newest.await.is_some_and(|headers| native::message_id(&headers) == Some(&id))
     }
 

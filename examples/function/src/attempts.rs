@@ -23,7 +23,13 @@ struct State {
 impl Attempts {
     /// Returns how often the call has failed so far.
     pub(crate) fn failures(&self, call_id: &str) -> u32 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).failures.get(call_id).copied().unwrap_or(0)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .failures
+            .get(call_id)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Records that the call failed.

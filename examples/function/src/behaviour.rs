@@ -39,11 +39,13 @@ impl Behaviour {
                 }
                 "status" => {
                     // A status below 200 is not final.
-                    let status = value.parse().ok().filter(|status: &StatusCode| status.as_u16() >= 200);
+                    let status =
+                        value.parse().ok().filter(|status: &StatusCode| status.as_u16() >= 200);
                     behaviour.status = Some(status.ok_or_else(|| invalid("use 200 to 999"))?);
                 }
                 "fail_times" => {
-                    behaviour.fail_times = Some(value.parse().map_err(|_| invalid("use a number"))?);
+                    behaviour.fail_times =
+                        Some(value.parse().map_err(|_| invalid("use a number"))?);
                 }
                 "retry_after" => behaviour.retry_after = Some(value.into_owned()),
                 "echo" => behaviour.echo_request = value == "request",
@@ -56,7 +58,9 @@ impl Behaviour {
     /// Returns the status of a call if `failures` calls with the same id failed before.
     pub(crate) fn status(&self, failures: u32) -> StatusCode {
         match (self.fail_times, self.status) {
-            (Some(times), status) if failures < times => status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            (Some(times), status) if failures < times => {
+                status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+            }
             (None, Some(status)) => status,
             _ => StatusCode::OK,
         }
@@ -76,7 +80,8 @@ mod tests {
         let plain = parse("").unwrap();
         assert_eq!(plain, Behaviour { sleep: Duration::from_secs(1), ..Behaviour::default() });
         let all =
-            parse("sleep=2s&status=500&fail_times=2&retry_after=Tue%2C%201&echo=request&other").unwrap();
+            parse("sleep=2s&status=500&fail_times=2&retry_after=Tue%2C%201&echo=request&other")
+                .unwrap();
         assert_eq!(all.sleep, Duration::from_secs(2));
         assert_eq!(all.retry_after.as_deref(), Some("Tue, 1"));
         assert!(all.echo_request);

@@ -24,7 +24,8 @@ impl Callbacks {
     /// Remembers a callback.
     pub(crate) fn record(&self, path: &str, headers: &HeaderMap, body: &[u8]) {
         let body = String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]);
-        let line = json!({ "path": path, "headers": headers_json(headers), "body": body }).to_string();
+        let line =
+            json!({ "path": path, "headers": headers_json(headers), "body": body }).to_string();
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == MAX_CALLBACKS {
             lines.pop_front();
@@ -82,7 +83,8 @@ mod tests {
             callbacks.record("/callback/a", &headers, format!("body {n}").as_bytes());
         }
         let lines = callbacks.lines();
-        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), MAX_CALLBACKS);
         assert_eq!(lines[0]["body"], "body 1");
         assert_eq!(lines[0]["headers"]["x-function-status"], "200");

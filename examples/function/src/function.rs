@@ -50,11 +50,17 @@ pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyh
     let Settings { log: _, address, port, sleep } = settings;
     let listener = server::bind(SocketAddr::new(address, port))?;
     info!("listening on {}", listener.local_addr()?);
-    let function =
-        Arc::new(Function { sleep: sleep.0, attempts: Attempts::default(), callbacks: Callbacks::default() });
+    let function = Arc::new(Function {
+        sleep: sleep.0,
+        attempts: Attempts::default(),
+        callbacks: Callbacks::default(),
+    });
     let handler = move |_, request| function.clone().answer(request);
     // So that the cancellation of a call is noticed.
-    let config = server::Config { half_closed_wait: Duration::from_millis(100), ..server::Config::default() };
+    let config = server::Config {
+        half_closed_wait: Duration::from_millis(100),
+        ..server::Config::default()
+    };
     server::serve(listener, config, handler, shutdown, DRAIN).await;
     Ok(())
 }
@@ -83,8 +89,11 @@ impl Function {
         let query = head.uri.query();
         let behaviour = Behaviour::parse(query.unwrap_or_default(), self.sleep)?;
         let path = head.uri.path();
-        let body =
-            Limited::new(body, MAX_BODY).collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let body = Limited::new(body, MAX_BODY)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?
+            .to_bytes();
         if path.starts_with("/callback/") {
             self.callbacks.record(path, &head.headers, &body);
         }
@@ -98,7 +107,8 @@ impl Function {
         if status.is_client_error() || status.is_server_error() {
             self.attempts.failed(&call_id);
             let mut answer = text(status, format!("failed with {status}, as asked\n"));
-            let retry_after = behaviour.retry_after.and_then(|value| HeaderValue::try_from(value).ok());
+            let retry_after =
+                behaviour.retry_after.and_then(|value| HeaderValue::try_from(value).ok());
             if let Some(retry_after) = retry_after {
                 answer.headers_mut().insert(header::RETRY_AFTER, retry_after);
             }
@@ -121,7 +131,9 @@ impl Function {
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
 }
 

@@ -8,10 +8,11 @@ use clap::Parser;
 
 /// Answers each call with its body, and sleeps or fails if the query asks for it
 ///
-/// `?sleep=2s` sleeps before the answer; `?status=503` answers with that status; `?fail_times=2` fails the first
-/// two calls with the same X-Call-Id (with `status`, or else 503) and then succeeds; `?retry_after=1` adds
-/// Retry-After to failures; `?echo=request` answers with the request as JSON. POST /callback/… does the same and
-/// is recorded, GET /callbacks lists what was recorded as JSON lines, GET /healthz is 200.
+/// `?sleep=2s` sleeps before the answer; `?status=503` answers with that status; `?fail_times=2`
+/// fails the first two calls with the same X-Call-Id (with `status`, or else 503) and then
+/// succeeds; `?retry_after=1` adds Retry-After to failures; `?echo=request` answers with the
+/// request as JSON. POST /callback/… does the same and is recorded, GET /callbacks lists what was
+/// recorded as JSON lines, GET /healthz is 200.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "asyncqueue-example-function", version)]
 pub(crate) struct Settings {

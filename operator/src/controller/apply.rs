@@ -7,7 +7,9 @@ use asyncqueue::{
     stream::Refusal,
 };
 use asyncqueue_runtime::nats::jetstream::JetStreamOff;
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -22,7 +24,8 @@ use super::{
     verified::Verified,
 };
 use crate::{
-    account::Account, broker::Broker, budget::Budget, slim::Slim, watch::Namespaced, workload::Workload,
+    account::Account, broker::Broker, budget::Budget, slim::Slim, watch::Namespaced,
+    workload::Workload,
 };
 
 /// Field manager of the fields that the operator sets.
@@ -72,7 +75,9 @@ pub(crate) enum StreamError {
     #[error(transparent)]
     Invalid(Invalid),
     /// There is no connection.
-    #[error("Not connected to NATS, retrying: {why}. Check that NATS is running and that the URL is correct")]
+    #[error(
+        "Not connected to NATS, retrying: {why}. Check that NATS is running and that the URL is correct"
+    )]
     Disconnected {
         /// The servers, and how the last attempt to connect failed.
         why: String,
@@ -141,9 +146,10 @@ impl StreamError {
                 | Refusal::Unowned { .. } => true,
                 Refusal::Immutable { .. } => false,
             },
-            Self::Ensure(_) | Self::Disconnected { .. } | Self::NoJetStream { .. } | Self::Silent { .. } => {
-                false
-            }
+            Self::Ensure(_)
+            | Self::Disconnected { .. }
+            | Self::NoJetStream { .. }
+            | Self::Silent { .. } => false,
         }
     }
 }
@@ -190,7 +196,11 @@ pub(crate) async fn refuse(invalid: Invalid, seen: &Surroundings, client: &Clien
 }
 
 /// Deletes a queue's workers, if there are any: their stream belongs to something else.
-async fn withdraw(stream: Result<Stored, StreamError>, seen: &Surroundings, client: &Client) -> Outcome {
+async fn withdraw(
+    stream: Result<Stored, StreamError>,
+    seen: &Surroundings,
+    client: &Client,
+) -> Outcome {
     let Objects { account, workers, budget } = &seen.objects;
     let workers = remove(workers, client).await;
     let beside = remove(budget, client).await.and(remove(account, client).await);
@@ -198,15 +208,17 @@ async fn withdraw(stream: Result<Stored, StreamError>, seen: &Surroundings, clie
 }
 
 async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, StreamError> {
-    let broker = broker.filter(|broker| broker.is_connected()).ok_or_else(|| StreamError::Disconnected {
-        why: broker.map_or_else(String::new, Broker::why_disconnected),
+    let broker = broker.filter(|broker| broker.is_connected()).ok_or_else(|| {
+        StreamError::Disconnected { why: broker.map_or_else(String::new, Broker::why_disconnected) }
     })?;
     let queue = &prepared.queue;
     let failed = |error| {
         let servers = broker.servers().to_owned();
         match (JetStreamOff::of_error(&error), error) {
             (Some(off), _) => StreamError::NoJetStream { off, servers },
-            (None, error @ EnsureError::Unavailable { .. }) => StreamError::Silent { servers, source: error },
+            (None, error @ EnsureError::Unavailable { .. }) => {
+                StreamError::Silent { servers, source: error }
+            }
             (None, error) => StreamError::Ensure(error),
         }
     };
@@ -239,7 +251,10 @@ async fn bring<W: Object, T>(
 }
 
 /// Deletes an object that belongs to the queue or to a deleted queue of this name.
-async fn remove<W: Object, T>(found: &Found<Slim<W, T>>, client: &Client) -> Result<(), ObjectError> {
+async fn remove<W: Object, T>(
+    found: &Found<Slim<W, T>>,
+    client: &Client,
+) -> Result<(), ObjectError> {
     let (Found::Ours(live) | Found::Left(live)) = found else { return Ok(()) };
     delete(live, client).await.map_err(|source| refused::<W>(&live.meta.name, source))
 }
@@ -292,7 +307,8 @@ async fn put<W: Object>(wanted: &W, client: &Client) -> Result<W, ObjectError> {
 pub(crate) async fn delete<W: Object, T>(object: &Slim<W, T>, client: &Client) -> kube::Result<()> {
     let api: Api<W> = Api::namespaced(client.clone(), &object.meta.namespace);
     // The uid selects this object: the cache may be older than another one of the same name.
-    let preconditions = Preconditions { uid: Some(object.meta.uid.to_string()), resource_version: None };
+    let preconditions =
+        Preconditions { uid: Some(object.meta.uid.to_string()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
     match api.delete(&object.meta.name, &params).await {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
@@ -317,8 +333,12 @@ mod tests {
         let stream = || "s".to_owned();
         let refused = |refusal| StreamError::Ensure(EnsureError::Refused(refusal));
         assert!(refused(Refusal::Unowned { stream: stream() }).is_foreign());
-        assert!(refused(Refusal::Owned { stream: stream(), owner: "ns/o".to_owned() }).is_foreign());
-        assert!(StreamError::Ensure(EnsureError::SubjectOverlap { subject: stream() }).is_foreign());
+        assert!(
+            refused(Refusal::Owned { stream: stream(), owner: "ns/o".to_owned() }).is_foreign()
+        );
+        assert!(
+            StreamError::Ensure(EnsureError::SubjectOverlap { subject: stream() }).is_foreign()
+        );
         assert!(!StreamError::Disconnected { why: String::new() }.is_foreign());
         let (name, is, wanted) = (stream(), "File".to_owned(), "Memory".to_owned());
         assert!(!refused(Refusal::Immutable { name, field: "storage", is, wanted }).is_foreign());

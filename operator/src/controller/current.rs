@@ -67,10 +67,13 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 fn same_quantities(live: &Value, wanted: &Value) -> bool {
-    let (Some(live), Some(wanted)) = (live.as_object(), wanted.as_object()) else { return live == wanted };
+    let (Some(live), Some(wanted)) = (live.as_object(), wanted.as_object()) else {
+        return live == wanted;
+    };
     wanted.iter().all(|(resource, wanted)| {
         live.get(resource).is_some_and(|live| {
-            live == wanted || thousandths(live).is_some_and(|live| Some(live) == thousandths(wanted))
+            live == wanted
+                || thousandths(live).is_some_and(|live| Some(live) == thousandths(wanted))
         })
     })
 }
@@ -93,8 +96,7 @@ mod tests {
     #[test]
     fn more_may_be_there_than_is_wanted_but_not_less_or_other() {
         let wanted = json!({ "a": 1, "list": [{ "name": "x", "value": "1" }] });
-        let live =
-            json!({ "a": 1, "b": 2, "list": [{ "name": "y" }, { "name": "x", "value": "1", "more": true }] });
+        let live = json!({ "a": 1, "b": 2, "list": [{ "name": "y" }, { "name": "x", "value": "1", "more": true }] });
         assert!(covers(&live, &wanted));
         assert!(!covers(&json!({ "a": 1 }), &wanted));
         assert!(!covers(&json!({ "a": 1, "list": [{ "name": "x", "value": "2" }] }), &wanted));
@@ -110,7 +112,8 @@ mod tests {
 
     #[test]
     fn quantities_may_be_written_another_way() {
-        let resources = |cpu: &str, memory: &str| json!({ "requests": { "cpu": cpu, "memory": memory } });
+        let resources =
+            |cpu: &str, memory: &str| json!({ "requests": { "cpu": cpu, "memory": memory } });
         assert!(covers(&resources("1", "1Gi"), &resources("1000m", "1024Mi")));
         assert!(covers(&resources("500m", "64Mi"), &resources("0.5", "67108864")));
         assert!(!covers(&resources("1", "1Gi"), &resources("1", "1G")));

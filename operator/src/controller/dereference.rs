@@ -117,7 +117,9 @@ where
 fn whose<W, T>(object: Arc<Slim<W, T>>, queue: &AsyncQueue) -> Found<Slim<W, T>> {
     match &object.meta.owner {
         _ if object.meta.is_going => Found::Going,
-        Some(owner) if !owner.uid.is_nil() && owner.uid == uid(&queue.metadata) => Found::Ours(object),
+        Some(owner) if !owner.uid.is_nil() && owner.uid == uid(&queue.metadata) => {
+            Found::Ours(object)
+        }
         Some(owner) if *owner.name == queue.name_any() => Found::Left(object),
         _ => Found::Foreign,
     }

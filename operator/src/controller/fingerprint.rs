@@ -43,12 +43,16 @@ mod tests {
     #[test]
     fn it_is_of_what_we_set_and_of_nothing_else() {
         let map = |pairs: &[(&str, &str)]| {
-            Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+            Some(
+                pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            )
         };
         let wanted = ObjectMeta {
             labels: map(&[(RESERVED_LABELS[0], "a"), (RESERVED_LABELS[1], "b")]),
             annotations: map(&[(APPLIED_ANNOTATION, "hash")]),
-            owner_references: fixtures::queue("q").controller_owner_ref(&()).map(|owner| vec![owner]),
+            owner_references: fixtures::queue("q")
+                .controller_owner_ref(&())
+                .map(|owner| vec![owner]),
             ..ObjectMeta::default()
         };
         let print = Fingerprint::of(&wanted, true);
@@ -63,7 +67,13 @@ mod tests {
         let changes: [fn(&mut ObjectMeta); 5] = [
             |meta| meta.labels = None,
             |meta| _ = meta.labels.as_mut().unwrap().remove(RESERVED_LABELS[1]),
-            |meta| _ = meta.labels.as_mut().unwrap().insert(RESERVED_LABELS[1].to_owned(), "x".to_owned()),
+            |meta| {
+                _ = meta
+                    .labels
+                    .as_mut()
+                    .unwrap()
+                    .insert(RESERVED_LABELS[1].to_owned(), "x".to_owned());
+            },
             |meta| meta.annotations = None,
             |meta| meta.owner_references.as_mut().unwrap()[0].controller = None,
         ];

@@ -54,7 +54,8 @@ pub(crate) async fn write(
     let api: Api<AsyncQueue> = Api::namespaced(context.client.clone(), &namespace);
     // The uid keeps the status from another queue of the same name that was created since.
     let patch = json!({ "metadata": { "uid": queue.uid() }, "status": news });
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params =
+        PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let answer = api.patch_status(&queue.name_any(), &params, &Patch::Merge(&patch)).await;
     if let Ok(queue) = &answer {
         context.written.note(queue);
@@ -95,7 +96,8 @@ pub(crate) fn status(
     let (stream, consumer) = stream_verdicts(&outcome.stream);
     let suspended = suspended_verdict(&outcome.stream);
     let unique_sequences = sequences_verdict(&outcome.stream);
-    let (workers, progress) = workers_verdicts(outcome, queue.spec.replicas, cause, &before.conditions);
+    let (workers, progress) =
+        workers_verdicts(outcome, queue.spec.replicas, cause, &before.conditions);
     let ready = ready(&[&stream, &consumer, &workers]);
     let progressing = progressing(&[&stream, &consumer], progress);
     let for_kstatus = for_kstatus(&progressing);
@@ -218,7 +220,10 @@ fn with_stream(
     }
 }
 
-fn with_workers(status: AsyncQueueStatus, workers: &Result<Workers, ObjectError>) -> AsyncQueueStatus {
+fn with_workers(
+    status: AsyncQueueStatus,
+    workers: &Result<Workers, ObjectError>,
+) -> AsyncQueueStatus {
     let Ok(Workers::Deployed(deployment)) = workers else { return status };
     let Some(rollout) = deployment.rollout() else { return status };
     AsyncQueueStatus { replicas: rollout.replicas, ready_replicas: rollout.ready, ..status }
@@ -368,7 +373,9 @@ mod tests {
     };
 
     use super::*;
-    use crate::{cause, claims::Conflict, controller::validate::Invalid, fixtures, workload::Workload};
+    use crate::{
+        cause, claims::Conflict, controller::validate::Invalid, fixtures, workload::Workload,
+    };
 
     /// Returns a queue with two workers.
     fn queue() -> AsyncQueue {
@@ -410,7 +417,9 @@ mod tests {
     }
 
     fn disconnected() -> StreamError {
-        StreamError::Disconnected { why: "waiting for NATS at nats:4222: Connection refused".to_owned() }
+        StreamError::Disconnected {
+            why: "waiting for NATS at nats:4222: Connection refused".to_owned(),
+        }
     }
 
     fn functions(count: usize, refused: &Refused) -> Functions<'_> {
@@ -418,7 +427,14 @@ mod tests {
     }
 
     fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
-        status(queue, outcome, None, &functions(2, &Refused::default()), &[], &fixtures::second(1000))
+        status(
+            queue,
+            outcome,
+            None,
+            &functions(2, &Refused::default()),
+            &[],
+            &fixtures::second(1000),
+        )
     }
 
     fn condition<'a>(status: &'a AsyncQueueStatus, kind: &str) -> &'a Condition {
@@ -435,7 +451,9 @@ mod tests {
     fn a_queue_is_ready_when_all_of_it_is() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
         let sequences = kind::UNIQUE_SEQUENCES;
-        for kind in [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY, sequences] {
+        for kind in
+            [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY, sequences]
+        {
             assert_condition(&status, kind, ("True", reason::RECONCILED));
             assert_eq!(condition(&status, kind).observed_generation, Some(3));
         }
@@ -460,9 +478,13 @@ mod tests {
 
     #[test]
     fn of_a_status_what_changed_is_written_and_what_is_not_known_any_more_is_removed() {
-        let before = AsyncQueueStatus { pending: Some(5), inflight: Some(1), ..AsyncQueueStatus::default() };
+        let before =
+            AsyncQueueStatus { pending: Some(5), inflight: Some(1), ..AsyncQueueStatus::default() };
         let now = AsyncQueueStatus { pending: Some(6), inflight: None, ..before.clone() };
-        assert_eq!(Value::Object(news(Some(&before), &now)), json!({ "pending": 6, "inflight": null }));
+        assert_eq!(
+            Value::Object(news(Some(&before), &now)),
+            json!({ "pending": 6, "inflight": null })
+        );
         // The first status also contains the defaults.
         assert_eq!(news(None, &now)["replicas"], 0);
     }
@@ -493,7 +515,8 @@ mod tests {
     fn a_stream_that_is_anothers_is_not_in_the_status() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
-        let refusal = Refusal::Owned { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
+        let refusal =
+            Refusal::Owned { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
         let stream = Err(StreamError::Ensure(EnsureError::Refused(refusal)));
         let outcome = Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
         let status = of(&queue, &outcome);
@@ -510,7 +533,9 @@ mod tests {
         let outcome = Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
         let status = of(&queue(), &outcome);
         assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
-        assert!(condition(&status, kind::READY).message.contains("ns/slow-queue has the same name"));
+        assert!(
+            condition(&status, kind::READY).message.contains("ns/slow-queue has the same name")
+        );
     }
 
     #[test]
@@ -527,7 +552,8 @@ mod tests {
     #[test]
     fn a_consumer_that_fails_leaves_the_stream_ready() {
         let source: async_nats::jetstream::Error =
-            serde_json::from_value(json!({ "code": 400, "err_code": 10100, "description": "no" })).unwrap();
+            serde_json::from_value(json!({ "code": 400, "err_code": 10100, "description": "no" }))
+                .unwrap();
         let error = EnsureError::Server { what: "for consumer c".to_owned(), source };
         let error = StreamError::Ensure(EnsureError::Consumer(Box::new(error)));
         let status = of(&queue(), &applied(Err(error), &deployment(2, vec![])));
@@ -553,7 +579,8 @@ mod tests {
         let outcome = applied(Ok(stored()), &deployment(0, vec![]));
         let (image, refused) = (cause::image("x:1", "not found"), Refused::default());
         let functions = functions(2, &refused);
-        let stuck = status(&queue, &outcome, Some(&image), &functions, &[], &fixtures::second(1000));
+        let stuck =
+            status(&queue, &outcome, Some(&image), &functions, &[], &fixtures::second(1000));
         for (kind, holds) in [
             (kind::READY, "False"),
             (kind::WORKERS_READY, "False"),
@@ -561,7 +588,10 @@ mod tests {
             (kind::STALLED, "True"),
         ] {
             assert_condition(&stuck, kind, (holds, reason::IMAGE_PULL_FAILED));
-            assert!(condition(&stuck, kind).message.contains("x:1 cannot be pulled: not found"), "{kind}");
+            assert!(
+                condition(&stuck, kind).message.contains("x:1 cannot be pulled: not found"),
+                "{kind}"
+            );
         }
         assert_eq!(find(&stuck.conditions, kind::RECONCILING), None);
 
@@ -590,8 +620,10 @@ mod tests {
 
     #[test]
     fn an_object_that_goes_is_waited_for_and_one_of_others_stalls() {
-        let outcome =
-            |error| Outcome { workers: Err(error), ..applied(Ok(stored()), &deployment(2, vec![])) };
+        let outcome = |error| Outcome {
+            workers: Err(error),
+            ..applied(Ok(stored()), &deployment(2, vec![]))
+        };
         let (kind, name) = ("Deployment".into(), "q-worker".to_owned());
         let status = of(&queue(), &outcome(ObjectError::Going { kind, name }));
         assert_condition(&status, kind::READY, ("False", reason::PROGRESSING));
@@ -659,12 +691,21 @@ mod tests {
         let refused = Refused { count: 4, first: (1..=3).map(name).collect() };
         let (mut queue, outcome) = (queue(), applied(Ok(stored()), &deployment(2, vec![])));
         assert!(says_refused(&queue, &Refused::default()) && !says_refused(&queue, &refused));
-        queue.status =
-            Some(status(&queue, &outcome, None, &functions(2, &refused), &[], &fixtures::second(1000)));
+        queue.status = Some(status(
+            &queue,
+            &outcome,
+            None,
+            &functions(2, &refused),
+            &[],
+            &fixtures::second(1000),
+        ));
         let said = queue.status.as_ref().unwrap();
         assert_condition(said, kind::FUNCTIONS_REFUSED, ("True", reason::NAMESPACE_NOT_ADMITTED));
         let message = &condition(said, kind::FUNCTIONS_REFUSED).message;
-        assert!(message.starts_with("4 functions") && message.contains("f3.team-b, …)"), "{message}");
+        assert!(
+            message.starts_with("4 functions") && message.contains("f3.team-b, …)"),
+            "{message}"
+        );
         assert_condition(said, kind::READY, ("True", reason::RECONCILED));
         assert!(says_refused(&queue, &refused) && !says_refused(&queue, &Refused::default()));
         let none = of(&queue, &outcome);
@@ -676,20 +717,33 @@ mod tests {
         let queue = queue();
         let free = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
         assert_condition(&free, kind::CALLS_BLOCKED, ("False", reason::ACTIVE));
-        let blocked =
-            BlockedCalls { record: "dead_letter".to_owned(), reason: "no_space".to_owned(), calls: 3 };
+        let blocked = BlockedCalls {
+            record: "dead_letter".to_owned(),
+            reason: "no_space".to_owned(),
+            calls: 3,
+        };
         let verdict = blocked_verdict(&[blocked]);
         assert_eq!((verdict.status, verdict.reason), (Status::True, reason::RECORDS_NOT_STORED));
-        assert!(verdict.message.contains("dead letter of 3 calls (no_space)"), "{}", verdict.message);
+        assert!(
+            verdict.message.contains("dead letter of 3 calls (no_space)"),
+            "{}",
+            verdict.message
+        );
     }
 
     #[test]
     fn what_is_missing_beside_the_workers_is_told() {
-        let foreign = || ObjectError::Foreign { kind: "ServiceAccount".into(), name: "a".to_owned() };
-        let outcome = Outcome { beside: Err(foreign()), ..applied(Ok(stored()), &deployment(2, vec![])) };
+        let foreign =
+            || ObjectError::Foreign { kind: "ServiceAccount".into(), name: "a".to_owned() };
+        let outcome =
+            Outcome { beside: Err(foreign()), ..applied(Ok(stored()), &deployment(2, vec![])) };
         let status = of(&queue(), &outcome);
         assert_condition(&status, kind::WORKERS_READY, ("False", reason::RESOURCE_CONFLICT));
-        assert!(condition(&status, kind::WORKERS_READY).message.starts_with("ServiceAccount `a` exists"));
+        assert!(
+            condition(&status, kind::WORKERS_READY)
+                .message
+                .starts_with("ServiceAccount `a` exists")
+        );
         // The workers run nevertheless.
         assert_eq!(status.ready_replicas, 2);
     }

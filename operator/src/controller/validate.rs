@@ -9,7 +9,9 @@ use asyncqueue::{
 use asyncqueue_runtime::nats::holds_credentials;
 use k8s_openapi::{
     api::core::v1::ResourceRequirements,
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference, util::intstr::IntOrString},
+    apimachinery::pkg::{
+        api::resource::Quantity, apis::meta::v1::OwnerReference, util::intstr::IntOrString,
+    },
 };
 use kube::{Resource, ResourceExt};
 
@@ -98,7 +100,9 @@ impl Invalid {
             | Self::Nats(_)
             | Self::NoWorkerCredentials
             | Self::NoGateway => reason::INVALID_SPEC,
-            Self::Conflict(Conflict::Name { .. } | Conflict::Stream { .. }) => reason::RESOURCE_CONFLICT,
+            Self::Conflict(Conflict::Name { .. } | Conflict::Stream { .. }) => {
+                reason::RESOURCE_CONFLICT
+            }
             Self::Conflict(Conflict::Subject { .. }) => reason::SUBJECT_OVERLAP,
         }
     }
@@ -169,7 +173,8 @@ fn quantities(of: &BTreeMap<String, IntOrString>) -> Option<BTreeMap<String, Qua
         IntOrString::Int(number) => Quantity(number.to_string()),
         IntOrString::String(text) => Quantity(text.clone()),
     };
-    (!of.is_empty()).then(|| of.iter().map(|(name, value)| (name.clone(), quantity(value))).collect())
+    (!of.is_empty())
+        .then(|| of.iter().map(|(name, value)| (name.clone(), quantity(value))).collect())
 }
 
 #[cfg(test)]
@@ -213,7 +218,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_built_is_refused_with_its_reason() {
-        let reason_of = |queue: &AsyncQueue, seen: &Surroundings| validate(queue, seen).unwrap_err().reason();
+        let reason_of =
+            |queue: &AsyncQueue, seen: &Surroundings| validate(queue, seen).unwrap_err().reason();
         assert_eq!(reason_of(&fixtures::queue("a.b"), &surroundings()), reason::INVALID_SPEC);
 
         let mut queue = fixtures::queue("a");
@@ -228,7 +234,10 @@ mod tests {
         let mut queue = fixtures::queue("a");
         queue.spec.nats.url = Some("nats://u:s3cret@nats".to_owned());
         let error = validate(&queue, &seen).unwrap_err();
-        assert!(matches!(error, Invalid::Nats(_)) && !error.to_string().contains("s3cret"), "{error}");
+        assert!(
+            matches!(error, Invalid::Nats(_)) && !error.to_string().contains("s3cret"),
+            "{error}"
+        );
 
         seen.lacks_credentials = true;
         let error = validate(&fixtures::queue("a"), &seen).unwrap_err();

@@ -26,8 +26,14 @@ pub(crate) struct Verified(Mutex<HashMap<Uuid, i64>>);
 impl Verified {
     /// Returns whether a Deployment is `wanted`. Reads the spec from the API server only if that is
     /// not known. If the API server does not answer, the Deployment is not current.
-    pub(crate) async fn is_current(&self, live: &Workload, wanted: &Deployment, client: &Client) -> bool {
-        let is_alike = |rollout: &Rollout| rollout.fingerprint == Fingerprint::of(wanted.meta(), ());
+    pub(crate) async fn is_current(
+        &self,
+        live: &Workload,
+        wanted: &Deployment,
+        client: &Client,
+    ) -> bool {
+        let is_alike =
+            |rollout: &Rollout| rollout.fingerprint == Fingerprint::of(wanted.meta(), ());
         if !live.rollout().is_some_and(is_alike) {
             return false;
         }
@@ -56,7 +62,8 @@ impl Verified {
     }
 
     fn knows(&self, deployment: &Workload) -> bool {
-        version(deployment).is_some_and(|(uid, generation)| self.generations().get(&uid) == Some(&generation))
+        version(deployment)
+            .is_some_and(|(uid, generation)| self.generations().get(&uid) == Some(&generation))
     }
 
     fn generations(&self) -> MutexGuard<'_, HashMap<Uuid, i64>> {
@@ -80,7 +87,8 @@ mod tests {
     fn a_deployment_is_known_until_its_spec_changes() {
         let of = |name: &str, generation| {
             let uid = Some(fixtures::uid(name));
-            let metadata = ObjectMeta { uid, generation: Some(generation), ..ObjectMeta::default() };
+            let metadata =
+                ObjectMeta { uid, generation: Some(generation), ..ObjectMeta::default() };
             Workload::of_workers(&Deployment { metadata, ..Deployment::default() })
         };
         let verified = Verified::default();

@@ -77,8 +77,12 @@ impl Fleet<'_> {
     /// is the Deployment's: the API server refuses pods, or the rollout is overdue.
     fn cause(&self) -> Option<Cause> {
         let Rollout { is_seen, refused, overdue, .. } = self.rollout;
-        let of_deployment =
-            || refused.as_deref().map(cause::refused).or_else(|| overdue.as_deref().map(cause::overdue));
+        let of_deployment = || {
+            refused
+                .as_deref()
+                .map(cause::refused)
+                .or_else(|| overdue.as_deref().map(cause::overdue))
+        };
         self.cause.cloned().or_else(|| is_seen.then(of_deployment).flatten())
     }
 
@@ -89,7 +93,8 @@ impl Fleet<'_> {
 
     fn stopped_by(&self, Cause { reason, message }: Cause) -> Verdict {
         let said = find(self.said, kind::PROGRESSING).filter(|said| said.reason.as_str() == reason);
-        let message = said.map_or_else(|| message.clone(), |said| steady(&said.message, message.clone()));
+        let message =
+            said.map_or_else(|| message.clone(), |said| steady(&said.message, message.clone()));
         Verdict::no(reason, message)
     }
 
@@ -107,7 +112,14 @@ mod tests {
     /// Returns a Deployment with so many workers, so many of the wanted revision, and so many
     /// available.
     fn rollout(replicas: i32, updated: i32, available: i32) -> Rollout {
-        Rollout { is_seen: true, replicas, updated, ready: available, available, ..Rollout::default() }
+        Rollout {
+            is_seen: true,
+            replicas,
+            updated,
+            ready: available,
+            available,
+            ..Rollout::default()
+        }
     }
 
     /// Returns the conditions of a queue that was ready, or was not.
@@ -220,7 +232,8 @@ mod tests {
         let unseen = Rollout { is_seen: false, ..refused };
         assert_eq!(judge(1, &unseen, None, &was_not()), [NOT_YET, UNDER_WAY]);
 
-        let overdue = Rollout { overdue: Some("timed out progressing.".into()), ..rollout(2, 1, 1) };
+        let overdue =
+            Rollout { overdue: Some("timed out progressing.".into()), ..rollout(2, 1, 1) };
         let stuck = (Status::False, reason::WORKERS_UNAVAILABLE);
         assert_eq!(judge(1, &overdue, None, &was_ready()), [stuck, stuck]);
         let stuck = (Status::False, reason::IMAGE_PULL_FAILED);
@@ -229,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_cause_is_told_in_the_same_words_each_time() {
-        let (rollout, first) = (rollout(1, 1, 0), cause::probe("Get http://10.0.0.1:8081: refused"));
+        let (rollout, first) =
+            (rollout(1, 1, 0), cause::probe("Get http://10.0.0.1:8081: refused"));
         let fleet = Fleet { replicas: 1, rollout: &rollout, cause: Some(&first), said: &[] };
         let conditions = said(fleet.readiness());
         let second = cause::probe("Get http://10.0.0.2:8081: refused");

@@ -1,4 +1,5 @@
-//! Conditions, of which each queue has eight, and more while something is under way, stuck or refused.
+//! Conditions, of which each queue has eight, and more while something is under way, stuck or
+//! refused.
 
 use std::{borrow::Cow, ops::Deref};
 
@@ -7,7 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::conditions::{self, kind, reason};
 
-/// A condition as Kubernetes has them (`metav1.Condition`, which is its schema), in two thirds of the memory.
+/// A condition as Kubernetes has them (`metav1.Condition`, which is its schema), in two thirds of
+/// the memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
@@ -27,8 +29,8 @@ pub struct Condition {
     pub last_transition_time: Time,
 }
 
-/// A fixed word of a condition, of which there is one copy for all queues. One that another version of this program has
-/// written and this one does not know reads as `Other`.
+/// A fixed word of a condition, of which there is one copy for all queues. One that another version
+/// of this program has written and this one does not know reads as `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Word(&'static str);
 
@@ -91,7 +93,10 @@ mod tests {
             ("StreamReady", "Unknown", "NatsUnavailable")
         );
         assert_eq!(to_value(&read).unwrap(), written);
-        assert_eq!(to_value(from_value::<v1::Condition>(written.clone()).unwrap()).unwrap(), written);
+        assert_eq!(
+            to_value(from_value::<v1::Condition>(written.clone()).unwrap()).unwrap(),
+            written
+        );
 
         written["reason"] = json!("OfAnotherVersion");
         assert_eq!(&*from_value::<Condition>(written).unwrap().reason, OTHER);

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use asyncqueue::{
     GoDuration,
-    stream::{DEAD_LETTER_MAX_AGE, DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW, DEFAULT_MAX_MESSAGES},
+    stream::{
+        DEAD_LETTER_MAX_AGE, DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW, DEFAULT_MAX_MESSAGES,
+    },
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -50,7 +52,8 @@ pub(super) fn max_backoff() -> GoDuration {
     GoDuration(Duration::from_secs(120))
 }
 
-/// What may be over by the next attempt: too slow, too many calls, or trouble on the function's side.
+/// What may be over by the next attempt: too slow, too many calls, or trouble on the function's
+/// side.
 pub(super) fn status_codes() -> Vec<i32> {
     vec![408, 429, 500, 502, 503, 504]
 }

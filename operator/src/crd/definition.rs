@@ -20,8 +20,8 @@ pub fn yaml() -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(&crd)?)
 }
 
-/// Gives a new object a status that is about no generation. Without one, `kstatus`, and with it Flux and `kubectl` tools,
-/// takes a queue that the operator has not seen yet for one that is done.
+/// Gives a new object a status that is about no generation. Without one, `kstatus`, and with it
+/// Flux and `kubectl` tools, takes a queue that the operator has not seen yet for one that is done.
 fn begin_unobserved(crd: &mut Value) {
     for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
         version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] =
@@ -29,7 +29,8 @@ fn begin_unobserved(crd: &mut Value) {
     }
 }
 
-/// Takes out of each description the line breaks that only the source has: `kubectl explain` breaks lines itself.
+/// Takes out of each description the line breaks that only the source has: `kubectl explain` breaks
+/// lines itself.
 fn unwrap_descriptions(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -45,8 +46,8 @@ fn unwrap_descriptions(schema: &mut Value) {
     }
 }
 
-/// Takes out what the API server leaves out: whoever applies the same definition under another name, as Helm does, would be
-/// told of a conflict.
+/// Takes out what the API server leaves out: whoever applies the same definition under another
+/// name, as Helm does, would be told of a conflict.
 fn drop_what_is_the_default(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -73,7 +74,10 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/asyncqueues.yaml");
         let file = std::fs::read_to_string(path).unwrap_or_default();
         let how = "cargo run -p asyncqueue-operator -- crd > crds/asyncqueues.yaml";
-        assert!(file == yaml().unwrap(), "crds/asyncqueues.yaml is out of date, write it anew: {how}");
+        assert!(
+            file == yaml().unwrap(),
+            "crds/asyncqueues.yaml is out of date, write it anew: {how}"
+        );
     }
 
     #[test]
@@ -84,10 +88,12 @@ mod tests {
     #[test]
     fn a_new_queue_has_a_status_that_is_about_no_generation() {
         let crd: Value = serde_saphyr::from_str(&yaml().unwrap()).unwrap();
-        let status = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        let status =
+            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
         assert_eq!(status["default"], json!({ "observedGeneration": NOT_OBSERVED }));
         // The operator reads it as a status that says nothing.
-        let read: crate::crd::AsyncQueueStatus = serde_json::from_value(status["default"].clone()).unwrap();
+        let read: crate::crd::AsyncQueueStatus =
+            serde_json::from_value(status["default"].clone()).unwrap();
         assert_eq!(read.conditions, []);
     }
 
@@ -116,7 +122,9 @@ mod tests {
                     "{path} has no longest length"
                 );
             }
-            Some("array") => assert!(schema["maxItems"].is_u64(), "{path} may hold any number of items"),
+            Some("array") => {
+                assert!(schema["maxItems"].is_u64(), "{path} may hold any number of items");
+            }
             Some("integer") => {
                 assert!(
                     schema["maximum"].is_number() && schema["minimum"].is_number(),

@@ -1,5 +1,6 @@
-//! The directory file of a gateway without an operator, and the definition of `AsyncQueue`, side by side: they take the same
-//! names, subjects and waits, so that a queue may be moved from one to the other.
+//! The directory file of a gateway without an operator, and the definition of `AsyncQueue`, side by
+//! side: they take the same names, subjects and waits, so that a queue may be moved from one to the
+//! other.
 
 use asyncqueue::{
     name::{MAX_STREAM, MAX_SUBJECT},
@@ -31,7 +32,10 @@ fn quoted(text: &str) -> String {
 fn schema(path: &[&str]) -> JSONSchemaProps {
     let version = AsyncQueue::crd().spec.versions.remove(0);
     let root = version.schema.unwrap().open_api_v3_schema.unwrap();
-    ["spec"].iter().chain(path).fold(root, |schema, name| schema.properties.unwrap().remove(*name).unwrap())
+    ["spec"]
+        .iter()
+        .chain(path)
+        .fold(root, |schema, name| schema.properties.unwrap().remove(*name).unwrap())
 }
 
 #[test]
@@ -73,7 +77,8 @@ fn streams_and_subjects_are_alike() {
         ("", false),
     ] {
         let yaml = format!("queues: {{a: {{stream: {}}}}}", quoted(name));
-        let taken = (file_takes(&yaml), definition_takes(|spec| spec.stream.name = Some(name.to_owned())));
+        let taken =
+            (file_takes(&yaml), definition_takes(|spec| spec.stream.name = Some(name.to_owned())));
         assert_eq!(taken, (good, good), "{name}");
     }
     for (subject, good) in [
@@ -93,8 +98,10 @@ fn streams_and_subjects_are_alike() {
         ("", false),
     ] {
         let yaml = format!("queues: {{a: {{subject: {}}}}}", quoted(subject));
-        let taken =
-            (file_takes(&yaml), definition_takes(|spec| spec.stream.subject = Some(subject.to_owned())));
+        let taken = (
+            file_takes(&yaml),
+            definition_takes(|spec| spec.stream.subject = Some(subject.to_owned())),
+        );
         assert_eq!(taken, (good, good), "{subject}");
     }
     let length = |field| schema(&["stream", field]).max_length;
@@ -125,7 +132,10 @@ fn retries_are_alike() {
         (Some(1.0), u32::try_from(MAX_ATTEMPTS).ok().map(f64::from))
     );
     for (attempts, good) in [(0, false), (1, true), (1000, true), (1001, false)] {
-        assert_eq!(file_takes(&format!("functions: {{f: {{retry: {{attempts: {attempts}}}}}}}")), good);
+        assert_eq!(
+            file_takes(&format!("functions: {{f: {{retry: {{attempts: {attempts}}}}}}}")),
+            good
+        );
     }
 }
 

@@ -14,9 +14,9 @@ use super::{rules as rule, schemas};
 #[x_kube(validation = rule::gateway_url_is_used())]
 #[serde(rename_all = "camelCase")]
 pub struct InvokeSpec {
-    /// Direct calls the function's own Service. Gateway calls gatewayUrl/function/NAME.NAMESPACE, so that a gateway before
-    /// the functions sees the call, as one that scales from zero must. Default: Gateway if the operator has a
-    /// gateway_url, else Direct.
+    /// Direct calls the function's own Service. Gateway calls gatewayUrl/function/NAME.NAMESPACE,
+    /// so that a gateway before the functions sees the call, as one that scales from zero must.
+    /// Default: Gateway if the operator has a gateway_url, else Direct.
     #[schemars(schema_with = "schemas::via")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,

@@ -8,12 +8,13 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    CallbackSpec, ConsumerSpec, DeadLetterSpec, FunctionsSpec, InvokeSpec, LimitsSpec, NatsSpec, RetrySpec,
-    StreamSpec, WorkerSpec,
+    CallbackSpec, ConsumerSpec, DeadLetterSpec, FunctionsSpec, InvokeSpec, LimitsSpec, NatsSpec,
+    RetrySpec, StreamSpec, WorkerSpec,
 };
 
-/// A part of a spec that takes no memory of its own as long as it is as the schema has it by default: that is most parts of
-/// most queues, of which the operator keeps ten thousand. For all else it is the part itself.
+/// A part of a spec that takes no memory of its own as long as it is as the schema has it by
+/// default: that is most parts of most queues, of which the operator keeps ten thousand. For all
+/// else it is the part itself.
 #[derive(Clone, Debug, Default)]
 pub struct OrDefault<T>(Option<Box<T>>);
 

@@ -21,7 +21,8 @@ pub struct RetrySpec {
 
     /// The wait before the second attempt. Default: 10s.
     ///
-    /// A duration from 0s to 24h, written as 200ms, 90s, 15m or 1h30m, and not more than maxBackoff. Example: 1s
+    /// A duration from 0s to 24h, written as 200ms, 90s, 15m or 1h30m, and not more than
+    /// maxBackoff. Example: 1s
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::backoff("minBackoff"))]
     #[serde(default = "default::min_backoff")]
@@ -29,27 +30,29 @@ pub struct RetrySpec {
 
     /// The longest wait between two attempts. Default: 2m.
     ///
-    /// A duration from 0s to 24h. It bounds the waits that are computed here. What a function or a receiver asks for by
-    /// Retry-After comes before them, up to an hour. Example: 10m
+    /// A duration from 0s to 24h. It bounds the waits that are computed here. What a function or a
+    /// receiver asks for by Retry-After comes before them, up to an hour. Example: 10m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::backoff("maxBackoff"))]
     #[serde(default = "default::max_backoff")]
     pub max_backoff: GoDuration,
 
-    /// How the wait grows. Exponential doubles it from attempt to attempt, up to maxBackoff; Static keeps it at
-    /// minBackoff. Default: Exponential.
+    /// How the wait grows. Exponential doubles it from attempt to attempt, up to maxBackoff; Static
+    /// keeps it at minBackoff. Default: Exponential.
     #[serde(default)]
     pub backoff: Backoff,
 
-    /// How much of the wait is left to chance, so that calls that failed together don't come back together. Full: all of it,
-    /// from nothing to the whole wait. Equal: half of it. None: nothing. Default: Full.
+    /// How much of the wait is left to chance, so that calls that failed together don't come back
+    /// together. Full: all of it, from nothing to the whole wait. Equal: half of it. None: nothing.
+    /// Default: Full.
     #[serde(default)]
     pub jitter: Jitter,
 
-    /// The HTTP statuses after which a call is made again, 100 to 599. Default: [408, 429, 500, 502, 503, 504].
+    /// The HTTP statuses after which a call is made again, 100 to 599. Default: [408, 429, 500,
+    /// 502, 503, 504].
     ///
-    /// Every other status ends the call, and its result goes to the callback. No answer at all, or none in time, always
-    /// counts as failed. Example: [429, 503]
+    /// Every other status ends the call, and its result goes to the callback. No answer at all, or
+    /// none in time, always counts as failed. Example: [429, 503]
     #[schemars(schema_with = "schemas::status_codes")]
     #[serde(default = "default::status_codes")]
     pub status_codes: Vec<i32>,

@@ -1,17 +1,17 @@
-//! The rules that the API server holds a queue against, in CEL. Each message says what is allowed; the API server adds
-//! the field and its value.
+//! The rules that the API server holds a queue against, in CEL. Each message says what is allowed;
+//! the API server adds the field and its value.
 
 use kube::core::{Message, Rule};
 
-/// A duration as Go writes it, in the units that make sense here. Part of the schema and of each rule on a
-/// duration: CEL's `duration()` fails on anything else, with a message that helps nobody.
+/// A duration as Go writes it, in the units that make sense here. Part of the schema and of each
+/// rule on a duration: CEL's `duration()` fails on anything else, with a message that helps nobody.
 pub(super) const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
 
 /// A name on `JetStream`: one subject token, and a file name everywhere.
 pub(super) const JETSTREAM_NAME: &str = "^[A-Za-z0-9_-]+$";
 
-/// Tokens separated by dots, the first of which does not begin with `_`: those subjects are the inboxes of
-/// NATS's clients.
+/// Tokens separated by dots, the first of which does not begin with `_`: those subjects are the
+/// inboxes of NATS's clients.
 pub(super) const SUBJECT: &str = r"^[A-Za-z0-9-][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$";
 
 /// Names of the streams of the reserve.
@@ -21,8 +21,8 @@ const RESERVE: &str = "^asyncqueue-reserve(-[0-9]+)?$";
 pub(super) const NATS_URL: &str =
     r"^((nats|tls|ws|wss)://[^\s,/]+/?)(\s*,\s*(nats|tls|ws|wss)://[^\s,/]+/?)*$";
 
-/// The variables that the operator sets, and with which a worker would be another queue's, deaf or blind if somebody else
-/// did.
+/// The variables that the operator sets, and with which a worker would be another queue's, deaf or
+/// blind if somebody else did.
 pub(crate) const RESERVED_VARIABLES: [&str; 35] = [
     "ack_wait",
     "backoff",
@@ -61,7 +61,8 @@ pub(crate) const RESERVED_VARIABLES: [&str; 35] = [
     "write_debug",
 ];
 
-/// The labels that the operator sets on a queue's pods and other objects: it, and people, know them by these.
+/// The labels that the operator sets on a queue's pods and other objects: it, and people, know them
+/// by these.
 pub(crate) const RESERVED_LABELS: [&str; 6] = [
     "asyncqueue.io/queue",
     "app.kubernetes.io/component",
@@ -102,11 +103,19 @@ pub(super) fn reserved_stream() -> Rule {
 }
 
 pub(super) fn stream_is_immutable() -> Rule {
-    unchanged("spec.stream.name", "self.metadata.name", "the calls that are stored would stay behind")
+    unchanged(
+        "spec.stream.name",
+        "self.metadata.name",
+        "the calls that are stored would stay behind",
+    )
 }
 
 pub(super) fn subject_is_immutable() -> Rule {
-    unchanged("spec.stream.subject", "self.metadata.name", "calls that are being sent would get lost")
+    unchanged(
+        "spec.stream.subject",
+        "self.metadata.name",
+        "calls that are being sent would get lost",
+    )
 }
 
 pub(super) fn durable_is_immutable() -> Rule {
@@ -223,7 +232,9 @@ pub(super) fn subject() -> Rule {
 pub(super) fn reserved_subject() -> Rule {
     let reserve = escaped(r"^asyncqueue-reserve(-[0-9]+)?(\.|$)");
     rule(
-        format!("self != 'asyncqueue' && !self.startsWith('asyncqueue.') && !self.matches('{reserve}')"),
+        format!(
+            "self != 'asyncqueue' && !self.startsWith('asyncqueue.') && !self.matches('{reserve}')"
+        ),
         "subjects below asyncqueue and asyncqueue-reserve are what workers, gateways and the reserve use: choose another one",
     )
 }
@@ -254,7 +265,8 @@ fn positive(field: &str, most: &str) -> Rule {
 }
 
 fn between(field: &str, least: &str, most: &str) -> Rule {
-    let bounds = format!("duration(self) >= duration('{least}') && duration(self) <= duration('{most}')");
+    let bounds =
+        format!("duration(self) >= duration('{least}') && duration(self) <= duration('{most}')");
     duration(field, &bounds, &format!("from {least} to {most}"))
 }
 
@@ -269,13 +281,17 @@ fn duration(field: &str, bounds: &str, allowed: &str) -> Rule {
 fn in_order(lesser: &str, greater: &str, message: &str) -> Rule {
     let is_none = |field: &str| format!("!{field}.matches('{}')", escaped(DURATION));
     rule(
-        format!("{} || {} || duration({lesser}) <= duration({greater})", is_none(lesser), is_none(greater)),
+        format!(
+            "{} || {} || duration({lesser}) <= duration({greater})",
+            is_none(lesser),
+            is_none(greater)
+        ),
         message,
     )
 }
 
-/// A field of the object keeps its value. Absent, it has the value `default`: so it may be written out or left out, as
-/// long as that says the same.
+/// A field of the object keeps its value. Absent, it has the value `default`: so it may be written
+/// out or left out, as long as that says the same.
 fn unchanged(field: &str, default: &str, why: &str) -> Rule {
     let value = |of: &str| {
         let default = default.replace("self.", &format!("{of}."));
@@ -370,7 +386,10 @@ mod tests {
         for name in ["asyncqueue-reserve", "asyncqueue-reserve-2"] {
             let refused_name = named(name).validate_cel().err().map(|errors| errors.to_string());
             assert_says(refused_name, "give the queue another name");
-            assert_says(refused(|spec| spec.stream.name = Some(name.to_owned())), "shared by all queues");
+            assert_says(
+                refused(|spec| spec.stream.name = Some(name.to_owned())),
+                "shared by all queues",
+            );
             let subject = format!("{name}.x");
             assert_says(refused(|spec| spec.stream.subject = Some(subject)), "choose another one");
         }
@@ -384,13 +403,19 @@ mod tests {
         for good in [1, 60, 24 * 3600] {
             assert_eq!(refused(|spec| spec.timeout = seconds(good)), None);
         }
-        assert_says(refused(|spec| spec.timeout = seconds(0)), "timeout must be a duration of more than 0s");
+        assert_says(
+            refused(|spec| spec.timeout = seconds(0)),
+            "timeout must be a duration of more than 0s",
+        );
         assert_says(refused(|spec| spec.timeout = seconds(24 * 3600 + 1)), "at most 24h");
         assert_says(
             refused(|spec| spec.consumer.ack_wait = seconds(3601)),
             "ackWait must be a duration from 1s",
         );
-        assert_says(refused(|spec| spec.stream.duplicate_window = seconds(0)), "duplicateWindow must be");
+        assert_says(
+            refused(|spec| spec.stream.duplicate_window = seconds(0)),
+            "duplicateWindow must be",
+        );
     }
 
     #[test]
@@ -402,7 +427,10 @@ mod tests {
             );
         }
         assert_eq!(refused(|spec| spec.stream.subject = Some("jobs.slow-1.B_2".to_owned())), None);
-        assert_says(refused(|spec| spec.stream.name = Some("a.b".to_owned())), "a name on JetStream");
+        assert_says(
+            refused(|spec| spec.stream.name = Some("a.b".to_owned())),
+            "a name on JetStream",
+        );
         assert_says(
             refused(|spec| spec.consumer.durable_name = Some("a b".to_owned())),
             "a name on JetStream",
@@ -425,14 +453,19 @@ mod tests {
     #[test]
     fn a_nats_url_holds_no_credentials() {
         for bad in ["tls://u:p@a:4222", "nats://a,nats://token@b"] {
-            assert_says(refused(|spec| spec.nats.url = Some(bad.to_owned())), "must hold no credentials");
+            assert_says(
+                refused(|spec| spec.nats.url = Some(bad.to_owned())),
+                "must hold no credentials",
+            );
         }
     }
 
     #[test]
     fn the_first_wait_is_not_more_than_the_longest() {
         let backoffs = |min, max| {
-            refused(|spec| (spec.retry.min_backoff, spec.retry.max_backoff) = (seconds(min), seconds(max)))
+            refused(|spec| {
+                (spec.retry.min_backoff, spec.retry.max_backoff) = (seconds(min), seconds(max));
+            })
         };
         assert_eq!(backoffs(0, 0), None);
         assert_eq!(backoffs(60, 60), None);
@@ -450,14 +483,20 @@ mod tests {
 
     #[test]
     fn callbacks_go_to_hosts_and_networks() {
-        let hosts = |host: &str| refused(|spec| spec.callback.allowed_hosts = vec![host.to_owned()]);
-        for good in ["a.example.com", "*.example.com", "10.0.0.1", "10.0.0.0/8", "fd00::/8", "fd00::1"] {
+        let hosts =
+            |host: &str| refused(|spec| spec.callback.allowed_hosts = vec![host.to_owned()]);
+        for good in
+            ["a.example.com", "*.example.com", "10.0.0.1", "10.0.0.0/8", "fd00::/8", "fd00::1"]
+        {
             assert_eq!(hosts(good), None, "{good}");
         }
         for bad in ["http://a", "a,b", "a:80", "10.0.0.0/99", "a/b", "*"] {
             assert_says(hosts(bad), "allowedHosts must hold");
         }
-        assert_says(refused(|spec| spec.callback.timeout = seconds(0)), "timeout of a callback must be");
+        assert_says(
+            refused(|spec| spec.callback.timeout = seconds(0)),
+            "timeout of a callback must be",
+        );
     }
 
     #[test]
@@ -500,7 +539,10 @@ mod tests {
     #[test]
     fn what_would_leave_calls_behind_cannot_be_changed() {
         let other = || Some("other".to_owned());
-        assert_says(refused_change(|spec| spec.stream.name = other()), "spec.stream.name can't be changed");
+        assert_says(
+            refused_change(|spec| spec.stream.name = other()),
+            "spec.stream.name can't be changed",
+        );
         assert_says(
             refused_change(|spec| spec.stream.subject = other()),
             "spec.stream.subject can't be changed",
@@ -509,7 +551,10 @@ mod tests {
             refused_change(|spec| spec.consumer.durable_name = other()),
             "spec.consumer.durableName can't be changed",
         );
-        assert_says(refused_change(|spec| spec.stream.storage = Storage::Memory), "storage can't be changed");
+        assert_says(
+            refused_change(|spec| spec.stream.storage = Storage::Memory),
+            "storage can't be changed",
+        );
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A size in bytes, as Kubernetes writes quantities. Nine digits, so that whatever it says fits in 63 bits.
+/// A size in bytes, as Kubernetes writes quantities. Nine digits, so that whatever it says fits in
+/// 63 bits.
 pub(super) fn size(_: &mut SchemaGenerator) -> Schema {
     bytes("^[1-9][0-9]{0,8}(Ki|Mi|Gi|k|M|G)?$")
 }
@@ -136,8 +137,8 @@ pub(super) fn topology_spread_constraints(generator: &mut SchemaGenerator) -> Sc
     list(8, &bare::<TopologySpreadConstraint>(generator))
 }
 
-/// A type of Kubernetes' own: checked in whole when it is applied, but without the descriptions, which `kubectl explain
-/// pod.spec` has and which would make ours several times as long.
+/// A type of Kubernetes' own: checked in whole when it is applied, but without the descriptions,
+/// which `kubectl explain pod.spec` has and which would make ours several times as long.
 fn bare<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = T::json_schema(generator).to_value();
     remove_descriptions(&mut schema);

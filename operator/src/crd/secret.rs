@@ -58,8 +58,17 @@ mod tests {
     fn a_key_of_a_secret_is_two_names() {
         let read: SecretKey = "nats.own/user.creds_1".parse().unwrap();
         assert_eq!((&*read.name, &*read.key), ("nats.own", "user.creds_1"));
-        for bad in ["", "nats", "/key", "nats/", "Nats/key", "-nats/key", "nats./key", "nats/a/b", "nats/k y"]
-        {
+        for bad in [
+            "",
+            "nats",
+            "/key",
+            "nats/",
+            "Nats/key",
+            "-nats/key",
+            "nats./key",
+            "nats/a/b",
+            "nats/k y",
+        ] {
             assert_eq!(bad.parse::<SecretKey>(), Err(SecretKeyError), "{bad}");
         }
     }

@@ -28,7 +28,8 @@ impl TryFrom<Written> for Size {
 
 impl From<Size> for String {
     fn from(Size(bytes): Size) -> Self {
-        usize::try_from(bytes).map_or_else(|_| bytes.to_string(), |bytes| ByteSize(bytes).to_string())
+        usize::try_from(bytes)
+            .map_or_else(|_| bytes.to_string(), |bytes| ByteSize(bytes).to_string())
     }
 }
 

@@ -6,28 +6,32 @@ use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
 
-/// What the operator has found and done. Numbers of calls are read every few seconds, and absent while NATS is away.
+/// What the operator has found and done. Numbers of calls are read every few seconds, and absent
+/// while NATS is away.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AsyncQueueStatus {
-    /// The metadata.generation that this status is about; less than it, the operator has not seen the last change yet. -1: it has
-    /// not seen this queue at all.
+    /// The metadata.generation that this status is about; less than it, the operator has not seen
+    /// the last change yet. -1: it has not seen this queue at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready: calls are accepted, and at least one worker of the wanted revision runs, or spec.replicas is 0. While a rollout
-    /// gets on it stays what it was. It is made of StreamReady (the stream stores calls), ConsumerReady (workers can take them)
-    /// and WorkersReady. The reason of one that is not True is a fixed word, such as ImagePullFailed, and its message names
-    /// the cause and what to do.
+    /// Ready: calls are accepted, and at least one worker of the wanted revision runs, or
+    /// spec.replicas is 0. While a rollout gets on it stays what it was. It is made of StreamReady
+    /// (the stream stores calls), ConsumerReady (workers can take them) and WorkersReady. The
+    /// reason of one that is not True is a fixed word, such as ImagePullFailed, and its message
+    /// names the cause and what to do.
     ///
-    /// Progressing is True while workers are replaced, started or ended, and False with the cause where that is stuck. For
-    /// tools that follow kstatus, Reconciling is there while Progressing is True, and Stalled while it is stuck.
+    /// Progressing is True while workers are replaced, started or ended, and False with the cause
+    /// where that is stuck. For tools that follow kstatus, Reconciling is there while Progressing
+    /// is True, and Stalled while it is stuck.
     ///
-    /// Suspended, which is False as long as all is usual, is True while spec.suspend keeps calls back.
-    /// UniqueSequences is False for streams that an earlier version or another program created:
-    /// they work, and should be recreated once. CallsBlocked is True while workers can't store what ends
-    /// calls: results, dead letters or marks; its message says which, and what to do. FunctionsRefused is True while
-    /// functions name this queue from namespaces that spec.functions does not admit, and absent else.
+    /// Suspended, which is False as long as all is usual, is True while spec.suspend keeps calls
+    /// back. UniqueSequences is False for streams that an earlier version or another program
+    /// created: they work, and should be recreated once. CallsBlocked is True while workers can't
+    /// store what ends calls: results, dead letters or marks; its message says which, and what to
+    /// do. FunctionsRefused is True while functions name this queue from namespaces that
+    /// spec.functions does not admit, and absent else.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(with = "Vec<v1::Condition>")]
     #[serde(default)]
@@ -41,7 +45,8 @@ pub struct AsyncQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer: Option<String>,
 
-    /// When the stream was created. Later than before means that it was deleted by somebody, and its calls with it.
+    /// When the stream was created. Later than before means that it was deleted by somebody, and
+    /// its calls with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_created: Option<Time>,
 
@@ -65,7 +70,8 @@ pub struct AsyncQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inflight: Option<i64>,
 
-    /// Calls that are stored and were given to a worker more than once: they were retried, or their worker went away.
+    /// Calls that are stored and were given to a worker more than once: they were retried, or their
+    /// worker went away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redelivered: Option<i64>,
 

@@ -11,41 +11,45 @@ use super::{defaults as default, rules as rule, schemas};
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamSpec {
-    /// Name of the stream, 1 to 64 of A-Z, a-z, 0-9, - and _. Default: the queue's name. Can't be changed.
+    /// Name of the stream, 1 to 64 of A-Z, a-z, 0-9, - and _. Default: the queue's name. Can't be
+    /// changed.
     ///
-    /// It is the name in `nats stream ls` and in KEDA's nats-jetstream trigger. The streams that all queues share,
-    /// asyncqueue-reserve and KV_asyncqueue-..., are refused. Example: SLOW
+    /// It is the name in `nats stream ls` and in KEDA's nats-jetstream trigger. The streams that
+    /// all queues share, asyncqueue-reserve and KV_asyncqueue-..., are refused. Example: SLOW
     #[schemars(schema_with = "schemas::jetstream_name")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule::jetstream_name(), validation = rule::reserved_stream())]
     pub name: Option<String>,
 
-    /// Subject of the queue: calls are published to it and below it. Default: the queue's name. Can't be changed.
+    /// Subject of the queue: calls are published to it and below it. Default: the queue's name.
+    /// Can't be changed.
     ///
-    /// Tokens of A-Z, a-z, 0-9, - and _ separated by dots, 128 characters at most. No two streams of a NATS account
-    /// may have overlapping subjects. Example: jobs.slow
+    /// Tokens of A-Z, a-z, 0-9, - and _ separated by dots, 128 characters at most. No two streams
+    /// of a NATS account may have overlapping subjects. Example: jobs.slow
     #[schemars(schema_with = "schemas::subject")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule::subject(), validation = rule::reserved_subject())]
     pub subject: Option<String>,
 
-    /// Copies of the stream in a cluster of NATS servers, 1 to 5; use 3 to survive the loss of a server. Default: 1.
+    /// Copies of the stream in a cluster of NATS servers, 1 to 5; use 3 to survive the loss of a
+    /// server. Default: 1.
     ///
     /// More than the cluster has servers is refused by NATS, which StreamReady tells. Example: 3
     #[schemars(range(min = 1, max = 5))]
     #[serde(default = "default::replicas")]
     pub replicas: i32,
 
-    /// File keeps calls over a restart of NATS, Memory is faster and loses them. Default: File. Can't be changed.
+    /// File keeps calls over a restart of NATS, Memory is faster and loses them. Default: File.
+    /// Can't be changed.
     #[x_kube(validation = rule::storage_is_immutable())]
     #[serde(default)]
     pub storage: Storage,
 
-    /// How long a call that was accepted is recognised when it is sent again, counted from the first time it
-    /// was sent. Default: 2m.
+    /// How long a call that was accepted is recognised when it is sent again, counted from the
+    /// first time it was sent. Default: 2m.
     ///
-    /// A duration from 1s to 24h, written as 90s, 15m or 1h30m. NATS holds each id in memory this long.
-    /// Example: 10m
+    /// A duration from 1s to 24h, written as 90s, 15m or 1h30m. NATS holds each id in memory this
+    /// long. Example: 10m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::duplicate_window())]
     #[serde(default = "default::duplicate_window")]
@@ -56,20 +60,23 @@ pub struct StreamSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerSpec {
-    /// Name of the durable consumer, 1 to 64 of A-Z, a-z, 0-9, - and _. Default: the queue's name with -workers. Can't be
-    /// changed.
+    /// Name of the durable consumer, 1 to 64 of A-Z, a-z, 0-9, - and _. Default: the queue's name
+    /// with -workers. Can't be changed.
     ///
-    /// It is the name in `nats consumer ls` and in KEDA's nats-jetstream trigger. Example: slow-workers
+    /// It is the name in `nats consumer ls` and in KEDA's nats-jetstream trigger. Example:
+    /// slow-workers
     #[schemars(schema_with = "schemas::jetstream_name")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule::jetstream_name())]
     pub durable_name: Option<String>,
 
-    /// The lease of a call: how long its worker may be silent before another worker takes the call over. Default: 30s.
+    /// The lease of a call: how long its worker may be silent before another worker takes the call
+    /// over. Default: 30s.
     ///
-    /// A duration from 1s to 1h. It is no limit on the time of a call, which may be far longer (see spec.timeout): a
-    /// worker renews the lease while the function runs. Shorter takes over the calls of a killed worker
-    /// sooner, longer bears a longer break between worker and NATS. Example: 1m
+    /// A duration from 1s to 1h. It is no limit on the time of a call, which may be far longer (see
+    /// spec.timeout): a worker renews the lease while the function runs. Shorter takes over the
+    /// calls of a killed worker sooner, longer bears a longer break between worker and NATS.
+    /// Example: 1m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::ack_wait())]
     #[serde(default = "default::ack_wait")]

@@ -75,7 +75,9 @@ impl Refresher {
         for (address, queues) in servers {
             // The queue's status reports an address that can't be used.
             let Ok(broker) = self.context.brokers.get(address.clone()).await else { continue };
-            broker.running.set_known(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));
+            broker
+                .running
+                .set_known(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));
             let now = broker.is_connected();
             if connected.insert(address, now).unwrap_or(now) != now {
                 for queue in &queues {
@@ -88,7 +90,8 @@ impl Refresher {
 
     /// Updates the numbers of the queues on one NATS server, which may be unavailable.
     async fn refresh_server(&self, broker: Option<&Broker>, queues: Vec<Arc<AsyncQueue>>) {
-        let (mine, others): (Vec<_>, Vec<_>) = queues.into_iter().partition(|queue| has_stream(queue));
+        let (mine, others): (Vec<_>, Vec<_>) =
+            queues.into_iter().partition(|queue| has_stream(queue));
         let mut figures: Vec<(Arc<AsyncQueue>, Figures)> =
             others.into_iter().map(|queue| (queue, Figures::default())).collect();
         match broker {
@@ -101,7 +104,9 @@ impl Refresher {
                 // The known numbers are kept; the connection shows an outage.
                 Ok(Err(error)) => debug!("the streams can't be listed now: {}", chain(&error)),
                 Err(_) => {
-                    warn!("the streams of a NATS server can't be listed: no end within {LIST_TIMEOUT:?}");
+                    warn!(
+                        "the streams of a NATS server can't be listed: no end within {LIST_TIMEOUT:?}"
+                    );
                 }
             },
         }
@@ -110,7 +115,11 @@ impl Refresher {
 
     /// Counts what a listing alone does not show, and triggers the controller for queues that are
     /// not in their desired state.
-    async fn count(&self, broker: &Broker, surveyed: Vec<Surveyed>) -> Vec<(Arc<AsyncQueue>, Figures)> {
+    async fn count(
+        &self,
+        broker: &Broker,
+        surveyed: Vec<Surveyed>,
+    ) -> Vec<(Arc<AsyncQueue>, Figures)> {
         let now = Instant::now();
         let counted = surveyed.into_iter().map(async |surveyed| {
             if surveyed.is_due() {
@@ -156,7 +165,10 @@ impl Refresher {
             self.context.metrics.reconcile_error(FIGURES);
             // An error of one queue is mostly an error of all, so only the first is logged.
             if !std::mem::replace(&mut told, true) {
-                warn!("the numbers of a queue could not be written, and will be again: {}", chain(&error));
+                warn!(
+                    "the numbers of a queue could not be written, and will be again: {}",
+                    chain(&error)
+                );
             }
         }
     }

@@ -47,7 +47,8 @@ impl Survey {
             let surveyed = Surveyed::new(queue);
             let Some(spec) = surveyed.spec() else { continue };
             let number = survey.queues.len();
-            let parts = [Part::Calls, Part::Callbacks, Part::DeadLetters].map(|part| (number, part));
+            let parts =
+                [Part::Calls, Part::Callbacks, Part::DeadLetters].map(|part| (number, part));
             survey.streams.extend(spec.streams().into_iter().zip(parts));
             survey.queues.push(surveyed);
         }
@@ -171,7 +172,8 @@ mod tests {
     fn a_queue_whose_streams_are_as_they_shall_be_is_counted_and_left_alone() {
         let (_, [calls, callbacks, dead]) = owner();
         let other = Config { name: "other".to_owned(), ..Config::default() };
-        let surveyed = surveyed(&[info(&other, 9), info(&calls, 7), info(&callbacks, 1), info(&dead, 3)]);
+        let surveyed =
+            surveyed(&[info(&other, 9), info(&calls, 7), info(&callbacks, 1), info(&dead, 3)]);
         assert_eq!(surveyed.counted(), Some((7, 3)));
         assert!(!surveyed.is_due());
     }

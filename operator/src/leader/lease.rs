@@ -60,7 +60,11 @@ pub(super) fn claim(before: &LeaseSpec, me: &str, now: Timestamp) -> LeaseSpec {
 
 /// Returns the lease, released.
 pub(super) fn release(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
-    LeaseSpec { holder_identity: Some(String::new()), renew_time: Some(MicroTime(now)), ..before.clone() }
+    LeaseSpec {
+        holder_identity: Some(String::new()),
+        renew_time: Some(MicroTime(now)),
+        ..before.clone()
+    }
 }
 
 #[cfg(test)]
@@ -120,9 +124,15 @@ mod tests {
             (Some(1), Some(MicroTime(at(100))))
         );
         let renewed = claim(&first, "a", at(105));
-        assert_eq!((renewed.lease_transitions, renewed.acquire_time), (Some(1), Some(MicroTime(at(100)))));
+        assert_eq!(
+            (renewed.lease_transitions, renewed.acquire_time),
+            (Some(1), Some(MicroTime(at(100))))
+        );
         assert_eq!(renewed.renew_time, Some(MicroTime(at(105))));
         let taken = claim(&release(&first, at(106)), "b", at(110));
-        assert_eq!((taken.lease_transitions, taken.acquire_time), (Some(2), Some(MicroTime(at(110)))));
+        assert_eq!(
+            (taken.lease_transitions, taken.acquire_time),
+            (Some(2), Some(MicroTime(at(110))))
+        );
     }
 }

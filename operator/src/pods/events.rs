@@ -69,24 +69,28 @@ mod tests {
             event.as_object_mut().unwrap().extend(times.as_object().unwrap().clone());
             event
         };
-        let counted =
-            |second: u8| json!({ "deprecatedLastTimestamp": format!("2026-01-01T00:00:{second:02}Z") });
+        let counted = |second: u8| json!({ "deprecatedLastTimestamp": format!("2026-01-01T00:00:{second:02}Z") });
         let mount = of(
             "FailedMount",
             "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found",
             counted(5),
         );
         let probe = of("Unhealthy", "Readiness probe failed: statuscode: 503", counted(9));
-        let waited = of("FailedMount", "Unable to attach: timed out waiting for the condition", counted(20));
+        let waited =
+            of("FailedMount", "Unable to attach: timed out waiting for the condition", counted(20));
         let other = of("BackOff", "back-off", counted(30));
         let found = newest(&events(&json!([mount, probe, waited, other]))).unwrap();
         assert_eq!(found.reason, reason::PROBE_FAILED);
         let found = newest(&events(&json!([waited, mount, other]))).unwrap();
         assert!(found.message.contains("secret \"s\" not found"), "{found:?}");
 
-        let series = json!({ "series": { "count": 3, "lastObservedTime": "2026-01-01T00:01:00.000000Z" } });
+        let series =
+            json!({ "series": { "count": 3, "lastObservedTime": "2026-01-01T00:01:00.000000Z" } });
         let sandbox = of("FailedCreatePodSandBox", "no network", series);
-        assert_eq!(newest(&events(&json!([sandbox, probe]))).unwrap().reason, reason::CONTAINER_START_FAILED);
+        assert_eq!(
+            newest(&events(&json!([sandbox, probe]))).unwrap().reason,
+            reason::CONTAINER_START_FAILED
+        );
         assert_eq!(newest(&[]), None);
     }
 }

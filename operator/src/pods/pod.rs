@@ -112,7 +112,8 @@ impl Standing {
 
     /// Returns whether a pod has made no progress, so that the cause from its events still holds.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other) && self.reason() == other.reason()
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+            && self.reason() == other.reason()
     }
 }
 
@@ -143,7 +144,8 @@ impl State {
 fn queue(metadata: &ObjectMeta) -> Option<&str> {
     let labels = metadata.labels.as_ref()?;
     let (queue, hash) = (labels.get(QUEUE_LABEL)?, labels.get(HASH_LABEL)?);
-    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    let owner =
+        metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     let deployment = queue.parse::<asyncqueue::QueueName>().ok()?.worker_deployment();
     let is_ours = owner.kind == "ReplicaSet" && owner.name == format!("{deployment}-{hash}");
     is_ours.then_some(queue)
@@ -154,9 +156,12 @@ fn standing(status: &PodStatus) -> Standing {
     let unscheduled =
         conditions(status).find(|found| found.type_ == "PodScheduled" && found.status == "False");
     if let Some(unscheduled) = unscheduled {
-        return Standing::Stuck(cause::unschedulable(unscheduled.message.as_deref().unwrap_or_default()));
+        return Standing::Stuck(cause::unschedulable(
+            unscheduled.message.as_deref().unwrap_or_default(),
+        ));
     }
-    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let containers =
+        status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     let mut pod = Standing::Starting;
     for container in containers {
         match of_container(container) {
@@ -176,7 +181,9 @@ fn of_container(status: &ContainerStatus) -> Option<Standing> {
     if let Some(waiting) = waiting {
         let message = waiting.message.as_deref().unwrap_or_default();
         return Some(match waiting.reason.as_deref().unwrap_or_default() {
-            reason if IMAGE.contains(&reason) => Standing::Stuck(cause::image(&status.image, message)),
+            reason if IMAGE.contains(&reason) => {
+                Standing::Stuck(cause::image(&status.image, message))
+            }
             "CreateContainerConfigError" => Standing::Stuck(cause::configuration(message)),
             "CreateContainerError" | "RunContainerError" => Standing::Stuck(cause::start(message)),
             "CrashLoopBackOff" => last.map_or(Standing::Starting, |last| ended(status, last, None)),
@@ -185,7 +192,8 @@ fn of_container(status: &ContainerStatus) -> Option<Standing> {
     }
     if let Some(now) = terminated {
         let is_done = now.exit_code == 0 && !is_looping;
-        return (!is_done).then(|| if is_looping { ended(status, now, None) } else { Standing::Starting });
+        return (!is_done)
+            .then(|| if is_looping { ended(status, now, None) } else { Standing::Starting });
     }
     let since = running.as_ref().filter(|_| !status.ready)?.started_at.as_ref()?.0;
     let before = last.filter(|_| is_looping);
@@ -204,7 +212,11 @@ fn ended(
         message: how.message.clone().unwrap_or_default(),
     };
     let other = Some(container.name.as_str()).filter(|name| *name != WORKER_CONTAINER);
-    Standing::Ended { cause: cause::exit(other, &exit), was_stopped: exit.was_stopped(), running_since }
+    Standing::Ended {
+        cause: cause::exit(other, &exit),
+        was_stopped: exit.was_stopped(),
+        running_since,
+    }
 }
 
 fn is_ready(status: &PodStatus) -> bool {
@@ -244,7 +256,9 @@ mod tests {
 
     fn standing_of(container: Value) -> Standing {
         let mut container = container;
-        for (name, value) in [("name", json!("worker")), ("image", json!("i:1")), ("imageID", json!(""))] {
+        for (name, value) in
+            [("name", json!("worker")), ("image", json!("i:1")), ("imageID", json!(""))]
+        {
             container.as_object_mut().unwrap().entry(name).or_insert(value);
         }
         let fields = container.as_object_mut().unwrap();
@@ -263,7 +277,8 @@ mod tests {
         assert_eq!((&*waiting.queue, &waiting.standing), ("q", &Standing::Starting));
         assert_eq!(waiting.revision, "00000000000000ff".parse().ok());
 
-        let ready = json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] });
+        let ready =
+            json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] });
         assert_eq!(state(pod(&ready)), State::Fine);
         assert_eq!(state(pod(&json!({ "phase": "Failed" }))), State::Fine);
         let changes: [fn(&mut Value); 6] = [
@@ -309,7 +324,9 @@ mod tests {
             "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } },
             "lastState": { "terminated": end },
         });
-        let Standing::Ended { cause, was_stopped: false, running_since: None } = standing_of(waiting) else {
+        let Standing::Ended { cause, was_stopped: false, running_since: None } =
+            standing_of(waiting)
+        else {
             panic!("it ended");
         };
         assert!(cause.message.contains("asyncqueue-worker: no"), "{cause:?}");
@@ -347,6 +364,9 @@ mod tests {
             "state": { "terminated": { "exitCode": 1, "reason": "Error", "message": "token" } },
         });
         let Standing::Ended { cause, .. } = standing_of(sidecar) else { panic!("it ended") };
-        assert!(cause.message.contains("Container proxy") && !cause.message.contains("token"), "{cause:?}");
+        assert!(
+            cause.message.contains("Container proxy") && !cause.message.contains("token"),
+            "{cause:?}"
+        );
     }
 }

@@ -103,8 +103,12 @@ impl Reported {
             return Vec::new();
         }
         let is_ripe = |since: &Instant| now.duration_since(*since) >= GRACE;
-        let ripe: Vec<FunctionName> =
-            self.waiting.iter().filter(|(_, since)| is_ripe(since)).map(|(name, _)| name.clone()).collect();
+        let ripe: Vec<FunctionName> = self
+            .waiting
+            .iter()
+            .filter(|(_, since)| is_ripe(since))
+            .map(|(name, _)| name.clone())
+            .collect();
         for function in &ripe {
             self.waiting.remove(function);
             self.named.insert(function.clone(), now);
@@ -133,14 +137,19 @@ mod tests {
     /// Records a report about `jobs`.
     fn record(pending: &mut Pending, names: &[&str], now: Instant) {
         let functions = names.iter().map(|name| function(name)).collect();
-        pending.record("jobs".parse().unwrap(), Report { outcome: Outcome::Accepted, functions }, now);
+        pending.record(
+            "jobs".parse().unwrap(),
+            Report { outcome: Outcome::Accepted, functions },
+            now,
+        );
     }
 
     /// Returns the names in the events that are due, if these functions exist.
     fn due(pending: &mut Pending, existing: &[&str], now: Instant) -> Vec<Vec<String>> {
         let existing: Vec<_> = existing.iter().map(|name| function(name)).collect();
         let due = pending.due(|function| existing.contains(function), now);
-        let names = |due: Due| due.functions.iter().map(|function| function.name().to_owned()).collect();
+        let names =
+            |due: Due| due.functions.iter().map(|function| function.name().to_owned()).collect();
         due.into_iter().map(names).collect()
     }
 
@@ -153,7 +162,11 @@ mod tests {
         // More calls change nothing.
         for minute in 1..60 {
             record(&mut pending, &["slwo"], start + minute * INTERVAL);
-            assert_eq!(due(&mut pending, &[], start + minute * INTERVAL + GRACE), [[""; 0]; 0], "{minute}");
+            assert_eq!(
+                due(&mut pending, &[], start + minute * INTERVAL + GRACE),
+                [[""; 0]; 0],
+                "{minute}"
+            );
         }
         // By then its event has expired.
         let later = start + GRACE + REPEAT;
@@ -198,7 +211,8 @@ mod tests {
         assert!(now < start + REPEAT);
         assert_eq!(named, MAX_FUNCTIONS);
         assert!((1..=MAX_FUNCTIONS).contains(&events), "{events}");
-        let kept: usize = pending.queues.values().map(|queue| queue.waiting.len() + queue.named.len()).sum();
+        let kept: usize =
+            pending.queues.values().map(|queue| queue.waiting.len() + queue.named.len()).sum();
         assert_eq!(kept, MAX_FUNCTIONS);
         // Every entry expires.
         assert_eq!(due(&mut pending, &[], now + REPEAT), [[""; 0]; 0]);
@@ -214,11 +228,12 @@ mod tests {
         }
         let mut due = pending.due(|_| false, start + GRACE);
         due.sort_by(|a, b| a.queue.cmp(&b.queue));
-        let expected = [("a", Outcome::Accepted), ("b", Outcome::Rejected)].map(|(queue, outcome)| Due {
-            queue: queue.parse().unwrap(),
-            outcome,
-            functions: vec![function("slwo")],
-        });
+        let expected =
+            [("a", Outcome::Accepted), ("b", Outcome::Rejected)].map(|(queue, outcome)| Due {
+                queue: queue.parse().unwrap(),
+                outcome,
+                functions: vec![function("slwo")],
+            });
         assert_eq!(due, expected);
     }
 }

@@ -80,9 +80,12 @@ impl Watches {
     /// Records that a watch does not work.
     pub(super) fn set(&self, place: &Place, trouble: Trouble) {
         let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        let logged =
-            down.get(place).filter(|before| before.trouble == trouble).and_then(|before| before.logged);
-        let log = trouble != Trouble::waiting() && logged.is_none_or(|at| at.elapsed() >= LOG_EVERY);
+        let logged = down
+            .get(place)
+            .filter(|before| before.trouble == trouble)
+            .and_then(|before| before.logged);
+        let log =
+            trouble != Trouble::waiting() && logged.is_none_or(|at| at.elapsed() >= LOG_EVERY);
         if log && trouble.denied {
             error!("can't watch {place}: {}", trouble.message);
         } else if log {
@@ -104,7 +107,8 @@ impl Watches {
     }
 
     fn tell(&self, down: &BTreeMap<Place, Down>, resource: &'static str) {
-        self.metrics.watches_down(resource, down.keys().filter(|place| place.resource == resource).count());
+        self.metrics
+            .watches_down(resource, down.keys().filter(|place| place.resource == resource).count());
         let reasons: Vec<_> =
             down.iter().map(|(place, down)| format!("{place}: {}", down.trouble.message)).collect();
         if reasons.is_empty() {
@@ -120,7 +124,9 @@ impl Watches {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.resource)?;
-        self.namespace.as_ref().map_or(Ok(()), |namespace| write!(f, " in the namespace {namespace}"))
+        self.namespace
+            .as_ref()
+            .map_or(Ok(()), |namespace| write!(f, " in the namespace {namespace}"))
     }
 }
 
@@ -146,8 +152,14 @@ impl Trouble {
             return Self { message, denied: false, unknown: false };
         };
         let (message, denied) = match status.code {
-            404 => ("the API server does not know them: is the CRD installed? Apply crds/".to_owned(), false),
-            401 => (format!("the API server does not accept our credentials: {}", status.message), true),
+            404 => (
+                "the API server does not know them: is the CRD installed? Apply crds/".to_owned(),
+                false,
+            ),
+            401 => (
+                format!("the API server does not accept our credentials: {}", status.message),
+                true,
+            ),
             403 => {
                 let message = &status.message;
                 (format!("RBAC denies it, grant list and watch on {resource}: {message}"), true)

@@ -44,7 +44,8 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: ConnectionLimits = ConnectionLimits { max_age: Duration::from_secs(40), max_requests: 100 };
+    const LIMITS: ConnectionLimits =
+        ConnectionLimits { max_age: Duration::from_secs(40), max_requests: 100 };
 
     fn requests(mut life: Life, now: Instant) -> u32 {
         let mut requests = 0;

@@ -11,8 +11,8 @@ const NAMES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 /// Warns of each variable that names a proxy and is ignored. `instead` says what the program does
 /// instead.
 pub fn warn_of_proxy_variables(instead: &str) {
-    let variables =
-        std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), !value.is_empty()));
+    let variables = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), !value.is_empty()));
     for name in ignored(variables) {
         // Without the value, which may contain credentials.
         warn!("{name} is set and not followed: {instead}");
@@ -23,8 +23,10 @@ pub fn warn_of_proxy_variables(instead: &str) {
 /// name, and whether it has a value.
 fn ignored(variables: impl Iterator<Item = (String, bool)>) -> Vec<String> {
     let is_proxy = |name: &str| NAMES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
-    let mut names: Vec<_> =
-        variables.filter(|(name, is_set)| *is_set && is_proxy(name)).map(|(name, _)| name).collect();
+    let mut names: Vec<_> = variables
+        .filter(|(name, is_set)| *is_set && is_proxy(name))
+        .map(|(name, _)| name)
+        .collect();
     names.sort_unstable();
     names
 }

@@ -13,7 +13,8 @@ use tokio::{
 
 use super::*;
 
-const LIMITS: ConnectionLimits = ConnectionLimits { max_age: Duration::from_secs(30), max_requests: 1000 };
+const LIMITS: ConnectionLimits =
+    ConnectionLimits { max_age: Duration::from_secs(30), max_requests: 1000 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -45,7 +46,8 @@ impl Server {
                         if length == 0 {
                             return;
                         }
-                        *last_request.lock().unwrap() = String::from_utf8_lossy(&request[..length]).into();
+                        *last_request.lock().unwrap() =
+                            String::from_utf8_lossy(&request[..length]).into();
                         stream.write_all(piece.as_bytes()).await.unwrap();
                     }
                 });
@@ -77,7 +79,10 @@ fn client(limits: ConnectionLimits) -> TestClient {
 }
 
 /// Sends a request that may be sent twice, and reads the answer.
-async fn send(client: &TestClient, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Error> {
+async fn send(
+    client: &TestClient,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, Error> {
     let (head, body) = client.send(request, |request| Some(request.clone())).await?.into_parts();
     let body = body.collect().await.map_err(Error::NoAnswer)?.to_bytes();
     Ok(Response::from_parts(head, body))
@@ -182,22 +187,32 @@ async fn a_head_is_read_as_tolerantly_as_is_safe() {
     for (script, value) in [
         (&["HTTP/1.1 200 OK\r\nX-A: one\r\n\t two\r\nContent-Length: 2\r\n\r\nok"], "one"),
         (&["HTTP/1.1 200 OK\r\nX-A : one\r\nContent-Length : 2\r\n\r\nok"], "one"),
-        (&["HTTP/1.1 200 OK\r\nX B: no\r\nno field\r\nX-A: one\r\nContent-Length: 2\r\n\r\nok"], "one"),
+        (
+            &["HTTP/1.1 200 OK\r\nX B: no\r\nno field\r\nX-A: one\r\nContent-Length: 2\r\n\r\nok"],
+            "one",
+        ),
         (&["HTTP/1.1 200\r\nX-A: one\r\n\r\nok"], "one"),
         (&["HTTP/1.1 200 OK\nX-A: one\nContent-Length: 2\n\nok"], "one"),
-        (&["HTTP/1.1 103 Early Hints\r\nX-A: no\r\n\r\nHTTP/1.1 200 OK\r\nX-A: one\r\n\r\nok"], "one"),
+        (
+            &["HTTP/1.1 103 Early Hints\r\nX-A: no\r\n\r\nHTTP/1.1 200 OK\r\nX-A: one\r\n\r\nok"],
+            "one",
+        ),
     ] {
         let scripts: &'static [Script] = Box::leak(Box::new([&script[..]]));
         let server = Server::start(scripts).await;
         let answer = post(&client(LIMITS), &server).await.unwrap();
-        assert!(answer.headers()["x-a"].to_str().unwrap().starts_with(value), "{script:?}: {answer:?}");
+        assert!(
+            answer.headers()["x-a"].to_str().unwrap().starts_with(value),
+            "{script:?}: {answer:?}"
+        );
         assert_eq!(answer.body(), "ok", "{script:?}");
     }
 }
 
 #[tokio::test]
 async fn a_head_that_cannot_be_read_is_an_error_of_its_own() {
-    let long: &'static str = Box::leak(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(300_000)).into());
+    let long: &'static str =
+        Box::leak(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(300_000)).into());
     for piece in [
         "SSH-2.0-OpenSSH_9.2\r\n",
         "HTTP/1.1 20 OK\r\n\r\n",

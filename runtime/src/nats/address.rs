@@ -58,13 +58,15 @@ impl Servers {
     fn parse(setting: &str, list: &str, port: Option<u16>) -> Result<Self, UsageError> {
         let mut servers = Self { addresses: Vec::new(), login: None };
         for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
-            let (address, login) =
-                server(text, port).map_err(|rule| UsageError(format!("{setting} is not valid: {rule}")))?;
+            let (address, login) = server(text, port)
+                .map_err(|rule| UsageError(format!("{setting} is not valid: {rule}")))?;
             servers.addresses.push(address);
             servers.login = servers.login.or(login);
         }
         if servers.addresses.is_empty() {
-            return Err(UsageError(format!("{setting} names no server: write it as nats://host:4222")));
+            return Err(UsageError(format!(
+                "{setting} names no server: write it as nats://host:4222"
+            )));
         }
         Ok(servers)
     }
@@ -73,7 +75,8 @@ impl Servers {
 impl Servers {
     /// Returns their URLs, separated by commas, without credentials.
     pub(super) fn urls(&self) -> String {
-        let url = |address: &ServerAddr| format!("{}://{}", address.scheme(), host_and_port(address));
+        let url =
+            |address: &ServerAddr| format!("{}://{}", address.scheme(), host_and_port(address));
         self.addresses.iter().map(url).collect::<Vec<_>>().join(",")
     }
 }
@@ -100,7 +103,8 @@ fn server(text: &str, port: Option<u16>) -> Result<(ServerAddr, Option<Login>), 
         Err(_) if text.contains("://") => text.to_owned(),
         Err(_) => format!("nats://{text}"),
     };
-    let mut url = Url::parse(&text).map_err(|error| format!("{error}; write it as nats://host:4222"))?;
+    let mut url =
+        Url::parse(&text).map_err(|error| format!("{error}; write it as nats://host:4222"))?;
     if !matches!(url.scheme(), "nats" | "tls") {
         return Err(format!("its scheme is `{}`; use nats:// or tls://", url.scheme()));
     }
@@ -111,7 +115,9 @@ fn server(text: &str, port: Option<u16>) -> Result<(ServerAddr, Option<Login>), 
     let login = match (url.username(), url.password()) {
         ("", None) => None,
         (token, None) => Some(Login::Token(decode(token))),
-        (user, Some(password)) => Some(Login::Password { user: decode(user), password: decode(password) }),
+        (user, Some(password)) => {
+            Some(Login::Password { user: decode(user), password: decode(password) })
+        }
     };
     // These fail only for a URL without a host.
     let _ = url.set_username("");
@@ -140,8 +146,11 @@ mod tests {
     }
 
     fn host(host: &str, port: u16) -> String {
-        let settings =
-            NatsSettings { nats_host: host.to_owned(), nats_port: port, ..NatsSettings::from_url("") };
+        let settings = NatsSettings {
+            nats_host: host.to_owned(),
+            nats_port: port,
+            ..NatsSettings::from_url("")
+        };
         let settings = NatsSettings { nats_url: crate::settings::Optional(None), ..settings };
         Servers::from_settings(&settings).unwrap().to_string()
     }
@@ -163,7 +172,8 @@ mod tests {
         let servers = url("nats://user:pa%20ss@a:1, b").unwrap();
         assert_eq!(servers.to_string(), "a:1, b:4222");
         assert!(
-            servers.login == Some(Login::Password { user: "user".to_owned(), password: "pa ss".to_owned() })
+            servers.login
+                == Some(Login::Password { user: "user".to_owned(), password: "pa ss".to_owned() })
         );
         assert!(!format!("{servers:?}").contains("pa ss"), "{servers:?}");
         assert!(!format!("{servers:?}").contains("pa%20ss"), "{servers:?}");

@@ -47,7 +47,9 @@ mod tests {
     #[test]
     fn what_holds_no_certificate_is_refused() {
         let garbage = "-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n";
-        for (bad, why) in [("", "no certificate"), ("hello", "no certificate"), (garbage, "can't be read")] {
+        for (bad, why) in
+            [("", "no certificate"), ("hello", "no certificate"), (garbage, "can't be read")]
+        {
             let error = format!("{:#}", Authority::from_pem(bad).unwrap_err());
             assert!(error.contains(why), "{error}");
         }

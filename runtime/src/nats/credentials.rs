@@ -41,7 +41,8 @@ impl Credentials {
         Self::new(move || {
             // A few hundred bytes: not worth another thread.
             let text = std::fs::read_to_string(&file);
-            let text = text.with_context(|| format!("nats_creds_file `{}` can't be read", file.display()));
+            let text =
+                text.with_context(|| format!("nats_creds_file `{}` can't be read", file.display()));
             std::future::ready(text)
         })
     }
@@ -82,13 +83,16 @@ impl Parsed {
     /// Parses the lines after the first two lines that begin with [`BEGIN`].
     fn read_jwt(text: &str) -> anyhow::Result<Self> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        let mut begun = lines.windows(2).filter(|pair| pair[0].starts_with(BEGIN)).map(|pair| pair[1]);
+        let mut begun =
+            lines.windows(2).filter(|pair| pair[0].starts_with(BEGIN)).map(|pair| pair[1]);
         let (Some(jwt), Some(seed)) = (begun.next(), begun.next()) else {
             bail!(
                 "it is no credentials file: a JWT and a seed are missing, as `nsc generate creds` writes them"
             );
         };
-        let Ok(key) = KeyPair::from_seed(seed) else { bail!("it is no credentials file: its seed is none") };
+        let Ok(key) = KeyPair::from_seed(seed) else {
+            bail!("it is no credentials file: its seed is none")
+        };
         Ok(Self::Jwt { jwt: jwt.to_owned(), key: Box::new(key) })
     }
 
@@ -96,12 +100,14 @@ impl Parsed {
     fn read_line(text: &str) -> anyhow::Result<Self> {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         match (lines.next(), lines.next()) {
-            (Some(line), None) if !line.contains(char::is_whitespace) => Ok(match line.split_once(':') {
-                Some((user, password)) => {
-                    Self::Password { user: user.to_owned(), password: password.to_owned() }
-                }
-                None => Self::Token(line.to_owned()),
-            }),
+            (Some(line), None) if !line.contains(char::is_whitespace) => {
+                Ok(match line.split_once(':') {
+                    Some((user, password)) => {
+                        Self::Password { user: user.to_owned(), password: password.to_owned() }
+                    }
+                    None => Self::Token(line.to_owned()),
+                })
+            }
             _ => bail!(
                 "it is no credentials file: it must hold a JWT and a seed, as `nsc generate creds` writes them, or one \
                  line USER:PASSWORD, or one line with a token"
@@ -114,7 +120,8 @@ impl Parsed {
         let mut auth = Auth::new();
         match self {
             Self::Jwt { jwt, key } => {
-                auth.signature = Some(key.sign(nonce).context("the server's nonce can't be signed")?);
+                auth.signature =
+                    Some(key.sign(nonce).context("the server's nonce can't be signed")?);
                 auth.jwt = Some(jwt);
             }
             Self::Password { user, password } => {

@@ -15,8 +15,8 @@ use async_nats::{
     jetstream::{
         self, ErrorCode,
         context::{
-            AccountError, AccountErrorKind, CreateStreamError, CreateStreamErrorKind, GetStreamError,
-            GetStreamErrorKind, RequestError, RequestErrorKind,
+            AccountError, AccountErrorKind, CreateStreamError, CreateStreamErrorKind,
+            GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind,
         },
     },
 };
@@ -184,8 +184,9 @@ mod tests {
 
     #[test]
     fn an_error_is_told_by_what_caused_it() {
-        let request =
-            |kind| GetStreamError::with_source(GetStreamErrorKind::Request, RequestError::new(kind));
+        let request = |kind| {
+            GetStreamError::with_source(GetStreamErrorKind::Request, RequestError::new(kind))
+        };
         let api = |code| GetStreamError::new(GetStreamErrorKind::JetStream(refused(code)));
         for (error, expected) in [
             (request(RequestErrorKind::NoResponders), Some(JetStreamOff::Server)),
@@ -207,7 +208,10 @@ mod tests {
         let urls = urls(&settings).unwrap();
         assert_eq!(urls, "nats://a:1,tls://b:4222,nats://[::1]:4222");
         let message = JetStreamOff::Server.message(&urls);
-        assert_eq!(message, format!("JetStream is not enabled on {urls}: start nats-server with -js"));
+        assert_eq!(
+            message,
+            format!("JetStream is not enabled on {urls}: start nats-server with -js")
+        );
         assert!(JetStreamOff::Account.message(&urls).contains("for the account"));
     }
 }

@@ -40,7 +40,11 @@ struct State {
 impl Monitor {
     pub(super) fn new(servers: String, health: Health, registry: &mut Registry) -> Arc<Self> {
         let (reconnects, connected) = (Counter::default(), Gauge::default());
-        registry.register("nats_reconnect", "Connections to NATS after the first", reconnects.clone());
+        registry.register(
+            "nats_reconnect",
+            "Connections to NATS after the first",
+            reconnects.clone(),
+        );
         registry.register(
             "nats_connected",
             "1 while there is a connection to NATS, else 0",
@@ -63,7 +67,9 @@ impl Monitor {
                 warn!(subscription, "messages arrive faster than they are read");
             }
             // The only connection failure that the server pool does not record.
-            Event::ClientError(ClientError::Other(kind)) if *kind == ConnectErrorKind::Dns.to_string() => {
+            Event::ClientError(ClientError::Other(kind))
+                if *kind == ConnectErrorKind::Dns.to_string() =>
+            {
                 self.waiting("its name does not resolve");
             }
             // For the other failures, `attempt` has the reason.
@@ -95,7 +101,8 @@ impl Monitor {
         let mut state = self.lock();
         state.connected = false;
         self.connected.set(0);
-        state.missing = format!("disconnected from NATS at {} since {:.0}", self.servers, Timestamp::now());
+        state.missing =
+            format!("disconnected from NATS at {} since {:.0}", self.servers, Timestamp::now());
         self.health.not_ready(CONDITION, state.missing.clone());
         warn!("disconnected from NATS at {}", self.servers);
     }
@@ -121,8 +128,10 @@ impl Monitor {
 /// Describes how the last attempts failed, for each server if they differ. The order of the pool
 /// changes each time, but the text stays the same.
 fn failures(pool: &[Server]) -> Option<String> {
-    let failed = pool.iter().filter_map(|server| Some((&server.addr, server.last_error.as_deref()?)));
-    let mut failed: Vec<_> = failed.map(|(addr, error)| (addr.host(), addr.port(), error)).collect();
+    let failed =
+        pool.iter().filter_map(|server| Some((&server.addr, server.last_error.as_deref()?)));
+    let mut failed: Vec<_> =
+        failed.map(|(addr, error)| (addr.host(), addr.port(), error)).collect();
     failed.sort_unstable();
     let (_, _, first) = *failed.first()?;
     if failed.iter().all(|(_, _, error)| *error == first) {
@@ -148,7 +157,8 @@ mod tests {
     #[test]
     fn readiness_follows_the_connection_and_says_why() {
         let health = Health::new();
-        let monitor = Monitor::new("nats:4222".to_owned(), health.clone(), &mut Registry::default());
+        let monitor =
+            Monitor::new("nats:4222".to_owned(), health.clone(), &mut Registry::default());
         assert_eq!(reason(&health), "waiting for NATS at nats:4222");
         monitor.waiting("refused");
         assert_eq!(reason(&health), "waiting for NATS at nats:4222: refused");
@@ -180,7 +190,10 @@ mod tests {
         };
         assert_eq!(failures(&[server("a", None)]), None);
         let (a, b) = (server("a", Some("refused")), server("b", Some("timed out")));
-        assert_eq!(failures(&[a.clone(), server("b", Some("refused"))]).as_deref(), Some("refused"));
+        assert_eq!(
+            failures(&[a.clone(), server("b", Some("refused"))]).as_deref(),
+            Some("refused")
+        );
         let both = Some("a:4222: refused; b:4222: timed out".to_owned());
         assert_eq!(failures(&[a.clone(), b.clone()]), both);
         assert_eq!(failures(&[b, a]), both);

@@ -115,8 +115,11 @@ impl Connection {
         let state = State { reading: Reading::Head, unparsed: 0, memory: None, is_refused: false };
         let (reader, half) = stream.into_split();
         let connection = Arc::new(Self { half, heads, state: Mutex::new(state) });
-        let socket =
-            Socket { connection: connection.clone(), reader: reader.take(READ_BYTES), stalled: None };
+        let socket = Socket {
+            connection: connection.clone(),
+            reader: reader.take(READ_BYTES),
+            stalled: None,
+        };
         Ok((connection, socket))
     }
 
@@ -143,7 +146,8 @@ impl Connection {
     /// Returns whether this connection should be closed to free memory: it has had a large head,
     /// and memory is short.
     pub(super) fn is_to_be_closed(&self) -> bool {
-        let is_short = self.heads.as_ref().is_some_and(|(heads, _)| heads.free() < heads.budget().0 / 4);
+        let is_short =
+            self.heads.as_ref().is_some_and(|(heads, _)| heads.free() < heads.budget().0 / 4);
         is_short && self.state().memory.is_some()
     }
 
@@ -195,7 +199,8 @@ impl Connection {
     /// Counts what was read, and returns whether there is memory for it.
     fn has_room(&self, read: usize) -> bool {
         let mut state = self.state();
-        let Some((heads, bytes)) = self.heads.as_ref().filter(|_| state.reading != Reading::Body) else {
+        let Some((heads, bytes)) = self.heads.as_ref().filter(|_| state.reading != Reading::Body)
+        else {
             return true;
         };
         state.unparsed += read;
@@ -239,7 +244,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
@@ -252,7 +261,8 @@ impl AsyncWrite for Socket {
             match self.connection.stream().poll_write_ready(cx) {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => {
-                    let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+                    let stalled =
+                        self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
                     ready!(stalled.as_mut().poll(cx));
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }

@@ -81,8 +81,14 @@ mod tests {
         let ipv4: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
         let connection = TcpStream::connect(ipv4);
         let (connected, accepted) = tokio::join!(connection, listener.accept());
-        assert_eq!(accepted.unwrap().1.ip().to_canonical(), connected.unwrap().local_addr().unwrap().ip());
+        assert_eq!(
+            accepted.unwrap().1.ip().to_canonical(),
+            connected.unwrap().local_addr().unwrap().ip()
+        );
         let error = format!("{:#}", bind((Ipv4Addr::LOCALHOST, port).into()).unwrap_err());
-        assert!(error.contains("can't listen on 127.0.0.1:") && error.contains("choose another"), "{error}");
+        assert!(
+            error.contains("can't listen on 127.0.0.1:") && error.contains("choose another"),
+            "{error}"
+        );
     }
 }

@@ -33,7 +33,9 @@ fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str>
         (None, _) => Ok(()),
         (Some(_), Some(_)) => Err("Host is given more than once: send it once"),
         (Some(host), None) if host.is_empty() || is_host(host.as_bytes()) => Ok(()),
-        (Some(_), None) => Err("Host is not a host with an optional port: write it as example.com:8080"),
+        (Some(_), None) => {
+            Err("Host is not a host with an optional port: write it as example.com:8080")
+        }
     }
 }
 
@@ -48,10 +50,12 @@ fn check_target(method: &Method, uri: &Uri) -> Verdict {
         (None, None) => Verdict::Handle,
         (None, Some(_)) if is_connect => Verdict::Handle,
         (None, Some(_)) => Verdict::Refuse("the target is not a path: write it as /path"),
-        (Some("http" | "https"), Some(host)) if is_host(host.as_str().as_bytes()) => Verdict::Handle,
-        (Some(_), _) => {
-            Verdict::Refuse("the target is not a path or an http URL without credentials: write it as /path")
+        (Some("http" | "https"), Some(host)) if is_host(host.as_str().as_bytes()) => {
+            Verdict::Handle
         }
+        (Some(_), _) => Verdict::Refuse(
+            "the target is not a path or an http URL without credentials: write it as /path",
+        ),
     }
 }
 
@@ -83,11 +87,14 @@ mod tests {
             assert_eq!(get(Version::HTTP_11, &[good]), Verdict::Handle, "{}", good.escape_ascii());
         }
         assert_eq!(get(Version::HTTP_10, &[]), Verdict::Handle);
-        for bad in [&b"h/p"[..], b"u@h", b"u:p@h", b"h:http", b"h:99999", b"a b", b"[::1", b"\xff"] {
+        for bad in [&b"h/p"[..], b"u@h", b"u:p@h", b"h:http", b"h:99999", b"a b", b"[::1", b"\xff"]
+        {
             let refused = matches!(get(Version::HTTP_11, &[bad]), Verdict::Refuse(_));
             assert!(refused, "{}", bad.escape_ascii());
         }
-        for (version, hosts) in [(Version::HTTP_11, &[][..]), (Version::HTTP_10, &[&b"a"[..], b"a"])] {
+        for (version, hosts) in
+            [(Version::HTTP_11, &[][..]), (Version::HTTP_10, &[&b"a"[..], b"a"])]
+        {
             assert!(matches!(get(version, hosts), Verdict::Refuse(_)), "{version:?}");
         }
     }
@@ -105,9 +112,12 @@ mod tests {
             assert_eq!(of(method, target), Verdict::Handle, "{method} {target}");
         }
         assert_eq!(of("OPTIONS", "*"), Verdict::Ping);
-        for (method, target) in
-            [("GET", "*"), ("GET", "other:443"), ("GET", "ftp://other/"), ("GET", "http://u:p@other/")]
-        {
+        for (method, target) in [
+            ("GET", "*"),
+            ("GET", "other:443"),
+            ("GET", "ftp://other/"),
+            ("GET", "http://u:p@other/"),
+        ] {
             assert!(matches!(of(method, target), Verdict::Refuse(_)), "{method} {target}");
         }
     }

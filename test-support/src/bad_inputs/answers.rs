@@ -146,16 +146,25 @@ fn readable() -> Vec<Answer> {
             "`100 Continue` before it, which was not asked for",
             format!("HTTP/1.1 100 Continue\r\n\r\n{OK}"),
         ),
-        read("`103 Early Hints` before it", format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{OK}")),
+        read(
+            "`103 Early Hints` before it",
+            format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{OK}"),
+        ),
         read("`Connection: close`, and open nevertheless", ok_with("Connection: close\r\n")),
         read("the same length twice", ok_with("Content-Length: 2\r\n")),
-        read("the same length twice in one header", "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok"),
+        read(
+            "the same length twice in one header",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+        ),
         read("more than its length", format!("{OK}more")),
         read(
             "chunks and a length",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         ),
-        read("chunks with extensions, and trailers", chunked("2;a=\"b\";c\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n")),
+        read(
+            "chunks with extensions, and trailers",
+            chunked("2;a=\"b\";c\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"),
+        ),
         Answer { is_early: true, ..read("all of it before the body of the request is read", OK) },
     ]
 }
@@ -228,7 +237,14 @@ fn of_other_ends() -> Vec<Answer> {
             Taken::Never,
             508,
         ),
-        row("a status of 999", empty("999 Odd"), After::Keeps, End::Done(999), Taken::TriedAgain, 999),
+        row(
+            "a status of 999",
+            empty("999 Odd"),
+            After::Keeps,
+            End::Done(999),
+            Taken::TriedAgain,
+            999,
+        ),
         row(
             "`500 Internal Server Error`",
             empty("500 Internal Server Error"),
@@ -296,8 +312,16 @@ fn broken_ones() -> Vec<Answer> {
         broken("the connection is closed before it", "", After::Closes),
         broken("the connection is reset before it", "", After::Resets),
         broken("the connection is closed within the status line", "HTTP/1.1 2", After::Closes),
-        broken("the connection is closed within the headers", "HTTP/1.1 200 OK\r\nContent-Le", After::Closes),
-        broken("100 alone, and the connection is closed", "HTTP/1.1 100 Continue\r\n\r\n", After::Closes),
+        broken(
+            "the connection is closed within the headers",
+            "HTTP/1.1 200 OK\r\nContent-Le",
+            After::Closes,
+        ),
+        broken(
+            "100 alone, and the connection is closed",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            After::Closes,
+        ),
         broken_body(
             "less than its length, and the connection is closed",
             "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok",
@@ -314,7 +338,11 @@ fn broken_ones() -> Vec<Answer> {
             After::Closes,
         ),
         broken_body("a chunk of no size", chunked("2\r\nok\r\nxyz\r\n"), After::Keeps),
-        broken_body("a chunk of more than 2^64 bytes", chunked("fffffffffffffffff\r\nok"), After::Keeps),
+        broken_body(
+            "a chunk of more than 2^64 bytes",
+            chunked("fffffffffffffffff\r\nok"),
+            After::Keeps,
+        ),
         broken_body(
             "a chunk that does not end where it says",
             chunked("2\r\nokay\r\n0\r\n\r\n"),

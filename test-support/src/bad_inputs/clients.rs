@@ -1,4 +1,5 @@
-//! Clients that speak HTTP in odd ways, to the byte: what a gateway answers, and how many calls it stores.
+//! Clients that speak HTTP in odd ways, to the byte: what a gateway answers, and how many calls it
+//! stores.
 
 /// What a client does.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,12 @@ pub struct Client {
 /// The settings of the gateway that is asked.
 pub const SETTINGS: [(&str, &str); 2] = [("max_payload", "1Ki"), ("read_timeout", "1s")];
 
-const fn stores(what: &'static str, steps: &'static [Step], answers: &'static [u16], stored: u64) -> Client {
+const fn stores(
+    what: &'static str,
+    steps: &'static [Step],
+    answers: &'static [u16],
+    stored: u64,
+) -> Client {
     Client { what, door: Door::Calls, steps, answers, stored }
 }
 
@@ -56,7 +62,8 @@ const fn at_metrics(what: &'static str, steps: &'static [Step], answers: &'stati
 
 use Step::{Await, CloseSide, Pause, Send, Trickle};
 
-const CALL: &[u8] = b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi";
+const CALL: &[u8] =
+    b"POST /async-function/figlet HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi";
 
 /// The clients.
 pub const CLIENTS: &[Client] = &[
@@ -340,8 +347,11 @@ pub(super) fn rows() -> Vec<[String; 2]> {
     let row = |client: &Client| {
         let at = if client.door == Door::Metrics { "metrics: " } else { "" };
         let answers: Vec<_> = client.answers.iter().map(u16::to_string).collect();
-        let answers =
-            if answers.is_empty() { "the connection is closed".to_owned() } else { answers.join(", ") };
+        let answers = if answers.is_empty() {
+            "the connection is closed".to_owned()
+        } else {
+            answers.join(", ")
+        };
         [format!("{at}{}", client.what), answers]
     };
     CLIENTS.iter().map(row).collect()

@@ -39,7 +39,8 @@ const fn with(headers: &'static [(&'static str, &'static str)], reason: &'static
     Message { headers, payload: "hi", reason }
 }
 
-/// On the stream of calls. With headers, they are in the place of those in [`CALL`], or beside them.
+/// On the stream of calls. With headers, they are in the place of those in [`CALL`], or beside
+/// them.
 pub const CALLS: &[Message] = &[
     json("", "undecodable: payload is not an OpenFaaS QueueRequest"),
     json("hello", "undecodable: payload is not an OpenFaaS QueueRequest"),
@@ -65,7 +66,10 @@ pub const CALLS: &[Message] = &[
         &[("Async-Function", "figlet")],
         "undecodable: Async-Function `figlet` is not valid: write it as name.namespace",
     ),
-    with(&[("Async-Submitted-At", "today")], "undecodable: Async-Submitted-At `today` is not valid"),
+    with(
+        &[("Async-Submitted-At", "today")],
+        "undecodable: Async-Submitted-At `today` is not valid",
+    ),
     with(
         &[("Async-Method", "CONNECT")],
         "undecodable: Async-Method `CONNECT` is not valid: it asks for a tunnel",
@@ -75,14 +79,20 @@ pub const CALLS: &[Message] = &[
         "undecodable: Async-Path `a` is not valid: it must be percent-encoded and begin with /",
     ),
     with(&[("Async-Path", "/a<b")], "undecodable: Async-Path `/a<b` is not valid"),
-    with(&[("Async-Query", "a b")], "undecodable: Async-Query `…` is not valid: it must be percent-encoded"),
+    with(
+        &[("Async-Query", "a b")],
+        "undecodable: Async-Query `…` is not valid: it must be percent-encoded",
+    ),
     with(
         &[("Async-Query", "a=\"b\"")],
         "undecodable: Async-Query `…` is not valid: it must be percent-encoded",
     ),
     with(&[("Async-Query", "⟨61441 x⟩")], "at most 61440 bytes together"),
     with(&[("Async-Callback-Url", "ftp://h")], "its scheme is `ftp`"),
-    with(&[("Async-Depth", "-1")], "undecodable: Async-Depth `-1` is not valid: it must be a decimal number"),
+    with(
+        &[("Async-Depth", "-1")],
+        "undecodable: Async-Depth `-1` is not valid: it must be a decimal number",
+    ),
     with(
         &[("Async-Header", "no colon")],
         "undecodable: Async-Header `…` is not valid: write it as `name: value`",
@@ -142,8 +152,14 @@ pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
 
 /// On the stream of results. With headers, they are in the place of those in [`RESULT`].
 pub const RESULTS: &[Message] = &[
-    with(&[("Async-Function", "figlet")], "not a result of a call: Async-Function `figlet` is not valid"),
-    with(&[("Async-Status", "all good")], "not a result of a call: Async-Status `all good` is not valid"),
+    with(
+        &[("Async-Function", "figlet")],
+        "not a result of a call: Async-Function `figlet` is not valid",
+    ),
+    with(
+        &[("Async-Status", "all good")],
+        "not a result of a call: Async-Status `all good` is not valid",
+    ),
     with(&[("Async-Attempt", "-1")], "not a result of a call: Async-Attempt `-1` is not valid"),
     with(&[("Async-Callback-Url", "ftp://h")], "not a result of a call: Async-Callback-Url"),
     with(&[("Async-Sequence", "-1")], "not a result of a call: Async-Sequence `-1` is not valid"),
@@ -156,7 +172,10 @@ pub const RESULTS: &[Message] = &[
         &[("Async-Callback-Url", "http://localhost:9/")],
         "is a loopback address: list it in callback_allowed_hosts",
     ),
-    with(&[("Async-Callback-Url", "http://2130706433/")], "callback: 127.0.0.1 is a loopback address"),
+    with(
+        &[("Async-Callback-Url", "http://2130706433/")],
+        "callback: 127.0.0.1 is a loopback address",
+    ),
     with(
         &[("Async-Callback-Url", "http://169.254.169.254/latest/meta-data")],
         "callback: 169.254.169.254 is an address that callbacks never go to",

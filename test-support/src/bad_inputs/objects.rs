@@ -31,30 +31,66 @@ pub const SPECS: &[Spec] = &[
     refused("{stream: {replicas: 6}}", "spec.stream.replicas", "less than or equal to 5"),
     refused("{stream: {storage: Tape}}", "spec.stream.storage", "File"),
     refused("{deletionPolicy: Never}", "spec.deletionPolicy", "Retain"),
-    refused("{retry: {minBackoff: 2m, maxBackoff: 1m}}", "spec.retry", "minBackoff must not be more"),
-    refused("{retry: {statusCodes: [700]}}", "spec.retry.statusCodes[0]", "less than or equal to 599"),
+    refused(
+        "{retry: {minBackoff: 2m, maxBackoff: 1m}}",
+        "spec.retry",
+        "minBackoff must not be more",
+    ),
+    refused(
+        "{retry: {statusCodes: [700]}}",
+        "spec.retry.statusCodes[0]",
+        "less than or equal to 599",
+    ),
     refused("{retry: {jitter: Some}}", "spec.retry.jitter", "Equal"),
     refused("{deadLetter: {maxAge: 1s}}", "spec.deadLetter.maxAge", "from 1m"),
-    refused("{limits: {maxAge: 1m}}", "spec.limits.maxAge", "must not be less than stream.duplicateWindow"),
+    refused(
+        "{limits: {maxAge: 1m}}",
+        "spec.limits.maxAge",
+        "must not be less than stream.duplicateWindow",
+    ),
     refused("{limits: {maxBytes: much}}", "spec.limits.maxBytes", "should match"),
     refused("{limits: {maxPayload: 0}}", "spec.limits.maxPayload", "greater than or equal to 1"),
-    refused("{callback: {allowedHosts: [10.0.0.0/99]}}", "spec.callback.allowedHosts", "networks as"),
-    refused("{callback: {signingSecretRef: {name: a}}}", "spec.callback.signingSecretRef.key", "Required"),
-    refused("{callback: {caSecretRef: {key: ca.crt}}}", "spec.callback.caSecretRef.name", "Required"),
+    refused(
+        "{callback: {allowedHosts: [10.0.0.0/99]}}",
+        "spec.callback.allowedHosts",
+        "networks as",
+    ),
+    refused(
+        "{callback: {signingSecretRef: {name: a}}}",
+        "spec.callback.signingSecretRef.key",
+        "Required",
+    ),
+    refused(
+        "{callback: {caSecretRef: {key: ca.crt}}}",
+        "spec.callback.caSecretRef.name",
+        "Required",
+    ),
     refused("{invoke: {gatewayUrl: 'http://g'}}", "spec.invoke", "needs via: Gateway"),
     refused(
         "{invoke: {via: Gateway, gatewayUrl: 'https://g'}}",
         "spec.invoke.gatewayUrl",
         "should match '^http://",
     ),
-    refused("{worker: {env: [{name: nats_url, value: x}]}}", "spec.worker.env", "set the field instead"),
+    refused(
+        "{worker: {env: [{name: nats_url, value: x}]}}",
+        "spec.worker.env",
+        "set the field instead",
+    ),
     refused(
         "{worker: {podLabels: {asyncqueue.io/queue: x}}}",
         "spec.worker.podLabels",
         "by which the operator",
     ),
-    refused("{worker: {affinity: {nodeAfinity: {}}}}", "nodeAfinity", "field not declared in schema"),
-    refused("{worker: {tolerations: [{tolerationSeconds: soon}]}}", "tolerationSeconds", "expected"),
+    refused(
+        "{worker: {affinity: {nodeAfinity: {}}}}",
+        "nodeAfinity",
+        "field not declared in schema",
+    ),
+    refused(
+        "{worker: {tolerations: [{tolerationSeconds: soon}]}}",
+        "tolerationSeconds",
+        "expected",
+    ),
     refused("{nats: {url: 'nats://u:p@h'}}", "spec.nats.url", "must hold no credentials"),
     refused("{functions: {namespaces: [Team A]}}", "spec.functions.namespaces[0]", "should match"),
     refused("{maxInflght: 1}", "spec.maxInflght", "field not declared in schema"),
@@ -143,5 +179,8 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
 
 /// The rows of the document.
 pub(super) fn rows() -> Vec<[String; 2]> {
-    SPECS.iter().map(|row| [code(row.spec), format!("{}: … {}", code(row.field), row.rule)]).collect()
+    SPECS
+        .iter()
+        .map(|row| [code(row.spec), format!("{}: … {}", code(row.field), row.rule)])
+        .collect()
 }

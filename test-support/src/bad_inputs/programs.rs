@@ -52,16 +52,31 @@ pub const SETTINGS: &[Setting] = &[
     wrong(WORKER, "max_age", "0s", "it must be more than 0"),
     wrong(WORKER, "ack_wait", "-1s", "`-1s` is not a duration"),
     wrong(WORKER, "max_retry_attempts", "0", "0 is not in 1.."),
-    wrong(WORKER, "max_retry_wait", "99999999h", "`99999999h` is not a duration: it is longer than 10 years"),
+    wrong(
+        WORKER,
+        "max_retry_wait",
+        "99999999h",
+        "`99999999h` is not a duration: it is longer than 10 years",
+    ),
     wrong(WORKER, "retry_http_codes", "200,abc", "write HTTP statuses from 100 to 599, as 429,503"),
     wrong(WORKER, "backoff", "linear", "[possible values: exponential, static]"),
-    wrong(WORKER, "queue_name", "Slow", "queue name `Slow` is not valid: use 1 to 40 of a-z, 0-9, - and _"),
+    wrong(
+        WORKER,
+        "queue_name",
+        "Slow",
+        "queue name `Slow` is not valid: use 1 to 40 of a-z, 0-9, - and _",
+    ),
     wrong(WORKER, "nats_stream", "a.b", "stream `a.b` is not valid"),
     wrong(WORKER, "nats_subject", "a.>", "subject `a.>` is not valid"),
     wrong(WORKER, "function_namespace", "a.b", "function namespace `a.b` is not valid"),
     wrong(WORKER, "function_namespaces", "dev,a b", "function namespace `a b` is not valid"),
     wrong(WORKER, "function_namespaces", "kube-system", "`kube-system` are never called"),
-    wrong(WORKER, "function_url", "https://{function}", "workers call functions and gateways without TLS"),
+    wrong(
+        WORKER,
+        "function_url",
+        "https://{function}",
+        "workers call functions and gateways without TLS",
+    ),
     wrong(WORKER, "gateway_url", "gateway:8080", "write it as http://host:port"),
     wrong(
         WORKER,
@@ -110,14 +125,29 @@ pub const SETTINGS: &[Setting] = &[
     wrong(GATEWAY, "max_hops", "0", "0 is not in 1..=100"),
     fails(GATEWAY, "http_addr", "192.0.2.1:80", "Cannot assign requested address"),
     fails(GATEWAY, "directory_file", "/nowhere", "`/nowhere` can't be read"),
-    wrong(OPERATOR, "leader_elect", "true", "the namespace of the Lease is not known: set POD_NAMESPACE"),
+    wrong(
+        OPERATOR,
+        "leader_elect",
+        "true",
+        "the namespace of the Lease is not known: set POD_NAMESPACE",
+    ),
     wrong(OPERATOR, "default_queue_max_inflight", "0", "use a number from 1 to 10000"),
     wrong(OPERATOR, "default_queue_timeout", "25h", "use a duration more than 0s, at most 24h"),
     wrong(OPERATOR, "default_queue_ack_wait", "0s", "use a duration from 1s to 1h"),
     wrong(OPERATOR, "default_queue", "Slow", "queue name `Slow` is not valid"),
-    wrong(OPERATOR, "gateway_url", "https://gateway", "workers call functions and gateways without TLS"),
+    wrong(
+        OPERATOR,
+        "gateway_url",
+        "https://gateway",
+        "workers call functions and gateways without TLS",
+    ),
     wrong(OPERATOR, "function_namespace", "a.b", "function namespace `a.b` is not valid"),
-    wrong(OPERATOR, "allowed_streams", "orders.>", "`orders.>` is not valid: write names of streams"),
+    wrong(
+        OPERATOR,
+        "allowed_streams",
+        "orders.>",
+        "`orders.>` is not valid: write names of streams",
+    ),
     wrong(OPERATOR, "function_namespaces", "Kube-System", "`Kube-System` are never called"),
 ];
 
@@ -160,7 +190,10 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
     file("queues: {a: {subject: a.>}}", &["queues.a: subject `a.>` is not valid"]),
     file("queues: {a: {}, a: {}}", &["line 1", "duplicate"]),
     file("functions: {a.b.c: {}}", &["line 1", "function name `a.b` is not valid"]),
-    file("functions: {dns.kube-system: {}}", &["line 1", "functions.dns.kube-system", "never called"]),
+    file(
+        "functions: {dns.kube-system: {}}",
+        &["line 1", "functions.dns.kube-system", "never called"],
+    ),
     file(
         "functions: {a: {queue: lost}}",
         &["line 1", "functions.a.queue `lost` is not one of queues: add it there"],
@@ -170,7 +203,10 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
         "functions: {a: {}, a.openfaas-fn: {}}",
         &["line 1", "is there twice, with and without its namespace"],
     ),
-    file("functions: {a: {url: \"https://h\"}}", &["line 1", "functions.a.url `https://h`", "without TLS"]),
+    file(
+        "functions: {a: {url: \"https://h\"}}",
+        &["line 1", "functions.a.url `https://h`", "without TLS"],
+    ),
     file(
         "functions: {a: {retry: {attempts: 0}}}",
         &["line 1", "functions.a.retry.attempts `0` is not valid: use 1 to 1000"],
@@ -199,7 +235,10 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
         "queues: {slow_queue: {}}",
         &["line 1", "queue name `slow_queue` is not valid: use 1 to 40 of a-z, 0-9 and -"],
     ),
-    file("queues: {a: {}, a-dead: {}}", &["queues.a and queues.a-dead both have the stream `a-dead`"]),
+    file(
+        "queues: {a: {}, a-dead: {}}",
+        &["queues.a and queues.a-dead both have the stream `a-dead`"],
+    ),
     file(
         "queues: {a: {}, b: {subject: a.b}}",
         &["queues.a and queues.b have the subjects `a` and `a.b`, which overlap"],
@@ -231,8 +270,16 @@ const fn aq(arguments: &'static [&'static str], code: i32, says: &'static str) -
 
 /// The arguments.
 pub const ARGUMENTS: &[Arguments] = &[
-    aq(&["dead", "list", "nope"], 1, "queue `nope` has no dead letters: there is no stream `nope-dead`"),
-    aq(&["dead", "show", "jobs", "nope"], 1, "no dead letter of call `nope`: `kubectl aq dead list jobs`"),
+    aq(
+        &["dead", "list", "nope"],
+        1,
+        "queue `nope` has no dead letters: there is no stream `nope-dead`",
+    ),
+    aq(
+        &["dead", "show", "jobs", "nope"],
+        1,
+        "no dead letter of call `nope`: `kubectl aq dead list jobs`",
+    ),
     aq(&["dead", "replay", "jobs", "nope"], 1, "no dead letter of call `nope`"),
     aq(&["cancel", "nope", "id"], 1, "there is no queue `nope`: `kubectl aq queues`"),
     aq(&["cancel", "jobs", "nope"], 1, "call `nope`"),
@@ -254,10 +301,27 @@ pub const ARGUMENTS: &[Arguments] = &[
         2,
         "use one or more of A-Z, a-z, 0-9, - and _",
     ),
-    aq(&["drain", "stan", "--stan-url", "nats://h", "--empty-after", "0s"], 2, "it must be more than 0"),
-    aq(&["drain", "jetstream", "--stream", "nope"], 1, "failed to open stream `nope`: --stream names it"),
     aq(
-        &["drain", "jetstream", "--stream", "jobs", "--default-queue", "jobs", "--max-inflight", "0"],
+        &["drain", "stan", "--stan-url", "nats://h", "--empty-after", "0s"],
+        2,
+        "it must be more than 0",
+    ),
+    aq(
+        &["drain", "jetstream", "--stream", "nope"],
+        1,
+        "failed to open stream `nope`: --stream names it",
+    ),
+    aq(
+        &[
+            "drain",
+            "jetstream",
+            "--stream",
+            "jobs",
+            "--default-queue",
+            "jobs",
+            "--max-inflight",
+            "0",
+        ],
         2,
         "1..=10000",
     ),

@@ -15,7 +15,8 @@ pub struct Request {
     pub body: &'static str,
     /// The status of the answer.
     pub status: u16,
-    /// What the answer's one line says; nothing where the HTTP parser refuses what is no request yet.
+    /// What the answer's one line says; nothing where the HTTP parser refuses what is no request
+    /// yet.
     pub says: &'static str,
 }
 
@@ -33,19 +34,39 @@ const fn line(what: &'static str, line: &'static str, status: u16, says: &'stati
     Request { what, line, fields: b"", body: "hi", status, says }
 }
 
-const fn field(what: &'static str, fields: &'static [u8], status: u16, says: &'static str) -> Request {
+const fn field(
+    what: &'static str,
+    fields: &'static [u8],
+    status: u16,
+    says: &'static str,
+) -> Request {
     Request { what, line: POST, fields, body: "hi", status, says }
 }
 
 /// A request whose framing is its own.
-const fn raw(what: &'static str, fields: &'static [u8], body: &'static str, status: u16) -> Request {
+const fn raw(
+    what: &'static str,
+    fields: &'static [u8],
+    body: &'static str,
+    status: u16,
+) -> Request {
     Request { what, line: POST, fields, body, status, says: "" }
 }
 
 /// The requests.
 pub const REQUESTS: &[Request] = &[
-    line("no function", "POST /async-function/", 404, "no function is named: use /async-function/NAME"),
-    line("no function", "POST /async-function", 404, "no function is named: use /async-function/NAME"),
+    line(
+        "no function",
+        "POST /async-function/",
+        404,
+        "no function is named: use /async-function/NAME",
+    ),
+    line(
+        "no function",
+        "POST /async-function",
+        404,
+        "no function is named: use /async-function/NAME",
+    ),
     line(
         "a name of three parts",
         "POST /async-function/a.b.c",
@@ -127,7 +148,12 @@ pub const REQUESTS: &[Request] = &[
         "no `..` after it that leads above the function",
     ),
     line("the target `*`", "POST *", 400, "the target `*` is for OPTIONS alone"),
-    line("a target that is no path", "POST gateway:8080", 400, "the target is not a path: write it as /path"),
+    line(
+        "a target that is no path",
+        "POST gateway:8080",
+        400,
+        "the target is not a path: write it as /path",
+    ),
     line(
         "a URL with credentials for a target",
         "POST http://u:p@gateway/async-function/figlet",
@@ -141,11 +167,26 @@ pub const REQUESTS: &[Request] = &[
         405,
         "method PUT is not allowed here: use POST, GET, HEAD, DELETE",
     ),
-    line("a tunnel", "CONNECT /function/figlet", 405, "method CONNECT is not allowed here: use GET, HEAD"),
+    line(
+        "a tunnel",
+        "CONNECT /function/figlet",
+        405,
+        "method CONNECT is not allowed here: use GET, HEAD",
+    ),
     line("an unknown call", "GET /async-function/unknown", 404, "no call `unknown` is known"),
     line("an invalid call id", "GET /async-function/a.b", 400, "call id `a.b` is not valid"),
-    line("a call of no function", "DELETE /async-function/a.b.c/id", 400, "function name `a.b` is not valid"),
-    line("no call", "DELETE /async-function/", 404, "no call is named: use /async-function/CALL-ID"),
+    line(
+        "a call of no function",
+        "DELETE /async-function/a.b.c/id",
+        400,
+        "function name `a.b` is not valid",
+    ),
+    line(
+        "no call",
+        "DELETE /async-function/",
+        404,
+        "no call is named: use /async-function/CALL-ID",
+    ),
     line(
         "a path of the function's own",
         "DELETE /async-function/figlet/a/b",
@@ -171,7 +212,12 @@ pub const REQUESTS: &[Request] = &[
         400,
         "X-Call-Id holds bytes that are not UTF-8 text",
     ),
-    field("an empty key", b"Idempotency-Key:\r\n", 400, "Idempotency-Key `` is not valid: it has 0 bytes"),
+    field(
+        "an empty key",
+        b"Idempotency-Key:\r\n",
+        400,
+        "Idempotency-Key `` is not valid: it has 0 bytes",
+    ),
     field(
         "a key that is too long",
         "Idempotency-Key: ⟨256 x⟩\r\n".as_bytes(),
@@ -196,22 +242,42 @@ pub const REQUESTS: &[Request] = &[
         400,
         "Idempotency-Key is given more than once",
     ),
-    field("a depth that is no number", b"X-Async-Depth: -1\r\n", 400, "X-Async-Depth `-1` is not valid"),
+    field(
+        "a depth that is no number",
+        b"X-Async-Depth: -1\r\n",
+        400,
+        "X-Async-Depth `-1` is not valid",
+    ),
     field(
         "a chain that is too long",
         b"X-Async-Depth: 101\r\n",
         508,
         "101 calls came before this one in its chain, by X-Async-Depth; max_chain_depth of the gateway is 100",
     ),
-    field("a callback of another scheme", b"X-Callback-Url: ftp://h/p\r\n", 400, "its scheme is `ftp`"),
+    field(
+        "a callback of another scheme",
+        b"X-Callback-Url: ftp://h/p\r\n",
+        400,
+        "its scheme is `ftp`",
+    ),
     field(
         "a callback of another scheme",
         b"X-Callback-Url: javascript:alert(1)\r\n",
         400,
         "its scheme is `javascript`",
     ),
-    field("a callback that is no URL", b"X-Callback-Url: ht tp://h\r\n", 400, "write it as http://host/path"),
-    field("a callback without a host", b"X-Callback-Url: http://\r\n", 400, "write it as http://host/path"),
+    field(
+        "a callback that is no URL",
+        b"X-Callback-Url: ht tp://h\r\n",
+        400,
+        "write it as http://host/path",
+    ),
+    field(
+        "a callback without a host",
+        b"X-Callback-Url: http://\r\n",
+        400,
+        "write it as http://host/path",
+    ),
     field(
         "two callbacks",
         b"X-Callback-Url: http://a\r\nX-Callback-Url: http://b\r\n",
@@ -346,7 +412,8 @@ pub(super) fn rows() -> Vec<[String; 2]> {
         } else {
             format!(": {}", code(&shown))
         };
-        let says = if request.says.is_empty() { String::new() } else { format!(": {}", request.says) };
+        let says =
+            if request.says.is_empty() { String::new() } else { format!(": {}", request.says) };
         [format!("{}{shown}", request.what), format!("{}{says}", request.status)]
     };
     REQUESTS.iter().map(row).collect()

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::{apply, kubectl, loaded_image, secret};
 
-/// Starts one with `JetStream` at `nats.NAMESPACE:4222`, and returns when it answers. Its configuration is completed by where
-/// it stores; what that names of `files`, a text each, it finds in `/etc/nats`.
+/// Starts one with `JetStream` at `nats.NAMESPACE:4222`, and returns when it answers. Its
+/// configuration is completed by where it stores; what that names of `files`, a text each, it finds
+/// in `/etc/nats`.
 ///
 /// # Panics
 ///

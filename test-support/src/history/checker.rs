@@ -154,7 +154,8 @@ pub fn check(history: &[Event], rules: &Rules) -> Report {
     let mut report = Report::default();
     for (number, steps) in steps {
         let queue = call::queue(&steps);
-        let faults = of_queue.entry(queue).or_insert_with(|| Faults::of(&windows, queue, rules.lease));
+        let faults =
+            of_queue.entry(queue).or_insert_with(|| Faults::of(&windows, queue, rules.lease));
         let (tally, broken) = Call::new(steps, faults, &lateness, rules).check();
         report.tally.add(&tally);
         report.broken.extend(broken.into_iter().map(|rule| Broken { call: number, rule }));
@@ -186,7 +187,9 @@ impl fmt::Display for Rule {
             Self::TwoEnds => "two ends",
             Self::EndedThoughCancelled => "ended otherwise though its cancellation was confirmed",
             Self::CancelledThoughRefused => "cancelled though its cancellation was refused",
-            Self::StartedAfterRefusal => "started though its cancellation was refused because it had ended",
+            Self::StartedAfterRefusal => {
+                "started though its cancellation was refused because it had ended"
+            }
             Self::StartedAfterCancel => "started after its cancellation was confirmed",
             Self::StartedAfterExpiry => "started after it had expired",
             Self::ExpiredEarly => "expired before its time",

@@ -49,8 +49,8 @@ pub enum Excuse {
     Once,
     /// From here on, workers or their leases may die.
     Begins,
-    /// The same, and nothing that the server does from here on may reach its disk: started again, it may have forgotten that a
-    /// call has ended.
+    /// The same, and nothing that the server does from here on may reach its disk: started again,
+    /// it may have forgotten that a call has ended.
     BeginsUnwritten,
     /// Up to here.
     Ends,
@@ -79,7 +79,8 @@ pub enum Step {
         /// Whether the answer says when to try again.
         retry_after: bool,
     },
-    /// The gateway's connection broke, or there was none: the client does not know whether the call is stored.
+    /// The gateway's connection broke, or there was none: the client does not know whether the call
+    /// is stored.
     Unanswered,
     /// The gateway let the client wait for longer than it may.
     Hung,
@@ -190,7 +191,9 @@ impl Reported {
             "delivered" => Self::Delivered,
             "running" => Self::Running,
             "waiting" => Self::Waiting,
-            "done" => Self::Done(call["status"].as_u64().and_then(|s| s.try_into().ok()).unwrap_or(0)),
+            "done" => {
+                Self::Done(call["status"].as_u64().and_then(|s| s.try_into().ok()).unwrap_or(0))
+            }
             "dead" => Self::Dead,
             "cancelled" => Self::Cancelled,
             "expired" => Self::Expired,
@@ -228,14 +231,18 @@ impl fmt::Display for Step {
             Self::Hung => f.write_str("not answered in time"),
             Self::CancelSent => f.write_str("cancellation sent"),
             Self::CancelAnswered { status, .. } => write!(f, "cancellation answered {status}"),
-            Self::CancelUnanswered => f.write_str("cancellation not answered: the connection broke"),
+            Self::CancelUnanswered => {
+                f.write_str("cancellation not answered: the connection broke")
+            }
             Self::StatusAnswered { asked, reported } => {
                 write!(f, "status asked at {:.3} s: {reported:?}", asked.as_secs_f64())
             }
             Self::Started { run } => write!(f, "invocation {run} started"),
             Self::Returned { run, status } => write!(f, "invocation {run} answered {status}"),
             Self::Failed { run } => write!(f, "invocation {run} broke its answer off"),
-            Self::BrokenOff { run } => write!(f, "invocation {run}: the worker closed the connection"),
+            Self::BrokenOff { run } => {
+                write!(f, "invocation {run}: the worker closed the connection")
+            }
             Self::CallbackReceived { status, taken: true } => write!(f, "callback with {status}"),
             Self::CallbackReceived { status, taken: false } => {
                 write!(f, "callback with {status}, which its receiver did not take")
@@ -259,7 +266,10 @@ mod tests {
     fn answers_about_a_call_are_read() {
         let of = |body: &str| Reported::of(200, body.as_bytes());
         assert_eq!(of(r#"{"state":"queued","position":0}"#), Reported::Queued);
-        assert_eq!(of(r#"{"state":"done","status":499,"callback":"pending"}"#), Reported::Done(499));
+        assert_eq!(
+            of(r#"{"state":"done","status":499,"callback":"pending"}"#),
+            Reported::Done(499)
+        );
         assert_eq!(of(r#"{"state":"expired"}"#), Reported::Expired);
         assert_eq!(of("no JSON"), Reported::Other(200));
         assert_eq!(Reported::of(404, b""), Reported::Unknown);

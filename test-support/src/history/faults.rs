@@ -42,8 +42,13 @@ pub fn windows(history: &[Event]) -> Vec<FaultWindow> {
     let (mut windows, mut begun): (Vec<FaultWindow>, Vec<FaultWindow>) = (Vec::new(), Vec::new());
     for event in history {
         let What::Fault { name, excuse, queue } = &event.what else { continue };
-        let window =
-            |kind| FaultWindow { name: name.clone(), since: event.at, until: event.at, queue: *queue, kind };
+        let window = |kind| FaultWindow {
+            name: name.clone(),
+            since: event.at,
+            until: event.at,
+            queue: *queue,
+            kind,
+        };
         match excuse {
             Excuse::None => {}
             Excuse::Once => windows.push(window(FaultKind::Lost)),
@@ -59,7 +64,9 @@ pub fn windows(history: &[Event]) -> Vec<FaultWindow> {
             }
         }
     }
-    windows.extend(begun.into_iter().map(|fault| FaultWindow { until: end.max(fault.since), ..fault }));
+    windows.extend(
+        begun.into_iter().map(|fault| FaultWindow { until: end.max(fault.since), ..fault }),
+    );
     windows.sort_by_key(|fault| fault.since);
     windows
 }
@@ -106,7 +113,8 @@ impl Faults {
     /// How many could hit what was in flight between these times, if they hit as long as `reaches`
     /// after their end.
     pub(super) fn between(&self, since: Duration, until: Duration, reaches: Duration) -> u64 {
-        let hits = |(begins, ends): &&(Duration, Duration)| *begins <= until && since <= *ends + reaches;
+        let hits =
+            |(begins, ends): &&(Duration, Duration)| *begins <= until && since <= *ends + reaches;
         self.hits.iter().filter(hits).count() as u64
     }
 

@@ -45,7 +45,10 @@ impl Recorder {
         if history.replayed.contains(&call) {
             return false;
         }
-        self.record(&mut history, What::Step(call, Step::DeadLetter { stored: self.time_of(stored) }));
+        self.record(
+            &mut history,
+            What::Step(call, Step::DeadLetter { stored: self.time_of(stored) }),
+        );
         self.record(&mut history, What::Step(call, Step::Replayed));
         history.replayed.insert(call)
     }
@@ -57,7 +60,10 @@ impl Recorder {
 
     /// Records something that is done to one queue, now.
     pub fn fault_of(&self, queue: QueueNumber, name: impl Into<String>, excuse: Excuse) {
-        self.record(&mut self.lock(), What::Fault { name: name.into(), excuse, queue: Some(queue) });
+        self.record(
+            &mut self.lock(),
+            What::Fault { name: name.into(), excuse, queue: Some(queue) },
+        );
     }
 
     /// Records that this process was late.
@@ -98,7 +104,9 @@ impl Recorder {
     /// Whether a call has had a step so far.
     #[must_use]
     pub fn has(&self, call: CallNumber, is_step: impl Fn(&Step) -> bool) -> bool {
-        self.count(|what| matches!(what, What::Step(number, step) if *number == call && is_step(step))) > 0
+        self.count(
+            |what| matches!(what, What::Step(number, step) if *number == call && is_step(step)),
+        ) > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, History> {

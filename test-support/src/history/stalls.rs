@@ -31,7 +31,8 @@ pub fn watch(recorder: Recorder) -> JoinSet<()> {
                 recorder.late(late);
             }
             if late > TOO_LATE {
-                let stood_still = format!("the machine stood still for {:.1} s", late.as_secs_f64());
+                let stood_still =
+                    format!("the machine stood still for {:.1} s", late.as_secs_f64());
                 recorder.fault(stood_still, Excuse::Once);
             }
         }

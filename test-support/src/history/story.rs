@@ -13,7 +13,8 @@ const WORTH_TELLING: Duration = Duration::from_millis(50);
 /// The shortest of the stories that explain what was broken, and a line for each of the others.
 #[must_use]
 pub fn explain(history: &[Event], broken: &[Broken]) -> String {
-    let mut stories: Vec<_> = broken.iter().map(|broken| (broken, of(history, broken.call))).collect();
+    let mut stories: Vec<_> =
+        broken.iter().map(|broken| (broken, of(history, broken.call))).collect();
     stories.sort_by_key(|(_, story)| story.len());
     let mut text = String::new();
     for (index, (broken, story)) in stories.iter().enumerate() {
@@ -33,7 +34,8 @@ pub fn explain(history: &[Event], broken: &[Broken]) -> String {
 pub fn whole(history: &[Event]) -> String {
     let mut text = String::new();
     for Event { at, what } in history {
-        let call = if let What::Step(call, _) = what { format!("call {call}: ") } else { String::new() };
+        let call =
+            if let What::Step(call, _) = what { format!("call {call}: ") } else { String::new() };
         let _ = writeln!(text, "{:>8.3} s  {call}{what}", at.as_secs_f64());
     }
     text
@@ -46,8 +48,9 @@ fn of(history: &[Event], call: CallNumber) -> Vec<&Event> {
         history.iter().find(is_of_call).map(|event| event.at),
         history.iter().rev().find(is_of_call).map(|event| event.at),
     );
-    let is_meanwhile =
-        |event: &&Event| is_worth_telling(&event.what) && first <= Some(event.at) && Some(event.at) <= last;
+    let is_meanwhile = |event: &&Event| {
+        is_worth_telling(&event.what) && first <= Some(event.at) && Some(event.at) <= last
+    };
     history.iter().filter(|event| is_of_call(event) || is_meanwhile(event)).collect()
 }
 
@@ -70,7 +73,8 @@ mod tests {
     #[test]
     fn the_shortest_story_is_told_in_order_with_the_faults_between() {
         let at = |millis, what| Event { at: Duration::from_millis(millis), what };
-        let fault = |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once, queue: None };
+        let fault =
+            |name: &str| What::Fault { name: name.to_owned(), excuse: Excuse::Once, queue: None };
         let submitted = Step::Submitted { callback: false, queue: 0, shares_id: false };
         let history = [
             at(0, fault("before it all")),
@@ -82,7 +86,8 @@ mod tests {
             at(2100, What::Step(2, Step::Answered { status: 202, retry_after: false })),
             at(3000, fault("after it all")),
         ];
-        let broken = [Broken { call: 1, rule: Rule::Unfinished }, Broken { call: 2, rule: Rule::Lost }];
+        let broken =
+            [Broken { call: 1, rule: Rule::Unfinished }, Broken { call: 2, rule: Rule::Lost }];
         assert_eq!(
             explain(&history, &broken),
             "call 2: lost: it was answered 202 and has no end

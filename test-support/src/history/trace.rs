@@ -25,15 +25,18 @@ pub struct Trace {
     pub faults: Vec<FaultWindow>,
 }
 
-/// A request that is sent once more within its attempt is there within this time after the first has failed.
+/// A request that is sent once more within its attempt is there within this time after the first
+/// has failed.
 pub const RESENT_WITHIN: Duration = Duration::from_millis(100);
 
 impl Trace {
-    /// The same without the failures after which a request was sent once more within its attempt, if all that came `within` this
-    /// time was: an attempt that is tried again may come as soon. `None` if there is none.
+    /// The same without the failures after which a request was sent once more within its attempt,
+    /// if all that came `within` this time was: an attempt that is tried again may come as soon.
+    /// `None` if there is none.
     #[must_use]
     pub fn without_resends(&self, within: Duration) -> Option<Self> {
-        let (mut steps, mut failed): (Vec<(Duration, TraceStep)>, Option<usize>) = (Vec::new(), None);
+        let (mut steps, mut failed): (Vec<(Duration, TraceStep)>, Option<usize>) =
+            (Vec::new(), None);
         let mut is_second = false;
         for (at, step) in &self.steps {
             match (step, failed) {
@@ -114,7 +117,9 @@ pub fn traces(history: &[Event]) -> Vec<Trace> {
     }
     for trace in traces.values_mut() {
         trace.steps.sort_by_key(|(at, _)| *at);
-        let (Some((first, _)), Some((last, _))) = (trace.steps.first(), trace.steps.last()) else { continue };
+        let (Some((first, _)), Some((last, _))) = (trace.steps.first(), trace.steps.last()) else {
+            continue;
+        };
         let hits = |fault: &&FaultWindow| {
             fault.queue.is_none_or(|queue| queue == trace.queue)
                 && fault.since <= *last
@@ -133,7 +138,9 @@ fn of(step: Step) -> Option<TraceStep> {
         Step::Unanswered | Step::Hung => TraceStep::Unanswered,
         Step::CancelSent => TraceStep::CancelSent,
         Step::CancelAnswered { status: 202, .. } => TraceStep::CancelConfirmed,
-        Step::CancelAnswered { status: status @ (404 | 409), .. } => TraceStep::CancelRefused(status),
+        Step::CancelAnswered { status: status @ (404 | 409), .. } => {
+            TraceStep::CancelRefused(status)
+        }
         Step::CancelAnswered { .. } | Step::CancelUnanswered => TraceStep::CancelOpen,
         Step::Started { run } => TraceStep::Started(run),
         Step::Returned { run, status } => TraceStep::Returned(run, status),
@@ -160,14 +167,24 @@ mod tests {
             let at = Duration::from_millis;
             [(at(started), TraceStep::Started(run)), (at(started + 5), TraceStep::Failed(run))]
         };
-        let steps: Vec<_> = [(1, 10), (2, 20), (3, 30), (4, 80)].map(|(run, at)| fails(run, at)).concat();
-        let trace = Trace { call: 1, queue: 0, callback: false, shares_id: false, steps, faults: Vec::new() };
+        let steps: Vec<_> =
+            [(1, 10), (2, 20), (3, 30), (4, 80)].map(|(run, at)| fails(run, at)).concat();
+        let trace = Trace {
+            call: 1,
+            queue: 0,
+            callback: false,
+            shares_id: false,
+            steps,
+            faults: Vec::new(),
+        };
         let runs = |within| {
             let trace = trace.without_resends(Duration::from_millis(within))?;
-            let started = trace.steps.iter().filter(|(_, step)| matches!(step, TraceStep::Started(_)));
+            let started =
+                trace.steps.iter().filter(|(_, step)| matches!(step, TraceStep::Started(_)));
             Some(started.count())
         };
-        // The second is the first once more. The third is not the second's: that had a connection of its own.
+        // The second is the first once more. The third is not the second's: that had a connection
+        // of its own.
         assert_eq!((runs(2), runs(10), runs(50)), (None, Some(3), Some(2)));
     }
 

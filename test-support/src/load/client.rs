@@ -33,8 +33,8 @@ use crate::history::{
 /// The function of each queue.
 pub const FUNCTIONS: [&str; 2] = ["figlet", "mailer"];
 
-/// Before a client comes again that was refused for now. Sooner than it is told: the more it is refused, the more is
-/// seen.
+/// Before a client comes again that was refused for now. Sooner than it is told: the more it is
+/// refused, the more is seen.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// For how long a client comes again and again.
@@ -170,16 +170,21 @@ impl Client {
         callback_url: Option<&str>,
     ) -> Result<Answer, NoAnswer> {
         let shares_id = matches!(call.id, Id::Shared(_));
-        let submitted = Step::Submitted { callback: callback_url.is_some(), queue: call.queue, shares_id };
+        let submitted =
+            Step::Submitted { callback: callback_url.is_some(), queue: call.queue, shares_id };
         self.recorder.step(call.number, submitted);
-        let target = format!("/async-function/{}?{}", FUNCTIONS[call.queue], function::query(call.number));
+        let target =
+            format!("/async-function/{}?{}", FUNCTIONS[call.queue], function::query(call.number));
         let large = (call.header_bytes > 0).then(|| "x".repeat(call.header_bytes));
-        let headers = [("x-call-id", id), ("x-callback-url", callback_url), ("x-large", large.as_deref())];
+        let headers =
+            [("x-call-id", id), ("x-callback-url", callback_url), ("x-large", large.as_deref())];
         let answer = self.send(call, Method::POST, &target, &headers, vec![b'x'; call.bytes]).await;
         self.recorder.step(
             call.number,
             match &answer {
-                Ok(answer) => Step::Answered { status: answer.status, retry_after: answer.retry_after },
+                Ok(answer) => {
+                    Step::Answered { status: answer.status, retry_after: answer.retry_after }
+                }
                 Err(NoAnswer::Broken) => Step::Unanswered,
                 Err(NoAnswer::Hung) => Step::Hung,
             },
@@ -216,8 +221,12 @@ impl Client {
     async fn ask_status(&self, call: &PlannedCall, id: &str) {
         let (asked, target) = (self.recorder.now(), format!("/async-function/{id}"));
         let step = match self.send(call, Method::GET, &target, NO_HEADERS, Vec::new()).await {
-            Ok(answer) => Step::StatusAnswered { asked, reported: Reported::of(answer.status, &answer.body) },
-            Err(NoAnswer::Broken) => Step::StatusAnswered { asked, reported: Reported::Unavailable },
+            Ok(answer) => {
+                Step::StatusAnswered { asked, reported: Reported::of(answer.status, &answer.body) }
+            }
+            Err(NoAnswer::Broken) => {
+                Step::StatusAnswered { asked, reported: Reported::Unavailable }
+            }
             Err(NoAnswer::Hung) => Step::Hung,
         };
         self.recorder.step(call.number, step);
@@ -235,7 +244,8 @@ impl Client {
         let first = usize::try_from(call.number).unwrap_or_default();
         for turn in 0..self.gateways.len() {
             let gateway = self.gateways[(first + turn) % self.gateways.len()];
-            let mut request = Request::builder().method(&method).uri(format!("http://{gateway}{target}"));
+            let mut request =
+                Request::builder().method(&method).uri(format!("http://{gateway}{target}"));
             for (name, value) in headers {
                 if let Some(value) = value {
                     request = request.header(*name, *value);
@@ -261,7 +271,8 @@ impl Client {
         let (status, retry_after) = (response.status().as_u16(), header("retry-after").is_some());
         let call_id = header("x-call-id").map(str::to_owned);
         // An answer that breaks off is read as one that says nothing.
-        let body = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+        let body =
+            response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
         Ok(Answer { status, call_id, retry_after, body })
     }
 

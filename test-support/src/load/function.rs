@@ -66,7 +66,8 @@ struct Run<'a> {
 impl Function {
     /// Starts a function that records what it sees.
     pub async fn start(recorder: Recorder) -> Self {
-        let state = Arc::new(State { recorder, behaviours: Mutex::default(), runs: Mutex::default() });
+        let state =
+            Arc::new(State { recorder, behaviours: Mutex::default(), runs: Mutex::default() });
         let answering = state.clone();
         let handler = move |request| {
             let state = answering.clone();
@@ -131,7 +132,9 @@ impl State {
             Failure::TooMany(retry_after) => {
                 run.returns(429);
                 let mut answer = whole(429, behaviour.answer);
-                answer.headers_mut().insert("retry-after", retry_after.parse().expect("a header's value"));
+                answer
+                    .headers_mut()
+                    .insert("retry-after", retry_after.parse().expect("a header's value"));
                 answer
             }
             Failure::HalfAnswer => {
@@ -192,7 +195,8 @@ fn whole(status: u16, answer: Answer) -> Response<Body> {
     };
     let body = Full::new(body).map_err(|never: Infallible| match never {});
     let mut response = Response::builder().status(status);
-    let text = |byte: u8, bytes| HeaderValue::from_bytes(&vec![byte; bytes]).expect("a header's value");
+    let text =
+        |byte: u8, bytes| HeaderValue::from_bytes(&vec![byte; bytes]).expect("a header's value");
     match answer {
         Answer::ManyHeaders => {
             for number in 0..MANY {
@@ -205,6 +209,8 @@ fn whole(status: u16, answer: Answer) -> Response<Body> {
     response.body(body.boxed_unsync()).expect("a response")
 }
 
-fn pieces(pieces: impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Response<Body> {
+fn pieces(
+    pieces: impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> Response<Body> {
     Response::new(StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync())
 }

@@ -211,7 +211,8 @@ pub fn plan(mix: &Mix, rng: &mut StdRng) -> Vec<PlannedCall> {
                 callback: happens(mix.callbacks, rng)
                     .then(|| mix.receptions.choose(rng).copied().unwrap_or(Reception::Prompt)),
                 repeats: if happens(mix.repeated, rng) { rng.random_range(1..=3) } else { 0 },
-                cancel_after: happens(mix.cancelled, rng).then(|| cancel_after(mix, behaviour, rng)),
+                cancel_after: happens(mix.cancelled, rng)
+                    .then(|| cancel_after(mix, behaviour, rng)),
                 ask_after: happens(mix.asked, rng).then(|| up_to(mix.slowest, rng)),
                 bytes: rng.random_range(mix.bytes.0..=mix.bytes.1),
                 header_bytes: rng.random_range(mix.header_bytes.0..=mix.header_bytes.1),
@@ -282,7 +283,14 @@ mod tests {
         assert!(any(|call| call.repeats > 0) && any(|call| call.cancel_after.is_some()));
         assert!(any(|call| call.ask_after.is_some()) && any(|call| call.behaviour.fails == ALWAYS));
         assert!(any(|call| call.callback == Some(Reception::Refuses(1, 500))));
-        let none = Mix { cancelled: 0, callbacks: 0, failing: 0, shared_ids: 0, asked: 0, ..Mix::default() };
+        let none = Mix {
+            cancelled: 0,
+            callbacks: 0,
+            failing: 0,
+            shared_ids: 0,
+            asked: 0,
+            ..Mix::default()
+        };
         let calls = plan(&none, &mut StdRng::seed_from_u64(1));
         assert!(calls.iter().all(|call| {
             call.cancel_after.is_none()

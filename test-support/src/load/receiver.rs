@@ -54,7 +54,8 @@ struct Receiving {
 impl Receiver {
     /// Starts a receiver that records what it gets.
     pub async fn start(recorder: Recorder) -> Self {
-        let state = Arc::new(State { recorder, receptions: Mutex::default(), refused: Mutex::default() });
+        let state =
+            Arc::new(State { recorder, receptions: Mutex::default(), refused: Mutex::default() });
         let answering = state.clone();
         let (port, running) = listen(move |request| {
             let state = answering.clone();
@@ -90,10 +91,14 @@ pub fn number_in(path: &str) -> Option<CallNumber> {
 
 impl State {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let call = number_in(request.uri().path()).expect("each callback has the number of its call");
-        let status = request.headers().get("x-function-status").and_then(|status| status.to_str().ok());
-        let status = status.and_then(|status| status.parse().ok()).expect("each callback has a status");
-        let mut receiving = Receiving { recorder: self.recorder.clone(), call, status, taken: false };
+        let call =
+            number_in(request.uri().path()).expect("each callback has the number of its call");
+        let status =
+            request.headers().get("x-function-status").and_then(|status| status.to_str().ok());
+        let status =
+            status.and_then(|status| status.parse().ok()).expect("each callback has a status");
+        let mut receiving =
+            Receiving { recorder: self.recorder.clone(), call, status, taken: false };
         if request.into_body().collect().await.is_err() {
             return respond(400);
         }

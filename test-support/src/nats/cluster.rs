@@ -1,5 +1,6 @@
-//! Three nats-servers that are one cluster, on loopback. Each route between two of them goes through proxies, so that one
-//! server can be cut off from the others while its clients still reach it.
+//! Three nats-servers that are one cluster, on loopback. Each route between two of them goes
+//! through proxies, so that one server can be cut off from the others while its clients still reach
+//! it.
 
 use async_nats::jetstream::Context;
 use serde_json::Value;
@@ -13,7 +14,8 @@ use crate::{
 /// How many servers.
 pub const NODES: usize = 3;
 
-/// For a cluster to choose a leader: election timeouts are up to nine seconds, and some elections fail.
+/// For a cluster to choose a leader: election timeouts are up to nine seconds, and some elections
+/// fail.
 const ELECTION: std::time::Duration = PATIENCE.saturating_mul(2);
 
 /// A cluster, ended when it is dropped.
@@ -40,8 +42,8 @@ impl NatsCluster {
     /// As [`Self::start`], of servers with these arguments too.
     pub async fn start_with(arguments: &[String]) -> Self {
         let ports: Vec<u16> = (0..NODES).map(|_| free_port()).collect();
-        // What servers tell each other of a third's address would lead around the proxies: they are told of one where
-        // nobody listens, and know all addresses that they need.
+        // What servers tell each other of a third's address would lead around the proxies: they are
+        // told of one where nobody listens, and know all addresses that they need.
         let nobody = free_port();
         let (mut nodes, mut routes) = (Vec::new(), Vec::new());
         for (from, port) in ports.iter().enumerate() {
@@ -97,8 +99,9 @@ impl NatsCluster {
     /// A `JetStream` context whose client goes to whichever server answers.
     pub async fn jetstream(&self) -> Context {
         let servers: Vec<String> = self.nodes.iter().map(NatsServer::url).collect();
-        let client =
-            until_in(ELECTION, "the cluster answers", async || async_nats::connect(&servers[..]).await.ok());
+        let client = until_in(ELECTION, "the cluster answers", async || {
+            async_nats::connect(&servers[..]).await.ok()
+        });
         super::patient_jetstream(client.await)
     }
 
@@ -121,7 +124,8 @@ impl NatsCluster {
         .await
     }
 
-    /// Asks the leader of a stream, or of a consumer with its stream before it, to let another lead.
+    /// Asks the leader of a stream, or of a consumer with its stream before it, to let another
+    /// lead.
     pub async fn step_down(&self, js: &Context, kind: &str, name: &str) {
         until_in(ELECTION, &format!("the leader of {name} steps down"), async || {
             let answer: Value = ask(js, &format!("{kind}.LEADER.STEPDOWN.{name}")).await?;

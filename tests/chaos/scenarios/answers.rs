@@ -37,8 +37,13 @@ const RESULTS: i64 = 5;
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 pub(super) fn all() -> Vec<Scenario> {
-    let odd =
-        Mix { calls: 120, callbacks: 100, receptions: &[Reception::Prompt], answers: ODD, ..Mix::default() };
+    let odd = Mix {
+        calls: 120,
+        callbacks: 100,
+        receptions: &[Reception::Prompt],
+        answers: ODD,
+        ..Mix::default()
+    };
     let setup = Setup { mix: odd, patience: SOON, ..Setup::default() };
     // The message of a call fits by a hair, and its dead letter says some more.
     let large = Mix {
@@ -52,12 +57,15 @@ pub(super) fn all() -> Vec<Scenario> {
         ..Mix::default()
     };
     // More results than the stream holds and than there are slots.
-    let results = Mix { calls: 150, over: Duration::from_secs(2), queues: 1, cancelled: 0, ..Mix::default() };
+    let results =
+        Mix { calls: 150, over: Duration::from_secs(2), queues: 1, cancelled: 0, ..Mix::default() };
     vec![
         Scenario {
             is_short: true,
             setup: setup.clone(),
-            ..Scenario::new("answers are more than NATS takes", |stage| stage.load_ends().boxed_local())
+            ..Scenario::new("answers are more than NATS takes", |stage| {
+                stage.load_ends().boxed_local()
+            })
         },
         Scenario {
             setup,
@@ -67,7 +75,9 @@ pub(super) fn all() -> Vec<Scenario> {
         },
         Scenario {
             setup: Setup { mix: large, patience: SOON, ..Setup::default() },
-            ..Scenario::new("dead letters are more than NATS takes", |stage| stage.load_ends().boxed_local())
+            ..Scenario::new("dead letters are more than NATS takes", |stage| {
+                stage.load_ends().boxed_local()
+            })
         },
         Scenario {
             setup: Setup {
@@ -92,7 +102,8 @@ async fn killed(stage: &mut Stage) {
 async fn results_full(stage: &mut Stage) {
     let spec = stage.spec().clone();
     let results = stage.js.get_stream(spec.queue.callback_stream()).await.unwrap();
-    let (durable, until) = (spec.queue.callback_durable(), parse_rfc3339("2100-01-01T00:00:00Z").unwrap());
+    let (durable, until) =
+        (spec.queue.callback_durable(), parse_rfc3339("2100-01-01T00:00:00Z").unwrap());
     stage.recorder.fault("results are not delivered", Excuse::None);
     results.pause_consumer(&durable, until).await.unwrap();
     stage.load_ends().await;

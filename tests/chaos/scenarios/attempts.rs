@@ -35,7 +35,13 @@ pub(super) fn all() -> Vec<Scenario> {
         ..Mix::default()
     };
     vec![Scenario {
-        setup: Setup { workers: 1, has_nats_cable: true, mix, time_limit: TIME_LIMIT, ..Setup::default() },
+        setup: Setup {
+            workers: 1,
+            has_nats_cable: true,
+            mix,
+            time_limit: TIME_LIMIT,
+            ..Setup::default()
+        },
         ..Scenario::new("NATS can't be reached, twice under one invocation", |stage| {
             cut_off_twice(stage).boxed_local()
         })

@@ -66,20 +66,24 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             is_short: true,
             setup: still(250, 15),
-            ..Scenario::new("calls are cancelled while their worker stands still for moments", |stage| {
-                stands_still(stage).boxed_local()
-            })
+            ..Scenario::new(
+                "calls are cancelled while their worker stands still for moments",
+                |stage| stands_still(stage).boxed_local(),
+            )
         },
         Scenario {
             setup: still(1000, 60),
-            ..Scenario::new("a thousand calls are cancelled while their worker stands still", |stage| {
-                stands_still(stage).boxed_local()
-            })
+            ..Scenario::new(
+                "a thousand calls are cancelled while their worker stands still",
+                |stage| stands_still(stage).boxed_local(),
+            )
         },
         Scenario {
             is_short: true,
             setup: Setup { mix: at_the_end, ..Setup::default() },
-            ..Scenario::new("calls are cancelled as they end", |stage| stage.load_ends().boxed_local())
+            ..Scenario::new("calls are cancelled as they end", |stage| {
+                stage.load_ends().boxed_local()
+            })
         },
     ]
 }

@@ -1,8 +1,10 @@
-//! Clocks that differ and jump: of the workers, and of the gateways, each against those of all others.
+//! Clocks that differ and jump: of the workers, and of the gateways, each against those of all
+//! others.
 //!
-//! libfaketime stands between a program and the kernel and changes what the time of day is; the clock that only ever goes
-//! forward is left as it is, as when somebody sets a clock. It does not reach nats-server, which asks the kernel itself: its
-//! clock differs from those of the others by as much, and is never seen to jump.
+//! libfaketime stands between a program and the kernel and changes what the time of day is; the
+//! clock that only ever goes forward is left as it is, as when somebody sets a clock. It does not
+//! reach nats-server, which asks the kernel itself: its clock differs from those of the others by
+//! as much, and is never seen to jump.
 
 use std::time::Duration;
 
@@ -27,12 +29,18 @@ const BEHIND: i32 = -3;
 
 pub(super) fn all() -> Vec<Scenario> {
     // Dates too: they are read by the worker's clock and written by another.
-    let failures =
-        &[Failure::Status(500), Failure::TooMany("1"), Failure::TooMany("Thu, 01 Jan 1970 00:00:00 GMT")];
+    let failures = &[
+        Failure::Status(500),
+        Failure::TooMany("1"),
+        Failure::TooMany("Thu, 01 Jan 1970 00:00:00 GMT"),
+    ];
     let mix = Mix { failing: 40, failures, over: Duration::from_secs(10), ..Mix::default() };
     let setup = Setup { has_clocks: true, gateways: 2, mix, ..Setup::default() };
-    let scenario =
-        |name, act| Scenario { needs: &[Need::FakeTime], setup: setup.clone(), ..Scenario::new(name, act) };
+    let scenario = |name, act| Scenario {
+        needs: &[Need::FakeTime],
+        setup: setup.clone(),
+        ..Scenario::new(name, act)
+    };
     vec![
         scenario("clocks: workers are three hours ahead, gateways three behind", |stage| {
             differ(stage, AHEAD, BEHIND).boxed_local()

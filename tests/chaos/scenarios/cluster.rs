@@ -1,4 +1,5 @@
-//! Three nats-servers with three copies of each stream: leaders that die, hand over, stand still and are cut off.
+//! Three nats-servers with three copies of each stream: leaders that die, hand over, stand still
+//! and are cut off.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use crate::{
     stage::{Setup, Stage},
 };
 
-/// A pull that the server has lost is noticed and made again within so long: the worker's silence, an election of the
-/// consumer's leader, and what a busy machine takes.
+/// A pull that the server has lost is noticed and made again within so long: the worker's silence,
+/// an election of the consumer's leader, and what a busy machine takes.
 const STALL: Duration = Duration::from_secs(15);
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -75,18 +76,21 @@ async fn stepped_down(stage: &mut Stage) {
 async fn lost(stage: &mut Stage) {
     stage.in_the_middle().await;
     let leader = faults::stream_leader(stage).await;
-    stage
-        .recorder
-        .fault(format!("node {leader}, the leader, is killed and does not come back"), Excuse::Begins);
+    stage.recorder.fault(
+        format!("node {leader}, the leader, is killed and does not come back"),
+        Excuse::Begins,
+    );
     stage.servers.three().node(leader).kill();
     sleep(faults::BEYOND_AN_ELECTION).await;
     stage.recorder.fault("another leads", Excuse::Ends);
 }
 
-/// Workers that ask and get nothing, each time another leads the consumer: a call that comes then is run soon.
+/// Workers that ask and get nothing, each time another leads the consumer: a call that comes then
+/// is run soon.
 async fn stalled(stage: &mut Stage) {
     stage.load_ends().await;
-    let (js, stream, durable) = (stage.js.clone(), stage.spec().stream.clone(), stage.spec().durable.clone());
+    let (js, stream, durable) =
+        (stage.js.clone(), stage.spec().stream.clone(), stage.spec().durable.clone());
     let one = Mix { calls: 1, queues: 1, callbacks: 0, cancelled: 0, failing: 0, ..Mix::default() };
     for turn in 0..4 {
         let leader = stage.servers.three().consumer_leader(&js, &stream, &durable).await;
@@ -95,7 +99,9 @@ async fn stalled(stage: &mut Stage) {
             let consumer = faults::consumer_of(stage);
             stage.servers.three().step_down(&js, "CONSUMER", &consumer).await;
         } else {
-            stage.recorder.fault(format!("node {leader}, the consumer's leader, is killed"), Excuse::Once);
+            stage
+                .recorder
+                .fault(format!("node {leader}, the consumer's leader, is killed"), Excuse::Once);
             stage.servers.three().node(leader).kill();
             sleep(Duration::from_secs(1)).await;
             stage.servers.three().node(leader).run().await;

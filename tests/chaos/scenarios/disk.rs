@@ -1,4 +1,5 @@
-//! The disk of a nats-server fills up, has room again, and the server is started again; and one that is slow for a while.
+//! The disk of a nats-server fills up, has room again, and the server is started again; and one
+//! that is slow for a while.
 
 use std::{fs::File, io::Write, path::PathBuf, time::Duration};
 
@@ -37,12 +38,16 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             needs: &[Need::Root],
             setup: setup(false),
-            ..Scenario::new("the disk of nats-server is full for a while", |stage| full(stage).boxed_local())
+            ..Scenario::new("the disk of nats-server is full for a while", |stage| {
+                full(stage).boxed_local()
+            })
         },
         Scenario {
             needs: &[Need::Root, Need::BlockDevices],
             setup: Setup { gateways: 2, ..setup(true) },
-            ..Scenario::new("the disk of nats-server is slow for a while", |stage| slow(stage).boxed_local())
+            ..Scenario::new("the disk of nats-server is slow for a while", |stage| {
+                slow(stage).boxed_local()
+            })
         },
     ]
 }
@@ -80,9 +85,9 @@ async fn full(stage: &mut Stage) {
     stage.recorder.fault("the disk is full", Excuse::BeginsUnwritten);
     fill(&ballast);
     let refused = || {
-        stage
-            .recorder
-            .count(|what| matches!(what, What::Step(_, Step::Answered { status: 429 | 503 | 507, .. })))
+        stage.recorder.count(|what| {
+            matches!(what, What::Step(_, Step::Answered { status: 429 | 503 | 507, .. }))
+        })
     };
     until("a call is refused", async || (refused() > 0).then_some(())).await;
     sleep(FULL).await;

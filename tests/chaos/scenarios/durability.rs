@@ -24,7 +24,12 @@ pub(super) fn all() -> Vec<Scenario> {
             })
         },
         Scenario {
-            setup: Setup { servers: Kind::OneSyncing, workers: 0, mix: burst(), ..Setup::default() },
+            setup: Setup {
+                servers: Kind::OneSyncing,
+                workers: 0,
+                mix: burst(),
+                ..Setup::default()
+            },
             ..Scenario::new(
                 "file storage, sync always: nats-server is killed with every call queued",
                 |stage| killed_with_all_queued(stage).boxed_local(),
@@ -33,9 +38,10 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             setup: Setup { storage: Storage::Memory, workers: 0, mix: burst(), ..Setup::default() },
             breaks: Some(Rule::Lost),
-            ..Scenario::new("memory storage: nats-server is killed with every call queued", |stage| {
-                killed_with_all_queued(stage).boxed_local()
-            })
+            ..Scenario::new(
+                "memory storage: nats-server is killed with every call queued",
+                |stage| killed_with_all_queued(stage).boxed_local(),
+            )
         },
         Scenario {
             needs: &[Need::Root],
@@ -56,7 +62,9 @@ pub(super) fn all() -> Vec<Scenario> {
                 mix: burst(),
                 ..Setup::default()
             },
-            ..Scenario::new("power cut: file storage, sync always", |stage| power_cut(stage).boxed_local())
+            ..Scenario::new("power cut: file storage, sync always", |stage| {
+                power_cut(stage).boxed_local()
+            })
         },
     ]
 }

@@ -45,8 +45,14 @@ pub(super) fn all() -> Vec<Scenario> {
         },
         Scenario {
             // A call that is cancelled meanwhile was sent before that and would arrive after it.
-            setup: Setup { has_cable: true, mix: Mix { cancelled: 0, ..Mix::default() }, ..Setup::default() },
-            ..Scenario::new("functions can't be reached for a while", |stage| cut_off(stage).boxed_local())
+            setup: Setup {
+                has_cable: true,
+                mix: Mix { cancelled: 0, ..Mix::default() },
+                ..Setup::default()
+            },
+            ..Scenario::new("functions can't be reached for a while", |stage| {
+                cut_off(stage).boxed_local()
+            })
         },
     ]
 }

@@ -16,7 +16,10 @@ pub(super) fn all() -> Vec<Scenario> {
             setup: setup.clone(),
             ..Scenario::new("a gateway is killed", |stage| killed(stage).boxed_local())
         },
-        Scenario { setup, ..Scenario::new("a gateway is told to end", |stage| ended(stage).boxed_local()) },
+        Scenario {
+            setup,
+            ..Scenario::new("a gateway is told to end", |stage| ended(stage).boxed_local())
+        },
     ]
 }
 

@@ -38,7 +38,9 @@ pub(super) fn all() -> Vec<Scenario> {
     vec![Scenario {
         is_short: true,
         setup: Setup { workers: 1, mix, duplicate_window: WINDOW, ..Setup::default() },
-        ..Scenario::new("workers are killed as dead letters are stored", |stage| killed(stage).boxed_local())
+        ..Scenario::new("workers are killed as dead letters are stored", |stage| {
+            killed(stage).boxed_local()
+        })
     }]
 }
 

@@ -15,8 +15,12 @@ pub(super) fn all() -> Vec<Scenario> {
             is_short: true,
             ..Scenario::new("nats-server is killed", |stage| killed(stage, 1).boxed_local())
         },
-        Scenario::new("nats-server is killed again and again", |stage| killed(stage, 4).boxed_local()),
-        Scenario::new("nats-server is stopped beyond the lease", |stage| stopped(stage).boxed_local()),
+        Scenario::new("nats-server is killed again and again", |stage| {
+            killed(stage, 4).boxed_local()
+        }),
+        Scenario::new("nats-server is stopped beyond the lease", |stage| {
+            stopped(stage).boxed_local()
+        }),
     ]
 }
 

@@ -33,7 +33,8 @@ pub(super) fn all() -> Vec<Scenario> {
         mix: Mix { calls: 0, ..Mix::default() },
         ..Setup::default()
     };
-    let scenario = |name, act| Scenario { is_short: true, setup: setup.clone(), ..Scenario::new(name, act) };
+    let scenario =
+        |name, act| Scenario { is_short: true, setup: setup.clone(), ..Scenario::new(name, act) };
     vec![
         scenario("a queue is recreated while its calls run", |stage| running(stage).boxed_local()),
         scenario("a queue is recreated, and ids that were cancelled come again", |stage| {

@@ -19,8 +19,8 @@ use crate::{
 /// The size of a body: some two hundred fill the store.
 const BODY: usize = 400_000;
 
-/// Three servers write each body three times over, to one disk here. What they deliver meanwhile has come later than
-/// [`LEASE`] after they began to count.
+/// Three servers write each body three times over, to one disk here. What they deliver meanwhile
+/// has come later than [`LEASE`] after they began to count.
 const LEASE_OF_THREE: Duration = LEASE.saturating_mul(4);
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -55,8 +55,10 @@ pub(super) fn all() -> Vec<Scenario> {
 async fn full(stage: &mut Stage) {
     let is_refusal =
         |what: &What| matches!(what, What::Step(_, Step::Answered { status: 429 | 503 | 507, .. }));
-    until_in(PATIENCE, "a call is refused", async || (stage.recorder.count(is_refusal) > 0).then_some(()))
-        .await;
+    until_in(PATIENCE, "a call is refused", async || {
+        (stage.recorder.count(is_refusal) > 0).then_some(())
+    })
+    .await;
     stage.recorder.fault("the store is full", Excuse::None);
     stage.add_worker();
     stage.add_worker();

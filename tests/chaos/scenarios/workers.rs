@@ -15,7 +15,9 @@ pub(super) fn all() -> Vec<Scenario> {
             is_short: true,
             ..Scenario::new("a worker is killed", |stage| killed(stage, 1).boxed_local())
         },
-        Scenario::new("workers are killed one after the other", |stage| killed(stage, 4).boxed_local()),
+        Scenario::new("workers are killed one after the other", |stage| {
+            killed(stage, 4).boxed_local()
+        }),
         Scenario {
             setup: Setup { workers: 8, ..Setup::default() },
             ..Scenario::new("all workers are killed and started at once", |stage| {
@@ -30,7 +32,9 @@ pub(super) fn all() -> Vec<Scenario> {
             })
         },
         Scenario::new("a worker is stopped beyond its lease", |stage| stopped(stage).boxed_local()),
-        Scenario::new("the consumer is deleted and created again", |stage| recreated(stage).boxed_local()),
+        Scenario::new("the consumer is deleted and created again", |stage| {
+            recreated(stage).boxed_local()
+        }),
     ]
 }
 

@@ -1,4 +1,5 @@
-//! A slow disk: the kernel lets a process do so many writes a second on a device, by the control group `blkio`.
+//! A slow disk: the kernel lets a process do so many writes a second on a device, by the control
+//! group `blkio`.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -20,8 +21,8 @@ pub(crate) struct SlowDisk {
 }
 
 impl Servers {
-    /// Lets the only server write so many times a second to the disk of its own. What counts is what it waits for: with
-    /// `sync_interval: always` each write.
+    /// Lets the only server write so many times a second to the disk of its own. What counts is
+    /// what it waits for: with `sync_interval: always` each write.
     pub(crate) fn slow_down(&mut self, writes: u32) -> SlowDisk {
         let server = self.one();
         let found = Command::new("losetup")
@@ -30,11 +31,16 @@ impl Servers {
             .output();
         let device = String::from_utf8(found.unwrap().stdout).unwrap().trim().to_owned();
         let slow = SlowDisk {
-            group: PathBuf::from(CONTROLLER).join(format!("asyncqueue-chaos-{}", std::process::id())),
+            group: PathBuf::from(CONTROLLER)
+                .join(format!("asyncqueue-chaos-{}", std::process::id())),
             process: server.id(),
         };
         fs::create_dir(&slow.group).unwrap();
-        fs::write(slow.group.join("blkio.throttle.write_iops_device"), format!("{device} {writes}")).unwrap();
+        fs::write(
+            slow.group.join("blkio.throttle.write_iops_device"),
+            format!("{device} {writes}"),
+        )
+        .unwrap();
         fs::write(slow.group.join("cgroup.procs"), slow.process.to_string()).unwrap();
         slow
     }

@@ -7,7 +7,8 @@ use test_support::wait::until;
 
 use super::Stage;
 
-/// Where Debian and Ubuntu have it, as their program `faketime` says it to the loader, which fills in `$LIB`.
+/// Where Debian and Ubuntu have it, as their program `faketime` says it to the loader, which fills
+/// in `$LIB`.
 const LIBRARY: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
 /// A line of a log is not older than this when it is read.
@@ -54,11 +55,14 @@ impl Stage {
             let now = Timestamp::now();
             let expected = if hours < 0 { now - wrong } else { now + wrong };
             let logs = fs::read_dir(&self.folder).unwrap().flatten();
-            let mut logs = logs.filter(|log| log.file_name().to_string_lossy().starts_with(whose.logs()));
+            let mut logs =
+                logs.filter(|log| log.file_name().to_string_lossy().starts_with(whose.logs()));
             let shows = |log: &fs::DirEntry| {
                 let text = fs::read_to_string(log.path()).unwrap_or_default();
-                let mut times =
-                    text.lines().rev().filter_map(|line| line.split(' ').next()?.parse::<Timestamp>().ok());
+                let mut times = text
+                    .lines()
+                    .rev()
+                    .filter_map(|line| line.split(' ').next()?.parse::<Timestamp>().ok());
                 times.next().is_some_and(|time| time.duration_since(expected).unsigned_abs() < AGE)
             };
             logs.any(|log| shows(&log)).then_some(())

@@ -45,7 +45,8 @@ impl Stage {
                 self.found(call_of_result(&headers), Step::LeftResult);
             }
             for (headers, stored) in self.messages(&dead).await {
-                let is_result = headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(&results));
+                let is_result =
+                    headers.get(H_SUBJECT).is_some_and(|was| was.as_str().starts_with(&results));
                 if is_result {
                     self.found(call_of_result(&headers), Step::ResultDeadLetter);
                 } else {
@@ -82,8 +83,10 @@ impl Stage {
     /// What the server says of the consumer of calls, for who looks into a failure.
     async fn keep_consumer(&self) {
         let spec = self.spec();
-        let consumer =
-            self.js.get_consumer_from_stream::<pull::Config, _, _>(&spec.durable, &spec.stream).await;
+        let consumer = self
+            .js
+            .get_consumer_from_stream::<pull::Config, _, _>(&spec.durable, &spec.stream)
+            .await;
         let info = consumer.map(|consumer| format!("{:#?}", consumer.cached_info()));
         let text = info.unwrap_or_else(|error| error.to_string());
         std::fs::write(self.folder.join("consumer.txt"), text).unwrap();
@@ -110,7 +113,8 @@ impl Stage {
     }
 
     async fn messages(&self, stream: &str) -> Vec<(HeaderMap, SystemTime)> {
-        let info = until_in(PATIENCE, "the stream is there", async || self.info(stream).await).await;
+        let info =
+            until_in(PATIENCE, "the stream is there", async || self.info(stream).await).await;
         let stream = self.js.get_stream_no_info(stream).await.unwrap();
         let mut messages = Vec::new();
         if info.state.messages > 0 {
@@ -119,7 +123,9 @@ impl Stage {
                     match stream.get_raw_message(sequence).await {
                         Ok(message) => Some(Some((message.headers, message.time.into()))),
                         // Some of them have ended out of turn.
-                        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Some(None),
+                        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                            Some(None)
+                        }
                         Err(_) => None,
                     }
                 });

@@ -31,7 +31,8 @@ impl Stage {
     fn start_worker(&mut self, queue: &str) -> Program {
         self.workers_started += 1;
         let name = format!("worker-{}", self.workers_started);
-        let nats = self.nats_cable.as_ref().map(|cable| format!("nats://127.0.0.1:{}", cable.port()));
+        let nats =
+            self.nats_cable.as_ref().map(|cable| format!("nats://127.0.0.1:{}", cable.port()));
         let url = nats.unwrap_or_else(|| self.servers.url());
         let admin = format!("127.0.0.1:{}", free_port());
         let (attempts, callback_attempts) = (ATTEMPTS.to_string(), CALLBACK_ATTEMPTS.to_string());

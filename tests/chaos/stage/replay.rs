@@ -24,8 +24,11 @@ impl Stage {
             let letters = self.dead_letters(queue).await;
             // Of a call with two, which is a fault that the last look finds, none.
             let mut numbers = BTreeSet::new();
-            let twice: BTreeSet<_> =
-                letters.iter().map(|(_, call)| *call).filter(|call| !numbers.insert(*call)).collect();
+            let twice: BTreeSet<_> = letters
+                .iter()
+                .map(|(_, call)| *call)
+                .filter(|call| !numbers.insert(*call))
+                .collect();
             for (letter, call) in letters {
                 // One that was too large lacks what a run needs.
                 if letter.omitted == Omitted::default()
@@ -45,7 +48,8 @@ impl Stage {
         }
         let spec = &self.specs[queue];
         let entry = QueueEntry::new(spec.stream.clone(), spec.subject.clone());
-        let callback = self.recorder.has(call, |step| matches!(step, Step::CallbackReceived { .. }));
+        let callback =
+            self.recorder.has(call, |step| matches!(step, Step::CallbackReceived { .. }));
         self.recorder.step(call, Step::Submitted { callback, queue, shares_id: false });
         // A repeat is safe.
         until_in(PATIENCE, "the dead letter is replayed", async || {
@@ -92,9 +96,11 @@ impl Stage {
     /// Whether nothing more comes of the first life of a dead call: its callback was taken, or it
     /// wants none.
     fn is_settled(&self, call: CallNumber) -> bool {
-        let wants = self.recorder.has(call, |step| matches!(step, Step::Submitted { callback: true, .. }));
-        let is_taken =
-            self.recorder.has(call, |step| matches!(step, Step::CallbackReceived { taken: true, .. }));
+        let wants =
+            self.recorder.has(call, |step| matches!(step, Step::Submitted { callback: true, .. }));
+        let is_taken = self
+            .recorder
+            .has(call, |step| matches!(step, Step::CallbackReceived { taken: true, .. }));
         !wants || is_taken
     }
 }

@@ -33,11 +33,21 @@ impl Handler for Deliver {
     type Kept = ();
 
     /// Posts a result once.
-    async fn handle(&self, delivered: &Delivered, _lease: Duration, ticket: &mut Ticket) -> (AckKind, ()) {
+    async fn handle(
+        &self,
+        delivered: &Delivered,
+        _lease: Duration,
+        ticket: &mut Ticket,
+    ) -> (AckKind, ()) {
         (self.post(delivered, ticket).await, ())
     }
 
-    async fn give_up_unreadable(&self, delivered: &Delivered, why: String, ticket: &mut Ticket) -> AckKind {
+    async fn give_up_unreadable(
+        &self,
+        delivered: &Delivered,
+        why: String,
+        ticket: &mut Ticket,
+    ) -> AckKind {
         let reason = format!("not a result of a call: {why}");
         let death = Death { reason, attempts: delivered.count, status: None };
         self.dead_letters.write(delivered.into(), None, death, ticket).await.ack()

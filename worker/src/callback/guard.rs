@@ -93,11 +93,13 @@ impl FromStr for Rule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a host, *.suffix, an address or a network as 10.0.0.0/8");
+        let wrong =
+            || format!("`{text}` is not a host, *.suffix, an address or a network as 10.0.0.0/8");
         if let Some((address, prefix)) = text.split_once('/') {
             let address: IpAddr = address.parse().map_err(|_| wrong())?;
             let longest = if address.is_ipv4() { 32 } else { 128 };
-            let prefix = prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(wrong)?;
+            let prefix =
+                prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(wrong)?;
             return Ok(Self::Network { address, prefix });
         }
         if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
@@ -160,7 +162,9 @@ impl Guard {
         match url.host() {
             Some(Host::Ipv4(address)) => self.check_address(IpAddr::V4(address), false),
             Some(Host::Ipv6(address)) => self.check_address(IpAddr::V6(address), false),
-            Some(Host::Domain(name)) if !self.may_resolve(name) => Err(Refusal::NotListed(name.to_owned())),
+            Some(Host::Domain(name)) if !self.may_resolve(name) => {
+                Err(Refusal::NotListed(name.to_owned()))
+            }
             Some(Host::Domain(_)) => Ok(()),
             None => Err(Refusal::NotListed(String::new())),
         }
@@ -252,7 +256,9 @@ fn v4(high: u16, low: u16) -> Ipv4Addr {
 
 fn is_forbidden(address: IpAddr) -> bool {
     let no_target = match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() || v4.octets()[0] == 0,
+        IpAddr::V4(v4) => {
+            v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() || v4.octets()[0] == 0
+        }
         IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified(),
     };
     no_target || METADATA.contains(&address)
@@ -279,7 +285,8 @@ impl tower_service::Service<Name> for GuardedResolver {
         let guard = self.guard.clone();
         Box::pin(async move {
             let named = guard.allowed.lists_name(name.as_str());
-            let resolved: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let resolved: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let mut refusal = None;
             let mut addresses = Vec::new();
             for address in resolved {
@@ -357,7 +364,10 @@ mod tests {
         ] {
             for allowed in ["", "0.0.0.0/0, ::/0"] {
                 let checked = check(allowed, &format!("http://{host}/latest"));
-                assert!(matches!(checked, Err(Refusal::Forbidden(_))), "{host} {allowed}: {checked:?}");
+                assert!(
+                    matches!(checked, Err(Refusal::Forbidden(_))),
+                    "{host} {allowed}: {checked:?}"
+                );
             }
         }
     }
@@ -398,7 +408,9 @@ mod tests {
         }
         assert!(check(allowed, "http://11.1.2.3/").is_err());
         let names = "hooks.example.com,*.corp.example";
-        for host in ["example.com", "corp.example", "evilcorp.example", "hooks.example.com.evil.org"] {
+        for host in
+            ["example.com", "corp.example", "evilcorp.example", "hooks.example.com.evil.org"]
+        {
             assert!(check(names, &format!("http://{host}/")).is_err(), "{host}");
         }
     }

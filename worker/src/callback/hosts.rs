@@ -97,7 +97,11 @@ impl Hosts {
 
 /// Returns host and port of a URL.
 fn name(url: &Url) -> String {
-    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+    format!(
+        "{}:{}",
+        url.host_str().unwrap_or_default(),
+        url.port_or_known_default().unwrap_or_default()
+    )
 }
 
 /// Returns how long a result waits that was put off this many times before. `chance` is from 0 to
@@ -119,7 +123,8 @@ impl Host {
     /// Returns whether a warning about the host is due, and if so, counts it as logged.
     fn is_warning_due(&self, now: Instant) -> bool {
         let mut last_warned = self.last_warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last_warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL);
+        let is_due =
+            last_warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL);
         if is_due {
             *last_warned = Some(now);
         }
@@ -183,7 +188,8 @@ mod tests {
     #[test]
     fn a_host_that_has_not_answered_for_a_while_is_not_waited_for() {
         let last_left = Instant::now();
-        let host = Host { last_left: Mutex::new(last_left), ..Host::new(Arc::new(Semaphore::new(0))) };
+        let host =
+            Host { last_left: Mutex::new(last_left), ..Host::new(Arc::new(Semaphore::new(0))) };
         assert_eq!(host.longest_wait(last_left), STUCK_AFTER);
         assert_eq!(host.longest_wait(last_left + STUCK_AFTER * 2), Duration::ZERO);
     }
@@ -191,7 +197,8 @@ mod tests {
     #[test]
     fn a_slow_host_is_warned_of_once_a_minute() {
         let (host, now) = (Host::new(Arc::new(Semaphore::new(0))), Instant::now());
-        let due = [0, 1, 59, 60, 61].map(|seconds| host.is_warning_due(now + Duration::from_secs(seconds)));
+        let due = [0, 1, 59, 60, 61]
+            .map(|seconds| host.is_warning_due(now + Duration::from_secs(seconds)));
         assert_eq!(due, [true, false, false, true, false]);
     }
 

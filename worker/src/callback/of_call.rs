@@ -45,13 +45,17 @@ mod tests {
         let function = FunctionName::new("figlet", "openfaas-fn").unwrap();
         let mut call = Invocation::new("id-1".parse().unwrap(), function, "");
         call.submitted_at = "2026-11-24T10:00:00Z".parse().unwrap();
-        for (name, value) in
-            [("traceparent", "00-1"), ("tracestate", "a=1"), ("tracestate", "b=2"), ("authorization", "x")]
-        {
+        for (name, value) in [
+            ("traceparent", "00-1"),
+            ("tracestate", "a=1"),
+            ("tracestate", "b=2"),
+            ("authorization", "x"),
+        ] {
             call.headers.append(name, HeaderValue::from_static(value));
         }
         let own = [("traceparent", "the function's"), ("x-start-time", "1"), ("x-mine", "1")];
-        let own = own.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let own = own
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let mut headers = HeaderMap::from_iter(own);
         add(&mut headers, &call);
         let values = |name| headers.get_all(name).iter().collect::<Vec<_>>();

@@ -64,7 +64,8 @@ impl Signer {
 
 fn read(file: &PathBuf) -> anyhow::Result<Secrets> {
     let name = || format!("callback_signing_secret_file `{}`", file.display());
-    let text = std::fs::read_to_string(file).with_context(|| format!("{} can't be read", name()))?;
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("{} can't be read", name()))?;
     Secrets::parse(&text).with_context(|| format!("{} is not valid", name()))
 }
 
@@ -84,7 +85,10 @@ impl Secrets {
                     .ok()
                     .filter(|secret| SECRET_BYTES.contains(&secret.len()))
                     .with_context(|| {
-                        format!("secret {} must be {SECRET_PREFIX} and 24 to 64 bytes in base64", index + 1)
+                        format!(
+                            "secret {} must be {SECRET_PREFIX} and 24 to 64 bytes in base64",
+                            index + 1
+                        )
                     })
             })
             .collect::<anyhow::Result<Vec<_>>>()?;

@@ -1,6 +1,8 @@
 //! Stores results in the queue's stream of callbacks.
 
-use async_nats::jetstream::{Context, context::PublishError, message::PublishMessage, publish::PublishAck};
+use async_nats::jetstream::{
+    Context, context::PublishError, message::PublishMessage, publish::PublishAck,
+};
 use asyncqueue::{QueueName, message::callback::Callback, subject::result_subject};
 
 /// Stores results in the stream of callbacks of a queue.
@@ -21,7 +23,8 @@ impl ResultStore {
     pub(crate) async fn put(&self, callback: &Callback) -> Result<PublishAck, PublishError> {
         let Callback { function, call_id, sequence, .. } = callback;
         let subject = result_subject(&self.queue, function, call_id, *sequence);
-        let message = PublishMessage::build().headers(callback.encode()).payload(callback.body.clone());
+        let message =
+            PublishMessage::build().headers(callback.encode()).payload(callback.body.clone());
         self.js.send_publish(subject, message).await?.await
     }
 }

@@ -55,7 +55,8 @@ impl Trust {
     pub(crate) fn new(is_insecure: bool, ca_file: Option<PathBuf>) -> anyhow::Result<Self> {
         if is_insecure {
             let verifier = Arc::new(AnyCertificate(ring::default_provider()));
-            let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
+            let config =
+                ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
             return Ok(Self::Any(Arc::new(config.with_no_client_auth())));
         }
         let Some(file) = ca_file else { return Ok(Self::Public(with_roots(public_roots()))) };

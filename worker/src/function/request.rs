@@ -44,10 +44,14 @@ impl Target {
         directory: Option<&Directory>,
     ) -> Result<Uri, http::uri::InvalidUri> {
         let base = match self {
-            Self::Gateway(url) => format!("{}/function/{}", url.trim_end_matches('/'), invocation.function),
+            Self::Gateway(url) => {
+                format!("{}/function/{}", url.trim_end_matches('/'), invocation.function)
+            }
             Self::Direct(template) => {
-                let known = directory.and_then(|d| d.functions.get(&invocation.function)?.url.as_deref());
-                let url = known.map_or_else(|| fill_in(template, &invocation.function), str::to_owned);
+                let known =
+                    directory.and_then(|d| d.functions.get(&invocation.function)?.url.as_deref());
+                let url =
+                    known.map_or_else(|| fill_in(template, &invocation.function), str::to_owned);
                 url.trim_end_matches('/').to_owned()
             }
         };
@@ -142,13 +146,16 @@ mod tests {
 
     #[test]
     fn a_function_is_where_the_directory_says_or_else_where_its_name_says() {
-        let target = Target::Direct("http://{function}.{namespace}.svc.cluster.local:8080".to_owned());
+        let target =
+            Target::Direct("http://{function}.{namespace}.svc.cluster.local:8080".to_owned());
         let invocation = call("/p", None);
         let url = target.url(&invocation, None).unwrap();
         assert_eq!(url, "http://figlet.openfaas-fn.svc.cluster.local:8080/p");
         let mut directory = Directory::default();
-        let entry =
-            FunctionEntry { url: Some("http://127.0.0.1:9000".to_owned()), ..FunctionEntry::default() };
+        let entry = FunctionEntry {
+            url: Some("http://127.0.0.1:9000".to_owned()),
+            ..FunctionEntry::default()
+        };
         directory.functions.insert(invocation.function.clone(), entry);
         assert_eq!(target.url(&invocation, Some(&directory)).unwrap(), "http://127.0.0.1:9000/p");
     }
@@ -168,9 +175,14 @@ mod tests {
         ] {
             assert_eq!(headers[name], value, "{name}");
         }
-        let own =
-            [("x-call-id", "job.42"), ("idempotency-key", "mine"), ("traceparent", "00-1"), ("x-retry", "9")];
-        let own = own.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let own = [
+            ("x-call-id", "job.42"),
+            ("idempotency-key", "mine"),
+            ("traceparent", "00-1"),
+            ("x-retry", "9"),
+        ];
+        let own = own
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let headers = request_headers(HeaderMap::from_iter(own), &invocation, attempt).unwrap();
         assert_eq!(headers["x-call-id"], "job.42");
         assert_eq!(headers["idempotency-key"], "mine");
@@ -190,14 +202,17 @@ mod tests {
     fn a_call_without_key_has_its_message_id_for_one() {
         let with = |names: &[(&str, &str)], key: Option<&'static str>| {
             let mut invocation = call("", None);
-            invocation.headers.extend(key.map(|key| (IDEMPOTENCY_KEY, HeaderValue::from_static(key))));
+            invocation
+                .headers
+                .extend(key.map(|key| (IDEMPOTENCY_KEY, HeaderValue::from_static(key))));
             let mut message = NatsHeaders::new();
             for (name, value) in names {
                 message.insert(*name, *value);
             }
             add_idempotency_key(&mut invocation, &message);
             let attempt = Attempt { number: 1, max: 1 };
-            let headers = request_headers(invocation.headers.clone(), &invocation, attempt).unwrap();
+            let headers =
+                request_headers(invocation.headers.clone(), &invocation, attempt).unwrap();
             headers[IDEMPOTENCY_KEY].to_str().unwrap().to_owned()
         };
         let replay = [("Nats-Msg-Id", "id-1.replay.7"), ("Async-Message-Id", "id-1.digest")];

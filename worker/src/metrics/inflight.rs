@@ -37,8 +37,13 @@ impl Inflight {
 
     /// Counts a call as running until the guard is dropped: by its function if the directory has
     /// it.
-    pub(super) fn running(&self, function: &FunctionName, directory: Option<&Directory>) -> Running {
-        let is_known = directory.is_some_and(|directory| directory.functions.contains_key(function));
+    pub(super) fn running(
+        &self,
+        function: &FunctionName,
+        directory: Option<&Directory>,
+    ) -> Running {
+        let is_known =
+            directory.is_some_and(|directory| directory.functions.contains_key(function));
         let name = if is_known { function.to_string() } else { OTHER.to_owned() };
         let mut functions = self.lock();
         if is_known && !functions.contains(function) {
@@ -53,8 +58,8 @@ impl Inflight {
     pub(super) fn retain(&self, directory: &Directory) {
         self.lock().retain(|function| {
             let labels = self.labels(function.to_string());
-            let is_kept =
-                directory.functions.contains_key(function) || self.family.get_or_create(&labels).get() > 0;
+            let is_kept = directory.functions.contains_key(function)
+                || self.family.get_or_create(&labels).get() > 0;
             if !is_kept {
                 self.family.remove(&labels);
             }
@@ -110,7 +115,9 @@ mod tests {
         let directory = directory(&["known"]);
         let _known = inflight.running(&function("known"), Some(&directory));
         let invented: Vec<_> = (0..30_000)
-            .map(|number| inflight.running(&function(&format!("invented-{number}")), Some(&directory)))
+            .map(|number| {
+                inflight.running(&function(&format!("invented-{number}")), Some(&directory))
+            })
             .collect();
         let _unread = inflight.running(&function("known"), None);
         assert_eq!(series(&inflight), ["known.ns 1", "other 30001"]);

@@ -242,7 +242,10 @@ mod tests {
         for _ in 0..2 {
             tasks.ended().await.unwrap();
         }
-        assert!(tasks.running() == 1 && [1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_some()));
+        assert!(
+            tasks.running() == 1
+                && [1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_some())
+        );
     }
 
     #[tokio::test]

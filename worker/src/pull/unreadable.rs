@@ -39,7 +39,9 @@ pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
         return found;
     }
     for _ in 0..LOOKS {
-        let Ok(Some(message)) = message_from(js, &consumer.stream_name, ">", next).await else { break };
+        let Ok(Some(message)) = message_from(js, &consumer.stream_name, ">", next).await else {
+            break;
+        };
         if message.sequence > consumer.delivered.stream_sequence {
             break;
         }
@@ -61,7 +63,8 @@ pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
 /// Returns the message with these headers, as if it had been delivered.
 fn rebuilt(consumer: &Info, message: RawMessage, headers: Option<HeaderMap>) -> Delivered {
     let RawMessage { sequence, subject, payload, .. } = message;
-    let reply = format!("$JS.ACK.{}.{}.1.{sequence}.{sequence}.0.0", consumer.stream_name, consumer.name);
+    let reply =
+        format!("$JS.ACK.{}.{}.1.{sequence}.{sequence}.0.0", consumer.stream_name, consumer.name);
     Delivered::of(Message {
         subject: subject.into(),
         reply: Some(reply.into()),

@@ -47,9 +47,10 @@ fn choose(name: Option<&str>, mut all: Vec<String>) -> Result<Choice, String> {
     match all.as_slice() {
         [] => Ok(Choice::Own),
         [only] => Ok(Choice::Existing(only.clone())),
-        several => {
-            Err(format!("the stream has several consumers, name one with --consumer: {}", several.join(", ")))
-        }
+        several => Err(format!(
+            "the stream has several consumers, name one with --consumer: {}",
+            several.join(", ")
+        )),
     }
 }
 
@@ -71,7 +72,9 @@ async fn existing(stream: &Stream, name: &str) -> anyhow::Result<PullConsumer> {
 /// Refuses a consumer whose messages can't be acknowledged individually when they are stored.
 fn check(config: &Config) -> Result<(), &'static str> {
     match config {
-        Config { deliver_subject: Some(_), .. } => Err("it pushes messages, and a pull consumer is needed"),
+        Config { deliver_subject: Some(_), .. } => {
+            Err("it pushes messages, and a pull consumer is needed")
+        }
         Config { ack_policy: AckPolicy::Explicit, .. } => Ok(()),
         _ => Err("its ack policy is not explicit"),
     }
@@ -103,7 +106,11 @@ mod tests {
 
     #[test]
     fn only_a_pull_consumer_with_acks_will_do() {
-        let with = |ack_policy, deliver_subject| Config { ack_policy, deliver_subject, ..Config::default() };
+        let with = |ack_policy, deliver_subject| Config {
+            ack_policy,
+            deliver_subject,
+            ..Config::default()
+        };
         assert_eq!(check(&with(AckPolicy::Explicit, None)), Ok(()));
         assert!(check(&with(AckPolicy::All, None)).is_err());
         assert!(check(&with(AckPolicy::None, None)).is_err());

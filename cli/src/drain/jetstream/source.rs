@@ -45,7 +45,8 @@ impl StreamSource {
         origin: Origin,
         max_inflight: u16,
     ) -> anyhow::Result<Self> {
-        let pull = consumer.stream().max_messages_per_batch(max_inflight.into()).heartbeat(HEARTBEAT);
+        let pull =
+            consumer.stream().max_messages_per_batch(max_inflight.into()).heartbeat(HEARTBEAT);
         let messages = pull.messages().await.context("failed to pull messages")?;
         Ok(Self { consumer, messages, origin })
     }
@@ -59,12 +60,17 @@ impl Source for StreamSource {
             match self.messages.next().await {
                 Some(Ok(message)) => break message,
                 // The client itself pulls again.
-                Some(Err(error)) if error.kind() == MessagesErrorKind::MissingHeartbeat => warn!("{error}"),
+                Some(Err(error)) if error.kind() == MessagesErrorKind::MissingHeartbeat => {
+                    warn!("{error}");
+                }
                 Some(Err(error)) => return Err(error).context("failed to pull messages"),
                 None => bail!("the stream of messages has ended"),
             }
         };
-        let info = message.info().map_err(|error| anyhow!(error)).context("a message names no sequence")?;
+        let info = message
+            .info()
+            .map_err(|error| anyhow!(error))
+            .context("a message names no sequence")?;
         let identity = self.origin.message(info.stream_sequence, from_server(info.published));
         let content = Message {
             headers: message.headers.clone().unwrap_or_default(),
@@ -92,6 +98,8 @@ impl Source for StreamSource {
 impl Receipt for StreamReceipt {
     async fn ack(&self) -> anyhow::Result<()> {
         let acked = self.0.double_ack().await;
-        acked.map_err(|error| anyhow!(error)).context("the server did not confirm the acknowledgement")
+        acked
+            .map_err(|error| anyhow!(error))
+            .context("the server did not confirm the acknowledgement")
     }
 }

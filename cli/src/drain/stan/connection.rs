@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use super::messages::{
-    Ack, Acknowledgement, CloseRequest, ConnectRequest, ConnectResponse, Ping, START_FIRST, START_NEW,
-    SubscriptionRequest, SubscriptionResponse,
+    Ack, Acknowledgement, CloseRequest, ConnectRequest, ConnectResponse, Ping, START_FIRST,
+    START_NEW, SubscriptionRequest, SubscriptionResponse,
 };
 
 /// The version of the protocol that has pings.
@@ -80,7 +80,11 @@ pub(super) struct Acks {
 
 impl Connection {
     /// Connects to the server with this cluster id.
-    pub(super) async fn open(client: Client, cluster_id: &str, client_id: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        client: Client,
+        cluster_id: &str,
+        client_id: &str,
+    ) -> anyhow::Result<Self> {
         let inbox = client.new_inbox();
         let connection_id = inbox.clone().into_bytes();
         let heartbeats =
@@ -117,8 +121,12 @@ impl Connection {
     }
 
     /// Joins the durable queue group of a channel.
-    pub(super) async fn subscribe(&self, subscription: &Subscription) -> anyhow::Result<Deliveries> {
-        let Subscription { channel, queue_group, durable, take_all, max_inflight, ack_wait } = subscription;
+    pub(super) async fn subscribe(
+        &self,
+        subscription: &Subscription,
+    ) -> anyhow::Result<Deliveries> {
+        let Subscription { channel, queue_group, durable, take_all, max_inflight, ack_wait } =
+            subscription;
         let inbox = self.client.new_inbox();
         let messages = self.client.subscribe(inbox.clone()).await.context("failed to subscribe")?;
         let request = SubscriptionRequest {
@@ -131,11 +139,13 @@ impl Connection {
             durable_name: durable.clone(),
             start_position: if *take_all { START_FIRST } else { START_NEW },
         };
-        let answer: SubscriptionResponse = ask(&self.client, &self.server.subscribe_requests, &request)
-            .await
-            .map_err(|error| anyhow!("failed to subscribe to channel `{channel}`: {error}"))?;
+        let answer: SubscriptionResponse =
+            ask(&self.client, &self.server.subscribe_requests, &request)
+                .await
+                .map_err(|error| anyhow!("failed to subscribe to channel `{channel}`: {error}"))?;
         refuse(&answer.error, &format!("the subscription to channel `{channel}`"))?;
-        let acks = Acks { client: self.client.clone(), channel: channel.clone(), inbox: answer.ack_inbox };
+        let acks =
+            Acks { client: self.client.clone(), channel: channel.clone(), inbox: answer.ack_inbox };
         Ok(Deliveries { messages, acks })
     }
 
@@ -163,7 +173,10 @@ impl Acks {
     pub(super) async fn ack(&self, sequence: u64) -> anyhow::Result<()> {
         let ack = Ack { channel: self.channel.clone(), sequence };
         let payload = ack.encode_to_vec().into();
-        self.client.publish(self.inbox.clone(), payload).await.context("failed to acknowledge a message")
+        self.client
+            .publish(self.inbox.clone(), payload)
+            .await
+            .context("failed to acknowledge a message")
     }
 }
 
@@ -189,12 +202,15 @@ async fn ask<A: Message + Default>(
     subject: &str,
     request: &impl Message,
 ) -> Result<A, AskError> {
-    let request =
-        async_nats::Request::new().payload(request.encode_to_vec().into()).timeout(Some(ANSWER_TIMEOUT));
+    let request = async_nats::Request::new()
+        .payload(request.encode_to_vec().into())
+        .timeout(Some(ANSWER_TIMEOUT));
     let answer =
-        client.send_request(subject.to_owned(), request).await.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => AskError::NoResponders,
-            _ => AskError::Other(error.to_string()),
+        client.send_request(subject.to_owned(), request).await.map_err(|error| {
+            match error.kind() {
+                RequestErrorKind::NoResponders => AskError::NoResponders,
+                _ => AskError::Other(error.to_string()),
+            }
         })?;
     A::decode(answer.payload).map_err(|error| AskError::Other(error.to_string()))
 }
@@ -215,25 +231,31 @@ async fn answer_heartbeats(client: Client, mut heartbeats: Subscriber) {
 }
 
 /// Sends pings until the connection is lost, and reports why.
-async fn watch(client: Client, subject: String, connection_id: Vec<u8>, report: oneshot::Sender<String>) {
+async fn watch(
+    client: Client,
+    subject: String,
+    connection_id: Vec<u8>,
+    report: oneshot::Sender<String>,
+) {
     let ping = Ping { connection_id };
     let mut pings = interval(PING_INTERVAL);
     let mut unanswered = 0;
     while !subject.is_empty() {
         pings.tick().await;
-        let reason = match timeout(PING_INTERVAL, ask::<Acknowledgement>(&client, &subject, &ping)).await {
-            Ok(Ok(Acknowledgement { error })) if error.is_empty() => {
-                unanswered = 0;
-                continue;
-            }
-            // The server does not know the connection any more.
-            Ok(Ok(Acknowledgement { error })) => {
-                let _ = report.send(error);
-                return;
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
-        };
+        let reason =
+            match timeout(PING_INTERVAL, ask::<Acknowledgement>(&client, &subject, &ping)).await {
+                Ok(Ok(Acknowledgement { error })) if error.is_empty() => {
+                    unanswered = 0;
+                    continue;
+                }
+                // The server does not know the connection any more.
+                Ok(Ok(Acknowledgement { error })) => {
+                    let _ = report.send(error);
+                    return;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
         unanswered += 1;
         if unanswered >= MAX_UNANSWERED_PINGS {
             let _ = report.send(reason);

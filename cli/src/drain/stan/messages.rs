@@ -140,7 +140,8 @@ mod tests {
             durable_name: "e".into(),
             start_position: 0,
         };
-        let expected = [10, 1, b'a', 18, 1, b'b', 26, 1, b'c', 34, 1, b'd', 40, 1, 48, 30, 58, 1, b'e'];
+        let expected =
+            [10, 1, b'a', 18, 1, b'b', 26, 1, b'c', 34, 1, b'd', 40, 1, 48, 30, 58, 1, b'e'];
         assert_eq!(request.encode_to_vec(), expected);
     }
 }

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, HTTPGetAction, LocalObjectReference, PodSecurityContext,
-        PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint,
+        Capabilities, Container, ContainerPort, HTTPGetAction, LocalObjectReference,
+        PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
+        TopologySpreadConstraint,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
@@ -49,8 +50,10 @@ pub(super) fn template(queue: &ValidQueue, installation: &Installation) -> PodTe
 
 fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
     let worker = &queue.worker;
-    let account =
-        worker.service_account_name.clone().unwrap_or_else(|| queue.queue.queue.worker_deployment());
+    let account = worker
+        .service_account_name
+        .clone()
+        .unwrap_or_else(|| queue.queue.queue.worker_deployment());
     let grace = queue.timeout + GRACE_MARGIN + KILL_MARGIN;
     // Rounded up, so that the worker never gets less than its time.
     let grace_seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
@@ -72,7 +75,9 @@ fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
             ..PodSecurityContext::default()
         }),
         containers: vec![container(queue, installation)],
-        volumes: some(secrets::mounted(queue, installation).iter().map(secrets::Mounted::volume).collect()),
+        volumes: some(
+            secrets::mounted(queue, installation).iter().map(secrets::Mounted::volume).collect(),
+        ),
         image_pull_secrets: some(pull_secrets(queue, installation)),
         node_selector: Some(worker.node_selector.clone()).filter(|labels| !labels.is_empty()),
         tolerations: some(worker.tolerations.clone()),

@@ -22,9 +22,12 @@ pub(super) fn marked(mut template: PodTemplateSpec) -> PodTemplateSpec {
     // be written as JSON has no hash.
     let fields = serde_json::to_value(&template).map(|value| value.to_string()).unwrap_or_default();
     let digest = <[u8; 32]>::from(Sha256::digest(fields));
-    let revision = Revision(digest[..8].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)));
+    let revision =
+        Revision(digest[..8].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)));
     let annotations = &mut template.metadata.get_or_insert_default().annotations;
-    annotations.get_or_insert_default().insert(REVISION_ANNOTATION.to_owned(), revision.to_string());
+    annotations
+        .get_or_insert_default()
+        .insert(REVISION_ANNOTATION.to_owned(), revision.to_string());
     template
 }
 
@@ -33,7 +36,8 @@ pub(super) fn marked(mut template: PodTemplateSpec) -> PodTemplateSpec {
 impl Revision {
     /// Returns the revision of a Deployment's template.
     pub(crate) fn of(deployment: &Deployment) -> Option<Self> {
-        let annotations = deployment.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?;
+        let annotations =
+            deployment.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?;
         annotations.get(REVISION_ANNOTATION)?.parse().ok()
     }
 }
@@ -59,7 +63,8 @@ mod tests {
     use super::*;
 
     fn revision(template: &PodTemplateSpec) -> String {
-        template.metadata.as_ref().unwrap().annotations.as_ref().unwrap()[REVISION_ANNOTATION].clone()
+        template.metadata.as_ref().unwrap().annotations.as_ref().unwrap()[REVISION_ANNOTATION]
+            .clone()
     }
 
     fn template(account: &str) -> PodTemplateSpec {

@@ -21,7 +21,10 @@ pub(super) struct Mounted<'a> {
 
 /// Returns the Secrets that the queue names. On the operator's own NATS, those of the installation
 /// are the default.
-pub(super) fn mounted<'a>(queue: &'a ValidQueue, installation: &'a Installation) -> Vec<Mounted<'a>> {
+pub(super) fn mounted<'a>(
+    queue: &'a ValidQueue,
+    installation: &'a Installation,
+) -> Vec<Mounted<'a>> {
     let nats = &queue.nats;
     let or_common = |own: &'a Option<SecretKey>, common: &'a Option<SecretKey>| {
         own.as_ref().or(common.as_ref().filter(|_| nats.url.is_none()))
@@ -31,10 +34,15 @@ pub(super) fn mounted<'a>(queue: &'a ValidQueue, installation: &'a Installation)
     let secrets = [
         ("nats-credentials", "nats_creds_file", credentials),
         ("nats-ca", "nats_tls_ca_file", authority),
-        ("callback-signing", "callback_signing_secret_file", queue.callback.signing_secret_ref.as_ref()),
+        (
+            "callback-signing",
+            "callback_signing_secret_file",
+            queue.callback.signing_secret_ref.as_ref(),
+        ),
         ("callback-ca", "callback_ca_file", queue.callback.ca_secret_ref.as_ref()),
     ];
-    let named = |(name, variable, key): (_, _, Option<_>)| key.map(|key| Mounted { name, variable, key });
+    let named =
+        |(name, variable, key): (_, _, Option<_>)| key.map(|key| Mounted { name, variable, key });
     secrets.into_iter().filter_map(named).collect()
 }
 
@@ -61,7 +69,11 @@ impl Mounted<'_> {
             name: self.name.to_owned(),
             secret: Some(SecretVolumeSource {
                 secret_name: Some(self.key.name.clone()),
-                items: Some(vec![KeyToPath { key: self.key.key.clone(), path: FILE.to_owned(), mode: None }]),
+                items: Some(vec![KeyToPath {
+                    key: self.key.key.clone(),
+                    path: FILE.to_owned(),
+                    mode: None,
+                }]),
                 ..SecretVolumeSource::default()
             }),
             ..Volume::default()

@@ -10,7 +10,8 @@ use super::*;
 use crate::{
     controller::validate::validate,
     crd::{
-        AsyncQueue, Backoff, CallbackSpec, Jitter, PullPolicy, RESERVED_LABELS, RESERVED_VARIABLES, SecretKey,
+        AsyncQueue, Backoff, CallbackSpec, Jitter, PullPolicy, RESERVED_LABELS, RESERVED_VARIABLES,
+        SecretKey,
     },
     fixtures,
 };
@@ -59,7 +60,8 @@ fn sample() -> AsyncQueue {
 fn the_deployment_is_this_one() {
     let mut workers = prepared(&sample(), &installation()).workers;
     // Only the presence of the annotation matters, not its value.
-    let applied = workers.metadata.annotations.as_mut().unwrap().get_mut(APPLIED_ANNOTATION).unwrap();
+    let applied =
+        workers.metadata.annotations.as_mut().unwrap().get_mut(APPLIED_ANNOTATION).unwrap();
     *applied = "fingerprint".to_owned();
     let template = workers.spec.as_mut().unwrap().template.metadata.as_mut().unwrap();
     let revision = template.annotations.as_mut().unwrap().get_mut(REVISION_ANNOTATION).unwrap();
@@ -149,7 +151,8 @@ fn no_credentials_are_in_a_deployment() {
             Installation { nats, nats_credentials: nats_credentials.clone(), ..installation() };
         let prepared = prepared(&sample(), &installation);
         assert_eq!(variables(&prepared)[variable], expected);
-        let all = serde_json::to_string(&(&prepared.workers, &prepared.account, &prepared.budget)).unwrap();
+        let all = serde_json::to_string(&(&prepared.workers, &prepared.account, &prepared.budget))
+            .unwrap();
         assert!(!all.contains("s3cret"), "{all}");
     }
 }
@@ -173,7 +176,8 @@ fn no_two_queues_select_the_same_pods() {
         (spec.selector.match_labels.unwrap(), pods)
     };
     let ((selector, pods), (_, others)) = (select("a"), select("b"));
-    let selects = |pods: &BTreeMap<String, String>| selector.iter().all(|(k, v)| pods.get(k) == Some(v));
+    let selects =
+        |pods: &BTreeMap<String, String>| selector.iter().all(|(k, v)| pods.get(k) == Some(v));
     assert!(selects(&pods) && !selects(&others));
 }
 
@@ -241,8 +245,11 @@ fn every_variable_of_the_operator_is_reserved() {
 #[test]
 fn workers_have_the_installations_credentials_unless_their_queue_has_others_or_another_nats() {
     let key = |name: &str| Some(SecretKey { name: name.to_owned(), key: "k".to_owned() });
-    let installation =
-        Installation { nats_credentials: key("common"), nats_authority: key("common-ca"), ..installation() };
+    let installation = Installation {
+        nats_credentials: key("common"),
+        nats_authority: key("common-ca"),
+        ..installation()
+    };
     let mounted = |change: fn(&mut AsyncQueue)| {
         let mut queue = sample();
         change(&mut queue);
@@ -256,7 +263,8 @@ fn workers_have_the_installations_credentials_unless_their_queue_has_others_or_a
         queue.spec.nats.credentials_secret_ref = Some(key);
     };
     assert_eq!(mounted(own), ["own", "common-ca"]);
-    let elsewhere = |queue: &mut AsyncQueue| queue.spec.nats.url = Some("nats://elsewhere".to_owned());
+    let elsewhere =
+        |queue: &mut AsyncQueue| queue.spec.nats.url = Some("nats://elsewhere".to_owned());
     assert!(mounted(elsewhere).is_empty());
 }
 
@@ -266,7 +274,9 @@ fn secrets_are_mounted_and_the_worker_is_told_where() {
     let key = SecretKey { name: "webhooks".to_owned(), key: "secrets".to_owned() };
     let signing = CallbackSpec { signing_secret_ref: Some(key.clone()), ..CallbackSpec::default() };
     let authority = CallbackSpec { ca_secret_ref: Some(key), ..CallbackSpec::default() };
-    for (callback, variable) in [(signing, "callback_signing_secret_file"), (authority, "callback_ca_file")] {
+    for (callback, variable) in
+        [(signing, "callback_signing_secret_file"), (authority, "callback_ca_file")]
+    {
         let mut queue = fixtures::queue("q");
         *queue.spec.callback = callback;
         let prepared = prepared(&queue, &installation());
@@ -285,7 +295,10 @@ fn secrets_are_mounted_and_the_worker_is_told_where() {
 #[test]
 fn an_object_has_all_labels_that_are_ours() {
     let labels = prepared(&sample(), &installation()).workers.metadata.labels.unwrap();
-    assert_eq!(labels.keys().collect::<BTreeSet<_>>(), RESERVED_LABELS.map(str::to_owned).iter().collect());
+    assert_eq!(
+        labels.keys().collect::<BTreeSet<_>>(),
+        RESERVED_LABELS.map(str::to_owned).iter().collect()
+    );
 }
 
 #[test]
@@ -295,7 +308,8 @@ fn a_users_wishes_for_pods_are_heeded_and_the_operators_labels_stay() {
     queue.spec.worker.pod_labels = strings([("team", "a"), (QUEUE_LABEL, "another")]);
     queue.spec.worker.pod_annotations = strings([("prometheus.io/scrape", "false"), ("note", "b")]);
     queue.spec.worker.node_selector = strings([("disk", "ssd")]);
-    queue.spec.worker.tolerations = vec![Toleration { key: Some(text("queues")), ..Toleration::default() }];
+    queue.spec.worker.tolerations =
+        vec![Toleration { key: Some(text("queues")), ..Toleration::default() }];
     queue.spec.worker.priority_class_name = Some(text("high"));
     queue.spec.worker.env =
         vec![EnvVar { name: text("RUST_LOG"), value: Some(text("debug")), ..EnvVar::default() }];
@@ -347,7 +361,8 @@ fn workers_run_as_an_account_of_their_own_or_as_the_one_that_is_named() {
 
 #[test]
 fn workers_of_another_template_have_another_revision() {
-    let revision = |queue: &AsyncQueue| Revision::of(&prepared(queue, &installation()).workers).unwrap();
+    let revision =
+        |queue: &AsyncQueue| Revision::of(&prepared(queue, &installation()).workers).unwrap();
     let (mut queue, first) = (sample(), revision(&sample()));
     assert_eq!(revision(&queue), first);
     queue.spec.replicas += 1;

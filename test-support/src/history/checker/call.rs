@@ -133,7 +133,8 @@ impl<'a> Call<'a> {
             }
         }
         // Of calls that share an id, those that are stored when it comes are meant.
-        cancellations.retain(|cancel| self.accepted_at().is_some_and(|accepted| accepted <= cancel.sent));
+        cancellations
+            .retain(|cancel| self.accepted_at().is_some_and(|accepted| accepted <= cancel.sent));
         cancellations
     }
 
@@ -148,7 +149,9 @@ impl<'a> Call<'a> {
     /// Whether it may have been cancelled: somebody asked for it, and the last answer was no
     /// refusal.
     pub(super) fn may_be_cancelled(&self) -> bool {
-        self.saw(Step::CancelSent) && !self.is_refused() && (self.shares_id() || !self.is_cancel_refused())
+        self.saw(Step::CancelSent)
+            && !self.is_refused()
+            && (self.shares_id() || !self.is_cancel_refused())
     }
 
     /// Whether the client was answered at last that it can't be cancelled.
@@ -172,9 +175,12 @@ impl<'a> Call<'a> {
     /// Whether an invocation had failed at a time, so that the next may follow it.
     pub(super) fn failed_before(&self, run: &Run, time: Duration) -> bool {
         match run.end {
-            Some((at, RunEnd::Returned(status))) => at <= time && self.rules.retried.contains(&status),
+            Some((at, RunEnd::Returned(status))) => {
+                at <= time && self.rules.retried.contains(&status)
+            }
             Some((at, RunEnd::Failed)) => at <= time,
-            // Cut off at its time limit; its worker's end of the connection may be closed before ours.
+            // Cut off at its time limit; its worker's end of the connection may be closed before
+            // ours.
             Some((at, RunEnd::BrokenOff)) => self.is_over_limit(run, at.min(time)),
             None => self.is_over_limit(run, time),
         }

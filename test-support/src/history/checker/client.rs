@@ -35,11 +35,14 @@ impl Call<'_> {
             let ended = self.callbacks().any(|(_, status, _)| status != CANCELLED);
             let is_dead = self.died_at().is_some();
             // Of calls that share an id, some may have ended before it.
-            let had_ended = self.shares_id() && self.runs.iter().any(|run| run.returned_before(cancelled));
+            let had_ended =
+                self.shares_id() && self.runs.iter().any(|run| run.returned_before(cancelled));
             if (ended || is_dead) && !had_ended && !self.is_end_forgotten(cancelled) {
                 broken.insert(Rule::EndedThoughCancelled);
             }
-        } else if self.is_cancel_refused() && self.callbacks().any(|(_, status, _)| status == CANCELLED) {
+        } else if self.is_cancel_refused()
+            && self.callbacks().any(|(_, status, _)| status == CANCELLED)
+        {
             broken.insert(Rule::CancelledThoughRefused);
         }
         self.check_refusals(broken);
@@ -50,7 +53,8 @@ impl Call<'_> {
     /// again.
     pub(super) fn is_end_forgotten(&self, cancelled: Duration) -> bool {
         let sent = self.cancellations().first().map(|cancel| cancel.sent);
-        let is_taken = self.callbacks().any(|(at, _, taken)| taken && sent.is_some_and(|sent| at < sent));
+        let is_taken =
+            self.callbacks().any(|(at, _, taken)| taken && sent.is_some_and(|sent| at < sent));
         let since = self.runs.first().map_or(cancelled, |first| first.started);
         let lease = self.rules.lease;
         is_taken && self.faults.between(since.saturating_sub(lease), cancelled, Duration::ZERO) > 0

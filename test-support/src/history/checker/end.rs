@@ -41,7 +41,9 @@ impl Call<'_> {
             return Some(End::Dead);
         }
         match by_callback {
-            Some(CANCELLED) if self.saw(Step::CancelSent) || self.shares_id() => return Some(End::Cancelled),
+            Some(CANCELLED) if self.saw(Step::CancelSent) || self.shares_id() => {
+                return Some(End::Cancelled);
+            }
             Some(EXPIRED) if self.may_be_expired() => return Some(End::Expired),
             Some(_) if self.runs.iter().any(|run| self.succeeded(run)) => return Some(End::Done),
             _ => {}
@@ -53,9 +55,13 @@ impl Call<'_> {
             (Some(at), Some(run)) if self.shares_id() && run.returned_before(at) => Some(End::Done),
             (Some(_), _) => Some(End::Cancelled),
             (None, Some(_)) => Some(End::Done),
-            (None, None) if self.may_be_expired() && self.reported(Reported::Expired) => Some(End::Expired),
+            (None, None) if self.may_be_expired() && self.reported(Reported::Expired) => {
+                Some(End::Expired)
+            }
             // What was not accepted need not have been there to be cancelled.
-            (None, None) if self.may_be_cancelled() && self.accepted_at().is_some() => Some(End::Cancelled),
+            (None, None) if self.may_be_cancelled() && self.accepted_at().is_some() => {
+                Some(End::Cancelled)
+            }
             (None, None) if self.was_deleted() => Some(End::Deleted),
             (None, None) => None,
         }
@@ -69,7 +75,8 @@ impl Call<'_> {
         }
         let letters = self.letters().count();
         let statuses: BTreeSet<u16> = self.callbacks().map(|(_, status, _)| status).collect();
-        let is_dead_and_done = letters > 0 && statuses.iter().any(|status| !self.is_of_dead(*status));
+        let is_dead_and_done =
+            letters > 0 && statuses.iter().any(|status| !self.is_of_dead(*status));
         if letters > 1 || statuses.len() > 1 || is_dead_and_done {
             broken.insert(Rule::TwoEnds);
         }
@@ -78,8 +85,8 @@ impl Call<'_> {
         }
     }
 
-    /// Whether the server may have forgotten that the call has ended, with its message still there: it had been told, by a
-    /// worker that had run it.
+    /// Whether the server may have forgotten that the call has ended, with its message still there:
+    /// it had been told, by a worker that had run it.
     fn is_end_unwritten(&self) -> bool {
         self.runs
             .iter()

@@ -52,7 +52,9 @@ impl Call<'_> {
     }
 
     fn check_start(&self, broken: &mut BTreeSet<Rule>) {
-        let (Some(within), Some(accepted)) = (self.rules.starts_within, self.accepted_at()) else { return };
+        let (Some(within), Some(accepted)) = (self.rules.starts_within, self.accepted_at()) else {
+            return;
+        };
         let is_late = match self.runs.first() {
             Some(first) => first.started > accepted + within,
             None => !self.may_be_cancelled() && !self.was_deleted(),

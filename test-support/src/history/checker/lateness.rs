@@ -20,8 +20,9 @@ pub(super) fn of(history: &[Event]) -> Lateness {
 impl Lateness {
     /// For how long it was late between two times.
     pub(super) fn between(&self, since: Duration, until: Duration) -> Duration {
-        let overlap =
-            |(begins, ends): &(Duration, Duration)| (*ends).min(until).saturating_sub((*begins).max(since));
+        let overlap = |(begins, ends): &(Duration, Duration)| {
+            (*ends).min(until).saturating_sub((*begins).max(since))
+        };
         self.0.iter().map(overlap).sum()
     }
 }

@@ -31,8 +31,8 @@ impl Run {
     }
 }
 
-/// How many invocations were sent once more within the same attempt: a worker does so at once, on a new connection, where the
-/// function closed a kept-alive one without a byte of an answer.
+/// How many invocations were sent once more within the same attempt: a worker does so at once, on a
+/// new connection, where the function closed a kept-alive one without a byte of an answer.
 pub(super) fn resent(runs: &[Run]) -> u64 {
     let (mut count, mut is_second) = (0, false);
     for pair in runs.windows(2) {

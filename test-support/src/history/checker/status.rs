@@ -27,7 +27,9 @@ impl Call<'_> {
 
     fn can_be(&self, reported: Reported, asked: Duration, answered: Duration) -> bool {
         match reported {
-            Reported::Queued => (!self.has_started(asked) || self.is_hit(asked)) && !self.has_ended(asked),
+            Reported::Queued => {
+                (!self.has_started(asked) || self.is_hit(asked)) && !self.has_ended(asked)
+            }
             Reported::Waiting => {
                 (self.has_started(answered) || self.is_hit(answered)) && !self.has_ended(asked)
             }
@@ -39,12 +41,15 @@ impl Call<'_> {
                     && self.callbacks().all(|(_, other, _)| other == status)
             }
             Reported::Dead => {
-                let is_dead = self.died_at().is_some_and(|died| died <= answered + self.rules.slack);
+                let is_dead =
+                    self.died_at().is_some_and(|died| died <= answered + self.rules.slack);
                 is_dead || self.was_deleted()
             }
             Reported::Cancelled => {
-                let is_wanted =
-                    self.steps.iter().any(|(at, step)| *step == Step::CancelSent && *at <= answered);
+                let is_wanted = self
+                    .steps
+                    .iter()
+                    .any(|(at, step)| *step == Step::CancelSent && *at <= answered);
                 is_wanted
                     && !self.is_refused_before(asked)
                     && (self.callbacks().all(|(_, status, _)| status == CANCELLED)

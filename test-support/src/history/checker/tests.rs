@@ -105,7 +105,8 @@ fn a_call_that_ran_once_is_done() {
 
 #[test]
 fn a_request_that_is_sent_once_more_is_no_attempt() {
-    let fails = |seen: Seen, run, at| seen.at(at, Step::Started { run }).at(at + 5, Step::Failed { run });
+    let fails =
+        |seen: Seen, run, at| seen.at(at, Step::Started { run }).at(at + 5, Step::Failed { run });
     // Each attempt but the last is sent twice.
     let five = [(1, 10), (2, 20), (3, 300), (4, 310), (5, 600)];
     let five = five.into_iter().fold(accepted(), |seen, (run, at)| fails(seen, run, at));
@@ -154,11 +155,13 @@ fn a_call_that_was_not_taken_need_not_have_an_end() {
 #[test]
 fn what_a_server_forgot_that_could_not_write_is_not_unfinished() {
     let left = |seen: Seen| seen.at(900, Step::LeftQueued);
-    let full =
-        |seen: Seen| seen.fault(15, Excuse::BeginsUnwritten).run(1, 10, 20, 200).fault(30, Excuse::Ends);
+    let full = |seen: Seen| {
+        seen.fault(15, Excuse::BeginsUnwritten).run(1, 10, 20, 200).fault(30, Excuse::Ends)
+    };
     left(full(accepted())).is_whole();
     left(accepted().fault(15, Excuse::Begins).run(1, 10, 20, 200)).breaks(&[Rule::Unfinished]);
-    left(accepted().run(1, 10, 20, 200).fault(25, Excuse::BeginsUnwritten)).breaks(&[Rule::Unfinished]);
+    left(accepted().run(1, 10, 20, 200).fault(25, Excuse::BeginsUnwritten))
+        .breaks(&[Rule::Unfinished]);
     left(full(accepted()).at(900, Step::LeftResult)).breaks(&[Rule::Unfinished]);
 }
 
@@ -195,15 +198,25 @@ fn a_call_has_one_end() {
 fn a_call_has_one_callback() {
     let done = || with_callback().run(1, 10, 20, 200);
     done().breaks(&[Rule::CallbackMissing]);
-    done().at(30, Step::CallbackReceived { status: 200, taken: false }).breaks(&[Rule::CallbackMissing]);
-    done().at(30, Step::CallbackReceived { status: 200, taken: false }).at(40, callback(200)).is_whole();
+    done()
+        .at(30, Step::CallbackReceived { status: 200, taken: false })
+        .breaks(&[Rule::CallbackMissing]);
+    done()
+        .at(30, Step::CallbackReceived { status: 200, taken: false })
+        .at(40, callback(200))
+        .is_whole();
     done()
         .at(30, Step::CallbackReceived { status: 200, taken: false })
         .at(40, Step::ResultDeadLetter)
         .is_whole();
     done().at(30, callback(200)).at(40, callback(200)).breaks(&[Rule::CallbackRepeated]);
     assert_eq!(
-        done().at(30, callback(200)).fault(35, Excuse::Once).at(40, callback(200)).is_whole().repeated,
+        done()
+            .at(30, callback(200))
+            .fault(35, Excuse::Once)
+            .at(40, callback(200))
+            .is_whole()
+            .repeated,
         1
     );
     let cancelled = with_callback().at(9, Step::CancelSent).at(10, cancel_answered(202));
@@ -246,7 +259,8 @@ fn a_call_that_is_too_old_expires_and_does_not_start_any_more() {
     let started = with_callback().at(10_100, callback(504)).run(1, 11_000, 11_010, 200);
     assert_eq!(rule(started), Some(Rule::StartedAfterExpiry));
     // Without a callback, the gateway says so. Without either, it is lost.
-    let asked = Step::StatusAnswered { asked: Duration::from_secs(11), reported: Reported::Expired };
+    let asked =
+        Step::StatusAnswered { asked: Duration::from_secs(11), reported: Reported::Expired };
     assert_eq!(report(accepted().at(11_010, asked)).tally.expired, 1);
     assert_eq!(rule(accepted()), Some(Rule::Lost));
     // Where calls don't expire, this is no end.

@@ -53,7 +53,9 @@ fn a_confirmed_cancellation_is_the_only_end() {
 #[test]
 fn an_end_of_which_a_fault_left_nothing_may_be_cancelled() {
     let done = |fault: Option<u64>, taken| {
-        let seen = with_callback().run(1, 10, 20, 200).at(30, Step::CallbackReceived { status: 200, taken });
+        let seen = with_callback()
+            .run(1, 10, 20, 200)
+            .at(30, Step::CallbackReceived { status: 200, taken });
         let seen = fault.into_iter().fold(seen, |seen, at| seen.fault(at, Excuse::Once));
         let seen = cancelled(seen);
         if taken { seen } else { seen.at(130, callback(200)) }
@@ -68,7 +70,10 @@ fn an_end_of_which_a_fault_left_nothing_may_be_cancelled() {
 
 #[test]
 fn a_refused_cancellation_changes_no_end() {
-    assert_eq!(refused(with_callback().run(1, 10, 90, 200)).at(120, callback(200)).is_whole().done, 1);
+    assert_eq!(
+        refused(with_callback().run(1, 10, 90, 200)).at(120, callback(200)).is_whole().done,
+        1
+    );
     let cancelled = refused(with_callback().run(1, 10, 90, 200)).at(120, callback(499));
     cancelled.breaks(&[Rule::CancelledThoughRefused]);
     refused(accepted()).breaks(&[Rule::Lost]);
@@ -77,7 +82,10 @@ fn a_refused_cancellation_changes_no_end() {
     let retried = refused(accepted().run(1, 10, 20, 500)).run(2, 300, 310, 200);
     retried.breaks(&[Rule::StartedAfterRefusal]);
     // Run again for a fault, it is at least once.
-    refused(accepted().run(1, 10, 20, 200)).fault(120, Excuse::Once).run(2, 300, 310, 200).is_whole();
+    refused(accepted().run(1, 10, 20, 200))
+        .fault(120, Excuse::Once)
+        .run(2, 300, 310, 200)
+        .is_whole();
 }
 
 #[test]
@@ -85,7 +93,10 @@ fn an_open_cancellation_leaves_open_how_the_call_ends() {
     let open = |seen: Seen| seen.at(100, Step::CancelSent).at(2100, cancel_answered(503));
     assert_eq!(open(accepted()).is_whole().cancelled, 1);
     assert_eq!(open(with_callback()).at(2110, callback(499)).is_whole().cancelled, 1);
-    assert_eq!(open(with_callback().run(1, 10, 90, 200)).at(2110, callback(200)).is_whole().done, 1);
+    assert_eq!(
+        open(with_callback().run(1, 10, 90, 200)).at(2110, callback(200)).is_whole().done,
+        1
+    );
     // It may start: no answer says that it does not.
     open(accepted()).run(1, 2200, 2210, 200).is_whole();
     // The repeat is the answer.

@@ -19,12 +19,16 @@ fn nothing_runs_twice_unless_a_worker_or_its_lease_died() {
     again(Seen::default().fault(0, Excuse::Once).at(3500, answered(202)).run(1, 3600, 3610, 200))
         .breaks(&[Rule::RanAgain]);
     let lasting = |begins, ends| {
-        Seen::default().fault(begins, Excuse::Begins).fault(ends, Excuse::Ends).at(9000, answered(202))
+        Seen::default()
+            .fault(begins, Excuse::Begins)
+            .fault(ends, Excuse::Ends)
+            .at(9000, answered(202))
     };
     lasting(0, 7000).run(1, 9010, 9020, 200).run(2, 9500, 9510, 200).is_whole();
     lasting(0, 5000).run(1, 9010, 9020, 200).run(2, 9500, 9510, 200).breaks(&[Rule::RanAgain]);
     again(accepted().run(1, 10, 20, 200)).fault(4001, Excuse::Once).breaks(&[Rule::RanAgain]);
-    again(accepted().run(1, 10, 20, 200).fault_of(Some(1), 25, Excuse::Once)).breaks(&[Rule::RanAgain]);
+    again(accepted().run(1, 10, 20, 200).fault_of(Some(1), 25, Excuse::Once))
+        .breaks(&[Rule::RanAgain]);
     again(accepted().run(1, 10, 20, 200).fault_of(Some(0), 25, Excuse::Once)).is_whole();
 }
 
@@ -38,14 +42,16 @@ fn a_fault_excuses_one_repeat_and_not_all_within_a_lease() {
     let twice = first().fault(120, Excuse::Once);
     twice.run(2, 3200, 3210, 200).run(3, 6100, 6110, 200).breaks(&[Rule::RanAgain]);
     // One that lasts excuses one for each lease that could run out.
-    let lasting = |until| accepted().run(1, 10, 20, 200).fault(25, Excuse::Begins).fault(until, Excuse::Ends);
+    let lasting =
+        |until| accepted().run(1, 10, 20, 200).fault(25, Excuse::Begins).fault(until, Excuse::Ends);
     lasting(2000).run(2, 2010, 2020, 200).run(3, 2030, 2040, 200).breaks(&[Rule::RanAgain]);
     lasting(7000).run(2, 7010, 7020, 200).run(3, 7030, 7040, 200).is_whole();
 }
 
 #[test]
 fn a_callback_comes_again_once_for_each_fault() {
-    let taken = || with_callback().run(1, 10, 20, 200).at(30, callback(200)).fault(35, Excuse::Once);
+    let taken =
+        || with_callback().run(1, 10, 20, 200).at(30, callback(200)).fault(35, Excuse::Once);
     taken().at(40, callback(200)).is_whole();
     taken().at(40, callback(200)).at(50, callback(200)).breaks(&[Rule::CallbackRepeated]);
 }

@@ -17,7 +17,11 @@ fn a_call_is_not_queued_once_it_has_started() {
     // Asked before, answered after: it may have been.
     let between = accepted().at(10, Step::Started { run: 1 }).asked(5, 15, Reported::Queued);
     between.at(20, Step::Returned { run: 1, status: 200 }).is_whole();
-    accepted().run(1, 10, 20, 500).asked(30, 31, Reported::Queued).run(2, 40, 50, 200).breaks(WRONG);
+    accepted()
+        .run(1, 10, 20, 500)
+        .asked(30, 31, Reported::Queued)
+        .run(2, 40, 50, 200)
+        .breaks(WRONG);
     let hit = accepted().run(1, 10, 20, 500).fault(25, Excuse::Forgets);
     hit.asked(30, 31, Reported::Queued).run(2, 40, 50, 200).is_whole();
     accepted().asked(5, 6, Reported::Waiting).run(1, 10, 20, 200).breaks(WRONG);
@@ -61,7 +65,8 @@ fn a_reported_end_is_the_end_of_the_call() {
 #[test]
 fn a_call_is_cancelled_only_if_its_cancellation_was_not_refused() {
     let asked = |seen: Seen| seen.asked(200, 210, Reported::Cancelled);
-    let cancelled = |seen: Seen, status| seen.at(100, Step::CancelSent).at(110, cancel_answered(status));
+    let cancelled =
+        |seen: Seen, status| seen.at(100, Step::CancelSent).at(110, cancel_answered(status));
     asked(cancelled(accepted(), 202)).is_whole();
     asked(accepted().run(1, 10, 20, 200)).breaks(WRONG);
     asked(cancelled(accepted().run(1, 10, 20, 200), 409)).breaks(WRONG);
