@@ -29,8 +29,8 @@ use tokio::{
 use crate::{
     advisories,
     crd::AsyncQueue,
+    nats::secrets::{self, Secret},
     running::Running,
-    secret::{self, Secret},
 };
 
 /// The name of the operator's connections, as NATS lists it.
@@ -218,7 +218,7 @@ impl Brokers {
     async fn connect(&self, address: &Address, health: &Health) -> anyhow::Result<Client> {
         let authority = match &address.authority {
             Some(secret) => {
-                let pem = secret::read(&self.kubernetes, secret).await?;
+                let pem = secrets::read(&self.kubernetes, secret).await?;
                 Some(
                     Authority::from_pem(&pem)
                         .with_context(|| format!("{secret} is no authority"))?,
@@ -230,7 +230,7 @@ impl Brokers {
             let kubernetes = self.kubernetes.clone();
             Credentials::new(move || {
                 let (kubernetes, secret) = (kubernetes.clone(), secret.clone());
-                async move { secret::read(&kubernetes, &secret).await }
+                async move { secrets::read(&kubernetes, &secret).await }
             })
         });
         let (settings, secrets) =

@@ -9,11 +9,10 @@
 //! refused as too costly; numbers are signed, since the schema knows no others.
 
 use asyncqueue::GoDuration;
-use kube::{CustomResource, KubeSchema};
+use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::rules::RESERVED_LABELS;
 #[cfg(test)]
 pub(crate) use self::rules::RESERVED_VARIABLES;
 pub use self::{
@@ -37,11 +36,10 @@ use self::{defaults as default, rules as rule};
 
 mod callback;
 mod condition;
+pub(crate) mod conditions;
 mod dead_letter;
 mod defaults;
 mod definition;
-#[cfg(test)]
-mod file_rules;
 mod functions;
 mod invoke;
 #[expect(clippy::struct_field_names, reason = "the fields are called as on JetStream")]
@@ -274,6 +272,20 @@ pub enum DeletionPolicy {
     /// event.
     #[default]
     DeleteIfEmpty,
+}
+
+// === impl AsyncQueue ===
+
+impl AsyncQueue {
+    /// Returns `namespace/name`, as recorded in the streams of the queue.
+    pub(crate) fn namespaced_name(&self) -> String {
+        format!("{}/{}", self.namespace().unwrap_or_default(), self.name_any())
+    }
+
+    /// Returns whether the queue owns its stream.
+    pub(crate) fn owns_stream(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.stream.is_some())
+    }
 }
 
 impl Default for AsyncQueueSpec {

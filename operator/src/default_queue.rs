@@ -13,11 +13,12 @@ use serde_json::Value;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use self::wanted::{SETTINGS_ANNOTATION, Wanted, patch};
+use self::wanted::{Wanted, patch};
 use crate::{
     Settings,
     crd::{AsyncQueue, AsyncQueueSpec},
     error::chain,
+    labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION,
     watch::Stores,
 };
 
@@ -41,7 +42,8 @@ pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, setting
             Some(namespace) => Api::namespaced(client.clone(), &namespace),
             None => Api::default_namespaced(client.clone()),
         };
-        let recorded = queue.annotations().get(SETTINGS_ANNOTATION).map(String::as_str);
+        let recorded =
+            queue.annotations().get(DEFAULT_QUEUE_SETTINGS_ANNOTATION).map(String::as_str);
         if let Some(patch) = patch(recorded, &wanted) {
             update(&api, name.as_str(), &patch).await;
         }

@@ -7,8 +7,7 @@ use kube::{
 };
 use tracing::debug;
 
-/// The component that reports the events.
-const CONTROLLER: &str = "asyncqueue-operator";
+use crate::labels::FIELD_MANAGER;
 
 /// Maximum length of a note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
@@ -24,7 +23,7 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new(client: Client, pod: Option<String>) -> Self {
-        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: pod };
+        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: pod };
         Self { client, reporter }
     }
 

@@ -8,9 +8,9 @@ use k8s_openapi::{
 use uuid::Uuid;
 
 use crate::{
-    allowed_streams::AllowedStreams,
     controller::dereference::{Objects, Surroundings},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
+    nats::allowed_streams::AllowedStreams,
     openfaas,
     watch::Watched,
     workload::{Parts, PodMeta, Spec, Template, Workload},

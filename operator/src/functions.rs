@@ -24,21 +24,12 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 
 use crate::{
-    claims::owns_stream,
     crd::AsyncQueue,
+    labels::{FUNCTION_LABEL, QUEUE_ANNOTATION},
+    nats::queue_spec::queue_spec,
     openfaas,
-    spec::{full_name, queue_spec},
     workload::{Pods, Workload},
 };
-
-/// The label of a function's pods.
-pub(crate) const FUNCTION_LABEL: &str = "faas_function";
-
-/// Prefix of all annotations that configure a function.
-pub(crate) const ANNOTATIONS: &str = "com.openfaas.";
-
-/// The annotation that names a function's queue.
-pub(crate) const QUEUE_ANNOTATION: &str = "com.openfaas.queue";
 
 /// The port of `OpenFaaS` functions. A function on another port needs a URL in the directory.
 const DEFAULT_PORT: i32 = 8080;
@@ -170,7 +161,7 @@ pub(crate) fn directory<'a>(
     });
     let queues = queues
         .into_iter()
-        .filter(|queue| owns_stream(queue) && queue.spec.nats.url.is_none())
+        .filter(|queue| queue.owns_stream() && queue.spec.nats.url.is_none())
         .filter(|queue| queue.metadata.deletion_timestamp.is_none())
         .filter_map(|queue| queue_spec(queue).ok())
         .map(|spec| {
@@ -250,7 +241,7 @@ impl<'a> Admission<'a> {
         let mut by_name: HashMap<String, &AsyncQueue> = HashMap::new();
         for queue in queues {
             let known = by_name.entry(queue.name_any()).or_insert(queue);
-            if owns_stream(queue) && !owns_stream(known) {
+            if queue.owns_stream() && !known.owns_stream() {
                 *known = queue;
             }
         }
@@ -269,7 +260,7 @@ impl<'a> Admission<'a> {
         let is_admitted = namespace == own
             || namespace == self.namespaces.default_namespace()
             || listed.iter().any(|name| name == "*" || name == namespace);
-        (!is_admitted).then(|| full_name(queue))
+        (!is_admitted).then(|| queue.namespaced_name())
     }
 
     /// Checks whether functions of a namespace are called at all.

@@ -12,12 +12,8 @@
 
 mod account;
 mod advisories;
-mod allowed_streams;
 mod broker;
 mod budget;
-mod cause;
-mod claims;
-mod conditions;
 mod controller;
 #[expect(
     unreachable_pub,
@@ -27,33 +23,33 @@ mod controller;
 pub mod crd;
 mod default_queue;
 mod directory;
+#[cfg(test)]
+mod directory_file_rules;
 mod error;
 mod events;
 mod figures;
-mod finalizer;
 #[cfg(test)]
 mod fixtures;
 mod functions;
-mod image;
+mod labels;
 mod leader;
 mod metrics;
+mod nats;
 mod openfaas;
 mod operate;
 mod pods;
 mod pull_secrets;
 mod reserve;
-mod resync;
 mod run;
 mod running;
-mod secret;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
 mod settings;
 mod slim;
-mod spec;
-mod triggers;
+mod trigger;
 mod trim;
 mod unknown_functions;
 mod watch;
+mod worker_image;
 mod workload;
 
 pub use run::run;

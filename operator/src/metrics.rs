@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{conditions::readiness, controller::Error, crd::AsyncQueue};
+use crate::{controller::error::Error, crd::AsyncQueue};
 
 /// Label of errors where the numbers in a status could not be written.
 pub(crate) const FIGURES: &str = "figures";
@@ -144,7 +144,8 @@ impl Metrics {
     pub(crate) fn queues<'a>(&self, queues: impl IntoIterator<Item = &'a AsyncQueue>) {
         let mut counts: HashMap<QueueLabels, i64> = HashMap::new();
         for queue in queues {
-            let (ready, reason) = readiness(queue);
+            let status = queue.status.clone().unwrap_or_default();
+            let (ready, reason) = status.readiness();
             *counts.entry(QueueLabels { ready, reason }).or_default() += 1;
         }
         self.queues.clear();

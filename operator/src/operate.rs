@@ -18,25 +18,28 @@ use crate::{
     advisories,
     broker::Brokers,
     budget::Budget,
+    controller,
     controller::{
-        self, Context, Owned,
-        build::{Installation, QUEUE_LABEL},
+        context::{Context, Owned},
+        expectations::Written,
         verified::Verified,
-        written::Written,
+        worker_defaults::Installation,
     },
     crd::AsyncQueue,
     default_queue,
     directory::Librarian,
     events::Events,
     figures::refresh::Refresher,
-    image,
+    labels::QUEUE_LABEL,
     openfaas::Function,
     pods::{Follower, WorkerPod},
-    reserve, resync,
+    reserve,
     run::Program,
-    triggers::Triggers,
+    trigger,
+    trigger::Triggers,
     unknown_functions,
     watch::{Need, Stores, Watch, Watched, Watches},
+    worker_image,
     workload::Workload,
 };
 
@@ -69,7 +72,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let pods = watch_pods(program);
 
     let worker_image = tokio::select! {
-        image = image::worker_image(settings, client, health) => image?,
+        image = worker_image::worker_image(settings, client, health) => image?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let (counts, counted) = watch::channel(None);
@@ -144,7 +147,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
             directory,
             notices,
             figures,
-            resync::run(&context.queues, &triggers),
+            trigger::resync(&context.queues, &triggers),
             reserve::run(&context.brokers, &context.queues),
             unknown_functions,
             default_queue::ensure(client, &context.queues, settings),

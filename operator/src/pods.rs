@@ -15,11 +15,20 @@ use kube::runtime::{reflector::ObjectRef, watcher::Event};
 use uuid::Uuid;
 
 pub(crate) use self::pod::WorkerPod;
-use self::pod::{Standing, State, Waiting};
-use crate::{cause::Cause, controller::build::Revision, crd::AsyncQueue};
+use self::{
+    cause::Cause,
+    pod::{Standing, State, Waiting},
+    revision::Revision,
+};
+use crate::crd::AsyncQueue;
 
+pub(crate) mod cause;
 pub(crate) mod events;
 mod pod;
+pub(crate) mod revision;
+
+/// The name of the container that runs the worker.
+pub(crate) const WORKER_CONTAINER: &str = "worker";
 
 /// A pod younger than this is starting: what it waits for may come from the same `kubectl apply`.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -280,9 +289,9 @@ mod tests {
 
     use super::{pod::Parts, *};
     use crate::{
-        cause,
-        conditions::reason,
+        crd::conditions::reason,
         fixtures,
+        pods::cause,
         slim::{Meta, Slim},
     };
 

@@ -19,7 +19,7 @@ use asyncqueue_runtime::{
 };
 use clap::{Args, Parser, Subcommand};
 
-use crate::{allowed_streams::AllowedStreams, crd::SecretKey, pull_secrets::PullSecrets};
+use crate::{crd::SecretKey, nats::allowed_streams::AllowedStreams, pull_secrets::PullSecrets};
 
 // Bounds of the CRD's fields: a test compares them.
 const MAX_INFLIGHT: i32 = 10_000;

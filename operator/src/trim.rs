@@ -5,9 +5,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;
 
 use crate::{
-    crd::AsyncQueue,
-    functions::{ANNOTATIONS, HEADLESS},
-    openfaas::Function,
+    crd::AsyncQueue, functions::HEADLESS, labels::FUNCTION_ANNOTATION_PREFIX, openfaas::Function,
     watch::Watched,
 };
 
@@ -36,7 +34,7 @@ impl Watched for Service {
     fn of(mut service: Self) -> Self {
         service.status = None;
         service.metadata.labels = None;
-        service.annotations_mut().retain(|name, _| name.starts_with(ANNOTATIONS));
+        service.annotations_mut().retain(|name, _| name.starts_with(FUNCTION_ANNOTATION_PREFIX));
         let ServiceSpec { ports, cluster_ip, .. } = service.spec.take().unwrap_or_default();
         let cluster_ip = cluster_ip.filter(|address| address == HEADLESS);
         service.spec = Some(ServiceSpec { ports, cluster_ip, ..ServiceSpec::default() });
@@ -52,7 +50,7 @@ impl Watched for Function {
         function.metadata.labels = None;
         function.metadata.annotations = None;
         if let Some(annotations) = &mut function.spec.annotations {
-            annotations.retain(|name, _| name.starts_with(ANNOTATIONS));
+            annotations.retain(|name, _| name.starts_with(FUNCTION_ANNOTATION_PREFIX));
         }
         function
     }

@@ -17,9 +17,7 @@ use tokio::{sync::watch, time::interval};
 use tracing::{debug, warn};
 
 use self::pending::{Due, Pending};
-use crate::{
-    claims::owns_stream, controller::Context, crd::AsyncQueue, running::Running, watch::Stores,
-};
+use crate::{controller::context::Context, crd::AsyncQueue, running::Running, watch::Stores};
 
 mod pending;
 
@@ -87,7 +85,7 @@ async fn publish(due: &Due, context: &Context) {
 /// Returns the `AsyncQueue` of this name that has its stream on the NATS to which gateways publish.
 fn object(queues: &Stores<AsyncQueue>, name: &QueueName) -> Option<ObjectReference> {
     let queue = queues.all().into_iter().find(|queue| {
-        queue.name_any() == name.as_str() && owns_stream(queue) && queue.spec.nats.url.is_none()
+        queue.name_any() == name.as_str() && queue.owns_stream() && queue.spec.nats.url.is_none()
     })?;
     Some(queue.object_ref(&()))
 }

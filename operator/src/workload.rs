@@ -11,8 +11,8 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    controller::{build::QUEUE_LABEL, fingerprint::Fingerprint},
-    functions::{ANNOTATIONS, FUNCTION_LABEL},
+    controller::fingerprint::Fingerprint,
+    labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL},
     slim::{Meta, Slim},
     watch::Watched,
 };
@@ -102,7 +102,7 @@ impl Watched for Workload {
             Pods::Workers(Rollout::of(&metadata, &status))
         } else if pods.labels.contains_key(FUNCTION_LABEL) {
             pods.labels.retain(|name, _| name == FUNCTION_LABEL);
-            pods.annotations.retain(|name, _| name.starts_with(ANNOTATIONS));
+            pods.annotations.retain(|name, _| name.starts_with(FUNCTION_ANNOTATION_PREFIX));
             Pods::Function(Box::new(pods))
         } else {
             Pods::Other

@@ -24,12 +24,9 @@ use super::{
     verified::Verified,
 };
 use crate::{
-    account::Account, broker::Broker, budget::Budget, slim::Slim, watch::Namespaced,
-    workload::Workload,
+    account::Account, broker::Broker, budget::Budget, labels::FIELD_MANAGER, slim::Slim,
+    watch::Namespaced, workload::Workload,
 };
-
-/// Field manager of the fields that the operator sets.
-const FIELD_MANAGER: &str = "asyncqueue-operator";
 
 /// A kind of objects that queues consist of.
 pub(crate) trait Object: Namespaced + Serialize {}

@@ -8,76 +8,28 @@ use std::{
 
 use asyncqueue::{
     QueueName,
-    function_namespaces::NamespaceList,
     stream::{Adopt, QueueSpec},
 };
-use asyncqueue_runtime::{
-    nats::holds_credentials,
-    settings::{LogEncoding, NatsSettings},
-};
 use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        core::v1::{LocalObjectReference, ServiceAccount},
-        policy::v1::PodDisruptionBudget,
-    },
+    api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
 use kube::{Resource, ResourceExt};
 
-pub(crate) use self::{
-    pod::WORKER_CONTAINER,
-    revision::{REVISION_ANNOTATION, Revision},
+use super::{validate::ValidQueue, worker_defaults::Installation};
+use crate::labels::{
+    APPLIED_ANNOTATION, COMPONENT_LABEL, FIELD_MANAGER, INSTANCE_LABEL, MANAGED_BY_LABEL,
+    NAME_LABEL, PART_OF_LABEL, QUEUE_LABEL,
 };
-use super::validate::ValidQueue;
-use crate::{allowed_streams::AllowedStreams, crd::SecretKey};
 
 mod deployment;
 mod disruption_budget;
-mod environment;
+mod env_vars;
 mod pod;
-mod revision;
 mod secrets;
 mod service_account;
 #[cfg(test)]
 mod tests;
-
-/// The label that distinguishes the workers of one queue from all others. A Deployment whose
-/// selector also matches another one's pods would take them over. Every object of a queue has it.
-pub(crate) const QUEUE_LABEL: &str = "asyncqueue.io/queue";
-
-/// The annotation with the hash of what was applied last. It shows that a field is no longer
-/// wanted.
-pub(crate) const APPLIED_ANNOTATION: &str = "asyncqueue.io/applied";
-
-/// Settings that the workers of all queues have in common.
-#[derive(Clone, Debug)]
-pub(crate) struct Installation {
-    /// How workers connect to NATS.
-    pub(crate) nats: NatsSettings,
-    /// Their credentials for NATS: a Secret in each queue's namespace, unless the queue names
-    /// another one.
-    pub(crate) nats_credentials: Option<SecretKey>,
-    /// The CA bundle for the NATS servers: a Secret in each queue's namespace, unless the queue
-    /// names another one.
-    pub(crate) nats_authority: Option<SecretKey>,
-    /// Image of the workers.
-    pub(crate) worker_image: String,
-    /// The pull secrets in each queue's namespace for that image, unless the queue names others.
-    pub(crate) image_pull_secrets: Vec<LocalObjectReference>,
-    /// Namespace of functions that are named without one.
-    pub(crate) function_namespace: String,
-    /// The other namespaces whose functions workers may call.
-    pub(crate) function_namespaces: NamespaceList,
-    /// Namespace of the operator and the gateway, whose Services are not functions.
-    pub(crate) platform_namespace: Option<String>,
-    /// The gateway through which workers call functions, if any.
-    pub(crate) gateway_url: Option<String>,
-    /// The streams of other programs that queues may take over.
-    pub(crate) allowed_streams: AllowedStreams,
-    /// Encoding of the workers' log.
-    pub(crate) log_encoding: LogEncoding,
-}
 
 /// The desired state of a queue's objects.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,15 +46,6 @@ pub(crate) struct Prepared {
     pub(crate) budget: Option<PodDisruptionBudget>,
 }
 
-impl Installation {
-    /// Returns whether the operator's own NATS URL contains credentials, and no Secret with those
-    /// of the workers is configured.
-    pub(crate) fn lacks_credentials(&self) -> bool {
-        let servers = self.nats.nats_url.as_ref().unwrap_or(&self.nats.nats_host);
-        holds_credentials(servers) && self.nats_credentials.is_none()
-    }
-}
-
 /// Builds the objects of a queue.
 pub(crate) fn build(queue: &ValidQueue, installation: &Installation) -> Prepared {
     Prepared {
@@ -116,7 +59,7 @@ pub(crate) fn build(queue: &ValidQueue, installation: &Installation) -> Prepared
 
 /// Returns the labels that select a queue's workers.
 pub(crate) fn selector(queue: &QueueName) -> BTreeMap<String, String> {
-    strings([(QUEUE_LABEL, queue.as_str()), ("app.kubernetes.io/component", "worker")])
+    strings([(QUEUE_LABEL, queue.as_str()), (COMPONENT_LABEL, "worker")])
 }
 
 /// Returns the same selector as a user writes it after `-l`.
@@ -133,10 +76,10 @@ fn label_selector(queue: &QueueName) -> LabelSelector {
 /// Returns the labels of a queue's objects and of its pods.
 fn labels(queue: &QueueName) -> BTreeMap<String, String> {
     let mut labels = strings([
-        ("app.kubernetes.io/name", "asyncqueue-worker"),
-        ("app.kubernetes.io/instance", queue.as_str()),
-        ("app.kubernetes.io/part-of", "asyncqueue"),
-        ("app.kubernetes.io/managed-by", "asyncqueue-operator"),
+        (NAME_LABEL, "asyncqueue-worker"),
+        (INSTANCE_LABEL, queue.as_str()),
+        (PART_OF_LABEL, "asyncqueue"),
+        (MANAGED_BY_LABEL, FIELD_MANAGER),
     ]);
     labels.extend(selector(queue));
     labels

@@ -5,7 +5,7 @@ use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::build::APPLIED_ANNOTATION;
+use crate::labels::APPLIED_ANNOTATION;
 
 /// Fields whose values are quantities. The API server normalises them: it writes `1000m` as `1`.
 const QUANTITIES: [&str; 2] = ["requests", "limits"];

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use asyncqueue::{QueueName, stream::QueueSpec};
 use kube::ResourceExt;
 
-use super::Context;
+use super::{
+    conflict::{self, Conflict},
+    context::Context,
+};
 use crate::{
     account::Account,
-    allowed_streams::AllowedStreams,
     broker::{Address, Broker},
     budget::Budget,
-    claims::{self, Conflict},
     crd::AsyncQueue,
+    nats::{allowed_streams::AllowedStreams, queue_spec::queue_spec},
     slim::{Slim, uid},
-    spec::queue_spec,
     watch::{Stores, Watched},
     workload::Workload,
 };
@@ -89,10 +90,10 @@ pub(crate) async fn dereference(
 fn find_conflict(queue: &AsyncQueue, spec: &QueueSpec, context: &Context) -> Option<Conflict> {
     // A queue that owns its stream comes first, so it need not be compared with ten thousand
     // others.
-    if claims::owns_stream(queue) {
+    if queue.owns_stream() {
         return None;
     }
-    claims::conflict(queue, spec, context.queues.all().iter().map(AsRef::as_ref))
+    conflict::conflict(queue, spec, context.queues.all().iter().map(AsRef::as_ref))
 }
 
 /// Finds the objects of a queue, which all have one name.

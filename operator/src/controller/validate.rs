@@ -15,12 +15,13 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::dereference::Surroundings;
+use super::{conflict::Conflict, dereference::Surroundings};
 use crate::{
-    claims::Conflict,
-    conditions::reason,
-    crd::{AsyncQueue, CallbackSpec, InvokeSpec, NatsSpec, RetrySpec, Via, WorkerSpec},
-    spec::{adoption, queue_spec},
+    crd::{
+        AsyncQueue, CallbackSpec, InvokeSpec, NatsSpec, RetrySpec, Via, WorkerSpec,
+        conditions::reason,
+    },
+    nats::queue_spec::{adoption, queue_spec},
 };
 
 /// A queue that may be built.

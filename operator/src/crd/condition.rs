@@ -6,7 +6,10 @@ use std::{borrow::Cow, ops::Deref};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::conditions::{self, kind, reason};
+use super::{
+    conditions,
+    conditions::{kind, reason},
+};
 
 /// A condition as Kubernetes has them (`metav1.Condition`, which is its schema), in two thirds of
 /// the memory.

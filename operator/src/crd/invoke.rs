@@ -17,7 +17,7 @@ pub struct InvokeSpec {
     /// Direct calls the function's own Service. Gateway calls gatewayUrl/function/NAME.NAMESPACE,
     /// so that a gateway before the functions sees the call, as one that scales from zero must.
     /// Default: Gateway if the operator has a gateway_url, else Direct.
-    #[schemars(schema_with = "schemas::via")]
+    #[schemars(schema_with = "schemas::object::<Via>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,
 

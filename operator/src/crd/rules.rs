@@ -3,6 +3,8 @@
 
 use kube::core::{Message, Rule};
 
+use crate::labels::RESERVED_LABELS;
+
 /// A duration as Go writes it, in the units that make sense here. Part of the schema and of each
 /// rule on a duration: CEL's `duration()` fails on anything else, with a message that helps nobody.
 pub(super) const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
@@ -59,17 +61,6 @@ pub(crate) const RESERVED_VARIABLES: [&str; 35] = [
     "retry_jitter",
     "upstream_timeout",
     "write_debug",
-];
-
-/// The labels that the operator sets on a queue's pods and other objects: it, and people, know them
-/// by these.
-pub(crate) const RESERVED_LABELS: [&str; 6] = [
-    "asyncqueue.io/queue",
-    "app.kubernetes.io/component",
-    "app.kubernetes.io/instance",
-    "app.kubernetes.io/managed-by",
-    "app.kubernetes.io/name",
-    "app.kubernetes.io/part-of",
 ];
 
 pub(super) fn queue_name() -> Rule {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::{Via, rules};
+use super::rules;
 
 /// The most bytes that a number can say: a petabyte, which a JSON number holds exactly.
 const MAX_BYTES: u64 = 1_000_000_000_000_000;
@@ -93,11 +93,7 @@ pub(super) fn http_url(_: &mut SchemaGenerator) -> Schema {
     text(r"^http://[^\s/@?#]+(/[^\s?#]*)?$", 1024)
 }
 
-pub(super) fn via(generator: &mut SchemaGenerator) -> Schema {
-    Via::json_schema(generator)
-}
-
-/// An object of ours that may be absent, but not null.
+/// A type of this CRD that may be absent, but not null.
 pub(super) fn object<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     T::json_schema(generator)
 }

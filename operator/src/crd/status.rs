@@ -4,7 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::condition::Condition;
+use super::{
+    condition::Condition,
+    conditions::{Status, find, kind},
+};
 
 /// What the operator has found and done. Numbers of calls are read every few seconds, and absent
 /// while NATS is away.
@@ -82,4 +85,16 @@ pub struct AsyncQueueStatus {
     /// Functions whose calls go to this queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<i64>,
+}
+
+// === impl AsyncQueueStatus ===
+
+impl AsyncQueueStatus {
+    /// Returns the status and the reason of the condition Ready, as fixed values.
+    pub(crate) fn readiness(&self) -> (&'static str, &'static str) {
+        find(&self.conditions, kind::READY)
+            .map_or((Status::Unknown.as_str(), "NotReconciled"), |ready| {
+                (ready.status.as_str(), ready.reason.as_str())
+            })
+    }
 }

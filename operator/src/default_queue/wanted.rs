@@ -7,10 +7,7 @@ use asyncqueue::GoDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{Settings, crd::AsyncQueueSpec};
-
-/// Annotation of the default queue: the settings that were last applied.
-pub(super) const SETTINGS_ANNOTATION: &str = "asyncqueue.io/default-queue-settings";
+use crate::{Settings, crd::AsyncQueueSpec, labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION};
 
 /// Fields of the default queue; those that have no setting are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +45,8 @@ impl Wanted {
 
     /// Returns the annotation that records them; `None` if no field is set.
     pub(super) fn annotation(&self) -> Option<(String, String)> {
-        (*self != Self::default()).then(|| (SETTINGS_ANNOTATION.to_owned(), self.record()))
+        (*self != Self::default())
+            .then(|| (DEFAULT_QUEUE_SETTINGS_ANNOTATION.to_owned(), self.record()))
     }
 
     fn record(&self) -> String {
@@ -78,7 +76,9 @@ pub(super) fn patch(recorded: Option<&str>, wanted: &Wanted) -> Option<Value> {
         spec.insert("consumer".to_owned(), json!({ "ackWait": ack_wait }));
     }
     let record = wanted.annotation().map(|(_, record)| record);
-    Some(json!({ "metadata": { "annotations": { SETTINGS_ANNOTATION: record } }, "spec": spec }))
+    Some(
+        json!({ "metadata": { "annotations": { DEFAULT_QUEUE_SETTINGS_ANNOTATION: record } }, "spec": spec }),
+    )
 }
 
 #[cfg(test)]
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(
             patch(None, &five),
             Some(json!({
-                "metadata": { "annotations": { SETTINGS_ANNOTATION: record } },
+                "metadata": { "annotations": { DEFAULT_QUEUE_SETTINGS_ANNOTATION: record } },
                 "spec": { "maxInflight": 5 },
             }))
         );
@@ -125,9 +125,12 @@ mod tests {
             patch["spec"],
             json!({ "maxInflight": null, "timeout": null, "consumer": { "ackWait": "1m" } })
         );
-        assert_eq!(patch["metadata"]["annotations"][SETTINGS_ANNOTATION], r#"{"ackWait":"1m"}"#);
+        assert_eq!(
+            patch["metadata"]["annotations"][DEFAULT_QUEUE_SETTINGS_ANNOTATION],
+            r#"{"ackWait":"1m"}"#
+        );
         let patch = super::patch(Some(record), &wanted(None, None)).unwrap();
         assert_eq!(patch["spec"]["consumer"], json!({ "ackWait": null }));
-        assert!(patch["metadata"]["annotations"][SETTINGS_ANNOTATION].is_null());
+        assert!(patch["metadata"]["annotations"][DEFAULT_QUEUE_SETTINGS_ANNOTATION].is_null());
     }
 }

@@ -19,12 +19,11 @@ use super::{
 };
 use crate::{
     broker::{Address, Broker},
-    claims::owns_stream,
-    controller::{Context, status},
+    controller::{context::Context, update_status},
     crd::AsyncQueue,
     error::chain,
     metrics::FIGURES,
-    triggers::Triggers,
+    trigger::Triggers,
 };
 
 /// Interval of listings: what `kubectl get aq` shows is not older.
@@ -130,10 +129,11 @@ impl Refresher {
             let redelivered = redelivered(&broker.js, &spec, messages).await?;
             let running = broker.running.of(&spec.queue, now);
             let is_blocked = !broker.running.blocked(&spec.queue, now).is_empty();
-            if is_blocked != status::says_blocked(&surveyed.queue) {
+            if is_blocked != update_status::says_blocked(&surveyed.queue) {
                 self.triggers.look(&surveyed.queue);
             }
-            if !status::says_refused(&surveyed.queue, &self.context.refused_of(&spec.queue)) {
+            if !update_status::says_refused(&surveyed.queue, &self.context.refused_of(&spec.queue))
+            {
                 self.triggers.look(&surveyed.queue);
             }
             let counted = Counted { messages, running, redelivered, dead_letters };
@@ -156,7 +156,7 @@ impl Refresher {
         });
         let writes = changed.map(async |(queue, figures)| {
             let status = figures.put(queue.status.clone().unwrap_or_default());
-            status::write(&self.context, &queue, &status).await
+            update_status::write(&self.context, &queue, &status).await
         });
         let mut written = futures::stream::iter(writes).buffer_unordered(CONCURRENCY);
         let mut told = false;
@@ -176,7 +176,7 @@ impl Refresher {
 
 /// Returns whether a queue owns its stream, so that the calls in it are its own.
 fn has_stream(queue: &AsyncQueue) -> bool {
-    owns_stream(queue) && queue.metadata.deletion_timestamp.is_none()
+    queue.owns_stream() && queue.metadata.deletion_timestamp.is_none()
 }
 
 /// Returns how many of the stored calls were delivered more than once; `None` if NATS does not

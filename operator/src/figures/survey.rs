@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 use asyncqueue::stream::{Plan, QueueSpec, plan_stream};
 use futures::TryStreamExt;
 
-use crate::{crd::AsyncQueue, spec::queue_spec};
+use crate::{crd::AsyncQueue, nats::queue_spec::queue_spec};
 
 /// Queues, and what the listing has shown of them so far.
 pub(super) struct Survey {

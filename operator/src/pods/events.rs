@@ -6,10 +6,8 @@ use kube::{Api, Client, api::ListParams};
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::{
-    cause::{self, Cause},
-    error::chain,
-};
+use super::cause::{self, Cause};
+use crate::error::chain;
 
 /// Text of a later event of the kubelet that does not repeat the cause.
 const WAITED: &str = "timed out waiting for the condition";
@@ -56,7 +54,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::conditions::reason;
+    use crate::crd::conditions::reason;
 
     fn events(events: &Value) -> Vec<Event> {
         serde_json::from_value(events.clone()).unwrap()

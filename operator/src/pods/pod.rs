@@ -10,9 +10,13 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    WORKER_CONTAINER, cause,
+    cause::{Cause, Exit},
+    revision::Revision,
+};
 use crate::{
-    cause::{self, Cause, Exit},
-    controller::build::{QUEUE_LABEL, REVISION_ANNOTATION, Revision, WORKER_CONTAINER},
+    labels::{QUEUE_LABEL, REVISION_ANNOTATION},
     slim::{Meta, Slim},
     watch::Watched,
 };
@@ -232,7 +236,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::conditions::reason;
+    use crate::crd::conditions::reason;
 
     /// Returns a pod of the queue `q` with this status.
     fn pod(status: &Value) -> Value {

@@ -5,8 +5,8 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{Installation, label_selector, meta, pod};
-use crate::controller::validate::ValidQueue;
+use super::{env_vars, label_selector, meta, pod};
+use crate::controller::{validate::ValidQueue, worker_defaults::Installation};
 
 /// A worker that is not ready after that time won't be ready soon. The default of 10 minutes is
 /// long for a user who waits.
@@ -31,7 +31,7 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Deployme
             }),
             progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
             revision_history_limit: Some(REVISION_HISTORY),
-            template: pod::template(queue, installation),
+            template: pod::template(queue, installation, env_vars::build(queue, installation)),
             ..DeploymentSpec::default()
         }),
         status: None,

@@ -4,21 +4,22 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, HTTPGetAction, LocalObjectReference,
+        Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, LocalObjectReference,
         PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
         TopologySpreadConstraint,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
-use super::{Installation, environment, label_selector, labels, revision, secrets, strings};
-use crate::{controller::validate::ValidQueue, crd::PullPolicy};
+use super::{label_selector, labels, secrets, strings};
+use crate::{
+    controller::{validate::ValidQueue, worker_defaults::Installation},
+    crd::PullPolicy,
+    pods::{WORKER_CONTAINER, revision},
+};
 
 /// The user id of workers: an unprivileged user that is not root.
 const USER: i64 = 65_532;
-
-/// The name of the container that runs the worker.
-pub(crate) const WORKER_CONTAINER: &str = "worker";
 
 /// The port of the worker's /healthz, /readyz and /metrics.
 const PORT: i32 = 8081;
@@ -31,7 +32,12 @@ pub(super) const GRACE_MARGIN: Duration = Duration::from_secs(10);
 /// calls.
 const KILL_MARGIN: Duration = Duration::from_secs(5);
 
-pub(super) fn template(queue: &ValidQueue, installation: &Installation) -> PodTemplateSpec {
+/// Returns the template of a worker's pod, with these environment variables.
+pub(super) fn template(
+    queue: &ValidQueue,
+    installation: &Installation,
+    env: Vec<EnvVar>,
+) -> PodTemplateSpec {
     // The operator's labels come last, so that no user can detach the workers from their
     // Deployment.
     let mut pod_labels = queue.worker.pod_labels.clone();
@@ -44,11 +50,11 @@ pub(super) fn template(queue: &ValidQueue, installation: &Installation) -> PodTe
             annotations: Some(annotations),
             ..ObjectMeta::default()
         }),
-        spec: Some(spec(queue, installation)),
+        spec: Some(spec(queue, installation, env)),
     })
 }
 
-fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
+fn spec(queue: &ValidQueue, installation: &Installation, env: Vec<EnvVar>) -> PodSpec {
     let worker = &queue.worker;
     let account = worker
         .service_account_name
@@ -74,7 +80,7 @@ fn spec(queue: &ValidQueue, installation: &Installation) -> PodSpec {
             }),
             ..PodSecurityContext::default()
         }),
-        containers: vec![container(queue, installation)],
+        containers: vec![container(queue, installation, env)],
         volumes: some(
             secrets::mounted(queue, installation).iter().map(secrets::Mounted::volume).collect(),
         ),
@@ -96,14 +102,14 @@ fn pull_secrets(queue: &ValidQueue, installation: &Installation) -> Vec<LocalObj
     if own.is_empty() { installation.image_pull_secrets.clone() } else { own.clone() }
 }
 
-fn container(queue: &ValidQueue, installation: &Installation) -> Container {
+fn container(queue: &ValidQueue, installation: &Installation, env: Vec<EnvVar>) -> Container {
     let worker = &queue.worker;
     Container {
         name: WORKER_CONTAINER.to_owned(),
         image: Some(worker.image.as_ref().unwrap_or(&installation.worker_image).clone()),
         image_pull_policy: Some(pull_policy(worker.image_pull_policy).to_owned()),
         command: Some(vec!["asyncqueue-worker".to_owned()]),
-        env: Some(environment::build(queue, installation)),
+        env: Some(env),
         ports: Some(vec![ContainerPort {
             name: Some("metrics".to_owned()),
             container_port: PORT,

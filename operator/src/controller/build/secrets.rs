@@ -3,8 +3,10 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 
-use super::Installation;
-use crate::{controller::validate::ValidQueue, crd::SecretKey};
+use crate::{
+    controller::{validate::ValidQueue, worker_defaults::Installation},
+    crd::SecretKey,
+};
 
 /// The directory with a subdirectory for each Secret.
 const FOLDER: &str = "/run/secrets/asyncqueue";

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
-use asyncqueue::GoDuration;
-use asyncqueue_runtime::settings::Optional;
+use asyncqueue::{GoDuration, function_namespaces::NamespaceList};
+use asyncqueue_runtime::settings::{LogEncoding, NatsSettings, Optional};
 use k8s_openapi::api::core::v1::{
     EnvVar, LocalObjectReference, PodSpec, Toleration, TopologySpreadConstraint,
 };
@@ -9,11 +9,11 @@ use k8s_openapi::api::core::v1::{
 use super::*;
 use crate::{
     controller::validate::validate,
-    crd::{
-        AsyncQueue, Backoff, CallbackSpec, Jitter, PullPolicy, RESERVED_LABELS, RESERVED_VARIABLES,
-        SecretKey,
-    },
+    crd::{AsyncQueue, Backoff, CallbackSpec, Jitter, PullPolicy, RESERVED_VARIABLES, SecretKey},
     fixtures,
+    labels::{RESERVED_LABELS, REVISION_ANNOTATION},
+    nats::allowed_streams::AllowedStreams,
+    pods::revision::Revision,
 };
 
 fn installation() -> Installation {

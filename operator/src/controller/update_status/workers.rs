@@ -6,9 +6,14 @@
 //! way.
 
 use crate::{
-    cause::{self, Cause, steady},
-    conditions::{Status, Verdict, find, kind, reason},
-    crd::Condition,
+    crd::{
+        Condition,
+        conditions::{Status, Verdict, find, kind, reason},
+    },
+    pods::{
+        cause,
+        cause::{Cause, steady},
+    },
     workload::Rollout,
 };
 

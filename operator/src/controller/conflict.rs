@@ -13,9 +13,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use crate::{
-    conditions::{find, kind, reason},
-    crd::AsyncQueue,
-    spec::{full_name, queue_spec},
+    crd::{
+        AsyncQueue,
+        conditions::{find, kind, reason},
+    },
+    nats::queue_spec::queue_spec,
 };
 
 /// What this `AsyncQueue` wants and another one has.
@@ -66,18 +68,13 @@ fn is_refused(queue: &AsyncQueue) -> bool {
     let ready = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
     ready.is_some_and(|ready| {
         [reason::RESOURCE_CONFLICT, reason::SUBJECT_OVERLAP].contains(&ready.reason.as_str())
-            && !owns_stream(queue)
+            && !queue.owns_stream()
     })
-}
-
-/// Returns whether an `AsyncQueue` has its stream.
-pub(crate) fn owns_stream(queue: &AsyncQueue) -> bool {
-    queue.status.as_ref().is_some_and(|status| status.stream.is_some())
 }
 
 /// Returns the precedence: the lowest value comes first.
 fn precedence(queue: &AsyncQueue) -> (bool, Option<&Time>, Option<&String>) {
-    (!owns_stream(queue), queue.metadata.creation_timestamp.as_ref(), queue.metadata.uid.as_ref())
+    (!queue.owns_stream(), queue.metadata.creation_timestamp.as_ref(), queue.metadata.uid.as_ref())
 }
 
 /// Returns whether two queues could want the same thing. Everything that a queue claims begins with
@@ -98,7 +95,7 @@ fn names(queue: &AsyncQueue) -> impl Iterator<Item = &str> {
 /// Returns what both queues want.
 fn overlap(mine: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, NameError> {
     let theirs = queue_spec(other)?;
-    let other = full_name(other);
+    let other = other.namespaced_name();
     if mine.queue == theirs.queue {
         return Ok(Some(Conflict::Name { other }));
     }
@@ -111,7 +108,10 @@ fn overlap(mine: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, Nam
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{conditions::Verdict, crd::AsyncQueueStatus, fixtures};
+    use crate::{
+        crd::{AsyncQueueStatus, conditions::Verdict},
+        fixtures,
+    };
 
     fn younger(name: &str) -> AsyncQueue {
         let mut queue = fixtures::queue(name);

@@ -4,7 +4,7 @@
 //! would change all the time, so they are omitted here. [`steady`] keeps the last message if the
 //! new one differs only in numbers.
 
-use crate::conditions::reason;
+use crate::crd::conditions::reason;
 
 /// Maximum length of the detail in a message, in characters.
 const MAX_DETAIL: usize = 300;

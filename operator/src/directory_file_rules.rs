@@ -10,8 +10,12 @@ use asyncqueue_gateway::directory_file;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use kube::CustomResourceExt;
 
-use super::{AsyncQueue, AsyncQueueSpec};
-use crate::{claims, fixtures, spec::queue_spec};
+use crate::{
+    controller::conflict,
+    crd::{AsyncQueue, AsyncQueueSpec},
+    fixtures,
+    nats::queue_spec::queue_spec,
+};
 
 fn file_takes(yaml: &str) -> bool {
     directory_file::parse(yaml, "openfaas-fn", &"faas-request".parse().unwrap()).is_ok()
@@ -166,7 +170,8 @@ fn collisions_are_alike() {
         };
         let (first, mut second) = (object(first), object(second));
         second.status = None;
-        let conflict = claims::conflict(&second, &queue_spec(&second).unwrap(), [&first, &second]);
+        let conflict =
+            conflict::conflict(&second, &queue_spec(&second).unwrap(), [&first, &second]);
         assert_eq!((file_takes(&yaml), conflict.is_none()), (good, good), "{yaml}");
     }
 }

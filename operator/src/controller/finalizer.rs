@@ -11,17 +11,17 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{Resource, runtime::controller::Action};
 use tracing::info;
 
+use super::{
+    apply::delete,
+    context::Context,
+    dereference::{Found, find_objects},
+    error::Error,
+    update_status,
+};
 use crate::{
     broker::{Address, Broker},
-    claims::owns_stream,
-    controller::{
-        Context, Error,
-        apply::delete,
-        dereference::{Found, find_objects},
-        status,
-    },
     crd::{AsyncQueue, DeletionPolicy},
-    spec::{full_name, queue_spec},
+    nats::queue_spec::queue_spec,
 };
 
 /// Maximum time that a deletion waits for NATS. A restart of NATS takes less, and it is short
@@ -53,7 +53,7 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
     match let_go(&broker, &spec, policy(queue.spec.deletion_policy)).await {
         Ok(removal) => tell(queue, &spec, removal, context).await,
         // It has nothing there for which the deletion would have to wait.
-        Err(why) if !owns_stream(queue) => {
+        Err(why) if !queue.owns_stream() => {
             info!(queue = %spec.queue, "nothing to let go of, and {why}");
         }
         Err(why) => {
@@ -61,9 +61,9 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
             if now < patience_ends {
                 let why =
                     format!("the deletion waits for NATS until {patience_ends} at most: {why}");
-                let status = status::going(queue, &why, &Time(now));
-                if status::write(context, queue, &status).await.map_err(Error::Status)? {
-                    info!(queue = full_name(queue), "{why}");
+                let status = update_status::going(queue, &why, &Time(now));
+                if update_status::write(context, queue, &status).await.map_err(Error::Status)? {
+                    info!(queue = queue.namespaced_name(), "{why}");
                 }
                 return Err(Error::Waiting(why));
             }

@@ -10,9 +10,9 @@ use asyncqueue_runtime::{
 };
 use k8s_openapi::api::core::v1::EnvVar;
 
-use super::{Installation, pod::GRACE_MARGIN, secrets};
+use super::{pod::GRACE_MARGIN, secrets};
 use crate::{
-    controller::validate::ValidQueue,
+    controller::{validate::ValidQueue, worker_defaults::Installation},
     crd::{Backoff, Jitter},
 };
 

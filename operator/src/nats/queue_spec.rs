@@ -7,22 +7,11 @@ use asyncqueue::{
 };
 use kube::ResourceExt;
 
+use super::allowed_streams::AllowedStreams;
 use crate::{
-    allowed_streams::AllowedStreams,
     crd::{AsyncQueue, LimitsSpec, Storage},
+    labels::{ADOPT_ANNOTATION, RELEASE_TO_ANNOTATION},
 };
-
-/// The annotation that allows taking over a stream that no existing `AsyncQueue` owns.
-pub(crate) const ADOPT_ANNOTATION: &str = "asyncqueue.io/adopt";
-
-/// The annotation that names other `AsyncQueues`, as `namespace/name`. They may take over the
-/// streams of this one after it was deleted and its streams were kept.
-pub(crate) const RELEASE_TO_ANNOTATION: &str = "asyncqueue.io/release-to";
-
-/// Returns the `namespace/name` of an `AsyncQueue`, as recorded in its streams.
-pub(crate) fn full_name(queue: &AsyncQueue) -> String {
-    format!("{}/{}", queue.namespace().unwrap_or_default(), queue.name_any())
-}
 
 /// Returns which streams without an owner an `AsyncQueue` may take over. Without its annotation,
 /// there are no such streams. Streams of other programs must have a name and a subject that are in
@@ -48,7 +37,7 @@ fn release_to(queue: &AsyncQueue) -> Vec<String> {
 /// have refused.
 pub(crate) fn queue_spec(object: &AsyncQueue) -> Result<QueueSpec, NameError> {
     let queue: QueueName = object.name_any().parse()?;
-    let owner = Owner { name: full_name(object), uid: object.uid().unwrap_or_default() };
+    let owner = Owner { name: object.namespaced_name(), uid: object.uid().unwrap_or_default() };
     let (stream, consumer, dead) =
         (&object.spec.stream, &object.spec.consumer, &object.spec.dead_letter);
     let defaults = QueueSpec::new(queue, owner);

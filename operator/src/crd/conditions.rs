@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::crd::{AsyncQueue, Condition};
+use super::Condition;
 
 /// Types of conditions.
 pub(crate) mod kind {
@@ -201,14 +201,6 @@ impl Status {
             Self::Unknown => "Unknown",
         }
     }
-}
-
-/// Returns the status and the reason of a queue's condition Ready, as fixed values.
-pub(crate) fn readiness(queue: &AsyncQueue) -> (&'static str, &'static str) {
-    let ready = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
-    ready.map_or((Status::Unknown.as_str(), "NotReconciled"), |ready| {
-        (ready.status.as_str(), ready.reason.as_str())
-    })
 }
 
 /// Returns the condition of a type.

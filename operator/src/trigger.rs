@@ -1,9 +1,20 @@
 //! Triggers the reconciliation of a queue for changes that no watch of the Kubernetes API reports.
 
+use std::time::Duration;
+
 use futures::{Stream, channel::mpsc};
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use tokio::time::{MissedTickBehavior, interval};
 
-use crate::crd::AsyncQueue;
+use crate::{crd::AsyncQueue, slim::uid, watch::Stores};
+
+/// Interval, in seconds, of the reconciliations of a queue in its desired state. Changes on NATS,
+/// for which there may be no advisory, are reverted within this time.
+const RESYNC: u64 = 10;
+
+/// With many queues, the number that is reconciled each second: a reconciliation takes a handful of
+/// requests to NATS.
+const LOOKS_PER_SECOND: u64 = 50;
 
 /// The triggers of all controllers.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +55,32 @@ impl Triggers {
     }
 }
 
+/// Triggers reconciliations for as long as it is polled.
+pub(crate) async fn resync(queues: &Stores<AsyncQueue>, triggers: &Triggers) {
+    queues.complete().await;
+    let mut clock = interval(Duration::from_secs(1));
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for second in 0.. {
+        clock.tick().await;
+        let queues = queues.all();
+        let round = round(queues.len());
+        let is_due = |queue: &AsyncQueue| place(queue) % round == second % round;
+        for queue in queues.iter().filter(|queue| is_due(queue)) {
+            triggers.look(queue);
+        }
+    }
+}
+
+/// Returns the time, in seconds, in which each of so many queues is reconciled once.
+fn round(queues: usize) -> u64 {
+    RESYNC.max(u64::try_from(queues).unwrap_or(u64::MAX) / LOOKS_PER_SECOND)
+}
+
+/// Returns the position of a queue among all: random, but always the same.
+fn place(queue: &AsyncQueue) -> u64 {
+    uid(&queue.metadata).as_u64_pair().1
+}
+
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt, StreamExt};
@@ -63,5 +100,12 @@ mod tests {
         assert_eq!(name(all.next().now_or_never()).as_deref(), Some("q"));
         assert_eq!(name(here.next().now_or_never()).as_deref(), Some("q"));
         assert_eq!(name(elsewhere.next().now_or_never()), None);
+    }
+
+    #[test]
+    fn many_queues_are_looked_at_less_often() {
+        for (queues, seconds) in [(0, 10), (1, 10), (500, 10), (10_000, 200)] {
+            assert_eq!(round(queues), seconds, "{queues}");
+        }
     }
 }

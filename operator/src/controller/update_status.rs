@@ -9,23 +9,25 @@ use kube::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Context,
     apply::{ObjectError, Outcome, Stored, StreamError, Workers},
     build::selector_text,
-    ignore_gone,
-    workers::Fleet,
+    context::Context,
+    error::ignore_gone,
+    update_status::workers::Fleet,
 };
 use crate::{
-    cause::Cause,
-    conditions::{Status, Verdict, find, kind, reason},
-    crd::{AsyncQueue, AsyncQueueStatus, Condition},
+    crd::{
+        AsyncQueue, AsyncQueueStatus, Condition,
+        conditions::{Status, Verdict, find, kind, reason},
+    },
     error::chain,
     figures::Figures,
     functions::Refused,
+    labels::STATUS_FIELD_MANAGER,
+    pods::cause::Cause,
 };
 
-/// Field manager of the status.
-const FIELD_MANAGER: &str = "asyncqueue-operator/status";
+mod workers;
 
 /// What is known of the functions that name a queue.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +56,10 @@ pub(crate) async fn write(
     let api: Api<AsyncQueue> = Api::namespaced(context.client.clone(), &namespace);
     // The uid keeps the status from another queue of the same name that was created since.
     let patch = json!({ "metadata": { "uid": queue.uid() }, "status": news });
-    let params =
-        PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(STATUS_FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     let answer = api.patch_status(&queue.name_any(), &params, &Patch::Merge(&patch)).await;
     if let Ok(queue) = &answer {
         context.written.note(queue);
@@ -374,7 +378,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        cause, claims::Conflict, controller::validate::Invalid, fixtures, workload::Workload,
+        controller::{conflict::Conflict, validate::Invalid},
+        fixtures,
+        pods::cause,
+        workload::Workload,
     };
 
     /// Returns a queue with two workers.

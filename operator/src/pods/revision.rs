@@ -9,15 +9,14 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::PodTemplateSpec};
 use sha2::{Digest, Sha256};
 
-/// The annotation of the template, and so of each pod.
-pub(crate) const REVISION_ANNOTATION: &str = "asyncqueue.io/revision";
+use crate::labels::REVISION_ANNOTATION;
 
 /// The first 8 bytes of the hash of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Revision(u64);
 
 /// Adds its own revision to a template.
-pub(super) fn marked(mut template: PodTemplateSpec) -> PodTemplateSpec {
+pub(crate) fn marked(mut template: PodTemplateSpec) -> PodTemplateSpec {
     // The JSON has its fields in the order of their names, and no defaults. A template that can't
     // be written as JSON has no hash.
     let fields = serde_json::to_value(&template).map(|value| value.to_string()).unwrap_or_default();

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Event};
 use uuid::Uuid;
 
-use super::Changes;
+use super::context::Changes;
 use crate::{crd::AsyncQueue, slim::uid};
 
 /// Hash of each queue at its last reconciliation, in eight bytes, by uid. (kube's own filter of

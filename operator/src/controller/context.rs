@@ -1,0 +1,122 @@
+//! What all reconciliations share, and the changes that trigger them.
+
+use std::{sync::Arc, time::Duration};
+
+use asyncqueue::QueueName;
+use futures::Stream;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Client, ResourceExt, runtime::watcher::Event};
+use tokio::sync::watch;
+
+use super::{expectations::Written, verified::Verified, worker_defaults::Installation};
+use crate::{
+    account::Account,
+    broker::Brokers,
+    budget::Budget,
+    crd::AsyncQueue,
+    events::Events,
+    functions::{Counts, Refused},
+    metrics::Metrics,
+    pods::{self, Follower, Look, Pods, WorkerPod, revision::Revision},
+    watch::Stores,
+    workload::Workload,
+};
+
+/// Delay between two reconciliations of a queue that is not yet in its desired state.
+pub(super) const RETRY: Duration = Duration::from_secs(5);
+
+/// State that all reconciliations share.
+pub(crate) struct Context {
+    /// Client of the Kubernetes API.
+    pub(crate) client: Client,
+    /// Connections to NATS.
+    pub(crate) brokers: Arc<Brokers>,
+    /// All `AsyncQueues`.
+    pub(crate) queues: Stores<AsyncQueue>,
+    /// All Deployments.
+    pub(crate) deployments: Stores<Workload>,
+    /// The `ServiceAccounts` of workers.
+    pub(crate) accounts: Stores<Account>,
+    /// The `PodDisruptionBudgets` of workers.
+    pub(crate) budgets: Stores<Budget>,
+    /// The pods of workers. They are used only to find causes: all else works without the
+    /// permission to watch them.
+    pub(crate) pod_watches: Stores<WorkerPod>,
+    /// The pods of workers that are not ready.
+    pub(crate) pods: Arc<Pods>,
+    /// The Deployments of workers that are known to be as they were applied.
+    pub(crate) verified: Verified,
+    /// What was written to queues and is not yet seen by the watch.
+    pub(crate) written: Written,
+    /// Number of functions of each queue; `None` until it is known.
+    pub(crate) functions: watch::Receiver<Option<Counts>>,
+    /// Settings that all queues have in common.
+    pub(crate) installation: Installation,
+    /// Publisher of events.
+    pub(crate) events: Events,
+    /// Metrics of the operator.
+    pub(crate) metrics: Metrics,
+}
+
+/// The events from the watch of one kind of objects.
+pub(crate) trait Changes<K>: Stream<Item = Event<K>> + Send + 'static {}
+
+impl<K, S: Stream<Item = Event<K>> + Send + 'static> Changes<K> for S {}
+
+/// The changes of the Kubernetes objects that are created for queues.
+pub(crate) struct Owned<D, A, B, P> {
+    pub(crate) deployments: D,
+    pub(crate) accounts: A,
+    pub(crate) budgets: B,
+    /// The pods of workers, and the follower that processes their events.
+    pub(crate) pods: P,
+    pub(crate) follower: Follower,
+}
+
+// === impl Context ===
+
+impl Context {
+    /// Waits until all watches have listed everything.
+    pub(crate) async fn complete(&self) {
+        tokio::join!(
+            self.queues.complete(),
+            self.deployments.complete(),
+            self.accounts.complete(),
+            self.budgets.complete(),
+            self.pod_watches.complete(),
+        );
+    }
+
+    /// Finds why a queue's workers do not start. Reads the events of a pod where only they may name
+    /// the cause.
+    pub(super) async fn look_at_pods(
+        &self,
+        queue: &AsyncQueue,
+        revision: Option<Revision>,
+    ) -> Look {
+        let key: pods::Key =
+            (queue.namespace().unwrap_or_default().into(), queue.name_any().into());
+        let look = self.pods.look(&key, revision, Timestamp::now());
+        let Some(pod) = look.unexplained else { return look };
+        let now = std::time::Instant::now();
+        if !self.pods.may_read_events(now) {
+            return Look { again: look.again.or(Some(RETRY)), ..look };
+        }
+        let cause = pods::events::read(&self.client, &key.0, pod).await;
+        self.pods.note(&key, pod, cause, now);
+        self.pods.look(&key, revision, Timestamp::now())
+    }
+
+    /// Returns the number of functions that send their calls to a queue, if it is known.
+    pub(crate) fn functions_of(&self, queue: &QueueName) -> Option<usize> {
+        let counts = self.functions.borrow();
+        counts.as_ref().map(|counts| counts.get(queue).map_or(0, |count| count.functions))
+    }
+
+    /// Returns the functions that name a queue and are not admitted to it.
+    pub(crate) fn refused_of(&self, queue: &QueueName) -> Refused {
+        let counts = self.functions.borrow();
+        let count = counts.as_ref().and_then(|counts| counts.get(queue));
+        count.map(|count| count.refused.clone()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,138 @@
+//! Reports the changes of a reconciliation, as events and in the log.
+
+use kube::Resource;
+use tracing::{info, warn};
+
+use super::{apply::Outcome, context::Context};
+use crate::crd::{
+    AsyncQueue, AsyncQueueStatus, Condition,
+    conditions::{self, Status, find, kind},
+};
+
+/// Reason of the event that lists what was created or changed on NATS.
+const APPLIED: &str = "Applied";
+
+/// Reason of the event for a recreated stream, whose calls are lost.
+const STREAM_RECREATED: &str = "StreamRecreated";
+
+/// Reports changes, and nothing else, as events and in the log.
+pub(super) async fn tell(
+    queue: &AsyncQueue,
+    outcome: &Outcome,
+    status: &AsyncQueueStatus,
+    context: &Context,
+) {
+    let (object, name) = (queue.object_ref(&()), queue.namespaced_name());
+    let changes = changes(outcome);
+    if let Some(changes) = &changes {
+        info!(queue = name, "{changes}");
+    }
+    if let Some(stream) = queue.status.as_ref().and_then(|before| recreated(before, status)) {
+        let note = format!(
+            "stream {stream} was created anew: somebody deleted it, and the calls that it held with it"
+        );
+        warn!(queue = name, "{note}");
+        context.events.warning(&object, STREAM_RECREATED, note).await;
+    }
+    let before = queue.status.as_ref();
+    let turned =
+        turned(before, status, kind::READY).or_else(|| turned(before, status, kind::STALLED));
+    let Some(turned) = turned else {
+        if let Some(changes) = changes {
+            context.events.normal(&object, APPLIED, changes).await;
+        }
+        return;
+    };
+    // One event for both if both come at once.
+    let (status, reason, message) =
+        (turned.status.as_str(), turned.reason.as_str(), &turned.message);
+    let is_ready = turned.kind.as_str() == kind::READY && status == Status::True.as_str();
+    let note =
+        changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
+    if is_ready || reason == conditions::reason::PROGRESSING {
+        info!(queue = name, ready = is_ready, reason, "{message}");
+        context.events.normal(&object, reason, note).await;
+    } else {
+        warn!(queue = name, ready = is_ready, reason, "{message}");
+        context.events.warning(&object, reason, note).await;
+    }
+}
+
+/// Returns a condition if its status or its reason has changed.
+fn turned<'a>(
+    before: Option<&AsyncQueueStatus>,
+    now: &'a AsyncQueueStatus,
+    kind: &str,
+) -> Option<&'a Condition> {
+    let before = before.and_then(|status| find(&status.conditions, kind));
+    let same = |now: &Condition| {
+        before.is_some_and(|before| before.reason == now.reason && before.status == now.status)
+    };
+    find(&now.conditions, kind).filter(|now| !same(now))
+}
+
+/// Describes what was created or changed on NATS, if anything was.
+fn changes(outcome: &Outcome) -> Option<String> {
+    let changes = &outcome.stream.as_ref().ok()?.changes;
+    (!changes.is_empty()).then(|| changes.join(", "))
+}
+
+/// Returns the name of the stream if it is another stream than before.
+fn recreated<'a>(before: &AsyncQueueStatus, now: &'a AsyncQueueStatus) -> Option<&'a String> {
+    let created = before.stream_created.as_ref().zip(now.stream_created.as_ref());
+    created.filter(|(before, now)| before != now).and(now.stream.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crd::conditions::{Verdict, find, reason},
+        fixtures,
+    };
+
+    #[test]
+    fn a_stream_is_another_one_when_it_was_created_again() {
+        let of = |second: Option<i64>| AsyncQueueStatus {
+            stream: second.map(|_| "s".to_owned()),
+            stream_created: second.map(fixtures::second),
+            ..AsyncQueueStatus::default()
+        };
+        assert_eq!(recreated(&of(Some(1)), &of(Some(2))), Some(&"s".to_owned()));
+        for (before, now) in [(Some(1), Some(1)), (None, Some(1)), (Some(1), None)] {
+            assert_eq!(recreated(&of(before), &of(now)), None);
+        }
+    }
+
+    #[test]
+    fn a_queue_turns_when_it_is_ready_or_not_for_another_reason() {
+        let of = |verdict: Verdict| AsyncQueueStatus {
+            conditions: vec![verdict.into_condition(
+                kind::READY,
+                Some(1),
+                &[],
+                &fixtures::second(1),
+            )],
+            ..AsyncQueueStatus::default()
+        };
+        let away = |message| of(Verdict::no(reason::NATS_UNAVAILABLE, message));
+        let (refused, ready) = (
+            of(Verdict::no(reason::NATS_REFUSED, "no")),
+            of(Verdict::yes(reason::RECONCILED, "well")),
+        );
+        for (before, now) in [
+            (None, &ready),
+            (Some(&AsyncQueueStatus::default()), &ready),
+            (Some(&ready), &refused),
+            (Some(&away("for 1 s")), &refused),
+        ] {
+            assert_eq!(
+                turned(before, now, kind::READY),
+                find(&now.conditions, kind::READY),
+                "{before:?} {now:?}"
+            );
+        }
+        assert_eq!(turned(Some(&away("for 1 s")), &away("for 2 s"), kind::READY), None);
+        assert_eq!(turned(Some(&ready), &AsyncQueueStatus::default(), kind::READY), None);
+    }
+}

@@ -1,0 +1,50 @@
+//! What the operator's settings say of all workers.
+
+use asyncqueue::function_namespaces::NamespaceList;
+use asyncqueue_runtime::{
+    nats::holds_credentials,
+    settings::{LogEncoding, NatsSettings},
+};
+use k8s_openapi::api::core::v1::LocalObjectReference;
+
+use crate::{crd::SecretKey, nats::allowed_streams::AllowedStreams};
+
+/// Settings that the workers of all queues have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Installation {
+    /// How workers connect to NATS.
+    pub(crate) nats: NatsSettings,
+    /// Their credentials for NATS: a Secret in each queue's namespace, unless the queue names
+    /// another one.
+    pub(crate) nats_credentials: Option<SecretKey>,
+    /// The CA bundle for the NATS servers: a Secret in each queue's namespace, unless the queue
+    /// names another one.
+    pub(crate) nats_authority: Option<SecretKey>,
+    /// Image of the workers.
+    pub(crate) worker_image: String,
+    /// The pull secrets in each queue's namespace for that image, unless the queue names others.
+    pub(crate) image_pull_secrets: Vec<LocalObjectReference>,
+    /// Namespace of functions that are named without one.
+    pub(crate) function_namespace: String,
+    /// The other namespaces whose functions workers may call.
+    pub(crate) function_namespaces: NamespaceList,
+    /// Namespace of the operator and the gateway, whose Services are not functions.
+    pub(crate) platform_namespace: Option<String>,
+    /// The gateway through which workers call functions, if any.
+    pub(crate) gateway_url: Option<String>,
+    /// The streams of other programs that queues may take over.
+    pub(crate) allowed_streams: AllowedStreams,
+    /// Encoding of the workers' log.
+    pub(crate) log_encoding: LogEncoding,
+}
+
+// === impl Installation ===
+
+impl Installation {
+    /// Returns whether the operator's own NATS URL contains credentials, and no Secret with those
+    /// of the workers is configured.
+    pub(crate) fn lacks_credentials(&self) -> bool {
+        let servers = self.nats.nats_url.as_ref().unwrap_or(&self.nats.nats_host);
+        holds_credentials(servers) && self.nats_credentials.is_none()
+    }
+}
