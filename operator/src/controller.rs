@@ -58,7 +58,6 @@ mod publish_events;
 pub(crate) mod update_status;
 pub(crate) mod validate;
 pub(crate) mod verified;
-pub(crate) mod worker_defaults;
 
 /// Delay between a change of a queue's objects and the one reconciliation for it. These objects
 /// change together, and mostly because the operator has just written them.

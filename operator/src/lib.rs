@@ -49,6 +49,7 @@ mod trigger;
 mod trim;
 mod unknown_functions;
 mod watch;
+mod worker_defaults;
 mod worker_image;
 mod workload;
 

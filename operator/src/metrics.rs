@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{controller::error::Error, crd::AsyncQueue};
+use crate::crd::AsyncQueue;
 
 /// Label of errors where the numbers in a status could not be written.
 pub(crate) const FIGURES: &str = "figures";
@@ -56,7 +56,8 @@ pub(crate) struct Measured {
 // === impl Metrics ===
 
 impl Metrics {
-    pub(crate) fn new(registry: &mut Registry) -> Self {
+    /// Registers the metrics. `error_categories` are the errors of reconciliations.
+    pub(crate) fn new(registry: &mut Registry, error_categories: &[&'static str]) -> Self {
         let metrics = Self {
             reconciliations: Counter::default(),
             errors: Family::default(),
@@ -69,7 +70,7 @@ impl Metrics {
             queues: Family::default(),
         };
         // Zero before the first error, so that an alert sees that one.
-        for error in Error::CATEGORIES.into_iter().chain([FIGURES]) {
+        for error in error_categories.iter().copied().chain([FIGURES]) {
             let _ = metrics.errors.get_or_create(&ErrorLabels { error });
         }
         registry.register(

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    Settings,
     account::Account,
     advisories,
     broker::Brokers,
@@ -23,7 +22,6 @@ use crate::{
         context::{Context, Owned},
         expectations::Written,
         verified::Verified,
-        worker_defaults::Installation,
     },
     crd::AsyncQueue,
     default_queue,
@@ -39,6 +37,7 @@ use crate::{
     trigger::Triggers,
     unknown_functions,
     watch::{Need, Stores, Watch, Watched, Watches},
+    worker_defaults::WorkerDefaults,
     worker_image,
     workload::Workload,
 };
@@ -88,7 +87,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         verified: Verified::default(),
         written: Written::default(),
         functions: counted,
-        installation: installation(settings, worker_image),
+        installation: WorkerDefaults::new(settings, worker_image),
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
         metrics: metrics.clone(),
     });
@@ -169,23 +168,6 @@ async fn cut_off(context: &Context, shutdown: &CancellationToken) {
     if context.complete().now_or_never().is_some() {
         sleep(DRAIN).await;
         warn!("what was begun did not end in time and is cut off");
-    }
-}
-
-/// Returns the settings that the workers of all queues have in common.
-fn installation(settings: &Settings, worker_image: String) -> Installation {
-    Installation {
-        nats: settings.nats.clone(),
-        nats_credentials: settings.worker_nats_creds_secret.0.clone(),
-        nats_authority: settings.worker_nats_ca_secret.0.clone(),
-        worker_image,
-        image_pull_secrets: settings.worker_image_pull_secrets.references(),
-        function_namespace: settings.function_namespace.clone(),
-        function_namespaces: settings.function_namespaces.clone(),
-        platform_namespace: settings.pod_namespace.0.clone(),
-        gateway_url: settings.gateway_url.0.clone(),
-        allowed_streams: settings.allowed_streams.clone(),
-        log_encoding: settings.log.log_encoding,
     }
 }
 

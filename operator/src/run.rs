@@ -10,7 +10,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
-    Settings, broker::CONNECTION_NAME, leader::Candidate, metrics::Metrics, operate::operate,
+    Settings, broker::CONNECTION_NAME, controller::error::Error, leader::Candidate,
+    metrics::Metrics, operate::operate,
 };
 
 /// What the parts of the program have in common.
@@ -37,7 +38,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("asyncqueue_operator");
-    let metrics = Metrics::new(prefixed);
+    let metrics = Metrics::new(prefixed, &Error::CATEGORIES);
     let nats = nats::connect(&settings.nats, CONNECTION_NAME, &health, prefixed).await?;
     let servers = nats::jetstream::urls(&settings.nats)?;
     let _jetstream = AbortOnDropHandle::new(tokio::spawn({

@@ -306,7 +306,7 @@ mod tests {
     use crate::{account::Account, budget::Budget, metrics::Metrics};
 
     fn reading(need: Need) -> Reading {
-        let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default()));
+        let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default(), &[]));
         let place = Place { resource: "functions", namespace: None };
         Reading { place, need, absent: false, watches }
     }

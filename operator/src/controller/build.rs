@@ -16,10 +16,13 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{validate::ValidQueue, worker_defaults::Installation};
-use crate::labels::{
-    APPLIED_ANNOTATION, COMPONENT_LABEL, FIELD_MANAGER, INSTANCE_LABEL, MANAGED_BY_LABEL,
-    NAME_LABEL, PART_OF_LABEL, QUEUE_LABEL,
+use super::validate::ValidQueue;
+use crate::{
+    labels::{
+        APPLIED_ANNOTATION, COMPONENT_LABEL, FIELD_MANAGER, INSTANCE_LABEL, MANAGED_BY_LABEL,
+        NAME_LABEL, PART_OF_LABEL, QUEUE_LABEL,
+    },
+    worker_defaults::WorkerDefaults,
 };
 
 mod deployment;
@@ -47,7 +50,7 @@ pub(crate) struct Prepared {
 }
 
 /// Builds the objects of a queue.
-pub(crate) fn build(queue: &ValidQueue, installation: &Installation) -> Prepared {
+pub(crate) fn build(queue: &ValidQueue, installation: &WorkerDefaults) -> Prepared {
     Prepared {
         queue: queue.queue.clone(),
         adopt: queue.adopt,

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Client, ResourceExt, runtime::watcher::Event};
 use tokio::sync::watch;
 
-use super::{expectations::Written, verified::Verified, worker_defaults::Installation};
+use super::{expectations::Written, verified::Verified};
 use crate::{
     account::Account,
     broker::Brokers,
@@ -19,6 +19,7 @@ use crate::{
     metrics::Metrics,
     pods::{self, Follower, Look, Pods, WorkerPod, revision::Revision},
     watch::Stores,
+    worker_defaults::WorkerDefaults,
     workload::Workload,
 };
 
@@ -51,7 +52,7 @@ pub(crate) struct Context {
     /// Number of functions of each queue; `None` until it is known.
     pub(crate) functions: watch::Receiver<Option<Counts>>,
     /// Settings that all queues have in common.
-    pub(crate) installation: Installation,
+    pub(crate) installation: WorkerDefaults,
     /// Publisher of events.
     pub(crate) events: Events,
     /// Metrics of the operator.

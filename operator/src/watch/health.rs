@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn readiness_names_each_watch_that_does_not_work() {
-        let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default()));
+        let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default(), &[]));
         let (queues, pods) = (place("asyncqueues", Some("a")), place("deployments", None));
         watches.set(&queues, Trouble::waiting());
         watches.set(&pods, Trouble::new(&refused(403), "deployments"));

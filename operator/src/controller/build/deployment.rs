@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 
 use super::{env_vars, label_selector, meta, pod};
-use crate::controller::{validate::ValidQueue, worker_defaults::Installation};
+use crate::{controller::validate::ValidQueue, worker_defaults::WorkerDefaults};
 
 /// A worker that is not ready after that time won't be ready soon. The default of 10 minutes is
 /// long for a user who waits.
@@ -15,7 +15,7 @@ const PROGRESS_DEADLINE_SECONDS: i32 = 120;
 /// Enough to see the previous revision and to undo one change.
 const REVISION_HISTORY: i32 = 2;
 
-pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Deployment {
+pub(super) fn build(queue: &ValidQueue, installation: &WorkerDefaults) -> Deployment {
     Deployment {
         metadata: meta(queue),
         spec: Some(DeploymentSpec {

@@ -12,12 +12,13 @@ use k8s_openapi::api::core::v1::EnvVar;
 
 use super::{pod::GRACE_MARGIN, secrets};
 use crate::{
-    controller::{validate::ValidQueue, worker_defaults::Installation},
+    controller::validate::ValidQueue,
     crd::{Backoff, Jitter},
+    worker_defaults::WorkerDefaults,
 };
 
 /// Returns all variables, those of the spec's `worker.env` last.
-pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvVar> {
+pub(super) fn build(queue: &ValidQueue, installation: &WorkerDefaults) -> Vec<EnvVar> {
     let mut settings = vec![("queue_name", queue.queue.queue.to_string())];
     settings.extend(nats(queue, &installation.nats));
     settings.extend(calls(queue));
@@ -44,7 +45,7 @@ pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvV
 /// Returns the namespaces whose functions the workers call, in addition to those of functions in
 /// the directory. A queue with its own NATS has no directory: its workers call the functions that
 /// the queue admits.
-fn namespaces(queue: &ValidQueue, installation: &Installation) -> NamespaceList {
+fn namespaces(queue: &ValidQueue, installation: &WorkerDefaults) -> NamespaceList {
     let listed = installation.function_namespaces.clone();
     if queue.nats.url.is_none() {
         return listed;

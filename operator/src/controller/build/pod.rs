@@ -13,9 +13,10 @@ use k8s_openapi::{
 
 use super::{label_selector, labels, secrets, strings};
 use crate::{
-    controller::{validate::ValidQueue, worker_defaults::Installation},
+    controller::validate::ValidQueue,
     crd::PullPolicy,
     pods::{WORKER_CONTAINER, revision},
+    worker_defaults::WorkerDefaults,
 };
 
 /// The user id of workers: an unprivileged user that is not root.
@@ -35,7 +36,7 @@ const KILL_MARGIN: Duration = Duration::from_secs(5);
 /// Returns the template of a worker's pod, with these environment variables.
 pub(super) fn template(
     queue: &ValidQueue,
-    installation: &Installation,
+    installation: &WorkerDefaults,
     env: Vec<EnvVar>,
 ) -> PodTemplateSpec {
     // The operator's labels come last, so that no user can detach the workers from their
@@ -54,7 +55,7 @@ pub(super) fn template(
     })
 }
 
-fn spec(queue: &ValidQueue, installation: &Installation, env: Vec<EnvVar>) -> PodSpec {
+fn spec(queue: &ValidQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> PodSpec {
     let worker = &queue.worker;
     let account = worker
         .service_account_name
@@ -97,12 +98,12 @@ fn spec(queue: &ValidQueue, installation: &Installation, env: Vec<EnvVar>) -> Po
 
 /// Returns the pull secrets of the queue, or else those of the installation. As with a pod and its
 /// `ServiceAccount`, they are not merged.
-fn pull_secrets(queue: &ValidQueue, installation: &Installation) -> Vec<LocalObjectReference> {
+fn pull_secrets(queue: &ValidQueue, installation: &WorkerDefaults) -> Vec<LocalObjectReference> {
     let own = &queue.worker.image_pull_secrets;
     if own.is_empty() { installation.image_pull_secrets.clone() } else { own.clone() }
 }
 
-fn container(queue: &ValidQueue, installation: &Installation, env: Vec<EnvVar>) -> Container {
+fn container(queue: &ValidQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> Container {
     let worker = &queue.worker;
     Container {
         name: WORKER_CONTAINER.to_owned(),

@@ -3,10 +3,7 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 
-use crate::{
-    controller::{validate::ValidQueue, worker_defaults::Installation},
-    crd::SecretKey,
-};
+use crate::{controller::validate::ValidQueue, crd::SecretKey, worker_defaults::WorkerDefaults};
 
 /// The directory with a subdirectory for each Secret.
 const FOLDER: &str = "/run/secrets/asyncqueue";
@@ -25,14 +22,14 @@ pub(super) struct Mounted<'a> {
 /// are the default.
 pub(super) fn mounted<'a>(
     queue: &'a ValidQueue,
-    installation: &'a Installation,
+    installation: &'a WorkerDefaults,
 ) -> Vec<Mounted<'a>> {
     let nats = &queue.nats;
     let or_common = |own: &'a Option<SecretKey>, common: &'a Option<SecretKey>| {
         own.as_ref().or(common.as_ref().filter(|_| nats.url.is_none()))
     };
     let credentials = or_common(&nats.credentials_secret_ref, &installation.nats_credentials);
-    let authority = or_common(&nats.ca_secret_ref, &installation.nats_authority);
+    let authority = or_common(&nats.ca_secret_ref, &installation.nats_ca);
     let secrets = [
         ("nats-credentials", "nats_creds_file", credentials),
         ("nats-ca", "nats_tls_ca_file", authority),

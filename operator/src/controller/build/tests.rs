@@ -16,11 +16,11 @@ use crate::{
     pods::revision::Revision,
 };
 
-fn installation() -> Installation {
-    Installation {
+fn installation() -> WorkerDefaults {
+    WorkerDefaults {
         nats: NatsSettings::from_url("nats://nats.openfaas:4222"),
         nats_credentials: None,
-        nats_authority: None,
+        nats_ca: None,
         worker_image: "asyncqueue:test".to_owned(),
         image_pull_secrets: vec![LocalObjectReference { name: "registry".to_owned() }],
         function_namespace: "openfaas-fn".to_owned(),
@@ -32,7 +32,7 @@ fn installation() -> Installation {
     }
 }
 
-fn prepared(queue: &AsyncQueue, installation: &Installation) -> Prepared {
+fn prepared(queue: &AsyncQueue, installation: &WorkerDefaults) -> Prepared {
     build(&validate(queue, &fixtures::surroundings()).unwrap(), installation)
 }
 
@@ -76,7 +76,7 @@ fn the_deployment_is_this_one() {
 
 #[test]
 fn pull_secrets_of_a_queue_replace_those_of_the_installation() {
-    let secrets = |queue: &AsyncQueue, installation: &Installation| {
+    let secrets = |queue: &AsyncQueue, installation: &WorkerDefaults| {
         let pod = prepared(queue, installation).workers.spec.unwrap().template.spec.unwrap();
         pod.image_pull_secrets
             .map(|secrets| secrets.into_iter().map(|secret| secret.name).collect::<Vec<_>>())
@@ -85,7 +85,7 @@ fn pull_secrets_of_a_queue_replace_those_of_the_installation() {
     assert_eq!(secrets(&queue, &installation()), Some(vec!["registry".to_owned()]));
     queue.spec.worker.image_pull_secrets = vec![LocalObjectReference { name: "own".to_owned() }];
     assert_eq!(secrets(&queue, &installation()), Some(vec!["own".to_owned()]));
-    let none = Installation { image_pull_secrets: Vec::new(), ..installation() };
+    let none = WorkerDefaults { image_pull_secrets: Vec::new(), ..installation() };
     assert_eq!(secrets(&sample(), &none), None);
 }
 
@@ -113,7 +113,7 @@ fn a_queue_may_have_an_image_and_a_nats_of_its_own() {
 
 #[test]
 fn what_the_installation_says_reaches_the_workers() {
-    let installation = Installation {
+    let installation = WorkerDefaults {
         nats: NatsSettings {
             nats_url: Optional(None),
             nats_host: "nats".to_owned(),
@@ -148,7 +148,7 @@ fn no_credentials_are_in_a_deployment() {
         (host("nats://u:s3cret@nats"), "nats_host", "nats://nats"),
     ] {
         let installation =
-            Installation { nats, nats_credentials: nats_credentials.clone(), ..installation() };
+            WorkerDefaults { nats, nats_credentials: nats_credentials.clone(), ..installation() };
         let prepared = prepared(&sample(), &installation);
         assert_eq!(variables(&prepared)[variable], expected);
         let all = serde_json::to_string(&(&prepared.workers, &prepared.account, &prepared.budget))
@@ -245,9 +245,9 @@ fn every_variable_of_the_operator_is_reserved() {
 #[test]
 fn workers_have_the_installations_credentials_unless_their_queue_has_others_or_another_nats() {
     let key = |name: &str| Some(SecretKey { name: name.to_owned(), key: "k".to_owned() });
-    let installation = Installation {
+    let installation = WorkerDefaults {
         nats_credentials: key("common"),
-        nats_authority: key("common-ca"),
+        nats_ca: key("common-ca"),
         ..installation()
     };
     let mounted = |change: fn(&mut AsyncQueue)| {

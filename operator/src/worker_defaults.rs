@@ -1,4 +1,4 @@
-//! What the operator's settings say of all workers.
+//! Settings that the workers of all queues have in common.
 
 use asyncqueue::function_namespaces::NamespaceList;
 use asyncqueue_runtime::{
@@ -7,11 +7,11 @@ use asyncqueue_runtime::{
 };
 use k8s_openapi::api::core::v1::LocalObjectReference;
 
-use crate::{crd::SecretKey, nats::allowed_streams::AllowedStreams};
+use crate::{Settings, crd::SecretKey, nats::allowed_streams::AllowedStreams};
 
 /// Settings that the workers of all queues have in common.
 #[derive(Clone, Debug)]
-pub(crate) struct Installation {
+pub(crate) struct WorkerDefaults {
     /// How workers connect to NATS.
     pub(crate) nats: NatsSettings,
     /// Their credentials for NATS: a Secret in each queue's namespace, unless the queue names
@@ -19,7 +19,7 @@ pub(crate) struct Installation {
     pub(crate) nats_credentials: Option<SecretKey>,
     /// The CA bundle for the NATS servers: a Secret in each queue's namespace, unless the queue
     /// names another one.
-    pub(crate) nats_authority: Option<SecretKey>,
+    pub(crate) nats_ca: Option<SecretKey>,
     /// Image of the workers.
     pub(crate) worker_image: String,
     /// The pull secrets in each queue's namespace for that image, unless the queue names others.
@@ -38,9 +38,26 @@ pub(crate) struct Installation {
     pub(crate) log_encoding: LogEncoding,
 }
 
-// === impl Installation ===
+// === impl WorkerDefaults ===
 
-impl Installation {
+impl WorkerDefaults {
+    /// Returns the part of the operator's settings that is for workers.
+    pub(crate) fn new(settings: &Settings, worker_image: String) -> Self {
+        Self {
+            nats: settings.nats.clone(),
+            nats_credentials: settings.worker_nats_creds_secret.0.clone(),
+            nats_ca: settings.worker_nats_ca_secret.0.clone(),
+            worker_image,
+            image_pull_secrets: settings.worker_image_pull_secrets.references(),
+            function_namespace: settings.function_namespace.clone(),
+            function_namespaces: settings.function_namespaces.clone(),
+            platform_namespace: settings.pod_namespace.0.clone(),
+            gateway_url: settings.gateway_url.0.clone(),
+            allowed_streams: settings.allowed_streams.clone(),
+            log_encoding: settings.log.log_encoding,
+        }
+    }
+
     /// Returns whether the operator's own NATS URL contains credentials, and no Secret with those
     /// of the workers is configured.
     pub(crate) fn lacks_credentials(&self) -> bool {
