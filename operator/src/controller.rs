@@ -32,9 +32,13 @@ use self::{
     written::Written,
 };
 use crate::{
-    account::Account,
-    broker::Brokers,
-    budget::Budget,
+    cache::{
+        deployment::Workload,
+        disruption_budget::Budget,
+        object::{Meta, Slim},
+        service_account::Account,
+        watch::Stores,
+    },
     conditions::{self, Status, find, kind},
     crd::{AsyncQueue, AsyncQueueStatus, Condition},
     error::chain,
@@ -42,11 +46,9 @@ use crate::{
     finalizer::cleanup,
     functions::{Counts, Refused},
     metrics::Metrics,
+    nats::connections::Brokers,
     pods::{self, Follower, Look, Pods, WorkerPod},
-    slim::{Meta, Slim},
     spec::full_name,
-    watch::Stores,
-    workload::Workload,
 };
 
 pub(crate) mod apply;

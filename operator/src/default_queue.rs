@@ -16,9 +16,9 @@ use tracing::{info, warn};
 use self::wanted::{SETTINGS_ANNOTATION, Wanted, patch};
 use crate::{
     Settings,
+    cache::watch::Stores,
     crd::{AsyncQueue, AsyncQueueSpec},
     error::chain,
-    watch::Stores,
 };
 
 mod wanted;

@@ -12,7 +12,6 @@ use kube::{Resource, runtime::controller::Action};
 use tracing::info;
 
 use crate::{
-    broker::{Address, Broker},
     claims::owns_stream,
     controller::{
         Context, Error,
@@ -21,6 +20,7 @@ use crate::{
         status,
     },
     crd::{AsyncQueue, DeletionPolicy},
+    nats::connections::{Address, Broker},
     spec::{full_name, queue_spec},
 };
 

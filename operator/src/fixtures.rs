@@ -9,11 +9,13 @@ use uuid::Uuid;
 
 use crate::{
     allowed_streams::AllowedStreams,
+    cache::{
+        deployment::{Parts, PodMeta, Spec, Template, Workload},
+        watch::Watched,
+    },
     controller::dereference::{Objects, Surroundings},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
-    openfaas,
-    watch::Watched,
-    workload::{Parts, PodMeta, Spec, Template, Workload},
+    functions::openfaas,
 };
 
 /// Returns an `AsyncQueue` with every default, in the namespace `openfaas`.

@@ -24,12 +24,15 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 
 use crate::{
+    cache::deployment::{Pods, Workload},
     claims::owns_stream,
     crd::AsyncQueue,
-    openfaas,
     spec::{full_name, queue_spec},
-    workload::{Pods, Workload},
 };
+
+pub(crate) mod openfaas;
+pub(crate) mod publisher;
+pub(crate) mod unknown;
 
 /// The label of a function's pods.
 pub(crate) const FUNCTION_LABEL: &str = "faas_function";
@@ -371,7 +374,11 @@ mod tests {
     use asyncqueue::function_namespaces::NamespaceList;
 
     use super::*;
-    use crate::{crd::Size, fixtures, watch::Watched, workload::PodMeta};
+    use crate::{
+        cache::{deployment::PodMeta, watch::Watched},
+        crd::Size,
+        fixtures,
+    };
 
     fn named(name: &str) -> FunctionName {
         FunctionName::new(name, "openfaas-fn").unwrap()

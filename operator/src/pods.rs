@@ -280,10 +280,10 @@ mod tests {
 
     use super::{pod::Parts, *};
     use crate::{
+        cache::object::{Meta, Slim},
         cause,
         conditions::reason,
         fixtures,
-        slim::{Meta, Slim},
     };
 
     const CREATED: i64 = 1000;

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{crd::AsyncQueue, slim::uid, triggers::Triggers, watch::Stores};
+use crate::{
+    cache::{object::uid, watch::Stores},
+    crd::AsyncQueue,
+    triggers::Triggers,
+};
 
 /// Interval, in seconds, of the reconciliations of a queue in its desired state. Changes on NATS,
 /// for which there may be no advisory, are reverted within this time.

@@ -24,8 +24,11 @@ use super::{
     verified::Verified,
 };
 use crate::{
-    account::Account, broker::Broker, budget::Budget, slim::Slim, watch::Namespaced,
-    workload::Workload,
+    cache::{
+        deployment::Workload, disruption_budget::Budget, object::Slim, service_account::Account,
+        watch::Namespaced,
+    },
+    nats::connections::Broker,
 };
 
 /// Field manager of the fields that the operator sets.

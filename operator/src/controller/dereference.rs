@@ -7,16 +7,18 @@ use kube::ResourceExt;
 
 use super::Context;
 use crate::{
-    account::Account,
     allowed_streams::AllowedStreams,
-    broker::{Address, Broker},
-    budget::Budget,
+    cache::{
+        deployment::Workload,
+        disruption_budget::Budget,
+        object::{Slim, uid},
+        service_account::Account,
+        watch::{Stores, Watched},
+    },
     claims::{self, Conflict},
     crd::AsyncQueue,
-    slim::{Slim, uid},
+    nats::connections::{Address, Broker},
     spec::queue_spec,
-    watch::{Stores, Watched},
-    workload::Workload,
 };
 
 /// What a queue depends on, as it was found.
@@ -130,7 +132,7 @@ mod tests {
     use kube::Resource;
 
     use super::*;
-    use crate::{fixtures, workload::Parts};
+    use crate::{cache::deployment::Parts, fixtures};
 
     fn deployment(owner: Option<&AsyncQueue>) -> Parts {
         let mut deployment = Parts::default();

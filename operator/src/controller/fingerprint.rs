@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::build::APPLIED_ANNOTATION;
-use crate::{crd::RESERVED_LABELS, slim::owner};
+use crate::{cache::object::owner, crd::RESERVED_LABELS};
 
 /// Hash that is equal for two objects whose fields set by the operator are equal, whatever else
 /// their metadata contains. It is kept only in memory: another version of this program may compute

@@ -20,8 +20,8 @@ use crate::{
     conditions::{Status, Verdict, find, kind, reason},
     crd::{AsyncQueue, AsyncQueueStatus, Condition},
     error::chain,
-    figures::Figures,
     functions::Refused,
+    queue_counts::Figures,
 };
 
 /// Field manager of the status.
@@ -374,7 +374,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        cause, claims::Conflict, controller::validate::Invalid, fixtures, workload::Workload,
+        cache::deployment::Workload, cause, claims::Conflict, controller::validate::Invalid,
+        fixtures,
     };
 
     /// Returns a queue with two workers.

@@ -6,10 +6,10 @@
 //! way.
 
 use crate::{
+    cache::deployment::Rollout,
     cause::{self, Cause, steady},
     conditions::{Status, Verdict, find, kind, reason},
     crd::Condition,
-    workload::Rollout,
 };
 
 /// What is known of a queue's workers.

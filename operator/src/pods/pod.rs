@@ -11,10 +11,12 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cache::{
+        object::{Meta, Slim},
+        watch::Watched,
+    },
     cause::{self, Cause, Exit},
     controller::build::{QUEUE_LABEL, REVISION_ANNOTATION, Revision, WORKER_CONTAINER},
-    slim::{Meta, Slim},
-    watch::Watched,
 };
 
 /// The label with the hash of a `ReplicaSet`'s template. The name of the `ReplicaSet` ends with it

@@ -5,10 +5,9 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;
 
 use crate::{
+    cache::watch::Watched,
     crd::AsyncQueue,
-    functions::{ANNOTATIONS, HEADLESS},
-    openfaas::Function,
-    watch::Watched,
+    functions::{ANNOTATIONS, HEADLESS, openfaas::Function},
 };
 
 /// The annotation in which `kubectl apply` stores a copy of what it applied.

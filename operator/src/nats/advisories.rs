@@ -11,7 +11,7 @@ use futures::{StreamExt, stream::select_all};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
 
-use crate::{crd::AsyncQueue, spec::queue_spec, triggers::Triggers, watch::Stores};
+use crate::{cache::watch::Stores, crd::AsyncQueue, spec::queue_spec, triggers::Triggers};
 
 /// The subjects of the advisories. The token after each is the stream:
 /// <https://github.com/nats-io/nats-server>, `server/jetstream_api.go`.

@@ -13,17 +13,15 @@ use kube::ResourceExt;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{
-    Counted, Figures,
-    survey::{Survey, Surveyed},
-};
+use super::stream_listing::{Survey, Surveyed};
 use crate::{
-    broker::{Address, Broker},
     claims::owns_stream,
     controller::{Context, status},
     crd::AsyncQueue,
     error::chain,
     metrics::FIGURES,
+    nats::connections::{Address, Broker},
+    queue_counts::{Counted, Figures},
     triggers::Triggers,
 };
 

@@ -27,9 +27,8 @@ use tokio::{
 };
 
 use crate::{
-    advisories,
     crd::AsyncQueue,
-    running::Running,
+    nats::{advisories, worker_stats::Running},
     secret::{self, Secret},
 };
 

@@ -18,7 +18,8 @@ use tracing::{debug, warn};
 
 use self::pending::{Due, Pending};
 use crate::{
-    claims::owns_stream, controller::Context, crd::AsyncQueue, running::Running, watch::Stores,
+    cache::watch::Stores, claims::owns_stream, controller::Context, crd::AsyncQueue,
+    nats::worker_stats::Running,
 };
 
 mod pending;

@@ -14,10 +14,12 @@ use tracing::warn;
 
 use crate::{
     Settings,
-    account::Account,
-    advisories,
-    broker::Brokers,
-    budget::Budget,
+    cache::{
+        deployment::Workload,
+        disruption_budget::Budget,
+        service_account::Account,
+        watch::{Need, Stores, Watch, Watched, Watches},
+    },
     controller::{
         self, Context, Owned,
         build::{Installation, QUEUE_LABEL},
@@ -26,18 +28,15 @@ use crate::{
     },
     crd::AsyncQueue,
     default_queue,
-    directory::Librarian,
     events::Events,
-    figures::refresh::Refresher,
+    functions::{openfaas::Function, publisher::Librarian, unknown},
     image,
-    openfaas::Function,
+    nats::{advisories, connections::Brokers, reserve},
     pods::{Follower, WorkerPod},
-    reserve, resync,
+    queue_stats::collector::Refresher,
+    resync,
     run::Program,
     triggers::Triggers,
-    unknown_functions,
-    watch::{Need, Stores, Watch, Watched, Watches},
-    workload::Workload,
 };
 
 /// The labels of the workers' pods.
@@ -134,7 +133,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let functions =
         functions.into_iter().map(|functions| drain(functions.follow(watches.clone()), notify()));
     let beside = async {
-        let unknown_functions = unknown_functions::run(&context, librarian.written.clone());
+        let unknown_functions = unknown::run(&context, librarian.written.clone());
         let directory = librarian.run(changed.clone());
         let notices = advisories::heed(told, &context.queues, &triggers);
         let figures = Refresher { context: context.clone(), triggers: triggers.clone() }.run();
