@@ -33,14 +33,16 @@ use self::{
     update_status::Functions,
 };
 use crate::{
-    account::Account,
-    budget::Budget,
+    cache::{
+        deployment::Workload,
+        disruption_budget::Budget,
+        object::{Meta, Slim},
+        service_account::Account,
+    },
     crd::AsyncQueue,
     error::chain,
     labels::FINALIZER,
     pods::{Look, WorkerPod, revision::Revision},
-    slim::{Meta, Slim},
-    workload::Workload,
 };
 
 pub(crate) mod apply;

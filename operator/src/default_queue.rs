@@ -16,10 +16,10 @@ use tracing::{info, warn};
 use self::wanted::{Wanted, patch};
 use crate::{
     Settings,
+    cache::watch::Stores,
     crd::{AsyncQueue, AsyncQueueSpec},
     error::chain,
     labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION,
-    watch::Stores,
 };
 
 mod wanted;

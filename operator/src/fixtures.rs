@@ -8,12 +8,14 @@ use k8s_openapi::{
 use uuid::Uuid;
 
 use crate::{
+    cache::{
+        deployment::{Parts, PodMeta, Spec, Template, Workload},
+        watch::Watched,
+    },
     controller::dereference::{Objects, Surroundings},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
+    functions::openfaas,
     nats::allowed_streams::AllowedStreams,
-    openfaas,
-    watch::Watched,
-    workload::{Parts, PodMeta, Spec, Template, Workload},
 };
 
 /// Returns an `AsyncQueue` with every default, in the namespace `openfaas`.

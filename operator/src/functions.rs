@@ -24,12 +24,15 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 
 use crate::{
+    cache::deployment::{Pods, Workload},
     crd::AsyncQueue,
     labels::{FUNCTION_LABEL, QUEUE_ANNOTATION},
     nats::queue_spec::queue_spec,
-    openfaas,
-    workload::{Pods, Workload},
 };
+
+pub(crate) mod openfaas;
+pub(crate) mod publisher;
+pub(crate) mod unknown;
 
 /// The port of `OpenFaaS` functions. A function on another port needs a URL in the directory.
 const DEFAULT_PORT: i32 = 8080;
@@ -362,7 +365,11 @@ mod tests {
     use asyncqueue::function_namespaces::NamespaceList;
 
     use super::*;
-    use crate::{crd::Size, fixtures, watch::Watched, workload::PodMeta};
+    use crate::{
+        cache::{deployment::PodMeta, watch::Watched},
+        crd::Size,
+        fixtures,
+    };
 
     fn named(name: &str) -> FunctionName {
         FunctionName::new(name, "openfaas-fn").unwrap()

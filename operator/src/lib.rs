@@ -1,19 +1,17 @@
 //! The operator: creates streams and Deployments from `AsyncQueues` and the annotations of
 //! functions.
 //!
-//! Of several operators one works, the `leader`. It does three things concurrently:
-//! - The `controller` brings each `AsyncQueue`'s streams and workers to what its spec says, and
+//! One of several operators is the leader and works (`leader_election`). It does three things
+//! concurrently:
+//! - `controller` reconciles the streams and workers of each `AsyncQueue` with its spec, and
 //!   reports the outcome in its status.
-//! - The `figures` keep the numbers in the status up to date.
-//! - The `directory` keeps what gateways and workers need to know of functions and queues.
+//! - `queue_stats` updates the counts in each status.
+//! - `functions` finds the functions and publishes the directory for gateways and workers.
 //!
-//! All of them read what the `watch`es have seen, decide in pure functions, and can repeat their
-//! work at any time.
+//! All of them read the `cache` that the watches fill, decide in pure functions, and can repeat
+//! their work at any time.
 
-mod account;
-mod advisories;
-mod broker;
-mod budget;
+mod cache;
 mod controller;
 #[expect(
     unreachable_pub,
@@ -22,36 +20,28 @@ mod controller;
 #[expect(clippy::doc_markdown, reason = "`kubectl explain` prints these, and reads no Markdown")]
 pub mod crd;
 mod default_queue;
-mod directory;
 #[cfg(test)]
 mod directory_file_rules;
 mod error;
 mod events;
-mod figures;
 #[cfg(test)]
 mod fixtures;
 mod functions;
 mod labels;
-mod leader;
+mod leader_election;
+mod manager;
 mod metrics;
 mod nats;
-mod openfaas;
-mod operate;
 mod pods;
 mod pull_secrets;
-mod reserve;
+mod queue_counts;
+mod queue_stats;
 mod run;
-mod running;
 #[expect(clippy::doc_markdown, reason = "`--help` prints these, and reads no Markdown")]
 mod settings;
-mod slim;
 mod trigger;
-mod trim;
-mod unknown_functions;
-mod watch;
 mod worker_defaults;
 mod worker_image;
-mod workload;
 
 pub use run::run;
 pub use settings::{Cli, Command, Settings};

@@ -289,10 +289,10 @@ mod tests {
 
     use super::{pod::Parts, *};
     use crate::{
+        cache::object::{Meta, Slim},
         crd::conditions::reason,
         fixtures,
         pods::cause,
-        slim::{Meta, Slim},
     };
 
     const CREATED: i64 = 1000;

@@ -10,8 +10,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
-    Settings, broker::CONNECTION_NAME, controller::error::Error, leader::Candidate,
-    metrics::Metrics, operate::operate,
+    Settings, controller::error::Error, leader_election::Candidate, manager::operate,
+    metrics::Metrics, nats::connections::CONNECTION_NAME,
 };
 
 /// What the parts of the program have in common.

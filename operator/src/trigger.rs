@@ -6,7 +6,10 @@ use futures::{Stream, channel::mpsc};
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{crd::AsyncQueue, slim::uid, watch::Stores};
+use crate::{
+    cache::{object::uid, watch::Stores},
+    crd::AsyncQueue,
+};
 
 /// Interval, in seconds, of the reconciliations of a queue in its desired state. Changes on NATS,
 /// for which there may be no advisory, are reverted within this time.

@@ -24,8 +24,12 @@ use super::{
     verified::Verified,
 };
 use crate::{
-    account::Account, broker::Broker, budget::Budget, labels::FIELD_MANAGER, slim::Slim,
-    watch::Namespaced, workload::Workload,
+    cache::{
+        deployment::Workload, disruption_budget::Budget, object::Slim, service_account::Account,
+        watch::Namespaced,
+    },
+    labels::FIELD_MANAGER,
+    nats::connections::Broker,
 };
 
 /// A kind of objects that queues consist of.

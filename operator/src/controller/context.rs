@@ -10,17 +10,17 @@ use tokio::sync::watch;
 
 use super::{expectations::Written, verified::Verified};
 use crate::{
-    account::Account,
-    broker::Brokers,
-    budget::Budget,
+    cache::{
+        deployment::Workload, disruption_budget::Budget, service_account::Account, watch::Stores,
+    },
     crd::AsyncQueue,
     events::Events,
     functions::{Counts, Refused},
     metrics::Metrics,
-    pods::{self, Follower, Look, Pods, WorkerPod, revision::Revision},
-    watch::Stores,
+    nats::connections::Brokers,
+    pods,
+    pods::{Follower, Look, Pods, WorkerPod, revision::Revision},
     worker_defaults::WorkerDefaults,
-    workload::Workload,
 };
 
 /// Delay between two reconciliations of a queue that is not yet in its desired state.

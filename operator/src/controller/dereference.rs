@@ -10,14 +10,19 @@ use super::{
     context::Context,
 };
 use crate::{
-    account::Account,
-    broker::{Address, Broker},
-    budget::Budget,
+    cache::{
+        deployment::Workload,
+        disruption_budget::Budget,
+        object::{Slim, uid},
+        service_account::Account,
+        watch::{Stores, Watched},
+    },
     crd::AsyncQueue,
-    nats::{allowed_streams::AllowedStreams, queue_spec::queue_spec},
-    slim::{Slim, uid},
-    watch::{Stores, Watched},
-    workload::Workload,
+    nats::{
+        allowed_streams::AllowedStreams,
+        connections::{Address, Broker},
+        queue_spec::queue_spec,
+    },
 };
 
 /// What a queue depends on, as it was found.
@@ -131,7 +136,7 @@ mod tests {
     use kube::Resource;
 
     use super::*;
-    use crate::{fixtures, workload::Parts};
+    use crate::{cache::deployment::Parts, fixtures};
 
     fn deployment(owner: Option<&AsyncQueue>) -> Parts {
         let mut deployment = Parts::default();

@@ -19,9 +19,11 @@ use super::{
     update_status,
 };
 use crate::{
-    broker::{Address, Broker},
     crd::{AsyncQueue, DeletionPolicy},
-    nats::queue_spec::queue_spec,
+    nats::{
+        connections::{Address, Broker},
+        queue_spec::queue_spec,
+    },
 };
 
 /// Maximum time that a deletion waits for NATS. A restart of NATS takes less, and it is short

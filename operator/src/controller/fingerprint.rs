@@ -6,8 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
+    cache::object::owner,
     labels::{APPLIED_ANNOTATION, RESERVED_LABELS},
-    slim::owner,
 };
 
 /// Hash that is equal for two objects whose fields set by the operator are equal, whatever else

@@ -11,7 +11,7 @@ use kube::runtime::watcher::{self, Event};
 use uuid::Uuid;
 
 use super::context::Changes;
-use crate::{crd::AsyncQueue, slim::uid};
+use crate::{cache::object::uid, crd::AsyncQueue};
 
 /// Hash of each queue at its last reconciliation, in eight bytes, by uid. (kube's own filter of
 /// this kind takes a quarter of a kilobyte for each queue.)

@@ -21,10 +21,10 @@ use crate::{
         conditions::{Status, Verdict, find, kind, reason},
     },
     error::chain,
-    figures::Figures,
     functions::Refused,
     labels::STATUS_FIELD_MANAGER,
     pods::cause::Cause,
+    queue_counts::Figures,
 };
 
 mod workers;
@@ -378,10 +378,10 @@ mod tests {
 
     use super::*;
     use crate::{
+        cache::deployment::Workload,
         controller::{conflict::Conflict, validate::Invalid},
         fixtures,
         pods::cause,
-        workload::Workload,
     };
 
     /// Returns a queue with two workers.

@@ -15,7 +15,7 @@ use kube::{Api, Client, Resource};
 use uuid::Uuid;
 
 use super::{current::is_current, fingerprint::Fingerprint};
-use crate::workload::{Rollout, Workload};
+use crate::cache::deployment::{Rollout, Workload};
 
 /// The generation in which each Deployment was as it was applied, by uid.
 #[derive(Debug, Default)]

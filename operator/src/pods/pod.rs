@@ -16,9 +16,11 @@ use super::{
     revision::Revision,
 };
 use crate::{
+    cache::{
+        object::{Meta, Slim},
+        watch::Watched,
+    },
     labels::{QUEUE_LABEL, REVISION_ANNOTATION},
-    slim::{Meta, Slim},
-    watch::Watched,
 };
 
 /// The label with the hash of a `ReplicaSet`'s template. The name of the `ReplicaSet` ends with it

@@ -6,6 +6,7 @@
 //! way.
 
 use crate::{
+    cache::deployment::Rollout,
     crd::{
         Condition,
         conditions::{Status, Verdict, find, kind, reason},
@@ -14,7 +15,6 @@ use crate::{
         cause,
         cause::{Cause, steady},
     },
-    workload::Rollout,
 };
 
 /// What is known of a queue's workers.

@@ -8,7 +8,8 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::{
-    broker::Brokers, crd::AsyncQueue, directory::most_replicas, error::chain, watch::Stores,
+    cache::watch::Stores, crd::AsyncQueue, error::chain, functions::publisher::most_replicas,
+    nats::connections::Brokers,
 };
 
 /// Interval of the checks.

@@ -11,7 +11,9 @@ use futures::{StreamExt, stream::select_all};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
 
-use crate::{crd::AsyncQueue, nats::queue_spec::queue_spec, trigger::Triggers, watch::Stores};
+use crate::{
+    cache::watch::Stores, crd::AsyncQueue, nats::queue_spec::queue_spec, trigger::Triggers,
+};
 
 /// The subjects of the advisories. The token after each is the stream:
 /// <https://github.com/nats-io/nats-server>, `server/jetstream_api.go`.

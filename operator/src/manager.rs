@@ -13,33 +13,30 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    account::Account,
-    advisories,
-    broker::Brokers,
-    budget::Budget,
-    controller,
+    cache::{
+        deployment::Workload,
+        disruption_budget::Budget,
+        service_account::Account,
+        watch::{Need, Stores, Watch, Watched, Watches},
+    },
     controller::{
+        self,
         context::{Context, Owned},
         expectations::Written,
         verified::Verified,
     },
     crd::AsyncQueue,
     default_queue,
-    directory::Librarian,
     events::Events,
-    figures::refresh::Refresher,
+    functions::{openfaas::Function, publisher::Librarian, unknown},
     labels::QUEUE_LABEL,
-    openfaas::Function,
+    nats::{advisories, connections::Brokers, reserve},
     pods::{Follower, WorkerPod},
-    reserve,
+    queue_stats::collector::Refresher,
     run::Program,
-    trigger,
-    trigger::Triggers,
-    unknown_functions,
-    watch::{Need, Stores, Watch, Watched, Watches},
+    trigger::{self, Triggers},
     worker_defaults::WorkerDefaults,
     worker_image,
-    workload::Workload,
 };
 
 /// The labels of the workers' pods.
@@ -136,7 +133,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
     let functions =
         functions.into_iter().map(|functions| drain(functions.follow(watches.clone()), notify()));
     let beside = async {
-        let unknown_functions = unknown_functions::run(&context, librarian.written.clone());
+        let unknown_functions = unknown::run(&context, librarian.written.clone());
         let directory = librarian.run(changed.clone());
         let notices = advisories::heed(told, &context.queues, &triggers);
         let figures = Refresher { context: context.clone(), triggers: triggers.clone() }.run();

@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use crate::{
-    slim::{Meta, Slim},
+use crate::cache::{
+    object::{Meta, Slim},
     watch::Watched,
 };
 

@@ -27,10 +27,12 @@ use tokio::{
 };
 
 use crate::{
-    advisories,
     crd::AsyncQueue,
-    nats::secrets::{self, Secret},
-    running::Running,
+    nats::{
+        advisories,
+        secrets::{self, Secret},
+        worker_stats::Running,
+    },
 };
 
 /// The name of the operator's connections, as NATS lists it.

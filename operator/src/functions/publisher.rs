@@ -22,15 +22,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    broker::{Address, Brokers},
+    cache::{deployment::Workload, watch::Stores},
     crd::AsyncQueue,
     error::chain,
     events::Events,
-    functions::{self, Admission, Counts, Fault, Functions, Why},
+    functions::{self, Admission, Counts, Fault, Functions, Why, openfaas},
     metrics::Metrics,
-    openfaas,
-    watch::Stores,
-    workload::Workload,
+    nats::connections::{Address, Brokers},
 };
 
 /// The readiness condition.

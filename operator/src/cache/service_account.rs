@@ -3,9 +3,11 @@
 use k8s_openapi::api::core::v1::ServiceAccount;
 
 use crate::{
+    cache::{
+        object::{Meta, Slim},
+        watch::Watched,
+    },
     controller::fingerprint::Fingerprint,
-    slim::{Meta, Slim},
-    watch::Watched,
 };
 
 /// A `ServiceAccount`, with the hash of all fields that the operator sets.

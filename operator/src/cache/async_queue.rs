@@ -5,8 +5,10 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;
 
 use crate::{
-    crd::AsyncQueue, functions::HEADLESS, labels::FUNCTION_ANNOTATION_PREFIX, openfaas::Function,
-    watch::Watched,
+    cache::watch::Watched,
+    crd::AsyncQueue,
+    functions::{HEADLESS, openfaas::Function},
+    labels::FUNCTION_ANNOTATION_PREFIX,
 };
 
 /// The annotation in which `kubectl apply` stores a copy of what it applied.

@@ -1,14 +1,6 @@
-//! The numbers in a queue's status: how many calls wait, run, were retried and are dead, and the
-//! number of functions.
-//!
-//! They change all the time, so the controller does not write them. One task lists the streams of
-//! all queues at once, asks for a consumer only if a queue holds calls, and writes what has
-//! changed. A new queue, which has no numbers, gets them with its first status.
+//! The counts in a queue's status: pending, running, redelivered and dead calls, and functions.
 
 use crate::crd::AsyncQueueStatus;
-
-pub(crate) mod refresh;
-mod survey;
 
 /// The numbers of a queue. A number that is not known is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,21 +14,21 @@ pub(crate) struct Figures {
 
 /// The numbers that were counted on NATS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Counted {
+pub(crate) struct Counted {
     /// Number of stored calls.
-    messages: u64,
+    pub(crate) messages: u64,
     /// Number of running calls, as reported by the workers.
-    running: u64,
+    pub(crate) running: u64,
     /// Number of stored calls that were delivered more than once.
-    redelivered: u64,
-    dead_letters: u64,
+    pub(crate) redelivered: u64,
+    pub(crate) dead_letters: u64,
 }
 
 // === impl Figures ===
 
 impl Figures {
     /// Returns the numbers of a queue that has its stream.
-    fn new(counted: Option<Counted>, functions: Option<usize>) -> Self {
+    pub(crate) fn new(counted: Option<Counted>, functions: Option<usize>) -> Self {
         let of =
             |number: fn(&Counted) -> u64| counted.as_ref().map(|counted| signed(number(counted)));
         Self {

@@ -17,7 +17,10 @@ use tokio::{sync::watch, time::interval};
 use tracing::{debug, warn};
 
 use self::pending::{Due, Pending};
-use crate::{controller::context::Context, crd::AsyncQueue, running::Running, watch::Stores};
+use crate::{
+    cache::watch::Stores, controller::context::Context, crd::AsyncQueue,
+    nats::worker_stats::Running,
+};
 
 mod pending;
 

@@ -13,16 +13,14 @@ use kube::ResourceExt;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{
-    Counted, Figures,
-    survey::{Survey, Surveyed},
-};
+use super::stream_listing::{Survey, Surveyed};
 use crate::{
-    broker::{Address, Broker},
     controller::{context::Context, update_status},
     crd::AsyncQueue,
     error::chain,
     metrics::FIGURES,
+    nats::connections::{Address, Broker},
+    queue_counts::{Counted, Figures},
     trigger::Triggers,
 };
 

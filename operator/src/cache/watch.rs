@@ -18,10 +18,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::error;
 
-pub(crate) use self::health::Watches;
-use self::health::{Place, Trouble};
-
-mod health;
+pub(crate) use super::health::Watches;
+use super::health::{Place, Trouble};
 
 /// Pause between attempts. A few requests every two seconds are no load for an API server, and a
 /// recovery is noticed quickly.
@@ -302,8 +300,11 @@ mod tests {
     };
     use prometheus_client::registry::Registry;
 
-    use super::{health::fixtures::refused, *};
-    use crate::{account::Account, budget::Budget, metrics::Metrics};
+    use super::{super::health::fixtures::refused, *};
+    use crate::{
+        cache::{disruption_budget::Budget, service_account::Account},
+        metrics::Metrics,
+    };
 
     fn reading(need: Need) -> Reading {
         let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default(), &[]));

@@ -11,10 +11,12 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cache::{
+        object::{Meta, Slim},
+        watch::Watched,
+    },
     controller::fingerprint::Fingerprint,
     labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL},
-    slim::{Meta, Slim},
-    watch::Watched,
 };
 
 /// The Deployment's conditions that say that pods can't be created, and that they start in time.
