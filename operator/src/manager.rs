@@ -21,9 +21,9 @@ use crate::{
     },
     controller::{
         self,
+        applied::AppliedCache,
         context::{Context, Owned},
-        expectations::Written,
-        verified::Verified,
+        expectations::PendingWrites,
     },
     crd::AsyncQueue,
     default_queue,
@@ -34,7 +34,7 @@ use crate::{
     pods::{Follower, WorkerPod},
     queue_stats::collector::Refresher,
     run::Program,
-    trigger::{self, Triggers},
+    trigger::{self, ReconcileTrigger},
     worker_defaults::WorkerDefaults,
     worker_image,
 };
@@ -81,8 +81,8 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         budgets: Stores::new(&budgets),
         pod_watches: Stores::new(&pods),
         pods: Arc::default(),
-        verified: Verified::default(),
-        written: Written::default(),
+        applied: AppliedCache::default(),
+        written: PendingWrites::default(),
         functions: counted,
         installation: WorkerDefaults::new(settings, worker_image),
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
@@ -108,7 +108,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         let changed = changed.clone();
         move || changed.notify_one()
     };
-    let mut triggers = Triggers::default();
+    let mut triggers = ReconcileTrigger::default();
     let places: Vec<_> =
         settings.watch_namespaces.places().map(|place| triggers.add(place)).collect();
     let followers = settings.watch_namespaces.places().map(Follower::new);

@@ -15,7 +15,6 @@ use crate::{
         object::{Meta, Slim},
         watch::Watched,
     },
-    controller::fingerprint::Fingerprint,
     labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL},
 };
 
@@ -40,10 +39,6 @@ pub(crate) enum Pods {
 /// Progress of the Deployment of a queue's workers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Rollout {
-    /// Hash of all metadata that the operator sets. [`crate::controller::verified`] tracks the
-    /// spec.
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) generation: Option<i64>,
     /// Whether the status below is of this generation.
     pub(crate) is_seen: bool,
     /// Number of workers that exist.
@@ -139,8 +134,6 @@ impl Workload {
 impl Rollout {
     fn of(meta: &ObjectMeta, status: &DeploymentStatus) -> Self {
         Self {
-            fingerprint: Fingerprint::of(meta, ()),
-            generation: meta.generation,
             is_seen: status.observed_generation >= meta.generation,
             replicas: status.replicas.unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or_default(),
@@ -190,7 +183,7 @@ mod tests {
         deployment.status.observed_generation = Some(1);
         deployment.status.ready_replicas = Some(3);
         let rollout = Workload::of(deployment.clone()).rollout().cloned().unwrap();
-        assert_eq!((rollout.generation, rollout.is_seen, rollout.ready), (Some(2), false, 3));
+        assert_eq!((rollout.is_seen, rollout.ready), (false, 3));
         deployment.status.observed_generation = Some(2);
         assert!(Workload::of(deployment).rollout().unwrap().is_seen);
     }

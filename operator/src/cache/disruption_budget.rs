@@ -1,4 +1,4 @@
-//! Keeps the `PodDisruptionBudget` of workers. Only queues with several workers have one.
+//! Keeps the metadata of each `PodDisruptionBudget` of workers.
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
@@ -7,13 +7,13 @@ use crate::cache::{
     watch::Watched,
 };
 
-/// A complete `PodDisruptionBudget`.
-pub(crate) type Budget = Slim<PodDisruptionBudget, Box<PodDisruptionBudget>>;
+/// The metadata of a `PodDisruptionBudget`.
+pub(crate) type Budget = Slim<PodDisruptionBudget, ()>;
 
 impl Watched for Budget {
     type Whole = PodDisruptionBudget;
 
     fn of(budget: PodDisruptionBudget) -> Self {
-        Self::new(Meta::of(&budget.metadata), Box::new(budget))
+        Self::new(Meta::of(&budget.metadata), ())
     }
 }

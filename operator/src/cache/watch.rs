@@ -295,16 +295,11 @@ impl Backoff for Pause {
 #[cfg(test)]
 mod tests {
     use asyncqueue_runtime::health::Health;
-    use k8s_openapi::{
-        api::policy::v1::PodDisruptionBudget, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
-    };
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
     use prometheus_client::registry::Registry;
 
     use super::{super::health::fixtures::refused, *};
-    use crate::{
-        cache::{disruption_budget::Budget, service_account::Account},
-        metrics::Metrics,
-    };
+    use crate::{cache::service_account::Account, crd::AsyncQueue, fixtures, metrics::Metrics};
 
     fn reading(need: Need) -> Reading {
         let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default(), &[]));
@@ -359,12 +354,12 @@ mod tests {
 
     #[test]
     fn managed_fields_are_not_kept_of_anything() {
-        let mut budget = PodDisruptionBudget::default();
-        budget.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
-        let event = Event::Apply(DeserializeGuard(Ok(budget)));
-        let kept = reading(Need::Required).take::<Budget>(Ok(event));
+        let mut queue = fixtures::queue("q");
+        queue.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+        let event = Event::Apply(DeserializeGuard(Ok(queue)));
+        let kept = reading(Need::Required).take::<AsyncQueue>(Ok(event));
         assert!(
-            matches!(&kept[..], [Event::Apply(budget)] if budget.rest.metadata.managed_fields.is_none())
+            matches!(&kept[..], [Event::Apply(queue)] if queue.metadata.managed_fields.is_none())
         );
     }
 

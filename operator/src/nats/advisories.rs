@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
 
 use crate::{
-    cache::watch::Stores, crd::AsyncQueue, nats::queue_spec::queue_spec, trigger::Triggers,
+    cache::watch::Stores, crd::AsyncQueue, nats::queue_spec::queue_spec, trigger::ReconcileTrigger,
 };
 
 /// The subjects of the advisories. The token after each is the stream:
@@ -65,7 +65,7 @@ pub(crate) async fn listen(client: &Client, streams: mpsc::Sender<String>) {
 pub(crate) async fn heed(
     mut streams: mpsc::Receiver<String>,
     queues: &Stores<AsyncQueue>,
-    triggers: &Triggers,
+    triggers: &ReconcileTrigger,
 ) {
     let mut names = Vec::new();
     while streams.recv_many(&mut names, CHUNK).await > 0 {
@@ -77,7 +77,7 @@ pub(crate) async fn heed(
         }
         let names: HashSet<String> = names.drain(..).collect();
         for queue in concerned(&names, queues.all()) {
-            triggers.look(&queue);
+            triggers.enqueue(&queue);
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     metrics::FIGURES,
     nats::connections::{Address, Broker},
     queue_counts::{Counted, Figures},
-    trigger::Triggers,
+    trigger::ReconcileTrigger,
 };
 
 /// Interval of listings: what `kubectl get aq` shows is not older.
@@ -41,7 +41,7 @@ const CONCURRENCY: usize = 16;
 /// Updates the numbers.
 pub(crate) struct Refresher {
     pub(crate) context: Arc<Context>,
-    pub(crate) triggers: Triggers,
+    pub(crate) triggers: ReconcileTrigger,
 }
 
 /// Whether each NATS server was connected at the last refresh, by the address in the queues' specs.
@@ -78,7 +78,7 @@ impl Refresher {
             let now = broker.is_connected();
             if connected.insert(address, now).unwrap_or(now) != now {
                 for queue in &queues {
-                    self.triggers.look(queue);
+                    self.triggers.enqueue(queue);
                 }
             }
             self.refresh_server(now.then_some(&*broker), queues).await;
@@ -120,19 +120,21 @@ impl Refresher {
         let now = Instant::now();
         let counted = surveyed.into_iter().map(async |surveyed| {
             if surveyed.is_due() {
-                self.triggers.look(&surveyed.queue);
+                self.triggers.enqueue(&surveyed.queue);
             }
             let (messages, dead_letters) = surveyed.counted()?;
             let spec = surveyed.spec()?;
             let redelivered = redelivered(&broker.js, &spec, messages).await?;
             let running = broker.running.of(&spec.queue, now);
             let is_blocked = !broker.running.blocked(&spec.queue, now).is_empty();
-            if is_blocked != update_status::says_blocked(&surveyed.queue) {
-                self.triggers.look(&surveyed.queue);
+            if is_blocked != update_status::reports_blocked(&surveyed.queue) {
+                self.triggers.enqueue(&surveyed.queue);
             }
-            if !update_status::says_refused(&surveyed.queue, &self.context.refused_of(&spec.queue))
-            {
-                self.triggers.look(&surveyed.queue);
+            if !update_status::reports_refused(
+                &surveyed.queue,
+                &self.context.refused_of(&spec.queue),
+            ) {
+                self.triggers.enqueue(&surveyed.queue);
             }
             let counted = Counted { messages, running, redelivered, dead_letters };
             let figures = Figures::new(Some(counted), self.context.functions_of(&spec.queue));
