@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::rules::operator_variables;
 pub use self::{
     callback::CallbackSpec,
-    condition::{Condition, Word},
+    condition::Condition,
     dead_letter::DeadLetterSpec,
     definition::yaml,
     functions::FunctionsSpec,

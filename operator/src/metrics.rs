@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::crd::AsyncQueue;
+use crate::crd::{AsyncQueue, AsyncQueueStatus};
 
 /// Label of errors where the numbers in a status could not be written.
 pub(crate) const FIGURES: &str = "figures";
@@ -143,10 +143,10 @@ impl Metrics {
 
     /// Counts the existing queues.
     pub(crate) fn queues<'a>(&self, queues: impl IntoIterator<Item = &'a AsyncQueue>) {
+        let no_status = AsyncQueueStatus::default();
         let mut counts: HashMap<QueueLabels, i64> = HashMap::new();
         for queue in queues {
-            let status = queue.status.clone().unwrap_or_default();
-            let (ready, reason) = status.readiness();
+            let (ready, reason) = queue.status.as_ref().unwrap_or(&no_status).readiness();
             *counts.entry(QueueLabels { ready, reason }).or_default() += 1;
         }
         self.queues.clear();

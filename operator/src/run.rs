@@ -38,7 +38,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("asyncqueue_operator");
-    let metrics = Metrics::new(prefixed, &Error::CATEGORIES);
+    let metrics = Metrics::new(prefixed, Error::CATEGORIES);
     let nats = nats::connect(&settings.nats, CONNECTION_NAME, &health, prefixed).await?;
     let servers = nats::jetstream::urls(&settings.nats)?;
     let _jetstream = AbortOnDropHandle::new(tokio::spawn({

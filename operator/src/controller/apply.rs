@@ -20,6 +20,7 @@ use super::{
     applied::{AppliedCache, DesiredHash},
     build::DesiredObjects,
     dereference::{OwnedObjects, Ownership},
+    error::ignore_gone,
     validate::ValidationError,
 };
 use crate::{
@@ -344,10 +345,7 @@ pub(crate) async fn delete<W: AppliedObject, T>(
     let preconditions =
         Preconditions { uid: Some(object.meta.uid.to_string()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-    match api.delete(&object.meta.name, &params).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-        result => result.map(|_| ()),
-    }
+    ignore_gone(api.delete(&object.meta.name, &params).await)
 }
 
 fn api_error<W: AppliedObject>(name: &str, source: kube::Error) -> ObjectError {

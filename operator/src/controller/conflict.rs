@@ -68,7 +68,7 @@ fn has_conflict(queue: &AsyncQueue) -> bool {
     let ready =
         queue.status.as_ref().and_then(|status| find(&status.conditions, condition_type::READY));
     ready.is_some_and(|ready| {
-        [reason::RESOURCE_CONFLICT, reason::SUBJECT_OVERLAP].contains(&ready.reason.as_str())
+        [reason::RESOURCE_CONFLICT, reason::SUBJECT_OVERLAP].contains(&&*ready.reason)
             && !queue.owns_stream()
     })
 }

@@ -45,10 +45,9 @@ pub(super) async fn publish_events(
         return;
     };
     // One event for both if both come at once.
-    let (status, reason, message) =
-        (transition.status.as_str(), transition.reason.as_str(), &transition.message);
-    let is_ready = transition.type_.as_str() == condition_type::READY
-        && status == ConditionStatus::True.as_str();
+    let Condition { type_, status, reason, message, .. } = transition;
+    let reason = &**reason;
+    let is_ready = type_ == condition_type::READY && status == ConditionStatus::True.as_str();
     let note =
         changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
     if is_ready || reason == conditions::reason::PROGRESSING {

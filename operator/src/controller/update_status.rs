@@ -182,19 +182,24 @@ pub(crate) fn reports_refused(queue: &AsyncQueue, refused: &Refused) -> bool {
 pub(crate) fn reports_blocked(queue: &AsyncQueue) -> bool {
     let conditions = queue.status.iter().flat_map(|status| &status.conditions);
     let mut blocked =
-        conditions.filter(|condition| condition.type_.as_str() == condition_type::CALLS_BLOCKED);
-    blocked.any(|condition| condition.status.as_str() == ConditionStatus::True.as_str())
+        conditions.filter(|condition| condition.type_ == condition_type::CALLS_BLOCKED);
+    blocked.any(|condition| condition.status == ConditionStatus::True.as_str())
 }
 
 /// Returns the status of a queue whose deletion has to wait, with the reason.
 pub(crate) fn terminating_status(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
-    let conditions = before.conditions.iter().map(|condition| match condition.type_.as_str() {
-        kind @ (condition_type::READY | condition_type::STREAM_READY) => ConditionValue::false_(
-            reason::NATS_UNAVAILABLE,
-            why,
+    let unavailable = |type_| {
+        ConditionValue::false_(reason::NATS_UNAVAILABLE, why).into_condition(
+            type_,
+            queue.metadata.generation,
+            &before.conditions,
+            now,
         )
-        .into_condition(kind, queue.metadata.generation, &before.conditions, now),
+    };
+    let conditions = before.conditions.iter().map(|condition| match &*condition.type_ {
+        condition_type::READY => unavailable(condition_type::READY),
+        condition_type::STREAM_READY => unavailable(condition_type::STREAM_READY),
         _ => condition.clone(),
     });
     AsyncQueueStatus {

@@ -28,21 +28,6 @@ pub(crate) mod condition_type {
     pub(crate) const FUNCTIONS_REFUSED: &str = "FunctionsRefused";
     /// Calls are accepted, and at least one worker runs or none is wanted.
     pub(crate) const READY: &str = "Ready";
-
-    /// All types.
-    pub(crate) const ALL: [&str; 11] = [
-        READY,
-        PROGRESSING,
-        RECONCILING,
-        STALLED,
-        STREAM_READY,
-        CONSUMER_READY,
-        WORKERS_READY,
-        SUSPENDED,
-        UNIQUE_SEQUENCES,
-        CALLS_BLOCKED,
-        FUNCTIONS_REFUSED,
-    ];
 }
 
 /// Reasons: fixed values on which alerts and scripts may rely.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     condition::Condition,
-    conditions::{ConditionStatus, condition_type, find},
+    conditions::{ConditionStatus, condition_type, find, reason},
 };
 
 /// What the operator has found and done. Numbers of calls are read every few seconds, and absent
@@ -90,11 +90,16 @@ pub struct AsyncQueueStatus {
 // === impl AsyncQueueStatus ===
 
 impl AsyncQueueStatus {
-    /// Returns the status and the reason of the condition Ready, as fixed values.
+    /// Returns the status and the reason of the condition Ready, as fixed values for a metric: a
+    /// reason that another version wrote is `Other`.
     pub(crate) fn readiness(&self) -> (&'static str, &'static str) {
-        find(&self.conditions, condition_type::READY)
-            .map_or((ConditionStatus::Unknown.as_str(), "NotReconciled"), |ready| {
-                (ready.status.as_str(), ready.reason.as_str())
-            })
+        let Some(ready) = find(&self.conditions, condition_type::READY) else {
+            return (ConditionStatus::Unknown.as_str(), "NotReconciled");
+        };
+        let statuses = ConditionStatus::ALL.map(ConditionStatus::as_str);
+        let fixed = |text: &str, all: &[&'static str]| {
+            all.iter().copied().find(|fixed| *fixed == text).unwrap_or("Other")
+        };
+        (fixed(&ready.status, &statuses), fixed(&ready.reason, &reason::ALL))
     }
 }

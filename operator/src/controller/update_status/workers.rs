@@ -93,12 +93,12 @@ impl WorkerRollout<'_> {
 
     fn was_ready(&self) -> bool {
         let before = find(self.previous, condition_type::WORKERS_READY);
-        before.is_some_and(|before| before.status.as_str() == ConditionStatus::True.as_str())
+        before.is_some_and(|before| before.status == ConditionStatus::True.as_str())
     }
 
     fn blocked_by(&self, Cause { reason, message }: Cause) -> ConditionValue {
         let previous = find(self.previous, condition_type::PROGRESSING)
-            .filter(|previous| previous.reason.as_str() == reason);
+            .filter(|previous| previous.reason == reason);
         let message = previous
             .map_or_else(|| message.clone(), |previous| steady(&previous.message, message.clone()));
         ConditionValue::false_(reason, message)
