@@ -34,10 +34,10 @@ use self::{
 };
 use crate::{
     cache::{
-        deployment::Workload,
-        disruption_budget::Budget,
-        object::{Meta, Slim},
-        service_account::Account,
+        deployment::CachedDeployment as Workload,
+        disruption_budget::CachedDisruptionBudget as Budget,
+        object::{CachedMeta as Meta, CachedObject as Slim},
+        service_account::CachedServiceAccount as Account,
     },
     crd::AsyncQueue,
     error::chain,
@@ -54,7 +54,6 @@ pub(crate) mod dereference;
 pub(crate) mod error;
 pub(crate) mod expectations;
 mod finalizer;
-pub(crate) mod fingerprint;
 mod predicate;
 mod publish_events;
 pub(crate) mod update_status;

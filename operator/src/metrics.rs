@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::crd::AsyncQueue;
+use crate::crd::{AsyncQueue, AsyncQueueStatus};
 
 /// Label of errors where the numbers in a status could not be written.
 pub(crate) const FIGURES: &str = "figures";
@@ -144,9 +144,9 @@ impl Metrics {
     /// Counts the existing queues.
     pub(crate) fn queues<'a>(&self, queues: impl IntoIterator<Item = &'a AsyncQueue>) {
         let mut counts: HashMap<QueueLabels, i64> = HashMap::new();
+        let no_status = AsyncQueueStatus::default();
         for queue in queues {
-            let status = queue.status.clone().unwrap_or_default();
-            let (ready, reason) = status.readiness();
+            let (ready, reason) = queue.status.as_ref().unwrap_or(&no_status).readiness();
             *counts.entry(QueueLabels { ready, reason }).or_default() += 1;
         }
         self.queues.clear();
@@ -156,8 +156,8 @@ impl Metrics {
     }
 
     /// Sets whether this operator is the leader.
-    pub(crate) fn leads(&self, leads: bool) {
-        self.leader.set(i64::from(leads));
+    pub(crate) fn set_leader(&self, is_leader: bool) {
+        self.leader.set(i64::from(is_leader));
     }
 
     pub(crate) fn directory_error(&self) {

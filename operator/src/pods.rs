@@ -175,7 +175,7 @@ impl Index {
     fn put(&mut self, pod: &WorkerPod) -> Option<ObjectRef<AsyncQueue>> {
         let before = self.remove(pod.meta.uid);
         // The Deployment counts the pods that are ready.
-        let State::Waiting(waiting) = &pod.rest else { return None };
+        let State::Waiting(waiting) = &pod.data else { return None };
         let waiting = (**waiting).clone();
         let is_news = before
             .as_ref()
@@ -289,7 +289,7 @@ mod tests {
 
     use super::{pod::Parts, *};
     use crate::{
-        cache::object::{Meta, Slim},
+        cache::object::{CachedMeta as Meta, CachedObject as Slim},
         crd::conditions::reason,
         fixtures,
         pods::cause,

@@ -1,19 +1,21 @@
-//! Keeps the `PodDisruptionBudget` of workers. Only queues with several workers have one.
+//! The cached form of a `PodDisruptionBudget` of workers: the whole object. Only queues with several
+//! workers have one.
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use crate::cache::{
-    object::{Meta, Slim},
-    watch::Watched,
+use super::{
+    object::{CachedMeta, CachedObject},
+    watch::Cacheable,
 };
 
 /// A complete `PodDisruptionBudget`.
-pub(crate) type Budget = Slim<PodDisruptionBudget, Box<PodDisruptionBudget>>;
+pub(crate) type CachedDisruptionBudget =
+    CachedObject<PodDisruptionBudget, Box<PodDisruptionBudget>>;
 
-impl Watched for Budget {
-    type Whole = PodDisruptionBudget;
+impl Cacheable for CachedDisruptionBudget {
+    type Object = PodDisruptionBudget;
 
-    fn of(budget: PodDisruptionBudget) -> Self {
-        Self::new(Meta::of(&budget.metadata), Box::new(budget))
+    fn from_object(budget: PodDisruptionBudget) -> Self {
+        Self::new(CachedMeta::new(&budget.metadata), Box::new(budget))
     }
 }

@@ -1,32 +1,30 @@
-//! Keeps of each `ServiceAccount` of workers its owner, and whether it is as it was applied.
+//! The cached form of a `ServiceAccount` of workers: its owner, and the hash of what was applied.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use crate::{
-    cache::{
-        object::{Meta, Slim},
-        watch::Watched,
-    },
-    controller::fingerprint::Fingerprint,
+use super::{
+    fingerprint::Fingerprint,
+    object::{CachedMeta, CachedObject},
+    watch::Cacheable,
 };
 
 /// A `ServiceAccount`, with the hash of all fields that the operator sets.
-pub(crate) type Account = Slim<ServiceAccount, Fingerprint>;
+pub(crate) type CachedServiceAccount = CachedObject<ServiceAccount, Fingerprint>;
 
-impl Watched for Account {
-    type Whole = ServiceAccount;
+impl Cacheable for CachedServiceAccount {
+    type Object = ServiceAccount;
 
-    fn of(account: ServiceAccount) -> Self {
-        Self::new(Meta::of(&account.metadata), fingerprint(&account))
+    fn from_object(account: ServiceAccount) -> Self {
+        Self::new(CachedMeta::new(&account.metadata), fingerprint(&account))
     }
 }
 
-// === impl Account ===
+// === impl CachedServiceAccount ===
 
-impl Account {
+impl CachedServiceAccount {
     /// Returns whether it is as it is wanted, and was applied so.
-    pub(crate) fn is(&self, wanted: &ServiceAccount) -> bool {
-        self.rest == fingerprint(wanted)
+    pub(crate) fn matches(&self, wanted: &ServiceAccount) -> bool {
+        self.data == fingerprint(wanted)
     }
 }
 

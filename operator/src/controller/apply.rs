@@ -25,11 +25,12 @@ use super::{
 };
 use crate::{
     cache::{
-        deployment::Workload, disruption_budget::Budget, object::Slim, service_account::Account,
-        watch::Namespaced,
+        deployment::CachedDeployment as Workload,
+        disruption_budget::CachedDisruptionBudget as Budget, object::CachedObject as Slim,
+        service_account::CachedServiceAccount as Account, watch::NamespacedObject as Namespaced,
     },
     labels::FIELD_MANAGER,
-    nats::connections::Broker,
+    nats::connections::NatsConnection as Broker,
 };
 
 /// A kind of objects that queues consist of.
@@ -175,9 +176,9 @@ pub(crate) async fn apply(
         _ => {}
     }
     // The account first: no pod starts without it.
-    let account = bring(prepared.account, account, Account::is, client).await;
+    let account = bring(prepared.account, account, Account::matches, client).await;
     let workers = bring_workers(prepared.workers, workers, client, verified).await;
-    let is_current = |live: &Budget, wanted: &_| is_current(&*live.rest, wanted);
+    let is_current = |live: &Budget, wanted: &_| is_current(&*live.data, wanted);
     let budget = bring(prepared.budget, budget, is_current, client).await;
     Outcome { stream, workers: workers.map(Workers::Deployed), beside: account.and(budget) }
 }
@@ -209,9 +210,10 @@ async fn withdraw(
 }
 
 async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, StreamError> {
-    let broker = broker.filter(|broker| broker.is_connected()).ok_or_else(|| {
-        StreamError::Disconnected { why: broker.map_or_else(String::new, Broker::why_disconnected) }
-    })?;
+    let broker =
+        broker.filter(|broker| broker.is_connected()).ok_or_else(|| StreamError::Disconnected {
+            why: broker.map_or_else(String::new, Broker::disconnected_reason),
+        })?;
     let queue = &prepared.queue;
     let failed = |error| {
         let servers = broker.servers().to_owned();
@@ -272,7 +274,7 @@ async fn bring_workers(
     {
         return Ok(live.clone());
     }
-    let applied = Workload::of_workers(&put(&wanted, client).await?);
+    let applied = Workload::from_workers(&put(&wanted, client).await?);
     verified.note(&applied);
     Ok(Arc::new(applied))
 }

@@ -11,15 +11,16 @@ use tokio::sync::watch;
 use super::{expectations::Written, verified::Verified};
 use crate::{
     cache::{
-        deployment::Workload, disruption_budget::Budget, service_account::Account, watch::Stores,
+        deployment::CachedDeployment as Workload,
+        disruption_budget::CachedDisruptionBudget as Budget,
+        service_account::CachedServiceAccount as Account, watch::MultiStore as Stores,
     },
     crd::AsyncQueue,
     events::Events,
-    functions::{Counts, Refused},
+    functions::directory::{FunctionCounts as Counts, RefusedFunctions as Refused},
     metrics::Metrics,
-    nats::connections::Brokers,
-    pods,
-    pods::{Follower, Look, Pods, WorkerPod, revision::Revision},
+    nats::connections::NatsPool as Brokers,
+    pods::{self, Follower, Look, Pods, WorkerPod, revision::Revision},
     worker_defaults::WorkerDefaults,
 };
 
@@ -80,11 +81,11 @@ impl Context {
     /// Waits until all watches have listed everything.
     pub(crate) async fn complete(&self) {
         tokio::join!(
-            self.queues.complete(),
-            self.deployments.complete(),
-            self.accounts.complete(),
-            self.budgets.complete(),
-            self.pod_watches.complete(),
+            self.queues.wait_until_ready(),
+            self.deployments.wait_until_ready(),
+            self.accounts.wait_until_ready(),
+            self.budgets.wait_until_ready(),
+            self.pod_watches.wait_until_ready(),
         );
     }
 

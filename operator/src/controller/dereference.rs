@@ -11,16 +11,16 @@ use super::{
 };
 use crate::{
     cache::{
-        deployment::Workload,
-        disruption_budget::Budget,
-        object::{Slim, uid},
-        service_account::Account,
-        watch::{Stores, Watched},
+        deployment::CachedDeployment as Workload,
+        disruption_budget::CachedDisruptionBudget as Budget,
+        object::{CachedObject as Slim, uid},
+        service_account::CachedServiceAccount as Account,
+        watch::{Cacheable as Watched, MultiStore as Stores},
     },
     crd::AsyncQueue,
     nats::{
         allowed_streams::AllowedStreams,
-        connections::{Address, Broker},
+        connections::{NatsConnection as Broker, NatsEndpoint as Address},
         queue_spec::queue_spec,
     },
 };
@@ -122,7 +122,7 @@ where
 
 fn whose<W, T>(object: Arc<Slim<W, T>>, queue: &AsyncQueue) -> Found<Slim<W, T>> {
     match &object.meta.owner {
-        _ if object.meta.is_going => Found::Going,
+        _ if object.meta.is_terminating => Found::Going,
         Some(owner) if !owner.uid.is_nil() && owner.uid == uid(&queue.metadata) => {
             Found::Ours(object)
         }
@@ -136,7 +136,7 @@ mod tests {
     use kube::Resource;
 
     use super::*;
-    use crate::{cache::deployment::Parts, fixtures};
+    use crate::{cache::deployment::PartialDeployment as Parts, fixtures};
 
     fn deployment(owner: Option<&AsyncQueue>) -> Parts {
         let mut deployment = Parts::default();
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn an_object_is_ours_by_its_owners_uid() {
         let queue = fixtures::queue("q");
-        let found = |deployment| whose(Arc::new(Workload::of(deployment)), &queue);
+        let found = |deployment| whose(Arc::new(Workload::from_object(deployment)), &queue);
         assert!(matches!(found(deployment(Some(&queue))), Found::Ours(_)));
         assert!(matches!(found(deployment(None)), Found::Foreign));
         assert!(matches!(found(deployment(Some(&fixtures::queue("other")))), Found::Foreign));

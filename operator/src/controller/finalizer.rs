@@ -21,7 +21,7 @@ use super::{
 use crate::{
     crd::{AsyncQueue, DeletionPolicy},
     nats::{
-        connections::{Address, Broker},
+        connections::{NatsConnection as Broker, NatsEndpoint as Address},
         queue_spec::queue_spec,
     },
 };
@@ -140,7 +140,7 @@ async fn give_up(
     let spec = spec.clone();
     tokio::spawn(async move {
         loop {
-            broker.connected().await;
+            broker.wait_until_connected().await;
             match let_go(&broker, &spec, RemovalPolicy::Retain).await {
                 Ok(_) => {
                     return info!(

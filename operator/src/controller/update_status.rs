@@ -21,10 +21,10 @@ use crate::{
         conditions::{Status, Verdict, find, kind, reason},
     },
     error::chain,
-    functions::Refused,
+    functions::directory::RefusedFunctions as Refused,
     labels::STATUS_FIELD_MANAGER,
     pods::cause::Cause,
-    queue_counts::Figures,
+    queue_counts::QueueCounts as Figures,
 };
 
 mod workers;
@@ -378,7 +378,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cache::deployment::Workload,
+        cache::deployment::CachedDeployment as Workload,
         controller::{conflict::Conflict, validate::Invalid},
         fixtures,
         pods::cause,
@@ -419,7 +419,7 @@ mod tests {
     }
 
     fn applied(stream: Result<Stored, StreamError>, workers: &Deployment) -> Outcome {
-        let workers = Workers::Deployed(Arc::new(Workload::of_workers(workers)));
+        let workers = Workers::Deployed(Arc::new(Workload::from_workers(workers)));
         Outcome { stream, workers: Ok(workers), beside: Ok(()) }
     }
 

@@ -14,8 +14,11 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, Client, Resource};
 use uuid::Uuid;
 
-use super::{current::is_current, fingerprint::Fingerprint};
-use crate::cache::deployment::{Rollout, Workload};
+use super::current::is_current;
+use crate::cache::{
+    deployment::{CachedDeployment as Workload, RolloutStatus as Rollout},
+    fingerprint::Fingerprint,
+};
 
 /// The generation in which each Deployment was as it was applied, by uid.
 #[derive(Debug, Default)]
@@ -44,7 +47,7 @@ impl Verified {
         let Ok(Some(whole)) = api.get_opt(&live.meta.name).await else { return false };
         let current = is_current(&whole, wanted);
         if current {
-            self.note(&Workload::of_workers(&whole));
+            self.note(&Workload::from_workers(&whole));
         }
         current
     }
@@ -89,7 +92,7 @@ mod tests {
             let uid = Some(fixtures::uid(name));
             let metadata =
                 ObjectMeta { uid, generation: Some(generation), ..ObjectMeta::default() };
-            Workload::of_workers(&Deployment { metadata, ..Deployment::default() })
+            Workload::from_workers(&Deployment { metadata, ..Deployment::default() })
         };
         let verified = Verified::default();
         assert!(!verified.knows(&of("a", 1)));

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     cache::{
-        object::{Meta, Slim},
-        watch::Watched,
+        object::{CachedMeta as Meta, CachedObject as Slim},
+        watch::Cacheable as Watched,
     },
     labels::{QUEUE_LABEL, REVISION_ANNOTATION},
 };
@@ -93,15 +93,15 @@ pub(crate) enum Standing {
 }
 
 impl Watched for WorkerPod {
-    type Whole = Parts;
+    type Object = Parts;
 
-    fn of(Parts { metadata, status }: Parts) -> Self {
-        Self::new(Meta::of(&metadata), State::of(&metadata, &status))
+    fn from_object(Parts { metadata, status }: Parts) -> Self {
+        Self::new(Meta::new(&metadata), State::of(&metadata, &status))
     }
 
     /// Pods in the state `Fine`, of which there are thousands, are not kept.
     fn is_kept(&self) -> bool {
-        self.rest != State::Fine
+        self.data != State::Fine
     }
 }
 

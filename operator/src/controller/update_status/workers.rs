@@ -6,15 +6,12 @@
 //! way.
 
 use crate::{
-    cache::deployment::Rollout,
+    cache::deployment::RolloutStatus as Rollout,
     crd::{
         Condition,
         conditions::{Status, Verdict, find, kind, reason},
     },
-    pods::{
-        cause,
-        cause::{Cause, steady},
-    },
+    pods::cause::{self, Cause, steady},
 };
 
 /// What is known of a queue's workers.
@@ -58,9 +55,9 @@ impl Fleet<'_> {
 
     /// Returns the condition `Progressing`.
     pub(super) fn progress(&self) -> Verdict {
-        let Rollout { is_seen, replicas, updated, .. } = self.rollout;
+        let Rollout { is_observed, replicas, updated, .. } = self.rollout;
         let is_wanted = *replicas == self.replicas && *updated == self.replicas;
-        let is_rolled_out = *is_seen && self.updated_available() >= self.replicas;
+        let is_rolled_out = *is_observed && self.updated_available() >= self.replicas;
         // With zero workers wanted and none there, there is nothing to wait for.
         if is_wanted && (is_rolled_out || self.replicas == 0) {
             return Verdict::no(reason::RECONCILED, "The workers are as the spec says.");
@@ -74,21 +71,21 @@ impl Fleet<'_> {
     /// Returns a lower bound for the number of available workers of the wanted revision: the
     /// available workers minus all workers of other revisions.
     fn updated_available(&self) -> i32 {
-        let Rollout { is_seen, replicas, updated, available, .. } = self.rollout;
-        if *is_seen { (available - (replicas - updated)).max(0) } else { 0 }
+        let Rollout { is_observed, replicas, updated, available, .. } = self.rollout;
+        if *is_observed { (available - (replicas - updated)).max(0) } else { 0 }
     }
 
     /// Returns the cause that blocks the rollout. A cause from the pods comes first. Without one it
     /// is the Deployment's: the API server refuses pods, or the rollout is overdue.
     fn cause(&self) -> Option<Cause> {
-        let Rollout { is_seen, refused, overdue, .. } = self.rollout;
+        let Rollout { is_observed, refused, overdue, .. } = self.rollout;
         let of_deployment = || {
             refused
                 .as_deref()
                 .map(cause::refused)
                 .or_else(|| overdue.as_deref().map(cause::overdue))
         };
-        self.cause.cloned().or_else(|| is_seen.then(of_deployment).flatten())
+        self.cause.cloned().or_else(|| is_observed.then(of_deployment).flatten())
     }
 
     fn was_ready(&self) -> bool {
@@ -118,7 +115,7 @@ mod tests {
     /// available.
     fn rollout(replicas: i32, updated: i32, available: i32) -> Rollout {
         Rollout {
-            is_seen: true,
+            is_observed: true,
             replicas,
             updated,
             ready: available,
@@ -175,7 +172,7 @@ mod tests {
     #[test]
     fn scaling_keeps_a_queue_ready() {
         // The Deployment has not been seen, has one pod more, and has it ready.
-        let unseen = Rollout { is_seen: false, ..rollout(1, 1, 1) };
+        let unseen = Rollout { is_observed: false, ..rollout(1, 1, 1) };
         for (rollout, progress) in [
             (unseen, UNDER_WAY),
             (rollout(1, 1, 1), UNDER_WAY),
@@ -197,7 +194,7 @@ mod tests {
 
     #[test]
     fn an_edit_keeps_a_queue_ready_while_an_earlier_worker_runs() {
-        let unseen = Rollout { is_seen: false, ..rollout(1, 1, 1) };
+        let unseen = Rollout { is_observed: false, ..rollout(1, 1, 1) };
         for (rollout, progress) in [
             (unseen, UNDER_WAY),
             (rollout(1, 0, 1), UNDER_WAY),
@@ -234,7 +231,7 @@ mod tests {
         let refused = Rollout { refused: Some("exceeded quota".into()), ..rollout(0, 0, 0) };
         let stuck = (Status::False, reason::PODS_REFUSED);
         assert_eq!(judge(1, &refused, None, &was_not()), [stuck, stuck]);
-        let unseen = Rollout { is_seen: false, ..refused };
+        let unseen = Rollout { is_observed: false, ..refused };
         assert_eq!(judge(1, &unseen, None, &was_not()), [NOT_YET, UNDER_WAY]);
 
         let overdue =
