@@ -5,7 +5,6 @@
 pub(crate) mod async_queue;
 pub(crate) mod deployment;
 pub(crate) mod disruption_budget;
-pub(crate) mod fingerprint;
 pub(crate) mod health;
 pub(crate) mod object;
 pub(crate) mod service_account;

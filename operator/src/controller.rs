@@ -25,11 +25,11 @@ use tracing::{debug, warn};
 
 use self::{
     apply::Workers,
-    context::{Changes, Context, Owned, RETRY},
+    context::{Changes, Context, Owned, RETRY_DELAY},
     error::Error,
     finalizer::cleanup,
-    predicate::news,
-    publish_events::tell,
+    predicate::needs_reconciliation,
+    publish_events::publish_events,
     update_status::Functions,
 };
 use crate::{
@@ -45,11 +45,11 @@ use crate::{
     pods::{Look, WorkerPod, revision::Revision},
 };
 
+pub(crate) mod applied;
 pub(crate) mod apply;
 pub(crate) mod build;
 pub(crate) mod conflict;
 pub(crate) mod context;
-mod current;
 pub(crate) mod dereference;
 pub(crate) mod error;
 pub(crate) mod expectations;
@@ -58,13 +58,12 @@ mod predicate;
 mod publish_events;
 pub(crate) mod update_status;
 pub(crate) mod validate;
-pub(crate) mod verified;
 
 /// Delay between a change of a queue's objects and the one reconciliation for it. These objects
 /// change together, and mostly because the operator has just written them.
 ///
 /// Also the time to wait for the watch to show what the operator wrote to the queue itself.
-const SETTLE: Duration = Duration::from_millis(500);
+const DEBOUNCE: Duration = Duration::from_millis(500);
 
 /// Number of queues that are reconciled concurrently. They wait for NATS and the API server most of
 /// the time.
@@ -85,12 +84,14 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     let Owned { deployments, accounts, budgets, pods, mut follower } = owned;
-    let seen = context.pods.clone();
-    let pods = pods.filter_map(move |event| std::future::ready(follower.take(&event, &seen)));
-    let owned =
-        select(select(owners(deployments), owners(accounts)), select(owners(budgets), pods));
-    Controller::for_stream(news(queues), store)
-        .reconcile_on(later(owned))
+    let seen = context.clone();
+    let pods = pods.filter_map(move |event| std::future::ready(follower.take(&event, &seen.pods)));
+    let owned = select(
+        select(owner_refs(deployments, context.clone()), owner_refs(accounts, context.clone())),
+        select(owner_refs(budgets, context.clone()), pods),
+    );
+    Controller::for_stream(needs_reconciliation(queues), store)
+        .reconcile_on(debounced(owned))
         .reconcile_on(triggers)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.cancelled_owned())
@@ -108,32 +109,40 @@ pub(crate) async fn run(
         .await;
 }
 
-/// Returns the queues whose objects change.
-fn owners<W, T: Send>(
+/// Returns the queues whose objects change. Deleted objects are removed from the cache of applied
+/// ones.
+fn owner_refs<W, T: Send>(
     changes: impl Changes<Slim<W, T>>,
+    context: Arc<Context>,
 ) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
-    let queue = |event: Event<Slim<W, T>>| match event {
-        Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
-            let Meta { owner, namespace, .. } = object.meta;
-            Some(ObjectRef::new(&owner?.name).within(&namespace))
+    let queue = move |event: Event<Slim<W, T>>| match event {
+        Event::Apply(object) | Event::InitApply(object) => owner_ref(object.meta),
+        Event::Delete(object) => {
+            context.applied.forget(object.meta.uid);
+            owner_ref(object.meta)
         }
         Event::Init | Event::InitDone => None,
     };
     changes.filter_map(move |event| std::future::ready(queue(event)))
 }
 
-/// Delays the items by [`SETTLE`] and merges equal items that arrive during the delay.
-fn later<T: Clone + Eq + Hash + Send>(
+/// Returns the queue to which an object belongs.
+fn owner_ref(Meta { owner, namespace, .. }: Meta) -> Option<ObjectRef<AsyncQueue>> {
+    Some(ObjectRef::new(&owner?.name).within(&namespace))
+}
+
+/// Delays the items by [`DEBOUNCE`] and merges equal items that arrive during the delay.
+fn debounced<T: Clone + Eq + Hash + Send>(
     stream: impl Stream<Item = T> + Send,
 ) -> impl Stream<Item = T> + Send {
-    scheduler(stream.map(|message| ScheduleRequest { message, run_at: Instant::now() + SETTLE }))
+    scheduler(stream.map(|message| ScheduleRequest { message, run_at: Instant::now() + DEBOUNCE }))
 }
 
 async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Action, Error> {
     // An object that the watches have not listed yet could be taken for missing.
     context.complete().await;
-    if context.written.is_ahead_of(&queue) {
-        return Ok(Action::requeue(SETTLE));
+    if context.written.is_stale(&queue) {
+        return Ok(Action::requeue(DEBOUNCE));
     }
     let _measured = context.metrics.reconciliation();
     let api = Api::namespaced(context.client.clone(), &queue.namespace().unwrap_or_default());
@@ -152,19 +161,20 @@ async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Acti
 
 /// Brings everything that belongs to a queue to its desired state, and reports the outcome.
 async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
-    let (seen, broker) = dereference::dereference(queue, context).await;
-    let (outcome, revision) = match validate::validate(queue, &seen) {
+    let (dereferenced, broker) = dereference::dereference(queue, context).await;
+    let objects = &dereferenced.objects;
+    let (outcome, revision) = match validate::validate(queue, &dereferenced) {
         Ok(valid) => {
-            let prepared = build::build(&valid, &context.installation);
-            let revision = Revision::of(&prepared.workers);
-            let Context { client, verified, .. } = context;
-            let applied = apply::apply(prepared, &seen, broker.as_deref(), client, verified);
-            (Box::pin(applied).await, revision)
+            let desired = build::build(&valid, &context.installation);
+            let revision = Revision::of(&desired.deployment);
+            let Context { client, applied, .. } = context;
+            let apply = apply::apply(desired, objects, broker.as_deref(), client, applied);
+            (Box::pin(apply).await, revision)
         }
-        Err(invalid) => (apply::refuse(invalid, &seen, &context.client).await, None),
+        Err(invalid) => (apply::skip_invalid(invalid, objects, &context.client).await, None),
     };
     let Look { cause, again, .. } = match &outcome.workers {
-        Ok(Workers::Deployed(_)) => context.look_at_pods(queue, revision).await,
+        Ok(Workers::Deployed(_)) => context.diagnose_pods(queue, revision).await,
         Ok(Workers::Absent) | Err(_) => Look::default(),
     };
     let now = Time(Timestamp::now());
@@ -176,12 +186,13 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
         blocked.map(|(name, broker)| broker.running.blocked(name, std::time::Instant::now()));
     let (blocked, functions) =
         (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
-    let status = update_status::status(queue, &outcome, cause.as_ref(), &functions, &blocked, &now);
-    tell(queue, &outcome, &status, context).await;
+    let status =
+        update_status::compute_status(queue, &outcome, cause.as_ref(), &functions, &blocked, &now);
+    publish_events(queue, &outcome, &status, context).await;
     update_status::write(context, queue, &status).await.map_err(Error::Status)?;
-    let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.beside.is_ok();
+    let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.auxiliary.is_ok();
     // A settled queue is reconciled again when it changes, and by `resync`.
-    let again = if settled { again } else { Some(again.unwrap_or(RETRY).min(RETRY)) };
+    let again = if settled { again } else { Some(again.unwrap_or(RETRY_DELAY).min(RETRY_DELAY)) };
     Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -193,7 +204,7 @@ fn on_error(queue: &AsyncQueue, error: &Error, context: &Context) -> Action {
         Error::Waiting(why) => debug!(queue, "{why}"),
         error => warn!(queue, "{}", chain(error)),
     }
-    Action::requeue(RETRY)
+    Action::requeue(RETRY_DELAY)
 }
 
 #[cfg(test)]
@@ -205,9 +216,10 @@ mod tests {
     #[tokio::test]
     async fn what_comes_together_is_looked_at_once_and_later() {
         let begun = Instant::now();
-        let mut looks: Vec<_> = later(iter([1, 1, 2]).chain(pending())).take(2).collect().await;
-        looks.sort_unstable();
-        assert_eq!(looks, [1, 2]);
-        assert!(begun.elapsed() >= SETTLE, "{:?}", begun.elapsed());
+        let mut reconciled: Vec<_> =
+            debounced(iter([1, 1, 2]).chain(pending())).take(2).collect().await;
+        reconciled.sort_unstable();
+        assert_eq!(reconciled, [1, 2]);
+        assert!(begun.elapsed() >= DEBOUNCE, "{:?}", begun.elapsed());
     }
 }

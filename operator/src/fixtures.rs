@@ -12,7 +12,7 @@ use crate::{
         deployment::{CachedDeployment, PartialDeployment, PodMeta, Spec, Template},
         watch::Cacheable,
     },
-    controller::dereference::{Objects, Surroundings},
+    controller::dereference::{DereferencedObjects, OwnedObjects},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
     functions::openfaas,
     nats::allowed_streams::AllowedStreams,
@@ -38,10 +38,10 @@ pub(crate) fn owner(name: &str) -> AsyncQueue {
 }
 
 /// Returns what a new queue depends on: no conflict, and no objects of its own yet.
-pub(crate) fn surroundings() -> Surroundings {
-    Surroundings {
+pub(crate) fn dereferenced() -> DereferencedObjects {
+    DereferencedObjects {
         nats: Ok(()),
-        objects: Objects::default(),
+        objects: OwnedObjects::default(),
         lacks_credentials: false,
         gateway_url: None,
         allowed_streams: AllowedStreams::default(),

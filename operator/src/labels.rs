@@ -28,10 +28,6 @@ pub(crate) const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 pub(crate) const RESERVED_LABELS: [&str; 6] =
     [QUEUE_LABEL, COMPONENT_LABEL, INSTANCE_LABEL, MANAGED_BY_LABEL, NAME_LABEL, PART_OF_LABEL];
 
-/// The annotation with the hash of what was applied last. It shows that a field is no longer
-/// wanted.
-pub(crate) const APPLIED_ANNOTATION: &str = "asyncqueue.io/applied";
-
 /// The annotation of a pod template, and so of each pod, with the revision of the template.
 pub(crate) const REVISION_ANNOTATION: &str = "asyncqueue.io/revision";
 

@@ -25,9 +25,9 @@ use crate::{
     },
     controller::{
         self,
+        applied::AppliedCache,
         context::{Context, Owned},
-        expectations::Written,
-        verified::Verified,
+        expectations::PendingWrites,
     },
     crd::AsyncQueue,
     default_queue,
@@ -42,7 +42,7 @@ use crate::{
     nats::{advisories, connections::NatsPool, reserve},
     pods::{Follower, WorkerPod},
     queue_stats::collector::StatsCollector,
-    trigger::{self, Triggers},
+    trigger::{self, ReconcileTrigger},
     worker_defaults::WorkerDefaults,
     worker_image,
 };
@@ -66,7 +66,7 @@ struct ControllerWatches {
 /// Everything that runs besides the controllers.
 struct Background {
     context: Arc<Context>,
-    triggers: Triggers,
+    triggers: ReconcileTrigger,
     publisher: DirectoryPublisher,
     /// Wakes the publisher when a function or a queue changes.
     directory_changed: Arc<Notify>,
@@ -116,7 +116,7 @@ pub(crate) async fn run_controllers(app: &App, shutdown: CancellationToken) -> a
         metrics: metrics.clone(),
     };
 
-    let mut triggers = Triggers::default();
+    let mut triggers = ReconcileTrigger::default();
     let controllers: Vec<_> = controllers(
         app,
         &context,
@@ -162,8 +162,8 @@ fn new_context(
         budgets: MultiStore::new(&watches.budgets),
         pod_watches: MultiStore::new(&watches.pods),
         pods: Arc::default(),
-        verified: Verified::default(),
-        written: Written::default(),
+        applied: AppliedCache::default(),
+        written: PendingWrites::default(),
         functions: function_counts,
         installation: WorkerDefaults::new(settings, worker_image),
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
@@ -179,7 +179,7 @@ fn controllers(
     watches: ControllerWatches,
     health: &Arc<WatchHealth>,
     directory_changed: &Arc<Notify>,
-    triggers: &mut Triggers,
+    triggers: &mut ReconcileTrigger,
     shutdown: &CancellationToken,
 ) -> Vec<impl Future<Output = ()> + use<>> {
     let ControllerWatches { queues, deployments, service_accounts, budgets, pods } = watches;

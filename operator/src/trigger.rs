@@ -21,7 +21,7 @@ const LOOKS_PER_SECOND: u64 = 50;
 
 /// The triggers of all controllers.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Triggers(Vec<Trigger>);
+pub(crate) struct ReconcileTrigger(Vec<Trigger>);
 
 /// The trigger of the controller of one namespace, or of all.
 #[derive(Clone, Debug)]
@@ -30,9 +30,9 @@ struct Trigger {
     queues: mpsc::UnboundedSender<ObjectRef<AsyncQueue>>,
 }
 
-// === impl Triggers ===
+// === impl ReconcileTrigger ===
 
-impl Triggers {
+impl ReconcileTrigger {
     /// Adds the trigger of a controller, which follows the returned stream. The stream holds at
     /// most one queue name for each trigger, and the controller reconciles each queue in it once.
     pub(crate) fn add(
@@ -45,7 +45,7 @@ impl Triggers {
     }
 
     /// Triggers the reconciliation of a queue.
-    pub(crate) fn look(&self, queue: &AsyncQueue) {
+    pub(crate) fn enqueue(&self, queue: &AsyncQueue) {
         let namespace = queue.namespace().unwrap_or_default();
         for trigger in &self.0 {
             if trigger.namespace.as_ref().is_none_or(|watched| *watched == namespace) {
@@ -59,7 +59,7 @@ impl Triggers {
 }
 
 /// Triggers reconciliations for as long as it is polled.
-pub(crate) async fn resync(queues: &Stores<AsyncQueue>, triggers: &Triggers) {
+pub(crate) async fn resync(queues: &Stores<AsyncQueue>, triggers: &ReconcileTrigger) {
     queues.wait_until_ready().await;
     let mut clock = interval(Duration::from_secs(1));
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -69,7 +69,7 @@ pub(crate) async fn resync(queues: &Stores<AsyncQueue>, triggers: &Triggers) {
         let round = round(queues.len());
         let is_due = |queue: &AsyncQueue| place(queue) % round == second % round;
         for queue in queues.iter().filter(|queue| is_due(queue)) {
-            triggers.look(queue);
+            triggers.enqueue(queue);
         }
     }
 }
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn a_queue_is_looked_at_by_the_controller_of_its_namespace() {
-        let mut triggers = Triggers::default();
+        let mut triggers = ReconcileTrigger::default();
         let mut all = triggers.add(None);
         let (mut here, mut elsewhere) =
             (triggers.add(Some("openfaas")), triggers.add(Some("elsewhere")));
-        triggers.look(&fixtures::queue("q"));
+        triggers.enqueue(&fixtures::queue("q"));
         let name =
             |queue: Option<Option<ObjectRef<AsyncQueue>>>| queue.flatten().map(|queue| queue.name);
         assert_eq!(name(all.next().now_or_never()).as_deref(), Some("q"));

@@ -12,7 +12,6 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    fingerprint::Fingerprint,
     object::{CachedMeta, CachedObject},
     watch::Cacheable,
 };
@@ -39,10 +38,6 @@ pub(crate) enum DeploymentRole {
 /// Progress of the Deployment of a queue's workers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RolloutStatus {
-    /// Hash of all metadata that the operator sets. [`crate::controller::verified`] tracks the
-    /// spec.
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) generation: Option<i64>,
     /// Whether the status below is of this generation.
     pub(crate) is_observed: bool,
     /// Number of workers that exist.
@@ -138,8 +133,6 @@ impl CachedDeployment {
 impl RolloutStatus {
     fn new(meta: &ObjectMeta, status: &DeploymentStatus) -> Self {
         Self {
-            fingerprint: Fingerprint::of(meta, ()),
-            generation: meta.generation,
             is_observed: status.observed_generation >= meta.generation,
             replicas: status.replicas.unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or_default(),
@@ -195,7 +188,7 @@ mod tests {
         deployment.status.observed_generation = Some(1);
         deployment.status.ready_replicas = Some(3);
         let rollout = CachedDeployment::from_object(deployment.clone()).rollout().cloned().unwrap();
-        assert_eq!((rollout.generation, rollout.is_observed, rollout.ready), (Some(2), false, 3));
+        assert_eq!((rollout.is_observed, rollout.ready), (false, 3));
         deployment.status.observed_generation = Some(2);
         assert!(CachedDeployment::from_object(deployment).rollout().unwrap().is_observed);
     }

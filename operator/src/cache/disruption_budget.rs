@@ -1,5 +1,4 @@
-//! The cached form of a `PodDisruptionBudget` of workers: the whole object. Only queues with several
-//! workers have one.
+//! The cached form of a `PodDisruptionBudget` of workers: only its metadata.
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
@@ -8,14 +7,13 @@ use super::{
     watch::Cacheable,
 };
 
-/// A complete `PodDisruptionBudget`.
-pub(crate) type CachedDisruptionBudget =
-    CachedObject<PodDisruptionBudget, Box<PodDisruptionBudget>>;
+/// The metadata of a `PodDisruptionBudget`.
+pub(crate) type CachedDisruptionBudget = CachedObject<PodDisruptionBudget, ()>;
 
 impl Cacheable for CachedDisruptionBudget {
     type Object = PodDisruptionBudget;
 
-    fn from_object(budget: PodDisruptionBudget) -> Self {
-        Self::new(CachedMeta::new(&budget.metadata), Box::new(budget))
+    fn from_object(object: PodDisruptionBudget) -> Self {
+        Self::new(CachedMeta::new(&object.metadata), ())
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct CachedMeta {
     pub(crate) name: Box<str>,
     pub(crate) namespace: Box<str>,
     pub(crate) uid: Uuid,
+    pub(crate) resource_version: Option<u64>,
     /// The queue to which the object belongs, if any.
     pub(crate) owner: Option<Owner>,
     /// Whether it is being deleted.
@@ -52,6 +53,13 @@ pub(crate) fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
 /// object has no uid.
 pub(crate) fn uid(object: &ObjectMeta) -> Uuid {
     object.uid.as_deref().map(parse_uid).unwrap_or_default()
+}
+
+/// Returns an object's version. Versions of one kind of objects are numbers that grow:
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>. `None` if a
+/// version is not a number.
+pub(crate) fn resource_version(object: &ObjectMeta) -> Option<u64> {
+    object.resource_version.as_deref()?.parse().ok()
 }
 
 fn parse_uid(uid: &str) -> Uuid {
@@ -143,6 +151,7 @@ impl CachedMeta {
             name: text(&meta.name),
             namespace: text(&meta.namespace),
             uid: uid(meta),
+            resource_version: resource_version(meta),
             owner,
             is_terminating: meta.deletion_timestamp.is_some(),
         }

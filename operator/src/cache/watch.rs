@@ -325,15 +325,12 @@ impl Backoff for ConstantBackoff {
 #[cfg(test)]
 mod tests {
     use asyncqueue_runtime::health::Health;
-    use k8s_openapi::{
-        api::policy::v1::PodDisruptionBudget, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
-    };
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
     use prometheus_client::registry::Registry;
 
     use super::{super::health::fixtures::refused, *};
     use crate::{
-        cache::{disruption_budget::CachedDisruptionBudget, service_account::CachedServiceAccount},
-        metrics::Metrics,
+        cache::service_account::CachedServiceAccount, crd::AsyncQueue, fixtures, metrics::Metrics,
     };
 
     fn reader(requirement: Requirement) -> EventReader {
@@ -389,12 +386,12 @@ mod tests {
 
     #[test]
     fn managed_fields_are_not_cached() {
-        let mut budget = PodDisruptionBudget::default();
-        budget.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
-        let event = Event::Apply(DeserializeGuard(Ok(budget)));
-        let cached = reader(Requirement::Required).convert::<CachedDisruptionBudget>(Ok(event));
+        let mut queue = fixtures::queue("q");
+        queue.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+        let event = Event::Apply(DeserializeGuard(Ok(queue)));
+        let cached = reader(Requirement::Required).convert::<AsyncQueue>(Ok(event));
         assert!(
-            matches!(&cached[..], [Event::Apply(budget)] if budget.data.metadata.managed_fields.is_none())
+            matches!(&cached[..], [Event::Apply(queue)] if queue.metadata.managed_fields.is_none())
         );
     }
 

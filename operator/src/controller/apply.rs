@@ -17,41 +17,39 @@ use kube::{
 use serde::Serialize;
 
 use super::{
-    build::Prepared,
-    current::is_current,
-    dereference::{Found, Objects, Surroundings},
-    validate::Invalid,
-    verified::Verified,
+    applied::{AppliedCache, DesiredHash},
+    build::DesiredObjects,
+    dereference::{OwnedObjects, Ownership},
+    validate::ValidationError,
 };
 use crate::{
     cache::{
-        deployment::CachedDeployment as Workload,
-        disruption_budget::CachedDisruptionBudget as Budget, object::CachedObject as Slim,
-        service_account::CachedServiceAccount as Account, watch::NamespacedObject as Namespaced,
+        deployment::CachedDeployment as Workload, object::CachedObject as Slim,
+        watch::NamespacedObject as Namespaced,
     },
     labels::FIELD_MANAGER,
     nats::connections::NatsConnection as Broker,
 };
 
 /// A kind of objects that queues consist of.
-pub(crate) trait Object: Namespaced + Serialize {}
+pub(crate) trait AppliedObject: Namespaced + Serialize {}
 
-impl<W: Namespaced + Serialize> Object for W {}
+impl<W: Namespaced + Serialize> AppliedObject for W {}
 
 /// Outcome of a reconciliation, part by part.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct ApplyOutcome {
     /// Streams and consumers.
-    pub(crate) stream: Result<Stored, StreamError>,
+    pub(crate) stream: Result<StreamState, StreamError>,
     /// The Deployment.
     pub(crate) workers: Result<Workers, ObjectError>,
     /// The other objects: `ServiceAccount` and `PodDisruptionBudget`.
-    pub(crate) beside: Result<(), ObjectError>,
+    pub(crate) auxiliary: Result<(), ObjectError>,
 }
 
 /// State of the queue on `JetStream`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Stored {
+pub(crate) struct StreamState {
     /// Name of the stream.
     pub(crate) stream: String,
     /// Name of the durable consumer.
@@ -75,7 +73,7 @@ pub(crate) struct Stored {
 pub(crate) enum StreamError {
     /// The queue is not valid: no request was sent to NATS.
     #[error(transparent)]
-    Invalid(Invalid),
+    Invalid(ValidationError),
     /// There is no connection.
     #[error(
         "Not connected to NATS, retrying: {why}. Check that NATS is running and that the URL is correct"
@@ -94,7 +92,7 @@ pub(crate) enum StreamError {
     },
     /// The connection is there, and a request had no answer.
     #[error("NATS at {servers} is connected and does not answer")]
-    Silent {
+    NoResponse {
         /// The servers.
         servers: String,
         /// The error of the request.
@@ -115,6 +113,14 @@ pub(crate) enum Workers {
     Absent,
 }
 
+/// Result of applying an object.
+enum Applied<W, L> {
+    /// The object is up to date.
+    Unchanged(Arc<L>),
+    /// The object as the API server stored it.
+    Written(W),
+}
+
 /// Reason why an object is not in its desired state.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ObjectError {
@@ -122,10 +128,10 @@ pub(crate) enum ObjectError {
     #[error(
         "{kind} `{name}` exists and does not belong to this queue: delete it, or create this queue under another name"
     )]
-    Foreign { kind: Cow<'static, str>, name: String },
+    NotOwned { kind: Cow<'static, str>, name: String },
     /// The object of an earlier queue of this name is still being deleted.
     #[error("{kind} `{name}` is still being deleted")]
-    Going { kind: Cow<'static, str>, name: String },
+    Terminating { kind: Cow<'static, str>, name: String },
     /// The API server refused the request, or did not answer.
     #[error("{kind} `{name}`: {}", crate::error::chain(.source))]
     Kubernetes { kind: Cow<'static, str>, name: String, source: kube::Error },
@@ -136,9 +142,9 @@ pub(crate) enum ObjectError {
 impl StreamError {
     /// Returns whether the error says that the stream belongs to something else. The queue's
     /// workers must not use it then.
-    pub(crate) fn is_foreign(&self) -> bool {
+    pub(crate) fn is_not_owned(&self) -> bool {
         match self {
-            Self::Invalid(invalid) => matches!(invalid, Invalid::Conflict(_)),
+            Self::Invalid(invalid) => matches!(invalid, ValidationError::Conflict(_)),
             Self::Ensure(EnsureError::SubjectOverlap { .. }) => true,
             Self::Ensure(EnsureError::Refused(refusal)) => match refusal {
                 Refusal::Owned { .. }
@@ -151,7 +157,7 @@ impl StreamError {
             Self::Ensure(_)
             | Self::Disconnected { .. }
             | Self::NoJetStream { .. }
-            | Self::Silent { .. } => false,
+            | Self::NoResponse { .. } => false,
         }
     }
 }
@@ -159,75 +165,82 @@ impl StreamError {
 /// Applies what was built. The stream comes first: without it, workers would have nothing to take
 /// calls from, or might take those of another queue.
 pub(crate) async fn apply(
-    prepared: Prepared,
-    seen: &Surroundings,
+    desired: DesiredObjects,
+    owned: &OwnedObjects,
     broker: Option<&Broker>,
     client: &Client,
-    verified: &Verified,
-) -> Outcome {
-    let stream = store(&prepared, broker).await;
-    let Objects { account, workers, budget } = &seen.objects;
+    cache: &AppliedCache,
+) -> ApplyOutcome {
+    let stream = ensure_stream(&desired, broker).await;
     match &stream {
-        Err(error) if error.is_foreign() => return withdraw(stream, seen, client).await,
+        Err(error) if error.is_not_owned() => return remove_workers(stream, owned, client).await,
         // Running workers continue, and are updated. New ones wait for their stream.
-        Err(_) if matches!(workers, Found::None) => {
-            return Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
+        Err(_) if matches!(owned.deployment, Ownership::Absent) => {
+            return ApplyOutcome { stream, workers: Ok(Workers::Absent), auxiliary: Ok(()) };
         }
         _ => {}
     }
-    // The account first: no pod starts without it.
-    let account = bring(prepared.account, account, Account::matches, client).await;
-    let workers = bring_workers(prepared.workers, workers, client, verified).await;
-    let is_current = |live: &Budget, wanted: &_| is_current(&*live.data, wanted);
-    let budget = bring(prepared.budget, budget, is_current, client).await;
-    Outcome { stream, workers: workers.map(Workers::Deployed), beside: account.and(budget) }
+    // The ServiceAccount first: no pod starts without it.
+    let account =
+        reconcile_object(desired.service_account, &owned.service_account, client, cache).await;
+    let workers = reconcile_workers(&desired.deployment, &owned.deployment, client, cache).await;
+    let budget =
+        reconcile_object(desired.disruption_budget, &owned.disruption_budget, client, cache).await;
+    ApplyOutcome { stream, workers: workers.map(Workers::Deployed), auxiliary: account.and(budget) }
 }
 
 /// Leaves the objects of a queue that is not valid as they are. Removes its workers only if it
 /// wants what another queue has.
-pub(crate) async fn refuse(invalid: Invalid, seen: &Surroundings, client: &Client) -> Outcome {
+pub(crate) async fn skip_invalid(
+    invalid: ValidationError,
+    owned: &OwnedObjects,
+    client: &Client,
+) -> ApplyOutcome {
     let error = StreamError::Invalid(invalid);
-    if error.is_foreign() {
-        return withdraw(Err(error), seen, client).await;
+    if error.is_not_owned() {
+        return remove_workers(Err(error), owned, client).await;
     }
-    let workers = match &seen.objects.workers {
-        Found::Ours(live) => Workers::Deployed(live.clone()),
+    let workers = match &owned.deployment {
+        Ownership::Owned(live) => Workers::Deployed(live.clone()),
         _ => Workers::Absent,
     };
-    Outcome { stream: Err(error), workers: Ok(workers), beside: Ok(()) }
+    ApplyOutcome { stream: Err(error), workers: Ok(workers), auxiliary: Ok(()) }
 }
 
 /// Deletes a queue's workers, if there are any: their stream belongs to something else.
-async fn withdraw(
-    stream: Result<Stored, StreamError>,
-    seen: &Surroundings,
+async fn remove_workers(
+    stream: Result<StreamState, StreamError>,
+    owned: &OwnedObjects,
     client: &Client,
-) -> Outcome {
-    let Objects { account, workers, budget } = &seen.objects;
-    let workers = remove(workers, client).await;
-    let beside = remove(budget, client).await.and(remove(account, client).await);
-    Outcome { stream, workers: workers.map(|()| Workers::Absent), beside }
+) -> ApplyOutcome {
+    let workers = remove(&owned.deployment, client).await;
+    let budget = remove(&owned.disruption_budget, client).await;
+    let auxiliary = budget.and(remove(&owned.service_account, client).await);
+    ApplyOutcome { stream, workers: workers.map(|()| Workers::Absent), auxiliary }
 }
 
-async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, StreamError> {
+async fn ensure_stream(
+    desired: &DesiredObjects,
+    broker: Option<&Broker>,
+) -> Result<StreamState, StreamError> {
     let broker =
         broker.filter(|broker| broker.is_connected()).ok_or_else(|| StreamError::Disconnected {
             why: broker.map_or_else(String::new, Broker::disconnected_reason),
         })?;
-    let queue = &prepared.queue;
+    let queue = &desired.queue;
     let failed = |error| {
         let servers = broker.servers().to_owned();
         match (JetStreamOff::of_error(&error), error) {
             (Some(off), _) => StreamError::NoJetStream { off, servers },
             (None, error @ EnsureError::Unavailable { .. }) => {
-                StreamError::Silent { servers, source: error }
+                StreamError::NoResponse { servers, source: error }
             }
             (None, error) => StreamError::Ensure(error),
         }
     };
     broker.ensure_buckets_once(queue.replicas).await.map_err(|error| failed(error.into()))?;
-    let ensured = ensure(&broker.js, queue, prepared.adopt).await.map_err(failed)?;
-    Ok(Stored {
+    let ensured = ensure(&broker.js, queue, desired.adopt).await.map_err(failed)?;
+    Ok(StreamState {
         stream: queue.stream.clone(),
         consumer: queue.durable.clone(),
         created: timestamp(ensured.info.created.unix_timestamp()),
@@ -239,75 +252,97 @@ async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, S
     })
 }
 
-/// Brings an object to what is wanted; `None` removes it.
-async fn bring<W: Object, T>(
-    wanted: Option<W>,
-    found: &Found<Slim<W, T>>,
-    is_current: impl Fn(&Slim<W, T>, &W) -> bool,
+/// Applies the desired object, or removes the existing one if none is desired.
+async fn reconcile_object<W: AppliedObject, T>(
+    desired: Option<W>,
+    found: &Ownership<Slim<W, T>>,
     client: &Client,
+    cache: &AppliedCache,
 ) -> Result<(), ObjectError> {
-    let Some(wanted) = wanted else { return remove(found, client).await };
-    if ours(&wanted, found, client).await?.is_some_and(|live| is_current(live, &wanted)) {
-        return Ok(());
+    match desired {
+        Some(desired) => apply_object(&desired, found, client, cache).await.map(|_| ()),
+        None => remove(found, client).await,
     }
-    put(&wanted, client).await.map(|_| ())
+}
+
+/// Applies the desired Deployment, and returns the part of it that the operator caches.
+async fn reconcile_workers(
+    desired: &Deployment,
+    found: &Ownership<Workload>,
+    client: &Client,
+    cache: &AppliedCache,
+) -> Result<Arc<Workload>, ObjectError> {
+    Ok(match apply_object(desired, found, client, cache).await? {
+        Applied::Unchanged(live) => live,
+        Applied::Written(deployment) => Arc::new(Workload::from_workers(&deployment)),
+    })
+}
+
+/// Applies an object, unless it is up to date.
+async fn apply_object<W: AppliedObject, L: AppliedObject, T>(
+    desired: &W,
+    found: &Ownership<Slim<L, T>>,
+    client: &Client,
+    cache: &AppliedCache,
+) -> Result<Applied<W, Slim<L, T>>, ObjectError> {
+    let live = check_ownership(desired, found, client).await?;
+    let hash = DesiredHash::new(desired);
+    if let Some(live) = live.filter(|live| cache.is_up_to_date(&live.meta, hash)) {
+        return Ok(Applied::Unchanged(live.clone()));
+    }
+    let applied = server_side_apply(desired, client).await?;
+    cache.record(applied.meta(), hash);
+    Ok(Applied::Written(applied))
 }
 
 /// Deletes an object that belongs to the queue or to a deleted queue of this name.
-async fn remove<W: Object, T>(
-    found: &Found<Slim<W, T>>,
+async fn remove<W: AppliedObject, T>(
+    found: &Ownership<Slim<W, T>>,
     client: &Client,
 ) -> Result<(), ObjectError> {
-    let (Found::Ours(live) | Found::Left(live)) = found else { return Ok(()) };
-    delete(live, client).await.map_err(|source| refused::<W>(&live.meta.name, source))
+    let (Ownership::Owned(live) | Ownership::Orphaned(live)) = found else { return Ok(()) };
+    delete(live, client).await.map_err(|source| api_error::<W>(&live.meta.name, source))
 }
 
-/// Brings the Deployment to what is wanted, and returns the part of it that the operator keeps.
-async fn bring_workers(
-    wanted: Deployment,
-    found: &Found<Workload>,
-    client: &Client,
-    verified: &Verified,
-) -> Result<Arc<Workload>, ObjectError> {
-    if let Some(live) = ours(&wanted, found, client).await?
-        && verified.is_current(live, &wanted, client).await
-    {
-        return Ok(live.clone());
-    }
-    let applied = Workload::from_workers(&put(&wanted, client).await?);
-    verified.note(&applied);
-    Ok(Arc::new(applied))
-}
-
-/// Returns the existing object for a wanted one, unless it belongs to something else. Deletes an
+/// Returns the existing object for a desired one, unless it belongs to something else. Deletes an
 /// object of a deleted queue of this name first: the watch shows when it is gone.
-async fn ours<'a, W: Object, L: Object, T>(
-    wanted: &W,
-    found: &'a Found<Slim<L, T>>,
+async fn check_ownership<'a, W: AppliedObject, L: AppliedObject, T>(
+    desired: &W,
+    found: &'a Ownership<Slim<L, T>>,
     client: &Client,
 ) -> Result<Option<&'a Arc<Slim<L, T>>>, ObjectError> {
     match found {
-        Found::Foreign => Err(ObjectError::Foreign { kind: W::kind(&()), name: wanted.name_any() }),
-        Found::Going => Err(ObjectError::Going { kind: W::kind(&()), name: wanted.name_any() }),
-        Found::Left(_) => {
-            remove(found, client).await?;
-            Err(ObjectError::Going { kind: W::kind(&()), name: wanted.name_any() })
+        Ownership::NotOwned => {
+            Err(ObjectError::NotOwned { kind: W::kind(&()), name: desired.name_any() })
         }
-        Found::Ours(live) => Ok(Some(live)),
-        Found::None => Ok(None),
+        Ownership::Terminating => {
+            Err(ObjectError::Terminating { kind: W::kind(&()), name: desired.name_any() })
+        }
+        Ownership::Orphaned(_) => {
+            remove(found, client).await?;
+            Err(ObjectError::Terminating { kind: W::kind(&()), name: desired.name_any() })
+        }
+        Ownership::Owned(live) => Ok(Some(live)),
+        Ownership::Absent => Ok(None),
     }
 }
 
 /// Writes an object, and returns it as the API server stored it.
-async fn put<W: Object>(wanted: &W, client: &Client) -> Result<W, ObjectError> {
-    let api: Api<W> = Api::namespaced(client.clone(), &wanted.namespace().unwrap_or_default());
+async fn server_side_apply<W: AppliedObject>(
+    desired: &W,
+    client: &Client,
+) -> Result<W, ObjectError> {
+    let api: Api<W> = Api::namespaced(client.clone(), &desired.namespace().unwrap_or_default());
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let applied = api.patch(&wanted.name_any(), &params, &Patch::Apply(wanted)).await;
-    applied.map_err(|source| refused::<W>(&wanted.name_any(), source))
+    let applied = api.patch(&desired.name_any(), &params, &Patch::Apply(desired)).await;
+    applied.map_err(|source| api_error::<W>(&desired.name_any(), source))
 }
 
 /// Deletes an object and what belongs to it. An object that is already gone is not an error.
-pub(crate) async fn delete<W: Object, T>(object: &Slim<W, T>, client: &Client) -> kube::Result<()> {
+pub(crate) async fn delete<W: AppliedObject, T>(
+    object: &Slim<W, T>,
+    client: &Client,
+) -> kube::Result<()> {
     let api: Api<W> = Api::namespaced(client.clone(), &object.meta.namespace);
     // The uid selects this object: the cache may be older than another one of the same name.
     let preconditions =
@@ -319,7 +354,7 @@ pub(crate) async fn delete<W: Object, T>(object: &Slim<W, T>, client: &Client) -
     }
 }
 
-fn refused<W: Object>(name: &str, source: kube::Error) -> ObjectError {
+fn api_error<W: AppliedObject>(name: &str, source: kube::Error) -> ObjectError {
     ObjectError::Kubernetes { kind: W::kind(&()), name: name.to_owned(), source }
 }
 
@@ -335,15 +370,15 @@ mod tests {
     fn workers_leave_a_stream_that_is_anothers_and_only_that() {
         let stream = || "s".to_owned();
         let refused = |refusal| StreamError::Ensure(EnsureError::Refused(refusal));
-        assert!(refused(Refusal::Unowned { stream: stream() }).is_foreign());
+        assert!(refused(Refusal::Unowned { stream: stream() }).is_not_owned());
         assert!(
-            refused(Refusal::Owned { stream: stream(), owner: "ns/o".to_owned() }).is_foreign()
+            refused(Refusal::Owned { stream: stream(), owner: "ns/o".to_owned() }).is_not_owned()
         );
         assert!(
-            StreamError::Ensure(EnsureError::SubjectOverlap { subject: stream() }).is_foreign()
+            StreamError::Ensure(EnsureError::SubjectOverlap { subject: stream() }).is_not_owned()
         );
-        assert!(!StreamError::Disconnected { why: String::new() }.is_foreign());
+        assert!(!StreamError::Disconnected { why: String::new() }.is_not_owned());
         let (name, is, wanted) = (stream(), "File".to_owned(), "Memory".to_owned());
-        assert!(!refused(Refusal::Immutable { name, field: "storage", is, wanted }).is_foreign());
+        assert!(!refused(Refusal::Immutable { name, field: "storage", is, wanted }).is_not_owned());
     }
 }

@@ -1,10 +1,6 @@
 //! The third step: builds the objects of a valid queue. Pure.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Debug,
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::collections::BTreeMap;
 
 use asyncqueue::{
     QueueName,
@@ -14,13 +10,12 @@ use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::ServiceAccount, policy::v1::PodDisruptionBudget},
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
-use kube::{Resource, ResourceExt};
 
-use super::validate::ValidQueue;
+use super::validate::ValidatedQueue;
 use crate::{
     labels::{
-        APPLIED_ANNOTATION, COMPONENT_LABEL, FIELD_MANAGER, INSTANCE_LABEL, MANAGED_BY_LABEL,
-        NAME_LABEL, PART_OF_LABEL, QUEUE_LABEL,
+        COMPONENT_LABEL, FIELD_MANAGER, INSTANCE_LABEL, MANAGED_BY_LABEL, NAME_LABEL,
+        PART_OF_LABEL, QUEUE_LABEL,
     },
     worker_defaults::WorkerDefaults,
 };
@@ -36,37 +31,37 @@ mod tests;
 
 /// The desired state of a queue's objects.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Prepared {
+pub(crate) struct DesiredObjects {
     /// Streams and consumers.
     pub(crate) queue: QueueSpec,
     /// Which streams without an owner may be taken over.
     pub(crate) adopt: Adopt,
     /// The `ServiceAccount` of the workers, unless the spec names another one.
-    pub(crate) account: Option<ServiceAccount>,
+    pub(crate) service_account: Option<ServiceAccount>,
     /// The Deployment of the workers.
-    pub(crate) workers: Deployment,
+    pub(crate) deployment: Deployment,
     /// The `PodDisruptionBudget`, if there is more than one worker.
-    pub(crate) budget: Option<PodDisruptionBudget>,
+    pub(crate) disruption_budget: Option<PodDisruptionBudget>,
 }
 
 /// Builds the objects of a queue.
-pub(crate) fn build(queue: &ValidQueue, installation: &WorkerDefaults) -> Prepared {
-    Prepared {
+pub(crate) fn build(queue: &ValidatedQueue, installation: &WorkerDefaults) -> DesiredObjects {
+    DesiredObjects {
         queue: queue.queue.clone(),
         adopt: queue.adopt,
-        account: service_account::build(queue).map(stamped),
-        workers: stamped(deployment::build(queue, installation)),
-        budget: disruption_budget::build(queue).map(stamped),
+        service_account: service_account::build(queue),
+        deployment: deployment::build(queue, installation),
+        disruption_budget: disruption_budget::build(queue),
     }
 }
 
 /// Returns the labels that select a queue's workers.
 pub(crate) fn selector(queue: &QueueName) -> BTreeMap<String, String> {
-    strings([(QUEUE_LABEL, queue.as_str()), (COMPONENT_LABEL, "worker")])
+    string_map([(QUEUE_LABEL, queue.as_str()), (COMPONENT_LABEL, "worker")])
 }
 
 /// Returns the same selector as a user writes it after `-l`.
-pub(crate) fn selector_text(queue: &QueueName) -> String {
+pub(crate) fn selector_string(queue: &QueueName) -> String {
     let pairs = selector(queue).into_iter().map(|(key, value)| format!("{key}={value}"));
     pairs.collect::<Vec<_>>().join(",")
 }
@@ -78,7 +73,7 @@ fn label_selector(queue: &QueueName) -> LabelSelector {
 
 /// Returns the labels of a queue's objects and of its pods.
 fn labels(queue: &QueueName) -> BTreeMap<String, String> {
-    let mut labels = strings([
+    let mut labels = string_map([
         (NAME_LABEL, "asyncqueue-worker"),
         (INSTANCE_LABEL, queue.as_str()),
         (PART_OF_LABEL, "asyncqueue"),
@@ -90,7 +85,7 @@ fn labels(queue: &QueueName) -> BTreeMap<String, String> {
 
 /// Returns the metadata of a queue's objects. They all have one name, and are deleted with the
 /// queue.
-fn meta(queue: &ValidQueue) -> ObjectMeta {
+fn object_meta(queue: &ValidatedQueue) -> ObjectMeta {
     ObjectMeta {
         name: Some(queue.queue.queue.worker_deployment()),
         namespace: Some(queue.namespace.clone()),
@@ -100,16 +95,6 @@ fn meta(queue: &ValidQueue) -> ObjectMeta {
     }
 }
 
-fn strings<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+fn string_map<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-}
-
-/// Adds the annotation with the hash of what is applied. Another version of this program may
-/// compute another hash, which costs one update without a change.
-fn stamped<K: Resource + Debug>(mut object: K) -> K {
-    let mut hasher = DefaultHasher::new();
-    format!("{object:?}").hash(&mut hasher);
-    let hash = format!("{:016x}", hasher.finish());
-    object.annotations_mut().insert(APPLIED_ANNOTATION.to_owned(), hash);
-    object
 }

@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use crate::{
     crd::{
         AsyncQueue,
-        conditions::{find, kind, reason},
+        conditions::{condition_type, find, reason},
     },
     nats::queue_spec::queue_spec,
 };
@@ -37,35 +37,36 @@ pub(crate) enum Conflict {
     Stream { stream: String, other: String },
     /// A subject.
     #[error(
-        "subject `{subject}` overlaps with `{others}` of the AsyncQueue {other}: give this queue another \
+        "subject `{subject}` overlaps with `{other_subject}` of the AsyncQueue {other}: give this queue another \
          spec.stream.subject (create it anew, the subject can't be changed), or delete that one"
     )]
-    Subject { subject: String, others: String, other: String },
+    Subject { subject: String, other_subject: String, other: String },
 }
 
 /// Returns the conflict that keeps an `AsyncQueue` from what it asks for, if other queues have it
 /// or have precedence.
 pub(crate) fn conflict<'a>(
-    mine: &AsyncQueue,
+    queue: &AsyncQueue,
     spec: &QueueSpec,
     all: impl IntoIterator<Item = &'a AsyncQueue>,
 ) -> Option<Conflict> {
-    let mut rivals: Vec<_> = all
+    let mut competitors: Vec<_> = all
         .into_iter()
-        .filter(|other| other.uid() != mine.uid() && other.spec.nats.url == mine.spec.nats.url)
+        .filter(|other| other.uid() != queue.uid() && other.spec.nats.url == queue.spec.nats.url)
         // Most of the up to ten thousand queues have nothing in common, so the cheapest check comes
         // first.
-        .filter(|other| may_meet(mine, other))
-        .filter(|other| !is_refused(other) && precedence(other) < precedence(mine))
+        .filter(|other| may_overlap(queue, other))
+        .filter(|other| !has_conflict(other) && precedence(other) < precedence(queue))
         .filter_map(|other| Some((precedence(other), overlap(spec, other).ok()??)))
         .collect();
-    rivals.sort_by_key(|(precedence, _)| *precedence);
-    rivals.into_iter().next().map(|(_, conflict)| conflict)
+    competitors.sort_by_key(|(precedence, _)| *precedence);
+    competitors.into_iter().next().map(|(_, conflict)| conflict)
 }
 
-/// Returns whether an `AsyncQueue` has stepped back itself, and so does not block others.
-fn is_refused(queue: &AsyncQueue) -> bool {
-    let ready = queue.status.as_ref().and_then(|status| find(&status.conditions, kind::READY));
+/// Returns whether an `AsyncQueue` lost a conflict itself, and so does not block others.
+fn has_conflict(queue: &AsyncQueue) -> bool {
+    let ready =
+        queue.status.as_ref().and_then(|status| find(&status.conditions, condition_type::READY));
     ready.is_some_and(|ready| {
         [reason::RESOURCE_CONFLICT, reason::SUBJECT_OVERLAP].contains(&ready.reason.as_str())
             && !queue.owns_stream()
@@ -80,8 +81,8 @@ fn precedence(queue: &AsyncQueue) -> (bool, Option<&Time>, Option<&String>) {
 /// Returns whether two queues could want the same thing. Everything that a queue claims begins with
 /// one of its names. So if two queues share something, a name of one is a prefix of a name of the
 /// other.
-fn may_meet(mine: &AsyncQueue, other: &AsyncQueue) -> bool {
-    names(mine).any(|a| names(other).any(|b| a.starts_with(b) || b.starts_with(a)))
+fn may_overlap(queue: &AsyncQueue, other: &AsyncQueue) -> bool {
+    names(queue).any(|a| names(other).any(|b| a.starts_with(b) || b.starts_with(a)))
 }
 
 /// Returns the names from which those of streams and subjects are built.
@@ -93,15 +94,17 @@ fn names(queue: &AsyncQueue) -> impl Iterator<Item = &str> {
 }
 
 /// Returns what both queues want.
-fn overlap(mine: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, NameError> {
+fn overlap(queue: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, NameError> {
     let theirs = queue_spec(other)?;
     let other = other.namespaced_name();
-    if mine.queue == theirs.queue {
+    if queue.queue == theirs.queue {
         return Ok(Some(Conflict::Name { other }));
     }
-    Ok(clash(mine, &theirs).map(|clash| match clash {
+    Ok(clash(queue, &theirs).map(|clash| match clash {
         Clash::Stream(stream) => Conflict::Stream { stream, other },
-        Clash::Subject { subject, others } => Conflict::Subject { subject, others, other },
+        Clash::Subject { subject, others: other_subject } => {
+            Conflict::Subject { subject, other_subject, other }
+        }
     }))
 }
 
@@ -109,7 +112,7 @@ fn overlap(mine: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, Nam
 mod tests {
     use super::*;
     use crate::{
-        crd::{AsyncQueueStatus, conditions::Verdict},
+        crd::{AsyncQueueStatus, conditions::ConditionValue},
         fixtures,
     };
 
@@ -119,29 +122,29 @@ mod tests {
         queue
     }
 
-    fn verdict(mine: &AsyncQueue, other: &AsyncQueue) -> Option<Conflict> {
-        conflict(mine, &queue_spec(mine).unwrap(), [mine, other])
+    fn verdict(queue: &AsyncQueue, other: &AsyncQueue) -> Option<Conflict> {
+        conflict(queue, &queue_spec(queue).unwrap(), [queue, other])
     }
 
     #[test]
     fn queues_with_nothing_in_common_do_not_meet() {
         assert_eq!(verdict(&younger("a"), &fixtures::owner("b")), None);
         // `jobs` does not cover `jobs2`.
-        let mut mine = younger("a");
-        mine.spec.stream.subject = Some("jobs2".to_owned());
+        let mut queue = younger("a");
+        queue.spec.stream.subject = Some("jobs2".to_owned());
         let mut other = fixtures::owner("b");
         other.spec.stream.subject = Some("jobs".to_owned());
-        assert_eq!(verdict(&mine, &other), None);
+        assert_eq!(verdict(&queue, &other), None);
     }
 
     #[test]
     fn the_second_claimant_of_a_stream_steps_back_and_the_first_does_not() {
-        let mut mine = younger("a");
-        mine.spec.stream.name = Some("b".to_owned());
+        let mut queue = younger("a");
+        queue.spec.stream.name = Some("b".to_owned());
         let other = fixtures::owner("b");
         let expected = Conflict::Stream { stream: "b".to_owned(), other: "openfaas/b".to_owned() };
-        assert_eq!(verdict(&mine, &other), Some(expected));
-        assert_eq!(verdict(&other, &mine), None);
+        assert_eq!(verdict(&queue, &other), Some(expected));
+        assert_eq!(verdict(&other, &queue), None);
     }
 
     #[test]
@@ -170,9 +173,9 @@ mod tests {
     fn a_queue_may_not_take_the_dead_letters_or_the_subjects_of_another() {
         let other = fixtures::owner("b");
         assert!(matches!(verdict(&younger("b-dead"), &other), Some(Conflict::Stream { .. })));
-        let mut mine = younger("a");
-        mine.spec.stream.subject = Some("b.more".to_owned());
-        let conflict = verdict(&mine, &other).unwrap().to_string();
+        let mut queue = younger("a");
+        queue.spec.stream.subject = Some("b.more".to_owned());
+        let conflict = verdict(&queue, &other).unwrap().to_string();
         assert!(
             conflict.starts_with("subject `b.more` overlaps with `b` of the AsyncQueue openfaas/b")
         );
@@ -194,15 +197,15 @@ mod tests {
             .flat_map(|(name, stream)| names().map(move |subject| of(name, stream, subject)))
             .collect();
         let mut met = 0;
-        for mine in &queues {
-            let spec = queue_spec(mine).unwrap();
+        for queue in &queues {
+            let spec = queue_spec(queue).unwrap();
             for other in &queues {
                 if overlap(&spec, other).unwrap().is_some() {
                     met += 1;
                     assert!(
-                        may_meet(mine, other),
+                        may_overlap(queue, other),
                         "{:?} {:?}",
-                        mine.spec.stream,
+                        queue.spec.stream,
                         other.spec.stream
                     );
                 }
@@ -213,9 +216,10 @@ mod tests {
 
     #[test]
     fn a_queue_that_has_stepped_back_itself_is_in_nobodys_way() {
-        let refused = || Verdict::no(reason::RESOURCE_CONFLICT, "");
+        let refused = || ConditionValue::false_(reason::RESOURCE_CONFLICT, "");
         let mut old = fixtures::queue("a");
-        let ready = refused().into_condition(kind::READY, None, &[], &fixtures::second(1));
+        let ready =
+            refused().into_condition(condition_type::READY, None, &[], &fixtures::second(1));
         old.status =
             Some(AsyncQueueStatus { conditions: vec![ready], ..AsyncQueueStatus::default() });
         let mut young = younger("b");
@@ -227,10 +231,10 @@ mod tests {
 
     #[test]
     fn queues_on_different_nats_do_not_meet() {
-        let mut mine = younger("a");
-        mine.spec.nats.url = Some("nats://elsewhere".to_owned());
+        let mut queue = younger("a");
+        queue.spec.nats.url = Some("nats://elsewhere".to_owned());
         let mut other = fixtures::owner("a");
         other.metadata.uid = Some("uid-other".to_owned());
-        assert_eq!(verdict(&mine, &other), None);
+        assert_eq!(verdict(&queue, &other), None);
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Client, ResourceExt, runtime::watcher::Event};
 use tokio::sync::watch;
 
-use super::{expectations::Written, verified::Verified};
+use super::{applied::AppliedCache, expectations::PendingWrites};
 use crate::{
     cache::{
         deployment::CachedDeployment as Workload,
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Delay between two reconciliations of a queue that is not yet in its desired state.
-pub(super) const RETRY: Duration = Duration::from_secs(5);
+pub(super) const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// State that all reconciliations share.
 pub(crate) struct Context {
@@ -46,10 +46,10 @@ pub(crate) struct Context {
     pub(crate) pod_watches: Stores<WorkerPod>,
     /// The pods of workers that are not ready.
     pub(crate) pods: Arc<Pods>,
-    /// The Deployments of workers that are known to be as they were applied.
-    pub(crate) verified: Verified,
+    /// What was applied to the objects of queues.
+    pub(crate) applied: AppliedCache,
     /// What was written to queues and is not yet seen by the watch.
-    pub(crate) written: Written,
+    pub(crate) written: PendingWrites,
     /// Number of functions of each queue; `None` until it is known.
     pub(crate) functions: watch::Receiver<Option<Counts>>,
     /// Settings that all queues have in common.
@@ -91,7 +91,7 @@ impl Context {
 
     /// Finds why a queue's workers do not start. Reads the events of a pod where only they may name
     /// the cause.
-    pub(super) async fn look_at_pods(
+    pub(super) async fn diagnose_pods(
         &self,
         queue: &AsyncQueue,
         revision: Option<Revision>,
@@ -102,7 +102,7 @@ impl Context {
         let Some(pod) = look.unexplained else { return look };
         let now = std::time::Instant::now();
         if !self.pods.may_read_events(now) {
-            return Look { again: look.again.or(Some(RETRY)), ..look };
+            return Look { again: look.again.or(Some(RETRY_DELAY)), ..look };
         }
         let cause = pods::events::read(&self.client, &key.0, pod).await;
         self.pods.note(&key, pod, cause, now);

@@ -27,11 +27,11 @@ use crate::{
 
 /// What a queue depends on, as it was found.
 #[derive(Debug)]
-pub(crate) struct Surroundings {
+pub(crate) struct DereferencedObjects {
     /// Whether the URL and the Secrets of its NATS are usable, or why not.
     pub(crate) nats: Result<(), String>,
     /// The objects that have the name of the queue's own objects.
-    pub(crate) objects: Objects,
+    pub(crate) objects: OwnedObjects,
     /// Whether the operator's NATS needs credentials, and no setting names those of the workers.
     pub(crate) lacks_credentials: bool,
     /// The gateway through which the workers of all queues call functions, if any.
@@ -42,32 +42,32 @@ pub(crate) struct Surroundings {
     pub(crate) conflict: Option<Conflict>,
 }
 
-/// The objects of a queue, as the watches have seen them.
+/// The objects of a queue, as cached.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Objects {
+pub(crate) struct OwnedObjects {
     /// The `ServiceAccount` of the workers.
-    pub(crate) account: Found<Account>,
+    pub(crate) service_account: Ownership<Account>,
     /// The Deployment of the workers.
-    pub(crate) workers: Found<Workload>,
+    pub(crate) deployment: Ownership<Workload>,
     /// The `PodDisruptionBudget`, which says how many workers may be unavailable at once.
-    pub(crate) budget: Found<Budget>,
+    pub(crate) disruption_budget: Ownership<Budget>,
 }
 
 /// An object that has the name of a queue's own object.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Found<K> {
+pub(crate) enum Ownership<K> {
     /// There is no such object.
     #[default]
-    None,
+    Absent,
     /// The queue's own object.
-    Ours(Arc<K>),
+    Owned(Arc<K>),
     /// An object that is being deleted.
-    Going,
+    Terminating,
     /// An object of a deleted queue of this name. Kubernetes' garbage collector deletes such an
     /// object. But it may be minutes late, or miss the object while CRDs change.
-    Left(Arc<K>),
+    Orphaned(Arc<K>),
     /// An object that belongs to something else.
-    Foreign,
+    NotOwned,
 }
 
 /// Finds what the queue depends on, and the connection to its NATS. Reads only caches, so it can't
@@ -75,21 +75,21 @@ pub(crate) enum Found<K> {
 pub(crate) async fn dereference(
     queue: &AsyncQueue,
     context: &Context,
-) -> (Surroundings, Option<Arc<Broker>>) {
+) -> (DereferencedObjects, Option<Arc<Broker>>) {
     let broker = context.brokers.get(Address::of(queue)).await;
     let nats = broker.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
     let broker = broker.ok();
     // `validate` refuses a name that is not valid.
     let spec = queue_spec(queue).ok();
-    let seen = Surroundings {
+    let dereferenced = DereferencedObjects {
         nats,
-        objects: find_objects(queue, context),
+        objects: owned_objects(queue, context),
         lacks_credentials: context.installation.lacks_credentials(),
         gateway_url: context.installation.gateway_url.clone(),
         allowed_streams: context.installation.allowed_streams.clone(),
         conflict: spec.as_ref().and_then(|spec| find_conflict(queue, spec, context)),
     };
-    (seen, broker)
+    (dereferenced, broker)
 }
 
 fn find_conflict(queue: &AsyncQueue, spec: &QueueSpec, context: &Context) -> Option<Conflict> {
@@ -102,32 +102,36 @@ fn find_conflict(queue: &AsyncQueue, spec: &QueueSpec, context: &Context) -> Opt
 }
 
 /// Finds the objects of a queue, which all have one name.
-pub(crate) fn find_objects(queue: &AsyncQueue, context: &Context) -> Objects {
-    let Ok(name) = queue.name_any().parse::<QueueName>() else { return Objects::default() };
+pub(crate) fn owned_objects(queue: &AsyncQueue, context: &Context) -> OwnedObjects {
+    let Ok(name) = queue.name_any().parse::<QueueName>() else { return OwnedObjects::default() };
     let name = name.worker_deployment();
-    Objects {
-        account: find(&context.accounts, queue, &name),
-        workers: find(&context.deployments, queue, &name),
-        budget: find(&context.budgets, queue, &name),
+    OwnedObjects {
+        service_account: lookup(&context.accounts, queue, &name),
+        deployment: lookup(&context.deployments, queue, &name),
+        disruption_budget: lookup(&context.budgets, queue, &name),
     }
 }
 
-fn find<W, T>(objects: &Stores<Slim<W, T>>, queue: &AsyncQueue, name: &str) -> Found<Slim<W, T>>
+fn lookup<W, T>(
+    objects: &Stores<Slim<W, T>>,
+    queue: &AsyncQueue,
+    name: &str,
+) -> Ownership<Slim<W, T>>
 where
     Slim<W, T>: Watched,
 {
     let object = objects.get(&queue.namespace().unwrap_or_default(), name);
-    object.map_or(Found::None, |object| whose(object, queue))
+    object.map_or(Ownership::Absent, |object| classify(object, queue))
 }
 
-fn whose<W, T>(object: Arc<Slim<W, T>>, queue: &AsyncQueue) -> Found<Slim<W, T>> {
+fn classify<W, T>(object: Arc<Slim<W, T>>, queue: &AsyncQueue) -> Ownership<Slim<W, T>> {
     match &object.meta.owner {
-        _ if object.meta.is_terminating => Found::Going,
+        _ if object.meta.is_terminating => Ownership::Terminating,
         Some(owner) if !owner.uid.is_nil() && owner.uid == uid(&queue.metadata) => {
-            Found::Ours(object)
+            Ownership::Owned(object)
         }
-        Some(owner) if *owner.name == queue.name_any() => Found::Left(object),
-        _ => Found::Foreign,
+        Some(owner) if *owner.name == queue.name_any() => Ownership::Orphaned(object),
+        _ => Ownership::NotOwned,
     }
 }
 
@@ -148,21 +152,24 @@ mod tests {
     #[test]
     fn an_object_is_ours_by_its_owners_uid() {
         let queue = fixtures::queue("q");
-        let found = |deployment| whose(Arc::new(Workload::from_object(deployment)), &queue);
-        assert!(matches!(found(deployment(Some(&queue))), Found::Ours(_)));
-        assert!(matches!(found(deployment(None)), Found::Foreign));
-        assert!(matches!(found(deployment(Some(&fixtures::queue("other")))), Found::Foreign));
+        let classified = |deployment| classify(Arc::new(Workload::from_object(deployment)), &queue);
+        assert!(matches!(classified(deployment(Some(&queue))), Ownership::Owned(_)));
+        assert!(matches!(classified(deployment(None)), Ownership::NotOwned));
+        assert!(matches!(
+            classified(deployment(Some(&fixtures::queue("other")))),
+            Ownership::NotOwned
+        ));
 
         let mut before = fixtures::queue("q");
         before.metadata.uid = Some(fixtures::uid("before"));
-        assert!(matches!(found(deployment(Some(&before))), Found::Left(_)));
+        assert!(matches!(classified(deployment(Some(&before))), Ownership::Orphaned(_)));
 
         let mut going = deployment(Some(&before));
         going.metadata.deletion_timestamp = Some(fixtures::second(1));
-        assert!(matches!(found(going), Found::Going));
+        assert!(matches!(classified(going), Ownership::Terminating));
 
         let mut going = deployment(Some(&queue));
         going.metadata.deletion_timestamp = Some(fixtures::second(1));
-        assert!(matches!(found(going), Found::Going));
+        assert!(matches!(classified(going), Ownership::Terminating));
     }
 }

@@ -10,44 +10,39 @@ use std::{
 
 use kube::ResourceExt;
 
-use crate::crd::AsyncQueue;
+use crate::{cache::object::resource_version, crd::AsyncQueue};
 
 /// By uid, the `metadata.resourceVersion` of a queue after the last write, until the watch has
 /// shown it.
 #[derive(Debug, Default)]
-pub(crate) struct Written(Mutex<HashMap<String, u64>>);
+pub(crate) struct PendingWrites(Mutex<HashMap<String, u64>>);
 
-// === impl Written ===
+// === impl PendingWrites ===
 
-impl Written {
+impl PendingWrites {
     /// Records the queue that the API server returned for a write.
-    pub(crate) fn note(&self, queue: &AsyncQueue) {
-        if let (Some(uid), Some(version)) = (queue.uid(), version(queue)) {
+    pub(crate) fn record(&self, queue: &AsyncQueue) {
+        if let (Some(uid), Some(version)) = (queue.uid(), resource_version(&queue.metadata)) {
             self.versions().insert(uid, version);
         }
     }
 
     /// Returns whether this queue is older than the one that was written.
-    pub(crate) fn is_ahead_of(&self, queue: &AsyncQueue) -> bool {
-        let (Some(uid), Some(seen)) = (queue.uid(), version(queue)) else { return false };
+    pub(crate) fn is_stale(&self, queue: &AsyncQueue) -> bool {
+        let (Some(uid), Some(observed)) = (queue.uid(), resource_version(&queue.metadata)) else {
+            return false;
+        };
         let mut versions = self.versions();
-        let ahead = versions.get(&uid).is_some_and(|written| *written > seen);
-        if !ahead {
+        let is_pending = versions.get(&uid).is_some_and(|written| *written > observed);
+        if !is_pending {
             versions.remove(&uid);
         }
-        ahead
+        is_pending
     }
 
     fn versions(&self) -> MutexGuard<'_, HashMap<String, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns the version of a queue. Versions of one kind of objects are numbers that grow:
-/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>. `None` if a
-/// version is not a number.
-fn version(queue: &AsyncQueue) -> Option<u64> {
-    queue.metadata.resource_version.as_deref()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -62,14 +57,14 @@ mod tests {
             queue.metadata.resource_version = Some(version.to_owned());
             queue
         };
-        let written = Written::default();
-        assert!(!written.is_ahead_of(&of("9")));
-        written.note(&of("10"));
-        assert!(written.is_ahead_of(&of("9")));
-        assert!(!written.is_ahead_of(&of("10")));
+        let written = PendingWrites::default();
+        assert!(!written.is_stale(&of("9")));
+        written.record(&of("10"));
+        assert!(written.is_stale(&of("9")));
+        assert!(!written.is_stale(&of("10")));
         // An entry is removed once its version was seen.
         assert!(written.versions().is_empty());
-        written.note(&of("11"));
-        assert!(!written.is_ahead_of(&of("no number")));
+        written.record(&of("11"));
+        assert!(!written.is_stale(&of("no number")));
     }
 }

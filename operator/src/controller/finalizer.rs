@@ -14,7 +14,7 @@ use tracing::info;
 use super::{
     apply::delete,
     context::Context,
-    dereference::{Found, find_objects},
+    dereference::{Ownership, owned_objects},
     error::Error,
     update_status,
 };
@@ -28,10 +28,10 @@ use crate::{
 
 /// Maximum time that a deletion waits for NATS. A restart of NATS takes less, and it is short
 /// enough that the namespace does not seem to be stuck.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
+const NATS_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 /// Pause between attempts to release a stream after its queue was deleted.
-const RELEASE_PAUSE: Duration = Duration::from_secs(5);
+const RELEASE_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// Reasons of the events.
 mod reason {
@@ -43,33 +43,31 @@ mod reason {
 
 /// Deletes or releases all that belongs to a queue. Returns once its object may be deleted.
 pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
-    if let Found::Ours(workers) = find_objects(queue, context).workers {
+    if let Ownership::Owned(workers) = owned_objects(queue, context).deployment {
         delete(&*workers, &context.client).await.map_err(Error::Delete)?;
-        context.verified.forget(&workers);
     }
     // A queue whose name or URL is not usable never had a stream.
     let (Ok(spec), Ok(broker)) = (queue_spec(queue), context.brokers.get(Address::of(queue)).await)
     else {
         return Ok(Action::await_change());
     };
-    match let_go(&broker, &spec, policy(queue.spec.deletion_policy)).await {
-        Ok(removal) => tell(queue, &spec, removal, context).await,
+    match release_streams(&broker, &spec, policy(queue.spec.deletion_policy)).await {
+        Ok(removal) => publish_removal_event(queue, &spec, removal, context).await,
         // It has nothing there for which the deletion would have to wait.
         Err(why) if !queue.owns_stream() => {
             info!(queue = %spec.queue, "nothing to let go of, and {why}");
         }
         Err(why) => {
-            let (now, patience_ends) = (Timestamp::now(), patience_ends(queue));
-            if now < patience_ends {
-                let why =
-                    format!("the deletion waits for NATS until {patience_ends} at most: {why}");
-                let status = update_status::going(queue, &why, &Time(now));
+            let (now, deadline) = (Timestamp::now(), deadline(queue));
+            if now < deadline {
+                let why = format!("the deletion waits for NATS until {deadline} at most: {why}");
+                let status = update_status::terminating_status(queue, &why, &Time(now));
                 if update_status::write(context, queue, &status).await.map_err(Error::Status)? {
                     info!(queue = queue.namespaced_name(), "{why}");
                 }
                 return Err(Error::Waiting(why));
             }
-            give_up(queue, &spec, broker.clone(), &why, context).await;
+            retain_streams(queue, &spec, broker.clone(), &why, context).await;
         }
     }
     broker.running.forget(&spec.queue);
@@ -77,7 +75,7 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
 }
 
 /// Deletes or releases the streams. A failure is returned as text.
-async fn let_go(
+async fn release_streams(
     broker: &Broker,
     spec: &QueueSpec,
     policy: RemovalPolicy,
@@ -89,7 +87,12 @@ async fn let_go(
     removal.map_err(|error| crate::error::chain(&error))
 }
 
-async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &Context) {
+async fn publish_removal_event(
+    queue: &AsyncQueue,
+    spec: &QueueSpec,
+    removal: Removal,
+    context: &Context,
+) {
     let (object, stream, events) = (queue.object_ref(&()), &spec.stream, &context.events);
     match removal {
         Removal::NotOurs => {}
@@ -100,7 +103,7 @@ async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &
         }
         Removal::Released { messages: 0 } => {
             let note =
-                format!("kept stream {stream}, which is empty: {} takes it over", heirs(spec));
+                format!("kept stream {stream}, which is empty: {} takes it over", successors(spec));
             events.normal(&object, reason::STREAM_KEPT, note).await;
         }
         Removal::Released { messages } => {
@@ -109,7 +112,7 @@ async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &
                 "kept stream {stream} with {messages} {calls} (deletionPolicy {:?}): {} takes them over; \
                  to delete them: nats stream rm {stream}",
                 queue.spec.deletion_policy,
-                heirs(spec)
+                successors(spec)
             );
             events.warning(&object, reason::STREAM_KEPT, note).await;
         }
@@ -117,14 +120,14 @@ async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &
 }
 
 /// Returns which queues may take over the streams of a deleted queue.
-fn heirs(spec: &QueueSpec) -> String {
+fn successors(spec: &QueueSpec) -> String {
     let named = [&spec.owner.name].into_iter().chain(&spec.release_to);
     format!("an AsyncQueue {}", named.map(String::as_str).collect::<Vec<_>>().join(" or "))
 }
 
 /// Lets the object be deleted without its streams. They are released as soon as NATS is available,
 /// if this process lives that long. If not, a new queue of the name says how to take them over.
-async fn give_up(
+async fn retain_streams(
     queue: &AsyncQueue,
     spec: &QueueSpec,
     broker: Arc<Broker>,
@@ -134,31 +137,31 @@ async fn give_up(
     let note = format!(
         "kept stream {} as with deletionPolicy Retain, since NATS could not be asked for {} minutes: {why}",
         spec.stream,
-        PATIENCE.as_secs() / 60
+        NATS_DEADLINE.as_secs() / 60
     );
     context.events.warning(&queue.object_ref(&()), reason::STREAM_KEPT, note).await;
     let spec = spec.clone();
     tokio::spawn(async move {
         loop {
             broker.wait_until_connected().await;
-            match let_go(&broker, &spec, RemovalPolicy::Retain).await {
+            match release_streams(&broker, &spec, RemovalPolicy::Retain).await {
                 Ok(_) => {
                     return info!(
                         stream = spec.stream,
                         "released the stream of a queue that is gone"
                     );
                 }
-                Err(_) => tokio::time::sleep(RELEASE_PAUSE).await,
+                Err(_) => tokio::time::sleep(RELEASE_RETRY_DELAY).await,
             }
         }
     });
 }
 
 /// Returns when a deletion stops waiting, in whole seconds.
-fn patience_ends(queue: &AsyncQueue) -> Timestamp {
+fn deadline(queue: &AsyncQueue) -> Timestamp {
     let begun =
         queue.metadata.deletion_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    begun.saturating_add(PATIENCE).unwrap_or(begun)
+    begun.saturating_add(NATS_DEADLINE).unwrap_or(begun)
 }
 
 fn policy(policy: DeletionPolicy) -> RemovalPolicy {
@@ -178,6 +181,6 @@ mod tests {
     fn patience_counts_from_the_deletion() {
         let mut queue = fixtures::queue("q");
         queue.metadata.deletion_timestamp = Some(fixtures::second(1000));
-        assert_eq!(patience_ends(&queue), fixtures::second(1300).0);
+        assert_eq!(deadline(&queue), fixtures::second(1300).0);
     }
 }

@@ -3,10 +3,10 @@
 use kube::Resource;
 use tracing::{info, warn};
 
-use super::{apply::Outcome, context::Context};
+use super::{apply::ApplyOutcome, context::Context};
 use crate::crd::{
     AsyncQueue, AsyncQueueStatus, Condition,
-    conditions::{self, Status, find, kind},
+    conditions::{self, ConditionStatus, condition_type, find},
 };
 
 /// Reason of the event that lists what was created or changed on NATS.
@@ -16,18 +16,19 @@ const APPLIED: &str = "Applied";
 const STREAM_RECREATED: &str = "StreamRecreated";
 
 /// Reports changes, and nothing else, as events and in the log.
-pub(super) async fn tell(
+pub(super) async fn publish_events(
     queue: &AsyncQueue,
-    outcome: &Outcome,
+    outcome: &ApplyOutcome,
     status: &AsyncQueueStatus,
     context: &Context,
 ) {
     let (object, name) = (queue.object_ref(&()), queue.namespaced_name());
-    let changes = changes(outcome);
+    let changes = applied_changes(outcome);
     if let Some(changes) = &changes {
         info!(queue = name, "{changes}");
     }
-    if let Some(stream) = queue.status.as_ref().and_then(|before| recreated(before, status)) {
+    if let Some(stream) = queue.status.as_ref().and_then(|before| recreated_stream(before, status))
+    {
         let note = format!(
             "stream {stream} was created anew: somebody deleted it, and the calls that it held with it"
         );
@@ -35,9 +36,9 @@ pub(super) async fn tell(
         context.events.warning(&object, STREAM_RECREATED, note).await;
     }
     let before = queue.status.as_ref();
-    let turned =
-        turned(before, status, kind::READY).or_else(|| turned(before, status, kind::STALLED));
-    let Some(turned) = turned else {
+    let transition = ready_transition(before, status, condition_type::READY)
+        .or_else(|| ready_transition(before, status, condition_type::STALLED));
+    let Some(transition) = transition else {
         if let Some(changes) = changes {
             context.events.normal(&object, APPLIED, changes).await;
         }
@@ -45,8 +46,9 @@ pub(super) async fn tell(
     };
     // One event for both if both come at once.
     let (status, reason, message) =
-        (turned.status.as_str(), turned.reason.as_str(), &turned.message);
-    let is_ready = turned.kind.as_str() == kind::READY && status == Status::True.as_str();
+        (transition.status.as_str(), transition.reason.as_str(), &transition.message);
+    let is_ready = transition.type_.as_str() == condition_type::READY
+        && status == ConditionStatus::True.as_str();
     let note =
         changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
     if is_ready || reason == conditions::reason::PROGRESSING {
@@ -59,7 +61,7 @@ pub(super) async fn tell(
 }
 
 /// Returns a condition if its status or its reason has changed.
-fn turned<'a>(
+fn ready_transition<'a>(
     before: Option<&AsyncQueueStatus>,
     now: &'a AsyncQueueStatus,
     kind: &str,
@@ -72,13 +74,16 @@ fn turned<'a>(
 }
 
 /// Describes what was created or changed on NATS, if anything was.
-fn changes(outcome: &Outcome) -> Option<String> {
+fn applied_changes(outcome: &ApplyOutcome) -> Option<String> {
     let changes = &outcome.stream.as_ref().ok()?.changes;
     (!changes.is_empty()).then(|| changes.join(", "))
 }
 
 /// Returns the name of the stream if it is another stream than before.
-fn recreated<'a>(before: &AsyncQueueStatus, now: &'a AsyncQueueStatus) -> Option<&'a String> {
+fn recreated_stream<'a>(
+    before: &AsyncQueueStatus,
+    now: &'a AsyncQueueStatus,
+) -> Option<&'a String> {
     let created = before.stream_created.as_ref().zip(now.stream_created.as_ref());
     created.filter(|(before, now)| before != now).and(now.stream.as_ref())
 }
@@ -87,7 +92,7 @@ fn recreated<'a>(before: &AsyncQueueStatus, now: &'a AsyncQueueStatus) -> Option
 mod tests {
     use super::*;
     use crate::{
-        crd::conditions::{Verdict, find, reason},
+        crd::conditions::{ConditionValue, find, reason},
         fixtures,
     };
 
@@ -98,27 +103,27 @@ mod tests {
             stream_created: second.map(fixtures::second),
             ..AsyncQueueStatus::default()
         };
-        assert_eq!(recreated(&of(Some(1)), &of(Some(2))), Some(&"s".to_owned()));
+        assert_eq!(recreated_stream(&of(Some(1)), &of(Some(2))), Some(&"s".to_owned()));
         for (before, now) in [(Some(1), Some(1)), (None, Some(1)), (Some(1), None)] {
-            assert_eq!(recreated(&of(before), &of(now)), None);
+            assert_eq!(recreated_stream(&of(before), &of(now)), None);
         }
     }
 
     #[test]
     fn a_queue_turns_when_it_is_ready_or_not_for_another_reason() {
-        let of = |verdict: Verdict| AsyncQueueStatus {
+        let of = |verdict: ConditionValue| AsyncQueueStatus {
             conditions: vec![verdict.into_condition(
-                kind::READY,
+                condition_type::READY,
                 Some(1),
                 &[],
                 &fixtures::second(1),
             )],
             ..AsyncQueueStatus::default()
         };
-        let away = |message| of(Verdict::no(reason::NATS_UNAVAILABLE, message));
+        let away = |message| of(ConditionValue::false_(reason::NATS_UNAVAILABLE, message));
         let (refused, ready) = (
-            of(Verdict::no(reason::NATS_REFUSED, "no")),
-            of(Verdict::yes(reason::RECONCILED, "well")),
+            of(ConditionValue::false_(reason::NATS_REFUSED, "no")),
+            of(ConditionValue::true_(reason::RECONCILED, "well")),
         );
         for (before, now) in [
             (None, &ready),
@@ -127,12 +132,18 @@ mod tests {
             (Some(&away("for 1 s")), &refused),
         ] {
             assert_eq!(
-                turned(before, now, kind::READY),
-                find(&now.conditions, kind::READY),
+                ready_transition(before, now, condition_type::READY),
+                find(&now.conditions, condition_type::READY),
                 "{before:?} {now:?}"
             );
         }
-        assert_eq!(turned(Some(&away("for 1 s")), &away("for 2 s"), kind::READY), None);
-        assert_eq!(turned(Some(&ready), &AsyncQueueStatus::default(), kind::READY), None);
+        assert_eq!(
+            ready_transition(Some(&away("for 1 s")), &away("for 2 s"), condition_type::READY),
+            None
+        );
+        assert_eq!(
+            ready_transition(Some(&ready), &AsyncQueueStatus::default(), condition_type::READY),
+            None
+        );
     }
 }

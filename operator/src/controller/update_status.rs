@@ -9,16 +9,16 @@ use kube::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    apply::{ObjectError, Outcome, Stored, StreamError, Workers},
-    build::selector_text,
+    apply::{ApplyOutcome, ObjectError, StreamError, StreamState, Workers},
+    build::selector_string,
     context::Context,
     error::ignore_gone,
-    update_status::workers::Fleet,
+    update_status::workers::WorkerRollout,
 };
 use crate::{
     crd::{
         AsyncQueue, AsyncQueueStatus, Condition,
-        conditions::{Status, Verdict, find, kind, reason},
+        conditions::{ConditionStatus, ConditionValue, condition_type, find, reason},
     },
     error::chain,
     functions::directory::RefusedFunctions as Refused,
@@ -48,21 +48,21 @@ pub(crate) async fn write(
     queue: &AsyncQueue,
     status: &AsyncQueueStatus,
 ) -> kube::Result<bool> {
-    let news = news(queue.status.as_ref(), status);
-    if news.is_empty() {
+    let merge_patch = merge_patch(queue.status.as_ref(), status);
+    if merge_patch.is_empty() {
         return Ok(false);
     }
     let namespace = queue.namespace().unwrap_or_default();
     let api: Api<AsyncQueue> = Api::namespaced(context.client.clone(), &namespace);
     // The uid keeps the status from another queue of the same name that was created since.
-    let patch = json!({ "metadata": { "uid": queue.uid() }, "status": news });
+    let patch = json!({ "metadata": { "uid": queue.uid() }, "status": merge_patch });
     let params = PatchParams {
         field_manager: Some(STATUS_FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
     let answer = api.patch_status(&queue.name_any(), &params, &Patch::Merge(&patch)).await;
     if let Ok(queue) = &answer {
-        context.written.note(queue);
+        context.written.record(queue);
     }
     ignore_gone(answer)?;
     Ok(true)
@@ -70,13 +70,13 @@ pub(crate) async fn write(
 
 /// Returns what differs from the status before, as a JSON merge patch (RFC 7386). Two tasks write
 /// the numbers and the rest, and neither overwrites what the other has written.
-fn news(before: Option<&AsyncQueueStatus>, now: &AsyncQueueStatus) -> Map<String, Value> {
-    let (before, mut news) = (before.map(fields).unwrap_or_default(), fields(now));
+fn merge_patch(before: Option<&AsyncQueueStatus>, now: &AsyncQueueStatus) -> Map<String, Value> {
+    let (before, mut merge_patch) = (before.map(fields).unwrap_or_default(), fields(now));
     for name in before.keys() {
-        news.entry(name).or_insert(Value::Null);
+        merge_patch.entry(name).or_insert(Value::Null);
     }
-    news.retain(|name, value| before.get(name) != Some(value));
-    news
+    merge_patch.retain(|name, value| before.get(name) != Some(value));
+    merge_patch
 }
 
 fn fields(status: &AsyncQueueStatus) -> Map<String, Value> {
@@ -88,61 +88,61 @@ fn fields(status: &AsyncQueueStatus) -> Map<String, Value> {
 /// Returns the status of a queue after a reconciliation. `cause` is why its workers do not start.
 /// The numbers stay as they are. Only an empty queue that has just got its stream starts with its
 /// own numbers.
-pub(crate) fn status(
+pub(crate) fn compute_status(
     queue: &AsyncQueue,
-    outcome: &Outcome,
+    outcome: &ApplyOutcome,
     cause: Option<&Cause>,
     functions: &Functions<'_>,
     blocked: &[BlockedCalls],
     now: &Time,
 ) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
-    let (stream, consumer) = stream_verdicts(&outcome.stream);
-    let suspended = suspended_verdict(&outcome.stream);
-    let unique_sequences = sequences_verdict(&outcome.stream);
+    let (stream, consumer) = stream_conditions(&outcome.stream);
+    let suspended = suspended_condition(&outcome.stream);
+    let unique_sequences = sequences_condition(&outcome.stream);
     let (workers, progress) =
-        workers_verdicts(outcome, queue.spec.replicas, cause, &before.conditions);
-    let ready = ready(&[&stream, &consumer, &workers]);
-    let progressing = progressing(&[&stream, &consumer], progress);
-    let for_kstatus = for_kstatus(&progressing);
-    let condition = |kind, verdict: Verdict| {
+        workers_conditions(outcome, queue.spec.replicas, cause, &before.conditions);
+    let ready = ready_condition(&[&stream, &consumer, &workers]);
+    let progressing = progressing_condition(&[&stream, &consumer], progress);
+    let kstatus_condition = kstatus_condition(&progressing);
+    let condition = |kind, verdict: ConditionValue| {
         verdict.into_condition(kind, queue.metadata.generation, &before.conditions, now)
     };
-    let figures = match (&outcome.stream, Figures::of(&before)) {
-        (Ok(Stored { messages: 0, dead_letters, .. }), figures) if !figures.are_known() => {
+    let counts = match (&outcome.stream, Figures::of(&before)) {
+        (Ok(StreamState { messages: 0, dead_letters, .. }), counts) if !counts.are_known() => {
             Figures::of_empty(*dead_letters, functions.count)
         }
-        (_, figures) => figures,
+        (_, counts) => counts,
     };
     let mut conditions = vec![
-        condition(kind::READY, ready),
-        condition(kind::STREAM_READY, stream),
-        condition(kind::CONSUMER_READY, consumer),
-        condition(kind::WORKERS_READY, workers),
-        condition(kind::PROGRESSING, progressing),
-        condition(kind::SUSPENDED, suspended),
-        condition(kind::UNIQUE_SEQUENCES, unique_sequences),
-        condition(kind::CALLS_BLOCKED, blocked_verdict(blocked)),
+        condition(condition_type::READY, ready),
+        condition(condition_type::STREAM_READY, stream),
+        condition(condition_type::CONSUMER_READY, consumer),
+        condition(condition_type::WORKERS_READY, workers),
+        condition(condition_type::PROGRESSING, progressing),
+        condition(condition_type::SUSPENDED, suspended),
+        condition(condition_type::UNIQUE_SEQUENCES, unique_sequences),
+        condition(condition_type::CALLS_BLOCKED, calls_blocked_condition(blocked)),
     ];
     // These conditions exist only while they hold, since there are ten thousand queues.
-    conditions.extend(for_kstatus.map(|(kind, verdict)| condition(kind, verdict)));
-    if let Some(message) = refusal_of_functions(functions.refused) {
-        let verdict = Verdict::yes(reason::NAMESPACE_NOT_ADMITTED, message);
-        conditions.push(condition(kind::FUNCTIONS_REFUSED, verdict));
+    conditions.extend(kstatus_condition.map(|(kind, verdict)| condition(kind, verdict)));
+    if let Some(message) = refused_message(functions.refused) {
+        let verdict = ConditionValue::true_(reason::NAMESPACE_NOT_ADMITTED, message);
+        conditions.push(condition(condition_type::FUNCTIONS_REFUSED, verdict));
     }
     let status = AsyncQueueStatus {
         observed_generation: queue.metadata.generation,
         conditions,
-        selector: queue.name_any().parse().ok().map(|name| selector_text(&name)),
+        selector: queue.name_any().parse().ok().map(|name| selector_string(&name)),
         ..AsyncQueueStatus::default()
     };
-    with_workers(with_stream(figures.put(status), &before, &outcome.stream), &outcome.workers)
+    with_workers(with_stream(counts.put(status), &before, &outcome.stream), &outcome.workers)
 }
 
 /// Returns the condition that says whether the workers of a queue can store what ends its calls.
-fn blocked_verdict(blocked: &[BlockedCalls]) -> Verdict {
+fn calls_blocked_condition(blocked: &[BlockedCalls]) -> ConditionValue {
     if blocked.is_empty() {
-        return Verdict::no(reason::ACTIVE, "Workers store what ends calls.");
+        return ConditionValue::false_(reason::ACTIVE, "Workers store what ends calls.");
     }
     let kinds = blocked.iter().map(|BlockedCalls { record, reason, calls }| {
         let record = record.replace('_', " ");
@@ -153,11 +153,11 @@ fn blocked_verdict(blocked: &[BlockedCalls]) -> Verdict {
         "Workers can't store what ends calls: {kinds}. With no_space raise the limits of JetStream, with stream_full \
          deliver or delete what the stream holds, with no_stream or unavailable look at NATS."
     );
-    Verdict { status: Status::True, reason: reason::RECORDS_NOT_STORED, message }
+    ConditionValue { status: ConditionStatus::True, reason: reason::RECORDS_NOT_STORED, message }
 }
 
 /// Returns the message of the condition `FunctionsRefused`; `None` if no function is refused.
-fn refusal_of_functions(refused: &Refused) -> Option<String> {
+fn refused_message(refused: &Refused) -> Option<String> {
     let Refused { count, first } = refused;
     if *count == 0 {
         return None;
@@ -171,25 +171,30 @@ fn refusal_of_functions(refused: &Refused) -> Option<String> {
 }
 
 /// Returns whether the condition `FunctionsRefused` of a queue is up to date.
-pub(crate) fn says_refused(queue: &AsyncQueue, refused: &Refused) -> bool {
+pub(crate) fn reports_refused(queue: &AsyncQueue, refused: &Refused) -> bool {
     let conditions = queue.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
-    let said = find(conditions, kind::FUNCTIONS_REFUSED).map(|condition| &*condition.message);
-    said == refusal_of_functions(refused).as_deref()
+    let previous =
+        find(conditions, condition_type::FUNCTIONS_REFUSED).map(|condition| &*condition.message);
+    previous == refused_message(refused).as_deref()
 }
 
 /// Returns whether the condition of a queue says that its workers can't store what ends calls.
-pub(crate) fn says_blocked(queue: &AsyncQueue) -> bool {
+pub(crate) fn reports_blocked(queue: &AsyncQueue) -> bool {
     let conditions = queue.status.iter().flat_map(|status| &status.conditions);
-    let mut blocked = conditions.filter(|condition| condition.kind.as_str() == kind::CALLS_BLOCKED);
-    blocked.any(|condition| condition.status.as_str() == Status::True.as_str())
+    let mut blocked =
+        conditions.filter(|condition| condition.type_.as_str() == condition_type::CALLS_BLOCKED);
+    blocked.any(|condition| condition.status.as_str() == ConditionStatus::True.as_str())
 }
 
 /// Returns the status of a queue whose deletion has to wait, with the reason.
-pub(crate) fn going(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStatus {
+pub(crate) fn terminating_status(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStatus {
     let before = queue.status.clone().unwrap_or_default();
-    let conditions = before.conditions.iter().map(|condition| match condition.kind.as_str() {
-        kind @ (kind::READY | kind::STREAM_READY) => Verdict::no(reason::NATS_UNAVAILABLE, why)
-            .into_condition(kind, queue.metadata.generation, &before.conditions, now),
+    let conditions = before.conditions.iter().map(|condition| match condition.type_.as_str() {
+        kind @ (condition_type::READY | condition_type::STREAM_READY) => ConditionValue::false_(
+            reason::NATS_UNAVAILABLE,
+            why,
+        )
+        .into_condition(kind, queue.metadata.generation, &before.conditions, now),
         _ => condition.clone(),
     });
     AsyncQueueStatus {
@@ -205,7 +210,7 @@ pub(crate) fn going(queue: &AsyncQueue, why: &str, now: &Time) -> AsyncQueueStat
 fn with_stream(
     status: AsyncQueueStatus,
     before: &AsyncQueueStatus,
-    stream: &Result<Stored, StreamError>,
+    stream: &Result<StreamState, StreamError>,
 ) -> AsyncQueueStatus {
     match stream {
         Ok(stored) => AsyncQueueStatus {
@@ -214,7 +219,7 @@ fn with_stream(
             stream_created: stored.created.clone(),
             ..status
         },
-        Err(error) if error.is_foreign() => status,
+        Err(error) if error.is_not_owned() => status,
         Err(_) => AsyncQueueStatus {
             stream: before.stream.clone(),
             consumer: before.consumer.clone(),
@@ -234,60 +239,64 @@ fn with_workers(
 }
 
 /// Returns the condition `Ready`: that of the first part that does not hold, or that all hold.
-fn ready(parts: &[&Verdict]) -> Verdict {
-    match parts.iter().find(|part| part.status != Status::True) {
-        Some(part) => Verdict::no(part.reason, part.message.clone()),
+fn ready_condition(parts: &[&ConditionValue]) -> ConditionValue {
+    match parts.iter().find(|part| part.status != ConditionStatus::True) {
+        Some(part) => ConditionValue::false_(part.reason, part.message.clone()),
         None => match parts.iter().find(|part| part.reason != reason::RECONCILED) {
             Some(special) => (*special).clone(),
-            None => Verdict::yes(reason::RECONCILED, "calls are accepted and run"),
+            None => ConditionValue::true_(reason::RECONCILED, "calls are accepted and run"),
         },
     }
 }
 
 /// Returns the conditions of the stream and of the consumer.
-fn stream_verdicts(stream: &Result<Stored, StreamError>) -> (Verdict, Verdict) {
+fn stream_conditions(
+    stream: &Result<StreamState, StreamError>,
+) -> (ConditionValue, ConditionValue) {
     let (name, error) = match stream {
         Ok(stored) => {
             let stream = format!("stream {} stores calls", stored.stream);
             let consumer = if stored.suspended {
-                Verdict::yes(reason::SUSPENDED, SUSPENDED)
+                ConditionValue::true_(reason::SUSPENDED, SUSPENDED)
             } else {
                 let takes = format!("workers take calls through {}", stored.consumer);
-                Verdict::yes(reason::RECONCILED, takes)
+                ConditionValue::true_(reason::RECONCILED, takes)
             };
-            return (Verdict::yes(reason::RECONCILED, stream), consumer);
+            return (ConditionValue::true_(reason::RECONCILED, stream), consumer);
         }
         Err(StreamError::Ensure(EnsureError::Consumer(error))) => {
-            let stream = Verdict::yes(reason::RECONCILED, "the stream stores calls");
-            return (stream, Verdict::no(refusal(error), chain(&**error)));
+            let stream = ConditionValue::true_(reason::RECONCILED, "the stream stores calls");
+            return (stream, ConditionValue::false_(refusal_reason(error), chain(&**error)));
         }
-        Err(StreamError::Ensure(error)) => (refusal(error), chain(error)),
+        Err(StreamError::Ensure(error)) => (refusal_reason(error), chain(error)),
         Err(StreamError::Invalid(invalid)) => (invalid.reason(), invalid.to_string()),
         Err(
             error @ (StreamError::Disconnected { .. }
             | StreamError::NoJetStream { .. }
-            | StreamError::Silent { .. }),
+            | StreamError::NoResponse { .. }),
         ) => (reason::NATS_UNAVAILABLE, chain(error)),
     };
-    (Verdict::no(name, error), blocked())
+    (ConditionValue::false_(name, error), blocked())
 }
 
 /// Returns whether the queue is suspended on the server. What is wanted is in the spec.
-fn suspended_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
+fn suspended_condition(stream: &Result<StreamState, StreamError>) -> ConditionValue {
     match stream {
-        Ok(Stored { suspended: true, .. }) => Verdict::yes(reason::SUSPENDED, SUSPENDED),
-        Ok(_) => Verdict::no(reason::ACTIVE, "calls are delivered"),
+        Ok(StreamState { suspended: true, .. }) => {
+            ConditionValue::true_(reason::SUSPENDED, SUSPENDED)
+        }
+        Ok(_) => ConditionValue::false_(reason::ACTIVE, "calls are delivered"),
         Err(_) => blocked(),
     }
 }
 
 /// Returns whether no sequence of the streams is ever used twice.
-fn sequences_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
+fn sequences_condition(stream: &Result<StreamState, StreamError>) -> ConditionValue {
     match stream {
-        Ok(Stored { repeating, .. }) if repeating.is_empty() => {
-            Verdict::yes(reason::RECONCILED, "Sequences are unique.")
+        Ok(StreamState { repeating, .. }) if repeating.is_empty() => {
+            ConditionValue::true_(reason::RECONCILED, "Sequences are unique.")
         }
-        Ok(Stored { repeating, .. }) => Verdict::no(
+        Ok(StreamState { repeating, .. }) => ConditionValue::false_(
             reason::SEQUENCES_BEGIN_AT_1,
             format!(
                 "Sequences of {} begin at 1, since an earlier version or another program created \
@@ -302,7 +311,7 @@ fn sequences_verdict(stream: &Result<Stored, StreamError>) -> Verdict {
 }
 
 /// Returns the reason why NATS does not have the desired state.
-fn refusal(error: &EnsureError) -> &'static str {
+fn refusal_reason(error: &EnsureError) -> &'static str {
     match error {
         EnsureError::Refused(Refusal::Immutable { .. }) => reason::IMMUTABLE_FIELD_CHANGED,
         EnsureError::Refused(_) => reason::RESOURCE_CONFLICT,
@@ -310,60 +319,60 @@ fn refusal(error: &EnsureError) -> &'static str {
         EnsureError::Server { .. } => reason::NATS_REFUSED,
         EnsureError::Clock(_) => reason::CLOCK_WRONG,
         EnsureError::Unavailable { .. } => reason::NATS_UNAVAILABLE,
-        EnsureError::Consumer(error) => refusal(error),
+        EnsureError::Consumer(error) => refusal_reason(error),
     }
 }
 
-fn blocked() -> Verdict {
-    Verdict::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
+fn blocked() -> ConditionValue {
+    ConditionValue::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
 }
 
 /// Returns `WorkersReady` and the progress of the workers, from the Deployment and the other
 /// objects.
-fn workers_verdicts(
-    outcome: &Outcome,
+fn workers_conditions(
+    outcome: &ApplyOutcome,
     replicas: i32,
     cause: Option<&Cause>,
-    said: &[Condition],
-) -> (Verdict, Verdict) {
-    let workers = match (&outcome.workers, &outcome.beside) {
+    previous: &[Condition],
+) -> (ConditionValue, ConditionValue) {
+    let workers = match (&outcome.workers, &outcome.auxiliary) {
         (Err(error), _) | (_, Err(error)) => Err(error),
         (Ok(workers), Ok(())) => Ok(workers),
     };
     let (reason, error) = match workers {
         Ok(Workers::Deployed(deployment)) => {
             let rollout = deployment.rollout().cloned().unwrap_or_default();
-            let fleet = Fleet { replicas, rollout: &rollout, cause, said };
-            return (fleet.readiness(), fleet.progress());
+            let fleet = WorkerRollout { replicas, rollout: &rollout, cause, previous };
+            return (fleet.workers_ready(), fleet.progressing());
         }
         Ok(Workers::Absent) => return (blocked(), blocked()),
-        Err(error @ ObjectError::Foreign { .. }) => (reason::RESOURCE_CONFLICT, error),
-        Err(error @ ObjectError::Going { .. }) => (reason::PROGRESSING, error),
+        Err(error @ ObjectError::NotOwned { .. }) => (reason::RESOURCE_CONFLICT, error),
+        Err(error @ ObjectError::Terminating { .. }) => (reason::PROGRESSING, error),
         Err(error @ ObjectError::Kubernetes { .. }) => (reason::KUBERNETES_REFUSED, error),
     };
-    let verdict = Verdict::no(reason, error.to_string());
-    let is_going = matches!(error, ObjectError::Going { .. });
-    let status = if is_going { Status::True } else { Status::False };
-    (verdict.clone(), Verdict { status, ..verdict })
+    let verdict = ConditionValue::false_(reason, error.to_string());
+    let is_going = matches!(error, ObjectError::Terminating { .. });
+    let status = if is_going { ConditionStatus::True } else { ConditionStatus::False };
+    (verdict.clone(), ConditionValue { status, ..verdict })
 }
 
 /// Returns the condition `Progressing`: the progress of the workers, once they have something to
 /// take calls from.
-fn progressing(parts: &[&Verdict], workers: Verdict) -> Verdict {
-    let missing = parts.iter().find(|part| part.status != Status::True);
-    missing.map_or(workers, |part| Verdict::no(part.reason, part.message.clone()))
+fn progressing_condition(parts: &[&ConditionValue], workers: ConditionValue) -> ConditionValue {
+    let missing = parts.iter().find(|part| part.status != ConditionStatus::True);
+    missing.map_or(workers, |part| ConditionValue::false_(part.reason, part.message.clone()))
 }
 
 /// Returns the condition for tools that follow kstatus. kstatus has two conditions for
 /// `Progressing`. It takes a queue with neither of them for done if the queue is ready. A queue
 /// that waits for NATS is not stalled.
 /// <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>
-fn for_kstatus(progressing: &Verdict) -> Option<(&'static str, Verdict)> {
-    let verdict = Verdict { status: Status::True, ..progressing.clone() };
+fn kstatus_condition(progressing: &ConditionValue) -> Option<(&'static str, ConditionValue)> {
+    let verdict = ConditionValue { status: ConditionStatus::True, ..progressing.clone() };
     match (progressing.status, progressing.reason) {
-        (Status::True, _) => Some((kind::RECONCILING, verdict)),
+        (ConditionStatus::True, _) => Some((condition_type::RECONCILING, verdict)),
         (_, reason::RECONCILED | reason::NATS_UNAVAILABLE | reason::BLOCKED) => None,
-        _ => Some((kind::STALLED, verdict)),
+        _ => Some((condition_type::STALLED, verdict)),
     }
 }
 
@@ -379,7 +388,7 @@ mod tests {
     use super::*;
     use crate::{
         cache::deployment::CachedDeployment as Workload,
-        controller::{conflict::Conflict, validate::Invalid},
+        controller::{conflict::Conflict, validate::ValidationError},
         fixtures,
         pods::cause,
     };
@@ -391,8 +400,8 @@ mod tests {
         queue
     }
 
-    fn stored() -> Stored {
-        Stored {
+    fn stored() -> StreamState {
+        StreamState {
             stream: "slow-queue".to_owned(),
             consumer: "slow-queue-workers".to_owned(),
             created: Some(fixtures::second(50)),
@@ -418,9 +427,9 @@ mod tests {
         Deployment { metadata, status: Some(status), spec: None }
     }
 
-    fn applied(stream: Result<Stored, StreamError>, workers: &Deployment) -> Outcome {
+    fn applied(stream: Result<StreamState, StreamError>, workers: &Deployment) -> ApplyOutcome {
         let workers = Workers::Deployed(Arc::new(Workload::from_workers(workers)));
-        Outcome { stream, workers: Ok(workers), beside: Ok(()) }
+        ApplyOutcome { stream, workers: Ok(workers), auxiliary: Ok(()) }
     }
 
     fn disconnected() -> StreamError {
@@ -433,8 +442,8 @@ mod tests {
         Functions { count: Some(count), refused }
     }
 
-    fn of(queue: &AsyncQueue, outcome: &Outcome) -> AsyncQueueStatus {
-        status(
+    fn of(queue: &AsyncQueue, outcome: &ApplyOutcome) -> AsyncQueueStatus {
+        compute_status(
             queue,
             outcome,
             None,
@@ -457,10 +466,14 @@ mod tests {
     #[test]
     fn a_queue_is_ready_when_all_of_it_is() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
-        let sequences = kind::UNIQUE_SEQUENCES;
-        for kind in
-            [kind::READY, kind::STREAM_READY, kind::CONSUMER_READY, kind::WORKERS_READY, sequences]
-        {
+        let sequences = condition_type::UNIQUE_SEQUENCES;
+        for kind in [
+            condition_type::READY,
+            condition_type::STREAM_READY,
+            condition_type::CONSUMER_READY,
+            condition_type::WORKERS_READY,
+            sequences,
+        ] {
             assert_condition(&status, kind, ("True", reason::RECONCILED));
             assert_eq!(condition(&status, kind).observed_generation, Some(3));
         }
@@ -478,9 +491,10 @@ mod tests {
         queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first });
         let refused = Refused::default();
         let functions = functions(9, &refused);
-        let second = status(&queue, &outcome, None, &functions, &[], &fixtures::second(2000));
+        let second =
+            compute_status(&queue, &outcome, None, &functions, &[], &fixtures::second(2000));
         assert_eq!(Some(&second), queue.status.as_ref());
-        assert_eq!(news(queue.status.as_ref(), &second), Map::new());
+        assert_eq!(merge_patch(queue.status.as_ref(), &second), Map::new());
     }
 
     #[test]
@@ -489,18 +503,18 @@ mod tests {
             AsyncQueueStatus { pending: Some(5), inflight: Some(1), ..AsyncQueueStatus::default() };
         let now = AsyncQueueStatus { pending: Some(6), inflight: None, ..before.clone() };
         assert_eq!(
-            Value::Object(news(Some(&before), &now)),
+            Value::Object(merge_patch(Some(&before), &now)),
             json!({ "pending": 6, "inflight": null })
         );
         // The first status also contains the defaults.
-        assert_eq!(news(None, &now)["replicas"], 0);
+        assert_eq!(merge_patch(None, &now)["replicas"], 0);
     }
 
     #[test]
     fn an_empty_queue_begins_with_its_numbers_and_one_that_holds_calls_waits_for_them() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
         assert_eq!(Figures::of(&status), Figures::of_empty(3, Some(2)));
-        let full = Stored { messages: 1, ..stored() };
+        let full = StreamState { messages: 1, ..stored() };
         let status = of(&queue(), &applied(Ok(full), &deployment(2, vec![])));
         assert_eq!(Figures::of(&status), Figures::default());
     }
@@ -510,10 +524,14 @@ mod tests {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let status = of(&queue, &applied(Err(disconnected()), &deployment(2, vec![])));
-        assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
-        assert_condition(&status, kind::STREAM_READY, ("False", reason::NATS_UNAVAILABLE));
-        assert_condition(&status, kind::CONSUMER_READY, ("Unknown", reason::BLOCKED));
-        assert_condition(&status, kind::WORKERS_READY, ("True", reason::RECONCILED));
+        assert_condition(&status, condition_type::READY, ("False", reason::NATS_UNAVAILABLE));
+        assert_condition(
+            &status,
+            condition_type::STREAM_READY,
+            ("False", reason::NATS_UNAVAILABLE),
+        );
+        assert_condition(&status, condition_type::CONSUMER_READY, ("Unknown", reason::BLOCKED));
+        assert_condition(&status, condition_type::WORKERS_READY, ("True", reason::RECONCILED));
         assert_eq!(status.stream.as_deref(), Some("slow-queue"));
         assert_eq!(status.stream_created, Some(fixtures::second(50)));
     }
@@ -525,23 +543,26 @@ mod tests {
         let refusal =
             Refusal::Owned { stream: "slow-queue".to_owned(), owner: "ns/other".to_owned() };
         let stream = Err(StreamError::Ensure(EnsureError::Refused(refusal)));
-        let outcome = Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
+        let outcome = ApplyOutcome { stream, workers: Ok(Workers::Absent), auxiliary: Ok(()) };
         let status = of(&queue, &outcome);
-        assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
-        assert!(condition(&status, kind::READY).message.contains("ns/other"));
-        assert_condition(&status, kind::WORKERS_READY, ("Unknown", reason::BLOCKED));
+        assert_condition(&status, condition_type::READY, ("False", reason::RESOURCE_CONFLICT));
+        assert!(condition(&status, condition_type::READY).message.contains("ns/other"));
+        assert_condition(&status, condition_type::WORKERS_READY, ("Unknown", reason::BLOCKED));
         assert_eq!((status.stream, status.replicas), (None, 0));
     }
 
     #[test]
     fn a_refused_queue_says_why() {
-        let invalid = Invalid::Conflict(Conflict::Name { other: "ns/slow-queue".to_owned() });
+        let invalid =
+            ValidationError::Conflict(Conflict::Name { other: "ns/slow-queue".to_owned() });
         let stream = Err(StreamError::Invalid(invalid));
-        let outcome = Outcome { stream, workers: Ok(Workers::Absent), beside: Ok(()) };
+        let outcome = ApplyOutcome { stream, workers: Ok(Workers::Absent), auxiliary: Ok(()) };
         let status = of(&queue(), &outcome);
-        assert_condition(&status, kind::READY, ("False", reason::RESOURCE_CONFLICT));
+        assert_condition(&status, condition_type::READY, ("False", reason::RESOURCE_CONFLICT));
         assert!(
-            condition(&status, kind::READY).message.contains("ns/slow-queue has the same name")
+            condition(&status, condition_type::READY)
+                .message
+                .contains("ns/slow-queue has the same name")
         );
     }
 
@@ -549,10 +570,10 @@ mod tests {
     fn a_queue_that_is_not_valid_any_more_keeps_what_it_has() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
-        let stream = Err(StreamError::Invalid(Invalid::Nats("no host".to_owned())));
+        let stream = Err(StreamError::Invalid(ValidationError::Nats("no host".to_owned())));
         let status = of(&queue, &applied(stream, &deployment(2, vec![])));
-        assert_condition(&status, kind::READY, ("False", reason::INVALID_SPEC));
-        assert_condition(&status, kind::WORKERS_READY, ("True", reason::RECONCILED));
+        assert_condition(&status, condition_type::READY, ("False", reason::INVALID_SPEC));
+        assert_condition(&status, condition_type::WORKERS_READY, ("True", reason::RECONCILED));
         assert_eq!((status.stream.as_deref(), status.ready_replicas), (Some("slow-queue"), 2));
     }
 
@@ -564,35 +585,41 @@ mod tests {
         let error = EnsureError::Server { what: "for consumer c".to_owned(), source };
         let error = StreamError::Ensure(EnsureError::Consumer(Box::new(error)));
         let status = of(&queue(), &applied(Err(error), &deployment(2, vec![])));
-        assert_condition(&status, kind::STREAM_READY, ("True", reason::RECONCILED));
-        assert_condition(&status, kind::CONSUMER_READY, ("False", reason::NATS_REFUSED));
-        assert_condition(&status, kind::READY, ("False", reason::NATS_REFUSED));
+        assert_condition(&status, condition_type::STREAM_READY, ("True", reason::RECONCILED));
+        assert_condition(&status, condition_type::CONSUMER_READY, ("False", reason::NATS_REFUSED));
+        assert_condition(&status, condition_type::READY, ("False", reason::NATS_REFUSED));
     }
 
     #[test]
     fn workers_that_come_up_progress_and_those_that_do_not_stall() {
         let queue = queue();
         let new = of(&queue, &applied(Ok(stored()), &deployment(0, vec![])));
-        assert_condition(&new, kind::READY, ("False", reason::PROGRESSING));
-        assert_condition(&new, kind::PROGRESSING, ("True", reason::PROGRESSING));
-        assert_condition(&new, kind::RECONCILING, ("True", reason::PROGRESSING));
-        assert_eq!(&*condition(&new, kind::READY).message, "0 of 2 workers are ready.");
-        assert_eq!(find(&new.conditions, kind::STALLED), None);
+        assert_condition(&new, condition_type::READY, ("False", reason::PROGRESSING));
+        assert_condition(&new, condition_type::PROGRESSING, ("True", reason::PROGRESSING));
+        assert_condition(&new, condition_type::RECONCILING, ("True", reason::PROGRESSING));
+        assert_eq!(&*condition(&new, condition_type::READY).message, "0 of 2 workers are ready.");
+        assert_eq!(find(&new.conditions, condition_type::STALLED), None);
 
         let partly = of(&queue, &applied(Ok(stored()), &deployment(1, vec![])));
-        assert_condition(&partly, kind::READY, ("True", reason::RECONCILED));
-        assert_condition(&partly, kind::RECONCILING, ("True", reason::PROGRESSING));
+        assert_condition(&partly, condition_type::READY, ("True", reason::RECONCILED));
+        assert_condition(&partly, condition_type::RECONCILING, ("True", reason::PROGRESSING));
 
         let outcome = applied(Ok(stored()), &deployment(0, vec![]));
         let (image, refused) = (cause::image("x:1", "not found"), Refused::default());
         let functions = functions(2, &refused);
-        let stuck =
-            status(&queue, &outcome, Some(&image), &functions, &[], &fixtures::second(1000));
+        let stuck = compute_status(
+            &queue,
+            &outcome,
+            Some(&image),
+            &functions,
+            &[],
+            &fixtures::second(1000),
+        );
         for (kind, holds) in [
-            (kind::READY, "False"),
-            (kind::WORKERS_READY, "False"),
-            (kind::PROGRESSING, "False"),
-            (kind::STALLED, "True"),
+            (condition_type::READY, "False"),
+            (condition_type::WORKERS_READY, "False"),
+            (condition_type::PROGRESSING, "False"),
+            (condition_type::STALLED, "True"),
         ] {
             assert_condition(&stuck, kind, (holds, reason::IMAGE_PULL_FAILED));
             assert!(
@@ -600,11 +627,11 @@ mod tests {
                 "{kind}"
             );
         }
-        assert_eq!(find(&stuck.conditions, kind::RECONCILING), None);
+        assert_eq!(find(&stuck.conditions, condition_type::RECONCILING), None);
 
         let done = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
-        assert_condition(&done, kind::PROGRESSING, ("False", reason::RECONCILED));
-        for absent in [kind::RECONCILING, kind::STALLED] {
+        assert_condition(&done, condition_type::PROGRESSING, ("False", reason::RECONCILED));
+        for absent in [condition_type::RECONCILING, condition_type::STALLED] {
             assert_eq!(find(&done.conditions, absent), None);
         }
     }
@@ -619,39 +646,43 @@ mod tests {
         };
         let mut deployment = deployment(0, vec![overdue]);
         let status = of(&queue(), &applied(Ok(stored()), &deployment));
-        assert_condition(&status, kind::WORKERS_READY, ("False", reason::WORKERS_UNAVAILABLE));
+        assert_condition(
+            &status,
+            condition_type::WORKERS_READY,
+            ("False", reason::WORKERS_UNAVAILABLE),
+        );
         deployment.metadata.generation = Some(3);
         let status = of(&queue(), &applied(Ok(stored()), &deployment));
-        assert_condition(&status, kind::WORKERS_READY, ("False", reason::PROGRESSING));
+        assert_condition(&status, condition_type::WORKERS_READY, ("False", reason::PROGRESSING));
     }
 
     #[test]
     fn an_object_that_goes_is_waited_for_and_one_of_others_stalls() {
-        let outcome = |error| Outcome {
+        let outcome = |error| ApplyOutcome {
             workers: Err(error),
             ..applied(Ok(stored()), &deployment(2, vec![]))
         };
         let (kind, name) = ("Deployment".into(), "q-worker".to_owned());
-        let status = of(&queue(), &outcome(ObjectError::Going { kind, name }));
-        assert_condition(&status, kind::READY, ("False", reason::PROGRESSING));
-        assert_condition(&status, kind::RECONCILING, ("True", reason::PROGRESSING));
+        let status = of(&queue(), &outcome(ObjectError::Terminating { kind, name }));
+        assert_condition(&status, condition_type::READY, ("False", reason::PROGRESSING));
+        assert_condition(&status, condition_type::RECONCILING, ("True", reason::PROGRESSING));
         let (kind, name) = ("Deployment".into(), "q-worker".to_owned());
-        let status = of(&queue(), &outcome(ObjectError::Foreign { kind, name }));
-        assert_condition(&status, kind::STALLED, ("True", reason::RESOURCE_CONFLICT));
+        let status = of(&queue(), &outcome(ObjectError::NotOwned { kind, name }));
+        assert_condition(&status, condition_type::STALLED, ("True", reason::RESOURCE_CONFLICT));
     }
 
     #[test]
     fn nats_that_is_unavailable_is_waited_for_and_what_it_refuses_stalls() {
         let status = of(&queue(), &applied(Err(disconnected()), &deployment(2, vec![])));
-        assert_condition(&status, kind::PROGRESSING, ("False", reason::NATS_UNAVAILABLE));
-        for absent in [kind::RECONCILING, kind::STALLED] {
+        assert_condition(&status, condition_type::PROGRESSING, ("False", reason::NATS_UNAVAILABLE));
+        for absent in [condition_type::RECONCILING, condition_type::STALLED] {
             assert_eq!(find(&status.conditions, absent), None);
         }
-        let message = &condition(&status, kind::READY).message;
+        let message = &condition(&status, condition_type::READY).message;
         assert!(message.contains("nats:4222: Connection refused"), "{message}");
         let overlap = StreamError::Ensure(EnsureError::SubjectOverlap { subject: "s".to_owned() });
         let status = of(&queue(), &applied(Err(overlap), &deployment(2, vec![])));
-        assert_condition(&status, kind::STALLED, ("True", reason::SUBJECT_OVERLAP));
+        assert_condition(&status, condition_type::STALLED, ("True", reason::SUBJECT_OVERLAP));
     }
 
     #[test]
@@ -659,37 +690,37 @@ mod tests {
         let mut queue = queue();
         queue.spec.replicas = 0;
         let status = of(&queue, &applied(Ok(stored()), &deployment(0, vec![])));
-        assert_condition(&status, kind::READY, ("True", reason::SCALED_TO_ZERO));
+        assert_condition(&status, condition_type::READY, ("True", reason::SCALED_TO_ZERO));
     }
 
     #[test]
     fn a_suspended_queue_is_ready_and_says_so_as_the_server_does() {
         let queue = queue();
         let running = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
-        assert_condition(&running, kind::SUSPENDED, ("False", reason::ACTIVE));
+        assert_condition(&running, condition_type::SUSPENDED, ("False", reason::ACTIVE));
 
-        let paused = Stored { suspended: true, ..stored() };
+        let paused = StreamState { suspended: true, ..stored() };
         let suspended = of(&queue, &applied(Ok(paused), &deployment(2, vec![])));
-        assert_condition(&suspended, kind::SUSPENDED, ("True", reason::SUSPENDED));
-        assert_condition(&suspended, kind::READY, ("True", reason::SUSPENDED));
+        assert_condition(&suspended, condition_type::SUSPENDED, ("True", reason::SUSPENDED));
+        assert_condition(&suspended, condition_type::READY, ("True", reason::SUSPENDED));
 
         let away = of(&queue, &applied(Err(disconnected()), &deployment(2, vec![])));
-        assert_condition(&away, kind::SUSPENDED, ("Unknown", reason::BLOCKED));
+        assert_condition(&away, condition_type::SUSPENDED, ("Unknown", reason::BLOCKED));
     }
 
     #[test]
     fn streams_that_begin_at_1_are_named_and_the_queue_is_ready() {
         let repeating = vec!["slow-queue".to_owned(), "slow-queue-dead".to_owned()];
-        let stored = Stored { repeating, ..stored() };
+        let stored = StreamState { repeating, ..stored() };
         let status = of(&queue(), &applied(Ok(stored), &deployment(2, vec![])));
         let unique = ("False", reason::SEQUENCES_BEGIN_AT_1);
-        assert_condition(&status, kind::UNIQUE_SEQUENCES, unique);
-        let message = &condition(&status, kind::UNIQUE_SEQUENCES).message;
+        assert_condition(&status, condition_type::UNIQUE_SEQUENCES, unique);
+        let message = &condition(&status, condition_type::UNIQUE_SEQUENCES).message;
         assert!(message.contains("of slow-queue, slow-queue-dead begin"), "{message}");
-        assert_condition(&status, kind::READY, ("True", reason::RECONCILED));
+        assert_condition(&status, condition_type::READY, ("True", reason::RECONCILED));
 
         let away = of(&queue(), &applied(Err(disconnected()), &deployment(2, vec![])));
-        assert_condition(&away, kind::UNIQUE_SEQUENCES, ("Unknown", reason::BLOCKED));
+        assert_condition(&away, condition_type::UNIQUE_SEQUENCES, ("Unknown", reason::BLOCKED));
     }
 
     #[test]
@@ -697,8 +728,8 @@ mod tests {
         let name = |number: usize| FunctionName::new(&format!("f{number}"), "team-b").unwrap();
         let refused = Refused { count: 4, first: (1..=3).map(name).collect() };
         let (mut queue, outcome) = (queue(), applied(Ok(stored()), &deployment(2, vec![])));
-        assert!(says_refused(&queue, &Refused::default()) && !says_refused(&queue, &refused));
-        queue.status = Some(status(
+        assert!(reports_refused(&queue, &Refused::default()) && !reports_refused(&queue, &refused));
+        queue.status = Some(compute_status(
             &queue,
             &outcome,
             None,
@@ -706,31 +737,38 @@ mod tests {
             &[],
             &fixtures::second(1000),
         ));
-        let said = queue.status.as_ref().unwrap();
-        assert_condition(said, kind::FUNCTIONS_REFUSED, ("True", reason::NAMESPACE_NOT_ADMITTED));
-        let message = &condition(said, kind::FUNCTIONS_REFUSED).message;
+        let previous = queue.status.as_ref().unwrap();
+        assert_condition(
+            previous,
+            condition_type::FUNCTIONS_REFUSED,
+            ("True", reason::NAMESPACE_NOT_ADMITTED),
+        );
+        let message = &condition(previous, condition_type::FUNCTIONS_REFUSED).message;
         assert!(
             message.starts_with("4 functions") && message.contains("f3.team-b, …)"),
             "{message}"
         );
-        assert_condition(said, kind::READY, ("True", reason::RECONCILED));
-        assert!(says_refused(&queue, &refused) && !says_refused(&queue, &Refused::default()));
+        assert_condition(previous, condition_type::READY, ("True", reason::RECONCILED));
+        assert!(reports_refused(&queue, &refused) && !reports_refused(&queue, &Refused::default()));
         let none = of(&queue, &outcome);
-        assert!(find(&none.conditions, kind::FUNCTIONS_REFUSED).is_none());
+        assert!(find(&none.conditions, condition_type::FUNCTIONS_REFUSED).is_none());
     }
 
     #[test]
     fn calls_that_cannot_end_are_named_with_the_cause() {
         let queue = queue();
         let free = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
-        assert_condition(&free, kind::CALLS_BLOCKED, ("False", reason::ACTIVE));
+        assert_condition(&free, condition_type::CALLS_BLOCKED, ("False", reason::ACTIVE));
         let blocked = BlockedCalls {
             record: "dead_letter".to_owned(),
             reason: "no_space".to_owned(),
             calls: 3,
         };
-        let verdict = blocked_verdict(&[blocked]);
-        assert_eq!((verdict.status, verdict.reason), (Status::True, reason::RECORDS_NOT_STORED));
+        let verdict = calls_blocked_condition(&[blocked]);
+        assert_eq!(
+            (verdict.status, verdict.reason),
+            (ConditionStatus::True, reason::RECORDS_NOT_STORED)
+        );
         assert!(
             verdict.message.contains("dead letter of 3 calls (no_space)"),
             "{}",
@@ -741,13 +779,19 @@ mod tests {
     #[test]
     fn what_is_missing_beside_the_workers_is_told() {
         let foreign =
-            || ObjectError::Foreign { kind: "ServiceAccount".into(), name: "a".to_owned() };
-        let outcome =
-            Outcome { beside: Err(foreign()), ..applied(Ok(stored()), &deployment(2, vec![])) };
+            || ObjectError::NotOwned { kind: "ServiceAccount".into(), name: "a".to_owned() };
+        let outcome = ApplyOutcome {
+            auxiliary: Err(foreign()),
+            ..applied(Ok(stored()), &deployment(2, vec![]))
+        };
         let status = of(&queue(), &outcome);
-        assert_condition(&status, kind::WORKERS_READY, ("False", reason::RESOURCE_CONFLICT));
+        assert_condition(
+            &status,
+            condition_type::WORKERS_READY,
+            ("False", reason::RESOURCE_CONFLICT),
+        );
         assert!(
-            condition(&status, kind::WORKERS_READY)
+            condition(&status, condition_type::WORKERS_READY)
                 .message
                 .starts_with("ServiceAccount `a` exists")
         );
@@ -759,9 +803,9 @@ mod tests {
     fn a_deletion_that_waits_says_so() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
-        let status = going(&queue, "the deletion waits", &fixtures::second(2000));
-        assert_condition(&status, kind::READY, ("False", reason::NATS_UNAVAILABLE));
-        assert_eq!(&*condition(&status, kind::READY).message, "the deletion waits");
+        let status = terminating_status(&queue, "the deletion waits", &fixtures::second(2000));
+        assert_condition(&status, condition_type::READY, ("False", reason::NATS_UNAVAILABLE));
+        assert_eq!(&*condition(&status, condition_type::READY).message, "the deletion waits");
         assert_eq!((status.stream.as_deref(), status.ready_replicas), (Some("slow-queue"), 0));
     }
 }

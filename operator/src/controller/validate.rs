@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{conflict::Conflict, dereference::Surroundings};
+use super::{conflict::Conflict, dereference::DereferencedObjects};
 use crate::{
     crd::{
         AsyncQueue, CallbackSpec, InvokeSpec, NatsSpec, RetrySpec, Via, WorkerSpec,
@@ -26,7 +26,7 @@ use crate::{
 
 /// A queue that may be built.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ValidQueue {
+pub(crate) struct ValidatedQueue {
     /// The queue on `JetStream`.
     pub(crate) queue: QueueSpec,
     /// Which streams without an owner the queue may take over.
@@ -61,7 +61,7 @@ pub(crate) struct ValidQueue {
 
 /// Reason why a queue may not be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Invalid {
+pub(crate) enum ValidationError {
     /// The name is not a valid queue name.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -90,9 +90,9 @@ pub(crate) enum Invalid {
     Conflict(#[from] Conflict),
 }
 
-// === impl Invalid ===
+// === impl ValidationError ===
 
-impl Invalid {
+impl ValidationError {
     /// Returns the reason for the conditions.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
@@ -110,18 +110,23 @@ impl Invalid {
 }
 
 /// Validates a queue with what it depends on.
-pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<ValidQueue, Invalid> {
+pub(crate) fn validate(
+    object: &AsyncQueue,
+    dereferenced: &DereferencedObjects,
+) -> Result<ValidatedQueue, ValidationError> {
     let spec = &object.spec;
     let queue = queue_spec(object)?;
-    check_credentials(&spec.nats, seen)?;
-    seen.nats.clone().map_err(Invalid::Nats)?;
-    if let Some(conflict) = &seen.conflict {
+    check_credentials(&spec.nats, dereferenced)?;
+    dereferenced.nats.clone().map_err(ValidationError::Nats)?;
+    if let Some(conflict) = &dereferenced.conflict {
         return Err(conflict.clone().into());
     }
-    let max_inflight = u16::try_from(spec.max_inflight)
-        .map_err(|_| Invalid::Range { field: "spec.maxInflight", value: spec.max_inflight })?;
-    Ok(ValidQueue {
-        adopt: adoption(object, &queue, &seen.allowed_streams),
+    let max_inflight = u16::try_from(spec.max_inflight).map_err(|_| ValidationError::Range {
+        field: "spec.maxInflight",
+        value: spec.max_inflight,
+    })?;
+    Ok(ValidatedQueue {
+        adopt: adoption(object, &queue, &dereferenced.allowed_streams),
         queue,
         namespace: object.namespace().unwrap_or_default(),
         owner: object.controller_owner_ref(&()).unwrap_or_default(),
@@ -129,7 +134,7 @@ pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<Valid
         timeout: spec.timeout.0,
         replicas: spec.replicas,
         function_namespaces: spec.functions.namespaces.clone(),
-        gateway_url: gateway(&spec.invoke, seen.gateway_url.as_ref())?,
+        gateway_url: gateway(&spec.invoke, dereferenced.gateway_url.as_ref())?,
         retry: (*spec.retry).clone(),
         callback: (*spec.callback).clone(),
         verbose: spec.verbose,
@@ -144,24 +149,31 @@ pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<Valid
 }
 
 /// Checks that credentials are in Secrets: more people can read an `AsyncQueue` and a Deployment.
-fn check_credentials(nats: &NatsSpec, seen: &Surroundings) -> Result<(), Invalid> {
+fn check_credentials(
+    nats: &NatsSpec,
+    dereferenced: &DereferencedObjects,
+) -> Result<(), ValidationError> {
     if nats.url.as_deref().is_some_and(holds_credentials) {
         let problem = "its url holds credentials, which all may read who may see this object: put them, as \
                        USER:PASSWORD or a token, into a Secret in this namespace, and name that in credentialsSecretRef";
-        return Err(Invalid::Nats(problem.to_owned()));
+        return Err(ValidationError::Nats(problem.to_owned()));
     }
-    if seen.lacks_credentials && nats.url.is_none() && nats.credentials_secret_ref.is_none() {
-        return Err(Invalid::NoWorkerCredentials);
+    if dereferenced.lacks_credentials && nats.url.is_none() && nats.credentials_secret_ref.is_none()
+    {
+        return Err(ValidationError::NoWorkerCredentials);
     }
     Ok(())
 }
 
 /// Returns the gateway through which functions are called. `common` is the operator's own.
-fn gateway(invoke: &InvokeSpec, common: Option<&String>) -> Result<Option<String>, Invalid> {
+fn gateway(
+    invoke: &InvokeSpec,
+    common: Option<&String>,
+) -> Result<Option<String>, ValidationError> {
     match invoke.via {
         Some(Via::Direct) => Ok(None),
         Some(Via::Gateway) => {
-            let url = invoke.gateway_url.as_ref().or(common).ok_or(Invalid::NoGateway)?;
+            let url = invoke.gateway_url.as_ref().or(common).ok_or(ValidationError::NoGateway)?;
             Ok(Some(url.clone()))
         }
         None => Ok(common.cloned()),
@@ -181,11 +193,11 @@ fn quantities(of: &BTreeMap<String, IntOrString>) -> Option<BTreeMap<String, Qua
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{self, surroundings};
+    use crate::fixtures::{self, dereferenced};
 
     #[test]
     fn a_queue_of_defaults_is_valid() {
-        let valid = validate(&fixtures::queue("slow-queue"), &surroundings()).unwrap();
+        let valid = validate(&fixtures::queue("slow-queue"), &dereferenced()).unwrap();
         assert_eq!((valid.max_inflight, valid.replicas), (1, 1));
         assert_eq!(valid.timeout, Duration::from_secs(60));
         assert_eq!(valid.resources.requests.unwrap()["memory"], Quantity("32Mi".to_owned()));
@@ -197,7 +209,7 @@ mod tests {
     fn quantities_may_be_numbers() {
         let mut queue = fixtures::queue("slow-queue");
         queue.spec.worker.resources.limits = [("cpu".to_owned(), IntOrString::Int(2))].into();
-        let valid = validate(&queue, &surroundings()).unwrap();
+        let valid = validate(&queue, &dereferenced()).unwrap();
         assert_eq!(valid.resources.limits.unwrap()["cpu"], Quantity("2".to_owned()));
     }
 
@@ -219,37 +231,41 @@ mod tests {
 
     #[test]
     fn what_cannot_be_built_is_refused_with_its_reason() {
-        let reason_of =
-            |queue: &AsyncQueue, seen: &Surroundings| validate(queue, seen).unwrap_err().reason();
-        assert_eq!(reason_of(&fixtures::queue("a.b"), &surroundings()), reason::INVALID_SPEC);
+        let reason_of = |queue: &AsyncQueue, dereferenced: &DereferencedObjects| {
+            validate(queue, dereferenced).unwrap_err().reason()
+        };
+        assert_eq!(reason_of(&fixtures::queue("a.b"), &dereferenced()), reason::INVALID_SPEC);
 
         let mut queue = fixtures::queue("a");
         queue.spec.max_inflight = 0x1_0000;
-        assert_eq!(reason_of(&queue, &surroundings()), reason::INVALID_SPEC);
+        assert_eq!(reason_of(&queue, &dereferenced()), reason::INVALID_SPEC);
 
-        let mut seen = surroundings();
-        seen.conflict = Some(Conflict::Name { other: "ns/a".to_owned() });
-        assert_eq!(reason_of(&fixtures::queue("a"), &seen), reason::RESOURCE_CONFLICT);
+        let mut dereferenced = dereferenced();
+        dereferenced.conflict = Some(Conflict::Name { other: "ns/a".to_owned() });
+        assert_eq!(reason_of(&fixtures::queue("a"), &dereferenced), reason::RESOURCE_CONFLICT);
 
-        seen.conflict = None;
+        dereferenced.conflict = None;
         let mut queue = fixtures::queue("a");
         queue.spec.nats.url = Some("nats://u:s3cret@nats".to_owned());
-        let error = validate(&queue, &seen).unwrap_err();
+        let error = validate(&queue, &dereferenced).unwrap_err();
         assert!(
-            matches!(error, Invalid::Nats(_)) && !error.to_string().contains("s3cret"),
+            matches!(error, ValidationError::Nats(_)) && !error.to_string().contains("s3cret"),
             "{error}"
         );
 
-        seen.lacks_credentials = true;
-        let error = validate(&fixtures::queue("a"), &seen).unwrap_err();
-        assert_eq!((error.reason(), &error), (reason::INVALID_SPEC, &Invalid::NoWorkerCredentials));
+        dereferenced.lacks_credentials = true;
+        let error = validate(&fixtures::queue("a"), &dereferenced).unwrap_err();
+        assert_eq!(
+            (error.reason(), &error),
+            (reason::INVALID_SPEC, &ValidationError::NoWorkerCredentials)
+        );
         let mut queue = fixtures::queue("a");
         queue.spec.nats.credentials_secret_ref = Some("nats/creds".parse().unwrap());
-        assert!(validate(&queue, &seen).is_ok());
+        assert!(validate(&queue, &dereferenced).is_ok());
 
-        seen.lacks_credentials = false;
-        seen.nats = Err("it has no host".to_owned());
-        let error = validate(&fixtures::queue("a"), &seen).unwrap_err();
+        dereferenced.lacks_credentials = false;
+        dereferenced.nats = Err("it has no host".to_owned());
+        let error = validate(&fixtures::queue("a"), &dereferenced).unwrap_err();
         assert_eq!(error.to_string(), "spec.nats can't be used: it has no host");
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     conditions,
-    conditions::{kind, reason},
+    conditions::{condition_type, reason},
 };
 
 /// A condition as Kubernetes has them (`metav1.Condition`, which is its schema), in two thirds of
@@ -18,7 +18,7 @@ use super::{
 pub struct Condition {
     /// What the condition is of.
     #[serde(rename = "type")]
-    pub kind: Word,
+    pub type_: Word,
     /// `True`, `False` or `Unknown`.
     pub status: Word,
     /// Why, in a fixed word.
@@ -67,8 +67,8 @@ impl Word {
 impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
-        let statuses = conditions::Status::ALL.map(conditions::Status::as_str);
-        let mut words = statuses.into_iter().chain(kind::ALL).chain(reason::ALL);
+        let statuses = conditions::ConditionStatus::ALL.map(conditions::ConditionStatus::as_str);
+        let mut words = statuses.into_iter().chain(condition_type::ALL).chain(reason::ALL);
         Ok(Self(words.find(|word| *word == text).unwrap_or(OTHER)))
     }
 }
@@ -92,7 +92,7 @@ mod tests {
         });
         let read: Condition = from_value(written.clone()).unwrap();
         assert_eq!(
-            (&*read.kind, &*read.status, &*read.reason),
+            (&*read.type_, &*read.status, &*read.reason),
             ("StreamReady", "Unknown", "NatsUnavailable")
         );
         assert_eq!(to_value(&read).unwrap(), written);

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::Condition;
 
 /// Types of conditions.
-pub(crate) mod kind {
+pub(crate) mod condition_type {
     /// The stream stores calls.
     pub(crate) const STREAM_READY: &str = "StreamReady";
     /// Workers can take calls.
@@ -137,48 +137,48 @@ pub(crate) mod reason {
 
 /// The status of a condition, with its reason and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    pub(crate) status: Status,
+pub(crate) struct ConditionValue {
+    pub(crate) status: ConditionStatus,
     pub(crate) reason: &'static str,
     pub(crate) message: String,
 }
 
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
+pub(crate) enum ConditionStatus {
     True,
     False,
     Unknown,
 }
 
-// === impl Verdict ===
+// === impl ConditionValue ===
 
-impl Verdict {
-    pub(crate) fn yes(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status: Status::True, reason, message: message.into() }
+impl ConditionValue {
+    pub(crate) fn true_(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status: ConditionStatus::True, reason, message: message.into() }
     }
 
-    pub(crate) fn no(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status: Status::False, reason, message: message.into() }
+    pub(crate) fn false_(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status: ConditionStatus::False, reason, message: message.into() }
     }
 
     pub(crate) fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status: Status::Unknown, reason, message: message.into() }
+        Self { status: ConditionStatus::Unknown, reason, message: message.into() }
     }
 
     /// Converts this verdict to a condition, whose transition time is kept while its status stays
     /// the same.
     pub(crate) fn into_condition(
         self,
-        kind: &'static str,
+        type_: &'static str,
         generation: Option<i64>,
         before: &[Condition],
         now: &Time,
     ) -> Condition {
         let status = self.status.as_str();
-        let since = find(before, kind).filter(|old| &*old.status == status);
+        let since = find(before, type_).filter(|old| &*old.status == status);
         Condition {
-            kind: kind.into(),
+            type_: type_.into(),
             status: status.into(),
             reason: self.reason.into(),
             message: self.message.into(),
@@ -189,9 +189,9 @@ impl Verdict {
     }
 }
 
-// === impl Status ===
+// === impl ConditionStatus ===
 
-impl Status {
+impl ConditionStatus {
     pub(crate) const ALL: [Self; 3] = [Self::True, Self::False, Self::Unknown];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -204,8 +204,8 @@ impl Status {
 }
 
 /// Returns the condition of a type.
-pub(crate) fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| &*condition.kind == kind)
+pub(crate) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| &*condition.type_ == type_)
 }
 
 #[cfg(test)]
@@ -220,17 +220,22 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_its_time_until_its_status_flips() {
-        let no = || Verdict::no(reason::NATS_UNAVAILABLE, "away");
-        let first = no().into_condition(kind::READY, Some(1), &[], &at(1));
+        let no = || ConditionValue::false_(reason::NATS_UNAVAILABLE, "away");
+        let first = no().into_condition(condition_type::READY, Some(1), &[], &at(1));
         assert_eq!(first.last_transition_time, at(1));
-        let same = no().into_condition(kind::READY, Some(2), std::slice::from_ref(&first), &at(2));
+        let same = no().into_condition(
+            condition_type::READY,
+            Some(2),
+            std::slice::from_ref(&first),
+            &at(2),
+        );
         assert_eq!((same.last_transition_time, same.observed_generation), (at(1), Some(2)));
-        let yes = Verdict::yes(reason::RECONCILED, "").into_condition(
-            kind::READY,
+        let true_ = ConditionValue::true_(reason::RECONCILED, "").into_condition(
+            condition_type::READY,
             Some(2),
             &[first],
             &at(3),
         );
-        assert_eq!(yes.last_transition_time, at(3));
+        assert_eq!(true_.last_transition_time, at(3));
     }
 }

@@ -5,23 +5,23 @@ use serde::{Deserialize, Serialize};
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "String")]
+#[serde(try_from = "RawSize", into = "String")]
 pub struct Size(pub u64);
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum RawSize {
     Number(u64),
     Text(String),
 }
 
-impl TryFrom<Written> for Size {
+impl TryFrom<RawSize> for Size {
     type Error = ByteSizeError;
 
-    fn try_from(written: Written) -> Result<Self, ByteSizeError> {
-        match written {
-            Written::Number(bytes) => Ok(Self(bytes)),
-            Written::Text(text) => text.parse().map(|ByteSize(bytes)| Self(bytes as u64)),
+    fn try_from(raw: RawSize) -> Result<Self, ByteSizeError> {
+        match raw {
+            RawSize::Number(bytes) => Ok(Self(bytes)),
+            RawSize::Text(text) => text.parse().map(|ByteSize(bytes)| Self(bytes as u64)),
         }
     }
 }

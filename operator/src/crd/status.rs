@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     condition::Condition,
-    conditions::{Status, find, kind},
+    conditions::{ConditionStatus, condition_type, find},
 };
 
 /// What the operator has found and done. Numbers of calls are read every few seconds, and absent
@@ -92,8 +92,8 @@ pub struct AsyncQueueStatus {
 impl AsyncQueueStatus {
     /// Returns the status and the reason of the condition Ready, as fixed values.
     pub(crate) fn readiness(&self) -> (&'static str, &'static str) {
-        find(&self.conditions, kind::READY)
-            .map_or((Status::Unknown.as_str(), "NotReconciled"), |ready| {
+        find(&self.conditions, condition_type::READY)
+            .map_or((ConditionStatus::Unknown.as_str(), "NotReconciled"), |ready| {
                 (ready.status.as_str(), ready.reason.as_str())
             })
     }

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
 
 use super::queue_spec::queue_spec;
-use crate::{cache::watch::MultiStore, crd::AsyncQueue, trigger::Triggers};
+use crate::{cache::watch::MultiStore, crd::AsyncQueue, trigger::ReconcileTrigger};
 
 /// The subjects of the advisories. The token after each is the stream:
 /// <https://github.com/nats-io/nats-server>, `server/jetstream_api.go`.
@@ -64,7 +64,7 @@ pub(crate) async fn listen(client: &Client, streams: mpsc::Sender<String>) {
 pub(crate) async fn enqueue_affected(
     mut streams: mpsc::Receiver<String>,
     queues: &MultiStore<AsyncQueue>,
-    triggers: &Triggers,
+    triggers: &ReconcileTrigger,
 ) {
     let mut names = Vec::new();
     while streams.recv_many(&mut names, MAX_BATCH).await > 0 {
@@ -76,7 +76,7 @@ pub(crate) async fn enqueue_affected(
         }
         let names: HashSet<String> = names.drain(..).collect();
         for queue in affected_queues(&names, queues.all()) {
-            triggers.look(&queue);
+            triggers.enqueue(&queue);
         }
     }
 }

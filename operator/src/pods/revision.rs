@@ -16,7 +16,7 @@ use crate::labels::REVISION_ANNOTATION;
 pub(crate) struct Revision(u64);
 
 /// Adds its own revision to a template.
-pub(crate) fn marked(mut template: PodTemplateSpec) -> PodTemplateSpec {
+pub(crate) fn with_revision(mut template: PodTemplateSpec) -> PodTemplateSpec {
     // The JSON has its fields in the order of their names, and no defaults. A template that can't
     // be written as JSON has no hash.
     let fields = serde_json::to_value(&template).map(|value| value.to_string()).unwrap_or_default();
@@ -75,11 +75,11 @@ mod tests {
 
     #[test]
     fn a_revision_is_of_the_whole_template_and_always_the_same() {
-        let one = marked(template("one"));
+        let one = with_revision(template("one"));
         // Other versions of this program must compute the same hash: see the top of this file.
         assert_eq!(revision(&one), "03e83e7b066be0da");
         assert_eq!(revision(&one).parse::<Revision>().unwrap().to_string(), revision(&one));
-        assert_ne!(revision(&one), revision(&marked(template("two"))));
+        assert_ne!(revision(&one), revision(&with_revision(template("two"))));
         assert_eq!(one.metadata.unwrap().annotations.unwrap()["a"], "b");
     }
 }

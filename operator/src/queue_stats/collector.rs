@@ -21,7 +21,7 @@ use crate::{
     metrics::FIGURES,
     nats::connections::{NatsConnection, NatsEndpoint},
     queue_counts::{QueueCounts, StreamCounts},
-    trigger::Triggers,
+    trigger::ReconcileTrigger,
 };
 
 /// Interval of listings, so the maximum age of the counts that `kubectl get aq` shows.
@@ -41,7 +41,7 @@ const MAX_CONCURRENT_REQUESTS: usize = 16;
 /// Collects the counts.
 pub(crate) struct StatsCollector {
     pub(crate) context: Arc<Context>,
-    pub(crate) triggers: Triggers,
+    pub(crate) triggers: ReconcileTrigger,
 }
 
 /// Whether each NATS server was connected at the last refresh.
@@ -79,7 +79,7 @@ impl StatsCollector {
             let was_connected = connected.insert(endpoint, is_connected);
             if was_connected.is_some_and(|was_connected| was_connected != is_connected) {
                 for queue in &queues {
-                    self.triggers.look(queue);
+                    self.triggers.enqueue(queue);
                 }
             }
             self.refresh_server(is_connected.then_some(&*connection), queues).await;
@@ -126,19 +126,21 @@ impl StatsCollector {
         let now = Instant::now();
         let counted = observed.into_iter().map(async |observed| {
             if observed.is_due() {
-                self.triggers.look(&observed.queue);
+                self.triggers.enqueue(&observed.queue);
             }
             let (messages, dead_letters) = observed.counts()?;
             let spec = observed.spec()?;
             let redelivered = redelivered(&connection.js, &spec, messages).await?;
             let running = connection.running.of(&spec.queue, now);
             let is_blocked = !connection.running.blocked(&spec.queue, now).is_empty();
-            if is_blocked != update_status::says_blocked(&observed.queue) {
-                self.triggers.look(&observed.queue);
+            if is_blocked != update_status::reports_blocked(&observed.queue) {
+                self.triggers.enqueue(&observed.queue);
             }
-            if !update_status::says_refused(&observed.queue, &self.context.refused_of(&spec.queue))
-            {
-                self.triggers.look(&observed.queue);
+            if !update_status::reports_refused(
+                &observed.queue,
+                &self.context.refused_of(&spec.queue),
+            ) {
+                self.triggers.enqueue(&observed.queue);
             }
             let counted = StreamCounts { messages, running, redelivered, dead_letters };
             let counts = QueueCounts::new(Some(counted), self.context.functions_of(&spec.queue));

@@ -5,8 +5,8 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{env_vars, label_selector, meta, pod};
-use crate::{controller::validate::ValidQueue, worker_defaults::WorkerDefaults};
+use super::{env_vars, label_selector, object_meta, pod};
+use crate::{controller::validate::ValidatedQueue, worker_defaults::WorkerDefaults};
 
 /// A worker that is not ready after that time won't be ready soon. The default of 10 minutes is
 /// long for a user who waits.
@@ -15,9 +15,9 @@ const PROGRESS_DEADLINE_SECONDS: i32 = 120;
 /// Enough to see the previous revision and to undo one change.
 const REVISION_HISTORY: i32 = 2;
 
-pub(super) fn build(queue: &ValidQueue, installation: &WorkerDefaults) -> Deployment {
+pub(super) fn build(queue: &ValidatedQueue, installation: &WorkerDefaults) -> Deployment {
     Deployment {
-        metadata: meta(queue),
+        metadata: object_meta(queue),
         spec: Some(DeploymentSpec {
             replicas: Some(queue.replicas),
             selector: label_selector(&queue.queue.queue),
@@ -31,7 +31,7 @@ pub(super) fn build(queue: &ValidQueue, installation: &WorkerDefaults) -> Deploy
             }),
             progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
             revision_history_limit: Some(REVISION_HISTORY),
-            template: pod::template(queue, installation, env_vars::build(queue, installation)),
+            template: pod::template(queue, installation, env_vars::env_vars(queue, installation)),
             ..DeploymentSpec::default()
         }),
         status: None,

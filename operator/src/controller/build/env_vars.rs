@@ -12,13 +12,13 @@ use k8s_openapi::api::core::v1::EnvVar;
 
 use super::{pod::GRACE_MARGIN, secrets};
 use crate::{
-    controller::validate::ValidQueue,
+    controller::validate::ValidatedQueue,
     crd::{Backoff, Jitter},
     worker_defaults::WorkerDefaults,
 };
 
 /// Returns all variables, those of the spec's `worker.env` last.
-pub(super) fn build(queue: &ValidQueue, installation: &WorkerDefaults) -> Vec<EnvVar> {
+pub(super) fn env_vars(queue: &ValidatedQueue, installation: &WorkerDefaults) -> Vec<EnvVar> {
     let mut settings = vec![("queue_name", queue.queue.queue.to_string())];
     settings.extend(nats(queue, &installation.nats));
     settings.extend(calls(queue));
@@ -45,7 +45,7 @@ pub(super) fn build(queue: &ValidQueue, installation: &WorkerDefaults) -> Vec<En
 /// Returns the namespaces whose functions the workers call, in addition to those of functions in
 /// the directory. A queue with its own NATS has no directory: its workers call the functions that
 /// the queue admits.
-fn namespaces(queue: &ValidQueue, installation: &WorkerDefaults) -> NamespaceList {
+fn namespaces(queue: &ValidatedQueue, installation: &WorkerDefaults) -> NamespaceList {
     let listed = installation.function_namespaces.clone();
     if queue.nats.url.is_none() {
         return listed;
@@ -57,7 +57,7 @@ fn namespaces(queue: &ValidQueue, installation: &WorkerDefaults) -> NamespaceLis
 
 /// Returns the settings for NATS. They never contain credentials: everyone who may read Deployments
 /// could read them.
-fn nats(queue: &ValidQueue, common: &NatsSettings) -> Vec<(&'static str, String)> {
+fn nats(queue: &ValidatedQueue, common: &NatsSettings) -> Vec<(&'static str, String)> {
     let spec = &queue.queue;
     let mut settings = match queue.nats.url.as_ref().or(common.nats_url.as_ref()) {
         Some(url) => vec![("nats_url", without_credentials(url))],
@@ -74,7 +74,7 @@ fn nats(queue: &ValidQueue, common: &NatsSettings) -> Vec<(&'static str, String)
     settings
 }
 
-fn calls(queue: &ValidQueue) -> impl Iterator<Item = (&'static str, String)> + use<> {
+fn calls(queue: &ValidatedQueue) -> impl Iterator<Item = (&'static str, String)> + use<> {
     let max_age = queue.queue.limits.max_age.map(|age| ("max_age", GoDuration(age).to_string()));
     let always = [
         ("max_inflight", queue.max_inflight.to_string()),
@@ -87,7 +87,7 @@ fn calls(queue: &ValidQueue) -> impl Iterator<Item = (&'static str, String)> + u
     always.into_iter().chain(max_age)
 }
 
-fn retries(queue: &ValidQueue) -> [(&'static str, String); 7] {
+fn retries(queue: &ValidatedQueue) -> [(&'static str, String); 7] {
     let retry = &queue.retry;
     let backoff = match retry.backoff {
         Backoff::Exponential => "exponential",
@@ -110,7 +110,7 @@ fn retries(queue: &ValidQueue) -> [(&'static str, String); 7] {
     ]
 }
 
-fn callbacks(queue: &ValidQueue) -> [(&'static str, String); 3] {
+fn callbacks(queue: &ValidatedQueue) -> [(&'static str, String); 3] {
     let callback = &queue.callback;
     [
         ("callback_timeout", callback.timeout.to_string()),

@@ -11,16 +11,16 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
-use super::{label_selector, labels, secrets, strings};
+use super::{label_selector, labels, secrets, string_map};
 use crate::{
-    controller::validate::ValidQueue,
+    controller::validate::ValidatedQueue,
     crd::PullPolicy,
     pods::{WORKER_CONTAINER, revision},
     worker_defaults::WorkerDefaults,
 };
 
 /// The user id of workers: an unprivileged user that is not root.
-const USER: i64 = 65_532;
+const USER_ID: i64 = 65_532;
 
 /// The port of the worker's /healthz, /readyz and /metrics.
 const PORT: i32 = 8081;
@@ -35,7 +35,7 @@ const KILL_MARGIN: Duration = Duration::from_secs(5);
 
 /// Returns the template of a worker's pod, with these environment variables.
 pub(super) fn template(
-    queue: &ValidQueue,
+    queue: &ValidatedQueue,
     installation: &WorkerDefaults,
     env: Vec<EnvVar>,
 ) -> PodTemplateSpec {
@@ -43,9 +43,9 @@ pub(super) fn template(
     // Deployment.
     let mut pod_labels = queue.worker.pod_labels.clone();
     pod_labels.extend(labels(&queue.queue.queue));
-    let mut annotations = scrape();
+    let mut annotations = scrape_annotations();
     annotations.extend(queue.worker.pod_annotations.clone());
-    revision::marked(PodTemplateSpec {
+    revision::with_revision(PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(pod_labels),
             annotations: Some(annotations),
@@ -55,7 +55,7 @@ pub(super) fn template(
     })
 }
 
-fn spec(queue: &ValidQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> PodSpec {
+fn spec(queue: &ValidatedQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> PodSpec {
     let worker = &queue.worker;
     let account = worker
         .service_account_name
@@ -73,8 +73,8 @@ fn spec(queue: &ValidQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> 
         termination_grace_period_seconds: i64::try_from(grace_seconds).ok(),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
+            run_as_user: Some(USER_ID),
+            run_as_group: Some(USER_ID),
             seccomp_profile: Some(SeccompProfile {
                 type_: "RuntimeDefault".to_owned(),
                 ..SeccompProfile::default()
@@ -82,14 +82,17 @@ fn spec(queue: &ValidQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> 
             ..PodSecurityContext::default()
         }),
         containers: vec![container(queue, installation, env)],
-        volumes: some(
-            secrets::mounted(queue, installation).iter().map(secrets::Mounted::volume).collect(),
+        volumes: non_empty(
+            secrets::mounted(queue, installation)
+                .iter()
+                .map(secrets::MountedSecret::volume)
+                .collect(),
         ),
-        image_pull_secrets: some(pull_secrets(queue, installation)),
+        image_pull_secrets: non_empty(pull_secrets(queue, installation)),
         node_selector: Some(worker.node_selector.clone()).filter(|labels| !labels.is_empty()),
-        tolerations: some(worker.tolerations.clone()),
+        tolerations: non_empty(worker.tolerations.clone()),
         affinity: worker.affinity.clone(),
-        topology_spread_constraints: some(spread(queue)),
+        topology_spread_constraints: non_empty(topology_spread_constraints(queue)),
         priority_class_name: worker.priority_class_name.clone(),
         runtime_class_name: worker.runtime_class_name.clone(),
         ..PodSpec::default()
@@ -98,12 +101,15 @@ fn spec(queue: &ValidQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> 
 
 /// Returns the pull secrets of the queue, or else those of the installation. As with a pod and its
 /// `ServiceAccount`, they are not merged.
-fn pull_secrets(queue: &ValidQueue, installation: &WorkerDefaults) -> Vec<LocalObjectReference> {
+fn pull_secrets(
+    queue: &ValidatedQueue,
+    installation: &WorkerDefaults,
+) -> Vec<LocalObjectReference> {
     let own = &queue.worker.image_pull_secrets;
     if own.is_empty() { installation.image_pull_secrets.clone() } else { own.clone() }
 }
 
-fn container(queue: &ValidQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> Container {
+fn container(queue: &ValidatedQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> Container {
     let worker = &queue.worker;
     Container {
         name: WORKER_CONTAINER.to_owned(),
@@ -118,8 +124,11 @@ fn container(queue: &ValidQueue, installation: &WorkerDefaults, env: Vec<EnvVar>
             ..ContainerPort::default()
         }]),
         resources: Some(queue.resources.clone()),
-        volume_mounts: some(
-            secrets::mounted(queue, installation).iter().map(secrets::Mounted::mount).collect(),
+        volume_mounts: non_empty(
+            secrets::mounted(queue, installation)
+                .iter()
+                .map(secrets::MountedSecret::mount)
+                .collect(),
         ),
         liveness_probe: Some(probe("/healthz", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
@@ -135,9 +144,9 @@ fn container(queue: &ValidQueue, installation: &WorkerDefaults, env: Vec<EnvVar>
     }
 }
 
-/// Returns the spread constraints of the spec. By default workers are spread over nodes, so that
-/// one failed node does not stop all of them. A worker that can't be spread is scheduled anyway.
-fn spread(queue: &ValidQueue) -> Vec<TopologySpreadConstraint> {
+/// Returns the topology_spread_constraints constraints of the spec. By default workers are topology_spread_constraints over nodes, so that
+/// one failed node does not stop all of them. A worker that can't be topology_spread_constraints is scheduled anyway.
+fn topology_spread_constraints(queue: &ValidatedQueue) -> Vec<TopologySpreadConstraint> {
     let workers = || Some(label_selector(&queue.queue.queue));
     match &queue.worker.topology_spread_constraints {
         Some(constraints) => constraints
@@ -170,9 +179,9 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-fn scrape() -> BTreeMap<String, String> {
+fn scrape_annotations() -> BTreeMap<String, String> {
     let port = PORT.to_string();
-    strings([
+    string_map([
         ("prometheus.io/scrape", "true"),
         ("prometheus.io/port", &port),
         ("prometheus.io/path", "/metrics"),
@@ -188,6 +197,6 @@ fn pull_policy(policy: PullPolicy) -> &'static str {
 }
 
 /// Returns `None` for an empty list, as the API server stores it.
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }

@@ -3,7 +3,9 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 
-use crate::{controller::validate::ValidQueue, crd::SecretKey, worker_defaults::WorkerDefaults};
+use crate::{
+    controller::validate::ValidatedQueue, crd::SecretKey, worker_defaults::WorkerDefaults,
+};
 
 /// The directory with a subdirectory for each Secret.
 const FOLDER: &str = "/run/secrets/asyncqueue";
@@ -12,7 +14,7 @@ const FOLDER: &str = "/run/secrets/asyncqueue";
 const FILE: &str = "value";
 
 /// A key of a Secret, and the setting with the path of its file.
-pub(super) struct Mounted<'a> {
+pub(super) struct MountedSecret<'a> {
     name: &'static str,
     variable: &'static str,
     key: &'a SecretKey,
@@ -21,9 +23,9 @@ pub(super) struct Mounted<'a> {
 /// Returns the Secrets that the queue names. On the operator's own NATS, those of the installation
 /// are the default.
 pub(super) fn mounted<'a>(
-    queue: &'a ValidQueue,
+    queue: &'a ValidatedQueue,
     installation: &'a WorkerDefaults,
-) -> Vec<Mounted<'a>> {
+) -> Vec<MountedSecret<'a>> {
     let nats = &queue.nats;
     let or_common = |own: &'a Option<SecretKey>, common: &'a Option<SecretKey>| {
         own.as_ref().or(common.as_ref().filter(|_| nats.url.is_none()))
@@ -40,14 +42,15 @@ pub(super) fn mounted<'a>(
         ),
         ("callback-ca", "callback_ca_file", queue.callback.ca_secret_ref.as_ref()),
     ];
-    let named =
-        |(name, variable, key): (_, _, Option<_>)| key.map(|key| Mounted { name, variable, key });
+    let named = |(name, variable, key): (_, _, Option<_>)| {
+        key.map(|key| MountedSecret { name, variable, key })
+    };
     secrets.into_iter().filter_map(named).collect()
 }
 
-// === impl Mounted ===
+// === impl MountedSecret ===
 
-impl Mounted<'_> {
+impl MountedSecret<'_> {
     pub(super) fn variable(&self) -> EnvVar {
         let file = format!("{FOLDER}/{}/{FILE}", self.name);
         EnvVar { name: self.variable.to_owned(), value: Some(file), ..EnvVar::default() }

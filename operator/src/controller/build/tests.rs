@@ -32,12 +32,12 @@ fn installation() -> WorkerDefaults {
     }
 }
 
-fn prepared(queue: &AsyncQueue, installation: &WorkerDefaults) -> Prepared {
-    build(&validate(queue, &fixtures::surroundings()).unwrap(), installation)
+fn prepared(queue: &AsyncQueue, installation: &WorkerDefaults) -> DesiredObjects {
+    build(&validate(queue, &fixtures::dereferenced()).unwrap(), installation)
 }
 
-fn variables(prepared: &Prepared) -> BTreeMap<&str, &str> {
-    let pod = prepared.workers.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+fn variables(prepared: &DesiredObjects) -> BTreeMap<&str, &str> {
+    let pod = prepared.deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
     let variables = pod.containers[0].env.as_ref().unwrap().iter();
     variables.map(|variable| (&*variable.name, variable.value.as_deref().unwrap())).collect()
 }
@@ -58,11 +58,7 @@ fn sample() -> AsyncQueue {
 
 #[test]
 fn the_deployment_is_this_one() {
-    let mut workers = prepared(&sample(), &installation()).workers;
-    // Only the presence of the annotation matters, not its value.
-    let applied =
-        workers.metadata.annotations.as_mut().unwrap().get_mut(APPLIED_ANNOTATION).unwrap();
-    *applied = "fingerprint".to_owned();
+    let mut workers = prepared(&sample(), &installation()).deployment;
     let template = workers.spec.as_mut().unwrap().template.metadata.as_mut().unwrap();
     let revision = template.annotations.as_mut().unwrap().get_mut(REVISION_ANNOTATION).unwrap();
     assert!(revision.parse::<Revision>().is_ok(), "{revision}");
@@ -77,7 +73,7 @@ fn the_deployment_is_this_one() {
 #[test]
 fn pull_secrets_of_a_queue_replace_those_of_the_installation() {
     let secrets = |queue: &AsyncQueue, installation: &WorkerDefaults| {
-        let pod = prepared(queue, installation).workers.spec.unwrap().template.spec.unwrap();
+        let pod = prepared(queue, installation).deployment.spec.unwrap().template.spec.unwrap();
         pod.image_pull_secrets
             .map(|secrets| secrets.into_iter().map(|secret| secret.name).collect::<Vec<_>>())
     };
@@ -107,7 +103,7 @@ fn a_queue_may_have_an_image_and_a_nats_of_its_own() {
     queue.metadata.namespace = Some("team-a".to_owned());
     let prepared = self::prepared(&queue, &installation());
     assert_eq!(variables(&prepared)["function_namespaces"], "team-a,team-b");
-    let pod = prepared.workers.spec.unwrap().template.spec.unwrap();
+    let pod = prepared.deployment.spec.unwrap().template.spec.unwrap();
     assert_eq!(pod.containers[0].image.as_deref(), Some("mine:1"));
 }
 
@@ -151,8 +147,12 @@ fn no_credentials_are_in_a_deployment() {
             WorkerDefaults { nats, nats_credentials: nats_credentials.clone(), ..installation() };
         let prepared = prepared(&sample(), &installation);
         assert_eq!(variables(&prepared)[variable], expected);
-        let all = serde_json::to_string(&(&prepared.workers, &prepared.account, &prepared.budget))
-            .unwrap();
+        let all = serde_json::to_string(&(
+            &prepared.deployment,
+            &prepared.service_account,
+            &prepared.disruption_budget,
+        ))
+        .unwrap();
         assert!(!all.contains("s3cret"), "{all}");
     }
 }
@@ -163,14 +163,14 @@ fn a_pod_is_killed_only_after_its_worker_had_its_time() {
     queue.spec.timeout = GoDuration(Duration::from_millis(500));
     let prepared = prepared(&queue, &installation());
     assert_eq!(variables(&prepared)["grace_period"], "10s500ms");
-    let pod = prepared.workers.spec.unwrap().template.spec.unwrap();
+    let pod = prepared.deployment.spec.unwrap().template.spec.unwrap();
     assert_eq!(pod.termination_grace_period_seconds, Some(16));
 }
 
 #[test]
 fn no_two_queues_select_the_same_pods() {
     let select = |name: &str| {
-        let workers = prepared(&fixtures::queue(name), &installation()).workers;
+        let workers = prepared(&fixtures::queue(name), &installation()).deployment;
         let spec = workers.spec.unwrap();
         let pods = spec.template.metadata.unwrap().labels.unwrap();
         (spec.selector.match_labels.unwrap(), pods)
@@ -181,15 +181,8 @@ fn no_two_queues_select_the_same_pods() {
     assert!(selects(&pods) && !selects(&others));
 }
 
-#[test]
-fn the_fingerprint_follows_what_is_wanted() {
-    let of = |queue: &AsyncQueue| prepared(queue, &installation()).workers.metadata.annotations;
-    assert_eq!(of(&sample()), of(&sample()));
-    assert_ne!(of(&sample()), of(&fixtures::queue("slow-queue")));
-}
-
 fn pod(queue: &AsyncQueue) -> PodSpec {
-    prepared(queue, &installation()).workers.spec.unwrap().template.spec.unwrap()
+    prepared(queue, &installation()).deployment.spec.unwrap().template.spec.unwrap()
 }
 
 #[test]
@@ -237,7 +230,8 @@ fn every_variable_of_the_operator_is_reserved() {
     for name in variables(&prepared).keys() {
         assert!(RESERVED_VARIABLES.contains(name), "{name} can be set by worker.env");
     }
-    for name in prepared.workers.spec.unwrap().template.metadata.unwrap().labels.unwrap().keys() {
+    for name in prepared.deployment.spec.unwrap().template.metadata.unwrap().labels.unwrap().keys()
+    {
         assert!(RESERVED_LABELS.contains(&&**name), "{name} can be set by worker.podLabels");
     }
 }
@@ -253,7 +247,7 @@ fn workers_have_the_installations_credentials_unless_their_queue_has_others_or_a
     let mounted = |change: fn(&mut AsyncQueue)| {
         let mut queue = sample();
         change(&mut queue);
-        let pod = prepared(&queue, &installation).workers.spec.unwrap().template.spec.unwrap();
+        let pod = prepared(&queue, &installation).deployment.spec.unwrap().template.spec.unwrap();
         let volumes = pod.volumes.unwrap_or_default().into_iter();
         volumes.map(|volume| volume.secret.unwrap().secret_name.unwrap()).collect::<Vec<_>>()
     };
@@ -294,7 +288,7 @@ fn secrets_are_mounted_and_the_worker_is_told_where() {
 
 #[test]
 fn an_object_has_all_labels_that_are_ours() {
-    let labels = prepared(&sample(), &installation()).workers.metadata.labels.unwrap();
+    let labels = prepared(&sample(), &installation()).deployment.metadata.labels.unwrap();
     assert_eq!(
         labels.keys().collect::<BTreeSet<_>>(),
         RESERVED_LABELS.map(str::to_owned).iter().collect()
@@ -305,9 +299,10 @@ fn an_object_has_all_labels_that_are_ours() {
 fn a_users_wishes_for_pods_are_heeded_and_the_operators_labels_stay() {
     let mut queue = fixtures::queue("q");
     let text = |text: &str| text.to_owned();
-    queue.spec.worker.pod_labels = strings([("team", "a"), (QUEUE_LABEL, "another")]);
-    queue.spec.worker.pod_annotations = strings([("prometheus.io/scrape", "false"), ("note", "b")]);
-    queue.spec.worker.node_selector = strings([("disk", "ssd")]);
+    queue.spec.worker.pod_labels = string_map([("team", "a"), (QUEUE_LABEL, "another")]);
+    queue.spec.worker.pod_annotations =
+        string_map([("prometheus.io/scrape", "false"), ("note", "b")]);
+    queue.spec.worker.node_selector = string_map([("disk", "ssd")]);
     queue.spec.worker.tolerations =
         vec![Toleration { key: Some(text("queues")), ..Toleration::default() }];
     queue.spec.worker.priority_class_name = Some(text("high"));
@@ -315,7 +310,7 @@ fn a_users_wishes_for_pods_are_heeded_and_the_operators_labels_stay() {
         vec![EnvVar { name: text("RUST_LOG"), value: Some(text("debug")), ..EnvVar::default() }];
     let prepared = prepared(&queue, &installation());
     assert_eq!(variables(&prepared)["RUST_LOG"], "debug");
-    let template = prepared.workers.spec.unwrap().template;
+    let template = prepared.deployment.spec.unwrap().template;
     let meta = template.metadata.unwrap();
     let labels = meta.labels.unwrap();
     assert_eq!((&*labels["team"], &*labels[QUEUE_LABEL]), ("a", "q"));
@@ -342,27 +337,27 @@ fn workers_are_spread_over_nodes_unless_the_spec_says_how() {
 #[test]
 fn more_than_one_worker_is_drained_one_at_a_time() {
     let mut queue = fixtures::queue("q");
-    assert_eq!(prepared(&queue, &installation()).budget, None);
+    assert_eq!(prepared(&queue, &installation()).disruption_budget, None);
     queue.spec.replicas = 2;
-    let budget = prepared(&queue, &installation()).budget.unwrap();
+    let budget = prepared(&queue, &installation()).disruption_budget.unwrap();
     assert_eq!(budget.spec.unwrap().selector.unwrap().match_labels.unwrap()[QUEUE_LABEL], "q");
 }
 
 #[test]
 fn workers_run_as_an_account_of_their_own_or_as_the_one_that_is_named() {
     let mut queue = fixtures::queue("q");
-    let account = prepared(&queue, &installation()).account.unwrap();
+    let account = prepared(&queue, &installation()).service_account.unwrap();
     assert_eq!(account.metadata.name, pod(&queue).service_account_name);
     assert_eq!(account.automount_service_account_token, Some(false));
     queue.spec.worker.service_account_name = Some("mine".to_owned());
-    assert_eq!(prepared(&queue, &installation()).account, None);
+    assert_eq!(prepared(&queue, &installation()).service_account, None);
     assert_eq!(pod(&queue).service_account_name.as_deref(), Some("mine"));
 }
 
 #[test]
 fn workers_of_another_template_have_another_revision() {
     let revision =
-        |queue: &AsyncQueue| Revision::of(&prepared(queue, &installation()).workers).unwrap();
+        |queue: &AsyncQueue| Revision::of(&prepared(queue, &installation()).deployment).unwrap();
     let (mut queue, first) = (sample(), revision(&sample()));
     assert_eq!(revision(&queue), first);
     queue.spec.replicas += 1;

@@ -9,14 +9,14 @@ use crate::{
     cache::deployment::RolloutStatus as Rollout,
     crd::{
         Condition,
-        conditions::{Status, Verdict, find, kind, reason},
+        conditions::{ConditionStatus, ConditionValue, condition_type, find, reason},
     },
     pods::cause::{self, Cause, steady},
 };
 
 /// What is known of a queue's workers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fleet<'a> {
+pub(super) struct WorkerRollout<'a> {
     /// Number of workers that are wanted.
     pub(super) replicas: i32,
     /// What the status of their Deployment says.
@@ -24,47 +24,47 @@ pub(super) struct Fleet<'a> {
     /// Cause that keeps pods of the wanted revision from becoming ready, if there is one.
     pub(super) cause: Option<&'a Cause>,
     /// The current conditions of the queue.
-    pub(super) said: &'a [Condition],
+    pub(super) previous: &'a [Condition],
 }
 
-// === impl Fleet ===
+// === impl WorkerRollout ===
 
-impl Fleet<'_> {
+impl WorkerRollout<'_> {
     /// Returns the condition `WorkersReady`.
-    pub(super) fn readiness(&self) -> Verdict {
+    pub(super) fn workers_ready(&self) -> ConditionValue {
         if self.replicas == 0 {
-            return Verdict::yes(
+            return ConditionValue::true_(
                 reason::SCALED_TO_ZERO,
                 "spec.replicas is 0: calls are accepted, and none is run.",
             );
         }
         if self.updated_available() > 0 {
-            return Verdict::yes(reason::RECONCILED, self.count());
+            return ConditionValue::true_(reason::RECONCILED, self.count());
         }
         if let Some(cause) = self.cause() {
-            return self.stopped_by(cause);
+            return self.blocked_by(cause);
         }
         if self.was_ready() && self.rollout.available > 0 {
-            return Verdict::yes(
+            return ConditionValue::true_(
                 reason::RECONCILED,
                 "Workers of the earlier revision run during the rollout.",
             );
         }
-        Verdict::no(reason::PROGRESSING, self.count())
+        ConditionValue::false_(reason::PROGRESSING, self.count())
     }
 
     /// Returns the condition `Progressing`.
-    pub(super) fn progress(&self) -> Verdict {
+    pub(super) fn progressing(&self) -> ConditionValue {
         let Rollout { is_observed, replicas, updated, .. } = self.rollout;
         let is_wanted = *replicas == self.replicas && *updated == self.replicas;
         let is_rolled_out = *is_observed && self.updated_available() >= self.replicas;
         // With zero workers wanted and none there, there is nothing to wait for.
         if is_wanted && (is_rolled_out || self.replicas == 0) {
-            return Verdict::no(reason::RECONCILED, "The workers are as the spec says.");
+            return ConditionValue::false_(reason::RECONCILED, "The workers are as the spec says.");
         }
         match self.cause() {
-            Some(cause) => self.stopped_by(cause),
-            None => Verdict::yes(reason::PROGRESSING, self.count()),
+            Some(cause) => self.blocked_by(cause),
+            None => ConditionValue::true_(reason::PROGRESSING, self.count()),
         }
     }
 
@@ -89,15 +89,16 @@ impl Fleet<'_> {
     }
 
     fn was_ready(&self) -> bool {
-        let before = find(self.said, kind::WORKERS_READY);
-        before.is_some_and(|before| before.status.as_str() == Status::True.as_str())
+        let before = find(self.previous, condition_type::WORKERS_READY);
+        before.is_some_and(|before| before.status.as_str() == ConditionStatus::True.as_str())
     }
 
-    fn stopped_by(&self, Cause { reason, message }: Cause) -> Verdict {
-        let said = find(self.said, kind::PROGRESSING).filter(|said| said.reason.as_str() == reason);
-        let message =
-            said.map_or_else(|| message.clone(), |said| steady(&said.message, message.clone()));
-        Verdict::no(reason, message)
+    fn blocked_by(&self, Cause { reason, message }: Cause) -> ConditionValue {
+        let previous = find(self.previous, condition_type::PROGRESSING)
+            .filter(|previous| previous.reason.as_str() == reason);
+        let message = previous
+            .map_or_else(|| message.clone(), |previous| steady(&previous.message, message.clone()));
+        ConditionValue::false_(reason, message)
     }
 
     fn count(&self) -> String {
@@ -125,37 +126,38 @@ mod tests {
     }
 
     /// Returns the conditions of a queue that was ready, or was not.
-    fn said(verdict: Verdict) -> Vec<Condition> {
+    fn previous(verdict: ConditionValue) -> Vec<Condition> {
         let now = fixtures::second(1);
-        let progressing = Verdict { status: Status::False, ..verdict.clone() };
+        let progressing = ConditionValue { status: ConditionStatus::False, ..verdict.clone() };
         vec![
-            verdict.into_condition(kind::WORKERS_READY, Some(1), &[], &now),
-            progressing.into_condition(kind::PROGRESSING, Some(1), &[], &now),
+            verdict.into_condition(condition_type::WORKERS_READY, Some(1), &[], &now),
+            progressing.into_condition(condition_type::PROGRESSING, Some(1), &[], &now),
         ]
     }
 
     fn was_ready() -> Vec<Condition> {
-        said(Verdict::yes(reason::RECONCILED, ""))
+        previous(ConditionValue::true_(reason::RECONCILED, ""))
     }
 
     fn was_not() -> Vec<Condition> {
-        said(Verdict::no(reason::PROGRESSING, ""))
+        previous(ConditionValue::false_(reason::PROGRESSING, ""))
     }
 
-    fn judge(
+    fn conditions_of(
         replicas: i32,
         rollout: &Rollout,
         cause: Option<&Cause>,
-        said: &[Condition],
-    ) -> [(Status, &'static str); 2] {
-        let fleet = Fleet { replicas, rollout, cause, said };
-        [fleet.readiness(), fleet.progress()].map(|verdict| (verdict.status, verdict.reason))
+        previous: &[Condition],
+    ) -> [(ConditionStatus, &'static str); 2] {
+        let workers = WorkerRollout { replicas, rollout, cause, previous };
+        [workers.workers_ready(), workers.progressing()]
+            .map(|verdict| (verdict.status, verdict.reason))
     }
 
-    const READY: (Status, &str) = (Status::True, reason::RECONCILED);
-    const DONE: (Status, &str) = (Status::False, reason::RECONCILED);
-    const UNDER_WAY: (Status, &str) = (Status::True, reason::PROGRESSING);
-    const NOT_YET: (Status, &str) = (Status::False, reason::PROGRESSING);
+    const READY: (ConditionStatus, &str) = (ConditionStatus::True, reason::RECONCILED);
+    const DONE: (ConditionStatus, &str) = (ConditionStatus::False, reason::RECONCILED);
+    const UNDER_WAY: (ConditionStatus, &str) = (ConditionStatus::True, reason::PROGRESSING);
+    const NOT_YET: (ConditionStatus, &str) = (ConditionStatus::False, reason::PROGRESSING);
 
     fn image() -> Cause {
         cause::image("x:1", "not found")
@@ -163,10 +165,10 @@ mod tests {
 
     #[test]
     fn a_new_queue_progresses_until_a_worker_runs() {
-        assert_eq!(judge(2, &Rollout::default(), None, &[]), [NOT_YET, UNDER_WAY]);
-        assert_eq!(judge(2, &rollout(2, 2, 0), None, &was_not()), [NOT_YET, UNDER_WAY]);
-        assert_eq!(judge(2, &rollout(2, 2, 1), None, &was_not()), [READY, UNDER_WAY]);
-        assert_eq!(judge(2, &rollout(2, 2, 2), None, &was_ready()), [READY, DONE]);
+        assert_eq!(conditions_of(2, &Rollout::default(), None, &[]), [NOT_YET, UNDER_WAY]);
+        assert_eq!(conditions_of(2, &rollout(2, 2, 0), None, &was_not()), [NOT_YET, UNDER_WAY]);
+        assert_eq!(conditions_of(2, &rollout(2, 2, 1), None, &was_not()), [READY, UNDER_WAY]);
+        assert_eq!(conditions_of(2, &rollout(2, 2, 2), None, &was_ready()), [READY, DONE]);
     }
 
     #[test]
@@ -179,17 +181,21 @@ mod tests {
             (rollout(2, 2, 1), UNDER_WAY),
             (rollout(2, 2, 2), DONE),
         ] {
-            assert_eq!(judge(2, &rollout, None, &was_ready()), [READY, progress], "{rollout:?}");
+            assert_eq!(
+                conditions_of(2, &rollout, None, &was_ready()),
+                [READY, progress],
+                "{rollout:?}"
+            );
         }
         // Scaled down, and down to zero.
-        assert_eq!(judge(1, &rollout(2, 2, 2), None, &was_ready()), [READY, UNDER_WAY]);
-        let zero = (Status::True, reason::SCALED_TO_ZERO);
-        assert_eq!(judge(0, &rollout(1, 1, 1), None, &was_ready()), [zero, UNDER_WAY]);
-        assert_eq!(judge(0, &rollout(0, 0, 0), None, &was_ready()), [zero, DONE]);
-        assert_eq!(judge(0, &Rollout::default(), None, &[]), [zero, DONE]);
+        assert_eq!(conditions_of(1, &rollout(2, 2, 2), None, &was_ready()), [READY, UNDER_WAY]);
+        let zero = (ConditionStatus::True, reason::SCALED_TO_ZERO);
+        assert_eq!(conditions_of(0, &rollout(1, 1, 1), None, &was_ready()), [zero, UNDER_WAY]);
+        assert_eq!(conditions_of(0, &rollout(0, 0, 0), None, &was_ready()), [zero, DONE]);
+        assert_eq!(conditions_of(0, &Rollout::default(), None, &[]), [zero, DONE]);
         // Scaled up from zero, no worker runs yet.
-        let before = said(Verdict::yes(reason::SCALED_TO_ZERO, ""));
-        assert_eq!(judge(1, &rollout(1, 1, 0), None, &before), [NOT_YET, UNDER_WAY]);
+        let before = previous(ConditionValue::true_(reason::SCALED_TO_ZERO, ""));
+        assert_eq!(conditions_of(1, &rollout(1, 1, 0), None, &before), [NOT_YET, UNDER_WAY]);
     }
 
     #[test]
@@ -202,55 +208,60 @@ mod tests {
             (rollout(2, 1, 2), UNDER_WAY),
             (rollout(1, 1, 1), DONE),
         ] {
-            assert_eq!(judge(1, &rollout, None, &was_ready()), [READY, progress], "{rollout:?}");
+            assert_eq!(
+                conditions_of(1, &rollout, None, &was_ready()),
+                [READY, progress],
+                "{rollout:?}"
+            );
         }
-        assert_eq!(judge(1, &rollout(2, 1, 0), None, &was_ready()), [NOT_YET, UNDER_WAY]);
+        assert_eq!(conditions_of(1, &rollout(2, 1, 0), None, &was_ready()), [NOT_YET, UNDER_WAY]);
     }
 
     #[test]
     fn a_bad_image_is_seen_though_earlier_workers_run() {
-        let (image, stuck) = (image(), (Status::False, reason::IMAGE_PULL_FAILED));
-        assert_eq!(judge(1, &rollout(2, 1, 1), Some(&image), &was_ready()), [stuck, stuck]);
+        let (image, stuck) = (image(), (ConditionStatus::False, reason::IMAGE_PULL_FAILED));
+        assert_eq!(conditions_of(1, &rollout(2, 1, 1), Some(&image), &was_ready()), [stuck, stuck]);
         // The repaired revision rolls out: the queue is not ready until one of its workers runs,
         // and then stays ready.
-        assert_eq!(judge(1, &rollout(2, 1, 1), None, &was_not()), [NOT_YET, UNDER_WAY]);
-        assert_eq!(judge(1, &rollout(2, 1, 2), None, &was_not()), [READY, UNDER_WAY]);
+        assert_eq!(conditions_of(1, &rollout(2, 1, 1), None, &was_not()), [NOT_YET, UNDER_WAY]);
+        assert_eq!(conditions_of(1, &rollout(2, 1, 2), None, &was_not()), [READY, UNDER_WAY]);
         // After a change back, the earlier worker is the wanted one again.
-        assert_eq!(judge(1, &rollout(1, 1, 1), None, &was_not()), [READY, DONE]);
+        assert_eq!(conditions_of(1, &rollout(1, 1, 1), None, &was_not()), [READY, DONE]);
     }
 
     #[test]
     fn more_workers_that_do_not_come_up_leave_a_queue_ready() {
         let cause = cause::unschedulable("0/1 nodes are available: 1 Insufficient cpu.");
-        let stuck = (Status::False, reason::UNSCHEDULABLE);
-        assert_eq!(judge(2, &rollout(2, 2, 1), Some(&cause), &was_ready()), [READY, stuck]);
+        let stuck = (ConditionStatus::False, reason::UNSCHEDULABLE);
+        assert_eq!(conditions_of(2, &rollout(2, 2, 1), Some(&cause), &was_ready()), [READY, stuck]);
     }
 
     #[test]
     fn what_the_deployment_says_counts_where_no_pod_says_more() {
         let refused = Rollout { refused: Some("exceeded quota".into()), ..rollout(0, 0, 0) };
-        let stuck = (Status::False, reason::PODS_REFUSED);
-        assert_eq!(judge(1, &refused, None, &was_not()), [stuck, stuck]);
+        let stuck = (ConditionStatus::False, reason::PODS_REFUSED);
+        assert_eq!(conditions_of(1, &refused, None, &was_not()), [stuck, stuck]);
         let unseen = Rollout { is_observed: false, ..refused };
-        assert_eq!(judge(1, &unseen, None, &was_not()), [NOT_YET, UNDER_WAY]);
+        assert_eq!(conditions_of(1, &unseen, None, &was_not()), [NOT_YET, UNDER_WAY]);
 
         let overdue =
             Rollout { overdue: Some("timed out progressing.".into()), ..rollout(2, 1, 1) };
-        let stuck = (Status::False, reason::WORKERS_UNAVAILABLE);
-        assert_eq!(judge(1, &overdue, None, &was_ready()), [stuck, stuck]);
-        let stuck = (Status::False, reason::IMAGE_PULL_FAILED);
-        assert_eq!(judge(1, &overdue, Some(&image()), &was_ready()), [stuck, stuck]);
+        let stuck = (ConditionStatus::False, reason::WORKERS_UNAVAILABLE);
+        assert_eq!(conditions_of(1, &overdue, None, &was_ready()), [stuck, stuck]);
+        let stuck = (ConditionStatus::False, reason::IMAGE_PULL_FAILED);
+        assert_eq!(conditions_of(1, &overdue, Some(&image()), &was_ready()), [stuck, stuck]);
     }
 
     #[test]
     fn a_cause_is_told_in_the_same_words_each_time() {
         let (rollout, first) =
             (rollout(1, 1, 0), cause::probe("Get http://10.0.0.1:8081: refused"));
-        let fleet = Fleet { replicas: 1, rollout: &rollout, cause: Some(&first), said: &[] };
-        let conditions = said(fleet.readiness());
+        let workers =
+            WorkerRollout { replicas: 1, rollout: &rollout, cause: Some(&first), previous: &[] };
+        let conditions = previous(workers.workers_ready());
         let second = cause::probe("Get http://10.0.0.2:8081: refused");
-        let fleet = Fleet { cause: Some(&second), said: &conditions, ..fleet };
-        assert_eq!(fleet.readiness().message, first.message);
-        assert_eq!(fleet.progress().message, first.message);
+        let workers = WorkerRollout { cause: Some(&second), previous: &conditions, ..workers };
+        assert_eq!(workers.workers_ready().message, first.message);
+        assert_eq!(workers.progressing().message, first.message);
     }
 }
