@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
-pub(crate) use self::rules::RESERVED_VARIABLES;
+pub(crate) use self::rules::operator_variables;
 pub use self::{
     callback::CallbackSpec,
     condition::{Condition, Word},
@@ -25,7 +25,7 @@ pub use self::{
     limits::LimitsSpec,
     nats::NatsSpec,
     or_default::OrDefault,
-    retry::{Backoff, Jitter, RetrySpec},
+    retry::RetrySpec,
     secret::SecretKey,
     size::Size,
     status::AsyncQueueStatus,

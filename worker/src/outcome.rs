@@ -212,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backoff::{Backoff, Jitter};
+    use asyncqueue::retry::{Backoff, Jitter};
 
     fn policy() -> RetryPolicy {
         RetryPolicy {

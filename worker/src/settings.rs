@@ -4,30 +4,30 @@
 // placeholder.
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use asyncqueue::{
     GoDuration, QueueName,
-    function_namespaces::NamespaceList,
+    function_namespaces::{self, NamespaceList},
     name::{parse_durable, parse_namespace, parse_stream, parse_subject},
-    retry::parse_codes,
+    retry::{Backoff, Jitter, parse_codes, policy},
+    stream::DEFAULT_ACK_WAIT,
 };
 use asyncqueue_runtime::{
     byte_size::ByteSize,
     client::{self, ConnectionLimits},
+    contract::{self, GRACE_MARGIN, any_address, setting},
     memory,
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool, parse_call_url},
 };
-use clap::Parser;
-
-use crate::{
-    backoff::{Backoff, Jitter, Waits},
-    callback::guard::Allowed,
-    outcome::RetryPolicy,
+use clap::{
+    Parser,
+    builder::{PossibleValuesParser, TypedValueParser},
 };
 
-/// What the grace period has beyond the time limit of a call: for the callback and the last words.
-const GRACE_MARGIN: Duration = Duration::from_secs(10);
+use crate::{backoff::Waits, callback::guard::Allowed, outcome::RetryPolicy};
 
 /// The worker of one queue: takes its calls and makes them.
 #[derive(Clone, Debug, Parser)]
@@ -42,25 +42,25 @@ pub struct Settings {
     pub log: LogSettings,
 
     /// The queue
-    #[arg(long, env = "queue_name", default_value = "faas-request")]
+    #[arg(long, env = setting::QUEUE_NAME, default_value = contract::DEFAULT_QUEUE)]
     pub queue_name: QueueName,
 
     /// The queue's stream; the queue's name if not set
-    #[arg(long, env = "nats_stream", default_value_t, hide_default_value = true, value_parser = optional(parse_stream))]
+    #[arg(long, env = setting::NATS_STREAM, default_value_t, hide_default_value = true, value_parser = optional(parse_stream))]
     pub nats_stream: Optional<String>,
 
     /// The queue's subject; the queue's name if not set
-    #[arg(long, env = "nats_subject", default_value_t, hide_default_value = true, value_parser = optional(parse_subject))]
+    #[arg(long, env = setting::NATS_SUBJECT, default_value_t, hide_default_value = true, value_parser = optional(parse_subject))]
     pub nats_subject: Optional<String>,
 
     /// The durable consumer; <queue>-workers if not set
-    #[arg(long, env = "nats_durable", default_value_t, hide_default_value = true, value_parser = optional(parse_durable))]
+    #[arg(long, env = setting::NATS_DURABLE, default_value_t, hide_default_value = true, value_parser = optional(parse_durable))]
     pub nats_durable: Optional<String>,
 
     /// Create or update streams and consumers, where no operator does
     #[arg(
         long,
-        env = "ensure_stream",
+        env = setting::ENSURE_STREAM,
         default_value = "false",
         action = clap::ArgAction::Set,
         value_parser = parse_bool,
@@ -70,96 +70,96 @@ pub struct Settings {
     pub ensure_stream: bool,
 
     /// Calls at once, in this process
-    #[arg(long, env = "max_inflight", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, env = setting::MAX_INFLIGHT, default_value_t = contract::DEFAULT_MAX_INFLIGHT, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub max_inflight: u16,
 
     /// The lease of a call, renewed at a third of it; counts only with `ensure_stream`, since the
     /// consumer has it
-    #[arg(long, env = "ack_wait", default_value = "30s", value_parser = GoDuration::parse_positive)]
+    #[arg(long, env = setting::ACK_WAIT, default_value_t = GoDuration(DEFAULT_ACK_WAIT), value_parser = GoDuration::parse_positive)]
     pub ack_wait: GoDuration,
 
     /// Time limit of one call, from the first byte sent to the last received
-    #[arg(long, env = "upstream_timeout", default_value = "1m", value_parser = GoDuration::parse_positive)]
+    #[arg(long, env = setting::UPSTREAM_TIMEOUT, default_value_t = GoDuration(contract::DEFAULT_UPSTREAM_TIMEOUT), value_parser = GoDuration::parse_positive)]
     pub upstream_timeout: GoDuration,
 
     /// How old a call may be when it is delivered: an older one ends as expired. Unlimited if not
     /// set; example: 15m
-    #[arg(long, env = "max_age", default_value_t, hide_default_value = true, value_parser = optional(GoDuration::parse_positive))]
+    #[arg(long, env = setting::MAX_AGE, default_value_t, hide_default_value = true, value_parser = optional(GoDuration::parse_positive))]
     pub max_age: Optional<GoDuration>,
 
     /// Runs of a call in all, the first included
-    #[arg(long, env = "max_retry_attempts", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = policy::MAX_RETRY_ATTEMPTS, default_value_t = policy::DEFAULT_MAX_ATTEMPTS.into(), value_parser = clap::value_parser!(u64).range(1..))]
     pub max_retry_attempts: u64,
 
     /// Wait before the second run
-    #[arg(long, env = "initial_retry_wait", default_value = "10s")]
+    #[arg(long, env = policy::INITIAL_RETRY_WAIT, default_value_t = policy::DEFAULT_MIN_BACKOFF)]
     pub initial_retry_wait: GoDuration,
 
     /// Longest wait between two runs
-    #[arg(long, env = "max_retry_wait", default_value = "2m")]
+    #[arg(long, env = policy::MAX_RETRY_WAIT, default_value_t = policy::DEFAULT_MAX_BACKOFF)]
     pub max_retry_wait: GoDuration,
 
     /// How the wait grows
-    #[arg(long, env = "backoff", value_enum, default_value_t)]
+    #[arg(long, env = policy::BACKOFF, default_value_t, value_parser = PossibleValuesParser::new(Backoff::VALUES).try_map(|value| value.parse::<Backoff>()))]
     pub backoff: Backoff,
 
     /// How much of the wait is left to chance
-    #[arg(long, env = "retry_jitter", value_enum, default_value_t)]
+    #[arg(long, env = policy::RETRY_JITTER, default_value_t, value_parser = PossibleValuesParser::new(Jitter::VALUES).try_map(|value| value.parse::<Jitter>()))]
     pub retry_jitter: Jitter,
 
     /// Statuses that are tried again, comma-separated; no answer always is
-    #[arg(long, env = "retry_http_codes", default_value = "408,429,500,502,503,504")]
+    #[arg(long, env = policy::RETRY_HTTP_CODES, default_value_t = Codes(policy::DEFAULT_STATUS_CODES.into()))]
     pub retry_http_codes: Codes,
 
     /// Call functions through this gateway, as <URL>/function/<name>.<namespace>; empty: call them
     /// directly
-    #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
+    #[arg(long, env = setting::GATEWAY_URL, default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
     pub gateway_url: Optional<String>,
 
     /// Where a function is, if the directory doesn't say
     #[arg(
         long,
-        env = "function_url",
-        default_value = "http://{function}.{namespace}.svc.cluster.local:8080",
+        env = setting::FUNCTION_URL,
+        default_value = contract::DEFAULT_FUNCTION_URL,
         value_parser = parse_call_url
     )]
     pub function_url: String,
 
     /// Namespace of functions that are named without one
-    #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
+    #[arg(long, env = setting::FUNCTION_NAMESPACE, default_value = contract::DEFAULT_FUNCTION_NAMESPACE, value_parser = parse_namespace)]
     pub function_namespace: String,
 
     /// Without a gateway: more namespaces whose functions may be called, comma-separated; * for
     /// all. Those of functions in the directory may be called too; kube-system and
     /// `platform_namespace` never
-    #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
+    #[arg(long, env = function_namespaces::SETTING, default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
     /// Namespace of the gateway and the operator: functions in it are never called
-    #[arg(long, env = "platform_namespace", default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
+    #[arg(long, env = setting::PLATFORM_NAMESPACE, default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
     pub platform_namespace: Optional<String>,
 
     /// Time limit of one callback
-    #[arg(long, env = "callback_timeout", default_value = "30s", value_parser = GoDuration::parse_positive)]
+    #[arg(long, env = setting::CALLBACK_TIMEOUT, default_value_t = GoDuration(contract::DEFAULT_CALLBACK_TIMEOUT), value_parser = GoDuration::parse_positive)]
     pub callback_timeout: GoDuration,
 
     /// Attempts of one callback in all
-    #[arg(long, env = "callback_max_attempts", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = setting::CALLBACK_MAX_ATTEMPTS, default_value_t = contract::DEFAULT_CALLBACK_MAX_ATTEMPTS.into(), value_parser = clap::value_parser!(u64).range(1..))]
     pub callback_max_attempts: u64,
 
     /// File with the secrets that sign callbacks (Standard Webhooks), one `whsec_...` a line; read
     /// again for each callback, so that secrets can be rotated. Empty: callbacks are not signed
-    #[arg(long, env = "callback_signing_secret_file", default_value_t, hide_default_value = true)]
+    #[arg(long, env = setting::CALLBACK_SIGNING_SECRET_FILE, default_value_t, hide_default_value = true)]
     pub callback_signing_secret_file: Optional<PathBuf>,
 
     /// Where callbacks may go, comma-separated: hosts, *.suffix, addresses or CIDRs. Empty:
     /// anywhere but to loopback, link-local and metadata addresses
-    #[arg(long, env = "callback_allowed_hosts", default_value = "")]
+    #[arg(long, env = setting::CALLBACK_ALLOWED_HOSTS, default_value = "")]
     pub callback_allowed_hosts: Allowed,
 
     /// PEM file with certificate authorities of receivers of callbacks, which are trusted besides
     /// the public ones; read again for each new connection
-    #[arg(long, env = "callback_ca_file", default_value_t, hide_default_value = true)]
+    #[arg(long, env = setting::CALLBACK_CA_FILE, default_value_t, hide_default_value = true)]
     pub callback_ca_file: Optional<PathBuf>,
 
     /// Accept any certificate of a receiver of callbacks
@@ -177,7 +177,7 @@ pub struct Settings {
     /// Keep calls that are given up as dead letters; false: log and count them, and let them go
     #[arg(
         long,
-        env = "dead_letters",
+        env = setting::DEAD_LETTERS,
         default_value = "true",
         action = clap::ArgAction::Set,
         value_parser = parse_bool,
@@ -189,7 +189,7 @@ pub struct Settings {
     /// Log headers and bodies of calls and of their answers, secrets in them included
     #[arg(
         long,
-        env = "write_debug",
+        env = setting::WRITE_DEBUG,
         default_value = "false",
         action = clap::ArgAction::Set,
         value_parser = parse_bool,
@@ -204,28 +204,28 @@ pub struct Settings {
 
     /// Longest time that a connection to a function or receiver is used, so that a backend that is
     /// added gets its share
-    #[arg(long, env = "max_connection_age", default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
+    #[arg(long, env = setting::MAX_CONNECTION_AGE, default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
     pub max_connection_age: GoDuration,
 
     /// Most requests on one connection to a function or receiver
-    #[arg(long, env = "max_connection_requests", default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = setting::MAX_CONNECTION_REQUESTS, default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connection_requests: u32,
     /// Memory for calls that run, the answers of functions, and results on their way. Without room
     /// for another call none is taken, and an answer waits. At least 16Mi; if not set, three
     /// quarters of the container's memory limit, or 384Mi where it has none
-    #[arg(long, env = "memory_budget", default_value_t, hide_default_value = true, value_parser = optional(memory::parse_budget))]
+    #[arg(long, env = setting::MEMORY_BUDGET, default_value_t, hide_default_value = true, value_parser = optional(memory::parse_budget))]
     pub memory_budget: Optional<ByteSize>,
 
     /// On SIGTERM: time for running calls; `upstream_timeout` and 10s if not set
-    #[arg(long, env = "grace_period", default_value_t, hide_default_value = true)]
+    #[arg(long, env = setting::GRACE_PERIOD, default_value_t, hide_default_value = true)]
     pub grace_period: Optional<GoDuration>,
 
     /// Address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
-    #[arg(long, env = "http_addr", default_value = "[::]:8081")]
+    #[arg(long, env = setting::HTTP_ADDR, default_value_t = any_address(contract::WORKER_PORT))]
     pub http_addr: SocketAddr,
 
     /// Name of this worker in statistics and dead letters: in a pod its name
-    #[arg(long, env = "HOSTNAME", default_value = "worker", hide_env_values = true)]
+    #[arg(long, env = setting::WORKER_NAME, default_value = "worker", hide_env_values = true)]
     pub worker_name: String,
 }
 
@@ -286,6 +286,13 @@ impl Settings {
 }
 
 // === impl Codes ===
+
+impl fmt::Display for Codes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let codes: Vec<_> = self.0.iter().map(u16::to_string).collect();
+        f.write_str(&codes.join(","))
+    }
+}
 
 impl FromStr for Codes {
     type Err = String;

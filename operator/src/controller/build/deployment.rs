@@ -5,7 +5,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{env_vars, label_selector, object_meta, pod};
+use super::{label_selector, object_meta, pod};
 use crate::{controller::validate::ValidatedQueue, worker_defaults::WorkerDefaults};
 
 /// A worker that is not ready after that time won't be ready soon. The default of 10 minutes is
@@ -31,7 +31,7 @@ pub(super) fn build(queue: &ValidatedQueue, installation: &WorkerDefaults) -> De
             }),
             progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
             revision_history_limit: Some(REVISION_HISTORY),
-            template: pod::template(queue, installation, env_vars::env_vars(queue, installation)),
+            template: pod::template(queue, installation),
             ..DeploymentSpec::default()
         }),
         status: None,

@@ -2,16 +2,17 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use asyncqueue_runtime::contract::{GRACE_MARGIN, WORKER_PORT};
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, LocalObjectReference,
+        Capabilities, Container, ContainerPort, HTTPGetAction, LocalObjectReference,
         PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
         TopologySpreadConstraint,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
-use super::{label_selector, labels, secrets, string_map};
+use super::{env_vars, label_selector, labels, secrets, string_map};
 use crate::{
     controller::validate::ValidatedQueue,
     crd::PullPolicy,
@@ -22,23 +23,12 @@ use crate::{
 /// The user id of workers: an unprivileged user that is not root.
 const USER_ID: i64 = 65_532;
 
-/// The port of the worker's /healthz, /readyz and /metrics.
-const PORT: i32 = 8081;
-
-/// Time that a worker has, beyond the time limit of a call, to finish. It is also the worker's own
-/// default.
-pub(super) const GRACE_MARGIN: Duration = Duration::from_secs(10);
-
 /// Additional time until the kubelet kills a worker, so that it can still hand back unfinished
 /// calls.
 const KILL_MARGIN: Duration = Duration::from_secs(5);
 
-/// Returns the template of a worker's pod, with these environment variables.
-pub(super) fn template(
-    queue: &ValidatedQueue,
-    installation: &WorkerDefaults,
-    env: Vec<EnvVar>,
-) -> PodTemplateSpec {
+/// Returns the template of a worker's pod.
+pub(super) fn template(queue: &ValidatedQueue, installation: &WorkerDefaults) -> PodTemplateSpec {
     // The operator's labels come last, so that no user can detach the workers from their
     // Deployment.
     let mut pod_labels = queue.worker.pod_labels.clone();
@@ -51,11 +41,11 @@ pub(super) fn template(
             annotations: Some(annotations),
             ..ObjectMeta::default()
         }),
-        spec: Some(spec(queue, installation, env)),
+        spec: Some(spec(queue, installation)),
     })
 }
 
-fn spec(queue: &ValidatedQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> PodSpec {
+fn spec(queue: &ValidatedQueue, installation: &WorkerDefaults) -> PodSpec {
     let worker = &queue.worker;
     let account = worker
         .service_account_name
@@ -81,7 +71,7 @@ fn spec(queue: &ValidatedQueue, installation: &WorkerDefaults, env: Vec<EnvVar>)
             }),
             ..PodSecurityContext::default()
         }),
-        containers: vec![container(queue, installation, env)],
+        containers: vec![container(queue, installation)],
         volumes: non_empty(
             secrets::mounted(queue, installation)
                 .iter()
@@ -109,17 +99,17 @@ fn pull_secrets(
     if own.is_empty() { installation.image_pull_secrets.clone() } else { own.clone() }
 }
 
-fn container(queue: &ValidatedQueue, installation: &WorkerDefaults, env: Vec<EnvVar>) -> Container {
+fn container(queue: &ValidatedQueue, installation: &WorkerDefaults) -> Container {
     let worker = &queue.worker;
     Container {
         name: WORKER_CONTAINER.to_owned(),
         image: Some(worker.image.as_ref().unwrap_or(&installation.worker_image).clone()),
         image_pull_policy: Some(pull_policy(worker.image_pull_policy).to_owned()),
         command: Some(vec!["asyncqueue-worker".to_owned()]),
-        env: Some(env),
+        env: Some(env_vars::env_vars(queue, installation)),
         ports: Some(vec![ContainerPort {
             name: Some("metrics".to_owned()),
-            container_port: PORT,
+            container_port: WORKER_PORT.into(),
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
@@ -144,8 +134,8 @@ fn container(queue: &ValidatedQueue, installation: &WorkerDefaults, env: Vec<Env
     }
 }
 
-/// Returns the topology_spread_constraints constraints of the spec. By default workers are topology_spread_constraints over nodes, so that
-/// one failed node does not stop all of them. A worker that can't be topology_spread_constraints is scheduled anyway.
+/// Returns the spread constraints of the spec. By default workers are spread over nodes, so that
+/// one failed node does not stop all of them. A worker that can't be spread is scheduled anyway.
 fn topology_spread_constraints(queue: &ValidatedQueue) -> Vec<TopologySpreadConstraint> {
     let workers = || Some(label_selector(&queue.queue.queue));
     match &queue.worker.topology_spread_constraints {
@@ -180,7 +170,7 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
 }
 
 fn scrape_annotations() -> BTreeMap<String, String> {
-    let port = PORT.to_string();
+    let port = WORKER_PORT.to_string();
     string_map([
         ("prometheus.io/scrape", "true"),
         ("prometheus.io/port", &port),

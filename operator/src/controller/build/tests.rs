@@ -1,6 +1,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
-use asyncqueue::{GoDuration, function_namespaces::NamespaceList};
+use asyncqueue::{
+    GoDuration,
+    function_namespaces::NamespaceList,
+    retry::{Backoff, Jitter},
+};
 use asyncqueue_runtime::settings::{LogEncoding, NatsSettings, Optional};
 use k8s_openapi::api::core::v1::{
     EnvVar, LocalObjectReference, PodSpec, Toleration, TopologySpreadConstraint,
@@ -9,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use super::*;
 use crate::{
     controller::validate::validate,
-    crd::{AsyncQueue, Backoff, CallbackSpec, Jitter, PullPolicy, RESERVED_VARIABLES, SecretKey},
+    crd::{AsyncQueue, CallbackSpec, PullPolicy, SecretKey, operator_variables},
     fixtures,
     labels::{RESERVED_LABELS, REVISION_ANNOTATION},
     nats::allowed_streams::AllowedStreams,
@@ -228,7 +232,7 @@ fn every_variable_of_the_operator_is_reserved() {
     queue.spec.callback.ca_secret_ref = Some(key);
     let prepared = prepared(&queue, &installation());
     for name in variables(&prepared).keys() {
-        assert!(RESERVED_VARIABLES.contains(name), "{name} can be set by worker.env");
+        assert!(operator_variables().contains(name), "{name} can be set by worker.env");
     }
     for name in prepared.deployment.spec.unwrap().template.metadata.unwrap().labels.unwrap().keys()
     {
