@@ -289,7 +289,7 @@ mod tests {
 
     use super::{pod::Parts, *};
     use crate::{
-        cache::object::{CachedMeta as Meta, CachedObject as Slim},
+        cache::object::{CachedMeta, CachedObject},
         crd::conditions::reason,
         fixtures,
         pods::cause,
@@ -312,13 +312,13 @@ mod tests {
     }
 
     fn pod(name: &str, state: State) -> WorkerPod {
-        let meta = Meta {
+        let meta = CachedMeta {
             name: name.into(),
             namespace: "ns".into(),
             uid: fixtures::uid(name).parse().unwrap(),
-            ..Meta::default()
+            ..CachedMeta::default()
         };
-        Slim::<Parts, _>::new(meta, state)
+        CachedObject::<Parts, _>::new(meta, state)
     }
 
     fn key() -> Key {

@@ -18,7 +18,7 @@ pub(crate) struct StreamCounts {
     /// Number of stored calls.
     pub(crate) messages: u64,
     /// Number of calls in flight, as reported by the workers.
-    pub(crate) running: u64,
+    pub(crate) inflight: u64,
     /// Number of stored calls that were delivered more than once.
     pub(crate) redelivered: u64,
     pub(crate) dead_letters: u64,
@@ -34,8 +34,8 @@ impl QueueCounts {
         };
         Self {
             // An unacknowledged call is stored, whether it runs or waits for its retry.
-            pending: count(|counted| counted.messages.saturating_sub(counted.running)),
-            inflight: count(|counted| counted.running),
+            pending: count(|counted| counted.messages.saturating_sub(counted.inflight)),
+            inflight: count(|counted| counted.inflight),
             redelivered: count(|counted| counted.redelivered),
             dead_letters: count(|counted| counted.dead_letters),
             functions: functions.map(signed),
@@ -43,18 +43,18 @@ impl QueueCounts {
     }
 
     /// Returns the counts of a queue without calls.
-    pub(crate) fn of_empty(dead_letters: u64, functions: Option<usize>) -> Self {
-        let counted = StreamCounts { messages: 0, running: 0, redelivered: 0, dead_letters };
+    pub(crate) fn empty(dead_letters: u64, functions: Option<usize>) -> Self {
+        let counted = StreamCounts { messages: 0, inflight: 0, redelivered: 0, dead_letters };
         Self::new(Some(counted), functions)
     }
 
     /// Returns whether calls were counted.
-    pub(crate) fn are_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.pending.is_some()
     }
 
     /// Returns the counts in a status.
-    pub(crate) fn of(status: &AsyncQueueStatus) -> Self {
+    pub(crate) fn from_status(status: &AsyncQueueStatus) -> Self {
         Self {
             pending: status.pending,
             inflight: status.inflight,
@@ -65,7 +65,7 @@ impl QueueCounts {
     }
 
     /// Returns a status with these counts.
-    pub(crate) fn put(self, status: AsyncQueueStatus) -> AsyncQueueStatus {
+    pub(crate) fn apply_to(self, status: AsyncQueueStatus) -> AsyncQueueStatus {
         AsyncQueueStatus {
             pending: self.pending,
             inflight: self.inflight,
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn counted() -> StreamCounts {
-        StreamCounts { messages: 7, running: 2, redelivered: 1, dead_letters: 3 }
+        StreamCounts { messages: 7, inflight: 2, redelivered: 1, dead_letters: 3 }
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
     fn counts_are_absent_while_nats_is_unavailable() {
         let counts = QueueCounts::new(None, Some(4));
         assert_eq!(counts, QueueCounts { functions: Some(4), ..QueueCounts::default() });
-        assert!(!counts.are_known());
+        assert!(!counts.is_known());
     }
 
     #[test]
@@ -118,8 +118,9 @@ mod tests {
     #[test]
     fn counts_of_a_status_are_read_back() {
         let counts = QueueCounts::new(Some(counted()), Some(4));
-        let status =
-            counts.clone().put(AsyncQueueStatus { replicas: 2, ..AsyncQueueStatus::default() });
-        assert_eq!((QueueCounts::of(&status), status.replicas), (counts, 2));
+        let status = counts
+            .clone()
+            .apply_to(AsyncQueueStatus { replicas: 2, ..AsyncQueueStatus::default() });
+        assert_eq!((QueueCounts::from_status(&status), status.replicas), (counts, 2));
     }
 }

@@ -102,7 +102,8 @@ impl DirectoryPublisher {
             self.counts.send_replace(Some(counts));
             reporter.report(&functions, issues).await;
             drop(functions);
-            let endpoints = queues.iter().filter_map(|queue| NatsEndpoint::of(queue)).collect();
+            let endpoints =
+                queues.iter().filter_map(|queue| NatsEndpoint::from_queue(queue)).collect();
             self.pool.close_unused(&endpoints).await;
             let replicas = max_replicas(queues.iter().map(AsRef::as_ref));
             drop(queues);

@@ -54,7 +54,7 @@ pub(crate) async fn run(
         tokio::select! {
             message = reports.next() => {
                 let Some(message) = message else { return };
-                if let Some((queue, report)) = read(&message, &connection.running) {
+                if let Some((queue, report)) = read(&message, &connection.inflight) {
                     pending.record(queue, report, Instant::now());
                 }
             }
@@ -104,7 +104,7 @@ fn read(message: &Message, known: &InflightTracker) -> Option<(QueueName, Report
     let queue =
         message.subject.strip_prefix(REPORT_SUBJECTS.trim_end_matches('*'))?.parse().ok()?;
     let report = Report::decode(&message.payload)?;
-    known.knows(&queue).then_some((queue, report))
+    known.has_queue(&queue).then_some((queue, report))
 }
 
 /// Returns the text of an event: which functions, what happens to their calls, and what to do.
@@ -182,7 +182,7 @@ mod tests {
             length: 0,
         };
         let known = InflightTracker::default();
-        known.set_known(["jobs".parse().unwrap()]);
+        known.set_queues(["jobs".parse().unwrap()]);
         let encoded = report.encode().unwrap();
         let expected = Some(("jobs".parse().unwrap(), report));
         assert_eq!(read(&message("jobs", encoded.clone()), &known), expected);

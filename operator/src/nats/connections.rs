@@ -51,7 +51,7 @@ pub(crate) struct NatsConnection {
     /// `JetStream` on that server.
     pub(crate) js: jetstream::Context,
     /// The calls in flight there.
-    pub(crate) running: Arc<InflightTracker>,
+    pub(crate) inflight: Arc<InflightTracker>,
     /// Whether the KV buckets have been seen. For a queue's own server it is set from the start,
     /// since the operator keeps no buckets there.
     buckets: OnceCell<()>,
@@ -79,7 +79,7 @@ pub(crate) struct NatsPool {
 
 impl NatsEndpoint {
     /// Returns the endpoint of a queue's server; `None` is the operator's own.
-    pub(crate) fn of(queue: &AsyncQueue) -> Option<Self> {
+    pub(crate) fn from_queue(queue: &AsyncQueue) -> Option<Self> {
         let nats = &queue.spec.nats;
         let namespace = queue.namespace().unwrap_or_default();
         let secret = |key| Secret { namespace: namespace.clone(), key };
@@ -101,10 +101,12 @@ impl NatsConnection {
         health: Health,
         advisories: mpsc::Sender<String>,
     ) -> Arc<Self> {
-        let running = Arc::new(InflightTracker::default());
+        let inflight = Arc::new(InflightTracker::default());
         let listener = tokio::spawn({
-            let (client, running) = (client.clone(), running.clone());
-            async move { tokio::join!(running.listen(&client), advisories::listen(&client, advisories)) }
+            let (client, inflight) = (client.clone(), inflight.clone());
+            async move {
+                tokio::join!(inflight.listen(&client), advisories::listen(&client, advisories))
+            }
         });
         let js = jetstream::new(client.clone());
         let (buckets, servers) = (OnceCell::new(), without_credentials(servers));
@@ -113,7 +115,7 @@ impl NatsConnection {
             servers,
             health,
             js,
-            running,
+            inflight,
             buckets,
             listener: listener.abort_handle(),
         })

@@ -54,7 +54,7 @@ struct Worker {
 
 impl InflightTracker {
     /// Sets which queues exist. Reports of other queues are removed.
-    pub(crate) fn set_known(&self, known: impl IntoIterator<Item = QueueName>) {
+    pub(crate) fn set_queues(&self, known: impl IntoIterator<Item = QueueName>) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let mut previous = std::mem::take(&mut *queues);
         *queues = known
@@ -67,7 +67,7 @@ impl InflightTracker {
     }
 
     /// Returns whether the queue exists.
-    pub(crate) fn knows(&self, queue: &QueueName) -> bool {
+    pub(crate) fn has_queue(&self, queue: &QueueName) -> bool {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).contains_key(queue)
     }
 
@@ -83,7 +83,7 @@ impl InflightTracker {
     }
 
     /// Returns the number of calls in flight of a queue.
-    pub(crate) fn of(&self, queue: &QueueName, now: Instant) -> u64 {
+    pub(crate) fn calls(&self, queue: &QueueName, now: Instant) -> u64 {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
         workers.filter(|worker| worker.is_alive(now)).map(|worker| u64::from(worker.running)).sum()
@@ -111,8 +111,8 @@ impl InflightTracker {
             .collect()
     }
 
-    /// Forgets a queue.
-    pub(crate) fn forget(&self, queue: &QueueName) {
+    /// Removes a queue and its workers.
+    pub(crate) fn remove_queue(&self, queue: &QueueName) {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
     }
 
@@ -176,17 +176,17 @@ mod tests {
         tracker.record(&queue, stats("a", 2), start);
         tracker.record(&queue, stats("b", 3), start + WORKER_TIMEOUT / 2);
         tracker.record(&"other".parse().unwrap(), stats("c", 9), start);
-        assert_eq!(tracker.of(&queue, start + WORKER_TIMEOUT / 2), 5);
+        assert_eq!(tracker.calls(&queue, start + WORKER_TIMEOUT / 2), 5);
         tracker.record(&queue, stats("b", 1), start + WORKER_TIMEOUT / 2);
-        assert_eq!(tracker.of(&queue, start + WORKER_TIMEOUT / 2), 3);
-        assert_eq!(tracker.of(&queue, start + WORKER_TIMEOUT), 1);
-        tracker.forget(&queue);
-        assert_eq!(tracker.of(&queue, start), 0);
+        assert_eq!(tracker.calls(&queue, start + WORKER_TIMEOUT / 2), 3);
+        assert_eq!(tracker.calls(&queue, start + WORKER_TIMEOUT), 1);
+        tracker.remove_queue(&queue);
+        assert_eq!(tracker.calls(&queue, start), 0);
     }
 
     fn tracker_of<const N: usize>(queues: [&str; N]) -> InflightTracker {
         let tracker = InflightTracker::default();
-        tracker.set_known(queues.map(|queue| queue.parse().unwrap()));
+        tracker.set_queues(queues.map(|queue| queue.parse().unwrap()));
         tracker
     }
 
@@ -208,12 +208,12 @@ mod tests {
         assert_eq!(count_workers(&tracker), MAX_WORKERS);
         // A known worker can still report, and all are removed with the queue.
         tracker.record(&jobs, stats("invented-0", 7), now);
-        assert_eq!(tracker.of(&jobs, now), MAX_WORKERS as u64 + 6);
-        tracker.set_known(["jobs".parse().unwrap(), "other".parse().unwrap()]);
+        assert_eq!(tracker.calls(&jobs, now), MAX_WORKERS as u64 + 6);
+        tracker.set_queues(["jobs".parse().unwrap(), "other".parse().unwrap()]);
         assert_eq!(count_workers(&tracker), MAX_WORKERS);
-        tracker.set_known(["other".parse().unwrap()]);
-        assert_eq!((count_workers(&tracker), tracker.of(&jobs, now)), (0, 0));
-        assert!(tracker.knows(&"other".parse().unwrap()) && !tracker.knows(&jobs));
+        tracker.set_queues(["other".parse().unwrap()]);
+        assert_eq!((count_workers(&tracker), tracker.calls(&jobs, now)), (0, 0));
+        assert!(tracker.has_queue(&"other".parse().unwrap()) && !tracker.has_queue(&jobs));
     }
 
     #[test]

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     cache::{
-        object::{CachedMeta as Meta, CachedObject as Slim},
-        watch::Cacheable as Watched,
+        object::{CachedMeta, CachedObject},
+        watch::Cacheable,
     },
     labels::{QUEUE_LABEL, REVISION_ANNOTATION},
 };
@@ -43,7 +43,7 @@ const IMAGE: [&str; 6] = [
 ];
 
 /// A worker's pod.
-pub(crate) type WorkerPod = Slim<Parts, State>;
+pub(crate) type WorkerPod = CachedObject<Parts, State>;
 
 /// The parts of a pod that are read.
 #[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize, Serialize)]
@@ -92,11 +92,11 @@ pub(crate) enum Standing {
     Stuck(Cause),
 }
 
-impl Watched for WorkerPod {
+impl Cacheable for WorkerPod {
     type Object = Parts;
 
     fn from_object(Parts { metadata, status }: Parts) -> Self {
-        Self::new(Meta::new(&metadata), State::of(&metadata, &status))
+        Self::new(CachedMeta::new(&metadata), State::of(&metadata, &status))
     }
 
     /// Pods in the state `Fine`, of which there are thousands, are not kept.

@@ -66,15 +66,15 @@ impl StatsCollector {
         self.context.metrics.queues(queues.iter().map(AsRef::as_ref));
         let mut servers: HashMap<Option<NatsEndpoint>, Vec<Arc<AsyncQueue>>> = HashMap::new();
         for queue in queues {
-            servers.entry(NatsEndpoint::of(&queue)).or_default().push(queue);
+            servers.entry(NatsEndpoint::from_queue(&queue)).or_default().push(queue);
         }
         connected.retain(|endpoint, _| servers.contains_key(endpoint));
         for (endpoint, queues) in servers {
             // The queue's status reports an endpoint that can't be used.
             let Ok(connection) = self.context.brokers.get(endpoint.clone()).await else { continue };
             connection
-                .running
-                .set_known(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));
+                .inflight
+                .set_queues(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));
             let is_connected = connection.is_connected();
             let was_connected = connected.insert(endpoint, is_connected);
             if was_connected.is_some_and(|was_connected| was_connected != is_connected) {
@@ -131,8 +131,8 @@ impl StatsCollector {
             let (messages, dead_letters) = observed.counts()?;
             let spec = observed.spec()?;
             let redelivered = redelivered(&connection.js, &spec, messages).await?;
-            let running = connection.running.of(&spec.queue, now);
-            let is_blocked = !connection.running.blocked(&spec.queue, now).is_empty();
+            let inflight = connection.inflight.calls(&spec.queue, now);
+            let is_blocked = !connection.inflight.blocked(&spec.queue, now).is_empty();
             if is_blocked != update_status::reports_blocked(&observed.queue) {
                 self.triggers.enqueue(&observed.queue);
             }
@@ -142,7 +142,7 @@ impl StatsCollector {
             ) {
                 self.triggers.enqueue(&observed.queue);
             }
-            let counted = StreamCounts { messages, running, redelivered, dead_letters };
+            let counted = StreamCounts { messages, inflight, redelivered, dead_letters };
             let counts = QueueCounts::new(Some(counted), self.context.functions_of(&spec.queue));
             Some((observed.queue, counts))
         });
@@ -158,10 +158,10 @@ impl StatsCollector {
     /// Writes the counts that have changed.
     async fn write(&self, counts: Vec<(Arc<AsyncQueue>, QueueCounts)>) {
         let changed = counts.into_iter().filter(|(queue, counts)| {
-            *counts != queue.status.as_ref().map(QueueCounts::of).unwrap_or_default()
+            *counts != queue.status.as_ref().map(QueueCounts::from_status).unwrap_or_default()
         });
         let writes = changed.map(async |(queue, counts)| {
-            let status = counts.put(queue.status.clone().unwrap_or_default());
+            let status = counts.apply_to(queue.status.clone().unwrap_or_default());
             update_status::write(&self.context, &queue, &status).await
         });
         let mut written = futures::stream::iter(writes).buffer_unordered(MAX_CONCURRENT_REQUESTS);
