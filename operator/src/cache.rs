@@ -5,7 +5,7 @@
 pub(crate) mod async_queue;
 pub(crate) mod deployment;
 pub(crate) mod disruption_budget;
-mod health;
+pub(crate) mod health;
 pub(crate) mod object;
 pub(crate) mod service_account;
 pub(crate) mod watch;

@@ -34,10 +34,10 @@ use self::{
 };
 use crate::{
     cache::{
-        deployment::Workload,
-        disruption_budget::Budget,
-        object::{Meta, Slim},
-        service_account::Account,
+        deployment::CachedDeployment,
+        disruption_budget::CachedDisruptionBudget,
+        object::{CachedMeta, CachedObject},
+        service_account::CachedServiceAccount,
     },
     crd::AsyncQueue,
     error::chain,
@@ -75,9 +75,9 @@ pub(crate) async fn run(
     store: Store<AsyncQueue>,
     queues: impl Changes<AsyncQueue>,
     owned: Owned<
-        impl Changes<Workload>,
-        impl Changes<Account>,
-        impl Changes<Budget>,
+        impl Changes<CachedDeployment>,
+        impl Changes<CachedServiceAccount>,
+        impl Changes<CachedDisruptionBudget>,
         impl Changes<WorkerPod>,
     >,
     triggers: impl Stream<Item = ObjectRef<AsyncQueue>> + Send + 'static,
@@ -112,10 +112,10 @@ pub(crate) async fn run(
 /// Returns the queues whose objects change. Deleted objects are removed from the cache of applied
 /// ones.
 fn owner_refs<W, T: Send>(
-    changes: impl Changes<Slim<W, T>>,
+    changes: impl Changes<CachedObject<W, T>>,
     context: Arc<Context>,
 ) -> impl Stream<Item = ObjectRef<AsyncQueue>> + Send {
-    let queue = move |event: Event<Slim<W, T>>| match event {
+    let queue = move |event: Event<CachedObject<W, T>>| match event {
         Event::Apply(object) | Event::InitApply(object) => owner_ref(object.meta),
         Event::Delete(object) => {
             context.applied.forget(object.meta.uid);
@@ -127,7 +127,7 @@ fn owner_refs<W, T: Send>(
 }
 
 /// Returns the queue to which an object belongs.
-fn owner_ref(Meta { owner, namespace, .. }: Meta) -> Option<ObjectRef<AsyncQueue>> {
+fn owner_ref(CachedMeta { owner, namespace, .. }: CachedMeta) -> Option<ObjectRef<AsyncQueue>> {
     Some(ObjectRef::new(&owner?.name).within(&namespace))
 }
 
@@ -183,7 +183,7 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let refused = name.as_ref().map(|name| context.refused_of(name)).unwrap_or_default();
     let blocked = name.as_ref().zip(broker.as_deref());
     let blocked =
-        blocked.map(|(name, broker)| broker.running.blocked(name, std::time::Instant::now()));
+        blocked.map(|(name, broker)| broker.inflight.blocked(name, std::time::Instant::now()));
     let (blocked, functions) =
         (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
     let status =

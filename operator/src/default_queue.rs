@@ -1,4 +1,4 @@
-//! Creates the queue of functions without an annotation, which every installation has.
+//! Creates the default queue, for functions without an annotation.
 //!
 //! It can't be part of the manifests: `kubectl apply` refuses an `AsyncQueue` together with the
 //! CRD, which the API server does not know yet.
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use self::wanted::{Wanted, patch};
 use crate::{
     Settings,
-    cache::watch::Stores,
+    cache::watch::MultiStore,
     crd::{AsyncQueue, AsyncQueueSpec},
     error::chain,
     labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION,
@@ -24,20 +24,20 @@ use crate::{
 
 mod wanted;
 
-/// Pause between attempts.
-const PAUSE: Duration = Duration::from_secs(5);
+/// Delay between attempts.
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// Creates the default queue, unless the settings disable it or one exists in any namespace. It has
 /// the fields of the settings, and the defaults for all others.
 ///
 /// Updates an existing queue to settings that have changed. This runs only at the start: a user who
 /// deletes the queue while the operator runs does so on purpose.
-pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, settings: &Settings) {
+pub(crate) async fn ensure(client: &Client, queues: &MultiStore<AsyncQueue>, settings: &Settings) {
     let Some(name) = settings.default_queue.as_ref() else { return };
     let wanted = Wanted::of(settings);
-    queues.complete().await;
+    queues.wait_until_ready().await;
     if let Some(queue) = queues.all().iter().find(|queue| queue.name_any() == name.as_str()) {
-        info!(queue = %name, namespace = queue.namespace(), "the default queue is there");
+        info!(queue = %name, namespace = queue.namespace(), "the default queue exists");
         let api = match queue.namespace() {
             Some(namespace) => Api::namespaced(client.clone(), &namespace),
             None => Api::default_namespaced(client.clone()),
@@ -62,10 +62,10 @@ pub(crate) async fn ensure(client: &Client, queues: &Stores<AsyncQueue>, setting
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => return,
             Err(error) => {
-                warn!(queue = %name, "the default queue can't be created: {}", chain(&error));
+                warn!(queue = %name, "failed to create the default queue, retrying: {}", chain(&error));
             }
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
@@ -77,10 +77,14 @@ async fn update(api: &Api<AsyncQueue>, name: &str, patch: &Value) {
             // The queue was deleted in between.
             Err(kube::Error::Api(status)) if status.is_not_found() => return,
             Err(error) => {
-                warn!(queue = name, "failed to update the default queue: {}", chain(&error));
+                warn!(
+                    queue = name,
+                    "failed to update the default queue, retrying: {}",
+                    chain(&error)
+                );
             }
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     cache::{
-        deployment::{Parts, PodMeta, Spec, Template, Workload},
-        watch::Watched,
+        deployment::{CachedDeployment, PartialDeployment, PodMeta, Spec, Template},
+        watch::Cacheable,
     },
     controller::dereference::{DereferencedObjects, OwnedObjects},
     crd::{AsyncQueue, AsyncQueueSpec, AsyncQueueStatus},
@@ -61,20 +61,20 @@ pub(crate) fn second(second: i64) -> Time {
 }
 
 /// Returns a function as `OpenFaaS` deploys it, in the namespace `openfaas-fn`.
-pub(crate) fn function(name: &str, queue: Option<&str>) -> Workload {
-    Workload::of(deployment(name, queue))
+pub(crate) fn function(name: &str, queue: Option<&str>) -> CachedDeployment {
+    CachedDeployment::from_object(deployment(name, queue))
 }
 
 /// Returns the Deployment of a function.
-pub(crate) fn deployment(name: &str, queue: Option<&str>) -> Parts {
+pub(crate) fn deployment(name: &str, queue: Option<&str>) -> PartialDeployment {
     let metadata = PodMeta {
         labels: [("faas_function".to_owned(), name.to_owned())].into(),
         annotations: queue.map(|queue| annotation(queue).into()).unwrap_or_default(),
     };
-    Parts {
+    PartialDeployment {
         metadata: meta(name),
         spec: Spec { template: Template { metadata } },
-        ..Parts::default()
+        ..PartialDeployment::default()
     }
 }
 

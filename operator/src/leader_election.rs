@@ -1,8 +1,9 @@
-//! Elects the operator that works: the one that holds the Lease `asyncqueue-operator`.
+//! Leader election: the operator that holds the Lease `asyncqueue-operator` works.
 //!
-//! Every write to the Lease names the version that it was decided on, so the API server accepts
-//! only one of two concurrent claims. An operator that can't renew in time exits before another one
-//! may lead. This exit is the fence: after the restart it begins as a standby.
+//! Names and rules are those of client-go's `leaderelection`. Every write to the Lease contains the
+//! resource version that it was decided on, so the API server accepts only one of two concurrent
+//! claims. An operator that can't renew in time exits before another one may lead. This exit is the
+//! fence: after the restart it is a standby.
 
 use std::{
     convert::Infallible,
@@ -15,183 +16,203 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
     jiff::Timestamp,
 };
-use kube::{Api, api::PostParams};
+use kube::{Api, Client, api::PostParams};
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::lease::{Seen, claim, release};
-use crate::{error::chain, metrics::Metrics, run::Program};
+use self::lease::{ObservedLease, claim, release};
+use crate::{error::chain, metrics::Metrics};
 
 mod lease;
 
 /// The name of the Lease.
-const NAME: &str = "asyncqueue-operator";
+const LEASE_NAME: &str = "asyncqueue-operator";
 
 /// The readiness condition. A standby is ready: it could lead at any time.
 const CONDITION: &str = "leader-election";
 
 /// Interval of renewals. Five seconds is the longest one that leaves room for a second attempt.
-const RENEW: Duration = Duration::from_secs(5);
+const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A leader that has not renewed for this time exits. The rest of [`lease::DURATION`] is for what
-/// it has begun, and for a clock that runs slow.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// A leader that has not renewed for this time exits. The rest of [`lease::LEASE_DURATION`] is for
+/// what it has started, and for a clock that runs slow.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Interval at which a standby reads the Lease, and pause after an attempt that failed.
-const RETRY: Duration = Duration::from_secs(2);
+/// Interval at which a standby reads the Lease, and delay after an attempt that failed.
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
 /// Time limit of one request: a connection that hangs must leave time for another attempt.
-const REQUEST: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An operator that takes part in the election.
 #[derive(Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct LeaderElector {
     api: Api<Lease>,
     /// The name with which it holds the Lease.
-    me: String,
+    identity: String,
     health: Health,
     metrics: Metrics,
 }
 
-/// An operator that leads.
+/// The Lease of an operator that leads.
 #[derive(Debug)]
-pub(crate) struct Leader {
-    candidate: Candidate,
+pub(crate) struct LeaderLease {
+    elector: LeaderElector,
     /// The Lease as it was last written.
     lease: Lease,
     /// Time at which that write began.
     renewed: Instant,
 }
 
+/// Result of an attempt to acquire the Lease.
+enum Acquisition {
+    Acquired(Box<Lease>),
+    /// Another operator holds it.
+    HeldBy(String),
+}
+
 /// Reason why an operator no longer leads.
 #[derive(Debug, thiserror::Error)]
-#[error("does not lead any more, and ends for another to take over: {0}")]
-pub(crate) struct Deposed(String);
+#[error("lost leadership, exiting so that another operator can lead: {0}")]
+pub(crate) struct LeadershipLost(String);
 
-// === impl Candidate ===
+// === impl LeaderElector ===
 
-impl Candidate {
-    /// Creates a candidate for the Lease in this namespace.
-    pub(crate) fn new(program: &Program, namespace: &str) -> Self {
-        let Program { settings, client, health, metrics, .. } = program;
-        // A container that restarts in its pod need not wait for the lease of the previous one.
-        // Outside of pods, each process has a name of its own.
-        let me = settings.pod_name.as_ref().cloned();
-        Self {
-            api: Api::namespaced(client.clone(), namespace),
-            me: me.unwrap_or_else(|| format!("{NAME}-{}", std::process::id())),
-            health: health.clone(),
-            metrics: metrics.clone(),
-        }
+impl LeaderElector {
+    /// Creates an elector for the Lease in this namespace. The identity is the name of the pod: a
+    /// container that restarts in its pod need not wait for the lease of the previous one. Outside
+    /// of pods, each process has an identity of its own.
+    pub(crate) fn new(
+        client: Client,
+        namespace: &str,
+        pod_name: Option<String>,
+        health: Health,
+        metrics: Metrics,
+    ) -> Self {
+        let identity = pod_name.unwrap_or_else(|| format!("{LEASE_NAME}-{}", std::process::id()));
+        Self { api: Api::namespaced(client, namespace), identity, health, metrics }
     }
 
-    /// Waits while another operator leads or the API server is unavailable. Returns when this one
-    /// leads.
-    pub(crate) async fn elected(self) -> Leader {
+    /// Acquires the Lease. Waits while another operator leads or the API server is unavailable.
+    pub(crate) async fn acquire(self) -> LeaderLease {
         self.health.register(CONDITION, "the Lease has not been read yet");
-        let mut seen = None;
-        let mut told = None;
+        let (mut observed, mut logged_leader) = (None, None);
         loop {
-            let begun = Instant::now();
-            match self.stand(&mut seen).await {
-                Ok(Ok(lease)) => {
-                    info!(lease = NAME, me = self.me, "leading");
+            let started = Instant::now();
+            match self.try_acquire(&mut observed).await {
+                Ok(Acquisition::Acquired(lease)) => {
+                    info!(lease = LEASE_NAME, identity = self.identity, "became leader");
                     self.health.ready(CONDITION);
-                    self.metrics.leads(true);
-                    return Leader { candidate: self, lease, renewed: begun };
+                    self.metrics.set_leader(true);
+                    return LeaderLease { elector: self, lease: *lease, renewed: started };
                 }
-                Ok(Err(leader)) => {
+                Ok(Acquisition::HeldBy(leader)) => {
                     self.health.ready(CONDITION);
-                    if told.as_ref() != Some(&leader) {
-                        info!(lease = NAME, leader, "standing by");
-                        told = Some(leader);
+                    if logged_leader.as_ref() != Some(&leader) {
+                        info!(lease = LEASE_NAME, leader, "standing by");
+                        logged_leader = Some(leader);
                     }
                 }
-                Err(why) => {
-                    warn!(lease = NAME, "can't stand for election: {why}");
-                    self.health.not_ready(CONDITION, why);
+                Err(reason) => {
+                    warn!(lease = LEASE_NAME, "failed to acquire the lease: {reason}");
+                    self.health.not_ready(CONDITION, reason);
                 }
             }
-            sleep(RETRY).await;
+            sleep(RETRY_PERIOD).await;
         }
     }
 
-    /// Takes the Lease if it is free; otherwise returns the name of its holder.
-    async fn stand(&self, seen: &mut Option<Seen>) -> Result<Result<Lease, String>, String> {
-        let lease = match bounded(self.api.get_opt(NAME)).await? {
+    /// Acquires the Lease if it is free.
+    async fn try_acquire(
+        &self,
+        observed: &mut Option<ObservedLease>,
+    ) -> Result<Acquisition, String> {
+        let lease = match with_timeout(self.api.get_opt(LEASE_NAME)).await? {
             Some(lease) => lease,
-            None => bounded(self.api.create(&PostParams::default(), &unclaimed())).await?,
+            None => {
+                with_timeout(self.api.create(&PostParams::default(), &lease_without_holder()))
+                    .await?
+            }
         };
         let now = Instant::now();
         let spec = lease.spec.clone().unwrap_or_default();
-        let latest = Seen::new(spec.clone(), seen.take(), now);
-        let leader = latest.leader(now).filter(|leader| *leader != self.me).map(str::to_owned);
-        *seen = Some(latest);
-        match leader {
-            Some(leader) => Ok(Err(leader)),
-            None => self.write(lease, claim(&spec, &self.me, Timestamp::now())).await.map(Ok),
+        let latest = ObservedLease::new(spec.clone(), observed.take(), now);
+        let leader = latest.holder(now).filter(|holder| *holder != self.identity);
+        let leader = leader.map(str::to_owned);
+        *observed = Some(latest);
+        if let Some(leader) = leader {
+            return Ok(Acquisition::HeldBy(leader));
         }
+        let claimed = claim(&spec, &self.identity, Timestamp::now());
+        self.update(lease, claimed).await.map(|lease| Acquisition::Acquired(Box::new(lease)))
     }
 
-    /// Writes the Lease, if it is still the one that was read.
-    async fn write(&self, lease: Lease, spec: LeaseSpec) -> Result<Lease, String> {
+    /// Updates the Lease, if it is still the one that was read.
+    async fn update(&self, lease: Lease, spec: LeaseSpec) -> Result<Lease, String> {
         let lease = Lease { spec: Some(spec), ..lease };
-        bounded(self.api.replace(NAME, &PostParams::default(), &lease)).await
+        with_timeout(self.api.replace(LEASE_NAME, &PostParams::default(), &lease)).await
     }
 }
 
-// === impl Leader ===
+// === impl LeaderLease ===
 
-impl Leader {
+impl LeaderLease {
     /// Renews the Lease until the work is done, and then releases it. Returns earlier if the Lease
     /// is lost.
-    pub(crate) async fn lead(mut self, done: CancellationToken) -> Result<(), Deposed> {
+    pub(crate) async fn hold(mut self, done: CancellationToken) -> Result<(), LeadershipLost> {
         let lost = tokio::select! {
             () = done.cancelled() => None,
-            Err(lost) = self.renew_on() => Some(lost),
+            Err(lost) = self.renew_loop() => Some(lost),
         };
-        self.candidate.metrics.leads(false);
+        self.elector.metrics.set_leader(false);
         if let Some(lost) = lost {
             return Err(lost);
         }
-        self.give_up().await;
+        self.release().await;
         Ok(())
     }
 
-    async fn renew_on(&mut self) -> Result<Infallible, Deposed> {
+    async fn renew_loop(&mut self) -> Result<Infallible, LeadershipLost> {
         loop {
-            sleep(RENEW).await;
-            let deadline = (self.renewed + DEADLINE).into();
-            let mut why = String::new();
-            let renewed = timeout_at(deadline, self.renew(&mut why)).await;
-            renewed.map_err(|_| Deposed(format!("the Lease could not be renewed: {why}")))??;
+            sleep(RENEW_INTERVAL).await;
+            let deadline = (self.renewed + RENEW_DEADLINE).into();
+            let mut last_error = String::new();
+            let renewed = timeout_at(deadline, self.renew(&mut last_error)).await;
+            renewed.map_err(|_| {
+                LeadershipLost(format!("failed to renew the lease in time: {last_error}"))
+            })??;
         }
     }
 
-    /// Retries the renewal until it succeeds, and stores the last failure in `why`.
-    async fn renew(&mut self, why: &mut String) -> Result<(), Deposed> {
+    /// Retries the renewal until it succeeds, and stores the last failure in `last_error`.
+    async fn renew(&mut self, last_error: &mut String) -> Result<(), LeadershipLost> {
         loop {
-            let begun = Instant::now();
-            let candidate = &self.candidate;
+            let started = Instant::now();
+            let elector = &self.elector;
             let spec = self.lease.spec.clone().unwrap_or_default();
-            let spec = claim(&spec, &candidate.me, Timestamp::now());
-            match candidate.write(self.lease.clone(), spec).await {
+            let spec = claim(&spec, &elector.identity, Timestamp::now());
+            match elector.update(self.lease.clone(), spec).await {
                 Ok(lease) => {
-                    (self.lease, self.renewed) = (lease, begun);
+                    (self.lease, self.renewed) = (lease, started);
                     return Ok(());
                 }
-                Err(problem) => {
-                    warn!(lease = NAME, "could not renew: {problem}");
-                    *why = problem;
+                Err(error) => {
+                    warn!(lease = LEASE_NAME, "failed to renew the lease, retrying: {error}");
+                    *last_error = error;
                 }
             }
-            sleep(RETRY / 2).await;
-            // Another write, or our own whose answer was lost: what counts is who holds the Lease.
-            if let Ok(Some(lease)) = bounded(candidate.api.get_opt(NAME)).await {
+            sleep(RETRY_PERIOD / 2).await;
+            // Another operator may have written the Lease, or the response to our own write was
+            // lost: what counts is who holds the Lease.
+            if let Ok(Some(lease)) = with_timeout(elector.api.get_opt(LEASE_NAME)).await {
                 let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-                if holder != Some(&*candidate.me) {
-                    return Err(Deposed(format!("{} holds the Lease", holder.unwrap_or("nobody"))));
+                if holder != Some(&*elector.identity) {
+                    let holder = holder.filter(|holder| !holder.is_empty());
+                    return Err(LeadershipLost(match holder {
+                        Some(holder) => format!("{holder} holds the lease"),
+                        None => "the lease has no holder".to_owned(),
+                    }));
                 }
                 self.lease = lease;
             }
@@ -200,25 +221,26 @@ impl Leader {
 
     /// Releases the Lease, so that another operator can lead at once. If that fails, the other one
     /// waits until the lease has expired.
-    async fn give_up(self) {
+    async fn release(self) {
         let spec = release(&self.lease.spec.clone().unwrap_or_default(), Timestamp::now());
-        match self.candidate.write(self.lease, spec).await {
-            Ok(_) => info!(lease = NAME, "gave the lease up"),
-            Err(why) => warn!(lease = NAME, "could not give the lease up: {why}"),
+        match self.elector.update(self.lease, spec).await {
+            Ok(_) => info!(lease = LEASE_NAME, "released the lease"),
+            Err(error) => warn!(lease = LEASE_NAME, "failed to release the lease: {error}"),
         }
     }
 }
 
 /// Returns a Lease without a holder.
-fn unclaimed() -> Lease {
-    let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+fn lease_without_holder() -> Lease {
+    let metadata = ObjectMeta { name: Some(LEASE_NAME.to_owned()), ..ObjectMeta::default() };
     Lease { metadata, spec: Some(LeaseSpec::default()) }
 }
 
-/// Returns the answer if it comes in time, or the failure.
-async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
-    match timeout(REQUEST, request).await {
-        Ok(answer) => answer.map_err(|error| chain(&error)),
-        Err(_) => Err(format!("the Kubernetes API did not answer within {} s", REQUEST.as_secs())),
-    }
+/// Returns the response of the API server, or why there is none in time.
+async fn with_timeout<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    let Ok(response) = timeout(REQUEST_TIMEOUT, request).await else {
+        let seconds = REQUEST_TIMEOUT.as_secs();
+        return Err(format!("the Kubernetes API did not answer within {seconds} s"));
+    };
+    response.map_err(|error| chain(&error))
 }

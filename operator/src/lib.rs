@@ -11,6 +11,7 @@
 //! All of them read the `cache` that the watches fill, decide in pure functions, and can repeat
 //! their work at any time.
 
+mod app;
 mod cache;
 mod controller;
 #[expect(

@@ -1,23 +1,27 @@
-//! Runs all parts of the working operator: watches, the controller, the numbers, the directory.
+//! Runs everything that the leader does: watches, controllers, queue counts and the directory.
 
 use std::{sync::Arc, time::Duration};
 
-use asyncqueue::directory::watch::follow_as_writer;
-use futures::{FutureExt, Stream, StreamExt, future::join_all};
-use k8s_openapi::api::core::v1::Service;
+use asyncqueue::directory::{Contents, watch::follow_as_writer};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, join_all},
+};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    app::App,
     cache::{
-        deployment::Workload,
-        disruption_budget::Budget,
-        service_account::Account,
-        watch::{Need, Stores, Watch, Watched, Watches},
+        deployment::CachedDeployment,
+        disruption_budget::CachedDisruptionBudget,
+        health::WatchHealth,
+        service_account::CachedServiceAccount,
+        watch::{Cacheable, MultiStore, Requirement, Watch},
     },
     controller::{
         self,
@@ -28,171 +32,255 @@ use crate::{
     crd::AsyncQueue,
     default_queue,
     events::Events,
-    functions::{openfaas::Function, publisher::Librarian, unknown},
+    functions::{
+        directory::FunctionCounts,
+        publisher::DirectoryPublisher,
+        sources::{FunctionSources, SourceBuilder},
+        unknown,
+    },
     labels::QUEUE_LABEL,
-    nats::{advisories, connections::Brokers, reserve},
+    nats::{advisories, connections::NatsPool, reserve},
     pods::{Follower, WorkerPod},
-    queue_stats::collector::Refresher,
-    run::Program,
+    queue_stats::collector::StatsCollector,
     trigger::{self, ReconcileTrigger},
     worker_defaults::WorkerDefaults,
     worker_image,
 };
 
 /// The labels of the workers' pods.
-const WORKERS: &str = "asyncqueue.io/queue,app.kubernetes.io/managed-by=asyncqueue-operator";
+const WORKER_PODS: &str = "asyncqueue.io/queue,app.kubernetes.io/managed-by=asyncqueue-operator";
 
-/// Time on shutdown for what has already begun: NATS answers within 5 seconds or not at all, and
-/// Kubernetes waits for 30.
-const DRAIN: Duration = Duration::from_secs(15);
+/// Time limit on shutdown for reconciliations in progress: NATS answers within 5 seconds or not at
+/// all, and Kubernetes waits for 30.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Watches and acts until `shutdown`, and finishes what has begun.
-#[expect(clippy::too_many_lines, reason = "it connects the parts of the program, in order")]
-pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Program { settings, client, nats, health, metrics } = program;
-    let (changed_streams, told) = advisories::channel();
-    let brokers = Arc::new(Brokers::new(
-        nats.clone(),
-        &settings.nats,
-        health,
-        client.clone(),
-        changed_streams,
-    ));
-    let watches = Watches::new(health.clone(), metrics.clone());
-    let queues = watch_all::<AsyncQueue>(program, "asyncqueues", Need::Required);
-    let deployments = watch_all::<Workload>(program, "deployments", Need::Required);
-    let services = watch_all::<Service>(program, "services", Need::Required);
-    let functions = watch_all::<Function>(program, "functions", Need::Optional);
-    let accounts = watch_ours::<Account>(program, "serviceaccounts");
-    let budgets = watch_ours::<Budget>(program, "poddisruptionbudgets");
-    let pods = watch_pods(program);
+/// The watches of the controllers, one of each kind for each watched namespace or one for all.
+struct ControllerWatches {
+    queues: Vec<Watch<AsyncQueue>>,
+    deployments: Vec<Watch<CachedDeployment>>,
+    service_accounts: Vec<Watch<CachedServiceAccount>>,
+    budgets: Vec<Watch<CachedDisruptionBudget>>,
+    pods: Vec<Watch<WorkerPod>>,
+}
 
+/// Everything that runs besides the controllers.
+struct Background {
+    context: Arc<Context>,
+    triggers: ReconcileTrigger,
+    publisher: DirectoryPublisher,
+    /// Wakes the publisher when a function or a queue changes.
+    directory_changed: Arc<Notify>,
+    source_watches: Vec<BoxFuture<'static, ()>>,
+    contents: watch::Receiver<Option<Contents>>,
+    /// The names of the streams in advisories.
+    advisories: mpsc::Receiver<String>,
+}
+
+/// Runs watches, controllers and background tasks until `shutdown`, and finishes the
+/// reconciliations in progress.
+pub(crate) async fn run_controllers(app: &App, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let App { settings, client, nats, health, metrics } = app;
     let worker_image = tokio::select! {
         image = worker_image::worker_image(settings, client, health) => image?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let (counts, counted) = watch::channel(None);
-    let context = Arc::new(Context {
-        client: client.clone(),
-        brokers: brokers.clone(),
-        queues: Stores::new(&queues),
-        deployments: Stores::new(&deployments),
-        accounts: Stores::new(&accounts),
-        budgets: Stores::new(&budgets),
-        pod_watches: Stores::new(&pods),
-        pods: Arc::default(),
-        applied: AppliedCache::default(),
-        written: PendingWrites::default(),
-        functions: counted,
-        installation: WorkerDefaults::new(settings, worker_image),
-        events: Events::new(client.clone(), settings.pod_name.0.clone()),
-        metrics: metrics.clone(),
-    });
-    let librarian = Librarian {
-        written: follow_as_writer(brokers.own().js.clone()),
-        brokers,
+    let (advisory_sender, advisories) = advisories::channel();
+    let pool = NatsPool::new(nats.clone(), &settings.nats, health, client.clone(), advisory_sender);
+    let pool = Arc::new(pool);
+    let watch_health = WatchHealth::new(health.clone(), metrics.clone());
+    let watches = ControllerWatches::new(app);
+    let (count_sender, function_counts) = watch::channel(None);
+    let context = Arc::new(new_context(app, worker_image, pool.clone(), &watches, function_counts));
+
+    let directory_changed = Arc::new(Notify::new());
+    let mut builder = SourceBuilder {
+        client,
+        namespaces: &settings.watch_namespaces,
+        health: &watch_health,
+        changed: &directory_changed,
+        watches: Vec::new(),
+    };
+    let sources = FunctionSources::new(&mut builder, context.deployments.clone());
+    let source_watches = builder.watches;
+    let contents = follow_as_writer(pool.own().js.clone());
+    let publisher = DirectoryPublisher {
+        pool,
         queues: context.queues.clone(),
-        deployments: context.deployments.clone(),
-        services: Stores::new(&services),
-        functions: Stores::new(&functions),
+        sources,
         default_queue: settings.default_queue.0.clone(),
         namespaces: settings.function_namespaces()?,
-        counts,
+        contents: contents.clone(),
+        counts: count_sender,
         events: context.events.clone(),
         health: health.clone(),
         metrics: metrics.clone(),
     };
 
-    let changed = Arc::new(Notify::new());
-    let notify = || {
-        let changed = changed.clone();
-        move || changed.notify_one()
-    };
     let mut triggers = ReconcileTrigger::default();
-    let places: Vec<_> =
-        settings.watch_namespaces.places().map(|place| triggers.add(place)).collect();
-    let followers = settings.watch_namespaces.places().map(Follower::new);
-    let owned =
-        deployments.into_iter().zip(accounts).zip(budgets).zip(pods.into_iter().zip(followers));
-    let controllers =
-        queues.into_iter().zip(owned).zip(places).map(|((queues, owned), triggers)| {
-            let (((deployments, accounts), budgets), (pods, follower)) = owned;
-            let (store, changed, changed_too) = (queues.store(), notify(), notify());
-            let queues = queues.follow(watches.clone()).inspect(move |_| changed());
-            let owned = Owned {
-                deployments: deployments.follow(watches.clone()).inspect(move |_| changed_too()),
-                accounts: accounts.follow(watches.clone()),
-                budgets: budgets.follow(watches.clone()),
-                pods: pods.follow(watches.clone()),
-                follower,
-            };
-            controller::run(context.clone(), store, queues, owned, triggers, shutdown.clone())
-        });
-    let services =
-        services.into_iter().map(|services| drain(services.follow(watches.clone()), notify()));
-    let functions =
-        functions.into_iter().map(|functions| drain(functions.follow(watches.clone()), notify()));
-    let beside = async {
-        let unknown_functions = unknown::run(&context, librarian.written.clone());
-        let directory = librarian.run(changed.clone());
-        let notices = advisories::heed(told, &context.queues, &triggers);
-        let figures = Refresher { context: context.clone(), triggers: triggers.clone() }.run();
-        tokio::join!(
-            join_all(services),
-            join_all(functions),
-            directory,
-            notices,
-            figures,
-            trigger::resync(&context.queues, &triggers),
-            reserve::run(&context.brokers, &context.queues),
-            unknown_functions,
-            default_queue::ensure(client, &context.queues, settings),
-        );
+    let controllers: Vec<_> = controllers(
+        app,
+        &context,
+        watches,
+        &watch_health,
+        &directory_changed,
+        &mut triggers,
+        &shutdown,
+    );
+    let background = Background {
+        context: context.clone(),
+        triggers,
+        publisher,
+        directory_changed,
+        source_watches,
+        contents,
+        advisories,
     };
     tokio::select! {
-        // The controllers stop on shutdown, and finish what they have begun.
+        // On shutdown, the controllers finish the reconciliations in progress and then stop.
         _ = join_all(controllers) => {}
-        () = cut_off(&context, &shutdown) => {}
-        () = beside => {}
+        () = wait_for_forced_shutdown(&context, &shutdown) => {}
+        () = background.run(app) => {}
     }
     Ok(())
 }
 
-/// Waits for `shutdown`, and then until the time for what has begun is over.
-async fn cut_off(context: &Context, shutdown: &CancellationToken) {
-    shutdown.cancelled().await;
-    // A controller that still waits for complete caches has not begun, and does not stop by itself.
-    if context.complete().now_or_never().is_some() {
-        sleep(DRAIN).await;
-        warn!("what was begun did not end in time and is cut off");
+/// Creates the state that all reconciliations share.
+fn new_context(
+    app: &App,
+    worker_image: String,
+    pool: Arc<NatsPool>,
+    watches: &ControllerWatches,
+    function_counts: watch::Receiver<Option<FunctionCounts>>,
+) -> Context {
+    let App { settings, client, metrics, .. } = app;
+    Context {
+        client: client.clone(),
+        brokers: pool,
+        queues: MultiStore::new(&watches.queues),
+        deployments: MultiStore::new(&watches.deployments),
+        accounts: MultiStore::new(&watches.service_accounts),
+        budgets: MultiStore::new(&watches.budgets),
+        pod_watches: MultiStore::new(&watches.pods),
+        pods: Arc::default(),
+        applied: AppliedCache::default(),
+        written: PendingWrites::default(),
+        functions: function_counts,
+        installation: WorkerDefaults::new(settings, worker_image),
+        events: Events::new(client.clone(), settings.pod_name.0.clone()),
+        metrics: metrics.clone(),
     }
 }
 
-/// Creates a watch of one kind in each place.
-fn watch_all<K: Watched>(program: &Program, resource: &'static str, need: Need) -> Vec<Watch<K>> {
-    let places = program.settings.watch_namespaces.places();
-    places.map(|namespace| Watch::new(&program.client, resource, need, namespace)).collect()
+/// Creates a controller for each watched namespace, or one for all, and registers its trigger.
+/// `directory_changed` is notified when a queue or a Deployment changes.
+fn controllers(
+    app: &App,
+    context: &Arc<Context>,
+    watches: ControllerWatches,
+    health: &Arc<WatchHealth>,
+    directory_changed: &Arc<Notify>,
+    triggers: &mut ReconcileTrigger,
+    shutdown: &CancellationToken,
+) -> Vec<impl Future<Output = ()> + use<>> {
+    let ControllerWatches { queues, deployments, service_accounts, budgets, pods } = watches;
+    let namespaces = app.settings.watch_namespaces.iter();
+    let owned = deployments.into_iter().zip(service_accounts).zip(budgets).zip(pods);
+    let watches = queues.into_iter().zip(owned).zip(namespaces);
+    let controllers = watches.map(|((queues, owned), namespace)| {
+        let (((deployments, service_accounts), budgets), pods) = owned;
+        let notify = || {
+            let changed = directory_changed.clone();
+            move || changed.notify_one()
+        };
+        let (queue_changed, deployment_changed) = (notify(), notify());
+        let store = queues.store();
+        let queues = queues.into_events(health.clone()).inspect(move |_| queue_changed());
+        let deployments = deployments.into_events(health.clone());
+        let owned = Owned {
+            deployments: deployments.inspect(move |_| deployment_changed()),
+            accounts: service_accounts.into_events(health.clone()),
+            budgets: budgets.into_events(health.clone()),
+            pods: pods.into_events(health.clone()),
+            follower: Follower::new(namespace),
+        };
+        let trigger = triggers.add(namespace);
+        controller::run(context.clone(), store, queues, owned, trigger, shutdown.clone())
+    });
+    controllers.collect()
 }
 
-/// Creates a watch, in each place, of one kind of objects with a queue's label, whatever created
-/// them.
-fn watch_ours<K: Watched>(program: &Program, resource: &'static str) -> Vec<Watch<K>> {
-    let watches = watch_all(program, resource, Need::Required).into_iter();
-    watches.map(|watch| watch.labelled(QUEUE_LABEL)).collect()
+/// Waits for `shutdown`, and then until the time limit for reconciliations in progress is over.
+async fn wait_for_forced_shutdown(context: &Context, shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    // A controller that still waits for complete caches has no reconciliation in progress, and does
+    // not stop by itself.
+    if context.complete().now_or_never().is_some() {
+        sleep(SHUTDOWN_TIMEOUT).await;
+        warn!("shutdown timeout exceeded: aborting reconciliations in progress");
+    }
 }
 
-/// Creates a watch, in each place, of the workers' pods, whatever set their labels.
-fn watch_pods(program: &Program) -> Vec<Watch<WorkerPod>> {
-    let watches = watch_all(program, "pods", Need::Helpful).into_iter();
-    watches.map(|watch| watch.labelled(WORKERS)).collect()
+// === impl ControllerWatches ===
+
+impl ControllerWatches {
+    fn new(app: &App) -> Self {
+        Self {
+            queues: watch_all(app, "asyncqueues", Requirement::Required),
+            deployments: watch_all(app, "deployments", Requirement::Required),
+            service_accounts: watch_labelled(
+                app,
+                "serviceaccounts",
+                Requirement::Required,
+                QUEUE_LABEL,
+            ),
+            budgets: watch_labelled(
+                app,
+                "poddisruptionbudgets",
+                Requirement::Required,
+                QUEUE_LABEL,
+            ),
+            pods: watch_labelled(app, "pods", Requirement::BestEffort, WORKER_PODS),
+        }
+    }
 }
 
-/// Keeps a store up to date that no controller uses, and reports every change.
-async fn drain<T>(events: impl Stream<Item = T>, changed: impl Fn()) {
-    events
-        .for_each(|_| {
-            changed();
-            std::future::ready(())
-        })
-        .await;
+/// Creates the watches of one kind.
+fn watch_all<K: Cacheable>(
+    app: &App,
+    resource: &'static str,
+    requirement: Requirement,
+) -> Vec<Watch<K>> {
+    Watch::for_namespaces(&app.client, resource, requirement, app.settings.watch_namespaces.iter())
+}
+
+/// Creates the watches of one kind, for objects with these labels.
+fn watch_labelled<K: Cacheable>(
+    app: &App,
+    resource: &'static str,
+    requirement: Requirement,
+    labels: &str,
+) -> Vec<Watch<K>> {
+    let watches = watch_all(app, resource, requirement).into_iter();
+    watches.map(|watch| watch.with_labels(labels)).collect()
+}
+
+// === impl Background ===
+
+impl Background {
+    /// Runs everything for as long as it is polled.
+    async fn run(self, app: &App) {
+        let Self { context, triggers, publisher, directory_changed, .. } = self;
+        let Context { brokers, queues, events, .. } = &*context;
+        let collector = StatsCollector { context: context.clone(), triggers: triggers.clone() };
+        tokio::join!(
+            join_all(self.source_watches),
+            publisher.run(directory_changed),
+            unknown::run(brokers.own(), queues, events, self.contents),
+            advisories::enqueue_affected(self.advisories, queues, &triggers),
+            collector.run(),
+            trigger::resync(queues, &triggers),
+            reserve::run(brokers, queues),
+            default_queue::ensure(&app.client, queues, &app.settings),
+        );
+    }
 }

@@ -145,6 +145,7 @@ impl Metrics {
     pub(crate) fn queues<'a>(&self, queues: impl IntoIterator<Item = &'a AsyncQueue>) {
         let no_status = AsyncQueueStatus::default();
         let mut counts: HashMap<QueueLabels, i64> = HashMap::new();
+        let no_status = AsyncQueueStatus::default();
         for queue in queues {
             let (ready, reason) = queue.status.as_ref().unwrap_or(&no_status).readiness();
             *counts.entry(QueueLabels { ready, reason }).or_default() += 1;
@@ -156,8 +157,8 @@ impl Metrics {
     }
 
     /// Sets whether this operator is the leader.
-    pub(crate) fn leads(&self, leads: bool) {
-        self.leader.set(i64::from(leads));
+    pub(crate) fn set_leader(&self, is_leader: bool) {
+        self.leader.set(i64::from(is_leader));
     }
 
     pub(crate) fn directory_error(&self) {

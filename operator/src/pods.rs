@@ -175,7 +175,7 @@ impl Index {
     fn put(&mut self, pod: &WorkerPod) -> Option<ObjectRef<AsyncQueue>> {
         let before = self.remove(pod.meta.uid);
         // The Deployment counts the pods that are ready.
-        let State::Waiting(waiting) = &pod.rest else { return None };
+        let State::Waiting(waiting) = &pod.data else { return None };
         let waiting = (**waiting).clone();
         let is_news = before
             .as_ref()
@@ -289,7 +289,7 @@ mod tests {
 
     use super::{pod::Parts, *};
     use crate::{
-        cache::object::{Meta, Slim},
+        cache::object::{CachedMeta, CachedObject},
         crd::conditions::reason,
         fixtures,
         pods::cause,
@@ -312,13 +312,13 @@ mod tests {
     }
 
     fn pod(name: &str, state: State) -> WorkerPod {
-        let meta = Meta {
+        let meta = CachedMeta {
             name: name.into(),
             namespace: "ns".into(),
             uid: fixtures::uid(name).parse().unwrap(),
-            ..Meta::default()
+            ..CachedMeta::default()
         };
-        Slim::<Parts, _>::new(meta, state)
+        CachedObject::<Parts, _>::new(meta, state)
     }
 
     fn key() -> Key {

@@ -2,9 +2,9 @@
 
 use crate::crd::AsyncQueueStatus;
 
-/// The numbers of a queue. A number that is not known is absent.
+/// The counts of a queue. A count that is not known is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Figures {
+pub(crate) struct QueueCounts {
     pending: Option<i64>,
     inflight: Option<i64>,
     redelivered: Option<i64>,
@@ -12,48 +12,49 @@ pub(crate) struct Figures {
     functions: Option<i64>,
 }
 
-/// The numbers that were counted on NATS.
+/// The counts from NATS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Counted {
+pub(crate) struct StreamCounts {
     /// Number of stored calls.
     pub(crate) messages: u64,
-    /// Number of running calls, as reported by the workers.
-    pub(crate) running: u64,
+    /// Number of calls in flight, as reported by the workers.
+    pub(crate) inflight: u64,
     /// Number of stored calls that were delivered more than once.
     pub(crate) redelivered: u64,
     pub(crate) dead_letters: u64,
 }
 
-// === impl Figures ===
+// === impl QueueCounts ===
 
-impl Figures {
-    /// Returns the numbers of a queue that has its stream.
-    pub(crate) fn new(counted: Option<Counted>, functions: Option<usize>) -> Self {
-        let of =
-            |number: fn(&Counted) -> u64| counted.as_ref().map(|counted| signed(number(counted)));
+impl QueueCounts {
+    /// Returns the counts of a queue that has its stream.
+    pub(crate) fn new(counted: Option<StreamCounts>, functions: Option<usize>) -> Self {
+        let count = |number: fn(&StreamCounts) -> u64| {
+            counted.as_ref().map(|counted| signed(number(counted)))
+        };
         Self {
             // An unacknowledged call is stored, whether it runs or waits for its retry.
-            pending: of(|counted| counted.messages.saturating_sub(counted.running)),
-            inflight: of(|counted| counted.running),
-            redelivered: of(|counted| counted.redelivered),
-            dead_letters: of(|counted| counted.dead_letters),
+            pending: count(|counted| counted.messages.saturating_sub(counted.inflight)),
+            inflight: count(|counted| counted.inflight),
+            redelivered: count(|counted| counted.redelivered),
+            dead_letters: count(|counted| counted.dead_letters),
             functions: functions.map(signed),
         }
     }
 
-    /// Returns the numbers of a queue without calls.
-    pub(crate) fn of_empty(dead_letters: u64, functions: Option<usize>) -> Self {
-        let counted = Counted { messages: 0, running: 0, redelivered: 0, dead_letters };
+    /// Returns the counts of a queue without calls.
+    pub(crate) fn empty(dead_letters: u64, functions: Option<usize>) -> Self {
+        let counted = StreamCounts { messages: 0, inflight: 0, redelivered: 0, dead_letters };
         Self::new(Some(counted), functions)
     }
 
     /// Returns whether calls were counted.
-    pub(crate) fn are_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// Returns the numbers in a status.
-    pub(crate) fn of(status: &AsyncQueueStatus) -> Self {
+    /// Returns the counts in a status.
+    pub(crate) fn from_status(status: &AsyncQueueStatus) -> Self {
         Self {
             pending: status.pending,
             inflight: status.inflight,
@@ -63,8 +64,8 @@ impl Figures {
         }
     }
 
-    /// Returns a status with these numbers.
-    pub(crate) fn put(self, status: AsyncQueueStatus) -> AsyncQueueStatus {
+    /// Returns a status with these counts.
+    pub(crate) fn apply_to(self, status: AsyncQueueStatus) -> AsyncQueueStatus {
         AsyncQueueStatus {
             pending: self.pending,
             inflight: self.inflight,
@@ -84,41 +85,42 @@ fn signed(count: impl TryInto<i64>) -> i64 {
 mod tests {
     use super::*;
 
-    fn counted() -> Counted {
-        Counted { messages: 7, running: 2, redelivered: 1, dead_letters: 3 }
+    fn counted() -> StreamCounts {
+        StreamCounts { messages: 7, inflight: 2, redelivered: 1, dead_letters: 3 }
     }
 
     #[test]
-    fn what_does_not_run_is_pending() {
-        let figures = Figures::new(Some(counted()), Some(4));
-        let expected = Figures {
+    fn calls_that_do_not_run_are_pending() {
+        let counts = QueueCounts::new(Some(counted()), Some(4));
+        let expected = QueueCounts {
             pending: Some(5),
             inflight: Some(2),
             redelivered: Some(1),
             dead_letters: Some(3),
             functions: Some(4),
         };
-        assert_eq!(figures, expected);
+        assert_eq!(counts, expected);
     }
 
     #[test]
-    fn while_nats_is_away_its_numbers_are_absent() {
-        let figures = Figures::new(None, Some(4));
-        assert_eq!(figures, Figures { functions: Some(4), ..Figures::default() });
-        assert!(!figures.are_known());
+    fn counts_are_absent_while_nats_is_unavailable() {
+        let counts = QueueCounts::new(None, Some(4));
+        assert_eq!(counts, QueueCounts { functions: Some(4), ..QueueCounts::default() });
+        assert!(!counts.is_known());
     }
 
     #[test]
-    fn more_running_than_stored_is_no_negative_number() {
-        let figures = Figures::new(Some(Counted { messages: 1, ..counted() }), None);
-        assert_eq!((figures.pending, figures.inflight), (Some(0), Some(2)));
+    fn pending_is_never_negative() {
+        let counts = QueueCounts::new(Some(StreamCounts { messages: 1, ..counted() }), None);
+        assert_eq!((counts.pending, counts.inflight), (Some(0), Some(2)));
     }
 
     #[test]
-    fn what_is_put_into_a_status_is_read_back() {
-        let figures = Figures::new(Some(counted()), Some(4));
-        let status =
-            figures.clone().put(AsyncQueueStatus { replicas: 2, ..AsyncQueueStatus::default() });
-        assert_eq!((Figures::of(&status), status.replicas), (figures, 2));
+    fn counts_of_a_status_are_read_back() {
+        let counts = QueueCounts::new(Some(counted()), Some(4));
+        let status = counts
+            .clone()
+            .apply_to(AsyncQueueStatus { replicas: 2, ..AsyncQueueStatus::default() });
+        assert_eq!((QueueCounts::from_status(&status), status.replicas), (counts, 2));
     }
 }

@@ -10,20 +10,12 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
-    Settings, controller::error::Error, leader_election::Candidate, manager::operate,
-    metrics::Metrics, nats::connections::CONNECTION_NAME,
+    Settings, app::App, controller::error::Error, leader_election::LeaderElector,
+    manager::run_controllers, metrics::Metrics, nats::connections::CONNECTION_NAME,
 };
 
-/// What the parts of the program have in common.
-pub(crate) struct Program {
-    pub(crate) settings: Settings,
-    /// Client of the Kubernetes API.
-    pub(crate) client: Client,
-    /// The operator's own NATS.
-    pub(crate) nats: async_nats::Client,
-    pub(crate) health: Health,
-    pub(crate) metrics: Metrics,
-}
+/// Context of the error if the task that holds the lease panics.
+const ELECTION_PANICKED: &str = "the task of the leader election failed";
 
 /// Runs the operator until `shutdown`.
 ///
@@ -33,7 +25,7 @@ pub(crate) struct Program {
 /// listened on, or a lost lease. It never fails because the API server, the CRD or NATS is
 /// unavailable: it waits for them.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let lease = settings.lease_namespace()?.map(str::to_owned);
+    let lease_namespace = settings.lease_namespace()?.map(str::to_owned);
     settings.function_namespaces()?;
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
@@ -45,7 +37,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         let (nats, health) = (nats.clone(), health.clone());
         async move { nats::jetstream::report(&nats, &servers, &health).await }
     }));
-    let client = Client::try_default().await.context("there is no way to the Kubernetes API")?;
+    let client =
+        Client::try_default().await.context("failed to configure the Kubernetes client")?;
     let listener = admin::bind(settings.http_addr)?;
     info!(namespaces = %settings.watch_namespaces, "watching");
     let servers = settings.nats.nats_url.as_ref().unwrap_or(&settings.nats.nats_host);
@@ -61,40 +54,45 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let done = CancellationToken::new();
     let admin =
         tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
-    let program = Program { settings, client, nats, health, metrics };
-    let led = tokio::select! {
-        led = Box::pin(lead(&program, lease.as_deref(), shutdown)) => led,
-        error = nats::ended(&program.nats) => Err(error),
+    let app = App { settings, client, nats, health, metrics };
+    let finished = tokio::select! {
+        finished = Box::pin(lead(&app, lease_namespace.as_deref(), shutdown)) => finished,
+        error = nats::ended(&app.nats) => Err(error),
     };
     done.cancel();
     admin.await.context("the server of /metrics failed")?;
-    led
+    finished
 }
 
-/// Operates while this operator is the leader, by a Lease in this namespace; without one, always.
+/// Runs the controllers while this operator holds the Lease in this namespace; without a namespace,
+/// always.
 async fn lead(
-    program: &Program,
-    lease: Option<&str>,
+    app: &App,
+    lease_namespace: Option<&str>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Some(namespace) = lease else {
-        program.metrics.leads(true);
-        return Box::pin(operate(program, shutdown)).await;
+    let Some(namespace) = lease_namespace else {
+        app.metrics.set_leader(true);
+        return Box::pin(run_controllers(app, shutdown)).await;
     };
-    let leader = tokio::select! {
-        leader = Candidate::new(program, namespace).elected() => leader,
+    let App { settings, client, health, metrics, .. } = app;
+    let pod_name = settings.pod_name.0.clone();
+    let elector =
+        LeaderElector::new(client.clone(), namespace, pod_name, health.clone(), metrics.clone());
+    let lease = tokio::select! {
+        lease = elector.acquire() => lease,
         () = shutdown.cancelled() => return Ok(()),
     };
     let done = CancellationToken::new();
-    // A separate task renews the lease, whatever the rest waits for. It holds the lease until what
-    // was begun has ended.
-    let mut leading = tokio::spawn(leader.lead(done.clone()));
+    // A separate task renews the lease, whatever the controllers wait for. It holds the lease until
+    // they have finished what they have started.
+    let mut held = tokio::spawn(lease.hold(done.clone()));
     tokio::select! {
-        operated = Box::pin(operate(program, shutdown)) => {
+        finished = Box::pin(run_controllers(app, shutdown)) => {
             done.cancel();
-            leading.await.context("the leader election failed")??;
-            operated
+            held.await.context(ELECTION_PANICKED)??;
+            finished
         }
-        deposed = &mut leading => Ok(deposed.context("the leader election failed")??),
+        lost = &mut held => Ok(lost.context(ELECTION_PANICKED)??),
     }
 }

@@ -145,7 +145,7 @@ pub struct Settings {
     pub pod_namespace: Optional<String>,
 }
 
-/// Where to look: in some namespaces, or in all of them.
+/// The namespaces that are watched: some, or all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespaces(Vec<String>);
 
@@ -184,7 +184,7 @@ impl Settings {
     pub fn default_queue_namespace(&self) -> Option<&str> {
         let own = self.pod_namespace.as_ref().map(String::as_str);
         let seen = own.filter(|own| self.watch_namespaces.contains(own));
-        seen.or_else(|| self.watch_namespaces.places().next().flatten()).or(own)
+        seen.or_else(|| self.watch_namespaces.iter().next().flatten()).or(own)
     }
 
     /// The namespaces whose functions may be called.
@@ -228,13 +228,13 @@ impl Settings {
 // === impl Namespaces ===
 
 impl Namespaces {
-    /// The places to watch: a namespace each, or `None` once for all of them.
-    pub fn places(&self) -> impl Iterator<Item = Option<&str>> {
+    /// Returns each namespace, or `None` once if all are watched.
+    pub fn iter(&self) -> impl Iterator<Item = Option<&str>> {
         let all = self.0.is_empty().then_some(None);
         all.into_iter().chain(self.0.iter().map(|namespace| Some(namespace.as_str())))
     }
 
-    /// Whether objects in a namespace are seen.
+    /// Returns whether a namespace is watched.
     #[must_use]
     pub fn contains(&self, namespace: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|watched| watched == namespace)
@@ -281,7 +281,7 @@ mod tests {
         );
         assert_eq!(settings.http_addr.to_string(), "[::]:8083");
         assert!(settings.leader_elect);
-        assert_eq!(settings.watch_namespaces.places().collect::<Vec<_>>(), [None]);
+        assert_eq!(settings.watch_namespaces.iter().collect::<Vec<_>>(), [None]);
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn namespaces_are_a_list_or_all() {
         let Ok(some) = "openfaas, openfaas-fn,,openfaas".parse::<Namespaces>();
-        assert_eq!(some.places().collect::<Vec<_>>(), [Some("openfaas"), Some("openfaas-fn")]);
+        assert_eq!(some.iter().collect::<Vec<_>>(), [Some("openfaas"), Some("openfaas-fn")]);
         assert!(some.contains("openfaas") && !some.contains("default"));
         let Ok(all) = "".parse::<Namespaces>();
         assert!(all.contains("default"));

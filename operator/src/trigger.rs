@@ -7,7 +7,7 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    cache::{object::uid, watch::Stores},
+    cache::{object::uid, watch::MultiStore},
     crd::AsyncQueue,
 };
 
@@ -59,8 +59,8 @@ impl ReconcileTrigger {
 }
 
 /// Triggers reconciliations for as long as it is polled.
-pub(crate) async fn resync(queues: &Stores<AsyncQueue>, triggers: &ReconcileTrigger) {
-    queues.complete().await;
+pub(crate) async fn resync(queues: &MultiStore<AsyncQueue>, triggers: &ReconcileTrigger) {
+    queues.wait_until_ready().await;
     let mut clock = interval(Duration::from_secs(1));
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for second in 0.. {

@@ -1,5 +1,6 @@
-//! Keeps of each Deployment in the cluster only what is used. There may be tens of thousands, of
-//! workers, functions and everything else, and a complete one takes several kilobytes.
+//! The cached form of a Deployment: the rollout status if its pods are workers, and their labels and
+//! annotations if they are a function. A cluster may have tens of thousands of Deployments, and a
+//! complete one takes several kilobytes.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +11,24 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    cache::{
-        object::{Meta, Slim},
-        watch::Watched,
-    },
-    labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL},
+use super::{
+    object::{CachedMeta, CachedObject},
+    watch::Cacheable,
 };
+use crate::labels::{FUNCTION_ANNOTATION_PREFIX, FUNCTION_LABEL, QUEUE_LABEL};
 
 /// The Deployment's conditions that say that pods can't be created, and that they start in time.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 const PROGRESSING: &str = "Progressing";
 
-/// A Deployment, and the kind of its pods.
-pub(crate) type Workload = Slim<Parts, Pods>;
+/// A Deployment, and what its pods are.
+pub(crate) type CachedDeployment = CachedObject<PartialDeployment, DeploymentRole>;
 
-/// Kind of a Deployment's pods.
+/// What the pods of a Deployment are.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Pods {
+pub(crate) enum DeploymentRole {
     /// Workers.
-    Workers(Rollout),
+    Workers(RolloutStatus),
     /// A function.
     Function(Box<PodMeta>),
     /// Anything else.
@@ -38,9 +37,9 @@ pub(crate) enum Pods {
 
 /// Progress of the Deployment of a queue's workers.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Rollout {
+pub(crate) struct RolloutStatus {
     /// Whether the status below is of this generation.
-    pub(crate) is_seen: bool,
+    pub(crate) is_observed: bool,
     /// Number of workers that exist.
     pub(crate) replicas: i32,
     /// Number of workers that were created from the current template.
@@ -56,10 +55,10 @@ pub(crate) struct Rollout {
     pub(crate) overdue: Option<Box<str>>,
 }
 
-/// The parts of a Deployment that are read.
+/// The fields of a Deployment that are read.
 #[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize, Serialize)]
 #[resource(inherit = "Deployment")]
-pub(crate) struct Parts {
+pub(crate) struct PartialDeployment {
     pub(crate) metadata: ObjectMeta,
     #[serde(default)]
     pub(crate) spec: Spec,
@@ -90,66 +89,71 @@ pub(crate) struct PodMeta {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-impl Watched for Workload {
-    type Whole = Parts;
+impl Cacheable for CachedDeployment {
+    type Object = PartialDeployment;
 
-    fn of(Parts { metadata, spec, status }: Parts) -> Self {
+    fn from_object(PartialDeployment { metadata, spec, status }: PartialDeployment) -> Self {
         let mut pods = spec.template.metadata;
         let pods = if metadata.labels.iter().any(|labels| labels.contains_key(QUEUE_LABEL)) {
-            Pods::Workers(Rollout::of(&metadata, &status))
+            DeploymentRole::Workers(RolloutStatus::new(&metadata, &status))
         } else if pods.labels.contains_key(FUNCTION_LABEL) {
             pods.labels.retain(|name, _| name == FUNCTION_LABEL);
             pods.annotations.retain(|name, _| name.starts_with(FUNCTION_ANNOTATION_PREFIX));
-            Pods::Function(Box::new(pods))
+            DeploymentRole::Function(Box::new(pods))
         } else {
-            Pods::Other
+            DeploymentRole::Other
         };
-        Self::new(Meta::of(&metadata), pods)
+        Self::new(CachedMeta::new(&metadata), pods)
     }
 }
 
-// === impl Workload ===
+// === impl CachedDeployment ===
 
-impl Workload {
-    /// Converts a Deployment of workers, as it was applied.
-    pub(crate) fn of_workers(deployment: &Deployment) -> Self {
+impl CachedDeployment {
+    /// Converts a Deployment of workers, as the API server returned it.
+    pub(crate) fn from_workers(deployment: &Deployment) -> Self {
         let status = deployment.status.clone().unwrap_or_default();
         Self::new(
-            Meta::of(&deployment.metadata),
-            Pods::Workers(Rollout::of(&deployment.metadata, &status)),
+            CachedMeta::new(&deployment.metadata),
+            DeploymentRole::Workers(RolloutStatus::new(&deployment.metadata, &status)),
         )
     }
 
     /// Returns the progress of the workers, if it is a Deployment of workers.
-    pub(crate) fn rollout(&self) -> Option<&Rollout> {
-        match &self.rest {
-            Pods::Workers(rollout) => Some(rollout),
-            Pods::Function(_) | Pods::Other => None,
+    pub(crate) fn rollout(&self) -> Option<&RolloutStatus> {
+        match &self.data {
+            DeploymentRole::Workers(rollout) => Some(rollout),
+            DeploymentRole::Function(_) | DeploymentRole::Other => None,
         }
     }
 }
 
-// === impl Rollout ===
+// === impl RolloutStatus ===
 
-impl Rollout {
-    fn of(meta: &ObjectMeta, status: &DeploymentStatus) -> Self {
+impl RolloutStatus {
+    fn new(meta: &ObjectMeta, status: &DeploymentStatus) -> Self {
         Self {
-            is_seen: status.observed_generation >= meta.generation,
+            is_observed: status.observed_generation >= meta.generation,
             replicas: status.replicas.unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or_default(),
             ready: status.ready_replicas.unwrap_or_default(),
             available: status.available_replicas.unwrap_or_default(),
-            refused: message(status, REPLICA_FAILURE, "True"),
-            overdue: message(status, PROGRESSING, "False"),
+            refused: condition_message(status, REPLICA_FAILURE, "True"),
+            overdue: condition_message(status, PROGRESSING, "False"),
         }
     }
 }
 
 /// Returns the message of a Deployment's condition, if it has this status.
-fn message(status: &DeploymentStatus, kind: &str, holds: &str) -> Option<Box<str>> {
+fn condition_message(
+    status: &DeploymentStatus,
+    condition_type: &str,
+    expected_status: &str,
+) -> Option<Box<str>> {
     let mut conditions = status.conditions.iter().flatten();
-    let found =
-        conditions.find(|condition| condition.type_ == kind && condition.status == holds)?;
+    let found = conditions.find(|condition| {
+        condition.type_ == condition_type && condition.status == expected_status
+    })?;
     Some(found.message.as_deref().unwrap_or_default().into())
 }
 
@@ -159,32 +163,33 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn of_a_function_what_makes_it_one_is_kept_and_of_all_else_nothing() {
+    fn only_the_fields_of_functions_are_cached() {
         let mut deployment = fixtures::deployment("f", Some("q"));
-        let expected = Pods::Function(Box::new(deployment.spec.template.metadata.clone()));
+        let expected =
+            DeploymentRole::Function(Box::new(deployment.spec.template.metadata.clone()));
         let pods = &mut deployment.spec.template.metadata;
         pods.labels.insert("app".to_owned(), "f".to_owned());
         pods.annotations.insert("note".to_owned(), "much".to_owned());
-        let kept = Workload::of(deployment.clone());
+        let cached = CachedDeployment::from_object(deployment.clone());
         assert_eq!(
-            (&kept.rest, &*kept.meta.name, &*kept.meta.namespace),
+            (&cached.data, &*cached.meta.name, &*cached.meta.namespace),
             (&expected, "f", "openfaas-fn")
         );
 
         deployment.spec.template.metadata.labels.remove(FUNCTION_LABEL);
-        assert_eq!(Workload::of(deployment).rest, Pods::Other);
+        assert_eq!(CachedDeployment::from_object(deployment).data, DeploymentRole::Other);
     }
 
     #[test]
-    fn workers_are_known_by_their_label_and_are_no_function() {
+    fn workers_are_recognised_by_their_label() {
         let mut deployment = fixtures::deployment("q-worker", Some("q"));
         deployment.metadata.labels = Some([(QUEUE_LABEL.to_owned(), "q".to_owned())].into());
         deployment.metadata.generation = Some(2);
         deployment.status.observed_generation = Some(1);
         deployment.status.ready_replicas = Some(3);
-        let rollout = Workload::of(deployment.clone()).rollout().cloned().unwrap();
-        assert_eq!((rollout.is_seen, rollout.ready), (false, 3));
+        let rollout = CachedDeployment::from_object(deployment.clone()).rollout().cloned().unwrap();
+        assert_eq!((rollout.is_observed, rollout.ready), (false, 3));
         deployment.status.observed_generation = Some(2);
-        assert!(Workload::of(deployment).rollout().unwrap().is_seen);
+        assert!(CachedDeployment::from_object(deployment).rollout().unwrap().is_observed);
     }
 }

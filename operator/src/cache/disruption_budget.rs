@@ -1,19 +1,19 @@
-//! Keeps the metadata of each `PodDisruptionBudget` of workers.
+//! The cached form of a `PodDisruptionBudget` of workers: only its metadata.
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use crate::cache::{
-    object::{Meta, Slim},
-    watch::Watched,
+use super::{
+    object::{CachedMeta, CachedObject},
+    watch::Cacheable,
 };
 
 /// The metadata of a `PodDisruptionBudget`.
-pub(crate) type Budget = Slim<PodDisruptionBudget, ()>;
+pub(crate) type CachedDisruptionBudget = CachedObject<PodDisruptionBudget, ()>;
 
-impl Watched for Budget {
-    type Whole = PodDisruptionBudget;
+impl Cacheable for CachedDisruptionBudget {
+    type Object = PodDisruptionBudget;
 
-    fn of(budget: PodDisruptionBudget) -> Self {
-        Self::new(Meta::of(&budget.metadata), ())
+    fn from_object(object: PodDisruptionBudget) -> Self {
+        Self::new(CachedMeta::new(&object.metadata), ())
     }
 }

@@ -1,4 +1,4 @@
-//! Reports the health of the watches in readiness, log and metrics: which do not work, and why.
+//! Reports in readiness, log and metrics which watches do not work, and why.
 
 use std::{
     collections::BTreeMap,
@@ -17,100 +17,102 @@ use crate::{error::chain, metrics::Metrics};
 const CONDITION: &str = "kubernetes";
 
 /// Interval of the log messages while a watch fails for the same reason.
-const LOG_EVERY: Duration = Duration::from_secs(30);
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Health of all watches.
 #[derive(Debug)]
-pub(crate) struct Watches {
+pub(crate) struct WatchHealth {
     health: Health,
     metrics: Metrics,
     /// The watches that don't work, and why.
-    down: Mutex<BTreeMap<Place, Down>>,
+    failures: Mutex<BTreeMap<WatchTarget, Failure>>,
 }
 
 /// What is watched.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct WatchTarget {
     pub(super) resource: &'static str,
     pub(super) namespace: Option<String>,
 }
 
 #[derive(Debug)]
-struct Down {
-    trouble: Trouble,
+struct Failure {
+    error: WatchError,
     logged: Option<Instant>,
 }
 
 /// Reason why a watch does not work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct WatchError {
     message: String,
     /// Whether access is denied: waiting does not help.
-    pub(super) denied: bool,
+    pub(super) is_denied: bool,
     /// Whether the API server does not know the kind.
-    pub(super) unknown: bool,
+    pub(super) is_unknown_kind: bool,
 }
 
-// === impl Watches ===
+// === impl WatchHealth ===
 
-impl Watches {
+impl WatchHealth {
     pub(crate) fn new(health: Health, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { health, metrics, down: Mutex::default() })
+        Arc::new(Self { health, metrics, failures: Mutex::default() })
     }
 
     /// Records that a watch works.
-    pub(super) fn works(&self, place: &Place) {
-        if self.forget(place) {
-            info!("watching {place}");
+    pub(super) fn mark_healthy(&self, target: &WatchTarget) {
+        if self.clear(target) {
+            info!("watching {target}");
         }
     }
 
     /// Records that the API server does not know an optional kind, so that there is nothing to
     /// watch for now.
-    pub(super) fn absent(&self, place: &Place) {
-        info!("the API server does not know {place}; they are watched as soon as it does");
-        self.forget(place);
+    pub(super) fn mark_absent(&self, target: &WatchTarget) {
+        info!("the API server does not know {target}: watching starts when the CRD is installed");
+        self.clear(target);
     }
 
     /// Counts an object that was skipped.
-    pub(super) fn unreadable(&self) {
+    pub(super) fn count_invalid_object(&self) {
         self.metrics.unreadable();
     }
 
     /// Records that a watch does not work.
-    pub(super) fn set(&self, place: &Place, trouble: Trouble) {
-        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        let logged = down
-            .get(place)
-            .filter(|before| before.trouble == trouble)
-            .and_then(|before| before.logged);
+    pub(super) fn mark_failed(&self, target: &WatchTarget, error: WatchError) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let logged = failures
+            .get(target)
+            .filter(|previous| previous.error == error)
+            .and_then(|previous| previous.logged);
         let log =
-            trouble != Trouble::waiting() && logged.is_none_or(|at| at.elapsed() >= LOG_EVERY);
-        if log && trouble.denied {
-            error!("can't watch {place}: {}", trouble.message);
+            error != WatchError::waiting() && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL);
+        if log && error.is_denied {
+            error!("can't watch {target}: {}", error.message);
         } else if log {
-            warn!("waiting to watch {place}: {}", trouble.message);
+            warn!("failed to watch {target}, retrying: {}", error.message);
         }
         let logged = if log { Some(Instant::now()) } else { logged };
-        down.insert(place.clone(), Down { trouble, logged });
-        self.tell(&down, place.resource);
+        failures.insert(target.clone(), Failure { error, logged });
+        self.publish(&failures, target.resource);
     }
 
     /// Removes a watch from those that don't work. Returns whether it was one of them.
-    fn forget(&self, place: &Place) -> bool {
-        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = down.remove(place).is_some();
-        if known {
-            self.tell(&down, place.resource);
+    fn clear(&self, target: &WatchTarget) -> bool {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let had_failed = failures.remove(target).is_some();
+        if had_failed {
+            self.publish(&failures, target.resource);
         }
-        known
+        had_failed
     }
 
-    fn tell(&self, down: &BTreeMap<Place, Down>, resource: &'static str) {
-        self.metrics
-            .watches_down(resource, down.keys().filter(|place| place.resource == resource).count());
-        let reasons: Vec<_> =
-            down.iter().map(|(place, down)| format!("{place}: {}", down.trouble.message)).collect();
+    fn publish(&self, failures: &BTreeMap<WatchTarget, Failure>, resource: &'static str) {
+        let failed = failures.keys().filter(|target| target.resource == resource).count();
+        self.metrics.watches_down(resource, failed);
+        let reasons = failures.iter();
+        let reasons: Vec<_> = reasons
+            .map(|(target, failure)| format!("{target}: {}", failure.error.message))
+            .collect();
         if reasons.is_empty() {
             self.health.ready(CONDITION);
         } else {
@@ -119,9 +121,9 @@ impl Watches {
     }
 }
 
-// === impl Place ===
+// === impl WatchTarget ===
 
-impl fmt::Display for Place {
+impl fmt::Display for WatchTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.resource)?;
         self.namespace
@@ -130,12 +132,12 @@ impl fmt::Display for Place {
     }
 }
 
-// === impl Trouble ===
+// === impl WatchError ===
 
-impl Trouble {
+impl WatchError {
     /// Returns the initial state: nothing is known yet.
     pub(super) fn waiting() -> Self {
-        Self { message: "not read yet".to_owned(), denied: false, unknown: false }
+        Self { message: "not read yet".to_owned(), is_denied: false, is_unknown_kind: false }
     }
 
     pub(super) fn new(error: &watcher::Error, resource: &'static str) -> Self {
@@ -148,12 +150,13 @@ impl Trouble {
             _ => None,
         };
         let Some(status) = status else {
-            let message = format!("the Kubernetes API is away: {}", chain(error));
-            return Self { message, denied: false, unknown: false };
+            let message = format!("the Kubernetes API is unavailable: {}", chain(error));
+            return Self { message, is_denied: false, is_unknown_kind: false };
         };
-        let (message, denied) = match status.code {
+        let (message, is_denied) = match status.code {
             404 => (
-                "the API server does not know them: is the CRD installed? Apply crds/".to_owned(),
+                "the API server does not know this kind. Is the CRD installed? Apply crds/"
+                    .to_owned(),
                 false,
             ),
             401 => (
@@ -166,12 +169,12 @@ impl Trouble {
             }
             _ => (format!("the API server answers {}: {}", status.code, status.message), false),
         };
-        Self { message, denied, unknown: status.code == 404 }
+        Self { message, is_denied, is_unknown_kind: status.code == 404 }
     }
 }
 
 #[cfg(test)]
-impl Watches {
+impl WatchHealth {
     /// Returns what readiness reports.
     pub(super) fn report(&self) -> Result<(), Vec<(&'static str, String)>> {
         self.health.report()
@@ -186,7 +189,7 @@ pub(super) mod fixtures {
 
     /// Returns an error with the API server's refusal of a list.
     pub(crate) fn refused(code: u16) -> watcher::Error {
-        let status = Status { code, message: "its words".to_owned(), ..Status::default() };
+        let status = Status { code, message: "the message".to_owned(), ..Status::default() };
         watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
     }
 }
@@ -197,33 +200,33 @@ mod tests {
 
     use super::{fixtures::refused, *};
 
-    fn place(resource: &'static str, namespace: Option<&str>) -> Place {
-        Place { resource, namespace: namespace.map(str::to_owned) }
+    fn target(resource: &'static str, namespace: Option<&str>) -> WatchTarget {
+        WatchTarget { resource, namespace: namespace.map(str::to_owned) }
     }
 
     #[test]
     fn readiness_names_each_watch_that_does_not_work() {
-        let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default(), &[]));
-        let (queues, pods) = (place("asyncqueues", Some("a")), place("deployments", None));
-        watches.set(&queues, Trouble::waiting());
-        watches.set(&pods, Trouble::new(&refused(403), "deployments"));
-        let (_, reason) = watches.report().unwrap_err().remove(0);
+        let health = WatchHealth::new(Health::new(), Metrics::new(&mut Registry::default(), &[]));
+        let (queues, pods) = (target("asyncqueues", Some("a")), target("deployments", None));
+        health.mark_failed(&queues, WatchError::waiting());
+        health.mark_failed(&pods, WatchError::new(&refused(403), "deployments"));
+        let (_, reason) = health.report().unwrap_err().remove(0);
         assert_eq!(
             reason,
-            "asyncqueues in the namespace a: not read yet; deployments: RBAC denies it, grant list and watch on \
-             deployments: its words"
+            "asyncqueues in the namespace a: not read yet; deployments: RBAC denies it, grant \
+             list and watch on deployments: the message"
         );
-        watches.works(&queues);
-        watches.works(&pods);
-        assert_eq!(watches.report(), Ok(()));
+        health.mark_healthy(&queues);
+        health.mark_healthy(&pods);
+        assert_eq!(health.report(), Ok(()));
     }
 
     #[test]
-    fn trouble_says_what_to_do() {
-        let trouble = |code| Trouble::new(&refused(code), "asyncqueues");
-        assert!(trouble(404).message.contains("is the CRD installed?") && trouble(404).unknown);
-        assert!(!trouble(404).denied && !trouble(500).denied && !trouble(403).unknown);
-        assert!(trouble(401).denied && trouble(403).denied);
-        assert_eq!(trouble(500).message, "the API server answers 500: its words");
+    fn an_error_names_the_remedy() {
+        let error = |code| WatchError::new(&refused(code), "asyncqueues");
+        assert!(error(404).message.contains("Is the CRD installed?") && error(404).is_unknown_kind);
+        assert!(!error(404).is_denied && !error(500).is_denied && !error(403).is_unknown_kind);
+        assert!(error(401).is_denied && error(403).is_denied);
+        assert_eq!(error(500).message, "the API server answers 500: the message");
     }
 }

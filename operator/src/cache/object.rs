@@ -1,5 +1,5 @@
-//! Keeps only the used parts of the objects that queues consist of. There are tens of thousands,
-//! and each complete object has a kilobyte of metadata alone.
+//! The cached form of an object: only its used parts. There are tens of thousands of objects, and
+//! each complete one has a kilobyte of metadata alone.
 
 use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
 
@@ -12,16 +12,16 @@ use uuid::Uuid;
 
 use crate::crd::AsyncQueue;
 
-/// The used parts of an object `W`: some of its metadata, and the rest.
-pub(crate) struct Slim<W, T> {
-    pub(crate) meta: Meta,
-    pub(crate) rest: T,
-    whole: PhantomData<fn() -> W>,
+/// The used parts of an object `W`: some of its metadata, and other data.
+pub(crate) struct CachedObject<W, T> {
+    pub(crate) meta: CachedMeta,
+    pub(crate) data: T,
+    object: PhantomData<fn() -> W>,
 }
 
 /// The used parts of an object's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Meta {
+pub(crate) struct CachedMeta {
     pub(crate) name: Box<str>,
     pub(crate) namespace: Box<str>,
     pub(crate) uid: Uuid,
@@ -29,7 +29,7 @@ pub(crate) struct Meta {
     /// The queue to which the object belongs, if any.
     pub(crate) owner: Option<Owner>,
     /// Whether it is being deleted.
-    pub(crate) is_going: bool,
+    pub(crate) is_terminating: bool,
 }
 
 /// The queue to which an object belongs.
@@ -52,7 +52,7 @@ pub(crate) fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
 /// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#uids>). Nil if the
 /// object has no uid.
 pub(crate) fn uid(object: &ObjectMeta) -> Uuid {
-    object.uid.as_deref().map(number).unwrap_or_default()
+    object.uid.as_deref().map(parse_uid).unwrap_or_default()
 }
 
 /// Returns an object's version. Versions of one kind of objects are numbers that grow:
@@ -62,15 +62,15 @@ pub(crate) fn resource_version(object: &ObjectMeta) -> Option<u64> {
     object.resource_version.as_deref()?.parse().ok()
 }
 
-fn number(uid: &str) -> Uuid {
+fn parse_uid(uid: &str) -> Uuid {
     uid.parse().unwrap_or_default()
 }
 
-// === impl Slim ===
+// === impl CachedObject ===
 
-impl<W: Resource<DynamicType = ()>, T> Slim<W, T> {
-    pub(crate) fn new(meta: Meta, rest: T) -> Self {
-        Self { meta, rest, whole: PhantomData }
+impl<W: Resource<DynamicType = ()>, T> CachedObject<W, T> {
+    pub(crate) fn new(meta: CachedMeta, data: T) -> Self {
+        Self { meta, data, object: PhantomData }
     }
 
     /// Returns the reference to the object for events.
@@ -87,24 +87,24 @@ impl<W: Resource<DynamicType = ()>, T> Slim<W, T> {
 }
 
 // Not derived: that would require the same of `W`, of which no value is stored.
-impl<W, T: Clone> Clone for Slim<W, T> {
+impl<W, T: Clone> Clone for CachedObject<W, T> {
     fn clone(&self) -> Self {
-        Self { meta: self.meta.clone(), rest: self.rest.clone(), whole: PhantomData }
+        Self { meta: self.meta.clone(), data: self.data.clone(), object: PhantomData }
     }
 }
 
-impl<W, T: Debug> Debug for Slim<W, T> {
+impl<W, T: Debug> Debug for CachedObject<W, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slim")
+        f.debug_struct("CachedObject")
             .field("meta", &self.meta)
-            .field("rest", &self.rest)
+            .field("data", &self.data)
             .finish_non_exhaustive()
     }
 }
 
 /// A store finds the object by its name and its namespace. It would keep a copy of everything else
 /// that is returned here.
-impl<W: Resource<DynamicType = ()>, T> Lookup for Slim<W, T> {
+impl<W: Resource<DynamicType = ()>, T> Lookup for CachedObject<W, T> {
     type DynamicType = ();
 
     fn kind((): &()) -> Cow<'_, str> {
@@ -140,20 +140,20 @@ impl<W: Resource<DynamicType = ()>, T> Lookup for Slim<W, T> {
     }
 }
 
-// === impl Meta ===
+// === impl CachedMeta ===
 
-impl Meta {
-    pub(crate) fn of(meta: &ObjectMeta) -> Self {
+impl CachedMeta {
+    pub(crate) fn new(meta: &ObjectMeta) -> Self {
         let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
         let owner = owner(meta)
-            .map(|owner| Owner { name: owner.name.as_str().into(), uid: number(&owner.uid) });
+            .map(|owner| Owner { name: owner.name.as_str().into(), uid: parse_uid(&owner.uid) });
         Self {
             name: text(&meta.name),
             namespace: text(&meta.namespace),
             uid: uid(meta),
             resource_version: resource_version(meta),
             owner,
-            is_going: meta.deletion_timestamp.is_some(),
+            is_terminating: meta.deletion_timestamp.is_some(),
         }
     }
 }

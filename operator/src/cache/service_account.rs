@@ -1,19 +1,19 @@
-//! Keeps the metadata of each `ServiceAccount` of workers.
+//! The cached form of a `ServiceAccount` of workers: only its metadata.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use crate::cache::{
-    object::{Meta, Slim},
-    watch::Watched,
+use super::{
+    object::{CachedMeta, CachedObject},
+    watch::Cacheable,
 };
 
 /// The metadata of a `ServiceAccount`.
-pub(crate) type Account = Slim<ServiceAccount, ()>;
+pub(crate) type CachedServiceAccount = CachedObject<ServiceAccount, ()>;
 
-impl Watched for Account {
-    type Whole = ServiceAccount;
+impl Cacheable for CachedServiceAccount {
+    type Object = ServiceAccount;
 
-    fn of(account: ServiceAccount) -> Self {
-        Self::new(Meta::of(&account.metadata), ())
+    fn from_object(object: ServiceAccount) -> Self {
+        Self::new(CachedMeta::new(&object.metadata), ())
     }
 }

@@ -18,18 +18,17 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::error;
 
-pub(crate) use super::health::Watches;
-use super::health::{Place, Trouble};
+use super::health::{WatchError, WatchHealth, WatchTarget};
 
-/// Pause between attempts. A few requests every two seconds are no load for an API server, and a
+/// Delay between attempts. A few requests every two seconds are no load for an API server, and a
 /// recovery is noticed quickly.
-const PAUSE: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Pause between attempts for a kind that may never exist.
-const OPTIONAL_PAUSE: Duration = Duration::from_secs(5);
+/// Delay between attempts for a kind that may never exist.
+const OPTIONAL_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// A namespaced object as the API server returns it.
-pub(crate) trait Namespaced:
+pub(crate) trait NamespacedObject:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + Debug
@@ -39,7 +38,7 @@ pub(crate) trait Namespaced:
 {
 }
 
-impl<W> Namespaced for W where
+impl<W> NamespacedObject for W where
     W: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
         + Debug
@@ -50,14 +49,14 @@ impl<W> Namespaced for W where
 }
 
 /// The part of a watched object that is kept.
-pub(crate) trait Watched:
+pub(crate) trait Cacheable:
     Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static
 {
     /// The object as the API server returns it.
-    type Whole: Namespaced;
+    type Object: NamespacedObject;
 
     /// Extracts the part of an object that is used. Its managed fields are already removed.
-    fn of(whole: Self::Whole) -> Self;
+    fn from_object(object: Self::Object) -> Self;
 
     /// Returns whether the store keeps the object. Changes of other objects are reported too.
     fn is_kept(&self) -> bool {
@@ -66,18 +65,18 @@ pub(crate) trait Watched:
 }
 
 /// A watch of one kind of objects, in one namespace or in all.
-pub(crate) struct Watch<K: Watched> {
-    api: Api<DeserializeGuard<K::Whole>>,
-    place: Place,
-    need: Need,
+pub(crate) struct Watch<K: Cacheable> {
+    api: Api<DeserializeGuard<K::Object>>,
+    target: WatchTarget,
+    requirement: Requirement,
     config: watcher::Config,
     writer: Writer<K>,
-    complete: watch::Sender<bool>,
+    is_complete: watch::Sender<bool>,
 }
 
-/// Whether the API server must know a kind.
+/// Whether the operator can work without watching a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum Requirement {
     /// Nothing can be done without it.
     Required,
     /// If the API server does not know the kind, there are no objects of it. Its CRD may come and
@@ -85,81 +84,91 @@ pub(crate) enum Need {
     Optional,
     /// If it may not be read, everything else continues without it: a role of an earlier version
     /// lacks the permission.
-    Helpful,
+    BestEffort,
 }
 
-/// What has been seen of one kind of objects, in all places that are watched.
+/// The stores of one kind of objects: one for each watched namespace, or one for all.
 #[derive(Clone)]
-pub(crate) struct Stores<K: Watched>(Vec<Seen<K>>);
+pub(crate) struct MultiStore<K: Cacheable>(Vec<WatchedStore<K>>);
 
-/// What one watch has seen.
+/// The store of one watch.
 #[derive(Clone)]
-struct Seen<K: Watched> {
+struct WatchedStore<K: Cacheable> {
     store: Store<K>,
     /// Whether the store is complete. The store has such a state too, but wakes only one of the
     /// tasks that wait for it (kube 5.0).
-    complete: watch::Receiver<bool>,
+    is_complete: watch::Receiver<bool>,
 }
 
 /// Converts the events of a watch for the store.
-struct Reading {
-    place: Place,
-    need: Need,
-    /// Whether the API server does not know the kind.
-    absent: bool,
-    watches: Arc<Watches>,
+struct EventReader {
+    target: WatchTarget,
+    requirement: Requirement,
+    /// Whether the API server does not know the kind, or denies access to it.
+    is_absent: bool,
+    health: Arc<WatchHealth>,
 }
 
 /// Waits the same time after each error.
-struct Pause(Duration);
+struct ConstantBackoff(Duration);
 
 // === impl Watch ===
 
-impl<K: Watched> Watch<K> {
+impl<K: Cacheable> Watch<K> {
     /// Prepares a watch, which begins when its stream is polled.
     pub(crate) fn new(
         client: &Client,
         resource: &'static str,
-        need: Need,
+        requirement: Requirement,
         namespace: Option<&str>,
     ) -> Self {
         let api = match namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
         };
-        let place = Place { resource, namespace: namespace.map(str::to_owned) };
+        let target = WatchTarget { resource, namespace: namespace.map(str::to_owned) };
         let (config, writer) = (watcher::Config::default(), reflector::store().1);
-        Self { api, place, need, config, writer, complete: watch::Sender::new(false) }
+        Self { api, target, requirement, config, writer, is_complete: watch::Sender::new(false) }
     }
 
-    /// Restricts the watch to objects with this label.
-    pub(crate) fn labelled(mut self, label: &str) -> Self {
-        self.config = self.config.labels(label);
+    /// Prepares a watch for each namespace; `None` stands for all.
+    pub(crate) fn for_namespaces<'a>(
+        client: &Client,
+        resource: &'static str,
+        requirement: Requirement,
+        namespaces: impl Iterator<Item = Option<&'a str>>,
+    ) -> Vec<Self> {
+        namespaces.map(|namespace| Self::new(client, resource, requirement, namespace)).collect()
+    }
+
+    /// Restricts the watch to objects with these labels.
+    pub(crate) fn with_labels(mut self, labels: &str) -> Self {
+        self.config = self.config.labels(labels);
         self
     }
 
-    /// Returns the store with what has been seen.
+    /// Returns the store of the watched objects.
     pub(crate) fn store(&self) -> Store<K> {
         self.writer.as_reader()
     }
 
-    /// Follows the objects and keeps the store up to date. Skips an object that can't be read,
+    /// Returns the changes of the objects. The store is updated while they are polled. Skips an object that can't be read,
     /// because a newer version of this program wrote it; the others are not affected. Handles all
     /// errors itself.
-    pub(crate) fn follow(
+    pub(crate) fn into_events(
         self,
-        watches: Arc<Watches>,
+        health: Arc<WatchHealth>,
     ) -> impl Stream<Item = Event<K>> + Send + 'static {
-        let Self { api, place, need, config, mut writer, complete } = self;
-        let pause = match need {
-            Need::Required | Need::Helpful => PAUSE,
-            Need::Optional => OPTIONAL_PAUSE,
+        let Self { api, target, requirement, config, mut writer, is_complete } = self;
+        let retry_delay = match requirement {
+            Requirement::Required | Requirement::BestEffort => RETRY_DELAY,
+            Requirement::Optional => OPTIONAL_RETRY_DELAY,
         };
-        watches.set(&place, Trouble::waiting());
-        let mut reading = Reading { place, need, absent: false, watches };
+        health.mark_failed(&target, WatchError::waiting());
+        let mut reader = EventReader { target, requirement, is_absent: false, health };
         watcher(api, config)
-            .backoff(Pause(pause))
-            .flat_map(move |event| stream::iter(reading.take::<K>(event)))
+            .backoff(ConstantBackoff(retry_delay))
+            .flat_map(move |event| stream::iter(reader.convert::<K>(event)))
             .inspect(move |event| {
                 match event {
                     Event::InitApply(object) if !object.is_kept() => {}
@@ -169,41 +178,45 @@ impl<K: Watched> Watch<K> {
                     event => writer.apply_watcher_event(event),
                 }
                 if matches!(event, Event::InitDone) {
-                    complete.send_replace(true);
+                    is_complete.send_replace(true);
                 }
             })
     }
 }
 
-// === impl Reading ===
+// === impl EventReader ===
 
-impl Reading {
+impl EventReader {
     /// Returns the events for the store.
-    fn take<K: Watched>(
+    fn convert<K: Cacheable>(
         &mut self,
-        event: watcher::Result<Event<DeserializeGuard<K::Whole>>>,
+        event: watcher::Result<Event<DeserializeGuard<K::Object>>>,
     ) -> Vec<Event<K>> {
         match event {
             // A listing begins with this event even if it fails later.
             Ok(Event::Init) => vec![Event::Init],
             Ok(event) => {
-                self.absent = false;
-                self.watches.works(&self.place);
-                self.readable(event).into_iter().collect()
+                self.is_absent = false;
+                self.health.mark_healthy(&self.target);
+                self.convert_object(event).into_iter().collect()
             }
             Err(error) => {
-                let trouble = Trouble::new(&error, self.place.resource);
+                let error = WatchError::new(&error, self.target.resource);
                 // An API server that does not know all its CRDs yet answers 503.
-                if self.need == Need::Optional && trouble.unknown {
+                if self.requirement == Requirement::Optional && error.is_unknown_kind {
                     let events = self.no_objects();
                     if !events.is_empty() {
-                        self.watches.absent(&self.place);
+                        self.health.mark_absent(&self.target);
                     }
                     return events;
                 }
-                let is_denied = trouble.denied;
-                self.watches.set(&self.place, trouble);
-                if self.need == Need::Helpful && is_denied { self.no_objects() } else { vec![] }
+                let is_denied = error.is_denied;
+                self.health.mark_failed(&self.target, error);
+                if self.requirement == Requirement::BestEffort && is_denied {
+                    self.no_objects()
+                } else {
+                    vec![]
+                }
             }
         }
     }
@@ -211,7 +224,7 @@ impl Reading {
     /// Returns, once, the events for a kind without objects: the API server does not know it, or
     /// denies it.
     fn no_objects<K>(&mut self) -> Vec<Event<K>> {
-        if std::mem::replace(&mut self.absent, true) {
+        if std::mem::replace(&mut self.is_absent, true) {
             return vec![];
         }
         vec![Event::Init, Event::InitDone]
@@ -219,8 +232,11 @@ impl Reading {
 
     /// Converts the object of an event to the part that is stored. Returns `None` if it can't be
     /// read.
-    fn readable<K: Watched>(&self, event: Event<DeserializeGuard<K::Whole>>) -> Option<Event<K>> {
-        let read = |DeserializeGuard(object): DeserializeGuard<K::Whole>| {
+    fn convert_object<K: Cacheable>(
+        &self,
+        event: Event<DeserializeGuard<K::Object>>,
+    ) -> Option<Event<K>> {
+        let read = |DeserializeGuard(object): DeserializeGuard<K::Object>| {
             object
                 .inspect_err(|invalid| {
                     let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
@@ -228,15 +244,15 @@ impl Reading {
                         ?namespace,
                         ?name,
                         error = invalid.error,
-                        "{} can't be read",
+                        "skipped an invalid {}",
                         K::kind(&())
                     );
-                    self.watches.unreadable();
+                    self.health.count_invalid_object();
                 })
                 .ok()
-                .map(|mut whole| {
-                    whole.meta_mut().managed_fields = None;
-                    K::of(whole)
+                .map(|mut object| {
+                    object.meta_mut().managed_fields = None;
+                    K::from_object(object)
                 })
         };
         match event {
@@ -249,38 +265,52 @@ impl Reading {
     }
 }
 
-// === impl Stores ===
+// === impl MultiStore ===
 
-impl<K: Watched> Stores<K> {
+impl<K: Cacheable> MultiStore<K> {
     pub(crate) fn new(watches: &[Watch<K>]) -> Self {
-        let seen =
-            |watch: &Watch<K>| Seen { store: watch.store(), complete: watch.complete.subscribe() };
-        Self(watches.iter().map(seen).collect())
+        let store = |watch: &Watch<K>| WatchedStore {
+            store: watch.store(),
+            is_complete: watch.is_complete.subscribe(),
+        };
+        Self(watches.iter().map(store).collect())
     }
 
     /// Waits until each watch has listed all objects: before that, an empty store means nothing.
-    pub(crate) async fn complete(&self) {
-        for seen in &self.0 {
+    pub(crate) async fn wait_until_ready(&self) {
+        for watched in &self.0 {
             // An error means that the program ends.
-            let _ = seen.complete.clone().wait_for(|complete| *complete).await;
+            let _ = watched.is_complete.clone().wait_for(|is_complete| *is_complete).await;
         }
     }
 
     /// Returns all objects.
     pub(crate) fn all(&self) -> Vec<Arc<K>> {
-        self.0.iter().flat_map(|seen| seen.store.state()).collect()
+        self.0.iter().flat_map(|watched| watched.store.state()).collect()
     }
 
     /// Returns one object.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let object = ObjectRef::new(name).within(namespace);
-        self.0.iter().find_map(|seen| seen.store.get(&object))
+        self.0.iter().find_map(|watched| watched.store.get(&object))
     }
 }
 
-// === impl Pause ===
+#[cfg(test)]
+impl<K: Cacheable> MultiStore<K> {
+    /// Creates a complete store with these objects.
+    pub(crate) fn from_objects(objects: impl IntoIterator<Item = K>) -> Self {
+        let (store, mut writer) = reflector::store();
+        for object in objects.into_iter().filter(Cacheable::is_kept) {
+            writer.apply_watcher_event(&Event::Apply(object));
+        }
+        Self(vec![WatchedStore { store, is_complete: watch::channel(true).1 }])
+    }
+}
 
-impl Iterator for Pause {
+// === impl ConstantBackoff ===
+
+impl Iterator for ConstantBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -288,7 +318,7 @@ impl Iterator for Pause {
     }
 }
 
-impl Backoff for Pause {
+impl Backoff for ConstantBackoff {
     fn reset(&mut self) {}
 }
 
@@ -299,16 +329,18 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::{super::health::fixtures::refused, *};
-    use crate::{cache::service_account::Account, crd::AsyncQueue, fixtures, metrics::Metrics};
+    use crate::{
+        cache::service_account::CachedServiceAccount, crd::AsyncQueue, fixtures, metrics::Metrics,
+    };
 
-    fn reading(need: Need) -> Reading {
-        let watches = Watches::new(Health::new(), Metrics::new(&mut Registry::default(), &[]));
-        let place = Place { resource: "functions", namespace: None };
-        Reading { place, need, absent: false, watches }
+    fn reader(requirement: Requirement) -> EventReader {
+        let health = WatchHealth::new(Health::new(), Metrics::new(&mut Registry::default(), &[]));
+        let target = WatchTarget { resource: "functions", namespace: None };
+        EventReader { target, requirement, is_absent: false, health }
     }
 
-    fn names(events: &[Event<Account>]) -> Vec<&'static str> {
-        let name = |event: &Event<Account>| match event {
+    fn names(events: &[Event<CachedServiceAccount>]) -> Vec<&'static str> {
+        let name = |event: &Event<CachedServiceAccount>| match event {
             Event::Init => "Init",
             Event::InitApply(_) => "InitApply",
             Event::InitDone => "InitDone",
@@ -319,58 +351,58 @@ mod tests {
     }
 
     #[test]
-    fn of_a_kind_that_nobody_needs_and_nobody_knows_there_is_no_object() {
-        let mut reading = reading(Need::Optional);
-        assert_eq!(names(&reading.take(Ok(Event::Init))), ["Init"]);
-        assert_eq!(names(&reading.take(Err(refused(404)))), ["Init", "InitDone"]);
-        assert_eq!(reading.watches.report(), Ok(()));
+    fn an_optional_kind_that_is_unknown_has_no_objects() {
+        let mut reader = reader(Requirement::Optional);
+        assert_eq!(names(&reader.convert(Ok(Event::Init))), ["Init"]);
+        assert_eq!(names(&reader.convert(Err(refused(404)))), ["Init", "InitDone"]);
+        assert_eq!(reader.health.report(), Ok(()));
         // That is reported once.
-        assert_eq!(names(&reading.take(Err(refused(404)))), [""; 0]);
+        assert_eq!(names(&reader.convert(Err(refused(404)))), [""; 0]);
         // The kind appears, and disappears again.
-        assert_eq!(names(&reading.take(Ok(Event::InitDone))), ["InitDone"]);
-        assert_eq!(names(&reading.take(Err(refused(404)))), ["Init", "InitDone"]);
+        assert_eq!(names(&reader.convert(Ok(Event::InitDone))), ["InitDone"]);
+        assert_eq!(names(&reader.convert(Err(refused(404)))), ["Init", "InitDone"]);
     }
 
     #[test]
-    fn a_watch_that_breaks_empties_nothing() {
+    fn a_failed_watch_keeps_its_objects() {
         for code in [401, 403, 410, 500, 503] {
-            let mut reading = reading(Need::Optional);
-            assert_eq!(names(&reading.take(Err(refused(code)))), [""; 0], "{code}");
-            assert!(reading.watches.report().is_err(), "{code}");
+            let mut reader = reader(Requirement::Optional);
+            assert_eq!(names(&reader.convert(Err(refused(code)))), [""; 0], "{code}");
+            assert!(reader.health.report().is_err(), "{code}");
         }
-        assert_eq!(names(&reading(Need::Required).take(Err(refused(404)))), [""; 0]);
+        assert_eq!(names(&reader(Requirement::Required).convert(Err(refused(404)))), [""; 0]);
     }
 
     #[test]
-    fn a_helpful_kind_that_is_denied_holds_nothing_up_and_is_told() {
-        let mut reading = reading(Need::Helpful);
-        assert_eq!(names(&reading.take(Err(refused(403)))), ["Init", "InitDone"]);
-        assert_eq!(names(&reading.take(Err(refused(403)))), [""; 0]);
-        assert!(reading.watches.report().is_err());
-        assert_eq!(names(&reading.take(Err(refused(500)))), [""; 0]);
-        assert_eq!(names(&reading.take(Ok(Event::InitDone))), ["InitDone"]);
-        assert_eq!(reading.watches.report(), Ok(()));
+    fn a_denied_best_effort_kind_blocks_nothing_and_is_reported() {
+        let mut reader = reader(Requirement::BestEffort);
+        assert_eq!(names(&reader.convert(Err(refused(403)))), ["Init", "InitDone"]);
+        assert_eq!(names(&reader.convert(Err(refused(403)))), [""; 0]);
+        assert!(reader.health.report().is_err());
+        assert_eq!(names(&reader.convert(Err(refused(500)))), [""; 0]);
+        assert_eq!(names(&reader.convert(Ok(Event::InitDone))), ["InitDone"]);
+        assert_eq!(reader.health.report(), Ok(()));
     }
 
     #[test]
-    fn managed_fields_are_not_kept_of_anything() {
+    fn managed_fields_are_not_cached() {
         let mut queue = fixtures::queue("q");
         queue.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
         let event = Event::Apply(DeserializeGuard(Ok(queue)));
-        let kept = reading(Need::Required).take::<AsyncQueue>(Ok(event));
+        let cached = reader(Requirement::Required).convert::<AsyncQueue>(Ok(event));
         assert!(
-            matches!(&kept[..], [Event::Apply(queue)] if queue.metadata.managed_fields.is_none())
+            matches!(&cached[..], [Event::Apply(queue)] if queue.metadata.managed_fields.is_none())
         );
     }
 
     #[tokio::test]
-    async fn all_who_wait_for_a_store_are_woken() {
+    async fn all_tasks_that_wait_for_a_store_are_woken() {
         let complete = watch::Sender::new(false);
-        let store = reflector::store::<Account>().0;
-        let stores = Stores(vec![Seen { store, complete: complete.subscribe() }]);
+        let store = reflector::store::<CachedServiceAccount>().0;
+        let stores = MultiStore(vec![WatchedStore { store, is_complete: complete.subscribe() }]);
         let waiting = [0, 1].map(|_| {
             let stores = stores.clone();
-            tokio::spawn(async move { stores.complete().await })
+            tokio::spawn(async move { stores.wait_until_ready().await })
         });
         tokio::task::yield_now().await;
         complete.send_replace(true);

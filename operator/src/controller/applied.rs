@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::cache::object::{Meta, resource_version, uid};
+use crate::cache::object::{CachedMeta, resource_version, uid};
 
 /// What was applied last, by the uid of the object.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ struct Applied {
 
 impl AppliedCache {
     /// Returns whether an object is as it was applied, and whether that is what is desired now.
-    pub(super) fn is_up_to_date(&self, live: &Meta, desired: DesiredHash) -> bool {
+    pub(super) fn is_up_to_date(&self, live: &CachedMeta, desired: DesiredHash) -> bool {
         let current =
             live.resource_version.map(|version| Applied { desired, resource_version: version });
         current.is_some() && self.lock().get(&live.uid).copied() == current
@@ -88,7 +88,7 @@ mod tests {
     fn an_object_is_up_to_date_until_it_or_its_desired_state_changes() {
         let (cache, desired) = (AppliedCache::default(), DesiredHash::new(&"a"));
         let is_up_to_date = |name: &str, version: &str, desired| {
-            cache.is_up_to_date(&Meta::of(&metadata(name, version)), desired)
+            cache.is_up_to_date(&CachedMeta::new(&metadata(name, version)), desired)
         };
         assert!(!is_up_to_date("a", "1", desired));
         cache.record(&metadata("a", "1"), desired);
@@ -105,6 +105,6 @@ mod tests {
     fn an_object_without_a_numeric_version_is_never_up_to_date() {
         let (cache, desired) = (AppliedCache::default(), DesiredHash::new(&"a"));
         cache.record(&metadata("a", "x"), desired);
-        assert!(!cache.is_up_to_date(&Meta::of(&metadata("a", "x")), desired));
+        assert!(!cache.is_up_to_date(&CachedMeta::new(&metadata("a", "x")), desired));
     }
 }

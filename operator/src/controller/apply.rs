@@ -24,15 +24,15 @@ use super::{
     validate::ValidationError,
 };
 use crate::{
-    cache::{deployment::Workload, object::Slim, watch::Namespaced},
+    cache::{deployment::CachedDeployment, object::CachedObject, watch::NamespacedObject},
     labels::FIELD_MANAGER,
-    nats::connections::Broker,
+    nats::connections::NatsConnection,
 };
 
 /// A kind of objects that queues consist of.
-pub(crate) trait AppliedObject: Namespaced + Serialize {}
+pub(crate) trait AppliedObject: NamespacedObject + Serialize {}
 
-impl<W: Namespaced + Serialize> AppliedObject for W {}
+impl<W: NamespacedObject + Serialize> AppliedObject for W {}
 
 /// Outcome of a reconciliation, part by part.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ pub(crate) enum StreamError {
 #[derive(Clone, Debug)]
 pub(crate) enum Workers {
     /// The Deployment is in its desired state.
-    Deployed(Arc<Workload>),
+    Deployed(Arc<CachedDeployment>),
     /// There are no workers, and none are wanted for now.
     Absent,
 }
@@ -165,7 +165,7 @@ impl StreamError {
 pub(crate) async fn apply(
     desired: DesiredObjects,
     owned: &OwnedObjects,
-    broker: Option<&Broker>,
+    broker: Option<&NatsConnection>,
     client: &Client,
     cache: &AppliedCache,
 ) -> ApplyOutcome {
@@ -219,11 +219,12 @@ async fn remove_workers(
 
 async fn ensure_stream(
     desired: &DesiredObjects,
-    broker: Option<&Broker>,
+    broker: Option<&NatsConnection>,
 ) -> Result<StreamState, StreamError> {
-    let broker = broker.filter(|broker| broker.is_connected()).ok_or_else(|| {
-        StreamError::Disconnected { why: broker.map_or_else(String::new, Broker::why_disconnected) }
-    })?;
+    let broker =
+        broker.filter(|broker| broker.is_connected()).ok_or_else(|| StreamError::Disconnected {
+            why: broker.map_or_else(String::new, NatsConnection::disconnected_reason),
+        })?;
     let queue = &desired.queue;
     let failed = |error| {
         let servers = broker.servers().to_owned();
@@ -252,7 +253,7 @@ async fn ensure_stream(
 /// Applies the desired object, or removes the existing one if none is desired.
 async fn reconcile_object<W: AppliedObject, T>(
     desired: Option<W>,
-    found: &Ownership<Slim<W, T>>,
+    found: &Ownership<CachedObject<W, T>>,
     client: &Client,
     cache: &AppliedCache,
 ) -> Result<(), ObjectError> {
@@ -265,23 +266,23 @@ async fn reconcile_object<W: AppliedObject, T>(
 /// Applies the desired Deployment, and returns the part of it that the operator caches.
 async fn reconcile_workers(
     desired: &Deployment,
-    found: &Ownership<Workload>,
+    found: &Ownership<CachedDeployment>,
     client: &Client,
     cache: &AppliedCache,
-) -> Result<Arc<Workload>, ObjectError> {
+) -> Result<Arc<CachedDeployment>, ObjectError> {
     Ok(match apply_object(desired, found, client, cache).await? {
         Applied::Unchanged(live) => live,
-        Applied::Written(deployment) => Arc::new(Workload::of_workers(&deployment)),
+        Applied::Written(deployment) => Arc::new(CachedDeployment::from_workers(&deployment)),
     })
 }
 
 /// Applies an object, unless it is up to date.
 async fn apply_object<W: AppliedObject, L: AppliedObject, T>(
     desired: &W,
-    found: &Ownership<Slim<L, T>>,
+    found: &Ownership<CachedObject<L, T>>,
     client: &Client,
     cache: &AppliedCache,
-) -> Result<Applied<W, Slim<L, T>>, ObjectError> {
+) -> Result<Applied<W, CachedObject<L, T>>, ObjectError> {
     let live = check_ownership(desired, found, client).await?;
     let hash = DesiredHash::new(desired);
     if let Some(live) = live.filter(|live| cache.is_up_to_date(&live.meta, hash)) {
@@ -294,7 +295,7 @@ async fn apply_object<W: AppliedObject, L: AppliedObject, T>(
 
 /// Deletes an object that belongs to the queue or to a deleted queue of this name.
 async fn remove<W: AppliedObject, T>(
-    found: &Ownership<Slim<W, T>>,
+    found: &Ownership<CachedObject<W, T>>,
     client: &Client,
 ) -> Result<(), ObjectError> {
     let (Ownership::Owned(live) | Ownership::Orphaned(live)) = found else { return Ok(()) };
@@ -305,9 +306,9 @@ async fn remove<W: AppliedObject, T>(
 /// object of a deleted queue of this name first: the watch shows when it is gone.
 async fn check_ownership<'a, W: AppliedObject, L: AppliedObject, T>(
     desired: &W,
-    found: &'a Ownership<Slim<L, T>>,
+    found: &'a Ownership<CachedObject<L, T>>,
     client: &Client,
-) -> Result<Option<&'a Arc<Slim<L, T>>>, ObjectError> {
+) -> Result<Option<&'a Arc<CachedObject<L, T>>>, ObjectError> {
     match found {
         Ownership::NotOwned => {
             Err(ObjectError::NotOwned { kind: W::kind(&()), name: desired.name_any() })
@@ -337,7 +338,7 @@ async fn server_side_apply<W: AppliedObject>(
 
 /// Deletes an object and what belongs to it. An object that is already gone is not an error.
 pub(crate) async fn delete<W: AppliedObject, T>(
-    object: &Slim<W, T>,
+    object: &CachedObject<W, T>,
     client: &Client,
 ) -> kube::Result<()> {
     let api: Api<W> = Api::namespaced(client.clone(), &object.meta.namespace);

@@ -11,15 +11,15 @@ use tokio::sync::watch;
 use super::{applied::AppliedCache, expectations::PendingWrites};
 use crate::{
     cache::{
-        deployment::Workload, disruption_budget::Budget, service_account::Account, watch::Stores,
+        deployment::CachedDeployment, disruption_budget::CachedDisruptionBudget,
+        service_account::CachedServiceAccount, watch::MultiStore,
     },
     crd::AsyncQueue,
     events::Events,
-    functions::{Counts, Refused},
+    functions::directory::{FunctionCounts, RefusedFunctions},
     metrics::Metrics,
-    nats::connections::Brokers,
-    pods,
-    pods::{Follower, Look, Pods, WorkerPod, revision::Revision},
+    nats::connections::NatsPool,
+    pods::{self, Follower, Look, Pods, WorkerPod, revision::Revision},
     worker_defaults::WorkerDefaults,
 };
 
@@ -31,18 +31,18 @@ pub(crate) struct Context {
     /// Client of the Kubernetes API.
     pub(crate) client: Client,
     /// Connections to NATS.
-    pub(crate) brokers: Arc<Brokers>,
+    pub(crate) brokers: Arc<NatsPool>,
     /// All `AsyncQueues`.
-    pub(crate) queues: Stores<AsyncQueue>,
+    pub(crate) queues: MultiStore<AsyncQueue>,
     /// All Deployments.
-    pub(crate) deployments: Stores<Workload>,
+    pub(crate) deployments: MultiStore<CachedDeployment>,
     /// The `ServiceAccounts` of workers.
-    pub(crate) accounts: Stores<Account>,
+    pub(crate) accounts: MultiStore<CachedServiceAccount>,
     /// The `PodDisruptionBudgets` of workers.
-    pub(crate) budgets: Stores<Budget>,
+    pub(crate) budgets: MultiStore<CachedDisruptionBudget>,
     /// The pods of workers. They are used only to find causes: all else works without the
     /// permission to watch them.
-    pub(crate) pod_watches: Stores<WorkerPod>,
+    pub(crate) pod_watches: MultiStore<WorkerPod>,
     /// The pods of workers that are not ready.
     pub(crate) pods: Arc<Pods>,
     /// What was applied to the objects of queues.
@@ -50,7 +50,7 @@ pub(crate) struct Context {
     /// What was written to queues and is not yet seen by the watch.
     pub(crate) written: PendingWrites,
     /// Number of functions of each queue; `None` until it is known.
-    pub(crate) functions: watch::Receiver<Option<Counts>>,
+    pub(crate) functions: watch::Receiver<Option<FunctionCounts>>,
     /// Settings that all queues have in common.
     pub(crate) installation: WorkerDefaults,
     /// Publisher of events.
@@ -80,11 +80,11 @@ impl Context {
     /// Waits until all watches have listed everything.
     pub(crate) async fn complete(&self) {
         tokio::join!(
-            self.queues.complete(),
-            self.deployments.complete(),
-            self.accounts.complete(),
-            self.budgets.complete(),
-            self.pod_watches.complete(),
+            self.queues.wait_until_ready(),
+            self.deployments.wait_until_ready(),
+            self.accounts.wait_until_ready(),
+            self.budgets.wait_until_ready(),
+            self.pod_watches.wait_until_ready(),
         );
     }
 
@@ -115,7 +115,7 @@ impl Context {
     }
 
     /// Returns the functions that name a queue and are not admitted to it.
-    pub(crate) fn refused_of(&self, queue: &QueueName) -> Refused {
+    pub(crate) fn refused_of(&self, queue: &QueueName) -> RefusedFunctions {
         let counts = self.functions.borrow();
         let count = counts.as_ref().and_then(|counts| counts.get(queue));
         count.map(|count| count.refused.clone()).unwrap_or_default()

@@ -11,16 +11,16 @@ use super::{
 };
 use crate::{
     cache::{
-        deployment::Workload,
-        disruption_budget::Budget,
-        object::{Slim, uid},
-        service_account::Account,
-        watch::{Stores, Watched},
+        deployment::CachedDeployment,
+        disruption_budget::CachedDisruptionBudget,
+        object::{CachedObject, uid},
+        service_account::CachedServiceAccount,
+        watch::{Cacheable, MultiStore},
     },
     crd::AsyncQueue,
     nats::{
         allowed_streams::AllowedStreams,
-        connections::{Address, Broker},
+        connections::{NatsConnection, NatsEndpoint},
         queue_spec::queue_spec,
     },
 };
@@ -46,11 +46,11 @@ pub(crate) struct DereferencedObjects {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnedObjects {
     /// The `ServiceAccount` of the workers.
-    pub(crate) service_account: Ownership<Account>,
+    pub(crate) service_account: Ownership<CachedServiceAccount>,
     /// The Deployment of the workers.
-    pub(crate) deployment: Ownership<Workload>,
+    pub(crate) deployment: Ownership<CachedDeployment>,
     /// The `PodDisruptionBudget`, which says how many workers may be unavailable at once.
-    pub(crate) disruption_budget: Ownership<Budget>,
+    pub(crate) disruption_budget: Ownership<CachedDisruptionBudget>,
 }
 
 /// An object that has the name of a queue's own object.
@@ -75,8 +75,8 @@ pub(crate) enum Ownership<K> {
 pub(crate) async fn dereference(
     queue: &AsyncQueue,
     context: &Context,
-) -> (DereferencedObjects, Option<Arc<Broker>>) {
-    let broker = context.brokers.get(Address::of(queue)).await;
+) -> (DereferencedObjects, Option<Arc<NatsConnection>>) {
+    let broker = context.brokers.get(NatsEndpoint::from_queue(queue)).await;
     let nats = broker.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
     let broker = broker.ok();
     // `validate` refuses a name that is not valid.
@@ -113,20 +113,23 @@ pub(crate) fn owned_objects(queue: &AsyncQueue, context: &Context) -> OwnedObjec
 }
 
 fn lookup<W, T>(
-    objects: &Stores<Slim<W, T>>,
+    objects: &MultiStore<CachedObject<W, T>>,
     queue: &AsyncQueue,
     name: &str,
-) -> Ownership<Slim<W, T>>
+) -> Ownership<CachedObject<W, T>>
 where
-    Slim<W, T>: Watched,
+    CachedObject<W, T>: Cacheable,
 {
     let object = objects.get(&queue.namespace().unwrap_or_default(), name);
     object.map_or(Ownership::Absent, |object| classify(object, queue))
 }
 
-fn classify<W, T>(object: Arc<Slim<W, T>>, queue: &AsyncQueue) -> Ownership<Slim<W, T>> {
+fn classify<W, T>(
+    object: Arc<CachedObject<W, T>>,
+    queue: &AsyncQueue,
+) -> Ownership<CachedObject<W, T>> {
     match &object.meta.owner {
-        _ if object.meta.is_going => Ownership::Terminating,
+        _ if object.meta.is_terminating => Ownership::Terminating,
         Some(owner) if !owner.uid.is_nil() && owner.uid == uid(&queue.metadata) => {
             Ownership::Owned(object)
         }
@@ -140,10 +143,10 @@ mod tests {
     use kube::Resource;
 
     use super::*;
-    use crate::{cache::deployment::Parts, fixtures};
+    use crate::{cache::deployment::PartialDeployment, fixtures};
 
-    fn deployment(owner: Option<&AsyncQueue>) -> Parts {
-        let mut deployment = Parts::default();
+    fn deployment(owner: Option<&AsyncQueue>) -> PartialDeployment {
+        let mut deployment = PartialDeployment::default();
         deployment.metadata.owner_references =
             owner.map(|queue| vec![queue.controller_owner_ref(&()).unwrap()]);
         deployment
@@ -152,7 +155,8 @@ mod tests {
     #[test]
     fn an_object_is_ours_by_its_owners_uid() {
         let queue = fixtures::queue("q");
-        let classified = |deployment| classify(Arc::new(Workload::of(deployment)), &queue);
+        let classified =
+            |deployment| classify(Arc::new(CachedDeployment::from_object(deployment)), &queue);
         assert!(matches!(classified(deployment(Some(&queue))), Ownership::Owned(_)));
         assert!(matches!(classified(deployment(None)), Ownership::NotOwned));
         assert!(matches!(

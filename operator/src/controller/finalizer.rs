@@ -21,7 +21,7 @@ use super::{
 use crate::{
     crd::{AsyncQueue, DeletionPolicy},
     nats::{
-        connections::{Address, Broker},
+        connections::{NatsConnection, NatsEndpoint},
         queue_spec::queue_spec,
     },
 };
@@ -47,7 +47,8 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
         delete(&*workers, &context.client).await.map_err(Error::Delete)?;
     }
     // A queue whose name or URL is not usable never had a stream.
-    let (Ok(spec), Ok(broker)) = (queue_spec(queue), context.brokers.get(Address::of(queue)).await)
+    let (Ok(spec), Ok(broker)) =
+        (queue_spec(queue), context.brokers.get(NatsEndpoint::from_queue(queue)).await)
     else {
         return Ok(Action::await_change());
     };
@@ -70,13 +71,13 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
             retain_streams(queue, &spec, broker.clone(), &why, context).await;
         }
     }
-    broker.running.forget(&spec.queue);
+    broker.inflight.remove_queue(&spec.queue);
     Ok(Action::await_change())
 }
 
 /// Deletes or releases the streams. A failure is returned as text.
 async fn release_streams(
-    broker: &Broker,
+    broker: &NatsConnection,
     spec: &QueueSpec,
     policy: RemovalPolicy,
 ) -> Result<Removal, String> {
@@ -130,7 +131,7 @@ fn successors(spec: &QueueSpec) -> String {
 async fn retain_streams(
     queue: &AsyncQueue,
     spec: &QueueSpec,
-    broker: Arc<Broker>,
+    broker: Arc<NatsConnection>,
     why: &str,
     context: &Context,
 ) {
@@ -143,7 +144,7 @@ async fn retain_streams(
     let spec = spec.clone();
     tokio::spawn(async move {
         loop {
-            broker.connected().await;
+            broker.wait_until_connected().await;
             match release_streams(&broker, &spec, RemovalPolicy::Retain).await {
                 Ok(_) => {
                     return info!(

@@ -21,10 +21,10 @@ use crate::{
         conditions::{ConditionStatus, ConditionValue, condition_type, find, reason},
     },
     error::chain,
-    functions::Refused,
+    functions::directory::RefusedFunctions,
     labels::STATUS_FIELD_MANAGER,
     pods::cause::Cause,
-    queue_counts::Figures,
+    queue_counts::QueueCounts,
 };
 
 mod workers;
@@ -35,7 +35,7 @@ pub(crate) struct Functions<'a> {
     /// Number of functions that send their calls to it.
     pub(crate) count: Option<usize>,
     /// The functions that are not admitted.
-    pub(crate) refused: &'a Refused,
+    pub(crate) refused: &'a RefusedFunctions,
 }
 
 /// Message of a suspended queue.
@@ -108,9 +108,9 @@ pub(crate) fn compute_status(
     let condition = |kind, verdict: ConditionValue| {
         verdict.into_condition(kind, queue.metadata.generation, &before.conditions, now)
     };
-    let counts = match (&outcome.stream, Figures::of(&before)) {
-        (Ok(StreamState { messages: 0, dead_letters, .. }), counts) if !counts.are_known() => {
-            Figures::of_empty(*dead_letters, functions.count)
+    let counts = match (&outcome.stream, QueueCounts::from_status(&before)) {
+        (Ok(StreamState { messages: 0, dead_letters, .. }), counts) if !counts.is_known() => {
+            QueueCounts::empty(*dead_letters, functions.count)
         }
         (_, counts) => counts,
     };
@@ -136,7 +136,7 @@ pub(crate) fn compute_status(
         selector: queue.name_any().parse().ok().map(|name| selector_string(&name)),
         ..AsyncQueueStatus::default()
     };
-    with_workers(with_stream(counts.put(status), &before, &outcome.stream), &outcome.workers)
+    with_workers(with_stream(counts.apply_to(status), &before, &outcome.stream), &outcome.workers)
 }
 
 /// Returns the condition that says whether the workers of a queue can store what ends its calls.
@@ -157,8 +157,8 @@ fn calls_blocked_condition(blocked: &[BlockedCalls]) -> ConditionValue {
 }
 
 /// Returns the message of the condition `FunctionsRefused`; `None` if no function is refused.
-fn refused_message(refused: &Refused) -> Option<String> {
-    let Refused { count, first } = refused;
+fn refused_message(refused: &RefusedFunctions) -> Option<String> {
+    let RefusedFunctions { count, first } = refused;
     if *count == 0 {
         return None;
     }
@@ -171,7 +171,7 @@ fn refused_message(refused: &Refused) -> Option<String> {
 }
 
 /// Returns whether the condition `FunctionsRefused` of a queue is up to date.
-pub(crate) fn reports_refused(queue: &AsyncQueue, refused: &Refused) -> bool {
+pub(crate) fn reports_refused(queue: &AsyncQueue, refused: &RefusedFunctions) -> bool {
     let conditions = queue.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
     let previous =
         find(conditions, condition_type::FUNCTIONS_REFUSED).map(|condition| &*condition.message);
@@ -392,7 +392,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cache::deployment::Workload,
+        cache::deployment::CachedDeployment,
         controller::{conflict::Conflict, validate::ValidationError},
         fixtures,
         pods::cause,
@@ -433,7 +433,7 @@ mod tests {
     }
 
     fn applied(stream: Result<StreamState, StreamError>, workers: &Deployment) -> ApplyOutcome {
-        let workers = Workers::Deployed(Arc::new(Workload::of_workers(workers)));
+        let workers = Workers::Deployed(Arc::new(CachedDeployment::from_workers(workers)));
         ApplyOutcome { stream, workers: Ok(workers), auxiliary: Ok(()) }
     }
 
@@ -443,7 +443,7 @@ mod tests {
         }
     }
 
-    fn functions(count: usize, refused: &Refused) -> Functions<'_> {
+    fn functions(count: usize, refused: &RefusedFunctions) -> Functions<'_> {
         Functions { count: Some(count), refused }
     }
 
@@ -452,7 +452,7 @@ mod tests {
             queue,
             outcome,
             None,
-            &functions(2, &Refused::default()),
+            &functions(2, &RefusedFunctions::default()),
             &[],
             &fixtures::second(1000),
         )
@@ -494,7 +494,7 @@ mod tests {
         let mut queue = queue();
         let first = of(&queue, &outcome);
         queue.status = Some(AsyncQueueStatus { pending: Some(5), ..first });
-        let refused = Refused::default();
+        let refused = RefusedFunctions::default();
         let functions = functions(9, &refused);
         let second =
             compute_status(&queue, &outcome, None, &functions, &[], &fixtures::second(2000));
@@ -518,10 +518,10 @@ mod tests {
     #[test]
     fn an_empty_queue_begins_with_its_numbers_and_one_that_holds_calls_waits_for_them() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
-        assert_eq!(Figures::of(&status), Figures::of_empty(3, Some(2)));
+        assert_eq!(QueueCounts::from_status(&status), QueueCounts::empty(3, Some(2)));
         let full = StreamState { messages: 1, ..stored() };
         let status = of(&queue(), &applied(Ok(full), &deployment(2, vec![])));
-        assert_eq!(Figures::of(&status), Figures::default());
+        assert_eq!(QueueCounts::from_status(&status), QueueCounts::default());
     }
 
     #[test]
@@ -610,7 +610,7 @@ mod tests {
         assert_condition(&partly, condition_type::RECONCILING, ("True", reason::PROGRESSING));
 
         let outcome = applied(Ok(stored()), &deployment(0, vec![]));
-        let (image, refused) = (cause::image("x:1", "not found"), Refused::default());
+        let (image, refused) = (cause::image("x:1", "not found"), RefusedFunctions::default());
         let functions = functions(2, &refused);
         let stuck = compute_status(
             &queue,
@@ -731,9 +731,12 @@ mod tests {
     #[test]
     fn functions_that_are_refused_are_named_and_the_queue_is_ready() {
         let name = |number: usize| FunctionName::new(&format!("f{number}"), "team-b").unwrap();
-        let refused = Refused { count: 4, first: (1..=3).map(name).collect() };
+        let refused = RefusedFunctions { count: 4, first: (1..=3).map(name).collect() };
         let (mut queue, outcome) = (queue(), applied(Ok(stored()), &deployment(2, vec![])));
-        assert!(reports_refused(&queue, &Refused::default()) && !reports_refused(&queue, &refused));
+        assert!(
+            reports_refused(&queue, &RefusedFunctions::default())
+                && !reports_refused(&queue, &refused)
+        );
         queue.status = Some(compute_status(
             &queue,
             &outcome,
@@ -754,7 +757,10 @@ mod tests {
             "{message}"
         );
         assert_condition(previous, condition_type::READY, ("True", reason::RECONCILED));
-        assert!(reports_refused(&queue, &refused) && !reports_refused(&queue, &Refused::default()));
+        assert!(
+            reports_refused(&queue, &refused)
+                && !reports_refused(&queue, &RefusedFunctions::default())
+        );
         let none = of(&queue, &outcome);
         assert!(find(&none.conditions, condition_type::FUNCTIONS_REFUSED).is_none());
     }

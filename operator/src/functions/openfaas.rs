@@ -1,10 +1,13 @@
-//! `OpenFaaS`'s own resource for a function, with the fields that are used. Its CRD belongs to
+//! The source `openfaas.com/v1` Function, with the fields that are used. Its CRD belongs to
 //! `OpenFaaS`, and is not in every cluster.
 
 use std::collections::BTreeMap;
 
-use kube::CustomResource;
+use asyncqueue::FunctionName;
+use kube::{CustomResource, Resource, ResourceExt};
 use serde::{Deserialize, Serialize};
+
+use super::{DiscoveredFunction, FunctionSource};
 
 /// The spec of a `Function` of `openfaas.com/v1`.
 ///
@@ -19,4 +22,13 @@ pub(crate) struct FunctionSpec {
     /// Its annotations: these, not those of the object itself.
     #[serde(default)]
     pub(crate) annotations: Option<BTreeMap<String, String>>,
+}
+
+impl FunctionSource for Function {
+    fn function(&self) -> Option<(FunctionName, DiscoveredFunction)> {
+        let name = self.spec.name.clone().unwrap_or_else(|| self.name_any());
+        let name = FunctionName::new(&name, &self.namespace()?).ok()?;
+        let annotations = self.spec.annotations.as_ref();
+        Some((name, DiscoveredFunction::from_annotations(annotations, self.object_ref(&()))))
+    }
 }

@@ -1,8 +1,7 @@
-//! Keeps the directory: writes what the watches have seen of functions and queues to the KV bucket
-//! that gateways and workers follow.
+//! Publishes the directory: writes what the watches have seen of functions and queues to the KV
+//! bucket that gateways and workers follow.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,71 +13,56 @@ use asyncqueue::{
     function_namespaces::FunctionNamespaces,
 };
 use asyncqueue_runtime::health::Health;
-use k8s_openapi::api::core::v1::Service;
 use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
 
+use super::{
+    FunctionIndex,
+    admission::Admission,
+    directory::{self, FunctionCounts},
+    issues::{FunctionIssue, IssueReporter, REPORT_DELAY, find_issues},
+    sources::FunctionSources,
+};
 use crate::{
-    cache::{deployment::Workload, watch::Stores},
+    cache::watch::MultiStore,
     crd::AsyncQueue,
     error::chain,
     events::Events,
-    functions::{self, Admission, Counts, Fault, Functions, Why, openfaas},
     metrics::Metrics,
-    nats::connections::{Address, Brokers},
+    nats::connections::{NatsEndpoint, NatsPool, max_replicas},
 };
 
 /// The readiness condition.
 const CONDITION: &str = "directory";
 
 /// Changes come in bursts: those within this time are written together.
-const SETTLE: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(200);
 
 /// With many functions and queues, changes are collected this many times as long as it takes to
 /// process them.
-const REST: u32 = 10;
+const MIN_IDLE_FACTOR: u32 = 10;
 
 /// Interval at which the bucket is checked without a change, since it may have been deleted.
-const RESYNC: Duration = Duration::from_secs(30);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Pause between attempts while NATS is unavailable.
-const RETRY: Duration = Duration::from_secs(2);
+/// Delay between attempts while NATS is unavailable, and time limit of waiting for the watch of the
+/// bucket.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// How long a function may name a missing queue before this is reported: both may come from one
-/// `kubectl apply`.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// Reason of the event on a function that names a queue which does not exist, or is on another
-/// NATS.
-const QUEUE_NOT_FOUND: &str = "QueueNotFound";
-
-/// Reason of the event on a function that names a queue which does not admit it.
-const QUEUE_REFUSED: &str = "QueueRefused";
-
-/// Reason of the event on a function whose namespace is never called.
-const NAMESPACE_REFUSED: &str = "NamespaceRefused";
-
-/// Reason of the event on a function with an annotation that can't be read.
-const ANNOTATION_INVALID: &str = "AnnotationInvalid";
-
-/// Reason of the event on a headless Service whose target port is a name without a number.
-const PORT_UNKNOWN: &str = "PortUnknown";
-
-/// Keeps the directory.
-pub(crate) struct Librarian {
-    pub(crate) brokers: Arc<Brokers>,
-    pub(crate) queues: Stores<AsyncQueue>,
-    pub(crate) deployments: Stores<Workload>,
-    pub(crate) services: Stores<Service>,
-    pub(crate) functions: Stores<openfaas::Function>,
+/// Publishes the directory.
+pub(crate) struct DirectoryPublisher {
+    pub(crate) pool: Arc<NatsPool>,
+    pub(crate) queues: MultiStore<AsyncQueue>,
+    pub(crate) sources: FunctionSources,
     pub(crate) default_queue: Option<QueueName>,
     pub(crate) namespaces: FunctionNamespaces,
     /// Contents of the KV bucket; `None` until they have been read.
-    pub(crate) written: watch::Receiver<Option<Contents>>,
-    pub(crate) counts: watch::Sender<Option<Counts>>,
+    pub(crate) contents: watch::Receiver<Option<Contents>>,
+    /// Receives how many functions each queue has.
+    pub(crate) counts: watch::Sender<Option<FunctionCounts>>,
     pub(crate) events: Events,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
@@ -87,123 +71,106 @@ pub(crate) struct Librarian {
 /// The KV bucket.
 struct Bucket {
     /// Its contents; `None` until they have been read.
-    written: watch::Receiver<Option<Contents>>,
-    /// Time at which the bucket was last seen.
+    contents: watch::Receiver<Option<Contents>>,
+    /// Time at which the bucket was last ensured.
     ensured: Option<Instant>,
 }
 
-/// The faults of functions, each reported once.
-#[derive(Debug, Default)]
-struct Complaints {
-    known: HashMap<Fault, Complaint>,
+/// What follows from the functions and the queues.
+struct Computed {
+    directory: Directory,
+    counts: FunctionCounts,
+    issues: Vec<FunctionIssue>,
 }
 
-#[derive(Debug)]
-struct Complaint {
-    since: Instant,
-    made: bool,
-}
+// === impl DirectoryPublisher ===
 
-// === impl Librarian ===
-
-impl Librarian {
-    /// Keeps the directory for as long as it is polled. `changed` is notified when the watches see
-    /// a change.
+impl DirectoryPublisher {
+    /// Publishes the directory for as long as it is polled. `changed` is notified when the watches
+    /// see a change.
     pub(crate) async fn run(self, changed: Arc<Notify>) {
         self.health.register(CONDITION, "not written yet");
         // Before the caches are complete, functions that are missing in them would be removed from
         // the directory.
-        tokio::join!(
-            self.queues.complete(),
-            self.deployments.complete(),
-            self.services.complete(),
-            self.functions.complete(),
-        );
-        let mut complaints = Complaints::default();
-        let mut bucket = Bucket { written: self.written.clone(), ensured: None };
+        tokio::join!(self.queues.wait_until_ready(), self.sources.wait_until_ready());
+        let mut reporter = IssueReporter::new(self.events.clone(), self.default_queue.as_ref());
+        let mut bucket = Bucket { contents: self.contents.clone(), ensured: None };
         loop {
-            let begun = Instant::now();
-            let (directory, replicas) = self.look(&mut complaints).await;
-            let settle = SETTLE.max(begun.elapsed() * REST);
-            let kept = self.keep(&mut bucket, &directory, replicas).await;
-            let directory = bucket.share(directory);
-            let pause = if !kept {
-                RETRY
-            } else if complaints.pending() {
-                GRACE
+            let started = Instant::now();
+            let (functions, queues) = (self.sources.index(), self.queues.all());
+            let Computed { directory, counts, issues } = self.compute(&functions, &queues);
+            self.counts.send_replace(Some(counts));
+            reporter.report(&functions, issues).await;
+            drop(functions);
+            let endpoints =
+                queues.iter().filter_map(|queue| NatsEndpoint::from_queue(queue)).collect();
+            self.pool.close_unused(&endpoints).await;
+            let replicas = max_replicas(queues.iter().map(AsRef::as_ref));
+            drop(queues);
+            let debounce = DEBOUNCE.max(started.elapsed() * MIN_IDLE_FACTOR);
+            let is_published = self.publish(&mut bucket, &directory, replicas).await;
+            let directory = bucket.dedup(directory);
+            let pause = if !is_published {
+                RETRY_DELAY
+            } else if reporter.has_pending() {
+                REPORT_DELAY
             } else {
-                RESYNC
+                RESYNC_INTERVAL
             };
+            let differs = |contents: &Option<Contents>| !contains(contents.as_ref(), &directory);
             tokio::select! {
-                () = changed.notified() => sleep(settle).await,
+                () = changed.notified() => sleep(debounce).await,
                 // Another program has written to the bucket.
-                Ok(_) = bucket.written.wait_for(|written| !is_kept(written.as_ref(), &directory)), if kept => {}
+                Ok(_) = bucket.contents.wait_for(differs), if is_published => {}
                 () = sleep(pause) => {}
             }
         }
     }
 
-    /// Returns the desired directory and its number of copies. Reports faults of functions, and
-    /// closes the connections to the NATS of deleted queues.
-    async fn look(&self, complaints: &mut Complaints) -> (Directory, i32) {
-        let (functions, queues) = (self.functions(), self.queues.all());
+    fn compute(&self, functions: &FunctionIndex, queues: &[Arc<AsyncQueue>]) -> Computed {
         let queues = || queues.iter().map(AsRef::as_ref);
         let default_queue = self.default_queue.as_ref();
         let admission = Admission::new(&self.namespaces, default_queue, queues());
-        let directory = functions::directory(&functions, queues(), &admission);
-        let counts = functions::count(&directory, default_queue, &functions, &admission);
-        self.counts.send_replace(Some(counts));
-        let faults = functions::faults(&functions, queues(), &admission);
-        let faults = complaints.due(faults, Instant::now());
-        self.complain(&functions, &faults).await;
-        self.brokers.retain(&queues().filter_map(Address::of).collect()).await;
-        (directory, most_replicas(queues()))
+        let directory = directory::directory(functions, queues(), &admission);
+        let counts = directory::count(&directory, default_queue, functions, &admission);
+        let issues = find_issues(functions, queues(), &admission);
+        Computed { directory, counts, issues }
     }
 
-    fn functions(&self) -> Functions {
-        let (services, deployments) = (self.services.all(), self.deployments.all());
-        let functions = self.functions.all();
-        functions::index(
-            services.iter().map(AsRef::as_ref),
-            deployments.iter().map(AsRef::as_ref),
-            functions.iter().map(AsRef::as_ref),
-        )
-    }
-
-    /// Brings the bucket to the directory if it differs. Returns whether that succeeded. All
-    /// buckets have at least this many `replicas`: as many as the stream of a queue has at most.
-    async fn keep(&self, bucket: &mut Bucket, directory: &Directory, replicas: i32) -> bool {
-        match self.try_keep(bucket, directory, usize::try_from(replicas).unwrap_or(1)).await {
+    /// Updates the bucket to the directory if it differs. Returns whether that succeeded. All
+    /// buckets have at least this many `replicas`.
+    async fn publish(&self, bucket: &mut Bucket, directory: &Directory, replicas: usize) -> bool {
+        match self.try_publish(bucket, directory, replicas).await {
             Ok(changes) => {
                 if changes > 0 {
                     let (functions, queues) = (directory.functions.len(), directory.queues.len());
-                    info!(changes, functions, queues, "wrote the directory");
+                    info!(changes, functions, queues, "published the directory");
                 }
                 self.metrics.directory_changes(changes);
                 self.health.ready(CONDITION);
                 true
             }
-            Err(why) => {
+            Err(reason) => {
                 self.metrics.directory_error();
-                self.health.not_ready(CONDITION, why);
+                self.health.not_ready(CONDITION, reason);
                 false
             }
         }
     }
 
-    async fn try_keep(
+    async fn try_publish(
         &self,
         bucket: &mut Bucket,
         directory: &Directory,
         replicas: usize,
     ) -> Result<usize, String> {
-        if !self.brokers.own().is_connected() {
-            return Err("waits for NATS".to_owned());
+        if !self.pool.own().is_connected() {
+            return Err("waiting for NATS".to_owned());
         }
         self.write(bucket, directory, replicas).await.map_err(|error| {
-            let why = chain(&error);
-            warn!("the directory could not be written, and will be tried again: {why}");
-            why
+            let error = chain(&error);
+            warn!("failed to publish the directory, retrying: {error}");
+            error
         })
     }
 
@@ -213,154 +180,40 @@ impl Librarian {
         directory: &Directory,
         replicas: usize,
     ) -> Result<usize, BucketError> {
-        let js = &self.brokers.own().js;
-        if bucket.ensured.is_none_or(|at| at.elapsed() >= RESYNC) {
-            self.brokers.own().ensure_buckets(replicas).await?;
+        let js = &self.pool.own().js;
+        if bucket.ensured.is_none_or(|at| at.elapsed() >= RESYNC_INTERVAL) {
+            self.pool.own().ensure_buckets(replicas).await?;
             bucket.ensured = Some(Instant::now());
         }
-        let read = timeout(RETRY, bucket.written.wait_for(Option::is_some)).await;
-        let written = read.ok().and_then(Result::ok).and_then(|written| written.clone());
-        let changes = match written {
-            Some(written) if is_kept(Some(&written), directory) => return Ok(0),
-            Some(written) => {
-                DirectoryStore::open(js, replicas).await?.update(&written, directory).await?
+        let read = timeout(RETRY_DELAY, bucket.contents.wait_for(Option::is_some)).await;
+        let contents = read.ok().and_then(Result::ok).and_then(|contents| contents.clone());
+        let changes = match contents {
+            Some(contents) if contains(Some(&contents), directory) => return Ok(0),
+            Some(contents) => {
+                DirectoryStore::open(js, replicas).await?.update(&contents, directory).await?
             }
             None => DirectoryStore::open(js, replicas).await?.sync(directory).await?,
         };
-        // Without this wait, the same changes would be written again.
-        let seen = bucket.written.wait_for(|written| is_kept(written.as_ref(), directory));
-        if timeout(RETRY, seen).await.is_err() {
+        // Wait until the watch shows the write. Otherwise the same changes would be written again.
+        let shown = bucket.contents.wait_for(|contents| contains(contents.as_ref(), directory));
+        if timeout(RETRY_DELAY, shown).await.is_err() {
             bucket.ensured = None;
         }
         Ok(changes)
     }
-
-    async fn complain(&self, functions: &Functions, faults: &[Fault]) {
-        let default =
-            self.default_queue.as_ref().map_or("the gateway's default queue", QueueName::as_str);
-        for Fault { function, why } in faults {
-            let Some(found) = functions.get(function) else { continue };
-            let (reason, note) = match why {
-                Why::Missing(queue) => (
-                    QUEUE_NOT_FOUND,
-                    format!(
-                        "com.openfaas.queue names `{queue}`, and there is no AsyncQueue of that name: calls go to {default}"
-                    ),
-                ),
-                Why::Elsewhere(queue) => (
-                    QUEUE_NOT_FOUND,
-                    format!(
-                        "com.openfaas.queue names `{queue}`, and that AsyncQueue is on another NATS than the gateway, by its \
-                     spec.nats.url: calls go to {default}"
-                    ),
-                ),
-                Why::NotAdmitted(queue) => (
-                    QUEUE_REFUSED,
-                    format!(
-                        "The AsyncQueue {queue} does not take calls of functions in this namespace: they go to {default}. Add \
-                         the namespace to its spec.functions.namespaces."
-                    ),
-                ),
-                Why::Namespace(refused) => (NAMESPACE_REFUSED, refused.to_string()),
-                Why::Unread(annotation) => (
-                    ANNOTATION_INVALID,
-                    format!("{annotation} can't be read: its queue's own counts"),
-                ),
-                Why::NamedTargetPort(name) => (
-                    PORT_UNKNOWN,
-                    format!(
-                        "The Service of this function is headless and its targetPort `{name}` is a name, whose number only \
-                         its pods know: calls go to its port. Give targetPort a number, or the Service a cluster IP."
-                    ),
-                ),
-            };
-            warn!(%function, "{note}");
-            self.events.warning(&found.object, reason, note).await;
-        }
-    }
 }
 
-/// Returns the highest number of replicas that the stream of a queue on the operator's own NATS
-/// has.
-pub(crate) fn most_replicas<'a>(queues: impl IntoIterator<Item = &'a AsyncQueue>) -> i32 {
-    let here = queues.into_iter().filter(|queue| queue.spec.nats.url.is_none());
-    here.map(|queue| queue.spec.stream.replicas).max().unwrap_or(1)
-}
-
-/// Returns whether the bucket contains exactly a directory, and is read completely.
-fn is_kept(written: Option<&Contents>, directory: &Directory) -> bool {
-    written.is_some_and(|written| written.is_whole && *written.directory == *directory)
+/// Returns whether the bucket was read completely and contains exactly this directory.
+fn contains(contents: Option<&Contents>, directory: &Directory) -> bool {
+    contents.is_some_and(|contents| contents.is_whole && *contents.directory == *directory)
 }
 
 // === impl Bucket ===
 
 impl Bucket {
-    /// Shares the directory in the bucket if it is equal, so that it is not kept twice.
-    fn share(&self, directory: Directory) -> Arc<Directory> {
-        let written = self.written.borrow().as_ref().map(|written| written.directory.clone());
-        written.filter(|written| **written == directory).unwrap_or_else(|| Arc::new(directory))
-    }
-}
-
-// === impl Complaints ===
-
-impl Complaints {
-    /// Returns the faults to report now, given all that exist.
-    fn due(&mut self, faults: Vec<Fault>, now: Instant) -> Vec<Fault> {
-        let faults: HashSet<Fault> = faults.into_iter().collect();
-        self.known.retain(|known, _| faults.contains(known));
-        let mut due = Vec::new();
-        for fault in faults {
-            let complaint =
-                self.known.entry(fault.clone()).or_insert(Complaint { since: now, made: false });
-            if !complaint.made && now.duration_since(complaint.since) >= GRACE {
-                complaint.made = true;
-                due.push(fault);
-            }
-        }
-        due.sort();
-        due
-    }
-
-    /// Returns whether faults remain to be reported if nothing changes.
-    fn pending(&self) -> bool {
-        self.known.values().any(|complaint| !complaint.made)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use asyncqueue::FunctionName;
-
-    use super::*;
-    use crate::fixtures;
-
-    #[test]
-    fn replicas_of_queues_elsewhere_do_not_count_here() {
-        let (mut here, mut elsewhere) = (fixtures::queue("here"), fixtures::queue("elsewhere"));
-        assert_eq!(most_replicas([]), 1);
-        elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
-        elsewhere.spec.stream.replicas = 3;
-        assert_eq!(most_replicas([&here, &elsewhere]), 1);
-        here.spec.stream.replicas = 3;
-        assert_eq!(most_replicas([&here, &elsewhere]), 3);
-    }
-
-    #[test]
-    fn a_lost_function_is_told_of_once_and_not_at_once() {
-        let lost = || Fault {
-            function: FunctionName::new("f", "ns").unwrap(),
-            why: Why::Missing("q".to_owned()),
-        };
-        let (mut complaints, start) = (Complaints::default(), Instant::now());
-        assert_eq!(complaints.due(vec![lost()], start), []);
-        assert!(complaints.pending());
-        assert_eq!(complaints.due(vec![lost()], start + GRACE), [lost()]);
-        assert!(!complaints.pending());
-        assert_eq!(complaints.due(vec![lost()], start + 2 * GRACE), []);
-        // A fault that was repaired and comes back is reported again.
-        assert_eq!(complaints.due(vec![], start + 3 * GRACE), []);
-        assert_eq!(complaints.due(vec![lost()], start + 4 * GRACE), []);
-        assert_eq!(complaints.due(vec![lost()], start + 5 * GRACE), [lost()]);
+    /// Returns the directory of the bucket if it is equal, so that it is not in memory twice.
+    fn dedup(&self, directory: Directory) -> Arc<Directory> {
+        let known = self.contents.borrow().as_ref().map(|contents| contents.directory.clone());
+        known.filter(|known| **known == directory).unwrap_or_else(|| Arc::new(directory))
     }
 }

@@ -18,8 +18,10 @@ use tracing::{debug, warn};
 
 use self::pending::{Due, Pending};
 use crate::{
-    cache::watch::Stores, controller::context::Context, crd::AsyncQueue,
-    nats::worker_stats::Running,
+    cache::watch::MultiStore,
+    crd::AsyncQueue,
+    events::Events,
+    nats::{connections::NatsConnection, worker_stats::InflightTracker},
 };
 
 mod pending;
@@ -35,9 +37,13 @@ const SHOWN: usize = 5;
 
 /// Creates events from the reports on the NATS to which gateways publish, for as long as it is
 /// polled. `directory` is the contents of the directory, which gateways follow.
-pub(crate) async fn run(context: &Context, directory: watch::Receiver<Option<Contents>>) {
-    let broker = context.brokers.own();
-    let mut reports = match broker.js.client().subscribe(REPORT_SUBJECTS).await {
+pub(crate) async fn run(
+    connection: &NatsConnection,
+    queues: &MultiStore<AsyncQueue>,
+    events: &Events,
+    directory: watch::Receiver<Option<Contents>>,
+) {
+    let mut reports = match connection.js.client().subscribe(REPORT_SUBJECTS).await {
         Ok(reports) => reports,
         Err(error) => {
             return warn!(%error, "failed to subscribe to the reports of unknown functions");
@@ -48,14 +54,14 @@ pub(crate) async fn run(context: &Context, directory: watch::Receiver<Option<Con
         tokio::select! {
             message = reports.next() => {
                 let Some(message) = message else { return };
-                if let Some((queue, report)) = read(&message, &broker.running) {
+                if let Some((queue, report)) = read(&message, &connection.inflight) {
                     pending.record(queue, report, Instant::now());
                 }
             }
             _ = checks.tick() => {
                 let contents = directory.borrow().clone();
                 for due in due(&mut pending, contents.as_ref()) {
-                    publish(&due, context).await;
+                    publish(&due, queues, events).await;
                 }
             }
         }
@@ -76,17 +82,17 @@ fn due(pending: &mut Pending, contents: Option<&Contents>) -> Vec<Due> {
 }
 
 /// Publishes an event, and logs it.
-async fn publish(due: &Due, context: &Context) {
-    let Some(object) = object(&context.queues, &due.queue) else {
+async fn publish(due: &Due, queues: &MultiStore<AsyncQueue>, events: &Events) {
+    let Some(object) = object(queues, &due.queue) else {
         return debug!(queue = %due.queue, "there is no AsyncQueue for a report of unknown functions");
     };
     let note = note(due);
     warn!(queue = %due.queue, "{note}");
-    context.events.warning(&object, FUNCTION_NOT_FOUND, note).await;
+    events.warning(&object, FUNCTION_NOT_FOUND, note).await;
 }
 
 /// Returns the `AsyncQueue` of this name that has its stream on the NATS to which gateways publish.
-fn object(queues: &Stores<AsyncQueue>, name: &QueueName) -> Option<ObjectReference> {
+fn object(queues: &MultiStore<AsyncQueue>, name: &QueueName) -> Option<ObjectReference> {
     let queue = queues.all().into_iter().find(|queue| {
         queue.name_any() == name.as_str() && queue.owns_stream() && queue.spec.nats.url.is_none()
     })?;
@@ -94,11 +100,11 @@ fn object(queues: &Stores<AsyncQueue>, name: &QueueName) -> Option<ObjectReferen
 }
 
 /// Reads a report about a known queue; `None` for a message that no gateway sends.
-fn read(message: &Message, known: &Running) -> Option<(QueueName, Report)> {
+fn read(message: &Message, known: &InflightTracker) -> Option<(QueueName, Report)> {
     let queue =
         message.subject.strip_prefix(REPORT_SUBJECTS.trim_end_matches('*'))?.parse().ok()?;
     let report = Report::decode(&message.payload)?;
-    known.knows(&queue).then_some((queue, report))
+    known.has_queue(&queue).then_some((queue, report))
 }
 
 /// Returns the text of an event: which functions, what happens to their calls, and what to do.
@@ -175,8 +181,8 @@ mod tests {
             description: None,
             length: 0,
         };
-        let known = Running::default();
-        known.set_known(["jobs".parse().unwrap()]);
+        let known = InflightTracker::default();
+        known.set_queues(["jobs".parse().unwrap()]);
         let encoded = report.encode().unwrap();
         let expected = Some(("jobs".parse().unwrap(), report));
         assert_eq!(read(&message("jobs", encoded.clone()), &known), expected);

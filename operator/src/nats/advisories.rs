@@ -1,5 +1,5 @@
-//! Listens to what `JetStream` reports about changed or deleted streams and consumers, so that they
-//! are restored at once.
+//! Receives the advisories of `JetStream` about changed or deleted streams and consumers, so that
+//! these are restored at once.
 //!
 //! The advisories come over core NATS, so they may be lost. A change of a consumer causes no
 //! advisory. The periodic reconciliations find the rest.
@@ -11,9 +11,8 @@ use futures::{StreamExt, stream::select_all};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
 
-use crate::{
-    cache::watch::Stores, crd::AsyncQueue, nats::queue_spec::queue_spec, trigger::ReconcileTrigger,
-};
+use super::queue_spec::queue_spec;
+use crate::{cache::watch::MultiStore, crd::AsyncQueue, trigger::ReconcileTrigger};
 
 /// The subjects of the advisories. The token after each is the stream:
 /// <https://github.com/nats-io/nats-server>, `server/jetstream_api.go`.
@@ -28,33 +27,33 @@ const SUBJECTS: [&str; 4] = [
 const STREAM_TOKEN: usize = 5;
 
 /// Advisories come in bursts: those within this time are processed together.
-const SETTLE: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(200);
 
 /// Maximum number of advisories that are processed together.
-const CHUNK: usize = 4096;
+const MAX_BATCH: usize = 4096;
 
 /// Maximum length of the name of a queue's stream.
-const MAX_STREAM: usize = 64;
+const MAX_STREAM_NAME: usize = 64;
 
 /// Creates a bounded channel for the names of the streams in advisories. Any client of NATS may
 /// publish advisories: those that do not fit are dropped, and the periodic checks find the changes.
 pub(crate) fn channel() -> (mpsc::Sender<String>, mpsc::Receiver<String>) {
-    mpsc::channel(CHUNK)
+    mpsc::channel(MAX_BATCH)
 }
 
 /// Sends the names of streams that were changed or deleted, for as long as the client lives.
 pub(crate) async fn listen(client: &Client, streams: mpsc::Sender<String>) {
-    let mut notices = Vec::new();
+    let mut advisories = Vec::new();
     for subject in SUBJECTS {
         match client.subscribe(subject).await {
-            Ok(messages) => notices.push(messages),
-            Err(error) => warn!(%error, subject, "JetStream's advisories can't be listened to"),
+            Ok(messages) => advisories.push(messages),
+            Err(error) => warn!(%error, subject, "failed to subscribe to JetStream advisories"),
         }
     }
-    let mut notices = select_all(notices);
-    while let Some(message) = notices.next().await {
-        if let Some(stream) = stream(&message.subject) {
-            debug!(subject = %message.subject, "told by JetStream");
+    let mut advisories = select_all(advisories);
+    while let Some(message) = advisories.next().await {
+        if let Some(stream) = parse_stream(&message.subject) {
+            debug!(subject = %message.subject, "received a JetStream advisory");
             // The channel is full, or the program ends.
             let _ = streams.try_send(stream.to_owned());
         }
@@ -62,41 +61,41 @@ pub(crate) async fn listen(client: &Client, streams: mpsc::Sender<String>) {
 }
 
 /// Triggers the reconciliation of the queues whose streams were changed or deleted.
-pub(crate) async fn heed(
+pub(crate) async fn enqueue_affected(
     mut streams: mpsc::Receiver<String>,
-    queues: &Stores<AsyncQueue>,
+    queues: &MultiStore<AsyncQueue>,
     triggers: &ReconcileTrigger,
 ) {
     let mut names = Vec::new();
-    while streams.recv_many(&mut names, CHUNK).await > 0 {
-        sleep(SETTLE).await;
-        while names.len() < CHUNK
+    while streams.recv_many(&mut names, MAX_BATCH).await > 0 {
+        sleep(DEBOUNCE).await;
+        while names.len() < MAX_BATCH
             && let Ok(name) = streams.try_recv()
         {
             names.push(name);
         }
         let names: HashSet<String> = names.drain(..).collect();
-        for queue in concerned(&names, queues.all()) {
+        for queue in affected_queues(&names, queues.all()) {
             triggers.enqueue(&queue);
         }
     }
 }
 
 /// Returns the queues to which one of these streams belongs.
-fn concerned(
+fn affected_queues(
     streams: &HashSet<String>,
     queues: impl IntoIterator<Item = Arc<AsyncQueue>>,
 ) -> Vec<Arc<AsyncQueue>> {
-    let is_concerned = |queue: &Arc<AsyncQueue>| {
+    let is_affected = |queue: &Arc<AsyncQueue>| {
         let Ok(spec) = queue_spec(queue) else { return false };
         spec.streams().iter().any(|stream| streams.contains(stream))
     };
-    queues.into_iter().filter(is_concerned).collect()
+    queues.into_iter().filter(is_affected).collect()
 }
 
 /// Returns the stream of an advisory.
-fn stream(subject: &str) -> Option<&str> {
-    subject.split('.').nth(STREAM_TOKEN).filter(|stream| stream.len() <= MAX_STREAM)
+fn parse_stream(subject: &str) -> Option<&str> {
+    subject.split('.').nth(STREAM_TOKEN).filter(|stream| stream.len() <= MAX_STREAM_NAME)
 }
 
 #[cfg(test)]
@@ -107,40 +106,40 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn a_notice_names_its_stream() {
-        assert_eq!(stream("$JS.EVENT.ADVISORY.STREAM.DELETED.q"), Some("q"));
+    fn an_advisory_names_its_stream() {
+        assert_eq!(parse_stream("$JS.EVENT.ADVISORY.STREAM.DELETED.q"), Some("q"));
         assert_eq!(
-            stream("$JS.EVENT.ADVISORY.CONSUMER.DELETED.q-dead.q-dead-workers"),
+            parse_stream("$JS.EVENT.ADVISORY.CONSUMER.DELETED.q-dead.q-dead-workers"),
             Some("q-dead")
         );
         for subject in SUBJECTS {
-            assert_eq!(stream(subject), Some("*"), "{subject}");
+            assert_eq!(parse_stream(subject), Some("*"), "{subject}");
         }
-        let long = format!("$JS.EVENT.ADVISORY.STREAM.DELETED.{}", "q".repeat(MAX_STREAM + 1));
-        assert_eq!(stream(&long), None);
+        let long = format!("$JS.EVENT.ADVISORY.STREAM.DELETED.{}", "q".repeat(MAX_STREAM_NAME + 1));
+        assert_eq!(parse_stream(&long), None);
     }
 
     #[test]
-    fn notices_that_nobody_takes_are_dropped() {
+    fn advisories_beyond_the_capacity_are_dropped() {
         let (sender, mut receiver) = channel();
-        for number in 0..3 * CHUNK {
+        for number in 0..3 * MAX_BATCH {
             let _ = sender.try_send(number.to_string());
         }
         let mut kept = 0;
         while receiver.try_recv().is_ok() {
             kept += 1;
         }
-        assert_eq!(kept, CHUNK);
+        assert_eq!(kept, MAX_BATCH);
     }
 
     #[test]
-    fn a_queue_is_concerned_by_each_of_its_streams() {
+    fn a_queue_is_affected_by_each_of_its_streams() {
         let mut renamed = fixtures::queue("b");
         renamed.spec.stream.name = Some("B".to_owned());
         let queues = || [Arc::new(fixtures::queue("a")), Arc::new(renamed.clone())];
         let names = |stream: &str| {
-            let concerned = concerned(&[stream.to_owned()].into(), queues());
-            concerned.iter().map(|queue| queue.name_any()).collect::<Vec<_>>()
+            let affected = affected_queues(&[stream.to_owned()].into(), queues());
+            affected.iter().map(|queue| queue.name_any()).collect::<Vec<_>>()
         };
         assert_eq!(names("a"), ["a"]);
         assert_eq!(names("B"), ["b"]);

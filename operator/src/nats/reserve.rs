@@ -1,5 +1,5 @@
-//! Keeps the reserve of the operator's own NATS server full: the room for what ends calls when the
-//! store is full.
+//! Keeps the reserve of the operator's own NATS server full. The reserve is space for ending calls
+//! when the store is full.
 
 use std::time::Duration;
 
@@ -7,38 +7,36 @@ use asyncqueue::reserve::{self, Kept};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::{
-    cache::watch::Stores, crd::AsyncQueue, error::chain, functions::publisher::most_replicas,
-    nats::connections::Brokers,
-};
+use super::connections::{NatsPool, max_replicas};
+use crate::{cache::watch::MultiStore, crd::AsyncQueue, error::chain};
 
 /// Interval of the checks.
-const INTERVAL: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Keeps the reserve of the operator's own NATS server full for as long as it is polled. A new
-/// reserve has as many copies as the stream of a queue has at most.
-pub(crate) async fn run(brokers: &Brokers, queues: &Stores<AsyncQueue>) {
+/// Refills the reserve of the operator's own NATS server for as long as it is polled. A new reserve
+/// has as many replicas as the stream of a queue has at most.
+pub(crate) async fn run(pool: &NatsPool, queues: &MultiStore<AsyncQueue>) {
     let mut is_short = false;
     loop {
-        let own = brokers.own();
+        let own = pool.own();
         if own.is_connected() {
-            let replicas = most_replicas(queues.all().iter().map(AsRef::as_ref));
-            let replicas = usize::try_from(replicas).unwrap_or(1);
+            let replicas = max_replicas(queues.all().iter().map(AsRef::as_ref));
             match reserve::keep(&own.js, replicas).await {
                 Ok(Kept::Full) => is_short = false,
                 Ok(Kept::Filled) => {
                     is_short = false;
-                    info!("the reserve for what ends calls is full");
+                    info!("refilled the reserve for ending calls");
                 }
                 Ok(Kept::NoSpace) if !std::mem::replace(&mut is_short, true) => {
                     warn!(
-                        "the store of NATS has no room for the reserve: new calls are refused until it has"
+                        "no space on NATS for the reserve: new calls are refused until there is \
+                         space"
                     );
                 }
                 Ok(Kept::NoSpace) => {}
-                Err(error) => debug!("the reserve can't be filled now: {}", chain(&error)),
+                Err(error) => debug!("failed to refill the reserve: {}", chain(&error)),
             }
         }
-        sleep(INTERVAL).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Counts the running calls, as the workers report them.
+//! Counts the calls in flight, from the statistics that workers publish.
 //!
 //! Any client that may publish on NATS can claim to be a worker of any queue. So the memory is
 //! bounded: by the queues that exist, and for each queue by the maximum number of its workers.
@@ -17,8 +17,8 @@ use asyncqueue::{
 use futures::StreamExt;
 use tracing::warn;
 
-/// Time without a report after which a worker counts as gone: three reports, one every 5 seconds.
-const SILENCE: Duration = Duration::from_secs(15);
+/// Time without a report after which a worker is not counted: three reports, one every 5 seconds.
+const WORKER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Maximum number of workers of one queue at a time: twice the maximum of replicas, while all are
 /// replaced.
@@ -27,15 +27,15 @@ const MAX_WORKERS: usize = 2_000;
 /// Maximum size of statistics, in bytes, and maximum length of a worker's name, which is that of a
 /// pod.
 const MAX_PAYLOAD: usize = 16 * 1024;
-const MAX_NAME: usize = 253;
+const MAX_WORKER_NAME: usize = 253;
 
 /// Maximum number of kinds of blocked calls of one worker, and maximum length of each name in them.
-const MAX_BLOCKED: usize = 16;
-const MAX_WORD: usize = 32;
+const MAX_BLOCKED_KINDS: usize = 16;
+const MAX_BLOCKED_NAME: usize = 32;
 
-/// The running calls, by queue and worker. Queues that are not in it are not known.
+/// The calls in flight, by queue and worker. Only queues that exist are in it.
 #[derive(Debug, Default)]
-pub(crate) struct Running {
+pub(crate) struct InflightTracker {
     queues: Mutex<HashMap<QueueName, Workers>>,
 }
 
@@ -50,24 +50,24 @@ struct Worker {
     at: Instant,
 }
 
-// === impl Running ===
+// === impl InflightTracker ===
 
-impl Running {
+impl InflightTracker {
     /// Sets which queues exist. Reports of other queues are removed.
-    pub(crate) fn set_known(&self, known: impl IntoIterator<Item = QueueName>) {
+    pub(crate) fn set_queues(&self, known: impl IntoIterator<Item = QueueName>) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut before = std::mem::take(&mut *queues);
+        let mut previous = std::mem::take(&mut *queues);
         *queues = known
             .into_iter()
             .map(|queue| {
-                let workers = before.remove(&queue).unwrap_or_default();
+                let workers = previous.remove(&queue).unwrap_or_default();
                 (queue, workers)
             })
             .collect();
     }
 
     /// Returns whether the queue exists.
-    pub(crate) fn knows(&self, queue: &QueueName) -> bool {
+    pub(crate) fn has_queue(&self, queue: &QueueName) -> bool {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).contains_key(queue)
     }
 
@@ -82,8 +82,8 @@ impl Running {
         }
     }
 
-    /// Returns the number of running calls of a queue.
-    pub(crate) fn of(&self, queue: &QueueName, now: Instant) -> u64 {
+    /// Returns the number of calls in flight of a queue.
+    pub(crate) fn calls(&self, queue: &QueueName, now: Instant) -> u64 {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = queues.get(queue).into_iter().flat_map(HashMap::values);
         workers.filter(|worker| worker.is_alive(now)).map(|worker| u64::from(worker.running)).sum()
@@ -111,47 +111,51 @@ impl Running {
             .collect()
     }
 
-    /// Forgets a queue.
-    pub(crate) fn forget(&self, queue: &QueueName) {
+    /// Removes a queue and its workers.
+    pub(crate) fn remove_queue(&self, queue: &QueueName) {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
     }
 
-    /// Listens to the workers for as long as the client lives.
+    /// Receives the reports of workers for as long as the client lives.
     pub(crate) async fn listen(&self, client: &Client) {
         let mut messages = match client.subscribe(STATS_SUBJECTS).await {
             Ok(messages) => messages,
-            Err(error) => return warn!(%error, "the workers' statistics can't be listened to"),
+            Err(error) => return warn!(%error, "failed to subscribe to the statistics of workers"),
         };
         let prefix = STATS_SUBJECTS.trim_end_matches('*');
         while let Some(message) = messages.next().await {
             let queue = message.subject.strip_prefix(prefix).and_then(|queue| queue.parse().ok());
-            if let (Some(queue), Some(stats)) = (queue, read(&message.payload)) {
+            if let (Some(queue), Some(stats)) = (queue, decode(&message.payload)) {
                 self.record(&queue, stats, Instant::now());
             }
         }
     }
 }
 
-/// Reads the report of a worker; `None` if it is not valid.
-fn read(payload: &[u8]) -> Option<WorkerStats> {
+/// Decodes the report of a worker; `None` if it is not valid.
+fn decode(payload: &[u8]) -> Option<WorkerStats> {
     let stats: WorkerStats =
         serde_json::from_slice(payload).ok().filter(|_| payload.len() <= MAX_PAYLOAD)?;
     // These texts are shown in a condition.
-    let is_word = |text: &str| {
-        text.len() <= MAX_WORD && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    let is_valid_name = |text: &str| {
+        text.len() <= MAX_BLOCKED_NAME
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
-    let are_words =
-        stats.blocked.iter().all(|blocked| is_word(&blocked.record) && is_word(&blocked.reason));
-    let is_worker =
-        stats.worker.len() <= MAX_NAME && stats.blocked.len() <= MAX_BLOCKED && are_words;
-    is_worker.then_some(stats)
+    let are_names_valid = stats
+        .blocked
+        .iter()
+        .all(|blocked| is_valid_name(&blocked.record) && is_valid_name(&blocked.reason));
+    let is_valid = stats.worker.len() <= MAX_WORKER_NAME
+        && stats.blocked.len() <= MAX_BLOCKED_KINDS
+        && are_names_valid;
+    is_valid.then_some(stats)
 }
 
 // === impl Worker ===
 
 impl Worker {
     fn is_alive(&self, now: Instant) -> bool {
-        now.duration_since(self.at) < SILENCE
+        now.duration_since(self.at) < WORKER_TIMEOUT
     }
 }
 
@@ -166,71 +170,71 @@ mod tests {
     }
 
     #[test]
-    fn a_queues_workers_are_added_up_and_the_silent_ones_dropped() {
+    fn workers_of_a_queue_are_summed_until_they_time_out() {
         let (queue, start) = ("q".parse().unwrap(), Instant::now());
-        let running = knowing(["q", "other"]);
-        running.record(&queue, stats("a", 2), start);
-        running.record(&queue, stats("b", 3), start + SILENCE / 2);
-        running.record(&"other".parse().unwrap(), stats("c", 9), start);
-        assert_eq!(running.of(&queue, start + SILENCE / 2), 5);
-        running.record(&queue, stats("b", 1), start + SILENCE / 2);
-        assert_eq!(running.of(&queue, start + SILENCE / 2), 3);
-        assert_eq!(running.of(&queue, start + SILENCE), 1);
-        running.forget(&queue);
-        assert_eq!(running.of(&queue, start), 0);
+        let tracker = tracker_of(["q", "other"]);
+        tracker.record(&queue, stats("a", 2), start);
+        tracker.record(&queue, stats("b", 3), start + WORKER_TIMEOUT / 2);
+        tracker.record(&"other".parse().unwrap(), stats("c", 9), start);
+        assert_eq!(tracker.calls(&queue, start + WORKER_TIMEOUT / 2), 5);
+        tracker.record(&queue, stats("b", 1), start + WORKER_TIMEOUT / 2);
+        assert_eq!(tracker.calls(&queue, start + WORKER_TIMEOUT / 2), 3);
+        assert_eq!(tracker.calls(&queue, start + WORKER_TIMEOUT), 1);
+        tracker.remove_queue(&queue);
+        assert_eq!(tracker.calls(&queue, start), 0);
     }
 
-    fn knowing<const N: usize>(queues: [&str; N]) -> Running {
-        let running = Running::default();
-        running.set_known(queues.map(|queue| queue.parse().unwrap()));
-        running
+    fn tracker_of<const N: usize>(queues: [&str; N]) -> InflightTracker {
+        let tracker = InflightTracker::default();
+        tracker.set_queues(queues.map(|queue| queue.parse().unwrap()));
+        tracker
     }
 
-    fn kept(running: &Running) -> usize {
-        running.queues.lock().unwrap().values().map(HashMap::len).sum()
+    fn count_workers(tracker: &InflightTracker) -> usize {
+        tracker.queues.lock().unwrap().values().map(HashMap::len).sum()
     }
 
     #[test]
-    fn invented_queues_and_workers_are_kept_within_bounds() {
-        let (running, now) = (knowing(["jobs"]), Instant::now());
+    fn invented_queues_and_workers_are_bounded() {
+        let (tracker, now) = (tracker_of(["jobs"]), Instant::now());
         for number in 0..10_000 {
-            running.record(&format!("invented-{number}").parse().unwrap(), stats("w", 1), now);
+            tracker.record(&format!("invented-{number}").parse().unwrap(), stats("w", 1), now);
         }
-        assert_eq!((kept(&running), running.queues.lock().unwrap().len()), (0, 1));
+        assert_eq!((count_workers(&tracker), tracker.queues.lock().unwrap().len()), (0, 1));
         let jobs: QueueName = "jobs".parse().unwrap();
         for number in 0..10_000 {
-            running.record(&jobs, stats(&format!("invented-{number}"), 1), now);
+            tracker.record(&jobs, stats(&format!("invented-{number}"), 1), now);
         }
-        assert_eq!(kept(&running), MAX_WORKERS);
+        assert_eq!(count_workers(&tracker), MAX_WORKERS);
         // A known worker can still report, and all are removed with the queue.
-        running.record(&jobs, stats("invented-0", 7), now);
-        assert_eq!(running.of(&jobs, now), MAX_WORKERS as u64 + 6);
-        running.set_known(["jobs".parse().unwrap(), "other".parse().unwrap()]);
-        assert_eq!(kept(&running), MAX_WORKERS);
-        running.set_known(["other".parse().unwrap()]);
-        assert_eq!((kept(&running), running.of(&jobs, now)), (0, 0));
-        assert!(running.knows(&"other".parse().unwrap()) && !running.knows(&jobs));
+        tracker.record(&jobs, stats("invented-0", 7), now);
+        assert_eq!(tracker.calls(&jobs, now), MAX_WORKERS as u64 + 6);
+        tracker.set_queues(["jobs".parse().unwrap(), "other".parse().unwrap()]);
+        assert_eq!(count_workers(&tracker), MAX_WORKERS);
+        tracker.set_queues(["other".parse().unwrap()]);
+        assert_eq!((count_workers(&tracker), tracker.calls(&jobs, now)), (0, 0));
+        assert!(tracker.has_queue(&"other".parse().unwrap()) && !tracker.has_queue(&jobs));
     }
 
     #[test]
-    fn what_no_worker_says_is_not_read() {
+    fn invalid_statistics_are_ignored() {
         let json = |stats: &WorkerStats| serde_json::to_vec(stats).unwrap();
-        assert_eq!(read(&json(&stats("w-1", 2))), Some(stats("w-1", 2)));
+        assert_eq!(decode(&json(&stats("w-1", 2))), Some(stats("w-1", 2)));
         let with = |record: &str, count| {
             let blocked =
                 BlockedCalls { record: record.to_owned(), reason: "no_space".to_owned(), calls: 1 };
             json(&WorkerStats { blocked: vec![blocked; count], ..stats("w", 1) })
         };
-        assert!(read(&with("dead_letter", MAX_BLOCKED)).is_some());
+        assert!(decode(&with("dead_letter", MAX_BLOCKED_KINDS)).is_some());
         for bad in [
-            with("dead_letter", MAX_BLOCKED + 1),
+            with("dead_letter", MAX_BLOCKED_KINDS + 1),
             with("Click http://evil", 1),
-            with(&"x".repeat(MAX_WORD + 1), 1),
-            json(&stats(&"w".repeat(MAX_NAME + 1), 1)),
+            with(&"x".repeat(MAX_BLOCKED_NAME + 1), 1),
+            json(&stats(&"w".repeat(MAX_WORKER_NAME + 1), 1)),
             [json(&stats("w", 1)), vec![b' '; MAX_PAYLOAD]].concat(),
             b"[]".to_vec(),
         ] {
-            assert_eq!(read(&bad), None, "{}", bad.escape_ascii());
+            assert_eq!(decode(&bad), None, "{}", bad.escape_ascii());
         }
     }
 
@@ -241,8 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn blocked_calls_of_all_workers_are_added_up() {
-        let running = knowing(["jobs"]);
+    fn blocked_calls_of_all_workers_are_summed() {
+        let tracker = tracker_of(["jobs"]);
         let queue: QueueName = "jobs".parse().unwrap();
         let now = Instant::now();
         let kind = |record: &str, calls| BlockedCalls {
@@ -254,9 +258,9 @@ mod tests {
             ("w-1", vec![kind("result", 2), kind("dead_letter", 1)]),
             ("w-2", vec![kind("result", 3)]),
         ] {
-            running.record(&queue, WorkerStats { blocked, ..stats(worker, 1) }, now);
+            tracker.record(&queue, WorkerStats { blocked, ..stats(worker, 1) }, now);
         }
-        assert_eq!(running.blocked(&queue, now), [kind("dead_letter", 1), kind("result", 5)]);
-        assert!(running.blocked(&queue, now + SILENCE).is_empty());
+        assert_eq!(tracker.blocked(&queue, now), [kind("dead_letter", 1), kind("result", 5)]);
+        assert!(tracker.blocked(&queue, now + WORKER_TIMEOUT).is_empty());
     }
 }

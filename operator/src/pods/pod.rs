@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     cache::{
-        object::{Meta, Slim},
-        watch::Watched,
+        object::{CachedMeta, CachedObject},
+        watch::Cacheable,
     },
     labels::{QUEUE_LABEL, REVISION_ANNOTATION},
 };
@@ -43,7 +43,7 @@ const IMAGE: [&str; 6] = [
 ];
 
 /// A worker's pod.
-pub(crate) type WorkerPod = Slim<Parts, State>;
+pub(crate) type WorkerPod = CachedObject<Parts, State>;
 
 /// The parts of a pod that are read.
 #[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize, Serialize)]
@@ -92,16 +92,16 @@ pub(crate) enum Standing {
     Stuck(Cause),
 }
 
-impl Watched for WorkerPod {
-    type Whole = Parts;
+impl Cacheable for WorkerPod {
+    type Object = Parts;
 
-    fn of(Parts { metadata, status }: Parts) -> Self {
-        Self::new(Meta::of(&metadata), State::of(&metadata, &status))
+    fn from_object(Parts { metadata, status }: Parts) -> Self {
+        Self::new(CachedMeta::new(&metadata), State::of(&metadata, &status))
     }
 
     /// Pods in the state `Fine`, of which there are thousands, are not kept.
     fn is_kept(&self) -> bool {
-        self.rest != State::Fine
+        self.data != State::Fine
     }
 }
 

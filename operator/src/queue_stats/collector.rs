@@ -1,4 +1,4 @@
-//! Keeps the numbers of all queues up to date.
+//! Collects the counts of all queues and writes them to their statuses.
 
 use std::{
     collections::HashMap,
@@ -13,134 +13,140 @@ use kube::ResourceExt;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::stream_listing::{Survey, Surveyed};
+use super::stream_listing::{ObservedQueue, StreamListing};
 use crate::{
     controller::{context::Context, update_status},
     crd::AsyncQueue,
     error::chain,
     metrics::FIGURES,
-    nats::connections::{Address, Broker},
-    queue_counts::{Counted, Figures},
+    nats::connections::{NatsConnection, NatsEndpoint},
+    queue_counts::{QueueCounts, StreamCounts},
     trigger::ReconcileTrigger,
 };
 
-/// Interval of listings: what `kubectl get aq` shows is not older.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// Interval of listings, so the maximum age of the counts that `kubectl get aq` shows.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The pause is this many times as long as the work, if that is longer than the interval. With tens
-/// of thousands of streams, the numbers then do not keep NATS and the API server busy.
-const REST: u32 = 20;
+/// of thousands of streams, the collector then does not keep NATS and the API server busy.
+const MIN_IDLE_FACTOR: u32 = 20;
 
 /// Maximum time for listing one server's streams, so that a server that never finishes does not
 /// delay the others.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Number of concurrent requests for consumers and for statuses.
-const CONCURRENCY: usize = 16;
+/// Maximum number of concurrent requests for consumers and for statuses.
+const MAX_CONCURRENT_REQUESTS: usize = 16;
 
-/// Updates the numbers.
-pub(crate) struct Refresher {
+/// Collects the counts.
+pub(crate) struct StatsCollector {
     pub(crate) context: Arc<Context>,
     pub(crate) triggers: ReconcileTrigger,
 }
 
-/// Whether each NATS server was connected at the last refresh, by the address in the queues' specs.
-type Connected = HashMap<Option<Address>, bool>;
+/// Whether each NATS server was connected at the last refresh.
+type ConnectionStates = HashMap<Option<NatsEndpoint>, bool>;
 
-// === impl Refresher ===
+// === impl StatsCollector ===
 
-impl Refresher {
-    /// Updates the numbers for as long as it is polled.
+impl StatsCollector {
+    /// Updates the counts for as long as it is polled.
     pub(crate) async fn run(self) {
         self.context.complete().await;
-        let mut connected = Connected::new();
+        let mut connected = ConnectionStates::new();
         loop {
-            let begun = Instant::now();
+            let started = Instant::now();
             self.refresh(&mut connected).await;
-            sleep(INTERVAL.max(begun.elapsed() * REST)).await;
+            sleep(REFRESH_INTERVAL.max(started.elapsed() * MIN_IDLE_FACTOR)).await;
         }
     }
 
-    async fn refresh(&self, connected: &mut Connected) {
+    async fn refresh(&self, connected: &mut ConnectionStates) {
         let queues = self.context.queues.all();
         self.context.metrics.queues(queues.iter().map(AsRef::as_ref));
-        let mut servers: HashMap<Option<Address>, Vec<Arc<AsyncQueue>>> = HashMap::new();
+        let mut servers: HashMap<Option<NatsEndpoint>, Vec<Arc<AsyncQueue>>> = HashMap::new();
         for queue in queues {
-            servers.entry(Address::of(&queue)).or_default().push(queue);
+            servers.entry(NatsEndpoint::from_queue(&queue)).or_default().push(queue);
         }
-        connected.retain(|address, _| servers.contains_key(address));
-        for (address, queues) in servers {
-            // The queue's status reports an address that can't be used.
-            let Ok(broker) = self.context.brokers.get(address.clone()).await else { continue };
-            broker
-                .running
-                .set_known(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));
-            let now = broker.is_connected();
-            if connected.insert(address, now).unwrap_or(now) != now {
+        connected.retain(|endpoint, _| servers.contains_key(endpoint));
+        for (endpoint, queues) in servers {
+            // The queue's status reports an endpoint that can't be used.
+            let Ok(connection) = self.context.brokers.get(endpoint.clone()).await else { continue };
+            connection
+                .inflight
+                .set_queues(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));
+            let is_connected = connection.is_connected();
+            let was_connected = connected.insert(endpoint, is_connected);
+            if was_connected.is_some_and(|was_connected| was_connected != is_connected) {
                 for queue in &queues {
                     self.triggers.enqueue(queue);
                 }
             }
-            self.refresh_server(now.then_some(&*broker), queues).await;
+            self.refresh_server(is_connected.then_some(&*connection), queues).await;
         }
     }
 
-    /// Updates the numbers of the queues on one NATS server, which may be unavailable.
-    async fn refresh_server(&self, broker: Option<&Broker>, queues: Vec<Arc<AsyncQueue>>) {
-        let (mine, others): (Vec<_>, Vec<_>) =
+    /// Updates the counts of the queues on one NATS server; `None` if it is unavailable.
+    async fn refresh_server(
+        &self,
+        connection: Option<&NatsConnection>,
+        queues: Vec<Arc<AsyncQueue>>,
+    ) {
+        let (owned, others): (Vec<_>, Vec<_>) =
             queues.into_iter().partition(|queue| has_stream(queue));
-        let mut figures: Vec<(Arc<AsyncQueue>, Figures)> =
-            others.into_iter().map(|queue| (queue, Figures::default())).collect();
-        match broker {
-            None => figures.extend(mine.into_iter().map(|queue| {
+        let mut counts: Vec<(Arc<AsyncQueue>, QueueCounts)> =
+            others.into_iter().map(|queue| (queue, QueueCounts::default())).collect();
+        match connection {
+            None => counts.extend(owned.into_iter().map(|queue| {
                 let functions = self.functions(&queue);
-                (queue, Figures::new(None, functions))
+                (queue, QueueCounts::new(None, functions))
             })),
-            Some(broker) => match timeout(LIST_TIMEOUT, Survey::new(mine).list(&broker.js)).await {
-                Ok(Ok(surveyed)) => figures.extend(self.count(broker, surveyed).await),
-                // The known numbers are kept; the connection shows an outage.
-                Ok(Err(error)) => debug!("the streams can't be listed now: {}", chain(&error)),
-                Err(_) => {
-                    warn!(
-                        "the streams of a NATS server can't be listed: no end within {LIST_TIMEOUT:?}"
-                    );
+            Some(connection) => {
+                let listing = StreamListing::new(owned).list(&connection.js);
+                match timeout(LIST_TIMEOUT, listing).await {
+                    Ok(Ok(observed)) => counts.extend(self.count(connection, observed).await),
+                    // The known counts stay; the connection shows an outage.
+                    Ok(Err(error)) => debug!("failed to list the streams: {}", chain(&error)),
+                    Err(_) => warn!(
+                        "listing the streams of a NATS server timed out after {LIST_TIMEOUT:?}"
+                    ),
                 }
-            },
+            }
         }
-        self.write(figures).await;
+        self.write(counts).await;
     }
 
-    /// Counts what a listing alone does not show, and triggers the controller for queues that are
+    /// Adds the counts that a listing does not show, and triggers the controller for queues that are
     /// not in their desired state.
     async fn count(
         &self,
-        broker: &Broker,
-        surveyed: Vec<Surveyed>,
-    ) -> Vec<(Arc<AsyncQueue>, Figures)> {
+        connection: &NatsConnection,
+        observed: Vec<ObservedQueue>,
+    ) -> Vec<(Arc<AsyncQueue>, QueueCounts)> {
         let now = Instant::now();
-        let counted = surveyed.into_iter().map(async |surveyed| {
-            if surveyed.is_due() {
-                self.triggers.enqueue(&surveyed.queue);
+        let counted = observed.into_iter().map(async |observed| {
+            if observed.is_due() {
+                self.triggers.enqueue(&observed.queue);
             }
-            let (messages, dead_letters) = surveyed.counted()?;
-            let spec = surveyed.spec()?;
-            let redelivered = redelivered(&broker.js, &spec, messages).await?;
-            let running = broker.running.of(&spec.queue, now);
-            let is_blocked = !broker.running.blocked(&spec.queue, now).is_empty();
-            if is_blocked != update_status::reports_blocked(&surveyed.queue) {
-                self.triggers.enqueue(&surveyed.queue);
+            let (messages, dead_letters) = observed.counts()?;
+            let spec = observed.spec()?;
+            let redelivered = redelivered(&connection.js, &spec, messages).await?;
+            let inflight = connection.inflight.calls(&spec.queue, now);
+            let is_blocked = !connection.inflight.blocked(&spec.queue, now).is_empty();
+            if is_blocked != update_status::reports_blocked(&observed.queue) {
+                self.triggers.enqueue(&observed.queue);
             }
             if !update_status::reports_refused(
-                &surveyed.queue,
+                &observed.queue,
                 &self.context.refused_of(&spec.queue),
             ) {
-                self.triggers.enqueue(&surveyed.queue);
+                self.triggers.enqueue(&observed.queue);
             }
-            let counted = Counted { messages, running, redelivered, dead_letters };
-            let figures = Figures::new(Some(counted), self.context.functions_of(&spec.queue));
-            Some((surveyed.queue, figures))
+            let counted = StreamCounts { messages, inflight, redelivered, dead_letters };
+            let counts = QueueCounts::new(Some(counted), self.context.functions_of(&spec.queue));
+            Some((observed.queue, counts))
         });
-        let counted = futures::stream::iter(counted).buffer_unordered(CONCURRENCY);
+        let counted = futures::stream::iter(counted).buffer_unordered(MAX_CONCURRENT_REQUESTS);
         counted.filter_map(std::future::ready).collect().await
     }
 
@@ -149,26 +155,23 @@ impl Refresher {
         self.context.functions_of(&name)
     }
 
-    /// Writes the numbers that have changed.
-    async fn write(&self, figures: Vec<(Arc<AsyncQueue>, Figures)>) {
-        let changed = figures.into_iter().filter(|(queue, figures)| {
-            *figures != queue.status.as_ref().map(Figures::of).unwrap_or_default()
+    /// Writes the counts that have changed.
+    async fn write(&self, counts: Vec<(Arc<AsyncQueue>, QueueCounts)>) {
+        let changed = counts.into_iter().filter(|(queue, counts)| {
+            *counts != queue.status.as_ref().map(QueueCounts::from_status).unwrap_or_default()
         });
-        let writes = changed.map(async |(queue, figures)| {
-            let status = figures.put(queue.status.clone().unwrap_or_default());
+        let writes = changed.map(async |(queue, counts)| {
+            let status = counts.apply_to(queue.status.clone().unwrap_or_default());
             update_status::write(&self.context, &queue, &status).await
         });
-        let mut written = futures::stream::iter(writes).buffer_unordered(CONCURRENCY);
-        let mut told = false;
+        let mut written = futures::stream::iter(writes).buffer_unordered(MAX_CONCURRENT_REQUESTS);
+        let mut logged = false;
         while let Some(written) = written.next().await {
             let Err(error) = written else { continue };
             self.context.metrics.reconcile_error(FIGURES);
             // An error of one queue is mostly an error of all, so only the first is logged.
-            if !std::mem::replace(&mut told, true) {
-                warn!(
-                    "the numbers of a queue could not be written, and will be again: {}",
-                    chain(&error)
-                );
+            if !std::mem::replace(&mut logged, true) {
+                warn!("failed to update queue counts in status, retrying: {}", chain(&error));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Evaluates a listing of all streams for each queue. Pure, except for the listing itself.
+//! Lists all streams and evaluates them for each queue. Pure, except for the listing itself.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,16 +12,16 @@ use futures::TryStreamExt;
 
 use crate::{crd::AsyncQueue, nats::queue_spec::queue_spec};
 
-/// Queues, and what the listing has shown of them so far.
-pub(super) struct Survey {
-    queues: Vec<Surveyed>,
+/// A listing of streams, evaluated for these queues.
+pub(super) struct StreamListing {
+    queues: Vec<ObservedQueue>,
     /// By stream: the index of its queue in `queues`, and the stream's role.
-    streams: HashMap<String, (usize, Part)>,
+    streams: HashMap<String, (usize, StreamRole)>,
 }
 
-/// A queue, and what the listing has shown of its streams.
+/// A queue, and the state of its streams in the listing.
 #[derive(Clone, Debug)]
-pub(super) struct Surveyed {
+pub(super) struct ObservedQueue {
     pub(super) queue: Arc<AsyncQueue>,
     calls: Option<u64>,
     callbacks: Option<u64>,
@@ -31,71 +31,71 @@ pub(super) struct Surveyed {
 
 /// Role of a stream in its queue.
 #[derive(Clone, Copy, Debug)]
-enum Part {
+enum StreamRole {
     Calls,
     Callbacks,
     DeadLetters,
 }
 
-// === impl Survey ===
+// === impl StreamListing ===
 
-impl Survey {
-    /// Creates the evaluation of these queues, which have their streams.
+impl StreamListing {
+    /// Creates an empty listing for these queues, which own their streams.
     pub(super) fn new(queues: impl IntoIterator<Item = Arc<AsyncQueue>>) -> Self {
-        let mut survey = Self { queues: Vec::new(), streams: HashMap::new() };
+        let mut listing = Self { queues: Vec::new(), streams: HashMap::new() };
         for queue in queues {
-            let surveyed = Surveyed::new(queue);
-            let Some(spec) = surveyed.spec() else { continue };
-            let number = survey.queues.len();
-            let parts =
-                [Part::Calls, Part::Callbacks, Part::DeadLetters].map(|part| (number, part));
-            survey.streams.extend(spec.streams().into_iter().zip(parts));
-            survey.queues.push(surveyed);
+            let observed = ObservedQueue::new(queue);
+            let Some(spec) = observed.spec() else { continue };
+            let index = listing.queues.len();
+            let roles = [StreamRole::Calls, StreamRole::Callbacks, StreamRole::DeadLetters]
+                .map(|role| (index, role));
+            listing.streams.extend(spec.streams().into_iter().zip(roles));
+            listing.queues.push(observed);
         }
-        survey
+        listing
     }
 
     /// Lists all streams: one request for each 256 of them.
-    pub(super) async fn list(mut self, js: &Context) -> Result<Vec<Surveyed>, StreamsError> {
+    pub(super) async fn list(mut self, js: &Context) -> Result<Vec<ObservedQueue>, StreamsError> {
         let mut streams = js.streams();
         while let Some(info) = streams.try_next().await? {
-            self.take(&info);
+            self.add(&info);
         }
         Ok(self.queues)
     }
 
-    /// Processes what the server says of one stream.
-    fn take(&mut self, info: &Info) {
-        let Some((number, part)) = self.streams.get(&info.config.name) else { return };
-        let surveyed = &mut self.queues[*number];
-        let Some(spec) = surveyed.spec() else { return };
+    /// Adds the info of one stream.
+    fn add(&mut self, info: &Info) {
+        let Some((index, role)) = self.streams.get(&info.config.name) else { return };
+        let observed = &mut self.queues[*index];
+        let Some(spec) = observed.spec() else { return };
         let messages = Some(info.state.messages);
-        let wanted = match part {
-            Part::Calls => {
-                surveyed.calls = messages;
-                surveyed.changed |= surveyed.is_another(info.created.unix_timestamp());
+        let desired = match role {
+            StreamRole::Calls => {
+                observed.calls = messages;
+                observed.changed |= observed.is_recreated(info.created.unix_timestamp());
                 spec.stream_config()
             }
-            Part::Callbacks => {
-                surveyed.callbacks = messages;
+            StreamRole::Callbacks => {
+                observed.callbacks = messages;
                 spec.callback_config()
             }
-            Part::DeadLetters => {
-                surveyed.dead_letters = messages;
+            StreamRole::DeadLetters => {
+                observed.dead_letters = messages;
                 spec.dead_letter_config()
             }
         };
-        surveyed.changed |= is_changed(&info.config, &wanted);
+        observed.changed |= is_changed(&info.config, &desired);
     }
 }
 
-fn is_changed(config: &Config, wanted: &Config) -> bool {
-    plan_stream(Some(config), wanted, false) != Plan::Keep
+fn is_changed(config: &Config, desired: &Config) -> bool {
+    plan_stream(Some(config), desired, false) != Plan::Keep
 }
 
-// === impl Surveyed ===
+// === impl ObservedQueue ===
 
-impl Surveyed {
+impl ObservedQueue {
     fn new(queue: Arc<AsyncQueue>) -> Self {
         Self { queue, calls: None, callbacks: None, dead_letters: None, changed: false }
     }
@@ -108,7 +108,7 @@ impl Surveyed {
 
     /// Returns the numbers of stored calls and of dead letters. A queue with dead letters disabled
     /// may still have some from before.
-    pub(super) fn counted(&self) -> Option<(u64, u64)> {
+    pub(super) fn counts(&self) -> Option<(u64, u64)> {
         let none = (!self.queue.spec.dead_letter.enabled).then_some(0);
         self.calls.zip(self.dead_letters.or(none))
     }
@@ -117,11 +117,11 @@ impl Surveyed {
     /// its desired state, or is another one than before. A stream that was not seen may still
     /// exist: streams come and go between the pages of a listing.
     pub(super) fn is_due(&self) -> bool {
-        self.changed || self.callbacks.is_none() || self.counted().is_none()
+        self.changed || self.callbacks.is_none() || self.counts().is_none()
     }
 
     /// Returns whether the stream of calls is not the one in the status.
-    fn is_another(&self, created: i64) -> bool {
+    fn is_recreated(&self, created: i64) -> bool {
         let known = self.queue.status.as_ref().and_then(|status| status.stream_created.as_ref());
         known.is_some_and(|known| known.0.as_second() != created)
     }
@@ -160,49 +160,49 @@ mod tests {
         (Arc::new(queue), [spec.stream_config(), spec.callback_config(), spec.dead_letter_config()])
     }
 
-    fn surveyed(infos: &[Info]) -> Surveyed {
-        let mut survey = Survey::new([owner().0]);
+    fn observed(infos: &[Info]) -> ObservedQueue {
+        let mut listing = StreamListing::new([owner().0]);
         for info in infos {
-            survey.take(info);
+            listing.add(info);
         }
-        survey.queues.remove(0)
+        listing.queues.remove(0)
     }
 
     #[test]
-    fn a_queue_whose_streams_are_as_they_shall_be_is_counted_and_left_alone() {
+    fn a_queue_in_its_desired_state_is_counted_and_not_due() {
         let (_, [calls, callbacks, dead]) = owner();
         let other = Config { name: "other".to_owned(), ..Config::default() };
-        let surveyed =
-            surveyed(&[info(&other, 9), info(&calls, 7), info(&callbacks, 1), info(&dead, 3)]);
-        assert_eq!(surveyed.counted(), Some((7, 3)));
-        assert!(!surveyed.is_due());
+        let observed =
+            observed(&[info(&other, 9), info(&calls, 7), info(&callbacks, 1), info(&dead, 3)]);
+        assert_eq!(observed.counts(), Some((7, 3)));
+        assert!(!observed.is_due());
     }
 
     #[test]
-    fn a_queue_that_keeps_no_dead_letters_lacks_no_stream_for_them() {
+    fn a_queue_without_dead_letters_needs_no_stream_for_them() {
         let mut queue = fixtures::owner("q");
         queue.spec.dead_letter.enabled = false;
         let spec = queue_spec(&queue).unwrap();
-        let mut survey = Survey::new([Arc::new(queue)]);
-        survey.take(&info(&spec.stream_config(), 7));
-        survey.take(&info(&spec.callback_config(), 0));
-        let surveyed = survey.queues.remove(0);
-        assert_eq!(surveyed.counted(), Some((7, 0)));
-        assert!(!surveyed.is_due());
+        let mut listing = StreamListing::new([Arc::new(queue)]);
+        listing.add(&info(&spec.stream_config(), 7));
+        listing.add(&info(&spec.callback_config(), 0));
+        let observed = listing.queues.remove(0);
+        assert_eq!(observed.counts(), Some((7, 0)));
+        assert!(!observed.is_due());
     }
 
     #[test]
-    fn a_stream_that_is_missing_changed_or_another_is_looked_at() {
+    fn a_missing_changed_or_recreated_stream_makes_it_due() {
         let (_, [calls, callbacks, dead]) = owner();
         let all = [&calls, &callbacks, &dead];
         for missing in 0..all.len() {
-            let rest = all.iter().enumerate().filter(|(number, _)| *number != missing);
+            let rest = all.iter().enumerate().filter(|(index, _)| *index != missing);
             let infos: Vec<_> = rest.map(|(_, config)| info(config, 0)).collect();
-            assert!(surveyed(&infos).is_due(), "{missing}");
+            assert!(observed(&infos).is_due(), "{missing}");
         }
         let changed = Config { max_messages: 1, ..dead.clone() };
-        assert!(surveyed(&[info(&calls, 0), info(&callbacks, 0), info(&changed, 0)]).is_due());
+        assert!(observed(&[info(&calls, 0), info(&callbacks, 0), info(&changed, 0)]).is_due());
         let another = created(&calls, 0, "1970-01-01T00:00:51Z");
-        assert!(surveyed(&[another, info(&callbacks, 0), info(&dead, 0)]).is_due());
+        assert!(observed(&[another, info(&callbacks, 0), info(&dead, 0)]).is_due());
     }
 }

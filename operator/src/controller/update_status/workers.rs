@@ -6,15 +6,12 @@
 //! way.
 
 use crate::{
-    cache::deployment::Rollout,
+    cache::deployment::RolloutStatus,
     crd::{
         Condition,
         conditions::{ConditionStatus, ConditionValue, condition_type, find, reason},
     },
-    pods::{
-        cause,
-        cause::{Cause, steady},
-    },
+    pods::cause::{self, Cause, steady},
 };
 
 /// What is known of a queue's workers.
@@ -23,7 +20,7 @@ pub(super) struct WorkerRollout<'a> {
     /// Number of workers that are wanted.
     pub(super) replicas: i32,
     /// What the status of their Deployment says.
-    pub(super) rollout: &'a Rollout,
+    pub(super) rollout: &'a RolloutStatus,
     /// Cause that keeps pods of the wanted revision from becoming ready, if there is one.
     pub(super) cause: Option<&'a Cause>,
     /// The current conditions of the queue.
@@ -58,9 +55,9 @@ impl WorkerRollout<'_> {
 
     /// Returns the condition `Progressing`.
     pub(super) fn progressing(&self) -> ConditionValue {
-        let Rollout { is_seen, replicas, updated, .. } = self.rollout;
+        let RolloutStatus { is_observed, replicas, updated, .. } = self.rollout;
         let is_wanted = *replicas == self.replicas && *updated == self.replicas;
-        let is_rolled_out = *is_seen && self.updated_available() >= self.replicas;
+        let is_rolled_out = *is_observed && self.updated_available() >= self.replicas;
         // With zero workers wanted and none there, there is nothing to wait for.
         if is_wanted && (is_rolled_out || self.replicas == 0) {
             return ConditionValue::false_(reason::RECONCILED, "The workers are as the spec says.");
@@ -74,21 +71,21 @@ impl WorkerRollout<'_> {
     /// Returns a lower bound for the number of available workers of the wanted revision: the
     /// available workers minus all workers of other revisions.
     fn updated_available(&self) -> i32 {
-        let Rollout { is_seen, replicas, updated, available, .. } = self.rollout;
-        if *is_seen { (available - (replicas - updated)).max(0) } else { 0 }
+        let RolloutStatus { is_observed, replicas, updated, available, .. } = self.rollout;
+        if *is_observed { (available - (replicas - updated)).max(0) } else { 0 }
     }
 
     /// Returns the cause that blocks the rollout. A cause from the pods comes first. Without one it
     /// is the Deployment's: the API server refuses pods, or the rollout is overdue.
     fn cause(&self) -> Option<Cause> {
-        let Rollout { is_seen, refused, overdue, .. } = self.rollout;
+        let RolloutStatus { is_observed, refused, overdue, .. } = self.rollout;
         let of_deployment = || {
             refused
                 .as_deref()
                 .map(cause::refused)
                 .or_else(|| overdue.as_deref().map(cause::overdue))
         };
-        self.cause.cloned().or_else(|| is_seen.then(of_deployment).flatten())
+        self.cause.cloned().or_else(|| is_observed.then(of_deployment).flatten())
     }
 
     fn was_ready(&self) -> bool {
@@ -117,14 +114,14 @@ mod tests {
 
     /// Returns a Deployment with so many workers, so many of the wanted revision, and so many
     /// available.
-    fn rollout(replicas: i32, updated: i32, available: i32) -> Rollout {
-        Rollout {
-            is_seen: true,
+    fn rollout(replicas: i32, updated: i32, available: i32) -> RolloutStatus {
+        RolloutStatus {
+            is_observed: true,
             replicas,
             updated,
             ready: available,
             available,
-            ..Rollout::default()
+            ..RolloutStatus::default()
         }
     }
 
@@ -148,7 +145,7 @@ mod tests {
 
     fn conditions_of(
         replicas: i32,
-        rollout: &Rollout,
+        rollout: &RolloutStatus,
         cause: Option<&Cause>,
         previous: &[Condition],
     ) -> [(ConditionStatus, &'static str); 2] {
@@ -168,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_new_queue_progresses_until_a_worker_runs() {
-        assert_eq!(conditions_of(2, &Rollout::default(), None, &[]), [NOT_YET, UNDER_WAY]);
+        assert_eq!(conditions_of(2, &RolloutStatus::default(), None, &[]), [NOT_YET, UNDER_WAY]);
         assert_eq!(conditions_of(2, &rollout(2, 2, 0), None, &was_not()), [NOT_YET, UNDER_WAY]);
         assert_eq!(conditions_of(2, &rollout(2, 2, 1), None, &was_not()), [READY, UNDER_WAY]);
         assert_eq!(conditions_of(2, &rollout(2, 2, 2), None, &was_ready()), [READY, DONE]);
@@ -177,7 +174,7 @@ mod tests {
     #[test]
     fn scaling_keeps_a_queue_ready() {
         // The Deployment has not been seen, has one pod more, and has it ready.
-        let unseen = Rollout { is_seen: false, ..rollout(1, 1, 1) };
+        let unseen = RolloutStatus { is_observed: false, ..rollout(1, 1, 1) };
         for (rollout, progress) in [
             (unseen, UNDER_WAY),
             (rollout(1, 1, 1), UNDER_WAY),
@@ -195,7 +192,7 @@ mod tests {
         let zero = (ConditionStatus::True, reason::SCALED_TO_ZERO);
         assert_eq!(conditions_of(0, &rollout(1, 1, 1), None, &was_ready()), [zero, UNDER_WAY]);
         assert_eq!(conditions_of(0, &rollout(0, 0, 0), None, &was_ready()), [zero, DONE]);
-        assert_eq!(conditions_of(0, &Rollout::default(), None, &[]), [zero, DONE]);
+        assert_eq!(conditions_of(0, &RolloutStatus::default(), None, &[]), [zero, DONE]);
         // Scaled up from zero, no worker runs yet.
         let before = previous(ConditionValue::true_(reason::SCALED_TO_ZERO, ""));
         assert_eq!(conditions_of(1, &rollout(1, 1, 0), None, &before), [NOT_YET, UNDER_WAY]);
@@ -203,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_edit_keeps_a_queue_ready_while_an_earlier_worker_runs() {
-        let unseen = Rollout { is_seen: false, ..rollout(1, 1, 1) };
+        let unseen = RolloutStatus { is_observed: false, ..rollout(1, 1, 1) };
         for (rollout, progress) in [
             (unseen, UNDER_WAY),
             (rollout(1, 0, 1), UNDER_WAY),
@@ -241,14 +238,14 @@ mod tests {
 
     #[test]
     fn what_the_deployment_says_counts_where_no_pod_says_more() {
-        let refused = Rollout { refused: Some("exceeded quota".into()), ..rollout(0, 0, 0) };
+        let refused = RolloutStatus { refused: Some("exceeded quota".into()), ..rollout(0, 0, 0) };
         let stuck = (ConditionStatus::False, reason::PODS_REFUSED);
         assert_eq!(conditions_of(1, &refused, None, &was_not()), [stuck, stuck]);
-        let unseen = Rollout { is_seen: false, ..refused };
+        let unseen = RolloutStatus { is_observed: false, ..refused };
         assert_eq!(conditions_of(1, &unseen, None, &was_not()), [NOT_YET, UNDER_WAY]);
 
         let overdue =
-            Rollout { overdue: Some("timed out progressing.".into()), ..rollout(2, 1, 1) };
+            RolloutStatus { overdue: Some("timed out progressing.".into()), ..rollout(2, 1, 1) };
         let stuck = (ConditionStatus::False, reason::WORKERS_UNAVAILABLE);
         assert_eq!(conditions_of(1, &overdue, None, &was_ready()), [stuck, stuck]);
         let stuck = (ConditionStatus::False, reason::IMAGE_PULL_FAILED);

@@ -1,0 +1,349 @@
+//! Tests of the directory that follows from functions and queues.
+
+use asyncqueue::{
+    QueueName,
+    directory::{Directory, FunctionEntry, QueueEntry},
+    function_namespaces::{FunctionNamespaces, NamespaceList},
+};
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOrString};
+use kube::ResourceExt;
+
+use super::{
+    admission::Admission,
+    directory::{FunctionCounts, QueueFunctions, RefusedFunctions, count, directory},
+    issues::{FunctionIssue, IssueKind, find_issues},
+    service::HEADLESS,
+    sources::FunctionSources,
+    *,
+};
+use crate::{
+    cache::{
+        deployment::{CachedDeployment, PodMeta},
+        watch::{Cacheable, MultiStore},
+    },
+    crd::{AsyncQueue, Size},
+    fixtures,
+};
+
+/// Returns the functions of these objects, with the precedence of their sources.
+fn index<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    deployments: impl IntoIterator<Item = &'a CachedDeployment>,
+    functions: impl IntoIterator<Item = &'a openfaas::Function>,
+) -> FunctionIndex {
+    let services = services.into_iter().cloned().map(Cacheable::from_object);
+    let functions = functions.into_iter().cloned().map(Cacheable::from_object);
+    let sources = FunctionSources::in_order(
+        MultiStore::from_objects(services),
+        MultiStore::from_objects(deployments.into_iter().cloned()),
+        MultiStore::from_objects(functions),
+    );
+    sources.index()
+}
+
+fn named(name: &str) -> FunctionName {
+    FunctionName::new(name, "openfaas-fn").unwrap()
+}
+
+fn namespaces() -> FunctionNamespaces {
+    let platform = Some("openfaas".to_owned());
+    FunctionNamespaces::new("openfaas-fn".to_owned(), NamespaceList::default(), platform).unwrap()
+}
+
+fn directory_of(functions: &FunctionIndex, queues: &[AsyncQueue]) -> Directory {
+    directory(functions, queues, &Admission::new(&namespaces(), None, queues))
+}
+
+fn issues_of(functions: &FunctionIndex, queues: &[AsyncQueue]) -> Vec<FunctionIssue> {
+    find_issues(functions, queues, &Admission::new(&namespaces(), None, queues))
+}
+
+fn counts_of(
+    functions: &FunctionIndex,
+    queues: &[AsyncQueue],
+    default: Option<&QueueName>,
+) -> FunctionCounts {
+    let (namespaces, directory) = (namespaces(), directory_of(functions, queues));
+    count(&directory, default, functions, &Admission::new(&namespaces, default, queues))
+}
+
+fn entry(functions: &FunctionIndex, name: &str) -> FunctionEntry {
+    directory_of(functions, &[]).functions[&named(name)].clone()
+}
+
+#[test]
+fn a_deployment_with_the_label_is_a_function() {
+    let mut other = fixtures::deployment("web", None);
+    other.spec.template.metadata = PodMeta::default();
+    let deployments = [
+        fixtures::function("slow", Some("slow-queue")),
+        fixtures::function("fast", None),
+        CachedDeployment::from_object(other),
+    ];
+    let functions = index([], &deployments, []);
+    assert_eq!(functions.len(), 2);
+    let slow =
+        FunctionEntry { queue: Some("slow-queue".parse().unwrap()), ..FunctionEntry::default() };
+    assert_eq!(entry(&functions, "slow"), slow);
+    assert_eq!(entry(&functions, "fast"), FunctionEntry::default());
+}
+
+#[test]
+fn annotations_of_the_deployment_itself_are_ignored() {
+    let mut deployment = fixtures::deployment("fast", None);
+    deployment.annotations_mut().insert(QUEUE_ANNOTATION.to_owned(), "slow-queue".to_owned());
+    assert_eq!(
+        entry(&index([], [&CachedDeployment::from_object(deployment)], []), "fast").queue,
+        None
+    );
+}
+
+#[test]
+fn a_service_with_the_annotation_is_called_on_its_port() {
+    let services = [
+        fixtures::service("plain", None, 80),
+        fixtures::service("usual", Some("q"), 8080),
+        fixtures::service("web", Some("q"), 3000),
+    ];
+    let functions = index(&services, [], []);
+    assert_eq!(functions.len(), 2);
+    assert_eq!(entry(&functions, "usual").url, None);
+    let url = "http://web.openfaas-fn.svc.cluster.local:3000";
+    assert_eq!(entry(&functions, "web").url.as_deref(), Some(url));
+}
+
+#[test]
+fn white_space_around_annotations_is_ignored() {
+    for written in ["slow-queue\n", " slow-queue\r\n", "\tslow-queue "] {
+        let function = fixtures::openfaas_function("f", Some(written));
+        let deployment = fixtures::function("d", Some(written));
+        let service = fixtures::service("s", Some(written), 8080);
+        let functions = index([&service], [&deployment], [&function]);
+        for name in ["f", "d", "s"] {
+            let queue = entry(&functions, name).queue;
+            assert_eq!(queue.unwrap().as_str(), "slow-queue", "{name}: {written:?}");
+        }
+        let queues = [fixtures::owner("slow-queue")];
+        assert_eq!(issues_of(&functions, &queues), [], "{written:?}");
+    }
+}
+
+/// Returns a headless Service whose port has this target.
+fn headless(port: i32, target: Option<IntOrString>) -> Service {
+    let mut service = fixtures::service("f", Some("q"), port);
+    let spec = service.spec.as_mut().unwrap();
+    spec.cluster_ip = Some(HEADLESS.to_owned());
+    spec.ports.as_mut().unwrap()[0].target_port = target;
+    service
+}
+
+#[test]
+fn a_headless_service_is_called_on_its_target_port() {
+    let number = |number| Some(IntOrString::Int(number));
+    let text = |text: &str| Some(IntOrString::String(text.to_owned()));
+    let cases = [
+        (headless(80, number(8080)), None, None),
+        (headless(80, number(3000)), Some(3000), None),
+        (headless(80, text("3000")), Some(3000), None),
+        (headless(80, None), Some(80), None),
+        (headless(8080, number(9000)), Some(9000), None),
+        (headless(80, text("web")), Some(80), Some("web")),
+    ];
+    for (service, port, named) in cases {
+        let case = service.spec.clone();
+        let functions = index([&service], [], []);
+        let url = port.map(|port| format!("http://f.openfaas-fn.svc.cluster.local:{port}"));
+        assert_eq!(entry(&functions, "f").url, url, "{case:?}");
+        let expected = named.map(|name| IssueKind::NamedTargetPort(name.to_owned()));
+        let kinds =
+            issues_of(&functions, &[fixtures::owner("q")]).into_iter().map(|issue| issue.kind);
+        assert_eq!(kinds.collect::<Vec<_>>(), Vec::from_iter(expected), "{case:?}");
+    }
+    // A cluster IP translates the port.
+    let mut service = headless(80, number(3000));
+    service.spec.as_mut().unwrap().cluster_ip = Some("10.43.0.7".to_owned());
+    let url = entry(&index([&service], [], []), "f").url.unwrap();
+    assert!(url.ends_with(":80"), "{url}");
+}
+
+#[test]
+fn pods_name_the_queue_and_the_service_the_port() {
+    let deployment = fixtures::function("f", Some("of-pods"));
+    let service = fixtures::service("f", Some("of-service"), 80);
+    let both = entry(&index([&service], [&deployment], []), "f");
+    assert_eq!(both.queue.unwrap().as_str(), "of-pods");
+    assert!(both.url.unwrap().ends_with(":80"));
+    let unnamed = fixtures::function("f", None);
+    let both = entry(&index([&service], [&unnamed], []), "f");
+    assert_eq!(both.queue.unwrap().as_str(), "of-service");
+}
+
+#[test]
+fn an_openfaas_function_is_named_by_its_spec() {
+    let mut function = fixtures::openfaas_function("object", Some("q"));
+    function.spec.name = Some("f".to_owned());
+    // Annotations of the object are not those of the function.
+    function.annotations_mut().insert(QUEUE_ANNOTATION.to_owned(), "another".to_owned());
+    let functions = index([], [], [&function]);
+    assert_eq!(entry(&functions, "f").queue.unwrap().as_str(), "q");
+    assert_eq!(functions[&named("f")].object.kind.as_deref(), Some("Function"));
+    assert_eq!(functions[&named("f")].object.name.as_deref(), Some("object"));
+}
+
+#[test]
+fn an_openfaas_function_overrides_its_deployment_and_service() {
+    let (service, deployment) =
+        (fixtures::service("f", Some("before"), 80), fixtures::function("f", Some("before")));
+    let function = fixtures::openfaas_function("f", Some("now"));
+    let all = index([&service], [&deployment], [&function]);
+    assert_eq!(all.len(), 1);
+    let all = entry(&all, "f");
+    assert_eq!(all.queue.unwrap().as_str(), "now");
+    assert!(all.url.unwrap().ends_with(":80"));
+    let silent = fixtures::openfaas_function("f", None);
+    let all = entry(&index([&service], [&deployment], [&silent]), "f");
+    assert_eq!(all.queue.unwrap().as_str(), "before");
+}
+
+#[test]
+fn retry_annotations_are_in_the_directory() {
+    let mut deployment = fixtures::deployment("f", None);
+    let annotations = &mut deployment.spec.template.metadata.annotations;
+    annotations.insert(asyncqueue::retry::ATTEMPTS.to_owned(), "3".to_owned());
+    annotations.insert(asyncqueue::retry::CODES.to_owned(), "what?".to_owned());
+    let functions = index([], [&CachedDeployment::from_object(deployment)], []);
+    let retry = entry(&functions, "f").retry;
+    assert_eq!((retry.attempts, retry.codes), (Some(3), None));
+    // A setting that can't be read is reported as a issue.
+    let kind = IssueKind::InvalidAnnotation("com.openfaas.retry.codes `what?`".to_owned());
+    assert_eq!(issues_of(&functions, &[]), [FunctionIssue { function: named("f"), kind }]);
+}
+
+/// Returns a Service in a namespace that names a queue.
+fn service_in(namespace: &str, queue: &str) -> Service {
+    let mut service = fixtures::service("f", Some(queue), 8080);
+    service.metadata.namespace = Some(namespace.to_owned());
+    service
+}
+
+#[test]
+fn a_queue_admits_the_functions_of_its_namespaces() {
+    let mut queue = fixtures::owner("payroll");
+    queue.metadata.namespace = Some("team-a".to_owned());
+    let services =
+        ["team-a", "openfaas-fn", "team-b", "team-c"].map(|ns| service_in(ns, "payroll"));
+    let functions = index(&services, [], []);
+    let name: QueueName = "payroll".parse().unwrap();
+    let check = |queue: &AsyncQueue, admitted: &[&str]| {
+        let queues = [queue.clone()];
+        let directory = directory_of(&functions, &queues);
+        for function in functions.keys() {
+            let expected = admitted.contains(&function.namespace()).then(|| name.clone());
+            assert_eq!(directory.functions[function].queue, expected, "{function}");
+        }
+        let issues = issues_of(&functions, &queues);
+        assert!(
+            issues
+                .iter()
+                .all(|issue| issue.kind == IssueKind::NotAdmitted("team-a/payroll".to_owned()))
+        );
+        let count = counts_of(&functions, &queues, None)[&name].clone();
+        let refused = functions.len() - admitted.len();
+        assert_eq!((count.functions, count.refused.count), (admitted.len(), refused));
+        assert_eq!((count.refused.first.len(), issues.len()), (refused, refused));
+    };
+    check(&queue, &["team-a", "openfaas-fn"]);
+    queue.spec.functions.namespaces = vec!["team-b".to_owned()];
+    check(&queue, &["team-a", "openfaas-fn", "team-b"]);
+    queue.spec.functions.namespaces = vec!["*".to_owned()];
+    check(&queue, &["team-a", "openfaas-fn", "team-b", "team-c"]);
+}
+
+#[test]
+fn the_default_queue_admits_all_functions() {
+    let functions = index(&[service_in("team-b", "faas-request")], [], []);
+    let queues = [fixtures::owner("faas-request")];
+    let (namespaces, default) = (namespaces(), "faas-request".parse().unwrap());
+    let admission = Admission::new(&namespaces, Some(&default), &queues);
+    assert!(
+        directory(&functions, &queues, &admission).functions.values().all(|f| f.queue.is_some())
+    );
+    assert_eq!(find_issues(&functions, &queues, &admission), []);
+}
+
+#[test]
+fn the_queue_that_owns_the_stream_decides_on_admission() {
+    let mut intruder = fixtures::queue("payroll");
+    intruder.metadata.namespace = Some("team-b".to_owned());
+    let mut owner = fixtures::owner("payroll");
+    owner.metadata.namespace = Some("team-a".to_owned());
+    let functions = index(&[service_in("team-b", "payroll")], [], []);
+    for queues in [[intruder.clone(), owner.clone()], [owner, intruder]] {
+        let directory = directory_of(&functions, &queues);
+        assert!(directory.functions.values().all(|entry| entry.queue.is_none()));
+    }
+}
+
+#[test]
+fn services_in_platform_namespaces_are_not_functions() {
+    let services = ["openfaas", "kube-system"].map(|namespace| service_in(namespace, "mine"));
+    let functions = index(&services, [], []);
+    let queues = [fixtures::owner("mine")];
+    assert!(directory_of(&functions, &queues).functions.is_empty());
+    let issues = issues_of(&functions, &queues);
+    assert!(
+        matches!(&issues[..], [a, b] if [a, b].iter().all(|f| matches!(f.kind, IssueKind::NamespaceRefused(_))))
+    );
+}
+
+#[test]
+fn a_queue_with_its_stream_is_in_the_directory() {
+    let mut elsewhere = fixtures::owner("elsewhere");
+    elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
+    let mut going = fixtures::owner("going");
+    going.metadata.deletion_timestamp = Some(fixtures::second(300));
+    let mut renamed = fixtures::owner("renamed");
+    renamed.spec.stream.subject = Some("jobs".to_owned());
+    renamed.spec.limits.max_payload = Some(Size(64 << 10));
+    let queues = [fixtures::owner("mine"), fixtures::queue("not-yet"), elsewhere, going, renamed];
+    let queues = directory_of(&FunctionIndex::new(), &queues).queues;
+    let limited = QueueEntry { max_payload: Some(64 << 10), ..QueueEntry::new("renamed", "jobs") };
+    let expected = [("mine", QueueEntry::new("mine", "mine")), ("renamed", limited)];
+    assert_eq!(queues, expected.map(|(name, entry)| (name.parse().unwrap(), entry)).into());
+}
+
+#[test]
+fn functions_are_counted_at_the_queue_of_their_calls() {
+    let deployments = [
+        fixtures::function("a", Some("mine")),
+        fixtures::function("b", Some("mine")),
+        fixtures::function("c", Some("nowhere")),
+        fixtures::function("d", None),
+        fixtures::function("e", Some("Not a queue")),
+    ];
+    let (functions, queues) = (index([], &deployments, []), [fixtures::owner("mine")]);
+    let default: QueueName = "faas-request".parse().unwrap();
+    let counts = counts_of(&functions, &queues, Some(&default));
+    let of = |functions| QueueFunctions { functions, refused: RefusedFunctions::default() };
+    assert_eq!(counts, [("mine".parse().unwrap(), of(2)), (default, of(3))].into());
+    assert_eq!(counts_of(&functions, &queues, None).len(), 1);
+}
+
+#[test]
+fn a_missing_queue_is_an_issue_and_a_new_one_is_not() {
+    let deployments = [
+        fixtures::function("a", Some("not-yet")),
+        fixtures::function("b", Some("nowhere")),
+        fixtures::function("c", None),
+        fixtures::function("d", Some("elsewhere")),
+    ];
+    let mut elsewhere = fixtures::owner("elsewhere");
+    elsewhere.spec.nats.url = Some("nats://elsewhere".to_owned());
+    let issues = issues_of(&index([], &deployments, []), &[fixtures::queue("not-yet"), elsewhere]);
+    let issue = |function: &str, kind| FunctionIssue { function: named(function), kind };
+    let expected = [
+        issue("b", IssueKind::QueueNotFound("nowhere".to_owned())),
+        issue("d", IssueKind::QueueOnOtherNats("elsewhere".to_owned())),
+    ];
+    assert_eq!(issues, expected);
+}
