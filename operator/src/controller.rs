@@ -42,7 +42,7 @@ use crate::{
     crd::AsyncQueue,
     error::chain,
     labels::FINALIZER,
-    pods::{Look, WorkerPod, revision::Revision},
+    pods::{Diagnosis, WorkerPod, revision::Revision},
 };
 
 pub(crate) mod applied;
@@ -85,7 +85,8 @@ pub(crate) async fn run(
 ) {
     let Owned { deployments, accounts, budgets, pods, mut follower } = owned;
     let seen = context.clone();
-    let pods = pods.filter_map(move |event| std::future::ready(follower.take(&event, &seen.pods)));
+    let pods =
+        pods.filter_map(move |event| std::future::ready(follower.handle_event(&event, &seen.pods)));
     let owned = select(
         select(owner_refs(deployments, context.clone()), owner_refs(accounts, context.clone())),
         select(owner_refs(budgets, context.clone()), pods),
@@ -173,9 +174,9 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
         }
         Err(invalid) => (apply::skip_invalid(invalid, objects, &context.client).await, None),
     };
-    let Look { cause, again, .. } = match &outcome.workers {
+    let Diagnosis { cause, check_after, .. } = match &outcome.workers {
         Ok(Workers::Deployed(_)) => context.diagnose_pods(queue, revision).await,
-        Ok(Workers::Absent) | Err(_) => Look::default(),
+        Ok(Workers::Absent) | Err(_) => Diagnosis::default(),
     };
     let now = Time(Timestamp::now());
     let name: Option<QueueName> = queue.name_any().parse().ok();
@@ -191,9 +192,13 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     publish_events(queue, &outcome, &status, context).await;
     update_status::write(context, queue, &status).await.map_err(Error::Status)?;
     let settled = outcome.stream.is_ok() && outcome.workers.is_ok() && outcome.auxiliary.is_ok();
-    // A settled queue is reconciled again when it changes, and by `resync`.
-    let again = if settled { again } else { Some(again.unwrap_or(RETRY_DELAY).min(RETRY_DELAY)) };
-    Ok(again.map_or_else(Action::await_change, Action::requeue))
+    // A settled queue is reconciled check_after when it changes, and by `resync`.
+    let check_after = if settled {
+        check_after
+    } else {
+        Some(check_after.unwrap_or(RETRY_DELAY).min(RETRY_DELAY))
+    };
+    Ok(check_after.map_or_else(Action::await_change, Action::requeue))
 }
 
 fn on_error(queue: &AsyncQueue, error: &Error, context: &Context) -> Action {

@@ -40,7 +40,7 @@ use crate::{
     },
     labels::QUEUE_LABEL,
     nats::{advisories, connections::NatsPool, reserve},
-    pods::{Follower, WorkerPod},
+    pods::{PodWatch, WorkerPod},
     queue_stats::collector::StatsCollector,
     trigger::{self, ReconcileTrigger},
     worker_defaults::WorkerDefaults,
@@ -201,7 +201,7 @@ fn controllers(
             accounts: service_accounts.into_events(health.clone()),
             budgets: budgets.into_events(health.clone()),
             pods: pods.into_events(health.clone()),
-            follower: Follower::new(namespace),
+            follower: PodWatch::new(namespace),
         };
         let trigger = triggers.add(namespace);
         controller::run(context.clone(), store, queues, owned, trigger, shutdown.clone())

@@ -143,7 +143,6 @@ impl Metrics {
 
     /// Counts the existing queues.
     pub(crate) fn queues<'a>(&self, queues: impl IntoIterator<Item = &'a AsyncQueue>) {
-        let no_status = AsyncQueueStatus::default();
         let mut counts: HashMap<QueueLabels, i64> = HashMap::new();
         let no_status = AsyncQueueStatus::default();
         for queue in queues {

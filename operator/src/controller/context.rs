@@ -19,7 +19,7 @@ use crate::{
     functions::directory::{FunctionCounts, RefusedFunctions},
     metrics::Metrics,
     nats::connections::NatsPool,
-    pods::{self, Follower, Look, Pods, WorkerPod, revision::Revision},
+    pods::{self, Diagnosis, PodWatch, UnreadyPods, WorkerPod, revision::Revision},
     worker_defaults::WorkerDefaults,
 };
 
@@ -44,7 +44,7 @@ pub(crate) struct Context {
     /// permission to watch them.
     pub(crate) pod_watches: MultiStore<WorkerPod>,
     /// The pods of workers that are not ready.
-    pub(crate) pods: Arc<Pods>,
+    pub(crate) pods: Arc<UnreadyPods>,
     /// What was applied to the objects of queues.
     pub(crate) applied: AppliedCache,
     /// What was written to queues and is not yet seen by the watch.
@@ -71,7 +71,7 @@ pub(crate) struct Owned<D, A, B, P> {
     pub(crate) budgets: B,
     /// The pods of workers, and the follower that processes their events.
     pub(crate) pods: P,
-    pub(crate) follower: Follower,
+    pub(crate) follower: PodWatch,
 }
 
 // === impl Context ===
@@ -94,18 +94,21 @@ impl Context {
         &self,
         queue: &AsyncQueue,
         revision: Option<Revision>,
-    ) -> Look {
+    ) -> Diagnosis {
         let key: pods::Key =
             (queue.namespace().unwrap_or_default().into(), queue.name_any().into());
-        let look = self.pods.look(&key, revision, Timestamp::now());
-        let Some(pod) = look.unexplained else { return look };
+        let diagnosis = self.pods.diagnose(&key, revision, Timestamp::now());
+        let Some(pod) = diagnosis.unexplained else { return diagnosis };
         let now = std::time::Instant::now();
         if !self.pods.may_read_events(now) {
-            return Look { again: look.again.or(Some(RETRY_DELAY)), ..look };
+            return Diagnosis {
+                check_after: diagnosis.check_after.or(Some(RETRY_DELAY)),
+                ..diagnosis
+            };
         }
-        let cause = pods::events::read(&self.client, &key.0, pod).await;
-        self.pods.note(&key, pod, cause, now);
-        self.pods.look(&key, revision, Timestamp::now())
+        let cause = pods::events::read_cause(&self.client, &key.0, pod).await;
+        self.pods.record_event_cause(&key, pod, cause, now);
+        self.pods.diagnose(&key, revision, Timestamp::now())
     }
 
     /// Returns the number of functions that send their calls to a queue, if it is known.

@@ -610,7 +610,7 @@ mod tests {
         assert_condition(&partly, condition_type::RECONCILING, ("True", reason::PROGRESSING));
 
         let outcome = applied(Ok(stored()), &deployment(0, vec![]));
-        let (image, refused) = (cause::image("x:1", "not found"), RefusedFunctions::default());
+        let (image, refused) = (cause::image_pull("x:1", "not found"), RefusedFunctions::default());
         let functions = functions(2, &refused);
         let stuck = compute_status(
             &queue,

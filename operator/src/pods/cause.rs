@@ -10,11 +10,11 @@ use crate::crd::conditions::reason;
 const MAX_DETAIL: usize = 300;
 
 /// Prefixes of the error with which a program exits: that of the program and that of clap.
-const LAST_WORDS: [&str; 2] = ["asyncqueue-worker: ", "error: "];
+const EXIT_MESSAGE_PREFIXES: [&str; 2] = ["asyncqueue-worker: ", "error: "];
 
 /// Exit codes of a container that was stopped rather than failed: it ended as requested, by SIGKILL
 /// or by SIGTERM.
-const STOPPED: [i32; 3] = [0, 137, 143];
+const STOPPED_EXIT_CODES: [i32; 3] = [0, 137, 143];
 
 /// Cause why a worker does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(crate) struct Exit {
 
 /// Returns the cause for an image that cannot be pulled. The kubelet's message alternates between
 /// the error and the back-off from it.
-pub(crate) fn image(image: &str, message: &str) -> Cause {
+pub(crate) fn image_pull(image: &str, message: &str) -> Cause {
     let detail = match message.strip_prefix("Back-off pulling image") {
         // Since Kubernetes 1.32 the error follows; before, there is no error in the message.
         Some(rest) => rest.split_once("\": ").map_or("", |(_, error)| error),
@@ -54,21 +54,21 @@ pub(crate) fn image(image: &str, message: &str) -> Cause {
 
 /// Returns the cause for a container that the kubelet cannot configure: a Secret or `ConfigMap` is
 /// missing, or a key in it.
-pub(crate) fn configuration(message: &str) -> Cause {
+pub(crate) fn container_config(message: &str) -> Cause {
     let remedy = "Create it, or correct spec.worker.env.";
     let message = sentence("A worker's container cannot be configured", message, remedy);
     Cause { reason: reason::CONTAINER_CONFIG_ERROR, message }
 }
 
 /// Returns the cause for a container that the container runtime cannot start.
-pub(crate) fn start(message: &str) -> Cause {
+pub(crate) fn container_start(message: &str) -> Cause {
     let remedy = "See whether spec.worker.image holds the program asyncqueue-worker for the node's architecture.";
     let message = sentence("A worker's container cannot be started", message, remedy);
     Cause { reason: reason::CONTAINER_START_FAILED, message }
 }
 
 /// Returns the cause for a pod whose volumes cannot be mounted: most often, a Secret is missing.
-pub(crate) fn volume(note: &str) -> Cause {
+pub(crate) fn volume_mount(note: &str) -> Cause {
     // `MountVolume.SetUp failed for volume "x" : secret "y" not found`
     let detail = note.split_once(" : ").map_or(note, |(_, detail)| detail);
     let remedy = "Create what is missing, or correct spec.nats or spec.callback.";
@@ -95,13 +95,13 @@ pub(crate) fn probe(note: &str) -> Cause {
 pub(crate) fn unschedulable(message: &str) -> Cause {
     let remedy =
         "Add nodes, or correct spec.worker.nodeSelector, affinity, tolerations or resources.";
-    let message = sentence("No node takes a worker", &scheduling(message), remedy);
+    let message = sentence("No node takes a worker", &without_node_counts(message), remedy);
     Cause { reason: reason::UNSCHEDULABLE, message }
 }
 
 /// Returns the cause for pods that the API server refuses: a quota, an admission rule, a class that
 /// does not exist.
-pub(crate) fn refused(message: &str) -> Cause {
+pub(crate) fn pods_refused(message: &str) -> Cause {
     let remedy = "Raise the quota, or correct what the rule is about.";
     let message = sentence("The API server refuses the pods of workers", message, remedy);
     Cause { reason: reason::PODS_REFUSED, message }
@@ -116,10 +116,10 @@ pub(crate) fn overdue(message: &str) -> Cause {
 
 /// Returns the cause for a container that ended. Only the worker's own last message is repeated:
 /// another container may log anything.
-pub(crate) fn exit(container: Option<&str>, exit: &Exit) -> Cause {
+pub(crate) fn container_exit(container: Option<&str>, exit: &Exit) -> Cause {
     let Exit { code, reason, message } = exit;
     if matches!(reason.as_str(), "StartError" | "ContainerCannotRun") {
-        return start(message);
+        return container_start(message);
     }
     let who = container
         .map_or_else(|| "A worker".to_owned(), |name| format!("Container {name} of a worker"));
@@ -129,7 +129,7 @@ pub(crate) fn exit(container: Option<&str>, exit: &Exit) -> Cause {
             sentence(&format!("{who} was killed for using more memory than its limit"), "", remedy);
         return Cause { reason: reason::OUT_OF_MEMORY, message };
     }
-    let words = container.map_or_else(|| last_words(message), |_| "");
+    let words = container.map_or_else(|| exit_message(message), |_| "");
     let remedy = "Its log has more.";
     let message = sentence(&format!("{who} ended with exit code {code}"), words, remedy);
     Cause { reason: reason::WORKER_EXITED, message }
@@ -137,14 +137,14 @@ pub(crate) fn exit(container: Option<&str>, exit: &Exit) -> Cause {
 
 /// Returns the message to write. That is the last one if the new one differs only in numbers, or
 /// has less detail.
-pub(crate) fn steady(last: &str, new: String) -> String {
+pub(crate) fn stable_message(last: &str, new: String) -> String {
     let bare = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-    let says_less = |image: &str| {
+    let has_less_detail = |image: &str| {
         let (image, remedy) = image.split_once(" cannot be pulled. ")?;
         let detailed = last.strip_prefix(image)?.strip_prefix(" cannot be pulled: ")?;
         detailed.ends_with(remedy).then_some(())
     };
-    if bare(last) == bare(&new) || says_less(&new).is_some() { last.to_owned() } else { new }
+    if bare(last) == bare(&new) || has_less_detail(&new).is_some() { last.to_owned() } else { new }
 }
 
 // === impl Exit ===
@@ -153,7 +153,7 @@ impl Exit {
     /// Returns whether the container was stopped from outside, as the kubelet does if its liveness
     /// probe fails.
     pub(crate) fn was_stopped(&self) -> bool {
-        STOPPED.contains(&self.code) && self.reason != "OOMKilled"
+        STOPPED_EXIT_CODES.contains(&self.code) && self.reason != "OOMKilled"
     }
 }
 
@@ -177,7 +177,7 @@ fn sentence(what: &str, detail: &str, remedy: &str) -> String {
 /// Returns the scheduler's reasons without the number of nodes of each. Its message:
 ///
 /// `0/3 nodes are available: 2 Insufficient cpu, 1 node(s) …`.
-fn scheduling(message: &str) -> String {
+fn without_node_counts(message: &str) -> String {
     let message = message.split_once(". preemption: ").map_or(message, |(reasons, _)| reasons);
     let message =
         message.split_once(". no new claims to deallocate").map_or(message, |(reasons, _)| reasons);
@@ -201,9 +201,10 @@ fn scheduling(message: &str) -> String {
 
 /// Returns the line in which a program says why it exits. Skips log lines: with `verbose`, they may
 /// contain payloads.
-fn last_words(log: &str) -> &str {
+fn exit_message(log: &str) -> &str {
     let lines = || log.lines().rev().map(str::trim).filter(|line| !line.is_empty());
-    let error = lines().find(|line| LAST_WORDS.iter().any(|begin| line.starts_with(begin)));
+    let error =
+        lines().find(|line| EXIT_MESSAGE_PREFIXES.iter().any(|begin| line.starts_with(begin)));
     let is_logged =
         |line: &&str| line.starts_with('{') || line.starts_with(|c: char| c.is_ascii_digit());
     error.or_else(|| lines().find(|line| !is_logged(line))).unwrap_or_default()
@@ -216,31 +217,31 @@ mod tests {
     #[test]
     fn an_image_is_named_and_back_off_says_the_same() {
         let error = "failed to resolve reference \"r.example/x:1\": not found";
-        let first = image("r.example/x:1", error);
+        let first = image_pull("r.example/x:1", error);
         assert_eq!(first.reason, reason::IMAGE_PULL_FAILED);
         assert!(
             first.message.starts_with("Image r.example/x:1 cannot be pulled: failed to resolve"),
             "{first:?}"
         );
         let backed_off = format!("Back-off pulling image \"r.example/x:1\": ErrImagePull: {error}");
-        assert_eq!(image("r.example/x:1", &backed_off), first);
+        assert_eq!(image_pull("r.example/x:1", &backed_off), first);
         // Kubelets before 1.32 say no more, and the earlier message stays.
-        let bare = image("r.example/x:1", "Back-off pulling image \"r.example/x:1\"");
+        let bare = image_pull("r.example/x:1", "Back-off pulling image \"r.example/x:1\"");
         assert!(
             bare.message.starts_with("Image r.example/x:1 cannot be pulled. Correct"),
             "{bare:?}"
         );
-        assert_eq!(steady(&first.message, bare.message.clone()), first.message);
-        assert_eq!(steady(&bare.message, first.message.clone()), first.message);
-        let other = image("r.example/y:1", "").message;
-        assert_eq!(steady(&first.message, other.clone()), other);
+        assert_eq!(stable_message(&first.message, bare.message.clone()), first.message);
+        assert_eq!(stable_message(&bare.message, first.message.clone()), first.message);
+        let other = image_pull("r.example/y:1", "").message;
+        assert_eq!(stable_message(&first.message, other.clone()), other);
     }
 
     #[test]
     fn a_message_that_differs_in_numbers_alone_is_kept() {
         let (before, now) = ("dial tcp 10.0.0.1:8081: refused", "dial tcp 10.0.0.27:8081: refused");
-        assert_eq!(steady(before, now.to_owned()), before);
-        assert_eq!(steady(before, "timed out".to_owned()), "timed out");
+        assert_eq!(stable_message(before, now.to_owned()), before);
+        assert_eq!(stable_message(before, "timed out".to_owned()), "timed out");
     }
 
     #[test]
@@ -267,8 +268,11 @@ mod tests {
     #[test]
     fn a_workers_last_words_are_quoted_and_its_log_is_not() {
         let of = |message: &str| {
-            exit(None, &Exit { code: 2, reason: "Error".to_owned(), message: message.to_owned() })
-                .message
+            container_exit(
+                None,
+                &Exit { code: 2, reason: "Error".to_owned(), message: message.to_owned() },
+            )
+            .message
         };
         let log =
             "{\"level\":\"INFO\",\"body\":\"secret\"}\nasyncqueue-worker: nats_url is not valid\n";
@@ -288,7 +292,7 @@ mod tests {
     fn other_containers_are_named_and_not_quoted() {
         let ended =
             Exit { code: 1, reason: "Error".to_owned(), message: "token=secret".to_owned() };
-        let cause = exit(Some("istio-proxy"), &ended);
+        let cause = container_exit(Some("istio-proxy"), &ended);
         assert!(
             cause.message.starts_with("Container istio-proxy of a worker ended with exit code 1."),
             "{cause:?}"
@@ -302,26 +306,27 @@ mod tests {
             reason: reason.to_owned(),
             message: "exec: \"asyncqueue-worker\": executable file not found in $PATH".to_owned(),
         };
-        assert_eq!(exit(None, &of("OOMKilled", 137)).reason, reason::OUT_OF_MEMORY);
+        assert_eq!(container_exit(None, &of("OOMKilled", 137)).reason, reason::OUT_OF_MEMORY);
         assert!(!of("OOMKilled", 137).was_stopped() && of("Error", 137).was_stopped());
         assert!(of("Completed", 0).was_stopped() && !of("Error", 2).was_stopped());
-        let unstarted = exit(None, &of("StartError", 128));
+        let unstarted = container_exit(None, &of("StartError", 128));
         assert_eq!(unstarted.reason, reason::CONTAINER_START_FAILED);
         assert!(unstarted.message.contains("executable file not found"), "{unstarted:?}");
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        let mount =
-            volume("MountVolume.SetUp failed for volume \"nats\" : secret \"creds\" not found");
+        let mount = volume_mount(
+            "MountVolume.SetUp failed for volume \"nats\" : secret \"creds\" not found",
+        );
         assert!(
             mount
                 .message
                 .starts_with("A volume of a worker cannot be mounted: secret \"creds\" not found.")
         );
-        let config = configuration("couldn't find key k in ConfigMap ns/c");
+        let config = container_config("couldn't find key k in ConfigMap ns/c");
         assert!(config.message.contains("couldn't find key k in ConfigMap ns/c."), "{config:?}");
-        let quota = refused("pods \"q\" is forbidden: exceeded quota: none");
+        let quota = pods_refused("pods \"q\" is forbidden: exceeded quota: none");
         assert_eq!(quota.reason, reason::PODS_REFUSED);
         assert!(quota.message.contains("exceeded quota: none. Raise"), "{quota:?}");
     }

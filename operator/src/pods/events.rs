@@ -10,10 +10,10 @@ use super::cause::{self, Cause};
 use crate::error::chain;
 
 /// Text of a later event of the kubelet that does not repeat the cause.
-const WAITED: &str = "timed out waiting for the condition";
+const TIMEOUT_NOTE: &str = "timed out waiting for the condition";
 
 /// Reads the events of a pod. Returns no cause if they can't be read: the rest works without them.
-pub(crate) async fn read(client: &Client, namespace: &str, pod: Uuid) -> Option<Cause> {
+pub(crate) async fn read_cause(client: &Client, namespace: &str, pod: Uuid) -> Option<Cause> {
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
     let warnings = ListParams::default().fields(&format!("regarding.uid={pod},type=Warning"));
     match events.list(&warnings).await {
@@ -27,14 +27,16 @@ pub(crate) async fn read(client: &Client, namespace: &str, pod: Uuid) -> Option<
 
 /// Returns the cause in the newest event that names one.
 fn newest(events: &[Event]) -> Option<Cause> {
-    let causes = events.iter().filter_map(|event| Some((last_seen(event), of(event)?)));
+    let causes = events.iter().filter_map(|event| Some((last_seen(event), cause_of(event)?)));
     causes.max_by_key(|(seen, _)| *seen).map(|(_, cause)| cause)
 }
 
-fn of(event: &Event) -> Option<Cause> {
+fn cause_of(event: &Event) -> Option<Cause> {
     let note = event.note.as_deref().unwrap_or_default();
     match event.reason.as_deref()? {
-        "FailedMount" | "FailedAttachVolume" if !note.contains(WAITED) => Some(cause::volume(note)),
+        "FailedMount" | "FailedAttachVolume" if !note.contains(TIMEOUT_NOTE) => {
+            Some(cause::volume_mount(note))
+        }
         "FailedCreatePodSandBox" => Some(cause::sandbox(note)),
         "Unhealthy" => Some(cause::probe(note)),
         _ => None,

@@ -25,15 +25,15 @@ use crate::{
 
 /// The label with the hash of a `ReplicaSet`'s template. The name of the `ReplicaSet` ends with it
 /// too.
-const HASH_LABEL: &str = "pod-template-hash";
+const POD_TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
 
 /// Number of restarts from which a container counts as failing repeatedly. Kubernetes restarts a
 /// container without a delay for the first time.
-const LOOPING: i32 = 2;
+const MIN_RESTARTS: i32 = 2;
 
 /// Reasons for which a container waits whose image cannot be pulled.
 /// <https://github.com/kubernetes/kubernetes>, `pkg/kubelet/images/types.go`.
-const IMAGE: [&str; 6] = [
+const IMAGE_PULL_REASONS: [&str; 6] = [
     "ErrImagePull",
     "ImagePullBackOff",
     "InvalidImageName",
@@ -43,12 +43,12 @@ const IMAGE: [&str; 6] = [
 ];
 
 /// A worker's pod.
-pub(crate) type WorkerPod = CachedObject<Parts, State>;
+pub(crate) type WorkerPod = CachedObject<PartialPod, PodState>;
 
 /// The parts of a pod that are read.
 #[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize, Serialize)]
 #[resource(inherit = "Pod")]
-pub(crate) struct Parts {
+pub(crate) struct PartialPod {
     pub(crate) metadata: ObjectMeta,
     #[serde(default)]
     pub(crate) status: PodStatus,
@@ -56,26 +56,26 @@ pub(crate) struct Parts {
 
 /// State of a worker's pod.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum State {
+pub(crate) enum PodState {
     /// It runs and is ready, it has ended or is being deleted, or it is not a worker's pod.
-    Fine,
+    Ignored,
     /// It is not ready.
-    Waiting(Box<Waiting>),
+    NotReady(Box<PodDetails>),
 }
 
 /// A pod that is not ready.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Waiting {
+pub(crate) struct PodDetails {
     pub(crate) queue: Box<str>,
     /// The template from which it was created.
     pub(crate) revision: Option<Revision>,
     pub(crate) created: Timestamp,
-    pub(crate) standing: Standing,
+    pub(crate) progress: Progress,
 }
 
 /// Progress of a pod that is not ready.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Standing {
+pub(crate) enum Progress {
     /// It is starting, as far as its status says.
     Starting,
     /// Its containers run. Only events say why they are not ready.
@@ -93,21 +93,21 @@ pub(crate) enum Standing {
 }
 
 impl Cacheable for WorkerPod {
-    type Object = Parts;
+    type Object = PartialPod;
 
-    fn from_object(Parts { metadata, status }: Parts) -> Self {
-        Self::new(CachedMeta::new(&metadata), State::of(&metadata, &status))
+    fn from_object(PartialPod { metadata, status }: PartialPod) -> Self {
+        Self::new(CachedMeta::new(&metadata), PodState::of(&metadata, &status))
     }
 
-    /// Pods in the state `Fine`, of which there are thousands, are not kept.
+    /// Pods in the state `Ignored`, of which there are thousands, are not kept.
     fn is_kept(&self) -> bool {
-        self.data != State::Fine
+        self.data != PodState::Ignored
     }
 }
 
-// === impl Standing ===
+// === impl Progress ===
 
-impl Standing {
+impl Progress {
     /// Returns the reason for a condition, if the pod's status gives one.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
@@ -117,30 +117,30 @@ impl Standing {
     }
 
     /// Returns whether a pod has made no progress, so that the cause from its events still holds.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
             && self.reason() == other.reason()
     }
 }
 
-// === impl State ===
+// === impl PodState ===
 
-impl State {
+impl PodState {
     fn of(metadata: &ObjectMeta, status: &PodStatus) -> Self {
         let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         if is_over || metadata.deletion_timestamp.is_some() || is_ready(status) {
-            return Self::Fine;
+            return Self::Ignored;
         }
         let (Some(queue), Some(created)) = (queue(metadata), &metadata.creation_timestamp) else {
-            return Self::Fine;
+            return Self::Ignored;
         };
         let annotations = metadata.annotations.as_ref();
         let revision = annotations.and_then(|annotations| annotations.get(REVISION_ANNOTATION));
-        Self::Waiting(Box::new(Waiting {
+        Self::NotReady(Box::new(PodDetails {
             queue: queue.into(),
             revision: revision.and_then(|revision| revision.parse().ok()),
             created: created.0,
-            standing: standing(status),
+            progress: progress(status),
         }))
     }
 }
@@ -149,30 +149,30 @@ impl State {
 /// `ReplicaSet` of the queue's Deployment controls it.
 fn queue(metadata: &ObjectMeta) -> Option<&str> {
     let labels = metadata.labels.as_ref()?;
-    let (queue, hash) = (labels.get(QUEUE_LABEL)?, labels.get(HASH_LABEL)?);
+    let (queue, hash) = (labels.get(QUEUE_LABEL)?, labels.get(POD_TEMPLATE_HASH_LABEL)?);
     let owner =
         metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     let deployment = queue.parse::<asyncqueue::QueueName>().ok()?.worker_deployment();
-    let is_ours = owner.kind == "ReplicaSet" && owner.name == format!("{deployment}-{hash}");
-    is_ours.then_some(queue)
+    let is_owned = owner.kind == "ReplicaSet" && owner.name == format!("{deployment}-{hash}");
+    is_owned.then_some(queue)
 }
 
 /// Returns the progress of a pod, from what its status says of scheduling and containers.
-fn standing(status: &PodStatus) -> Standing {
+fn progress(status: &PodStatus) -> Progress {
     let unscheduled =
         conditions(status).find(|found| found.type_ == "PodScheduled" && found.status == "False");
     if let Some(unscheduled) = unscheduled {
-        return Standing::Stuck(cause::unschedulable(
+        return Progress::Stuck(cause::unschedulable(
             unscheduled.message.as_deref().unwrap_or_default(),
         ));
     }
     let containers =
         status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    let mut pod = Standing::Starting;
+    let mut pod = Progress::Starting;
     for container in containers {
         match of_container(container) {
-            Some(Standing::Starting) | None => {}
-            Some(running @ Standing::Running { .. }) => pod = running,
+            Some(Progress::Starting) | None => {}
+            Some(running @ Progress::Running { .. }) => pod = running,
             Some(worse) => return worse,
         }
     }
@@ -180,30 +180,32 @@ fn standing(status: &PodStatus) -> Standing {
 }
 
 /// Returns the progress of a container; `None` if it is ready or has completed.
-fn of_container(status: &ContainerStatus) -> Option<Standing> {
+fn of_container(status: &ContainerStatus) -> Option<Progress> {
     let ContainerState { running, terminated, waiting } = status.state.as_ref()?;
     let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-    let is_looping = status.restart_count >= LOOPING;
+    let is_crash_looping = status.restart_count >= MIN_RESTARTS;
     if let Some(waiting) = waiting {
         let message = waiting.message.as_deref().unwrap_or_default();
         return Some(match waiting.reason.as_deref().unwrap_or_default() {
-            reason if IMAGE.contains(&reason) => {
-                Standing::Stuck(cause::image(&status.image, message))
+            reason if IMAGE_PULL_REASONS.contains(&reason) => {
+                Progress::Stuck(cause::image_pull(&status.image, message))
             }
-            "CreateContainerConfigError" => Standing::Stuck(cause::configuration(message)),
-            "CreateContainerError" | "RunContainerError" => Standing::Stuck(cause::start(message)),
-            "CrashLoopBackOff" => last.map_or(Standing::Starting, |last| ended(status, last, None)),
-            _ => Standing::Starting,
+            "CreateContainerConfigError" => Progress::Stuck(cause::container_config(message)),
+            "CreateContainerError" | "RunContainerError" => {
+                Progress::Stuck(cause::container_start(message))
+            }
+            "CrashLoopBackOff" => last.map_or(Progress::Starting, |last| ended(status, last, None)),
+            _ => Progress::Starting,
         });
     }
     if let Some(now) = terminated {
-        let is_done = now.exit_code == 0 && !is_looping;
+        let is_done = now.exit_code == 0 && !is_crash_looping;
         return (!is_done)
-            .then(|| if is_looping { ended(status, now, None) } else { Standing::Starting });
+            .then(|| if is_crash_looping { ended(status, now, None) } else { Progress::Starting });
     }
     let since = running.as_ref().filter(|_| !status.ready)?.started_at.as_ref()?.0;
-    let before = last.filter(|_| is_looping);
-    Some(before.map_or(Standing::Running { since }, |before| ended(status, before, Some(since))))
+    let before = last.filter(|_| is_crash_looping);
+    Some(before.map_or(Progress::Running { since }, |before| ended(status, before, Some(since))))
 }
 
 /// Returns the progress of a container that ended and is restarted.
@@ -211,15 +213,15 @@ fn ended(
     container: &ContainerStatus,
     how: &ContainerStateTerminated,
     running_since: Option<Timestamp>,
-) -> Standing {
+) -> Progress {
     let exit = Exit {
         code: how.exit_code,
         reason: how.reason.clone().unwrap_or_default(),
         message: how.message.clone().unwrap_or_default(),
     };
     let other = Some(container.name.as_str()).filter(|name| *name != WORKER_CONTAINER);
-    Standing::Ended {
-        cause: cause::exit(other, &exit),
+    Progress::Ended {
+        cause: cause::container_exit(other, &exit),
         was_stopped: exit.was_stopped(),
         running_since,
     }
@@ -255,12 +257,12 @@ mod tests {
         })
     }
 
-    fn state(pod: Value) -> State {
-        let Parts { metadata, status } = serde_json::from_value(pod).unwrap();
-        State::of(&metadata, &status)
+    fn state(pod: Value) -> PodState {
+        let PartialPod { metadata, status } = serde_json::from_value(pod).unwrap();
+        PodState::of(&metadata, &status)
     }
 
-    fn standing_of(container: Value) -> Standing {
+    fn standing_of(container: Value) -> Progress {
         let mut container = container;
         for (name, value) in
             [("name", json!("worker")), ("image", json!("i:1")), ("imageID", json!(""))]
@@ -271,22 +273,22 @@ mod tests {
         fields.entry("ready").or_insert(json!(false));
         fields.entry("restartCount").or_insert(json!(0));
         match state(pod(&json!({ "phase": "Pending", "containerStatuses": [container] }))) {
-            State::Waiting(waiting) => waiting.standing,
-            State::Fine => panic!("it is not ready"),
+            PodState::NotReady(details) => details.progress,
+            PodState::Ignored => panic!("it is not ready"),
         }
     }
 
     #[test]
     fn pods_that_are_ready_end_or_are_not_ours_are_not_kept() {
         let new = pod(&json!({ "phase": "Pending" }));
-        let State::Waiting(waiting) = state(new.clone()) else { panic!("it is not ready") };
-        assert_eq!((&*waiting.queue, &waiting.standing), ("q", &Standing::Starting));
-        assert_eq!(waiting.revision, "00000000000000ff".parse().ok());
+        let PodState::NotReady(details) = state(new.clone()) else { panic!("it is not ready") };
+        assert_eq!((&*details.queue, &details.progress), ("q", &Progress::Starting));
+        assert_eq!(details.revision, "00000000000000ff".parse().ok());
 
         let ready =
             json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] });
-        assert_eq!(state(pod(&ready)), State::Fine);
-        assert_eq!(state(pod(&json!({ "phase": "Failed" }))), State::Fine);
+        assert_eq!(state(pod(&ready)), PodState::Ignored);
+        assert_eq!(state(pod(&json!({ "phase": "Failed" }))), PodState::Ignored);
         let changes: [fn(&mut Value); 6] = [
             |meta| meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
             |meta| meta["ownerReferences"] = json!([]),
@@ -298,13 +300,13 @@ mod tests {
         for change in changes {
             let mut other = new.clone();
             change(&mut other["metadata"]);
-            assert_eq!(state(other.clone()), State::Fine, "{other}");
+            assert_eq!(state(other.clone()), PodState::Ignored, "{other}");
         }
     }
 
     #[test]
     fn what_a_container_waits_for_is_the_cause() {
-        for (waiting, expected) in [
+        for (details, expected) in [
             ("ContainerCreating", None),
             ("PodInitializing", None),
             ("ErrImagePull", Some(reason::IMAGE_PULL_FAILED)),
@@ -313,8 +315,8 @@ mod tests {
             ("CreateContainerConfigError", Some(reason::CONTAINER_CONFIG_ERROR)),
             ("RunContainerError", Some(reason::CONTAINER_START_FAILED)),
         ] {
-            let standing = standing_of(json!({ "state": { "waiting": { "reason": waiting } } }));
-            assert_eq!(standing.reason(), expected, "{waiting}");
+            let progress = standing_of(json!({ "state": { "waiting": { "reason": details } } }));
+            assert_eq!(progress.reason(), expected, "{details}");
         }
     }
 
@@ -322,33 +324,33 @@ mod tests {
     fn a_container_that_ends_once_is_starting_and_then_failing() {
         let end = json!({ "exitCode": 2, "reason": "Error", "message": "asyncqueue-worker: no" });
         let once = json!({ "state": { "terminated": end } });
-        assert_eq!(standing_of(once), Standing::Starting);
+        assert_eq!(standing_of(once), Progress::Starting);
         let looping = json!({ "restartCount": 2, "state": { "terminated": end } });
         assert_eq!(standing_of(looping).reason(), Some(reason::WORKER_EXITED));
-        let waiting = json!({
+        let details = json!({
             "restartCount": 2,
             "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } },
             "lastState": { "terminated": end },
         });
-        let Standing::Ended { cause, was_stopped: false, running_since: None } =
-            standing_of(waiting)
+        let Progress::Ended { cause, was_stopped: false, running_since: None } =
+            standing_of(details)
         else {
             panic!("it ended");
         };
         assert!(cause.message.contains("asyncqueue-worker: no"), "{cause:?}");
         // During the second in which it runs again, the cause stays.
-        let again = json!({
+        let check_after = json!({
             "restartCount": 3,
             "state": { "running": { "startedAt": "2026-01-01T00:00:09Z" } },
             "lastState": { "terminated": end },
         });
-        assert!(matches!(standing_of(again), Standing::Ended { running_since: Some(_), .. }));
+        assert!(matches!(standing_of(check_after), Progress::Ended { running_since: Some(_), .. }));
     }
 
     #[test]
     fn a_container_that_runs_is_not_ready_yet() {
         let running = json!({ "state": { "running": { "startedAt": "2026-01-01T00:00:09Z" } } });
-        assert!(matches!(standing_of(running), Standing::Running { .. }));
+        assert!(matches!(standing_of(running), Progress::Running { .. }));
     }
 
     #[test]
@@ -357,10 +359,11 @@ mod tests {
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": "0/1 nodes are available: 1 Insufficient cpu.",
         });
-        let State::Waiting(waiting) = state(pod(&json!({ "conditions": [unscheduled] }))) else {
+        let PodState::NotReady(details) = state(pod(&json!({ "conditions": [unscheduled] })))
+        else {
             panic!("it is not ready");
         };
-        assert_eq!(waiting.standing.reason(), Some(reason::UNSCHEDULABLE));
+        assert_eq!(details.progress.reason(), Some(reason::UNSCHEDULABLE));
     }
 
     #[test]
@@ -369,7 +372,7 @@ mod tests {
             "name": "proxy", "restartCount": 2,
             "state": { "terminated": { "exitCode": 1, "reason": "Error", "message": "token" } },
         });
-        let Standing::Ended { cause, .. } = standing_of(sidecar) else { panic!("it ended") };
+        let Progress::Ended { cause, .. } = standing_of(sidecar) else { panic!("it ended") };
         assert!(
             cause.message.contains("Container proxy") && !cause.message.contains("token"),
             "{cause:?}"

@@ -11,7 +11,7 @@ use crate::{
         Condition,
         conditions::{ConditionStatus, ConditionValue, condition_type, find, reason},
     },
-    pods::cause::{self, Cause, steady},
+    pods::cause::{self, Cause, stable_message},
 };
 
 /// What is known of a queue's workers.
@@ -82,7 +82,7 @@ impl WorkerRollout<'_> {
         let of_deployment = || {
             refused
                 .as_deref()
-                .map(cause::refused)
+                .map(cause::pods_refused)
                 .or_else(|| overdue.as_deref().map(cause::overdue))
         };
         self.cause.cloned().or_else(|| is_observed.then(of_deployment).flatten())
@@ -96,8 +96,10 @@ impl WorkerRollout<'_> {
     fn blocked_by(&self, Cause { reason, message }: Cause) -> ConditionValue {
         let previous = find(self.previous, condition_type::PROGRESSING)
             .filter(|previous| previous.reason == reason);
-        let message = previous
-            .map_or_else(|| message.clone(), |previous| steady(&previous.message, message.clone()));
+        let message = previous.map_or_else(
+            || message.clone(),
+            |previous| stable_message(&previous.message, message.clone()),
+        );
         ConditionValue::false_(reason, message)
     }
 
@@ -160,7 +162,7 @@ mod tests {
     const NOT_YET: (ConditionStatus, &str) = (ConditionStatus::False, reason::PROGRESSING);
 
     fn image() -> Cause {
-        cause::image("x:1", "not found")
+        cause::image_pull("x:1", "not found")
     }
 
     #[test]
