@@ -3,7 +3,7 @@
 #![no_main]
 
 use asyncqueue::retry::{ATTEMPTS, CODES, MAX_WAIT, MIN_WAIT, RetryOverrides};
-use asyncqueue_worker::{
+use asyncqueue_worker::retry::{
     backoff::{Backoff, Jitter, Waits},
     outcome::RetryPolicy,
 };

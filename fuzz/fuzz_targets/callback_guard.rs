@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use asyncqueue::CallbackUrl;
 use asyncqueue_fuzz::is_never_a_target;
 use asyncqueue_worker::callback::{
-    guard::{Allowed, Guard},
-    uri,
+    client::uri,
+    egress::{Allowed, Guard},
 };
 use libfuzzer_sys::fuzz_target;
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use asyncqueue_worker::{
+use asyncqueue_worker::retry::{
     backoff::{Backoff, Jitter, Waits},
     outcome::{Ending, Outcome, RetryPolicy, Tries},
     retry_after::parse,
@@ -32,7 +32,7 @@ fuzz_target!(|input: (u32, u32, u32, &str)| {
     let policy = RetryPolicy { max_attempts: 3, waits, codes: [429].into() };
     let ending =
         Ending::Answered { status: 429, internal: false, retry_after: Some(value.to_owned()) };
-    let Outcome::Retry { wait, counted: true } =
+    let Outcome::Retry { wait, not_counted_for: None } =
         policy.decide(&ending, Tries::all_counted(1), now, 0.5)
     else {
         panic!("it is tried again");

@@ -30,28 +30,28 @@ impl Guard {
             }
             Self::TombstoneKeyedBySequence => ("asyncqueue/src/tombstone.rs", "key"),
             Self::TombstoneFirstWins => ("asyncqueue/src/tombstone.rs", "write_once"),
-            Self::WorkerLooksUpTombstone => ("worker/src/invoke.rs", "may_start"),
-            Self::WorkerChecksCancelled => ("worker/src/cancellations.rs", "start"),
-            Self::WorkerClaims => ("worker/src/pull/tasks.rs", "claim"),
-            Self::WorkerLeavesSlot => ("worker/src/pull/tasks.rs", "leave"),
-            Self::WorkerDropsStale => ("worker/src/pull.rs", "silence"),
-            Self::WorkerCountsNoRedelivery => ("worker/src/pull.rs", "take"),
-            Self::HandBackIsUncounted => ("worker/src/invoke.rs", "before_hand_back"),
-            Self::PoisonIsNotInvoked => ("worker/src/outcome.rs", "is_poison"),
-            Self::PoisonWaits => ("worker/src/invoke.rs", "may_end_otherwise"),
-            Self::ResultBeforeAck => ("worker/src/finish.rs", "report"),
-            Self::ResultDecidesDeadLetter => ("worker/src/finish.rs", "was_done"),
+            Self::WorkerLooksUpTombstone => ("worker/src/call/run.rs", "may_start"),
+            Self::WorkerChecksCancelled => ("worker/src/call/cancellations.rs", "start"),
+            Self::WorkerClaims => ("worker/src/consumer/in_flight.rs", "claim"),
+            Self::WorkerLeavesSlot => ("worker/src/consumer/in_flight.rs", "leave"),
+            Self::WorkerDropsStale => ("worker/src/consumer.rs", "silence"),
+            Self::WorkerCountsNoRedelivery => ("worker/src/consumer.rs", "take"),
+            Self::HandBackIsUncounted => ("worker/src/call/run.rs", "before_hand_back"),
+            Self::PoisonIsNotInvoked => ("worker/src/retry/outcome.rs", "is_poison"),
+            Self::PoisonWaits => ("worker/src/call/run.rs", "may_end_otherwise"),
+            Self::ResultBeforeAck => ("worker/src/call/finish.rs", "report"),
+            Self::ResultDecidesDeadLetter => ("worker/src/call/finish.rs", "was_done"),
             Self::ResultStoredOnce => ("worker/src/callback/store.rs", "put"),
-            Self::ResultRefusalIsFinal => ("worker/src/store.rs", "until_stored"),
+            Self::ResultRefusalIsFinal => ("worker/src/record_store.rs", "until_stored"),
             Self::ResultDecidesCancel => ("asyncqueue/src/cancel.rs", "store_result"),
             Self::DeadLetterLookedUp => ("asyncqueue/src/dead_letter_store.rs", "store_once"),
             Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "write"),
             Self::SettleRepeats | Self::NakDropsClaim | Self::NakNeedsLease => {
-                ("worker/src/settle.rs", "settle")
+                ("worker/src/consumer/settle.rs", "settle")
             }
-            Self::ConfirmByKind => ("worker/src/ack.rs", "grouped"),
+            Self::ConfirmByKind => ("worker/src/consumer/ack.rs", "grouped"),
             Self::CancelRemovesMessage => ("asyncqueue/src/remove.rs", "remove"),
-            Self::CancelConfirmNeedsLease => ("worker/src/cancellations.rs", "has_stopped"),
+            Self::CancelConfirmNeedsLease => ("worker/src/call/cancellations.rs", "has_stopped"),
             Self::CancelWaits => ("asyncqueue/src/cancel.rs", "wait_for_answer"),
         };
         Place { file, function }

@@ -97,7 +97,7 @@ fn message_of<'a>(definition: &'a Value, begins: &str) -> Option<&'a str> {
 
 #[test]
 fn statuses_that_stand_for_no_answer_are_the_workers() {
-    let (source, explained) = (read("worker/src/outcome.rs"), read("docs/guarantees.md"));
+    let (source, explained) = (read("worker/src/retry/outcome.rs"), read("docs/guarantees.md"));
     for (constant, event) in [
         ("TIMED_OUT", "| it takes longer than `timeout` |"),
         ("UNREACHABLE", "| no connection can be opened, "),

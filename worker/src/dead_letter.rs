@@ -17,10 +17,9 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::{
-    delivery::Delivered,
+    consumer::{Ticket, delivery::Delivered},
     metrics::Metrics,
-    pull::Ticket,
-    store::{Record, Store},
+    record_store::{Record, Store},
 };
 
 /// How long a message is put off if its dead letter can't be stored: the store has no room, or the

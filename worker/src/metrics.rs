@@ -17,7 +17,10 @@ use prometheus_client::{
 
 use self::inflight::Inflight;
 pub(crate) use self::inflight::Running;
-use crate::{callback::Posted, function::Reply, outcome::Outcome, store::Record};
+use crate::{
+    callback::client::Posted, function::client::Reply, record_store::Record,
+    retry::outcome::Outcome,
+};
 
 mod inflight;
 

@@ -25,25 +25,22 @@ use tracing::info;
 
 use crate::{
     Settings,
-    answer_buffer::AnswerMemory,
-    callback::{
-        self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer,
-        store::ResultStore, tls::Trust,
+    call::{
+        cancellations::Cancellations, finish::Finish, run::Invoke, stall::Stalls, status::Reports,
     },
-    cancellations::Cancellations,
+    callback::{
+        self, client::Poster, dispatcher::Messenger, egress::Guard, handler::Deliver,
+        signature::Signer, store::ResultStore, tls::Trust,
+    },
+    consumer::{self, Puller},
     dead_letter::DeadLetterWriter,
-    depth,
-    finish::Finish,
-    function::{Caller, request::Target},
-    invoke::Invoke,
+    function::{client::Caller, request::Target, response_buffer::AnswerMemory},
     metrics::Metrics,
-    pull::{self, Puller},
-    reports::Reports,
+    provisioner::Streams,
+    queue_metrics,
+    record_store::Store,
     server_clock::ServerClock,
-    stall::Stalls,
     stats::Statistics,
-    store::Store,
-    streams::Streams,
 };
 
 /// Maximum time that calls wait at the start until the directory is read, which takes some
@@ -81,7 +78,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     info!(memory_budget = %ByteSize(budget), "memory for calls, answers and results");
     // For messages that have arrived and wait for their memory, and for the one response at a time
     // that exceeds the budget.
-    let fetched = budget / pull::ASKED_PART * 2;
+    let fetched = budget / consumer::ASKED_PART * 2;
     let over_budget = settings.max_response_bytes.0.min(budget / 2);
     let _set_aside = memory.account("set_aside").try_take(fetched + over_budget);
     let client = nats::connect(&settings.nats, &settings.worker_name, &health, prefixed).await?;
@@ -185,7 +182,7 @@ async fn work(
         metrics: metrics.clone(),
     };
     let directory = directory::watch::follow(js.clone());
-    let (stream, durable, queue_metrics) = (settings.stream(), settings.durable(), metrics.clone());
+    let (stream, durable, shown) = (settings.stream(), settings.durable(), metrics.clone());
     let invoke = Invoke {
         js: js.clone(),
         queue: queue.clone(),
@@ -251,7 +248,7 @@ async fn work(
         error = nats::ended(&client) => Err(error),
         () = cancellations.follow(js, queue) => Ok(()),
         () = reports.follow(&client, queue, &statistics) => Ok(()),
-        () = depth::follow(js, (&stream, &durable), functions, &queue_metrics, &clock) => Ok(()),
+        () = queue_metrics::follow(js, (&stream, &durable), functions, &shown, &clock) => Ok(()),
     }
 }
 

@@ -21,9 +21,11 @@ use asyncqueue_runtime::{
 use clap::Parser;
 
 use crate::{
-    backoff::{Backoff, Jitter, Waits},
-    callback::guard::Allowed,
-    outcome::RetryPolicy,
+    callback::egress::Allowed,
+    retry::{
+        backoff::{Backoff, Jitter, Waits},
+        outcome::RetryPolicy,
+    },
 };
 
 /// What the grace period has beyond the time limit of a call: for the callback and the last words.

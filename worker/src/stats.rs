@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{Settings, store::Store};
+use crate::{Settings, record_store::Store};
 
 /// Interval of the statistics without a change. A listener considers a worker gone after a few of
 /// them.

@@ -13,7 +13,7 @@ use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::{guard::GuardedResolver, tls::Trust};
+use super::{egress::GuardedResolver, tls::Trust};
 
 /// Opens connections to receivers.
 #[derive(Clone, Debug)]

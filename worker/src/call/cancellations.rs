@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::recent::Recent;
-use crate::{questions, reports::Reports, stall::MAX_GAP};
+use super::{stall::MAX_GAP, status::Reports};
+use crate::responder;
 
 mod recent;
 
@@ -160,7 +161,7 @@ impl Cancellations {
 
     /// Follows cancellations for as long as it is polled.
     pub(crate) async fn follow(&self, js: &Context, queue: &QueueName) {
-        let broadcast = questions::answer(&self.client, broadcast_subject(queue), |call, inbox| {
+        let broadcast = responder::answer(&self.client, broadcast_subject(queue), |call, inbox| {
             self.cancel(&StoredCall::decode(call)?, inbox).map(Into::into)
         });
         tokio::join!(broadcast, self.follow_tombstones(js, queue));
@@ -323,7 +324,7 @@ impl CallInFlight {
             }
         };
         for inbox in inboxes {
-            questions::send(&self.cancellations.client, inbox, word.into()).await;
+            responder::send(&self.cancellations.client, inbox, word.into()).await;
         }
     }
 }

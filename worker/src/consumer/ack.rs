@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::Delivered;
+use super::delivery::Delivered;
 
 /// Timeout of one request for confirmation. The server normally answers within a millisecond.
 pub(crate) const CONFIRM: Duration = Duration::from_secs(5);

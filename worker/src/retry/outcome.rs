@@ -8,7 +8,7 @@ use std::{
 
 use asyncqueue::{function_namespaces::NamespaceRefused, retry::RetryOverrides};
 
-use crate::{backoff::Waits, retry_after};
+use super::{backoff::Waits, retry_after};
 
 /// Maximum wait that a `Retry-After` can request. The maximum of the policy limits only the waits
 /// that the worker computes.
@@ -212,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backoff::{Backoff, Jitter};
+    use crate::retry::backoff::{Backoff, Jitter};
 
     fn policy() -> RetryPolicy {
         RetryPolicy {

@@ -12,7 +12,7 @@ use async_nats::{
 };
 use asyncqueue::readable::{RawMessage, message_from};
 
-use crate::delivery::Delivered;
+use super::delivery::Delivered;
 
 /// Maximum number of messages that are checked: more than the workers of most queues have at once.
 const LOOKS: usize = 10_000;

@@ -6,6 +6,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use ack::Acks;
 use async_nats::{
     Client, Message, Subject, Subscriber,
     jetstream::{
@@ -18,25 +19,30 @@ use asyncqueue_runtime::{
     error::describe, health::Health, memory::Account, nats::jetstream::JetStreamOff,
     program::Shutdown,
 };
+use delivery::Delivered;
 use demand::Demand;
 use event::{Event, classify};
 use futures::{FutureExt, StreamExt};
-pub(crate) use tasks::Ticket;
-use tasks::{Claim, InFlight, Tasks};
+pub(crate) use in_flight::Ticket;
+use in_flight::{Claim, InFlight, Tasks};
+use poison_headers::{Found, Unreadable};
+pub(crate) use settle::PATIENCE_IN_LEASES;
+use settle::settle;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use unreadable::{Found, Unreadable};
 
-use crate::{ack::Acks, delivery::Delivered, lease, settle::settle};
-
+mod ack;
+pub(crate) mod delivery;
 mod demand;
 mod event;
-mod tasks;
-mod unreadable;
+mod in_flight;
+mod lease;
+mod poison_headers;
+mod settle;
 
 /// How long a pull request stays open at the server. This is long, so that an idle worker sends one
 /// request in this time.
@@ -260,7 +266,7 @@ impl<H: Handler> Puller<H> {
     /// Ends messages that break the connection each time that they are delivered. Counts the
     /// deliveries behind them as no attempts: they were sent and never read.
     async fn give_up_unreadable(&self, consumer: &Info, in_flight: &InFlight) {
-        let Found { unreadable, behind } = unreadable::find(&self.js, consumer).await;
+        let Found { unreadable, behind } = poison_headers::find(&self.js, consumer).await;
         let mut lost = behind;
         lost.retain(|delivered| !in_flight.contains(delivered.sequence));
         futures::stream::iter(&lost)

@@ -11,7 +11,7 @@ use async_nats::jetstream::AckKind;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use crate::{ack::Acks, delivery::Delivered};
+use super::{ack::Acks, delivery::Delivered};
 
 /// Number of renewals within a lease: two in a row may fail before the lease is lost.
 const RENEWALS: u32 = 3;

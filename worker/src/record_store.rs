@@ -20,7 +20,7 @@ use asyncqueue_runtime::{error::describe, nats};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::{metrics::Metrics, pull::Ticket, reports::Reported};
+use crate::{call::status::Reported, consumer::Ticket, metrics::Metrics};
 
 /// Time after which the call leaves its slot.
 const SLOT_LIMIT: Duration = Duration::from_secs(1);

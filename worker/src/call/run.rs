@@ -1,5 +1,5 @@
 //! Takes one call through the worker: decodes it, checks whether it has ended already, invokes the
-//! function and decides what follows. [`crate::finish`] carries out its end.
+//! function and decides what follows. [`super::finish`] carries out its end.
 
 use std::{
     borrow::Cow,
@@ -22,22 +22,22 @@ use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
 
-use crate::{
-    callback::of_call,
+use super::{
     cancellations::{CallInFlight, Cancellations},
-    delivery::Delivered,
     finish::{self, Dying, Finish},
+    stall::Stalls,
+    status::{Reported, Reports},
+};
+use crate::{
+    callback::call_headers,
+    consumer::{Handler, PATIENCE_IN_LEASES, Ticket, delivery::Delivered},
     function::{
-        Caller, Reply,
+        client::{Caller, Reply},
         request::{Attempt, add_idempotency_key},
     },
     metrics::Metrics,
-    outcome::{Outcome, RetryPolicy, Tries},
-    pull::{Handler, Ticket},
-    reports::{Reported, Reports},
+    retry::outcome::{Outcome, RetryPolicy, Tries},
     server_clock::ServerClock,
-    settle::PATIENCE_IN_LEASES,
-    stall::Stalls,
 };
 
 /// How long a call is handed back if it can't be started now, because it is not known whether it is
@@ -254,7 +254,7 @@ impl Invoke {
         }
         // Except for the trace, headers are not needed after this attempt. Moving them avoids a
         // copy while the call runs.
-        let trace = of_call::trace(&call.invocation.headers);
+        let trace = call_headers::trace(&call.invocation.headers);
         let headers = std::mem::replace(&mut call.invocation.headers, trace);
         let invocation = &call.invocation;
         let reply = {

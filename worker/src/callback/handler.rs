@@ -14,11 +14,13 @@ use asyncqueue::{
 };
 use tracing::warn;
 
-use super::{Delivery, Messenger, hosts};
+use super::{
+    dispatcher::{Delivery, Messenger},
+    host_limits,
+};
 use crate::{
+    consumer::{Handler, Ticket, delivery::Delivered},
     dead_letter::DeadLetterWriter,
-    delivery::Delivered,
-    pull::{Handler, Ticket},
 };
 
 /// Delivers results, one for each message.
@@ -86,7 +88,7 @@ impl Deliver {
                 if offset != made {
                     self.set_offset(&callback, made).await;
                 }
-                AckKind::Nak(Some(hosts::wait(delivered.count - attempt, rand::random())))
+                AckKind::Nak(Some(host_limits::wait(delivered.count - attempt, rand::random())))
             }
             Delivery::GivenUp(reason) => {
                 let reason = format!("callback: {reason}");

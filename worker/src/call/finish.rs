@@ -20,18 +20,21 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use super::{cancellations::CallInFlight, run::Call, status::Reported};
 use crate::{
-    callback::{self, Messenger, hosts, of_call, store::ResultStore, truncated},
-    cancellations::CallInFlight,
+    callback::{
+        call_headers,
+        dispatcher::{Delivery, Messenger},
+        host_limits,
+        store::ResultStore,
+        truncated,
+    },
+    consumer::{Ticket, delivery::Delivered},
     dead_letter::{DeadLetterWriter, Message},
-    delivery::Delivered,
-    function::{H_INTERNAL, Reply},
-    invoke::Call,
+    function::client::{H_INTERNAL, Reply},
     metrics::Metrics,
-    outcome::{Outcome, TIMED_OUT, UNREACHABLE},
-    pull::Ticket,
-    reports::Reported,
-    store::{Record, Store},
+    record_store::{Record, Store},
+    retry::outcome::{Outcome, TIMED_OUT, UNREACHABLE},
 };
 
 /// Ends calls.
@@ -231,7 +234,7 @@ impl Finish {
         let mut headers = reply.headers;
         strip_connection_headers(&mut headers);
         truncated::mark(&mut headers, reply.truncated);
-        of_call::add(&mut headers, invocation);
+        call_headers::add(&mut headers, invocation);
         let callback = Callback {
             duration: reply.duration,
             attempt: call.tries.attempt,
@@ -293,16 +296,16 @@ impl Finish {
         let (mut attempt, mut times_busy) = (1, 0);
         loop {
             match self.messenger.deliver(callback, attempt).await {
-                callback::Delivery::Done => return,
-                callback::Delivery::Again(wait) => {
+                Delivery::Done => return,
+                Delivery::Again(wait) => {
                     attempt += 1;
                     sleep(wait).await;
                 }
-                callback::Delivery::Busy => {
-                    sleep(hosts::wait(times_busy, rand::random())).await;
+                Delivery::Busy => {
+                    sleep(host_limits::wait(times_busy, rand::random())).await;
                     times_busy += 1;
                 }
-                callback::Delivery::GivenUp(reason) => {
+                Delivery::GivenUp(reason) => {
                     let Callback { call_id, function, sequence, .. } = callback;
                     let subject = result_subject(&self.queue, function, call_id, *sequence);
                     let headers = callback.encode();

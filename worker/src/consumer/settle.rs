@@ -6,11 +6,11 @@ use async_nats::jetstream::AckKind;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::{
+use super::{
     ack::{Acks, CONFIRM, Unconfirmed},
     delivery::Delivered,
+    in_flight::Ticket,
     lease::Held,
-    pull::Ticket,
 };
 
 /// Maximum time to wait for a confirmation before it is requested once more.

@@ -16,7 +16,7 @@ use asyncqueue::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::{function::request::Attempt, questions, stats::Statistics};
+use crate::{function::request::Attempt, responder, stats::Statistics};
 
 /// Maximum number of calls that are remembered as waiting for their next attempt. If a call is
 /// forgotten, its status says that it was delivered.
@@ -79,7 +79,7 @@ impl Reports {
                 self.answer(question)
             }
         };
-        questions::answer(client, question_subject(queue), answer).await;
+        responder::answer(client, question_subject(queue), answer).await;
     }
 
     fn answer(&self, question: &[u8]) -> Option<Bytes> {
