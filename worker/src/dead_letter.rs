@@ -17,9 +17,9 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::{
-    consumer::{Ticket, delivery::Delivered},
+    consumer::{InFlightPermit, delivery::Delivery},
     metrics::Metrics,
-    record_store::{Record, Store},
+    record_store::{Record, RecordStore},
 };
 
 /// How long a message is put off if its dead letter can't be stored: the store has no room, or the
@@ -36,7 +36,7 @@ pub(crate) struct DeadLetterWriter {
     pub(crate) worker: String,
     /// Whether dead letters are kept.
     pub(crate) enabled: bool,
-    pub(crate) store: Store,
+    pub(crate) store: RecordStore,
     pub(crate) metrics: Metrics,
 }
 
@@ -63,14 +63,14 @@ pub(crate) enum DeadLetterOutcome {
 
 // === impl Message ===
 
-impl<'a> From<&'a Delivered> for Message<'a> {
-    fn from(delivered: &'a Delivered) -> Self {
-        let message = &delivered.message;
+impl<'a> From<&'a Delivery> for Message<'a> {
+    fn from(delivery: &'a Delivery) -> Self {
+        let message = &delivery.message;
         Self {
             headers: message.headers.as_ref(),
             payload: &message.payload,
             subject: &message.subject,
-            sequence: delivered.sequence,
+            sequence: delivery.sequence,
         }
     }
 }
@@ -97,7 +97,7 @@ impl DeadLetterWriter {
         message: Message<'_>,
         call: Option<(&FunctionName, &CallId)>,
         death: Death,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
     ) -> DeadLetterOutcome {
         let Message { headers, payload, subject, sequence } = message;
         let (call_id, function) = call.map(|(function, id)| (id, function)).unzip();
@@ -113,7 +113,7 @@ impl DeadLetterWriter {
                 "dropped: dead letters are disabled: {}",
                 death.reason
             );
-            self.metrics.dead_letter(false);
+            self.metrics.record_dead_letter(false);
             return DeadLetterOutcome::Ended;
         }
         let dead_subject = match call {
@@ -127,7 +127,7 @@ impl DeadLetterWriter {
         let mut refused = PublishFailure::Unavailable;
         for form in Form::ALL {
             let (headers, body) = form.of(&whole, payload);
-            let stored = self.store.until_stored(Record::DeadLetter, ticket, None, || {
+            let stored = self.store.store_with_retries(Record::DeadLetter, permit, None, || {
                 store_once(
                     &self.js,
                     &self.stream,
@@ -148,7 +148,7 @@ impl DeadLetterWriter {
                             "a dead letter is too large: its headers or its body are left out"
                         );
                     }
-                    self.metrics.dead_letter(true);
+                    self.metrics.record_dead_letter(true);
                     return DeadLetterOutcome::Ended;
                 }
                 Err(failure @ PublishFailure::TooLarge(_)) => refused = failure,
@@ -175,7 +175,7 @@ impl DeadLetterWriter {
             "dropped: not even a dead letter without headers and body fits: {}",
             death.reason
         );
-        self.metrics.dead_letter(false);
+        self.metrics.record_dead_letter(false);
         DeadLetterOutcome::Ended
     }
 }

@@ -15,10 +15,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::inflight::Inflight;
-pub(crate) use self::inflight::Running;
+use self::inflight::InflightGauges;
+pub(crate) use self::inflight::InflightGuard;
 use crate::{
-    callback::client::Posted, function::client::Reply, record_store::Record,
+    callback::client::PostResult, function::client::Reply, record_store::Record,
     retry::outcome::Outcome,
 };
 
@@ -58,17 +58,17 @@ struct RecordLabels {
 pub(crate) struct Metrics {
     queue: Arc<str>,
     processed: Family<OutcomeLabels, Counter>,
-    inflight: Inflight,
+    inflight: InflightGauges,
     callbacks: Family<OutcomeLabels, Counter>,
-    callbacks_put_off: Family<QueueLabels, Counter>,
+    callbacks_deferred: Family<QueueLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
-    not_stored: Family<RecordLabels, Counter>,
+    store_failures: Family<RecordLabels, Counter>,
     blocked: Family<RecordLabels, Gauge>,
     pending: Family<FunctionLabels, Gauge>,
     submitted: Family<QueueLabels, Gauge>,
-    fullness: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    utilization: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     duration: Histogram,
-    waiting: Histogram,
+    wait: Histogram,
 }
 
 // === impl Metrics ===
@@ -80,17 +80,17 @@ impl Metrics {
         let metrics = Self {
             queue: queue.clone(),
             processed: Family::default(),
-            inflight: Inflight::new(queue),
+            inflight: InflightGauges::new(queue),
             callbacks: Family::default(),
-            callbacks_put_off: Family::default(),
+            callbacks_deferred: Family::default(),
             dead_letters: Family::default(),
-            not_stored: Family::default(),
+            store_failures: Family::default(),
             blocked: Family::default(),
             pending: Family::default(),
             submitted: Family::default(),
-            fullness: Family::default(),
+            utilization: Family::default(),
             duration: Histogram::new(BUCKETS),
-            waiting: Histogram::new(BUCKETS),
+            wait: Histogram::new(BUCKETS),
         };
         registry.register(
             "pending_messages",
@@ -105,7 +105,7 @@ impl Metrics {
         registry.register(
             "fullness_ratio",
             "How much of what the queue may hold it holds, as of a few seconds ago: at 1 it refuses calls",
-            metrics.fullness.clone(),
+            metrics.utilization.clone(),
         );
         registry.register(
             "messages_processed",
@@ -123,9 +123,9 @@ impl Metrics {
             metrics.callbacks.clone(),
         );
         registry.register(
-            "callbacks_put_off",
+            "callbacks_deferred",
             "Results that were put off, since as many were being posted to their host as may be",
-            metrics.callbacks_put_off.clone(),
+            metrics.callbacks_deferred.clone(),
         );
         registry.register(
             "dead_letters",
@@ -135,7 +135,7 @@ impl Metrics {
         registry.register(
             "records_not_stored",
             "Attempts to store what ends a call (result, dead_letter, tombstone, attempt_offset) that failed, by reason",
-            metrics.not_stored.clone(),
+            metrics.store_failures.clone(),
         );
         registry.register(
             "calls_blocked",
@@ -150,7 +150,7 @@ impl Metrics {
         registry.register(
             "waiting_seconds",
             "Time that calls waited in the queue for their first attempt",
-            metrics.waiting.clone(),
+            metrics.wait.clone(),
         );
         // Created with the value 0, so that the first dead letter is seen as an increase.
         for outcome in ["done", "retry", "dead", "cancelled", "expired"] {
@@ -171,7 +171,7 @@ impl Metrics {
     }
 
     /// Sets how many calls wait, and how many were ever stored.
-    pub(crate) fn queue(&self, pending: u64, submitted: u64) {
+    pub(crate) fn set_queue_counts(&self, pending: u64, submitted: u64) {
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         let queue_name = self.queue.clone();
         let all = FunctionLabels { queue_name: queue_name.clone(), function_name: String::new() };
@@ -180,32 +180,32 @@ impl Metrics {
     }
 
     /// Sets how full the queue is, as a share of what it may hold.
-    pub(crate) fn fullness(&self, share: f64) {
+    pub(crate) fn set_utilization(&self, ratio: f64) {
         let queue_name = self.queue.clone();
-        self.fullness.get_or_create(&QueueLabels { queue_name }).set(share);
+        self.utilization.get_or_create(&QueueLabels { queue_name }).set(ratio);
     }
 
     /// Records how long a call has waited for its first attempt.
-    pub(crate) fn waited(&self, time: Duration) {
-        self.waiting.observe(time.as_secs_f64());
+    pub(crate) fn record_wait(&self, time: Duration) {
+        self.wait.observe(time.as_secs_f64());
     }
 
     /// Counts a call as running until the guard is dropped.
-    pub(crate) fn running(
+    pub(crate) fn track_running(
         &self,
         function: &FunctionName,
         directory: Option<&Directory>,
-    ) -> Running {
-        self.inflight.running(function, directory)
+    ) -> InflightGuard {
+        self.inflight.track(function, directory)
     }
 
     /// Removes the series of functions that the directory no longer has.
-    pub(crate) fn retain(&self, directory: &Directory) {
+    pub(crate) fn retain_functions(&self, directory: &Directory) {
         self.inflight.retain(directory);
     }
 
     /// Records the end of an attempt.
-    pub(crate) fn ended(&self, reply: &Reply, outcome: &Outcome) {
+    pub(crate) fn record_attempt(&self, reply: &Reply, outcome: &Outcome) {
         self.duration.observe(reply.duration.as_secs_f64());
         let outcome = match outcome {
             Outcome::Done => "done",
@@ -217,37 +217,39 @@ impl Metrics {
 
     /// Counts a call that came to this end without an invocation: cancelled, expired, or dead
     /// because its worker died during the last attempt.
-    pub(crate) fn end_without_run(&self, end: EndState) {
+    pub(crate) fn record_end_without_run(&self, end: EndState) {
         self.processed.get_or_create(&self.labels(end.as_str())).inc();
     }
 
     /// Counts a failed attempt to store a record of a call.
-    pub(crate) fn not_stored(&self, record: Record, failure: PublishFailure) {
-        self.not_stored.get_or_create(&self.record_labels(record, failure)).inc();
+    pub(crate) fn record_store_failure(&self, record: Record, failure: PublishFailure) {
+        self.store_failures.get_or_create(&self.record_labels(record, failure)).inc();
     }
 
     /// Adds a number of calls to those that wait for a record to be stored.
-    pub(crate) fn blocked(&self, record: Record, failure: PublishFailure, calls: i64) {
+    pub(crate) fn add_blocked(&self, record: Record, failure: PublishFailure, calls: i64) {
         self.blocked.get_or_create(&self.record_labels(record, failure)).inc_by(calls);
     }
 
     /// Counts an attempt to post a result.
-    pub(crate) fn posted(&self, posted: &Posted) {
+    pub(crate) fn record_callback(&self, posted: &PostResult) {
         let outcome = match posted {
-            Posted::Accepted(_) => "accepted",
-            Posted::Failed(..) => "failed",
-            Posted::Refused(_) => "refused",
+            PostResult::Accepted(_) => "accepted",
+            PostResult::Failed(..) => "failed",
+            PostResult::Refused(_) => "refused",
         };
         self.callbacks.get_or_create(&self.labels(outcome)).inc();
     }
 
     /// Counts a result that waits because its host already has its maximum of requests.
-    pub(crate) fn callback_put_off(&self) {
-        self.callbacks_put_off.get_or_create(&QueueLabels { queue_name: self.queue.clone() }).inc();
+    pub(crate) fn record_callback_deferred(&self) {
+        self.callbacks_deferred
+            .get_or_create(&QueueLabels { queue_name: self.queue.clone() })
+            .inc();
     }
 
     /// Counts what was given up: stored as a dead letter, or dropped.
-    pub(crate) fn dead_letter(&self, stored: bool) {
+    pub(crate) fn record_dead_letter(&self, stored: bool) {
         let outcome = if stored { "stored" } else { "dropped" };
         self.dead_letters.get_or_create(&self.labels(outcome)).inc();
     }

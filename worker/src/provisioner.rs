@@ -30,22 +30,22 @@ pub(crate) const CONDITION: &str = "streams";
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval between checks whether everything exists.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Creates the streams, consumers and buckets of one queue.
 #[derive(Debug)]
-pub(crate) struct Streams {
+pub(crate) struct StreamProvisioner {
     js: Context,
     spec: QueueSpec,
     needed: Vec<Needed>,
     health: Health,
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 // === impl Streams ===
 
-impl Streams {
+impl StreamProvisioner {
     /// Prepares for the queue that the settings name. Registers the readiness condition.
     ///
     /// # Errors
@@ -78,16 +78,16 @@ impl Streams {
                     return Err(anyhow::Error::from_boxed(error))
                         .context("the queue's streams can't be ensured");
                 }
-                Err(error) => self.tell(&*error),
+                Err(error) => self.report_failure(&*error),
             }
             sleep(RETRY_INTERVAL).await;
         }
     }
 
     /// Recreates what is missing, for as long as it is polled.
-    pub(crate) async fn keep(&self) {
+    pub(crate) async fn run(&self) {
         loop {
-            sleep(LOOK_INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
             let client = self.js.client();
             if client.connection_state() != State::Connected {
                 // `nats` says why. The previous reason says nothing about the current state.
@@ -100,14 +100,14 @@ impl Streams {
                 Ok(None) => self.health.ready(CONDITION),
                 Ok(Some(missing)) => match self.ensure().await {
                     Ok(()) => warn!("{missing} was missing, and is created again"),
-                    Err(error) => self.tell(&*error),
+                    Err(error) => self.report_failure(&*error),
                 },
-                Err(error) => self.tell(&error),
+                Err(error) => self.report_failure(&error),
             }
         }
     }
 
-    async fn ensure(&self) -> Result<(), Failure> {
+    async fn ensure(&self) -> Result<(), BoxError> {
         // The buckets come first: without them no call can be cancelled.
         ensure_buckets(&self.js, self.spec.replicas).await?;
         let ensured = ensure(&self.js, &self.spec, true).await?;
@@ -117,7 +117,7 @@ impl Streams {
     }
 
     /// Reports what is wrong now.
-    fn tell(&self, error: &(dyn std::error::Error + 'static)) {
+    fn report_failure(&self, error: &(dyn std::error::Error + 'static)) {
         if JetStreamOff::of_error(error).is_some() {
             // The condition `jetstream` and the log say what to do.
             return self.health.not_ready(CONDITION, "waiting for JetStream");

@@ -10,11 +10,11 @@ use tracing::debug;
 use crate::{metrics::Metrics, server_clock::ServerClock};
 
 /// Interval of the updates. It is shorter than 15 s, a common interval between two scrapes.
-const EVERY: Duration = Duration::from_secs(10);
+const UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Looks up how many calls wait and how many were ever stored, for as long as it is polled. Removes
 /// the series of functions that are gone.
-pub(crate) async fn follow(
+pub(crate) async fn run(
     js: &Context,
     (stream, durable): (&str, &str),
     directory: watch::Receiver<Option<Arc<Directory>>>,
@@ -22,18 +22,18 @@ pub(crate) async fn follow(
     clock: &ServerClock,
 ) {
     loop {
-        let known = directory.borrow().clone();
-        if let Some(known) = known {
-            metrics.retain(&known);
+        let current = directory.borrow().clone();
+        if let Some(current) = current {
+            metrics.retain_functions(&current);
         }
-        if let Err(error) = look(js, stream, durable, metrics, clock).await {
+        if let Err(error) = update(js, stream, durable, metrics, clock).await {
             debug!(%error, "the figures of the queue can't be looked up");
         }
-        sleep(EVERY).await;
+        sleep(UPDATE_INTERVAL).await;
     }
 }
 
-async fn look(
+async fn update(
     js: &Context,
     stream: &str,
     durable: &str,
@@ -47,18 +47,19 @@ async fn look(
     let stream = js.get_stream(stream).await?;
     let info = stream.cached_info();
     let (state, config) = (&info.state, &info.config);
-    metrics.queue(consumer.pending, stored_in_all(config, state));
-    metrics.fullness(
-        share(state.messages, config.max_messages).max(share(state.bytes, config.max_bytes)),
+    metrics.set_queue_counts(consumer.pending, stored_in_all(config, state));
+    metrics.set_utilization(
+        utilization(state.messages, config.max_messages)
+            .max(utilization(state.bytes, config.max_bytes)),
     );
     Ok(())
 }
 
 /// Returns how full a stream is, from 0 to 1. Without a limit, it is never full.
-fn share(held: u64, limit: i64) -> f64 {
+fn utilization(stored: u64, limit: i64) -> f64 {
     // Rounding to a floating-point number does not matter here.
     #[allow(clippy::cast_precision_loss)]
-    if limit > 0 { held as f64 / limit as f64 } else { 0.0 }
+    if limit > 0 { stored as f64 / limit as f64 } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -67,10 +68,10 @@ mod tests {
 
     #[test]
     fn a_stream_without_a_limit_is_never_full() {
-        for (held, limit, expected) in
+        for (stored, limit, expected) in
             [(0, 100, 0.0), (90, 100, 0.9), (100, 100, 1.0), (90, -1, 0.0), (90, 0, 0.0)]
         {
-            assert!((share(held, limit) - expected).abs() < 1e-9, "{held} of {limit}");
+            assert!((utilization(stored, limit) - expected).abs() < 1e-9, "{stored} of {limit}");
         }
     }
 }

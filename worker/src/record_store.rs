@@ -20,17 +20,17 @@ use asyncqueue_runtime::{error::describe, nats};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::{call::status::Reported, consumer::Ticket, metrics::Metrics};
+use crate::{call::status::StatusGuard, consumer::InFlightPermit, metrics::Metrics};
 
 /// Time after which the call leaves its slot.
-const SLOT_LIMIT: Duration = Duration::from_secs(1);
+const SLOT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time after which the write is not tried again. Servers of a cluster take ten seconds to elect a
 /// stream's leader, and may have to start over. What is missing for longer does not exist.
-const LIMIT: Duration = Duration::from_secs(20);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Wait between attempts.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Minimum time between two warnings of one kind, however many calls wait.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,22 +50,22 @@ pub(crate) enum Record {
 
 /// Stores records. Clones share the calls that wait.
 #[derive(Clone, Debug)]
-pub(crate) struct Store {
+pub(crate) struct RecordStore {
     js: Context,
     metrics: Metrics,
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Mutex<WaitingCalls>>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingCalls {
     calls: HashMap<(Record, PublishFailure), u32>,
     warned: HashMap<(Record, PublishFailure), Instant>,
 }
 
 /// A call that waits for a record to be stored, until this is dropped.
 #[derive(Debug)]
-struct Blocked<'a> {
-    store: &'a Store,
+struct BlockedGuard<'a> {
+    store: &'a RecordStore,
     kind: (Record, PublishFailure),
 }
 
@@ -98,28 +98,28 @@ impl Record {
 
 // === impl Store ===
 
-impl Store {
+impl RecordStore {
     pub(crate) fn new(js: Context, metrics: Metrics) -> Self {
         Self { js, metrics, waiting: Arc::default() }
     }
 
     /// Repeats `attempt` until it succeeds, its failure is final, or the time is over. Returns what
     /// it returned, or why the record is not stored.
-    pub(crate) async fn until_stored<T, E, F>(
+    pub(crate) async fn store_with_retries<T, E, F>(
         &self,
         record: Record,
-        ticket: &mut Ticket,
-        reported: Option<&Reported>,
-        attempt: impl Fn() -> F,
+        permit: &mut InFlightPermit,
+        reported: Option<&StatusGuard>,
+        write: impl Fn() -> F,
     ) -> Result<T, PublishFailure>
     where
         E: Error + 'static,
         F: Future<Output = Result<T, E>>,
     {
-        let mut begun = Instant::now();
-        let mut blocked: Option<Blocked<'_>> = None;
+        let mut started = Instant::now();
+        let mut blocked: Option<BlockedGuard<'_>> = None;
         loop {
-            let failure = match attempt().await {
+            let failure = match write().await {
                 Ok(stored) => {
                     if let (Some(_), Some(reported)) = (&blocked, reported) {
                         reported.set_blocked(None);
@@ -128,7 +128,7 @@ impl Store {
                 }
                 Err(error) => {
                     let failure = PublishFailure::of(&error);
-                    self.metrics.not_stored(record, failure);
+                    self.metrics.record_store_failure(record, failure);
                     let is_known = matches!(
                         failure,
                         PublishFailure::TooLarge(_)
@@ -146,21 +146,22 @@ impl Store {
                 PublishFailure::NoSpace if self.release_reserve().await => continue,
                 _ => {}
             }
-            if begun.elapsed() > LIMIT {
+            if started.elapsed() > RETRY_TIMEOUT {
                 return Err(failure);
             }
-            if begun.elapsed() > SLOT_LIMIT {
-                ticket.leave_slot();
+            if started.elapsed() > SLOT_TIMEOUT {
+                permit.release_slot_early();
             }
             // The previous guard is dropped after the next one is created, so that the counts never
             // drop to 0 in between.
             blocked = Some(self.block(record, failure));
             if let Some(reported) = reported {
-                let why = format!("{} can't be stored: {}", record.description(), failure.as_str());
-                reported.set_blocked(Some(why));
+                let reason =
+                    format!("{} can't be stored: {}", record.description(), failure.as_str());
+                reported.set_blocked(Some(reason));
             }
-            sleep(PAUSE).await;
-            begun += self.reconnected().await;
+            sleep(RETRY_INTERVAL).await;
+            started += self.wait_connected().await;
         }
     }
 
@@ -178,14 +179,14 @@ impl Store {
     }
 
     /// Waits until NATS is connected, and returns how long that took.
-    async fn reconnected(&self) -> Duration {
+    async fn wait_connected(&self) -> Duration {
         let client = self.js.client();
         if client.connection_state() == State::Connected {
             return Duration::ZERO;
         }
-        let lost = Instant::now();
+        let disconnected_at = Instant::now();
         nats::wait_connected(&client).await;
-        lost.elapsed()
+        disconnected_at.elapsed()
     }
 
     /// Releases the reserve, whose room is for what ends calls. Returns whether there was any.
@@ -225,24 +226,24 @@ impl Store {
         }
     }
 
-    fn block(&self, record: Record, failure: PublishFailure) -> Blocked<'_> {
+    fn block(&self, record: Record, failure: PublishFailure) -> BlockedGuard<'_> {
         let kind = (record, failure);
         *self.lock().calls.entry(kind).or_default() += 1;
-        self.metrics.blocked(record, failure, 1);
-        Blocked { store: self, kind }
+        self.metrics.add_blocked(record, failure, 1);
+        BlockedGuard { store: self, kind }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, WaitingCalls> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Blocked<'_> {
+impl Drop for BlockedGuard<'_> {
     fn drop(&mut self) {
         let (record, failure) = self.kind;
         if let Some(calls) = self.store.lock().calls.get_mut(&self.kind) {
             *calls = calls.saturating_sub(1);
         }
-        self.store.metrics.blocked(record, failure, -1);
+        self.store.metrics.add_blocked(record, failure, -1);
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 /// Wait between attempts to subscribe, while the connection is closed.
-const PAUSE: Duration = Duration::from_secs(1);
+const RESUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Answers the requests on a subject with the result of `answer`, if any, for as long as it is
 /// polled. `answer` gets the inbox too, to which the answer may be sent later.
@@ -21,17 +21,17 @@ pub(crate) async fn answer(
 ) {
     loop {
         match client.subscribe(subject.clone()).await {
-            Ok(mut questions) => {
-                while let Some(question) = questions.next().await {
-                    let answered = answer(&question.payload, question.reply.as_ref());
-                    if let (Some(bytes), Some(inbox)) = (answered, question.reply) {
+            Ok(mut requests) => {
+                while let Some(request) = requests.next().await {
+                    let reply = answer(&request.payload, request.reply.as_ref());
+                    if let (Some(bytes), Some(inbox)) = (reply, request.reply) {
                         send(client, inbox, bytes).await;
                     }
                 }
             }
             Err(error) => debug!(%error, subject, "questions can't be heard now"),
         }
-        sleep(PAUSE).await;
+        sleep(RESUBSCRIBE_INTERVAL).await;
     }
 }
 

@@ -26,32 +26,33 @@ use tracing::info;
 use crate::{
     Settings,
     call::{
-        cancellations::Cancellations, finish::Finish, run::Invoke, stall::Stalls, status::Reports,
+        cancellations::Cancellations, finish::Finisher, run::CallHandler, stall::StallDetector,
+        status::CallStatuses,
     },
     callback::{
-        self, client::Poster, dispatcher::Messenger, egress::Guard, handler::Deliver,
-        signature::Signer, store::ResultStore, tls::Trust,
+        self, client::CallbackClient, dispatcher::CallbackDispatcher, egress::EgressPolicy,
+        handler::CallbackHandler, signature::Signer, store::ResultStore, tls::Trust,
     },
     consumer::{self, Puller},
     dead_letter::DeadLetterWriter,
-    function::{client::Caller, request::Target, response_buffer::AnswerMemory},
+    function::{client::FunctionClient, request::Target, response_buffer::ResponseMemory},
     metrics::Metrics,
-    provisioner::Streams,
+    provisioner::StreamProvisioner,
     queue_metrics,
-    record_store::Store,
+    record_store::RecordStore,
     server_clock::ServerClock,
-    stats::Statistics,
+    stats::WorkerStatistics,
 };
 
 /// Maximum time that calls wait at the start until the directory is read, which takes some
 /// milliseconds.
-const DIRECTORY_PATIENCE: Duration = Duration::from_secs(2);
+const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum time for sending the last acks.
-const FLUSH: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The readiness condition which says that the consumer of the queue's calls exists.
-const CONSUMER: &str = "consumer";
+const CONSUMER_CONDITION: &str = "consumer";
 
 /// Runs the worker until `shutdown`, then drains it.
 ///
@@ -78,15 +79,15 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     info!(memory_budget = %ByteSize(budget), "memory for calls, answers and results");
     // For messages that have arrived and wait for their memory, and for the one response at a time
     // that exceeds the budget.
-    let fetched = budget / consumer::ASKED_PART * 2;
+    let fetched = budget / consumer::REQUESTED_BUDGET_DIVISOR * 2;
     let over_budget = settings.max_response_bytes.0.min(budget / 2);
     let _set_aside = memory.account("set_aside").try_take(fetched + over_budget);
     let client = nats::connect(&settings.nats, &settings.worker_name, &health, prefixed).await?;
     let js = jetstream::new(client.clone());
     let _jetstream = report_jetstream(&settings, client.clone(), health.clone())?;
-    health.register(CONSUMER, "not looked for yet");
+    health.register(CONSUMER_CONDITION, "not looked for yet");
     let streams = if settings.ensure_stream {
-        Some(Streams::new(&settings, js.clone(), health.clone())?)
+        Some(StreamProvisioner::new(&settings, js.clone(), health.clone())?)
     } else {
         None
     };
@@ -108,7 +109,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     };
     if worked.is_ok() {
         let _streams = streams.map(|streams| {
-            AbortOnDropHandle::new(tokio::spawn(async move { streams.keep().await }))
+            AbortOnDropHandle::new(tokio::spawn(async move { streams.run().await }))
         });
         worked = Box::pin(work(
             &settings,
@@ -121,7 +122,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         ))
         .await;
         // The last acks may not be sent yet.
-        let _ = tokio::time::timeout(FLUSH, client.flush()).await;
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, client.flush()).await;
     }
     done.cancel();
     admin.await.context("the server of /metrics failed")?;
@@ -143,14 +144,14 @@ fn report_jetstream(
 async fn work(
     settings: &Settings,
     namespaces: FunctionNamespaces,
-    poster: Poster,
+    poster: CallbackClient,
     js: &Context,
     (metrics, memory): (Metrics, Budget),
     health: &Health,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let queue = &settings.queue_name;
-    let store = Store::new(js.clone(), metrics.clone());
+    let store = RecordStore::new(js.clone(), metrics.clone());
     let dead_letters = DeadLetterWriter {
         js: js.clone(),
         stream: queue.dead_letter_stream(),
@@ -160,19 +161,23 @@ async fn work(
         metrics: metrics.clone(),
     };
     let policy = settings.retry_policy();
-    let messenger =
-        Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
-    let deliver = Deliver {
+    let messenger = CallbackDispatcher::new(
+        poster,
+        settings.callback_max_attempts,
+        policy.backoff,
+        metrics.clone(),
+    );
+    let deliver = CallbackHandler {
         js: js.clone(),
         queue: queue.clone(),
         messenger: messenger.clone(),
         dead_letters: dead_letters.clone(),
     };
-    let reports = Reports::new(settings.worker_name.clone());
+    let statuses = CallStatuses::new(settings.worker_name.clone());
     let client = js.client();
-    let cancellations = Cancellations::new(client.clone(), reports.clone());
+    let cancellations = Cancellations::new(client.clone(), statuses.clone());
     let clock = ServerClock::default();
-    let finish = Finish {
+    let finish = Finisher {
         js: js.clone(),
         queue: queue.clone(),
         store: store.clone(),
@@ -183,18 +188,18 @@ async fn work(
     };
     let directory = directory::watch::follow(js.clone());
     let (stream, durable, shown) = (settings.stream(), settings.durable(), metrics.clone());
-    let invoke = Invoke {
+    let invoke = CallHandler {
         js: js.clone(),
         queue: queue.clone(),
         stream: settings.stream(),
         cancellations: cancellations.clone(),
-        reports: reports.clone(),
-        caller: caller(settings, namespaces, &memory),
+        statuses: statuses.clone(),
+        function_client: function_client(settings, namespaces, &memory),
         policy,
         max_age: settings.max_age.as_ref().map(|age| age.0),
         directory: directory.clone(),
         function_namespace: settings.function_namespace.clone(),
-        stalls: Stalls::watch(),
+        stall_detector: StallDetector::start(),
         clock: clock.clone(),
         finish,
         verbose: settings.write_debug,
@@ -208,7 +213,7 @@ async fn work(
         max: settings.max_inflight.into(),
         handler: Arc::new(invoke),
         running,
-        readiness: Some((health.clone(), CONSUMER)),
+        readiness: Some((health.clone(), CONSUMER_CONDITION)),
         memory: memory.account("calls"),
     };
     let callbacks = Puller {
@@ -237,7 +242,7 @@ async fn work(
     };
     let calls = AbortOnDropHandle::new(tokio::spawn(calls));
     let callbacks = AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
-    let statistics = Statistics::new(settings, is_running, store);
+    let statistics = WorkerStatistics::new(settings, is_running, store);
     let published = statistics.clone().publish(js.client(), queue);
     let worked = async {
         let (calls, callbacks, ()) = tokio::join!(calls, callbacks, published);
@@ -246,31 +251,42 @@ async fn work(
     tokio::select! {
         worked = worked => worked.context("the task that takes messages failed"),
         error = nats::ended(&client) => Err(error),
-        () = cancellations.follow(js, queue) => Ok(()),
-        () = reports.follow(&client, queue, &statistics) => Ok(()),
-        () = queue_metrics::follow(js, (&stream, &durable), functions, &shown, &clock) => Ok(()),
+        () = cancellations.run(js, queue) => Ok(()),
+        () = statuses.answer_requests(&client, queue, &statistics) => Ok(()),
+        () = queue_metrics::run(js, (&stream, &durable), functions, &shown, &clock) => Ok(()),
     }
 }
 
 /// Creates what posts callbacks, from the settings.
-fn poster(settings: &Settings) -> anyhow::Result<Poster> {
-    let guard = Guard::new(settings.callback_allowed_hosts.clone());
+fn poster(settings: &Settings) -> anyhow::Result<CallbackClient> {
+    let egress = EgressPolicy::new(settings.callback_allowed_hosts.clone());
     let signer =
         settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
     let trust = Trust::new(settings.tls_insecure, settings.callback_ca_file.as_ref().cloned())?;
     let (time_limit, limits) = (settings.callback_timeout.0, settings.connection_limits());
-    Ok(Poster::new(guard, signer, trust, time_limit, limits))
+    Ok(CallbackClient::new(egress, signer, trust, time_limit, limits))
 }
 
 /// Creates what invokes functions, from the settings.
-fn caller(settings: &Settings, namespaces: FunctionNamespaces, memory: &Budget) -> Caller {
+fn function_client(
+    settings: &Settings,
+    namespaces: FunctionNamespaces,
+    memory: &Budget,
+) -> FunctionClient {
     let target = match settings.gateway_url.as_ref() {
         Some(url) => Target::Gateway(url.clone()),
         None => Target::Direct(settings.function_url.clone()),
     };
     let (time_limit, max_response) = (settings.upstream_timeout.0, settings.max_response_bytes.0);
-    let answers = AnswerMemory::new(memory.account("answers"));
-    Caller::new(target, namespaces, time_limit, max_response, answers, settings.connection_limits())
+    let answers = ResponseMemory::new(memory.account("answers"));
+    FunctionClient::new(
+        target,
+        namespaces,
+        time_limit,
+        max_response,
+        answers,
+        settings.connection_limits(),
+    )
 }
 
 /// Waits until NATS is connected, its time is known, and the directory has been read, if it exists.
@@ -286,5 +302,5 @@ async fn is_prepared(
     if let Ok(Some(progress)) = consumer_progress::of_consumer(&js, &stream, &durable).await {
         clock.set(progress.now);
     }
-    directory::watch::read_once(&js, directory, DIRECTORY_PATIENCE).await;
+    directory::watch::read_once(&js, directory, DIRECTORY_TIMEOUT).await;
 }

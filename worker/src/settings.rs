@@ -21,9 +21,9 @@ use asyncqueue_runtime::{
 use clap::Parser;
 
 use crate::{
-    callback::egress::Allowed,
+    callback::egress::HostAllowList,
     retry::{
-        backoff::{Backoff, Jitter, Waits},
+        backoff::{Backoff, BackoffPolicy, Jitter},
         outcome::RetryPolicy,
     },
 };
@@ -157,7 +157,7 @@ pub struct Settings {
     /// Where callbacks may go, comma-separated: hosts, *.suffix, addresses or CIDRs. Empty:
     /// anywhere but to loopback, link-local and metadata addresses
     #[arg(long, env = "callback_allowed_hosts", default_value = "")]
-    pub callback_allowed_hosts: Allowed,
+    pub callback_allowed_hosts: HostAllowList,
 
     /// PEM file with certificate authorities of receivers of callbacks, which are trusted besides
     /// the public ones; read again for each new connection
@@ -276,7 +276,7 @@ impl Settings {
     pub fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy {
             max_attempts: self.max_retry_attempts,
-            waits: Waits {
+            backoff: BackoffPolicy {
                 min: self.initial_retry_wait.0,
                 max: self.max_retry_wait.0,
                 backoff: self.backoff,

@@ -15,30 +15,34 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{Settings, record_store::Store};
+use crate::{Settings, record_store::RecordStore};
 
 /// Interval of the statistics without a change. A listener considers a worker gone after a few of
 /// them.
-const EVERY: Duration = Duration::from_secs(5);
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Changes within this time are published as one: a worker of short calls would otherwise do
 /// nothing else.
-const SETTLE: Duration = Duration::from_millis(250);
+const DEBOUNCE: Duration = Duration::from_millis(250);
 
 /// The statistics of this worker.
 #[derive(Clone, Debug)]
-pub(crate) struct Statistics {
+pub(crate) struct WorkerStatistics {
     worker: String,
     max_inflight: u32,
     /// How many calls run here.
     running: watch::Receiver<usize>,
-    store: Store,
+    store: RecordStore,
 }
 
-// === impl Statistics ===
+// === impl WorkerStatistics ===
 
-impl Statistics {
-    pub(crate) fn new(settings: &Settings, running: watch::Receiver<usize>, store: Store) -> Self {
+impl WorkerStatistics {
+    pub(crate) fn new(
+        settings: &Settings,
+        running: watch::Receiver<usize>,
+        store: RecordStore,
+    ) -> Self {
         let (worker, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
         Self { worker, max_inflight, running, store }
     }
@@ -68,8 +72,8 @@ impl Statistics {
             {
                 debug!(%error, "statistics could not be sent");
             }
-            sleep(SETTLE).await;
-            if let Ok(Err(_)) = timeout(EVERY, self.running.changed()).await {
+            sleep(DEBOUNCE).await;
+            if let Ok(Err(_)) = timeout(PUBLISH_INTERVAL, self.running.changed()).await {
                 return;
             }
         }

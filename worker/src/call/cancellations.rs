@@ -26,8 +26,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use self::recent::Recent;
-use super::{stall::MAX_GAP, status::Reports};
+use self::recent::RecentMap;
+use super::{stall::MAX_GAP, status::CallStatuses};
 use crate::responder;
 
 mod recent;
@@ -37,11 +37,11 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum number of cancelled calls that are remembered. The oldest half of them is forgotten at a
 /// time: such a call has left the stream long ago.
-const REMEMBERED: usize = 100_000;
+const MAX_CANCELLED: usize = 100_000;
 
 /// Maximum number of calls that have ended by themselves and are remembered. Enough for half a
 /// second of a worker at full rate.
-const RECENTLY_ENDED: usize = 16_384;
+const MAX_RECENTLY_ENDED: usize = 16_384;
 
 /// Maximum number of requests that wait for the answer about one call.
 const MAX_INBOXES: usize = 16;
@@ -50,13 +50,13 @@ const MAX_INBOXES: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct Cancellations {
     client: Client,
-    reports: Reports,
+    statuses: CallStatuses,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
 struct State {
-    cancelled: Recent<StoredCall, Answer>,
+    cancelled: RecentMap<StoredCall, CancelReply>,
     in_flight: HashMap<StoredCall, Stage>,
     ended: RecentlyEnded,
 }
@@ -66,12 +66,12 @@ struct State {
 #[derive(Debug, Default)]
 struct RecentlyEnded {
     order: VecDeque<u64>,
-    ends: HashMap<u64, OwnEnd>,
+    ends: HashMap<u64, LocalEnd>,
 }
 
 /// What is known about the end of a call that ended by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct OwnEnd {
+struct LocalEnd {
     /// Whether the client gets this end and no other, or wants no callback.
     is_settled: bool,
     /// Whether a tombstone arrived after the end that marks the call as cancelled.
@@ -80,28 +80,28 @@ struct OwnEnd {
 
 /// The answer of this worker about a cancelled call.
 #[derive(Debug)]
-enum Answer {
+enum CancelReply {
     /// There is no answer yet: the worker does not know the call (yet), or has not stopped it yet.
     /// These inboxes wait for the answer.
-    Later(Vec<Subject>),
+    Pending(Vec<Subject>),
     /// The answer is final.
-    Now(&'static str),
+    Final(&'static str),
 }
 
 /// The stage of a call that this worker has in flight.
 #[derive(Debug)]
 enum Stage {
     /// The call does not run.
-    Held,
+    Idle,
     /// The call runs. Cancelling the token stops it.
     Running(CancellationToken),
     /// The call has ended by itself, and can't be cancelled any more.
-    Ended(OwnEnd),
+    Ended(LocalEnd),
 }
 
 /// A call that this worker has in flight, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct CallInFlight {
+pub(crate) struct CallGuard {
     cancellations: Cancellations,
     call: StoredCall,
 }
@@ -111,7 +111,7 @@ pub(crate) struct CallInFlight {
 impl Default for State {
     fn default() -> Self {
         Self {
-            cancelled: Recent::new(REMEMBERED),
+            cancelled: RecentMap::new(MAX_CANCELLED),
             in_flight: HashMap::new(),
             ended: RecentlyEnded::default(),
         }
@@ -121,14 +121,14 @@ impl Default for State {
 // === impl Cancellations ===
 
 impl Cancellations {
-    pub(crate) fn new(client: Client, reports: Reports) -> Self {
-        Self { client, reports, state: Arc::default() }
+    pub(crate) fn new(client: Client, statuses: CallStatuses) -> Self {
+        Self { client, statuses, state: Arc::default() }
     }
 
     /// Records that this worker has a call in flight.
-    pub(crate) fn take(&self, call: StoredCall) -> CallInFlight {
-        self.lock().in_flight.insert(call.clone(), Stage::Held);
-        CallInFlight { cancellations: self.clone(), call }
+    pub(crate) fn register(&self, call: StoredCall) -> CallGuard {
+        self.lock().in_flight.insert(call.clone(), Stage::Idle);
+        CallGuard { cancellations: self.clone(), call }
     }
 
     /// Records that a call is cancelled, and stops it if it runs here. Returns the answer, or
@@ -141,16 +141,16 @@ impl Cancellations {
         {
             return Some(HAS_ENDED);
         }
-        let answer = cancelled.get_or_insert(call.clone(), || Answer::Later(Vec::new()));
+        let reply = cancelled.get_or_insert(call.clone(), || CancelReply::Pending(Vec::new()));
         match in_flight.get(call) {
             Some(Stage::Running(token)) => token.cancel(),
-            None if self.reports.is_waiting(call) => *answer = answer.now(IS_WAITING),
+            None if self.statuses.is_waiting(call) => *reply = reply.or_final(IS_WAITING),
             // Its task checks for a cancellation before it starts the call, and answers then.
-            Some(Stage::Held | Stage::Ended(_)) | None => {}
+            Some(Stage::Idle | Stage::Ended(_)) | None => {}
         }
-        match answer {
-            Answer::Now(word) => Some(word),
-            Answer::Later(inboxes) => {
+        match reply {
+            CancelReply::Final(text) => Some(text),
+            CancelReply::Pending(inboxes) => {
                 if inboxes.len() < MAX_INBOXES {
                     inboxes.extend(inbox.cloned());
                 }
@@ -160,18 +160,18 @@ impl Cancellations {
     }
 
     /// Follows cancellations for as long as it is polled.
-    pub(crate) async fn follow(&self, js: &Context, queue: &QueueName) {
+    pub(crate) async fn run(&self, js: &Context, queue: &QueueName) {
         let broadcast = responder::answer(&self.client, broadcast_subject(queue), |call, inbox| {
             self.cancel(&StoredCall::decode(call)?, inbox).map(Into::into)
         });
-        tokio::join!(broadcast, self.follow_tombstones(js, queue));
+        tokio::join!(broadcast, self.receive_tombstones(js, queue));
     }
 
-    async fn follow_tombstones(&self, js: &Context, queue: &QueueName) {
+    async fn receive_tombstones(&self, js: &Context, queue: &QueueName) {
         loop {
             let client = js.client();
             tokio::select! {
-                read = self.read_tombstones(js, queue) => {
+                read = self.watch_tombstones(js, queue) => {
                     if let Err(error) = read {
                         debug!(%error, "tombstones can't be followed now");
                     }
@@ -183,20 +183,23 @@ impl Cancellations {
     }
 
     async fn poll_tombstones(&self, js: &Context, queue: &QueueName) {
-        let take = |polled| {
+        let apply = |polled| {
             if let Polled::Entry(key, Some(value)) = polled {
-                self.take_tombstone(js, queue, &key, &value);
+                self.apply_tombstone(js, queue, &key, &value);
             }
         };
-        poll(js, &tombstone::BUCKET, &tombstone::keys_of_queue(queue), take).await;
+        poll(js, &tombstone::BUCKET, &tombstone::keys_of_queue(queue), apply).await;
     }
 
-    fn take_tombstone(&self, js: &Context, queue: &QueueName, key: &str, value: &[u8]) {
+    fn apply_tombstone(&self, js: &Context, queue: &QueueName, key: &str, value: &[u8]) {
         let Some((call, Mark::Cancelled { confirmed })) = tombstone::read_entry(queue, key, value)
         else {
             return;
         };
-        if self.cancel(&call, None) == Some(HAS_ENDED) && !confirmed && self.is_too_late(&call) {
+        if self.cancel(&call, None) == Some(HAS_ENDED)
+            && !confirmed
+            && self.record_late_tombstone(&call)
+        {
             let (js, queue) = (js.clone(), queue.clone());
             tokio::spawn(async move {
                 let marked = tombstone::mark_too_late(&js, &queue, &call).await;
@@ -207,7 +210,7 @@ impl Cancellations {
         }
     }
 
-    async fn read_tombstones(
+    async fn watch_tombstones(
         &self,
         js: &Context,
         queue: &QueueName,
@@ -216,7 +219,7 @@ impl Cancellations {
         let mut entries = store.watch_with_history(tombstone::keys_of_queue(queue)).await?;
         while let Some(entry) = entries.next().await {
             let entry = entry?;
-            self.take_tombstone(js, queue, &entry.key, &entry.value);
+            self.apply_tombstone(js, queue, &entry.key, &entry.value);
         }
         Ok(())
     }
@@ -224,7 +227,7 @@ impl Cancellations {
     /// Records a tombstone of a call that had ended by itself here. Returns whether that end is
     /// settled: the tombstone must then say so. The writer of the tombstone may be gone before it
     /// asks, and a request after the delivery of the result would find only the tombstone.
-    fn is_too_late(&self, call: &StoredCall) -> bool {
+    fn record_late_tombstone(&self, call: &StoredCall) -> bool {
         let mut state = self.lock();
         let State { in_flight, ended, .. } = &mut *state;
         let end = match in_flight.get_mut(call) {
@@ -244,22 +247,22 @@ impl Cancellations {
 
 // === impl Answer ===
 
-impl Answer {
+impl CancelReply {
     /// Returns the answer from now on: this one, unless there is one already.
-    fn now(&self, word: &'static str) -> Self {
+    fn or_final(&self, text: &'static str) -> Self {
         match self {
-            Self::Now(word) => Self::Now(word),
-            Self::Later(_) => Self::Now(word),
+            Self::Final(text) => Self::Final(text),
+            Self::Pending(_) => Self::Final(text),
         }
     }
 }
 
-// === impl CallInFlight ===
+// === impl CallGuard ===
 
-impl CallInFlight {
+impl CallGuard {
     /// Starts to run the call. Returns `None` if it is cancelled; otherwise a token that is
     /// cancelled when the call is.
-    pub(crate) fn start(&self) -> Option<CancellationToken> {
+    pub(crate) fn try_start(&self) -> Option<CancellationToken> {
         let mut state = self.cancellations.lock();
         if state.cancelled.contains(&self.call) {
             return None;
@@ -270,24 +273,24 @@ impl CallInFlight {
     }
 
     /// Records that the run is over, and that the call has not ended.
-    pub(crate) fn has_run(&self) {
-        self.cancellations.lock().in_flight.insert(self.call.clone(), Stage::Held);
+    pub(crate) fn mark_idle(&self) {
+        self.cancellations.lock().in_flight.insert(self.call.clone(), Stage::Idle);
     }
 
     /// Ends the call by itself unless it is cancelled, and returns whether it did. From then on,
     /// the call can't be cancelled.
-    pub(crate) fn end(&self) -> bool {
+    pub(crate) fn try_end(&self) -> bool {
         let mut state = self.cancellations.lock();
         if state.cancelled.contains(&self.call) {
             return false;
         }
-        state.in_flight.insert(self.call.clone(), Stage::Ended(OwnEnd::default()));
+        state.in_flight.insert(self.call.clone(), Stage::Ended(LocalEnd::default()));
         true
     }
 
     /// Records that the client gets the call's own end and no other, or wants no callback. Returns
     /// whether a tombstone has arrived since the end: it must then be marked as too late.
-    pub(crate) fn settle(&self) -> bool {
+    pub(crate) fn mark_settled(&self) -> bool {
         let mut state = self.cancellations.lock();
         let Some(Stage::Ended(end)) = state.in_flight.get_mut(&self.call) else { return false };
         end.is_settled = true;
@@ -305,31 +308,32 @@ impl CallInFlight {
     /// If the lease is not certain, another worker may be about to start the call. That worker
     /// receives the cancellation within [`MAX_GAP`] or looks it up, so the answer is sent after
     /// that time.
-    pub(crate) async fn has_stopped(&self, was_running: bool, is_lease_sure: bool) {
-        if !is_lease_sure {
+    pub(crate) async fn confirm_stopped(&self, was_running: bool, is_lease_certain: bool) {
+        if !is_lease_certain {
             sleep(MAX_GAP).await;
         }
-        let word = if was_running { WAS_RUNNING } else { IS_HELD };
+        let text = if was_running { WAS_RUNNING } else { IS_HELD };
         let inboxes = {
             let mut state = self.cancellations.lock();
-            state.in_flight.insert(self.call.clone(), Stage::Held);
-            let answer =
-                state.cancelled.get_or_insert(self.call.clone(), || Answer::Later(Vec::new()));
-            match std::mem::replace(answer, Answer::Now(word)) {
-                Answer::Later(inboxes) => inboxes,
-                before @ Answer::Now(_) => {
-                    *answer = before;
+            state.in_flight.insert(self.call.clone(), Stage::Idle);
+            let reply = state
+                .cancelled
+                .get_or_insert(self.call.clone(), || CancelReply::Pending(Vec::new()));
+            match std::mem::replace(reply, CancelReply::Final(text)) {
+                CancelReply::Pending(inboxes) => inboxes,
+                before @ CancelReply::Final(_) => {
+                    *reply = before;
                     Vec::new()
                 }
             }
         };
         for inbox in inboxes {
-            responder::send(&self.cancellations.client, inbox, word.into()).await;
+            responder::send(&self.cancellations.client, inbox, text.into()).await;
         }
     }
 }
 
-impl Drop for CallInFlight {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         let mut state = self.cancellations.lock();
         if let Some(Stage::Ended(end)) = state.in_flight.remove(&self.call) {
@@ -341,8 +345,8 @@ impl Drop for CallInFlight {
 // === impl RecentlyEnded ===
 
 impl RecentlyEnded {
-    fn add(&mut self, sequence: u64, end: OwnEnd) {
-        if self.order.len() >= RECENTLY_ENDED
+    fn add(&mut self, sequence: u64, end: LocalEnd) {
+        if self.order.len() >= MAX_RECENTLY_ENDED
             && let Some(oldest) = self.order.pop_front()
         {
             self.ends.remove(&oldest);
@@ -365,35 +369,35 @@ mod tests {
     async fn cancellations() -> Cancellations {
         let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
         let client = options.connect("nats://127.0.0.1:1").await.unwrap();
-        Cancellations::new(client, Reports::new("w".to_owned()))
+        Cancellations::new(client, CallStatuses::new("w".to_owned()))
     }
 
     #[tokio::test]
     async fn a_cancelled_call_does_not_start_and_its_id_may_be_used_again() {
         let cancellations = cancellations().await;
         assert_eq!(cancellations.cancel(&call(1), None), None);
-        assert!(cancellations.take(call(1)).start().is_none());
-        assert!(cancellations.take(call(2)).start().is_some());
+        assert!(cancellations.register(call(1)).try_start().is_none());
+        assert!(cancellations.register(call(2)).try_start().is_some());
     }
 
     #[tokio::test]
     async fn a_held_call_is_answered_when_it_does_not_start() {
         let cancellations = cancellations().await;
-        let held = cancellations.take(call(1));
+        let held = cancellations.register(call(1));
         assert_eq!(cancellations.cancel(&call(1), None), None);
-        assert!(held.start().is_none() && held.is_cancelled() && !held.end());
-        held.has_stopped(false, true).await;
+        assert!(held.try_start().is_none() && held.is_cancelled() && !held.try_end());
+        held.confirm_stopped(false, true).await;
         assert_eq!(cancellations.cancel(&call(1), None), Some(IS_HELD));
     }
 
     #[tokio::test]
     async fn a_running_call_is_answered_when_it_has_stopped() {
         let cancellations = cancellations().await;
-        let running = cancellations.take(call(1));
-        let token = running.start().unwrap();
+        let running = cancellations.register(call(1));
+        let token = running.try_start().unwrap();
         assert_eq!(cancellations.cancel(&call(1), Some(&"inbox".into())), None);
         assert!(token.is_cancelled());
-        running.has_stopped(true, true).await;
+        running.confirm_stopped(true, true).await;
         assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));
         drop(running);
         assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));
@@ -402,14 +406,14 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_has_ended_is_not_cancelled_any_more() {
         let cancellations = cancellations().await;
-        let ended = cancellations.take(call(1));
-        assert!(ended.start().is_some() && ended.end());
+        let ended = cancellations.register(call(1));
+        assert!(ended.try_start().is_some() && ended.try_end());
         assert_eq!(cancellations.cancel(&call(1), None), Some(HAS_ENDED));
         drop(ended);
         assert_eq!(cancellations.cancel(&call(1), None), Some(HAS_ENDED));
-        for sequence in 2..RECENTLY_ENDED as u64 + 2 {
-            let call = cancellations.take(call(sequence));
-            assert!(call.end());
+        for sequence in 2..MAX_RECENTLY_ENDED as u64 + 2 {
+            let call = cancellations.register(call(sequence));
+            assert!(call.try_end());
         }
         assert_eq!(cancellations.cancel(&call(1), None), None);
     }
@@ -418,18 +422,22 @@ mod tests {
     async fn a_tombstone_comes_too_late_once_the_end_is_settled() {
         let cancellations = cancellations().await;
         // The tombstone arrives after the end is settled, and before.
-        let ended = cancellations.take(call(1));
-        assert!(ended.end() && !ended.settle());
+        let ended = cancellations.register(call(1));
+        assert!(ended.try_end() && !ended.mark_settled());
         drop(ended);
-        assert!(cancellations.is_too_late(&call(1)));
-        let ended = cancellations.take(call(2));
-        assert!(ended.end() && !cancellations.is_too_late(&call(2)) && ended.settle());
+        assert!(cancellations.record_late_tombstone(&call(1)));
+        let ended = cancellations.register(call(2));
+        assert!(
+            ended.try_end()
+                && !cancellations.record_late_tombstone(&call(2))
+                && ended.mark_settled()
+        );
         // The client gets the result of the cancellation.
-        let ended = cancellations.take(call(3));
-        assert!(ended.end());
+        let ended = cancellations.register(call(3));
+        assert!(ended.try_end());
         drop(ended);
-        assert!(!cancellations.is_too_late(&call(3)));
+        assert!(!cancellations.record_late_tombstone(&call(3)));
         // Nothing is known about a call that has not ended here.
-        assert!(!cancellations.is_too_late(&call(4)));
+        assert!(!cancellations.record_late_tombstone(&call(4)));
     }
 }

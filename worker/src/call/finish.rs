@@ -20,38 +20,38 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::{cancellations::CallInFlight, run::Call, status::Reported};
+use super::{cancellations::CallGuard, run::Call, status::StatusGuard};
 use crate::{
     callback::{
         call_headers,
-        dispatcher::{Delivery, Messenger},
+        dispatcher::{CallbackDispatcher, DeliveryOutcome},
         host_limits,
         store::ResultStore,
         truncated,
     },
-    consumer::{Ticket, delivery::Delivered},
+    consumer::{InFlightPermit, delivery::Delivery},
     dead_letter::{DeadLetterWriter, Message},
     function::client::{H_INTERNAL, Reply},
     metrics::Metrics,
-    record_store::{Record, Store},
-    retry::outcome::{Outcome, TIMED_OUT, UNREACHABLE},
+    record_store::{Record, RecordStore},
+    retry::outcome::{Outcome, STATUS_TIMED_OUT, STATUS_UNREACHABLE},
 };
 
 /// Ends calls.
 #[derive(Clone, Debug)]
-pub(crate) struct Finish {
+pub(crate) struct Finisher {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
-    pub(crate) store: Store,
+    pub(crate) store: RecordStore,
     pub(crate) results: ResultStore,
-    pub(crate) messenger: Messenger,
+    pub(crate) messenger: CallbackDispatcher,
     pub(crate) dead_letters: DeadLetterWriter,
     pub(crate) metrics: Metrics,
 }
 
 /// Says why a call is dead, and whether this worker has just marked it so. If it has, a result that
 /// is stored already is of another end, since results of dead calls are stored after the mark.
-pub(crate) struct Dying {
+pub(crate) struct DeathMark {
     pub(crate) reason: String,
     pub(crate) is_first: bool,
 }
@@ -65,7 +65,7 @@ enum Reporting {
     HadAnother,
 }
 
-impl Finish {
+impl Finisher {
     /// Marks a call as ended in this way. Returns the mark that the call has then, which may be an
     /// earlier one, or `None` if that can't be determined now. Without a bucket, the call counts as
     /// marked: it can't be cancelled either.
@@ -73,11 +73,11 @@ impl Finish {
         &self,
         call: &Call<'_>,
         mark: Mark,
-        reported: &Reported,
-        ticket: &mut Ticket,
+        reported: &StatusGuard,
+        permit: &mut InFlightPermit,
     ) -> Option<Written> {
         let written =
-            self.store.until_stored(Record::Tombstone, ticket, Some(reported), async || {
+            self.store.store_with_retries(Record::Tombstone, permit, Some(reported), async || {
                 let written =
                     tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await;
                 written.and_then(|written| written.ok_or_else(tombstone::no_bucket))
@@ -94,14 +94,14 @@ impl Finish {
         &self,
         call: &Call<'_>,
         reply: Reply,
-        in_flight: &CallInFlight,
-        reported: &Reported,
-        ticket: &mut Ticket,
+        in_flight: &CallGuard,
+        reported: &StatusGuard,
+        permit: &mut InFlightPermit,
     ) -> AckKind {
-        let status = reply.ending.status();
+        let status = reply.end.status();
         let reporting =
-            self.report(call, EndState::Done, status, reply, Some(reported), ticket).await;
-        if reporting == Reporting::Settled && in_flight.settle() {
+            self.report(call, EndState::Done, status, reply, Some(reported), permit).await;
+        if reporting == Reporting::Settled && in_flight.mark_settled() {
             let marked = tombstone::mark_too_late(&self.js, &self.queue, &call.stored).await;
             if let Err(error) = marked {
                 let (function, call_id) = call.name();
@@ -114,65 +114,72 @@ impl Finish {
     /// Ends a call that is cancelled. The result for its client was stored with the cancellation,
     /// unless the message came from an existing gateway. If it is stored twice, the client gets it
     /// once.
-    pub(crate) async fn cancelled(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
+    pub(crate) async fn cancelled(&self, call: &Call<'_>, permit: &mut InFlightPermit) -> AckKind {
         let (function, call_id) = call.name();
         info!(%call_id, %function, "Cancelled {}", function.name());
-        self.metrics.end_without_run(EndState::Cancelled);
-        self.report(call, EndState::Cancelled, CANCELLED, Reply::none(), None, ticket).await;
+        self.metrics.record_end_without_run(EndState::Cancelled);
+        self.report(call, EndState::Cancelled, CANCELLED, Reply::empty(), None, permit).await;
         AckKind::Ack
     }
 
     /// Ends a call that was too old when it was delivered.
-    pub(crate) async fn expired(&self, call: &Call<'_>, ticket: &mut Ticket) -> AckKind {
+    pub(crate) async fn expired(&self, call: &Call<'_>, permit: &mut InFlightPermit) -> AckKind {
         let (function, call_id) = call.name();
         let age = Rounded(call.tries.age);
         warn!(%call_id, %function, "Expired {}: it is {age} old, more than limits.maxAge of its queue", function.name());
-        self.metrics.end_without_run(EndState::Expired);
-        self.report(call, EndState::Expired, TIMED_OUT, Reply::none(), None, ticket).await;
+        self.metrics.record_end_without_run(EndState::Expired);
+        self.report(call, EndState::Expired, STATUS_TIMED_OUT, Reply::empty(), None, permit).await;
         AckKind::Ack
     }
 
     /// Ends a call whose attempts are exhausted and that is marked as dead.
     pub(crate) async fn dead(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         call: &Call<'_>,
         reply: Reply,
-        dying: Dying,
-        reported: Option<&Reported>,
-        ticket: &mut Ticket,
+        dying: DeathMark,
+        reported: Option<&StatusGuard>,
+        permit: &mut InFlightPermit,
     ) -> AckKind {
-        let Dying { reason, is_first } = dying;
-        let status = reply.ending.status();
-        let reported = self.report(call, EndState::Dead, status, reply, reported, ticket).await;
+        let DeathMark { reason, is_first } = dying;
+        let status = reply.end.status();
+        let reported = self.report(call, EndState::Dead, status, reply, reported, permit).await;
         if is_first && reported == Reporting::HadAnother {
             return self.was_done(call).await;
         }
         let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
-        self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
+        self.dead_letters.write(delivery.into(), Some(call.name()), death, permit).await.ack()
     }
 
     /// Ends a call whose attempts are exhausted and whose worker died during the last one.
     pub(crate) async fn poison(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         call: &Call<'_>,
-        reported: &Reported,
-        ticket: &mut Ticket,
+        reported: &StatusGuard,
+        permit: &mut InFlightPermit,
     ) -> AckKind {
         let attempts = call.tries.attempt - 1;
         let (function, call_id) = call.name();
         error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
-        self.metrics.end_without_run(EndState::Dead);
+        self.metrics.record_end_without_run(EndState::Dead);
         let reported = self
-            .report(call, EndState::Dead, UNREACHABLE, Reply::none(), Some(reported), ticket)
+            .report(
+                call,
+                EndState::Dead,
+                STATUS_UNREACHABLE,
+                Reply::empty(),
+                Some(reported),
+                permit,
+            )
             .await;
         if reported == Reporting::HadAnother {
             return self.was_done(call).await;
         }
         let reason = format!("its worker died under the last of {attempts} attempts");
         let death = Death { reason, attempts, status: None };
-        self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
+        self.dead_letters.write(delivery.into(), Some(call.name()), death, permit).await.ack()
     }
 
     /// Ends a call that was about to be dead although another worker had stored a result of another
@@ -193,12 +200,12 @@ impl Finish {
         &self,
         call: &StoredCall,
         deliveries: u64,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
     ) {
         let addition = Addition::new(&self.queue, call, deliveries);
         let written = self
             .store
-            .until_stored(Record::AttemptOffset, ticket, None, || addition.write(&self.js));
+            .store_with_retries(Record::AttemptOffset, permit, None, || addition.write(&self.js));
         if let Err(failure) = written.await {
             let (call_id, reason) = (&call.id, failure.as_str());
             warn!(%call_id, reason, "a delivery counts as an attempt though it was none");
@@ -206,11 +213,17 @@ impl Finish {
     }
 
     /// Stores which deliveries of a call were no attempts.
-    pub(crate) async fn set_offset(&self, call: &Call<'_>, offset: Offset, ticket: &mut Ticket) {
+    pub(crate) async fn set_offset(
+        &self,
+        call: &Call<'_>,
+        offset: Offset,
+        permit: &mut InFlightPermit,
+    ) {
         let stored = &call.stored;
-        let written = self.store.until_stored(Record::AttemptOffset, ticket, None, async || {
-            uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, offset).await
-        });
+        let written =
+            self.store.store_with_retries(Record::AttemptOffset, permit, None, async || {
+                uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, offset).await
+            });
         if let Err(failure) = written.await {
             let (call_id, reason) = (&stored.id, failure.as_str());
             warn!(%call_id, reason, "a delivery counts as an attempt though it was none");
@@ -226,8 +239,8 @@ impl Finish {
         end: EndState,
         status: u16,
         reply: Reply,
-        reported: Option<&Reported>,
-        ticket: &mut Ticket,
+        reported: Option<&StatusGuard>,
+        permit: &mut InFlightPermit,
     ) -> Reporting {
         let invocation = &call.invocation;
         let Some(url) = invocation.callback_url.clone() else { return Reporting::Settled };
@@ -244,7 +257,7 @@ impl Finish {
             ..Callback::new(invocation, url, call.stored.sequence, end, status)
         };
         let tries = AtomicU32::new(0);
-        let stored = self.store.until_stored(Record::Result, ticket, reported, || {
+        let stored = self.store.store_with_retries(Record::Result, permit, reported, || {
             tries.fetch_add(1, Ordering::Relaxed);
             self.results.put(&callback)
         });
@@ -262,9 +275,9 @@ impl Finish {
                     (&callback.call_id, &callback.function, failure.as_str());
                 warn!(%call_id, %function, reason, "the result can't be stored and is posted directly");
                 // However long the receiver takes, another call can use the slot.
-                ticket.leave_slot();
+                permit.release_slot_early();
                 if let Some(callback) = self.settled_before_post(call, callback).await {
-                    self.post_directly(&callback, ticket).await;
+                    self.post_directly(&callback, permit).await;
                 }
             }
         }
@@ -292,20 +305,20 @@ impl Finish {
     }
 
     /// Delivers a result that is not in the stream, with as many attempts as one that is.
-    async fn post_directly(&self, callback: &Callback, ticket: &mut Ticket) {
+    async fn post_directly(&self, callback: &Callback, permit: &mut InFlightPermit) {
         let (mut attempt, mut times_busy) = (1, 0);
         loop {
             match self.messenger.deliver(callback, attempt).await {
-                Delivery::Done => return,
-                Delivery::Again(wait) => {
+                DeliveryOutcome::Delivered => return,
+                DeliveryOutcome::Retry(wait) => {
                     attempt += 1;
                     sleep(wait).await;
                 }
-                Delivery::Busy => {
-                    sleep(host_limits::wait(times_busy, rand::random())).await;
+                DeliveryOutcome::HostBusy => {
+                    sleep(host_limits::retry_wait(times_busy, rand::random())).await;
                     times_busy += 1;
                 }
-                Delivery::GivenUp(reason) => {
+                DeliveryOutcome::Undeliverable(reason) => {
                     let Callback { call_id, function, sequence, .. } = callback;
                     let subject = result_subject(&self.queue, function, call_id, *sequence);
                     let headers = callback.encode();
@@ -319,7 +332,7 @@ impl Finish {
                     let death = Death { reason, attempts: attempt, status: Some(callback.status) };
                     let written = self
                         .dead_letters
-                        .write(message, Some((function, call_id)), death, ticket)
+                        .write(message, Some((function, call_id)), death, permit)
                         .await;
                     if written == crate::dead_letter::DeadLetterOutcome::NotStored {
                         error!(%call_id, %function, bytes = callback.body.len(), "lost: the result can neither be posted nor stored");
@@ -345,7 +358,7 @@ fn is_of_another(own: EndState, first: Option<EndState>, tries: u32) -> bool {
 pub(crate) fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
     let (function, call_id) = call.name();
     let attempt = call.tries.attempt;
-    let (name, status) = (function.name(), reply.ending.status());
+    let (name, status) = (function.name(), reply.end.status());
     let seconds = reply.duration.as_secs_f64();
     if reply.truncated {
         warn!(%call_id, %function, bytes = reply.body.len(), "the answer of {name} is longer than max_response_bytes and is cut off");

@@ -23,20 +23,20 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
 
 use super::{
-    cancellations::{CallInFlight, Cancellations},
-    finish::{self, Dying, Finish},
-    stall::Stalls,
-    status::{Reported, Reports},
+    cancellations::{CallGuard, Cancellations},
+    finish::{self, DeathMark, Finisher},
+    stall::StallDetector,
+    status::{CallStatuses, StatusGuard},
 };
 use crate::{
     callback::call_headers,
-    consumer::{Handler, PATIENCE_IN_LEASES, Ticket, delivery::Delivered},
+    consumer::{Handler, InFlightPermit, LEASES_UNTIL_ABANDONED, delivery::Delivery},
     function::{
-        client::{Caller, Reply},
+        client::{FunctionClient, Reply},
         request::{Attempt, add_idempotency_key},
     },
     metrics::Metrics,
-    retry::outcome::{Outcome, RetryPolicy, Tries},
+    retry::outcome::{AttemptCount, Outcome, RetryPolicy},
     server_clock::ServerClock,
 };
 
@@ -45,22 +45,22 @@ use crate::{
 const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// Invokes functions, for one message each.
-pub(crate) struct Invoke {
+pub(crate) struct CallHandler {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
     /// Name of the queue's stream.
     pub(crate) stream: String,
-    pub(crate) caller: Caller,
+    pub(crate) function_client: FunctionClient,
     pub(crate) policy: RetryPolicy,
     /// Maximum age of a call when it is delivered. Unset: unlimited.
     pub(crate) max_age: Option<Duration>,
     pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
     pub(crate) function_namespace: String,
     pub(crate) cancellations: Cancellations,
-    pub(crate) stalls: Stalls,
+    pub(crate) stall_detector: StallDetector,
     pub(crate) clock: ServerClock,
-    pub(crate) reports: Reports,
-    pub(crate) finish: Finish,
+    pub(crate) statuses: CallStatuses,
+    pub(crate) finish: Finisher,
     /// Whether headers and bodies are logged.
     pub(crate) verbose: bool,
     pub(crate) metrics: Metrics,
@@ -70,7 +70,7 @@ pub(crate) struct Invoke {
 pub(crate) struct Call<'a> {
     pub(crate) invocation: Invocation,
     pub(crate) stored: StoredCall,
-    pub(crate) tries: Tries,
+    pub(crate) tries: AttemptCount,
     /// The queue's policy, with the overrides of the function.
     pub(crate) policy: Cow<'a, RetryPolicy>,
 }
@@ -111,135 +111,130 @@ impl Call<'_> {
     }
 }
 
-impl Handler for Invoke {
-    type Kept = Option<CallInFlight>;
+impl Handler for CallHandler {
+    type SettleGuard = Option<CallGuard>;
 
     /// Brings a call to its end, or to its next attempt.
     async fn handle(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         lease: Duration,
-        ticket: &mut Ticket,
-    ) -> (AckKind, Option<CallInFlight>) {
-        let invocation = match self.decode(delivered) {
+        permit: &mut InFlightPermit,
+    ) -> (AckKind, Option<CallGuard>) {
+        let invocation = match self.decode(delivery) {
             Ok(invocation) => invocation,
             Err(error) => {
-                warn!(subject = %delivered.message.subject, %error, "a message is no call: it becomes a dead letter");
+                warn!(subject = %delivery.message.subject, %error, "a message is no call: it becomes a dead letter");
                 let reason = format!("undecodable: {error}");
-                return (Box::pin(self.give_up_message(delivered, reason, ticket)).await, None);
+                return (Box::pin(self.give_up_message(delivery, reason, permit)).await, None);
             }
         };
-        let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivered.sequence };
-        let in_flight = self.cancellations.take(stored.clone());
+        let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivery.sequence };
+        let in_flight = self.cancellations.register(stored.clone());
         // Here and below, rare steps are boxed: thousands of calls may run at once, and these steps
         // take no memory of a call while it runs.
-        let offset = if delivered.count == 1 {
+        let offset = if delivery.delivery_count == 1 {
             Ok(0)
         } else {
-            Box::pin(self.offset(delivered, &stored)).await
+            Box::pin(self.offset(delivery, &stored)).await
         };
         let offset = match offset {
             Ok(offset) => offset,
             Err(error) => {
                 let call_id = &stored.id;
                 debug!(%call_id, %error, "the attempt offset can't be read: the call is not started now");
-                return (Box::pin(self.hand_back_unknown(&stored, ticket)).await, Some(in_flight));
+                return (Box::pin(self.hand_back_unknown(&stored, permit)).await, Some(in_flight));
             }
         };
-        let tries = Tries {
-            attempt: delivered.count.saturating_sub(offset).max(1),
-            deliveries: delivered.count,
-            age: self.age(delivered.stored_at),
+        let tries = AttemptCount {
+            attempt: delivery.delivery_count.saturating_sub(offset).max(1),
+            deliveries: delivery.delivery_count,
+            age: self.age(delivery.stored_at),
         };
         let policy = self.policy_of(&invocation);
         let mut call = Call { invocation, stored, tries, policy };
-        let ack = self.bring_on(delivered, &mut call, &in_flight, lease, ticket).await;
+        let ack = self.bring_on(delivery, &mut call, &in_flight, lease, permit).await;
         (ack, Some(in_flight))
     }
 
-    async fn give_up_unreadable(
+    async fn on_undecodable(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         why: String,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
     ) -> AckKind {
-        self.give_up_message(delivered, format!("undecodable: {why}"), ticket).await
+        self.give_up_message(delivery, format!("undecodable: {why}"), permit).await
     }
 
     /// Counts a delivery that was never read as no attempt, unless another worker has the call.
-    async fn delivery_was_lost(&self, delivered: &Delivered) {
-        let Ok(invocation) = self.decode(delivered) else { return };
-        let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
+    async fn on_lost_delivery(&self, delivery: &Delivery) {
+        let Ok(invocation) = self.decode(delivery) else { return };
+        let call = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
         if let Ok(None) = worker_report(&self.js, &self.queue, &call).await {
             self.count_none(&call, 1).await;
         }
     }
 
     /// Counts the deliveries of a call that is handed back as no attempts.
-    async fn before_hand_back(&self, delivered: &Delivered, repeats: u64) {
-        if let Ok(invocation) = self.decode(delivered) {
-            let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
-            self.count_none(&call, 1 + repeats).await;
+    async fn before_nak(&self, delivery: &Delivery, redeliveries: u64) {
+        if let Ok(invocation) = self.decode(delivery) {
+            let call = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
+            self.count_none(&call, 1 + redeliveries).await;
         }
     }
 
     /// Counts a delivery that came too late as no attempt. For a call that has left the queue, no
     /// count is needed.
-    async fn was_late(&self, delivered: &Delivered) {
-        let Ok(invocation) = self.decode(delivered) else { return };
-        let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
+    async fn on_late_delivery(&self, delivery: &Delivery) {
+        let Ok(invocation) = self.decode(delivery) else { return };
+        let call = StoredCall { id: invocation.call_id, sequence: delivery.sequence };
         if let Ok(true) = is_stored(&self.js, &self.stream, call.sequence).await {
             self.count_none(&call, 1).await;
         }
     }
 }
 
-impl Invoke {
+impl CallHandler {
     /// Brings a call that this worker has in flight to its end, or to its next attempt.
     async fn bring_on(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         call: &mut Call<'_>,
-        in_flight: &CallInFlight,
+        in_flight: &CallGuard,
         lease: Duration,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
     ) -> AckKind {
         if call.tries.deliveries == 1 {
-            self.metrics.waited(call.tries.age);
+            self.metrics.record_wait(call.tries.age);
         }
         let is_expired = self.max_age.is_some_and(|most| call.tries.age > most);
         if is_expired || call.policy.is_poison(call.tries.attempt) {
             return Box::pin(
-                self.end_without_run(delivered, call, in_flight, lease, ticket, is_expired),
+                self.record_end_without_run(delivery, call, in_flight, lease, permit, is_expired),
             )
             .await;
         }
-        let reported = self.reports.running(call.stored.clone(), call.attempt());
-        match self.make(delivered, call, in_flight).await {
+        let reported = self.statuses.track_running(call.stored.clone(), call.attempt());
+        match self.make(delivery, call, in_flight).await {
             Made::Reply(reply) => {
-                Box::pin(self.end(delivered, call, reply, in_flight, reported, ticket)).await
+                Box::pin(self.end(delivery, call, reply, in_flight, reported, permit)).await
             }
             Made::Ended(mark) => {
-                Box::pin(self.end_as_marked(delivered, call, mark, in_flight, ticket)).await
+                Box::pin(self.end_as_marked(delivery, call, mark, in_flight, permit)).await
             }
-            Made::Unknown => Box::pin(self.hand_back_unknown(&call.stored, ticket)).await,
+            Made::Unknown => Box::pin(self.hand_back_unknown(&call.stored, permit)).await,
         }
     }
 
     /// Invokes the function, unless the call has ended already.
-    async fn make(
-        &self,
-        delivered: &Delivered,
-        call: &mut Call<'_>,
-        in_flight: &CallInFlight,
-    ) -> Made {
-        match self.may_start(delivered, call).await {
+    async fn make(&self, delivery: &Delivery, call: &mut Call<'_>, in_flight: &CallGuard) -> Made {
+        match self.may_start(delivery, call).await {
             MayStart::Yes => {}
             MayStart::Ended(mark) => return Made::Ended(mark),
             MayStart::Unknown => return Made::Unknown,
         }
-        let Some(cancelled) = in_flight.start() else {
-            in_flight.has_stopped(false, delivered.was_renewed()).await;
+        let Some(cancelled) = in_flight.try_start() else {
+            in_flight.confirm_stopped(false, delivery.is_lease_certain()).await;
             return Made::Ended(Mark::Cancelled { confirmed: false });
         };
         let invocation = &call.invocation;
@@ -247,7 +242,7 @@ impl Invoke {
             (&invocation.call_id, &invocation.function, call.tries.attempt);
         debug!(%call_id, %function, attempt, bytes = invocation.body.len(), "Invoking {}", function.name());
         let directory = self.directory.borrow().clone();
-        let _counted = self.metrics.running(function, directory.as_deref());
+        let _counted = self.metrics.track_running(function, directory.as_deref());
         if self.verbose {
             let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
             info!(%call_id, %function, path = invocation.path, query = invocation.query, ?headers, %body, "Request");
@@ -259,7 +254,8 @@ impl Invoke {
         let invocation = &call.invocation;
         let reply = {
             let attempt = call.attempt();
-            let exchange = self.caller.call(invocation, headers, attempt, directory.as_deref());
+            let exchange =
+                self.function_client.invoke(invocation, headers, attempt, directory.as_deref());
             tokio::select! {
                 // Checked first: a call that was cancelled before it was sent is not sent.
                 biased;
@@ -268,10 +264,10 @@ impl Invoke {
             }
         };
         let Some(reply) = reply else {
-            in_flight.has_stopped(true, delivered.was_renewed()).await;
+            in_flight.confirm_stopped(true, delivery.is_lease_certain()).await;
             return Made::Ended(Mark::Cancelled { confirmed: false });
         };
-        in_flight.has_run();
+        in_flight.mark_idle();
         if self.verbose {
             let (headers, body) = (&reply.headers, String::from_utf8_lossy(&reply.body));
             let (call_id, function) = (&invocation.call_id, &invocation.function);
@@ -283,10 +279,10 @@ impl Invoke {
     /// Returns whether a call may be started. If a first delivery is started at once, a
     /// cancellation arrives in time. A repeated delivery, or one that follows a stall of this
     /// process, may have been cancelled before.
-    async fn may_start(&self, delivered: &Delivered, call: &Call<'_>) -> MayStart {
-        let (mut since, mut is_checked) = (delivered.received_at, false);
+    async fn may_start(&self, delivery: &Delivery, call: &Call<'_>) -> MayStart {
+        let (mut since, mut is_checked) = (delivery.received_at, false);
         let mut is_due = call.tries.deliveries > 1;
-        while is_due || self.stalls.may_have_missed(since, is_checked) {
+        while is_due || self.stall_detector.may_have_missed(since, is_checked) {
             (since, is_checked, is_due) = (Instant::now(), true, false);
             match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {
                 // Its worker died while it posted a result that can't be stored: the client may not
@@ -308,22 +304,21 @@ impl Invoke {
     /// Carries out what the end of an invocation means for its call.
     async fn end(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         call: &Call<'_>,
         reply: Reply,
-        in_flight: &CallInFlight,
-        reported: Reported,
-        ticket: &mut Ticket,
+        in_flight: &CallGuard,
+        reported: StatusGuard,
+        permit: &mut InFlightPermit,
     ) -> AckKind {
-        let outcome =
-            call.policy.decide(&reply.ending, call.tries, SystemTime::now(), rand::random());
+        let outcome = call.policy.decide(&reply.end, call.tries, SystemTime::now(), rand::random());
         let is_cancelled = match &outcome {
-            Outcome::Done => !in_flight.end(),
+            Outcome::Done => !in_flight.try_end(),
             Outcome::Retry { .. } => in_flight.is_cancelled(),
-            Outcome::Dead(_) => match self.finish.mark(call, Mark::Dead, &reported, ticket).await {
+            Outcome::Dead(_) => match self.finish.mark(call, Mark::Dead, &reported, permit).await {
                 Some(Written { mark: Mark::Dead, .. }) => false,
                 Some(Written { mark, .. }) => {
-                    return self.end_as_marked(delivered, call, mark, in_flight, ticket).await;
+                    return self.end_as_marked(delivery, call, mark, in_flight, permit).await;
                 }
                 // It is not known whether the call is cancelled: it is delivered again, and given
                 // up then.
@@ -331,26 +326,26 @@ impl Invoke {
             },
         };
         if is_cancelled {
-            in_flight.has_stopped(false, delivered.was_renewed()).await;
-            return self.finish.cancelled(call, ticket).await;
+            in_flight.confirm_stopped(false, delivery.is_lease_certain()).await;
+            return self.finish.cancelled(call, permit).await;
         }
-        self.metrics.ended(&reply, &outcome);
+        self.metrics.record_attempt(&reply, &outcome);
         finish::log(call, &reply, &outcome);
         match outcome {
-            Outcome::Done => self.finish.done(call, reply, in_flight, &reported, ticket).await,
+            Outcome::Done => self.finish.done(call, reply, in_flight, &reported, permit).await,
             Outcome::Retry { wait, not_counted_for } => {
                 let counted = not_counted_for.is_none();
                 if let Some(offset) =
-                    offset_after(call, counted, ticket.repeats(), delivered.was_renewed())
+                    offset_after(call, counted, permit.redeliveries(), delivery.is_lease_certain())
                 {
-                    self.finish.set_offset(call, offset, ticket).await;
+                    self.finish.set_offset(call, offset, permit).await;
                 }
-                reported.waits(wait, reply.failure(), not_counted_for);
+                reported.mark_waiting(wait, reply.failure(), not_counted_for);
                 AckKind::Nak(Some(wait))
             }
             Outcome::Dead(reason) => {
-                let dying = Dying { reason, is_first: true };
-                self.finish.dead(delivered, call, reply, dying, Some(&reported), ticket).await
+                let dying = DeathMark { reason, is_first: true };
+                self.finish.dead(delivery, call, reply, dying, Some(&reported), permit).await
             }
         }
     }
@@ -358,25 +353,25 @@ impl Invoke {
     /// Ends a call that has an end state already, as its tombstone says.
     async fn end_as_marked(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         call: &Call<'_>,
         mark: Mark,
-        in_flight: &CallInFlight,
-        ticket: &mut Ticket,
+        in_flight: &CallGuard,
+        permit: &mut InFlightPermit,
     ) -> AckKind {
         match mark {
             Mark::Cancelled { .. } => {
-                in_flight.has_stopped(false, delivered.was_renewed()).await;
-                self.finish.cancelled(call, ticket).await
+                in_flight.confirm_stopped(false, delivery.is_lease_certain()).await;
+                self.finish.cancelled(call, permit).await
             }
             Mark::Dead => {
                 // There was no room for the dead letter, or the worker that gave the call up ended
                 // before it was stored.
                 let reason = "its attempts are exhausted: it was given up before, and its dead letter was not stored then";
-                let dying = Dying { reason: reason.to_owned(), is_first: false };
-                self.finish.dead(delivered, call, Reply::none(), dying, None, ticket).await
+                let dying = DeathMark { reason: reason.to_owned(), is_first: false };
+                self.finish.dead(delivery, call, Reply::empty(), dying, None, permit).await
             }
-            Mark::Expired => self.finish.expired(call, ticket).await,
+            Mark::Expired => self.finish.expired(call, permit).await,
             // The call has run, and no client wants its result.
             Mark::Ended => AckKind::Ack,
         }
@@ -385,37 +380,35 @@ impl Invoke {
     /// Ends a call that does not run (again): it is too old, or its attempts are exhausted. If they
     /// are exhausted, its worker died during the last one: otherwise the call would be dead
     /// already.
-    async fn end_without_run(
+    async fn record_end_without_run(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         call: &Call<'_>,
-        in_flight: &CallInFlight,
+        in_flight: &CallGuard,
         lease: Duration,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
         is_expired: bool,
     ) -> AckKind {
         match tombstone::read(&self.js, &self.queue, &call.stored).await {
             Ok(Some(tombstone)) => {
-                return self
-                    .end_as_marked(delivered, call, tombstone.mark, in_flight, ticket)
-                    .await;
+                return self.end_as_marked(delivery, call, tombstone.mark, in_flight, permit).await;
             }
             Ok(None) => {}
-            Err(_) => return self.hand_back_unknown(&call.stored, ticket).await,
+            Err(_) => return self.hand_back_unknown(&call.stored, permit).await,
         }
-        let reported = self.reports.running(call.stored.clone(), call.attempt());
+        let reported = self.statuses.track_running(call.stored.clone(), call.attempt());
         if call.tries.deliveries > 1
-            && self.may_end_otherwise(call, lease, ticket).await.unwrap_or(true)
+            && self.may_end_otherwise(call, lease, permit).await.unwrap_or(true)
         {
             return AckKind::Nak(Some(lease));
         }
         let mark = if is_expired { Mark::Expired } else { Mark::Dead };
-        match self.finish.mark(call, mark, &reported, ticket).await {
+        match self.finish.mark(call, mark, &reported, permit).await {
             Some(Written { mark: Mark::Dead, .. }) => {
-                self.finish.poison(delivered, call, &reported, ticket).await
+                self.finish.poison(delivery, call, &reported, permit).await
             }
             Some(Written { mark, .. }) => {
-                self.end_as_marked(delivered, call, mark, in_flight, ticket).await
+                self.end_as_marked(delivery, call, mark, in_flight, permit).await
             }
             None => AckKind::Nak(Some(UNKNOWN_WAIT)),
         }
@@ -427,15 +420,15 @@ impl Invoke {
         &self,
         call: &Call<'_>,
         lease: Duration,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
     ) -> Result<bool, NatsError> {
-        ticket.leave_slot();
-        sleep(lease * PATIENCE_IN_LEASES).await;
+        permit.release_slot_early();
+        sleep(lease * LEASES_UNTIL_ABANDONED).await;
         if !is_stored(&self.js, &self.stream, call.stored.sequence).await? {
             return Ok(true);
         }
         let report = worker_report(&self.js, &self.queue, &call.stored).await?;
-        let is_own = |worker: &str| worker == self.reports.worker();
+        let is_own = |worker: &str| worker == self.statuses.worker();
         Ok(report.is_some_and(|report| {
             matches!(report.phase, Phase::Running { .. }) && !is_own(&report.worker)
         }))
@@ -452,20 +445,20 @@ impl Invoke {
     }
 
     /// Hands back a call that can't be started now. This delivery was no attempt.
-    async fn hand_back_unknown(&self, call: &StoredCall, ticket: &mut Ticket) -> AckKind {
-        self.finish.add_to_offset(call, 1 + ticket.repeats(), ticket).await;
+    async fn hand_back_unknown(&self, call: &StoredCall, permit: &mut InFlightPermit) -> AckKind {
+        self.finish.add_to_offset(call, 1 + permit.redeliveries(), permit).await;
         AckKind::Nak(Some(UNKNOWN_WAIT))
     }
 
     /// Makes a dead letter of a message that is not a call.
     async fn give_up_message(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         reason: String,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
     ) -> AckKind {
-        let death = Death { reason, attempts: delivered.count, status: None };
-        self.finish.dead_letters.write(delivered.into(), None, death, ticket).await.ack()
+        let death = Death { reason, attempts: delivery.delivery_count, status: None };
+        self.finish.dead_letters.write(delivery.into(), None, death, permit).await.ack()
     }
 
     /// Returns the policy for a call. The overrides of its function in the directory take
@@ -480,27 +473,26 @@ impl Invoke {
         if overrides.is_empty() {
             Cow::Borrowed(&self.policy)
         } else {
-            Cow::Owned(self.policy.overridden(&overrides))
+            Cow::Owned(self.policy.with_overrides(&overrides))
         }
     }
 
-    fn decode(&self, delivered: &Delivered) -> Result<Invocation, message::DecodeError> {
-        let decoded =
-            message::decode(delivered.headers(), &delivered.message.payload, || Fallback {
-                call_id: CallId::of_sequence(delivered.sequence),
-                stored_at: delivered.stored_at,
-                namespace: self.function_namespace.clone(),
-            });
+    fn decode(&self, delivery: &Delivery) -> Result<Invocation, message::DecodeError> {
+        let decoded = message::decode(delivery.headers(), &delivery.message.payload, || Fallback {
+            call_id: CallId::of_sequence(delivery.sequence),
+            stored_at: delivery.stored_at,
+            namespace: self.function_namespace.clone(),
+        });
         decoded.map(|mut invocation| {
-            add_idempotency_key(&mut invocation, delivered.headers());
+            add_idempotency_key(&mut invocation, delivery.headers());
             invocation
         })
     }
 
     /// Returns how many deliveries before this one were no attempts.
-    async fn offset(&self, delivered: &Delivered, call: &StoredCall) -> Result<u64, NatsError> {
+    async fn offset(&self, delivery: &Delivery, call: &StoredCall) -> Result<u64, NatsError> {
         let stored = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await?;
-        let offset = stored.at(delivered.count);
+        let offset = stored.at(delivery.delivery_count);
         if let Offset::Made(_) = stored {
             // From now on, deliveries count again: if this worker dies, this one was an attempt.
             let written = Offset::Deliveries(offset);
@@ -520,12 +512,17 @@ impl Invoke {
 }
 
 /// Returns the attempt offset to store for a call that is tried again, if any. `counted`: the
-/// invocation that failed was an attempt. `repeats`: number of deliveries that were ignored while
-/// the call was in flight. `was_renewed`: each renewal of the lease was confirmed. Otherwise there
+/// invocation that failed was an attempt. `redeliveries`: number of deliveries that were ignored while
+/// the call was in flight. `is_lease_certain`: each renewal of the lease was confirmed. Otherwise there
 /// may have been deliveries that never arrived here.
-fn offset_after(call: &Call<'_>, counted: bool, repeats: u64, was_renewed: bool) -> Option<Offset> {
+fn offset_after(
+    call: &Call<'_>,
+    counted: bool,
+    redeliveries: u64,
+    is_lease_certain: bool,
+) -> Option<Offset> {
     let made = call.tries.attempt - u64::from(!counted);
-    match (was_renewed, repeats + u64::from(!counted)) {
+    match (is_lease_certain, redeliveries + u64::from(!counted)) {
         (false, _) => Some(Offset::Made(made)),
         (true, 0) => None,
         (true, uncounted) => Some(Offset::Deliveries(call.offset() + uncounted)),

@@ -16,42 +16,42 @@ use tokio::{task::AbortHandle, time::sleep};
 pub(crate) const MAX_GAP: Duration = Duration::from_millis(250);
 
 /// Interval at which the time is read.
-const TICK: Duration = Duration::from_millis(100);
+const TICK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Time after a stall within which messages that were delivered before it are read.
-const AFTER_A_STALL: Duration = Duration::from_secs(1);
+const LATE_READ_WINDOW: Duration = Duration::from_secs(1);
 
 /// The stalls of this process. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Stalls(Arc<Shared>);
+pub(crate) struct StallDetector(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     times: Arc<Times>,
-    ticking: AbortHandle,
+    ticker: AbortHandle,
 }
 
 /// Times in milliseconds since the beginning.
 #[derive(Debug)]
 struct Times {
-    begun: Instant,
-    ticked: AtomicU64,
+    origin: Instant,
+    last_tick: AtomicU64,
     /// When the last stall ended. 0: there was no stall.
-    stalled: AtomicU64,
+    last_stall_end: AtomicU64,
 }
 
-impl Stalls {
+impl StallDetector {
     /// Starts to watch for stalls.
-    pub(crate) fn watch() -> Self {
+    pub(crate) fn start() -> Self {
         let times = Arc::new(Times::new(Instant::now()));
-        let watched = times.clone();
-        let ticking = tokio::spawn(async move {
+        let ticked_times = times.clone();
+        let ticker = tokio::spawn(async move {
             loop {
-                sleep(TICK).await;
-                watched.tick(Instant::now());
+                sleep(TICK_INTERVAL).await;
+                ticked_times.tick(Instant::now());
             }
         });
-        Self(Arc::new(Shared { times, ticking: ticking.abort_handle() }))
+        Self(Arc::new(Shared { times, ticker: ticker.abort_handle() }))
     }
 
     /// Returns whether a call may have been cancelled since this time without this process knowing.
@@ -64,24 +64,24 @@ impl Stalls {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.ticking.abort();
+        self.ticker.abort();
     }
 }
 
 impl Times {
-    fn new(begun: Instant) -> Self {
-        Self { begun, ticked: AtomicU64::new(0), stalled: AtomicU64::new(0) }
+    fn new(origin: Instant) -> Self {
+        Self { origin, last_tick: AtomicU64::new(0), last_stall_end: AtomicU64::new(0) }
     }
 
     fn millis(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(at.saturating_duration_since(self.origin).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Records the time. A late tick ends a stall.
     fn tick(&self, now: Instant) {
         let now = self.millis(now);
-        if now.saturating_sub(self.ticked.swap(now, Ordering::SeqCst)) > millis(MAX_GAP) {
-            self.stalled.store(now, Ordering::SeqCst);
+        if now.saturating_sub(self.last_tick.swap(now, Ordering::SeqCst)) > millis(MAX_GAP) {
+            self.last_stall_end.store(now, Ordering::SeqCst);
         }
     }
 
@@ -91,11 +91,11 @@ impl Times {
         if now.saturating_sub(since) > millis(MAX_GAP) {
             return true;
         }
-        let stalled = self.stalled.load(Ordering::SeqCst);
+        let last_stall_end = self.last_stall_end.load(Ordering::SeqCst);
         // A lookup after the stall is current. A message that was read soon after the stall may
         // have been delivered before it.
-        let slack = if is_checked { 0 } else { millis(AFTER_A_STALL) };
-        stalled > 0 && since < stalled + slack
+        let slack = if is_checked { 0 } else { millis(LATE_READ_WINDOW) };
+        last_stall_end > 0 && since < last_stall_end + slack
     }
 }
 
@@ -109,9 +109,9 @@ mod tests {
 
     #[test]
     fn a_call_is_suspect_after_a_gap_and_until_it_is_checked() {
-        let begun = Instant::now();
-        let times = Times::new(begun);
-        let at = |millis| begun + Duration::from_millis(millis);
+        let origin = Instant::now();
+        let times = Times::new(origin);
+        let at = |millis| origin + Duration::from_millis(millis);
         let missed = |since, is_checked, now| times.may_have_missed(at(since), is_checked, at(now));
         times.tick(at(100));
         assert!(!missed(110, false, 120));

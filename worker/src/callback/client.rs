@@ -18,11 +18,11 @@ use tokio::time::timeout;
 
 use super::{
     connector::Connector,
-    egress::{Guard, GuardedResolver, Refusal},
+    egress::{BlockedTarget, EgressPolicy, EgressResolver},
     signature::{H_ID, H_SIGNATURE, H_TIMESTAMP, Signer},
     tls::Trust,
 };
-use crate::retry::outcome::Ending;
+use crate::retry::outcome::InvocationEnd;
 
 /// Maximum length of a `Location` in logs and dead letters, in characters.
 const MAX_LOCATION: usize = 200;
@@ -49,48 +49,48 @@ const USER_AGENT: HeaderValue =
 
 /// Posts results.
 #[derive(Clone, Debug)]
-pub(crate) struct Poster {
+pub(crate) struct CallbackClient {
     client: Client<Connector, Full<Bytes>>,
-    guard: Arc<Guard>,
+    policy: Arc<EgressPolicy>,
     signer: Option<Signer>,
     time_limit: Duration,
 }
 
 /// Outcome of a request that posts a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Posted {
+pub(crate) enum PostResult {
     /// The receiver accepted the result, with this status.
     Accepted(u16),
     /// The receiver did not accept the result, and another attempt may succeed.
-    Failed(Ending, String),
+    Failed(InvocationEnd, String),
     /// The result must not be posted to this URL, now or later.
     Refused(String),
 }
 
-// === impl Poster ===
+// === impl CallbackClient ===
 
-impl Poster {
+impl CallbackClient {
     pub(crate) fn new(
-        guard: Guard,
+        policy: EgressPolicy,
         signer: Option<Signer>,
         trust: Trust,
         time_limit: Duration,
         limits: ConnectionLimits,
     ) -> Self {
-        let guard = Arc::new(guard);
-        let connector = Connector::new(GuardedResolver::new(guard.clone()), trust);
-        Self { client: Client::new(connector, Config::new(limits)), guard, signer, time_limit }
+        let policy = Arc::new(policy);
+        let connector = Connector::new(EgressResolver::new(policy.clone()), trust);
+        Self { client: Client::new(connector, Config::new(limits)), policy, signer, time_limit }
     }
 
-    /// Posts a result once. Does not follow redirects: they would bypass the guard.
-    pub(crate) async fn post(&self, callback: &Callback) -> Posted {
-        if let Err(refusal) = self.guard.check_url(callback.url.as_url()) {
-            return Posted::Refused(refusal.to_string());
+    /// Posts a result once. Does not follow redirects: they would bypass the policy.
+    pub(crate) async fn post(&self, callback: &Callback) -> PostResult {
+        if let Err(refusal) = self.policy.check_url(callback.url.as_url()) {
+            return PostResult::Refused(refusal.to_string());
         }
         let request = match request(callback, self.signer.as_ref()) {
             Ok(request) => request,
             Err(error) => {
-                return Posted::Refused(format!("it can't be written as a request: {error}"));
+                return PostResult::Refused(format!("it can't be written as a request: {error}"));
             }
         };
         let exchange = async {
@@ -104,11 +104,11 @@ impl Poster {
         };
         match timeout(self.time_limit, exchange).await {
             Ok(Ok(head)) => classify(head.status, &head.headers),
-            Ok(Err(error)) => match cause::<Refusal>(&error) {
-                Some(refusal) => Posted::Refused(refusal.to_string()),
-                None => Posted::Failed(Ending::Unreachable, describe(&error)),
+            Ok(Err(error)) => match cause::<BlockedTarget>(&error) {
+                Some(refusal) => PostResult::Refused(refusal.to_string()),
+                None => PostResult::Failed(InvocationEnd::Unreachable, describe(&error)),
             },
-            Err(_) => Posted::Failed(Ending::TimedOut, "it took too long".to_owned()),
+            Err(_) => PostResult::Failed(InvocationEnd::TimedOut, "it took too long".to_owned()),
         }
     }
 }
@@ -118,13 +118,13 @@ impl Poster {
 /// 2xx means that the result is accepted. With 410 the receiver asks never to be called again, and
 /// 508 says that the chain of calls is too long. Any other status is a failure that may pass
 /// (Standard Webhooks, "Deliverability and reliability"). So is a redirect, which is not followed:
-/// it would bypass the guard.
-fn classify(status: StatusCode, headers: &HeaderMap) -> Posted {
+/// it would bypass the policy.
+fn classify(status: StatusCode, headers: &HeaderMap) -> PostResult {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     match status {
-        _ if status.is_success() => Posted::Accepted(status.as_u16()),
-        StatusCode::GONE => Posted::Refused("the receiver answered 410".to_owned()),
-        StatusCode::LOOP_DETECTED => Posted::Refused(
+        _ if status.is_success() => PostResult::Accepted(status.as_u16()),
+        StatusCode::GONE => PostResult::Refused("the receiver answered 410".to_owned()),
+        StatusCode::LOOP_DETECTED => PostResult::Refused(
             "the receiver answered 508: the chain of calls is longer than its max_chain_depth allows"
                 .to_owned(),
         ),
@@ -138,7 +138,7 @@ fn classify(status: StatusCode, headers: &HeaderMap) -> Posted {
                 ),
                 None => format!("the receiver answered {code}"),
             };
-            Posted::Failed(Ending::Answered { status: code, internal: false, retry_after }, reason)
+            PostResult::Failed(InvocationEnd::Answered { status: code, internal: false, retry_after }, reason)
         }
     }
 }
@@ -281,7 +281,8 @@ mod tests {
 
     #[test]
     fn a_chain_that_is_too_long_is_given_up_and_names_the_limit() {
-        let Posted::Refused(reason) = classify(StatusCode::LOOP_DETECTED, &HeaderMap::new()) else {
+        let PostResult::Refused(reason) = classify(StatusCode::LOOP_DETECTED, &HeaderMap::new())
+        else {
             panic!()
         };
         assert!(reason.contains("508") && reason.contains("max_chain_depth"), "{reason}");
@@ -298,11 +299,11 @@ mod tests {
     fn only_a_receiver_that_is_gone_is_never_asked_again() {
         let classify = |status| classify(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
         for status in [200, 202, 204, 299] {
-            assert_eq!(classify(status), Posted::Accepted(status));
+            assert_eq!(classify(status), PostResult::Accepted(status));
         }
-        assert!(matches!(classify(410), Posted::Refused(_)));
+        assert!(matches!(classify(410), PostResult::Refused(_)));
         for status in [300, 301, 302, 304, 307, 308, 400, 404, 429, 500, 503, 999] {
-            assert!(matches!(classify(status), Posted::Failed(..)), "{status}");
+            assert!(matches!(classify(status), PostResult::Failed(..)), "{status}");
         }
     }
 
@@ -317,7 +318,7 @@ mod tests {
             ("//new.example/a@b", "`//new.example/a@b`"),
         ] {
             let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
-            let Posted::Failed(_, reason) = classify(StatusCode::PERMANENT_REDIRECT, &headers)
+            let PostResult::Failed(_, reason) = classify(StatusCode::PERMANENT_REDIRECT, &headers)
             else {
                 panic!("not failed")
             };
@@ -327,7 +328,7 @@ mod tests {
             );
         }
         let long = HeaderMap::from_iter([(header::LOCATION, "x".repeat(5000).parse().unwrap())]);
-        let Posted::Failed(_, reason) = classify(StatusCode::FOUND, &long) else {
+        let PostResult::Failed(_, reason) = classify(StatusCode::FOUND, &long) else {
             panic!("not failed")
         };
         assert!(reason.len() < 400, "{reason}");

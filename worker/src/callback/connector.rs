@@ -13,17 +13,17 @@ use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::{egress::GuardedResolver, tls::Trust};
+use super::{egress::EgressResolver, tls::Trust};
 
 /// Opens connections to receivers.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    tcp: HttpConnector<GuardedResolver>,
+    tcp: HttpConnector<EgressResolver>,
     trust: Trust,
 }
 
 impl Connector {
-    pub(super) fn new(resolver: GuardedResolver, trust: Trust) -> Self {
+    pub(super) fn new(resolver: EgressResolver, trust: Trust) -> Self {
         Self { tcp: client::tcp(resolver), trust }
     }
 }

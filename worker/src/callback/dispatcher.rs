@@ -7,88 +7,93 @@ use asyncqueue::{Rounded, message::callback::Callback};
 use tracing::{debug, info, warn};
 
 use super::{
-    client::{Posted, Poster},
-    host_limits::Hosts,
+    client::{CallbackClient, PostResult},
+    host_limits::HostLimits,
 };
 use crate::{
     metrics::Metrics,
     retry::{
-        backoff::Waits,
-        outcome::{Outcome, RetryPolicy, Tries},
+        backoff::BackoffPolicy,
+        outcome::{AttemptCount, Outcome, RetryPolicy},
     },
 };
 
 /// Delivers results, with as many attempts as the policy permits.
 #[derive(Clone, Debug)]
-pub(crate) struct Messenger {
-    poster: Poster,
-    hosts: Hosts,
+pub(crate) struct CallbackDispatcher {
+    poster: CallbackClient,
+    host_limits: HostLimits,
     policy: RetryPolicy,
     metrics: Metrics,
 }
 
 /// What an attempt to deliver a result means for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub(crate) enum DeliveryOutcome {
     /// The receiver has accepted the result.
-    Done,
+    Delivered,
     /// The attempt failed. The next one is due after this time.
-    Again(Duration),
+    Retry(Duration),
     /// There was no attempt: the host answers slowly, and already has its maximum of requests.
-    Busy,
+    HostBusy,
     /// The result is given up, for this reason.
-    GivenUp(String),
+    Undeliverable(String),
 }
 
-// === impl Messenger ===
+// === impl CallbackDispatcher ===
 
-impl Messenger {
+impl CallbackDispatcher {
     /// Creates a messenger that makes at most `max_attempts` attempts in all, with these waits
     /// between them.
-    pub(crate) fn new(poster: Poster, max_attempts: u64, waits: Waits, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        poster: CallbackClient,
+        max_attempts: u64,
+        backoff: BackoffPolicy,
+        metrics: Metrics,
+    ) -> Self {
         // Any status other than 2xx is retried: the receiver has not accepted the result.
         let codes = (100..=999).collect();
         Self {
             poster,
-            hosts: Hosts::default(),
-            policy: RetryPolicy { max_attempts, waits, codes },
+            host_limits: HostLimits::default(),
+            policy: RetryPolicy { max_attempts, backoff, codes },
             metrics,
         }
     }
 
     /// Makes the `attempt`th attempt to deliver a result, and returns what that means for it.
-    pub(crate) async fn deliver(&self, callback: &Callback, attempt: u64) -> Delivery {
-        let Some(_place) = self.hosts.enter(callback.url.as_url()).await else {
-            self.metrics.callback_put_off();
+    pub(crate) async fn deliver(&self, callback: &Callback, attempt: u64) -> DeliveryOutcome {
+        let Some(_permit) = self.host_limits.acquire(callback.url.as_url()).await else {
+            self.metrics.record_callback_deferred();
             let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
             debug!(%call_id, %function, "callback to {url} waits: its host has as many at once as it may have");
-            return Delivery::Busy;
+            return DeliveryOutcome::HostBusy;
         };
-        let posted = self.poster.post(callback).await;
-        self.metrics.posted(&posted);
+        let result = self.poster.post(callback).await;
+        self.metrics.record_callback(&result);
         let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
-        let reason = match posted {
-            Posted::Accepted(status) => {
+        let reason = match result {
+            PostResult::Accepted(status) => {
                 info!(%call_id, %function, status, "Posted result for {} to {url}", function.name());
-                return Delivery::Done;
+                return DeliveryOutcome::Delivered;
             }
-            Posted::Refused(reason) => reason,
-            Posted::Failed(ending, reason) => {
+            PostResult::Refused(reason) => reason,
+            PostResult::Failed(end, reason) => {
                 let outcome = self.policy.decide(
-                    &ending,
-                    Tries::all_counted(attempt),
+                    &end,
+                    AttemptCount::all_counted(attempt),
                     SystemTime::now(),
                     rand::random(),
                 );
                 if let Outcome::Retry { wait, .. } = outcome {
                     let again = Rounded(wait);
                     warn!(%call_id, %function, attempt, reason, "callback to {url} failed, trying again in {again}");
-                    return Delivery::Again(wait);
+                    return DeliveryOutcome::Retry(wait);
                 }
                 reason
             }
         };
         warn!(%call_id, %function, attempt, reason, "callback to {url} is given up");
-        Delivery::GivenUp(reason)
+        DeliveryOutcome::Undeliverable(reason)
     }
 }

@@ -1,7 +1,7 @@
 //! Restricts the targets of callbacks.
 //!
 //! A callback URL comes from anyone who can reach the gateway, and the worker posts from inside the
-//! cluster. Without a guard, the worker could be made to reach what only the cluster may reach.
+//! cluster. Without a policy, the worker could be made to reach what only the cluster may reach.
 //! Link-local and metadata addresses are never allowed; loopback addresses only if they are listed.
 //! Names are resolved here, and the connection goes to exactly the addresses that were checked. So
 //! a name can't change its address in between (DNS rebinding).
@@ -39,7 +39,7 @@ const METADATA: [IpAddr; 7] = [
 
 /// A list of allowed targets. An empty list allows all that is not forbidden in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Allowed(Vec<Rule>);
+pub struct HostAllowList(Vec<Rule>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
@@ -50,7 +50,7 @@ enum Rule {
 
 /// Says why a callback is not posted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum BlockedTarget {
     /// The list of allowed targets is not empty, and does not contain this one.
     #[error("`{0}` is not in callback_allowed_hosts")]
     NotListed(String),
@@ -64,19 +64,19 @@ pub enum Refusal {
 
 /// Decides which targets callbacks may have.
 #[derive(Debug)]
-pub struct Guard {
-    allowed: Allowed,
+pub struct EgressPolicy {
+    allowed: HostAllowList,
 }
 
 /// Resolves names to addresses that are allowed as targets.
 #[derive(Clone, Debug)]
-pub(crate) struct GuardedResolver {
-    guard: Arc<Guard>,
+pub(crate) struct EgressResolver {
+    policy: Arc<EgressPolicy>,
 }
 
-// === impl Allowed ===
+// === impl HostAllowList ===
 
-impl FromStr for Allowed {
+impl FromStr for HostAllowList {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -118,8 +118,8 @@ impl FromStr for Rule {
     }
 }
 
-impl Allowed {
-    fn lists_name(&self, name: &str) -> bool {
+impl HostAllowList {
+    fn allows_name(&self, name: &str) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         self.0.iter().any(|rule| match rule {
             Rule::Host(host) => *host == name,
@@ -128,7 +128,7 @@ impl Allowed {
         })
     }
 
-    fn lists_address(&self, address: IpAddr) -> bool {
+    fn allows_address(&self, address: IpAddr) -> bool {
         self.0.iter().any(|rule| match rule {
             Rule::Network { address: network, prefix } => contains(*network, *prefix, address),
             Rule::Host(_) | Rule::Suffix(_) => false,
@@ -148,69 +148,73 @@ fn contains(network: IpAddr, prefix: u8, address: IpAddr) -> bool {
     network.checked_shr(shift).unwrap_or(0) == address.checked_shr(shift).unwrap_or(0)
 }
 
-// === impl Guard ===
+// === impl EgressPolicy ===
 
-impl Guard {
-    /// Creates a guard that allows these targets.
+impl EgressPolicy {
+    /// Creates a policy that allows these targets.
     #[must_use]
-    pub fn new(allowed: Allowed) -> Self {
+    pub fn new(allowed: HostAllowList) -> Self {
         Self { allowed }
     }
 
     /// Checks the host of a URL, as far as possible before its name is resolved.
-    pub fn check_url(&self, url: &Url) -> Result<(), Refusal> {
+    pub fn check_url(&self, url: &Url) -> Result<(), BlockedTarget> {
         match url.host() {
             Some(Host::Ipv4(address)) => self.check_address(IpAddr::V4(address), false),
             Some(Host::Ipv6(address)) => self.check_address(IpAddr::V6(address), false),
             Some(Host::Domain(name)) if !self.may_resolve(name) => {
-                Err(Refusal::NotListed(name.to_owned()))
+                Err(BlockedTarget::NotListed(name.to_owned()))
             }
             Some(Host::Domain(_)) => Ok(()),
-            None => Err(Refusal::NotListed(String::new())),
+            None => Err(BlockedTarget::NotListed(String::new())),
         }
     }
 
     /// Returns whether a name may be resolved. A name that is not listed may still resolve to an
     /// address that is.
     fn may_resolve(&self, name: &str) -> bool {
-        let lists_networks = self.allowed.0.iter().any(|rule| matches!(rule, Rule::Network { .. }));
-        self.allowed.0.is_empty() || lists_networks || self.allowed.lists_name(name)
+        let has_networks = self.allowed.0.iter().any(|rule| matches!(rule, Rule::Network { .. }));
+        self.allowed.0.is_empty() || has_networks || self.allowed.allows_name(name)
     }
 
-    /// Checks an address. `named`: its name is listed.
-    pub fn check_address(&self, address: IpAddr, named: bool) -> Result<(), Refusal> {
+    /// Checks an address. `is_name_allowed`: its name is listed.
+    pub fn check_address(
+        &self,
+        address: IpAddr,
+        is_name_allowed: bool,
+    ) -> Result<(), BlockedTarget> {
         if let IpAddr::V6(v6) = address {
-            check_hidden(v6)?;
+            check_tunnelled(v6)?;
         }
         let address = embedded_v4(address).map_or(address, IpAddr::V4);
         if is_forbidden(address) {
-            return Err(Refusal::Forbidden(address));
+            return Err(BlockedTarget::Forbidden(address));
         }
-        if named || self.allowed.lists_address(address) {
+        if is_name_allowed || self.allowed.allows_address(address) {
             return Ok(());
         }
         if !self.allowed.0.is_empty() {
-            return Err(Refusal::NotListed(address.to_string()));
+            return Err(BlockedTarget::NotListed(address.to_string()));
         }
         if address.is_loopback() {
-            return Err(Refusal::Loopback(address));
+            return Err(BlockedTarget::Loopback(address));
         }
         Ok(())
     }
 }
 
 /// Refuses an IPv6 address whose packets may be forwarded to an address that is never a target.
-fn check_hidden(address: Ipv6Addr) -> Result<(), Refusal> {
+fn check_tunnelled(address: Ipv6Addr) -> Result<(), BlockedTarget> {
     let hidden = tunnelled_v4(address);
     // `0.0.0.0/8` is not a host, so nothing is embedded in that place. If this is true of all
     // places, the address is refused: one of them must embed something.
     let embeds_nothing = |v4: &Ipv4Addr| v4.octets()[0] == 0;
     if !hidden.is_empty() && hidden.iter().all(embeds_nothing) {
-        return Err(Refusal::Forbidden(address.into()));
+        return Err(BlockedTarget::Forbidden(address.into()));
     }
     let is_never_a_target = |v4: &Ipv4Addr| is_forbidden(IpAddr::V4(*v4)) || v4.is_loopback();
     match hidden.into_iter().find(|v4| !embeds_nothing(v4) && is_never_a_target(v4)) {
-        Some(v4) => Err(Refusal::Forbidden(v4.into())),
+        Some(v4) => Err(BlockedTarget::Forbidden(v4.into())),
         None => Ok(()),
     }
 }
@@ -264,15 +268,15 @@ fn is_forbidden(address: IpAddr) -> bool {
     no_target || METADATA.contains(&address)
 }
 
-// === impl GuardedResolver ===
+// === impl EgressResolver ===
 
-impl GuardedResolver {
-    pub(crate) fn new(guard: Arc<Guard>) -> Self {
-        Self { guard }
+impl EgressResolver {
+    pub(crate) fn new(policy: Arc<EgressPolicy>) -> Self {
+        Self { policy }
     }
 }
 
-impl tower_service::Service<Name> for GuardedResolver {
+impl tower_service::Service<Name> for EgressResolver {
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = Box<dyn Error + Send + Sync>;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
@@ -282,15 +286,15 @@ impl tower_service::Service<Name> for GuardedResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let guard = self.guard.clone();
+        let policy = self.policy.clone();
         Box::pin(async move {
-            let named = guard.allowed.lists_name(name.as_str());
+            let is_name_allowed = policy.allowed.allows_name(name.as_str());
             let resolved: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let mut refusal = None;
             let mut addresses = Vec::new();
             for address in resolved {
-                match guard.check_address(address.ip(), named) {
+                match policy.check_address(address.ip(), is_name_allowed) {
                     Ok(()) => addresses.push(address),
                     Err(error) => refusal = Some(error),
                 }
@@ -303,7 +307,7 @@ impl tower_service::Service<Name> for GuardedResolver {
     }
 }
 
-impl fmt::Display for Allowed {
+impl fmt::Display for HostAllowList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} rules", self.0.len())
     }
@@ -315,8 +319,8 @@ mod tests {
 
     use super::*;
 
-    fn check(allowed: &str, url: &str) -> Result<(), Refusal> {
-        Guard::new(allowed.parse().unwrap()).check_url(&url.parse().unwrap())
+    fn check(allowed: &str, url: &str) -> Result<(), BlockedTarget> {
+        EgressPolicy::new(allowed.parse().unwrap()).check_url(&url.parse().unwrap())
     }
 
     #[test]
@@ -365,7 +369,7 @@ mod tests {
             for allowed in ["", "0.0.0.0/0, ::/0"] {
                 let checked = check(allowed, &format!("http://{host}/latest"));
                 assert!(
-                    matches!(checked, Err(Refusal::Forbidden(_))),
+                    matches!(checked, Err(BlockedTarget::Forbidden(_))),
                     "{host} {allowed}: {checked:?}"
                 );
             }
@@ -376,7 +380,7 @@ mod tests {
     fn loopback_is_reached_only_if_listed() {
         for host in ["127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"] {
             let url = format!("http://{host}:9000/");
-            assert!(matches!(check("", &url), Err(Refusal::Loopback(_))), "{host}");
+            assert!(matches!(check("", &url), Err(BlockedTarget::Loopback(_))), "{host}");
             assert_eq!(check("127.0.0.0/8,::1", &url), Ok(()), "{host}");
         }
     }
@@ -419,23 +423,26 @@ mod tests {
     async fn a_name_is_resolved_and_its_addresses_are_checked() {
         use tower_service::Service;
         let resolve = |allowed: &str| {
-            let guard = Arc::new(Guard::new(allowed.parse().unwrap()));
-            GuardedResolver::new(guard).call(Name::from_str("localhost").unwrap())
+            let policy = Arc::new(EgressPolicy::new(allowed.parse().unwrap()));
+            EgressResolver::new(policy).call(Name::from_str("localhost").unwrap())
         };
         let error = resolve("").await.unwrap_err();
-        assert!(matches!(cause::<Refusal>(&*error), Some(Refusal::Loopback(_))), "{error}");
+        assert!(
+            matches!(cause::<BlockedTarget>(&*error), Some(BlockedTarget::Loopback(_))),
+            "{error}"
+        );
         assert!(resolve("localhost").await.unwrap().count() > 0);
         assert!(resolve("127.0.0.0/8,::1").await.unwrap().count() > 0);
         assert!(matches!(
-            cause::<Refusal>(&*resolve("10.0.0.0/8").await.unwrap_err()),
-            Some(Refusal::NotListed(_))
+            cause::<BlockedTarget>(&*resolve("10.0.0.0/8").await.unwrap_err()),
+            Some(BlockedTarget::NotListed(_))
         ));
     }
 
     #[test]
     fn a_bad_rule_is_named() {
         for bad in ["10.0.0.0/33", "::1/129", "a b", "http://h", "*.", "10.0.0/8"] {
-            assert!(bad.parse::<Allowed>().unwrap_err().contains(bad), "{bad}");
+            assert!(bad.parse::<HostAllowList>().unwrap_err().contains(bad), "{bad}");
         }
     }
 }

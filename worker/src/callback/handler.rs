@@ -15,67 +15,68 @@ use asyncqueue::{
 use tracing::warn;
 
 use super::{
-    dispatcher::{Delivery, Messenger},
+    dispatcher::{CallbackDispatcher, DeliveryOutcome},
     host_limits,
 };
 use crate::{
-    consumer::{Handler, Ticket, delivery::Delivered},
+    consumer::{Handler, InFlightPermit, delivery::Delivery},
     dead_letter::DeadLetterWriter,
 };
 
 /// Delivers results, one for each message.
-pub(crate) struct Deliver {
+pub(crate) struct CallbackHandler {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
-    pub(crate) messenger: Messenger,
+    pub(crate) messenger: CallbackDispatcher,
     pub(crate) dead_letters: DeadLetterWriter,
 }
 
-impl Handler for Deliver {
-    type Kept = ();
+impl Handler for CallbackHandler {
+    type SettleGuard = ();
 
     /// Posts a result once.
     async fn handle(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         _lease: Duration,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
     ) -> (AckKind, ()) {
-        (self.post(delivered, ticket).await, ())
+        (self.post(delivery, permit).await, ())
     }
 
-    async fn give_up_unreadable(
+    async fn on_undecodable(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         why: String,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
     ) -> AckKind {
         let reason = format!("not a result of a call: {why}");
-        let death = Death { reason, attempts: delivered.count, status: None };
-        self.dead_letters.write(delivered.into(), None, death, ticket).await.ack()
+        let death = Death { reason, attempts: delivery.delivery_count, status: None };
+        self.dead_letters.write(delivery.into(), None, death, permit).await.ack()
     }
 }
 
-impl Deliver {
-    async fn post(&self, delivered: &Delivered, ticket: &mut Ticket) -> AckKind {
-        let message = &delivered.message;
-        let callback = match Callback::decode(delivered.headers(), message.payload.clone()) {
+impl CallbackHandler {
+    async fn post(&self, delivery: &Delivery, permit: &mut InFlightPermit) -> AckKind {
+        let message = &delivery.message;
+        let callback = match Callback::decode(delivery.headers(), message.payload.clone()) {
             Ok(callback) => callback,
             Err(error) => {
                 warn!(subject = %message.subject, %error, "a message is no result of a call: it becomes a dead letter");
                 let reason = format!("not a result of a call: {error}");
-                let death = Death { reason, attempts: delivered.count, status: None };
-                return self.dead_letters.write(delivered.into(), None, death, ticket).await.ack();
+                let death = Death { reason, attempts: delivery.delivery_count, status: None };
+                return self.dead_letters.write(delivery.into(), None, death, permit).await.ack();
             }
         };
         if callback.end == EndState::Cancelled {
             self.record(&callback).await;
         }
-        let offset = self.offset(&callback, delivered.count).await;
-        let attempt = delivered.count - offset.at(delivered.count).min(delivered.count - 1);
+        let offset = self.offset(&callback, delivery.delivery_count).await;
+        let attempt = delivery.delivery_count
+            - offset.at(delivery.delivery_count).min(delivery.delivery_count - 1);
         match self.messenger.deliver(&callback, attempt).await {
-            Delivery::Done => AckKind::Ack,
-            Delivery::Again(wait) => {
+            DeliveryOutcome::Delivered => AckKind::Ack,
+            DeliveryOutcome::Retry(wait) => {
                 // With the other kind of offset, the next delivery counts as the next attempt
                 // anyway.
                 if let Offset::Made(_) = offset {
@@ -83,18 +84,21 @@ impl Deliver {
                 }
                 AckKind::Nak(Some(wait))
             }
-            Delivery::Busy => {
+            DeliveryOutcome::HostBusy => {
                 let made = Offset::Made(attempt - 1);
                 if offset != made {
                     self.set_offset(&callback, made).await;
                 }
-                AckKind::Nak(Some(host_limits::wait(delivered.count - attempt, rand::random())))
+                AckKind::Nak(Some(host_limits::retry_wait(
+                    delivery.delivery_count - attempt,
+                    rand::random(),
+                )))
             }
-            Delivery::GivenUp(reason) => {
+            DeliveryOutcome::Undeliverable(reason) => {
                 let reason = format!("callback: {reason}");
                 let call = Some((&callback.function, &callback.call_id));
                 let death = Death { reason, attempts: attempt, status: Some(callback.status) };
-                self.dead_letters.write(delivered.into(), call, death, ticket).await.ack()
+                self.dead_letters.write(delivery.into(), call, death, permit).await.ack()
             }
         }
     }

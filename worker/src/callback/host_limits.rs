@@ -1,5 +1,5 @@
 //! Limits how many results are posted to one host at once, so that a receiver that does not answer
-//! never takes all places.
+//! never takes all permits.
 
 use std::{
     collections::HashMap,
@@ -21,52 +21,52 @@ pub(crate) const MAX_PER_HOST: usize = CONCURRENCY / 4;
 
 /// Time without a free place after which a host counts as slow: results for it then wait in their
 /// stream. For a shorter time they wait here, since nearly all hosts answer within it.
-const STUCK_AFTER: Duration = Duration::from_millis(250);
+const SLOW_HOST_AFTER: Duration = Duration::from_millis(250);
 
 /// Wait between two deliveries of a result whose host has no free place. It doubles each time, up
-/// to `LONGEST_WAIT`.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// to `MAX_BUSY_WAIT`.
+const MIN_BUSY_WAIT: Duration = Duration::from_secs(1);
+const MAX_BUSY_WAIT: Duration = Duration::from_secs(60);
 
 /// Minimum time between two warnings about one host.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Number of hosts that are kept before those to which nothing is posted any more are removed.
-const MIN_KEPT: usize = 4 * CONCURRENCY;
+const PRUNE_THRESHOLD: usize = 4 * CONCURRENCY;
 
 /// The hosts to which results are being posted. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hosts(Arc<Mutex<HashMap<String, Weak<Host>>>>);
+pub(crate) struct HostLimits(Arc<Mutex<HashMap<String, Weak<HostLimit>>>>);
 
 #[derive(Debug)]
-struct Host {
-    places: Arc<Semaphore>,
-    last_left: Mutex<Instant>,
+struct HostLimit {
+    permits: Arc<Semaphore>,
+    last_release: Mutex<Instant>,
     last_warned: Mutex<Option<Instant>>,
 }
 
 /// A place at a host, taken until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    host: Arc<Host>,
+pub(crate) struct HostPermit {
+    host: Arc<HostLimit>,
     _permit: OwnedSemaphorePermit,
 }
 
-// === impl Hosts ===
+// === impl HostLimits ===
 
-impl Hosts {
+impl HostLimits {
     /// Takes a place at the host of a URL. Returns `None` if no place becomes free soon.
-    pub(crate) async fn enter(&self, url: &Url) -> Option<Place> {
+    pub(crate) async fn acquire(&self, url: &Url) -> Option<HostPermit> {
         let host = self.host(url);
-        if let Ok(permit) = host.places.clone().try_acquire_owned() {
-            return Some(Place { host, _permit: permit });
+        if let Ok(permit) = host.permits.clone().try_acquire_owned() {
+            return Some(HostPermit { host, _permit: permit });
         }
-        let longest_wait = host.longest_wait(Instant::now());
-        if let Ok(Ok(permit)) = timeout(longest_wait, host.places.clone().acquire_owned()).await {
-            return Some(Place { host, _permit: permit });
+        let max_wait = host.max_wait(Instant::now());
+        if let Ok(Ok(permit)) = timeout(max_wait, host.permits.clone().acquire_owned()).await {
+            return Some(HostPermit { host, _permit: permit });
         }
         if host.is_warning_due(Instant::now()) {
-            let host = name(url);
+            let host = authority(url);
             warn!(
                 host,
                 "{MAX_PER_HOST} results are being posted to this host, which answers slowly: others for it wait"
@@ -75,28 +75,28 @@ impl Hosts {
         None
     }
 
-    fn host(&self, url: &Url) -> Arc<Host> {
-        let name = name(url);
+    fn host(&self, url: &Url) -> Arc<HostLimit> {
+        let authority = authority(url);
         let mut hosts = self.lock();
-        if let Some(host) = hosts.get(&name).and_then(Weak::upgrade) {
+        if let Some(host) = hosts.get(&authority).and_then(Weak::upgrade) {
             return host;
         }
-        if hosts.len() >= MIN_KEPT {
+        if hosts.len() >= PRUNE_THRESHOLD {
             hosts.retain(|_, host| host.strong_count() > 0);
         }
-        let places = Arc::new(Semaphore::new(MAX_PER_HOST));
-        let host = Arc::new(Host::new(places));
-        hosts.insert(name, Arc::downgrade(&host));
+        let permits = Arc::new(Semaphore::new(MAX_PER_HOST));
+        let host = Arc::new(HostLimit::new(permits));
+        hosts.insert(authority, Arc::downgrade(&host));
         host
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<Host>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<HostLimit>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Returns host and port of a URL.
-fn name(url: &Url) -> String {
+fn authority(url: &Url) -> String {
     format!(
         "{}:{}",
         url.host_str().unwrap_or_default(),
@@ -106,18 +106,18 @@ fn name(url: &Url) -> String {
 
 /// Returns how long a result waits that was put off this many times before. `chance` is from 0 to
 /// 1.
-pub(crate) fn wait(times: u64, chance: f64) -> Duration {
+pub(crate) fn retry_wait(times: u64, chance: f64) -> Duration {
     let doublings = u32::try_from(times).unwrap_or(u32::MAX);
     let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
-    let wait = FIRST_WAIT.saturating_mul(factor).min(LONGEST_WAIT);
+    let wait = MIN_BUSY_WAIT.saturating_mul(factor).min(MAX_BUSY_WAIT);
     wait.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
 }
 
-// === impl Host ===
+// === impl HostLimit ===
 
-impl Host {
-    fn new(places: Arc<Semaphore>) -> Self {
-        Self { places, last_left: Mutex::new(Instant::now()), last_warned: Mutex::new(None) }
+impl HostLimit {
+    fn new(permits: Arc<Semaphore>) -> Self {
+        Self { permits, last_release: Mutex::new(Instant::now()), last_warned: Mutex::new(None) }
     }
 
     /// Returns whether a warning about the host is due, and if so, counts it as logged.
@@ -132,15 +132,15 @@ impl Host {
     }
 
     /// Returns how long to wait for a place: zero at a host that has not answered for a while.
-    fn longest_wait(&self, now: Instant) -> Duration {
-        let last_left = *self.last_left.lock().unwrap_or_else(PoisonError::into_inner);
-        STUCK_AFTER.saturating_sub(now.duration_since(last_left))
+    fn max_wait(&self, now: Instant) -> Duration {
+        let last_release = *self.last_release.lock().unwrap_or_else(PoisonError::into_inner);
+        SLOW_HOST_AFTER.saturating_sub(now.duration_since(last_release))
     }
 }
 
-impl Drop for Place {
+impl Drop for HostPermit {
     fn drop(&mut self) {
-        *self.host.last_left.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.host.last_release.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 
@@ -152,51 +152,53 @@ mod tests {
         text.parse().unwrap()
     }
 
-    async fn fill(hosts: &Hosts, url: &Url) -> Vec<Place> {
-        let mut places = Vec::new();
+    async fn fill(hosts: &HostLimits, url: &Url) -> Vec<HostPermit> {
+        let mut permits = Vec::new();
         for _ in 0..MAX_PER_HOST {
-            places.push(hosts.enter(url).await.unwrap());
+            permits.push(hosts.acquire(url).await.unwrap());
         }
-        places
+        permits
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_host_has_a_quarter_of_the_places_and_no_more() {
-        let (hosts, hangs) = (Hosts::default(), url("http://hangs/a"));
-        let mut places = fill(&hosts, &hangs).await;
-        assert!(hosts.enter(&url("http://HANGS:80/b")).await.is_none());
+        let (hosts, hangs) = (HostLimits::default(), url("http://hangs/a"));
+        let mut permits = fill(&hosts, &hangs).await;
+        assert!(hosts.acquire(&url("http://HANGS:80/b")).await.is_none());
         for other in ["https://hangs/", "http://hangs:8080/", "http://other/"] {
-            assert!(hosts.enter(&url(other)).await.is_some(), "{other}");
+            assert!(hosts.acquire(&url(other)).await.is_some(), "{other}");
         }
-        places.pop();
-        assert!(hosts.enter(&hangs).await.is_some());
+        permits.pop();
+        assert!(hosts.acquire(&hangs).await.is_some());
     }
 
     #[tokio::test]
     async fn a_place_that_comes_free_soon_is_waited_for() {
-        let (hosts, host) = (Hosts::default(), url("http://h/"));
-        let mut places = fill(&hosts, &host).await;
-        let first = places.pop();
+        let (hosts, host) = (HostLimits::default(), url("http://h/"));
+        let mut permits = fill(&hosts, &host).await;
+        let first = permits.pop();
         let leaves = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             drop(first);
         };
-        let (place, ()) = tokio::join!(hosts.enter(&host), leaves);
+        let (place, ()) = tokio::join!(hosts.acquire(&host), leaves);
         assert!(place.is_some());
     }
 
     #[test]
     fn a_host_that_has_not_answered_for_a_while_is_not_waited_for() {
-        let last_left = Instant::now();
-        let host =
-            Host { last_left: Mutex::new(last_left), ..Host::new(Arc::new(Semaphore::new(0))) };
-        assert_eq!(host.longest_wait(last_left), STUCK_AFTER);
-        assert_eq!(host.longest_wait(last_left + STUCK_AFTER * 2), Duration::ZERO);
+        let last_release = Instant::now();
+        let host = HostLimit {
+            last_release: Mutex::new(last_release),
+            ..HostLimit::new(Arc::new(Semaphore::new(0)))
+        };
+        assert_eq!(host.max_wait(last_release), SLOW_HOST_AFTER);
+        assert_eq!(host.max_wait(last_release + SLOW_HOST_AFTER * 2), Duration::ZERO);
     }
 
     #[test]
     fn a_slow_host_is_warned_of_once_a_minute() {
-        let (host, now) = (Host::new(Arc::new(Semaphore::new(0))), Instant::now());
+        let (host, now) = (HostLimit::new(Arc::new(Semaphore::new(0))), Instant::now());
         let due = [0, 1, 59, 60, 61]
             .map(|seconds| host.is_warning_due(now + Duration::from_secs(seconds)));
         assert_eq!(due, [true, false, false, true, false]);
@@ -204,17 +206,17 @@ mod tests {
 
     #[test]
     fn waits_grow_up_to_the_longest() {
-        let seconds: Vec<_> = (0..8).map(|times| wait(times, 1.0).as_secs()).collect();
+        let seconds: Vec<_> = (0..8).map(|times| retry_wait(times, 1.0).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(wait(u64::MAX, 0.0), LONGEST_WAIT / 2);
+        assert_eq!(retry_wait(u64::MAX, 0.0), MAX_BUSY_WAIT / 2);
     }
 
     #[tokio::test]
     async fn hosts_that_nothing_is_posted_to_are_forgotten() {
-        let hosts = Hosts::default();
-        for number in 0..MIN_KEPT * 3 {
-            hosts.enter(&url(&format!("http://h{number}/"))).await.unwrap();
+        let hosts = HostLimits::default();
+        for number in 0..PRUNE_THRESHOLD * 3 {
+            hosts.acquire(&url(&format!("http://h{number}/"))).await.unwrap();
         }
-        assert!(hosts.lock().len() <= MIN_KEPT);
+        assert!(hosts.lock().len() <= PRUNE_THRESHOLD);
     }
 }

@@ -12,7 +12,10 @@
 //! its own request.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,232 +29,235 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
-use super::delivery::Delivered;
+use super::delivery::Delivery;
 
 /// Timeout of one request for confirmation. The server normally answers within a millisecond.
-pub(crate) const CONFIRM: Duration = Duration::from_secs(5);
+pub(crate) const CONFIRM_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum time that the next batch waits for the confirmations of this one. A consumer does not
 /// answer acks of deliveries that it does not know (any more), and leases must still be renewed.
-const SOON: Duration = Duration::from_millis(100);
+const BATCH_WAIT: Duration = Duration::from_millis(100);
 
 /// Maximum number of acks that share one request. Limits what is sent again if the server does not
 /// answer.
-const TOGETHER: usize = 1024;
+const MAX_BATCH: usize = 1024;
 
 /// Acknowledges the deliveries on one inbox. Clones share the requests for confirmation.
 #[derive(Clone, Debug)]
-pub(crate) struct Acks(Arc<Shared>);
+pub(crate) struct AckBatcher(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     client: Client,
-    waiting: mpsc::UnboundedSender<Waiting>,
-    /// Cancelled when the consumer may have lost its record of deliveries.
-    doubt: CancellationToken,
+    pending: mpsc::UnboundedSender<PendingAck>,
+    /// Set when the consumer may have lost its record of deliveries.
+    confirm_individually: Arc<AtomicBool>,
 }
 
 /// Says why the server may not have an ack.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Unconfirmed {
+pub(crate) enum AckError {
     /// The ack could not be sent.
-    #[error("not sent: {0}")]
+    #[error("failed to send the ack: {0}")]
     Send(PublishErrorKind),
     /// The request for confirmation failed.
-    #[error("not answered: {0}")]
-    Ask(RequestErrorKind),
-    /// The server did not answer in time.
-    #[error("no answer")]
-    Silence,
+    #[error("the request for confirmation failed: {0}")]
+    Request(RequestErrorKind),
+    /// The server did not confirm the ack in time.
+    #[error("not confirmed in time")]
+    Timeout,
     /// The client reconnected, and acks that were sent over the old connection may be lost.
-    #[error("the connection was made anew meanwhile")]
+    #[error("the client has reconnected since the ack was sent")]
     Reconnected,
     /// The message did not come from a stream, so there is no subject to send the ack to.
     #[error("the message has no reply subject")]
-    NoReply,
+    NoReplySubject,
     /// This program is ending.
-    #[error("the program is ending")]
-    Ending,
+    #[error("the worker is shutting down")]
+    ShuttingDown,
 }
 
 /// An ack, and the channel on which a task waits for its confirmation.
 #[derive(Debug)]
-struct Waiting {
-    to: Subject,
+struct PendingAck {
+    reply_subject: Subject,
     kind: AckKind,
     /// Consumer sequence: the number of the delivery among those of its consumer.
-    delivery: u64,
+    consumer_sequence: u64,
     /// Whether an earlier request to confirm it has failed.
-    again: bool,
-    heard: oneshot::Sender<Result<(), Unconfirmed>>,
+    is_retry: bool,
+    confirmed_tx: oneshot::Sender<Result<(), AckError>>,
 }
 
-// === impl Acks ===
+// === impl AckBatcher ===
 
-impl Acks {
+impl AckBatcher {
     /// Starts the task that confirms acks on this connection.
     pub(crate) fn start(client: Client) -> Self {
-        let (waiting, received) = mpsc::unbounded_channel();
-        let doubt = CancellationToken::new();
-        tokio::spawn(run(client.clone(), received, doubt.clone()));
-        Self(Arc::new(Shared { client, waiting, doubt }))
+        let (pending, pending_rx) = mpsc::unbounded_channel();
+        let confirm_individually = Arc::new(AtomicBool::new(false));
+        tokio::spawn(run(client.clone(), pending_rx, confirm_individually.clone()));
+        Self(Arc::new(Shared { client, pending, confirm_individually }))
     }
 
     /// Acknowledges a message, and returns when the server has confirmed it.
-    pub(crate) async fn confirm(
-        &self,
-        delivered: &Delivered,
-        kind: AckKind,
-    ) -> Result<(), Unconfirmed> {
-        self.ask(delivered, kind, false).await
+    pub(crate) async fn confirm(&self, delivery: &Delivery, kind: AckKind) -> Result<(), AckError> {
+        self.enqueue(delivery, kind, false).await
     }
 
     /// Repeats [`Self::confirm`] after it has failed. Acknowledging a message once more is
     /// harmless.
     pub(crate) async fn confirm_again(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         kind: AckKind,
-    ) -> Result<(), Unconfirmed> {
-        self.ask(delivered, kind, true).await
+    ) -> Result<(), AckError> {
+        self.enqueue(delivery, kind, true).await
     }
 
     /// Sends an ack without waiting for a confirmation.
-    pub(crate) async fn send(
-        &self,
-        delivered: &Delivered,
-        kind: AckKind,
-    ) -> Result<(), Unconfirmed> {
-        let to = delivered.message.reply.clone().ok_or(Unconfirmed::NoReply)?;
-        send(&self.0.client, to, kind).await
+    pub(crate) async fn send(&self, delivery: &Delivery, kind: AckKind) -> Result<(), AckError> {
+        send(&self.0.client, reply_subject(delivery)?, kind).await
     }
 
-    /// Records that the consumer may be another one, or may have lost its record of deliveries.
-    pub(crate) fn doubt(&self) {
-        self.0.doubt.cancel();
+    /// Confirms each ack by its own request from now on: the consumer may be another one, or may
+    /// have lost its record of deliveries.
+    pub(crate) fn confirm_individually(&self) {
+        self.0.confirm_individually.store(true, Ordering::SeqCst);
     }
 
-    async fn ask(
+    async fn enqueue(
         &self,
-        delivered: &Delivered,
+        delivery: &Delivery,
         kind: AckKind,
-        again: bool,
-    ) -> Result<(), Unconfirmed> {
-        let to = delivered.message.reply.clone().ok_or(Unconfirmed::NoReply)?;
-        let (heard, word) = oneshot::channel();
-        let waiting = Waiting { to, kind, delivery: delivered.number, again, heard };
-        self.0.waiting.send(waiting).map_err(|_| Unconfirmed::Ending)?;
-        word.await.map_err(|_| Unconfirmed::Ending)?
+        is_retry: bool,
+    ) -> Result<(), AckError> {
+        let (confirmed_tx, confirmed_rx) = oneshot::channel();
+        let ack = PendingAck {
+            reply_subject: reply_subject(delivery)?,
+            kind,
+            consumer_sequence: delivery.consumer_sequence,
+            is_retry,
+            confirmed_tx,
+        };
+        self.0.pending.send(ack).map_err(|_| AckError::ShuttingDown)?;
+        confirmed_rx.await.map_err(|_| AckError::ShuttingDown)?
     }
+}
+
+/// Returns the subject on which a delivery is acknowledged.
+fn reply_subject(delivery: &Delivery) -> Result<Subject, AckError> {
+    delivery.message.reply.clone().ok_or(AckError::NoReplySubject)
 }
 
 /// Sends acks and confirms them until the last sender is dropped.
 async fn run(
     client: Client,
-    mut received: mpsc::UnboundedReceiver<Waiting>,
-    doubt: CancellationToken,
+    mut pending_rx: mpsc::UnboundedReceiver<PendingAck>,
+    confirm_individually: Arc<AtomicBool>,
 ) {
-    let first_connection = connections(&client);
-    let mut waiting = Vec::new();
-    while received.recv_many(&mut waiting, TOGETHER).await > 0 {
-        let one_by_one = doubt.is_cancelled() || connections(&client) != first_connection;
-        let questions = grouped(std::mem::take(&mut waiting), one_by_one).into_iter();
-        let asked: Vec<_> =
-            questions.map(|together| tokio::spawn(ask(client.clone(), together))).collect();
+    let first_connection = connect_count(&client);
+    let mut pending = Vec::new();
+    while pending_rx.recv_many(&mut pending, MAX_BATCH).await > 0 {
+        let individually = confirm_individually.load(Ordering::SeqCst)
+            || connect_count(&client) != first_connection;
+        let batches = into_batches(std::mem::take(&mut pending), individually).into_iter();
+        let requests: Vec<_> =
+            batches.map(|batch| tokio::spawn(confirm_batch(client.clone(), batch))).collect();
         // Requests that take longer continue in tasks of their own.
-        let _ = timeout(SOON, join_all(asked)).await;
+        let _ = timeout(BATCH_WAIT, join_all(requests)).await;
     }
 }
 
-/// Groups acks by the request that confirms them. The newest delivery is last in its group.
-fn grouped(mut waiting: Vec<Waiting>, one_by_one: bool) -> Vec<Vec<Waiting>> {
-    waiting.sort_by_key(|waiting| waiting.delivery);
-    let (mut groups, mut kinds) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
-    for waiting in waiting {
-        if one_by_one || waiting.again {
-            groups.push(vec![waiting]);
+/// Groups acks by the request that confirms them. The newest delivery is last in its batch.
+fn into_batches(mut acks: Vec<PendingAck>, individually: bool) -> Vec<Vec<PendingAck>> {
+    acks.sort_by_key(|ack| ack.consumer_sequence);
+    let (mut batches, mut by_kind) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
+    for ack in acks {
+        if individually || ack.is_retry {
+            batches.push(vec![ack]);
         } else {
-            let kind = match waiting.kind {
+            let kind = match ack.kind {
                 AckKind::Progress => 0,
                 AckKind::Nak(_) => 1,
                 AckKind::Ack | AckKind::Next | AckKind::Term => 2,
             };
-            kinds[kind].push(waiting);
+            by_kind[kind].push(ack);
         }
     }
-    groups.extend(kinds.into_iter().filter(|group| !group.is_empty()));
-    groups
+    batches.extend(by_kind.into_iter().filter(|batch| !batch.is_empty()));
+    batches
 }
 
 /// Returns how many times the client has connected.
-fn connections(client: &Client) -> u64 {
+fn connect_count(client: &Client) -> u64 {
     client.statistics().connects.load(Ordering::Relaxed)
 }
 
-/// Confirms a group with one request, and passes the outcome to the tasks that wait for it.
-async fn ask(client: Client, together: Vec<Waiting>) {
-    let confirmed = match timeout(CONFIRM, confirm(&client, &together)).await {
+/// Confirms a batch with one request, and passes the outcome to the tasks that wait for it.
+async fn confirm_batch(client: Client, batch: Vec<PendingAck>) {
+    let confirmed = match timeout(CONFIRM_REQUEST_TIMEOUT, send_batch(&client, &batch)).await {
         Ok(confirmed) => confirmed,
-        Err(_) => Err(Unconfirmed::Silence),
+        Err(_) => Err(AckError::Timeout),
     };
-    for waiting in together {
+    for ack in batch {
         // Fails only if the task no longer waits.
-        let _ = waiting.heard.send(confirmed.clone());
+        let _ = ack.confirmed_tx.send(confirmed.clone());
     }
 }
 
-/// Sends all acks of a group, the last one as a request for confirmation.
-async fn confirm(client: &Client, together: &[Waiting]) -> Result<(), Unconfirmed> {
-    let Some((last, before)) = together.split_last() else { return Ok(()) };
-    let connection = connections(client);
-    for Waiting { to, kind, .. } in before {
-        send(client, to.clone(), *kind).await?;
+/// Sends all acks of a batch, the last one as a request for confirmation.
+async fn send_batch(client: &Client, batch: &[PendingAck]) -> Result<(), AckError> {
+    let Some((last, earlier)) = batch.split_last() else { return Ok(()) };
+    let connection = connect_count(client);
+    for PendingAck { reply_subject, kind, .. } in earlier {
+        send(client, reply_subject.clone(), *kind).await?;
     }
-    let answered = client.request(last.to.clone(), last.kind.into()).await;
-    answered.map_err(|error| Unconfirmed::Ask(error.kind()))?;
-    if connections(client) == connection { Ok(()) } else { Err(Unconfirmed::Reconnected) }
+    let response = client.request(last.reply_subject.clone(), last.kind.into()).await;
+    response.map_err(|error| AckError::Request(error.kind()))?;
+    if connect_count(client) == connection { Ok(()) } else { Err(AckError::Reconnected) }
 }
 
-async fn send(client: &Client, to: Subject, kind: AckKind) -> Result<(), Unconfirmed> {
-    client.publish(to, kind.into()).await.map_err(|error| Unconfirmed::Send(error.kind()))
+async fn send(client: &Client, reply_subject: Subject, kind: AckKind) -> Result<(), AckError> {
+    client.publish(reply_subject, kind.into()).await.map_err(|error| AckError::Send(error.kind()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn waiting(delivery: u64, kind: AckKind, again: bool) -> Waiting {
-        Waiting { to: "ack".into(), kind, delivery, again, heard: oneshot::channel().0 }
+    fn pending(consumer_sequence: u64, kind: AckKind, is_retry: bool) -> PendingAck {
+        let (confirmed_tx, _) = oneshot::channel();
+        PendingAck { reply_subject: "ack".into(), kind, consumer_sequence, is_retry, confirmed_tx }
     }
 
-    fn deliveries(waiting: Vec<Waiting>, one_by_one: bool) -> Vec<Vec<u64>> {
-        let groups = grouped(waiting, one_by_one).into_iter();
-        groups.map(|group| group.iter().map(|waiting| waiting.delivery).collect()).collect()
+    fn sequences(acks: Vec<PendingAck>, individually: bool) -> Vec<Vec<u64>> {
+        let batches = into_batches(acks, individually).into_iter();
+        batches.map(|batch| batch.iter().map(|ack| ack.consumer_sequence).collect()).collect()
     }
 
     #[test]
-    fn acks_are_confirmed_together_by_the_newest() {
+    fn newest_delivery_confirms_a_batch() {
         let acks = || {
             [(7, false), (3, true), (9, false), (5, false)]
-                .map(|(delivery, again)| waiting(delivery, AckKind::Ack, again))
+                .map(|(sequence, is_retry)| pending(sequence, AckKind::Ack, is_retry))
                 .into()
         };
-        assert_eq!(deliveries(acks(), false), [vec![3], vec![5, 7, 9]]);
-        assert_eq!(deliveries(acks(), true), [[3], [5], [7], [9]].map(Vec::from));
-        assert!(grouped(vec![], false).is_empty());
+        assert_eq!(sequences(acks(), false), [vec![3], vec![5, 7, 9]]);
+        assert_eq!(sequences(acks(), true), [[3], [5], [7], [9]].map(Vec::from));
+        assert!(into_batches(vec![], false).is_empty());
     }
 
     #[test]
-    fn each_kind_of_ack_is_confirmed_by_its_own() {
+    fn each_kind_of_ack_has_its_own_batch() {
         let mixed = vec![
-            waiting(1, AckKind::Ack, false),
-            waiting(2, AckKind::Progress, false),
-            waiting(3, AckKind::Ack, false),
-            waiting(4, AckKind::Nak(None), false),
-            waiting(5, AckKind::Progress, false),
+            pending(1, AckKind::Ack, false),
+            pending(2, AckKind::Progress, false),
+            pending(3, AckKind::Ack, false),
+            pending(4, AckKind::Nak(None), false),
+            pending(5, AckKind::Progress, false),
         ];
-        assert_eq!(deliveries(mixed, false), [vec![2, 5], vec![4], vec![1, 3]]);
+        assert_eq!(sequences(mixed, false), [vec![2, 5], vec![4], vec![1, 3]]);
     }
 }

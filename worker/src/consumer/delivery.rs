@@ -16,56 +16,56 @@ static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
 /// A delivered message.
 #[derive(Debug)]
-pub(crate) struct Delivered {
+pub(crate) struct Delivery {
     /// The message.
     pub(crate) message: Message,
     /// Number of deliveries of the message, this one included.
-    pub(crate) count: u64,
+    pub(crate) delivery_count: u64,
     /// Sequence of the message in its stream.
     pub(crate) sequence: u64,
     /// Consumer sequence: the number of this delivery among those of its consumer.
-    pub(crate) number: u64,
+    pub(crate) consumer_sequence: u64,
     /// Time at which the stream stored the message.
     pub(crate) stored_at: Timestamp,
     /// Time at which this worker read the message.
     pub(crate) received_at: Instant,
     /// Whether a renewal of the lease was not confirmed. The message may have been delivered again
     /// since then.
-    pub(crate) is_lease_in_doubt: AtomicBool,
+    pub(crate) has_unconfirmed_renewal: AtomicBool,
 }
 
 /// The numbers in the subject on which a delivery is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Numbers {
-    count: u64,
+struct AckMetadata {
+    delivery_count: u64,
     sequence: u64,
-    number: u64,
+    consumer_sequence: u64,
     stored_at: i128,
 }
 
-// === impl Delivered ===
+// === impl Delivery ===
 
-impl Delivered {
+impl Delivery {
     /// Reads the delivery of a message. A message that did not come from a stream, which can't
     /// happen on a consumer's inbox, counts as delivered for the first time.
-    pub(crate) fn of(message: Message) -> Self {
-        let numbers = message.reply.as_ref().and_then(|subject| Numbers::read(subject));
+    pub(crate) fn from_message(message: Message) -> Self {
+        let metadata = message.reply.as_ref().and_then(|subject| AckMetadata::parse(subject));
         let stored_at =
-            numbers.and_then(|numbers| Timestamp::from_nanosecond(numbers.stored_at).ok());
+            metadata.and_then(|metadata| Timestamp::from_nanosecond(metadata.stored_at).ok());
         Self {
             message,
-            count: numbers.map_or(1, |numbers| numbers.count),
-            sequence: numbers.map_or(0, |numbers| numbers.sequence),
-            number: numbers.map_or(0, |numbers| numbers.number),
+            delivery_count: metadata.map_or(1, |metadata| metadata.delivery_count),
+            sequence: metadata.map_or(0, |metadata| metadata.sequence),
+            consumer_sequence: metadata.map_or(0, |metadata| metadata.consumer_sequence),
             stored_at: stored_at.unwrap_or_else(Timestamp::now),
             received_at: Instant::now(),
-            is_lease_in_doubt: AtomicBool::new(false),
+            has_unconfirmed_renewal: AtomicBool::new(false),
         }
     }
 
     /// Returns whether each renewal of the lease was confirmed so far.
-    pub(crate) fn was_renewed(&self) -> bool {
-        !self.is_lease_in_doubt.load(Ordering::Relaxed)
+    pub(crate) fn is_lease_certain(&self) -> bool {
+        !self.has_unconfirmed_renewal.load(Ordering::Relaxed)
     }
 
     /// Returns the headers of the message.
@@ -74,16 +74,16 @@ impl Delivered {
     }
 }
 
-// === impl Numbers ===
+// === impl AckMetadata ===
 
-impl Numbers {
+impl AckMetadata {
     /// Reads `$JS.ACK.<stream>.<consumer>.<count>.<sequence>.<number>.<time>.<pending>`. The long
     /// form has a domain and the hash of an account after `ACK`, and may have more tokens at its
     /// end (NATS ADR-15).
     ///
     /// The client library is not used for this: its message must hold a handle of its connection,
     /// which would be copied for each call.
-    fn read(subject: &str) -> Option<Self> {
+    fn parse(subject: &str) -> Option<Self> {
         /// Number of tokens of the short form, two of which come before the stream.
         const SHORT: usize = 9;
         /// Minimum number of tokens of the long form, four of which come before the stream.
@@ -97,9 +97,9 @@ impl Numbers {
         let mut tokens = acknowledges.split('.').skip(before_the_count);
         let mut next = || tokens.next()?.parse().ok();
         Some(Self {
-            count: next()?,
+            delivery_count: next()?,
             sequence: next()?,
-            number: next()?,
+            consumer_sequence: next()?,
             stored_at: tokens.next()?.parse().ok()?,
         })
     }
@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn each_form_of_the_subject_says_the_same() {
-        let numbers = Numbers {
-            count: 2,
+        let metadata = AckMetadata {
+            delivery_count: 2,
             sequence: 1070,
-            number: 1071,
+            consumer_sequence: 1071,
             stored_at: 1_795_514_400_123_456_789,
         };
         for subject in [
@@ -122,7 +122,7 @@ mod tests {
             "$JS.ACK._.hash.q.q-workers.2.1070.1071.1795514400123456789.3",
             "$JS.ACK.hub.hash.q.q-workers.2.1070.1071.1795514400123456789.3.token",
         ] {
-            assert_eq!(Numbers::read(subject), Some(numbers), "{subject}");
+            assert_eq!(AckMetadata::parse(subject), Some(metadata), "{subject}");
         }
         for subject in [
             "",
@@ -131,7 +131,7 @@ mod tests {
             "$JS.ACK.q.c.x.2.3.4.5",
             "$JS.ACK.q.c.1.2.-3.4.5",
         ] {
-            assert_eq!(Numbers::read(subject), None, "{subject}");
+            assert_eq!(AckMetadata::parse(subject), None, "{subject}");
         }
     }
 
@@ -146,7 +146,10 @@ mod tests {
             description: None,
             length: 0,
         };
-        let delivered = Delivered::of(message);
-        assert_eq!((delivered.count, delivered.sequence, delivered.headers().len()), (1, 0, 0));
+        let delivery = Delivery::from_message(message);
+        assert_eq!(
+            (delivery.delivery_count, delivery.sequence, delivery.headers().len()),
+            (1, 0, 0)
+        );
     }
 }

@@ -20,7 +20,7 @@ impl Demand {
     /// consumer. Messages are requested once half of the free slots are not covered. So a worker
     /// has at most a handful of open requests, and while one of them is open, the next message
     /// arrives without delay.
-    pub(crate) fn ask(&mut self) -> Option<usize> {
+    pub(crate) fn next_batch(&mut self) -> Option<usize> {
         let free = self.max.saturating_sub(self.running);
         if free == 0 || self.outstanding * 2 > free {
             return None;
@@ -51,7 +51,7 @@ impl Demand {
     }
 
     /// Records that all requests are void.
-    pub(crate) fn forget_requests(&mut self) {
+    pub(crate) fn reset_outstanding(&mut self) {
         self.outstanding = 0;
     }
 
@@ -59,7 +59,7 @@ impl Demand {
         self.running
     }
 
-    pub(crate) fn is_asking(&self) -> bool {
+    pub(crate) fn has_outstanding(&self) -> bool {
         self.outstanding > 0
     }
 }
@@ -73,39 +73,39 @@ mod tests {
     #[test]
     fn one_slot_asks_for_one_message_at_a_time() {
         let mut demand = Demand::new(1);
-        assert_eq!(demand.ask(), Some(1));
-        assert_eq!(demand.ask(), None);
+        assert_eq!(demand.next_batch(), Some(1));
+        assert_eq!(demand.next_batch(), None);
         assert!(demand.received());
-        assert_eq!(demand.ask(), None);
+        assert_eq!(demand.next_batch(), None);
         demand.finished(1);
-        assert_eq!(demand.ask(), Some(1));
+        assert_eq!(demand.next_batch(), Some(1));
     }
 
     #[test]
     fn an_expired_request_is_asked_for_again() {
         let mut demand = Demand::new(4);
-        assert_eq!(demand.ask(), Some(4));
+        assert_eq!(demand.next_batch(), Some(4));
         assert!(demand.received());
         demand.expired(3);
-        assert_eq!(demand.ask(), Some(3));
+        assert_eq!(demand.next_batch(), Some(3));
     }
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        Ask,
+        Request,
         Receive,
         Finish,
         Expire(usize),
-        Forget,
+        Reset,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            Just(Step::Ask),
+            Just(Step::Request),
             Just(Step::Receive),
             Just(Step::Finish),
             (0_usize..5).prop_map(Step::Expire),
-            Just(Step::Forget)
+            Just(Step::Reset)
         ]
     }
 
@@ -118,17 +118,17 @@ mod tests {
             let mut demand = Demand::new(max);
             for step in steps {
                 match step {
-                    Step::Ask => {
-                        demand.ask();
+                    Step::Request => {
+                        demand.next_batch();
                         // Never stuck: with a free slot, a message is requested.
-                        prop_assert!(demand.is_asking() || demand.running() == max);
+                        prop_assert!(demand.has_outstanding() || demand.running() == max);
                     }
                     // The server sends only what was requested.
-                    Step::Receive if demand.is_asking() => prop_assert!(demand.received()),
+                    Step::Receive if demand.has_outstanding() => prop_assert!(demand.received()),
                     Step::Receive => {}
                     Step::Finish => demand.finished(1),
                     Step::Expire(n) => demand.expired(n),
-                    Step::Forget => demand.forget_requests(),
+                    Step::Reset => demand.reset_outstanding(),
                 }
                 prop_assert!(demand.running + demand.outstanding <= max);
             }

@@ -13,7 +13,7 @@ pub(crate) enum Event {
     Expired(usize),
     /// Requests are void, or the consumer does not exist: it must be looked up and messages
     /// requested again.
-    Renew(String),
+    Resubscribe(String),
 }
 
 /// Header with the number of messages of a request that the server has not sent.
@@ -32,8 +32,8 @@ pub(crate) fn classify(message: &Message) -> Event {
         (100, _) => Event::Heartbeat,
         // 404 for no messages, 408 for a request timeout, and 409 where only the request is over.
         (_, Some(unfilled)) => Event::Expired(unfilled),
-        (503, None) => Event::Renew("the stream or its consumer is not there".to_owned()),
-        (code, None) => Event::Renew(format!("{code} {description}")),
+        (503, None) => Event::Resubscribe("the stream or its consumer is not there".to_owned()),
+        (code, None) => Event::Resubscribe(format!("{code} {description}")),
     }
 }
 
@@ -66,12 +66,22 @@ mod tests {
             (Some(100), "Idle Heartbeat", Some("3"), Event::Heartbeat),
             (Some(408), "Request Timeout", Some("3"), Event::Expired(3)),
             (Some(409), "Message Size Exceeds MaxBytes", Some("2"), Event::Expired(2)),
-            (Some(409), "Consumer Deleted", None, Event::Renew("409 Consumer Deleted".into())),
-            (Some(409), "Leadership Change", None, Event::Renew("409 Leadership Change".into())),
-            (Some(409), "Server Shutdown", None, Event::Renew("409 Server Shutdown".into())),
+            (
+                Some(409),
+                "Consumer Deleted",
+                None,
+                Event::Resubscribe("409 Consumer Deleted".into()),
+            ),
+            (
+                Some(409),
+                "Leadership Change",
+                None,
+                Event::Resubscribe("409 Leadership Change".into()),
+            ),
+            (Some(409), "Server Shutdown", None, Event::Resubscribe("409 Server Shutdown".into())),
         ] {
             assert_eq!(classify(&message(status, description, pending)), expected);
         }
-        assert!(matches!(classify(&message(Some(503), "", None)), Event::Renew(_)));
+        assert!(matches!(classify(&message(Some(503), "", None)), Event::Resubscribe(_)));
     }
 }

@@ -13,178 +13,185 @@ use tracing::{debug, warn};
 
 /// The running tasks.
 #[derive(Debug)]
-pub(crate) struct Tasks {
+pub(crate) struct InFlight {
     set: JoinSet<()>,
-    in_flight: InFlight,
-    slots: mpsc::UnboundedSender<()>,
-    freed: mpsc::UnboundedReceiver<()>,
+    in_flight: InFlightSet,
+    freed_tx: mpsc::UnboundedSender<()>,
+    freed_rx: mpsc::UnboundedReceiver<()>,
     /// Places of tasks that have left their slots.
-    waiting_room: Arc<Semaphore>,
+    unconfirmed_limit: Arc<Semaphore>,
 }
 
 /// The slot of a message. It is free for another one when this is dropped, or earlier if its task
 /// leaves it.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    freed: mpsc::UnboundedSender<()>,
-    waiting_room: Arc<Semaphore>,
+    freed_tx: mpsc::UnboundedSender<()>,
+    unconfirmed_limit: Arc<Semaphore>,
     /// Place of a task that has left its slot, so that the slot is free already.
-    place: Option<OwnedSemaphorePermit>,
+    unconfirmed_permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What a task holds of its message.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    claim: Option<Claim>,
+pub(crate) struct InFlightPermit {
+    claim: Option<SequenceGuard>,
     slot: Slot,
 }
 
 /// The sequences of messages that are in flight here, and how often each was delivered again since
 /// it was claimed. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct InFlight(Arc<Mutex<HashMap<u64, u64>>>);
+pub(crate) struct InFlightSet(Arc<Mutex<HashMap<u64, u64>>>);
 
 /// The claim to the message at one sequence of the stream, until this is dropped. While it is held,
 /// a repeated delivery of the message can't be claimed.
 #[derive(Debug)]
-pub(crate) struct Claim {
-    in_flight: InFlight,
+pub(crate) struct SequenceGuard {
+    in_flight: InFlightSet,
     sequence: u64,
 }
 
-// === impl Tasks ===
+// === impl InFlight ===
 
-impl Tasks {
+impl InFlight {
     /// Creates the tasks for messages in `max` slots.
     pub(crate) fn new(max: usize) -> Self {
-        let (slots, freed) = mpsc::unbounded_channel();
-        let waiting_room = Arc::new(Semaphore::new(max));
-        Self { set: JoinSet::new(), in_flight: InFlight::default(), slots, freed, waiting_room }
+        let (freed_tx, freed_rx) = mpsc::unbounded_channel();
+        let unconfirmed_limit = Arc::new(Semaphore::new(max));
+        Self {
+            set: JoinSet::new(),
+            in_flight: InFlightSet::default(),
+            freed_tx,
+            freed_rx,
+            unconfirmed_limit,
+        }
     }
 
     /// Claims the message at a sequence. Returns `None` if it is in flight here already: this
     /// delivery is then no attempt.
-    pub(crate) fn claim(&self, sequence: u64) -> Option<Claim> {
-        if self.in_flight.count_repeat(sequence) {
+    pub(crate) fn claim(&self, sequence: u64) -> Option<SequenceGuard> {
+        if self.in_flight.count_redelivery(sequence) {
             return None;
         }
         self.in_flight.lock().insert(sequence, 0);
-        Some(Claim { in_flight: self.in_flight.clone(), sequence })
+        Some(SequenceGuard { in_flight: self.in_flight.clone(), sequence })
     }
 
     /// Returns the messages that are in flight.
-    pub(crate) fn in_flight(&self) -> InFlight {
+    pub(crate) fn in_flight(&self) -> InFlightSet {
         self.in_flight.clone()
     }
 
     /// Spawns a task that takes a slot.
-    pub(crate) fn spawn<T>(&mut self, claim: Claim, task: impl FnOnce(Ticket) -> T)
+    pub(crate) fn spawn<T>(&mut self, claim: SequenceGuard, task: impl FnOnce(InFlightPermit) -> T)
     where
         T: Future<Output = ()> + Send + 'static,
     {
-        let (freed, waiting_room) = (self.slots.clone(), self.waiting_room.clone());
-        let slot = Slot { freed, waiting_room, place: None };
-        self.set.spawn(task(Ticket { claim: Some(claim), slot }));
+        let (freed_tx, unconfirmed_limit) = (self.freed_tx.clone(), self.unconfirmed_limit.clone());
+        let slot = Slot { freed_tx, unconfirmed_limit, unconfirmed_permit: None };
+        self.set.spawn(task(InFlightPermit { claim: Some(claim), slot }));
     }
 
     /// Waits until a slot becomes free, and returns how many have become free by then.
-    pub(crate) async fn freed(&mut self) -> usize {
-        let count = self.freed.recv_many(&mut Vec::new(), usize::MAX).await;
-        self.forget_ended();
+    pub(crate) async fn wait_for_free_slots(&mut self) -> usize {
+        let count = self.freed_rx.recv_many(&mut Vec::new(), usize::MAX).await;
+        self.reap_finished();
         count
     }
 
     /// Waits until a task has ended. Returns `None` if no task is left.
-    pub(crate) async fn ended(&mut self) -> Option<()> {
-        self.set.join_next().await.map(told)
+    pub(crate) async fn join_next(&mut self) -> Option<()> {
+        self.set.join_next().await.map(log_panic)
     }
 
     /// Returns how many tasks have not ended.
     pub(crate) fn running(&mut self) -> usize {
-        self.forget_ended();
+        self.reap_finished();
         self.set.len()
     }
 
-    fn forget_ended(&mut self) {
+    fn reap_finished(&mut self) {
         while let Some(ended) = self.set.try_join_next() {
-            told(ended);
+            log_panic(ended);
         }
     }
 }
 
 /// Logs how a task ended, if it failed.
-fn told(ended: Result<(), JoinError>) {
+fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         warn!(%error, "the task of a call failed; its message is delivered again after the lease");
     }
 }
 
-// === impl Ticket ===
+// === impl InFlightPermit ===
 
-impl Ticket {
-    /// Creates the ticket of a message that was not delivered and has no slot.
+impl InFlightPermit {
+    /// Creates the permit of a message that was not delivered and has no slot.
     pub(crate) fn without_slot() -> Self {
-        let (freed, waiting_room) = (mpsc::unbounded_channel().0, Arc::new(Semaphore::new(1)));
-        Self { claim: None, slot: Slot { freed, waiting_room, place: None } }
+        let (freed_tx, unconfirmed_limit) =
+            (mpsc::unbounded_channel().0, Arc::new(Semaphore::new(1)));
+        Self { claim: None, slot: Slot { freed_tx, unconfirmed_limit, unconfirmed_permit: None } }
     }
 
     /// Returns how often the message was delivered again while it is in flight here. These
     /// deliveries are no attempts.
-    pub(crate) fn repeats(&self) -> u64 {
-        self.claim.as_ref().map_or(0, Claim::repeats)
+    pub(crate) fn redeliveries(&self) -> u64 {
+        self.claim.as_ref().map_or(0, SequenceGuard::redeliveries)
     }
 
     /// Gives the claim up: the next delivery is another attempt.
-    pub(crate) fn give_up_claim(&mut self) {
+    pub(crate) fn release_claim(&mut self) {
         self.claim = None;
     }
 
     /// Frees the slot while the task continues, unless as many tasks as there are slots have done
     /// so. Where the server accepts no ack at all, one call after another would otherwise run in
     /// vain.
-    pub(crate) fn leave_slot(&mut self) {
-        self.slot.leave();
+    pub(crate) fn release_slot_early(&mut self) {
+        self.slot.release_early();
     }
 }
 
 // === impl Slot ===
 
 impl Slot {
-    fn leave(&mut self) {
-        if self.place.is_none()
-            && let Ok(place) = self.waiting_room.clone().try_acquire_owned()
+    fn release_early(&mut self) {
+        if self.unconfirmed_permit.is_none()
+            && let Ok(unconfirmed_permit) = self.unconfirmed_limit.clone().try_acquire_owned()
         {
-            self.place = Some(place);
+            self.unconfirmed_permit = Some(unconfirmed_permit);
             self.free();
         }
     }
 
     fn free(&self) {
         // Fails only if the slots are not counted any more.
-        let _ = self.freed.send(());
+        let _ = self.freed_tx.send(());
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.place.is_none() {
+        if self.unconfirmed_permit.is_none() {
             self.free();
         }
     }
 }
 
-// === impl InFlight ===
+// === impl InFlightSet ===
 
-impl InFlight {
+impl InFlightSet {
     /// Counts a repeated delivery of a message that is in flight. Returns whether it is in flight.
-    pub(crate) fn count_repeat(&self, sequence: u64) -> bool {
+    pub(crate) fn count_redelivery(&self, sequence: u64) -> bool {
         let mut messages = self.lock();
-        let Some(repeats) = messages.get_mut(&sequence) else { return false };
+        let Some(redeliveries) = messages.get_mut(&sequence) else { return false };
         // The server has lost its record of the delivery: it was killed before it wrote the record,
         // its consumer was recreated, or the lease ran out. The end of the call will be the end of
         // this delivery too.
         debug!(sequence, "delivered again while it is being handled");
-        *repeats += 1;
+        *redeliveries += 1;
         true
     }
 
@@ -198,15 +205,15 @@ impl InFlight {
     }
 }
 
-// === impl Claim ===
+// === impl SequenceGuard ===
 
-impl Claim {
-    fn repeats(&self) -> u64 {
+impl SequenceGuard {
+    fn redeliveries(&self) -> u64 {
         self.in_flight.lock().get(&self.sequence).copied().unwrap_or_default()
     }
 }
 
-impl Drop for Claim {
+impl Drop for SequenceGuard {
     fn drop(&mut self) {
         self.in_flight.lock().remove(&self.sequence);
     }
@@ -218,29 +225,29 @@ mod tests {
 
     use super::*;
 
-    fn claimed(tasks: &Tasks, sequence: u64) -> Claim {
+    fn claimed(tasks: &InFlight, sequence: u64) -> SequenceGuard {
         tasks.claim(sequence).unwrap()
     }
 
     #[tokio::test]
     async fn a_message_is_held_until_its_task_ends_or_fails() {
-        let mut tasks = Tasks::new(3);
+        let mut tasks = InFlight::new(3);
         let [ends, fails, gives_up] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
         assert!([1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_none()));
-        tasks.spawn(ends, async move |_ticket| {});
-        tasks.spawn(fails, async move |ticket| {
-            let _ticket = ticket;
+        tasks.spawn(ends, async move |_permit| {});
+        tasks.spawn(fails, async move |permit| {
+            let _permit = permit;
             panic!("on purpose");
         });
         let (done, is_done) = tokio::sync::oneshot::channel();
-        tasks.spawn(gives_up, async move |mut ticket| {
-            ticket.give_up_claim();
+        tasks.spawn(gives_up, async move |mut permit| {
+            permit.release_claim();
             done.send(()).unwrap();
             std::future::pending::<()>().await;
         });
         is_done.await.unwrap();
         for _ in 0..2 {
-            tasks.ended().await.unwrap();
+            tasks.join_next().await.unwrap();
         }
         assert!(
             tasks.running() == 1
@@ -250,45 +257,45 @@ mod tests {
 
     #[tokio::test]
     async fn deliveries_of_a_message_in_flight_are_counted() {
-        let mut tasks = Tasks::new(1);
+        let mut tasks = InFlight::new(1);
         let claim = claimed(&tasks, 1);
         assert!(tasks.claim(1).is_none() && tasks.claim(1).is_none());
-        let (seen, repeats) = tokio::sync::oneshot::channel();
-        tasks.spawn(claim, async move |ticket| seen.send(ticket.repeats()).unwrap());
-        assert_eq!(repeats.await.unwrap(), 2);
-        tasks.ended().await.unwrap();
+        let (seen, redeliveries) = tokio::sync::oneshot::channel();
+        tasks.spawn(claim, async move |permit| seen.send(permit.redeliveries()).unwrap());
+        assert_eq!(redeliveries.await.unwrap(), 2);
+        tasks.join_next().await.unwrap();
         let again = claimed(&tasks, 1);
-        assert_eq!(again.repeats(), 0);
+        assert_eq!(again.redeliveries(), 0);
     }
 
     #[tokio::test]
     async fn a_slot_is_free_when_its_task_ends_or_fails_or_leaves_it() {
-        let mut tasks = Tasks::new(3);
+        let mut tasks = InFlight::new(3);
         let [ends, fails, leaves] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
-        tasks.spawn(ends, async |_ticket| {});
-        tasks.spawn(fails, async |_ticket| panic!("on purpose"));
-        tasks.spawn(leaves, async |mut ticket| {
-            ticket.leave_slot();
+        tasks.spawn(ends, async |_permit| {});
+        tasks.spawn(fails, async |_permit| panic!("on purpose"));
+        tasks.spawn(leaves, async |mut permit| {
+            permit.release_slot_early();
             std::future::pending::<()>().await;
         });
         let mut freed = 0;
         while freed < 3 {
-            freed += tasks.freed().await;
+            freed += tasks.wait_for_free_slots().await;
         }
         assert_eq!(tasks.running(), 1);
     }
 
     #[tokio::test]
     async fn as_many_tasks_leave_their_slots_as_there_are_slots() {
-        let mut tasks = Tasks::new(1);
+        let mut tasks = InFlight::new(1);
         let (left, mut leaves) = mpsc::unbounded_channel();
         for sequence in 0..2 {
             let left = left.clone();
             let claim = claimed(&tasks, sequence);
-            tasks.spawn(claim, async move |mut ticket| {
-                ticket.leave_slot();
+            tasks.spawn(claim, async move |mut permit| {
+                permit.release_slot_early();
                 // A second call has no effect.
-                ticket.leave_slot();
+                permit.release_slot_early();
                 left.send(()).unwrap();
                 std::future::pending::<()>().await;
             });
@@ -296,7 +303,7 @@ mod tests {
         for _ in 0..2 {
             leaves.recv().await.unwrap();
         }
-        assert_eq!(tasks.freed().await, 1);
-        assert!(tasks.freed().now_or_never().is_none());
+        assert_eq!(tasks.wait_for_free_slots().await, 1);
+        assert!(tasks.wait_for_free_slots().now_or_never().is_none());
     }
 }

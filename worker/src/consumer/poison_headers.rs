@@ -12,33 +12,33 @@ use async_nats::{
 };
 use asyncqueue::readable::{RawMessage, message_from};
 
-use super::delivery::Delivered;
+use super::delivery::Delivery;
 
 /// Maximum number of messages that are checked: more than the workers of most queues have at once.
-const LOOKS: usize = 10_000;
+const MAX_SCANNED: usize = 10_000;
 
 /// A message that can't be read, and the reason.
-pub(super) struct Unreadable {
-    pub(super) delivered: Delivered,
-    pub(super) why: String,
+pub(super) struct UndecodableMessage {
+    pub(super) delivery: Delivery,
+    pub(super) reason: String,
 }
 
 /// Unacknowledged messages of a consumer.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct ScanResult {
     /// Messages that can't be read.
-    pub(super) unreadable: Vec<Unreadable>,
+    pub(super) undecodable: Vec<UndecodableMessage>,
     /// Messages behind the first of these, whose delivery may have been lost with the connection.
-    pub(super) behind: Vec<Delivered>,
+    pub(super) behind: Vec<Delivery>,
 }
 
 /// Checks the messages that a consumer has delivered and that are not acknowledged.
-pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
-    let (mut found, mut next) = (Found::default(), consumer.ack_floor.stream_sequence + 1);
+pub(super) async fn scan(js: &Context, consumer: &Info) -> ScanResult {
+    let (mut result, mut next) = (ScanResult::default(), consumer.ack_floor.stream_sequence + 1);
     if consumer.num_ack_pending == 0 {
-        return found;
+        return result;
     }
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_SCANNED {
         let Ok(Some(message)) = message_from(js, &consumer.stream_name, ">", next).await else {
             break;
         };
@@ -47,25 +47,25 @@ pub(super) async fn find(js: &Context, consumer: &Info) -> Found {
         }
         next = message.sequence + 1;
         match message.read_headers() {
-            Err(why) => {
-                let delivered = rebuilt(consumer, message, None);
-                found.unreadable.push(Unreadable { delivered, why });
+            Err(reason) => {
+                let delivery = to_delivery(consumer, message, None);
+                result.undecodable.push(UndecodableMessage { delivery, reason });
             }
-            Ok(headers) if !found.unreadable.is_empty() => {
-                found.behind.push(rebuilt(consumer, message, Some(headers)));
+            Ok(headers) if !result.undecodable.is_empty() => {
+                result.behind.push(to_delivery(consumer, message, Some(headers)));
             }
             Ok(_) => {}
         }
     }
-    found
+    result
 }
 
 /// Returns the message with these headers, as if it had been delivered.
-fn rebuilt(consumer: &Info, message: RawMessage, headers: Option<HeaderMap>) -> Delivered {
+fn to_delivery(consumer: &Info, message: RawMessage, headers: Option<HeaderMap>) -> Delivery {
     let RawMessage { sequence, subject, payload, .. } = message;
     let reply =
         format!("$JS.ACK.{}.{}.1.{sequence}.{sequence}.0.0", consumer.stream_name, consumer.name);
-    Delivered::of(Message {
+    Delivery::from_message(Message {
         subject: subject.into(),
         reply: Some(reply.into()),
         length: payload.len(),

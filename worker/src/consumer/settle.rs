@@ -7,78 +7,77 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::{
-    ack::{Acks, CONFIRM, Unconfirmed},
-    delivery::Delivered,
-    in_flight::Ticket,
-    lease::Held,
+    ack::{AckBatcher, AckError, CONFIRM_REQUEST_TIMEOUT},
+    delivery::Delivery,
+    in_flight::InFlightPermit,
+    lease::LeaseOutcome,
 };
 
 /// Maximum time to wait for a confirmation before it is requested once more.
-const WORD: Duration = Duration::from_secs(1);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Wait between attempts.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Number of leases after which the message is certainly with another worker, and the previous one
 /// no longer settles it.
-pub(crate) const PATIENCE_IN_LEASES: u32 = 2;
+pub(crate) const LEASES_UNTIL_ABANDONED: u32 = 2;
 
 /// Settles a message, and repeats that until the server confirms it, also while NATS is
 /// unavailable. A call that is done must not run again because of a lost ack.
 ///
-/// A message that is put off gives up its claim first: its next delivery, which may come before the
+/// For a delayed nak, releases the claim first: the redelivery, which may arrive before the
 /// confirmation, is another attempt.
 ///
-/// Without a confirmation, this leaves its slot to another call, but keeps the claim. The consumer
-/// may have been recreated, or its server killed before it wrote down what it delivered. It then
-/// does not answer acks of deliveries that it does not know. It has to deliver the message again,
-/// and for that it needs a request.
+/// Without a confirmation, releases the slot, but keeps the claim. The consumer may have been
+/// recreated, or its server killed before it stored what it delivered. It then does not answer acks
+/// of deliveries that it does not know. It has to deliver the message again, and for that it needs
+/// a request.
 pub(crate) async fn settle(
-    acks: &Acks,
-    delivered: &Delivered,
-    held: Held<(AckKind, impl Sized)>,
+    acks: &AckBatcher,
+    delivery: &Delivery,
+    outcome: LeaseOutcome<(AckKind, impl Sized)>,
     lease: Duration,
-    mut ticket: Ticket,
+    mut permit: InFlightPermit,
 ) {
-    // `kept` is what the handler keeps of the call until it is settled.
-    let (ack, kept) = held.value;
-    if held.lost {
-        let subject = &delivered.message.subject;
-        warn!(%subject, "the lease could not be renewed in time: another worker may have this message too");
-        // An end is valid whichever worker brought it about. But a nak would give a third worker
-        // what another one has in flight.
+    let (ack, settle_guard) = outcome.value;
+    if outcome.is_lost {
+        let subject = &delivery.message.subject;
+        warn!(%subject, "lease not renewed in time: another worker may have received this message too");
+        // An ack is safe even if another worker has the message. A nak would deliver it to a third
+        // one.
         if matches!(ack, AckKind::Nak(_)) {
             return;
         }
     }
-    let patience = match ack {
-        // After this time, the nak would put off the next attempt, which may run by then.
+    let time_limit = match ack {
+        // After this time, the nak would delay the next attempt, which may run by then.
         AckKind::Nak(Some(wait)) => {
-            drop(kept);
-            ticket.give_up_claim();
+            drop(settle_guard);
+            permit.release_claim();
             // At most the lease: after it, another worker may have the message.
             wait.min(lease)
         }
-        _ => (lease * PATIENCE_IN_LEASES).max(CONFIRM * 2),
+        _ => (lease * LEASES_UNTIL_ABANDONED).max(CONFIRM_REQUEST_TIMEOUT * 2),
     };
-    let give_up = Instant::now() + patience;
-    let mut confirmed = word(acks.confirm(delivered, ack)).await;
+    let deadline = Instant::now() + time_limit;
+    let mut confirmed = await_confirmation(acks.confirm(delivery, ack)).await;
     while let Err(error) = confirmed {
-        ticket.leave_slot();
-        if Instant::now() + PAUSE > give_up {
-            let subject = &delivered.message.subject;
-            warn!(%subject, %error, "a message could not be acknowledged and will be delivered again");
+        permit.release_slot_early();
+        if Instant::now() + RETRY_INTERVAL > deadline {
+            let subject = &delivery.message.subject;
+            warn!(%subject, %error, "failed to acknowledge a message: it will be delivered again");
             return;
         }
-        debug!(%error, "an acknowledgement is not confirmed, trying again");
-        sleep(PAUSE).await;
-        confirmed = word(acks.confirm_again(delivered, ack)).await;
+        debug!(%error, "ack not confirmed, retrying");
+        sleep(RETRY_INTERVAL).await;
+        confirmed = await_confirmation(acks.confirm_again(delivery, ack)).await;
     }
 }
 
-/// Waits for the confirmation, for at most [`WORD`].
-async fn word(
-    confirming: impl Future<Output = Result<(), Unconfirmed>>,
-) -> Result<(), Unconfirmed> {
-    timeout(WORD, confirming).await.unwrap_or(Err(Unconfirmed::Silence))
+/// Waits for the confirmation, for at most [`CONFIRM_TIMEOUT`].
+async fn await_confirmation(
+    confirmation: impl Future<Output = Result<(), AckError>>,
+) -> Result<(), AckError> {
+    timeout(CONFIRM_TIMEOUT, confirmation).await.unwrap_or(Err(AckError::Timeout))
 }

@@ -18,9 +18,9 @@ use tokio::time::timeout_at;
 
 use super::{
     request::{Attempt, Target, request_headers},
-    response_buffer::{AnswerMemory, READ_BYTES},
+    response_buffer::{READ_BYTES, ResponseMemory},
 };
-use crate::retry::outcome::Ending;
+use crate::retry::outcome::InvocationEnd;
 
 /// Header which says that the platform failed, and not the function (`openfaas/faas-provider`,
 /// `proxy/proxy.go`).
@@ -30,7 +30,7 @@ pub(crate) const H_INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-in
 #[derive(Debug)]
 pub(crate) struct Reply {
     /// How the invocation ended.
-    pub(crate) ending: Ending,
+    pub(crate) end: InvocationEnd,
     /// Headers of the response.
     pub(crate) headers: HeaderMap,
     /// Body of the response.
@@ -45,24 +45,24 @@ pub(crate) struct Reply {
 
 /// Invokes functions.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller {
+pub(crate) struct FunctionClient {
     client: Client<HttpConnector, Full<Bytes>>,
     target: Target,
     namespaces: FunctionNamespaces,
     time_limit: Duration,
     max_response: usize,
-    memory: AnswerMemory,
+    memory: ResponseMemory,
 }
 
-// === impl Caller ===
+// === impl FunctionClient ===
 
-impl Caller {
+impl FunctionClient {
     pub(crate) fn new(
         target: Target,
         namespaces: FunctionNamespaces,
         time_limit: Duration,
         max_response: usize,
-        memory: AnswerMemory,
+        memory: ResponseMemory,
         limits: ConnectionLimits,
     ) -> Self {
         let config = Config { max_answer_head: READ_BYTES, ..Config::new(limits) };
@@ -72,7 +72,7 @@ impl Caller {
 
     /// Invokes a function once, with these headers of the client, and waits for the end. If the
     /// future is dropped, the connection is closed, so that the function notices.
-    pub(crate) async fn call(
+    pub(crate) async fn invoke(
         &self,
         invocation: &Invocation,
         headers: HeaderMap,
@@ -84,10 +84,10 @@ impl Caller {
             && let Err(refused) = self.namespaces.check(&invocation.function, directory)
         {
             let why = refused.to_string();
-            return Reply::without_answer(Ending::Forbidden(refused), why);
+            return Reply::without_response(InvocationEnd::Forbidden(refused), why);
         }
-        let begun = Instant::now();
-        let deadline = (begun + self.time_limit).into();
+        let started = Instant::now();
+        let deadline = (started + self.time_limit).into();
         let reply = match timeout_at(
             deadline,
             self.exchange(invocation, headers, attempt, directory),
@@ -98,17 +98,19 @@ impl Caller {
             Ok(Err(error)) => {
                 let reason = describe(&*error);
                 match error.downcast_ref() {
-                    Some(client::Error::Unreadable(cause)) => {
-                        Reply::without_answer(Ending::Unreadable(describe(&**cause)), reason)
-                    }
-                    _ => Reply::without_answer(Ending::Unreachable, reason),
+                    Some(client::Error::Unreadable(cause)) => Reply::without_response(
+                        InvocationEnd::Unreadable(describe(&**cause)),
+                        reason,
+                    ),
+                    _ => Reply::without_response(InvocationEnd::Unreachable, reason),
                 }
             }
-            Err(_) => {
-                Reply::without_answer(Ending::TimedOut, "the time limit was reached".to_owned())
-            }
+            Err(_) => Reply::without_response(
+                InvocationEnd::TimedOut,
+                "the time limit was reached".to_owned(),
+            ),
         };
-        Reply { duration: begun.elapsed(), ..reply }
+        Reply { duration: started.elapsed(), ..reply }
     }
 
     async fn exchange(
@@ -127,12 +129,12 @@ impl Caller {
         let sent = self.client.send(request, |request| Some(request.clone()));
         let (parts, mut body) = sent.await?.into_parts();
 
-        let mut kept = self.memory.buffer(self.max_response, body.size_hint().exact());
+        let mut buffer = self.memory.buffer(self.max_response, body.size_hint().exact());
         let mut truncated = false;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
-            let room = self.max_response - kept.len();
-            kept.add(&data[..data.len().min(room)]).await;
+            let room = self.max_response - buffer.len();
+            buffer.append(&data[..data.len().min(room)]).await;
             if data.len() > room {
                 truncated = true;
                 break;
@@ -143,9 +145,9 @@ impl Caller {
         let retry_after =
             headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         Ok(Reply {
-            ending: Ending::Answered { status: parts.status.as_u16(), internal, retry_after },
+            end: InvocationEnd::Answered { status: parts.status.as_u16(), internal, retry_after },
             headers,
-            body: kept.into_bytes(),
+            body: buffer.into_bytes(),
             truncated,
             duration: Duration::ZERO,
             error: None,
@@ -157,9 +159,9 @@ impl Caller {
 
 impl Reply {
     /// Returns the reply of a call that was not invoked.
-    pub(crate) fn none() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
-            ending: Ending::Unreachable,
+            end: InvocationEnd::Unreachable,
             headers: HeaderMap::new(),
             body: Bytes::new(),
             truncated: false,
@@ -168,19 +170,19 @@ impl Reply {
         }
     }
 
-    fn without_answer(ending: Ending, error: String) -> Self {
-        Self { ending, error: Some(error), ..Self::none() }
+    fn without_response(end: InvocationEnd, error: String) -> Self {
+        Self { end, error: Some(error), ..Self::empty() }
     }
 
     /// Returns what the status of the call says about this failed attempt. It contains nothing of
     /// the response but its status code: the body may contain secrets.
     pub(crate) fn failure(&self) -> Failure {
-        let reason = self.ending.reason();
+        let reason = self.end.reason();
         let last_error = match &self.error {
             Some(cause) if *cause != reason => format!("{reason}: {cause}"),
             _ => reason,
         };
-        Failure { last_status: self.ending.status(), last_error }
+        Failure { last_status: self.end.status(), last_error }
     }
 }
 
@@ -191,19 +193,22 @@ mod tests {
     #[test]
     fn a_failed_attempt_is_a_status_and_its_cause() {
         let body = Bytes::from_static(b"s3cret");
-        let answered = Ending::Answered { status: 500, internal: false, retry_after: None };
+        let answered = InvocationEnd::Answered { status: 500, internal: false, retry_after: None };
         let cases = [
-            (Reply { ending: answered, body, ..Reply::none() }, 500, "the function answered 500"),
+            (Reply { end: answered, body, ..Reply::empty() }, 500, "the function answered 500"),
             (
-                Reply::without_answer(
-                    Ending::Unreachable,
+                Reply::without_response(
+                    InvocationEnd::Unreachable,
                     "no connection can be opened".to_owned(),
                 ),
                 503,
                 "the function did not answer: no connection can be opened",
             ),
             (
-                Reply::without_answer(Ending::TimedOut, "the time limit was reached".to_owned()),
+                Reply::without_response(
+                    InvocationEnd::TimedOut,
+                    "the time limit was reached".to_owned(),
+                ),
                 504,
                 "the time limit was reached",
             ),

@@ -48,10 +48,10 @@ impl Target {
                 format!("{}/function/{}", url.trim_end_matches('/'), invocation.function)
             }
             Self::Direct(template) => {
-                let known =
+                let url_of_directory =
                     directory.and_then(|d| d.functions.get(&invocation.function)?.url.as_deref());
-                let url =
-                    known.map_or_else(|| fill_in(template, &invocation.function), str::to_owned);
+                let url = url_of_directory
+                    .map_or_else(|| expand_template(template, &invocation.function), str::to_owned);
                 url.trim_end_matches('/').to_owned()
             }
         };
@@ -63,7 +63,7 @@ impl Target {
     }
 }
 
-fn fill_in(template: &str, function: &FunctionName) -> String {
+fn expand_template(template: &str, function: &FunctionName) -> String {
     template.replace("{function}", function.name()).replace("{namespace}", function.namespace())
 }
 

@@ -28,7 +28,7 @@ pub enum Jitter {
 
 /// Settings for the waits of a queue between attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waits {
+pub struct BackoffPolicy {
     /// Wait before the second attempt.
     pub min: Duration,
     /// Maximum wait.
@@ -39,10 +39,10 @@ pub struct Waits {
     pub jitter: Jitter,
 }
 
-impl Waits {
+impl BackoffPolicy {
     /// Returns the wait after the `attempt`th invocation (1 is the first). `chance` is from 0 to 1.
     #[must_use]
-    pub fn after(&self, attempt: u64, chance: f64) -> Duration {
+    pub fn wait_after(&self, attempt: u64, chance: f64) -> Duration {
         let doublings = match self.backoff {
             Backoff::Exponential => u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX),
             Backoff::Static => 0,
@@ -50,12 +50,12 @@ impl Waits {
         let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
         let wait = self.min.saturating_mul(factor).min(self.max);
         let chance = chance.clamp(0.0, 1.0);
-        let share = match self.jitter {
+        let factor = match self.jitter {
             Jitter::None => 1.0,
             Jitter::Full => chance,
             Jitter::Equal => 0.5 + chance / 2.0,
         };
-        wait.mul_f64(share).min(wait)
+        wait.mul_f64(factor).min(wait)
     }
 }
 
@@ -66,30 +66,38 @@ mod tests {
 
     use super::*;
 
-    fn waits(backoff: Backoff, jitter: Jitter) -> Waits {
-        Waits { min: Duration::from_secs(10), max: Duration::from_secs(120), backoff, jitter }
+    fn policy(backoff: Backoff, jitter: Jitter) -> BackoffPolicy {
+        BackoffPolicy {
+            min: Duration::from_secs(10),
+            max: Duration::from_secs(120),
+            backoff,
+            jitter,
+        }
     }
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let waits = waits(Backoff::Exponential, Jitter::None);
+        let policy = policy(Backoff::Exponential, Jitter::None);
         let seconds: Vec<u64> =
-            (1..=6).map(|attempt| waits.after(attempt, 0.5).as_secs()).collect();
+            (1..=6).map(|attempt| policy.wait_after(attempt, 0.5).as_secs()).collect();
         assert_eq!(seconds, [10, 20, 40, 80, 120, 120]);
     }
 
     #[test]
     fn static_waits_stay_the_same() {
-        let waits = waits(Backoff::Static, Jitter::None);
-        assert_eq!(waits.after(1, 0.0), waits.after(99, 1.0));
+        let policy = policy(Backoff::Static, Jitter::None);
+        assert_eq!(policy.wait_after(1, 0.0), policy.wait_after(99, 1.0));
     }
 
     #[test]
     fn jitter_is_a_share_of_the_wait() {
-        let full = waits(Backoff::Static, Jitter::Full);
-        assert_eq!((full.after(1, 0.0).as_secs(), full.after(1, 1.0).as_secs()), (0, 10));
-        let equal = waits(Backoff::Static, Jitter::Equal);
-        assert_eq!((equal.after(1, 0.0).as_secs(), equal.after(1, 1.0).as_secs()), (5, 10));
+        let full = policy(Backoff::Static, Jitter::Full);
+        assert_eq!((full.wait_after(1, 0.0).as_secs(), full.wait_after(1, 1.0).as_secs()), (0, 10));
+        let equal = policy(Backoff::Static, Jitter::Equal);
+        assert_eq!(
+            (equal.wait_after(1, 0.0).as_secs(), equal.wait_after(1, 1.0).as_secs()),
+            (5, 10)
+        );
     }
 
     proptest! {
@@ -103,7 +111,7 @@ mod tests {
             for backoff in [Backoff::Exponential, Backoff::Static] {
                 for jitter in [Jitter::None, Jitter::Full, Jitter::Equal] {
                     let (min, max) = (Duration::from_secs(min), Duration::from_secs(max));
-                    let wait = Waits { min, max, backoff, jitter }.after(attempt, chance);
+                    let wait = BackoffPolicy { min, max, backoff, jitter }.wait_after(attempt, chance);
                     prop_assert!(wait <= max);
                 }
             }

@@ -8,7 +8,7 @@ use std::{
 
 use asyncqueue::{function_namespaces::NamespaceRefused, retry::RetryOverrides};
 
-use super::{backoff::Waits, retry_after};
+use super::{backoff::BackoffPolicy, retry_after};
 
 /// Maximum wait that a `Retry-After` can request. The maximum of the policy limits only the waits
 /// that the worker computes.
@@ -16,19 +16,19 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// Time in which failures of the platform are no attempts. A platform that is unavailable for
 /// longer is not expected to return for this call.
-const MAX_UNCOUNTED: Duration = Duration::from_secs(24 * 3600);
+const PLATFORM_RETRY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Status for a call that took longer than its time limit.
-pub const TIMED_OUT: u16 = 504;
+pub const STATUS_TIMED_OUT: u16 = 504;
 
 /// Status for a function that may not be called.
-pub const FORBIDDEN: u16 = 403;
+pub const STATUS_FORBIDDEN: u16 = 403;
 
 /// Status for a function that could not be reached.
-pub const UNREACHABLE: u16 = 503;
+pub const STATUS_UNREACHABLE: u16 = 503;
 
 /// Status for a response that can't be read (RFC 9110, 15.6.3: "an invalid response").
-pub const UNREADABLE: u16 = 502;
+pub const STATUS_UNREADABLE: u16 = 502;
 
 /// Says when a call is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +36,14 @@ pub struct RetryPolicy {
     /// Maximum number of attempts, the first included.
     pub max_attempts: u64,
     /// Waits between the attempts.
-    pub waits: Waits,
+    pub backoff: BackoffPolicy,
     /// Statuses that are tried again. A missing response, or one that is not in time, always is.
     pub codes: BTreeSet<u16>,
 }
 
 /// Says how an invocation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum InvocationEnd {
     /// The function responded.
     Answered {
         /// Status of the response.
@@ -65,7 +65,7 @@ pub enum Ending {
 
 /// Says how often a call was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tries {
+pub struct AttemptCount {
     /// Number of attempts, this one included.
     pub attempt: u64,
     /// Number of deliveries, including those that were no attempts.
@@ -91,9 +91,9 @@ pub enum Outcome {
     Dead(String),
 }
 
-// === impl Tries ===
+// === impl AttemptCount ===
 
-impl Tries {
+impl AttemptCount {
     /// Creates tries of which each was an attempt.
     #[must_use]
     pub fn all_counted(attempt: u64) -> Self {
@@ -101,22 +101,22 @@ impl Tries {
     }
 }
 
-// === impl Ending ===
+// === impl InvocationEnd ===
 
-impl Ending {
+impl InvocationEnd {
     /// Returns the status that the client gets.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
             Self::Answered { status, .. } => *status,
-            Self::TimedOut => TIMED_OUT,
-            Self::Unreachable => UNREACHABLE,
-            Self::Forbidden(_) => FORBIDDEN,
-            Self::Unreadable(_) => UNREADABLE,
+            Self::TimedOut => STATUS_TIMED_OUT,
+            Self::Unreachable => STATUS_UNREACHABLE,
+            Self::Forbidden(_) => STATUS_FORBIDDEN,
+            Self::Unreadable(_) => STATUS_UNREADABLE,
         }
     }
 
-    fn is_platforms(&self) -> bool {
+    fn is_platform_error(&self) -> bool {
         matches!(self, Self::Answered { internal: true, .. })
     }
 
@@ -140,12 +140,12 @@ impl RetryPolicy {
     /// Returns this policy with the overrides of a function. A minimum wait above the queue's
     /// maximum raises that maximum. A maximum that the function sets itself limits the minimum.
     #[must_use]
-    pub fn overridden(&self, overrides: &RetryOverrides) -> Self {
-        let min = overrides.min_wait.map_or(self.waits.min, Duration::from);
-        let max = overrides.max_wait.map_or(self.waits.max.max(min), Duration::from);
+    pub fn with_overrides(&self, overrides: &RetryOverrides) -> Self {
+        let min = overrides.min_wait.map_or(self.backoff.min, Duration::from);
+        let max = overrides.max_wait.map_or(self.backoff.max.max(min), Duration::from);
         Self {
             max_attempts: overrides.attempts.unwrap_or(self.max_attempts),
-            waits: Waits { min: min.min(max), max, ..self.waits },
+            backoff: BackoffPolicy { min: min.min(max), max, ..self.backoff },
             codes: overrides.codes.clone().unwrap_or_else(|| self.codes.clone()),
         }
     }
@@ -153,32 +153,43 @@ impl RetryPolicy {
     /// Decides what the end of an invocation means after these tries. `chance`, from 0 to 1, is for
     /// the jitter.
     #[must_use]
-    pub fn decide(&self, ending: &Ending, tries: Tries, now: SystemTime, chance: f64) -> Outcome {
-        match ending {
-            Ending::Forbidden(refused) => return Outcome::Dead(refused.to_string()),
+    pub fn decide(
+        &self,
+        end: &InvocationEnd,
+        tries: AttemptCount,
+        now: SystemTime,
+        chance: f64,
+    ) -> Outcome {
+        match end {
+            InvocationEnd::Forbidden(refused) => return Outcome::Dead(refused.to_string()),
             // The function has run, and would respond in the same way again.
-            Ending::Unreadable(_) => {
-                return Outcome::Dead(format!("{} (not tried again: it has run)", ending.reason()));
+            InvocationEnd::Unreadable(_) => {
+                return Outcome::Dead(format!("{} (not tried again: it has run)", end.reason()));
             }
-            Ending::Answered { .. } | Ending::TimedOut | Ending::Unreachable => {}
+            InvocationEnd::Answered { .. }
+            | InvocationEnd::TimedOut
+            | InvocationEnd::Unreachable => {}
         }
-        if !self.is_retried(ending) {
+        if !self.is_retried(end) {
             return Outcome::Done;
         }
-        let not_counted_for =
-            if ending.is_platforms() { MAX_UNCOUNTED.checked_sub(tries.age) } else { None };
+        let not_counted_for = if end.is_platform_error() {
+            PLATFORM_RETRY_WINDOW.checked_sub(tries.age)
+        } else {
+            None
+        };
         let not_counted_for = not_counted_for.filter(|rest| !rest.is_zero());
         if not_counted_for.is_none() && tries.attempt >= self.max_attempts {
             return Outcome::Dead(format!(
                 "{} (attempt {} of {})",
-                ending.reason(),
+                end.reason(),
                 tries.attempt,
                 self.max_attempts
             ));
         }
-        let wait = match asked_for(ending, now) {
-            Some(wait) => wait.min(MAX_RETRY_AFTER).max(self.waits.min),
-            None => self.waits.after(tries.deliveries, chance),
+        let wait = match requested_wait(end, now) {
+            Some(wait) => wait.min(MAX_RETRY_AFTER).max(self.backoff.min),
+            None => self.backoff.wait_after(tries.deliveries, chance),
         };
         Outcome::Retry { wait, not_counted_for }
     }
@@ -190,19 +201,21 @@ impl RetryPolicy {
         attempt > self.max_attempts
     }
 
-    fn is_retried(&self, ending: &Ending) -> bool {
-        match ending {
-            Ending::Answered { status, .. } => ending.is_platforms() || self.codes.contains(status),
-            Ending::TimedOut | Ending::Unreachable => true,
-            Ending::Forbidden(_) | Ending::Unreadable(_) => false,
+    fn is_retried(&self, end: &InvocationEnd) -> bool {
+        match end {
+            InvocationEnd::Answered { status, .. } => {
+                end.is_platform_error() || self.codes.contains(status)
+            }
+            InvocationEnd::TimedOut | InvocationEnd::Unreachable => true,
+            InvocationEnd::Forbidden(_) | InvocationEnd::Unreadable(_) => false,
         }
     }
 }
 
 /// Returns the wait that the function requested.
-fn asked_for(ending: &Ending, now: SystemTime) -> Option<Duration> {
-    match ending {
-        Ending::Answered { retry_after: Some(value), .. } => retry_after::parse(value, now),
+fn requested_wait(end: &InvocationEnd, now: SystemTime) -> Option<Duration> {
+    match end {
+        InvocationEnd::Answered { retry_after: Some(value), .. } => retry_after::parse(value, now),
         _ => None,
     }
 }
@@ -217,7 +230,7 @@ mod tests {
     fn policy() -> RetryPolicy {
         RetryPolicy {
             max_attempts: 3,
-            waits: Waits {
+            backoff: BackoffPolicy {
                 min: Duration::from_secs(10),
                 max: Duration::from_secs(120),
                 backoff: Backoff::Exponential,
@@ -227,12 +240,12 @@ mod tests {
         }
     }
 
-    fn answered(status: u16) -> Ending {
-        Ending::Answered { status, internal: false, retry_after: None }
+    fn answered(status: u16) -> InvocationEnd {
+        InvocationEnd::Answered { status, internal: false, retry_after: None }
     }
 
-    fn decide(ending: &Ending, attempt: u64) -> Outcome {
-        policy().decide(ending, Tries::all_counted(attempt), SystemTime::UNIX_EPOCH, 0.5)
+    fn decide(end: &InvocationEnd, attempt: u64) -> Outcome {
+        policy().decide(end, AttemptCount::all_counted(attempt), SystemTime::UNIX_EPOCH, 0.5)
     }
 
     fn retry_in(seconds: u64) -> Outcome {
@@ -251,32 +264,32 @@ mod tests {
 
     #[test]
     fn a_functions_own_settings_come_before_its_queues() {
-        assert_eq!(policy().overridden(&RetryOverrides::default()), policy());
+        assert_eq!(policy().with_overrides(&RetryOverrides::default()), policy());
         let own = RetryOverrides {
             attempts: Some(5),
             codes: Some([418].into()),
             min_wait: Some("5m".parse().unwrap()),
             max_wait: None,
         };
-        let policy = policy().overridden(&own);
+        let policy = policy().with_overrides(&own);
         assert_eq!((policy.max_attempts, policy.codes), (5, [418].into()));
-        assert_eq!((policy.waits.min.as_secs(), policy.waits.max.as_secs()), (300, 300));
+        assert_eq!((policy.backoff.min.as_secs(), policy.backoff.max.as_secs()), (300, 300));
     }
 
     #[test]
     fn a_function_that_may_not_be_called_is_not_tried_again() {
-        let ending = Ending::Forbidden(NamespaceRefused::NotListed("dev".to_owned()));
-        let Outcome::Dead(reason) = decide(&ending, 1) else { panic!("not dead") };
+        let end = InvocationEnd::Forbidden(NamespaceRefused::NotListed("dev".to_owned()));
+        let Outcome::Dead(reason) = decide(&end, 1) else { panic!("not dead") };
         assert!(reason.contains("`dev`") && reason.contains("function_namespaces"), "{reason}");
-        assert_eq!(ending.status(), 403);
+        assert_eq!(end.status(), 403);
     }
 
     #[test]
     fn no_answer_is_always_tried_again() {
         let policy = RetryPolicy { codes: BTreeSet::new(), ..policy() };
-        for ending in [Ending::TimedOut, Ending::Unreachable] {
+        for end in [InvocationEnd::TimedOut, InvocationEnd::Unreachable] {
             let outcome =
-                policy.decide(&ending, Tries::all_counted(2), SystemTime::UNIX_EPOCH, 0.5);
+                policy.decide(&end, AttemptCount::all_counted(2), SystemTime::UNIX_EPOCH, 0.5);
             assert_eq!(outcome, retry_in(20));
         }
     }
@@ -284,7 +297,7 @@ mod tests {
     #[test]
     fn an_answer_that_cannot_be_read_is_final() {
         let Outcome::Dead(reason) =
-            decide(&Ending::Unreadable("invalid HTTP version".to_owned()), 1)
+            decide(&InvocationEnd::Unreadable("invalid HTTP version".to_owned()), 1)
         else {
             panic!("not dead")
         };
@@ -296,10 +309,10 @@ mod tests {
 
     #[test]
     fn a_failure_of_the_platform_is_tried_again_whatever_its_code_and_is_no_attempt_for_a_day() {
-        let ending = Ending::Answered { status: 404, internal: true, retry_after: None };
+        let end = InvocationEnd::Answered { status: 404, internal: true, retry_after: None };
         let after = |deliveries, age| {
-            let tries = Tries { attempt: 3, deliveries, age: Duration::from_secs(age) };
-            policy().decide(&ending, tries, SystemTime::UNIX_EPOCH, 0.5)
+            let tries = AttemptCount { attempt: 3, deliveries, age: Duration::from_secs(age) };
+            policy().decide(&end, tries, SystemTime::UNIX_EPOCH, 0.5)
         };
         let uncounted = |wait, rest| Outcome::Retry {
             wait: Duration::from_secs(wait),
@@ -330,12 +343,12 @@ mod tests {
             ("garbage", 10),
             ("-5", 10),
         ] {
-            let ending = Ending::Answered {
+            let end = InvocationEnd::Answered {
                 status: 503,
                 internal: false,
                 retry_after: Some(value.to_owned()),
             };
-            assert_eq!(decide(&ending, 1), retry_in(seconds), "{value}");
+            assert_eq!(decide(&end, 1), retry_in(seconds), "{value}");
         }
     }
 
@@ -344,16 +357,16 @@ mod tests {
         fn a_call_is_tried_at_most_max_attempts_times(
             status in 100_u16..600, internal: bool, attempt in 1_u64..10, age in 0_u64..200_000, chance in 0.0..1.0
         ) {
-            let ending = Ending::Answered { status, internal, retry_after: None };
-            let tries = Tries { attempt, deliveries: attempt, age: Duration::from_secs(age) };
-            match policy().decide(&ending, tries, SystemTime::UNIX_EPOCH, chance) {
+            let end = InvocationEnd::Answered { status, internal, retry_after: None };
+            let tries = AttemptCount { attempt, deliveries: attempt, age: Duration::from_secs(age) };
+            match policy().decide(&end, tries, SystemTime::UNIX_EPOCH, chance) {
                 Outcome::Retry { wait, not_counted_for } => {
                     let counted = not_counted_for.is_none();
                     prop_assert!(attempt < 3 || !counted);
-                    prop_assert!(counted || (internal && tries.age < MAX_UNCOUNTED));
+                    prop_assert!(counted || (internal && tries.age < PLATFORM_RETRY_WINDOW));
                     prop_assert!(wait <= Duration::from_secs(120));
                 }
-                Outcome::Done => prop_assert!(!policy().is_retried(&ending)),
+                Outcome::Done => prop_assert!(!policy().is_retried(&end)),
                 Outcome::Dead(_) => prop_assert!(attempt >= 3),
             }
         }

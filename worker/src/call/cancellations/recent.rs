@@ -2,21 +2,21 @@
 
 use std::{collections::HashMap, hash::Hash, mem};
 
-/// A map of at most `most` entries. Half of them, the oldest, are dropped when it is full: what was
+/// A map of at most `capacity` entries. Half of them, the oldest, are dropped when it is full: what was
 /// added last is always there.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
-    most: usize,
+pub(super) struct RecentMap<K, V> {
+    capacity: usize,
     new: HashMap<K, V>,
     old: HashMap<K, V>,
 }
 
 // === impl Recent ===
 
-impl<K: Eq + Hash, V> Recent<K, V> {
-    /// Returns an empty map. `most` is at least 2.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, new: HashMap::new(), old: HashMap::new() }
+impl<K: Eq + Hash, V> RecentMap<K, V> {
+    /// Returns an empty map. `capacity` is at least 2.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, new: HashMap::new(), old: HashMap::new() }
     }
 
     /// Returns whether there is an entry for this key.
@@ -26,7 +26,7 @@ impl<K: Eq + Hash, V> Recent<K, V> {
 
     /// Returns the entry of this key, which is added if there is none. It is the newest then.
     pub(super) fn get_or_insert(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
-        if self.new.len() >= self.most / 2 && !self.new.contains_key(&key) {
+        if self.new.len() >= self.capacity / 2 && !self.new.contains_key(&key) {
             let full = mem::take(&mut self.new);
             let dropped = mem::replace(&mut self.old, full);
             // An old entry that is asked for again is kept.
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn the_newest_half_is_kept() {
-        let mut recent = Recent::new(4);
+        let mut recent = RecentMap::new(4);
         for key in 0..100 {
             recent.get_or_insert(key, || key);
             let kept = (0..=key).filter(|other| recent.contains(other)).count();
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_used_again_keeps_its_value() {
-        let mut recent = Recent::new(4);
+        let mut recent = RecentMap::new(4);
         recent.get_or_insert(0, || "first");
         for key in 1..100 {
             recent.get_or_insert(key, || "other");
