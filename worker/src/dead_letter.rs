@@ -19,7 +19,8 @@ use tracing::{error, warn};
 use crate::{
     consumer::{InFlightPermit, delivery::Delivery},
     metrics::Metrics,
-    record_store::{Record, RecordStore},
+    record::Record,
+    record_store::RecordStore,
 };
 
 /// How long a message is put off if its dead letter can't be stored: the store has no room, or the
@@ -127,16 +128,21 @@ impl DeadLetterWriter {
         let mut refused = PublishFailure::Unavailable;
         for form in Form::ALL {
             let (headers, body) = form.of(&whole, payload);
-            let stored = self.store.store_with_retries(Record::DeadLetter, permit, None, || {
-                store_once(
-                    &self.js,
-                    &self.stream,
-                    &dead_subject,
-                    &id,
-                    headers.clone(),
-                    body.clone(),
-                )
-            });
+            let stored = self.store.store_with_retries(
+                Record::DeadLetter,
+                permit,
+                |_| {},
+                || {
+                    store_once(
+                        &self.js,
+                        &self.stream,
+                        &dead_subject,
+                        &id,
+                        headers.clone(),
+                        body.clone(),
+                    )
+                },
+            );
             match stored.await {
                 Ok(()) => {
                     if form != Form::Whole {

@@ -15,6 +15,7 @@ pub mod function;
 mod metrics;
 mod provisioner;
 mod queue_metrics;
+mod record;
 mod record_store;
 mod responder;
 pub mod retry;

@@ -17,10 +17,7 @@ use prometheus_client::{
 
 use self::inflight::InflightGauges;
 pub(crate) use self::inflight::InflightGuard;
-use crate::{
-    callback::client::PostResult, function::client::Reply, record_store::Record,
-    retry::outcome::Outcome,
-};
+use crate::{record::Record, retry::outcome::Outcome};
 
 mod inflight;
 
@@ -69,6 +66,31 @@ pub(crate) struct Metrics {
     utilization: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     duration: Histogram,
     wait: Histogram,
+}
+
+/// Outcome of an attempt to post a result, as a label.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CallbackOutcome {
+    /// The receiver has accepted the result.
+    Accepted,
+    /// Another attempt may succeed.
+    Failed,
+    /// The result must not be posted to this URL.
+    Refused,
+}
+
+// === impl CallbackOutcome ===
+
+impl CallbackOutcome {
+    const ALL: [Self; 3] = [Self::Accepted, Self::Failed, Self::Refused];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 // === impl Metrics ===
@@ -161,8 +183,8 @@ impl Metrics {
                 let _ = metrics.blocked.get_or_create(&metrics.record_labels(record, failure));
             }
         }
-        for outcome in ["accepted", "failed", "refused"] {
-            let _ = metrics.callbacks.get_or_create(&metrics.labels(outcome));
+        for outcome in CallbackOutcome::ALL {
+            let _ = metrics.callbacks.get_or_create(&metrics.labels(outcome.as_str()));
         }
         for outcome in ["stored", "dropped"] {
             let _ = metrics.dead_letters.get_or_create(&metrics.labels(outcome));
@@ -205,8 +227,8 @@ impl Metrics {
     }
 
     /// Records the end of an attempt.
-    pub(crate) fn record_attempt(&self, reply: &Reply, outcome: &Outcome) {
-        self.duration.observe(reply.duration.as_secs_f64());
+    pub(crate) fn record_attempt(&self, duration: Duration, outcome: &Outcome) {
+        self.duration.observe(duration.as_secs_f64());
         let outcome = match outcome {
             Outcome::Done => "done",
             Outcome::Retry { .. } => "retry",
@@ -231,14 +253,9 @@ impl Metrics {
         self.blocked.get_or_create(&self.record_labels(record, failure)).inc_by(calls);
     }
 
-    /// Counts an attempt to post a result.
-    pub(crate) fn record_callback(&self, posted: &PostResult) {
-        let outcome = match posted {
-            PostResult::Accepted(_) => "accepted",
-            PostResult::Failed(..) => "failed",
-            PostResult::Refused(_) => "refused",
-        };
-        self.callbacks.get_or_create(&self.labels(outcome)).inc();
+    /// Counts an attempt to post a result, by its outcome.
+    pub(crate) fn record_callback(&self, outcome: CallbackOutcome) {
+        self.callbacks.get_or_create(&self.labels(outcome.as_str())).inc();
     }
 
     /// Counts a result that waits because its host already has its maximum of requests.

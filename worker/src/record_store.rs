@@ -20,7 +20,7 @@ use asyncqueue_runtime::{error::describe, nats};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::{call::status::StatusGuard, consumer::InFlightPermit, metrics::Metrics};
+use crate::{consumer::InFlightPermit, metrics::Metrics, record::Record};
 
 /// Time after which the call leaves its slot.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -34,19 +34,6 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Minimum time between two warnings of one kind, however many calls wait.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Says what is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Record {
-    /// The result of a call, for its client.
-    Result,
-    /// A dead letter.
-    DeadLetter,
-    /// The mark that a call is dead or expired.
-    Tombstone,
-    /// How many deliveries of a call were no attempts.
-    AttemptOffset,
-}
 
 /// Stores records. Clones share the calls that wait.
 #[derive(Clone, Debug)]
@@ -69,47 +56,21 @@ struct BlockedGuard<'a> {
     kind: (Record, PublishFailure),
 }
 
-// === impl Record ===
-
-impl Record {
-    /// All kinds of records.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Result, Self::DeadLetter, Self::Tombstone, Self::AttemptOffset];
-
-    /// Returns the value of a metric's label for this record.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Result => "result",
-            Self::DeadLetter => "dead_letter",
-            Self::Tombstone => "tombstone",
-            Self::AttemptOffset => "attempt_offset",
-        }
-    }
-
-    fn description(self) -> &'static str {
-        match self {
-            Self::Result => "the result",
-            Self::DeadLetter => "the dead letter",
-            Self::Tombstone => "the mark that the call has ended",
-            Self::AttemptOffset => "the number of deliveries that are no attempts",
-        }
-    }
-}
-
-// === impl Store ===
+// === impl RecordStore ===
 
 impl RecordStore {
     pub(crate) fn new(js: Context, metrics: Metrics) -> Self {
         Self { js, metrics, waiting: Arc::default() }
     }
 
-    /// Repeats `attempt` until it succeeds, its failure is final, or the time is over. Returns what
-    /// it returned, or why the record is not stored.
+    /// Repeats `write` until it succeeds, its failure is final, or the time is over. Returns what it
+    /// returned, or why the record is not stored. Calls `on_blocked` with the reason when the record
+    /// can't be stored now, and with `None` when it is stored after that.
     pub(crate) async fn store_with_retries<T, E, F>(
         &self,
         record: Record,
         permit: &mut InFlightPermit,
-        reported: Option<&StatusGuard>,
+        on_blocked: impl Fn(Option<String>),
         write: impl Fn() -> F,
     ) -> Result<T, PublishFailure>
     where
@@ -121,8 +82,8 @@ impl RecordStore {
         loop {
             let failure = match write().await {
                 Ok(stored) => {
-                    if let (Some(_), Some(reported)) = (&blocked, reported) {
-                        reported.set_blocked(None);
+                    if blocked.is_some() {
+                        on_blocked(None);
                     }
                     return Ok(stored);
                 }
@@ -155,11 +116,8 @@ impl RecordStore {
             // The previous guard is dropped after the next one is created, so that the counts never
             // drop to 0 in between.
             blocked = Some(self.block(record, failure));
-            if let Some(reported) = reported {
-                let reason =
-                    format!("{} can't be stored: {}", record.description(), failure.as_str());
-                reported.set_blocked(Some(reason));
-            }
+            let reason = format!("{} can't be stored: {}", record.description(), failure.as_str());
+            on_blocked(Some(reason));
             sleep(RETRY_INTERVAL).await;
             started += self.wait_connected().await;
         }

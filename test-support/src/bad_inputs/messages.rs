@@ -144,7 +144,7 @@ pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
     },
     Elsewhere {
         input: "a call that kills each worker that makes it",
-        answer: "its worker died under the last of so many attempts",
+        answer: "its worker crashed during the last of so many attempts",
         folder: "tests/nats",
         test: "a_call_under_which_its_workers_die_becomes_a_dead_letter",
     },

@@ -245,7 +245,7 @@ impl Cancellations {
     }
 }
 
-// === impl Answer ===
+// === impl CancelReply ===
 
 impl CancelReply {
     /// Returns the answer from now on: this one, unless there is one already.
@@ -260,6 +260,11 @@ impl CancelReply {
 // === impl CallGuard ===
 
 impl CallGuard {
+    /// Returns the call.
+    pub(crate) fn call(&self) -> &StoredCall {
+        &self.call
+    }
+
     /// Starts to run the call. Returns `None` if it is cancelled; otherwise a token that is
     /// cancelled when the call is.
     pub(crate) fn try_start(&self) -> Option<CancellationToken> {

@@ -1,83 +1,256 @@
-//! Carries out the end of a call: its tombstone, its result for the client and its dead letter, in
-//! this order. After a crash in between, the next worker thus finds what is left to do.
+//! Carries out what follows for a call after it has run, or instead: its tombstone, its result for
+//! the client and its dead letter, in this order. After a crash in between, the next worker thus
+//! finds what is left to do.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
     EndState, QueueName, Rounded,
     cancel::CANCELLED,
-    forward::strip_connection_headers,
-    message::{callback::Callback, dead_letter::Death},
+    message::dead_letter::Death,
+    peek::{NatsError, is_stored},
     publish_failure::PublishFailure,
+    status::{Phase, worker_report},
     stored_call::StoredCall,
-    stored_result,
-    subject::result_subject,
     tombstone::{self, Mark, Written},
-    uncounted::{self, Addition, Offset},
 };
-use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::{cancellations::CallGuard, run::Call, status::StatusGuard};
+use super::{
+    Call,
+    attempt_offsets::{AttemptOffsets, offset_after},
+    log::log_attempt,
+    prepare::Prepared,
+    results::{ResultOutcome, ResultPublisher},
+    run::InvocationResult,
+    status::{CallStatuses, StatusGuard, blocked_reporter},
+};
 use crate::{
-    callback::{
-        call_headers,
-        dispatcher::{CallbackDispatcher, DeliveryOutcome},
-        host_limits,
-        store::ResultStore,
-        truncated,
-    },
-    consumer::{InFlightPermit, delivery::Delivery},
-    dead_letter::{DeadLetterWriter, Message},
-    function::client::{H_INTERNAL, Reply},
+    consumer::{InFlightPermit, LEASES_UNTIL_ABANDONED, delivery::Delivery},
+    dead_letter::DeadLetterWriter,
+    function::client::Reply,
     metrics::Metrics,
-    record_store::{Record, RecordStore},
+    record::Record,
+    record_store::RecordStore,
     retry::outcome::{Outcome, STATUS_TIMED_OUT, STATUS_UNREACHABLE},
 };
 
-/// Ends calls.
-#[derive(Clone, Debug)]
+/// Delay of a redelivery of a call if it can't be determined now whether the call is cancelled.
+const UNKNOWN_STATE_DELAY: Duration = Duration::from_secs(1);
+
+/// Finishes the calls of a queue.
 pub(crate) struct Finisher {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
+    /// Name of the queue's stream.
+    pub(crate) stream: String,
     pub(crate) store: RecordStore,
-    pub(crate) results: ResultStore,
-    pub(crate) messenger: CallbackDispatcher,
+    pub(crate) offsets: AttemptOffsets,
+    pub(crate) results: ResultPublisher,
     pub(crate) dead_letters: DeadLetterWriter,
+    pub(crate) statuses: CallStatuses,
     pub(crate) metrics: Metrics,
 }
 
 /// Says why a call is dead, and whether this worker has just marked it so. If it has, a result that
 /// is stored already is of another end, since results of dead calls are stored after the mark.
-pub(crate) struct DeathMark {
-    pub(crate) reason: String,
-    pub(crate) is_first: bool,
-}
-
-/// Outcome of reporting the end of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reporting {
-    /// The client gets this end, or wants no callback.
-    Settled,
-    /// A result of the call was stored before.
-    HadAnother,
+struct DeathMark {
+    reason: String,
+    is_new: bool,
 }
 
 impl Finisher {
+    /// Finishes a call, and returns how to settle its message.
+    pub(crate) async fn finish(
+        &self,
+        delivery: &Delivery,
+        prepared: &mut Prepared<'_>,
+        result: InvocationResult,
+        lease: Duration,
+        permit: &mut InFlightPermit,
+    ) -> AckKind {
+        match result {
+            InvocationResult::Reply(reply) => {
+                self.finish_invoked(delivery, prepared, reply, permit).await
+            }
+            InvocationResult::AlreadyEnded(mark) => {
+                self.finish_as_marked(delivery, prepared, mark, permit).await
+            }
+            InvocationResult::Unknown => self.redeliver_later(&prepared.call.stored, permit).await,
+            InvocationResult::Expired => {
+                self.finish_unstarted(delivery, prepared, Mark::Expired, lease, permit).await
+            }
+            InvocationResult::Exhausted => {
+                self.finish_unstarted(delivery, prepared, Mark::Dead, lease, permit).await
+            }
+        }
+    }
+
+    /// Writes a dead letter for a message that is not a call.
+    pub(crate) async fn dead_letter_message(
+        &self,
+        delivery: &Delivery,
+        reason: String,
+        permit: &mut InFlightPermit,
+    ) -> AckKind {
+        let death = Death { reason, attempts: delivery.num_delivered, status: None };
+        self.dead_letters.write(delivery.into(), None, death, permit).await.ack()
+    }
+
+    /// Hands back a call that can't be started now. This delivery does not count as an attempt.
+    pub(crate) async fn redeliver_later(
+        &self,
+        call: &StoredCall,
+        permit: &mut InFlightPermit,
+    ) -> AckKind {
+        self.offsets.add(call, 1 + permit.redeliveries(), permit).await;
+        AckKind::Nak(Some(UNKNOWN_STATE_DELAY))
+    }
+
+    /// Finishes a call whose function was invoked.
+    async fn finish_invoked(
+        &self,
+        delivery: &Delivery,
+        prepared: &mut Prepared<'_>,
+        reply: Reply,
+        permit: &mut InFlightPermit,
+    ) -> AckKind {
+        let Prepared { call, guard, status } = &*prepared;
+        let outcome =
+            call.policy.decide(&reply.end, call.attempts, SystemTime::now(), rand::random());
+        let is_cancelled = match &outcome {
+            Outcome::Done => !guard.try_end(),
+            Outcome::Retry { .. } => guard.is_cancelled(),
+            Outcome::Dead(_) => {
+                match self.write_tombstone(call, Mark::Dead, status.as_ref(), permit).await {
+                    Some(Written { mark: Mark::Dead, .. }) => false,
+                    Some(Written { mark, .. }) => {
+                        return self.finish_as_marked(delivery, prepared, mark, permit).await;
+                    }
+                    // It is not known whether the call is cancelled: it is delivered again, and
+                    // becomes a dead letter then.
+                    None => return AckKind::Nak(Some(UNKNOWN_STATE_DELAY)),
+                }
+            }
+        };
+        if is_cancelled {
+            guard.confirm_stopped(false, delivery.is_lease_certain()).await;
+            return self.finish_cancelled(call, permit).await;
+        }
+        self.metrics.record_attempt(reply.duration, &outcome);
+        log_attempt(call, &reply, &outcome);
+        match outcome {
+            Outcome::Done => self.finish_done(prepared, reply, permit).await,
+            Outcome::Retry { wait, not_counted_for } => {
+                self.finish_failed(delivery, prepared, &reply, (wait, not_counted_for), permit)
+                    .await
+            }
+            Outcome::Dead(reason) => {
+                let death = DeathMark { reason, is_new: true };
+                self.finish_dead(delivery, call, reply, death, status.as_ref(), permit).await
+            }
+        }
+    }
+
+    /// Finishes a call that has an end state already, as its tombstone says.
+    async fn finish_as_marked(
+        &self,
+        delivery: &Delivery,
+        prepared: &Prepared<'_>,
+        mark: Mark,
+        permit: &mut InFlightPermit,
+    ) -> AckKind {
+        let Prepared { call, guard, .. } = prepared;
+        match mark {
+            Mark::Cancelled { .. } => {
+                guard.confirm_stopped(false, delivery.is_lease_certain()).await;
+                self.finish_cancelled(call, permit).await
+            }
+            Mark::Dead => {
+                // There was no room for the dead letter, or the worker that marked the call as dead
+                // ended before it was stored.
+                let reason =
+                    "its attempts were exhausted before, but its dead letter was not stored then";
+                let death = DeathMark { reason: reason.to_owned(), is_new: false };
+                self.finish_dead(delivery, call, Reply::empty(), death, None, permit).await
+            }
+            Mark::Expired => self.finish_expired(call, permit).await,
+            // The call has run, and no client wants its result.
+            Mark::Ended => AckKind::Ack,
+        }
+    }
+
+    /// Finishes a call that was not started: it is too old, or its attempts are exhausted. If they
+    /// are exhausted, its worker crashed during the last one: otherwise the call would be dead
+    /// already.
+    async fn finish_unstarted(
+        &self,
+        delivery: &Delivery,
+        prepared: &Prepared<'_>,
+        mark: Mark,
+        lease: Duration,
+        permit: &mut InFlightPermit,
+    ) -> AckKind {
+        let call = &prepared.call;
+        match tombstone::read(&self.js, &self.queue, &call.stored).await {
+            Ok(Some(tombstone)) => {
+                return self.finish_as_marked(delivery, prepared, tombstone.mark, permit).await;
+            }
+            Ok(None) => {}
+            Err(_) => return self.redeliver_later(&call.stored, permit).await,
+        }
+        let status = self.statuses.track_running(call.stored.clone(), call.attempt());
+        if call.attempts.deliveries > 1
+            && self.is_still_in_progress(call, lease, permit).await.unwrap_or(true)
+        {
+            return AckKind::Nak(Some(lease));
+        }
+        match self.write_tombstone(call, mark, Some(&status), permit).await {
+            Some(Written { mark: Mark::Dead, .. }) => {
+                self.finish_crashed(delivery, call, &status, permit).await
+            }
+            Some(Written { mark, .. }) => {
+                self.finish_as_marked(delivery, prepared, mark, permit).await
+            }
+            None => AckKind::Nak(Some(UNKNOWN_STATE_DELAY)),
+        }
+    }
+
+    /// Returns whether a call that was delivered before may still be in progress: its worker lost
+    /// its lease without crashing, or its ack is on the way. Waits for that without the slot.
+    async fn is_still_in_progress(
+        &self,
+        call: &Call<'_>,
+        lease: Duration,
+        permit: &mut InFlightPermit,
+    ) -> Result<bool, NatsError> {
+        permit.release_slot_early();
+        sleep(lease * LEASES_UNTIL_ABANDONED).await;
+        if !is_stored(&self.js, &self.stream, call.stored.sequence).await? {
+            return Ok(true);
+        }
+        let report = worker_report(&self.js, &self.queue, &call.stored).await?;
+        let is_own = |worker: &str| worker == self.statuses.worker();
+        Ok(report.is_some_and(|report| {
+            matches!(report.phase, Phase::Running { .. }) && !is_own(&report.worker)
+        }))
+    }
+
     /// Marks a call as ended in this way. Returns the mark that the call has then, which may be an
     /// earlier one, or `None` if that can't be determined now. Without a bucket, the call counts as
     /// marked: it can't be cancelled either.
-    pub(crate) async fn mark(
+    async fn write_tombstone(
         &self,
         call: &Call<'_>,
         mark: Mark,
-        reported: &StatusGuard,
+        status: Option<&StatusGuard>,
         permit: &mut InFlightPermit,
     ) -> Option<Written> {
+        let on_blocked = blocked_reporter(status);
         let written =
-            self.store.store_with_retries(Record::Tombstone, permit, Some(reported), async || {
+            self.store.store_with_retries(Record::Tombstone, permit, on_blocked, async || {
                 let written =
                     tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await;
                 written.and_then(|written| written.ok_or_else(tombstone::no_bucket))
@@ -89,330 +262,130 @@ impl Finisher {
         }
     }
 
-    /// Ends a call that is done.
-    pub(crate) async fn done(
+    /// Finishes a call that is done.
+    async fn finish_done(
         &self,
-        call: &Call<'_>,
+        prepared: &Prepared<'_>,
         reply: Reply,
-        in_flight: &CallGuard,
-        reported: &StatusGuard,
         permit: &mut InFlightPermit,
     ) -> AckKind {
-        let status = reply.end.status();
-        let reporting =
-            self.report(call, EndState::Done, status, reply, Some(reported), permit).await;
-        if reporting == Reporting::Settled && in_flight.mark_settled() {
+        let Prepared { call, guard, status } = prepared;
+        let code = reply.end.status();
+        let published =
+            self.results.publish(call, EndState::Done, code, reply, status.as_ref(), permit).await;
+        if published == ResultOutcome::Settled && guard.mark_settled() {
             let marked = tombstone::mark_too_late(&self.js, &self.queue, &call.stored).await;
             if let Err(error) = marked {
-                let (function, call_id) = call.name();
-                warn!(%call_id, %function, %error, "a cancellation that came too late could not be marked so");
+                let (function, call_id) = call.function_and_id();
+                warn!(%call_id, %function, %error, "failed to mark a cancellation as too late");
             }
         }
         AckKind::Ack
     }
 
-    /// Ends a call that is cancelled. The result for its client was stored with the cancellation,
-    /// unless the message came from an existing gateway. If it is stored twice, the client gets it
-    /// once.
-    pub(crate) async fn cancelled(&self, call: &Call<'_>, permit: &mut InFlightPermit) -> AckKind {
-        let (function, call_id) = call.name();
+    /// Finishes an attempt that has failed: the call is delivered again after the wait.
+    async fn finish_failed(
+        &self,
+        delivery: &Delivery,
+        prepared: &mut Prepared<'_>,
+        reply: &Reply,
+        (wait, not_counted_for): (Duration, Option<Duration>),
+        permit: &mut InFlightPermit,
+    ) -> AckKind {
+        let is_attempt = not_counted_for.is_none();
+        let is_lease_certain = delivery.is_lease_certain();
+        let offset =
+            offset_after(&prepared.call, is_attempt, permit.redeliveries(), is_lease_certain);
+        if let Some(offset) = offset {
+            self.offsets.set(&prepared.call, offset, permit).await;
+        }
+        if let Some(status) = prepared.status.take() {
+            status.mark_waiting(wait, reply.failure(), not_counted_for);
+        }
+        AckKind::Nak(Some(wait))
+    }
+
+    /// Finishes a call that is cancelled. The result for its client was stored with the
+    /// cancellation, unless the message came from an existing gateway. If it is stored twice, the
+    /// client gets it once.
+    async fn finish_cancelled(&self, call: &Call<'_>, permit: &mut InFlightPermit) -> AckKind {
+        let (function, call_id) = call.function_and_id();
         info!(%call_id, %function, "Cancelled {}", function.name());
         self.metrics.record_end_without_run(EndState::Cancelled);
-        self.report(call, EndState::Cancelled, CANCELLED, Reply::empty(), None, permit).await;
+        let (end, reply) = (EndState::Cancelled, Reply::empty());
+        self.results.publish(call, end, CANCELLED, reply, None, permit).await;
         AckKind::Ack
     }
 
-    /// Ends a call that was too old when it was delivered.
-    pub(crate) async fn expired(&self, call: &Call<'_>, permit: &mut InFlightPermit) -> AckKind {
-        let (function, call_id) = call.name();
-        let age = Rounded(call.tries.age);
+    /// Finishes a call that was too old when it was delivered.
+    async fn finish_expired(&self, call: &Call<'_>, permit: &mut InFlightPermit) -> AckKind {
+        let (function, call_id) = call.function_and_id();
+        let age = Rounded(call.attempts.age);
         warn!(%call_id, %function, "Expired {}: it is {age} old, more than limits.maxAge of its queue", function.name());
         self.metrics.record_end_without_run(EndState::Expired);
-        self.report(call, EndState::Expired, STATUS_TIMED_OUT, Reply::empty(), None, permit).await;
+        let (end, reply) = (EndState::Expired, Reply::empty());
+        self.results.publish(call, end, STATUS_TIMED_OUT, reply, None, permit).await;
         AckKind::Ack
     }
 
-    /// Ends a call whose attempts are exhausted and that is marked as dead.
-    pub(crate) async fn dead(
+    /// Finishes a call whose attempts are exhausted and that is marked as dead.
+    async fn finish_dead(
         &self,
         delivery: &Delivery,
         call: &Call<'_>,
         reply: Reply,
-        dying: DeathMark,
-        reported: Option<&StatusGuard>,
+        DeathMark { reason, is_new }: DeathMark,
+        status: Option<&StatusGuard>,
         permit: &mut InFlightPermit,
     ) -> AckKind {
-        let DeathMark { reason, is_first } = dying;
-        let status = reply.end.status();
-        let reported = self.report(call, EndState::Dead, status, reply, reported, permit).await;
-        if is_first && reported == Reporting::HadAnother {
-            return self.was_done(call).await;
+        let code = reply.end.status();
+        let published =
+            self.results.publish(call, EndState::Dead, code, reply, status, permit).await;
+        if is_new && published == ResultOutcome::HasOtherEnd {
+            return self.finish_already_done(call).await;
         }
-        let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
-        self.dead_letters.write(delivery.into(), Some(call.name()), death, permit).await.ack()
+        let death = Death { reason, attempts: call.attempts.number, status: Some(code) };
+        let name = Some(call.function_and_id());
+        self.dead_letters.write(delivery.into(), name, death, permit).await.ack()
     }
 
-    /// Ends a call whose attempts are exhausted and whose worker died during the last one.
-    pub(crate) async fn poison(
+    /// Finishes a call whose attempts are exhausted and whose worker crashed during the last one.
+    async fn finish_crashed(
         &self,
         delivery: &Delivery,
         call: &Call<'_>,
-        reported: &StatusGuard,
+        status: &StatusGuard,
         permit: &mut InFlightPermit,
     ) -> AckKind {
-        let attempts = call.tries.attempt - 1;
-        let (function, call_id) = call.name();
-        error!(%call_id, %function, attempts, "the worker of the last attempt died under it: it becomes a dead letter");
+        let attempts = call.attempts.number - 1;
+        let (function, call_id) = call.function_and_id();
+        error!(
+            %call_id, %function, attempts,
+            "worker crashed during the final attempt: moving the call to the dead-letter stream"
+        );
         self.metrics.record_end_without_run(EndState::Dead);
-        let reported = self
-            .report(
-                call,
-                EndState::Dead,
-                STATUS_UNREACHABLE,
-                Reply::empty(),
-                Some(reported),
-                permit,
-            )
-            .await;
-        if reported == Reporting::HadAnother {
-            return self.was_done(call).await;
+        let (end, reply) = (EndState::Dead, Reply::empty());
+        let published =
+            self.results.publish(call, end, STATUS_UNREACHABLE, reply, Some(status), permit).await;
+        if published == ResultOutcome::HasOtherEnd {
+            return self.finish_already_done(call).await;
         }
-        let reason = format!("its worker died under the last of {attempts} attempts");
+        let reason = format!("its worker crashed during the last of {attempts} attempts");
         let death = Death { reason, attempts, status: None };
-        self.dead_letters.write(delivery.into(), Some(call.name()), death, permit).await.ack()
+        let name = Some((function, call_id));
+        self.dead_letters.write(delivery.into(), name, death, permit).await.ack()
     }
 
-    /// Ends a call that was about to be dead although another worker had stored a result of another
-    /// kind. That worker completed the call, and lost its lease before it could settle it.
-    async fn was_done(&self, call: &Call<'_>) -> AckKind {
-        let (function, call_id) = call.name();
-        info!(%call_id, %function, "{} was done before: another worker has stored its result", function.name());
+    /// Finishes a call that was about to be dead although another worker had stored a result of
+    /// another kind. That worker completed the call, and lost its lease before it could settle it.
+    async fn finish_already_done(&self, call: &Call<'_>) -> AckKind {
+        let (function, call_id) = call.function_and_id();
+        info!(%call_id, %function, "{} has completed already: another worker has stored its result", function.name());
         let ended =
             tombstone::replace(&self.js, &self.queue, &call.stored, Mark::Dead, Mark::Ended).await;
         if let Err(error) = ended {
-            warn!(%call_id, %error, "the mark that the call is dead could not be replaced");
+            warn!(%call_id, %error, "failed to replace the mark that the call is dead");
         }
         AckKind::Ack
-    }
-
-    /// Counts additional deliveries of a call as no attempts.
-    pub(crate) async fn add_to_offset(
-        &self,
-        call: &StoredCall,
-        deliveries: u64,
-        permit: &mut InFlightPermit,
-    ) {
-        let addition = Addition::new(&self.queue, call, deliveries);
-        let written = self
-            .store
-            .store_with_retries(Record::AttemptOffset, permit, None, || addition.write(&self.js));
-        if let Err(failure) = written.await {
-            let (call_id, reason) = (&call.id, failure.as_str());
-            warn!(%call_id, reason, "a delivery counts as an attempt though it was none");
-        }
-    }
-
-    /// Stores which deliveries of a call were no attempts.
-    pub(crate) async fn set_offset(
-        &self,
-        call: &Call<'_>,
-        offset: Offset,
-        permit: &mut InFlightPermit,
-    ) {
-        let stored = &call.stored;
-        let written =
-            self.store.store_with_retries(Record::AttemptOffset, permit, None, async || {
-                uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, offset).await
-            });
-        if let Err(failure) = written.await {
-            let (call_id, reason) = (&stored.id, failure.as_str());
-            warn!(%call_id, reason, "a delivery counts as an attempt though it was none");
-        }
-    }
-
-    /// Reports the end of a call to its client, if the client wants a callback. Stores the result
-    /// for delivery, so that a slow receiver takes no slot of a call and a failing one does not
-    /// make the function run again.
-    async fn report(
-        &self,
-        call: &Call<'_>,
-        end: EndState,
-        status: u16,
-        reply: Reply,
-        reported: Option<&StatusGuard>,
-        permit: &mut InFlightPermit,
-    ) -> Reporting {
-        let invocation = &call.invocation;
-        let Some(url) = invocation.callback_url.clone() else { return Reporting::Settled };
-        let mut headers = reply.headers;
-        strip_connection_headers(&mut headers);
-        truncated::mark(&mut headers, reply.truncated);
-        call_headers::add(&mut headers, invocation);
-        let callback = Callback {
-            duration: reply.duration,
-            attempt: call.tries.attempt,
-            max_attempts: call.policy.max_attempts,
-            headers,
-            body: reply.body,
-            ..Callback::new(invocation, url, call.stored.sequence, end, status)
-        };
-        let tries = AtomicU32::new(0);
-        let stored = self.store.store_with_retries(Record::Result, permit, reported, || {
-            tries.fetch_add(1, Ordering::Relaxed);
-            self.results.put(&callback)
-        });
-        match stored.await {
-            Ok(ack) if ack.duplicate => {
-                let first =
-                    stored_result::end_at(&self.js, &self.queue, &call.stored, ack.sequence).await;
-                if is_of_another(end, first.ok().flatten(), tries.into_inner()) {
-                    return Reporting::HadAnother;
-                }
-            }
-            Ok(_) => {}
-            Err(failure) => {
-                let (call_id, function, reason) =
-                    (&callback.call_id, &callback.function, failure.as_str());
-                warn!(%call_id, %function, reason, "the result can't be stored and is posted directly");
-                // However long the receiver takes, another call can use the slot.
-                permit.release_slot_early();
-                if let Some(callback) = self.settled_before_post(call, callback).await {
-                    self.post_directly(&callback, permit).await;
-                }
-            }
-        }
-        Reporting::Settled
-    }
-
-    /// Returns what to post directly, since no stored result settles how the call ended. A
-    /// cancellation that came first wins, and one that comes from now on finds that the call has
-    /// ended. Returns `None` if nothing is left to post.
-    async fn settled_before_post(&self, call: &Call<'_>, callback: Callback) -> Option<Callback> {
-        if callback.end != EndState::Done {
-            return Some(callback);
-        }
-        // Tried once: without room for this mark, there is no room for the mark of a cancellation
-        // either.
-        let written = tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended).await;
-        let Ok(Some(Written { mark: Mark::Cancelled { .. }, .. })) = written else {
-            return Some(callback);
-        };
-        let sequence = call.stored.sequence;
-        let cancelled =
-            Callback::new(&call.invocation, callback.url, sequence, EndState::Cancelled, CANCELLED);
-        let is_stored = self.results.put(&cancelled).await.is_ok();
-        (!is_stored).then_some(cancelled)
-    }
-
-    /// Delivers a result that is not in the stream, with as many attempts as one that is.
-    async fn post_directly(&self, callback: &Callback, permit: &mut InFlightPermit) {
-        let (mut attempt, mut times_busy) = (1, 0);
-        loop {
-            match self.messenger.deliver(callback, attempt).await {
-                DeliveryOutcome::Delivered => return,
-                DeliveryOutcome::Retry(wait) => {
-                    attempt += 1;
-                    sleep(wait).await;
-                }
-                DeliveryOutcome::HostBusy => {
-                    sleep(host_limits::retry_wait(times_busy, rand::random())).await;
-                    times_busy += 1;
-                }
-                DeliveryOutcome::Undeliverable(reason) => {
-                    let Callback { call_id, function, sequence, .. } = callback;
-                    let subject = result_subject(&self.queue, function, call_id, *sequence);
-                    let headers = callback.encode();
-                    let message = Message {
-                        headers: Some(&headers),
-                        payload: &callback.body,
-                        subject: &subject,
-                        sequence: *sequence,
-                    };
-                    let reason = format!("callback: {reason}");
-                    let death = Death { reason, attempts: attempt, status: Some(callback.status) };
-                    let written = self
-                        .dead_letters
-                        .write(message, Some((function, call_id)), death, permit)
-                        .await;
-                    if written == crate::dead_letter::DeadLetterOutcome::NotStored {
-                        error!(%call_id, %function, bytes = callback.body.len(), "lost: the result can neither be posted nor stored");
-                    }
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Returns whether an earlier result has another end than `own`. `first`: its end, if it is still
-/// known. `tries`: how often this worker has sent its own result, which the server may have stored
-/// without confirming that in time.
-fn is_of_another(own: EndState, first: Option<EndState>, tries: u32) -> bool {
-    match first {
-        Some(first) => first != own,
-        None => tries == 1,
-    }
-}
-
-/// Logs the line that people search for in `kubectl logs`.
-pub(crate) fn log(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
-    let (function, call_id) = call.name();
-    let attempt = call.tries.attempt;
-    let (name, status) = (function.name(), reply.end.status());
-    let seconds = reply.duration.as_secs_f64();
-    if reply.truncated {
-        warn!(%call_id, %function, bytes = reply.body.len(), "the answer of {name} is longer than max_response_bytes and is cut off");
-    }
-    let error = reply.error.as_deref();
-    match outcome {
-        Outcome::Done => {
-            info!(%call_id, %function, attempt, "Invoked {name} [{status}] in {seconds:.3}s");
-        }
-        Outcome::Retry { wait, not_counted_for: Some(rest) } => {
-            let (wait, cause) = (Rounded(*wait), platforms_words(reply));
-            let until = Timestamp::now().saturating_add(*rest).unwrap_or(Timestamp::MAX);
-            warn!(
-                %call_id, %function, attempt,
-                "Invoked {name} [{status}] in {seconds:.3}s, not counted, until {until:.0}, since the platform failed ({cause}), \
-                 trying again in {wait}"
-            );
-        }
-        Outcome::Retry { wait, not_counted_for: None } => {
-            let wait = Rounded(*wait);
-            warn!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, trying again in {wait}");
-        }
-        Outcome::Dead(reason) => {
-            error!(%call_id, %function, attempt, error, "Invoked {name} [{status}] in {seconds:.3}s, it becomes a dead letter: {reason}");
-        }
-    }
-}
-
-/// Returns what the platform says about its failure: the header that says so, and the first line of
-/// the body.
-fn platforms_words(reply: &Reply) -> String {
-    const MOST: usize = 200;
-    let by =
-        reply.headers.get(H_INTERNAL).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(MOST)]);
-    let line = text.lines().next().unwrap_or_default().trim();
-    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let colon = if line.is_empty() { "" } else { ": " };
-    format!("X-OpenFaaS-Internal: {by}{colon}{line}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_result_that_was_sent_before_is_this_workers_own() {
-        let (dead, done) = (EndState::Dead, EndState::Done);
-        // The server stored it and did not confirm that in time. If it counted as another worker's,
-        // the call would get no dead letter.
-        assert!(!is_of_another(dead, Some(dead), 2) && !is_of_another(dead, None, 2));
-        assert!(!is_of_another(dead, Some(dead), 1));
-        assert!(is_of_another(dead, Some(done), 1) && is_of_another(dead, Some(done), 2));
-        // It was delivered and removed before this worker sent anything.
-        assert!(is_of_another(dead, None, 1));
     }
 }

@@ -124,7 +124,7 @@ impl CallStatuses {
     }
 }
 
-// === impl Known ===
+// === impl StatusEntry ===
 
 impl StatusEntry {
     fn new(attempt: Attempt, phase: Phase) -> Self {
@@ -137,7 +137,7 @@ impl StatusEntry {
 impl StatusGuard {
     /// Reports from now on that the end of the call can't be stored, for this reason. `None`: it
     /// can be stored again.
-    pub(crate) fn set_blocked(&self, reason: Option<String>) {
+    fn set_blocked(&self, reason: Option<String>) {
         if let Some(entry) = self.statuses.lock().get_mut(&self.call) {
             entry.blocked = reason;
         }
@@ -181,6 +181,15 @@ impl Drop for StatusGuard {
     fn drop(&mut self) {
         if !self.is_waiting {
             self.statuses.lock().remove(&self.call);
+        }
+    }
+}
+
+/// Returns a function that reports the end of a call as blocked, if the call is reported.
+pub(crate) fn blocked_reporter(status: Option<&StatusGuard>) -> impl Fn(Option<String>) {
+    move |reason| {
+        if let Some(status) = status {
+            status.set_blocked(reason);
         }
     }
 }

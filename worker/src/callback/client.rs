@@ -22,7 +22,7 @@ use super::{
     signature::{H_ID, H_SIGNATURE, H_TIMESTAMP, Signer},
     tls::Trust,
 };
-use crate::retry::outcome::InvocationEnd;
+use crate::{metrics::CallbackOutcome, retry::outcome::InvocationEnd};
 
 /// Maximum length of a `Location` in logs and dead letters, in characters.
 const MAX_LOCATION: usize = 200;
@@ -65,6 +65,19 @@ pub(crate) enum PostResult {
     Failed(InvocationEnd, String),
     /// The result must not be posted to this URL, now or later.
     Refused(String),
+}
+
+// === impl PostResult ===
+
+impl PostResult {
+    /// Returns the outcome for the metrics.
+    pub(crate) fn outcome(&self) -> CallbackOutcome {
+        match self {
+            Self::Accepted(_) => CallbackOutcome::Accepted,
+            Self::Failed(..) => CallbackOutcome::Failed,
+            Self::Refused(_) => CallbackOutcome::Refused,
+        }
+    }
 }
 
 // === impl CallbackClient ===

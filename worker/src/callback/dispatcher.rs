@@ -21,7 +21,7 @@ use crate::{
 /// Delivers results, with as many attempts as the policy permits.
 #[derive(Clone, Debug)]
 pub(crate) struct CallbackDispatcher {
-    poster: CallbackClient,
+    client: CallbackClient,
     host_limits: HostLimits,
     policy: RetryPolicy,
     metrics: Metrics,
@@ -46,7 +46,7 @@ impl CallbackDispatcher {
     /// Creates a messenger that makes at most `max_attempts` attempts in all, with these waits
     /// between them.
     pub(crate) fn new(
-        poster: CallbackClient,
+        client: CallbackClient,
         max_attempts: u64,
         backoff: BackoffPolicy,
         metrics: Metrics,
@@ -54,7 +54,7 @@ impl CallbackDispatcher {
         // Any status other than 2xx is retried: the receiver has not accepted the result.
         let codes = (100..=999).collect();
         Self {
-            poster,
+            client,
             host_limits: HostLimits::default(),
             policy: RetryPolicy { max_attempts, backoff, codes },
             metrics,
@@ -69,8 +69,8 @@ impl CallbackDispatcher {
             debug!(%call_id, %function, "callback to {url} waits: its host has as many at once as it may have");
             return DeliveryOutcome::HostBusy;
         };
-        let result = self.poster.post(callback).await;
-        self.metrics.record_callback(&result);
+        let result = self.client.post(callback).await;
+        self.metrics.record_callback(result.outcome());
         let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
         let reason = match result {
             PostResult::Accepted(status) => {

@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct CallbackHandler {
     pub(crate) js: Context,
     pub(crate) queue: QueueName,
-    pub(crate) messenger: CallbackDispatcher,
+    pub(crate) dispatcher: CallbackDispatcher,
     pub(crate) dead_letters: DeadLetterWriter,
 }
 
@@ -51,7 +51,7 @@ impl Handler for CallbackHandler {
         permit: &mut InFlightPermit,
     ) -> AckKind {
         let reason = format!("not a result of a call: {why}");
-        let death = Death { reason, attempts: delivery.delivery_count, status: None };
+        let death = Death { reason, attempts: delivery.num_delivered, status: None };
         self.dead_letters.write(delivery.into(), None, death, permit).await.ack()
     }
 }
@@ -64,17 +64,17 @@ impl CallbackHandler {
             Err(error) => {
                 warn!(subject = %message.subject, %error, "a message is no result of a call: it becomes a dead letter");
                 let reason = format!("not a result of a call: {error}");
-                let death = Death { reason, attempts: delivery.delivery_count, status: None };
+                let death = Death { reason, attempts: delivery.num_delivered, status: None };
                 return self.dead_letters.write(delivery.into(), None, death, permit).await.ack();
             }
         };
         if callback.end == EndState::Cancelled {
             self.record(&callback).await;
         }
-        let offset = self.offset(&callback, delivery.delivery_count).await;
-        let attempt = delivery.delivery_count
-            - offset.at(delivery.delivery_count).min(delivery.delivery_count - 1);
-        match self.messenger.deliver(&callback, attempt).await {
+        let offset = self.offset(&callback, delivery.num_delivered).await;
+        let attempt = delivery.num_delivered
+            - offset.at(delivery.num_delivered).min(delivery.num_delivered - 1);
+        match self.dispatcher.deliver(&callback, attempt).await {
             DeliveryOutcome::Delivered => AckKind::Ack,
             DeliveryOutcome::Retry(wait) => {
                 // With the other kind of offset, the next delivery counts as the next attempt
@@ -90,7 +90,7 @@ impl CallbackHandler {
                     self.set_offset(&callback, made).await;
                 }
                 AckKind::Nak(Some(host_limits::retry_wait(
-                    delivery.delivery_count - attempt,
+                    delivery.num_delivered - attempt,
                     rand::random(),
                 )))
             }

@@ -20,7 +20,7 @@ pub(crate) struct Delivery {
     /// The message.
     pub(crate) message: Message,
     /// Number of deliveries of the message, this one included.
-    pub(crate) delivery_count: u64,
+    pub(crate) num_delivered: u64,
     /// Sequence of the message in its stream.
     pub(crate) sequence: u64,
     /// Consumer sequence: the number of this delivery among those of its consumer.
@@ -37,7 +37,7 @@ pub(crate) struct Delivery {
 /// The numbers in the subject on which a delivery is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct AckMetadata {
-    delivery_count: u64,
+    num_delivered: u64,
     sequence: u64,
     consumer_sequence: u64,
     stored_at: i128,
@@ -54,7 +54,7 @@ impl Delivery {
             metadata.and_then(|metadata| Timestamp::from_nanosecond(metadata.stored_at).ok());
         Self {
             message,
-            delivery_count: metadata.map_or(1, |metadata| metadata.delivery_count),
+            num_delivered: metadata.map_or(1, |metadata| metadata.num_delivered),
             sequence: metadata.map_or(0, |metadata| metadata.sequence),
             consumer_sequence: metadata.map_or(0, |metadata| metadata.consumer_sequence),
             stored_at: stored_at.unwrap_or_else(Timestamp::now),
@@ -97,7 +97,7 @@ impl AckMetadata {
         let mut tokens = acknowledges.split('.').skip(before_the_count);
         let mut next = || tokens.next()?.parse().ok();
         Some(Self {
-            delivery_count: next()?,
+            num_delivered: next()?,
             sequence: next()?,
             consumer_sequence: next()?,
             stored_at: tokens.next()?.parse().ok()?,
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn each_form_of_the_subject_says_the_same() {
         let metadata = AckMetadata {
-            delivery_count: 2,
+            num_delivered: 2,
             sequence: 1070,
             consumer_sequence: 1071,
             stored_at: 1_795_514_400_123_456_789,
@@ -148,7 +148,7 @@ mod tests {
         };
         let delivery = Delivery::from_message(message);
         assert_eq!(
-            (delivery.delivery_count, delivery.sequence, delivery.headers().len()),
+            (delivery.num_delivered, delivery.sequence, delivery.headers().len()),
             (1, 0, 0)
         );
     }

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 #[derive(Debug)]
 pub(crate) struct InFlight {
     set: JoinSet<()>,
-    in_flight: InFlightSet,
+    sequences: InFlightSet,
     freed_tx: mpsc::UnboundedSender<()>,
     freed_rx: mpsc::UnboundedReceiver<()>,
     /// Places of tasks that have left their slots.
@@ -48,7 +48,7 @@ pub(crate) struct InFlightSet(Arc<Mutex<HashMap<u64, u64>>>);
 /// a repeated delivery of the message can't be claimed.
 #[derive(Debug)]
 pub(crate) struct SequenceGuard {
-    in_flight: InFlightSet,
+    sequences: InFlightSet,
     sequence: u64,
 }
 
@@ -61,7 +61,7 @@ impl InFlight {
         let unconfirmed_limit = Arc::new(Semaphore::new(max));
         Self {
             set: JoinSet::new(),
-            in_flight: InFlightSet::default(),
+            sequences: InFlightSet::default(),
             freed_tx,
             freed_rx,
             unconfirmed_limit,
@@ -71,16 +71,16 @@ impl InFlight {
     /// Claims the message at a sequence. Returns `None` if it is in flight here already: this
     /// delivery is then no attempt.
     pub(crate) fn claim(&self, sequence: u64) -> Option<SequenceGuard> {
-        if self.in_flight.count_redelivery(sequence) {
+        if self.sequences.count_redelivery(sequence) {
             return None;
         }
-        self.in_flight.lock().insert(sequence, 0);
-        Some(SequenceGuard { in_flight: self.in_flight.clone(), sequence })
+        self.sequences.lock().insert(sequence, 0);
+        Some(SequenceGuard { sequences: self.sequences.clone(), sequence })
     }
 
     /// Returns the messages that are in flight.
     pub(crate) fn in_flight(&self) -> InFlightSet {
-        self.in_flight.clone()
+        self.sequences.clone()
     }
 
     /// Spawns a task that takes a slot.
@@ -209,13 +209,13 @@ impl InFlightSet {
 
 impl SequenceGuard {
     fn redeliveries(&self) -> u64 {
-        self.in_flight.lock().get(&self.sequence).copied().unwrap_or_default()
+        self.sequences.lock().get(&self.sequence).copied().unwrap_or_default()
     }
 }
 
 impl Drop for SequenceGuard {
     fn drop(&mut self) {
-        self.in_flight.lock().remove(&self.sequence);
+        self.sequences.lock().remove(&self.sequence);
     }
 }
 

@@ -66,8 +66,8 @@ pub enum InvocationEnd {
 /// Says how often a call was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptCount {
-    /// Number of attempts, this one included.
-    pub attempt: u64,
+    /// Number of this attempt, from 1.
+    pub number: u64,
     /// Number of deliveries, including those that were no attempts.
     pub deliveries: u64,
     /// How long the call has been in the queue.
@@ -97,7 +97,7 @@ impl AttemptCount {
     /// Creates tries of which each was an attempt.
     #[must_use]
     pub fn all_counted(attempt: u64) -> Self {
-        Self { attempt, deliveries: attempt, age: Duration::ZERO }
+        Self { number: attempt, deliveries: attempt, age: Duration::ZERO }
     }
 }
 
@@ -156,7 +156,7 @@ impl RetryPolicy {
     pub fn decide(
         &self,
         end: &InvocationEnd,
-        tries: AttemptCount,
+        attempts: AttemptCount,
         now: SystemTime,
         chance: f64,
     ) -> Outcome {
@@ -174,22 +174,22 @@ impl RetryPolicy {
             return Outcome::Done;
         }
         let not_counted_for = if end.is_platform_error() {
-            PLATFORM_RETRY_WINDOW.checked_sub(tries.age)
+            PLATFORM_RETRY_WINDOW.checked_sub(attempts.age)
         } else {
             None
         };
         let not_counted_for = not_counted_for.filter(|rest| !rest.is_zero());
-        if not_counted_for.is_none() && tries.attempt >= self.max_attempts {
+        if not_counted_for.is_none() && attempts.number >= self.max_attempts {
             return Outcome::Dead(format!(
                 "{} (attempt {} of {})",
                 end.reason(),
-                tries.attempt,
+                attempts.number,
                 self.max_attempts
             ));
         }
         let wait = match requested_wait(end, now) {
             Some(wait) => wait.min(MAX_RETRY_AFTER).max(self.backoff.min),
-            None => self.backoff.wait_after(tries.deliveries, chance),
+            None => self.backoff.wait_after(attempts.deliveries, chance),
         };
         Outcome::Retry { wait, not_counted_for }
     }
@@ -311,8 +311,8 @@ mod tests {
     fn a_failure_of_the_platform_is_tried_again_whatever_its_code_and_is_no_attempt_for_a_day() {
         let end = InvocationEnd::Answered { status: 404, internal: true, retry_after: None };
         let after = |deliveries, age| {
-            let tries = AttemptCount { attempt: 3, deliveries, age: Duration::from_secs(age) };
-            policy().decide(&end, tries, SystemTime::UNIX_EPOCH, 0.5)
+            let attempts = AttemptCount { number: 3, deliveries, age: Duration::from_secs(age) };
+            policy().decide(&end, attempts, SystemTime::UNIX_EPOCH, 0.5)
         };
         let uncounted = |wait, rest| Outcome::Retry {
             wait: Duration::from_secs(wait),
@@ -358,12 +358,12 @@ mod tests {
             status in 100_u16..600, internal: bool, attempt in 1_u64..10, age in 0_u64..200_000, chance in 0.0..1.0
         ) {
             let end = InvocationEnd::Answered { status, internal, retry_after: None };
-            let tries = AttemptCount { attempt, deliveries: attempt, age: Duration::from_secs(age) };
-            match policy().decide(&end, tries, SystemTime::UNIX_EPOCH, chance) {
+            let attempts = AttemptCount { number: attempt, deliveries: attempt, age: Duration::from_secs(age) };
+            match policy().decide(&end, attempts, SystemTime::UNIX_EPOCH, chance) {
                 Outcome::Retry { wait, not_counted_for } => {
                     let counted = not_counted_for.is_none();
                     prop_assert!(attempt < 3 || !counted);
-                    prop_assert!(counted || (internal && tries.age < PLATFORM_RETRY_WINDOW));
+                    prop_assert!(counted || (internal && attempts.age < PLATFORM_RETRY_WINDOW));
                     prop_assert!(wait <= Duration::from_secs(120));
                 }
                 Outcome::Done => prop_assert!(!policy().is_retried(&end)),
