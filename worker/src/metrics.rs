@@ -145,7 +145,7 @@ impl Metrics {
             metrics.callbacks.clone(),
         );
         registry.register(
-            "callbacks_deferred",
+            "callbacks_put_off",
             "Results that were put off, since as many were being posted to their host as may be",
             metrics.callbacks_deferred.clone(),
         );
