@@ -104,7 +104,7 @@ async fn a_receiver_that_hangs_holds_up_no_other() {
     good.receives(1).await;
     assert!(submitted.elapsed() < Duration::from_secs(5), "{:?}", submitted.elapsed());
     assert_eq!(hangs.most_running(), 64);
-    let warning = worker.logged("64 results are being posted to this host").await;
+    let warning = worker.logged("it has reached its limit of 64 concurrent callbacks").await;
     assert!(warning.contains(&hangs.url().replace("http://", "")), "{warning}");
 }
 

@@ -151,7 +151,7 @@ impl DeadLetterWriter {
                             function = shown_function,
                             ?form,
                             bytes = payload.len(),
-                            "a dead letter is too large: its headers or its body are left out"
+                            "dead letter too large: storing it without its headers or its body"
                         );
                     }
                     self.metrics.record_dead_letter(true);
@@ -166,7 +166,7 @@ impl DeadLetterWriter {
                         stream,
                         subject,
                         reason,
-                        "a dead letter can't be stored: its message stays in the queue and is put off"
+                        "failed to store a dead letter: its message stays in the queue and is delivered again later"
                     );
                     return DeadLetterOutcome::NotStored;
                 }
@@ -178,7 +178,7 @@ impl DeadLetterWriter {
             subject,
             sequence,
             ?refused,
-            "dropped: not even a dead letter without headers and body fits: {}",
+            "dropped: even a dead letter without headers and body is too large: {}",
             death.reason
         );
         self.metrics.record_dead_letter(false);

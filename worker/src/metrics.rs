@@ -116,52 +116,52 @@ impl Metrics {
         };
         registry.register(
             "pending_messages",
-            "Calls that wait in the queue, as of a few seconds ago; of all functions, so that function_name is empty",
+            "Calls that wait in the queue, updated every few seconds; of all functions: function_name is empty",
             metrics.pending.clone(),
         );
         registry.register(
             "messages_submitted_total",
-            "Calls that the queue has ever stored, as of a few seconds ago",
+            "Calls that the queue has ever stored, updated every few seconds",
             metrics.submitted.clone(),
         );
         registry.register(
             "fullness_ratio",
-            "How much of what the queue may hold it holds, as of a few seconds ago: at 1 it refuses calls",
+            "Utilization of the queue's limits, updated every few seconds: at 1 it refuses calls",
             metrics.utilization.clone(),
         );
         registry.register(
             "messages_processed",
-            "Attempts of calls by what came of them: done, retry, dead, cancelled or expired",
+            "Attempts of calls by outcome: done, retry, dead, cancelled or expired",
             metrics.processed.clone(),
         );
         registry.register(
             "function_invocation_inflight",
-            "Calls that run now, by function; function_name is `other` for all that the directory does not have",
+            "Running calls by function; function_name is `other` for functions that are not in the directory",
             metrics.inflight.family.clone(),
         );
         registry.register(
             "callbacks",
-            "Attempts to post a result by what came of them: accepted, failed or refused",
+            "Attempts to post a result by outcome: accepted, failed or refused",
             metrics.callbacks.clone(),
         );
         registry.register(
             "callbacks_put_off",
-            "Results that were put off, since as many were being posted to their host as may be",
+            "Results that were deferred, because their host had reached its limit of concurrent requests",
             metrics.callbacks_deferred.clone(),
         );
         registry.register(
             "dead_letters",
-            "Calls, results and unreadable messages that were given up: stored as a dead letter, or dropped where none are kept",
+            "Calls, results and undecodable messages that became dead letters, by outcome: stored or dropped",
             metrics.dead_letters.clone(),
         );
         registry.register(
             "records_not_stored",
-            "Attempts to store what ends a call (result, dead_letter, tombstone, attempt_offset) that failed, by reason",
+            "Failed attempts to store a record of a call (result, dead_letter, tombstone, attempt_offset), by reason",
             metrics.store_failures.clone(),
         );
         registry.register(
             "calls_blocked",
-            "Calls that wait now because what ends them can't be stored, by what it is and why",
+            "Calls that wait because a record can't be stored, by record and reason",
             metrics.blocked.clone(),
         );
         registry.register(

@@ -76,7 +76,7 @@ impl StreamProvisioner {
                 Ok(()) => return Ok(()),
                 Err(error) if is_final(&*error) => {
                     return Err(anyhow::Error::from_boxed(error))
-                        .context("the queue's streams can't be ensured");
+                        .context("failed to create the queue's streams");
                 }
                 Err(error) => self.report_failure(&*error),
             }
@@ -99,7 +99,7 @@ impl StreamProvisioner {
             match first_missing(&self.js, &self.needed).await {
                 Ok(None) => self.health.ready(CONDITION),
                 Ok(Some(missing)) => match self.ensure().await {
-                    Ok(()) => warn!("{missing} was missing, and is created again"),
+                    Ok(()) => warn!("{missing} was missing and has been recreated"),
                     Err(error) => self.report_failure(&*error),
                 },
                 Err(error) => self.report_failure(&error),

@@ -27,7 +27,7 @@ pub(crate) async fn run(
             metrics.retain_functions(&current);
         }
         if let Err(error) = update(js, stream, durable, metrics, clock).await {
-            debug!(%error, "the figures of the queue can't be looked up");
+            debug!(%error, "failed to update the metrics of the queue");
         }
         sleep(UPDATE_INTERVAL).await;
     }

@@ -36,7 +36,7 @@ impl Record {
             Self::Result => "the result",
             Self::DeadLetter => "the dead letter",
             Self::Tombstone => "the mark that the call has ended",
-            Self::AttemptOffset => "the number of deliveries that are no attempts",
+            Self::AttemptOffset => "the attempt offset",
         }
     }
 }

@@ -152,13 +152,13 @@ impl RecordStore {
         match reserve::release(&self.js).await {
             Ok(true) => {
                 info!(
-                    "the store of NATS is full: released the reserve, gateways refuse new calls until it is full again"
+                    "the storage of NATS is full: released the reserve, gateways refuse new calls until it is refilled"
                 );
                 true
             }
             Ok(false) => false,
             Err(error) => {
-                warn!(error = describe(&error), "the reserve could not be released");
+                warn!(error = describe(&error), "failed to release the reserve");
                 false
             }
         }
@@ -179,7 +179,7 @@ impl RecordStore {
                 reason,
                 calls,
                 error = describe(error),
-                "{what} of a call can't be stored, trying again"
+                "failed to store {what} of a call, retrying"
             );
         }
     }

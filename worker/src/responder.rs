@@ -29,7 +29,7 @@ pub(crate) async fn answer(
                     }
                 }
             }
-            Err(error) => debug!(%error, subject, "questions can't be heard now"),
+            Err(error) => debug!(%error, subject, "failed to subscribe, will retry"),
         }
         sleep(RESUBSCRIBE_INTERVAL).await;
     }
@@ -38,6 +38,6 @@ pub(crate) async fn answer(
 /// Sends an answer to an inbox.
 pub(crate) async fn send(client: &Client, inbox: Subject, answer: Bytes) {
     if let Err(error) = client.publish(inbox, answer).await {
-        debug!(%error, "an answer could not be sent");
+        debug!(%error, "failed to send a response");
     }
 }

@@ -115,7 +115,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let worker = Worker { settings, namespaces, callback_client, js, metrics, memory, health };
     let result = worker.provision_and_work(provisioner, &shutdown).await;
     done.cancel();
-    admin.await.context("the server of /metrics failed")?;
+    admin.await.context("the HTTP server for /metrics failed")?;
     result
 }
 
@@ -193,7 +193,7 @@ impl Worker {
         let Shared { statuses, cancellations, clock, directory, .. } = shared;
         let consumer = (stream.as_str(), durable.as_str());
         tokio::select! {
-            result = result => result.context("the task that takes messages failed"),
+            result = result => result.context("the task that pulls messages failed"),
             error = nats::ended(&client) => Err(error),
             () = cancellations.run(js, queue) => Ok(()),
             () = statuses.answer_requests(&client, queue, &statistics) => Ok(()),

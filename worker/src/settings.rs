@@ -293,9 +293,10 @@ impl FromStr for Codes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        parse_codes(text)
-            .map(Self)
-            .ok_or_else(|| "write HTTP statuses from 100 to 599, as 429,503".to_owned())
+        parse_codes(text).map(Self).ok_or_else(|| {
+            "must be HTTP statuses from 100 to 599, separated by commas, for example 429,503"
+                .to_owned()
+        })
     }
 }
 

@@ -57,7 +57,7 @@ impl WorkerStatistics {
         };
         let encoded = serde_json::to_vec(&stats);
         encoded
-            .inspect_err(|error| debug!(%error, "statistics could not be encoded"))
+            .inspect_err(|error| debug!(%error, "failed to encode the statistics"))
             .ok()
             .map(Bytes::from)
     }
@@ -70,7 +70,7 @@ impl WorkerStatistics {
             if let Some(json) = self.encode()
                 && let Err(error) = client.publish(subject.clone(), json).await
             {
-                debug!(%error, "statistics could not be sent");
+                debug!(%error, "failed to publish the statistics");
             }
             sleep(DEBOUNCE).await;
             if let Ok(Err(_)) = timeout(PUBLISH_INTERVAL, self.running.changed()).await {

@@ -173,7 +173,7 @@ impl Cancellations {
             tokio::select! {
                 read = self.watch_tombstones(js, queue) => {
                     if let Err(error) = read {
-                        debug!(%error, "tombstones can't be followed now");
+                        debug!(%error, "failed to watch tombstones, will retry");
                     }
                     sleep(RETRY_INTERVAL).await;
                 }
@@ -204,7 +204,7 @@ impl Cancellations {
             tokio::spawn(async move {
                 let marked = tombstone::mark_too_late(&js, &queue, &call).await;
                 if let Err(error) = marked {
-                    debug!(call_id = %call.id, %error, "a cancellation that came too late is not marked so");
+                    debug!(call_id = %call.id, %error, "failed to mark a cancellation as too late");
                 }
             });
         }

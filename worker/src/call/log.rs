@@ -35,21 +35,20 @@ pub(super) fn log_attempt(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
             let until = Timestamp::now().saturating_add(*rest).unwrap_or(Timestamp::MAX);
             warn!(
                 %call_id, %function, attempt,
-                "Invoked {name} [{status}] in {seconds:.3}s, not counted, until {until:.0}, since \
-                 the platform failed ({cause}), trying again in {wait}"
+                "Invoked {name} [{status}] in {seconds:.3}s, platform failed ({cause}): not counted as an attempt until {until:.0}, retrying in {wait}"
             );
         }
         Outcome::Retry { wait, not_counted_for: None } => {
             let wait = Rounded(*wait);
             warn!(
                 %call_id, %function, attempt, error,
-                "Invoked {name} [{status}] in {seconds:.3}s, trying again in {wait}"
+                "Invoked {name} [{status}] in {seconds:.3}s, retrying in {wait}"
             );
         }
         Outcome::Dead(reason) => {
             error!(
                 %call_id, %function, attempt, error,
-                "Invoked {name} [{status}] in {seconds:.3}s, it becomes a dead letter: {reason}"
+                "Invoked {name} [{status}] in {seconds:.3}s, moving the call to the dead-letter stream: {reason}"
             );
         }
     }

@@ -103,7 +103,7 @@ impl CallbackClient {
         let request = match request(callback, self.signer.as_ref()) {
             Ok(request) => request,
             Err(error) => {
-                return PostResult::Refused(format!("it can't be written as a request: {error}"));
+                return PostResult::Refused(format!("not a valid HTTP request: {error}"));
             }
         };
         let exchange = async {
@@ -121,7 +121,10 @@ impl CallbackClient {
                 Some(refusal) => PostResult::Refused(refusal.to_string()),
                 None => PostResult::Failed(InvocationEnd::Unreachable, describe(&error)),
             },
-            Err(_) => PostResult::Failed(InvocationEnd::TimedOut, "it took too long".to_owned()),
+            Err(_) => PostResult::Failed(
+                InvocationEnd::TimedOut,
+                "the receiver did not answer within callback_timeout".to_owned(),
+            ),
         }
     }
 }

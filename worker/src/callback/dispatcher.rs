@@ -66,7 +66,7 @@ impl CallbackDispatcher {
         let Some(_permit) = self.host_limits.acquire(callback.url.as_url()).await else {
             self.metrics.record_callback_deferred();
             let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
-            debug!(%call_id, %function, "callback to {url} waits: its host has as many at once as it may have");
+            debug!(%call_id, %function, "callback to {url} deferred: its host has reached its limit of concurrent requests");
             return DeliveryOutcome::HostBusy;
         };
         let result = self.client.post(callback).await;
@@ -87,13 +87,13 @@ impl CallbackDispatcher {
                 );
                 if let Outcome::Retry { wait, .. } = outcome {
                     let again = Rounded(wait);
-                    warn!(%call_id, %function, attempt, reason, "callback to {url} failed, trying again in {again}");
+                    warn!(%call_id, %function, attempt, reason, "callback to {url} failed, retrying in {again}");
                     return DeliveryOutcome::Retry(wait);
                 }
                 reason
             }
         };
-        warn!(%call_id, %function, attempt, reason, "callback to {url} is given up");
+        warn!(%call_id, %function, attempt, reason, "callback to {url} failed: moving it to the dead-letter stream");
         DeliveryOutcome::Undeliverable(reason)
     }
 }

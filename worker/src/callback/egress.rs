@@ -55,10 +55,10 @@ pub enum BlockedTarget {
     #[error("`{0}` is not in callback_allowed_hosts")]
     NotListed(String),
     /// The address is link-local, of a metadata service, or not the address of one host.
-    #[error("{0} is an address that callbacks never go to")]
+    #[error("{0} is never allowed as the target of a callback")]
     Forbidden(IpAddr),
     /// The address is a loopback address, and the list of allowed targets is empty.
-    #[error("{0} is a loopback address: list it in callback_allowed_hosts if that is meant")]
+    #[error("{0} is a loopback address: add it to callback_allowed_hosts to allow it")]
     Loopback(IpAddr),
 }
 
@@ -93,8 +93,11 @@ impl FromStr for Rule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("`{text}` is not a host, *.suffix, an address or a network as 10.0.0.0/8");
+        let wrong = || {
+            format!(
+                "`{text}` is not a host, *.suffix, an IP address or a network such as 10.0.0.0/8"
+            )
+        };
         if let Some((address, prefix)) = text.split_once('/') {
             let address: IpAddr = address.parse().map_err(|_| wrong())?;
             let longest = if address.is_ipv4() { 32 } else { 128 };

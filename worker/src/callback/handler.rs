@@ -62,7 +62,7 @@ impl CallbackHandler {
         let callback = match Callback::decode(delivery.headers(), message.payload.clone()) {
             Ok(callback) => callback,
             Err(error) => {
-                warn!(subject = %message.subject, %error, "a message is no result of a call: it becomes a dead letter");
+                warn!(subject = %message.subject, %error, "not the result of a call: moving the message to the dead-letter stream");
                 let reason = format!("not a result of a call: {error}");
                 let death = Death { reason, attempts: delivery.num_delivered, status: None };
                 return self.dead_letters.write(delivery.into(), None, death, permit).await.ack();
@@ -110,7 +110,7 @@ impl CallbackHandler {
         let call = StoredCall { id: callback.call_id.clone(), sequence: callback.sequence };
         let write = || tombstone::record_result(&self.js, &self.queue, &call);
         if let Err(error) = reserve::with_room(&self.js, write).await {
-            warn!(call_id = %call.id, %error, "that the result of a cancellation is sent can't be recorded");
+            warn!(call_id = %call.id, %error, "failed to record that the result of a cancellation is delivered");
         }
     }
 
@@ -123,7 +123,7 @@ impl CallbackHandler {
         let stored = self.attempts(callback).get().await;
         stored.unwrap_or_else(|error| {
             let call_id = &callback.call_id;
-            warn!(%call_id, %error, "the attempt offset of a callback can't be read: each delivery counts as an attempt");
+            warn!(%call_id, %error, "failed to read the attempt offset of a callback: each delivery counts as an attempt");
             Offset::Deliveries(0)
         })
     }
@@ -131,7 +131,7 @@ impl CallbackHandler {
     async fn set_offset(&self, callback: &Callback, offset: Offset) {
         if let Err(error) = self.attempts(callback).set(offset).await {
             let call_id = &callback.call_id;
-            warn!(%call_id, %error, "the attempt offset of a callback can't be written: a delivery counts as an attempt though it was none");
+            warn!(%call_id, %error, "failed to record a non-counting delivery of a callback: it counts as an attempt");
         }
     }
 

@@ -69,7 +69,7 @@ impl HostLimits {
             let host = authority(url);
             warn!(
                 host,
-                "{MAX_PER_HOST} results are being posted to this host, which answers slowly: others for it wait"
+                "host is slow: it has reached its limit of {MAX_PER_HOST} concurrent callbacks, other results for it wait"
             );
         }
         None

@@ -56,7 +56,7 @@ impl Signer {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match read(&self.file) {
             Ok(secrets) => *last = secrets,
-            Err(error) => warn!("callbacks are signed with the last secrets known: {error:#}"),
+            Err(error) => warn!("signing callbacks with the last valid secrets: {error:#}"),
         }
         last.sign(id, timestamp, body)
     }
@@ -92,7 +92,7 @@ impl Secrets {
                     })
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        anyhow::ensure!(!secrets.is_empty(), "it holds no secret");
+        anyhow::ensure!(!secrets.is_empty(), "it contains no secret");
         Ok(Self(secrets))
     }
 

@@ -73,7 +73,7 @@ impl Trust {
                 let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(error) = last.update(file) {
                     warn!(
-                        "the certificates of receivers are checked with the last authorities known: {error:#}"
+                        "verifying receivers of callbacks with the last valid CA bundle: {error:#}"
                     );
                 }
                 last.config.clone()

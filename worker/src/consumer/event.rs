@@ -32,7 +32,7 @@ pub(crate) fn classify(message: &Message) -> Event {
         (100, _) => Event::Heartbeat,
         // 404 for no messages, 408 for a request timeout, and 409 where only the request is over.
         (_, Some(unfilled)) => Event::Expired(unfilled),
-        (503, None) => Event::Resubscribe("the stream or its consumer is not there".to_owned()),
+        (503, None) => Event::Resubscribe("the stream or its consumer does not exist".to_owned()),
         (code, None) => Event::Resubscribe(format!("{code} {description}")),
     }
 }

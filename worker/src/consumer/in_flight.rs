@@ -121,7 +121,7 @@ impl InFlight {
 /// Logs how a task ended, if it failed.
 fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        warn!(%error, "the task of a call failed; its message is delivered again after the lease");
+        warn!(%error, "the task of a message panicked: the message is delivered again after the lease");
     }
 }
 
@@ -190,7 +190,7 @@ impl InFlightSet {
         // The server has lost its record of the delivery: it was killed before it wrote the record,
         // its consumer was recreated, or the lease ran out. The end of the call will be the end of
         // this delivery too.
-        debug!(sequence, "delivered again while it is being handled");
+        debug!(sequence, "message redelivered while it is in flight here");
         *redeliveries += 1;
         true
     }

@@ -164,7 +164,10 @@ impl RetryPolicy {
             InvocationEnd::Forbidden(refused) => return Outcome::Dead(refused.to_string()),
             // The function has run, and would respond in the same way again.
             InvocationEnd::Unreadable(_) => {
-                return Outcome::Dead(format!("{} (not tried again: it has run)", end.reason()));
+                return Outcome::Dead(format!(
+                    "{} (not retried: the function has run)",
+                    end.reason()
+                ));
             }
             InvocationEnd::Answered { .. }
             | InvocationEnd::TimedOut
