@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::GoDuration;
 
+pub mod policy;
+
+pub use policy::{Backoff, Jitter, QueueRetry};
+
 /// Annotation: maximum number of attempts, including the first.
 pub const ATTEMPTS: &str = "com.openfaas.retry.attempts";
 /// Annotation: the statuses that are retried, comma-separated.

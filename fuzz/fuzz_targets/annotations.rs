@@ -2,9 +2,9 @@
 //! can't be read, and what counts goes through the directory unchanged and stays within bounds.
 #![no_main]
 
-use asyncqueue::retry::{ATTEMPTS, CODES, MAX_WAIT, MIN_WAIT, RetryOverrides};
+use asyncqueue::retry::{Backoff, Jitter, ATTEMPTS, CODES, MAX_WAIT, MIN_WAIT, RetryOverrides};
 use asyncqueue_worker::retry::{
-    backoff::{Backoff, BackoffPolicy, Jitter},
+    backoff::BackoffPolicy,
     outcome::RetryPolicy,
 };
 use libfuzzer_sys::fuzz_target;

@@ -4,8 +4,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use asyncqueue::retry::{Backoff, Jitter};
 use asyncqueue_worker::retry::{
-    backoff::{Backoff, BackoffPolicy, Jitter},
+    backoff::BackoffPolicy,
     outcome::{AttemptCount, InvocationEnd, Outcome, RetryPolicy},
     retry_after::parse,
 };

@@ -6,11 +6,15 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use asyncqueue::{
-    GoDuration, QueueName, function_namespaces::NamespaceList, name::parse_namespace,
+    GoDuration, QueueName,
+    function_namespaces::{self, NamespaceList},
+    name::parse_namespace,
 };
 use asyncqueue_runtime::{
     byte_size::ByteSize,
-    client, memory,
+    client,
+    contract::{self, any_address, setting},
+    memory,
     server::{MAX_HEADER_BYTES, MIN_HEADER_BYTES},
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool},
 };
@@ -34,28 +38,28 @@ pub struct Settings {
 
     /// Where calls are taken: /async-function/…, /function/…, /healthz and /readyz. [::] is every
     /// address, of IPv4 and IPv6
-    #[arg(long, env = "http_addr", default_value = "[::]:8080")]
+    #[arg(long, env = setting::HTTP_ADDR, default_value_t = any_address(contract::GATEWAY_PORT))]
     pub http_addr: SocketAddr,
 
     /// Where /metrics is served, beside /healthz and /readyz
-    #[arg(long, env = "metrics_addr", default_value = "[::]:8082")]
+    #[arg(long, env = "metrics_addr", default_value_t = any_address(contract::GATEWAY_METRICS_PORT))]
     pub metrics_addr: SocketAddr,
 
     /// The queue of functions without one of their own
-    #[arg(long, env = "default_queue", default_value = "faas-request")]
+    #[arg(long, env = setting::DEFAULT_QUEUE, default_value = contract::DEFAULT_QUEUE)]
     pub default_queue: QueueName,
 
     /// The namespace of functions that are called without one
-    #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
+    #[arg(long, env = setting::FUNCTION_NAMESPACE, default_value = contract::DEFAULT_FUNCTION_NAMESPACE, value_parser = parse_namespace)]
     pub function_namespace: String,
 
     /// More namespaces whose functions may be called, comma-separated; * for all. Those of
     /// functions in the directory may be called too; kube-system and `POD_NAMESPACE` never
-    #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
+    #[arg(long, env = function_namespaces::SETTING, default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
     /// Namespace of the gateway's pod, by the downward API: functions in it are never called
-    #[arg(long, env = "POD_NAMESPACE", default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
+    #[arg(long, env = setting::POD_NAMESPACE, default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
     pub pod_namespace: Optional<String>,
 
     /// Base URL of an OpenFaaS gateway, to which every path goes that is not ours. Not set, those
@@ -67,8 +71,8 @@ pub struct Settings {
     /// filled in
     #[arg(
         long,
-        env = "function_url",
-        default_value = "http://{function}.{namespace}.svc.cluster.local:8080"
+        env = setting::FUNCTION_URL,
+        default_value = contract::DEFAULT_FUNCTION_URL
     )]
     pub function_url: FunctionUrl,
 
@@ -133,7 +137,7 @@ pub struct Settings {
     /// three quarters of the container's memory limit, or 384Mi where it has none
     #[arg(
         long,
-        env = "memory_budget",
+        env = setting::MEMORY_BUDGET,
         default_value_t,
         hide_default_value = true,
         value_parser = optional(memory::parse_budget)
@@ -142,11 +146,11 @@ pub struct Settings {
 
     /// Longest time that a connection to a function or to `upstream_url` is used, so that a backend
     /// that is added gets its share
-    #[arg(long, env = "max_connection_age", default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
+    #[arg(long, env = setting::MAX_CONNECTION_AGE, default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
     pub max_connection_age: GoDuration,
 
     /// Most requests on one connection to a function or to `upstream_url`
-    #[arg(long, env = "max_connection_requests", default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = setting::MAX_CONNECTION_REQUESTS, default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connection_requests: u32,
 
     /// Log each request
@@ -165,7 +169,7 @@ pub struct Settings {
     /// consumers, where there is no operator
     #[arg(
         long,
-        env = "ensure_stream",
+        env = setting::ENSURE_STREAM,
         action = ArgAction::Set,
         value_parser = parse_bool,
         num_args = 0..=1,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::rules::RESERVED_LABELS;
 #[cfg(test)]
-pub(crate) use self::rules::RESERVED_VARIABLES;
+pub(crate) use self::rules::operator_variables;
 pub use self::{
     callback::CallbackSpec,
     condition::{Condition, Word},
@@ -26,7 +26,7 @@ pub use self::{
     limits::LimitsSpec,
     nats::NatsSpec,
     or_default::OrDefault,
-    retry::{Backoff, Jitter, RetrySpec},
+    retry::RetrySpec,
     secret::SecretKey,
     size::Size,
     status::AsyncQueueStatus,

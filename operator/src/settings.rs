@@ -10,10 +10,11 @@ use std::{
 use asyncqueue::{
     GoDuration, QueueName,
     duration::ParseDurationError,
-    function_namespaces::{FunctionNamespaces, NamespaceList},
+    function_namespaces::{self, FunctionNamespaces, NamespaceList},
     name::parse_namespace,
 };
 use asyncqueue_runtime::{
+    contract::{self, any_address, setting},
     program::UsageError,
     settings::{LogSettings, NatsSettings, Optional, optional, parse_bool, parse_call_url},
 };
@@ -61,16 +62,16 @@ pub struct Settings {
     pub watch_namespaces: Namespaces,
 
     /// Workers: namespace of functions that are named without one
-    #[arg(long, env = "function_namespace", default_value = "openfaas-fn", value_parser = parse_namespace)]
+    #[arg(long, env = setting::FUNCTION_NAMESPACE, default_value = contract::DEFAULT_FUNCTION_NAMESPACE, value_parser = parse_namespace)]
     pub function_namespace: String,
 
     /// Workers: more namespaces whose functions may be called, comma-separated; * for all. Those of
     /// functions in the directory may be called too; kube-system and POD_NAMESPACE never
-    #[arg(long, env = "function_namespaces", default_value = "", hide_default_value = true)]
+    #[arg(long, env = function_namespaces::SETTING, default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
     /// Workers: call functions through this gateway; empty: call them directly
-    #[arg(long, env = "gateway_url", default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
+    #[arg(long, env = setting::GATEWAY_URL, default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
     pub gateway_url: Optional<String>,
 
     /// Image of workers, unless their AsyncQueue names one; the operator's own if not set
@@ -100,7 +101,7 @@ pub struct Settings {
 
     /// Queue of functions without an annotation, created at the start if there is none; empty:
     /// create none
-    #[arg(long, env = "default_queue", default_value = "faas-request")]
+    #[arg(long, env = setting::DEFAULT_QUEUE, default_value = contract::DEFAULT_QUEUE)]
     pub default_queue: Optional<QueueName>,
 
     /// spec.maxInflight of the default queue, 1 to 10000. A changed setting is applied to one that
@@ -117,7 +118,7 @@ pub struct Settings {
     pub default_queue_ack_wait: Optional<GoDuration>,
 
     /// Address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
-    #[arg(long, env = "http_addr", default_value = "[::]:8083")]
+    #[arg(long, env = setting::HTTP_ADDR, default_value_t = any_address(contract::OPERATOR_PORT))]
     pub http_addr: SocketAddr,
 
     /// Work only while holding the Lease asyncqueue-operator in POD_NAMESPACE, so that several
@@ -140,7 +141,7 @@ pub struct Settings {
 
     /// Namespace of the operator's pod, by the downward API: to find its image, for the default
     /// queue and the Lease
-    #[arg(long, env = "POD_NAMESPACE", default_value_t, hide_default_value = true)]
+    #[arg(long, env = setting::POD_NAMESPACE, default_value_t, hide_default_value = true)]
     pub pod_namespace: Optional<String>,
 }
 

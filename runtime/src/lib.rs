@@ -2,6 +2,7 @@
 //!
 //! - [`program`][]: how a program starts and stops
 //! - [`settings`][]: the common settings
+//! - [`contract`][]: names and defaults of the settings that several programs know
 //! - [`nats`][]: the connection to NATS, which reconnects without limit
 //! - [`health`][]: readiness
 //! - [`server`] and [`client`]: the HTTP server and client
@@ -12,6 +13,7 @@ mod allocator;
 pub mod arguments;
 pub mod byte_size;
 pub mod client;
+pub mod contract;
 pub mod error;
 pub mod health;
 pub mod log_limit;

@@ -10,6 +10,8 @@ use clap::{Args, ValueEnum};
 use http::{Uri, uri::Authority};
 use tracing_subscriber::filter::{ParseError, Targets};
 
+use crate::contract::setting;
+
 const DEFAULT_LOG_FILTER: &str = "info";
 
 /// The NATS client logs each attempt to connect on its own; [`crate::nats`] says the same in fewer
@@ -20,7 +22,7 @@ const CLIENT_LOG: &str = "async_nats";
 #[derive(Args, Clone, Debug)]
 pub struct LogSettings {
     /// Form of the log lines
-    #[arg(long, env = "log_encoding", value_enum, default_value_t)]
+    #[arg(long, env = setting::LOG_ENCODING, value_enum, default_value_t)]
     pub log_encoding: LogEncoding,
 
     /// What is logged: error, warn, info, debug or trace, also by module
@@ -47,7 +49,7 @@ pub struct NatsSettings {
     /// all
     #[arg(
         long,
-        env = "nats_url",
+        env = setting::NATS_URL,
         hide_env_values = true,
         default_value_t,
         hide_default_value = true
@@ -56,21 +58,21 @@ pub struct NatsSettings {
 
     /// Host of the NATS server, where `nats_url` is not set; may carry a scheme and a port. An
     /// address of IPv6 in brackets where a port follows
-    #[arg(long, env = "nats_host", hide_env_values = true, default_value = "nats")]
+    #[arg(long, env = setting::NATS_HOST, hide_env_values = true, default_value = "nats")]
     pub nats_host: String,
 
     /// Port of the NATS server, where `nats_url` is not set and `nats_host` has none
-    #[arg(long, env = "nats_port", default_value_t = 4222)]
+    #[arg(long, env = setting::NATS_PORT, default_value_t = 4222)]
     pub nats_port: u16,
 
     /// File with the credentials to authenticate with: JWT and nkey seed as `nsc generate creds`
     /// writes them, or one line USER:PASSWORD, or one line with a token. Read again for each
     /// connection
-    #[arg(long, env = "nats_creds_file", default_value_t, hide_default_value = true)]
+    #[arg(long, env = setting::NATS_CREDS_FILE, default_value_t, hide_default_value = true)]
     pub nats_creds_file: Optional<PathBuf>,
 
     /// PEM file with the certificate authority of the NATS server; set, TLS is required
-    #[arg(long, env = "nats_tls_ca_file", default_value_t, hide_default_value = true)]
+    #[arg(long, env = setting::NATS_TLS_CA_FILE, default_value_t, hide_default_value = true)]
     pub nats_tls_ca_file: Optional<PathBuf>,
 }
 

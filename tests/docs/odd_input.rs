@@ -6,8 +6,15 @@ use test_support::{
     sources::{contains, has_test},
 };
 
-const SOURCES: [&str; 6] =
-    ["tests", "asyncqueue/src", "runtime/src", "worker/src", "gateway/src", "operator/src"];
+const SOURCES: [&str; 7] = [
+    "tests",
+    "test-support",
+    "asyncqueue/src",
+    "runtime/src",
+    "worker/src",
+    "gateway/src",
+    "operator/src",
+];
 
 const SCENARIOS: &str = "tests/chaos/scenarios";
 

@@ -1,6 +1,6 @@
 //! The defaults of the fields, which the API server fills in from the schema.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use asyncqueue::{
     GoDuration,
@@ -8,16 +8,17 @@ use asyncqueue::{
         DEAD_LETTER_MAX_AGE, DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW, DEFAULT_MAX_MESSAGES,
     },
 };
+use asyncqueue_runtime::contract;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// One call at a time, as `OpenFaaS` does: of a function that bears more, its owner says so.
 pub(super) fn max_inflight() -> i32 {
-    1
+    contract::DEFAULT_MAX_INFLIGHT.into()
 }
 
 /// `OpenFaaS`'s default for a call.
 pub(super) fn timeout() -> GoDuration {
-    GoDuration(Duration::from_secs(60))
+    GoDuration(contract::DEFAULT_UPSTREAM_TIMEOUT)
 }
 
 pub(super) fn replicas() -> i32 {
@@ -39,25 +40,6 @@ pub(super) fn requests() -> BTreeMap<String, IntOrString> {
         .into()
 }
 
-/// Each call is made ten times at most, as `OpenFaaS` does.
-pub(super) fn max_attempts() -> i32 {
-    10
-}
-
-pub(super) fn min_backoff() -> GoDuration {
-    GoDuration(Duration::from_secs(10))
-}
-
-pub(super) fn max_backoff() -> GoDuration {
-    GoDuration(Duration::from_secs(120))
-}
-
-/// What may be over by the next attempt: too slow, too many calls, or trouble on the function's
-/// side.
-pub(super) fn status_codes() -> Vec<i32> {
-    vec![408, 429, 500, 502, 503, 504]
-}
-
 pub(super) fn enabled() -> bool {
     true
 }
@@ -71,9 +53,9 @@ pub(super) fn max_messages() -> i64 {
 }
 
 pub(super) fn callback_timeout() -> GoDuration {
-    GoDuration(Duration::from_secs(30))
+    GoDuration(contract::DEFAULT_CALLBACK_TIMEOUT)
 }
 
 pub(super) fn callback_max_attempts() -> i32 {
-    5
+    contract::DEFAULT_CALLBACK_MAX_ATTEMPTS.into()
 }

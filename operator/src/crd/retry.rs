@@ -1,11 +1,13 @@
 //! `spec.retry`: when a call is made again.
 
-use asyncqueue::GoDuration;
+use asyncqueue::{
+    GoDuration,
+    retry::{Backoff, Jitter, QueueRetry, policy},
+};
 use kube::KubeSchema;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{defaults as default, rules as rule, schemas};
+use super::{rules as rule, schemas};
 
 /// When a call that failed is made again.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,7 +18,7 @@ pub struct RetrySpec {
     ///
     /// After that it is given up: see spec.deadLetter. 1 tries nothing again. Example: 3
     #[schemars(range(min = 1, max = 1000))]
-    #[serde(default = "default::max_attempts")]
+    #[serde(default = "max_attempts")]
     pub max_attempts: i32,
 
     /// The wait before the second attempt. Default: 10s.
@@ -25,7 +27,7 @@ pub struct RetrySpec {
     /// maxBackoff. Example: 1s
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::backoff("minBackoff"))]
-    #[serde(default = "default::min_backoff")]
+    #[serde(default = "min_backoff")]
     pub min_backoff: GoDuration,
 
     /// The longest wait between two attempts. Default: 2m.
@@ -34,7 +36,7 @@ pub struct RetrySpec {
     /// receiver asks for by Retry-After comes before them, up to an hour. Example: 10m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::backoff("maxBackoff"))]
-    #[serde(default = "default::max_backoff")]
+    #[serde(default = "max_backoff")]
     pub max_backoff: GoDuration,
 
     /// How the wait grows. Exponential doubles it from attempt to attempt, up to maxBackoff; Static
@@ -54,43 +56,52 @@ pub struct RetrySpec {
     /// Every other status ends the call, and its result goes to the callback. No answer at all, or
     /// none in time, always counts as failed. Example: [429, 503]
     #[schemars(schema_with = "schemas::status_codes")]
-    #[serde(default = "default::status_codes")]
+    #[serde(default = "status_codes")]
     pub status_codes: Vec<i32>,
 }
 
-/// How the wait grows from attempt to attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum Backoff {
-    /// Doubled each time.
-    #[default]
-    Exponential,
-    /// Always the same.
-    Static,
-}
-
-/// How much of the wait is left to chance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum Jitter {
-    /// Nothing.
-    None,
-    /// All of it.
-    #[default]
-    Full,
-    /// Half of it.
-    Equal,
-}
+// === impl RetrySpec ===
 
 impl Default for RetrySpec {
     fn default() -> Self {
         Self {
-            max_attempts: default::max_attempts(),
-            min_backoff: default::min_backoff(),
-            max_backoff: default::max_backoff(),
+            max_attempts: max_attempts(),
+            min_backoff: min_backoff(),
+            max_backoff: max_backoff(),
             backoff: Backoff::default(),
             jitter: Jitter::default(),
-            status_codes: default::status_codes(),
+            status_codes: status_codes(),
         }
     }
+}
+
+impl From<&RetrySpec> for QueueRetry {
+    fn from(spec: &RetrySpec) -> Self {
+        // The schema admits no other numbers.
+        let code = |code: &i32| u16::try_from(*code).ok();
+        Self {
+            max_attempts: u64::try_from(spec.max_attempts).unwrap_or(1),
+            min_backoff: spec.min_backoff,
+            max_backoff: spec.max_backoff,
+            backoff: spec.backoff,
+            jitter: spec.jitter,
+            status_codes: spec.status_codes.iter().filter_map(code).collect(),
+        }
+    }
+}
+
+fn max_attempts() -> i32 {
+    policy::DEFAULT_MAX_ATTEMPTS.into()
+}
+
+fn min_backoff() -> GoDuration {
+    policy::DEFAULT_MIN_BACKOFF
+}
+
+fn max_backoff() -> GoDuration {
+    policy::DEFAULT_MAX_BACKOFF
+}
+
+fn status_codes() -> Vec<i32> {
+    policy::DEFAULT_STATUS_CODES.map(i32::from).into()
 }

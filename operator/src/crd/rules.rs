@@ -1,6 +1,8 @@
 //! The rules that the API server holds a queue against, in CEL. Each message says what is allowed;
 //! the API server adds the field and its value.
 
+use asyncqueue::{function_namespaces, retry::policy};
+use asyncqueue_runtime::contract::setting;
 use kube::core::{Message, Rule};
 
 /// A duration as Go writes it, in the units that make sense here. Part of the schema and of each
@@ -21,45 +23,17 @@ const RESERVE: &str = "^asyncqueue-reserve(-[0-9]+)?$";
 pub(super) const NATS_URL: &str =
     r"^((nats|tls|ws|wss)://[^\s,/]+/?)(\s*,\s*(nats|tls|ws|wss)://[^\s,/]+/?)*$";
 
-/// The variables that the operator sets, and with which a worker would be another queue's, deaf or
-/// blind if somebody else did.
-pub(crate) const RESERVED_VARIABLES: [&str; 35] = [
-    "ack_wait",
-    "backoff",
-    "callback_allowed_hosts",
-    "callback_ca_file",
-    "callback_max_attempts",
-    "callback_signing_secret_file",
-    "callback_timeout",
-    "dead_letters",
-    "ensure_stream",
-    "function_namespace",
-    "function_namespaces",
-    "gateway_url",
-    "grace_period",
-    "HOSTNAME",
-    "http_addr",
-    "initial_retry_wait",
-    "log_encoding",
-    "max_age",
-    "max_inflight",
-    "max_retry_attempts",
-    "max_retry_wait",
-    "nats_creds_file",
-    "nats_durable",
-    "nats_host",
-    "nats_port",
-    "nats_stream",
-    "nats_subject",
-    "nats_tls_ca_file",
-    "nats_url",
-    "platform_namespace",
-    "queue_name",
-    "retry_http_codes",
-    "retry_jitter",
-    "upstream_timeout",
-    "write_debug",
-];
+/// Returns the names of the variables that the operator sets on its workers: with other values, a
+/// worker would be another queue's, or could not be reached. In alphabetical order.
+pub(crate) fn operator_variables() -> Vec<&'static str> {
+    let mut names: Vec<_> = setting::SET_BY_OPERATOR
+        .into_iter()
+        .chain(policy::SETTINGS)
+        .chain([function_namespaces::SETTING])
+        .collect();
+    names.sort_unstable_by_key(|name| name.to_lowercase());
+    names
+}
 
 /// The labels that the operator sets on a queue's pods and other objects: it, and people, know them
 /// by these.
@@ -197,7 +171,8 @@ pub(super) fn gateway_url_is_used() -> Rule {
 }
 
 pub(super) fn reserved_variables() -> Rule {
-    let names = RESERVED_VARIABLES.map(|name| format!("'{name}'")).join(", ");
+    let names: Vec<_> = operator_variables().iter().map(|name| format!("'{name}'")).collect();
+    let names = names.join(", ");
     rule(
         format!("self.all(variable, !(variable.name in [{names}]))"),
         "the operator sets this variable from the fields of the spec: set the field instead. See kubectl explain \

@@ -2,29 +2,7 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
-
-/// How the wait grows from attempt to attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Backoff {
-    /// Doubled each time.
-    #[default]
-    Exponential,
-    /// Always the same.
-    Static,
-}
-
-/// Which part of the wait is random, so that calls that failed together do not return together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Jitter {
-    /// Nothing.
-    None,
-    /// All of it: between nothing and the whole wait.
-    #[default]
-    Full,
-    /// Half of it: between half and the whole wait.
-    Equal,
-}
+use asyncqueue::retry::{Backoff, Jitter};
 
 /// Settings for the waits of a queue between attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

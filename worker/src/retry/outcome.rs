@@ -228,7 +228,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::retry::backoff::{Backoff, Jitter};
+    use asyncqueue::retry::{Backoff, Jitter};
 
     fn policy() -> RetryPolicy {
         RetryPolicy {

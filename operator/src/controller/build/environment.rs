@@ -2,36 +2,38 @@
 
 use asyncqueue::{
     GoDuration,
-    function_namespaces::{NamespaceList, SETTING},
+    function_namespaces::{self, NamespaceList},
+    retry::QueueRetry,
 };
 use asyncqueue_runtime::{
+    contract::{GRACE_MARGIN, setting},
     nats::without_credentials,
     settings::{LogEncoding, NatsSettings},
 };
 use k8s_openapi::api::core::v1::EnvVar;
 
-use super::{Installation, pod::GRACE_MARGIN, secrets};
-use crate::{
-    controller::validate::ValidQueue,
-    crd::{Backoff, Jitter},
-};
+use super::{Installation, secrets};
+use crate::controller::validate::ValidQueue;
 
 /// Returns all variables, those of the spec's `worker.env` last.
 pub(super) fn build(queue: &ValidQueue, installation: &Installation) -> Vec<EnvVar> {
-    let mut settings = vec![("queue_name", queue.queue.queue.to_string())];
+    let mut settings = vec![(setting::QUEUE_NAME, queue.queue.queue.to_string())];
     settings.extend(nats(queue, &installation.nats));
     settings.extend(calls(queue));
-    settings.extend(retries(queue));
+    settings.extend(QueueRetry::from(&queue.retry).variables());
+    settings.push((setting::DEAD_LETTERS, queue.queue.dead_letters.enabled.to_string()));
     settings.extend(callbacks(queue));
-    settings.push(("function_namespace", installation.function_namespace.clone()));
+    settings.push((setting::FUNCTION_NAMESPACE, installation.function_namespace.clone()));
     let namespaces = namespaces(queue, installation);
     if !namespaces.is_empty() {
-        settings.push((SETTING, namespaces.to_string()));
+        settings.push((function_namespaces::SETTING, namespaces.to_string()));
     }
-    settings.extend(installation.platform_namespace.clone().map(|own| ("platform_namespace", own)));
-    settings.extend(queue.gateway_url.clone().map(|url| ("gateway_url", url)));
-    settings.push(("log_encoding", log_encoding(installation.log_encoding).to_owned()));
-    settings.push(("write_debug", queue.verbose.to_string()));
+    settings.extend(
+        installation.platform_namespace.clone().map(|own| (setting::PLATFORM_NAMESPACE, own)),
+    );
+    settings.extend(queue.gateway_url.clone().map(|url| (setting::GATEWAY_URL, url)));
+    settings.push((setting::LOG_ENCODING, log_encoding(installation.log_encoding).to_owned()));
+    settings.push((setting::WRITE_DEBUG, queue.verbose.to_string()));
     let settings = settings.into_iter().map(|(name, value)| EnvVar {
         name: name.to_owned(),
         value: Some(value),
@@ -59,62 +61,40 @@ fn namespaces(queue: &ValidQueue, installation: &Installation) -> NamespaceList 
 fn nats(queue: &ValidQueue, common: &NatsSettings) -> Vec<(&'static str, String)> {
     let spec = &queue.queue;
     let mut settings = match queue.nats.url.as_ref().or(common.nats_url.as_ref()) {
-        Some(url) => vec![("nats_url", without_credentials(url))],
+        Some(url) => vec![(setting::NATS_URL, without_credentials(url))],
         None => vec![
-            ("nats_host", without_credentials(&common.nats_host)),
-            ("nats_port", common.nats_port.to_string()),
+            (setting::NATS_HOST, without_credentials(&common.nats_host)),
+            (setting::NATS_PORT, common.nats_port.to_string()),
         ],
     };
     settings.extend([
-        ("nats_stream", spec.stream.clone()),
-        ("nats_subject", spec.subject.clone()),
-        ("nats_durable", spec.durable.clone()),
+        (setting::NATS_STREAM, spec.stream.clone()),
+        (setting::NATS_SUBJECT, spec.subject.clone()),
+        (setting::NATS_DURABLE, spec.durable.clone()),
     ]);
     settings
 }
 
 fn calls(queue: &ValidQueue) -> impl Iterator<Item = (&'static str, String)> + use<> {
-    let max_age = queue.queue.limits.max_age.map(|age| ("max_age", GoDuration(age).to_string()));
+    let max_age =
+        queue.queue.limits.max_age.map(|age| (setting::MAX_AGE, GoDuration(age).to_string()));
     let always = [
-        ("max_inflight", queue.max_inflight.to_string()),
-        ("upstream_timeout", GoDuration(queue.timeout).to_string()),
+        (setting::MAX_INFLIGHT, queue.max_inflight.to_string()),
+        (setting::UPSTREAM_TIMEOUT, GoDuration(queue.timeout).to_string()),
         // The consumer has it too. Here, a change restarts the workers, which then renew leases in
         // time.
-        ("ack_wait", GoDuration(queue.queue.ack_wait).to_string()),
-        ("grace_period", GoDuration(queue.timeout + GRACE_MARGIN).to_string()),
+        (setting::ACK_WAIT, GoDuration(queue.queue.ack_wait).to_string()),
+        (setting::GRACE_PERIOD, GoDuration(queue.timeout + GRACE_MARGIN).to_string()),
     ];
     always.into_iter().chain(max_age)
-}
-
-fn retries(queue: &ValidQueue) -> [(&'static str, String); 7] {
-    let retry = &queue.retry;
-    let backoff = match retry.backoff {
-        Backoff::Exponential => "exponential",
-        Backoff::Static => "static",
-    };
-    let jitter = match retry.jitter {
-        Jitter::None => "none",
-        Jitter::Full => "full",
-        Jitter::Equal => "equal",
-    };
-    let codes: Vec<_> = retry.status_codes.iter().map(i32::to_string).collect();
-    [
-        ("max_retry_attempts", retry.max_attempts.to_string()),
-        ("initial_retry_wait", retry.min_backoff.to_string()),
-        ("max_retry_wait", retry.max_backoff.to_string()),
-        ("backoff", backoff.to_owned()),
-        ("retry_jitter", jitter.to_owned()),
-        ("retry_http_codes", codes.join(",")),
-        ("dead_letters", queue.queue.dead_letters.enabled.to_string()),
-    ]
 }
 
 fn callbacks(queue: &ValidQueue) -> [(&'static str, String); 3] {
     let callback = &queue.callback;
     [
-        ("callback_timeout", callback.timeout.to_string()),
-        ("callback_max_attempts", callback.max_attempts.to_string()),
-        ("callback_allowed_hosts", callback.allowed_hosts.join(",")),
+        (setting::CALLBACK_TIMEOUT, callback.timeout.to_string()),
+        (setting::CALLBACK_MAX_ATTEMPTS, callback.max_attempts.to_string()),
+        (setting::CALLBACK_ALLOWED_HOSTS, callback.allowed_hosts.join(",")),
     ]
 }
 

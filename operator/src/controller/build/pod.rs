@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use asyncqueue_runtime::contract::{GRACE_MARGIN, WORKER_PORT};
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, ContainerPort, HTTPGetAction, LocalObjectReference,
@@ -19,13 +20,6 @@ const USER: i64 = 65_532;
 
 /// The name of the container that runs the worker.
 pub(crate) const WORKER_CONTAINER: &str = "worker";
-
-/// The port of the worker's /healthz, /readyz and /metrics.
-const PORT: i32 = 8081;
-
-/// Time that a worker has, beyond the time limit of a call, to finish. It is also the worker's own
-/// default.
-pub(super) const GRACE_MARGIN: Duration = Duration::from_secs(10);
 
 /// Additional time until the kubelet kills a worker, so that it can still hand back unfinished
 /// calls.
@@ -106,7 +100,7 @@ fn container(queue: &ValidQueue, installation: &Installation) -> Container {
         env: Some(environment::build(queue, installation)),
         ports: Some(vec![ContainerPort {
             name: Some("metrics".to_owned()),
-            container_port: PORT,
+            container_port: WORKER_PORT.into(),
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
@@ -164,7 +158,7 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
 }
 
 fn scrape() -> BTreeMap<String, String> {
-    let port = PORT.to_string();
+    let port = WORKER_PORT.to_string();
     strings([
         ("prometheus.io/scrape", "true"),
         ("prometheus.io/port", &port),

@@ -1,6 +1,7 @@
 //! Mounts the Secrets that workers read as files. They are not copied, and a change reaches a
 //! running worker.
 
+use asyncqueue_runtime::contract::setting;
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 
 use super::Installation;
@@ -32,14 +33,14 @@ pub(super) fn mounted<'a>(
     let credentials = or_common(&nats.credentials_secret_ref, &installation.nats_credentials);
     let authority = or_common(&nats.ca_secret_ref, &installation.nats_authority);
     let secrets = [
-        ("nats-credentials", "nats_creds_file", credentials),
-        ("nats-ca", "nats_tls_ca_file", authority),
+        ("nats-credentials", setting::NATS_CREDS_FILE, credentials),
+        ("nats-ca", setting::NATS_TLS_CA_FILE, authority),
         (
             "callback-signing",
-            "callback_signing_secret_file",
+            setting::CALLBACK_SIGNING_SECRET_FILE,
             queue.callback.signing_secret_ref.as_ref(),
         ),
-        ("callback-ca", "callback_ca_file", queue.callback.ca_secret_ref.as_ref()),
+        ("callback-ca", setting::CALLBACK_CA_FILE, queue.callback.ca_secret_ref.as_ref()),
     ];
     let named =
         |(name, variable, key): (_, _, Option<_>)| key.map(|key| Mounted { name, variable, key });

@@ -1,6 +1,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
-use asyncqueue::GoDuration;
+use asyncqueue::{
+    GoDuration,
+    retry::{Backoff, Jitter},
+};
 use asyncqueue_runtime::settings::Optional;
 use k8s_openapi::api::core::v1::{
     EnvVar, LocalObjectReference, PodSpec, Toleration, TopologySpreadConstraint,
@@ -9,10 +12,7 @@ use k8s_openapi::api::core::v1::{
 use super::*;
 use crate::{
     controller::validate::validate,
-    crd::{
-        AsyncQueue, Backoff, CallbackSpec, Jitter, PullPolicy, RESERVED_LABELS, RESERVED_VARIABLES,
-        SecretKey,
-    },
+    crd::{AsyncQueue, CallbackSpec, PullPolicy, RESERVED_LABELS, SecretKey, operator_variables},
     fixtures,
 };
 
@@ -235,7 +235,7 @@ fn every_variable_of_the_operator_is_reserved() {
     queue.spec.callback.ca_secret_ref = Some(key);
     let prepared = prepared(&queue, &installation());
     for name in variables(&prepared).keys() {
-        assert!(RESERVED_VARIABLES.contains(name), "{name} can be set by worker.env");
+        assert!(operator_variables().contains(name), "{name} can be set by worker.env");
     }
     for name in prepared.workers.spec.unwrap().template.metadata.unwrap().labels.unwrap().keys() {
         assert!(RESERVED_LABELS.contains(&&**name), "{name} can be set by worker.podLabels");

@@ -1,0 +1,196 @@
+//! The retry settings of a queue: names, values and defaults of the worker's settings.
+//!
+//! The operator writes them as environment variables, the worker reads them.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::duration::GoDuration;
+
+/// Setting: maximum number of attempts, including the first.
+pub const MAX_RETRY_ATTEMPTS: &str = "max_retry_attempts";
+/// Setting: the wait before the second attempt.
+pub const INITIAL_RETRY_WAIT: &str = "initial_retry_wait";
+/// Setting: the longest wait between two attempts.
+pub const MAX_RETRY_WAIT: &str = "max_retry_wait";
+/// Setting: how the wait grows, a [`Backoff`].
+pub const BACKOFF: &str = "backoff";
+/// Setting: which part of the wait is random, a [`Jitter`].
+pub const RETRY_JITTER: &str = "retry_jitter";
+/// Setting: the statuses that are retried, comma-separated.
+pub const RETRY_HTTP_CODES: &str = "retry_http_codes";
+
+/// The names of all these settings.
+pub const SETTINGS: [&str; 6] = [
+    MAX_RETRY_ATTEMPTS,
+    INITIAL_RETRY_WAIT,
+    MAX_RETRY_WAIT,
+    BACKOFF,
+    RETRY_JITTER,
+    RETRY_HTTP_CODES,
+];
+
+/// Default of [`MAX_RETRY_ATTEMPTS`], which is that of `OpenFaaS`.
+pub const DEFAULT_MAX_ATTEMPTS: u16 = 10;
+/// Default of [`INITIAL_RETRY_WAIT`].
+pub const DEFAULT_MIN_BACKOFF: GoDuration = GoDuration(Duration::from_secs(10));
+/// Default of [`MAX_RETRY_WAIT`].
+pub const DEFAULT_MAX_BACKOFF: GoDuration = GoDuration(Duration::from_secs(120));
+/// Default of [`RETRY_HTTP_CODES`]: too slow, too many calls, or a fault of the function's side.
+/// The next attempt may succeed.
+pub const DEFAULT_STATUS_CODES: [u16; 6] = [408, 429, 500, 502, 503, 504];
+
+/// The retry settings of a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueRetry {
+    /// Maximum number of attempts, including the first.
+    pub max_attempts: u64,
+    /// The wait before the second attempt.
+    pub min_backoff: GoDuration,
+    /// The longest wait between two attempts.
+    pub max_backoff: GoDuration,
+    /// How the wait grows.
+    pub backoff: Backoff,
+    /// Which part of the wait is random.
+    pub jitter: Jitter,
+    /// The statuses that are retried.
+    pub status_codes: Vec<u16>,
+}
+
+/// How the wait grows from attempt to attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(inline))]
+pub enum Backoff {
+    /// Doubled each time.
+    #[default]
+    Exponential,
+    /// Always the same.
+    Static,
+}
+
+/// Which part of the wait is random, so that calls that failed together do not return together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema), schemars(inline))]
+pub enum Jitter {
+    /// Nothing.
+    None,
+    /// All of it: between nothing and the whole wait.
+    #[default]
+    Full,
+    /// Half of it: between half and the whole wait.
+    Equal,
+}
+
+/// The value of a setting is none of those that it can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{value}` is not valid: use {}", values.join(", "))]
+pub struct UnknownValue {
+    value: String,
+    values: &'static [&'static str],
+}
+
+// === impl QueueRetry ===
+
+impl QueueRetry {
+    /// Returns the settings as environment variables of a worker.
+    #[must_use]
+    pub fn variables(&self) -> [(&'static str, String); SETTINGS.len()] {
+        let codes: Vec<_> = self.status_codes.iter().map(u16::to_string).collect();
+        [
+            (MAX_RETRY_ATTEMPTS, self.max_attempts.to_string()),
+            (INITIAL_RETRY_WAIT, self.min_backoff.to_string()),
+            (MAX_RETRY_WAIT, self.max_backoff.to_string()),
+            (BACKOFF, self.backoff.to_string()),
+            (RETRY_JITTER, self.jitter.to_string()),
+            (RETRY_HTTP_CODES, codes.join(",")),
+        ]
+    }
+}
+
+// === impl Backoff ===
+
+impl Backoff {
+    /// The values of the setting.
+    pub const VALUES: &'static [&'static str] = &["exponential", "static"];
+}
+
+impl fmt::Display for Backoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exponential => "exponential",
+            Self::Static => "static",
+        })
+    }
+}
+
+impl FromStr for Backoff {
+    type Err = UnknownValue;
+
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        [Self::Exponential, Self::Static]
+            .into_iter()
+            .find(|backoff| backoff.to_string() == text)
+            .ok_or_else(|| UnknownValue { value: text.to_owned(), values: Self::VALUES })
+    }
+}
+
+// === impl Jitter ===
+
+impl Jitter {
+    /// The values of the setting.
+    pub const VALUES: &'static [&'static str] = &["none", "full", "equal"];
+}
+
+impl fmt::Display for Jitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Full => "full",
+            Self::Equal => "equal",
+        })
+    }
+}
+
+impl FromStr for Jitter {
+    type Err = UnknownValue;
+
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        [Self::None, Self::Full, Self::Equal]
+            .into_iter()
+            .find(|jitter| jitter.to_string() == text)
+            .ok_or_else(|| UnknownValue { value: text.to_owned(), values: Self::VALUES })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_they_are_written() {
+        for value in Backoff::VALUES {
+            assert_eq!(value.parse::<Backoff>().unwrap().to_string(), *value);
+        }
+        for value in Jitter::VALUES {
+            assert_eq!(value.parse::<Jitter>().unwrap().to_string(), *value);
+        }
+        let error = "linear".parse::<Backoff>().unwrap_err();
+        assert_eq!(error.to_string(), "`linear` is not valid: use exponential, static");
+    }
+
+    #[test]
+    fn each_setting_has_a_variable() {
+        let retry = QueueRetry {
+            max_attempts: 3,
+            min_backoff: DEFAULT_MIN_BACKOFF,
+            max_backoff: DEFAULT_MAX_BACKOFF,
+            backoff: Backoff::Static,
+            jitter: Jitter::None,
+            status_codes: vec![429, 503],
+        };
+        assert_eq!(retry.variables().map(|(name, _)| name), SETTINGS);
+        let values = retry.variables().map(|(_, value)| value);
+        assert_eq!(values, ["3", "10s", "2m", "static", "none", "429,503"]);
+    }
+}
