@@ -135,7 +135,7 @@ async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled
     let function = HttpServer::answering(|_| respond(500, "no")).await;
     let worker = queue.worker(&function, &[("max_retry_attempts", "1")]);
     let call = queue.submit(|_| {}).await;
-    worker.logged("becomes a dead letter").await;
+    worker.logged("moving the call to the dead-letter stream").await;
     queue.holds("jobs-dead", 1).await;
     let stored = StoredCall { id: call, sequence: queue.sequence("jobs", 1).await };
     assert_eq!(mark_dead(&queue, &stored).await, Mark::Dead);

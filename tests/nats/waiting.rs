@@ -46,7 +46,7 @@ async fn a_consumer_keeps_the_requests_of_more_than_512_workers() {
     queue.submit(|_| {}).await;
     function.receives(1).await;
     let log = worker.log().join("\n");
-    assert!(!log.contains("resubscribing") && !log.contains("no more requests"), "{log}");
+    assert!(!log.contains("resubscribing") && !log.contains("no more pull requests"), "{log}");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Ends messages that are given up: with a dead letter, or with a line in the log.
+//! Ends messages whose attempts are exhausted or that can't be read: with a dead letter, or with a
+//! line in the log.
 
 use async_nats::{
     HeaderMap,
@@ -23,8 +24,8 @@ use crate::{
     record_store::RecordStore,
 };
 
-/// How long a message is put off if its dead letter can't be stored: the store has no room, or the
-/// stream is missing.
+/// Delay of the redelivery of a message whose dead letter can't be stored: the storage is full, or
+/// the stream is missing.
 const PUT_OFF: Duration = Duration::from_secs(60);
 
 /// Writes the dead letters of a queue.
@@ -41,7 +42,7 @@ pub(crate) struct DeadLetterWriter {
     pub(crate) metrics: Metrics,
 }
 
-/// A message that is given up.
+/// A message that becomes a dead letter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {
     pub(crate) headers: Option<&'a HeaderMap>,
@@ -52,7 +53,7 @@ pub(crate) struct Message<'a> {
     pub(crate) sequence: u64,
 }
 
-/// Outcome of giving up a message.
+/// Outcome of writing a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeadLetterOutcome {
     /// The message is stored as a dead letter, or was dropped: dead letters are disabled, or it
@@ -166,7 +167,8 @@ impl DeadLetterWriter {
                         stream,
                         subject,
                         reason,
-                        "failed to store a dead letter: its message stays in the queue and is delivered again later"
+                        "failed to store a dead letter: its message stays in the queue and is \
+                         delivered again later"
                     );
                     return DeadLetterOutcome::NotStored;
                 }

@@ -1,4 +1,4 @@
-//! The worker of one queue: takes invocations from its stream, and sends HTTP requests.
+//! The worker of one queue: pulls calls from its stream, and invokes functions over HTTP.
 //!
 //! The path of a message: `consumer` pulls as many messages as there are free slots, renews the
 //! lease of each delivery and settles it. `call` takes a call to its end or to its next attempt.

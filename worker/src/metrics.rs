@@ -116,7 +116,8 @@ impl Metrics {
         };
         registry.register(
             "pending_messages",
-            "Calls that wait in the queue, updated every few seconds; of all functions: function_name is empty",
+            "Calls that wait in the queue, updated every few seconds; of all functions: \
+             function_name is empty",
             metrics.pending.clone(),
         );
         registry.register(
@@ -136,7 +137,8 @@ impl Metrics {
         );
         registry.register(
             "function_invocation_inflight",
-            "Running calls by function; function_name is `other` for functions that are not in the directory",
+            "Running calls by function; function_name is `other` for functions that are not in the \
+             directory",
             metrics.inflight.family.clone(),
         );
         registry.register(
@@ -146,17 +148,20 @@ impl Metrics {
         );
         registry.register(
             "callbacks_put_off",
-            "Results that were deferred, because their host had reached its limit of concurrent requests",
+            "Results that were deferred, because their host had reached its limit of concurrent \
+             requests",
             metrics.callbacks_deferred.clone(),
         );
         registry.register(
             "dead_letters",
-            "Calls, results and undecodable messages that became dead letters, by outcome: stored or dropped",
+            "Calls, results and undecodable messages that became dead letters, by outcome: stored \
+             or dropped",
             metrics.dead_letters.clone(),
         );
         registry.register(
             "records_not_stored",
-            "Failed attempts to store a record of a call (result, dead_letter, tombstone, attempt_offset), by reason",
+            "Failed attempts to store a record of a call (result, dead_letter, tombstone, \
+             attempt_offset), by reason",
             metrics.store_failures.clone(),
         );
         registry.register(
@@ -201,7 +206,7 @@ impl Metrics {
         self.submitted.get_or_create(&QueueLabels { queue_name }).set(number(submitted));
     }
 
-    /// Sets how full the queue is, as a share of what it may hold.
+    /// Sets the utilization of the queue's limits, from 0 to 1.
     pub(crate) fn set_utilization(&self, ratio: f64) {
         let queue_name = self.queue.clone();
         self.utilization.get_or_create(&QueueLabels { queue_name }).set(ratio);
@@ -237,8 +242,8 @@ impl Metrics {
         self.processed.get_or_create(&self.labels(outcome)).inc();
     }
 
-    /// Counts a call that came to this end without an invocation: cancelled, expired, or dead
-    /// because its worker died during the last attempt.
+    /// Counts a call that ended in this state without an invocation: cancelled, expired, or dead
+    /// because its worker crashed during the last attempt.
     pub(crate) fn record_end_without_run(&self, end: EndState) {
         self.processed.get_or_create(&self.labels(end.as_str())).inc();
     }
@@ -265,7 +270,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Counts what was given up: stored as a dead letter, or dropped.
+    /// Counts a dead letter: stored, or dropped.
     pub(crate) fn record_dead_letter(&self, stored: bool) {
         let outcome = if stored { "stored" } else { "dropped" };
         self.dead_letters.get_or_create(&self.labels(outcome)).inc();

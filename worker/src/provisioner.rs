@@ -131,7 +131,7 @@ impl StreamProvisioner {
     }
 }
 
-/// Refuses names that no queue can have: such streams would take messages that are meant for
+/// Refuses names that no queue can have: such streams would receive messages that are meant for
 /// others.
 fn check_names(settings: &Settings) -> Result<(), UsageError> {
     let refused = |setting| move |error| UsageError(format!("{setting}: {error}"));

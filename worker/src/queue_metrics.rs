@@ -12,8 +12,8 @@ use crate::{metrics::Metrics, server_clock::ServerClock};
 /// Interval of the updates. It is shorter than 15 s, a common interval between two scrapes.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Looks up how many calls wait and how many were ever stored, for as long as it is polled. Removes
-/// the series of functions that are gone.
+/// Updates how many calls wait and how many were ever stored, for as long as it is polled. Removes
+/// the series of functions that have left the directory.
 pub(crate) async fn run(
     js: &Context,
     (stream, durable): (&str, &str),

@@ -9,7 +9,7 @@ pub(crate) enum Record {
     DeadLetter,
     /// The mark that a call is dead or expired.
     Tombstone,
-    /// How many deliveries of a call were no attempts.
+    /// How many deliveries of a call did not count as attempts.
     AttemptOffset,
 }
 

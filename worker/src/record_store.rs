@@ -1,11 +1,11 @@
-//! Stores what belongs to a call whose end is known: its result, dead letter, tombstone or attempt
+//! Stores the records of a call whose end is known: its result, dead letter, tombstone or attempt
 //! offset.
 //!
 //! Only this module decides how long a refused write is repeated. A refusal of the message itself
-//! is final. Everything else is tried again for a bounded time, and without the slot after a
-//! moment. If the store is full, the room of the reserve is released. What waits is visible in the
-//! log, the metrics, the call's status and the worker's statistics. Time without a connection to
-//! NATS does not count, since nothing can be delivered then either.
+//! is final. Everything else is retried for a bounded time, and without the slot after a moment. If
+//! the storage is full, the reserve is released. Blocked calls are visible in the log, the metrics,
+//! the call's status and the worker's statistics. Time without a connection to NATS does not count,
+//! since nothing can be delivered then either.
 
 use std::{
     collections::HashMap,
@@ -22,10 +22,10 @@ use tracing::{info, warn};
 
 use crate::{consumer::InFlightPermit, metrics::Metrics, record::Record};
 
-/// Time after which the call leaves its slot.
+/// Time after which the slot of the call is released.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time after which the write is not tried again. Servers of a cluster take ten seconds to elect a
+/// Time after which the write is not retried. Servers of a cluster take ten seconds to elect a
 /// stream's leader, and may have to start over. What is missing for longer does not exist.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -63,9 +63,9 @@ impl RecordStore {
         Self { js, metrics, waiting: Arc::default() }
     }
 
-    /// Repeats `write` until it succeeds, its failure is final, or the time is over. Returns what it
-    /// returned, or why the record is not stored. Calls `on_blocked` with the reason when the record
-    /// can't be stored now, and with `None` when it is stored after that.
+    /// Repeats `write` until it succeeds, its failure is final, or the time is over. Returns what
+    /// it returned, or why the record is not stored. Calls `on_blocked` with the reason when the
+    /// record can't be stored now, and with `None` when it is stored after that.
     pub(crate) async fn store_with_retries<T, E, F>(
         &self,
         record: Record,
@@ -147,12 +147,14 @@ impl RecordStore {
         disconnected_at.elapsed()
     }
 
-    /// Releases the reserve, whose room is for what ends calls. Returns whether there was any.
+    /// Releases the reserve, whose space is for the records that end calls. Returns whether there
+    /// was any.
     async fn release_reserve(&self) -> bool {
         match reserve::release(&self.js).await {
             Ok(true) => {
                 info!(
-                    "the storage of NATS is full: released the reserve, gateways refuse new calls until it is refilled"
+                    "the storage of NATS is full: released the reserve, gateways refuse new calls \
+                     until it is refilled"
                 );
                 true
             }

@@ -1,5 +1,5 @@
-//! Answers requests over core NATS. All workers of a queue receive them, and the one that knows the
-//! answer sends it.
+//! Responds to requests over core NATS. All workers of a queue receive them, and the one that knows
+//! the response sends it.
 
 use std::time::Duration;
 

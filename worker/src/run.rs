@@ -55,7 +55,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The readiness condition which says that the consumer of the queue's calls exists.
 const CONSUMER_CONDITION: &str = "consumer";
 
-/// What the worker is assembled from.
+/// The parts from which the worker is assembled.
 struct Worker {
     settings: Settings,
     namespaces: FunctionNamespaces,
@@ -66,7 +66,7 @@ struct Worker {
     health: Health,
 }
 
-/// What calls and callbacks share, or several tasks do.
+/// The parts that several tasks share.
 struct Shared {
     store: RecordStore,
     dispatcher: CallbackDispatcher,
@@ -155,7 +155,7 @@ impl Worker {
         result
     }
 
-    /// Takes calls and delivers results until `shutdown`.
+    /// Handles calls and delivers results until `shutdown`.
     async fn work(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let Self { settings, js, .. } = &self;
         let (client, queue) = (js.client(), &settings.queue_name);
@@ -225,7 +225,7 @@ impl Worker {
         Shared { store, dispatcher, dead_letters, statuses, cancellations, clock, directory }
     }
 
-    /// Creates what takes calls.
+    /// Creates the puller of calls.
     fn call_puller(
         &self,
         shared: &Shared,
@@ -299,7 +299,7 @@ impl Worker {
         }
     }
 
-    /// Creates what delivers results.
+    /// Creates the puller of results.
     fn callback_puller(&self, shared: &Shared) -> Puller<CallbackHandler> {
         let queue = &self.settings.queue_name;
         let handler = CallbackHandler {
@@ -356,14 +356,14 @@ fn memory_budget(settings: &Settings, registry: &mut Registry) -> Budget {
     Budget::new(bytes, registry)
 }
 
-/// Returns how many bytes of the memory budget are set aside: for messages that have arrived and wait for
-/// their memory, and for the one response at a time that exceeds the budget.
+/// Returns how many bytes of the memory budget are set aside: for messages that have arrived and
+/// wait for their memory, and for the one response at a time that exceeds the budget.
 fn set_aside_bytes(settings: &Settings, budget: usize) -> usize {
     let requested = budget / consumer::REQUESTED_BUDGET_DIVISOR * 2;
     requested + settings.max_response_bytes.0.min(budget / 2)
 }
 
-/// Creates what posts callbacks, from the settings.
+/// Creates the callback client from the settings.
 fn callback_client(settings: &Settings) -> anyhow::Result<CallbackClient> {
     let egress = EgressPolicy::new(settings.callback_allowed_hosts.clone());
     let signer =

@@ -49,15 +49,33 @@ pub struct Settings {
     pub queue_name: QueueName,
 
     /// Stream of the queue. Default: the name of the queue
-    #[arg(long, env = setting::NATS_STREAM, default_value_t, hide_default_value = true, value_parser = optional(parse_stream))]
+    #[arg(
+        long,
+        env = setting::NATS_STREAM,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_stream)
+    )]
     pub nats_stream: Optional<String>,
 
     /// Subject of the queue. Default: the name of the queue
-    #[arg(long, env = setting::NATS_SUBJECT, default_value_t, hide_default_value = true, value_parser = optional(parse_subject))]
+    #[arg(
+        long,
+        env = setting::NATS_SUBJECT,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_subject)
+    )]
     pub nats_subject: Optional<String>,
 
     /// Durable consumer of the queue. Default: <queue>-workers
-    #[arg(long, env = setting::NATS_DURABLE, default_value_t, hide_default_value = true, value_parser = optional(parse_durable))]
+    #[arg(
+        long,
+        env = setting::NATS_DURABLE,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_durable)
+    )]
     pub nats_durable: Optional<String>,
 
     /// Create and update streams and consumers, where no operator does
@@ -73,25 +91,51 @@ pub struct Settings {
     pub ensure_stream: bool,
 
     /// Maximum number of concurrent calls of this process
-    #[arg(long, env = setting::MAX_INFLIGHT, default_value_t = contract::DEFAULT_MAX_INFLIGHT, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(
+        long,
+        env = setting::MAX_INFLIGHT,
+        default_value_t = contract::DEFAULT_MAX_INFLIGHT,
+        value_parser = clap::value_parser!(u16).range(1..=10_000)
+    )]
     pub max_inflight: u16,
 
     /// Lease of a call, which is renewed after a third of it. Takes effect only with
     /// `ensure_stream`: otherwise the consumer exists already and has it
-    #[arg(long, env = setting::ACK_WAIT, default_value_t = GoDuration(DEFAULT_ACK_WAIT), value_parser = GoDuration::parse_positive)]
+    #[arg(
+        long,
+        env = setting::ACK_WAIT,
+        default_value_t = GoDuration(DEFAULT_ACK_WAIT),
+        value_parser = GoDuration::parse_positive
+    )]
     pub ack_wait: GoDuration,
 
     /// Maximum duration of an attempt, from the first byte sent to the last byte received
-    #[arg(long, env = setting::UPSTREAM_TIMEOUT, default_value_t = GoDuration(contract::DEFAULT_UPSTREAM_TIMEOUT), value_parser = GoDuration::parse_positive)]
+    #[arg(
+        long,
+        env = setting::UPSTREAM_TIMEOUT,
+        default_value_t = GoDuration(contract::DEFAULT_UPSTREAM_TIMEOUT),
+        value_parser = GoDuration::parse_positive
+    )]
     pub upstream_timeout: GoDuration,
 
-    /// Maximum age of a call when it is delivered: an older one ends as expired. Default: unlimited.
-    /// Example: 15m
-    #[arg(long, env = setting::MAX_AGE, default_value_t, hide_default_value = true, value_parser = optional(GoDuration::parse_positive))]
+    /// Maximum age of a call when it is delivered: an older one ends as expired. Default:
+    /// unlimited. Example: 15m
+    #[arg(
+        long,
+        env = setting::MAX_AGE,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(GoDuration::parse_positive)
+    )]
     pub max_age: Optional<GoDuration>,
 
     /// Maximum number of attempts of a call, the first included
-    #[arg(long, env = policy::MAX_RETRY_ATTEMPTS, default_value_t = policy::DEFAULT_MAX_ATTEMPTS.into(), value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        env = policy::MAX_RETRY_ATTEMPTS,
+        default_value_t = policy::DEFAULT_MAX_ATTEMPTS.into(),
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub max_retry_attempts: u64,
 
     /// Wait before the second attempt
@@ -103,20 +147,42 @@ pub struct Settings {
     pub max_retry_wait: GoDuration,
 
     /// How the wait grows from attempt to attempt
-    #[arg(long, env = policy::BACKOFF, default_value_t, value_parser = PossibleValuesParser::new(Backoff::VALUES).try_map(|value| value.parse::<Backoff>()))]
+    #[arg(
+        long,
+        env = policy::BACKOFF,
+        default_value_t,
+        value_parser = PossibleValuesParser::new(Backoff::VALUES)
+            .try_map(|value| value.parse::<Backoff>())
+    )]
     pub backoff: Backoff,
 
     /// Which part of the wait is random
-    #[arg(long, env = policy::RETRY_JITTER, default_value_t, value_parser = PossibleValuesParser::new(Jitter::VALUES).try_map(|value| value.parse::<Jitter>()))]
+    #[arg(
+        long,
+        env = policy::RETRY_JITTER,
+        default_value_t,
+        value_parser = PossibleValuesParser::new(Jitter::VALUES)
+            .try_map(|value| value.parse::<Jitter>())
+    )]
     pub retry_jitter: Jitter,
 
     /// HTTP statuses that are retried, comma-separated. A missing response always is
-    #[arg(long, env = policy::RETRY_HTTP_CODES, default_value_t = Codes(policy::DEFAULT_STATUS_CODES.into()))]
+    #[arg(
+        long,
+        env = policy::RETRY_HTTP_CODES,
+        default_value_t = Codes(policy::DEFAULT_STATUS_CODES.into())
+    )]
     pub retry_http_codes: Codes,
 
     /// URL of the gateway through which functions are called, as
     /// <URL>/function/<name>.<namespace>. Default: functions are called directly
-    #[arg(long, env = setting::GATEWAY_URL, default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
+    #[arg(
+        long,
+        env = setting::GATEWAY_URL,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_call_url)
+    )]
     pub gateway_url: Optional<String>,
 
     /// URL of functions for which the directory has none
@@ -129,31 +195,57 @@ pub struct Settings {
     pub function_url: String,
 
     /// Namespace of functions that are named without one
-    #[arg(long, env = setting::FUNCTION_NAMESPACE, default_value = contract::DEFAULT_FUNCTION_NAMESPACE, value_parser = parse_namespace)]
+    #[arg(
+        long,
+        env = setting::FUNCTION_NAMESPACE,
+        default_value = contract::DEFAULT_FUNCTION_NAMESPACE,
+        value_parser = parse_namespace
+    )]
     pub function_namespace: String,
 
-    /// Without a gateway: additional namespaces whose functions may be called, comma-separated, or *
-    /// for all. Functions in the directory may always be called; functions in kube-system and
+    /// Without a gateway: additional namespaces whose functions may be called, comma-separated, or
+    /// * for all. Functions in the directory may always be called; functions in kube-system and
     /// `platform_namespace` never
     #[arg(long, env = function_namespaces::SETTING, default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
     /// Namespace of the gateway and the operator. Functions in it are never called
-    #[arg(long, env = setting::PLATFORM_NAMESPACE, default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
+    #[arg(
+        long,
+        env = setting::PLATFORM_NAMESPACE,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_namespace)
+    )]
     pub platform_namespace: Optional<String>,
 
     /// Maximum duration of an attempt to deliver a callback
-    #[arg(long, env = setting::CALLBACK_TIMEOUT, default_value_t = GoDuration(contract::DEFAULT_CALLBACK_TIMEOUT), value_parser = GoDuration::parse_positive)]
+    #[arg(
+        long,
+        env = setting::CALLBACK_TIMEOUT,
+        default_value_t = GoDuration(contract::DEFAULT_CALLBACK_TIMEOUT),
+        value_parser = GoDuration::parse_positive
+    )]
     pub callback_timeout: GoDuration,
 
     /// Maximum number of attempts to deliver a callback
-    #[arg(long, env = setting::CALLBACK_MAX_ATTEMPTS, default_value_t = contract::DEFAULT_CALLBACK_MAX_ATTEMPTS.into(), value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        env = setting::CALLBACK_MAX_ATTEMPTS,
+        default_value_t = contract::DEFAULT_CALLBACK_MAX_ATTEMPTS.into(),
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub callback_max_attempts: u64,
 
-    /// File with the secrets that sign callbacks (Standard Webhooks), one `whsec_...` per line. It is
-    /// read again for each callback, so that secrets can be rotated. Default: callbacks are not
+    /// File with the secrets that sign callbacks (Standard Webhooks), one `whsec_...` per line. It
+    /// is read again for each callback, so that secrets can be rotated. Default: callbacks are not
     /// signed
-    #[arg(long, env = setting::CALLBACK_SIGNING_SECRET_FILE, default_value_t, hide_default_value = true)]
+    #[arg(
+        long,
+        env = setting::CALLBACK_SIGNING_SECRET_FILE,
+        default_value_t,
+        hide_default_value = true
+    )]
     pub callback_signing_secret_file: Optional<PathBuf>,
 
     /// Allowed targets of callbacks, comma-separated: hosts, *.suffix, IP addresses or CIDRs.
@@ -208,17 +300,33 @@ pub struct Settings {
 
     /// Maximum age of a connection to a function or receiver, so that a backend that is added gets
     /// its share of requests
-    #[arg(long, env = setting::MAX_CONNECTION_AGE, default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
+    #[arg(
+        long,
+        env = setting::MAX_CONNECTION_AGE,
+        default_value = client::DEFAULT_MAX_AGE,
+        value_parser = GoDuration::parse_positive
+    )]
     pub max_connection_age: GoDuration,
 
     /// Maximum number of requests on one connection to a function or receiver
-    #[arg(long, env = setting::MAX_CONNECTION_REQUESTS, default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        env = setting::MAX_CONNECTION_REQUESTS,
+        default_value_t = client::DEFAULT_MAX_REQUESTS,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub max_connection_requests: u32,
 
     /// Memory for running calls, responses of functions, and results that are being delivered. When
-    /// it is used up, no more calls are requested, and responses wait. Minimum: 16Mi. Default: three
-    /// quarters of the container's memory limit, or 384Mi without a limit
-    #[arg(long, env = setting::MEMORY_BUDGET, default_value_t, hide_default_value = true, value_parser = optional(memory::parse_budget))]
+    /// it is used up, no more calls are requested, and responses wait. Minimum: 16Mi. Default:
+    /// three quarters of the container's memory limit, or 384Mi without a limit
+    #[arg(
+        long,
+        env = setting::MEMORY_BUDGET,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(memory::parse_budget)
+    )]
     pub memory_budget: Optional<ByteSize>,
 
     /// Time for running calls to finish after SIGTERM. Default: `upstream_timeout` and 10s

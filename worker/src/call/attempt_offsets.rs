@@ -77,7 +77,10 @@ impl AttemptOffsets {
         );
         if let Err(failure) = written.await {
             let (call_id, reason) = (&call.id, failure.as_str());
-            warn!(%call_id, reason, "failed to record a non-counting delivery: it counts as an attempt");
+            warn!(
+                %call_id, reason,
+                "failed to record a non-counting delivery: it counts as an attempt"
+            );
         }
     }
 
@@ -94,7 +97,10 @@ impl AttemptOffsets {
         );
         if let Err(failure) = written.await {
             let (call_id, reason) = (&stored.id, failure.as_str());
-            warn!(%call_id, reason, "failed to record a non-counting delivery: it counts as an attempt");
+            warn!(
+                %call_id, reason,
+                "failed to record a non-counting delivery: it counts as an attempt"
+            );
         }
     }
 }

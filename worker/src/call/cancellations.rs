@@ -32,15 +32,15 @@ use crate::responder;
 
 mod recent;
 
-/// Wait between attempts to follow the bucket, while NATS or the bucket is unavailable.
+/// Wait between attempts to watch the bucket, while NATS or the bucket is unavailable.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum number of cancelled calls that are remembered. The oldest half of them is forgotten at a
 /// time: such a call has left the stream long ago.
 const MAX_CANCELLED: usize = 100_000;
 
-/// Maximum number of calls that have ended by themselves and are remembered. Enough for half a
-/// second of a worker at full rate.
+/// Maximum number of calls that are remembered because they have ended by themselves. Enough for
+/// half a second of a worker at full rate.
 const MAX_RECENTLY_ENDED: usize = 16_384;
 
 /// Maximum number of requests that wait for the answer about one call.
@@ -159,7 +159,7 @@ impl Cancellations {
         }
     }
 
-    /// Follows cancellations for as long as it is polled.
+    /// Receives cancellations for as long as it is polled.
     pub(crate) async fn run(&self, js: &Context, queue: &QueueName) {
         let broadcast = responder::answer(&self.client, broadcast_subject(queue), |call, inbox| {
             self.cancel(&StoredCall::decode(call)?, inbox).map(Into::into)
@@ -225,7 +225,7 @@ impl Cancellations {
     }
 
     /// Records a tombstone of a call that had ended by itself here. Returns whether that end is
-    /// settled: the tombstone must then say so. The writer of the tombstone may be gone before it
+    /// settled: the tombstone must then say so. The writer of the tombstone may stop before it
     /// asks, and a request after the delivery of the result would find only the tombstone.
     fn record_late_tombstone(&self, call: &StoredCall) -> bool {
         let mut state = self.lock();

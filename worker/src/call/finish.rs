@@ -321,7 +321,11 @@ impl Finisher {
     async fn finish_expired(&self, call: &Call<'_>, permit: &mut InFlightPermit) -> AckKind {
         let (function, call_id) = call.function_and_id();
         let age = Rounded(call.attempts.age);
-        warn!(%call_id, %function, "Expired {}: it is {age} old, more than limits.maxAge of its queue", function.name());
+        warn!(
+            %call_id, %function,
+            "Expired {}: it is {age} old, more than limits.maxAge of its queue",
+            function.name()
+        );
         self.metrics.record_end_without_run(EndState::Expired);
         let (end, reply) = (EndState::Expired, Reply::empty());
         self.results.publish(call, end, STATUS_TIMED_OUT, reply, None, permit).await;
@@ -380,7 +384,11 @@ impl Finisher {
     /// another kind. That worker completed the call, and lost its lease before it could settle it.
     async fn finish_already_done(&self, call: &Call<'_>) -> AckKind {
         let (function, call_id) = call.function_and_id();
-        info!(%call_id, %function, "{} has completed already: another worker has stored its result", function.name());
+        info!(
+            %call_id, %function,
+            "{} has completed already: another worker has stored its result",
+            function.name()
+        );
         let ended =
             tombstone::replace(&self.js, &self.queue, &call.stored, Mark::Dead, Mark::Ended).await;
         if let Err(error) = ended {

@@ -35,7 +35,8 @@ pub(super) fn log_attempt(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
             let until = Timestamp::now().saturating_add(*rest).unwrap_or(Timestamp::MAX);
             warn!(
                 %call_id, %function, attempt,
-                "Invoked {name} [{status}] in {seconds:.3}s, platform failed ({cause}): not counted as an attempt until {until:.0}, retrying in {wait}"
+                "Invoked {name} [{status}] in {seconds:.3}s, platform failed ({cause}): not \
+                 counted as an attempt until {until:.0}, retrying in {wait}"
             );
         }
         Outcome::Retry { wait, not_counted_for: None } => {
@@ -48,7 +49,8 @@ pub(super) fn log_attempt(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
         Outcome::Dead(reason) => {
             error!(
                 %call_id, %function, attempt, error,
-                "Invoked {name} [{status}] in {seconds:.3}s, moving the call to the dead-letter stream: {reason}"
+                "Invoked {name} [{status}] in {seconds:.3}s, moving the call to the dead-letter \
+                 stream: {reason}"
             );
         }
     }

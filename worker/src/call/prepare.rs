@@ -60,7 +60,10 @@ impl Preparer {
             Ok(invocation) => invocation,
             Err(error) => {
                 let subject = &delivery.message.subject;
-                warn!(%subject, %error, "not a valid call: moving the message to the dead-letter stream");
+                warn!(
+                    %subject, %error,
+                    "not a valid call: moving the message to the dead-letter stream"
+                );
                 return Err(Unprepared::DeadLetter(format!("undecodable: {error}")));
             }
         };
@@ -75,7 +78,10 @@ impl Preparer {
             Ok(offset) => offset,
             Err(error) => {
                 let call_id = &stored.id;
-                debug!(%call_id, %error, "failed to read the attempt offset: the call is not started now");
+                debug!(
+                    %call_id, %error,
+                    "failed to read the attempt offset: the call is not started now"
+                );
                 return Err(Unprepared::Redeliver(guard));
             }
         };

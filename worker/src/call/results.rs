@@ -88,7 +88,10 @@ impl ResultPublisher {
             Err(failure) => {
                 let (call_id, function, reason) =
                     (&callback.call_id, &callback.function, failure.as_str());
-                warn!(%call_id, %function, reason, "failed to store the result: posting it directly");
+                warn!(
+                    %call_id, %function, reason,
+                    "failed to store the result: posting it directly"
+                );
                 // However long the receiver takes, another call can use the slot.
                 permit.release_slot_early();
                 if let Some(callback) = self.settle_before_post(call, callback).await {

@@ -138,10 +138,18 @@ impl Runner {
     fn log_request(&self, call: &Call<'_>) {
         let ((function, call_id), invocation) = (call.function_and_id(), &call.invocation);
         let attempt = call.attempts.number;
-        debug!(%call_id, %function, attempt, bytes = invocation.body.len(), "Invoking {}", function.name());
+        debug!(
+            %call_id, %function, attempt, bytes = invocation.body.len(),
+            "Invoking {}",
+            function.name()
+        );
         if self.verbose {
             let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
-            info!(%call_id, %function, path = invocation.path, query = invocation.query, ?headers, %body, "Request");
+            info!(
+                %call_id, %function, path = invocation.path, query = invocation.query,
+                ?headers, %body,
+                "Request"
+            );
         }
     }
 
@@ -162,7 +170,10 @@ impl Runner {
                 Ok(None) => {}
                 Err(error) => {
                     let call_id = &call.stored.id;
-                    debug!(%call_id, %error, "failed to read the tombstone: the call is not started now");
+                    debug!(
+                        %call_id, %error,
+                        "failed to read the tombstone: the call is not started now"
+                    );
                     return StartCheck::Unknown;
                 }
             }

@@ -1,4 +1,4 @@
-//! Detects that this process stood still: stopped by a signal, out of CPU time, or on a machine
+//! Detects that this process was stalled: stopped by a signal, out of CPU time, or on a machine
 //! that was suspended. A call that was delivered before that may have been cancelled since.
 
 use std::{

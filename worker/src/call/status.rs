@@ -25,7 +25,7 @@ const MAX_ENTRIES: usize = 100_000;
 /// Maximum length of the remembered cause of a failed attempt, in characters.
 const MAX_ERROR_CHARS: usize = 200;
 
-/// The reports of a worker. Clones share them.
+/// The statuses of a worker's calls. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct CallStatuses {
     worker: String,
@@ -144,8 +144,8 @@ impl StatusGuard {
     }
 
     /// Reports from now on that the attempt has failed, and that the next one is due after this
-    /// time. `not_counted_for`: how much longer failures of the platform are no attempts, if this
-    /// one was not.
+    /// time. `not_counted_for`: how much longer failures of the platform do not count as attempts,
+    /// if this one did not count.
     pub(crate) fn mark_waiting(
         mut self,
         wait: Duration,
@@ -194,8 +194,8 @@ pub(crate) fn blocked_reporter(status: Option<&StatusGuard>) -> impl Fn(Option<S
     }
 }
 
-/// Returns whether a remembered phase still holds. A call whose next attempt was due is with the
-/// worker that has it now.
+/// Returns whether a remembered phase still holds. A call whose next attempt was due may be with
+/// another worker now.
 fn is_current(phase: Phase, now: Timestamp) -> bool {
     match phase {
         Phase::Running { .. } => true,

@@ -95,7 +95,7 @@ impl CallbackClient {
         Self { client: Client::new(connector, Config::new(limits)), policy, signer, time_limit }
     }
 
-    /// Posts a result once. Does not follow redirects: they would bypass the policy.
+    /// Posts a result once. Does not follow redirects: they would bypass the egress policy.
     pub(crate) async fn post(&self, callback: &Callback) -> PostResult {
         if let Err(refusal) = self.policy.check_url(callback.url.as_url()) {
             return PostResult::Refused(refusal.to_string());
@@ -134,14 +134,15 @@ impl CallbackClient {
 /// 2xx means that the result is accepted. With 410 the receiver asks never to be called again, and
 /// 508 says that the chain of calls is too long. Any other status is a failure that may pass
 /// (Standard Webhooks, "Deliverability and reliability"). So is a redirect, which is not followed:
-/// it would bypass the policy.
+/// it would bypass the egress policy.
 fn classify(status: StatusCode, headers: &HeaderMap) -> PostResult {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     match status {
         _ if status.is_success() => PostResult::Accepted(status.as_u16()),
         StatusCode::GONE => PostResult::Refused("the receiver answered 410".to_owned()),
         StatusCode::LOOP_DETECTED => PostResult::Refused(
-            "the receiver answered 508: the chain of calls is longer than its max_chain_depth allows"
+            "the receiver answered 508: the chain of calls is longer than its max_chain_depth \
+             allows"
                 .to_owned(),
         ),
         _ => {
@@ -149,12 +150,16 @@ fn classify(status: StatusCode, headers: &HeaderMap) -> PostResult {
             let code = status.as_u16();
             let reason = match text(header::LOCATION).filter(|_| status.is_redirection()) {
                 Some(location) => format!(
-                    "the receiver answered {code} with Location `{}`: redirects are not followed, use that URL",
+                    "the receiver answered {code} with Location `{}`: redirects are not followed, \
+                     use that URL",
                     shown(location)
                 ),
                 None => format!("the receiver answered {code}"),
             };
-            PostResult::Failed(InvocationEnd::Answered { status: code, internal: false, retry_after }, reason)
+            PostResult::Failed(
+                InvocationEnd::Answered { status: code, internal: false, retry_after },
+                reason,
+            )
         }
     }
 }

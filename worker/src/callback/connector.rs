@@ -1,4 +1,5 @@
-//! Opens connections to receivers: to addresses that the guard allows, with TLS for https URLs.
+//! Opens connections to receivers: to addresses that the egress policy allows, with TLS for https
+//! URLs.
 
 use std::{
     error::Error,

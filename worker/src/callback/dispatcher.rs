@@ -36,14 +36,14 @@ pub(crate) enum DeliveryOutcome {
     Retry(Duration),
     /// There was no attempt: the host answers slowly, and already has its maximum of requests.
     HostBusy,
-    /// The result is given up, for this reason.
+    /// The result can't be delivered, for this reason: it becomes a dead letter.
     Undeliverable(String),
 }
 
 // === impl CallbackDispatcher ===
 
 impl CallbackDispatcher {
-    /// Creates a messenger that makes at most `max_attempts` attempts in all, with these waits
+    /// Creates a dispatcher that makes at most `max_attempts` attempts in all, with these waits
     /// between them.
     pub(crate) fn new(
         client: CallbackClient,
@@ -66,7 +66,10 @@ impl CallbackDispatcher {
         let Some(_permit) = self.host_limits.acquire(callback.url.as_url()).await else {
             self.metrics.record_callback_deferred();
             let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
-            debug!(%call_id, %function, "callback to {url} deferred: its host has reached its limit of concurrent requests");
+            debug!(
+                %call_id, %function,
+                "callback to {url} deferred: its host has reached its limit of concurrent requests"
+            );
             return DeliveryOutcome::HostBusy;
         };
         let result = self.client.post(callback).await;
@@ -74,7 +77,11 @@ impl CallbackDispatcher {
         let (call_id, function, url) = (&callback.call_id, &callback.function, &callback.url);
         let reason = match result {
             PostResult::Accepted(status) => {
-                info!(%call_id, %function, status, "Posted result for {} to {url}", function.name());
+                info!(
+                    %call_id, %function, status,
+                    "Posted result for {} to {url}",
+                    function.name()
+                );
                 return DeliveryOutcome::Delivered;
             }
             PostResult::Refused(reason) => reason,
@@ -87,13 +94,19 @@ impl CallbackDispatcher {
                 );
                 if let Outcome::Retry { wait, .. } = outcome {
                     let again = Rounded(wait);
-                    warn!(%call_id, %function, attempt, reason, "callback to {url} failed, retrying in {again}");
+                    warn!(
+                        %call_id, %function, attempt, reason,
+                        "callback to {url} failed, retrying in {again}"
+                    );
                     return DeliveryOutcome::Retry(wait);
                 }
                 reason
             }
         };
-        warn!(%call_id, %function, attempt, reason, "callback to {url} failed: moving it to the dead-letter stream");
+        warn!(
+            %call_id, %function, attempt, reason,
+            "callback to {url} failed: moving it to the dead-letter stream"
+        );
         DeliveryOutcome::Undeliverable(reason)
     }
 }

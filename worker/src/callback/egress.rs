@@ -1,10 +1,10 @@
 //! Restricts the targets of callbacks.
 //!
 //! A callback URL comes from anyone who can reach the gateway, and the worker posts from inside the
-//! cluster. Without a policy, the worker could be made to reach what only the cluster may reach.
-//! Link-local and metadata addresses are never allowed; loopback addresses only if they are listed.
-//! Names are resolved here, and the connection goes to exactly the addresses that were checked. So
-//! a name can't change its address in between (DNS rebinding).
+//! cluster. Without a policy, clients could use the worker to reach what only the cluster may
+//! reach. Link-local and metadata addresses are never allowed; loopback addresses only if they are
+//! listed. Names are resolved here, and the connection goes to exactly the addresses that were
+//! checked. So a name can't change its address in between (DNS rebinding).
 
 use std::{
     error::Error,

@@ -62,7 +62,10 @@ impl CallbackHandler {
         let callback = match Callback::decode(delivery.headers(), message.payload.clone()) {
             Ok(callback) => callback,
             Err(error) => {
-                warn!(subject = %message.subject, %error, "not the result of a call: moving the message to the dead-letter stream");
+                warn!(
+                    subject = %message.subject, %error,
+                    "not the result of a call: moving the message to the dead-letter stream"
+                );
                 let reason = format!("not a result of a call: {error}");
                 let death = Death { reason, attempts: delivery.num_delivered, status: None };
                 return self.dead_letters.write(delivery.into(), None, death, permit).await.ack();
@@ -110,12 +113,15 @@ impl CallbackHandler {
         let call = StoredCall { id: callback.call_id.clone(), sequence: callback.sequence };
         let write = || tombstone::record_result(&self.js, &self.queue, &call);
         if let Err(error) = reserve::with_room(&self.js, write).await {
-            warn!(call_id = %call.id, %error, "failed to record that the result of a cancellation is delivered");
+            warn!(
+                call_id = %call.id, %error,
+                "failed to record that the result of a cancellation is delivered"
+            );
         }
     }
 
-    /// Returns which deliveries of a result were no attempts. If that is unknown, each delivery
-    /// counts as an attempt.
+    /// Returns which deliveries of a result did not count as attempts. If that is unknown, each
+    /// delivery counts as an attempt.
     async fn offset(&self, callback: &Callback, delivery: u64) -> Offset {
         if delivery <= 1 {
             return Offset::Deliveries(0);
@@ -123,7 +129,11 @@ impl CallbackHandler {
         let stored = self.attempts(callback).get().await;
         stored.unwrap_or_else(|error| {
             let call_id = &callback.call_id;
-            warn!(%call_id, %error, "failed to read the attempt offset of a callback: each delivery counts as an attempt");
+            warn!(
+                %call_id, %error,
+                "failed to read the attempt offset of a callback: each delivery counts as an \
+                 attempt"
+            );
             Offset::Deliveries(0)
         })
     }
@@ -131,7 +141,10 @@ impl CallbackHandler {
     async fn set_offset(&self, callback: &Callback, offset: Offset) {
         if let Err(error) = self.attempts(callback).set(offset).await {
             let call_id = &callback.call_id;
-            warn!(%call_id, %error, "failed to record a non-counting delivery of a callback: it counts as an attempt");
+            warn!(
+                %call_id, %error,
+                "failed to record a non-counting delivery of a callback: it counts as an attempt"
+            );
         }
     }
 

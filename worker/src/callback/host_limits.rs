@@ -1,5 +1,5 @@
-//! Limits how many results are posted to one host at once, so that a receiver that does not answer
-//! never takes all permits.
+//! Limits how many results are posted to one host at once, so that a receiver that does not respond
+//! never uses up the whole capacity.
 
 use std::{
     collections::HashMap,
@@ -19,11 +19,11 @@ use super::CONCURRENCY;
 /// Maximum number of results that are posted to one host at once.
 pub(crate) const MAX_PER_HOST: usize = CONCURRENCY / 4;
 
-/// Time without a free place after which a host counts as slow: results for it then wait in their
+/// Time without a free permit after which a host counts as slow: results for it then wait in their
 /// stream. For a shorter time they wait here, since nearly all hosts answer within it.
 const SLOW_HOST_AFTER: Duration = Duration::from_millis(250);
 
-/// Wait between two deliveries of a result whose host has no free place. It doubles each time, up
+/// Wait between two deliveries of a result whose host has no free permit. It doubles each time, up
 /// to `MAX_BUSY_WAIT`.
 const MIN_BUSY_WAIT: Duration = Duration::from_secs(1);
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ struct HostLimit {
     last_warned: Mutex<Option<Instant>>,
 }
 
-/// A place at a host, taken until this is dropped.
+/// Permission to post to a host, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct HostPermit {
     host: Arc<HostLimit>,
@@ -55,7 +55,7 @@ pub(crate) struct HostPermit {
 // === impl HostLimits ===
 
 impl HostLimits {
-    /// Takes a place at the host of a URL. Returns `None` if no place becomes free soon.
+    /// Acquires a permit for the host of a URL. Returns `None` if no permit becomes free soon.
     pub(crate) async fn acquire(&self, url: &Url) -> Option<HostPermit> {
         let host = self.host(url);
         if let Ok(permit) = host.permits.clone().try_acquire_owned() {
@@ -69,7 +69,8 @@ impl HostLimits {
             let host = authority(url);
             warn!(
                 host,
-                "host is slow: it has reached its limit of {MAX_PER_HOST} concurrent callbacks, other results for it wait"
+                "host is slow: it has reached its limit of {MAX_PER_HOST} concurrent callbacks, \
+                 other results for it wait"
             );
         }
         None
@@ -104,7 +105,7 @@ fn authority(url: &Url) -> String {
     )
 }
 
-/// Returns how long a result waits that was put off this many times before. `chance` is from 0 to
+/// Returns how long a result waits that was deferred this many times before. `chance` is from 0 to
 /// 1.
 pub(crate) fn retry_wait(times: u64, chance: f64) -> Duration {
     let doublings = u32::try_from(times).unwrap_or(u32::MAX);
@@ -131,7 +132,7 @@ impl HostLimit {
         is_due
     }
 
-    /// Returns how long to wait for a place: zero at a host that has not answered for a while.
+    /// Returns how long to wait for a permit: zero for a host that has not responded for a while.
     fn max_wait(&self, now: Instant) -> Duration {
         let last_release = *self.last_release.lock().unwrap_or_else(PoisonError::into_inner);
         SLOW_HOST_AFTER.saturating_sub(now.duration_since(last_release))

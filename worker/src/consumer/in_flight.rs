@@ -1,4 +1,4 @@
-//! Runs a task for each message that is being handled, and counts the slots that they take.
+//! Runs a task for each message in flight, and counts the slots that the tasks use.
 
 use std::{
     collections::HashMap,
@@ -18,21 +18,21 @@ pub(crate) struct InFlight {
     sequences: InFlightSet,
     freed_tx: mpsc::UnboundedSender<()>,
     freed_rx: mpsc::UnboundedReceiver<()>,
-    /// Places of tasks that have left their slots.
+    /// Limits how many tasks may release their slots early.
     unconfirmed_limit: Arc<Semaphore>,
 }
 
 /// The slot of a message. It is free for another one when this is dropped, or earlier if its task
-/// leaves it.
+/// releases it.
 #[derive(Debug)]
 pub(crate) struct Slot {
     freed_tx: mpsc::UnboundedSender<()>,
     unconfirmed_limit: Arc<Semaphore>,
-    /// Place of a task that has left its slot, so that the slot is free already.
+    /// Held by a task that has released its slot early, so that the slot is free already.
     unconfirmed_permit: Option<OwnedSemaphorePermit>,
 }
 
-/// What a task holds of its message.
+/// Permission to handle a message: its claim and its slot.
 #[derive(Debug)]
 pub(crate) struct InFlightPermit {
     claim: Option<SequenceGuard>,
@@ -69,7 +69,7 @@ impl InFlight {
     }
 
     /// Claims the message at a sequence. Returns `None` if it is in flight here already: this
-    /// delivery is then no attempt.
+    /// delivery then does not count as an attempt.
     pub(crate) fn claim(&self, sequence: u64) -> Option<SequenceGuard> {
         if self.sequences.count_redelivery(sequence) {
             return None;
@@ -83,7 +83,7 @@ impl InFlight {
         self.sequences.clone()
     }
 
-    /// Spawns a task that takes a slot.
+    /// Spawns a task that uses a slot.
     pub(crate) fn spawn<T>(&mut self, claim: SequenceGuard, task: impl FnOnce(InFlightPermit) -> T)
     where
         T: Future<Output = ()> + Send + 'static,
@@ -118,10 +118,13 @@ impl InFlight {
     }
 }
 
-/// Logs how a task ended, if it failed.
+/// Logs it if a task panicked.
 fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        warn!(%error, "the task of a message panicked: the message is delivered again after the lease");
+        warn!(
+            %error,
+            "the task of a message panicked: the message is delivered again after the lease"
+        );
     }
 }
 
@@ -136,12 +139,12 @@ impl InFlightPermit {
     }
 
     /// Returns how often the message was delivered again while it is in flight here. These
-    /// deliveries are no attempts.
+    /// deliveries do not count as attempts.
     pub(crate) fn redeliveries(&self) -> u64 {
         self.claim.as_ref().map_or(0, SequenceGuard::redeliveries)
     }
 
-    /// Gives the claim up: the next delivery is another attempt.
+    /// Releases the claim: the next delivery is another attempt.
     pub(crate) fn release_claim(&mut self) {
         self.claim = None;
     }
@@ -167,7 +170,7 @@ impl Slot {
     }
 
     fn free(&self) {
-        // Fails only if the slots are not counted any more.
+        // Fails only if slots are no longer counted.
         let _ = self.freed_tx.send(());
     }
 }

@@ -37,7 +37,9 @@ pub(crate) async fn run_with_renewal<T>(
     let mut renewal = pin!(renew(acks, delivery, lease / RENEWALS_PER_LEASE));
     loop {
         tokio::select! {
-            value = work.as_mut() => return LeaseOutcome { value, is_lost: confirmed.elapsed() > lease },
+            value = work.as_mut() => {
+                return LeaseOutcome { value, is_lost: confirmed.elapsed() > lease };
+            }
             renewed = &mut renewal => {
                 if renewed.is_none() {
                     delivery.has_unconfirmed_renewal.store(true, Ordering::Relaxed);
@@ -49,8 +51,8 @@ pub(crate) async fn run_with_renewal<T>(
     }
 }
 
-/// Waits for `interval`, then renews the lease. If the server confirms the renewal, returns the time
-/// at which it was sent: the new lease began no earlier.
+/// Waits for `interval`, then renews the lease. If the server confirms the renewal, returns the
+/// time at which it was sent: the new lease began no earlier.
 async fn renew(acks: &AckBatcher, delivery: &Delivery, interval: Duration) -> Option<Instant> {
     sleep(interval).await;
     let sent = Instant::now();

@@ -1,4 +1,4 @@
-//! Finds the messages of a consumer that this program's client of NATS can't read
+//! Finds the messages of a consumer that this program's NATS client can't read
 //! ([`asyncqueue::readable`]).
 //!
 //! The client closes the connection each time that such a message is delivered, so that the calls

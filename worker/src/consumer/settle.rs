@@ -43,7 +43,10 @@ pub(crate) async fn settle(
     let (ack, settle_guard) = outcome.value;
     if outcome.is_lost {
         let subject = &delivery.message.subject;
-        warn!(%subject, "lease not renewed in time: another worker may have received this message too");
+        warn!(
+            %subject,
+            "lease not renewed in time: another worker may have received this message too"
+        );
         // An ack is safe even if another worker has the message. A nak would deliver it to a third
         // one.
         if matches!(ack, AckKind::Nak(_)) {

@@ -20,7 +20,7 @@ const OTHER_FUNCTIONS: &str = "other";
 pub(super) struct InflightGauges {
     queue: Arc<str>,
     pub(super) family: Family<FunctionLabels, Gauge>,
-    /// The functions that have a series. The lock is held while a gauge is taken from the family or
+    /// The functions that have a series. The lock is held while a gauge is read from the family or
     /// removed from it, so that no call counts on a removed gauge.
     functions: Arc<Mutex<HashSet<FunctionName>>>,
 }

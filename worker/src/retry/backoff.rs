@@ -89,7 +89,8 @@ mod tests {
             for backoff in [Backoff::Exponential, Backoff::Static] {
                 for jitter in [Jitter::None, Jitter::Full, Jitter::Equal] {
                     let (min, max) = (Duration::from_secs(min), Duration::from_secs(max));
-                    let wait = BackoffPolicy { min, max, backoff, jitter }.wait_after(attempt, chance);
+                    let policy = BackoffPolicy { min, max, backoff, jitter };
+                    let wait = policy.wait_after(attempt, chance);
                     prop_assert!(wait <= max);
                 }
             }

@@ -14,8 +14,8 @@ use super::{backoff::BackoffPolicy, retry_after};
 /// that the worker computes.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// Time in which failures of the platform are no attempts. A platform that is unavailable for
-/// longer is not expected to return for this call.
+/// Time in which failures of the platform do not count as attempts. A platform that is unavailable
+/// for longer is not expected to return for this call.
 const PLATFORM_RETRY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Status for a call that took longer than its time limit.
@@ -30,14 +30,14 @@ pub const STATUS_UNREACHABLE: u16 = 503;
 /// Status for a response that can't be read (RFC 9110, 15.6.3: "an invalid response").
 pub const STATUS_UNREADABLE: u16 = 502;
 
-/// Says when a call is tried again.
+/// Says when a call is retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Maximum number of attempts, the first included.
     pub max_attempts: u64,
     /// Waits between the attempts.
     pub backoff: BackoffPolicy,
-    /// Statuses that are tried again. A missing response, or one that is not in time, always is.
+    /// HTTP statuses that are retried. A missing response, or one that is not in time, always is.
     pub codes: BTreeSet<u16>,
 }
 
@@ -63,12 +63,12 @@ pub enum InvocationEnd {
     Unreadable(String),
 }
 
-/// Says how often a call was tried.
+/// Number of attempts and deliveries of a call, and its age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptCount {
     /// Number of this attempt, from 1.
     pub number: u64,
-    /// Number of deliveries, including those that were no attempts.
+    /// Number of deliveries, including those that did not count as attempts.
     pub deliveries: u64,
     /// How long the call has been in the queue.
     pub age: Duration,
@@ -83,18 +83,18 @@ pub enum Outcome {
     Retry {
         /// Wait before the next attempt.
         wait: Duration,
-        /// If this invocation is no attempt because the platform failed: how much longer such
-        /// failures of this call are not counted. `None`: it is an attempt.
+        /// If this invocation does not count as an attempt because the platform failed: how much
+        /// longer such failures of this call are not counted. `None`: it counts.
         not_counted_for: Option<Duration>,
     },
-    /// The call is given up, for this reason, and the client gets the last status.
+    /// The call becomes a dead letter, for this reason, and the client gets the last status.
     Dead(String),
 }
 
 // === impl AttemptCount ===
 
 impl AttemptCount {
-    /// Creates tries of which each was an attempt.
+    /// Creates the count of a call whose deliveries were all attempts.
     #[must_use]
     pub fn all_counted(attempt: u64) -> Self {
         Self { number: attempt, deliveries: attempt, age: Duration::ZERO }
@@ -120,7 +120,7 @@ impl InvocationEnd {
         matches!(self, Self::Answered { internal: true, .. })
     }
 
-    /// Describes the end in words, as the reason for another attempt or for giving up.
+    /// Describes the end, as the reason for another attempt or for a dead letter.
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::Answered { status, .. } => format!("the function answered {status}"),
@@ -150,8 +150,8 @@ impl RetryPolicy {
         }
     }
 
-    /// Decides what the end of an invocation means after these tries. `chance`, from 0 to 1, is for
-    /// the jitter.
+    /// Decides what the end of an invocation means after these attempts. `chance`, from 0 to 1, is
+    /// for the jitter.
     #[must_use]
     pub fn decide(
         &self,
@@ -197,8 +197,8 @@ impl RetryPolicy {
         Outcome::Retry { wait, not_counted_for }
     }
 
-    /// Returns whether a call was tried so often already that it does not run again. Its worker
-    /// died during the last attempt: otherwise the call would have ended.
+    /// Returns whether the attempts are exhausted on arrival: the worker crashed during the last
+    /// one. Otherwise the call would have ended.
     #[must_use]
     pub fn is_poison(&self, attempt: u64) -> bool {
         attempt > self.max_attempts
@@ -358,10 +358,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_call_is_tried_at_most_max_attempts_times(
-            status in 100_u16..600, internal: bool, attempt in 1_u64..10, age in 0_u64..200_000, chance in 0.0..1.0
+            status in 100_u16..600, internal: bool, attempt in 1_u64..10,
+            age in 0_u64..200_000, chance in 0.0..1.0,
         ) {
             let end = InvocationEnd::Answered { status, internal, retry_after: None };
-            let attempts = AttemptCount { number: attempt, deliveries: attempt, age: Duration::from_secs(age) };
+            let age = Duration::from_secs(age);
+            let attempts = AttemptCount { age, ..AttemptCount::all_counted(attempt) };
             match policy().decide(&end, attempts, SystemTime::UNIX_EPOCH, chance) {
                 Outcome::Retry { wait, not_counted_for } => {
                     let counted = not_counted_for.is_none();

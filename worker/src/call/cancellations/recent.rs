@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, hash::Hash, mem};
 
-/// A map of at most `capacity` entries. Half of them, the oldest, are dropped when it is full: what was
-/// added last is always there.
+/// A map of at most `capacity` entries. Half of them, the oldest, are dropped when it is full: what
+/// was added last is always there.
 #[derive(Debug)]
 pub(super) struct RecentMap<K, V> {
     capacity: usize,
