@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn names_follow_from_the_queues_name() {
+    fn names_follow_from_the_name_of_the_queue() {
         let settings = parse(&["--queue-name", "slow-queue"]).unwrap();
         assert_eq!(settings.stream(), "slow-queue");
         assert_eq!(settings.subject(), "slow-queue");

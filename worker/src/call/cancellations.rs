@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_held_call_is_answered_when_it_does_not_start() {
+    async fn an_idle_call_is_answered_when_it_does_not_start() {
         let cancellations = cancellations().await;
         let held = cancellations.register(call(1));
         assert_eq!(cancellations.cancel(&call(1), None), None);

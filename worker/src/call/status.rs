@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_reported_while_it_runs_and_until_its_next_attempt_is_due() {
+    fn a_call_is_reported_until_its_next_attempt_is_due() {
         let statuses = CallStatuses::new("w".to_owned());
         let call = StoredCall { id: "id-1".parse().unwrap(), sequence: 7 };
         let now = Timestamp::now();

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callback_carries_the_answer_and_what_became_of_the_call() {
+    fn a_callback_carries_the_response_and_the_end_of_the_call() {
         let request = request(&callback("http://h:9/cb%2Fx?a=%2F"), None).unwrap();
         assert_eq!(request.uri(), "http://h:9/cb%2Fx?a=%2F");
         let header = |name: &str| request.headers()[name].to_str().unwrap();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callback_that_is_a_call_has_its_event_id_for_a_key() {
+    fn a_callback_that_is_a_call_has_its_event_id_as_key() {
         let mut callback = Callback { depth: 4, ..callback("http://h:9/async-function/next?a=b") };
         for name in [IDEMPOTENCY_KEY, X_ASYNC_DEPTH] {
             callback.headers.append(name, HeaderValue::from_static("the function's"));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_is_too_long_is_given_up_and_names_the_limit() {
+    fn a_chain_that_is_too_long_is_refused_and_names_the_limit() {
         let PostResult::Refused(reason) = classify(StatusCode::LOOP_DETECTED, &HeaderMap::new())
         else {
             panic!()
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_receiver_that_is_gone_is_never_asked_again() {
+    fn only_status_410_is_never_retried() {
         let classify = |status| classify(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
         for status in [200, 202, 204, 299] {
             assert_eq!(classify(status), PostResult::Accepted(status));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_is_a_failure_that_names_where_it_leads() {
+    fn a_redirect_fails_and_names_its_location() {
         for (location, named) in [
             (
                 "https://u:secret@new.example/hooks?token=secret#secret",

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_and_link_local_addresses_are_never_reached_however_written() {
+    fn metadata_and_link_local_addresses_are_never_reached() {
         for host in [
             "169.254.169.254",
             "0xa9fea9fe",

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_has_a_quarter_of_the_places_and_no_more() {
+    async fn a_host_has_at_most_a_quarter_of_the_permits() {
         let (hosts, hangs) = (HostLimits::default(), url("http://hangs/a"));
         let mut permits = fill(&hosts, &hangs).await;
         assert!(hosts.acquire(&url("http://HANGS:80/b")).await.is_none());
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_that_comes_free_soon_is_waited_for() {
+    async fn a_permit_that_becomes_free_soon_is_waited_for() {
         let (hosts, host) = (HostLimits::default(), url("http://h/"));
         let mut permits = fill(&hosts, &host).await;
         let first = permits.pop();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_has_not_answered_for_a_while_is_not_waited_for() {
+    fn a_host_that_has_not_responded_is_not_waited_for() {
         let last_release = Instant::now();
         let host = HostLimit {
             last_release: Mutex::new(last_release),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_host_is_warned_of_once_a_minute() {
+    fn a_slow_host_is_logged_once_a_minute() {
         let (host, now) = (HostLimit::new(Arc::new(Semaphore::new(0))), Instant::now());
         let due = [0, 1, 59, 60, 61]
             .map(|seconds| host.is_warning_due(now + Duration::from_secs(seconds)));
@@ -206,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_up_to_the_longest() {
+    fn waits_grow_up_to_the_maximum() {
         let seconds: Vec<_> = (0..8).map(|times| retry_wait(times, 1.0).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(retry_wait(u64::MAX, 0.0), MAX_BUSY_WAIT / 2);
     }
 
     #[tokio::test]
-    async fn hosts_that_nothing_is_posted_to_are_forgotten() {
+    async fn unused_hosts_are_removed() {
         let hosts = HostLimits::default();
         for number in 0..PRUNE_THRESHOLD * 3 {
             hosts.acquire(&url(&format!("http://h{number}/"))).await.unwrap();

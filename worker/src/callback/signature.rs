@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_is_refused_without_being_shown() {
+    fn an_invalid_secret_is_refused_without_being_shown() {
         for bad in ["", "  \n", "whsec_c2hvcnQ=", "hunter2", &format!("{SECRET} hunter2")] {
             let error = format!("{:#}", Secrets::parse(bad).unwrap_err());
             assert!(!error.contains("hunter2") && !error.contains("c2hvcnQ"), "{error}");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_file_counts_at_once_and_a_broken_one_changes_nothing() {
+    fn a_rotated_file_is_used_at_once_and_an_invalid_one_is_not() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), SECRET).unwrap();
         let signer = Signer::open(file.path().to_owned()).unwrap();

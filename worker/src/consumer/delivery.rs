@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_form_of_the_subject_says_the_same() {
+    fn each_form_of_the_subject_has_the_same_metadata() {
         let metadata = AckMetadata {
             num_delivered: 2,
             sequence: 1070,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_from_no_stream_is_a_first_delivery() {
+    fn a_message_from_no_stream_is_a_first_delivery() {
         let message = Message {
             subject: "q".into(),
             reply: None,

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_slot_asks_for_one_message_at_a_time() {
+    fn one_slot_requests_one_message_at_a_time() {
         let mut demand = Demand::new(1);
         assert_eq!(demand.next_batch(), Some(1));
         assert_eq!(demand.next_batch(), None);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_request_is_asked_for_again() {
+    fn an_expired_request_is_repeated() {
         let mut demand = Demand::new(4);
         assert_eq!(demand.next_batch(), Some(4));
         assert!(demand.received());
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_holds_or_asks_for_more_than_its_slots(
+        fn demand_never_exceeds_the_slots(
             max in 1_usize..64,
             steps in prop::collection::vec(step(), 0..200)
         ) {

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_is_held_until_its_task_ends_or_fails() {
+    async fn a_message_is_claimed_until_its_task_ends_or_fails() {
         let mut tasks = InFlight::new(3);
         let [ends, fails, gives_up] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
         assert!([1, 2, 3].iter().all(|sequence| tasks.claim(*sequence).is_none()));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_is_free_when_its_task_ends_or_fails_or_leaves_it() {
+    async fn a_slot_is_free_when_its_task_ends_fails_or_releases_it() {
         let mut tasks = InFlight::new(3);
         let [ends, fails, leaves] = [1, 2, 3].map(|sequence| claimed(&tasks, sequence));
         tasks.spawn(ends, async |_permit| {});
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn as_many_tasks_leave_their_slots_as_there_are_slots() {
+    async fn at_most_max_tasks_release_their_slots_early() {
         let mut tasks = InFlight::new(1);
         let (left, mut leaves) = mpsc::unbounded_channel();
         for sequence in 0..2 {

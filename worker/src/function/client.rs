@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_attempt_is_a_status_and_its_cause() {
+    fn a_failed_attempt_has_a_status_and_a_cause() {
         let body = Bytes::from_static(b"s3cret");
         let answered = InvocationEnd::Answered { status: 500, internal: false, retry_after: None };
         let cases = [

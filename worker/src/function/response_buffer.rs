@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_answer_at_a_time_goes_over_the_budget() {
+    async fn one_response_at_a_time_exceeds_the_budget() {
         let account = Budget::new(100, &mut prometheus_client::registry::Registry::default())
             .account("answers");
         let memory = ResponseMemory::new(account.clone());

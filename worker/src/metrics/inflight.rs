@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_is_gone_loses_its_series_when_idle() {
+    fn a_removed_function_loses_its_series_when_idle() {
         let inflight = InflightGauges::new("jobs".into());
         let both = directory(&["busy", "idle"]);
         let busy = inflight.track(&function("busy"), Some(&both));

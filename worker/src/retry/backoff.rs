@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_longest() {
+    fn waits_double_up_to_the_maximum() {
         let policy = policy(Backoff::Exponential, Jitter::None);
         let seconds: Vec<u64> =
             (1..=6).map(|attempt| policy.wait_after(attempt, 0.5).as_secs()).collect();
@@ -80,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_wait_is_longer_than_the_longest(
+        fn no_wait_exceeds_the_maximum(
             attempt: u64,
             chance in prop_oneof![0.0..1.0, Just(f64::INFINITY), Just(-1.0)],
             min in 0..=MAX_DURATION.as_secs(),

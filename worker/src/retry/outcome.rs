@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_codes_in_the_list_are_tried_again() {
+    fn only_listed_codes_are_retried() {
         for status in [200, 202, 204, 301, 302, 400, 404, 413, 422, 501] {
             assert_eq!(decide(&answered(status), 1), Outcome::Done, "{status}");
         }
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_functions_own_settings_come_before_its_queues() {
+    fn settings_of_a_function_override_those_of_its_queue() {
         assert_eq!(policy().with_overrides(&RetryOverrides::default()), policy());
         let own = RetryOverrides {
             attempts: Some(5),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_may_not_be_called_is_not_tried_again() {
+    fn a_forbidden_function_is_not_retried() {
         let end = InvocationEnd::Forbidden(NamespaceRefused::NotListed("dev".to_owned()));
         let Outcome::Dead(reason) = decide(&end, 1) else { panic!("not dead") };
         assert!(reason.contains("`dev`") && reason.contains("function_namespaces"), "{reason}");
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_is_always_tried_again() {
+    fn a_missing_response_is_always_retried() {
         let policy = RetryPolicy { codes: BTreeSet::new(), ..policy() };
         for end in [InvocationEnd::TimedOut, InvocationEnd::Unreachable] {
             let outcome =
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_cannot_be_read_is_final() {
+    fn an_unreadable_response_is_not_retried() {
         let Outcome::Dead(reason) =
             decide(&InvocationEnd::Unreadable("invalid HTTP version".to_owned()), 1)
         else {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_the_platform_is_tried_again_whatever_its_code_and_is_no_attempt_for_a_day() {
+    fn a_platform_failure_is_retried_and_not_counted_for_a_day() {
         let end = InvocationEnd::Answered { status: 404, internal: true, retry_after: None };
         let after = |deliveries, age| {
             let attempts = AttemptCount { number: 3, deliveries, age: Duration::from_secs(age) };
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_used_up_are_death_with_its_reason() {
+    fn exhausted_attempts_are_dead_with_a_reason() {
         let Outcome::Dead(reason) = decide(&answered(500), 3) else { panic!("not dead") };
         assert_eq!(reason, "the function answered 500 (attempt 3 of 3)");
         assert!(!policy().is_poison(3));
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_beats_the_computed_wait_up_to_an_hour() {
+    fn retry_after_overrides_the_computed_wait_up_to_an_hour() {
         let date = "Thu, 01 Jan 1970 00:20:00 GMT";
         for (value, seconds) in [
             ("30", 30),
@@ -357,7 +357,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_call_is_tried_at_most_max_attempts_times(
+        fn a_call_has_at_most_max_attempts(
             status in 100_u16..600, internal: bool, attempt in 1_u64..10,
             age in 0_u64..200_000, chance in 0.0..1.0,
         ) {

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_and_dates_are_read_and_the_rest_is_nothing() {
+    fn seconds_and_dates_are_parsed_and_other_values_ignored() {
         let now = httpdate::parse_http_date("Tue, 24 Nov 2026 10:00:00 GMT").unwrap();
         let seconds = |value| parse(value, now).map(|wait| wait.as_secs());
         assert_eq!(seconds("0"), Some(0));
