@@ -45,7 +45,7 @@ impl Guard {
             Self::ResultRefusalIsFinal => ("worker/src/record_store.rs", "store_with_retries"),
             Self::ResultDecidesCancel => ("asyncqueue/src/cancel.rs", "store_result"),
             Self::DeadLetterLookedUp => ("asyncqueue/src/dead_letter_store.rs", "store_once"),
-            Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "write"),
+            Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "store"),
             Self::SettleRepeats | Self::NakDropsClaim | Self::NakNeedsLease => {
                 ("worker/src/consumer/settle.rs", "settle")
             }

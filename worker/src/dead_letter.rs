@@ -15,7 +15,7 @@ use asyncqueue::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::time::Duration;
-use tracing::{error, warn};
+use tracing::{error, field::display, warn};
 
 use crate::{
     consumer::{InFlightPermit, delivery::Delivery},
@@ -26,7 +26,7 @@ use crate::{
 
 /// Delay of the redelivery of a message whose dead letter can't be stored: the storage is full, or
 /// the stream is missing.
-const PUT_OFF: Duration = Duration::from_secs(60);
+const REDELIVERY_DELAY: Duration = Duration::from_secs(60);
 
 /// Writes the dead letters of a queue.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl DeadLetterOutcome {
     pub(crate) fn ack(self) -> AckKind {
         match self {
             Self::Ended => AckKind::Ack,
-            Self::NotStored => AckKind::Nak(Some(PUT_OFF)),
+            Self::NotStored => AckKind::Nak(Some(REDELIVERY_DELAY)),
         }
     }
 }
@@ -92,7 +92,7 @@ impl DeadLetterOutcome {
 // === impl DeadLetterWriter ===
 
 impl DeadLetterWriter {
-    /// Stores a message as a dead letter, whether it is a call or not. Leaves out what does not
+    /// Writes a dead letter for a message, whether it is a call or not. Leaves out what does not
     /// fit. If dead letters are disabled, logs and drops the message.
     pub(crate) async fn write(
         &self,
@@ -101,14 +101,13 @@ impl DeadLetterWriter {
         death: Death,
         permit: &mut InFlightPermit,
     ) -> DeadLetterOutcome {
-        let Message { headers, payload, subject, sequence } = message;
-        let (call_id, function) = call.map(|(function, id)| (id, function)).unzip();
-        let (shown_id, shown_function) =
-            (call_id.map(tracing::field::display), function.map(tracing::field::display));
+        let Message { payload, subject, sequence, .. } = message;
+        let (function, call_id) = call.unzip();
+        let (call_id, function) = (call_id.map(display), function.map(display));
         if !self.enabled {
             error!(
-                call_id = shown_id,
-                function = shown_function,
+                call_id,
+                function,
                 subject,
                 sequence,
                 attempts = death.attempts,
@@ -118,72 +117,81 @@ impl DeadLetterWriter {
             self.metrics.record_dead_letter(false);
             return DeadLetterOutcome::Ended;
         }
+        match self.store(message, call, &death, permit).await {
+            Ok(form) => {
+                if form != Form::Whole {
+                    warn!(
+                        call_id,
+                        function,
+                        ?form,
+                        bytes = payload.len(),
+                        "dead letter too large: stored without its headers or its body"
+                    );
+                }
+                self.metrics.record_dead_letter(true);
+                DeadLetterOutcome::Ended
+            }
+            Err(refused @ PublishFailure::TooLarge(_)) => {
+                error!(
+                    call_id,
+                    function,
+                    subject,
+                    sequence,
+                    ?refused,
+                    "dropped: even a dead letter without headers and body is too large: {}",
+                    death.reason
+                );
+                self.metrics.record_dead_letter(false);
+                DeadLetterOutcome::Ended
+            }
+            Err(failure) => {
+                let (stream, reason) = (&self.stream, failure.as_str());
+                error!(
+                    call_id,
+                    function,
+                    stream,
+                    subject,
+                    reason,
+                    "failed to store a dead letter: its message stays in the queue and is \
+                     delivered again later"
+                );
+                DeadLetterOutcome::NotStored
+            }
+        }
+    }
+
+    /// Stores a dead letter in the first form that fits, and returns the form. Returns
+    /// [`PublishFailure::TooLarge`] if none fits.
+    async fn store(
+        &self,
+        message: Message<'_>,
+        call: Option<(&FunctionName, &CallId)>,
+        death: &Death,
+        permit: &mut InFlightPermit,
+    ) -> Result<Form, PublishFailure> {
+        let Message { headers, payload, subject, sequence } = message;
         let dead_subject = match call {
             Some((function, id)) => call_subject(&self.stream, function, id),
             None => {
                 format!("{}.{UNKNOWN}.{UNKNOWN}.{}", self.stream, CallId::of_sequence(sequence))
             }
         };
-        let whole = dead_letter::headers(headers, subject, &death, &self.worker, Timestamp::now());
+        let whole = dead_letter::headers(headers, subject, death, &self.worker, Timestamp::now());
         let id = dead_letter::message_id(subject, sequence);
         let mut refused = PublishFailure::Unavailable;
         for form in Form::ALL {
             let (headers, body) = form.of(&whole, payload);
-            let stored = self.store.store_with_retries(
-                Record::DeadLetter,
-                permit,
-                |_| {},
-                || {
-                    store_once(
-                        &self.js,
-                        &self.stream,
-                        &dead_subject,
-                        &id,
-                        headers.clone(),
-                        body.clone(),
-                    )
-                },
-            );
-            match stored.await {
-                Ok(()) => {
-                    if form != Form::Whole {
-                        warn!(
-                            call_id = shown_id,
-                            function = shown_function,
-                            ?form,
-                            bytes = payload.len(),
-                            "dead letter too large: storing it without its headers or its body"
-                        );
-                    }
-                    self.metrics.record_dead_letter(true);
-                    return DeadLetterOutcome::Ended;
-                }
+            let store = || {
+                let (headers, body) = (headers.clone(), body.clone());
+                store_once(&self.js, &self.stream, &dead_subject, &id, headers, body)
+            };
+            let record = Record::DeadLetter;
+            match self.store.store_with_retries(record, permit, |_| {}, store).await {
+                Ok(()) => return Ok(form),
                 Err(failure @ PublishFailure::TooLarge(_)) => refused = failure,
-                Err(failure) => {
-                    let (stream, reason) = (&self.stream, failure.as_str());
-                    error!(
-                        call_id = shown_id,
-                        function = shown_function,
-                        stream,
-                        subject,
-                        reason,
-                        "failed to store a dead letter: its message stays in the queue and is \
-                         delivered again later"
-                    );
-                    return DeadLetterOutcome::NotStored;
-                }
+                Err(failure) => return Err(failure),
             }
         }
-        error!(
-            call_id = shown_id,
-            function = shown_function,
-            subject,
-            sequence,
-            ?refused,
-            "dropped: even a dead letter without headers and body is too large: {}",
-            death.reason
-        );
-        self.metrics.record_dead_letter(false);
-        DeadLetterOutcome::Ended
+        Err(refused)
     }
 }

@@ -203,8 +203,8 @@ pub struct Settings {
     )]
     pub function_namespace: String,
 
-    /// Without a gateway: additional namespaces whose functions may be called, comma-separated, or
-    /// * for all. Functions in the directory may always be called; functions in kube-system and
+    /// Without a gateway: additional namespaces whose functions may be called, comma-separated (*
+    /// for all). Functions in the directory may always be called; functions in kube-system and
     /// `platform_namespace` never
     #[arg(long, env = function_namespaces::SETTING, default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,

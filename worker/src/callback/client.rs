@@ -97,8 +97,8 @@ impl CallbackClient {
 
     /// Posts a result once. Does not follow redirects: they would bypass the egress policy.
     pub(crate) async fn post(&self, callback: &Callback) -> PostResult {
-        if let Err(refusal) = self.policy.check_url(callback.url.as_url()) {
-            return PostResult::Refused(refusal.to_string());
+        if let Err(blocked) = self.policy.check_url(callback.url.as_url()) {
+            return PostResult::Refused(blocked.to_string());
         }
         let request = match request(callback, self.signer.as_ref()) {
             Ok(request) => request,
@@ -118,7 +118,7 @@ impl CallbackClient {
         match timeout(self.time_limit, exchange).await {
             Ok(Ok(head)) => classify(head.status, &head.headers),
             Ok(Err(error)) => match cause::<BlockedTarget>(&error) {
-                Some(refusal) => PostResult::Refused(refusal.to_string()),
+                Some(blocked) => PostResult::Refused(blocked.to_string()),
                 None => PostResult::Failed(InvocationEnd::Unreachable, describe(&error)),
             },
             Err(_) => PostResult::Failed(

@@ -100,9 +100,9 @@ impl FromStr for Rule {
         };
         if let Some((address, prefix)) = text.split_once('/') {
             let address: IpAddr = address.parse().map_err(|_| wrong())?;
-            let longest = if address.is_ipv4() { 32 } else { 128 };
+            let max_prefix = if address.is_ipv4() { 32 } else { 128 };
             let prefix =
-                prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(wrong)?;
+                prefix.parse().ok().filter(|prefix| *prefix <= max_prefix).ok_or_else(wrong)?;
             return Ok(Self::Network { address, prefix });
         }
         if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
@@ -294,16 +294,16 @@ impl tower_service::Service<Name> for EgressResolver {
             let is_name_allowed = policy.allowed.allows_name(name.as_str());
             let resolved: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let mut refusal = None;
+            let mut blocked = None;
             let mut addresses = Vec::new();
             for address in resolved {
                 match policy.check_address(address.ip(), is_name_allowed) {
                     Ok(()) => addresses.push(address),
-                    Err(error) => refusal = Some(error),
+                    Err(error) => blocked = Some(error),
                 }
             }
-            match refusal {
-                Some(refusal) if addresses.is_empty() => Err(refusal.into()),
+            match blocked {
+                Some(blocked) if addresses.is_empty() => Err(blocked.into()),
                 _ => Ok(addresses.into_iter()),
             }
         })

@@ -47,10 +47,10 @@ impl Handler for CallbackHandler {
     async fn on_undecodable(
         &self,
         delivery: &Delivery,
-        why: String,
+        reason: String,
         permit: &mut InFlightPermit,
     ) -> AckKind {
-        let reason = format!("not a result of a call: {why}");
+        let reason = format!("not a result of a call: {reason}");
         let death = Death { reason, attempts: delivery.num_delivered, status: None };
         self.dead_letters.write(delivery.into(), None, death, permit).await.ack()
     }

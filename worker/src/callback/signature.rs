@@ -31,7 +31,7 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 #[derive(Clone, Debug)]
 pub(crate) struct Signer {
     file: PathBuf,
-    last: Arc<Mutex<Secrets>>,
+    last_valid: Arc<Mutex<Secrets>>,
 }
 
 /// The secrets, the newest first. While one replaces another, both sign.
@@ -48,17 +48,17 @@ impl Signer {
     /// The file can't be read, contains no secret, or contains something else.
     pub(crate) fn open(file: PathBuf) -> anyhow::Result<Self> {
         let secrets = read(&file)?;
-        Ok(Self { file, last: Arc::new(Mutex::new(secrets)) })
+        Ok(Self { file, last_valid: Arc::new(Mutex::new(secrets)) })
     }
 
     /// Returns the value of [`H_SIGNATURE`].
     pub(crate) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_valid = self.last_valid.lock().unwrap_or_else(PoisonError::into_inner);
         match read(&self.file) {
-            Ok(secrets) => *last = secrets,
+            Ok(secrets) => *last_valid = secrets,
             Err(error) => warn!("signing callbacks with the last valid secrets: {error:#}"),
         }
-        last.sign(id, timestamp, body)
+        last_valid.sign(id, timestamp, body)
     }
 }
 

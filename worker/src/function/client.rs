@@ -83,8 +83,8 @@ impl FunctionClient {
         if let Target::Direct(_) = self.target
             && let Err(refused) = self.namespaces.check(&invocation.function, directory)
         {
-            let why = refused.to_string();
-            return Reply::without_response(InvocationEnd::Forbidden(refused), why);
+            let reason = refused.to_string();
+            return Reply::without_response(InvocationEnd::Forbidden(refused), reason);
         }
         let started = Instant::now();
         let deadline = (started + self.time_limit).into();

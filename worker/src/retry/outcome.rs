@@ -305,7 +305,7 @@ mod tests {
             panic!("not dead")
         };
         assert!(
-            reason.contains("invalid HTTP version") && reason.contains("not tried again"),
+            reason.contains("invalid HTTP version") && reason.contains("not retried"),
             "{reason}"
         );
     }
