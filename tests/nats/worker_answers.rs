@@ -221,7 +221,7 @@ async fn headers_and_bodies_are_logged_if_that_is_asked_for_and_only_then() {
     submit().await;
     let request = verbose.logged("Request").await;
     assert!(request.contains("seen") && request.contains("the body"), "{request}");
-    assert!(verbose.logged("Answer").await.contains("the answer"));
+    assert!(verbose.logged("Response").await.contains("the answer"));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Decides when a call or a callback is tried again. All functions here are pure.
+//! Decides when a call or a callback is retried. All functions here are pure.
 
 pub mod backoff;
 pub mod outcome;

@@ -34,7 +34,7 @@ impl AttemptOffsets {
         let stored = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await?;
         let offset = stored.at(delivery.num_delivered);
         if let Offset::Made(_) = stored {
-            // From now on, deliveries count again: if this worker dies, this one was an attempt.
+            // From now on, deliveries count again: if this worker crashes, this one was an attempt.
             let written = Offset::Deliveries(offset);
             if let Err(error) =
                 uncounted::set(&self.js, &self.queue, &call.id, call.sequence, written).await
@@ -105,7 +105,7 @@ impl AttemptOffsets {
     }
 }
 
-/// Returns the attempt offset to store for a call that is tried again, if any. `is_attempt`: the
+/// Returns the attempt offset to store for a call that is retried, if any. `is_attempt`: the
 /// invocation that failed counts as an attempt. `redeliveries`: number of deliveries that were
 /// ignored while the call was in flight. `is_lease_certain`: each renewal of the lease was
 /// confirmed. Otherwise there may have been deliveries that never arrived here.

@@ -130,7 +130,7 @@ impl Runner {
         if self.verbose {
             let (headers, body) = (&reply.headers, String::from_utf8_lossy(&reply.body));
             let (function, call_id) = call.function_and_id();
-            info!(%call_id, %function, ?headers, %body, "Answer");
+            info!(%call_id, %function, ?headers, %body, "Response");
         }
         InvocationResult::Reply(reply)
     }
@@ -162,7 +162,7 @@ impl Runner {
         while is_due || self.stall_detector.may_have_missed(since, is_checked) {
             (since, is_checked, is_due) = (Instant::now(), true, false);
             match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {
-                // Its worker died while it posted a result that can't be stored: the client may not
+                // Its worker crashed while it posted a result that can't be stored: the client may not
                 // have the result.
                 Ok(Some(tombstone))
                     if tombstone.mark == Mark::Ended && call.invocation.callback_url.is_some() => {}

@@ -29,7 +29,7 @@ const MAX_LOCATION: usize = 200;
 
 /// Maximum number of bytes that are read of a receiver's response, so that its connection can be
 /// reused.
-const MAX_ANSWER: usize = 64 * 1024;
+const MAX_BODY_READ: usize = 64 * 1024;
 
 /// Maximum time to wait for the rest of a receiver's response.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -112,7 +112,7 @@ impl CallbackClient {
             let (head, body) = response.into_parts();
             // The content does not matter. Neither does a failure to read it, or a body that does
             // not end.
-            let _ = timeout(BODY_TIMEOUT, Limited::new(body, MAX_ANSWER).collect()).await;
+            let _ = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_READ).collect()).await;
             Ok::<_, client::Error>(head)
         };
         match timeout(self.time_limit, exchange).await {
@@ -152,7 +152,7 @@ fn classify(status: StatusCode, headers: &HeaderMap) -> PostResult {
                 Some(location) => format!(
                     "the receiver answered {code} with Location `{}`: redirects are not followed, \
                      use that URL",
-                    shown(location)
+                    redacted(location)
                 ),
                 None => format!("the receiver answered {code}"),
             };
@@ -166,13 +166,13 @@ fn classify(status: StatusCode, headers: &HeaderMap) -> PostResult {
 
 /// Formats a `Location` for logs and dead letters: without credentials, query and fragment, which
 /// may be secret.
-fn shown(location: &str) -> String {
+fn redacted(location: &str) -> String {
     let path = location.split(['?', '#']).next().unwrap_or_default();
-    let shown = match (path.split_once("://"), path.rsplit_once('@')) {
+    let redacted = match (path.split_once("://"), path.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
         _ => path.to_owned(),
     };
-    shown.chars().take(MAX_LOCATION).collect()
+    redacted.chars().take(MAX_LOCATION).collect()
 }
 
 /// Builds the request: the function's response, and the headers that the platform adds.

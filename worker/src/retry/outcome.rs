@@ -79,7 +79,7 @@ pub struct AttemptCount {
 pub enum Outcome {
     /// The call is done, and the client gets the result.
     Done,
-    /// The call is tried again.
+    /// The call is retried.
     Retry {
         /// Wait before the next attempt.
         wait: Duration,
