@@ -2,9 +2,9 @@
 //! can't be read, and what counts goes through the directory unchanged and stays within bounds.
 #![no_main]
 
-use asyncqueue::retry::{ATTEMPTS, CODES, MAX_WAIT, MIN_WAIT, RetryOverrides};
-use asyncqueue_worker::{
-    backoff::{Backoff, Jitter, Waits},
+use asyncqueue::retry::{Backoff, Jitter, ATTEMPTS, CODES, MAX_WAIT, MIN_WAIT, RetryOverrides};
+use asyncqueue_worker::retry::{
+    backoff::BackoffPolicy,
     outcome::RetryPolicy,
 };
 use libfuzzer_sys::fuzz_target;
@@ -31,12 +31,13 @@ fuzz_target!(|text: &str| {
     assert_eq!(serde_json::from_slice::<RetryOverrides>(&json).expect("overrides"), read);
 
     let second = std::time::Duration::from_secs(1);
-    let waits = Waits {
+    let backoff = BackoffPolicy {
         min: second,
         max: second * 60,
         backoff: Backoff::Exponential,
         jitter: Jitter::Full,
     };
-    let policy = RetryPolicy { max_attempts: 3, waits, codes: [503].into() }.overridden(&read);
-    assert!(policy.max_attempts > 0 && policy.waits.min <= policy.waits.max);
+    let policy =
+        RetryPolicy { max_attempts: 3, backoff, codes: [503].into() }.with_overrides(&read);
+    assert!(policy.max_attempts > 0 && policy.backoff.min <= policy.backoff.max);
 });

@@ -8,16 +8,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use asyncqueue::CallbackUrl;
 use asyncqueue_fuzz::is_never_a_target;
 use asyncqueue_worker::callback::{
-    guard::{Allowed, Guard},
-    uri,
+    client::uri,
+    egress::{EgressPolicy, HostAllowList},
 };
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: ([u8; 16], &str)| {
     let (bytes, text) = input;
     let (list, url) = text.split_once('\n').unwrap_or(("", text));
-    let Ok(allowed) = list.parse::<Allowed>() else { return };
-    let guard = Guard::new(allowed);
+    let Ok(allowed) = list.parse::<HostAllowList>() else { return };
+    let policy = EgressPolicy::new(allowed);
     let rules: Vec<&str> = list.split(',').map(str::trim).filter(|rule| !rule.is_empty()).collect();
 
     // What a name is resolved to: an address, and the IPv4 address in it in all the ways to write
@@ -53,7 +53,7 @@ fuzz_target!(|input: ([u8; 16], &str)| {
     ];
     for address in addresses {
         for is_named in [false, true] {
-            if guard.check_address(address, is_named).is_ok() {
+            if policy.check_address(address, is_named).is_ok() {
                 assert!(!is_never_a_target(address), "{address}");
                 let is_open = is_named || !rules.is_empty();
                 assert!(is_open || !address.to_canonical().is_loopback(), "{address}");
@@ -62,7 +62,7 @@ fuzz_target!(|input: ([u8; 16], &str)| {
     }
 
     let Ok(url) = CallbackUrl::parse(url) else { return };
-    if guard.check_url(url.as_url()).is_err() {
+    if policy.check_url(url.as_url()).is_err() {
         return;
     }
     // What the connection is made to: an address, or a name that is resolved.
@@ -71,7 +71,7 @@ fuzz_target!(|input: ([u8; 16], &str)| {
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
         assert!(!is_never_a_target(address), "{host}");
         assert!(!rules.is_empty() || !address.to_canonical().is_loopback(), "{host}");
-        assert!(guard.check_address(address, false).is_ok(), "{host}");
+        assert!(policy.check_address(address, false).is_ok(), "{host}");
     } else if !rules.is_empty() && rules.iter().all(|rule| is_name(rule)) {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let is_listed =

@@ -4,9 +4,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use asyncqueue_worker::{
-    backoff::{Backoff, Jitter, Waits},
-    outcome::{Ending, Outcome, RetryPolicy, Tries},
+use asyncqueue::retry::{Backoff, Jitter};
+use asyncqueue_worker::retry::{
+    backoff::BackoffPolicy,
+    outcome::{AttemptCount, InvocationEnd, Outcome, RetryPolicy},
     retry_after::parse,
 };
 use libfuzzer_sys::fuzz_target;
@@ -28,12 +29,15 @@ fuzz_target!(|input: (u32, u32, u32, &str)| {
     }
 
     let (min, max) = (Duration::from_secs(min.min(max).into()), Duration::from_secs(max.into()));
-    let waits = Waits { min, max, backoff: Backoff::Exponential, jitter: Jitter::Full };
-    let policy = RetryPolicy { max_attempts: 3, waits, codes: [429].into() };
-    let ending =
-        Ending::Answered { status: 429, internal: false, retry_after: Some(value.to_owned()) };
-    let Outcome::Retry { wait, counted: true } =
-        policy.decide(&ending, Tries::all_counted(1), now, 0.5)
+    let backoff = BackoffPolicy { min, max, backoff: Backoff::Exponential, jitter: Jitter::Full };
+    let policy = RetryPolicy { max_attempts: 3, backoff, codes: [429].into() };
+    let end = InvocationEnd::Answered {
+        status: 429,
+        internal: false,
+        retry_after: Some(value.to_owned()),
+    };
+    let Outcome::Retry { wait, not_counted_for: None } =
+        policy.decide(&end, AttemptCount::all_counted(1), now, 0.5)
     else {
         panic!("it is tried again");
     };

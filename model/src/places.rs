@@ -30,28 +30,30 @@ impl Guard {
             }
             Self::TombstoneKeyedBySequence => ("asyncqueue/src/tombstone.rs", "key"),
             Self::TombstoneFirstWins => ("asyncqueue/src/tombstone.rs", "write_once"),
-            Self::WorkerLooksUpTombstone => ("worker/src/invoke.rs", "may_start"),
-            Self::WorkerChecksCancelled => ("worker/src/cancellations.rs", "start"),
-            Self::WorkerClaims => ("worker/src/pull/tasks.rs", "claim"),
-            Self::WorkerLeavesSlot => ("worker/src/pull/tasks.rs", "leave"),
-            Self::WorkerDropsStale => ("worker/src/pull.rs", "silence"),
-            Self::WorkerCountsNoRedelivery => ("worker/src/pull.rs", "take"),
-            Self::HandBackIsUncounted => ("worker/src/invoke.rs", "before_hand_back"),
-            Self::PoisonIsNotInvoked => ("worker/src/outcome.rs", "is_poison"),
-            Self::PoisonWaits => ("worker/src/invoke.rs", "may_end_otherwise"),
-            Self::ResultBeforeAck => ("worker/src/finish.rs", "report"),
-            Self::ResultDecidesDeadLetter => ("worker/src/finish.rs", "was_done"),
+            Self::WorkerLooksUpTombstone => ("worker/src/call/run.rs", "may_start"),
+            Self::WorkerChecksCancelled => ("worker/src/call/cancellations.rs", "try_start"),
+            Self::WorkerClaims => ("worker/src/consumer/in_flight.rs", "claim"),
+            Self::WorkerLeavesSlot => ("worker/src/consumer/in_flight.rs", "release_early"),
+            Self::WorkerDropsStale => ("worker/src/consumer/session.rs", "idle_timeout"),
+            Self::WorkerCountsNoRedelivery => ("worker/src/consumer/puller.rs", "dispatch"),
+            Self::HandBackIsUncounted => ("worker/src/call.rs", "before_nak"),
+            Self::PoisonIsNotInvoked => ("worker/src/retry/outcome.rs", "is_poison"),
+            Self::PoisonWaits => ("worker/src/call/finish.rs", "is_still_in_progress"),
+            Self::ResultBeforeAck => ("worker/src/call/finish.rs", "finish_done"),
+            Self::ResultDecidesDeadLetter => ("worker/src/call/finish.rs", "finish_already_done"),
             Self::ResultStoredOnce => ("worker/src/callback/store.rs", "put"),
-            Self::ResultRefusalIsFinal => ("worker/src/store.rs", "until_stored"),
+            Self::ResultRefusalIsFinal => ("worker/src/record_store.rs", "store_with_retries"),
             Self::ResultDecidesCancel => ("asyncqueue/src/cancel.rs", "store_result"),
             Self::DeadLetterLookedUp => ("asyncqueue/src/dead_letter_store.rs", "store_once"),
-            Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "write"),
+            Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "store"),
             Self::SettleRepeats | Self::NakDropsClaim | Self::NakNeedsLease => {
-                ("worker/src/settle.rs", "settle")
+                ("worker/src/consumer/settle.rs", "settle")
             }
-            Self::ConfirmByKind => ("worker/src/ack.rs", "grouped"),
+            Self::ConfirmByKind => ("worker/src/consumer/ack.rs", "into_batches"),
             Self::CancelRemovesMessage => ("asyncqueue/src/remove.rs", "remove"),
-            Self::CancelConfirmNeedsLease => ("worker/src/cancellations.rs", "has_stopped"),
+            Self::CancelConfirmNeedsLease => {
+                ("worker/src/call/cancellations.rs", "confirm_stopped")
+            }
             Self::CancelWaits => ("asyncqueue/src/cancel.rs", "wait_for_answer"),
         };
         Place { file, function }

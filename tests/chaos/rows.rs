@@ -104,14 +104,14 @@ const ROWS: &[Row] = &[
         fault: "a function answers 500, 502, 503, 429 with any Retry-After",
         shown: &[
             By("functions fail"),
-            Test("worker", "a_retry_after_beats_the_computed_wait_up_to_an_hour"),
-            Test("worker", "seconds_and_dates_are_read_and_the_rest_is_nothing"),
+            Test("worker", "retry_after_overrides_the_computed_wait_up_to_an_hour"),
+            Test("worker", "seconds_and_dates_are_parsed_and_other_values_ignored"),
             Not("a whole queue backs off on 429: not planned"),
         ],
     },
     Row {
         fault: "a function answers 400, 404, 413, 422",
-        shown: &[Test("worker", "only_the_codes_in_the_list_are_tried_again")],
+        shown: &[Test("worker", "only_listed_codes_are_retried")],
     },
     Row {
         fault: "a function resets, breaks off, never ends, answers slowly or too much",
@@ -134,7 +134,7 @@ const ROWS: &[Row] = &[
         fault: "a function is away",
         shown: &[
             By("functions can't be reached"),
-            Test("worker", "no_answer_is_always_tried_again"),
+            Test("worker", "a_missing_response_is_always_retried"),
             Test(
                 "tests/nats",
                 "a_failure_of_the_platform_is_tried_again_without_counting_as_an_attempt",
@@ -183,7 +183,7 @@ const ROWS: &[Row] = &[
             By("callbacks fail"),
             Test("tests/nats", "a_thousand_callbacks_to_a_dead_address_hold_up_no_call"),
             Test("tests/nats", "a_callback_to_where_none_may_go_is_not_posted"),
-            Test("worker", "metadata_and_link_local_addresses_are_never_reached_however_written"),
+            Test("worker", "metadata_and_link_local_addresses_are_never_reached"),
         ],
     },
     Row {
@@ -239,7 +239,7 @@ const ROWS: &[Row] = &[
         fault: "clocks differ or jump",
         shown: &[
             By("clocks:"),
-            Test("worker", "seconds_and_dates_are_read_and_the_rest_is_nothing"),
+            Test("worker", "seconds_and_dates_are_parsed_and_other_values_ignored"),
             Not("a jump of nats-server's own: libfaketime does not reach it"),
         ],
     },

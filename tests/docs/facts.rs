@@ -97,13 +97,13 @@ fn message_of<'a>(definition: &'a Value, begins: &str) -> Option<&'a str> {
 
 #[test]
 fn statuses_that_stand_for_no_answer_are_the_workers() {
-    let (source, explained) = (read("worker/src/outcome.rs"), read("docs/guarantees.md"));
+    let (source, explained) = (read("worker/src/retry/outcome.rs"), read("docs/guarantees.md"));
     for (constant, event) in [
         ("TIMED_OUT", "| it takes longer than `timeout` |"),
         ("UNREACHABLE", "| no connection can be opened, "),
         ("UNREADABLE", "| it answers with something that can't be read as HTTP"),
     ] {
-        let before = format!("pub const {constant}: u16 = ");
+        let before = format!("pub const STATUS_{constant}: u16 = ");
         let status = between(&source, &before, ";").next().unwrap();
         let row = explained.lines().find(|line| line.starts_with(event)).unwrap();
         assert!(row.contains(status), "{constant} is {status}: {row}");

@@ -57,7 +57,7 @@ async fn a_delivery_of_a_call_in_flight_is_no_attempt() {
             let log = worker.log();
             let again = log
                 .iter()
-                .filter(|line| line.contains("delivered again while it is being handled"));
+                .filter(|line| line.contains("message redelivered while it is in flight here"));
             (again.count() >= outage as usize).then_some(())
         })
         .await;

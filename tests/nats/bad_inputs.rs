@@ -209,7 +209,11 @@ async fn a_subject_that_can_not_be_read_costs_its_neighbours_no_attempt() {
         is_buried(&queue, 1, &format!("undecodable: subject can't be read: {why}")).await;
         queue.empties().await;
         assert!(worker.is_running());
-        worker.logged("giving up a message: its subject can't be read").await;
+        worker
+            .logged(
+                "undecodable message, moving it to the dead-letter stream: subject can't be read",
+            )
+            .await;
         // Each ran once: none was given up, and none ran again.
         assert_eq!(function.received().len(), 2 * CALLS, "{}", subject.escape_ascii());
         assert_eq!(queue.info("jobs-dead").await.state.messages, 1);

@@ -104,7 +104,7 @@ async fn a_receiver_that_hangs_holds_up_no_other() {
     good.receives(1).await;
     assert!(submitted.elapsed() < Duration::from_secs(5), "{:?}", submitted.elapsed());
     assert_eq!(hangs.most_running(), 64);
-    let warning = worker.logged("64 results are being posted to this host").await;
+    let warning = worker.logged("it has reached its limit of 64 concurrent callbacks").await;
     assert!(warning.contains(&hangs.url().replace("http://", "")), "{warning}");
 }
 
@@ -131,7 +131,7 @@ async fn a_result_that_waits_for_its_host_uses_no_attempt() {
     queue.empties().await;
     // Each of those that wait has been delivered more than once by then.
     until("results are delivered again", async || {
-        let waits = worker.log().iter().filter(|line| line.contains("waits: its host")).count();
+        let waits = worker.log().iter().filter(|line| line.contains("deferred: its host")).count();
         (waits > 2 * 24).then_some(())
     })
     .await;
@@ -279,7 +279,7 @@ async fn a_receiver_with_a_private_authority_is_trusted_once_it_is_named() {
         [("callback_ca_file", ca_file.to_str().unwrap()), ("callback_max_attempts", "20")];
     let worker = queue.worker(&function, &settings);
     queue.submit(|call| call.callback_url = Some(url)).await;
-    let failed = worker.logged("failed, trying again").await;
+    let failed = worker.logged("failed, retrying").await;
     assert!(failed.contains("UnknownIssuer"), "{failed}");
     fs::copy(file("receiver.crt"), file("new")).unwrap();
     fs::rename(file("new"), file("ca.crt")).unwrap();

@@ -82,7 +82,7 @@ async fn a_call_that_waits_for_its_next_attempt_has_none() {
     let function = HttpServer::answering(|_| respond(503, "no")).await;
     let worker = queue.worker(&function, &[("initial_retry_wait", "1s")]);
     let call = queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
-    worker.logged("trying again in 1s").await;
+    worker.logged("retrying in 1s").await;
     assert_eq!(cancel_call(&queue, &call).await, WAITING);
     heard_once(&queue, &caller, &call).await;
     // Another call that fails is tried again after the time at which the first would have been.
@@ -135,7 +135,7 @@ async fn a_call_whose_worker_has_written_that_it_is_given_up_cannot_be_cancelled
     let function = HttpServer::answering(|_| respond(500, "no")).await;
     let worker = queue.worker(&function, &[("max_retry_attempts", "1")]);
     let call = queue.submit(|_| {}).await;
-    worker.logged("becomes a dead letter").await;
+    worker.logged("moving the call to the dead-letter stream").await;
     queue.holds("jobs-dead", 1).await;
     let stored = StoredCall { id: call, sequence: queue.sequence("jobs", 1).await };
     assert_eq!(mark_dead(&queue, &stored).await, Mark::Dead);

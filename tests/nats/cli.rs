@@ -541,7 +541,7 @@ async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() 
     let settings = [("initial_retry_wait", "1h"), ("max_retry_wait", "1h"), ("max_inflight", "1")];
     let worker = queue.worker(&function, &settings);
     queue.submit(|_| {}).await;
-    worker.logged("trying again in 1h").await;
+    worker.logged("retrying in 1h").await;
     queue.submit(|call| call.call_id = "runs".parse().unwrap()).await;
     function.receives(2).await;
     for _ in 0..2 {

@@ -96,7 +96,7 @@ async fn a_call_between_two_attempts_is_cancelled() {
     let gateway = Gateway::before(&queue, &[]).await;
     let worker = queue.worker(&function, &[("initial_retry_wait", "1s")]);
     let id = gateway.submit(&[], "hi").await;
-    worker.logged("trying again in 1s").await;
+    worker.logged("retrying in 1s").await;
     accepted(&cancel(&gateway, &id).await, &id);
     // A later failure is tried again after the time at which the first would have been.
     gateway.submit(&[], "other").await;

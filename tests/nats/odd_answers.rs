@@ -210,8 +210,9 @@ async fn each_answer_of_a_receiver_ends_its_result_as_the_table_says() {
         let lines: Vec<_> =
             worker.log().into_iter().filter(|line| line.contains(ids[number].as_str())).collect();
         let are = |text| lines.iter().filter(|line| line.contains(text)).count();
-        let (taken, given_up) = (are("Posted result"), are("is given up"));
-        let attempts = are("failed, trying again") + 1;
+        let (taken, given_up) =
+            (are("Posted result"), are("failed: moving it to the dead-letter stream"));
+        let attempts = are("failed, retrying") + 1;
         (taken + given_up > 0)
             .then(|| (taken == 1, attempts, receivers.had_requests(number, attempts)))
     })

@@ -37,7 +37,7 @@ async fn a_function_that_is_down_behind_our_gateway_uses_its_attempts() {
     let id = gateway.submit(&[], "hi").await;
     queue.holds("jobs-dead", 1).await;
     queue.empties().await;
-    let line = worker.logged("it becomes a dead letter").await;
+    let line = worker.logged("moving the call to the dead-letter stream").await;
     assert!(
         line.contains(&id) && line.contains("the function answered 502 (attempt 2 of 2)"),
         "{line}"
@@ -70,7 +70,7 @@ async fn a_failure_of_the_platform_says_until_when_it_is_not_counted() {
     );
     let gateway = Gateway::before(&queue, &[]).await;
     let id = gateway.submit(&[], "hi").await;
-    let line = worker.logged("not counted, until 20").await;
+    let line = worker.logged("not counted as an attempt until 20").await;
     assert!(
         line.contains("(X-OpenFaaS-Internal: faas-netes: no endpoints available for: figlet)"),
         "{line}"
@@ -98,7 +98,7 @@ async fn an_upstream_that_is_away_is_not_counted_as_the_functions_failure() {
     let worker =
         queue.worker(&function, &[("gateway_url", &gateway_url), ("max_retry_attempts", "1")]);
     queue.submit(|_| {}).await;
-    let line = worker.logged("not counted, until").await;
+    let line = worker.logged("not counted as an attempt until").await;
     assert!(line.contains("can't reach the gateway at upstream_url"), "{line}");
     assert_eq!(queue.info("jobs-dead").await.state.messages, 0);
 }

@@ -73,7 +73,7 @@ async fn an_oversized_result_is_posted_directly() {
         assert_eq!((much, posting.body.len() > 1 << 20), (expected, kind == "body"));
         let warnings = warnings(&worker, &id);
         assert_eq!(warnings.len(), 1, "{warnings:#?}");
-        assert!(warnings[0].contains("posted directly") && warnings[0].contains("too_large"));
+        assert!(warnings[0].contains("posting it directly") && warnings[0].contains("too_large"));
         assert_eq!(queue.info("jobs-callbacks").await.state.messages, 0);
     }
     assert_eq!((function.received().len(), receiver.received().len()), (6, 3));

@@ -96,7 +96,7 @@ async fn a_full_stream_of_results_holds_no_slot_for_long() {
         metric(&admin, "queue_worker_records_not_stored_total{", r#"reason="stream_full""#).await;
     assert!(not_stored > CALLS as u64, "{not_stored}");
     // One in ten seconds, however many wait.
-    let warnings = count(&worker, "the result of a call can't be stored, trying again");
+    let warnings = count(&worker, "failed to store the result of a call, retrying");
     assert!((1..=5).contains(&warnings), "{warnings} warnings");
 }
 

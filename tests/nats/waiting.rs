@@ -46,7 +46,7 @@ async fn a_consumer_keeps_the_requests_of_more_than_512_workers() {
     queue.submit(|_| {}).await;
     function.receives(1).await;
     let log = worker.log().join("\n");
-    assert!(!log.contains("resubscribing") && !log.contains("no more requests"), "{log}");
+    assert!(!log.contains("resubscribing") && !log.contains("no more pull requests"), "{log}");
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_worker_that_a_consumer_has_no_room_for_waits_quietly() {
 
     let idle = idle_workers(&queue, &consumer, MAX.into()).await;
     let worker = queue.worker(&function, &[]);
-    worker.logged("the consumer keeps no more requests").await;
+    worker.logged("the consumer accepts no more pull requests").await;
     let lookups = format!("$JS.API.CONSUMER.INFO.{}.{}", queue.spec.stream, queue.spec.durable);
     let mut lookups = queue.js.client().subscribe(lookups).await.unwrap();
     tokio::time::sleep(Duration::from_secs(9)).await;
@@ -77,6 +77,6 @@ async fn a_worker_that_a_consumer_has_no_room_for_waits_quietly() {
     queue.submit(|_| {}).await;
     function.receives(1).await;
     let log = worker.log().join("\n");
-    assert_eq!(log.matches("the consumer keeps no more requests").count(), 1, "{log}");
+    assert_eq!(log.matches("the consumer accepts no more pull requests").count(), 1, "{log}");
     assert!(!log.contains("resubscribing"), "{log}");
 }

@@ -275,7 +275,7 @@ async fn an_answer_longer_than_what_is_kept_is_cut_off() {
     let worker = queue.worker(&function, &[("max_response_bytes", "1Ki")]);
     queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     assert_eq!(caller.receives(1).await.remove(0).body.len(), 1024);
-    worker.logged("longer than max_response_bytes").await;
+    worker.logged("exceeds max_response_bytes").await;
     queue.empties().await;
 }
 

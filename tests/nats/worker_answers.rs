@@ -99,7 +99,7 @@ async fn an_endless_answer_takes_no_more_memory_than_is_kept() {
     queue.submit(|call| call.callback_url = Some(callback_at(&caller))).await;
     let result = caller.receives(1).await.remove(0);
     assert_eq!((result.header("x-function-status"), result.body.len()), ("200", 100 << 10));
-    worker.logged("longer than max_response_bytes").await;
+    worker.logged("exceeds max_response_bytes").await;
     until("the function's connection is closed", async || endless.is_finished().then_some(()))
         .await;
 }
@@ -221,7 +221,7 @@ async fn headers_and_bodies_are_logged_if_that_is_asked_for_and_only_then() {
     submit().await;
     let request = verbose.logged("Request").await;
     assert!(request.contains("seen") && request.contains("the body"), "{request}");
-    assert!(verbose.logged("Answer").await.contains("the answer"));
+    assert!(verbose.logged("Response").await.contains("the answer"));
 }
 
 #[tokio::test]

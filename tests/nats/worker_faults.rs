@@ -186,7 +186,7 @@ async fn a_recreated_consumer_counts_attempts_from_one() {
         assert_eq!(received[delivery - 1].header("x-retry"), "1");
         until("it waits for its retry", async || {
             let log = worker.log();
-            let waits = log.iter().filter(|line| line.contains("trying again in 1h")).count();
+            let waits = log.iter().filter(|line| line.contains("retrying in 1h")).count();
             (waits == delivery).then_some(())
         })
         .await;

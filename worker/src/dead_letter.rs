@@ -1,4 +1,5 @@
-//! Ends messages that are given up: with a dead letter, or with a line in the log.
+//! Ends messages whose attempts are exhausted or that can't be read: with a dead letter, or with a
+//! line in the log.
 
 use async_nats::{
     HeaderMap,
@@ -14,18 +15,18 @@ use asyncqueue::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::time::Duration;
-use tracing::{error, warn};
+use tracing::{error, field::display, warn};
 
 use crate::{
-    delivery::Delivered,
+    consumer::{InFlightPermit, delivery::Delivery},
     metrics::Metrics,
-    pull::Ticket,
-    store::{Record, Store},
+    record::Record,
+    record_store::RecordStore,
 };
 
-/// How long a message is put off if its dead letter can't be stored: the store has no room, or the
-/// stream is missing.
-const PUT_OFF: Duration = Duration::from_secs(60);
+/// Delay of the redelivery of a message whose dead letter can't be stored: the storage is full, or
+/// the stream is missing.
+const REDELIVERY_DELAY: Duration = Duration::from_secs(60);
 
 /// Writes the dead letters of a queue.
 #[derive(Clone, Debug)]
@@ -37,11 +38,11 @@ pub(crate) struct DeadLetterWriter {
     pub(crate) worker: String,
     /// Whether dead letters are kept.
     pub(crate) enabled: bool,
-    pub(crate) store: Store,
+    pub(crate) store: RecordStore,
     pub(crate) metrics: Metrics,
 }
 
-/// A message that is given up.
+/// A message that becomes a dead letter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {
     pub(crate) headers: Option<&'a HeaderMap>,
@@ -52,7 +53,7 @@ pub(crate) struct Message<'a> {
     pub(crate) sequence: u64,
 }
 
-/// Outcome of giving up a message.
+/// Outcome of writing a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeadLetterOutcome {
     /// The message is stored as a dead letter, or was dropped: dead letters are disabled, or it
@@ -64,14 +65,14 @@ pub(crate) enum DeadLetterOutcome {
 
 // === impl Message ===
 
-impl<'a> From<&'a Delivered> for Message<'a> {
-    fn from(delivered: &'a Delivered) -> Self {
-        let message = &delivered.message;
+impl<'a> From<&'a Delivery> for Message<'a> {
+    fn from(delivery: &'a Delivery) -> Self {
+        let message = &delivery.message;
         Self {
             headers: message.headers.as_ref(),
             payload: &message.payload,
             subject: &message.subject,
-            sequence: delivered.sequence,
+            sequence: delivery.sequence,
         }
     }
 }
@@ -83,7 +84,7 @@ impl DeadLetterOutcome {
     pub(crate) fn ack(self) -> AckKind {
         match self {
             Self::Ended => AckKind::Ack,
-            Self::NotStored => AckKind::Nak(Some(PUT_OFF)),
+            Self::NotStored => AckKind::Nak(Some(REDELIVERY_DELAY)),
         }
     }
 }
@@ -91,92 +92,106 @@ impl DeadLetterOutcome {
 // === impl DeadLetterWriter ===
 
 impl DeadLetterWriter {
-    /// Stores a message as a dead letter, whether it is a call or not. Leaves out what does not
+    /// Writes a dead letter for a message, whether it is a call or not. Leaves out what does not
     /// fit. If dead letters are disabled, logs and drops the message.
     pub(crate) async fn write(
         &self,
         message: Message<'_>,
         call: Option<(&FunctionName, &CallId)>,
         death: Death,
-        ticket: &mut Ticket,
+        permit: &mut InFlightPermit,
     ) -> DeadLetterOutcome {
-        let Message { headers, payload, subject, sequence } = message;
-        let (call_id, function) = call.map(|(function, id)| (id, function)).unzip();
-        let (shown_id, shown_function) =
-            (call_id.map(tracing::field::display), function.map(tracing::field::display));
+        let Message { payload, subject, sequence, .. } = message;
+        let (function, call_id) = call.unzip();
+        let (call_id, function) = (call_id.map(display), function.map(display));
         if !self.enabled {
             error!(
-                call_id = shown_id,
-                function = shown_function,
+                call_id,
+                function,
                 subject,
                 sequence,
                 attempts = death.attempts,
                 "dropped: dead letters are disabled: {}",
                 death.reason
             );
-            self.metrics.dead_letter(false);
+            self.metrics.record_dead_letter(false);
             return DeadLetterOutcome::Ended;
         }
+        match self.store(message, call, &death, permit).await {
+            Ok(form) => {
+                if form != Form::Whole {
+                    warn!(
+                        call_id,
+                        function,
+                        ?form,
+                        bytes = payload.len(),
+                        "dead letter too large: stored without its headers or its body"
+                    );
+                }
+                self.metrics.record_dead_letter(true);
+                DeadLetterOutcome::Ended
+            }
+            Err(refused @ PublishFailure::TooLarge(_)) => {
+                error!(
+                    call_id,
+                    function,
+                    subject,
+                    sequence,
+                    ?refused,
+                    "dropped: even a dead letter without headers and body is too large: {}",
+                    death.reason
+                );
+                self.metrics.record_dead_letter(false);
+                DeadLetterOutcome::Ended
+            }
+            Err(failure) => {
+                let (stream, reason) = (&self.stream, failure.as_str());
+                error!(
+                    call_id,
+                    function,
+                    stream,
+                    subject,
+                    reason,
+                    "failed to store a dead letter: its message stays in the queue and is \
+                     delivered again later"
+                );
+                DeadLetterOutcome::NotStored
+            }
+        }
+    }
+
+    /// Stores a dead letter in the first form that fits, and returns the form. Returns
+    /// [`PublishFailure::TooLarge`] if none fits.
+    async fn store(
+        &self,
+        message: Message<'_>,
+        call: Option<(&FunctionName, &CallId)>,
+        death: &Death,
+        permit: &mut InFlightPermit,
+    ) -> Result<Form, PublishFailure> {
+        let Message { headers, payload, subject, sequence } = message;
         let dead_subject = match call {
             Some((function, id)) => call_subject(&self.stream, function, id),
             None => {
                 format!("{}.{UNKNOWN}.{UNKNOWN}.{}", self.stream, CallId::of_sequence(sequence))
             }
         };
-        let whole = dead_letter::headers(headers, subject, &death, &self.worker, Timestamp::now());
+        let whole = dead_letter::headers(headers, subject, death, &self.worker, Timestamp::now());
         let id = dead_letter::message_id(subject, sequence);
         let mut refused = PublishFailure::Unavailable;
         for form in Form::ALL {
             let (headers, body) = form.of(&whole, payload);
-            let stored = self.store.until_stored(Record::DeadLetter, ticket, None, || {
-                store_once(
-                    &self.js,
-                    &self.stream,
-                    &dead_subject,
-                    &id,
-                    headers.clone(),
-                    body.clone(),
-                )
-            });
-            match stored.await {
-                Ok(()) => {
-                    if form != Form::Whole {
-                        warn!(
-                            call_id = shown_id,
-                            function = shown_function,
-                            ?form,
-                            bytes = payload.len(),
-                            "a dead letter is too large: its headers or its body are left out"
-                        );
-                    }
-                    self.metrics.dead_letter(true);
-                    return DeadLetterOutcome::Ended;
-                }
+            let store = || {
+                let (headers, body) = (headers.clone(), body.clone());
+                store_once(&self.js, &self.stream, &dead_subject, &id, headers, body)
+            };
+            let record = Record::DeadLetter;
+            match self.store.store_with_retries(record, permit, |_| {}, store).await {
+                Ok(()) => return Ok(form),
                 Err(failure @ PublishFailure::TooLarge(_)) => refused = failure,
-                Err(failure) => {
-                    let (stream, reason) = (&self.stream, failure.as_str());
-                    error!(
-                        call_id = shown_id,
-                        function = shown_function,
-                        stream,
-                        subject,
-                        reason,
-                        "a dead letter can't be stored: its message stays in the queue and is put off"
-                    );
-                    return DeadLetterOutcome::NotStored;
-                }
+                Err(failure) => return Err(failure),
             }
         }
-        error!(
-            call_id = shown_id,
-            function = shown_function,
-            subject,
-            sequence,
-            ?refused,
-            "dropped: not even a dead letter without headers and body fits: {}",
-            death.reason
-        );
-        self.metrics.dead_letter(false);
-        DeadLetterOutcome::Ended
+        Err(refused)
     }
 }

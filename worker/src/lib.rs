@@ -1,38 +1,28 @@
-//! The worker of one queue: takes invocations from its stream, and sends HTTP requests.
+//! The worker of one queue: pulls calls from its stream, and invokes functions over HTTP.
 //!
-//! The path of a message: `pull` takes as many messages as there are free slots. `invoke` decodes
-//! the call, and has `function` invoke it under a `lease`. The pure `outcome` decides what its end
-//! means, `finish` carries that out, and `settle` settles the message.
+//! The path of a message: `consumer` pulls as many messages as there are free slots, renews the
+//! lease of each delivery and settles it. `call` takes a call to its end or to its next attempt.
+//! [`function`] sends the HTTP request, and the pure [`retry`] decides what its response means.
 //!
-//! Results go through a stream of their own to `callback`. What is given up goes to `dead_letter`.
-//! Whatever must be stored for this goes through `store`.
+//! Results go through a stream of their own to [`callback`]. Exhausted calls go to
+//! `dead_letter`. `record_store` stores whatever is needed for this.
 
-mod ack;
-mod answer_buffer;
-pub mod backoff;
+mod call;
 pub mod callback;
-mod cancellations;
+mod consumer;
 mod dead_letter;
-mod delivery;
-mod depth;
-mod finish;
 pub mod function;
-mod invoke;
-mod lease;
 mod metrics;
-pub mod outcome;
-mod pull;
-mod questions;
-mod reports;
-pub mod retry_after;
+mod provisioner;
+mod queue_metrics;
+mod record;
+mod record_store;
+mod responder;
+pub mod retry;
 mod run;
 mod server_clock;
 mod settings;
-mod settle;
-mod stall;
 mod stats;
-mod store;
-mod streams;
 
 pub use run::run;
 pub use settings::{Codes, Settings};

@@ -15,9 +15,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::inflight::Inflight;
-pub(crate) use self::inflight::Running;
-use crate::{callback::Posted, function::Reply, outcome::Outcome, store::Record};
+use self::inflight::InflightGauges;
+pub(crate) use self::inflight::InflightGuard;
+use crate::{record::Record, retry::outcome::Outcome};
 
 mod inflight;
 
@@ -55,17 +55,42 @@ struct RecordLabels {
 pub(crate) struct Metrics {
     queue: Arc<str>,
     processed: Family<OutcomeLabels, Counter>,
-    inflight: Inflight,
+    inflight: InflightGauges,
     callbacks: Family<OutcomeLabels, Counter>,
-    callbacks_put_off: Family<QueueLabels, Counter>,
+    callbacks_deferred: Family<QueueLabels, Counter>,
     dead_letters: Family<OutcomeLabels, Counter>,
-    not_stored: Family<RecordLabels, Counter>,
+    store_failures: Family<RecordLabels, Counter>,
     blocked: Family<RecordLabels, Gauge>,
     pending: Family<FunctionLabels, Gauge>,
     submitted: Family<QueueLabels, Gauge>,
-    fullness: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    utilization: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     duration: Histogram,
-    waiting: Histogram,
+    wait: Histogram,
+}
+
+/// Outcome of an attempt to post a result, as a label.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CallbackOutcome {
+    /// The receiver has accepted the result.
+    Accepted,
+    /// Another attempt may succeed.
+    Failed,
+    /// The result must not be posted to this URL.
+    Refused,
+}
+
+// === impl CallbackOutcome ===
+
+impl CallbackOutcome {
+    const ALL: [Self; 3] = [Self::Accepted, Self::Failed, Self::Refused];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 // === impl Metrics ===
@@ -77,66 +102,71 @@ impl Metrics {
         let metrics = Self {
             queue: queue.clone(),
             processed: Family::default(),
-            inflight: Inflight::new(queue),
+            inflight: InflightGauges::new(queue),
             callbacks: Family::default(),
-            callbacks_put_off: Family::default(),
+            callbacks_deferred: Family::default(),
             dead_letters: Family::default(),
-            not_stored: Family::default(),
+            store_failures: Family::default(),
             blocked: Family::default(),
             pending: Family::default(),
             submitted: Family::default(),
-            fullness: Family::default(),
+            utilization: Family::default(),
             duration: Histogram::new(BUCKETS),
-            waiting: Histogram::new(BUCKETS),
+            wait: Histogram::new(BUCKETS),
         };
         registry.register(
             "pending_messages",
-            "Calls that wait in the queue, as of a few seconds ago; of all functions, so that function_name is empty",
+            "Calls that wait in the queue, updated every few seconds; of all functions: \
+             function_name is empty",
             metrics.pending.clone(),
         );
         registry.register(
             "messages_submitted_total",
-            "Calls that the queue has ever stored, as of a few seconds ago",
+            "Calls that the queue has ever stored, updated every few seconds",
             metrics.submitted.clone(),
         );
         registry.register(
             "fullness_ratio",
-            "How much of what the queue may hold it holds, as of a few seconds ago: at 1 it refuses calls",
-            metrics.fullness.clone(),
+            "Utilization of the queue's limits, updated every few seconds: at 1 it refuses calls",
+            metrics.utilization.clone(),
         );
         registry.register(
             "messages_processed",
-            "Attempts of calls by what came of them: done, retry, dead, cancelled or expired",
+            "Attempts of calls by outcome: done, retry, dead, cancelled or expired",
             metrics.processed.clone(),
         );
         registry.register(
             "function_invocation_inflight",
-            "Calls that run now, by function; function_name is `other` for all that the directory does not have",
+            "Running calls by function; function_name is `other` for functions that are not in the \
+             directory",
             metrics.inflight.family.clone(),
         );
         registry.register(
             "callbacks",
-            "Attempts to post a result by what came of them: accepted, failed or refused",
+            "Attempts to post a result by outcome: accepted, failed or refused",
             metrics.callbacks.clone(),
         );
         registry.register(
             "callbacks_put_off",
-            "Results that were put off, since as many were being posted to their host as may be",
-            metrics.callbacks_put_off.clone(),
+            "Results that were deferred, because their host had reached its limit of concurrent \
+             requests",
+            metrics.callbacks_deferred.clone(),
         );
         registry.register(
             "dead_letters",
-            "Calls, results and unreadable messages that were given up: stored as a dead letter, or dropped where none are kept",
+            "Calls, results and undecodable messages that became dead letters, by outcome: stored \
+             or dropped",
             metrics.dead_letters.clone(),
         );
         registry.register(
             "records_not_stored",
-            "Attempts to store what ends a call (result, dead_letter, tombstone, attempt_offset) that failed, by reason",
-            metrics.not_stored.clone(),
+            "Failed attempts to store a record of a call (result, dead_letter, tombstone, \
+             attempt_offset), by reason",
+            metrics.store_failures.clone(),
         );
         registry.register(
             "calls_blocked",
-            "Calls that wait now because what ends them can't be stored, by what it is and why",
+            "Calls that wait because a record can't be stored, by record and reason",
             metrics.blocked.clone(),
         );
         registry.register(
@@ -147,7 +177,7 @@ impl Metrics {
         registry.register(
             "waiting_seconds",
             "Time that calls waited in the queue for their first attempt",
-            metrics.waiting.clone(),
+            metrics.wait.clone(),
         );
         // Created with the value 0, so that the first dead letter is seen as an increase.
         for outcome in ["done", "retry", "dead", "cancelled", "expired"] {
@@ -158,8 +188,8 @@ impl Metrics {
                 let _ = metrics.blocked.get_or_create(&metrics.record_labels(record, failure));
             }
         }
-        for outcome in ["accepted", "failed", "refused"] {
-            let _ = metrics.callbacks.get_or_create(&metrics.labels(outcome));
+        for outcome in CallbackOutcome::ALL {
+            let _ = metrics.callbacks.get_or_create(&metrics.labels(outcome.as_str()));
         }
         for outcome in ["stored", "dropped"] {
             let _ = metrics.dead_letters.get_or_create(&metrics.labels(outcome));
@@ -168,7 +198,7 @@ impl Metrics {
     }
 
     /// Sets how many calls wait, and how many were ever stored.
-    pub(crate) fn queue(&self, pending: u64, submitted: u64) {
+    pub(crate) fn set_queue_counts(&self, pending: u64, submitted: u64) {
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         let queue_name = self.queue.clone();
         let all = FunctionLabels { queue_name: queue_name.clone(), function_name: String::new() };
@@ -176,34 +206,34 @@ impl Metrics {
         self.submitted.get_or_create(&QueueLabels { queue_name }).set(number(submitted));
     }
 
-    /// Sets how full the queue is, as a share of what it may hold.
-    pub(crate) fn fullness(&self, share: f64) {
+    /// Sets the utilization of the queue's limits, from 0 to 1.
+    pub(crate) fn set_utilization(&self, ratio: f64) {
         let queue_name = self.queue.clone();
-        self.fullness.get_or_create(&QueueLabels { queue_name }).set(share);
+        self.utilization.get_or_create(&QueueLabels { queue_name }).set(ratio);
     }
 
     /// Records how long a call has waited for its first attempt.
-    pub(crate) fn waited(&self, time: Duration) {
-        self.waiting.observe(time.as_secs_f64());
+    pub(crate) fn record_wait(&self, time: Duration) {
+        self.wait.observe(time.as_secs_f64());
     }
 
     /// Counts a call as running until the guard is dropped.
-    pub(crate) fn running(
+    pub(crate) fn track_running(
         &self,
         function: &FunctionName,
         directory: Option<&Directory>,
-    ) -> Running {
-        self.inflight.running(function, directory)
+    ) -> InflightGuard {
+        self.inflight.track(function, directory)
     }
 
     /// Removes the series of functions that the directory no longer has.
-    pub(crate) fn retain(&self, directory: &Directory) {
+    pub(crate) fn retain_functions(&self, directory: &Directory) {
         self.inflight.retain(directory);
     }
 
     /// Records the end of an attempt.
-    pub(crate) fn ended(&self, reply: &Reply, outcome: &Outcome) {
-        self.duration.observe(reply.duration.as_secs_f64());
+    pub(crate) fn record_attempt(&self, duration: Duration, outcome: &Outcome) {
+        self.duration.observe(duration.as_secs_f64());
         let outcome = match outcome {
             Outcome::Done => "done",
             Outcome::Retry { .. } => "retry",
@@ -212,39 +242,36 @@ impl Metrics {
         self.processed.get_or_create(&self.labels(outcome)).inc();
     }
 
-    /// Counts a call that came to this end without an invocation: cancelled, expired, or dead
-    /// because its worker died during the last attempt.
-    pub(crate) fn end_without_run(&self, end: EndState) {
+    /// Counts a call that ended in this state without an invocation: cancelled, expired, or dead
+    /// because its worker crashed during the last attempt.
+    pub(crate) fn record_end_without_run(&self, end: EndState) {
         self.processed.get_or_create(&self.labels(end.as_str())).inc();
     }
 
     /// Counts a failed attempt to store a record of a call.
-    pub(crate) fn not_stored(&self, record: Record, failure: PublishFailure) {
-        self.not_stored.get_or_create(&self.record_labels(record, failure)).inc();
+    pub(crate) fn record_store_failure(&self, record: Record, failure: PublishFailure) {
+        self.store_failures.get_or_create(&self.record_labels(record, failure)).inc();
     }
 
     /// Adds a number of calls to those that wait for a record to be stored.
-    pub(crate) fn blocked(&self, record: Record, failure: PublishFailure, calls: i64) {
+    pub(crate) fn add_blocked(&self, record: Record, failure: PublishFailure, calls: i64) {
         self.blocked.get_or_create(&self.record_labels(record, failure)).inc_by(calls);
     }
 
-    /// Counts an attempt to post a result.
-    pub(crate) fn posted(&self, posted: &Posted) {
-        let outcome = match posted {
-            Posted::Accepted(_) => "accepted",
-            Posted::Failed(..) => "failed",
-            Posted::Refused(_) => "refused",
-        };
-        self.callbacks.get_or_create(&self.labels(outcome)).inc();
+    /// Counts an attempt to post a result, by its outcome.
+    pub(crate) fn record_callback(&self, outcome: CallbackOutcome) {
+        self.callbacks.get_or_create(&self.labels(outcome.as_str())).inc();
     }
 
     /// Counts a result that waits because its host already has its maximum of requests.
-    pub(crate) fn callback_put_off(&self) {
-        self.callbacks_put_off.get_or_create(&QueueLabels { queue_name: self.queue.clone() }).inc();
+    pub(crate) fn record_callback_deferred(&self) {
+        self.callbacks_deferred
+            .get_or_create(&QueueLabels { queue_name: self.queue.clone() })
+            .inc();
     }
 
-    /// Counts what was given up: stored as a dead letter, or dropped.
-    pub(crate) fn dead_letter(&self, stored: bool) {
+    /// Counts a dead letter: stored, or dropped.
+    pub(crate) fn record_dead_letter(&self, stored: bool) {
         let outcome = if stored { "stored" } else { "dropped" };
         self.dead_letters.get_or_create(&self.labels(outcome)).inc();
     }

@@ -25,36 +25,57 @@ use tracing::info;
 
 use crate::{
     Settings,
-    answer_buffer::AnswerMemory,
-    callback::{
-        self, Messenger, Poster, deliver::Deliver, guard::Guard, signature::Signer,
-        store::ResultStore, tls::Trust,
+    call::{
+        CallHandler, attempt_offsets::AttemptOffsets, cancellations::Cancellations,
+        finish::Finisher, prepare::Preparer, results::ResultPublisher, run::Runner,
+        stall::StallDetector, status::CallStatuses,
     },
-    cancellations::Cancellations,
+    callback::{
+        self, client::CallbackClient, dispatcher::CallbackDispatcher, egress::EgressPolicy,
+        handler::CallbackHandler, signature::Signer, store::ResultStore, tls::Trust,
+    },
+    consumer::{self, Puller},
     dead_letter::DeadLetterWriter,
-    depth,
-    finish::Finish,
-    function::{Caller, request::Target},
-    invoke::Invoke,
+    function::{client::FunctionClient, request::Target, response_buffer::ResponseMemory},
     metrics::Metrics,
-    pull::{self, Puller},
-    reports::Reports,
+    provisioner::StreamProvisioner,
+    queue_metrics,
+    record_store::RecordStore,
     server_clock::ServerClock,
-    stall::Stalls,
-    stats::Statistics,
-    store::Store,
-    streams::Streams,
+    stats::WorkerStatistics,
 };
 
 /// Maximum time that calls wait at the start until the directory is read, which takes some
 /// milliseconds.
-const DIRECTORY_PATIENCE: Duration = Duration::from_secs(2);
+const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum time for sending the last acks.
-const FLUSH: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The readiness condition which says that the consumer of the queue's calls exists.
-const CONSUMER: &str = "consumer";
+const CONSUMER_CONDITION: &str = "consumer";
+
+/// The parts from which the worker is assembled.
+struct Worker {
+    settings: Settings,
+    namespaces: FunctionNamespaces,
+    callback_client: CallbackClient,
+    js: Context,
+    metrics: Metrics,
+    memory: Budget,
+    health: Health,
+}
+
+/// The parts that several tasks share.
+struct Shared {
+    store: RecordStore,
+    dispatcher: CallbackDispatcher,
+    dead_letters: DeadLetterWriter,
+    statuses: CallStatuses,
+    cancellations: Cancellations,
+    clock: ServerClock,
+    directory: watch::Receiver<Option<Arc<Directory>>>,
+}
 
 /// Runs the worker until `shutdown`, then drains it.
 ///
@@ -63,33 +84,22 @@ const CONSUMER: &str = "consumer";
 /// A setting can't be used, an address can't be listened on, or a stream belongs to another owner.
 /// It is not an error if NATS or the stream is unavailable: the worker waits for them.
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
-    let poster = poster(&settings)?;
-    let namespaces = FunctionNamespaces::new(
-        settings.function_namespace.clone(),
-        settings.function_namespaces.clone(),
-        settings.platform_namespace.0.clone(),
-    )
-    .map_err(|error| UsageError(format!("function_namespace or function_namespaces: {error}")))?;
+    let callback_client = callback_client(&settings)?;
+    let namespaces = function_namespaces(&settings)?;
     client::warn_of_proxy_variables("functions and receivers of callbacks are reached directly");
     let (health, mut registry) = (Health::new(), Registry::default());
     admin::register_build_info(&mut registry);
     let prefixed = registry.sub_registry_with_prefix("queue_worker");
     let metrics = Metrics::new(prefixed, &settings.queue_name);
-    let budget =
-        settings.memory_budget.as_ref().map_or_else(memory::default_budget, |budget| budget.0);
-    let memory = Budget::new(budget, prefixed);
-    info!(memory_budget = %ByteSize(budget), "memory for calls, answers and results");
-    // For messages that have arrived and wait for their memory, and for the one response at a time
-    // that exceeds the budget.
-    let fetched = budget / pull::ASKED_PART * 2;
-    let over_budget = settings.max_response_bytes.0.min(budget / 2);
-    let _set_aside = memory.account("set_aside").try_take(fetched + over_budget);
+    let memory = memory_budget(&settings, prefixed);
+    let set_aside = memory.account("set_aside");
+    let _set_aside = set_aside.try_take(set_aside_bytes(&settings, set_aside.budget().0));
     let client = nats::connect(&settings.nats, &settings.worker_name, &health, prefixed).await?;
     let js = jetstream::new(client.clone());
     let _jetstream = report_jetstream(&settings, client.clone(), health.clone())?;
-    health.register(CONSUMER, "not looked for yet");
-    let streams = if settings.ensure_stream {
-        Some(Streams::new(&settings, js.clone(), health.clone())?)
+    health.register(CONSUMER_CONDITION, "the consumer has not been looked up yet");
+    let provisioner = if settings.ensure_stream {
+        Some(StreamProvisioner::new(&settings, js.clone(), health.clone())?)
     } else {
         None
     };
@@ -102,33 +112,11 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let done = CancellationToken::new();
     let admin =
         tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry), done.clone()));
-    let mut worked = match &streams {
-        Some(streams) => tokio::select! {
-            created = streams.create() => created,
-            () = shutdown.requested.cancelled() => Ok(()),
-        },
-        None => Ok(()),
-    };
-    if worked.is_ok() {
-        let _streams = streams.map(|streams| {
-            AbortOnDropHandle::new(tokio::spawn(async move { streams.keep().await }))
-        });
-        worked = Box::pin(work(
-            &settings,
-            namespaces,
-            poster,
-            &js,
-            (metrics, memory),
-            &health,
-            &shutdown,
-        ))
-        .await;
-        // The last acks may not be sent yet.
-        let _ = tokio::time::timeout(FLUSH, client.flush()).await;
-    }
+    let worker = Worker { settings, namespaces, callback_client, js, metrics, memory, health };
+    let result = worker.provision_and_work(provisioner, &shutdown).await;
     done.cancel();
-    admin.await.context("the server of /metrics failed")?;
-    worked
+    admin.await.context("the HTTP server for /metrics failed")?;
+    result
 }
 
 /// Reports it if JetStream is not enabled, until the handle is dropped.
@@ -142,143 +130,252 @@ fn report_jetstream(
     Ok(AbortOnDropHandle::new(tokio::spawn(report)))
 }
 
-/// Takes calls and delivers results until `shutdown`.
-async fn work(
-    settings: &Settings,
-    namespaces: FunctionNamespaces,
-    poster: Poster,
-    js: &Context,
-    (metrics, memory): (Metrics, Budget),
-    health: &Health,
-    shutdown: &Shutdown,
-) -> anyhow::Result<()> {
-    let queue = &settings.queue_name;
-    let store = Store::new(js.clone(), metrics.clone());
-    let dead_letters = DeadLetterWriter {
-        js: js.clone(),
-        stream: queue.dead_letter_stream(),
-        worker: settings.worker_name.clone(),
-        enabled: settings.dead_letters,
-        store: store.clone(),
-        metrics: metrics.clone(),
-    };
-    let policy = settings.retry_policy();
-    let messenger =
-        Messenger::new(poster, settings.callback_max_attempts, policy.waits, metrics.clone());
-    let deliver = Deliver {
-        js: js.clone(),
-        queue: queue.clone(),
-        messenger: messenger.clone(),
-        dead_letters: dead_letters.clone(),
-    };
-    let reports = Reports::new(settings.worker_name.clone());
-    let client = js.client();
-    let cancellations = Cancellations::new(client.clone(), reports.clone());
-    let clock = ServerClock::default();
-    let finish = Finish {
-        js: js.clone(),
-        queue: queue.clone(),
-        store: store.clone(),
-        results: ResultStore::new(js.clone(), queue),
-        messenger,
-        dead_letters,
-        metrics: metrics.clone(),
-    };
-    let directory = directory::watch::follow(js.clone());
-    let (stream, durable, queue_metrics) = (settings.stream(), settings.durable(), metrics.clone());
-    let invoke = Invoke {
-        js: js.clone(),
-        queue: queue.clone(),
-        stream: settings.stream(),
-        cancellations: cancellations.clone(),
-        reports: reports.clone(),
-        caller: caller(settings, namespaces, &memory),
-        policy,
-        max_age: settings.max_age.as_ref().map(|age| age.0),
-        directory: directory.clone(),
-        function_namespace: settings.function_namespace.clone(),
-        stalls: Stalls::watch(),
-        clock: clock.clone(),
-        finish,
-        verbose: settings.write_debug,
-        metrics,
-    };
-    let (running, is_running) = watch::channel(0);
-    let calls = Puller {
-        js: js.clone(),
-        stream: settings.stream(),
-        durable: settings.durable(),
-        max: settings.max_inflight.into(),
-        handler: Arc::new(invoke),
-        running,
-        readiness: Some((health.clone(), CONSUMER)),
-        memory: memory.account("calls"),
-    };
-    let callbacks = Puller {
-        js: js.clone(),
-        stream: queue.callback_stream(),
-        durable: queue.callback_durable(),
-        max: callback::CONCURRENCY,
-        handler: Arc::new(deliver),
-        running: watch::Sender::new(0),
-        // Without this stream, results are posted directly.
-        readiness: None,
-        memory: memory.account("callbacks"),
-    };
-    let (grace, functions) = (settings.grace(), directory.clone());
-    // Tasks of their own: each message wakes them, and it costs the runtime less to wake its own
-    // threads than the one that waits here.
-    let start =
-        is_prepared(js.clone(), directory, (stream.clone(), durable.clone()), clock.clone());
-    let end = shutdown.clone();
-    let calls = async move {
-        tokio::select! {
-            () = start => {}
-            () = end.requested.cancelled() => {}
+// === impl Worker ===
+
+impl Worker {
+    /// Creates the streams if this worker has to, then works until `shutdown`.
+    async fn provision_and_work(
+        self,
+        provisioner: Option<StreamProvisioner>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<()> {
+        if let Some(provisioner) = &provisioner {
+            tokio::select! {
+                created = provisioner.create() => created?,
+                () = shutdown.requested.cancelled() => {}
+            }
         }
-        calls.run(end, grace).await;
-    };
-    let calls = AbortOnDropHandle::new(tokio::spawn(calls));
-    let callbacks = AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
-    let statistics = Statistics::new(settings, is_running, store);
-    let published = statistics.clone().publish(js.client(), queue);
-    let worked = async {
-        let (calls, callbacks, ()) = tokio::join!(calls, callbacks, published);
-        calls.and(callbacks)
-    };
-    tokio::select! {
-        worked = worked => worked.context("the task that takes messages failed"),
-        error = nats::ended(&client) => Err(error),
-        () = cancellations.follow(js, queue) => Ok(()),
-        () = reports.follow(&client, queue, &statistics) => Ok(()),
-        () = depth::follow(js, (&stream, &durable), functions, &queue_metrics, &clock) => Ok(()),
+        let _provisioner = provisioner.map(|provisioner| {
+            AbortOnDropHandle::new(tokio::spawn(async move { provisioner.run().await }))
+        });
+        let client = self.js.client();
+        let result = Box::pin(self.work(shutdown)).await;
+        // The last acks may not be sent yet.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, client.flush()).await;
+        result
+    }
+
+    /// Handles calls and delivers results until `shutdown`.
+    async fn work(self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let Self { settings, js, .. } = &self;
+        let (client, queue) = (js.client(), &settings.queue_name);
+        let (stream, durable) = (settings.stream(), settings.durable());
+        let shared = self.shared();
+        let (in_flight_tx, in_flight_rx) = watch::channel(0);
+        let calls = self.call_puller(&shared, in_flight_tx);
+        let callbacks = self.callback_puller(&shared);
+        let grace = settings.grace();
+        // Tasks of their own: each message wakes them, and it costs the runtime less to wake its
+        // own threads than the one that waits here.
+        let start = wait_until_prepared(
+            js.clone(),
+            shared.directory.clone(),
+            (stream.clone(), durable.clone()),
+            shared.clock.clone(),
+        );
+        let end = shutdown.clone();
+        let calls = async move {
+            tokio::select! {
+                () = start => {}
+                () = end.requested.cancelled() => {}
+            }
+            calls.run(end, grace).await;
+        };
+        let calls = AbortOnDropHandle::new(tokio::spawn(calls));
+        let callbacks =
+            AbortOnDropHandle::new(tokio::spawn(callbacks.run(shutdown.clone(), grace)));
+        let statistics = WorkerStatistics::new(settings, in_flight_rx, shared.store.clone());
+        let published = statistics.clone().publish(js.client(), queue);
+        let result = async {
+            let (calls, callbacks, ()) = tokio::join!(calls, callbacks, published);
+            calls.and(callbacks)
+        };
+        let Shared { statuses, cancellations, clock, directory, .. } = shared;
+        let consumer = (stream.as_str(), durable.as_str());
+        tokio::select! {
+            result = result => result.context("the task that pulls messages failed"),
+            error = nats::ended(&client) => Err(error),
+            () = cancellations.run(js, queue) => Ok(()),
+            () = statuses.answer_requests(&client, queue, &statistics) => Ok(()),
+            () = queue_metrics::run(js, consumer, directory, &self.metrics, &clock) => Ok(()),
+        }
+    }
+
+    fn shared(&self) -> Shared {
+        let Self { settings, js, metrics, .. } = self;
+        let store = RecordStore::new(js.clone(), metrics.clone());
+        let dispatcher = CallbackDispatcher::new(
+            self.callback_client.clone(),
+            settings.callback_max_attempts,
+            settings.retry_policy().backoff,
+            metrics.clone(),
+        );
+        let dead_letters = DeadLetterWriter {
+            js: js.clone(),
+            stream: settings.queue_name.dead_letter_stream(),
+            worker: settings.worker_name.clone(),
+            enabled: settings.dead_letters,
+            store: store.clone(),
+            metrics: metrics.clone(),
+        };
+        let statuses = CallStatuses::new(settings.worker_name.clone());
+        let cancellations = Cancellations::new(js.client(), statuses.clone());
+        let directory = directory::watch::follow(js.clone());
+        let clock = ServerClock::default();
+        Shared { store, dispatcher, dead_letters, statuses, cancellations, clock, directory }
+    }
+
+    /// Creates the puller of calls.
+    fn call_puller(
+        &self,
+        shared: &Shared,
+        in_flight_tx: watch::Sender<usize>,
+    ) -> Puller<CallHandler> {
+        let settings = &self.settings;
+        Puller {
+            js: self.js.clone(),
+            stream: settings.stream(),
+            durable: settings.durable(),
+            max: settings.max_inflight.into(),
+            handler: Arc::new(self.call_handler(shared)),
+            running: in_flight_tx,
+            readiness: Some((self.health.clone(), CONSUMER_CONDITION)),
+            memory: self.memory.account("calls"),
+        }
+    }
+
+    fn call_handler(&self, shared: &Shared) -> CallHandler {
+        let Self { settings, js, metrics, .. } = self;
+        let queue = &settings.queue_name;
+        let offsets =
+            AttemptOffsets { js: js.clone(), queue: queue.clone(), store: shared.store.clone() };
+        CallHandler {
+            js: js.clone(),
+            queue: queue.clone(),
+            stream: settings.stream(),
+            preparer: Preparer {
+                policy: settings.retry_policy(),
+                directory: shared.directory.clone(),
+                function_namespace: settings.function_namespace.clone(),
+                offsets: offsets.clone(),
+                cancellations: shared.cancellations.clone(),
+                clock: shared.clock.clone(),
+            },
+            runner: Runner {
+                js: js.clone(),
+                queue: queue.clone(),
+                function_client: self.function_client(),
+                directory: shared.directory.clone(),
+                max_age: settings.max_age.as_ref().map(|age| age.0),
+                statuses: shared.statuses.clone(),
+                stall_detector: StallDetector::start(),
+                verbose: settings.write_debug,
+                metrics: metrics.clone(),
+            },
+            finisher: Finisher {
+                js: js.clone(),
+                queue: queue.clone(),
+                stream: settings.stream(),
+                store: shared.store.clone(),
+                offsets: offsets.clone(),
+                results: self.result_publisher(shared),
+                dead_letters: shared.dead_letters.clone(),
+                statuses: shared.statuses.clone(),
+                metrics: metrics.clone(),
+            },
+            offsets,
+        }
+    }
+
+    fn result_publisher(&self, shared: &Shared) -> ResultPublisher {
+        let (js, queue) = (&self.js, &self.settings.queue_name);
+        ResultPublisher {
+            js: js.clone(),
+            queue: queue.clone(),
+            store: shared.store.clone(),
+            results: ResultStore::new(js.clone(), queue),
+            dispatcher: shared.dispatcher.clone(),
+            dead_letters: shared.dead_letters.clone(),
+        }
+    }
+
+    /// Creates the puller of results.
+    fn callback_puller(&self, shared: &Shared) -> Puller<CallbackHandler> {
+        let queue = &self.settings.queue_name;
+        let handler = CallbackHandler {
+            js: self.js.clone(),
+            queue: queue.clone(),
+            dispatcher: shared.dispatcher.clone(),
+            dead_letters: shared.dead_letters.clone(),
+        };
+        Puller {
+            js: self.js.clone(),
+            stream: queue.callback_stream(),
+            durable: queue.callback_durable(),
+            max: callback::CONCURRENCY,
+            handler: Arc::new(handler),
+            running: watch::Sender::new(0),
+            // Without this stream, results are posted directly.
+            readiness: None,
+            memory: self.memory.account("callbacks"),
+        }
+    }
+
+    fn function_client(&self) -> FunctionClient {
+        let settings = &self.settings;
+        let target = match settings.gateway_url.as_ref() {
+            Some(url) => Target::Gateway(url.clone()),
+            None => Target::Direct(settings.function_url.clone()),
+        };
+        FunctionClient::new(
+            target,
+            self.namespaces.clone(),
+            settings.upstream_timeout.0,
+            settings.max_response_bytes.0,
+            ResponseMemory::new(self.memory.account("answers")),
+            settings.connection_limits(),
+        )
     }
 }
 
-/// Creates what posts callbacks, from the settings.
-fn poster(settings: &Settings) -> anyhow::Result<Poster> {
-    let guard = Guard::new(settings.callback_allowed_hosts.clone());
+/// Reads the settings that say which namespaces of functions may be called.
+fn function_namespaces(settings: &Settings) -> Result<FunctionNamespaces, UsageError> {
+    FunctionNamespaces::new(
+        settings.function_namespace.clone(),
+        settings.function_namespaces.clone(),
+        settings.platform_namespace.0.clone(),
+    )
+    .map_err(|error| UsageError(format!("function_namespace or function_namespaces: {error}")))
+}
+
+/// Creates the memory budget from the settings, and its metrics.
+fn memory_budget(settings: &Settings, registry: &mut Registry) -> Budget {
+    let bytes =
+        settings.memory_budget.as_ref().map_or_else(memory::default_budget, |budget| budget.0);
+    info!(memory_budget = %ByteSize(bytes), "memory for calls, responses and results");
+    Budget::new(bytes, registry)
+}
+
+/// Returns how many bytes of the memory budget are set aside: for messages that have arrived and
+/// wait for their memory, and for the one response at a time that exceeds the budget.
+fn set_aside_bytes(settings: &Settings, budget: usize) -> usize {
+    let requested = budget / consumer::REQUESTED_BUDGET_DIVISOR * 2;
+    requested + settings.max_response_bytes.0.min(budget / 2)
+}
+
+/// Creates the callback client from the settings.
+fn callback_client(settings: &Settings) -> anyhow::Result<CallbackClient> {
+    let egress = EgressPolicy::new(settings.callback_allowed_hosts.clone());
     let signer =
         settings.callback_signing_secret_file.as_ref().cloned().map(Signer::open).transpose()?;
     let trust = Trust::new(settings.tls_insecure, settings.callback_ca_file.as_ref().cloned())?;
     let (time_limit, limits) = (settings.callback_timeout.0, settings.connection_limits());
-    Ok(Poster::new(guard, signer, trust, time_limit, limits))
-}
-
-/// Creates what invokes functions, from the settings.
-fn caller(settings: &Settings, namespaces: FunctionNamespaces, memory: &Budget) -> Caller {
-    let target = match settings.gateway_url.as_ref() {
-        Some(url) => Target::Gateway(url.clone()),
-        None => Target::Direct(settings.function_url.clone()),
-    };
-    let (time_limit, max_response) = (settings.upstream_timeout.0, settings.max_response_bytes.0);
-    let answers = AnswerMemory::new(memory.account("answers"));
-    Caller::new(target, namespaces, time_limit, max_response, answers, settings.connection_limits())
+    Ok(CallbackClient::new(egress, signer, trust, time_limit, limits))
 }
 
 /// Waits until NATS is connected, its time is known, and the directory has been read, if it exists.
 /// Without the directory, the first calls might go where their functions are not.
-async fn is_prepared(
+async fn wait_until_prepared(
     js: Context,
     directory: watch::Receiver<Option<Arc<Directory>>>,
     (stream, durable): (String, String),
@@ -289,5 +386,5 @@ async fn is_prepared(
     if let Ok(Some(progress)) = consumer_progress::of_consumer(&js, &stream, &durable).await {
         clock.set(progress.now);
     }
-    directory::watch::read_once(&js, directory, DIRECTORY_PATIENCE).await;
+    directory::watch::read_once(&js, directory, DIRECTORY_TIMEOUT).await;
 }

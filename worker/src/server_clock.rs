@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_servers_time_goes_on_from_where_it_was_seen() {
+    fn the_time_of_the_server_advances() {
         let clock = ServerClock::default();
         for hours in [-3, 0, 3] {
             let server = Timestamp::now() + SignedDuration::from_hours(hours);

@@ -27,9 +27,12 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use crate::{backoff::Waits, callback::guard::Allowed, outcome::RetryPolicy};
+use crate::{
+    callback::egress::HostAllowList,
+    retry::{backoff::BackoffPolicy, outcome::RetryPolicy},
+};
 
-/// The worker of one queue: takes its calls and makes them.
+/// The worker of one queue: takes its calls and invokes their functions.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "asyncqueue-worker", version)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch that a user sets on its own")]
@@ -41,23 +44,41 @@ pub struct Settings {
     #[command(flatten)]
     pub log: LogSettings,
 
-    /// The queue
+    /// Name of the queue
     #[arg(long, env = setting::QUEUE_NAME, default_value = contract::DEFAULT_QUEUE)]
     pub queue_name: QueueName,
 
-    /// The queue's stream; the queue's name if not set
-    #[arg(long, env = setting::NATS_STREAM, default_value_t, hide_default_value = true, value_parser = optional(parse_stream))]
+    /// Stream of the queue. Default: the name of the queue
+    #[arg(
+        long,
+        env = setting::NATS_STREAM,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_stream)
+    )]
     pub nats_stream: Optional<String>,
 
-    /// The queue's subject; the queue's name if not set
-    #[arg(long, env = setting::NATS_SUBJECT, default_value_t, hide_default_value = true, value_parser = optional(parse_subject))]
+    /// Subject of the queue. Default: the name of the queue
+    #[arg(
+        long,
+        env = setting::NATS_SUBJECT,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_subject)
+    )]
     pub nats_subject: Optional<String>,
 
-    /// The durable consumer; <queue>-workers if not set
-    #[arg(long, env = setting::NATS_DURABLE, default_value_t, hide_default_value = true, value_parser = optional(parse_durable))]
+    /// Durable consumer of the queue. Default: <queue>-workers
+    #[arg(
+        long,
+        env = setting::NATS_DURABLE,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_durable)
+    )]
     pub nats_durable: Optional<String>,
 
-    /// Create or update streams and consumers, where no operator does
+    /// Create and update streams and consumers, where no operator does
     #[arg(
         long,
         env = setting::ENSURE_STREAM,
@@ -69,54 +90,102 @@ pub struct Settings {
     )]
     pub ensure_stream: bool,
 
-    /// Calls at once, in this process
-    #[arg(long, env = setting::MAX_INFLIGHT, default_value_t = contract::DEFAULT_MAX_INFLIGHT, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    /// Maximum number of concurrent calls of this process
+    #[arg(
+        long,
+        env = setting::MAX_INFLIGHT,
+        default_value_t = contract::DEFAULT_MAX_INFLIGHT,
+        value_parser = clap::value_parser!(u16).range(1..=10_000)
+    )]
     pub max_inflight: u16,
 
-    /// The lease of a call, renewed at a third of it; counts only with `ensure_stream`, since the
-    /// consumer has it
-    #[arg(long, env = setting::ACK_WAIT, default_value_t = GoDuration(DEFAULT_ACK_WAIT), value_parser = GoDuration::parse_positive)]
+    /// Lease of a call, which is renewed after a third of it. Takes effect only with
+    /// `ensure_stream`: otherwise the consumer exists already and has it
+    #[arg(
+        long,
+        env = setting::ACK_WAIT,
+        default_value_t = GoDuration(DEFAULT_ACK_WAIT),
+        value_parser = GoDuration::parse_positive
+    )]
     pub ack_wait: GoDuration,
 
-    /// Time limit of one call, from the first byte sent to the last received
-    #[arg(long, env = setting::UPSTREAM_TIMEOUT, default_value_t = GoDuration(contract::DEFAULT_UPSTREAM_TIMEOUT), value_parser = GoDuration::parse_positive)]
+    /// Maximum duration of an attempt, from the first byte sent to the last byte received
+    #[arg(
+        long,
+        env = setting::UPSTREAM_TIMEOUT,
+        default_value_t = GoDuration(contract::DEFAULT_UPSTREAM_TIMEOUT),
+        value_parser = GoDuration::parse_positive
+    )]
     pub upstream_timeout: GoDuration,
 
-    /// How old a call may be when it is delivered: an older one ends as expired. Unlimited if not
-    /// set; example: 15m
-    #[arg(long, env = setting::MAX_AGE, default_value_t, hide_default_value = true, value_parser = optional(GoDuration::parse_positive))]
+    /// Maximum age of a call when it is delivered: an older one ends as expired. Default:
+    /// unlimited. Example: 15m
+    #[arg(
+        long,
+        env = setting::MAX_AGE,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(GoDuration::parse_positive)
+    )]
     pub max_age: Optional<GoDuration>,
 
-    /// Runs of a call in all, the first included
-    #[arg(long, env = policy::MAX_RETRY_ATTEMPTS, default_value_t = policy::DEFAULT_MAX_ATTEMPTS.into(), value_parser = clap::value_parser!(u64).range(1..))]
+    /// Maximum number of attempts of a call, the first included
+    #[arg(
+        long,
+        env = policy::MAX_RETRY_ATTEMPTS,
+        default_value_t = policy::DEFAULT_MAX_ATTEMPTS.into(),
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub max_retry_attempts: u64,
 
-    /// Wait before the second run
+    /// Wait before the second attempt
     #[arg(long, env = policy::INITIAL_RETRY_WAIT, default_value_t = policy::DEFAULT_MIN_BACKOFF)]
     pub initial_retry_wait: GoDuration,
 
-    /// Longest wait between two runs
+    /// Maximum wait between two attempts
     #[arg(long, env = policy::MAX_RETRY_WAIT, default_value_t = policy::DEFAULT_MAX_BACKOFF)]
     pub max_retry_wait: GoDuration,
 
-    /// How the wait grows
-    #[arg(long, env = policy::BACKOFF, default_value_t, value_parser = PossibleValuesParser::new(Backoff::VALUES).try_map(|value| value.parse::<Backoff>()))]
+    /// How the wait grows from attempt to attempt
+    #[arg(
+        long,
+        env = policy::BACKOFF,
+        default_value_t,
+        value_parser = PossibleValuesParser::new(Backoff::VALUES)
+            .try_map(|value| value.parse::<Backoff>())
+    )]
     pub backoff: Backoff,
 
-    /// How much of the wait is left to chance
-    #[arg(long, env = policy::RETRY_JITTER, default_value_t, value_parser = PossibleValuesParser::new(Jitter::VALUES).try_map(|value| value.parse::<Jitter>()))]
+    /// Which part of the wait is random
+    #[arg(
+        long,
+        env = policy::RETRY_JITTER,
+        default_value_t,
+        value_parser = PossibleValuesParser::new(Jitter::VALUES)
+            .try_map(|value| value.parse::<Jitter>())
+    )]
     pub retry_jitter: Jitter,
 
-    /// Statuses that are tried again, comma-separated; no answer always is
-    #[arg(long, env = policy::RETRY_HTTP_CODES, default_value_t = Codes(policy::DEFAULT_STATUS_CODES.into()))]
+    /// HTTP statuses that are retried, comma-separated. A missing response always is
+    #[arg(
+        long,
+        env = policy::RETRY_HTTP_CODES,
+        default_value_t = Codes(policy::DEFAULT_STATUS_CODES.into())
+    )]
     pub retry_http_codes: Codes,
 
-    /// Call functions through this gateway, as <URL>/function/<name>.<namespace>; empty: call them
-    /// directly
-    #[arg(long, env = setting::GATEWAY_URL, default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
+    /// URL of the gateway through which functions are called, as
+    /// <URL>/function/<name>.<namespace>. Default: functions are called directly
+    #[arg(
+        long,
+        env = setting::GATEWAY_URL,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_call_url)
+    )]
     pub gateway_url: Optional<String>,
 
-    /// Where a function is, if the directory doesn't say
+    /// URL of functions for which the directory has none
     #[arg(
         long,
         env = setting::FUNCTION_URL,
@@ -126,43 +195,70 @@ pub struct Settings {
     pub function_url: String,
 
     /// Namespace of functions that are named without one
-    #[arg(long, env = setting::FUNCTION_NAMESPACE, default_value = contract::DEFAULT_FUNCTION_NAMESPACE, value_parser = parse_namespace)]
+    #[arg(
+        long,
+        env = setting::FUNCTION_NAMESPACE,
+        default_value = contract::DEFAULT_FUNCTION_NAMESPACE,
+        value_parser = parse_namespace
+    )]
     pub function_namespace: String,
 
-    /// Without a gateway: more namespaces whose functions may be called, comma-separated; * for
-    /// all. Those of functions in the directory may be called too; kube-system and
+    /// Without a gateway: additional namespaces whose functions may be called, comma-separated (*
+    /// for all). Functions in the directory may always be called; functions in kube-system and
     /// `platform_namespace` never
     #[arg(long, env = function_namespaces::SETTING, default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
-    /// Namespace of the gateway and the operator: functions in it are never called
-    #[arg(long, env = setting::PLATFORM_NAMESPACE, default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
+    /// Namespace of the gateway and the operator. Functions in it are never called
+    #[arg(
+        long,
+        env = setting::PLATFORM_NAMESPACE,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_namespace)
+    )]
     pub platform_namespace: Optional<String>,
 
-    /// Time limit of one callback
-    #[arg(long, env = setting::CALLBACK_TIMEOUT, default_value_t = GoDuration(contract::DEFAULT_CALLBACK_TIMEOUT), value_parser = GoDuration::parse_positive)]
+    /// Maximum duration of an attempt to deliver a callback
+    #[arg(
+        long,
+        env = setting::CALLBACK_TIMEOUT,
+        default_value_t = GoDuration(contract::DEFAULT_CALLBACK_TIMEOUT),
+        value_parser = GoDuration::parse_positive
+    )]
     pub callback_timeout: GoDuration,
 
-    /// Attempts of one callback in all
-    #[arg(long, env = setting::CALLBACK_MAX_ATTEMPTS, default_value_t = contract::DEFAULT_CALLBACK_MAX_ATTEMPTS.into(), value_parser = clap::value_parser!(u64).range(1..))]
+    /// Maximum number of attempts to deliver a callback
+    #[arg(
+        long,
+        env = setting::CALLBACK_MAX_ATTEMPTS,
+        default_value_t = contract::DEFAULT_CALLBACK_MAX_ATTEMPTS.into(),
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub callback_max_attempts: u64,
 
-    /// File with the secrets that sign callbacks (Standard Webhooks), one `whsec_...` a line; read
-    /// again for each callback, so that secrets can be rotated. Empty: callbacks are not signed
-    #[arg(long, env = setting::CALLBACK_SIGNING_SECRET_FILE, default_value_t, hide_default_value = true)]
+    /// File with the secrets that sign callbacks (Standard Webhooks), one `whsec_...` per line. It
+    /// is read again for each callback, so that secrets can be rotated. Default: callbacks are not
+    /// signed
+    #[arg(
+        long,
+        env = setting::CALLBACK_SIGNING_SECRET_FILE,
+        default_value_t,
+        hide_default_value = true
+    )]
     pub callback_signing_secret_file: Optional<PathBuf>,
 
-    /// Where callbacks may go, comma-separated: hosts, *.suffix, addresses or CIDRs. Empty:
-    /// anywhere but to loopback, link-local and metadata addresses
+    /// Allowed targets of callbacks, comma-separated: hosts, *.suffix, IP addresses or CIDRs.
+    /// Default: all but loopback, link-local and metadata addresses
     #[arg(long, env = setting::CALLBACK_ALLOWED_HOSTS, default_value = "")]
-    pub callback_allowed_hosts: Allowed,
+    pub callback_allowed_hosts: HostAllowList,
 
-    /// PEM file with certificate authorities of receivers of callbacks, which are trusted besides
-    /// the public ones; read again for each new connection
+    /// PEM file with a CA bundle for receivers of callbacks, which is trusted in addition to the
+    /// public CAs. It is read again for each new connection
     #[arg(long, env = setting::CALLBACK_CA_FILE, default_value_t, hide_default_value = true)]
     pub callback_ca_file: Optional<PathBuf>,
 
-    /// Accept any certificate of a receiver of callbacks
+    /// Accept any TLS certificate of a receiver of callbacks
     #[arg(
         long,
         env = "tls_insecure",
@@ -174,7 +270,7 @@ pub struct Settings {
     )]
     pub tls_insecure: bool,
 
-    /// Keep calls that are given up as dead letters; false: log and count them, and let them go
+    /// Keep exhausted calls as dead letters. If false, they are logged, counted and dropped
     #[arg(
         long,
         env = setting::DEAD_LETTERS,
@@ -186,7 +282,7 @@ pub struct Settings {
     )]
     pub dead_letters: bool,
 
-    /// Log headers and bodies of calls and of their answers, secrets in them included
+    /// Log headers and bodies of requests and responses, including secrets in them
     #[arg(
         long,
         env = setting::WRITE_DEBUG,
@@ -198,33 +294,50 @@ pub struct Settings {
     )]
     pub write_debug: bool,
 
-    /// Most of an answer that is kept, in bytes or with a unit (16Mi); more is cut off
+    /// Maximum size of a response, in bytes or with a unit (16Mi). A longer one is truncated
     #[arg(long, env = "max_response_bytes", default_value = "16Mi")]
     pub max_response_bytes: ByteSize,
 
-    /// Longest time that a connection to a function or receiver is used, so that a backend that is
-    /// added gets its share
-    #[arg(long, env = setting::MAX_CONNECTION_AGE, default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
+    /// Maximum age of a connection to a function or receiver, so that a backend that is added gets
+    /// its share of requests
+    #[arg(
+        long,
+        env = setting::MAX_CONNECTION_AGE,
+        default_value = client::DEFAULT_MAX_AGE,
+        value_parser = GoDuration::parse_positive
+    )]
     pub max_connection_age: GoDuration,
 
-    /// Most requests on one connection to a function or receiver
-    #[arg(long, env = setting::MAX_CONNECTION_REQUESTS, default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Maximum number of requests on one connection to a function or receiver
+    #[arg(
+        long,
+        env = setting::MAX_CONNECTION_REQUESTS,
+        default_value_t = client::DEFAULT_MAX_REQUESTS,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub max_connection_requests: u32,
-    /// Memory for calls that run, the answers of functions, and results on their way. Without room
-    /// for another call none is taken, and an answer waits. At least 16Mi; if not set, three
-    /// quarters of the container's memory limit, or 384Mi where it has none
-    #[arg(long, env = setting::MEMORY_BUDGET, default_value_t, hide_default_value = true, value_parser = optional(memory::parse_budget))]
+
+    /// Memory for running calls, responses of functions, and results that are being delivered. When
+    /// it is used up, no more calls are requested, and responses wait. Minimum: 16Mi. Default:
+    /// three quarters of the container's memory limit, or 384Mi without a limit
+    #[arg(
+        long,
+        env = setting::MEMORY_BUDGET,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(memory::parse_budget)
+    )]
     pub memory_budget: Optional<ByteSize>,
 
-    /// On SIGTERM: time for running calls; `upstream_timeout` and 10s if not set
+    /// Time for running calls to finish after SIGTERM. Default: `upstream_timeout` and 10s
     #[arg(long, env = setting::GRACE_PERIOD, default_value_t, hide_default_value = true)]
     pub grace_period: Optional<GoDuration>,
 
-    /// Address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
+    /// Listen address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
     #[arg(long, env = setting::HTTP_ADDR, default_value_t = any_address(contract::WORKER_PORT))]
     pub http_addr: SocketAddr,
 
-    /// Name of this worker in statistics and dead letters: in a pod its name
+    /// Name of this worker in statistics and dead letters. In a pod, the name of the pod
     #[arg(long, env = setting::WORKER_NAME, default_value = "worker", hide_env_values = true)]
     pub worker_name: String,
 }
@@ -236,31 +349,31 @@ pub struct Codes(pub BTreeSet<u16>);
 // === impl Settings ===
 
 impl Settings {
-    /// The queue's stream.
+    /// Returns the name of the queue's stream.
     #[must_use]
     pub fn stream(&self) -> String {
         self.nats_stream.as_ref().cloned().unwrap_or_else(|| self.queue_name.to_string())
     }
 
-    /// The queue's subject.
+    /// Returns the queue's subject.
     #[must_use]
     pub fn subject(&self) -> String {
         self.nats_subject.as_ref().cloned().unwrap_or_else(|| self.queue_name.to_string())
     }
 
-    /// The durable consumer.
+    /// Returns the name of the durable consumer.
     #[must_use]
     pub fn durable(&self) -> String {
         self.nats_durable.as_ref().cloned().unwrap_or_else(|| self.queue_name.durable())
     }
 
-    /// How long running calls have on SIGTERM.
+    /// Returns how long running calls may take to finish after SIGTERM.
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.grace_period.as_ref().map_or(self.upstream_timeout.0 + GRACE_MARGIN, |grace| grace.0)
     }
 
-    /// How long a connection is used.
+    /// Returns how long a connection is used.
     #[must_use]
     pub fn connection_limits(&self) -> ConnectionLimits {
         ConnectionLimits {
@@ -269,12 +382,12 @@ impl Settings {
         }
     }
 
-    /// When a call is tried again.
+    /// Returns when a call is retried.
     #[must_use]
     pub fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy {
             max_attempts: self.max_retry_attempts,
-            waits: Waits {
+            backoff: BackoffPolicy {
                 min: self.initial_retry_wait.0,
                 max: self.max_retry_wait.0,
                 backoff: self.backoff,
@@ -298,9 +411,10 @@ impl FromStr for Codes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        parse_codes(text)
-            .map(Self)
-            .ok_or_else(|| "write HTTP statuses from 100 to 599, as 429,503".to_owned())
+        parse_codes(text).map(Self).ok_or_else(|| {
+            "must be HTTP statuses from 100 to 599, separated by commas, for example 429,503"
+                .to_owned()
+        })
     }
 }
 
@@ -314,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn names_follow_from_the_queues_name() {
+    fn names_follow_from_the_name_of_the_queue() {
         let settings = parse(&["--queue-name", "slow-queue"]).unwrap();
         assert_eq!(settings.stream(), "slow-queue");
         assert_eq!(settings.subject(), "slow-queue");

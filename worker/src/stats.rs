@@ -15,30 +15,34 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{Settings, store::Store};
+use crate::{Settings, record_store::RecordStore};
 
 /// Interval of the statistics without a change. A listener considers a worker gone after a few of
 /// them.
-const EVERY: Duration = Duration::from_secs(5);
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Changes within this time are published as one: a worker of short calls would otherwise do
 /// nothing else.
-const SETTLE: Duration = Duration::from_millis(250);
+const DEBOUNCE: Duration = Duration::from_millis(250);
 
 /// The statistics of this worker.
 #[derive(Clone, Debug)]
-pub(crate) struct Statistics {
+pub(crate) struct WorkerStatistics {
     worker: String,
     max_inflight: u32,
     /// How many calls run here.
     running: watch::Receiver<usize>,
-    store: Store,
+    store: RecordStore,
 }
 
-// === impl Statistics ===
+// === impl WorkerStatistics ===
 
-impl Statistics {
-    pub(crate) fn new(settings: &Settings, running: watch::Receiver<usize>, store: Store) -> Self {
+impl WorkerStatistics {
+    pub(crate) fn new(
+        settings: &Settings,
+        running: watch::Receiver<usize>,
+        store: RecordStore,
+    ) -> Self {
         let (worker, max_inflight) = (settings.worker_name.clone(), settings.max_inflight.into());
         Self { worker, max_inflight, running, store }
     }
@@ -53,7 +57,7 @@ impl Statistics {
         };
         let encoded = serde_json::to_vec(&stats);
         encoded
-            .inspect_err(|error| debug!(%error, "statistics could not be encoded"))
+            .inspect_err(|error| debug!(%error, "failed to encode the statistics"))
             .ok()
             .map(Bytes::from)
     }
@@ -66,10 +70,10 @@ impl Statistics {
             if let Some(json) = self.encode()
                 && let Err(error) = client.publish(subject.clone(), json).await
             {
-                debug!(%error, "statistics could not be sent");
+                debug!(%error, "failed to publish the statistics");
             }
-            sleep(SETTLE).await;
-            if let Ok(Err(_)) = timeout(EVERY, self.running.changed()).await {
+            sleep(DEBOUNCE).await;
+            if let Ok(Err(_)) = timeout(PUBLISH_INTERVAL, self.running.changed()).await {
                 return;
             }
         }

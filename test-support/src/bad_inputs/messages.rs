@@ -144,7 +144,7 @@ pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
     },
     Elsewhere {
         input: "a call that kills each worker that makes it",
-        answer: "its worker died under the last of so many attempts",
+        answer: "its worker crashed during the last of so many attempts",
         folder: "tests/nats",
         test: "a_call_under_which_its_workers_die_becomes_a_dead_letter",
     },
@@ -166,11 +166,11 @@ pub const RESULTS: &[Message] = &[
     with(&[("Async-End", "lost")], "not a result of a call: Async-End `lost` is not valid"),
     with(
         &[("Async-Callback-Url", "http://127.0.0.1:9/")],
-        "callback: 127.0.0.1 is a loopback address: list it in callback_allowed_hosts",
+        "callback: 127.0.0.1 is a loopback address: add it to callback_allowed_hosts",
     ),
     with(
         &[("Async-Callback-Url", "http://localhost:9/")],
-        "is a loopback address: list it in callback_allowed_hosts",
+        "is a loopback address: add it to callback_allowed_hosts",
     ),
     with(
         &[("Async-Callback-Url", "http://2130706433/")],
@@ -178,27 +178,27 @@ pub const RESULTS: &[Message] = &[
     ),
     with(
         &[("Async-Callback-Url", "http://169.254.169.254/latest/meta-data")],
-        "callback: 169.254.169.254 is an address that callbacks never go to",
+        "callback: 169.254.169.254 is never allowed as the target of a callback",
     ),
     with(
         &[("Async-Callback-Url", "http://0xa9fea9fe/")],
-        "callback: 169.254.169.254 is an address that callbacks never go to",
+        "callback: 169.254.169.254 is never allowed as the target of a callback",
     ),
     with(
         &[("Async-Callback-Url", "http://[::ffff:169.254.169.254]/")],
-        "callback: 169.254.169.254 is an address that callbacks never go to",
+        "callback: 169.254.169.254 is never allowed as the target of a callback",
     ),
     with(
         &[("Async-Callback-Url", "http://[64:ff9b::a9fe:a9fe]/")],
-        "callback: 169.254.169.254 is an address that callbacks never go to",
+        "callback: 169.254.169.254 is never allowed as the target of a callback",
     ),
     with(
         &[("Async-Callback-Url", "http://[fe80::1]/")],
-        "callback: fe80::1 is an address that callbacks never go to",
+        "callback: fe80::1 is never allowed as the target of a callback",
     ),
     with(
         &[("Async-Callback-Url", "http://good.example@169.254.169.254/")],
-        "callback: 169.254.169.254 is an address that callbacks never go to",
+        "callback: 169.254.169.254 is never allowed as the target of a callback",
     ),
 ];
 

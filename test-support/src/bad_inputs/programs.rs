@@ -58,7 +58,7 @@ pub const SETTINGS: &[Setting] = &[
         "99999999h",
         "`99999999h` is not a duration: it is longer than 10 years",
     ),
-    wrong(WORKER, "retry_http_codes", "200,abc", "write HTTP statuses from 100 to 599, as 429,503"),
+    wrong(WORKER, "retry_http_codes", "200,abc", "must be HTTP statuses from 100 to 599"),
     wrong(WORKER, "backoff", "linear", "[possible values: exponential, static]"),
     wrong(
         WORKER,
@@ -82,7 +82,7 @@ pub const SETTINGS: &[Setting] = &[
         WORKER,
         "callback_allowed_hosts",
         "10.0.0.0/99",
-        "`10.0.0.0/99` is not a host, *.suffix, an address",
+        "`10.0.0.0/99` is not a host, *.suffix, an IP address",
     ),
     fails(WORKER, "callback_signing_secret_file", "/nowhere", "`/nowhere` can't be read"),
     fails(WORKER, "callback_ca_file", "/nowhere", "`/nowhere` can't be read"),

@@ -1,4 +1,5 @@
-//! Opens connections to receivers: to addresses that the guard allows, with TLS for https URLs.
+//! Opens connections to receivers: to addresses that the egress policy allows, with TLS for https
+//! URLs.
 
 use std::{
     error::Error,
@@ -13,17 +14,17 @@ use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::{guard::GuardedResolver, tls::Trust};
+use super::{egress::EgressResolver, tls::Trust};
 
 /// Opens connections to receivers.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    tcp: HttpConnector<GuardedResolver>,
+    tcp: HttpConnector<EgressResolver>,
     trust: Trust,
 }
 
 impl Connector {
-    pub(super) fn new(resolver: GuardedResolver, trust: Trust) -> Self {
+    pub(super) fn new(resolver: EgressResolver, trust: Trust) -> Self {
         Self { tcp: client::tcp(resolver), trust }
     }
 }

@@ -31,7 +31,7 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 #[derive(Clone, Debug)]
 pub(crate) struct Signer {
     file: PathBuf,
-    last: Arc<Mutex<Secrets>>,
+    last_valid: Arc<Mutex<Secrets>>,
 }
 
 /// The secrets, the newest first. While one replaces another, both sign.
@@ -48,17 +48,17 @@ impl Signer {
     /// The file can't be read, contains no secret, or contains something else.
     pub(crate) fn open(file: PathBuf) -> anyhow::Result<Self> {
         let secrets = read(&file)?;
-        Ok(Self { file, last: Arc::new(Mutex::new(secrets)) })
+        Ok(Self { file, last_valid: Arc::new(Mutex::new(secrets)) })
     }
 
     /// Returns the value of [`H_SIGNATURE`].
     pub(crate) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_valid = self.last_valid.lock().unwrap_or_else(PoisonError::into_inner);
         match read(&self.file) {
-            Ok(secrets) => *last = secrets,
-            Err(error) => warn!("callbacks are signed with the last secrets known: {error:#}"),
+            Ok(secrets) => *last_valid = secrets,
+            Err(error) => warn!("signing callbacks with the last valid secrets: {error:#}"),
         }
-        last.sign(id, timestamp, body)
+        last_valid.sign(id, timestamp, body)
     }
 }
 
@@ -92,7 +92,7 @@ impl Secrets {
                     })
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        anyhow::ensure!(!secrets.is_empty(), "it holds no secret");
+        anyhow::ensure!(!secrets.is_empty(), "it contains no secret");
         Ok(Self(secrets))
     }
 
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_is_refused_without_being_shown() {
+    fn an_invalid_secret_is_refused_without_being_shown() {
         for bad in ["", "  \n", "whsec_c2hvcnQ=", "hunter2", &format!("{SECRET} hunter2")] {
             let error = format!("{:#}", Secrets::parse(bad).unwrap_err());
             assert!(!error.contains("hunter2") && !error.contains("c2hvcnQ"), "{error}");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_file_counts_at_once_and_a_broken_one_changes_nothing() {
+    fn a_rotated_file_is_used_at_once_and_an_invalid_one_is_not() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), SECRET).unwrap();
         let signer = Signer::open(file.path().to_owned()).unwrap();

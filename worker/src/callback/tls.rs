@@ -33,13 +33,13 @@ pub(crate) enum Trust {
         /// Path of the CA bundle, in PEM.
         file: PathBuf,
         /// What was read from the file last.
-        last: Arc<Mutex<Known>>,
+        last_valid: Arc<Mutex<CaFile>>,
     },
 }
 
 /// The content of a CA bundle, and the TLS configuration for it.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct CaFile {
     pem: String,
     config: Arc<ClientConfig>,
 }
@@ -59,34 +59,36 @@ impl Trust {
                 ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
             return Ok(Self::Any(Arc::new(config.with_no_client_auth())));
         }
-        let Some(file) = ca_file else { return Ok(Self::Public(with_roots(public_roots()))) };
+        let Some(file) = ca_file else {
+            return Ok(Self::Public(config_with_roots(public_roots())));
+        };
         let pem = read(&file)?;
-        let config = trusting(&file, &pem)?;
-        Ok(Self::AndFile { file, last: Arc::new(Mutex::new(Known { pem, config })) })
+        let config = config_for_ca(&file, &pem)?;
+        Ok(Self::AndFile { file, last_valid: Arc::new(Mutex::new(CaFile { pem, config })) })
     }
 
     /// Returns the TLS configuration for a new connection.
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         match self {
             Self::Any(config) | Self::Public(config) => config.clone(),
-            Self::AndFile { file, last } => {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = last.update(file) {
+            Self::AndFile { file, last_valid } => {
+                let mut last_valid = last_valid.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = last_valid.update(file) {
                     warn!(
-                        "the certificates of receivers are checked with the last authorities known: {error:#}"
+                        "verifying receivers of callbacks with the last valid CA bundle: {error:#}"
                     );
                 }
-                last.config.clone()
+                last_valid.config.clone()
             }
         }
     }
 }
 
-impl Known {
+impl CaFile {
     fn update(&mut self, file: &Path) -> anyhow::Result<()> {
         let pem = read(file)?;
         if pem != self.pem {
-            self.config = trusting(file, &pem)?;
+            self.config = config_for_ca(file, &pem)?;
             self.pem = pem;
         }
         Ok(())
@@ -99,20 +101,20 @@ fn read(file: &Path) -> anyhow::Result<String> {
 }
 
 /// Creates a configuration that trusts the public roots and the certificates in the text of a file.
-fn trusting(file: &Path, pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
+fn config_for_ca(file: &Path, pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
     let authority = Authority::from_pem(pem);
     let authority =
         authority.with_context(|| format!("callback_ca_file `{}` is not valid", file.display()))?;
     let mut roots = public_roots();
     roots.roots.extend_from_slice(&authority.roots().roots);
-    Ok(with_roots(roots))
+    Ok(config_with_roots(roots))
 }
 
 fn public_roots() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }
 
-fn with_roots(roots: RootCertStore) -> Arc<ClientConfig> {
+fn config_with_roots(roots: RootCertStore) -> Arc<ClientConfig> {
     Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 

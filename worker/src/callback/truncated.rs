@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_result_says_so_and_nothing_of_the_whole() {
+    fn a_truncated_result_is_marked_and_loses_whole_body_headers() {
         let mut headers = headers();
         mark(&mut headers, true);
         let mut left: Vec<_> =
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_result_keeps_what_is_said_of_it() {
+    fn a_whole_result_keeps_its_headers() {
         let mut headers = headers();
         mark(&mut headers, false);
         assert_eq!(headers.len(), 9);

@@ -48,10 +48,10 @@ impl Target {
                 format!("{}/function/{}", url.trim_end_matches('/'), invocation.function)
             }
             Self::Direct(template) => {
-                let known =
+                let url_of_directory =
                     directory.and_then(|d| d.functions.get(&invocation.function)?.url.as_deref());
-                let url =
-                    known.map_or_else(|| fill_in(template, &invocation.function), str::to_owned);
+                let url = url_of_directory
+                    .map_or_else(|| expand_template(template, &invocation.function), str::to_owned);
                 url.trim_end_matches('/').to_owned()
             }
         };
@@ -63,7 +63,7 @@ impl Target {
     }
 }
 
-fn fill_in(template: &str, function: &FunctionName) -> String {
+fn expand_template(template: &str, function: &FunctionName) -> String {
     template.replace("{function}", function.name()).replace("{namespace}", function.namespace())
 }
 
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_where_the_directory_says_or_else_where_its_name_says() {
+    fn the_directory_overrides_the_url_of_a_function() {
         let target =
             Target::Direct("http://{function}.{namespace}.svc.cluster.local:8080".to_owned());
         let invocation = call("/p", None);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_function_is_told_of_the_call_and_the_callers_own_word_stands() {
+    fn headers_describe_the_call_and_keep_values_of_the_client() {
         let invocation = call("", None);
         let attempt = Attempt { number: 2, max: 10 };
         let headers = request_headers(HeaderMap::new(), &invocation, attempt).unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_the_calls_own_and_not_its_clients() {
+    fn depth_is_of_the_call_and_not_of_its_client() {
         let headers = HeaderMap::from_iter([(X_ASYNC_DEPTH, HeaderValue::from_static("9"))]);
         let invocation = Invocation { depth: 3, ..call("", None) };
         let headers = request_headers(headers, &invocation, Attempt { number: 1, max: 1 }).unwrap();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_without_key_has_its_message_id_for_one() {
+    fn a_call_without_key_has_its_message_id_as_key() {
         let with = |names: &[(&str, &str)], key: Option<&'static str>| {
             let mut invocation = call("", None);
             invocation

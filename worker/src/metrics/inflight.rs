@@ -13,45 +13,45 @@ use super::FunctionLabels;
 
 /// The label of all functions that the directory does not have. No function has this name: a
 /// function's name contains its namespace.
-const OTHER: &str = "other";
+const OTHER_FUNCTIONS: &str = "other";
 
 /// The calls that run now, by function.
 #[derive(Clone, Debug)]
-pub(super) struct Inflight {
+pub(super) struct InflightGauges {
     queue: Arc<str>,
     pub(super) family: Family<FunctionLabels, Gauge>,
-    /// The functions that have a series. The lock is held while a gauge is taken from the family or
+    /// The functions that have a series. The lock is held while a gauge is read from the family or
     /// removed from it, so that no call counts on a removed gauge.
     functions: Arc<Mutex<HashSet<FunctionName>>>,
 }
 
 /// One running call, counted until this is dropped.
-pub(crate) struct Running(Gauge);
+pub(crate) struct InflightGuard(Gauge);
 
 // === impl Inflight ===
 
-impl Inflight {
+impl InflightGauges {
     pub(super) fn new(queue: Arc<str>) -> Self {
         Self { queue, family: Family::default(), functions: Arc::default() }
     }
 
     /// Counts a call as running until the guard is dropped: by its function if the directory has
     /// it.
-    pub(super) fn running(
+    pub(super) fn track(
         &self,
         function: &FunctionName,
         directory: Option<&Directory>,
-    ) -> Running {
+    ) -> InflightGuard {
         let is_known =
             directory.is_some_and(|directory| directory.functions.contains_key(function));
-        let name = if is_known { function.to_string() } else { OTHER.to_owned() };
+        let name = if is_known { function.to_string() } else { OTHER_FUNCTIONS.to_owned() };
         let mut functions = self.lock();
         if is_known && !functions.contains(function) {
             functions.insert(function.clone());
         }
         let gauge = self.family.get_or_create_owned(&self.labels(name));
         gauge.inc();
-        Running(gauge)
+        InflightGuard(gauge)
     }
 
     /// Removes the series of functions that have left the directory, once no call of theirs runs.
@@ -76,7 +76,7 @@ impl Inflight {
     }
 }
 
-impl Drop for Running {
+impl Drop for InflightGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     /// Returns the series as they are scraped: function and number.
-    fn series(inflight: &Inflight) -> Vec<String> {
+    fn series(inflight: &InflightGauges) -> Vec<String> {
         let (mut registry, mut text) = (Registry::default(), String::new());
         registry.register("inflight", "help", inflight.family.clone());
         encode(&mut text, &registry).unwrap();
@@ -111,26 +111,26 @@ mod tests {
 
     #[test]
     fn invented_names_share_a_series() {
-        let inflight = Inflight::new("jobs".into());
+        let inflight = InflightGauges::new("jobs".into());
         let directory = directory(&["known"]);
-        let _known = inflight.running(&function("known"), Some(&directory));
+        let _known = inflight.track(&function("known"), Some(&directory));
         let invented: Vec<_> = (0..30_000)
             .map(|number| {
-                inflight.running(&function(&format!("invented-{number}")), Some(&directory))
+                inflight.track(&function(&format!("invented-{number}")), Some(&directory))
             })
             .collect();
-        let _unread = inflight.running(&function("known"), None);
+        let _unread = inflight.track(&function("known"), None);
         assert_eq!(series(&inflight), ["known.ns 1", "other 30001"]);
         drop(invented);
         assert_eq!(series(&inflight), ["known.ns 1", "other 1"]);
     }
 
     #[test]
-    fn a_function_that_is_gone_loses_its_series_when_idle() {
-        let inflight = Inflight::new("jobs".into());
+    fn a_removed_function_loses_its_series_when_idle() {
+        let inflight = InflightGauges::new("jobs".into());
         let both = directory(&["busy", "idle"]);
-        let busy = inflight.running(&function("busy"), Some(&both));
-        drop(inflight.running(&function("idle"), Some(&both)));
+        let busy = inflight.track(&function("busy"), Some(&both));
+        drop(inflight.track(&function("idle"), Some(&both)));
         inflight.retain(&both);
         assert_eq!(series(&inflight), ["busy.ns 1", "idle.ns 0"]);
         inflight.retain(&directory(&[]));

@@ -1,0 +1,124 @@
+//! Reads and writes how many deliveries of a call did not count as attempts.
+
+use async_nats::jetstream::Context;
+use asyncqueue::{
+    QueueName,
+    peek::NatsError,
+    stored_call::StoredCall,
+    uncounted::{self, Addition, Offset},
+};
+use tracing::{debug, warn};
+
+use super::Call;
+use crate::{
+    consumer::{InFlightPermit, delivery::Delivery},
+    record::Record,
+    record_store::RecordStore,
+};
+
+/// The attempt offsets of a queue's calls.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptOffsets {
+    pub(crate) js: Context,
+    pub(crate) queue: QueueName,
+    pub(crate) store: RecordStore,
+}
+
+impl AttemptOffsets {
+    /// Returns how many deliveries before this one did not count as attempts.
+    pub(crate) async fn read(
+        &self,
+        delivery: &Delivery,
+        call: &StoredCall,
+    ) -> Result<u64, NatsError> {
+        let stored = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await?;
+        let offset = stored.at(delivery.num_delivered);
+        if let Offset::Made(_) = stored {
+            // From now on, deliveries count again: if this worker crashes, this one was an attempt.
+            let written = Offset::Deliveries(offset);
+            if let Err(error) =
+                uncounted::set(&self.js, &self.queue, &call.id, call.sequence, written).await
+            {
+                debug!(call_id = %call.id, %error, "failed to write the attempt offset");
+            }
+        }
+        Ok(offset)
+    }
+
+    /// Excludes deliveries of a call from its attempts, if that succeeds at once.
+    pub(crate) async fn exclude(&self, call: &StoredCall, deliveries: u64) {
+        match Addition::new(&self.queue, call, deliveries).write(&self.js).await {
+            Ok(()) => {
+                debug!(call_id = %call.id, deliveries, "deliveries excluded from the attempts");
+            }
+            Err(error) => {
+                debug!(
+                    call_id = %call.id,
+                    %error,
+                    "failed to record a non-counting delivery: it counts as an attempt"
+                );
+            }
+        }
+    }
+
+    /// Excludes more deliveries of a call from its attempts.
+    pub(crate) async fn add(
+        &self,
+        call: &StoredCall,
+        deliveries: u64,
+        permit: &mut InFlightPermit,
+    ) {
+        let addition = Addition::new(&self.queue, call, deliveries);
+        let written = self.store.store_with_retries(
+            Record::AttemptOffset,
+            permit,
+            |_| {},
+            || addition.write(&self.js),
+        );
+        if let Err(failure) = written.await {
+            let (call_id, reason) = (&call.id, failure.as_str());
+            warn!(
+                %call_id, reason,
+                "failed to record a non-counting delivery: it counts as an attempt"
+            );
+        }
+    }
+
+    /// Stores which deliveries of a call did not count as attempts.
+    pub(crate) async fn set(&self, call: &Call<'_>, offset: Offset, permit: &mut InFlightPermit) {
+        let stored = &call.stored;
+        let written = self.store.store_with_retries(
+            Record::AttemptOffset,
+            permit,
+            |_| {},
+            async || {
+                uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, offset).await
+            },
+        );
+        if let Err(failure) = written.await {
+            let (call_id, reason) = (&stored.id, failure.as_str());
+            warn!(
+                %call_id, reason,
+                "failed to record a non-counting delivery: it counts as an attempt"
+            );
+        }
+    }
+}
+
+/// Returns the attempt offset to store for a call that is retried, if any. `is_attempt`: the
+/// invocation that failed counts as an attempt. `redeliveries`: number of deliveries that were
+/// ignored while the call was in flight. `is_lease_certain`: each renewal of the lease was
+/// confirmed. Otherwise there may have been deliveries that never arrived here.
+pub(super) fn offset_after(
+    call: &Call<'_>,
+    is_attempt: bool,
+    redeliveries: u64,
+    is_lease_certain: bool,
+) -> Option<Offset> {
+    let made = call.attempts.number - u64::from(!is_attempt);
+    match (is_lease_certain, redeliveries + u64::from(!is_attempt)) {
+        (false, _) => Some(Offset::Made(made)),
+        (true, 0) => None,
+        (true, uncounted) => Some(Offset::Deliveries(call.offset() + uncounted)),
+    }
+}

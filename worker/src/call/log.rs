@@ -1,0 +1,69 @@
+//! Logs the attempts of calls.
+
+use asyncqueue::Rounded;
+use jiff::Timestamp;
+use tracing::{error, info, warn};
+
+use super::Call;
+use crate::{
+    function::client::{H_INTERNAL, Reply},
+    retry::outcome::Outcome,
+};
+
+/// Maximum length of a platform's error that is logged, in bytes.
+const MAX_PLATFORM_ERROR: usize = 200;
+
+/// Logs the line that people search for in `kubectl logs`.
+pub(super) fn log_attempt(call: &Call<'_>, reply: &Reply, outcome: &Outcome) {
+    let (function, call_id) = call.function_and_id();
+    let attempt = call.attempts.number;
+    let (name, status) = (function.name(), reply.end.status());
+    let seconds = reply.duration.as_secs_f64();
+    if reply.truncated {
+        warn!(
+            %call_id, %function, bytes = reply.body.len(),
+            "the response of {name} exceeds max_response_bytes and is truncated"
+        );
+    }
+    let error = reply.error.as_deref();
+    match outcome {
+        Outcome::Done => {
+            info!(%call_id, %function, attempt, "Invoked {name} [{status}] in {seconds:.3}s");
+        }
+        Outcome::Retry { wait, not_counted_for: Some(rest) } => {
+            let (wait, cause) = (Rounded(*wait), platform_error(reply));
+            let until = Timestamp::now().saturating_add(*rest).unwrap_or(Timestamp::MAX);
+            warn!(
+                %call_id, %function, attempt,
+                "Invoked {name} [{status}] in {seconds:.3}s, platform failed ({cause}): not \
+                 counted as an attempt until {until:.0}, retrying in {wait}"
+            );
+        }
+        Outcome::Retry { wait, not_counted_for: None } => {
+            let wait = Rounded(*wait);
+            warn!(
+                %call_id, %function, attempt, error,
+                "Invoked {name} [{status}] in {seconds:.3}s, retrying in {wait}"
+            );
+        }
+        Outcome::Dead(reason) => {
+            error!(
+                %call_id, %function, attempt, error,
+                "Invoked {name} [{status}] in {seconds:.3}s, moving the call to the dead-letter \
+                 stream: {reason}"
+            );
+        }
+    }
+}
+
+/// Returns what the platform says about its failure: the header that says so, and the first line of
+/// the body.
+fn platform_error(reply: &Reply) -> String {
+    let by =
+        reply.headers.get(H_INTERNAL).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(MAX_PLATFORM_ERROR)]);
+    let line = text.lines().next().unwrap_or_default().trim();
+    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let colon = if line.is_empty() { "" } else { ": " };
+    format!("X-OpenFaaS-Internal: {by}{colon}{line}")
+}

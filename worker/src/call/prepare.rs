@@ -1,0 +1,136 @@
+//! Prepares a delivered call: decodes the message, finds the number of the attempt, and the policy.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use asyncqueue::{
+    CallId, Invocation,
+    directory::Directory,
+    message::{self, Fallback},
+    stored_call::StoredCall,
+};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use super::{
+    Call,
+    attempt_offsets::AttemptOffsets,
+    cancellations::{CallGuard, Cancellations},
+    status::StatusGuard,
+};
+use crate::{
+    consumer::delivery::Delivery,
+    function::request::add_idempotency_key,
+    retry::outcome::{AttemptCount, RetryPolicy},
+    server_clock::ServerClock,
+};
+
+/// Prepares the calls of a queue.
+pub(crate) struct Preparer {
+    pub(crate) policy: RetryPolicy,
+    pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
+    /// Namespace of functions that are named without one.
+    pub(crate) function_namespace: String,
+    pub(crate) offsets: AttemptOffsets,
+    pub(crate) cancellations: Cancellations,
+    pub(crate) clock: ServerClock,
+}
+
+/// Says what follows for a message that is not a prepared call.
+pub(crate) enum Unprepared {
+    /// The message is not a call, for this reason, and becomes a dead letter.
+    DeadLetter(String),
+    /// The number of the attempt can't be determined now: the call must be delivered again later.
+    Redeliver(CallGuard),
+}
+
+/// A call that this worker has in flight.
+pub(crate) struct Prepared<'a> {
+    pub(crate) call: Call<'a>,
+    /// Receives cancellations of the call.
+    pub(crate) guard: CallGuard,
+    /// Reports the call as running, from its start.
+    pub(crate) status: Option<StatusGuard>,
+}
+
+impl Preparer {
+    /// Prepares a delivered call, and registers it for cancellations.
+    pub(crate) async fn prepare(&self, delivery: &Delivery) -> Result<Prepared<'_>, Unprepared> {
+        let invocation = match self.decode(delivery) {
+            Ok(invocation) => invocation,
+            Err(error) => {
+                let subject = &delivery.message.subject;
+                warn!(
+                    %subject, %error,
+                    "not a valid call: moving the message to the dead-letter stream"
+                );
+                return Err(Unprepared::DeadLetter(format!("undecodable: {error}")));
+            }
+        };
+        let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivery.sequence };
+        let guard = self.cancellations.register(stored.clone());
+        let offset = if delivery.num_delivered == 1 {
+            Ok(0)
+        } else {
+            Box::pin(self.offsets.read(delivery, &stored)).await
+        };
+        let offset = match offset {
+            Ok(offset) => offset,
+            Err(error) => {
+                let call_id = &stored.id;
+                debug!(
+                    %call_id, %error,
+                    "failed to read the attempt offset: the call is not started now"
+                );
+                return Err(Unprepared::Redeliver(guard));
+            }
+        };
+        let attempts = AttemptCount {
+            number: delivery.num_delivered.saturating_sub(offset).max(1),
+            deliveries: delivery.num_delivered,
+            age: self.age(delivery.stored_at),
+        };
+        let policy = self.effective_policy(&invocation);
+        let call = Call { invocation, stored, attempts, policy };
+        Ok(Prepared { call, guard, status: None })
+    }
+
+    /// Returns the call in a delivered message, or `None` if the message is not a call.
+    pub(crate) fn call_of(&self, delivery: &Delivery) -> Option<StoredCall> {
+        let invocation = self.decode(delivery).ok()?;
+        Some(StoredCall { id: invocation.call_id, sequence: delivery.sequence })
+    }
+
+    fn decode(&self, delivery: &Delivery) -> Result<Invocation, message::DecodeError> {
+        let decoded = message::decode(delivery.headers(), &delivery.message.payload, || Fallback {
+            call_id: CallId::of_sequence(delivery.sequence),
+            stored_at: delivery.stored_at,
+            namespace: self.function_namespace.clone(),
+        });
+        decoded.map(|mut invocation| {
+            add_idempotency_key(&mut invocation, delivery.headers());
+            invocation
+        })
+    }
+
+    /// Returns the policy for a call. The overrides of its function in the directory take
+    /// precedence over those in its message.
+    fn effective_policy(&self, invocation: &Invocation) -> Cow<'_, RetryPolicy> {
+        let directory = self.directory.borrow();
+        let entry =
+            directory.as_ref().and_then(|directory| directory.functions.get(&invocation.function));
+        let overrides = entry.map(|function| function.retry.clone()).unwrap_or_default();
+        let overrides = overrides.or(&invocation.retry);
+        // Nearly always there are no overrides, and nothing is copied.
+        if overrides.is_empty() {
+            Cow::Borrowed(&self.policy)
+        } else {
+            Cow::Owned(self.policy.with_overrides(&overrides))
+        }
+    }
+
+    /// Returns how long a call has been in the queue, by the server's clock.
+    fn age(&self, stored_at: Timestamp) -> Duration {
+        self.clock.now().duration_since(stored_at).try_into().unwrap_or_default()
+    }
+}

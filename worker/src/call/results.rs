@@ -1,0 +1,208 @@
+//! Reports the end of a call to its client: stores the result for delivery, or posts it directly if
+//! it can't be stored.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_nats::jetstream::Context;
+use asyncqueue::{
+    EndState, QueueName,
+    cancel::CANCELLED,
+    forward::strip_connection_headers,
+    message::{callback::Callback, dead_letter::Death},
+    stored_result,
+    subject::result_subject,
+    tombstone::{self, Mark, Written},
+};
+use tokio::time::sleep;
+use tracing::{error, warn};
+
+use super::{
+    Call,
+    status::{StatusGuard, blocked_reporter},
+};
+use crate::{
+    callback::{
+        call_headers,
+        dispatcher::{CallbackDispatcher, DeliveryOutcome},
+        host_limits,
+        store::ResultStore,
+        truncated,
+    },
+    consumer::InFlightPermit,
+    dead_letter::{DeadLetterOutcome, DeadLetterWriter, Message},
+    function::client::Reply,
+    record::Record,
+    record_store::RecordStore,
+};
+
+/// Publishes the results of a queue's calls.
+pub(crate) struct ResultPublisher {
+    pub(crate) js: Context,
+    pub(crate) queue: QueueName,
+    pub(crate) store: RecordStore,
+    pub(crate) results: ResultStore,
+    pub(crate) dispatcher: CallbackDispatcher,
+    pub(crate) dead_letters: DeadLetterWriter,
+}
+
+/// Outcome of publishing a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResultOutcome {
+    /// The client gets this end, or wants no callback.
+    Settled,
+    /// A result of the call with another end was stored before.
+    HasOtherEnd,
+}
+
+impl ResultPublisher {
+    /// Reports the end of a call to its client, if the client wants a callback. Stores the result
+    /// for delivery, so that a slow receiver takes no slot of a call and a failing one does not
+    /// make the function run again.
+    pub(crate) async fn publish(
+        &self,
+        call: &Call<'_>,
+        end: EndState,
+        code: u16,
+        reply: Reply,
+        status: Option<&StatusGuard>,
+        permit: &mut InFlightPermit,
+    ) -> ResultOutcome {
+        let Some(callback) = callback_of(call, end, code, reply) else {
+            return ResultOutcome::Settled;
+        };
+        let writes = AtomicU32::new(0);
+        let stored =
+            self.store.store_with_retries(Record::Result, permit, blocked_reporter(status), || {
+                writes.fetch_add(1, Ordering::Relaxed);
+                self.results.put(&callback)
+            });
+        match stored.await {
+            Ok(ack) if ack.duplicate => {
+                let first =
+                    stored_result::end_at(&self.js, &self.queue, &call.stored, ack.sequence).await;
+                if is_other_end(end, first.ok().flatten(), writes.into_inner()) {
+                    return ResultOutcome::HasOtherEnd;
+                }
+            }
+            Ok(_) => {}
+            Err(failure) => {
+                let (call_id, function, reason) =
+                    (&callback.call_id, &callback.function, failure.as_str());
+                warn!(
+                    %call_id, %function, reason,
+                    "failed to store the result: posting it directly"
+                );
+                // However long the receiver takes, another call can use the slot.
+                permit.release_slot_early();
+                if let Some(callback) = self.settle_before_post(call, callback).await {
+                    self.post_directly(&callback, permit).await;
+                }
+            }
+        }
+        ResultOutcome::Settled
+    }
+
+    /// Returns what to post directly, since no stored result settles how the call ended. A
+    /// cancellation that came first wins, and one that comes from now on finds that the call has
+    /// ended. Returns `None` if nothing is left to post.
+    async fn settle_before_post(&self, call: &Call<'_>, callback: Callback) -> Option<Callback> {
+        if callback.end != EndState::Done {
+            return Some(callback);
+        }
+        // Tried once: without room for this mark, there is no room for the mark of a cancellation
+        // either.
+        let written = tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended).await;
+        let Ok(Some(Written { mark: Mark::Cancelled { .. }, .. })) = written else {
+            return Some(callback);
+        };
+        let sequence = call.stored.sequence;
+        let cancelled =
+            Callback::new(&call.invocation, callback.url, sequence, EndState::Cancelled, CANCELLED);
+        let is_stored = self.results.put(&cancelled).await.is_ok();
+        (!is_stored).then_some(cancelled)
+    }
+
+    /// Delivers a result that is not in the stream, with as many attempts as one that is.
+    async fn post_directly(&self, callback: &Callback, permit: &mut InFlightPermit) {
+        let (mut attempt, mut times_busy) = (1, 0);
+        let reason = loop {
+            match self.dispatcher.deliver(callback, attempt).await {
+                DeliveryOutcome::Delivered => return,
+                DeliveryOutcome::Retry(wait) => {
+                    attempt += 1;
+                    sleep(wait).await;
+                }
+                DeliveryOutcome::HostBusy => {
+                    sleep(host_limits::retry_wait(times_busy, rand::random())).await;
+                    times_busy += 1;
+                }
+                DeliveryOutcome::Undeliverable(reason) => break reason,
+            }
+        };
+        let Callback { call_id, function, sequence, .. } = callback;
+        let subject = result_subject(&self.queue, function, call_id, *sequence);
+        let headers = callback.encode();
+        let message = Message {
+            headers: Some(&headers),
+            payload: &callback.body,
+            subject: &subject,
+            sequence: *sequence,
+        };
+        let reason = format!("callback: {reason}");
+        let death = Death { reason, attempts: attempt, status: Some(callback.status) };
+        let name = Some((function, call_id));
+        if self.dead_letters.write(message, name, death, permit).await
+            == DeadLetterOutcome::NotStored
+        {
+            error!(
+                %call_id, %function, bytes = callback.body.len(),
+                "result lost: it can neither be posted nor stored"
+            );
+        }
+    }
+}
+
+/// Builds the callback for the end of a call, or returns `None` if its client wants none.
+fn callback_of(call: &Call<'_>, end: EndState, code: u16, reply: Reply) -> Option<Callback> {
+    let invocation = &call.invocation;
+    let url = invocation.callback_url.clone()?;
+    let mut headers = reply.headers;
+    strip_connection_headers(&mut headers);
+    truncated::mark(&mut headers, reply.truncated);
+    call_headers::add(&mut headers, invocation);
+    Some(Callback {
+        duration: reply.duration,
+        attempt: call.attempts.number,
+        max_attempts: call.policy.max_attempts,
+        headers,
+        body: reply.body,
+        ..Callback::new(invocation, url, call.stored.sequence, end, code)
+    })
+}
+
+/// Returns whether an earlier result has another end than `own`. `first`: its end, if it is still
+/// known. `writes`: how often this worker has sent its own result, which the server may have stored
+/// without confirming that in time.
+fn is_other_end(own: EndState, first: Option<EndState>, writes: u32) -> bool {
+    match first {
+        Some(first) => first != own,
+        None => writes == 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_that_was_sent_before_is_own() {
+        let (dead, done) = (EndState::Dead, EndState::Done);
+        // The server stored it and did not confirm that in time. If it counted as another worker's,
+        // the call would get no dead letter.
+        assert!(!is_other_end(dead, Some(dead), 2) && !is_other_end(dead, None, 2));
+        assert!(!is_other_end(dead, Some(dead), 1));
+        assert!(is_other_end(dead, Some(done), 1) && is_other_end(dead, Some(done), 2));
+        // It was delivered and removed before this worker sent anything.
+        assert!(is_other_end(dead, None, 1));
+    }
+}

@@ -1,0 +1,183 @@
+//! Invokes the function of a prepared call, unless the call is too old, exhausted or ended.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::Context;
+use asyncqueue::{
+    QueueName,
+    directory::Directory,
+    tombstone::{self, Mark},
+};
+use tokio::sync::watch;
+use tracing::{debug, info};
+
+use super::{
+    Call, cancellations::CallGuard, prepare::Prepared, stall::StallDetector, status::CallStatuses,
+};
+use crate::{
+    callback::call_headers,
+    consumer::delivery::Delivery,
+    function::client::{FunctionClient, Reply},
+    metrics::Metrics,
+};
+
+/// Invokes the functions of a queue's calls.
+pub(crate) struct Runner {
+    pub(crate) js: Context,
+    pub(crate) queue: QueueName,
+    pub(crate) function_client: FunctionClient,
+    pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
+    /// Maximum age of a call when it is delivered. Unset: unlimited.
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) statuses: CallStatuses,
+    pub(crate) stall_detector: StallDetector,
+    /// Whether headers and bodies are logged.
+    pub(crate) verbose: bool,
+    pub(crate) metrics: Metrics,
+}
+
+/// Outcome of running a call.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are replies, and a box would be made for each call"
+)]
+pub(crate) enum InvocationResult {
+    /// The function was invoked.
+    Reply(Reply),
+    /// The call has ended already, or was cancelled while it ran.
+    AlreadyEnded(Mark),
+    /// Whether the call has ended can't be determined now. It was not started.
+    Unknown,
+    /// The call was too old to be started.
+    Expired,
+    /// The attempts were exhausted on arrival: the worker crashed during the last one.
+    Exhausted,
+}
+
+/// Says whether a call may be started.
+enum StartCheck {
+    MayStart,
+    /// The call has ended already.
+    AlreadyEnded(Mark),
+    /// This can't be determined now.
+    Unknown,
+}
+
+impl Runner {
+    /// Runs a call. Reports it as running from its start on.
+    pub(crate) async fn run(
+        &self,
+        delivery: &Delivery,
+        prepared: &mut Prepared<'_>,
+    ) -> InvocationResult {
+        let Prepared { call, guard, status } = prepared;
+        if call.attempts.deliveries == 1 {
+            self.metrics.record_wait(call.attempts.age);
+        }
+        if self.max_age.is_some_and(|max_age| call.attempts.age > max_age) {
+            return InvocationResult::Expired;
+        }
+        if call.policy.is_poison(call.attempts.number) {
+            return InvocationResult::Exhausted;
+        }
+        *status = Some(self.statuses.track_running(call.stored.clone(), call.attempt()));
+        match self.may_start(delivery, call).await {
+            StartCheck::MayStart => self.invoke(delivery, call, guard).await,
+            StartCheck::AlreadyEnded(mark) => InvocationResult::AlreadyEnded(mark),
+            StartCheck::Unknown => InvocationResult::Unknown,
+        }
+    }
+
+    /// Invokes the function, unless the call is cancelled before or while it runs.
+    async fn invoke(
+        &self,
+        delivery: &Delivery,
+        call: &mut Call<'_>,
+        guard: &CallGuard,
+    ) -> InvocationResult {
+        const CANCELLED: Mark = Mark::Cancelled { confirmed: false };
+        let Some(cancelled) = guard.try_start() else {
+            guard.confirm_stopped(false, delivery.is_lease_certain()).await;
+            return InvocationResult::AlreadyEnded(CANCELLED);
+        };
+        self.log_request(call);
+        let directory = self.directory.borrow().clone();
+        let _counted = self.metrics.track_running(&call.invocation.function, directory.as_deref());
+        // Except for the trace, headers are not needed after this attempt. Moving them avoids a
+        // copy while the call runs.
+        let trace = call_headers::trace(&call.invocation.headers);
+        let headers = std::mem::replace(&mut call.invocation.headers, trace);
+        let invocation = &call.invocation;
+        let reply = {
+            let attempt = call.attempt();
+            let exchange =
+                self.function_client.invoke(invocation, headers, attempt, directory.as_deref());
+            tokio::select! {
+                // Checked first: a call that was cancelled before it was sent is not sent.
+                biased;
+                () = cancelled.cancelled() => None,
+                reply = exchange => Some(reply),
+            }
+        };
+        let Some(reply) = reply else {
+            guard.confirm_stopped(true, delivery.is_lease_certain()).await;
+            return InvocationResult::AlreadyEnded(CANCELLED);
+        };
+        guard.mark_idle();
+        if self.verbose {
+            let (headers, body) = (&reply.headers, String::from_utf8_lossy(&reply.body));
+            let (function, call_id) = call.function_and_id();
+            info!(%call_id, %function, ?headers, %body, "Response");
+        }
+        InvocationResult::Reply(reply)
+    }
+
+    fn log_request(&self, call: &Call<'_>) {
+        let ((function, call_id), invocation) = (call.function_and_id(), &call.invocation);
+        let attempt = call.attempts.number;
+        debug!(
+            %call_id, %function, attempt, bytes = invocation.body.len(),
+            "Invoking {}",
+            function.name()
+        );
+        if self.verbose {
+            let (headers, body) = (&invocation.headers, String::from_utf8_lossy(&invocation.body));
+            info!(
+                %call_id, %function, path = invocation.path, query = invocation.query,
+                ?headers, %body,
+                "Request"
+            );
+        }
+    }
+
+    /// Returns whether a call may be started. If a first delivery is started at once, a
+    /// cancellation arrives in time. A repeated delivery, or one that follows a stall of this
+    /// process, may have been cancelled before.
+    async fn may_start(&self, delivery: &Delivery, call: &Call<'_>) -> StartCheck {
+        let (mut since, mut is_checked) = (delivery.received_at, false);
+        let mut is_due = call.attempts.deliveries > 1;
+        while is_due || self.stall_detector.may_have_missed(since, is_checked) {
+            (since, is_checked, is_due) = (Instant::now(), true, false);
+            match Box::pin(tombstone::read(&self.js, &self.queue, &call.stored)).await {
+                // Its worker crashed while it posted a result that can't be stored: the client may not
+                // have the result.
+                Ok(Some(tombstone))
+                    if tombstone.mark == Mark::Ended && call.invocation.callback_url.is_some() => {}
+                Ok(Some(tombstone)) => return StartCheck::AlreadyEnded(tombstone.mark),
+                Ok(None) => {}
+                Err(error) => {
+                    let call_id = &call.stored.id;
+                    debug!(
+                        %call_id, %error,
+                        "failed to read the tombstone: the call is not started now"
+                    );
+                    return StartCheck::Unknown;
+                }
+            }
+        }
+        StartCheck::MayStart
+    }
+}

@@ -1,0 +1,42 @@
+//! The records that a worker stores for a call whose end is known.
+
+/// Says what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Record {
+    /// The result of a call, for its client.
+    Result,
+    /// A dead letter.
+    DeadLetter,
+    /// The mark that a call is dead or expired.
+    Tombstone,
+    /// How many deliveries of a call did not count as attempts.
+    AttemptOffset,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// All kinds of records.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Result, Self::DeadLetter, Self::Tombstone, Self::AttemptOffset];
+
+    /// Returns the value of a metric's label for this record.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Result => "result",
+            Self::DeadLetter => "dead_letter",
+            Self::Tombstone => "tombstone",
+            Self::AttemptOffset => "attempt_offset",
+        }
+    }
+
+    /// Describes the record in messages, with its article.
+    pub(crate) fn description(self) -> &'static str {
+        match self {
+            Self::Result => "the result",
+            Self::DeadLetter => "the dead letter",
+            Self::Tombstone => "the mark that the call has ended",
+            Self::AttemptOffset => "the attempt offset",
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Computes how long a call waits for its next attempt.
+
+use std::time::Duration;
+
+use asyncqueue::retry::{Backoff, Jitter};
+
+/// Settings for the waits of a queue between attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackoffPolicy {
+    /// Wait before the second attempt.
+    pub min: Duration,
+    /// Maximum wait.
+    pub max: Duration,
+    /// How the waits grow.
+    pub backoff: Backoff,
+    /// Which part of a wait is random.
+    pub jitter: Jitter,
+}
+
+impl BackoffPolicy {
+    /// Returns the wait after the `attempt`th invocation (1 is the first). `chance` is from 0 to 1.
+    #[must_use]
+    pub fn wait_after(&self, attempt: u64, chance: f64) -> Duration {
+        let doublings = match self.backoff {
+            Backoff::Exponential => u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX),
+            Backoff::Static => 0,
+        };
+        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let wait = self.min.saturating_mul(factor).min(self.max);
+        let chance = chance.clamp(0.0, 1.0);
+        let factor = match self.jitter {
+            Jitter::None => 1.0,
+            Jitter::Full => chance,
+            Jitter::Equal => 0.5 + chance / 2.0,
+        };
+        wait.mul_f64(factor).min(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use asyncqueue::duration::MAX_DURATION;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(backoff: Backoff, jitter: Jitter) -> BackoffPolicy {
+        BackoffPolicy {
+            min: Duration::from_secs(10),
+            max: Duration::from_secs(120),
+            backoff,
+            jitter,
+        }
+    }
+
+    #[test]
+    fn waits_double_up_to_the_maximum() {
+        let policy = policy(Backoff::Exponential, Jitter::None);
+        let seconds: Vec<u64> =
+            (1..=6).map(|attempt| policy.wait_after(attempt, 0.5).as_secs()).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 120, 120]);
+    }
+
+    #[test]
+    fn static_waits_stay_the_same() {
+        let policy = policy(Backoff::Static, Jitter::None);
+        assert_eq!(policy.wait_after(1, 0.0), policy.wait_after(99, 1.0));
+    }
+
+    #[test]
+    fn jitter_is_a_share_of_the_wait() {
+        let full = policy(Backoff::Static, Jitter::Full);
+        assert_eq!((full.wait_after(1, 0.0).as_secs(), full.wait_after(1, 1.0).as_secs()), (0, 10));
+        let equal = policy(Backoff::Static, Jitter::Equal);
+        assert_eq!(
+            (equal.wait_after(1, 0.0).as_secs(), equal.wait_after(1, 1.0).as_secs()),
+            (5, 10)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_wait_exceeds_the_maximum(
+            attempt: u64,
+            chance in prop_oneof![0.0..1.0, Just(f64::INFINITY), Just(-1.0)],
+            min in 0..=MAX_DURATION.as_secs(),
+            max in 0..=MAX_DURATION.as_secs(),
+        ) {
+            for backoff in [Backoff::Exponential, Backoff::Static] {
+                for jitter in [Jitter::None, Jitter::Full, Jitter::Equal] {
+                    let (min, max) = (Duration::from_secs(min), Duration::from_secs(max));
+                    let policy = BackoffPolicy { min, max, backoff, jitter };
+                    let wait = policy.wait_after(attempt, chance);
+                    prop_assert!(wait <= max);
+                }
+            }
+        }
+    }
+}
