@@ -6,10 +6,10 @@ use anyhow::Context;
 use asyncqueue_runtime::{error, program::UsageError};
 
 use crate::{
-    arguments::{Arguments, Command},
-    cancel, dead, drain, output, queues,
+    args::{Arguments, Command},
+    commands::{cancel, dead, drain, queues, status},
+    output,
     session::Session,
-    status,
 };
 
 /// Exit code for a command line that is not valid, the same as clap's.

@@ -3,7 +3,7 @@
 #![no_main]
 
 use asyncqueue::directory::{Directory, Key};
-use asyncqueue_gateway::{directory_file::parse, target::BaseUrl};
+use asyncqueue_gateway::{base_url::BaseUrl, directory_file::parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|yaml: &str| {

@@ -3,7 +3,7 @@
 //! and with what browsers do.
 #![no_main]
 
-use asyncqueue_gateway::{plain_path::is_plain, resource::Resource};
+use asyncqueue_gateway::{plain_path::is_plain, route::Resource};
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use asyncqueue::{CallId, message::native};
 use asyncqueue_fuzz::{check_call, over_the_wire};
 use asyncqueue_gateway::{
-    resource::Resource,
+    route::Resource,
     submission::{Submission, client_call_id},
 };
 use asyncqueue_worker::function::request::{Attempt, request_headers};

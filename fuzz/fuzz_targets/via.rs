@@ -2,7 +2,7 @@
 //! counted, so that a request in a loop ends, and no entry of a client's is lost.
 #![no_main]
 
-use asyncqueue_gateway::hops::Hops;
+use asyncqueue_gateway::hop_limit::Hops;
 use http::{HeaderMap, HeaderValue, Version, header};
 use libfuzzer_sys::fuzz_target;
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// The maximum size of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,7 +38,7 @@ use serde_saphyr::Spanned;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::{metrics::Metrics, streams, target::BaseUrl};
+use crate::{base_url::BaseUrl, metrics::Metrics, provisioner};
 
 /// Interval between two checks of the file. The content is compared, not the modification time:
 /// Kubernetes updates a `ConfigMap` by changing links.
@@ -243,7 +243,7 @@ fn queue_entry(name: &QueueName, Queue { stream, subject }: Queue) -> anyhow::Re
 /// Refuses two queues that use the same stream or subject. The default queue is included, though it
 /// need not be listed.
 fn check_claims(directory: &Directory, default_queue: &QueueName) -> anyhow::Result<()> {
-    let mut specs = streams::specs(directory, default_queue);
+    let mut specs = provisioner::specs(directory, default_queue);
     specs.sort_by(|a, b| a.queue.cmp(&b.queue));
     for (index, first) in specs.iter().enumerate() {
         for second in &specs[index + 1..] {

@@ -1,11 +1,11 @@
 //! The gateway: accepts HTTP calls of functions and stores them on their queues.
 //!
-//! The way of a request: [`resource`] interprets its path, [`submission`] checks its head, [`body`]
-//! reads the rest, `asyncqueue::submit` stores it, and [`answer`] or [`refusal`] builds the
+//! The way of a request: [`route`] interprets its path, [`submission`] checks its head, [`body`]
+//! reads the rest, `asyncqueue::submit` stores it, and [`response`] or [`rejection`] builds the
 //! response. A request about a stored call goes to [`lookup`]. I/O is at the ends: [`service`] runs
 //! these steps in order, and [`proxy`] passes on requests that are not for this gateway.
 //!
-//! Concurrent work is limited, in number by [`slots`] and in memory by one budget ([`memory`]). A
+//! Concurrent work is limited, in number by [`concurrency_limit`] and in memory by one budget ([`memory`]). A
 //! request over a limit is refused and its client is asked to try again later. A request that was
 //! accepted does not wait for a slot or memory.
 
@@ -36,30 +36,31 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    directory_file::DirectoryFile, hops::Hops, lookup::Lookups, metrics::Metrics, proxy::Proxy,
-    service::Service, settings::Settings, slots::Slots, unknown_functions::UnknownFunctions,
+    concurrency_limit::Slots, directory_file::DirectoryFile, hop_limit::Hops, lookup::Lookups,
+    metrics::Metrics, proxy::Proxy, service::Service, settings::Settings,
+    unknown_functions::UnknownFunctions,
 };
 
-pub mod answer;
+pub mod base_url;
 pub mod body;
+pub mod concurrency_limit;
 pub mod directory_file;
 pub mod forwarded;
-pub mod hops;
+pub mod hop_limit;
 pub mod lookup;
 pub mod metrics;
-pub mod passed_on;
 pub mod plain_path;
+pub mod provisioner;
 pub mod proxy;
-pub mod refusal;
-pub mod resource;
+pub mod proxy_body;
+pub mod rejection;
+pub mod response;
+pub mod route;
 pub mod service;
 pub mod settings;
-pub mod slots;
-pub mod streams;
 pub mod submission;
-pub mod target;
+pub mod unknown_function_reports;
 pub mod unknown_functions;
-pub mod unknown_reports;
 
 /// Maximum time that running requests have when the program is asked to end. It is less than the 30
 /// s that Kubernetes gives a pod, so that the program ends by itself.
@@ -210,9 +211,15 @@ impl Gateway {
             default_queue.clone(),
         );
         if ensure_stream {
-            health.register(streams::CONDITION, "waiting for NATS to create the streams");
+            health.register(provisioner::CONDITION, "waiting for NATS to create the streams");
             let (directory, default_queue) = (directory.clone(), default_queue.clone());
-            background.spawn(streams::keep(js, directory, has_file, default_queue, health.clone()));
+            background.spawn(provisioner::keep(
+                js,
+                directory,
+                has_file,
+                default_queue,
+                health.clone(),
+            ));
         }
         let max_publishing = usize::try_from(max_publishing).unwrap_or(usize::MAX);
         let publish = publish_context(&client, publish_timeout.0, max_publishing);
@@ -221,7 +228,7 @@ impl Gateway {
             health: health.clone(),
             calls: memory.account("calls"),
             passed_on: memory.account("passed_on"),
-            passed_on_bytes: passed_on::most_memory(max_header_bytes.0),
+            passed_on_bytes: proxy_body::most_memory(max_header_bytes.0),
             metrics,
             directory,
             lookups: Lookups::new(look_up.build(client.clone()), cancel_timeout.0),

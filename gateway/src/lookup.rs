@@ -13,9 +13,9 @@ use asyncqueue::{
 use tokio::sync::SemaphorePermit;
 
 use crate::{
-    refusal::Refusal,
-    resource::Call,
-    slots::Slots,
+    concurrency_limit::Slots,
+    rejection::Refusal,
+    route::Call,
     submission::{call_id, function_name},
 };
 
@@ -148,7 +148,7 @@ fn how_it_ended(end: EndState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::Resource;
+    use crate::route::Resource;
 
     fn read(target: &str) -> Result<Option<(String, Option<String>)>, Refusal> {
         let (path, query) =

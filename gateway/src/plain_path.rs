@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use crate::resource::Resource;
+use crate::route::Resource;
 
 /// How often a path may be decoded: by a proxy on the way, and by the server that answers.
 const DECODED_TIMES: usize = 2;

@@ -25,7 +25,7 @@ use hyper_util::{
 };
 use tracing::debug;
 
-use crate::{passed_on::PassedOn, refusal::Refusal, target::Receiver};
+use crate::{base_url::Receiver, proxy_body::PassedOn, rejection::Refusal};
 
 /// Timeout for a TCP connection within a cluster, retransmissions included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ impl Proxy {
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             // This also limits what is read and written at once: an exchange takes no more
-            // ([`crate::passed_on::most_memory`]).
+            // ([`crate::proxy_body::most_memory`]).
             max_answer_head: max_header_bytes,
             ..Config::new(limits)
         };

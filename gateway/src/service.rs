@@ -26,19 +26,19 @@ use tokio::sync::watch;
 use tracing::{debug, info};
 
 use crate::{
-    answer::{self, About, Answer},
+    base_url::{BaseUrl, FunctionUrl, Receiver},
     body::{self, Limit},
+    concurrency_limit::Slots,
     forwarded::Forwarded,
-    hops::Hops,
+    hop_limit::Hops,
     lookup::{self, Lookups},
     metrics::Metrics,
     plain_path::is_plain,
     proxy::{Proxy, renew_request_headers},
-    refusal::Refusal,
-    resource::{Call, Resource},
-    slots::Slots,
+    rejection::Refusal,
+    response::{self, About, Answer},
+    route::{Call, Resource},
     submission::{self, Submission},
-    target::{BaseUrl, FunctionUrl, Receiver},
     unknown_functions::UnknownFunctions,
 };
 
@@ -111,13 +111,13 @@ impl Service {
         let label = Resource::of(request.uri().path()).label();
         // Without the query, which may contain secrets.
         let logged = self.access_log.then(|| request.uri().path().to_owned());
-        let as_json = answer::asks_for_json(request.headers());
+        let as_json = response::asks_for_json(request.headers());
         let mut about = About { call_id: None, started_at: Timestamp::now(), as_json };
         let answer = self.dispatch(client, request, &mut about).await.unwrap_or_else(|refusal| {
             // Without its text, which repeats what the client sent.
             let call_id = about.call_id.as_ref().map(tracing::field::display);
             debug!(path = label, call_id, status = %refusal.status(), "refused: {}", refusal.category());
-            answer::refused(&about, &refusal)
+            response::refused(&about, &refusal)
         });
         let (status, took) = (answer.status(), started.elapsed());
         self.metrics.answered(&method, label, status, took);
@@ -202,7 +202,7 @@ impl Service {
                     Err(refusal) => refusal.category(),
                 });
                 let submitted = result?;
-                Ok(answer::accepted(about, &submitted))
+                Ok(response::accepted(about, &submitted))
             }
             Method::GET | Method::HEAD => {
                 let result = Box::pin(self.status(&head, about)).await;
@@ -211,7 +211,7 @@ impl Service {
                     "status",
                     result.as_ref().map_or_else(Refusal::category, |_| "found"),
                 );
-                Ok(answer::status(about, &result?))
+                Ok(response::status(about, &result?))
             }
             Method::DELETE => {
                 let result = Box::pin(self.cancel(&head, about)).await;
@@ -225,7 +225,7 @@ impl Service {
                         Err(refusal) => refusal.category(),
                     },
                 );
-                Ok(answer::cancelled(about, &result?))
+                Ok(response::cancelled(about, &result?))
             }
             method => Err(Refusal::MethodNotAllowed { method, allow: QUEUE_METHODS }),
         }

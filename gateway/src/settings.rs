@@ -16,7 +16,7 @@ use asyncqueue_runtime::{
 };
 use clap::{ArgAction, Parser, ValueEnum};
 
-use crate::target::{BaseUrl, FunctionUrl};
+use crate::base_url::{BaseUrl, FunctionUrl};
 
 /// Takes HTTP calls of functions and stores them on their queues
 ///

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use jiff::Timestamp;
 
-use crate::{forwarded::Forwarded, refusal::Refusal, resource::Call};
+use crate::{forwarded::Forwarded, rejection::Refusal, route::Call};
 
 /// Header with the call's id, from the client or generated here.
 pub const X_CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
@@ -241,7 +241,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::resource::Resource;
+    use crate::route::Resource;
 
     fn head(target: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::post(target);

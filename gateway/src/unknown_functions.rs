@@ -15,9 +15,9 @@ use tracing::warn;
 
 use crate::{
     metrics::Metrics,
-    refusal::Refusal,
+    rejection::Refusal,
     settings::{Settings, UnknownFunction},
-    unknown_reports::Reports,
+    unknown_function_reports::Reports,
 };
 
 /// Minimum interval between two log lines about these calls.

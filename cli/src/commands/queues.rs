@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    known::{self, Known},
+    inventory::{self, Known},
     output::{self, Format},
     session::Session,
     table,
@@ -72,7 +72,7 @@ struct ConsumerFacts {
 }
 
 pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let known = known::all(&session.js).await?;
+    let known = inventory::all(&session.js).await?;
     let names: Vec<QueueName> = known.queues.keys().cloned().collect();
     let mut workers = stats::ask(&session.js.client(), &names).await?;
     let now = Timestamp::now();
@@ -206,7 +206,7 @@ mod tests {
     use asyncqueue::{directory::QueueEntry, stats::WorkerStats};
 
     use super::*;
-    use crate::known::StreamFacts;
+    use crate::inventory::StreamFacts;
 
     fn known() -> Known {
         let stream = |name: &str, messages| StreamFacts {

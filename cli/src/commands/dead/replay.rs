@@ -13,7 +13,7 @@ use clap::Args;
 use futures::future::join_all;
 
 use super::{KindChoice, Place, Which, count, name, say_missing};
-use crate::{known, output, session::Session};
+use crate::{inventory, output, session::Session};
 
 /// Maximum number of concurrent replays, each with its body and a few round trips.
 const AT_ONCE: usize = 16;
@@ -119,7 +119,7 @@ async fn entry(
     if letters.iter().all(|letter| letter.kind == Kind::Callback) {
         return Ok(QueueEntry::named(&place.queue));
     }
-    known::entry(&session.js, &place.queue).await
+    inventory::entry(&session.js, &place.queue).await
 }
 
 /// Replays letters, several concurrently, and prints the outcome of each. Stops early if the queue

@@ -12,7 +12,7 @@ use self::{
     names::{channel, token},
     source::StanSource,
 };
-use super::{Common, flow, identity::Origin, transfer::Transfer};
+use super::{Common, identity::Origin, transfer::Transfer, transfer_loop};
 use crate::session::{self, Session};
 
 mod connection;
@@ -110,5 +110,5 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     };
     let source =
         StanSource::join(connection, subscription, origin, arguments.empty_after.0).await?;
-    flow::drain(source, &transfer, common).await
+    transfer_loop::run(source, &transfer, common).await
 }

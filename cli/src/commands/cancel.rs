@@ -8,7 +8,8 @@ use asyncqueue::{
 };
 use clap::Args;
 
-use crate::{find, output, session::Session, status};
+use super::status;
+use crate::{lookup, output, session::Session};
 
 /// How long to wait until the worker that has the call confirms that it does not start.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,8 +39,8 @@ struct MaybeQueue(Option<QueueName>);
 
 pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { queue: MaybeQueue(queue), call_id } = arguments;
-    let wanted = find::wanted(call_id);
-    let places = find::places(&session.js, queue.as_ref(), &wanted).await?;
+    let wanted = lookup::wanted(call_id);
+    let places = lookup::places(&session.js, queue.as_ref(), &wanted).await?;
     let words = match cancel::request(&session.js, &places, &wanted, PATIENCE).await? {
         Verdict::Cancelled(tally) => describe(&tally),
         Verdict::NotCertain => anyhow::bail!(
@@ -49,7 +50,7 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
             let how = status.map_or_else(|| end.to_string(), |status| status::words(&status.state));
             anyhow::bail!("call `{call_id}` can't be cancelled, it has ended: {how}")
         }
-        Verdict::Unknown => return Err(find::unknown(call_id, queue.as_ref())),
+        Verdict::Unknown => return Err(lookup::unknown(call_id, queue.as_ref())),
     };
     Ok(output::print(&format!("{call_id}: {words}\n"))?)
 }

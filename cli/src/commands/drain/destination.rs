@@ -18,7 +18,7 @@ use asyncqueue::{
 use tokio::{sync::watch, time::timeout};
 
 use super::{Common, retry::Retry};
-use crate::known;
+use crate::inventory;
 
 /// Maximum time for reading the directory.
 const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,10 +73,10 @@ impl Destinations {
         source: Option<StreamId>,
     ) -> anyhow::Result<Self> {
         let fixed = match &common.queue {
-            Some(queue) => Some((queue.clone(), known::entry(js, queue).await?)),
+            Some(queue) => Some((queue.clone(), inventory::entry(js, queue).await?)),
             None => None,
         };
-        let directory = match known::open_directory(js).await? {
+        let directory = match inventory::open_directory(js).await? {
             Some(_) => Some(read_directory(js).await?),
             None => None,
         };

@@ -10,8 +10,8 @@ use prost::Message as _;
 
 use super::{
     super::{
-        arrival::{Arrival, Message, Receipt, Source},
         identity::Origin,
+        source::{Arrival, Message, Receipt, Source},
     },
     connection::{Acks, Connection, Deliveries, Subscription},
     messages::Delivery,

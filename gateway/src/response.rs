@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    passed_on::PassedOn,
+    base_url::Receiver,
     proxy::AnswerBody,
-    refusal::Refusal,
+    proxy_body::PassedOn,
+    rejection::Refusal,
     submission::{X_CALL_ID, X_START_TIME, start_time},
-    target::Receiver,
 };
 
 /// Header that says that a call with this id was stored before, and is not stored again.

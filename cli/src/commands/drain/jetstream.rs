@@ -5,7 +5,7 @@ use asyncqueue_runtime::settings::NatsSettings;
 use clap::Args;
 
 use self::source::StreamSource;
-use super::{Common, destination::StreamId, flow, identity::Origin, transfer::Transfer};
+use super::{Common, destination::StreamId, identity::Origin, transfer::Transfer, transfer_loop};
 use crate::session::{self, Session};
 
 mod consumer;
@@ -74,5 +74,5 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     let transfer = Transfer::open(session, common, origin.clone(), Some(source)).await?;
     let consumer = consumer::open(&stream, consumer.as_deref()).await?;
     let source = StreamSource::open(consumer, origin, common.max_inflight).await?;
-    flow::drain(source, &transfer, common).await
+    transfer_loop::run(source, &transfer, common).await
 }

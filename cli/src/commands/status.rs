@@ -8,7 +8,7 @@ use asyncqueue::{
 use clap::Args;
 
 use crate::{
-    find,
+    lookup,
     output::{self, Format},
     session::Session,
     table,
@@ -35,15 +35,15 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { call_id, queue, output } = arguments;
-    let status = match find::find(&session.js, queue.as_ref(), call_id).await? {
+    let status = match lookup::find(&session.js, queue.as_ref(), call_id).await? {
         Found::Stored { newest, others } => {
             let mut status =
-                status::of_stored(&session.js, &find::wanted(call_id), &newest).await?;
+                status::of_stored(&session.js, &lookup::wanted(call_id), &newest).await?;
             status.others = Some(others).filter(|others| *others > 0);
             status
         }
         Found::Ended(ended) | Found::BeingCancelled(ended) => ended,
-        Found::Unknown => return Err(find::unknown(call_id, queue.as_ref())),
+        Found::Unknown => return Err(lookup::unknown(call_id, queue.as_ref())),
     };
     match output {
         Format::Table => output::print(&render(&status))?,

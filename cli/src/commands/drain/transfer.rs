@@ -15,14 +15,14 @@ use jiff::Timestamp;
 
 use super::{
     Common,
-    arrival::Message,
-    dead::Letter,
+    counts::Outcome,
+    dead_letter::Letter,
     destination::{Destination, Destinations, StreamId},
-    doubt::{Step, step},
     identity::{Identity, Origin},
-    record::{End, Record, Records},
+    records::{End, Record, Records},
+    resubmission::{Step, step},
     retry::Retry,
-    tally::Outcome,
+    source::Message,
 };
 use crate::session::{NATS_TIMEOUT, Session};
 

@@ -5,7 +5,7 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// A limited number of slots.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use asyncqueue_runtime::settings::NatsSettings;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{cancel, dead, drain, queues, status};
+use crate::commands::{cancel, dead, drain, queues, status};
 
 /// Looks at the queues of AsyncQueue, brings dead letters back, cancels calls, and moves queues of
 /// OpenFaaS

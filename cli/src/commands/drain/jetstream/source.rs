@@ -15,8 +15,8 @@ use futures::StreamExt;
 use tracing::warn;
 
 use super::super::{
-    arrival::{Arrival, Message, Receipt, Source},
     identity::Origin,
+    source::{Arrival, Message, Receipt, Source},
 };
 
 /// How long no message must arrive before the server is asked how many are left.

@@ -16,7 +16,7 @@ use asyncqueue::{
 use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
 
-use crate::target::Receiver;
+use crate::base_url::Receiver;
 
 /// When to try again after NATS was unavailable: once NATS is back, a reconnect takes a few seconds
 /// at most.

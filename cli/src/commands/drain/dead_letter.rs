@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::{
-    arrival::Message,
     identity::{Identity, Origin},
     retry::Retry,
+    source::Message,
 };
 
 /// Name of the worker in these dead letters.

@@ -7,7 +7,7 @@ use asyncqueue::{
     locate::{self, Found, Place, Places, Wanted, locate},
 };
 
-use crate::known::{self, Known};
+use crate::inventory::{self, Known};
 
 /// Looks up a call: on one queue, or on all that may have it.
 pub(crate) async fn find(
@@ -27,10 +27,10 @@ pub(crate) async fn places(
 ) -> anyhow::Result<Places> {
     match queue {
         Some(queue) => {
-            let entry = known::entry(js, queue).await?;
+            let entry = inventory::entry(js, queue).await?;
             Ok(Places { named: vec![Place { queue: queue.clone(), entry }], rest: Vec::new() })
         }
-        None => Ok(known_places(&known::all(js).await?, wanted)),
+        None => Ok(known_places(&inventory::all(js).await?, wanted)),
     }
 }
 

@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use super::{
     Common,
-    arrival::{Arrival, Receipt, Source},
+    counts::{Outcome, Tally, Why},
     identity::Identity,
-    tally::{Outcome, Tally, Why},
+    source::{Arrival, Receipt, Source},
     transfer::Transfer,
 };
 
@@ -41,7 +41,7 @@ struct Progress {
 }
 
 /// Moves messages until the source is empty, or with `--follow` until a signal arrives.
-pub(super) async fn drain<S: Source>(
+pub(super) async fn run<S: Source>(
     mut source: S,
     transfer: &Transfer,
     common: &Common,

@@ -7,7 +7,7 @@
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
-use crate::refusal::Refusal;
+use crate::rejection::Refusal;
 
 /// Pseudonym of the gateway in `Via`. Its namespace follows after a dot if it is known.
 const PSEUDONYM: &str = "asyncqueue-gateway";

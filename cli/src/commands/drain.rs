@@ -6,18 +6,18 @@ use clap::{Args, Subcommand};
 
 use crate::session::Session;
 
-mod arrival;
-mod dead;
+mod counts;
+mod dead_letter;
 mod destination;
-mod doubt;
-mod flow;
 mod identity;
 mod jetstream;
-mod record;
+mod records;
+mod resubmission;
 mod retry;
+mod source;
 mod stan;
-mod tally;
 mod transfer;
+mod transfer_loop;
 
 /// Moves the messages of an OpenFaaS queue to queues of AsyncQueue
 ///
