@@ -9,8 +9,8 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-const FUNCTION: &str = "{function}";
-const NAMESPACE: &str = "{namespace}";
+const FUNCTION_PLACEHOLDER: &str = "{function}";
+const NAMESPACE_PLACEHOLDER: &str = "{namespace}";
 
 /// An `http` or `https` URL with a host and an optional path, below which requests are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,11 +23,11 @@ pub struct BaseUrl {
 
 /// Template of a function's base URL, with the placeholders `{function}` and `{namespace}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FunctionUrl(String);
+pub struct FunctionUrlTemplate(String);
 
-/// The receiver of a request that is passed on.
+/// The target of a request that is passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Receiver {
+pub enum ProxyTarget {
     /// The gateway at `upstream_url`.
     Upstream,
     /// A function.
@@ -62,20 +62,20 @@ impl FromStr for BaseUrl {
     type Err = BaseUrlError;
 
     fn from_str(text: &str) -> Result<Self, BaseUrlError> {
-        let refuse = |rule: &str| BaseUrlError(rule.to_owned());
+        let invalid = |rule: &str| BaseUrlError(rule.to_owned());
         let parts =
             text.parse::<Uri>().map_err(|error| BaseUrlError(error.to_string()))?.into_parts();
-        let scheme = parts.scheme.ok_or_else(|| refuse("it has no scheme"))?;
+        let scheme = parts.scheme.ok_or_else(|| invalid("it has no scheme"))?;
         if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
-            return Err(refuse("its scheme is not http or https"));
+            return Err(invalid("its scheme is not http or https"));
         }
-        let authority = parts.authority.ok_or_else(|| refuse("it has no host"))?;
+        let authority = parts.authority.ok_or_else(|| invalid("it has no host"))?;
         if authority.as_str().contains('@') {
-            return Err(refuse("it holds credentials"));
+            return Err(invalid("it contains credentials"));
         }
         let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         if path.query().is_some() {
-            return Err(refuse("it has a query"));
+            return Err(invalid("it has a query"));
         }
         Ok(Self { scheme, authority, prefix: path.path().trim_end_matches('/').to_owned() })
     }
@@ -87,9 +87,9 @@ impl fmt::Display for BaseUrl {
     }
 }
 
-// === impl Receiver ===
+// === impl ProxyTarget ===
 
-impl fmt::Display for Receiver {
+impl fmt::Display for ProxyTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Upstream => f.write_str("the gateway at upstream_url"),
@@ -98,28 +98,28 @@ impl fmt::Display for Receiver {
     }
 }
 
-// === impl FunctionUrl ===
+// === impl FunctionUrlTemplate ===
 
-impl FunctionUrl {
+impl FunctionUrlTemplate {
     /// Returns the base URL of a function.
-    pub fn of(&self, function: &FunctionName) -> Result<BaseUrl, BaseUrlError> {
-        expand(&self.0, function.name(), function.namespace()).parse()
+    pub fn expand(&self, function: &FunctionName) -> Result<BaseUrl, BaseUrlError> {
+        fill_in(&self.0, function.name(), function.namespace()).parse()
     }
 }
 
-impl FromStr for FunctionUrl {
+impl FromStr for FunctionUrlTemplate {
     type Err = BaseUrlError;
 
     fn from_str(text: &str) -> Result<Self, BaseUrlError> {
         // If the result is a URL for one function, it is one for all: names consist of letters,
         // digits, `-` and `_`.
-        expand(text, "function", "namespace").parse::<BaseUrl>()?;
+        fill_in(text, "function", "namespace").parse::<BaseUrl>()?;
         Ok(Self(text.to_owned()))
     }
 }
 
-fn expand(template: &str, function: &str, namespace: &str) -> String {
-    template.replace(FUNCTION, function).replace(NAMESPACE, namespace)
+fn fill_in(template: &str, function: &str, namespace: &str) -> String {
+    template.replace(FUNCTION_PLACEHOLDER, function).replace(NAMESPACE_PLACEHOLDER, namespace)
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_added_byte_for_byte() {
+    fn path_is_appended_byte_for_byte() {
         let join = |base: &BaseUrl, path, query| base.join(path, query).unwrap().to_string();
         let host = base("http://h:8080");
         assert_eq!(join(&host, "", None), "http://h:8080/");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_url_has_scheme_and_host_and_nothing_that_would_be_lost() {
+    fn base_url_needs_scheme_and_host() {
         for bad in ["", "h", "h:8080", "/path", "ftp://h", "http://", "http://u:p@h", "http://h/?q"]
         {
             assert!(bad.parse::<BaseUrl>().is_err(), "{bad}");
@@ -153,15 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn a_functions_url_follows_from_its_name() {
-        let template: FunctionUrl = "http://{function}.{namespace}.svc:8080".parse().unwrap();
+    fn function_url_is_built_from_the_name() {
+        let template: FunctionUrlTemplate =
+            "http://{function}.{namespace}.svc:8080".parse().unwrap();
         let function = FunctionName::new("Fig_let", "dev").unwrap();
-        assert_eq!(template.of(&function).unwrap().to_string(), "http://Fig_let.dev.svc:8080");
-        assert!("{function}:8080".parse::<FunctionUrl>().is_err());
+        assert_eq!(template.expand(&function).unwrap().to_string(), "http://Fig_let.dev.svc:8080");
+        assert!("{function}:8080".parse::<FunctionUrlTemplate>().is_err());
         // All functions have one address and differ in the path.
-        let template: FunctionUrl =
+        let template: FunctionUrlTemplate =
             "http://gateway/function/{function}.{namespace}".parse().unwrap();
-        let url = template.of(&function).unwrap().join("/p", None).unwrap();
+        let url = template.expand(&function).unwrap().join("/p", None).unwrap();
         assert_eq!(url.to_string(), "http://gateway/function/Fig_let.dev/p");
     }
 }

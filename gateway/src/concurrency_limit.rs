@@ -1,32 +1,34 @@
-//! Limits how many things are done at once.
+//! Limits the number of concurrent operations.
 //!
 //! Above the limit, a request is refused and does not wait. A request that waits would hold memory,
 //! and its client would get the same answer later.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::rejection::Refusal;
+use crate::rejection::Rejection;
 
-/// A limited number of slots.
+/// A maximum number of operations that run at once.
 #[derive(Debug)]
-pub struct Slots {
-    free: Semaphore,
-    most: usize,
+pub(crate) struct ConcurrencyLimit {
+    permits: Semaphore,
+    limit: usize,
     what: &'static str,
 }
 
-// === impl Slots ===
+// === impl ConcurrencyLimit ===
 
-impl Slots {
-    /// Creates `most` slots for `what`, which is the name in a refusal.
+impl ConcurrencyLimit {
+    /// Creates a limit for `what`, which is its name in a rejection.
     #[must_use]
-    pub fn new(most: usize, what: &'static str) -> Self {
-        Self { free: Semaphore::new(most), most, what }
+    pub(crate) fn new(limit: usize, what: &'static str) -> Self {
+        Self { permits: Semaphore::new(limit), limit, what }
     }
 
-    /// Takes a slot, which is free again when the permit is dropped.
-    pub fn take(&self) -> Result<SemaphorePermit<'_>, Refusal> {
-        self.free.try_acquire().map_err(|_| Refusal::Busy { with: self.what, most: self.most })
+    /// Returns a permit, or rejects the request if none is left. Dropping the permit releases it.
+    pub(crate) fn try_acquire(&self) -> Result<SemaphorePermit<'_>, Rejection> {
+        self.permits
+            .try_acquire()
+            .map_err(|_| Rejection::Overloaded { what: self.what, limit: self.limit })
     }
 }
 
@@ -35,14 +37,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_more_than_there_are_is_refused_until_one_is_free() {
-        let slots = Slots::new(1, "calls");
-        let taken = slots.take().unwrap();
-        let refusal = slots.take().unwrap_err();
-        assert_eq!(refusal.status(), 503);
-        assert_eq!(refusal.retry_after().unwrap().as_secs(), 1);
-        assert!(refusal.to_string().contains("1 calls"), "{refusal}");
-        drop(taken);
-        assert!(slots.take().is_ok());
+    fn request_over_the_limit_is_rejected_until_a_permit_is_free() {
+        let limit = ConcurrencyLimit::new(1, "calls");
+        let permit = limit.try_acquire().unwrap();
+        let rejection = limit.try_acquire().unwrap_err();
+        assert_eq!(rejection.status(), 503);
+        assert_eq!(rejection.retry_after().unwrap().as_secs(), 1);
+        assert!(rejection.to_string().contains("1 calls"), "{rejection}");
+        drop(permit);
+        assert!(limit.try_acquire().is_ok());
     }
 }

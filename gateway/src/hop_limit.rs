@@ -1,27 +1,27 @@
-//! Counts how often a request has come through this installation, by its `Via` header (RFC 9110,
+//! Counts how often a request has passed through this installation, by its `Via` header (RFC 9110,
 //! 7.6.3).
 //!
 //! All replicas of an installation use the same pseudonym, so that a loop over several of them is
-//! found. Own entries are counted, and a request with one is not refused at once: a function that
-//! passes all headers of its request on to another function is no loop.
+//! found. A request with few own entries is not rejected: a function may copy all headers of its
+//! request to a request for another function, which is not a loop.
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
-use crate::rejection::Refusal;
+use crate::rejection::Rejection;
 
 /// Pseudonym of the gateway in `Via`. Its namespace follows after a dot if it is known.
 const PSEUDONYM: &str = "asyncqueue-gateway";
 
 /// Counts and limits the passes of a request through this installation.
 #[derive(Clone, Debug)]
-pub struct Hops {
+pub struct HopLimit {
     pseudonym: String,
     max: usize,
 }
 
-// === impl Hops ===
+// === impl HopLimit ===
 
-impl Hops {
+impl HopLimit {
     /// Creates a limit of `max` passes through the installation in this namespace.
     #[must_use]
     pub fn new(namespace: Option<&str>, max: usize) -> Self {
@@ -33,11 +33,11 @@ impl Hops {
     ///
     /// # Errors
     ///
-    /// The request has already come through this installation `max` times.
-    pub fn pass(&self, headers: &mut HeaderMap, version: Version) -> Result<(), Refusal> {
+    /// The request has already passed through this installation `max` times.
+    pub fn append_via(&self, headers: &mut HeaderMap, version: Version) -> Result<(), Rejection> {
         let hops = self.count(headers);
         if hops >= self.max {
-            return Err(Refusal::Loop { hops, max: self.max });
+            return Err(Rejection::TooManyHops { hops, max: self.max });
         }
         let version = match version {
             Version::HTTP_10 => "1.0",
@@ -71,8 +71,8 @@ mod tests {
 
     use super::*;
 
-    fn hops() -> Hops {
-        Hops::new(Some("openfaas"), 3)
+    fn hop_limit() -> HopLimit {
+        HopLimit::new(Some("openfaas"), 3)
     }
 
     fn headers(via: &[&str]) -> HeaderMap {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn own_entries_are_counted_however_they_are_written() {
+    fn own_entries_are_counted_in_any_spelling() {
         for (via, count) in [
             (&[][..], 0),
             (&["1.1 asyncqueue-gateway.openfaas"], 1),
@@ -91,17 +91,17 @@ mod tests {
             // Other proxies, and another installation.
             (&["1.1 fred, 1.1 asyncqueue-gateway.other, 1.1 asyncqueue-gateway", ",,", ""], 0),
         ] {
-            assert_eq!(hops().count(&headers(via)), count, "{via:?}");
+            assert_eq!(hop_limit().count(&headers(via)), count, "{via:?}");
         }
     }
 
     #[test]
-    fn a_request_passes_as_often_as_it_may() {
+    fn request_passes_up_to_the_limit() {
         let mut headers = headers(&["1.1 fred"]);
         for _ in 0..3 {
-            hops().pass(&mut headers, Version::HTTP_11).unwrap();
+            hop_limit().append_via(&mut headers, Version::HTTP_11).unwrap();
         }
-        let refused = hops().pass(&mut headers, Version::HTTP_11).unwrap_err();
+        let refused = hop_limit().append_via(&mut headers, Version::HTTP_11).unwrap_err();
         assert_eq!(refused.status(), 508);
         assert_eq!(headers.get_all(header::VIA).iter().count(), 4);
         assert_eq!(
@@ -112,19 +112,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_via_of_a_client_hides_a_pass(sent in proptest::collection::vec("[ -~]{0,40}", 0..4), joined: bool) {
+        fn client_cannot_hide_a_pass(
+            sent in proptest::collection::vec("[ -~]{0,40}", 0..4),
+            joined: bool,
+        ) {
             let mut headers: HeaderMap =
                 sent.iter().filter_map(|value| Some((header::VIA, value.parse().ok()?))).collect();
-            let before = hops().count(&headers);
-            let hops = Hops { max: usize::MAX, ..hops() };
-            hops.pass(&mut headers, Version::HTTP_11).unwrap();
+            let before = hop_limit().count(&headers);
+            let hop_limit = HopLimit { max: usize::MAX, ..hop_limit() };
+            hop_limit.append_via(&mut headers, Version::HTTP_11).unwrap();
             if joined {
                 // A proxy in between may join the values like this (RFC 9110, 5.3).
-                let values: Vec<_> =
-                    headers.get_all(header::VIA).iter().map(|value| value.to_str().unwrap()).collect();
+                let values = headers.get_all(header::VIA).iter();
+                let values: Vec<_> = values.map(|value| value.to_str().unwrap()).collect();
                 headers = [(header::VIA, values.join(", ").parse().unwrap())].into_iter().collect();
             }
-            prop_assert_eq!(hops.count(&headers), before + 1);
+            prop_assert_eq!(hop_limit.count(&headers), before + 1);
         }
     }
 }

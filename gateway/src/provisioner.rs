@@ -1,5 +1,5 @@
-//! Creates the streams and buckets of the queues where there is no operator, and keeps them as they
-//! should be. Also publishes to workers what the directory file says about functions.
+//! Creates and updates the streams and buckets of the queues if there is no operator. Also writes
+//! the directory of a file to its bucket, from which workers read it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,19 +22,22 @@ use tokio::{
 use tracing::{info, warn};
 
 /// Name of the readiness condition.
-pub const CONDITION: &str = "streams";
+const CONDITION: &str = "streams";
+
+/// Reason for which the condition does not hold until NATS is connected.
+const WAITING: &str = "waiting for NATS to create the streams";
 
 /// Pause after an attempt that failed for any of the streams.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Interval between two complete updates, which also correct drift.
-const RECHECK: Duration = Duration::from_secs(10);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Interval between two checks whether all streams and buckets exist: a NATS server that lost its
-/// storage comes back without them. With many queues it is [`LOOK_PER_QUEUE`] for each queue, which
-/// keeps the requests below 150 a second.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-const LOOK_PER_QUEUE: Duration = Duration::from_millis(20);
+/// storage comes back without them. With many queues it is [`EXISTENCE_CHECK_PER_QUEUE`] for each
+/// queue, which keeps the requests below 150 a second.
+const EXISTENCE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+const EXISTENCE_CHECK_PER_QUEUE: Duration = Duration::from_millis(20);
 
 /// Replicas of the buckets in a cluster of servers: the default of `QueueSpec` for a stream.
 const BUCKET_REPLICAS: usize = 1;
@@ -42,7 +45,7 @@ const BUCKET_REPLICAS: usize = 1;
 /// Returns the queues whose streams this program manages: the default queue and those of the
 /// directory.
 #[must_use]
-pub fn specs(directory: &Directory, default_queue: &QueueName) -> Vec<QueueSpec> {
+pub(crate) fn queue_specs(directory: &Directory, default_queue: &QueueName) -> Vec<QueueSpec> {
     let spec = |queue: &QueueName| QueueSpec::new(queue.clone(), Owner::standalone());
     let mut specs: Vec<_> = directory
         .queues
@@ -59,63 +62,72 @@ pub fn specs(directory: &Directory, default_queue: &QueueName) -> Vec<QueueSpec>
     specs
 }
 
+/// Registers the readiness condition, which does not hold yet.
+pub(crate) fn register_condition(health: &Health) {
+    health.register(CONDITION, WAITING);
+}
+
 /// Creates the streams of the current directory, retries until it succeeds, and checks them at
 /// intervals. Runs until the future is dropped.
 ///
-/// `is_written` says whether the directory is written to its bucket, from which workers read it. It
-/// is false where the directory has no source, so that no existing entries are removed.
-pub async fn keep(
+/// `writes_directory` is whether the directory is written to its bucket, from which workers read
+/// it. It is false if the directory has no source, so that no existing entries are removed.
+pub(crate) async fn run(
     js: Context,
     mut directory: watch::Receiver<Option<Arc<Directory>>>,
-    is_written: bool,
+    writes_directory: bool,
     default_queue: QueueName,
     health: Health,
 ) {
-    let mut reported = String::new();
+    let mut last_failures = String::new();
     loop {
         let client = js.client();
         if client.connection_state() != State::Connected {
-            if !reported.is_empty() {
+            if !last_failures.is_empty() {
                 // The condition `nats` gives the reason; the earlier failure no longer applies.
-                health.not_ready(CONDITION, "waiting for NATS to create the streams");
+                health.not_ready(CONDITION, WAITING);
             }
             nats::wait_connected(&client).await;
         }
         let now = directory.borrow_and_update().clone().unwrap_or_default();
-        let written = Some(&*now).filter(|_| is_written);
-        let specs = specs(&now, &default_queue);
+        let written = Some(&*now).filter(|_| writes_directory);
+        let specs = queue_specs(&now, &default_queue);
         let mut failures = ensure_all(&js, &specs, written).await;
         if !failures.is_empty() && nats::jetstream::probe(&client).await.is_some() {
-            // The condition `jetstream` and the log say what to do.
+            // The condition `jetstream` and the log contain the remedy.
             "waiting for JetStream".clone_into(&mut failures);
         }
         if failures.is_empty() {
             health.ready(CONDITION);
         } else {
             health.not_ready(CONDITION, failures.clone());
-            if failures != reported {
-                warn!("streams are not as they should be: {failures}");
+            if failures != last_failures {
+                warn!("failed to create or update streams: {failures}");
             }
         }
         let is_due = async {
             if failures.is_empty() {
                 // A timeout means that it is time for a complete update.
-                let _ = timeout(RECHECK, one_is_missing(&js, &needed(&specs, is_written))).await;
+                let _ = timeout(
+                    RESYNC_INTERVAL,
+                    wait_until_missing(&js, &required_objects(&specs, writes_directory)),
+                )
+                .await;
             } else {
-                sleep(RETRY).await;
+                sleep(RETRY_INTERVAL).await;
             }
         };
         tokio::select! {
             () = is_due => {}
             Ok(()) = directory.changed() => {}
         }
-        reported = failures;
+        last_failures = failures;
     }
 }
 
 /// Returns what must exist so that this program has nothing to do.
-fn needed(specs: &[QueueSpec], is_written: bool) -> Vec<Needed> {
-    let directory = is_written.then_some(directory::BUCKET);
+fn required_objects(specs: &[QueueSpec], writes_directory: bool) -> Vec<Needed> {
+    let directory = writes_directory.then_some(directory::BUCKET);
     let buckets = [tombstone::BUCKET, uncounted::BUCKET].into_iter().chain(directory);
     let others =
         buckets.map(|bucket| needed_bucket(&bucket)).chain([needed_stream(reserve::STREAM)]);
@@ -123,14 +135,14 @@ fn needed(specs: &[QueueSpec], is_written: bool) -> Vec<Needed> {
 }
 
 /// Returns when something is missing.
-async fn one_is_missing(js: &Context, needed: &[Needed]) {
+async fn wait_until_missing(js: &Context, needed: &[Needed]) {
     let each = u32::try_from(needed.len() / 3).unwrap_or(u32::MAX);
     loop {
-        sleep(LOOK_INTERVAL.max(LOOK_PER_QUEUE.saturating_mul(each))).await;
+        sleep(EXISTENCE_CHECK_INTERVAL.max(EXISTENCE_CHECK_PER_QUEUE.saturating_mul(each))).await;
         // An error does not mean that something is missing. The condition `nats` reports whether
         // NATS is reachable.
         if let Ok(Some(missing)) = first_missing(js, needed).await {
-            return warn!("{missing} is missing, and is created again");
+            return warn!("{missing} is missing; recreating it");
         }
     }
 }
@@ -148,7 +160,7 @@ async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Direct
         failures.push(error::describe(&error));
     }
     if let Some(directory) = directory
-        && let Err(error) = write(js, directory).await
+        && let Err(error) = write_directory(js, directory).await
     {
         failures.push(error::describe(&error));
     }
@@ -163,7 +175,7 @@ async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Direct
     failures.join("; ")
 }
 
-async fn write(js: &Context, directory: &Directory) -> Result<(), BucketError> {
+async fn write_directory(js: &Context, directory: &Directory) -> Result<(), BucketError> {
     DirectoryStore::open(js, BUCKET_REPLICAS).await?.sync(directory).await.map(drop)
 }
 
@@ -174,12 +186,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_queue_has_a_stream_whether_the_directory_names_it_or_not() {
+    fn default_queue_always_has_a_stream() {
         let default: QueueName = "faas-request".parse().unwrap();
         let mut directory = Directory::default();
         let names = |directory: &Directory| {
-            let mut names: Vec<_> =
-                specs(directory, &default).into_iter().map(|s| (s.stream, s.subject)).collect();
+            let mut names: Vec<_> = queue_specs(directory, &default)
+                .into_iter()
+                .map(|s| (s.stream, s.subject))
+                .collect();
             names.sort();
             names
         };

@@ -1,4 +1,4 @@
-//! Why a request is refused: the one error of this program that a client sees.
+//! Why a request is rejected: the only error of this program that a client sees.
 
 use std::time::Duration;
 
@@ -16,58 +16,63 @@ use asyncqueue::{
 use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
 
-use crate::base_url::Receiver;
+use crate::base_url::ProxyTarget;
 
-/// When to try again after NATS was unavailable: once NATS is back, a reconnect takes a few seconds
-/// at most.
-const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
+/// Delay for a retry after NATS was unavailable: once NATS is back, a reconnect takes at most a few
+/// seconds.
+const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(5);
 
-/// When to try again after a queue was full: one call that ends makes room, but many clients wait
+/// Delay for a retry after a queue was full: one call that ends makes room, but many clients wait
 /// for that.
-const RETRY_QUEUE_FULL: Duration = Duration::from_secs(10);
+const RETRY_AFTER_QUEUE_FULL: Duration = Duration::from_secs(10);
 
-/// When to try again after a limit of this program was reached: what holds the slots ends within
-/// milliseconds.
-const RETRY_BUSY: Duration = Duration::from_secs(1);
+/// Delay for a retry after a limit of this program was reached: the operations under the limit end
+/// within milliseconds.
+const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 
-/// A request that is refused. Its text is for the client: what is wrong, with which value, and what
-/// to do.
+/// The reason why a request is rejected. Its text is for the client: what is wrong, with which
+/// value, and what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum Rejection {
     /// The path ends where the function's name should follow.
-    #[error("no function is named: use /async-function/NAME or /async-function/NAME.NAMESPACE")]
+    #[error("missing function name: use /async-function/NAME or /async-function/NAME.NAMESPACE")]
     NoFunction,
     /// The function's name is not valid.
     #[error(transparent)]
     FunctionName(#[from] NameError),
     /// A `%` in the path does not begin a valid escape.
     #[error(
-        "path: `{escape}` is not a percent escape: write two hex digits after `%`, or %25 for `%` itself"
+        "path: `{escape}` is not a valid percent escape: write two hex digits after `%`, or `%25` \
+         for a `%`"
     )]
-    PathEscape {
+    InvalidEscape {
         /// The `%` and what follows it.
         escape: String,
     },
-    /// Another server may read the path as that of another function.
+    /// Another server may interpret the path as that of another function.
     #[error(
-        "path: other servers may read it as another one: write /async-function/NAME or /function/NAME without `//`, `.`, `..` \
-         and escapes before the name's end, and no `..` after it that leads above the function"
+        "path: other servers may interpret it differently: use /async-function/NAME or \
+         /function/NAME without `//`, `.`, `..` and escapes up to the end of the name, and no `..` \
+         after the name that leads above the function"
     )]
-    PathNotPlain,
+    AmbiguousPath,
     /// The path or the query contains white space that is not escaped.
-    #[error("path or query: white space (U+{:04X}) is not percent-encoded: write its bytes as %XX", u32::from(*.space))]
-    WhiteSpace {
+    #[error(
+        "path or query: white space (U+{:04X}) is not percent-encoded: write its bytes as %XX",
+        u32::from(*.space)
+    )]
+    UnescapedWhitespace {
         /// The first white-space character.
         space: char,
     },
     /// Path and query together are too long for an invocation.
-    #[error("path and query are longer than {MAX_TARGET} bytes together: send more in the body")]
+    #[error("path and query are longer than {MAX_TARGET} bytes together: move data to the body")]
     TargetTooLong,
     /// A header that may occur once occurs twice.
     #[error("{0} is given more than once: send it once")]
     RepeatedHeader(&'static str),
     /// A header's value is not UTF-8.
-    #[error("{0} holds bytes that are not UTF-8 text")]
+    #[error("{0} is not valid UTF-8: send UTF-8 text")]
     HeaderNotText(&'static str),
     /// A call id is not valid.
     #[error("{field}: {error}")]
@@ -79,7 +84,8 @@ pub enum Refusal {
     },
     /// An idempotency key is not valid.
     #[error(
-        "Idempotency-Key `{value}` is not valid: {error}; send 1 to {MAX_KEY} characters of ASCII, bare or as \"…\""
+        "Idempotency-Key `{value}` is not valid: {error}; \
+         send 1 to {MAX_KEY} characters of ASCII, bare or as \"…\""
     )]
     IdempotencyKey {
         /// The value that was sent, shortened.
@@ -89,16 +95,17 @@ pub enum Refusal {
     },
     /// The value of `X-Async-Depth` is not a number.
     #[error(
-        "X-Async-Depth `{value}` is not valid: send back the decimal number that the function was sent"
+        "X-Async-Depth `{value}` is not valid: send the decimal number that the function \
+         received"
     )]
-    Depth {
+    InvalidDepth {
         /// The value that was sent, shortened.
         value: String,
     },
     /// A chain of calls is too long.
     #[error(
-        "{depth} calls came before this one in its chain, by X-Async-Depth; max_chain_depth of the gateway is {max}: \
-         check whether functions call each other in a circle"
+        "{depth} calls came before this one in its chain (X-Async-Depth); max_chain_depth of the \
+         gateway is {max}: check whether functions call each other in a loop"
     )]
     ChainTooDeep {
         /// How many calls came before.
@@ -106,19 +113,19 @@ pub enum Refusal {
         /// How many calls may come before.
         max: u32,
     },
-    /// The request has come through this gateway too often.
+    /// The request has passed through this gateway too often.
     #[error(
-        "the request has come through this gateway {hops} times, by Via; max_hops of the gateway is {max}: check \
-         whether upstream_url or a function leads back to the gateway"
+        "the request has passed through this gateway {hops} times (Via); max_hops of the gateway \
+         is {max}: check whether upstream_url or a function leads back to the gateway"
     )]
-    Loop {
-        /// How often it has come through.
+    TooManyHops {
+        /// How often it has passed through.
         hops: usize,
-        /// How often it may come through.
+        /// How often it may pass through.
         max: usize,
     },
     /// The path ends where a call's id should follow.
-    #[error("no call is named: use /async-function/CALL-ID or /async-function/NAME/CALL-ID")]
+    #[error("missing call id: use /async-function/CALL-ID or /async-function/NAME/CALL-ID")]
     NoCallId,
     /// The callback URL is not valid.
     #[error("{error} (it is `{value}`)")]
@@ -129,10 +136,10 @@ pub enum Refusal {
         error: CallbackUrlError,
     },
     /// The body ended early, or its transfer coding is not valid.
-    #[error("the body can't be read: {0}")]
-    Body(String),
+    #[error("failed to read the body: {0}")]
+    InvalidBody(String),
     /// The directory does not have the function, and such calls are rejected.
-    #[error("function `{0}` is not known: check its name and namespace, or deploy it")]
+    #[error("function `{0}` not found: check its name and namespace, or deploy it")]
     UnknownFunction(FunctionName),
     /// Functions of this namespace may not be called.
     #[error(transparent)]
@@ -151,7 +158,7 @@ pub enum Refusal {
         allow: &'static str,
     },
     /// The body took too long to arrive.
-    #[error("the body did not arrive within {}: send it faster, or a smaller one", GoDuration(*.0))]
+    #[error("the body did not arrive within {}: send it faster, or send less", GoDuration(*.0))]
     BodyTimeout(Duration),
     /// The body is larger than the limit.
     #[error("the body is larger than the limit of {limit} bytes, set by {set_by}")]
@@ -163,18 +170,18 @@ pub enum Refusal {
     },
     /// The directory has not been read since the program started.
     #[error(
-        "the KV bucket {} was not read yet, so the function's queue is not known: try again; \
-         it is there when NATS and the operator have been up",
+        "the KV bucket {} was not read yet, so the function's queue is unknown: retry, and check \
+         that NATS and the operator are running",
         directory::BUCKET.name
     )]
-    NoDirectory,
+    DirectoryPending,
     /// JetStream is not enabled in NATS. Without it, no call can be stored or found.
     #[error(
         "JetStream is not enabled on the NATS server of this gateway: start nats-server with -js"
     )]
-    NoJetStream,
+    JetStreamDisabled,
     /// The call could not be stored.
-    #[error("queue `{queue}`: {error}{}", remedy(.error))]
+    #[error("queue `{queue}`: {error}{}", hint(.error))]
     Submit {
         /// The function's queue.
         queue: QueueName,
@@ -183,8 +190,8 @@ pub enum Refusal {
     },
     /// No call with this id is known.
     #[error(
-        "no call `{call_id}` is known{}: it was never stored, or has ended and its result was delivered. \
-         Check the id; name its function if the id is your own",
+        "call `{call_id}` not found{}: unknown id, or the call ended and its result was delivered. \
+         Check the id. If it is not a generated id, add the function's name",
         .queue.as_ref().map_or(String::new(), |queue| format!(" on queue `{queue}`"))
     )]
     UnknownCall {
@@ -195,25 +202,25 @@ pub enum Refusal {
     },
     /// A call can't be cancelled, because it has ended.
     #[error("call `{call_id}` can't be cancelled: it {how}")]
-    Ended {
+    CallEnded {
         /// The call's id.
         call_id: CallId,
         /// How it ended.
         how: &'static str,
     },
-    /// The call has a tombstone, but a worker that does not answer may still start it.
+    /// The call has a tombstone, but a worker that does not respond may still start it.
     #[error(
-        "the call `{call_id}` is not cancelled for certain yet: a worker that has it does not answer. It does not start \
-         once that worker hears of it: try again"
+        "cancellation of call `{call_id}` not confirmed: a worker that has the call does not \
+         respond. The call does not start after that worker received the cancellation; retry"
     )]
-    NotCancelledYet {
+    CancellationUnconfirmed {
         /// The call's id.
         call_id: CallId,
     },
     /// The call could never become a dead letter, even without its headers and its body.
     #[error(
-        "path, query and X-Callback-Url are longer than {limit} bytes together, which is what a dead letter has room for: \
-         send more in the body"
+        "path, query and X-Callback-Url are longer than {limit} bytes together, the maximum for a \
+         dead letter: move data to the body"
     )]
     TooLargeForDeadLetter {
         /// The limit, in bytes.
@@ -221,33 +228,35 @@ pub enum Refusal {
     },
     /// The NATS store is full, except for the reserve that ends calls.
     #[error(
-        "the store of NATS is full, and the room that is left is kept for calls that end: try again later, or raise the \
-         limits of JetStream"
+        "the NATS store is full, and the remaining space is reserved for calls that end: retry \
+         later, or raise the limits of JetStream"
     )]
     StoreFull,
     /// Looking up a call failed.
-    #[error("the call can't be looked for: {}: try again", error::describe(.0))]
-    LookUp(#[from] NatsError),
+    #[error("failed to look up the call: {}; retry", error::describe(.0))]
+    LookupFailed(#[from] NatsError),
     /// Cancelling a call failed, or was not completed.
-    #[error("the call is not cancelled for certain: {}: try again", error::describe(.0))]
-    Cancel(#[source] NatsError),
+    #[error("cancellation not confirmed: {}; retry", error::describe(.0))]
+    CancelFailed(#[source] NatsError),
     /// This program ends during the cancellation.
-    #[error("the call is not cancelled for certain: the gateway shuts down: try again")]
-    Interrupted,
+    #[error("cancellation not confirmed: the gateway is shutting down; retry")]
+    ShuttingDown,
     /// NATS is known to be unavailable.
-    #[error("NATS is not available: not connected: try again")]
-    NatsAway,
+    #[error("NATS is not available: not connected; retry")]
+    NatsUnavailable,
     /// This program has reached a limit on concurrent work.
-    #[error("the gateway is busy with {most} {with}, the most at once: try again")]
-    Busy {
+    #[error("gateway overloaded: limit of {limit} {what} reached; retry")]
+    Overloaded {
         /// What the limit applies to.
-        with: &'static str,
+        what: &'static str,
         /// The limit.
-        most: usize,
+        limit: usize,
     },
     /// There is not enough memory for the request.
-    #[error("the gateway has no memory for this request now: memory_budget is {budget}: try again")]
-    MemoryShort {
+    #[error(
+        "gateway overloaded: no memory left for this request, memory_budget is {budget}; retry"
+    )]
+    MemoryExhausted {
         /// The whole memory budget.
         budget: ByteSize,
     },
@@ -255,71 +264,71 @@ pub enum Refusal {
     #[error("can't reach {target}: {reason}: check that it is deployed and ready")]
     Unreachable {
         /// The receiver of the request.
-        target: Receiver,
+        target: ProxyTarget,
         /// Why it can't be reached.
         reason: String,
     },
-    /// A function, or the upstream gateway, closed the connection before it answered.
-    #[error("{target} ended the connection before it answered: {reason}")]
-    NoAnswer {
+    /// A function, or the upstream gateway, closed the connection before it responded.
+    #[error("{target} closed the connection before it responded: {reason}")]
+    UpstreamClosed {
         /// The receiver of the request.
-        target: Receiver,
+        target: ProxyTarget,
         /// The error.
         reason: String,
     },
-    /// A function, or the upstream gateway, answered with something that is not HTTP.
-    #[error("the answer of {target} can't be read as HTTP: {reason}")]
-    UnreadableAnswer {
+    /// A function, or the upstream gateway, sent a response that is not valid HTTP.
+    #[error("invalid HTTP response from {target}: {reason}")]
+    InvalidUpstreamResponse {
         /// The receiver of the request.
-        target: Receiver,
-        /// What is wrong with the answer.
+        target: ProxyTarget,
+        /// What is wrong with the response.
         reason: String,
     },
 }
 
-fn remedy(error: &SubmitError) -> &'static str {
+fn hint(error: &SubmitError) -> &'static str {
     match error {
-        SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream => ": send less",
-        SubmitError::HeadersTooLarge => ": send more in the body",
-        SubmitError::QueueFull { .. } => ": try again later, or raise the queue's limits",
+        SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream => ": send a smaller body",
+        SubmitError::HeadersTooLarge => ": move data to the body",
+        SubmitError::QueueFull { .. } => ": retry later, or raise the queue's limits",
         SubmitError::KeyReused { .. } => ": use another key for another call",
         // The error itself says what to do.
         SubmitError::NoStream => "",
         SubmitError::Unavailable { .. } => {
-            ": try again, with the X-Call-Id of this answer so that the call is stored once"
+            ": retry with the X-Call-Id of this response, so that the call is stored once"
         }
     }
 }
 
-// === impl Refusal ===
+// === impl Rejection ===
 
-impl Refusal {
+impl Rejection {
     /// Returns the status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
             Self::FunctionName(_)
-            | Self::PathEscape { .. }
-            | Self::PathNotPlain
-            | Self::WhiteSpace { .. }
+            | Self::InvalidEscape { .. }
+            | Self::AmbiguousPath
+            | Self::UnescapedWhitespace { .. }
             | Self::RepeatedHeader(_)
             | Self::HeaderNotText(_)
             | Self::CallId { .. }
             | Self::CallbackUrl { .. }
             | Self::IdempotencyKey { .. }
-            | Self::Depth { .. }
-            | Self::Body(_) => StatusCode::BAD_REQUEST,
+            | Self::InvalidDepth { .. }
+            | Self::InvalidBody(_) => StatusCode::BAD_REQUEST,
             Self::NoFunction
             | Self::NoCallId
             | Self::UnknownFunction(_)
             | Self::UnknownCall { .. }
             | Self::NotFound => StatusCode::NOT_FOUND,
             Self::Namespace(_) => StatusCode::FORBIDDEN,
-            Self::Ended { .. } => StatusCode::CONFLICT,
+            Self::CallEnded { .. } => StatusCode::CONFLICT,
             Self::Submit { error: SubmitError::KeyReused { .. }, .. } => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            Self::ChainTooDeep { .. } | Self::Loop { .. } => StatusCode::LOOP_DETECTED,
+            Self::ChainTooDeep { .. } | Self::TooManyHops { .. } => StatusCode::LOOP_DETECTED,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
@@ -335,74 +344,80 @@ impl Refusal {
             Self::StoreFull | Self::Submit { error: SubmitError::QueueFull { .. }, .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::NotCancelledYet { .. }
-            | Self::NoDirectory
-            | Self::NoJetStream
-            | Self::LookUp(_)
-            | Self::Cancel(_)
-            | Self::Interrupted
-            | Self::NatsAway
-            | Self::Busy { .. }
-            | Self::MemoryShort { .. }
+            Self::CancellationUnconfirmed { .. }
+            | Self::DirectoryPending
+            | Self::JetStreamDisabled
+            | Self::LookupFailed(_)
+            | Self::CancelFailed(_)
+            | Self::ShuttingDown
+            | Self::NatsUnavailable
+            | Self::Overloaded { .. }
+            | Self::MemoryExhausted { .. }
             | Self::Submit {
                 error: SubmitError::NoStream | SubmitError::Unavailable { .. }, ..
             } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::UnreadableAnswer { .. } => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Unreachable { .. }
+            | Self::UpstreamClosed { .. }
+            | Self::InvalidUpstreamResponse { .. } => StatusCode::BAD_GATEWAY,
         }
     }
 
-    /// Returns a word for the label of a metric.
+    /// Returns the value of a metric label: one of a fixed set.
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
             Self::NoFunction => "no_function",
             Self::FunctionName(_) => "function_name",
-            Self::PathEscape { .. }
-            | Self::PathNotPlain
-            | Self::WhiteSpace { .. }
+            Self::InvalidEscape { .. }
+            | Self::AmbiguousPath
+            | Self::UnescapedWhitespace { .. }
             | Self::TargetTooLong => "path",
             Self::RepeatedHeader(_) => "repeated_header",
             Self::HeaderNotText(_) => "header_not_text",
             Self::CallId { .. } => "call_id",
             Self::CallbackUrl { .. } => "callback_url",
             Self::IdempotencyKey { .. } => "idempotency_key",
-            Self::Depth { .. } => "depth",
+            Self::InvalidDepth { .. } => "depth",
             Self::ChainTooDeep { .. } => "chain_depth",
-            Self::Loop { .. } => "loop",
-            Self::Body(_) => "body",
+            Self::TooManyHops { .. } => "loop",
+            Self::InvalidBody(_) => "body",
             Self::UnknownFunction(_) => "unknown_function",
             Self::Namespace(_) => "namespace",
             Self::NoCallId => "no_call_id",
             Self::UnknownCall { .. } => "unknown_call",
-            Self::Ended { .. } => "ended",
-            Self::NotCancelledYet { .. } => "not_cancelled_yet",
+            Self::CallEnded { .. } => "ended",
+            Self::CancellationUnconfirmed { .. } => "not_cancelled_yet",
             Self::StoreFull => "store_full",
-            Self::LookUp(_) | Self::Cancel(_) | Self::Interrupted | Self::NatsAway => "unavailable",
-            Self::Busy { .. } | Self::MemoryShort { .. } => "busy",
+            Self::LookupFailed(_)
+            | Self::CancelFailed(_)
+            | Self::ShuttingDown
+            | Self::NatsUnavailable => "unavailable",
+            Self::Overloaded { .. } | Self::MemoryExhausted { .. } => "busy",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method",
             Self::BodyTimeout(_) => "body_timeout",
             Self::BodyTooLarge { .. } | Self::TooLargeForDeadLetter { .. } => "too_large",
-            Self::NoDirectory => "no_directory",
-            Self::NoJetStream => "no_jetstream",
+            Self::DirectoryPending => "no_directory",
+            Self::JetStreamDisabled => "no_jetstream",
             Self::Submit { error, .. } => error.category(),
             Self::Unreachable { .. } => "unreachable",
-            Self::NoAnswer { .. } => "no_answer",
-            Self::UnreadableAnswer { .. } => "unreadable_answer",
+            Self::UpstreamClosed { .. } => "no_answer",
+            Self::InvalidUpstreamResponse { .. } => "unreadable_answer",
         }
     }
 
-    /// Returns when to try again, if that makes sense.
+    /// Returns the delay after which a retry makes sense, if it does.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match (self, self.status()) {
-            (Self::Busy { .. } | Self::MemoryShort { .. } | Self::NotCancelledYet { .. }, _) => {
-                Some(RETRY_BUSY)
-            }
-            (_, StatusCode::SERVICE_UNAVAILABLE) => Some(RETRY_UNAVAILABLE),
-            (_, StatusCode::TOO_MANY_REQUESTS) => Some(RETRY_QUEUE_FULL),
+            (
+                Self::Overloaded { .. }
+                | Self::MemoryExhausted { .. }
+                | Self::CancellationUnconfirmed { .. },
+                _,
+            ) => Some(RETRY_AFTER_OVERLOAD),
+            (_, StatusCode::SERVICE_UNAVAILABLE) => Some(RETRY_AFTER_UNAVAILABLE),
+            (_, StatusCode::TOO_MANY_REQUESTS) => Some(RETRY_AFTER_QUEUE_FULL),
             _ => None,
         }
     }

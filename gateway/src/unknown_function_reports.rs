@@ -1,5 +1,5 @@
-//! Reports calls of functions that the directory does not have to the operator, which creates an
-//! event from them. The gateway itself has no access to Kubernetes.
+//! Reports calls of functions that are not in the directory to the operator, which creates an event
+//! from them. The gateway itself has no access to Kubernetes.
 
 use std::{
     collections::BTreeSet,
@@ -16,55 +16,55 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::sleep};
 use tracing::debug;
 
-/// Calls come in bursts: one report has the functions of all calls within this time.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Delay of a report: calls arrive in bursts, and one report lists the functions of all of them.
+const DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// Minimum interval between two reports.
-const INTERVAL: Duration = Duration::from_secs(5);
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The functions that are not reported yet.
 #[derive(Debug)]
-pub struct Reports {
+pub(crate) struct UnknownFunctionReports {
     outcome: Outcome,
     functions: Mutex<BTreeSet<FunctionName>>,
-    noted: Notify,
+    has_functions: Notify,
 }
 
-// === impl Reports ===
+// === impl UnknownFunctionReports ===
 
-impl Reports {
+impl UnknownFunctionReports {
     /// Creates the reports of a gateway whose calls of unknown functions have this outcome.
     #[must_use]
-    pub fn new(outcome: Outcome) -> Self {
-        Self { outcome, functions: Mutex::default(), noted: Notify::new() }
+    pub(crate) fn new(outcome: Outcome) -> Self {
+        Self { outcome, functions: Mutex::default(), has_functions: Notify::new() }
     }
 
     /// Records that a function was called. If the report is full, the function is reported only
     /// after a later call.
-    pub fn note(&self, function: &FunctionName) {
+    pub(crate) fn record(&self, function: &FunctionName) {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if functions.len() < MAX_FUNCTIONS && !functions.contains(function) {
             functions.insert(function.clone());
             drop(functions);
-            self.noted.notify_one();
+            self.has_functions.notify_one();
         }
     }
 
     /// Publishes reports about a queue for as long as the future is polled.
-    pub async fn publish(&self, client: &Client, queue: &QueueName) {
+    pub(crate) async fn publish(&self, client: &Client, queue: &QueueName) {
         let subject = report_subject(queue);
         loop {
-            self.noted.notified().await;
-            sleep(SETTLE).await;
+            self.has_functions.notified().await;
+            sleep(DEBOUNCE).await;
             match self.take().encode() {
                 Ok(report) => {
                     if let Err(error) = client.publish(subject.clone(), Bytes::from(report)).await {
-                        debug!(%error, "a report of unknown functions could not be sent");
+                        debug!(%error, "failed to send a report of unknown functions");
                     }
                 }
-                Err(error) => debug!(%error, "a report of unknown functions could not be encoded"),
+                Err(error) => debug!(%error, "failed to encode a report of unknown functions"),
             }
-            sleep(INTERVAL).await;
+            sleep(REPORT_INTERVAL).await;
         }
     }
 
@@ -83,16 +83,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_names_each_function_once_and_no_more_than_fit() {
-        let reports = Reports::new(Outcome::Accepted);
+    fn report_lists_each_function_once_up_to_the_maximum() {
+        let reports = UnknownFunctionReports::new(Outcome::Accepted);
         let function = |name: &str| FunctionName::new(name, "ns").unwrap();
         for name in ["b", "a", "b"] {
-            reports.note(&function(name));
+            reports.record(&function(name));
         }
         let expected = vec![function("a"), function("b")];
         assert_eq!(reports.take(), Report { outcome: Outcome::Accepted, functions: expected });
         for number in 0..10_000 {
-            reports.note(&function(&format!("invented-{number}")));
+            reports.record(&function(&format!("invented-{number}")));
         }
         assert_eq!(reports.take().functions.len(), MAX_FUNCTIONS);
         assert_eq!(reports.take().functions, []);

@@ -1,38 +1,39 @@
-//! Checks whether a path that is passed on means the same to every server.
+//! Checks whether every server reads a path that is passed on in the same way.
 //!
 //! The next server may read `/%61sync-function/f`, `//async-function/f` or
-//! `/function/f/../../async-function/g` as a path of ours, and store a call on a queue of its own.
-//! Pure.
+//! `/function/f/../../async-function/g` as a path of `/async-function`, and store a call on a queue
+//! of its own. Pure.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use crate::route::Resource;
+use crate::route::{FunctionPath, Route};
 
-/// How often a path may be decoded: by a proxy on the way, and by the server that answers.
-const DECODED_TIMES: usize = 2;
+/// Maximum number of times that a path is decoded: by a proxy in between, and by the server that
+/// answers.
+const MAX_DECODINGS: usize = 2;
 
-/// Returns whether every server reads a path as this program does, as far as the function's name.
-/// What follows the name may be written in any way, but must not lead above the function. Calls are
-/// not passed on, and so may have any path.
+/// Returns whether every server finds the same function in a path, which has this route here. What
+/// follows the function's name may be written in any way, but must not lead above the function.
+/// Calls are not passed on, and so may have any path.
 ///
-/// Servers differ in what they decode, in what separates segments, and in what `..` removes. So
-/// this function does not normalise as one of them does, but assumes the worst of each.
+/// Servers differ in what they decode, in what separates segments, and in what `..` removes. This
+/// function does not normalise like one of them, but assumes the worst case of each.
 #[must_use]
-pub fn is_plain(path: &str) -> bool {
-    match Resource::of(path) {
-        Resource::Queue(_) => true,
-        Resource::Function(call) => {
-            (call.function.is_empty() || is_name(call.function)) && stays_below(call.path)
+pub fn is_unambiguous(route: Route<'_>, path: &str) -> bool {
+    match route {
+        Route::AsyncFunction(_) => true,
+        Route::Function(FunctionPath { function, path }) => {
+            (function.is_empty() || is_name(function)) && stays_below(path)
         }
-        Resource::Other => names_no_root(path),
+        Route::Other => has_no_root(path),
     }
 }
 
-/// Returns whether a segment is a single name to every server.
+/// Returns whether every server reads a segment as a single name.
 fn is_name(segment: &str) -> bool {
-    matches!(parts(&decode(segment))[..], [Part::Name(_)])
+    matches!(segments(&decode(segment))[..], [Segment::Name(_)])
 }
 
 /// Returns whether no `..` of a path leads above its beginning.
@@ -41,64 +42,65 @@ fn stays_below(path: &str) -> bool {
     let mut depth = 0_usize;
     for segment in path.split('/') {
         let decoded = decode(segment);
-        let parts = parts(&decoded);
-        let ups = parts.iter().filter(|part| **part == Part::Up).count();
-        match depth.checked_sub(ups) {
+        let segments = segments(&decoded);
+        let parents = segments.iter().filter(|segment| **segment == Segment::Parent).count();
+        match depth.checked_sub(parents) {
             Some(rest) => depth = rest,
             None => return false,
         }
         // A segment with an escaped separator may be one name or several, and counts as one. With a
         // `..` in it, it adds no depth.
-        if ups == 0 && parts.iter().any(|part| matches!(part, Part::Name(_))) {
+        if parents == 0 && segments.iter().any(|segment| matches!(segment, Segment::Name(_))) {
             depth += 1;
         }
     }
     true
 }
 
-/// Returns whether a path that does not begin with one of our roots contains none that `..` or an
-/// empty segment could move to its beginning.
-fn names_no_root(path: &str) -> bool {
+/// Returns whether a path that does not begin with `/async-function` or `/function` contains no
+/// such segment that `..` or an empty segment could move to its beginning.
+fn has_no_root(path: &str) -> bool {
     let decoded = decode(path);
-    let parts = parts(&decoded);
-    let is_root = |part: &Part<'_>| matches!(part, Part::Name(b"async-function" | b"function"));
-    let first = parts.iter().find(|part| matches!(part, Part::Name(_)));
-    let has_up = parts.contains(&Part::Up);
+    let segments = segments(&decoded);
+    let is_root =
+        |segment: &Segment<'_>| matches!(segment, Segment::Name(b"async-function" | b"function"));
+    let first = segments.iter().find(|segment| matches!(segment, Segment::Name(_)));
+    let has_parent = segments.contains(&Segment::Parent);
     let may_come_first =
-        if has_up { parts.iter().any(is_root) } else { first.is_some_and(is_root) };
+        if has_parent { segments.iter().any(is_root) } else { first.is_some_and(is_root) };
     !may_come_first
 }
 
-/// A part of a path between two separators.
+/// A segment of a path between two separators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part<'a> {
+enum Segment<'a> {
     /// Nothing, or `.`.
-    None,
+    Empty,
     /// `..`
-    Up,
+    Parent,
     /// Anything else.
     Name(&'a [u8]),
 }
 
-/// Splits a path into its parts. As some servers do, it also takes `\` for `/`, and does not count
-/// what follows `;` as part of the name.
-fn parts(path: &[u8]) -> Vec<Part<'_>> {
+/// Splits a path into its segments. Like some servers, it treats `\` as `/`, and ignores what
+/// follows `;` in a segment.
+fn segments(path: &[u8]) -> Vec<Segment<'_>> {
     let segments = path.split(|byte| matches!(byte, b'/' | b'\\'));
-    let named =
+    let names =
         segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
-    named
+    names
         .map(|name| match name {
-            b"" | b"." => Part::None,
-            b".." => Part::Up,
-            name => Part::Name(name),
+            b"" | b"." => Segment::Empty,
+            b".." => Segment::Parent,
+            name => Segment::Name(name),
         })
         .collect()
 }
 
-/// Decodes a path as often as other servers do at most.
+/// Decodes a path as often as other servers may do.
 fn decode(path: &str) -> Cow<'_, [u8]> {
     let mut decoded = Cow::Borrowed(path.as_bytes());
-    for _ in 0..DECODED_TIMES {
+    for _ in 0..MAX_DECODINGS {
         if decoded.contains(&b'%') {
             decoded = Cow::Owned(percent_decode(&decoded).collect());
         }
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_function_may_have_any_path_below_it() {
+    fn function_may_have_any_path_below_it() {
         for path in [
             "/function/f",
             "/function/f.ns/",
@@ -125,17 +127,17 @@ mod tests {
             "/function/fig%2dlet",
             "/async-function/f/../../function/g",
         ] {
-            assert!(is_plain(path), "{path}");
+            assert!(is_unambiguous(Route::parse(path), path), "{path}");
         }
         for path in
             ["/", "", "/system//a/../%2F%3F", "/ui/", "/async-functions/f", "/a/async-function/f"]
         {
-            assert!(is_plain(path), "{path}");
+            assert!(is_unambiguous(Route::parse(path), path), "{path}");
         }
     }
 
     #[test]
-    fn a_path_that_another_server_reads_as_another_is_not_plain() {
+    fn path_that_servers_read_differently_is_rejected() {
         for path in [
             "/%61sync-function/f",
             "/%2561sync-function/f",
@@ -164,7 +166,7 @@ mod tests {
             "//function/f",
             "\\async-function/f",
         ] {
-            assert!(!is_plain(path), "{path}");
+            assert!(!is_unambiguous(Route::parse(path), path), "{path}");
         }
     }
 
@@ -183,20 +185,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_is_passed_on_that_go_reads_as_a_call(
-            parts in prop::collection::vec(prop::sample::select(PARTS), 0..12)
+        fn passed_path_is_not_a_call_for_a_go_server(
+            segments in prop::collection::vec(prop::sample::select(SEGMENTS), 0..12)
         ) {
-            let path = format!("/{}", parts.concat());
-            let is_call = matches!(Resource::of(&path), Resource::Queue(_));
+            let path = format!("/{}", segments.concat());
+            let is_call = matches!(Route::parse(&path), Route::AsyncFunction(_));
             let read = go(&path);
-            if !is_call && is_plain(&path) {
-                prop_assert_ne!(read.first().map(String::as_str), Some("async-function"), "{}", path);
+            if !is_call && is_unambiguous(Route::parse(&path), &path) {
+                let first = read.first().map(String::as_str);
+                prop_assert_ne!(first, Some("async-function"), "{}", path);
             }
         }
     }
 
-    /// The parts from which test paths are combined.
-    const PARTS: &[&str] = &[
+    /// The segments from which test paths are combined.
+    const SEGMENTS: &[&str] = &[
         "/",
         "/",
         "/",
