@@ -5,22 +5,22 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{cancel, dead, drain, queues, status};
 
-/// Looks at the queues of AsyncQueue, brings dead letters back, cancels calls, and moves queues of
+/// Inspects the queues of AsyncQueue, cancels calls, replays dead letters, and migrates queues of
 /// OpenFaaS
 ///
-/// Talks to NATS alone, which is reached from outside of Kubernetes by
+/// Connects only to NATS. From outside of the cluster:
 ///
 ///     kubectl port-forward --namespace openfaas svc/nats 4222
 ///     kubectl aq --nats-url nats://127.0.0.1:4222 queues
 ///
-/// or from inside of it, where the settings are there already, by
+/// Or in a pod of the gateway, which has the settings of NATS:
 ///
 ///     kubectl exec --namespace openfaas deploy/asyncqueue-gateway -- kubectl-aq queues
 ///
-/// The exit code is 0, 1 after an error, or 2 where the command line is not valid.
+/// Exit codes: 0 success, 1 error, 2 invalid command line.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-aq", bin_name = "kubectl aq", version, verbatim_doc_comment)]
-pub(crate) struct Arguments {
+pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) nats: NatsSettings,
 
@@ -30,43 +30,43 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Queues(queues::Arguments),
+    Queues(queues::QueuesArgs),
     #[command(subcommand)]
     Dead(dead::Command),
-    Status(status::Arguments),
-    Cancel(cancel::Arguments),
+    Status(status::StatusArgs),
+    Cancel(cancel::CancelArgs),
     #[command(subcommand)]
     Drain(drain::Command),
 }
 
-/// Reads the command line; ends the program where it is not valid or asks for help.
-pub(crate) fn parse() -> Arguments {
+/// Parses the command line. Exits if it is not valid or asks for help.
+pub(crate) fn parse() -> Cli {
     let matches = asyncqueue_runtime::arguments::matches(&command());
-    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// How NATS is reached may be said before a command or after it, and helps below what is the
-/// command's own.
+/// Creates the parser. The options of NATS are accepted before and after a command, and `--help`
+/// lists them after the options of the command.
 fn command() -> clap::Command {
-    Arguments::command().mut_args(|argument| argument.global(true).help_heading("NATS"))
+    Cli::command().mut_args(|argument| argument.global(true).help_heading("NATS"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Result<Arguments, clap::Error> {
+    fn read(line: &str) -> Result<Cli, clap::Error> {
         let matches = command().try_get_matches_from(line.split_whitespace())?;
-        Arguments::from_arg_matches(&matches)
+        Cli::from_arg_matches(&matches)
     }
 
     #[test]
-    fn the_definition_holds_together() {
+    fn command_definition_is_valid() {
         command().debug_assert();
     }
 
     #[test]
-    fn nats_is_named_before_a_command_or_after_it() {
+    fn nats_options_are_accepted_before_and_after_a_command() {
         for line in
             ["aq --nats-url nats://h dead list jobs", "aq dead list jobs --nats-url nats://h"]
         {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_are_named_in_one_way() {
+    fn dead_letters_are_selected_in_exactly_one_way() {
         for good in ["a b", "--all", "--function figlet", "--function figlet.dev"] {
             for command in ["replay", "purge"] {
                 read(&format!("aq dead {command} jobs {good}")).unwrap();
@@ -98,16 +98,17 @@ mod tests {
     }
 
     #[test]
-    fn each_command_shows_an_example() {
-        fn commands(of: &clap::Command) -> Vec<&clap::Command> {
-            of.get_subcommands()
-                .flat_map(|command| match commands(command) {
+    fn each_command_has_an_example() {
+        fn leaf_commands(parent: &clap::Command) -> Vec<&clap::Command> {
+            parent
+                .get_subcommands()
+                .flat_map(|command| match leaf_commands(command) {
                     below if below.is_empty() => vec![command],
                     below => below,
                 })
                 .collect()
         }
-        for command in commands(&command()) {
+        for command in leaf_commands(&command()) {
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let example = format!("{} ", command.get_name());
             assert!(

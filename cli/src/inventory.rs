@@ -23,14 +23,14 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 /// Maximum number of concurrent reads of directory entries, each a round trip.
-const READS: usize = 64;
+const MAX_CONCURRENT_READS: usize = 64;
 
 /// Maximum time for listing the directory's entries.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The facts that a stream itself has.
+/// The properties of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StreamFacts {
+pub(crate) struct StreamSummary {
     pub(crate) name: String,
     pub(crate) subjects: Vec<String>,
     /// `namespace/name` of the `AsyncQueue`, or another text if no operator created the stream.
@@ -43,50 +43,51 @@ pub(crate) struct StreamFacts {
 
 /// All queues, and all streams by their names.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct QueueInventory {
     /// Where a queue's calls go. `None` if only dead letters of it are left.
     pub(crate) queues: BTreeMap<QueueName, Option<QueueEntry>>,
-    pub(crate) streams: HashMap<String, StreamFacts>,
+    pub(crate) streams: HashMap<String, StreamSummary>,
 }
 
 /// Reads all queues and streams.
-pub(crate) async fn all(js: &Context) -> anyhow::Result<Known> {
-    let streams: Vec<StreamFacts> = js
+pub(crate) async fn read(js: &Context) -> anyhow::Result<QueueInventory> {
+    let streams: Vec<StreamSummary> = js
         .streams()
-        .map_ok(StreamFacts::of)
+        .map_ok(StreamSummary::from_info)
         .try_collect()
         .await
-        .context("the streams can't be listed")?;
-    let directory =
-        timeout(PATIENCE, read_directory(js)).await.context("the directory can't be read")??;
+        .context("failed to list the streams")?;
+    let directory = timeout(LIST_TIMEOUT, read_directory(js))
+        .await
+        .context("failed to read the directory")??;
     let queues = merge(&directory, &streams);
-    Ok(Known {
+    Ok(QueueInventory {
         queues,
-        streams: streams.into_iter().map(|facts| (facts.name.clone(), facts)).collect(),
+        streams: streams.into_iter().map(|summary| (summary.name.clone(), summary)).collect(),
     })
 }
 
 /// Returns the entry of a queue, which says where its calls go.
-pub(crate) async fn entry(js: &Context, queue: &QueueName) -> anyhow::Result<QueueEntry> {
+pub(crate) async fn queue_entry(js: &Context, queue: &QueueName) -> anyhow::Result<QueueEntry> {
     if let Some(store) = open_directory(js).await?
         && let Some(entry) = read_entry(&store, queue).await?
     {
         return Ok(entry);
     }
-    all(js).await?.queues.remove(queue).flatten().with_context(|| {
-        format!("there is no queue `{queue}`: `kubectl aq queues` lists those that there are")
+    read(js).await?.queues.remove(queue).flatten().with_context(|| {
+        format!("there is no queue `{queue}`: `kubectl aq queues` lists all queues")
     })
 }
 
-impl Known {
+impl QueueInventory {
     /// Returns the stream of a queue's calls, if it exists.
-    pub(crate) fn stream_of_calls(&self, queue: &QueueName) -> Option<&StreamFacts> {
+    pub(crate) fn call_stream(&self, queue: &QueueName) -> Option<&StreamSummary> {
         self.streams.get(&self.queues.get(queue)?.as_ref()?.stream)
     }
 }
 
-impl StreamFacts {
-    fn of(info: stream::Info) -> Self {
+impl StreamSummary {
+    fn from_info(info: stream::Info) -> Self {
         let oldest = info.state.first_timestamp.unix_timestamp_nanos();
         Self {
             owner: info.config.metadata.get(META_OWNER).cloned(),
@@ -99,7 +100,7 @@ impl StreamFacts {
 
     /// Returns the queue whose calls the stream stores, if it is a stream of AsyncQueue that stores
     /// calls.
-    fn queue_of_calls(&self) -> Option<(QueueName, QueueEntry)> {
+    fn call_queue(&self) -> Option<(QueueName, QueueEntry)> {
         let owner = self.owner.as_ref()?;
         let subject =
             self.subjects.first().filter(|first| self.subjects == stream_subjects(first))?;
@@ -112,27 +113,27 @@ impl StreamFacts {
 
     /// Returns the queue whose dead letters the stream stores, if it is a stream of AsyncQueue that
     /// stores dead letters.
-    fn queue_of_dead_letters(&self) -> Option<QueueName> {
+    fn dead_letter_queue(&self) -> Option<QueueName> {
         let queue: QueueName = self.name.strip_suffix("-dead")?.parse().ok()?;
-        let is_ours =
+        let is_owned =
             self.owner.is_some() && self.subjects == [format!("{}.>", queue.dead_letter_stream())];
-        is_ours.then_some(queue)
+        is_owned.then_some(queue)
     }
 }
 
 /// Returns all queues. The directory takes precedence.
 fn merge(
     directory: &BTreeMap<QueueName, QueueEntry>,
-    streams: &[StreamFacts],
+    streams: &[StreamSummary],
 ) -> BTreeMap<QueueName, Option<QueueEntry>> {
     let mut queues: BTreeMap<_, _> = streams
         .iter()
-        .filter_map(StreamFacts::queue_of_dead_letters)
+        .filter_map(StreamSummary::dead_letter_queue)
         .map(|queue| (queue, None))
         .collect();
-    let calls = streams.iter().filter_map(StreamFacts::queue_of_calls);
-    let named = directory.iter().map(|(queue, entry)| (queue.clone(), entry.clone()));
-    queues.extend(calls.chain(named).map(|(queue, entry)| (queue, Some(entry))));
+    let calls = streams.iter().filter_map(StreamSummary::call_queue);
+    let entries = directory.iter().map(|(queue, entry)| (queue.clone(), entry.clone()));
+    queues.extend(calls.chain(entries).map(|(queue, entry)| (queue, Some(entry))));
     queues
 }
 
@@ -146,7 +147,7 @@ async fn read_directory(js: &Context) -> anyhow::Result<BTreeMap<QueueName, Queu
     });
     futures::stream::iter(queues)
         .map(async |queue| Ok(read_entry(&store, &queue).await?.map(|entry| (queue, entry))))
-        .buffer_unordered(READS)
+        .buffer_unordered(MAX_CONCURRENT_READS)
         .try_filter_map(async |entry| Ok(entry))
         .try_collect()
         .await
@@ -156,20 +157,21 @@ async fn read_directory(js: &Context) -> anyhow::Result<BTreeMap<QueueName, Queu
 pub(crate) async fn open_directory(js: &Context) -> anyhow::Result<Option<Store>> {
     match BUCKET.open(js).await.map_err(anyhow::Error::from) {
         Ok(store) => Ok(Some(store)),
-        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) if is_missing_bucket(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// Returns whether the cause of an error is that the stream does not exist.
-fn is_missing(error: &anyhow::Error) -> bool {
+fn is_missing_bucket(error: &anyhow::Error) -> bool {
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<GetStreamError>());
     cause.is_some_and(is_missing_stream)
 }
 
 async fn read_entry(store: &Store, queue: &QueueName) -> anyhow::Result<Option<QueueEntry>> {
     let key = Key::Queue(queue.clone());
-    let value = store.get(key.to_string()).await.with_context(|| format!("{key} can't be read"))?;
+    let value =
+        store.get(key.to_string()).await.with_context(|| format!("failed to read {key}"))?;
     let mut directory = Directory::default();
     directory
         .apply(&key, value.as_deref())
@@ -181,8 +183,8 @@ async fn read_entry(store: &Store, queue: &QueueName) -> anyhow::Result<Option<Q
 mod tests {
     use super::*;
 
-    fn facts(name: &str, owner: &str, subjects: &[&str]) -> StreamFacts {
-        StreamFacts {
+    fn summary(name: &str, owner: &str, subjects: &[&str]) -> StreamSummary {
+        StreamSummary {
             name: name.to_owned(),
             subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
             owner: Some(owner.to_owned()).filter(|owner| !owner.is_empty()),
@@ -192,16 +194,16 @@ mod tests {
     }
 
     #[test]
-    fn queues_are_found_by_the_directory_and_by_the_marks_of_streams() {
+    fn queues_come_from_the_directory_and_from_streams() {
         let streams = [
-            facts("named", "ns/named", &["named", "named.>"]),
-            facts("OTHER", "ns/other", &["jobs.other", "jobs.other.>"]),
-            facts("alone", "standalone", &["alone", "alone.>"]),
-            facts("alone-callbacks", "standalone", &["alone-callbacks.>"]),
-            facts("alone-dead", "standalone", &["alone-dead.>"]),
-            facts("left-dead", "ns/left", &["left-dead.>"]),
-            facts("foreign", "", &["foreign", "foreign.>"]),
-            facts("foreign-dead", "", &["foreign-dead.>"]),
+            summary("named", "ns/named", &["named", "named.>"]),
+            summary("OTHER", "ns/other", &["jobs.other", "jobs.other.>"]),
+            summary("alone", "standalone", &["alone", "alone.>"]),
+            summary("alone-callbacks", "standalone", &["alone-callbacks.>"]),
+            summary("alone-dead", "standalone", &["alone-dead.>"]),
+            summary("left-dead", "ns/left", &["left-dead.>"]),
+            summary("foreign", "", &["foreign", "foreign.>"]),
+            summary("foreign-dead", "", &["foreign-dead.>"]),
         ];
         let entry = |stream: &str, subject: &str| QueueEntry::new(stream, subject);
         let directory = BTreeMap::from([("named".parse().unwrap(), entry("named", "told"))]);

@@ -7,51 +7,51 @@ use asyncqueue::{
     locate::{self, Found, Place, Places, Wanted, locate},
 };
 
-use crate::inventory::{self, Known};
+use crate::inventory::{self, QueueInventory};
 
 /// Looks up a call: on one queue, or on all that may have it.
-pub(crate) async fn find(
+pub(crate) async fn look_up(
     js: &Context,
     queue: Option<&QueueName>,
     call: &CallId,
 ) -> anyhow::Result<Found> {
-    let wanted = wanted(call);
-    Ok(locate(js, &places(js, queue, &wanted).await?, &wanted).await?)
+    let query = query(call);
+    Ok(locate(js, &candidate_places(js, queue, &query).await?, &query).await?)
 }
 
 /// Returns where a call may be: on one queue, or on all that may have it.
-pub(crate) async fn places(
+pub(crate) async fn candidate_places(
     js: &Context,
     queue: Option<&QueueName>,
-    wanted: &Wanted,
+    query: &Wanted,
 ) -> anyhow::Result<Places> {
     match queue {
         Some(queue) => {
-            let entry = inventory::entry(js, queue).await?;
+            let entry = inventory::queue_entry(js, queue).await?;
             Ok(Places { named: vec![Place { queue: queue.clone(), entry }], rest: Vec::new() })
         }
-        None => Ok(known_places(&inventory::all(js).await?, wanted)),
+        None => Ok(inventory_places(&inventory::read(js).await?, query)),
     }
 }
 
 /// Selects the call with an id, of any function.
-pub(crate) fn wanted(call: &CallId) -> Wanted {
+pub(crate) fn query(call: &CallId) -> Wanted {
     Wanted { id: call.clone(), function: None }
 }
 
-/// Returns the error for a call that is not known.
-pub(crate) fn unknown(call: &CallId, queue: Option<&QueueName>) -> anyhow::Error {
+/// Returns the error for a call that is not found.
+pub(crate) fn not_found(call: &CallId, queue: Option<&QueueName>) -> anyhow::Error {
     let place = queue.map_or("any queue".to_owned(), |queue| format!("queue `{queue}`"));
     anyhow::anyhow!(
-        "nothing is known of a call `{call}` on {place}: it never was, or ended long enough ago"
+        "call `{call}` not found on {place}: unknown id, or it ended and its status has expired"
     )
 }
 
 /// Returns the queues that may have a call.
-fn known_places(known: &Known, wanted: &Wanted) -> Places {
-    let nowhere = Places { named: Vec::new(), rest: Vec::new() };
-    let Some(any) = known.queues.keys().next() else { return nowhere };
-    let queues = known
+fn inventory_places(inventory: &QueueInventory, query: &Wanted) -> Places {
+    let none = Places { named: Vec::new(), rest: Vec::new() };
+    let Some(any) = inventory.queues.keys().next() else { return none };
+    let queues = inventory
         .queues
         .iter()
         // A deleted queue may still have dead letters.
@@ -60,16 +60,17 @@ fn known_places(known: &Known, wanted: &Wanted) -> Places {
         })
         .collect();
     // The default queue would be searched too if it were not one of them.
-    locate::places(&Directory { queues, ..Directory::default() }, any, wanted)
+    locate::places(&Directory { queues, ..Directory::default() }, any, query)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn asked(queues: &[&str], call: &CallId) -> Vec<String> {
+    fn places(queues: &[&str], call: &CallId) -> Vec<String> {
         let queues = queues.iter().map(|queue| (queue.parse().unwrap(), None)).collect();
-        let places = known_places(&Known { queues, ..Known::default() }, &wanted(call));
+        let places =
+            inventory_places(&QueueInventory { queues, ..QueueInventory::default() }, &query(call));
         let mut names: Vec<String> =
             places.named.into_iter().map(|place| place.queue.to_string()).collect();
         names.sort();
@@ -77,17 +78,19 @@ mod tests {
     }
 
     #[test]
-    fn an_id_names_its_queue_or_all_are_asked() {
+    fn id_selects_its_queue_or_all_queues() {
         let generated = CallId::generate(&"slow".parse().unwrap());
-        assert_eq!(asked(&["fast", "slow"], &generated), ["slow"]);
-        assert_eq!(asked(&["fast", "slow"], &"own".parse().unwrap()), ["fast", "slow"]);
-        assert!(asked(&[], &generated).is_empty());
+        assert_eq!(places(&["fast", "slow"], &generated), ["slow"]);
+        assert_eq!(places(&["fast", "slow"], &"own".parse().unwrap()), ["fast", "slow"]);
+        assert!(places(&[], &generated).is_empty());
     }
 
     #[test]
-    fn what_is_not_found_is_named() {
+    fn error_names_call_and_queue() {
         let (call, queue) = ("own".parse().unwrap(), "jobs".parse().unwrap());
-        assert!(unknown(&call, Some(&queue)).to_string().contains("`own` on queue `jobs`"));
-        assert!(unknown(&call, None).to_string().contains("`own` on any queue"));
+        assert!(
+            not_found(&call, Some(&queue)).to_string().contains("`own` not found on queue `jobs`")
+        );
+        assert!(not_found(&call, None).to_string().contains("`own` not found on any queue"));
     }
 }

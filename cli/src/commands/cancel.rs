@@ -11,67 +11,70 @@ use clap::Args;
 use super::status;
 use crate::{lookup, output, session::Session};
 
-/// How long to wait until the worker that has the call confirms that it does not start.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum time for the worker that has the call to confirm that the call does not start.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Stands for the queue if it is not known.
-const ANY: &str = "-";
+/// The argument for all queues.
+const ANY_QUEUE: &str = "-";
 
 /// Cancels a call: queued, running, or waiting for its next attempt
 ///
-/// It never starts again. Where it runs, its worker closes the connection to the function. Its
-/// caller, if it asked for a callback, is told the status 499.
+/// The call does not start again. If it is running, its worker closes the connection to the
+/// function. Its callback, if it has one, gets the status 499.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kubectl aq cancel - 01234567-89ab-7cde-8f01-23456789abcd")]
-pub(crate) struct Arguments {
-    /// Its queue; `-` to look for it on all
+pub(crate) struct CancelArgs {
+    /// Queue of the call, or `-` for all queues
     #[arg(value_name = "QUEUE|-")]
-    queue: MaybeQueue,
+    queue: QueueFilter,
 
-    /// Its id
+    /// Id of the call
     #[arg(value_name = "CALL-ID")]
     call_id: CallId,
 }
 
 /// The name of a queue, or `None` for any queue.
 #[derive(Clone, Debug)]
-struct MaybeQueue(Option<QueueName>);
+struct QueueFilter(Option<QueueName>);
 
-pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { queue: MaybeQueue(queue), call_id } = arguments;
-    let wanted = lookup::wanted(call_id);
-    let places = lookup::places(&session.js, queue.as_ref(), &wanted).await?;
-    let words = match cancel::request(&session.js, &places, &wanted, PATIENCE).await? {
-        Verdict::Cancelled(tally) => describe(&tally),
+pub(crate) async fn run(session: &Session, arguments: &CancelArgs) -> anyhow::Result<()> {
+    let CancelArgs { queue: QueueFilter(queue), call_id } = arguments;
+    let query = lookup::query(call_id);
+    let places = lookup::candidate_places(&session.js, queue.as_ref(), &query).await?;
+    let outcome = match cancel::request(&session.js, &places, &query, CONFIRM_TIMEOUT).await? {
+        Verdict::Cancelled(tally) => describe_cancelled(&tally),
         Verdict::NotCertain => anyhow::bail!(
-            "call `{call_id}` is not cancelled for certain yet: a worker that has it does not answer; try again"
+            "cancellation of call `{call_id}` not confirmed: a worker that has the call does not \
+             respond; retry"
         ),
         Verdict::Ended { end, status } => {
-            let how = status.map_or_else(|| end.to_string(), |status| status::words(&status.state));
+            let how =
+                status.map_or_else(|| end.to_string(), |status| status::describe(&status.state));
             anyhow::bail!("call `{call_id}` can't be cancelled, it has ended: {how}")
         }
-        Verdict::Unknown => return Err(lookup::unknown(call_id, queue.as_ref())),
+        Verdict::Unknown => return Err(lookup::not_found(call_id, queue.as_ref())),
     };
-    Ok(output::print(&format!("{call_id}: {words}\n"))?)
+    Ok(output::print(&format!("{call_id}: {outcome}\n"))?)
 }
 
-fn describe(tally: &Tally) -> String {
+fn describe_cancelled(tally: &Tally) -> String {
     match tally {
-        Tally { cancelled: 1, before: 1, .. } => "was cancelled before".to_owned(),
-        Tally { cancelled: 1, running: 1, .. } => "cancelled while it was running".to_owned(),
+        Tally { cancelled: 1, before: 1, .. } => "already cancelled".to_owned(),
+        Tally { cancelled: 1, running: 1, .. } => "cancelled while running".to_owned(),
         Tally { cancelled: 1, .. } => "cancelled, it will not start".to_owned(),
         Tally { cancelled, running, before, .. } => {
             format!(
-                "{cancelled} calls have this id: all are cancelled, {running} while running, {before} before"
+                "{cancelled} calls with this id cancelled: {running} while running, {before} \
+                 already before"
             )
         }
     }
 }
 
-impl FromStr for MaybeQueue {
+impl FromStr for QueueFilter {
     type Err = <QueueName as FromStr>::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == ANY { Ok(Self(None)) } else { text.parse().map(Some).map(Self) }
+        if text == ANY_QUEUE { Ok(Self(None)) } else { text.parse().map(Some).map(Self) }
     }
 }

@@ -15,14 +15,13 @@ mod purge;
 mod replay;
 mod show;
 
-/// Lists, shows, replays and deletes dead letters: calls that were given up, and results that no
-/// caller took
+/// Lists, shows, replays and deletes dead letters: calls and callbacks whose attempts are exhausted
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    List(list::Arguments),
-    Show(show::Arguments),
-    Replay(replay::Arguments),
-    Purge(purge::Arguments),
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+    Replay(replay::ReplayArgs),
+    Purge(purge::PurgeArgs),
 }
 
 pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
@@ -34,10 +33,10 @@ pub(crate) async fn run(session: &Session, command: Command) -> anyhow::Result<(
     }
 }
 
-/// A queue's dead letters.
+/// The queue whose dead letters are meant.
 #[derive(Args, Debug)]
-struct Place {
-    /// The queue
+struct QueueArgs {
+    /// Name of the queue
     queue: QueueName,
 
     /// Namespace of functions that are named without one
@@ -45,37 +44,37 @@ struct Place {
     function_namespace: String,
 }
 
-/// Which of them.
+/// The dead letters that a command selects.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
-struct Which {
-    /// The ids of their calls
+struct SelectionArgs {
+    /// Ids of the calls
     #[arg(value_name = "CALL-ID")]
     calls: Vec<CallId>,
 
-    /// Those of this function, NAME or NAME.NAMESPACE
+    /// Only dead letters of this function, NAME or NAME.NAMESPACE
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
 
-    /// All
+    /// All dead letters of the queue
     #[arg(long)]
     all: bool,
 }
 
-/// Which kinds of dead letters are meant.
+/// The kinds of dead letters that a command selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum KindChoice {
-    /// Calls that were given up
+enum KindFilter {
+    /// Calls whose attempts are exhausted
     Call,
-    /// Results that no client took
+    /// Callbacks whose attempts are exhausted
     Callback,
     /// Both
     All,
 }
 
-// === impl Place ===
+// === impl QueueArgs ===
 
-impl Place {
+impl QueueArgs {
     async fn open(&self, session: &Session) -> anyhow::Result<DeadLetters> {
         Ok(DeadLetters::open(&session.js, &self.queue, self.function_namespace.as_str()).await?)
     }
@@ -86,22 +85,22 @@ impl Place {
     }
 }
 
-// === impl Which ===
+// === impl SelectionArgs ===
 
-impl Which {
-    fn selection(&self, place: &Place) -> Result<Selection, UsageError> {
+impl SelectionArgs {
+    fn selection(&self, queue_args: &QueueArgs) -> Result<Selection, UsageError> {
         match &self.function {
-            Some(name) => Ok(Selection::Function(place.function(name)?)),
+            Some(name) => Ok(Selection::Function(queue_args.function(name)?)),
             None if self.all => Ok(Selection::All),
             None => Ok(Selection::Calls(self.calls.clone())),
         }
     }
 }
 
-// === impl KindChoice ===
+// === impl KindFilter ===
 
-impl KindChoice {
-    fn has(self, letter: &DeadLetter) -> bool {
+impl KindFilter {
+    fn matches(self, letter: &DeadLetter) -> bool {
         match self {
             Self::Call => letter.kind == Kind::Call,
             Self::Callback => letter.kind == Kind::Callback,
@@ -109,7 +108,7 @@ impl KindChoice {
         }
     }
 
-    fn dead(self) -> &'static str {
+    fn noun(self) -> &'static str {
         match self {
             Self::Call => "dead call",
             Self::Callback => "dead callback",
@@ -119,8 +118,8 @@ impl KindChoice {
 }
 
 /// Returns the calls that were requested by id and have no dead letter.
-fn missing<'a>(which: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> {
-    match which {
+fn missing<'a>(selection: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> {
+    match selection {
         Selection::Calls(calls) => calls
             .iter()
             .filter(|call| letters.iter().all(|letter| letter.call_id != **call))
@@ -131,23 +130,28 @@ fn missing<'a>(which: &'a Selection, letters: &[DeadLetter]) -> Vec<&'a CallId> 
 
 /// Prints for each call that was requested by id that it has no dead letter of this kind, if so.
 /// Returns the number of these calls.
-fn say_missing(place: &Place, which: &Selection, letters: &[DeadLetter], kind: KindChoice) -> u64 {
-    let missing = missing(which, letters);
+fn print_missing(
+    queue_args: &QueueArgs,
+    selection: &Selection,
+    letters: &[DeadLetter],
+    kind: KindFilter,
+) -> u64 {
+    let missing = missing(selection, letters);
     for call in &missing {
-        output::note(&no_letter(place, call, kind));
+        output::print_error(&no_dead_letter(queue_args, call, kind));
     }
     missing.len() as u64
 }
 
 /// Returns a message that a call has no dead letter, and how to list those that exist.
-fn no_letter(place: &Place, call: &CallId, kind: KindChoice) -> String {
-    let (queue, what) = (&place.queue, kind.dead());
+fn no_dead_letter(queue_args: &QueueArgs, call: &CallId, kind: KindFilter) -> String {
+    let (queue, what) = (&queue_args.queue, kind.noun());
     format!(
-        "queue `{queue}` has no {what} of call `{call}`: `kubectl aq dead list {queue}` lists them"
+        "queue `{queue}` has no {what} of call `{call}`: `kubectl aq dead list {queue}` lists all"
     )
 }
 
-fn kind(kind: Kind) -> &'static str {
+fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Call => "call",
         Kind::Callback => "callback",
@@ -155,7 +159,7 @@ fn kind(kind: Kind) -> &'static str {
 }
 
 /// Describes a dead letter in one line: its call, and its kind.
-fn name(letter: &DeadLetter) -> String {
+fn label(letter: &DeadLetter) -> String {
     let function =
         letter.function.as_ref().map(|function| format!(" {function}")).unwrap_or_default();
     match letter.kind {
@@ -202,7 +206,7 @@ mod tests {
     use super::{samples::letter, *};
 
     #[test]
-    fn a_call_without_a_letter_is_missed_only_if_it_was_named() {
+    fn call_without_dead_letter_is_missing_if_selected_by_id() {
         let letters = [letter("a", Kind::Call)];
         let calls = Selection::Calls(["a", "b"].map(|id| id.parse().unwrap()).into());
         assert_eq!(missing(&calls, &letters), [&"b".parse().unwrap()]);
@@ -210,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_named_and_counted() {
-        assert_eq!(name(&letter("a", Kind::Call)), "a figlet.dev");
-        assert_eq!(name(&letter("a", Kind::Callback)), "a figlet.dev (callback)");
+    fn dead_letters_have_labels_and_counts() {
+        assert_eq!(label(&letter("a", Kind::Call)), "a figlet.dev");
+        assert_eq!(label(&letter("a", Kind::Callback)), "a figlet.dev (callback)");
         assert_eq!([0, 1, 2].map(count), ["0 dead letters", "1 dead letter", "2 dead letters"]);
     }
 }

@@ -21,23 +21,23 @@ mod transfer_loop;
 
 /// Moves the messages of an OpenFaaS queue to queues of AsyncQueue
 ///
-/// Each message is stored here before it is acknowledged there. A drain that was interrupted can be
-/// run again, at any time: no message is stored twice.
+/// Each message is stored by AsyncQueue before it is acknowledged at its source. An interrupted
+/// drain can be run again at any time: no message is stored twice.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Stan(stan::Arguments),
-    Jetstream(jetstream::Arguments),
+    Stan(stan::StanArgs),
+    Jetstream(jetstream::JetstreamArgs),
 }
 
-/// What both sources have in common.
+/// The options of both sources.
 #[derive(Args, Debug)]
 struct Common {
-    /// Store all calls on this queue. Default: the queue that the directory has for each function,
-    /// as the gateway routes calls
+    /// Store all calls on this queue. Default: the queue of each function in the directory, as the
+    /// gateway routes calls
     #[arg(long)]
     queue: Option<QueueName>,
 
-    /// Queue of functions that the directory has no queue for
+    /// Queue of functions that have no queue in the directory
     #[arg(long, env = "default_queue", default_value = "faas-request")]
     default_queue: QueueName,
 
@@ -45,11 +45,12 @@ struct Common {
     #[arg(long, env = "function_namespace", default_value = "openfaas-fn")]
     function_namespace: String,
 
-    /// Continue when no message is left, until SIGINT or SIGTERM
+    /// Keep running when the source is empty, until SIGINT or SIGTERM
     #[arg(long)]
     follow: bool,
 
-    /// How many messages are moved at once, 1 to 10000. Each takes three times its size in memory
+    /// Maximum number of messages that are moved at the same time, from 1 to 10000. Each takes
+    /// three times its size in memory
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     max_inflight: u16,
 

@@ -14,27 +14,34 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    inventory::{self, Known},
+    inventory::{self, QueueInventory},
     output::{self, Format},
     session::Session,
     table,
 };
 
 /// Maximum number of concurrent consumer lookups, each a round trip.
-const READS: usize = 64;
+const MAX_CONCURRENT_READS: usize = 64;
 
 /// Lists the queues
 ///
-/// PENDING, INFLIGHT, REDELIVERED and WORKERS mean what they do in `kubectl get asyncqueues`:
-/// PENDING calls are stored and do not run now, INFLIGHT ones run, REDELIVERED ones were delivered
-/// more than once. RETRYING are those of PENDING that wait for their next attempt, or whose worker
-/// is gone. CALLBACKS are results on their way to the client, DEAD are dead letters, and OLDEST is
-/// the age of the oldest call that has not ended. `-` is not known: workers of a version before 0.2
-/// do not say how many calls run.
+/// Columns, as in `kubectl get asyncqueues`:
+/// PENDING: calls that are stored and not running.
+/// INFLIGHT: calls that are running.
+/// REDELIVERED: calls that were delivered more than once.
+/// WORKERS: connected workers.
+///
+/// Further columns:
+/// RETRYING: pending calls that wait for their next attempt, or whose worker is gone.
+/// CALLBACKS: results that are not delivered yet.
+/// DEAD: dead letters.
+/// OLDEST: age of the oldest call that has not ended.
+///
+/// `-` means unknown: workers before version 0.2 do not report how many calls run.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  kubectl aq queues -o json")]
-pub(crate) struct Arguments {
-    /// Form of the list
+#[command(after_help = "Example:\n  kubectl aq queues -o json", verbatim_doc_comment)]
+pub(crate) struct QueuesArgs {
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -42,7 +49,7 @@ pub(crate) struct Arguments {
 /// The current state of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Queue {
+struct QueueSummary {
     #[serde(rename = "queue")]
     name: QueueName,
     /// The stream of its calls. `None` if only dead letters of it are left.
@@ -65,38 +72,38 @@ struct Queue {
 
 /// The state of the durable consumer of a queue's calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ConsumerFacts {
+struct ConsumerSummary {
     pending: u64,
     unacknowledged: u64,
     redelivered: u64,
 }
 
-pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let known = inventory::all(&session.js).await?;
-    let names: Vec<QueueName> = known.queues.keys().cloned().collect();
+pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Result<()> {
+    let inventory = inventory::read(&session.js).await?;
+    let names: Vec<QueueName> = inventory.queues.keys().cloned().collect();
     let mut workers = stats::ask(&session.js.client(), &names).await?;
     let now = Timestamp::now();
-    let looked_at: Vec<(QueueName, Option<ConsumerFacts>)> = futures::stream::iter(names)
+    let consumers: Vec<(QueueName, Option<ConsumerSummary>)> = futures::stream::iter(names)
         .map(async |queue| {
-            let facts = consumer(&session.js, &known, &queue).await?;
-            anyhow::Ok((queue, facts))
+            let summary = consumer_summary(&session.js, &inventory, &queue).await?;
+            anyhow::Ok((queue, summary))
         })
-        .buffered(READS)
+        .buffered(MAX_CONCURRENT_READS)
         .try_collect()
         .await?;
-    let queues: Vec<Queue> = looked_at
+    let queues: Vec<QueueSummary> = consumers
         .into_iter()
-        .map(|(queue, facts)| {
+        .map(|(queue, summary)| {
             let workers = workers.remove(&queue).unwrap_or_default();
-            look(&known, &queue, facts, &workers, now)
+            summarize(&inventory, &queue, summary, &workers, now)
         })
         .collect();
     match arguments.output {
-        Format::Table if queues.is_empty() => output::note("no queues"),
+        Format::Table if queues.is_empty() => output::print_error("no queues"),
         Format::Table => {
             output::print(&render(&queues))?;
-            if let Some(note) = note_of_idle(&queues) {
-                output::note(&note);
+            if let Some(note) = idle_note(&queues) {
+                output::print_error(&note);
             }
         }
         Format::Json => output::print_json(&queues)?,
@@ -106,18 +113,18 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
 
 /// Returns the consumer of a queue's calls, whatever its name: a stream of calls has one. Returns
 /// `None` if it does not exist yet.
-async fn consumer(
+async fn consumer_summary(
     js: &Context,
-    known: &Known,
+    inventory: &QueueInventory,
     queue: &QueueName,
-) -> anyhow::Result<Option<ConsumerFacts>> {
-    let Some(stream) = known.stream_of_calls(queue) else { return Ok(None) };
+) -> anyhow::Result<Option<ConsumerSummary>> {
+    let Some(stream) = inventory.call_stream(queue) else { return Ok(None) };
     let name = &stream.name;
-    let failed = || format!("the consumer of stream {name} can't be looked at");
+    let failed = || format!("failed to read the consumer of stream {name}");
     let stream = js.get_stream_no_info(name).await.with_context(failed)?;
     let first: Option<consumer::Info> =
         stream.consumers().next().await.transpose().with_context(failed)?;
-    Ok(first.map(|info| ConsumerFacts {
+    Ok(first.map(|info| ConsumerSummary {
         pending: info.num_pending,
         unacknowledged: info.num_ack_pending as u64,
         redelivered: info.num_redelivered as u64,
@@ -125,25 +132,26 @@ async fn consumer(
 }
 
 /// Computes the state of a queue.
-fn look(
-    known: &Known,
+fn summarize(
+    inventory: &QueueInventory,
     queue: &QueueName,
-    consumer: Option<ConsumerFacts>,
+    consumer: Option<ConsumerSummary>,
     workers: &Workers,
     now: Timestamp,
-) -> Queue {
-    let calls = known.stream_of_calls(queue);
-    let messages = |stream: &str| known.streams.get(stream).map_or(0, |facts| facts.messages);
-    let stored = calls.map_or(0, |facts| facts.messages);
+) -> QueueSummary {
+    let calls = inventory.call_stream(queue);
+    let messages =
+        |stream: &str| inventory.streams.get(stream).map_or(0, |summary| summary.messages);
+    let stored = calls.map_or(0, |summary| summary.messages);
     let age =
         |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default().as_secs();
     let (workers, inflight) = workers.count().unzip();
     let not_delivered = consumer.map_or(stored, |consumer| consumer.pending);
     // An unacknowledged call is stored, whether it runs or waits for its next attempt.
     let pending = inflight.map_or(not_delivered, |inflight| stored.saturating_sub(inflight));
-    Queue {
+    QueueSummary {
         name: queue.clone(),
-        stream: calls.map(|facts| facts.name.clone()),
+        stream: calls.map(|summary| summary.name.clone()),
         pending,
         retrying: inflight.map(|_| pending.saturating_sub(not_delivered)),
         inflight,
@@ -152,20 +160,23 @@ fn look(
         callbacks: messages(&queue.callback_stream()),
         dead_letters: messages(&queue.dead_letter_stream()),
         workers,
-        oldest_seconds: calls.filter(|facts| facts.messages > 0).map(|facts| age(facts.oldest)),
+        oldest_seconds: calls
+            .filter(|summary| summary.messages > 0)
+            .map(|summary| age(summary.oldest)),
     }
 }
 
-/// Names the queues with calls or results that wait while no worker is connected.
-fn note_of_idle(queues: &[Queue]) -> Option<String> {
-    let is_idle =
-        |queue: &&Queue| queue.workers == Some(0) && (queue.pending > 0 || queue.callbacks > 0);
+/// Lists the queues with calls or results that wait while no worker is connected.
+fn idle_note(queues: &[QueueSummary]) -> Option<String> {
+    let is_idle = |queue: &&QueueSummary| {
+        queue.workers == Some(0) && (queue.pending > 0 || queue.callbacks > 0)
+    };
     let idle: Vec<&str> = queues.iter().filter(is_idle).map(|queue| queue.name.as_str()).collect();
     (!idle.is_empty())
-        .then(|| format!("calls wait and no worker is connected: {}", idle.join(", ")))
+        .then(|| format!("calls are waiting but no worker is connected: {}", idle.join(", ")))
 }
 
-fn render(queues: &[Queue]) -> String {
+fn render(queues: &[QueueSummary]) -> String {
     let heading = [
         "QUEUE",
         "PENDING",
@@ -183,13 +194,13 @@ fn render(queues: &[Queue]) -> String {
             [
                 queue.name.to_string(),
                 queue.pending.to_string(),
-                or_nothing(queue.retrying),
-                or_nothing(queue.inflight),
+                cell_or_empty(queue.retrying),
+                cell_or_empty(queue.inflight),
                 queue.redelivered.to_string(),
                 queue.callbacks.to_string(),
                 queue.dead_letters.to_string(),
-                or_nothing(queue.workers),
-                or_nothing(
+                cell_or_empty(queue.workers),
+                cell_or_empty(
                     queue.oldest_seconds.map(|seconds| table::age(Duration::from_secs(seconds))),
                 ),
             ]
@@ -197,8 +208,8 @@ fn render(queues: &[Queue]) -> String {
     )
 }
 
-fn or_nothing(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| table::NOTHING.to_owned(), |value| value.to_string())
+fn cell_or_empty(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| table::EMPTY_CELL.to_owned(), |value| value.to_string())
 }
 
 #[cfg(test)]
@@ -206,10 +217,10 @@ mod tests {
     use asyncqueue::{directory::QueueEntry, stats::WorkerStats};
 
     use super::*;
-    use crate::inventory::StreamFacts;
+    use crate::inventory::StreamSummary;
 
-    fn known() -> Known {
-        let stream = |name: &str, messages| StreamFacts {
+    fn inventory() -> QueueInventory {
+        let stream = |name: &str, messages| StreamSummary {
             name: name.to_owned(),
             subjects: Vec::new(),
             owner: None,
@@ -218,10 +229,10 @@ mod tests {
         };
         let streams = [stream("JOBS", 5), stream("jobs-callbacks", 2), stream("jobs-dead", 3)];
         let entry = QueueEntry::new("JOBS", "jobs");
-        Known {
+        QueueInventory {
             queues: [("jobs".parse().unwrap(), Some(entry)), ("left".parse().unwrap(), None)]
                 .into(),
-            streams: streams.into_iter().map(|facts| (facts.name.clone(), facts)).collect(),
+            streams: streams.into_iter().map(|summary| (summary.name.clone(), summary)).collect(),
         }
     }
 
@@ -236,9 +247,9 @@ mod tests {
         Workers::Answered(calls.iter().enumerate().map(worker).collect())
     }
 
-    fn jobs(consumer: Option<ConsumerFacts>, workers: &Workers) -> Queue {
-        look(
-            &known(),
+    fn jobs(consumer: Option<ConsumerSummary>, workers: &Workers) -> QueueSummary {
+        summarize(
+            &inventory(),
             &"jobs".parse().unwrap(),
             consumer,
             workers,
@@ -247,11 +258,16 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_described_by_its_streams_consumer_and_workers() {
-        let consumer = ConsumerFacts { pending: 2, unacknowledged: 3, redelivered: 1 };
+    fn queue_is_summarized_from_streams_consumer_and_workers() {
+        let consumer = ConsumerSummary { pending: 2, unacknowledged: 3, redelivered: 1 };
         let jobs = jobs(Some(consumer), &running(&[1, 1]));
-        let left =
-            look(&known(), &"left".parse().unwrap(), None, &Workers::None, Timestamp::UNIX_EPOCH);
+        let left = summarize(
+            &inventory(),
+            &"left".parse().unwrap(),
+            None,
+            &Workers::None,
+            Timestamp::UNIX_EPOCH,
+        );
         let lines = render(&[jobs.clone(), left]);
         let lines: Vec<Vec<&str>> =
             lines.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -268,26 +284,26 @@ mod tests {
     }
 
     #[test]
-    fn without_a_consumer_all_calls_wait() {
+    fn all_calls_are_pending_without_a_consumer() {
         let jobs = jobs(None, &Workers::None);
         assert_eq!((jobs.pending, jobs.retrying, jobs.inflight), (5, Some(0), Some(0)));
     }
 
     #[test]
-    fn workers_that_do_not_say_what_runs_are_not_guessed_at() {
-        let consumer = ConsumerFacts { pending: 4, unacknowledged: 1, redelivered: 0 };
+    fn counts_are_unknown_if_workers_do_not_report_them() {
+        let consumer = ConsumerSummary { pending: 4, unacknowledged: 1, redelivered: 0 };
         let jobs = jobs(Some(consumer), &Workers::Silent);
         assert_eq!(
             (jobs.pending, jobs.retrying, jobs.inflight, jobs.workers),
             (4, None, None, None)
         );
-        assert_eq!(note_of_idle(&[jobs]), None);
+        assert_eq!(idle_note(&[jobs]), None);
     }
 
     #[test]
-    fn queues_whose_calls_nobody_runs_are_named() {
+    fn queues_without_workers_are_noted() {
         let idle = jobs(None, &Workers::None);
-        let note = note_of_idle(&[idle, jobs(None, &running(&[0]))]).unwrap();
-        assert_eq!(note, "calls wait and no worker is connected: jobs");
+        let note = idle_note(&[idle, jobs(None, &running(&[0]))]).unwrap();
+        assert_eq!(note, "calls are waiting but no worker is connected: jobs");
     }
 }

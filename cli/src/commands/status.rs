@@ -14,36 +14,36 @@ use crate::{
     table,
 };
 
-/// Says where a call is
+/// Shows the status of a call
 ///
-/// Of a call that ended well and had no callback, nothing is known any more.
+/// Not available for a call without a callback that completed successfully.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  kubectl aq status 01234567-89ab-7cde-8f01-23456789abcd")]
-pub(crate) struct Arguments {
-    /// Its id
+pub(crate) struct StatusArgs {
+    /// Id of the call
     #[arg(value_name = "CALL-ID")]
     call_id: CallId,
 
-    /// Its queue; all that may have it are asked if not set
+    /// Queue of the call. Default: all queues that may have the call
     #[arg(long)]
     queue: Option<QueueName>,
 
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
-pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { call_id, queue, output } = arguments;
-    let status = match lookup::find(&session.js, queue.as_ref(), call_id).await? {
+pub(crate) async fn run(session: &Session, arguments: &StatusArgs) -> anyhow::Result<()> {
+    let StatusArgs { call_id, queue, output } = arguments;
+    let status = match lookup::look_up(&session.js, queue.as_ref(), call_id).await? {
         Found::Stored { newest, others } => {
             let mut status =
-                status::of_stored(&session.js, &lookup::wanted(call_id), &newest).await?;
+                status::of_stored(&session.js, &lookup::query(call_id), &newest).await?;
             status.others = Some(others).filter(|others| *others > 0);
             status
         }
         Found::Ended(ended) | Found::BeingCancelled(ended) => ended,
-        Found::Unknown => return Err(lookup::unknown(call_id, queue.as_ref())),
+        Found::Unknown => return Err(lookup::not_found(call_id, queue.as_ref())),
     };
     match output {
         Format::Table => output::print(&render(&status))?,
@@ -55,7 +55,7 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
 fn render(status: &CallStatus) -> String {
     let mut fields = vec![("Call ID", status.call_id.clone()), ("Queue", status.queue.to_string())];
     fields.extend(status.function.clone().map(|function| ("Function", function)));
-    fields.push(("State", words(&status.state)));
+    fields.push(("State", describe(&status.state)));
     fields.extend(
         status.others.map(|others| ("Others", format!("{others} more calls with this id"))),
     );
@@ -63,11 +63,11 @@ fn render(status: &CallStatus) -> String {
     table::fields(&fields)
 }
 
-/// Describes a state as text.
-pub(crate) fn words(state: &State) -> String {
+/// Describes a state in one line.
+pub(crate) fn describe(state: &State) -> String {
     match state {
         State::Queued { position: None } => "queued".to_owned(),
-        State::Queued { position: Some(position) } => format!("queued, {position} before it"),
+        State::Queued { position: Some(position) } => format!("queued, {position} calls before it"),
         State::Delivered => "running, or waiting for its next attempt".to_owned(),
         State::Running { worker, attempt, max_attempts, since, blocked } => {
             let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
@@ -82,27 +82,27 @@ pub(crate) fn words(state: &State) -> String {
                 .unwrap_or_default();
             match not_counted_until {
                 Some(until) => format!(
-                    "waiting until {next_attempt:.0}: the platform failed, which is not counted until {until:.0}{why}"
+                    "waiting until {next_attempt:.0}: the platform failed, which does not count as \
+                     an attempt until {until:.0}{why}"
                 ),
                 None => {
                     format!(
-                        "waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} failed{why}"
+                        "waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} \
+                         failed{why}"
                     )
                 }
             }
         }
         State::Done { status, callback: CallbackState::Pending, .. } => {
-            format!("done with status {status}, the result is on its way to the caller")
+            format!("done with status {status}, the callback is not delivered yet")
         }
         State::Done { status, callback: CallbackState::Dead, .. } => {
-            format!(
-                "done with status {status}, the caller did not take the result: it is a dead letter"
-            )
+            format!("done with status {status}, the callback failed and is a dead letter")
         }
         State::Dead { reason, since, .. } => format!("dead since {since:.0}: {reason}"),
         State::Cancelled { since } => format!("cancelled at {since:.0}"),
         State::Expired { since } => {
-            format!("expired at {since:.0}: it was older than its queue allows")
+            format!("expired at {since:.0}: older than the maximum age of its queue")
         }
     }
 }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_waiting_call_says_how_its_last_attempt_failed() {
+    fn waiting_call_shows_its_last_error() {
         let failure =
             Failure { last_status: 500, last_error: "the function answered 500".to_owned() };
         let waiting = |failure| State::Waiting {
@@ -124,13 +124,13 @@ mod tests {
             failure,
             not_counted_until: None,
         };
-        let words = [None, Some(failure)].map(|failure| words(&waiting(failure)));
-        assert_eq!(words[0], "waiting until 2026-11-24T10:00:00Z, attempt 1 of 3 failed");
-        assert_eq!(words[1], format!("{}: the function answered 500", words[0]));
+        let texts = [None, Some(failure)].map(|failure| describe(&waiting(failure)));
+        assert_eq!(texts[0], "waiting until 2026-11-24T10:00:00Z, attempt 1 of 3 failed");
+        assert_eq!(texts[1], format!("{}: the function answered 500", texts[0]));
     }
 
     #[test]
-    fn a_status_is_told_in_words() {
+    fn status_is_rendered_as_text() {
         let status = CallStatus {
             call_id: "id-1".to_owned(),
             function: Some("figlet.dev".to_owned()),

@@ -5,7 +5,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{KindChoice, Place, kind};
+use super::{KindFilter, QueueArgs, kind_name};
 use crate::{
     output::{self, Format},
     session::Session,
@@ -14,28 +14,28 @@ use crate::{
 
 /// Lists the dead letters of a queue, oldest first
 ///
-/// KIND is a call that was given up, or a callback that its receiver did not take. STATUS is the
-/// last that the function (or, of a callback, the receiver) answered.
+/// KIND is `call` or `callback`. STATUS is the last HTTP status of the function (for a callback: of
+/// its receiver).
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  kubectl aq dead list slow-queue --function figlet")]
-pub(crate) struct Arguments {
+pub(crate) struct ListArgs {
     #[command(flatten)]
-    place: Place,
+    queue_args: QueueArgs,
 
-    /// Only those of this function, NAME or NAME.NAMESPACE
+    /// Only dead letters of this function, NAME or NAME.NAMESPACE
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
 
-    /// Only those of this kind
+    /// Only dead letters of this kind
     #[arg(long, value_enum, default_value = "all")]
-    kind: KindChoice,
+    kind: KindFilter,
 
-    /// Form of the list
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
-/// A dead letter, for programs.
+/// A dead letter as JSON.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Item<'a> {
@@ -51,28 +51,31 @@ struct Item<'a> {
     sequence: u64,
 }
 
-pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { place, function, kind, output } = arguments;
-    let which = match function {
-        Some(name) => Selection::Function(place.function(name)?),
+pub(super) async fn run(session: &Session, arguments: &ListArgs) -> anyhow::Result<()> {
+    let ListArgs { queue_args, function, kind, output } = arguments;
+    let selection = match function {
+        Some(name) => Selection::Function(queue_args.function(name)?),
         None => Selection::All,
     };
-    let mut letters = place.open(session).await?.list(&which).await?;
-    letters.retain(|letter| kind.has(letter));
+    let mut letters = queue_args.open(session).await?.list(&selection).await?;
+    letters.retain(|letter| kind.matches(letter));
     match output {
-        Format::Table if letters.is_empty() => output::note("no dead letters"),
+        Format::Table if letters.is_empty() => output::print_error("no dead letters"),
         Format::Table => output::print(&render(&letters))?,
-        Format::Json => output::print_json(&letters.iter().map(Item::of).collect::<Vec<_>>())?,
+        Format::Json => {
+            let items: Vec<_> = letters.iter().map(Item::from_dead_letter).collect();
+            output::print_json(&items)?;
+        }
     }
     Ok(())
 }
 
 impl<'a> Item<'a> {
-    fn of(letter: &'a DeadLetter) -> Self {
+    fn from_dead_letter(letter: &'a DeadLetter) -> Self {
         Self {
             call_id: letter.call_id.as_str(),
             function: letter.function.as_ref().map(ToString::to_string),
-            kind: kind(letter.kind),
+            kind: kind_name(letter.kind),
             reason: &letter.death.reason,
             attempts: letter.death.attempts,
             status: letter.death.status,
@@ -87,16 +90,16 @@ impl<'a> Item<'a> {
 fn render(letters: &[DeadLetter]) -> String {
     let heading =
         ["CALL ID", "FUNCTION", "KIND", "ATTEMPTS", "STATUS", "DIED AT", "SIZE", "REASON"];
-    let or_nothing = |text: Option<String>| text.unwrap_or_else(|| table::NOTHING.to_owned());
+    let cell_or_empty = |text: Option<String>| text.unwrap_or_else(|| table::EMPTY_CELL.to_owned());
     table::render(
         heading,
         letters.iter().map(|letter| {
             [
                 letter.call_id.to_string(),
-                or_nothing(letter.function.as_ref().map(ToString::to_string)),
-                kind(letter.kind).to_owned(),
+                cell_or_empty(letter.function.as_ref().map(ToString::to_string)),
+                kind_name(letter.kind).to_owned(),
                 letter.death.attempts.to_string(),
-                or_nothing(letter.death.status.as_ref().map(ToString::to_string)),
+                cell_or_empty(letter.death.status.as_ref().map(ToString::to_string)),
                 format!("{:.0}", letter.died_at),
                 table::size(letter.size),
                 letter.death.reason.clone(),
@@ -112,7 +115,7 @@ mod tests {
     use super::{super::samples::letter, *};
 
     #[test]
-    fn a_letter_is_a_line() {
+    fn dead_letter_is_one_line() {
         let mut unknown = letter("seq-3", Kind::Call);
         (unknown.function, unknown.death.status) = (None, None);
         let table = render(&[letter("a", Kind::Callback), unknown]);
@@ -127,10 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn what_programs_read_is_a_contract() {
+    fn json_fields_are_stable() {
         assert_eq!(
-            serde_json::to_string(&Item::of(&letter("a", Kind::Call))).unwrap(),
-            r#"{"callId":"a","function":"figlet.dev","kind":"call","reason":"the function answered 500","attempts":3,"status":500,"diedAt":"2026-11-24T10:00:00.5Z","worker":"w-1","size":2,"sequence":7}"#
+            serde_json::to_string(&Item::from_dead_letter(&letter("a", Kind::Call))).unwrap(),
+            concat!(
+                r#"{"callId":"a","function":"figlet.dev","kind":"call","#,
+                r#""reason":"the function answered 500","attempts":3,"status":500,"#,
+                r#""diedAt":"2026-11-24T10:00:00.5Z","worker":"w-1","size":2,"sequence":7}"#,
+            )
         );
     }
 }

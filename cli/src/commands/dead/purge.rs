@@ -5,13 +5,13 @@ use asyncqueue_runtime::program::UsageError;
 use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{KindChoice, Place, Which, count, say_missing};
+use super::{KindFilter, QueueArgs, SelectionArgs, count, print_missing};
 use crate::{output, session::Session};
 
 /// Maximum number of concurrent deletions, each a round trip.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT_DELETIONS: usize = 64;
 
-/// Deletes dead letters for good
+/// Deletes dead letters permanently
 #[derive(Args, Debug)]
 #[command(
     override_usage = "kubectl aq dead purge [OPTIONS] <QUEUE> <CALL-ID...|--function NAME|--all>"
@@ -19,52 +19,53 @@ const AT_ONCE: usize = 64;
 #[command(after_help = "Examples:
   kubectl aq dead purge slow-queue 01234567-89ab-7cde-8f01-23456789abcd
   kubectl aq dead purge slow-queue --all --yes")]
-pub(crate) struct Arguments {
+pub(crate) struct PurgeArgs {
     #[command(flatten)]
-    place: Place,
+    queue_args: QueueArgs,
 
     #[command(flatten)]
-    which: Which,
+    selection: SelectionArgs,
 
-    /// Only those of this kind
+    /// Only dead letters of this kind
     #[arg(long, value_enum, default_value = "all")]
-    kind: KindChoice,
+    kind: KindFilter,
 
     /// Confirm --all
     #[arg(long)]
     yes: bool,
 }
 
-pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { place, which, kind, yes } = arguments;
-    let which = which.selection(place)?;
-    let dead_letters = place.open(session).await?;
+pub(super) async fn run(session: &Session, arguments: &PurgeArgs) -> anyhow::Result<()> {
+    let PurgeArgs { queue_args, selection, kind, yes } = arguments;
+    let selection = selection.selection(queue_args)?;
+    let dead_letters = queue_args.open(session).await?;
     let mut letters = Vec::new();
-    if which != Selection::All || *kind != KindChoice::All {
-        letters = dead_letters.list(&which).await?;
-        letters.retain(|letter| kind.has(letter));
+    if selection != Selection::All || *kind != KindFilter::All {
+        letters = dead_letters.list(&selection).await?;
+        letters.retain(|letter| kind.matches(letter));
     }
-    if which == Selection::All && !yes {
-        let meant =
-            if *kind == KindChoice::All { dead_letters.count() } else { letters.len() as u64 };
-        let (queue, count) = (&place.queue, count(meant));
-        return Err(
-            UsageError(format!("add --yes to delete all of queue `{queue}`, {count}")).into()
-        );
+    if selection == Selection::All && !yes {
+        let selected =
+            if *kind == KindFilter::All { dead_letters.count() } else { letters.len() as u64 };
+        let (queue, count) = (&queue_args.queue, count(selected));
+        return Err(UsageError(format!(
+            "add --yes to delete all dead letters of queue `{queue}`: {count}"
+        ))
+        .into());
     }
-    if which == Selection::All && *kind == KindChoice::All {
+    if selection == Selection::All && *kind == KindFilter::All {
         let deleted = dead_letters.delete_all().await?;
         return Ok(output::print(&format!("{} deleted\n", count(deleted)))?);
     }
     let deleted: Vec<bool> = stream::iter(&letters)
         .map(|letter| dead_letters.delete(letter))
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(MAX_CONCURRENT_DELETIONS)
         .try_collect()
         .await?;
     let deleted = deleted.iter().filter(|deleted| **deleted).count() as u64;
     output::print(&format!("{} deleted\n", count(deleted)))?;
-    match say_missing(place, &which, &letters, *kind) {
+    match print_missing(queue_args, &selection, &letters, *kind) {
         0 => Ok(()),
-        missing => anyhow::bail!("{} could not be deleted, see above", count(missing)),
+        missing => anyhow::bail!("failed to delete {}, see above", count(missing)),
     }
 }

@@ -12,20 +12,19 @@ use asyncqueue_runtime::error::describe;
 use clap::Args;
 use futures::future::join_all;
 
-use super::{KindChoice, Place, Which, count, name, say_missing};
+use super::{KindFilter, QueueArgs, SelectionArgs, count, label, print_missing};
 use crate::{inventory, output, session::Session};
 
 /// Maximum number of concurrent replays, each with its body and a few round trips.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT_REPLAYS: usize = 16;
 
 /// Puts dead letters back on their queue
 ///
-/// Each call runs again under its own id, its attempts counted from 1; a callback is delivered
-/// again. Where both the call and its callback are dead letters, the call alone is replayed: it has
-/// a new result, and its client would get the old one too. `--kind` chooses otherwise. The dead
-/// letter is deleted when the queue has stored the call. A replay that was interrupted can be
-/// repeated. A dead letter whose headers or body were left out, since they did not fit, is not
-/// replayed.
+/// A call runs again with the same id and all its attempts. A callback is delivered again. If both
+/// a call and its callback are dead letters, only the call is replayed, because its client would
+/// get the old result in addition to the new one; `--kind` overrides this. A dead letter is deleted
+/// after the queue has stored the call. An interrupted replay can be repeated. Dead letters whose
+/// headers or body were omitted because of their size can't be replayed.
 #[derive(Args, Debug)]
 #[command(
     override_usage = "kubectl aq dead replay [OPTIONS] <QUEUE> <CALL-ID...|--function NAME|--all>"
@@ -34,47 +33,47 @@ const AT_ONCE: usize = 16;
   kubectl aq dead replay slow-queue 01234567-89ab-7cde-8f01-23456789abcd
   kubectl aq dead replay slow-queue order-7 --kind callback
   kubectl aq dead replay slow-queue --function figlet")]
-pub(crate) struct Arguments {
+pub(crate) struct ReplayArgs {
     #[command(flatten)]
-    place: Place,
+    queue_args: QueueArgs,
 
     #[command(flatten)]
-    which: Which,
+    selection: SelectionArgs,
 
-    /// Only those of this kind; if not set: calls, and the callbacks of calls that are no dead
-    /// letters
+    /// Only dead letters of this kind. Default: calls, and callbacks whose call is not a dead
+    /// letter
     #[arg(long, value_enum)]
-    kind: Option<KindChoice>,
+    kind: Option<KindFilter>,
 }
 
 /// The outcomes of several replays.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
+struct ReplayCounts {
     replayed: u64,
     failed: u64,
 }
 
-pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { place, which, kind } = arguments;
-    let which = which.selection(place)?;
-    let dead_letters = place.open(session).await?;
-    let (letters, left) = choose(dead_letters.list(&which).await?, *kind);
-    for letter in &left {
-        output::note(&format!(
-            "{}: left as it is, since its call is replayed: --kind callback delivers the old result",
-            name(letter)
+pub(super) async fn run(session: &Session, arguments: &ReplayArgs) -> anyhow::Result<()> {
+    let ReplayArgs { queue_args, selection, kind } = arguments;
+    let selection = selection.selection(queue_args)?;
+    let dead_letters = queue_args.open(session).await?;
+    let (letters, skipped) = choose(dead_letters.list(&selection).await?, *kind);
+    for letter in &skipped {
+        output::print_error(&format!(
+            "{}: skipped, because its call is replayed; --kind callback delivers the old result",
+            label(letter)
         ));
     }
-    let failed = say_missing(place, &which, &letters, kind.unwrap_or(KindChoice::All));
-    let mut tally = Tally { replayed: 0, failed };
+    let failed = print_missing(queue_args, &selection, &letters, kind.unwrap_or(KindFilter::All));
+    let mut counts = ReplayCounts { replayed: 0, failed };
     if !letters.is_empty() {
-        let entry = entry(session, place, &letters).await?;
-        replay(&dead_letters, &letters, &entry, &mut tally).await?;
+        let entry = entry(session, queue_args, &letters).await?;
+        replay(&dead_letters, &letters, &entry, &mut counts).await?;
     }
-    output::print(&format!("{} replayed\n", count(tally.replayed)))?;
-    match tally.failed {
+    output::print(&format!("{} replayed\n", count(counts.replayed)))?;
+    match counts.failed {
         0 => Ok(()),
-        failed => anyhow::bail!("{} could not be replayed, see above", count(failed)),
+        failed => anyhow::bail!("failed to replay {}, see above", count(failed)),
     }
 }
 
@@ -83,10 +82,10 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
 /// for the new one.
 fn choose(
     letters: Vec<DeadLetter>,
-    kind: Option<KindChoice>,
+    kind: Option<KindFilter>,
 ) -> (Vec<DeadLetter>, Vec<DeadLetter>) {
     if let Some(kind) = kind {
-        return (letters.into_iter().filter(|letter| kind.has(letter)).collect(), Vec::new());
+        return (letters.into_iter().filter(|letter| kind.matches(letter)).collect(), Vec::new());
     }
     let calls: HashSet<(CallId, Option<u64>)> = letters
         .iter()
@@ -113,13 +112,13 @@ fn call_sequence(letter: &DeadLetter) -> Option<u64> {
 /// Returns the queue's entry, which says where its calls go. Callbacks alone do not need it.
 async fn entry(
     session: &Session,
-    place: &Place,
+    queue_args: &QueueArgs,
     letters: &[DeadLetter],
 ) -> anyhow::Result<QueueEntry> {
     if letters.iter().all(|letter| letter.kind == Kind::Callback) {
-        return Ok(QueueEntry::named(&place.queue));
+        return Ok(QueueEntry::named(&queue_args.queue));
     }
-    inventory::entry(&session.js, &place.queue).await
+    inventory::queue_entry(&session.js, &queue_args.queue).await
 }
 
 /// Replays letters, several concurrently, and prints the outcome of each. Stops early if the queue
@@ -128,21 +127,21 @@ async fn replay(
     dead_letters: &DeadLetters,
     letters: &[DeadLetter],
     entry: &QueueEntry,
-    tally: &mut Tally,
+    counts: &mut ReplayCounts,
 ) -> anyhow::Result<()> {
     let mut tried = 0;
-    for chunk in letters.chunks(AT_ONCE) {
+    for chunk in letters.chunks(MAX_CONCURRENT_REPLAYS) {
         let results = join_all(chunk.iter().map(|letter| dead_letters.replay(letter, entry))).await;
         tried += chunk.len();
         let mut stop = false;
         for (letter, result) in chunk.iter().zip(results) {
             stop |= result.as_ref().is_err_and(|error| !error.is_of_this_letter());
-            report(letter, &result, tally)?;
+            report(letter, &result, counts)?;
         }
         if stop && tried < letters.len() {
             let rest = (letters.len() - tried) as u64;
-            output::note(&format!("{} not tried, for the same reason", count(rest)));
-            tally.failed += rest;
+            output::print_error(&format!("{} skipped for the same reason", count(rest)));
+            counts.failed += rest;
             break;
         }
     }
@@ -152,27 +151,27 @@ async fn replay(
 fn report(
     letter: &DeadLetter,
     result: &Result<Replayed, ReplayError>,
-    tally: &mut Tally,
+    counts: &mut ReplayCounts,
 ) -> std::io::Result<()> {
-    let name = name(letter);
+    let label = label(letter);
     match result {
         Ok(replayed) => {
-            tally.replayed += u64::from(*replayed != Replayed::Gone);
-            output::print(&format!("{name}: {}\n", words(*replayed)))
+            counts.replayed += u64::from(*replayed != Replayed::Gone);
+            output::print(&format!("{label}: {}\n", describe_outcome(*replayed)))
         }
         Err(error) => {
-            tally.failed += 1;
-            output::note(&format!("{name}: {}", describe(error)));
+            counts.failed += 1;
+            output::print_error(&format!("{label}: {}", describe(error)));
             Ok(())
         }
     }
 }
 
-fn words(replayed: Replayed) -> &'static str {
+fn describe_outcome(replayed: Replayed) -> &'static str {
     match replayed {
         Replayed::Now => "replayed",
-        Replayed::Before => "was replayed before, its dead letter is deleted now",
-        Replayed::Gone => "is no dead letter any more",
+        Replayed::Before => "already replayed; deleted its dead letter",
+        Replayed::Gone => "already replayed or deleted",
     }
 }
 
@@ -183,7 +182,7 @@ mod tests {
     use super::{super::samples::letter, *};
 
     /// Creates a dead letter of the call that was stored at this sequence.
-    fn of_call(sequence: u64, kind: Kind) -> DeadLetter {
+    fn letter_of_call(sequence: u64, kind: Kind) -> DeadLetter {
         let origin = match kind {
             Kind::Call => Origin { subject: "jobs.dev.figlet.a".to_owned(), sequence },
             Kind::Callback => {
@@ -194,26 +193,26 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_replayed_alone_unless_told_otherwise() {
-        let (call, callback) = (of_call(1, Kind::Call), of_call(1, Kind::Callback));
+    fn call_is_replayed_without_its_callback_by_default() {
+        let (call, callback) = (letter_of_call(1, Kind::Call), letter_of_call(1, Kind::Callback));
         // Another call with the same id, of which only the callback is dead.
-        let other = of_call(2, Kind::Callback);
+        let other = letter_of_call(2, Kind::Callback);
         let all = vec![call.clone(), callback.clone(), other.clone()];
         let chosen = |kind| choose(all.clone(), kind);
         assert_eq!(chosen(None), (vec![call.clone(), other.clone()], vec![callback.clone()]));
-        assert_eq!(chosen(Some(KindChoice::Call)), (vec![call], Vec::new()));
-        assert_eq!(chosen(Some(KindChoice::Callback)), (vec![callback, other], Vec::new()));
-        assert_eq!(chosen(Some(KindChoice::All)), (all.clone(), Vec::new()));
+        assert_eq!(chosen(Some(KindFilter::Call)), (vec![call], Vec::new()));
+        assert_eq!(chosen(Some(KindFilter::Callback)), (vec![callback, other], Vec::new()));
+        assert_eq!(chosen(Some(KindFilter::All)), (all.clone(), Vec::new()));
     }
 
     #[test]
-    fn what_somebody_else_replayed_is_not_counted_and_no_failure() {
-        let (letter, mut tally) = (letter("a", Kind::Call), Tally::default());
-        report(&letter, &Ok(Replayed::Now), &mut tally).unwrap();
-        report(&letter, &Ok(Replayed::Before), &mut tally).unwrap();
-        report(&letter, &Ok(Replayed::Gone), &mut tally).unwrap();
+    fn dead_letter_that_is_gone_is_not_counted() {
+        let (letter, mut counts) = (letter("a", Kind::Call), ReplayCounts::default());
+        report(&letter, &Ok(Replayed::Now), &mut counts).unwrap();
+        report(&letter, &Ok(Replayed::Before), &mut counts).unwrap();
+        report(&letter, &Ok(Replayed::Gone), &mut counts).unwrap();
         let incomplete = ReplayError::Incomplete(Omitted { headers: 0, body: 1 });
-        report(&letter, &Err(incomplete), &mut tally).unwrap();
-        assert_eq!(tally, Tally { replayed: 2, failed: 1 });
+        report(&letter, &Err(incomplete), &mut counts).unwrap();
+        assert_eq!(counts, ReplayCounts { replayed: 2, failed: 1 });
     }
 }

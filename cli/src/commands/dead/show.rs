@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{KindChoice, Place, kind, no_letter};
+use super::{KindFilter, QueueArgs, kind_name, no_dead_letter};
 use crate::{output, session::Session, table};
 
 /// Shown instead of a secret.
@@ -29,38 +29,38 @@ const SECRET_NAMES: [&str; 10] = [
     "signature",
 ];
 
-/// Shows the dead letters of a call, all but the body
+/// Shows the dead letters of a call, without their bodies
 ///
-/// A call has several if it was given up and its callback failed too.
+/// A call has several dead letters if both the call and its callback failed.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kubectl aq dead show slow-queue 01234567-89ab-7cde-8f01-23456789abcd
   kubectl aq dead show slow-queue order-7 --body > body.json")]
-pub(crate) struct Arguments {
+pub(crate) struct ShowArgs {
     #[command(flatten)]
-    place: Place,
+    queue_args: QueueArgs,
 
-    /// The call's id
+    /// Id of the call
     #[arg(value_name = "CALL-ID")]
     call_id: CallId,
 
-    /// Write the body, and nothing else, as it is
+    /// Print only the body, unchanged
     #[arg(long)]
     body: bool,
 
-    /// Show secrets too: Authorization, Cookie and the like, and the callback URL with credentials
+    /// Show secrets: headers like Authorization and Cookie, and the callback URL with credentials
     /// and query
     #[arg(long, conflicts_with = "body")]
     reveal: bool,
 
-    /// Only the one with this sequence, if the call has several
+    /// Only the dead letter with this sequence
     #[arg(long, value_name = "NUMBER")]
     sequence: Option<u64>,
 }
 
-pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { place, call_id, body, reveal, sequence } = arguments;
-    let dead_letters = place.open(session).await?;
+pub(super) async fn run(session: &Session, arguments: &ShowArgs) -> anyhow::Result<()> {
+    let ShowArgs { queue_args, call_id, body, reveal, sequence } = arguments;
+    let dead_letters = queue_args.open(session).await?;
     let mut letters = dead_letters.list(&Selection::Calls(vec![call_id.clone()])).await?;
     letters.retain(|letter| sequence.is_none_or(|sequence| letter.sequence == sequence));
     let mut whole = Vec::new();
@@ -68,10 +68,10 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
         whole.extend(dead_letters.content(&letter).await?.map(|content| (letter, content)));
     }
     match &whole[..] {
-        [] => anyhow::bail!("{}", no_letter(place, call_id, KindChoice::All)),
+        [] => anyhow::bail!("{}", no_dead_letter(queue_args, call_id, KindFilter::All)),
         [(_, content)] if *body => output::print_bytes(body_of(content))?,
         several if *body => anyhow::bail!(
-            "call `{call_id}` has {} dead letters: choose one by --sequence, of {}",
+            "call `{call_id}` has {} dead letters: select one with --sequence: {}",
             several.len(),
             several
                 .iter()
@@ -88,7 +88,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     Ok(())
 }
 
-/// Returns the body: for a call, what the client sent; for a callback, what the function answered.
+/// Returns the body: for a call, that of the request; for a callback, that of the result.
 fn body_of(content: &Content) -> &Bytes {
     match content {
         Content::Call(call) => &call.body,
@@ -100,7 +100,7 @@ fn body_of(content: &Content) -> &Bytes {
 /// Formats a dead letter without its body.
 fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
     let mut fields =
-        vec![("Call ID", letter.call_id.to_string()), ("Kind", kind(letter.kind).to_owned())];
+        vec![("Call ID", letter.call_id.to_string()), ("Kind", kind_name(letter.kind).to_owned())];
     fields.extend(letter.function.as_ref().map(|function| ("Function", function.to_string())));
     fields.push(("Reason", letter.death.reason.clone()));
     fields.push(("Attempts", letter.death.attempts.to_string()));
@@ -125,7 +125,7 @@ fn render(letter: &DeadLetter, content: &Content, reveal: bool) -> String {
             fields.push(("Result", callback.status.to_string()));
             fields.push(("Duration", format!("{:.3}s", callback.duration.as_secs_f64())));
         }
-        Content::Unreadable { error, .. } => fields.push(("Not readable", error.to_string())),
+        Content::Unreadable { error, .. } => fields.push(("Decode error", error.to_string())),
     }
     for (name, bytes) in
         [("Omitted headers", letter.omitted.headers), ("Omitted body", letter.omitted.body)]
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_shown_but_the_body_and_secrets() {
+    fn body_and_secrets_are_hidden() {
         let text = render(&letter("id-1", Kind::Call), &call(), false);
         for part in [
             "Call ID:        id-1\n",
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_fit_is_shown_with_its_size() {
+    fn omitted_parts_are_shown_with_their_size() {
         let omitted = Omitted { headers: 70_000, body: 1_048_000 };
         let letter = DeadLetter { omitted, ..letter("id-1", Kind::Call) };
         let text = render(&letter, &call(), false);
@@ -231,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_shown_if_asked_for() {
+    fn secrets_are_shown_with_reveal() {
         let text = render(&letter("id-1", Kind::Call), &call(), true);
         assert!(text.contains("authorization: Bearer s3cret"), "{text}");
         assert!(text.contains("http://u:s3cret@h/cb?t=s3cret"), "{text}");
     }
 
     #[test]
-    fn a_callback_shows_the_functions_answer() {
+    fn callback_shows_the_result() {
         let content = Content::Callback(Box::new(Callback {
             call_id: "id-1".parse().unwrap(),
             sequence: 7,
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_call_says_why() {
+    fn undecodable_letter_shows_the_error() {
         let error = DecodeError::Missing("Async-Call-Id");
         let content = Content::Unreadable { error, payload: Bytes::from_static(b"garbage") };
         let text = render(&letter("seq-1", Kind::Call), &content, false);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_known_by_the_names_of_their_headers() {
+    fn secret_headers_are_recognised_by_name() {
         let secret = |name: &str| is_secret(&name.parse().unwrap());
         for name in [
             "Authorization",

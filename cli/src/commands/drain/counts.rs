@@ -5,7 +5,7 @@ use tracing::info;
 
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum TransferOutcome {
     /// It is now a call.
     Stored,
     /// It is already on its queue: an earlier drain stored it, and was interrupted before it
@@ -24,7 +24,7 @@ pub(super) enum Outcome {
 
 /// The number of messages by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct TransferCounts {
     stored: u64,
     stored_before: u64,
     unusable: u64,
@@ -32,35 +32,35 @@ pub(super) struct Tally {
     left: u64,
 }
 
-/// Why a drain ended.
+/// The reason why a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum EndReason {
     /// The source is empty.
     Empty,
     /// A signal asked the drain to stop.
     Stopped,
 }
 
-// === impl Outcome ===
+// === impl TransferOutcome ===
 
-impl Outcome {
+impl TransferOutcome {
     /// Returns whether AsyncQueue has the message, so that its source need not keep it.
-    pub(super) fn is_kept(self) -> bool {
+    pub(super) fn is_stored(self) -> bool {
         self != Self::Left
     }
 }
 
-// === impl Tally ===
+// === impl TransferCounts ===
 
-impl Tally {
+impl TransferCounts {
     /// Counts a message.
-    pub(super) fn add(&mut self, outcome: Outcome) {
+    pub(super) fn add(&mut self, outcome: TransferOutcome) {
         let count = match outcome {
-            Outcome::Stored => &mut self.stored,
-            Outcome::StoredBefore | Outcome::EndedBefore => &mut self.stored_before,
-            Outcome::Unusable => &mut self.unusable,
-            Outcome::Uncertain => &mut self.uncertain,
-            Outcome::Left => &mut self.left,
+            TransferOutcome::Stored => &mut self.stored,
+            TransferOutcome::StoredBefore | TransferOutcome::EndedBefore => &mut self.stored_before,
+            TransferOutcome::Unusable => &mut self.unusable,
+            TransferOutcome::Uncertain => &mut self.uncertain,
+            TransferOutcome::Left => &mut self.left,
         };
         *count += 1;
     }
@@ -78,13 +78,20 @@ impl Tally {
 
     /// Reports how a drain ended. Returns an error if messages are left, or if the drain was
     /// stopped before the source was empty, unless it runs with `--follow`.
-    pub(super) fn conclude(&self, source: &str, why: Why, follow: bool) -> anyhow::Result<()> {
+    pub(super) fn to_result(
+        &self,
+        source: &str,
+        reason: EndReason,
+        follow: bool,
+    ) -> anyhow::Result<()> {
         if self.left > 0 {
-            bail!("{} messages are left on {source}: the log says why", self.left);
+            bail!("{} messages are left on {source}: the log contains the reason", self.left);
         }
-        match why {
-            Why::Stopped if !follow => bail!("stopped before {source} was empty: run it again"),
-            Why::Stopped | Why::Empty => Ok(()),
+        match reason {
+            EndReason::Stopped if !follow => {
+                bail!("stopped before {source} was empty: run it again")
+            }
+            EndReason::Stopped | EndReason::Empty => Ok(()),
         }
     }
 }
@@ -94,16 +101,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drain_fails_where_something_is_left_to_do() {
-        let ends =
-            |left: u64, why, follow| Tally { left, ..Tally::default() }.conclude("s", why, follow);
-        assert!(ends(0, Why::Empty, false).is_ok());
-        assert!(ends(0, Why::Stopped, true).is_ok());
+    fn drain_fails_if_messages_are_left() {
+        let result = |left: u64, reason, follow| {
+            TransferCounts { left, ..TransferCounts::default() }.to_result("s", reason, follow)
+        };
+        assert!(result(0, EndReason::Empty, false).is_ok());
+        assert!(result(0, EndReason::Stopped, true).is_ok());
         assert!(
-            ends(0, Why::Stopped, false).unwrap_err().to_string().contains("before s was empty")
+            result(0, EndReason::Stopped, false)
+                .unwrap_err()
+                .to_string()
+                .contains("before s was empty")
         );
         assert!(
-            ends(2, Why::Empty, false)
+            result(2, EndReason::Empty, false)
                 .unwrap_err()
                 .to_string()
                 .contains("2 messages are left on s")
@@ -111,21 +122,22 @@ mod tests {
     }
 
     #[test]
-    fn each_outcome_is_counted_apart() {
-        let mut tally = Tally::default();
+    fn each_outcome_is_counted() {
+        let mut counts = TransferCounts::default();
         let all = [
-            Outcome::Stored,
-            Outcome::StoredBefore,
-            Outcome::EndedBefore,
-            Outcome::Unusable,
-            Outcome::Uncertain,
-            Outcome::Left,
+            TransferOutcome::Stored,
+            TransferOutcome::StoredBefore,
+            TransferOutcome::EndedBefore,
+            TransferOutcome::Unusable,
+            TransferOutcome::Uncertain,
+            TransferOutcome::Left,
         ];
         for outcome in all {
-            tally.add(outcome);
+            counts.add(outcome);
         }
-        let expected = Tally { stored: 1, stored_before: 2, unusable: 1, uncertain: 1, left: 1 };
-        assert_eq!(tally, expected);
-        assert_eq!(all.map(Outcome::is_kept), [true, true, true, true, true, false]);
+        let expected =
+            TransferCounts { stored: 1, stored_before: 2, unusable: 1, uncertain: 1, left: 1 };
+        assert_eq!(counts, expected);
+        assert_eq!(all.map(TransferOutcome::is_stored), [true, true, true, true, true, false]);
     }
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::{
-    identity::{Identity, Origin},
+    identity::{MessageIdentity, SourceId},
     retry::Retry,
     source::Message,
 };
@@ -23,9 +23,9 @@ const WORKER: &str = "kubectl-aq drain";
 
 /// A message that becomes a dead letter.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Letter<'a> {
-    pub(super) origin: &'a Origin,
-    pub(super) identity: &'a Identity,
+pub(super) struct NewDeadLetter<'a> {
+    pub(super) source_id: &'a SourceId,
+    pub(super) identity: &'a MessageIdentity,
     pub(super) message: &'a Message,
     /// The call in the message, if it can be decoded.
     pub(super) call: Option<&'a Invocation>,
@@ -34,42 +34,47 @@ pub(super) struct Letter<'a> {
     pub(super) reason: &'a str,
 }
 
-// === impl Letter ===
+// === impl NewDeadLetter ===
 
-impl Letter<'_> {
+impl NewDeadLetter<'_> {
     /// Stores it, and returns whether it is stored. It is not stored if it is too large, or if the
     /// queue keeps no dead letters: a letter without its body would lose what the source has.
     pub(super) async fn store(&self, js: &Context, retry: &Retry) -> anyhow::Result<bool> {
-        let Self { origin, identity, message, queue, reason, .. } = *self;
+        let Self { source_id, identity, message, queue, reason, .. } = *self;
         let (stream, sequence) = (queue.dead_letter_stream(), identity.sequence);
         let subject = self.subject(&stream)?;
-        let from = origin.subject(identity);
+        let from = source_id.subject(identity);
         let id = dead_letter::message_id(&from, sequence);
         let death = Death { reason: reason.to_owned(), attempts: 0, status: None };
         let headers =
             dead_letter::headers(Some(&message.headers), &from, &death, WORKER, Timestamp::now());
         loop {
-            retry.connected().await;
+            retry.wait_connected().await;
             let stored =
                 store_once(js, &stream, &subject, &id, headers.clone(), message.payload.clone())
                     .await;
             let Err(error) = stored else {
-                warn!(source = origin.label(), sequence, queue = %queue, "stored as a dead letter: {reason}");
+                warn!(
+                    source = source_id.label(),
+                    sequence,
+                    queue = %queue,
+                    "stored as a dead letter: {reason}"
+                );
                 return Ok(true);
             };
             match PublishFailure::of(&error) {
                 PublishFailure::TooLarge(_) | PublishFailure::NoStream => {
                     let why = describe(&error);
                     warn!(
-                        source = origin.label(),
+                        source = source_id.label(),
                         sequence,
                         stream,
-                        "left where it is: no dead letter of it can be stored ({why}), and it cannot be a call: \
-                         {reason}"
+                        "message stays at the source: it cannot be a call ({reason}), and storing \
+                         it as a dead letter failed: {why}"
                     );
                     return Ok(false);
                 }
-                _ => retry.pause(&describe(&error)).await,
+                _ => retry.wait_before_retry(&describe(&error)).await,
             }
         }
     }

@@ -47,18 +47,18 @@ pub(super) struct Destinations {
     /// The directory with its changes. `None` if there is no directory.
     directory: Option<watch::Receiver<Option<Arc<Directory>>>>,
     /// The queue of all functions, if `--queue` names one.
-    fixed: Option<(QueueName, QueueEntry)>,
+    override_queue: Option<(QueueName, QueueEntry)>,
     default_queue: QueueName,
     /// The stream that is drained. No message is stored there.
     source: Option<StreamId>,
     /// The destinations whose streams were already looked up.
-    known: RefCell<HashMap<QueueName, Destination>>,
+    cache: RefCell<HashMap<QueueName, Destination>>,
 }
 
 // === impl StreamId ===
 
 impl StreamId {
-    pub(super) fn of(info: &Info) -> Self {
+    pub(super) fn from_info(info: &Info) -> Self {
         Self { name: info.config.name.clone(), created: info.created }
     }
 }
@@ -72,8 +72,8 @@ impl Destinations {
         common: &Common,
         source: Option<StreamId>,
     ) -> anyhow::Result<Self> {
-        let fixed = match &common.queue {
-            Some(queue) => Some((queue.clone(), inventory::entry(js, queue).await?)),
+        let override_queue = match &common.queue {
+            Some(queue) => Some((queue.clone(), inventory::queue_entry(js, queue).await?)),
             None => None,
         };
         let directory = match inventory::open_directory(js).await? {
@@ -84,36 +84,36 @@ impl Destinations {
         Ok(Self {
             js: js.clone(),
             directory,
-            fixed,
+            override_queue,
             default_queue,
             source,
-            known: RefCell::default(),
+            cache: RefCell::default(),
         })
     }
 
     /// Returns the function of a message, as the directory spells it, and its destination.
-    pub(super) async fn of(
+    pub(super) async fn resolve(
         &self,
         function: &FunctionName,
         retry: &Retry,
     ) -> anyhow::Result<(FunctionName, Destination)> {
         let directory = self.directory();
         let function = directory.resolve(function.clone());
-        let (queue, entry) = match &self.fixed {
-            Some(fixed) => fixed.clone(),
+        let (queue, entry) = match &self.override_queue {
+            Some(override_queue) => override_queue.clone(),
             None => route(&directory, &function, &self.default_queue),
         };
         Ok((function, self.look_up(&queue, &entry, retry).await?))
     }
 
     /// Returns the queue that keeps the dead letters of messages without a function.
-    pub(super) fn unnamed(&self) -> &QueueName {
-        self.fixed.as_ref().map_or(&self.default_queue, |(queue, _)| queue)
+    pub(super) fn dead_letter_queue(&self) -> &QueueName {
+        self.override_queue.as_ref().map_or(&self.default_queue, |(queue, _)| queue)
     }
 
     fn directory(&self) -> Arc<Directory> {
-        let known = self.directory.as_ref().and_then(|directory| directory.borrow().clone());
-        known.unwrap_or_default()
+        let directory = self.directory.as_ref().and_then(|directory| directory.borrow().clone());
+        directory.unwrap_or_default()
     }
 
     /// Looks up the stream of a queue, once.
@@ -124,23 +124,23 @@ impl Destinations {
         retry: &Retry,
     ) -> anyhow::Result<Destination> {
         let is_same =
-            |known: &Destination| known.stream == entry.stream && known.subject == entry.subject;
-        if let Some(known) = self.known.borrow().get(queue).filter(|known| is_same(known)) {
-            return Ok(known.clone());
+            |cached: &Destination| cached.stream == entry.stream && cached.subject == entry.subject;
+        if let Some(cached) = self.cache.borrow().get(queue).filter(|cached| is_same(cached)) {
+            return Ok(cached.clone());
         }
-        let stream = retry.until_done(async || find_stream(&self.js, &entry.stream).await).await;
+        let stream = retry.until_ok(async || find_stream(&self.js, &entry.stream).await).await;
         let Some(stream) = stream else {
             bail!(
-                "queue `{queue}` has no stream `{}` on this NATS: apply an AsyncQueue `{queue}`, or name another \
-                 queue with --queue or --default-queue",
+                "queue `{queue}` has no stream `{}` on this NATS server: apply an AsyncQueue \
+                 `{queue}`, or select another queue with --queue or --default-queue",
                 entry.stream
             );
         };
         let info = stream.cached_info();
-        if self.source.as_ref() == Some(&StreamId::of(info)) {
+        if self.source.as_ref() == Some(&StreamId::from_info(info)) {
             bail!(
-                "stream `{}` is that of queue `{queue}`: its messages are there already; drain another stream, or \
-                 name another queue with --queue",
+                "stream `{}` belongs to queue `{queue}`, which already has its messages: drain \
+                 another stream, or select another queue with --queue",
                 entry.stream
             );
         }
@@ -150,7 +150,7 @@ impl Destinations {
             subject: entry.subject.clone(),
             duplicate_window: info.config.duplicate_window,
         };
-        self.known.borrow_mut().insert(queue.clone(), destination.clone());
+        self.cache.borrow_mut().insert(queue.clone(), destination.clone());
         Ok(destination)
     }
 }
@@ -174,11 +174,12 @@ async fn read_directory(js: &Context) -> anyhow::Result<watch::Receiver<Option<A
         .with_context(|| {
             let seconds = DIRECTORY_TIMEOUT.as_secs();
             format!(
-                "the directory (KV bucket {}) is not whole after {seconds}s: is the operator running?",
+                "failed to read the directory (KV bucket {}) within {seconds}s: check that the \
+                 operator is running",
                 BUCKET.name
             )
         })?
-        .context("the directory can't be followed")?;
+        .context("failed to watch the directory")?;
     Ok(directory)
 }
 
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_goes_where_the_gateway_would_send_it() {
+    fn message_is_routed_like_in_the_gateway() {
         let mut directory = Directory::default();
         let slow: QueueName = "slow".parse().unwrap();
         directory.queues.insert(slow.clone(), QueueEntry::new("SLOW", "jobs.slow"));

@@ -16,7 +16,7 @@ use asyncqueue::{bucket::Bucket, directory, timestamp::from_server};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::identity::Identity;
+use super::identity::MessageIdentity;
 
 /// The KV bucket, with one key for each message that is drained.
 const BUCKET: Bucket = Bucket {
@@ -27,7 +27,7 @@ const BUCKET: Bucket = Bucket {
 };
 
 /// The key that is written to get the server's time.
-const CLOCK: &str = "clock";
+const CLOCK_KEY: &str = "clock";
 
 const BEGUN: &str = "begun";
 const STORED: &str = "stored";
@@ -35,81 +35,88 @@ const DEAD: &str = "dead";
 
 /// The record of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Record {
+pub(super) enum TransferState {
     /// There was no record, or only one of this run, which has not sent the message yet. The
     /// message was never stored.
     New,
     /// A drain began to store it at this time, and it is not known whether that succeeded.
-    Begun(Timestamp),
+    Uncertain(Timestamp),
     /// It was stored, as a call or as a dead letter.
-    Ended,
+    Finished,
 }
 
 /// How a message ended in AsyncQueue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum StoredAs {
     /// As a call.
-    Stored,
+    Call,
     /// As a dead letter.
-    Dead,
+    DeadLetter,
 }
 
 /// The records, and the time of the server that stores them.
 #[derive(Debug)]
-pub(super) struct Records {
+pub(super) struct TransferRecords {
     store: Store,
     /// The value that this run writes for a message that it begins to store.
-    begun: String,
+    in_progress: String,
     /// The server's time, at the moment when it was requested.
     server_time: Timestamp,
-    asked_at: Instant,
+    requested_at: Instant,
 }
 
-impl Records {
+impl TransferRecords {
     /// Opens the bucket, and creates it if it does not exist.
     pub(super) async fn open(js: &Context) -> anyhow::Result<Self> {
-        let store = BUCKET.ensure(js, replicas(js).await).await?;
+        let store = BUCKET.ensure(js, directory_replicas(js).await).await?;
         let failed = || format!("failed to write the KV bucket {}", BUCKET.name);
-        store.put(CLOCK, "".into()).await.with_context(failed)?;
-        let asked_at = Instant::now();
-        let clock = store.entry(CLOCK).await.with_context(failed)?.with_context(failed)?;
+        store.put(CLOCK_KEY, "".into()).await.with_context(failed)?;
+        let requested_at = Instant::now();
+        let clock = store.entry(CLOCK_KEY).await.with_context(failed)?.with_context(failed)?;
         // Unique, as inboxes are.
-        let begun = format!("{BEGUN} {}", js.client().new_inbox());
-        Ok(Self { store, begun, server_time: from_server(clock.created), asked_at })
+        let in_progress = format!("{BEGUN} {}", js.client().new_inbox());
+        Ok(Self { store, in_progress, server_time: from_server(clock.created), requested_at })
     }
 
     /// Returns the server's time, which the records have as their time. The clock of this machine
     /// may be wrong.
     pub(super) fn now(&self) -> Timestamp {
-        self.server_time.saturating_add(self.asked_at.elapsed()).unwrap_or(self.server_time)
+        self.server_time.saturating_add(self.requested_at.elapsed()).unwrap_or(self.server_time)
     }
 
     /// Records that a message is about to be stored, unless there is a record of it. If this is
     /// repeated because the server did not answer, it finds its own record.
-    pub(super) async fn begin(&self, message: &Identity) -> anyhow::Result<Record> {
+    pub(super) async fn begin(&self, message: &MessageIdentity) -> anyhow::Result<TransferState> {
         let key = message.record_key();
-        match self.store.create(&key, self.begun.clone().into()).await {
-            Ok(_) => return Ok(Record::New),
+        match self.store.create(&key, self.in_progress.clone().into()).await {
+            Ok(_) => return Ok(TransferState::New),
             Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).context("failed to record a message"),
         }
         let entry =
             self.store.entry(&key).await.context("failed to read the record of a message")?;
         // It has just expired.
-        let Some(entry) = entry else { return Ok(Record::New) };
-        Ok(read(&entry.value, from_server(entry.created), &self.begun))
+        let Some(entry) = entry else { return Ok(TransferState::New) };
+        Ok(parse(&entry.value, from_server(entry.created), &self.in_progress))
     }
 
     /// Removes the record that a message is about to be stored.
-    pub(super) async fn withdraw(&self, message: &Identity) -> anyhow::Result<()> {
-        self.store.delete(message.record_key()).await.context("failed to take a record back")
+    pub(super) async fn remove(&self, message: &MessageIdentity) -> anyhow::Result<()> {
+        self.store
+            .delete(message.record_key())
+            .await
+            .context("failed to remove the record of a message")
     }
 
     /// Records how a message ended.
-    pub(super) async fn end(&self, message: &Identity, end: End) -> anyhow::Result<()> {
-        let value = match end {
-            End::Stored => STORED,
-            End::Dead => DEAD,
+    pub(super) async fn finish(
+        &self,
+        message: &MessageIdentity,
+        stored_as: StoredAs,
+    ) -> anyhow::Result<()> {
+        let value = match stored_as {
+            StoredAs::Call => STORED,
+            StoredAs::DeadLetter => DEAD,
         };
         self.store
             .put(message.record_key(), value.into())
@@ -121,18 +128,18 @@ impl Records {
 
 /// Parses a record, for the run that writes `own`. A value that is not known, perhaps from a later
 /// version, counts as an end.
-fn read(value: &[u8], written_at: Timestamp, own: &str) -> Record {
+fn parse(value: &[u8], written_at: Timestamp, own: &str) -> TransferState {
     if value == own.as_bytes() {
-        Record::New
+        TransferState::New
     } else if value.starts_with(BEGUN.as_bytes()) {
-        Record::Begun(written_at)
+        TransferState::Uncertain(written_at)
     } else {
-        Record::Ended
+        TransferState::Finished
     }
 }
 
 /// Returns as many replicas as the directory has, or one if there is no directory.
-async fn replicas(js: &Context) -> usize {
+async fn directory_replicas(js: &Context) -> usize {
     let directory = js.get_stream(directory::BUCKET.stream()).await;
     directory.map_or(1, |stream| stream.cached_info().config.num_replicas)
 }
@@ -142,12 +149,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_another_run_began_and_did_not_end_is_in_doubt() {
+    fn message_of_an_interrupted_run_is_uncertain() {
         let at = Timestamp::UNIX_EPOCH;
-        assert_eq!(read(b"begun 1", at, "begun 1"), Record::New);
-        assert_eq!(read(b"begun 2", at, "begun 1"), Record::Begun(at));
+        assert_eq!(parse(b"begun 1", at, "begun 1"), TransferState::New);
+        assert_eq!(parse(b"begun 2", at, "begun 1"), TransferState::Uncertain(at));
         for value in [&b"stored"[..], b"dead", b"", b"of the future"] {
-            assert_eq!(read(value, at, "begun 1"), Record::Ended);
+            assert_eq!(parse(value, at, "begun 1"), TransferState::Finished);
         }
     }
 }

@@ -10,24 +10,32 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 /// Safety margin at the end of the window, for the request that stores the message.
-const MARGIN: SignedDuration = SignedDuration::from_secs(10);
+const REQUEST_MARGIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum NextStep {
     /// Store it: it was not stored, or the server recognises it as a duplicate.
     Store,
     /// Check whether it is pending. If not, it may have been stored and have ended since.
-    Check,
+    CheckPending,
 }
 
-/// Returns what to do with a message that may have been stored since `doubt`. `None` means that it
-/// was not stored.
-pub(super) fn step(doubt: Option<Timestamp>, now: Timestamp, duplicate_window: Duration) -> Step {
-    let Some(since) = doubt else { return Step::Store };
+/// Returns what to do with a message that may have been stored since `uncertain_since`. `None`
+/// means that it was not stored.
+pub(super) fn next_step(
+    uncertain_since: Option<Timestamp>,
+    now: Timestamp,
+    duplicate_window: Duration,
+) -> NextStep {
+    let Some(since) = uncertain_since else { return NextStep::Store };
     let window = SignedDuration::try_from(duplicate_window).unwrap_or(SignedDuration::MAX);
     let age = now.duration_since(since);
-    if age < window.saturating_sub(MARGIN) { Step::Store } else { Step::Check }
+    if age < window.saturating_sub(REQUEST_MARGIN) {
+        NextStep::Store
+    } else {
+        NextStep::CheckPending
+    }
 }
 
 #[cfg(test)]
@@ -35,20 +43,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_stored_again_only_while_the_server_knows_it() {
+    fn message_is_stored_again_only_within_the_duplicate_window() {
         let since: Timestamp = "2026-11-28T10:00:00Z".parse().unwrap();
         let after = |seconds: u64| since + Duration::from_secs(seconds);
         let window = Duration::from_secs(120);
-        for (doubt, now, expected) in [
-            (None, after(1_000_000), Step::Store),
-            (Some(since), since, Step::Store),
-            (Some(since), after(109), Step::Store),
-            (Some(since), after(110), Step::Check),
-            (Some(since), after(1_000_000), Step::Check),
+        for (uncertain_since, now, expected) in [
+            (None, after(1_000_000), NextStep::Store),
+            (Some(since), since, NextStep::Store),
+            (Some(since), after(109), NextStep::Store),
+            (Some(since), after(110), NextStep::CheckPending),
+            (Some(since), after(1_000_000), NextStep::CheckPending),
         ] {
-            assert_eq!(step(doubt, now, window), expected, "{doubt:?} {now}");
+            assert_eq!(
+                next_step(uncertain_since, now, window),
+                expected,
+                "{uncertain_since:?} {now}"
+            );
         }
         // A window that is shorter than a request may take cannot be used.
-        assert_eq!(step(Some(since), since, Duration::from_secs(5)), Step::Check);
+        assert_eq!(next_step(Some(since), since, Duration::from_secs(5)), NextStep::CheckPending);
     }
 }

@@ -8,11 +8,11 @@ use std::{
 };
 
 use async_nats::Client;
-use asyncqueue_runtime::{error::describe, nats::wait_connected};
+use asyncqueue_runtime::{error::describe, nats};
 use tracing::warn;
 
 /// Pause before a request is repeated.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Minimum interval between two log lines, for all requests together.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -36,29 +36,29 @@ impl Retry {
     }
 
     /// Repeats a request until it succeeds.
-    pub(super) async fn until_done<T>(&self, request: impl AsyncFn() -> anyhow::Result<T>) -> T {
+    pub(super) async fn until_ok<T>(&self, request: impl AsyncFn() -> anyhow::Result<T>) -> T {
         loop {
-            self.connected().await;
+            self.wait_connected().await;
             match request().await {
                 Ok(done) => return done,
-                Err(error) => self.pause(&describe(error.as_ref())).await,
+                Err(error) => self.wait_before_retry(&describe(error.as_ref())).await,
             }
         }
     }
 
     /// Returns when NATS is connected. A request before that would have an unknown outcome without
     /// having been sent.
-    pub(super) async fn connected(&self) {
-        wait_connected(&self.client).await;
+    pub(super) async fn wait_connected(&self) {
+        nats::wait_connected(&self.client).await;
     }
 
     /// Logs why a request is repeated, and waits for the pause.
-    pub(super) async fn pause(&self, reason: &str) {
+    pub(super) async fn wait_before_retry(&self, reason: &str) {
         if self.logged_at.get().is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             self.logged_at.set(Some(Instant::now()));
             warn!("retrying: {reason}");
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
         if self.is_stopping.get() {
             pending::<()>().await;
         }

@@ -15,59 +15,60 @@ use jiff::Timestamp;
 
 use super::{
     Common,
-    counts::Outcome,
-    dead_letter::Letter,
+    counts::TransferOutcome,
+    dead_letter::NewDeadLetter,
     destination::{Destination, Destinations, StreamId},
-    identity::{Identity, Origin},
-    records::{End, Record, Records},
-    resubmission::{Step, step},
+    identity::{MessageIdentity, SourceId},
+    records::{StoredAs, TransferRecords, TransferState},
+    resubmission::{self, NextStep},
     retry::Retry,
     source::Message,
 };
 use crate::session::{NATS_TIMEOUT, Session};
 
 /// Why a message that may have been stored becomes a dead letter.
-const UNCERTAIN: &str = "a drain was interrupted while it stored this call, and was run again after the duplicate \
-                         window: the call may have run; replay it if it has not";
+const UNCERTAIN_REASON: &str = "a drain was interrupted while it stored this call, and was run \
+                                again after the duplicate window: the call may have run; replay \
+                                it if it has not";
 
 /// Stores the messages of a source.
 #[derive(Debug)]
 pub(super) struct Transfer {
     js: Context,
     submitter: Submitter,
-    records: Records,
+    records: TransferRecords,
     retry: Retry,
     destinations: Destinations,
-    origin: Origin,
+    source_id: SourceId,
     namespace: String,
 }
 
 // === impl Transfer ===
 
 impl Transfer {
-    /// Prepares to store the messages of `origin`. `source` is its stream if it is a JetStream
+    /// Prepares to store the messages of `source_id`. `source` is its stream if it is a JetStream
     /// stream.
     pub(super) async fn open(
         session: &Session,
         common: &Common,
-        origin: Origin,
+        source_id: SourceId,
         source: Option<StreamId>,
     ) -> anyhow::Result<Self> {
         let js = session.js.clone();
         Ok(Self {
             submitter: Submitter::new(js.clone(), NATS_TIMEOUT),
-            records: Records::open(&js).await?,
+            records: TransferRecords::open(&js).await?,
             retry: Retry::new(js.client()),
             destinations: Destinations::open(&js, common, source).await?,
             namespace: common.function_namespace.clone(),
-            origin,
+            source_id,
             js,
         })
     }
 
     /// Returns where the messages come from.
-    pub(super) fn origin(&self) -> &Origin {
-        &self.origin
+    pub(super) fn source_id(&self) -> &SourceId {
+        &self.source_id
     }
 
     /// Stops repeating requests: what cannot be stored at once stays at its source, without a
@@ -80,25 +81,25 @@ impl Transfer {
     /// drain.
     pub(super) async fn store(
         &self,
-        identity: &Identity,
+        identity: &MessageIdentity,
         message: &Message,
-    ) -> anyhow::Result<Outcome> {
-        let outcome = match self.read(identity, message)? {
+    ) -> anyhow::Result<TransferOutcome> {
+        let outcome = match self.decode(identity, message)? {
             Ok(call) => self.store_call(identity, message, call).await?,
-            Err(error) => self.store_unreadable(identity, message, &error).await?,
+            Err(error) => self.store_undecodable(identity, message, &error).await?,
         };
-        let end = match outcome {
-            Outcome::Stored | Outcome::StoredBefore => End::Stored,
-            Outcome::Unusable | Outcome::Uncertain => End::Dead,
-            Outcome::EndedBefore | Outcome::Left => return Ok(outcome),
+        let stored_as = match outcome {
+            TransferOutcome::Stored | TransferOutcome::StoredBefore => StoredAs::Call,
+            TransferOutcome::Unusable | TransferOutcome::Uncertain => StoredAs::DeadLetter,
+            TransferOutcome::EndedBefore | TransferOutcome::Left => return Ok(outcome),
         };
-        self.retry.until_done(async || self.records.end(identity, end).await).await;
+        self.retry.until_ok(async || self.records.finish(identity, stored_as).await).await;
         Ok(outcome)
     }
 
-    fn read(
+    fn decode(
         &self,
-        identity: &Identity,
+        identity: &MessageIdentity,
         message: &Message,
     ) -> anyhow::Result<Result<Invocation, DecodeError>> {
         let fallback = Fallback {
@@ -112,48 +113,51 @@ impl Transfer {
     /// Stores a call, unless an earlier drain did.
     async fn store_call(
         &self,
-        identity: &Identity,
+        identity: &MessageIdentity,
         message: &Message,
         call: Invocation,
-    ) -> anyhow::Result<Outcome> {
-        let (function, destination) = self.destinations.of(&call.function, &self.retry).await?;
-        let call = renamed(call, function);
+    ) -> anyhow::Result<TransferOutcome> {
+        let (function, destination) =
+            self.destinations.resolve(&call.function, &self.retry).await?;
+        let call = with_function_name(call, function);
         let key = identity.idempotency_key()?;
         let Destination { queue, subject, duplicate_window, .. } = &destination;
-        // Since when the call may be stored without our knowledge.
-        let mut doubt: Option<Timestamp> = None;
+        // The time since which the call may be stored without a record of that.
+        let mut uncertain_since: Option<Timestamp> = None;
         loop {
             match self.begin(identity).await {
-                Record::Ended => return Ok(Outcome::EndedBefore),
-                Record::Begun(at) => doubt = Some(at),
-                Record::New => {}
+                TransferState::Finished => return Ok(TransferOutcome::EndedBefore),
+                TransferState::Uncertain(at) => uncertain_since = Some(at),
+                TransferState::New => {}
             }
             let now = self.records.now();
-            if step(doubt, now, *duplicate_window) == Step::Check {
+            if resubmission::next_step(uncertain_since, now, *duplicate_window)
+                == NextStep::CheckPending
+            {
                 if self.is_pending(&call, &key, &destination).await {
-                    return Ok(Outcome::StoredBefore);
+                    return Ok(TransferOutcome::StoredBefore);
                 }
-                let outcome = Outcome::Uncertain;
+                let outcome = TransferOutcome::Uncertain;
                 return self
-                    .store_dead(identity, message, Some(&call), queue, UNCERTAIN, outcome)
+                    .store_dead(identity, message, Some(&call), queue, UNCERTAIN_REASON, outcome)
                     .await;
             }
             match self.submitter.submit_with_key(&call, &key, subject).await {
-                Ok(Submitted::Stored) => return Ok(Outcome::Stored),
+                Ok(Submitted::Stored) => return Ok(TransferOutcome::Stored),
                 // Refers to the key alone, which no other message has.
                 Ok(Submitted::Duplicate { .. }) | Err(SubmitError::KeyReused { .. }) => {
-                    return Ok(Outcome::StoredBefore);
+                    return Ok(TransferOutcome::StoredBefore);
                 }
                 Err(error @ SubmitError::Unavailable { .. }) => {
-                    doubt.get_or_insert(now);
-                    self.retry.pause(&error.to_string()).await;
+                    uncertain_since.get_or_insert(now);
+                    self.retry.wait_before_retry(&error.to_string()).await;
                 }
                 Err(error @ SubmitError::QueueFull { .. }) => {
-                    self.withdraw(identity, doubt).await;
-                    self.retry.pause(&error.to_string()).await;
+                    self.remove_record(identity, uncertain_since).await;
+                    self.retry.wait_before_retry(&error.to_string()).await;
                 }
                 Err(error @ SubmitError::NoStream) => {
-                    self.withdraw(identity, doubt).await;
+                    self.remove_record(identity, uncertain_since).await;
                     bail!("queue `{queue}`, subject `{subject}`: {error}");
                 }
                 Err(
@@ -161,8 +165,8 @@ impl Transfer {
                     | SubmitError::TooLargeForStream
                     | SubmitError::HeadersTooLarge),
                 ) => {
-                    self.withdraw(identity, doubt).await;
-                    let (reason, outcome) = (error.to_string(), Outcome::Unusable);
+                    self.remove_record(identity, uncertain_since).await;
+                    let (reason, outcome) = (error.to_string(), TransferOutcome::Unusable);
                     return self
                         .store_dead(identity, message, Some(&call), queue, &reason, outcome)
                         .await;
@@ -172,29 +176,37 @@ impl Transfer {
     }
 
     /// Stores a message that is not a call as a dead letter, unless an earlier drain did.
-    async fn store_unreadable(
+    async fn store_undecodable(
         &self,
-        identity: &Identity,
+        identity: &MessageIdentity,
         message: &Message,
         error: &DecodeError,
-    ) -> anyhow::Result<Outcome> {
-        if self.begin(identity).await == Record::Ended {
-            return Ok(Outcome::EndedBefore);
+    ) -> anyhow::Result<TransferOutcome> {
+        if self.begin(identity).await == TransferState::Finished {
+            return Ok(TransferOutcome::EndedBefore);
         }
-        let queue = self.destinations.unnamed();
-        self.store_dead(identity, message, None, queue, &error.to_string(), Outcome::Unusable).await
+        let queue = self.destinations.dead_letter_queue();
+        self.store_dead(
+            identity,
+            message,
+            None,
+            queue,
+            &error.to_string(),
+            TransferOutcome::Unusable,
+        )
+        .await
     }
 
     /// Records that a message is about to be stored.
-    async fn begin(&self, identity: &Identity) -> Record {
-        self.retry.until_done(async || self.records.begin(identity).await).await
+    async fn begin(&self, identity: &MessageIdentity) -> TransferState {
+        self.retry.until_ok(async || self.records.begin(identity).await).await
     }
 
     /// Removes the record of a message that was refused, unless an earlier request may have stored
     /// it. If the drain is stopped now, it is certain that the message was not stored.
-    async fn withdraw(&self, identity: &Identity, doubt: Option<Timestamp>) {
-        if doubt.is_none() {
-            self.retry.until_done(async || self.records.withdraw(identity).await).await;
+    async fn remove_record(&self, identity: &MessageIdentity, uncertain_since: Option<Timestamp>) {
+        if uncertain_since.is_none() {
+            self.retry.until_ok(async || self.records.remove(identity).await).await;
         }
     }
 
@@ -207,30 +219,36 @@ impl Transfer {
     ) -> bool {
         let subject = call_subject(&destination.subject, &call.function, &call.call_id);
         let id = key.message_id(&call.function);
-        let newest =
-            self.retry.until_done(async || newest(&self.js, &destination.stream, &subject).await);
+        let newest = self
+            .retry
+            .until_ok(async || newest_headers(&self.js, &destination.stream, &subject).await);
         newest.await.is_some_and(|headers| native::message_id(&headers) == Some(&id))
     }
 
-    /// Stores a message as a dead letter. Returns `outcome`, or [`Outcome::Left`] if it can't be
-    /// stored.
+    /// Stores a message as a dead letter. Returns `outcome`, or [`TransferOutcome::Left`] if it
+    /// can't be stored.
     async fn store_dead(
         &self,
-        identity: &Identity,
+        identity: &MessageIdentity,
         message: &Message,
         call: Option<&Invocation>,
         queue: &QueueName,
         reason: &str,
-        outcome: Outcome,
-    ) -> anyhow::Result<Outcome> {
-        let letter = Letter { origin: &self.origin, identity, message, call, queue, reason };
-        Ok(if letter.store(&self.js, &self.retry).await? { outcome } else { Outcome::Left })
+        outcome: TransferOutcome,
+    ) -> anyhow::Result<TransferOutcome> {
+        let dead_letter =
+            NewDeadLetter { source_id: &self.source_id, identity, message, call, queue, reason };
+        Ok(if dead_letter.store(&self.js, &self.retry).await? {
+            outcome
+        } else {
+            TransferOutcome::Left
+        })
     }
 }
 
 /// Gives a call the function's name as the directory spells it, which may differ in case. Its
 /// callback has the name as the client wrote it.
-fn renamed(call: Invocation, function: FunctionName) -> Invocation {
+fn with_function_name(call: Invocation, function: FunctionName) -> Invocation {
     if function == call.function {
         return call;
     }
@@ -239,7 +257,11 @@ fn renamed(call: Invocation, function: FunctionName) -> Invocation {
 }
 
 /// Returns the headers of the newest message on a subject. Returns `None` if there is no message.
-async fn newest(js: &Context, stream: &str, subject: &str) -> anyhow::Result<Option<NatsHeaders>> {
+async fn newest_headers(
+    js: &Context,
+    stream: &str,
+    subject: &str,
+) -> anyhow::Result<Option<NatsHeaders>> {
     let stream = js.get_stream_no_info(stream).await.context("failed to open the stream")?;
     match stream.raw_message_builder().last_by_subject(subject.to_owned()).send().await {
         Ok(message) => Ok(Some(message.headers)),
@@ -255,14 +277,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_callback_has_the_name_that_the_client_wrote() {
+    fn callback_keeps_the_name_that_the_client_wrote() {
         let name = |name| FunctionName::new(name, "openfaas-fn").unwrap();
         let call = |written: Option<&str>| {
             let id = CallId::generate(&"jobs".parse().unwrap());
             let call = Invocation::new(id, name("Figlet"), "hi");
             Invocation { written_name: written.map(str::to_owned), ..call }
         };
-        let written = |call: Invocation, function| renamed(call, function).written_name;
+        let written = |call: Invocation, function| with_function_name(call, function).written_name;
         assert_eq!(written(call(None), name("Figlet")), None);
         assert_eq!(written(call(None), name("figlet")).as_deref(), Some("Figlet.openfaas-fn"));
         assert_eq!(written(call(Some("Figlet")), name("figlet")).as_deref(), Some("Figlet"));

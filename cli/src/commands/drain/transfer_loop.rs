@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use super::{
     Common,
-    counts::{Outcome, Tally, Why},
-    identity::Identity,
-    source::{Arrival, Receipt, Source},
+    counts::{EndReason, TransferCounts, TransferOutcome},
+    identity::MessageIdentity,
+    source::{AckHandle, Delivery, Source},
     transfer::Transfer,
 };
 
@@ -25,18 +25,18 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval between two checks whether the source is empty.
 const EMPTY_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Maximum time after a signal for messages that are being moved.
+/// Maximum time after a signal for messages that are being transferred.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The progress of a drain.
 #[derive(Debug)]
 struct Progress {
-    /// Messages that are being moved. They are not moved a second time.
-    in_hand: HashSet<Identity>,
-    /// Messages that cannot be moved. Their source delivers them again and again.
-    left: HashSet<Identity>,
-    tally: Tally,
-    /// When a message last arrived or was moved: the source may deliver more only after that.
+    /// Messages that are being transferred. They are not transferred a second time.
+    in_flight: HashSet<MessageIdentity>,
+    /// Messages that cannot be transferred. Their source delivers them again and again.
+    left: HashSet<MessageIdentity>,
+    counts: TransferCounts,
+    /// When a message last arrived or was transferred: the source may deliver more only after that.
     last_activity: Instant,
 }
 
@@ -46,33 +46,34 @@ pub(super) async fn run<S: Source>(
     transfer: &Transfer,
     common: &Common,
 ) -> anyhow::Result<()> {
-    let from = transfer.origin().label();
-    info!(source = from, "draining");
+    let source_label = transfer.source_id().label();
+    info!(source = source_label, "draining");
     let mut progress = Progress {
-        in_hand: HashSet::new(),
+        in_flight: HashSet::new(),
         left: HashSet::new(),
-        tally: Tally::default(),
+        counts: TransferCounts::default(),
         last_activity: Instant::now(),
     };
-    let ended = move_all(&mut source, transfer, common, &mut progress).await;
+    let result = transfer_all(&mut source, transfer, common, &mut progress).await;
     source.close().await;
-    let what = if ended.is_ok() { "drain ended" } else { "drain failed" };
-    progress.tally.log(what);
-    if progress.tally == Tally::default() && matches!(ended, Ok(Why::Empty)) {
+    let what = if result.is_ok() { "drain ended" } else { "drain failed" };
+    progress.counts.log(what);
+    if progress.counts == TransferCounts::default() && matches!(result, Ok(EndReason::Empty)) {
         warn!(
-            "no message came: see whether the names of the source are those of the old worker (--help)"
+            "received no message: check that the names of the source are those of the queue-worker \
+             (--help)"
         );
     }
-    progress.tally.conclude(from, ended?, common.follow)
+    progress.counts.to_result(source_label, result?, common.follow)
 }
 
-async fn move_all<S: Source>(
+async fn transfer_all<S: Source>(
     source: &mut S,
     transfer: &Transfer,
     common: &Common,
     progress: &mut Progress,
-) -> anyhow::Result<Why> {
-    let mut stop = pin!(stopped());
+) -> anyhow::Result<EndReason> {
+    let mut stop = pin!(wait_for_signal());
     let mut deadline = None;
     let mut report = interval(PROGRESS_INTERVAL);
     let mut check = interval(EMPTY_CHECK_INTERVAL);
@@ -83,58 +84,66 @@ async fn move_all<S: Source>(
     loop {
         let is_stopping = deadline.is_some();
         if is_stopping && running.is_empty() {
-            return Ok(Why::Stopped);
+            return Ok(EndReason::Stopped);
         }
         let has_room = running.len() < usize::from(common.max_inflight);
         tokio::select! {
-            arrival = source.next(), if has_room && !is_stopping => {
-                let arrival = arrival?;
-                if progress.takes(&arrival.identity) {
-                    running.push(move_one(transfer, arrival));
+            delivery = source.next(), if has_room && !is_stopping => {
+                let delivery = delivery?;
+                if progress.start(&delivery.identity) {
+                    running.push(transfer_one(transfer, delivery));
                 }
             }
-            Some(moved) = running.next() => {
-                let (identity, outcome) = moved?;
-                progress.ended(identity, outcome);
+            Some(transferred) = running.next() => {
+                let (identity, outcome) = transferred?;
+                progress.finish(identity, outcome);
             }
             _ = check.tick(), if !common.follow && !is_stopping && running.is_empty() => {
-                if source.is_empty(progress.last_activity.elapsed(), progress.tally.left()).await? {
-                    return Ok(Why::Empty);
+                let idle_time = progress.last_activity.elapsed();
+                if source.is_empty(idle_time, progress.counts.left()).await? {
+                    return Ok(EndReason::Empty);
                 }
             }
-            _ = report.tick() => progress.tally.log("draining"),
+            _ = report.tick() => progress.counts.log("draining"),
             signal = &mut stop, if !is_stopping => {
                 info!("{} received, stopping", signal?);
                 transfer.stop();
                 deadline = Some(Instant::now() + STOP_TIMEOUT);
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if is_stopping => {
-                warn!(messages = running.len(), "stopped before these were stored: they stay where they are");
-                return Ok(Why::Stopped);
+                warn!(
+                    messages = running.len(),
+                    "stopped before these messages were stored: they stay at the source"
+                );
+                return Ok(EndReason::Stopped);
             }
         }
     }
 }
 
 /// Stores one message in AsyncQueue, and then acknowledges it at its source.
-async fn move_one<R: Receipt>(
+async fn transfer_one<R: AckHandle>(
     transfer: &Transfer,
-    arrival: Arrival<R>,
-) -> anyhow::Result<(Identity, Outcome)> {
-    let Arrival { identity, message, receipt } = arrival;
+    delivery: Delivery<R>,
+) -> anyhow::Result<(MessageIdentity, TransferOutcome)> {
+    let Delivery { identity, message, ack_handle } = delivery;
     let outcome = transfer.store(&identity, &message).await?;
-    if outcome.is_kept()
-        && let Err(error) = receipt.ack().await
+    if outcome.is_stored()
+        && let Err(error) = ack_handle.ack().await
     {
         // The source delivers it again, and its record then says that it is stored.
-        warn!(sequence = identity.sequence, "not acknowledged: {}", describe(error.as_ref()));
+        warn!(
+            sequence = identity.sequence,
+            "failed to acknowledge a message: {}",
+            describe(error.as_ref())
+        );
     }
     Ok((identity, outcome))
 }
 
 /// Waits for a signal that asks this program to end, and returns its name.
-async fn stopped() -> anyhow::Result<&'static str> {
-    let listen = |kind| signal(kind).context("signals can't be listened to");
+async fn wait_for_signal() -> anyhow::Result<&'static str> {
+    let listen = |kind| signal(kind).context("failed to listen to signals");
     let (mut terminate, mut interrupt) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     Ok(tokio::select! {
@@ -146,21 +155,21 @@ async fn stopped() -> anyhow::Result<&'static str> {
 // === impl Progress ===
 
 impl Progress {
-    /// Returns whether a message should be moved: it is not being moved, and is not one that cannot
-    /// be moved. If so, records that it is being moved.
-    fn takes(&mut self, identity: &Identity) -> bool {
+    /// Returns whether a message should be transferred: it is not being transferred, and is not one
+    /// that cannot be transferred. If so, records that it is being transferred.
+    fn start(&mut self, identity: &MessageIdentity) -> bool {
         if self.left.contains(identity) {
             return false;
         }
         self.last_activity = Instant::now();
-        self.in_hand.insert(identity.clone())
+        self.in_flight.insert(identity.clone())
     }
 
-    fn ended(&mut self, identity: Identity, outcome: Outcome) {
+    fn finish(&mut self, identity: MessageIdentity, outcome: TransferOutcome) {
         self.last_activity = Instant::now();
-        self.in_hand.remove(&identity);
-        self.tally.add(outcome);
-        if !outcome.is_kept() {
+        self.in_flight.remove(&identity);
+        self.counts.add(outcome);
+        if !outcome.is_stored() {
             self.left.insert(identity);
         }
     }
@@ -170,24 +179,24 @@ impl Progress {
 mod tests {
     use jiff::Timestamp;
 
-    use super::{super::identity::Origin, *};
+    use super::{super::identity::SourceId, *};
 
     #[test]
-    fn a_message_is_moved_once_at_a_time_and_not_again_once_it_is_left() {
+    fn message_is_moved_once_and_not_again_if_left() {
         let message =
-            |sequence| Origin::new("stan", &["c"], "c").message(sequence, Timestamp::UNIX_EPOCH);
+            |sequence| SourceId::new("stan", &["c"], "c").message(sequence, Timestamp::UNIX_EPOCH);
         let mut progress = Progress {
-            in_hand: HashSet::new(),
+            in_flight: HashSet::new(),
             left: HashSet::new(),
-            tally: Tally::default(),
+            counts: TransferCounts::default(),
             last_activity: Instant::now(),
         };
-        assert!(progress.takes(&message(1)) && progress.takes(&message(2)));
-        assert!(!progress.takes(&message(1)), "it is being moved");
-        progress.ended(message(1), Outcome::Stored);
-        assert!(progress.takes(&message(1)), "its acknowledgement was lost");
-        progress.ended(message(2), Outcome::Left);
-        assert!(!progress.takes(&message(2)));
-        assert_eq!(progress.tally.left(), 1);
+        assert!(progress.start(&message(1)) && progress.start(&message(2)));
+        assert!(!progress.start(&message(1)), "it is being transferred");
+        progress.finish(message(1), TransferOutcome::Stored);
+        assert!(progress.start(&message(1)), "its acknowledgement was lost");
+        progress.finish(message(2), TransferOutcome::Left);
+        assert!(!progress.start(&message(2)));
+        assert_eq!(progress.counts.left(), 1);
     }
 }

@@ -9,15 +9,15 @@ use asyncqueue_runtime::program::UsageError;
 use futures::TryStreamExt;
 
 /// Name of the consumer that is created for a stream that has none.
-const OWN: &str = "asyncqueue-drain";
+const DRAIN_CONSUMER: &str = "asyncqueue-drain";
 
 /// The consumer to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Choice {
+enum ConsumerChoice {
     /// An existing consumer.
     Existing(String),
     /// A new consumer that the drain creates.
-    Own,
+    New,
 }
 
 /// Opens the consumer with this name, or the one that the stream has. Creates one if the stream has
@@ -33,33 +33,35 @@ pub(super) async fn open(stream: &Stream, name: Option<&str>) -> anyhow::Result<
             .with_context(|| format!("failed to list the {what} of stream `{stream_name}`"))?,
     };
     match choose(name, all).map_err(UsageError)? {
-        Choice::Existing(name) => existing(stream, &name).await,
-        Choice::Own => stream.create_consumer(own()).await.context("failed to create a consumer"),
+        ConsumerChoice::Existing(name) => open_existing(stream, &name).await,
+        ConsumerChoice::New => {
+            stream.create_consumer(drain_consumer()).await.context("failed to create a consumer")
+        }
     }
 }
 
 /// Chooses among the consumers of a stream, unless one is named.
-fn choose(name: Option<&str>, mut all: Vec<String>) -> Result<Choice, String> {
+fn choose(name: Option<&str>, mut all: Vec<String>) -> Result<ConsumerChoice, String> {
     if let Some(name) = name {
-        return Ok(Choice::Existing(name.to_owned()));
+        return Ok(ConsumerChoice::Existing(name.to_owned()));
     }
     all.sort();
     match all.as_slice() {
-        [] => Ok(Choice::Own),
-        [only] => Ok(Choice::Existing(only.clone())),
+        [] => Ok(ConsumerChoice::New),
+        [only] => Ok(ConsumerChoice::Existing(only.clone())),
         several => Err(format!(
-            "the stream has several consumers, name one with --consumer: {}",
+            "the stream has several consumers, select one with --consumer: {}",
             several.join(", ")
         )),
     }
 }
 
-async fn existing(stream: &Stream, name: &str) -> anyhow::Result<PullConsumer> {
+async fn open_existing(stream: &Stream, name: &str) -> anyhow::Result<PullConsumer> {
     let info = stream
         .consumer_info(name)
         .await
-        .with_context(|| format!("failed to open consumer `{name}`: --consumer names it"))?;
-    if let Err(rule) = check(&info.config) {
+        .with_context(|| format!("failed to open consumer `{name}`: check --consumer"))?;
+    if let Err(rule) = check_config(&info.config) {
         bail!("consumer `{name}` can't be used: {rule}");
     }
     stream
@@ -69,20 +71,20 @@ async fn existing(stream: &Stream, name: &str) -> anyhow::Result<PullConsumer> {
         .context("failed to open the consumer")
 }
 
-/// Refuses a consumer whose messages can't be acknowledged individually when they are stored.
-fn check(config: &Config) -> Result<(), &'static str> {
+/// Rejects a consumer whose messages can't be acknowledged individually when they are stored.
+fn check_config(config: &Config) -> Result<(), &'static str> {
     match config {
         Config { deliver_subject: Some(_), .. } => {
-            Err("it pushes messages, and a pull consumer is needed")
+            Err("it is a push consumer, and the drain needs a pull consumer")
         }
         Config { ack_policy: AckPolicy::Explicit, .. } => Ok(()),
         _ => Err("its ack policy is not explicit"),
     }
 }
 
-fn own() -> pull::Config {
+fn drain_consumer() -> pull::Config {
     pull::Config {
-        durable_name: Some(OWN.to_owned()),
+        durable_name: Some(DRAIN_CONSUMER.to_owned()),
         description: Some("Moves the messages to AsyncQueue".to_owned()),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
@@ -95,25 +97,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_consumer_is_named_or_the_only_one() {
+    fn consumer_is_named_or_the_only_one() {
         let all = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        let existing = |name: &str| Ok(Choice::Existing(name.to_owned()));
+        let existing = |name: &str| Ok(ConsumerChoice::Existing(name.to_owned()));
         assert_eq!(choose(Some("a"), all(&[])), existing("a"));
         assert_eq!(choose(None, all(&["b"])), existing("b"));
-        assert_eq!(choose(None, all(&[])), Ok(Choice::Own));
+        assert_eq!(choose(None, all(&[])), Ok(ConsumerChoice::New));
         assert!(choose(None, all(&["c", "b"])).unwrap_err().ends_with("b, c"));
     }
 
     #[test]
-    fn only_a_pull_consumer_with_acks_will_do() {
+    fn only_pull_consumers_with_explicit_acks_are_accepted() {
         let with = |ack_policy, deliver_subject| Config {
             ack_policy,
             deliver_subject,
             ..Config::default()
         };
-        assert_eq!(check(&with(AckPolicy::Explicit, None)), Ok(()));
-        assert!(check(&with(AckPolicy::All, None)).is_err());
-        assert!(check(&with(AckPolicy::None, None)).is_err());
-        assert!(check(&with(AckPolicy::Explicit, Some("inbox".to_owned()))).is_err());
+        assert_eq!(check_config(&with(AckPolicy::Explicit, None)), Ok(()));
+        assert!(check_config(&with(AckPolicy::All, None)).is_err());
+        assert!(check_config(&with(AckPolicy::None, None)).is_err());
+        assert!(check_config(&with(AckPolicy::Explicit, Some("inbox".to_owned()))).is_err());
     }
 }

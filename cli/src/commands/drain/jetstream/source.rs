@@ -15,12 +15,12 @@ use futures::StreamExt;
 use tracing::warn;
 
 use super::super::{
-    identity::Origin,
-    source::{Arrival, Message, Receipt, Source},
+    identity::SourceId,
+    source::{AckHandle, Delivery, Message, Source},
 };
 
 /// How long no message must arrive before the server is asked how many are left.
-const QUIET: Duration = Duration::from_secs(1);
+const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
 
 /// Interval of the server's heartbeats while no message arrives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -29,12 +29,12 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 pub(super) struct StreamSource {
     consumer: PullConsumer,
     messages: Stream,
-    origin: Origin,
+    source_id: SourceId,
 }
 
 /// Acknowledges a message of a stream.
 #[derive(Debug)]
-pub(super) struct StreamReceipt(jetstream::Message);
+pub(super) struct StreamAckHandle(jetstream::Message);
 
 // === impl StreamSource ===
 
@@ -42,20 +42,20 @@ impl StreamSource {
     /// Starts to pull messages.
     pub(super) async fn open(
         consumer: PullConsumer,
-        origin: Origin,
+        source_id: SourceId,
         max_inflight: u16,
     ) -> anyhow::Result<Self> {
         let pull =
             consumer.stream().max_messages_per_batch(max_inflight.into()).heartbeat(HEARTBEAT);
         let messages = pull.messages().await.context("failed to pull messages")?;
-        Ok(Self { consumer, messages, origin })
+        Ok(Self { consumer, messages, source_id })
     }
 }
 
 impl Source for StreamSource {
-    type Receipt = StreamReceipt;
+    type AckHandle = StreamAckHandle;
 
-    async fn next(&mut self) -> anyhow::Result<Arrival<StreamReceipt>> {
+    async fn next(&mut self) -> anyhow::Result<Delivery<StreamAckHandle>> {
         let message = loop {
             match self.messages.next().await {
                 Some(Ok(message)) => break message,
@@ -71,16 +71,16 @@ impl Source for StreamSource {
             .info()
             .map_err(|error| anyhow!(error))
             .context("a message names no sequence")?;
-        let identity = self.origin.message(info.stream_sequence, from_server(info.published));
+        let identity = self.source_id.message(info.stream_sequence, from_server(info.published));
         let content = Message {
             headers: message.headers.clone().unwrap_or_default(),
             payload: message.payload.clone(),
         };
-        Ok(Arrival { identity, message: content, receipt: StreamReceipt(message) })
+        Ok(Delivery { identity, message: content, ack_handle: StreamAckHandle(message) })
     }
 
-    async fn is_empty(&mut self, quiet: Duration, left: u64) -> anyhow::Result<bool> {
-        if quiet < QUIET {
+    async fn is_empty(&mut self, idle_time: Duration, left: u64) -> anyhow::Result<bool> {
+        if idle_time < MIN_IDLE_TIME {
             return Ok(false);
         }
         let Ok(info) = self.consumer.get_info().await else {
@@ -95,7 +95,7 @@ impl Source for StreamSource {
     async fn close(self) {}
 }
 
-impl Receipt for StreamReceipt {
+impl AckHandle for StreamAckHandle {
     async fn ack(&self) -> anyhow::Result<()> {
         let acked = self.0.double_ack().await;
         acked

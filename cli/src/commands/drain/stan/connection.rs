@@ -23,7 +23,7 @@ use super::messages::{
 };
 
 /// The version of the protocol that has pings.
-const PROTOCOL: i32 = 1;
+const PROTOCOL_VERSION: i32 = 1;
 
 /// Interval between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,9 +31,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Number of consecutive pings without an answer after which the connection is lost.
 const MAX_UNANSWERED_PINGS: u8 = 3;
 
-/// How long the server may take to answer. It first asks an existing client of the same name
-/// whether it is still there.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time for a response of the server. It first checks whether an existing client of the
+/// same id is still connected.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the server may take to close the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,12 +65,12 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Deliveries {
     pub(super) messages: Subscriber,
-    pub(super) acks: Acks,
+    pub(super) acks: AckPublisher,
 }
 
 /// Acknowledges messages of a channel.
 #[derive(Clone, Debug)]
-pub(super) struct Acks {
+pub(super) struct AckPublisher {
     client: Client,
     channel: String,
     inbox: String,
@@ -94,29 +94,36 @@ impl Connection {
         let request = ConnectRequest {
             client_id: client_id.to_owned(),
             heartbeat_inbox: inbox,
-            protocol: PROTOCOL,
+            protocol: PROTOCOL_VERSION,
             connection_id: connection_id.clone(),
             ping_interval: i32::try_from(PING_INTERVAL.as_secs()).unwrap_or(i32::MAX),
             ping_max_out: MAX_UNANSWERED_PINGS.into(),
         };
         let discover = format!("_STAN.discover.{cluster_id}");
-        let server: ConnectResponse = match ask(&client, &discover, &request).await {
+        let server: ConnectResponse = match send_request(&client, &discover, &request).await {
             Ok(answer) => answer,
-            Err(AskError::NoResponders) => {
+            Err(RequestError::NoResponders) => {
                 bail!(
-                    "no NATS Streaming with the cluster id `{cluster_id}` is on that NATS: see --cluster-id"
+                    "no NATS Streaming with the cluster id `{cluster_id}` on this NATS server: \
+                     check --cluster-id"
                 )
             }
             Err(error) => return Err(anyhow!("failed to connect to NATS Streaming: {error}")),
         };
         if server.error.contains("already registered") {
             bail!(
-                "a client named `{client_id}` is connected: another drain runs; --client-id gives another name"
+                "a client with the id `{client_id}` is already connected: another drain is \
+                 running, or use another id with --client-id"
             );
         }
-        refuse(&server.error, "the connection")?;
+        check_error(&server.error, "the connection")?;
         let (report, lost) = oneshot::channel();
-        tasks.spawn(watch(client.clone(), server.ping_requests.clone(), connection_id, report));
+        tasks.spawn(send_pings(
+            client.clone(),
+            server.ping_requests.clone(),
+            connection_id,
+            report,
+        ));
         Ok(Self { client, client_id: client_id.to_owned(), server, lost, _tasks: tasks })
     }
 
@@ -140,35 +147,39 @@ impl Connection {
             start_position: if *take_all { START_FIRST } else { START_NEW },
         };
         let answer: SubscriptionResponse =
-            ask(&self.client, &self.server.subscribe_requests, &request)
+            send_request(&self.client, &self.server.subscribe_requests, &request)
                 .await
                 .map_err(|error| anyhow!("failed to subscribe to channel `{channel}`: {error}"))?;
-        refuse(&answer.error, &format!("the subscription to channel `{channel}`"))?;
-        let acks =
-            Acks { client: self.client.clone(), channel: channel.clone(), inbox: answer.ack_inbox };
+        check_error(&answer.error, &format!("the subscription to channel `{channel}`"))?;
+        let acks = AckPublisher {
+            client: self.client.clone(),
+            channel: channel.clone(),
+            inbox: answer.ack_inbox,
+        };
         Ok(Deliveries { messages, acks })
     }
 
     /// Returns why the connection is lost, when it is. Must not be polled after that.
     pub(super) async fn lost(&mut self) -> anyhow::Error {
         match (&mut self.lost).await {
-            Ok(reason) => anyhow!("the connection to NATS Streaming is lost: {reason}"),
-            Err(_) => anyhow!("the connection to NATS Streaming is no longer watched"),
+            Ok(reason) => anyhow!("lost the connection to NATS Streaming: {reason}"),
+            Err(_) => anyhow!("the connection to NATS Streaming is no longer monitored"),
         }
     }
 
     /// Closes the connection, so that other clients get at once what it has not acknowledged.
     pub(super) async fn close(self) {
         let request = CloseRequest { client_id: self.client_id.clone() };
-        let close = ask::<Acknowledgement>(&self.client, &self.server.close_requests, &request);
+        let close =
+            send_request::<Acknowledgement>(&self.client, &self.server.close_requests, &request);
         // The server finds out by itself, later.
         let _ = timeout(CLOSE_TIMEOUT, close).await;
     }
 }
 
-// === impl Acks ===
+// === impl AckPublisher ===
 
-impl Acks {
+impl AckPublisher {
     /// Acknowledges a message. The server does not confirm the ack.
     pub(super) async fn ack(&self, sequence: u64) -> anyhow::Result<()> {
         let ack = Ack { channel: self.channel.clone(), sequence };
@@ -180,44 +191,44 @@ impl Acks {
     }
 }
 
-/// Why a request has no answer.
+/// Why a request has no response.
 #[derive(Debug)]
-enum AskError {
+enum RequestError {
     NoResponders,
     Other(String),
 }
 
-impl Display for AskError {
+impl Display for RequestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NoResponders => f.write_str("no server answers"),
+            Self::NoResponders => f.write_str("no server responds"),
             Self::Other(reason) => f.write_str(reason),
         }
     }
 }
 
 /// Sends a request and decodes the answer.
-async fn ask<A: Message + Default>(
+async fn send_request<A: Message + Default>(
     client: &Client,
     subject: &str,
     request: &impl Message,
-) -> Result<A, AskError> {
+) -> Result<A, RequestError> {
     let request = async_nats::Request::new()
         .payload(request.encode_to_vec().into())
-        .timeout(Some(ANSWER_TIMEOUT));
+        .timeout(Some(REQUEST_TIMEOUT));
     let answer =
         client.send_request(subject.to_owned(), request).await.map_err(|error| {
             match error.kind() {
-                RequestErrorKind::NoResponders => AskError::NoResponders,
-                _ => AskError::Other(error.to_string()),
+                RequestErrorKind::NoResponders => RequestError::NoResponders,
+                _ => RequestError::Other(error.to_string()),
             }
         })?;
-    A::decode(answer.payload).map_err(|error| AskError::Other(error.to_string()))
+    A::decode(answer.payload).map_err(|error| RequestError::Other(error.to_string()))
 }
 
-/// Returns an error if the server refuses something.
-fn refuse(error: &str, what: &str) -> anyhow::Result<()> {
-    if error.is_empty() { Ok(()) } else { Err(anyhow!("NATS Streaming refuses {what}: {error}")) }
+/// Returns an error if the server rejected something.
+fn check_error(error: &str, what: &str) -> anyhow::Result<()> {
+    if error.is_empty() { Ok(()) } else { Err(anyhow!("NATS Streaming rejected {what}: {error}")) }
 }
 
 /// Answers each heartbeat.
@@ -231,7 +242,7 @@ async fn answer_heartbeats(client: Client, mut heartbeats: Subscriber) {
 }
 
 /// Sends pings until the connection is lost, and reports why.
-async fn watch(
+async fn send_pings(
     client: Client,
     subject: String,
     connection_id: Vec<u8>,
@@ -243,7 +254,9 @@ async fn watch(
     while !subject.is_empty() {
         pings.tick().await;
         let reason =
-            match timeout(PING_INTERVAL, ask::<Acknowledgement>(&client, &subject, &ping)).await {
+            match timeout(PING_INTERVAL, send_request::<Acknowledgement>(&client, &subject, &ping))
+                .await
+            {
                 Ok(Ok(Acknowledgement { error })) if error.is_empty() => {
                     unanswered = 0;
                     continue;
@@ -254,7 +267,7 @@ async fn watch(
                     return;
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer".to_owned(),
+                Err(_) => "no response".to_owned(),
             };
         unanswered += 1;
         if unanswered >= MAX_UNANSWERED_PINGS {

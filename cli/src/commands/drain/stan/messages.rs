@@ -83,7 +83,7 @@ pub(super) struct SubscriptionResponse {
 
 /// A message of a channel.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(super) struct Delivery {
+pub(super) struct MsgProto {
     #[prost(uint64, tag = "1")]
     pub(super) sequence: u64,
     #[prost(bytes = "bytes", tag = "4")]
@@ -124,8 +124,8 @@ mod tests {
     fn a_delivery_is_read_as_go_writes_it() {
         // pb.MsgProto{Sequence: 7, Subject: "c", Data: "hi", Timestamp: 300, Redelivered: true}
         let bytes = [8, 7, 18, 1, b'c', 34, 2, b'h', b'i', 40, 0xac, 2, 48, 1];
-        let delivery = Delivery::decode(&bytes[..]).unwrap();
-        assert_eq!(delivery, Delivery { sequence: 7, data: "hi".into(), timestamp: 300 });
+        let delivery = MsgProto::decode(&bytes[..]).unwrap();
+        assert_eq!(delivery, MsgProto { sequence: 7, data: "hi".into(), timestamp: 300 });
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_that_the_server_takes() {
+    fn names_follow_the_rules_of_the_server() {
         for good in ["faas", "faas-cluster", "a_B9"] {
             assert_eq!(token(good).as_deref(), Ok(good));
         }

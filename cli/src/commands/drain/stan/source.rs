@@ -10,11 +10,11 @@ use prost::Message as _;
 
 use super::{
     super::{
-        identity::Origin,
-        source::{Arrival, Message, Receipt, Source},
+        identity::SourceId,
+        source::{AckHandle, Delivery, Message, Source},
     },
-    connection::{Acks, Connection, Deliveries, Subscription},
-    messages::Delivery,
+    connection::{AckPublisher, Connection, Deliveries, Subscription},
+    messages::MsgProto,
 };
 
 /// A channel whose durable queue group the drain has joined.
@@ -22,14 +22,14 @@ use super::{
 pub(super) struct StanSource {
     connection: Connection,
     deliveries: Deliveries,
-    origin: Origin,
+    source_id: SourceId,
     empty_after: Duration,
 }
 
 /// Acknowledges a message of a channel.
 #[derive(Debug)]
-pub(super) struct StanReceipt {
-    acks: Acks,
+pub(super) struct StanAckHandle {
+    acks: AckPublisher,
     sequence: u64,
 }
 
@@ -40,35 +40,35 @@ impl StanSource {
     pub(super) async fn join(
         connection: Connection,
         subscription: Subscription,
-        origin: Origin,
+        source_id: SourceId,
         empty_after: Duration,
     ) -> anyhow::Result<Self> {
         let deliveries = connection.subscribe(&subscription).await?;
-        Ok(Self { connection, deliveries, origin, empty_after })
+        Ok(Self { connection, deliveries, source_id, empty_after })
     }
 }
 
 impl Source for StanSource {
-    type Receipt = StanReceipt;
+    type AckHandle = StanAckHandle;
 
-    async fn next(&mut self) -> anyhow::Result<Arrival<StanReceipt>> {
+    async fn next(&mut self) -> anyhow::Result<Delivery<StanAckHandle>> {
         let message = tokio::select! {
             message = self.deliveries.messages.next() => message,
             error = self.connection.lost() => return Err(error),
         };
         let Some(message) = message else { bail!("the subscription has ended") };
-        let Delivery { sequence, data, timestamp } = Delivery::decode(message.payload)
-            .context("NATS Streaming sent what is no message of a channel")?;
+        let MsgProto { sequence, data, timestamp } = MsgProto::decode(message.payload)
+            .context("failed to decode a message of NATS Streaming")?;
         let stored_at = Timestamp::from_nanosecond(timestamp.into()).unwrap_or_default();
-        Ok(Arrival {
-            identity: self.origin.message(sequence, stored_at),
+        Ok(Delivery {
+            identity: self.source_id.message(sequence, stored_at),
             message: Message { headers: NatsHeaders::new(), payload: data },
-            receipt: StanReceipt { acks: self.deliveries.acks.clone(), sequence },
+            ack_handle: StanAckHandle { acks: self.deliveries.acks.clone(), sequence },
         })
     }
 
-    async fn is_empty(&mut self, quiet: Duration, _left: u64) -> anyhow::Result<bool> {
-        Ok(quiet >= self.empty_after)
+    async fn is_empty(&mut self, idle_time: Duration, _left: u64) -> anyhow::Result<bool> {
+        Ok(idle_time >= self.empty_after)
     }
 
     async fn close(self) {
@@ -76,7 +76,7 @@ impl Source for StanSource {
     }
 }
 
-impl Receipt for StanReceipt {
+impl AckHandle for StanAckHandle {
     async fn ack(&self) -> anyhow::Result<()> {
         self.acks.ack(self.sequence).await
     }
