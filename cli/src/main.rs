@@ -2,19 +2,15 @@
 
 use std::process::ExitCode;
 
-mod arguments;
-mod cancel;
-mod dead;
-mod drain;
-mod find;
-mod known;
+mod args;
+mod commands;
+mod inventory;
+mod lookup;
 mod output;
-mod queues;
 mod run;
 mod session;
-mod status;
 mod table;
 
 fn main() -> ExitCode {
-    run::run(arguments::parse())
+    run::run(args::parse())
 }

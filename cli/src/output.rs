@@ -1,6 +1,6 @@
 //! Prints the output of commands.
 
-pub(crate) use asyncqueue_runtime::output::{print, print_bytes, print_error as note};
+pub(crate) use asyncqueue_runtime::output::{print, print_bytes, print_error};
 use clap::ValueEnum;
 use serde::Serialize;
 

@@ -6,37 +6,37 @@ use anyhow::Context;
 use asyncqueue_runtime::{error, program::UsageError};
 
 use crate::{
-    arguments::{Arguments, Command},
-    cancel, dead, drain, output, queues,
+    args::{Cli, Command},
+    commands::{cancel, dead, drain, queues, status},
+    output,
     session::Session,
-    status,
 };
 
 /// Exit code for a command line that is not valid, the same as clap's.
 const EXIT_USAGE: u8 = 2;
 
 /// Runs the command. If it fails, prints the reason in one line.
-pub(crate) fn run(arguments: Arguments) -> ExitCode {
-    let Err(error) = try_run(arguments) else { return ExitCode::SUCCESS };
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let Err(error) = try_run(cli) else { return ExitCode::SUCCESS };
     if !is_closed_output(&error) {
-        output::note(&format!("kubectl aq: {}", error::describe(error.as_ref())));
+        output::print_error(&format!("kubectl aq: {}", error::describe(error.as_ref())));
     }
     if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }
 
-fn try_run(arguments: Arguments) -> anyhow::Result<()> {
+fn try_run(cli: Cli) -> anyhow::Result<()> {
     // An error means that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    if let Command::Drain(command) = &arguments.command {
+    if let Command::Drain(command) = &cli.command {
         command.install_log()?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("the runtime can't be started")?;
+        .context("failed to start the runtime")?;
     let result = runtime.block_on(async {
-        let session = Session::open(&arguments.nats).await?;
-        match arguments.command {
+        let session = Session::open(&cli.nats).await?;
+        match cli.command {
             Command::Queues(arguments) => queues::run(&session, &arguments).await,
             Command::Dead(command) => dead::run(&session, command).await,
             Command::Status(arguments) => status::run(&session, &arguments).await,

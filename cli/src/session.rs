@@ -13,7 +13,7 @@ use tokio::time::timeout;
 /// The name of the connection in NATS.
 const CONNECTION_NAME: &str = "kubectl-aq";
 
-/// Maximum time for reaching NATS, and for its answers: a person waits for them.
+/// Maximum time for connecting to NATS, and for each of its responses: a user waits for them.
 pub(crate) const NATS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to NATS.
@@ -45,7 +45,7 @@ pub(crate) async fn connect(settings: &NatsSettings, setting: &str) -> anyhow::R
         let reasons = health.report().err().unwrap_or_default();
         let reason = reasons.into_iter().map(|(_, reason)| reason).next().unwrap_or_default();
         anyhow::bail!(
-            "gave up after {}s {reason}; {setting} says where NATS is",
+            "failed to connect to NATS within {}s: {reason}; check {setting}",
             NATS_TIMEOUT.as_secs()
         );
     }

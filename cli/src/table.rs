@@ -6,7 +6,7 @@ use std::time::Duration;
 const GAP: usize = 3;
 
 /// The content of a cell without a value.
-pub(crate) const NOTHING: &str = "-";
+pub(crate) const EMPTY_CELL: &str = "-";
 
 /// Formats a heading and rows. Each column is as wide as its widest cell. The last column may have
 /// any length.
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_lines_have_no_blanks_at_their_end() {
+    fn columns_are_aligned_without_trailing_blanks() {
         let rows = [["a", "1", "x"], ["größe", "22", ""]].map(|row| row.map(str::to_owned));
         let table = render(["NAME", "N", "WHY"], rows);
         assert_eq!(table, "NAME    N    WHY\na       1    x\ngröße   22\n");
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_one_line_and_tells_the_terminal_nothing() {
+    fn control_characters_in_cells_are_replaced() {
         let table = render(["A"], [["x\u{1b}[31m\ny".to_owned()]]);
         assert_eq!(table, "A\nx\u{fffd}[31m\u{fffd}y\n");
     }

@@ -3,12 +3,12 @@
 #![no_main]
 
 use asyncqueue::directory::{Directory, Key};
-use asyncqueue_gateway::{directory_file::parse, target::BaseUrl};
+use asyncqueue_gateway::{fuzzing::BaseUrl, parse_directory_file};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|yaml: &str| {
     let default_queue = "faas-request".parse().expect("a name");
-    let directory = match parse(yaml, "openfaas-fn", &default_queue) {
+    let directory = match parse_directory_file(yaml, "openfaas-fn", &default_queue) {
         Ok(directory) => directory,
         Err(error) => {
             let error = format!("{error:#}");

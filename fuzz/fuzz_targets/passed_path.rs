@@ -3,7 +3,7 @@
 //! and with what browsers do.
 #![no_main]
 
-use asyncqueue_gateway::{plain_path::is_plain, resource::Resource};
+use asyncqueue_gateway::fuzzing::{Route, is_unambiguous};
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;
@@ -12,14 +12,14 @@ use url::Url;
 fuzz_target!(|target: &str| {
     let Ok(uri) = target.parse::<Uri>() else { return };
     let path = uri.path();
-    let passed_on = match Resource::of(path) {
-        Resource::Queue(_) => {
-            assert!(is_plain(path), "a call may have any path");
+    let passed_on = match Route::parse(path) {
+        route @ Route::AsyncFunction(_) => {
+            assert!(is_unambiguous(route, path), "a call may have any path");
             return;
         }
-        resource => resource,
+        route => route,
     };
-    if !is_plain(path) {
+    if !is_unambiguous(passed_on, path) {
         return;
     }
     let mut read = vec![go(path)];
@@ -31,12 +31,12 @@ fuzz_target!(|target: &str| {
         let first = segments.first().map(String::as_str);
         assert_ne!(first, Some("async-function"), "{path}");
         match passed_on {
-            Resource::Function(call) if !call.function.is_empty() => {
+            Route::Function(call) if !call.function.is_empty() => {
                 assert_eq!(first, Some("function"), "{path}");
                 let name = percent_decode_str(call.function).decode_utf8_lossy();
                 assert_eq!(segments.get(1).map(String::as_str), Some(&*name), "{path}");
             }
-            Resource::Other => assert_ne!(first, Some("function"), "{path}"),
+            Route::Other => assert_ne!(first, Some("function"), "{path}"),
             _ => {}
         }
     }

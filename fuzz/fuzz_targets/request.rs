@@ -3,14 +3,11 @@
 //! it had, and no other; and none of them becomes one of NATS.
 #![no_main]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use asyncqueue::{CallId, message::native};
 use asyncqueue_fuzz::{check_call, over_the_wire};
-use asyncqueue_gateway::{
-    resource::Resource,
-    submission::{Submission, client_call_id},
-};
+use asyncqueue_gateway::fuzzing::{ForwardedHeaders, Route, Submission, client_call_id};
 use asyncqueue_worker::function::request::{Attempt, request_headers};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -37,13 +34,16 @@ const NOT_THE_CALLS: [&[u8]; 13] = [
 ];
 
 /// What the platform says of the call, over or beside what the client said.
-const THE_PLATFORMS: [&[u8]; 6] = [
+const THE_PLATFORMS: [&[u8]; 9] = [
     b"x-call-id",
     b"x-start-time",
     b"x-async-depth",
     b"x-retry",
     b"x-retry-max",
     b"idempotency-key",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
 ];
 
 fuzz_target!(|head: &[u8]| {
@@ -58,14 +58,18 @@ fuzz_target!(|head: &[u8]| {
         headers.append(name, HeaderValue::from_bytes(field.value).expect("a value that was read"));
     }
 
-    let Resource::Queue(call) = Resource::of(uri.path()) else { return };
+    let Route::AsyncFunction(call) = Route::parse(uri.path()) else { return };
     let Ok(id) = client_call_id(&headers) else { return };
     let Ok(submission) = Submission::parse(call, uri.query(), &headers, "openfaas-fn") else {
         return;
     };
     let id = id.unwrap_or_else(|| CallId::of_sequence(1));
     let at = "2026-01-01T00:00:00Z".parse().expect("a time");
-    let stored = submission.into_invocation(id, at, headers, Bytes::from_static(b"body"));
+    let mut head = http::Request::new(()).into_parts().0;
+    (head.uri, head.headers) = (uri.clone(), headers.clone());
+    let forwarded = ForwardedHeaders::from_request(&head, Ipv4Addr::LOCALHOST.into());
+    let body = Bytes::from_static(b"body");
+    let stored = submission.into_invocation(id, at, headers, forwarded, body);
     check_call(&stored);
     let message = over_the_wire(&native::encode(&stored));
     let read =

@@ -2,7 +2,7 @@
 //! counted, so that a request in a loop ends, and no entry of a client's is lost.
 #![no_main]
 
-use asyncqueue_gateway::hops::Hops;
+use asyncqueue_gateway::fuzzing::HopLimit;
 use http::{HeaderMap, HeaderValue, Version, header};
 use libfuzzer_sys::fuzz_target;
 
@@ -16,9 +16,9 @@ fuzz_target!(|input: (Vec<Vec<u8>>, bool)| {
         headers.append(header::VIA, value);
     }
     let before: Vec<HeaderValue> = headers.get_all(header::VIA).iter().cloned().collect();
-    let hops = Hops::new(Some("openfaas"), MAX);
+    let hop_limit = HopLimit::new(Some("openfaas"), MAX);
     let mut passes = 0;
-    while hops.pass(&mut headers, Version::HTTP_11).is_ok() {
+    while hop_limit.append_via(&mut headers, Version::HTTP_11).is_ok() {
         passes += 1;
         assert!(passes <= MAX, "it is never refused");
         let now: Vec<HeaderValue> = headers.get_all(header::VIA).iter().cloned().collect();

@@ -8,24 +8,24 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
-use crate::refusal::Refusal;
+use crate::rejection::Rejection;
 
 /// The maximum size of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
+pub(crate) struct BodyLimit {
     /// The maximum, in bytes.
     pub bytes: usize,
     /// Where the limit comes from, for users who want to raise it.
     pub set_by: &'static str,
 }
 
-// === impl Limit ===
+// === impl BodyLimit ===
 
-impl Limit {
+impl BodyLimit {
     /// Creates the limit: the lower of this program's own limit and the NATS server's, both in
     /// bytes.
     #[must_use]
-    pub fn new(max_payload: usize, server_max_payload: usize) -> Self {
+    pub(crate) fn new(max_payload: usize, server_max_payload: usize) -> Self {
         let server = server_max_payload.saturating_sub(HEADER_ROOM);
         if max_payload <= server {
             Self { bytes: max_payload, set_by: "max_payload of the gateway" }
@@ -36,7 +36,7 @@ impl Limit {
 
     /// Returns the lower of this limit and the queue's limit in bytes, if the queue has one.
     #[must_use]
-    pub fn within(self, queue: Option<u64>) -> Self {
+    pub(crate) fn min_with(self, queue: Option<u64>) -> Self {
         match queue
             .and_then(|bytes| usize::try_from(bytes).ok())
             .filter(|bytes| *bytes < self.bytes)
@@ -46,55 +46,59 @@ impl Limit {
         }
     }
 
-    fn exceeded(self) -> Refusal {
-        Refusal::BodyTooLarge { limit: self.bytes, set_by: self.set_by }
+    fn too_large(self) -> Rejection {
+        Rejection::BodyTooLarge { limit: self.bytes, set_by: self.set_by }
     }
 }
 
 /// Reads a body.
 ///
-/// A body whose announced length is over the limit is refused before any of it is read. A client
+/// A body whose announced length is over the limit is rejected before any of it is read. A client
 /// that asked first (`Expect: 100-continue`) then need not send it.
 ///
 /// Memory is taken for what has arrived, not for what is announced, so that a slow client cannot
-/// reserve memory that others need. `taken` is the memory for the rest of the request. The returned
-/// body holds both until its last clone is dropped: a message may wait in the NATS client after its
-/// request was given up.
-pub async fn read(
+/// reserve memory that others need. `memory` holds the memory of the rest of the request. The
+/// returned body holds both until its last clone is dropped: a message may wait in the NATS client
+/// after its request was abandoned.
+pub(crate) async fn read(
     body: &mut Incoming,
-    limit: Limit,
+    limit: BodyLimit,
     time: Duration,
-    taken: Taken,
-) -> Result<Bytes, Refusal> {
+    memory: Taken,
+) -> Result<Bytes, Rejection> {
     if body.size_hint().lower() > limit.bytes as u64 {
-        return Err(limit.exceeded());
+        return Err(limit.too_large());
     }
-    tokio::time::timeout(time, collect(body, limit, taken))
+    tokio::time::timeout(time, collect(body, limit, memory))
         .await
-        .unwrap_or(Err(Refusal::BodyTimeout(time)))
+        .unwrap_or(Err(Rejection::BodyTimeout(time)))
 }
 
-async fn collect(body: &mut Incoming, limit: Limit, mut taken: Taken) -> Result<Bytes, Refusal> {
+async fn collect(
+    body: &mut Incoming,
+    limit: BodyLimit,
+    mut memory: Taken,
+) -> Result<Bytes, Rejection> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Refusal::Body(asyncqueue_runtime::error::describe(&error)))?;
+        let frame = frame
+            .map_err(|error| Rejection::InvalidBody(asyncqueue_runtime::error::describe(&error)))?;
         // Trailers are not stored.
         let Ok(data) = frame.into_data() else { continue };
         if data.len() > limit.bytes - bytes.len() {
-            return Err(limit.exceeded());
+            return Err(limit.too_large());
         }
         let more = growth(bytes.len(), bytes.capacity(), data.len(), limit.bytes);
         if more > 0 {
-            if !taken.grow(more) {
-                return Err(Refusal::MemoryShort { budget: taken.budget() });
+            if !memory.grow(more) {
+                return Err(Rejection::MemoryExhausted { budget: memory.budget() });
             }
             bytes.reserve_exact(bytes.capacity() - bytes.len() + more);
         }
         // Copied, even if it came in one piece: this frees the read buffer of the connection.
         bytes.extend_from_slice(&data);
     }
-    Ok(taken.attach(bytes))
+    Ok(memory.attach(bytes))
 }
 
 /// Returns by how much a buffer grows that must take `more` bytes. The size doubles, so that the
@@ -113,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_grows_to_twice_its_size_within_the_limit() {
+    fn buffer_doubles_within_the_limit() {
         assert_eq!(growth(0, 0, 2, 100), 2);
         assert_eq!(growth(2, 8, 6, 100), 0);
         assert_eq!(growth(8, 8, 1, 100), 8);
@@ -122,19 +126,19 @@ mod tests {
     }
 
     #[test]
-    fn the_lesser_of_two_limits_counts_and_is_named() {
-        let own = Limit::new(1000, 1 << 20);
+    fn lower_limit_applies_and_is_named() {
+        let own = BodyLimit::new(1000, 1 << 20);
         assert_eq!((own.bytes, own.set_by), (1000, "max_payload of the gateway"));
-        let server = Limit::new(1 << 20, 1 << 20);
+        let server = BodyLimit::new(1 << 20, 1 << 20);
         assert_eq!(server.bytes, (1 << 20) - HEADER_ROOM);
         assert!(server.set_by.contains("NATS"));
-        assert_eq!(Limit::new(1 << 20, 0).bytes, 0);
+        assert_eq!(BodyLimit::new(1 << 20, 0).bytes, 0);
         assert_eq!(
-            own.within(Some(999)),
-            Limit { bytes: 999, set_by: "limits.maxPayload of the queue" }
+            own.min_with(Some(999)),
+            BodyLimit { bytes: 999, set_by: "limits.maxPayload of the queue" }
         );
-        for no_less in [None, Some(1000), Some(u64::MAX)] {
-            assert_eq!(own.within(no_less), own);
+        for not_lower in [None, Some(1000), Some(u64::MAX)] {
+            assert_eq!(own.min_with(not_lower), own);
         }
     }
 }

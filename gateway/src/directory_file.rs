@@ -38,21 +38,21 @@ use serde_saphyr::Spanned;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::{metrics::Metrics, streams, target::BaseUrl};
+use crate::{base_url::BaseUrl, metrics::Metrics, provisioner};
 
-/// Interval between two checks of the file. The content is compared, not the modification time:
+/// Interval between two reads of the file. The content is compared, not the modification time:
 /// Kubernetes updates a `ConfigMap` by changing links.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Name of the warning on `/readyz` about a file that is not valid. The gateway stays ready.
 const WARNING: &str = "directory_file";
 
-/// Says what the effect of a file that is not valid is.
-const STAYS: &str = "the directory stays as it was";
+/// The effect of a file that is not valid, as a text for users.
+const KEEPS_PREVIOUS: &str = "using the previous contents";
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct FileContents {
     #[serde(default)]
     queues: Option<BTreeMap<NewQueueName, Option<Queue>>>,
     #[serde(default)]
@@ -92,7 +92,7 @@ struct Retry {
 
 /// A directory file, and what is needed to read it.
 #[derive(Clone, Debug)]
-pub struct DirectoryFile {
+pub(crate) struct DirectoryFile {
     /// The path of the file.
     pub path: Arc<Path>,
     /// The namespace of functions that are named without one.
@@ -105,52 +105,52 @@ pub struct DirectoryFile {
 
 impl DirectoryFile {
     /// Reads the file. The error names the file, the line and the field.
-    pub fn read(&self) -> anyhow::Result<Directory> {
-        self.parse(&self.text()?)
+    pub(crate) fn read(&self) -> anyhow::Result<Directory> {
+        self.parse(&self.contents()?)
     }
 
-    /// Follows the file for as long as there is a receiver.
-    pub async fn follow(
+    /// Watches the file for as long as there is a receiver.
+    pub(crate) async fn watch(
         self,
         directory: watch::Sender<Option<Arc<Directory>>>,
         metrics: Metrics,
         health: Health,
     ) {
-        let mut seen = None;
+        let mut last_contents = None;
         loop {
             let this = self.clone();
-            // An error is compared in the same way as a text, so that it is logged once.
-            let look = tokio::task::spawn_blocking(move || {
-                this.text().map_err(|error| format!("{error:#}"))
+            // An error is compared like contents, so that it is logged once.
+            let poll = tokio::task::spawn_blocking(move || {
+                this.contents().map_err(|error| format!("{error:#}"))
             });
-            let Ok(text) = look.await else { return };
-            if seen.as_ref() != Some(&text) {
+            let Ok(text) = poll.await else { return };
+            if last_contents.as_ref() != Some(&text) {
                 let read = text
                     .as_ref()
                     .map_err(Clone::clone)
                     .and_then(|text| self.parse(text).map_err(|error| format!("{error:#}")));
                 health.set_warning(
                     WARNING,
-                    read.as_ref().err().map(|error| format!("{error}; {STAYS}")),
+                    read.as_ref().err().map(|error| format!("{error}; {KEEPS_PREVIOUS}")),
                 );
-                self.apply(read, &directory, &metrics);
-                seen = Some(text);
+                self.publish(read, &directory, &metrics);
+                last_contents = Some(text);
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = directory.closed() => return,
             }
         }
     }
 
     /// Replaces the current directory with the one that was read, if they differ.
-    fn apply(
+    fn publish(
         &self,
         read: Result<Directory, String>,
         directory: &watch::Sender<Option<Arc<Directory>>>,
         metrics: &Metrics,
     ) {
-        metrics.directory_file(read.is_ok());
+        metrics.record_directory_read(read.is_ok());
         match read {
             Ok(read) => {
                 let (queues, functions) = (read.queues.len(), read.functions.len());
@@ -163,18 +163,18 @@ impl DirectoryFile {
                     info!(
                         queues,
                         functions,
-                        "the directory was read anew from `{}`",
+                        "reloaded the directory from `{}`",
                         self.path.display()
                     );
                 }
             }
-            Err(error) => warn!("{error}; {STAYS}"),
+            Err(error) => warn!("{error}; {KEEPS_PREVIOUS}"),
         }
     }
 
-    fn text(&self) -> anyhow::Result<String> {
+    fn contents(&self) -> anyhow::Result<String> {
         std::fs::read_to_string(&self.path)
-            .with_context(|| format!("directory_file `{}` can't be read", self.path.display()))
+            .with_context(|| format!("failed to read directory_file `{}`", self.path.display()))
     }
 
     fn parse(&self, text: &str) -> anyhow::Result<Directory> {
@@ -201,7 +201,7 @@ fn parse_values(
     default_queue: &QueueName,
 ) -> anyhow::Result<Directory> {
     // Without the excerpt of the file, so that the error stays on one line.
-    let file: File =
+    let file: FileContents =
         serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{}", error.without_snippet()))?;
     let mut directory = Directory::default();
     for (NewQueueName(name), queue) in file.queues.unwrap_or_default() {
@@ -209,7 +209,7 @@ fn parse_values(
             .with_context(|| format!("queues.{name}"))?;
         directory.queues.insert(name, entry);
     }
-    check_claims(&directory, default_queue)?;
+    check_conflicts(&directory, default_queue)?;
     for (name, function) in file.functions.unwrap_or_default() {
         let line = function.referenced.line();
         let at = || format!("line {line}: functions.{name}");
@@ -219,7 +219,10 @@ fn parse_values(
             .with_context(|| format!("line {line}: functions"))?;
         check_system(function.namespace()).with_context(at)?;
         if directory.functions.insert(function, entry).is_some() {
-            bail!("{} is there twice, with and without its namespace: remove one of the two", at());
+            bail!(
+                "{} is listed twice, with and without its namespace: remove one of the two",
+                at()
+            );
         }
     }
     Ok(directory)
@@ -240,10 +243,10 @@ fn queue_entry(name: &QueueName, Queue { stream, subject }: Queue) -> anyhow::Re
     Ok(QueueEntry::new(stream.unwrap_or_else(named), subject.unwrap_or_else(named)))
 }
 
-/// Refuses two queues that use the same stream or subject. The default queue is included, though it
+/// Rejects two queues that use the same stream or subject. The default queue is included, though it
 /// need not be listed.
-fn check_claims(directory: &Directory, default_queue: &QueueName) -> anyhow::Result<()> {
-    let mut specs = streams::specs(directory, default_queue);
+fn check_conflicts(directory: &Directory, default_queue: &QueueName) -> anyhow::Result<()> {
+    let mut specs = provisioner::queue_specs(directory, default_queue);
     specs.sort_by(|a, b| a.queue.cmp(&b.queue));
     for (index, first) in specs.iter().enumerate() {
         for second in &specs[index + 1..] {
@@ -251,12 +254,14 @@ fn check_claims(directory: &Directory, default_queue: &QueueName) -> anyhow::Res
             match clash(first, second) {
                 None => {}
                 Some(Clash::Stream(stream)) => bail!(
-                    "queues.{a} and queues.{b} both have the stream `{stream}`: each queue has a stream of its own, \
-                     NAME-callbacks and NAME-dead; give one of the two another name or stream"
+                    "queues.{a} and queues.{b} both use the stream `{stream}`: each queue needs \
+                     its own stream, NAME-callbacks and NAME-dead; change the name or stream of \
+                     one of the two"
                 ),
                 Some(Clash::Subject { subject, others }) => bail!(
-                    "queues.{a} and queues.{b} have the subjects `{subject}` and `{others}`, which overlap: a queue takes \
-                     all below its subject; give one of the two another subject"
+                    "queues.{a} and queues.{b} have the subjects `{subject}` and `{others}`, which \
+                     overlap: a queue receives all messages below its subject; change the subject \
+                     of one of the two"
                 ),
             }
         }
@@ -270,10 +275,10 @@ fn function_entry(
     directory: &Directory,
     default_queue: &QueueName,
 ) -> anyhow::Result<FunctionEntry> {
-    let is_there =
+    let is_queue =
         |queue: &QueueName| queue == default_queue || directory.queues.contains_key(queue);
-    if let Some(queue) = queue.as_ref().filter(|queue| !is_there(queue)) {
-        bail!("queue `{queue}` is not one of queues: add it there");
+    if let Some(queue) = queue.as_ref().filter(|queue| !is_queue(queue)) {
+        bail!("queue `{queue}` is not listed in queues: add it there");
     }
     if let Some(url) = &url {
         check_url(url).map_err(|rule| anyhow!("url `{url}` is not valid: {rule}"))?;
@@ -286,7 +291,7 @@ fn function_entry(
 /// Checks the URL of one function. Workers and gateways use it as it is: it has no placeholders.
 fn check_url(url: &str) -> Result<(), String> {
     if url.contains(['{', '}']) {
-        return Err("nothing is filled in here: write the URL of this function".to_owned());
+        return Err("placeholders are not allowed here: write the URL of this function".to_owned());
     }
     parse_call_url(url)?;
     url.parse::<BaseUrl>().map(drop).map_err(|error| error.to_string())
@@ -326,10 +331,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_names_queues_and_functions() {
+    fn file_lists_queues_and_functions() {
         let directory = read(
             "queues:\n  slow-queue:\n  other: {stream: OTHER, subject: jobs.other}\n\
-             functions:\n  figlet: {queue: slow-queue, url: \"http://127.0.0.1:8081\"}\n  env.dev: {}\n",
+             functions:\n  figlet: {queue: slow-queue, url: \"http://127.0.0.1:8081\"}\n  \
+             env.dev: {}\n",
         )
         .unwrap();
         let route = |name: &str| {
@@ -353,8 +359,9 @@ mod tests {
     }
 
     #[test]
-    fn a_function_has_retries_of_its_own() {
-        let yaml = "functions:\n  a: {retry: {attempts: 3, codes: [429, 503], minWait: 1s, maxWait: 1m30s}}\n  b: {}";
+    fn function_may_override_retries() {
+        let yaml = "functions:\n  a: {retry: {attempts: 3, codes: [429, 503], minWait: 1s, \
+                    maxWait: 1m30s}}\n  b: {}";
         let directory = read(yaml).unwrap();
         let retry = |name: &str| {
             &directory.functions[&FunctionName::new(name, "openfaas-fn").unwrap()].retry
@@ -370,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line_and_field() {
+    fn error_names_line_and_field() {
         for (yaml, expected) in [
             ("queues:\n  Slow: {}", &["line 2", "`Slow`"][..]),
             ("queues:\n  a: {streams: x}", &["line 2", "streams"]),
@@ -387,14 +394,14 @@ mod tests {
             ("functions:\n  a: {url: h}", &["line 2", "functions.a.url `h`"]),
             ("functions:\n  a: {url: \"http:/>\n\n  0\"}", &["line 2", "functions.a.url `http:/>"]),
             ("functions:\n  \"a\\nb\": {}", &["line 2", "`a b`"]),
-            ("functions:\n  a: {}\n  a.openfaas-fn: {}", &["line 3", "twice"]),
+            ("functions:\n  a: {}\n  a.openfaas-fn: {}", &["line 3", "listed twice"]),
             (
                 "functions:\n  a: {url: \"https://h\"}",
                 &["line 2", "functions.a.url `https://h`", "without TLS"],
             ),
             (
                 "functions:\n  a: {url: \"http://{function}\"}",
-                &["line 2", "functions.a.url", "filled in"],
+                &["line 2", "functions.a.url", "placeholders"],
             ),
             (
                 "functions:\n  a: {retry: {attempts: 0}}",

@@ -11,26 +11,27 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The protocol that this program itself speaks. A proxy that terminates TLS says so in the header.
+/// The protocol that this program itself speaks. A proxy that terminates TLS sets the header
+/// itself.
 const PROTO: HeaderValue = HeaderValue::from_static("http");
 
 /// Where a request came from.
 #[derive(Clone, Debug)]
-pub struct Forwarded {
+pub struct ForwardedHeaders {
     host: Option<HeaderValue>,
     client: IpAddr,
 }
 
-// === impl Forwarded ===
+// === impl ForwardedHeaders ===
 
-impl Forwarded {
+impl ForwardedHeaders {
     /// Reads the host from the head of a request of this client.
     #[must_use]
-    pub fn of(head: &Parts, client: IpAddr) -> Self {
+    pub fn from_request(head: &Parts, client: IpAddr) -> Self {
         // The host of a target in absolute form takes precedence over the header (RFC 9112, 3.2.2).
-        let of_target =
+        let target_host =
             head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        Self { host: of_target.or_else(|| head.headers.get(header::HOST).cloned()), client }
+        Self { host: target_host.or_else(|| head.headers.get(header::HOST).cloned()), client }
     }
 
     /// Adds the headers to `headers`, from which those of the connection are already removed.
@@ -69,12 +70,13 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut head = request.body(()).unwrap().into_parts().0;
-        Forwarded::of(&head, "10.0.0.2".parse().unwrap()).add_to(&mut head.headers);
+        ForwardedHeaders::from_request(&head, "10.0.0.2".parse().unwrap())
+            .add_to(&mut head.headers);
         head.headers
     }
 
     #[test]
-    fn host_protocol_and_client_are_said() {
+    fn host_protocol_and_client_are_added() {
         let headers = added(&[("host", "gateway.example"), ("x-forwarded-for", "10.0.0.1")], "/p");
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2");
         assert_eq!(headers["x-forwarded-host"], "gateway.example");
@@ -82,16 +84,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_proxy_said_before_stays() {
-        let said =
+    fn headers_of_an_earlier_proxy_stay() {
+        let sent =
             [("host", "h"), ("x-forwarded-host", "public.example"), ("x-forwarded-proto", "https")];
-        let headers = added(&said, "/p");
+        let headers = added(&sent, "/p");
         assert_eq!(headers["x-forwarded-host"], "public.example");
         assert_eq!(headers["x-forwarded-proto"], "https");
     }
 
     #[test]
-    fn the_host_of_the_target_comes_before_that_of_the_header() {
+    fn host_of_the_target_takes_precedence_over_the_header() {
         assert_eq!(
             added(&[("host", "h")], "http://other:8080/p")["x-forwarded-host"],
             "other:8080"

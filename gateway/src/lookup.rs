@@ -13,33 +13,33 @@ use asyncqueue::{
 use tokio::sync::SemaphorePermit;
 
 use crate::{
-    refusal::Refusal,
-    resource::Call,
-    slots::Slots,
+    concurrency_limit::ConcurrencyLimit,
+    rejection::Rejection,
+    route::FunctionPath,
     submission::{call_id, function_name},
 };
 
 /// Maximum number of concurrent lookups. Each needs a few NATS requests, or a few for each queue,
 /// and must leave capacity for storing calls.
-const MAX_LOOKUPS: usize = 64;
+const MAX_CONCURRENT_LOOKUPS: usize = 64;
 
 /// Looks up calls.
 #[derive(Debug)]
-pub struct Lookups {
+pub(crate) struct Lookups {
     js: Context,
-    slots: Slots,
-    /// Maximum time that a cancellation waits until it is certain.
+    limit: ConcurrencyLimit,
+    /// Maximum time that a cancellation waits for its confirmation.
     cancel_timeout: Duration,
 }
 
-/// Returns which call a path names: `/async-function/CALL-ID[?function=NAME]` or
+/// Parses the path of a call: `/async-function/CALL-ID[?function=NAME]` or
 /// `/async-function/NAME/CALL-ID`. Returns `None` for a longer path. `namespace` is that of a
 /// function named without one.
-pub fn wanted(
-    call: Call<'_>,
+pub(crate) fn call_query(
+    call: FunctionPath<'_>,
     query: Option<&str>,
     namespace: &str,
-) -> Result<Option<Wanted>, Refusal> {
+) -> Result<Option<Wanted>, Rejection> {
     let function = |name| function_name(name, namespace).map(Some);
     let (function, id) = match call.path.strip_prefix('/').unwrap_or_default() {
         "" => (parameter(query, "function").map_or(Ok(None), function)?, call.function),
@@ -47,7 +47,7 @@ pub fn wanted(
         id => (function(call.function)?, id),
     };
     if id.is_empty() {
-        return Err(Refusal::NoCallId);
+        return Err(Rejection::NoCallId);
     }
     Ok(Some(Wanted { id: call_id("path", id)?, function }))
 }
@@ -65,21 +65,25 @@ fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
 // === impl Lookups ===
 
 impl Lookups {
-    /// Creates lookups that use this context. A cancellation waits up to `cancel_timeout` until it
-    /// is certain.
+    /// Creates lookups that use this context. A cancellation waits up to `cancel_timeout` for its
+    /// confirmation.
     #[must_use]
-    pub fn new(js: Context, cancel_timeout: Duration) -> Self {
-        Self { js, slots: Slots::new(MAX_LOOKUPS, "look-ups of calls"), cancel_timeout }
+    pub(crate) fn new(js: Context, cancel_timeout: Duration) -> Self {
+        Self {
+            js,
+            limit: ConcurrencyLimit::new(MAX_CONCURRENT_LOOKUPS, "concurrent lookups"),
+            cancel_timeout,
+        }
     }
 
-    /// Returns where a call is.
-    pub async fn status(
+    /// Returns the status of a call.
+    pub(crate) async fn status(
         &self,
         directory: &Directory,
         default_queue: &QueueName,
         wanted: Wanted,
-    ) -> Result<CallStatus, Refusal> {
-        let _slot = self.slot()?;
+    ) -> Result<CallStatus, Rejection> {
+        let _permit = self.permit()?;
         let places = places(directory, default_queue, &wanted);
         match locate(&self.js, &places, &wanted).await? {
             Found::Stored { newest, others } => {
@@ -97,47 +101,47 @@ impl Lookups {
     ///
     /// The cancellation is completed even if the client disconnects. A call that is only partly
     /// cancelled would seem to be queued until a worker receives it.
-    pub async fn cancel(
+    pub(crate) async fn cancel(
         &self,
         directory: &Directory,
         default_queue: &QueueName,
         wanted: Wanted,
-    ) -> Result<Tally, Refusal> {
-        let _slot = self.slot()?;
+    ) -> Result<Tally, Rejection> {
+        let _permit = self.permit()?;
         let places = places(directory, default_queue, &wanted);
-        let (js, patience) = (self.js.clone(), self.cancel_timeout);
+        let (js, timeout) = (self.js.clone(), self.cancel_timeout);
         let cancelling = tokio::spawn(async move {
-            let verdict = cancel::request(&js, &places, &wanted, patience).await;
+            let verdict = cancel::request(&js, &places, &wanted, timeout).await;
             (verdict, places, wanted)
         });
-        let (verdict, places, wanted) = cancelling.await.map_err(|_| Refusal::Interrupted)?;
-        match verdict.map_err(Refusal::Cancel)? {
+        let (verdict, places, wanted) = cancelling.await.map_err(|_| Rejection::ShuttingDown)?;
+        match verdict.map_err(Rejection::CancelFailed)? {
             Verdict::Cancelled(tally) => Ok(tally),
-            Verdict::NotCertain => Err(Refusal::NotCancelledYet { call_id: wanted.id }),
+            Verdict::NotCertain => Err(Rejection::CancellationUnconfirmed { call_id: wanted.id }),
             Verdict::Ended { end, .. } => {
-                Err(Refusal::Ended { call_id: wanted.id, how: how_it_ended(end) })
+                Err(Rejection::CallEnded { call_id: wanted.id, how: end_description(end) })
             }
             Verdict::Unknown => Err(unknown(wanted, &places)),
         }
     }
 
-    fn slot(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+    fn permit(&self) -> Result<SemaphorePermit<'_>, Rejection> {
         if self.js.client().connection_state() != State::Connected {
-            return Err(Refusal::NatsAway);
+            return Err(Rejection::NatsUnavailable);
         }
-        self.slots.take()
+        self.limit.try_acquire()
     }
 }
 
-fn unknown(wanted: Wanted, places: &Places) -> Refusal {
+fn unknown(wanted: Wanted, places: &Places) -> Rejection {
     let queue = match &places.named[..] {
         [only] => Some(only.queue.clone()),
         _ => None,
     };
-    Refusal::UnknownCall { call_id: wanted.id, queue }
+    Rejection::UnknownCall { call_id: wanted.id, queue }
 }
 
-fn how_it_ended(end: EndState) -> &'static str {
+fn end_description(end: EndState) -> &'static str {
     match end {
         EndState::Dead => "is a dead letter",
         EndState::Expired => "has expired",
@@ -148,18 +152,18 @@ fn how_it_ended(end: EndState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::Resource;
+    use crate::route::Route;
 
-    fn read(target: &str) -> Result<Option<(String, Option<String>)>, Refusal> {
+    fn read(target: &str) -> Result<Option<(String, Option<String>)>, Rejection> {
         let (path, query) =
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let Resource::Queue(call) = Resource::of(path) else { panic!("{target}") };
-        let wanted = wanted(call, query, "openfaas-fn")?;
+        let Route::AsyncFunction(call) = Route::parse(path) else { panic!("{target}") };
+        let wanted = call_query(call, query, "openfaas-fn")?;
         Ok(wanted.map(|wanted| (wanted.id.to_string(), wanted.function.map(|f| f.to_string()))))
     }
 
     #[test]
-    fn a_path_names_a_call_and_perhaps_its_function() {
+    fn path_names_a_call_and_optionally_its_function() {
         let named =
             |id: &str, function: Option<&str>| Some((id.to_owned(), function.map(str::to_owned)));
         for (target, expected) in [
@@ -178,17 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_or_no_function_is_named() {
+    fn invalid_id_or_function_is_named() {
         for (target, status, expected) in [
             ("/async-function/a.b", 400, "call id `a.b`"),
             ("/async-function/figlet/%20", 400, "call id `%20`"),
             ("/async-function/id?function=a%20b", 400, "function name `a%20b`"),
-            ("/async-function//id", 404, "no function is named"),
-            ("/async-function/", 404, "no call is named"),
+            ("/async-function//id", 404, "missing function name"),
+            ("/async-function/", 404, "missing call id"),
         ] {
-            let refusal = read(target).unwrap_err();
-            assert_eq!(refusal.status(), status, "{target}");
-            assert!(refusal.to_string().contains(expected), "{refusal}");
+            let rejection = read(target).unwrap_err();
+            assert_eq!(rejection.status(), status, "{target}");
+            assert!(rejection.to_string().contains(expected), "{rejection}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use asyncqueue_gateway::settings::Settings;
+use asyncqueue_gateway::Settings;
 use asyncqueue_runtime::{
     arguments,
     program::{self, Threads},

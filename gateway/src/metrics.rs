@@ -1,4 +1,4 @@
-//! The metrics of the gateway. No label takes its value from a client.
+//! The metrics of the gateway. No label value comes from a client.
 
 use std::time::Duration;
 
@@ -16,51 +16,51 @@ use prometheus_client::{
 
 /// The metrics, shared by all clones.
 #[derive(Clone, Debug)]
-pub struct Metrics {
-    requests: Family<Request, Counter>,
-    request_seconds: Family<Request, Histogram>,
-    submissions: Family<Outcome, Counter>,
-    lookups: Family<Lookup, Counter>,
+pub(crate) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<RequestLabels, Histogram>,
+    submissions: Family<OutcomeLabels, Counter>,
+    lookups: Family<LookupLabels, Counter>,
     submit_seconds: Histogram,
     publishing: Gauge,
     directory_file_valid: Gauge,
-    directory_file_reads: Family<Outcome, Counter>,
-    unknown_functions: Family<Outcome, Counter>,
+    directory_file_reads: Family<OutcomeLabels, Counter>,
+    unknown_functions: Family<OutcomeLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Request {
+struct RequestLabels {
     method: &'static str,
     path: &'static str,
     status: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct OutcomeLabels {
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Lookup {
+struct LookupLabels {
     operation: &'static str,
     outcome: &'static str,
 }
 
 /// Counts a call that is being published, until it is dropped.
 #[derive(Debug)]
-pub struct Publishing(Gauge);
+pub(crate) struct InFlightPublish(Gauge);
 
 // === impl Metrics ===
 
 impl Metrics {
     /// Registers all metrics.
-    pub fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
-            request_seconds: Family::new_with_constructor(seconds),
+            request_seconds: Family::new_with_constructor(seconds_histogram),
             submissions: Family::default(),
             lookups: Family::default(),
-            submit_seconds: seconds(),
+            submit_seconds: seconds_histogram(),
             publishing: Gauge::default(),
             directory_file_valid: Gauge::default(),
             directory_file_reads: Family::default(),
@@ -69,100 +69,99 @@ impl Metrics {
         registry.register("http_requests", "HTTP requests answered", metrics.requests.clone());
         registry.register(
             "http_request_duration_seconds",
-            "From the head of a request to the head of its answer",
+            "Time from the head of a request to the head of its response, in seconds",
             metrics.request_seconds.clone(),
         );
         let registry = registry.sub_registry_with_prefix("gateway");
         registry.register(
             "submissions",
-            "Calls submitted, by what became of them",
+            "Submitted calls, by outcome",
             metrics.submissions.clone(),
         );
         registry.register(
             "lookups",
-            "Requests about one call, by what was asked and what became of that",
+            "Requests about one call, by operation and outcome",
             metrics.lookups.clone(),
         );
         registry.register(
             "submit_duration_seconds",
-            "From the publish of a call to the stream's word that it is stored",
+            "Time from the publish of a call to the ack of its stream, in seconds",
             metrics.submit_seconds.clone(),
         );
         registry.register(
             "publishes_in_flight",
-            "Calls on their way to the stream now",
+            "Calls that are being published to their stream",
             metrics.publishing.clone(),
         );
         registry.register(
             "directory_file_valid",
-            "1 if directory_file is valid as it is; 0 if it is not and the last one that was is used",
+            "1 if directory_file is valid; 0 if it is not, and the previous contents are used",
             metrics.directory_file_valid.clone(),
         );
         registry.register(
             "directory_file_reads",
-            "How often directory_file was read, at the start and after changes",
+            "Reads of directory_file, at the start and after changes, by outcome",
             metrics.directory_file_reads.clone(),
         );
         registry.register(
             "unknown_function_calls",
-            "Calls submitted of functions that the directory does not have: accepted or rejected",
+            "Submitted calls of functions that are not in the directory, by outcome",
             metrics.unknown_functions.clone(),
         );
         metrics
     }
 
     /// Counts a request that was answered.
-    pub fn answered(
+    pub(crate) fn record_request(
         &self,
         method: &Method,
         path: &'static str,
         status: StatusCode,
-        took: Duration,
+        duration: Duration,
     ) {
         let request =
-            Request { method: method_label(method), path, status: status.as_u16().into() };
+            RequestLabels { method: method_label(method), path, status: status.as_u16().into() };
         self.requests.get_or_create(&request).inc();
-        self.request_seconds.get_or_create(&request).observe(took.as_secs_f64());
+        self.request_seconds.get_or_create(&request).observe(duration.as_secs_f64());
     }
 
-    /// Counts a submission, whether it was stored or not. The outcome is one of a fixed set of
-    /// words.
-    pub fn submitted(&self, outcome: &'static str) {
-        self.submissions.get_or_create(&Outcome { outcome }).inc();
+    /// Counts a submission, whether it was stored or not. The outcome is one of a fixed set.
+    pub(crate) fn record_submission(&self, outcome: &'static str) {
+        self.submissions.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// Counts a lookup of a call. Operation and outcome are each one of a fixed set of words.
-    pub fn looked_up(&self, operation: &'static str, outcome: &'static str) {
-        self.lookups.get_or_create(&Lookup { operation, outcome }).inc();
+    /// Counts a lookup of a call. Operation and outcome are each one of a fixed set.
+    pub(crate) fn record_lookup(&self, operation: &'static str, outcome: &'static str) {
+        self.lookups.get_or_create(&LookupLabels { operation, outcome }).inc();
     }
 
     /// Records that the directory file was read, and whether it is valid.
-    pub fn directory_file(&self, valid: bool) {
+    pub(crate) fn record_directory_read(&self, valid: bool) {
         self.directory_file_valid.set(valid.into());
         let outcome = if valid { "valid" } else { "not_valid" };
-        self.directory_file_reads.get_or_create(&Outcome { outcome }).inc();
+        self.directory_file_reads.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// Counts a call of a function that the directory does not have. The outcome is one of a fixed
-    /// set of words.
-    pub fn unknown_function(&self, outcome: &'static str) {
-        self.unknown_functions.get_or_create(&Outcome { outcome }).inc();
+    /// Counts a call of a function that is not in the directory. The outcome is one of a fixed
+    /// set.
+    pub(crate) fn record_unknown_function(&self, outcome: &'static str) {
+        self.unknown_functions.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// Counts a call that is being published, until the returned value is dropped.
     #[must_use]
-    pub fn publishing(&self) -> Publishing {
+    pub(crate) fn track_publish(&self) -> InFlightPublish {
         self.publishing.inc();
-        Publishing(self.publishing.clone())
+        InFlightPublish(self.publishing.clone())
     }
 
     /// Records that the stream has stored a call.
-    pub fn stored(&self, took: Duration) {
-        self.submit_seconds.observe(took.as_secs_f64());
+    pub(crate) fn record_publish(&self, duration: Duration) {
+        self.submit_seconds.observe(duration.as_secs_f64());
     }
 }
 
-impl Drop for Publishing {
+impl Drop for InFlightPublish {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -170,7 +169,7 @@ impl Drop for Publishing {
 
 /// Creates a histogram from half a millisecond, the minimum time for storing a call, to 16 s, which
 /// is above the default timeout of 5 s.
-fn seconds() -> Histogram {
+fn seconds_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.000_5, 2.0, 16))
 }
 
@@ -194,26 +193,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_of_metrics_are_a_contract() {
+    fn metric_names_are_stable() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        metrics.answered(
+        metrics.record_request(
             &Method::from_bytes(b"WEIRD").unwrap(),
             "/async-function",
             StatusCode::METHOD_NOT_ALLOWED,
             Duration::from_millis(1),
         );
-        metrics.submitted("stored");
-        metrics.looked_up("cancel", "running");
-        metrics.directory_file(false);
-        metrics.unknown_function("accepted");
-        metrics.stored(Duration::from_millis(2));
-        let publishing = metrics.publishing();
+        metrics.record_submission("stored");
+        metrics.record_lookup("cancel", "running");
+        metrics.record_directory_read(false);
+        metrics.record_unknown_function("accepted");
+        metrics.record_publish(Duration::from_millis(2));
+        let publishing = metrics.track_publish();
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
             r#"http_requests_total{method="other",path="/async-function",status="405"} 1"#,
-            r#"http_request_duration_seconds_count{method="other",path="/async-function",status="405"} 1"#,
+            "http_request_duration_seconds_count\
+             {method=\"other\",path=\"/async-function\",status=\"405\"} 1",
             r#"gateway_submissions_total{outcome="stored"} 1"#,
             r#"gateway_lookups_total{operation="cancel",outcome="running"} 1"#,
             "gateway_submit_duration_seconds_count 1",

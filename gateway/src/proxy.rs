@@ -25,7 +25,7 @@ use hyper_util::{
 };
 use tracing::debug;
 
-use crate::{passed_on::PassedOn, refusal::Refusal, target::Receiver};
+use crate::{base_url::ProxyTarget, proxy_body::ProxyBody, rejection::Rejection};
 
 /// Timeout for a TCP connection within a cluster, retransmissions included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,11 +38,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 type RequestBody = Either<Incoming, Empty<Bytes>>;
 
 /// The body of a response that is passed back.
-pub type AnswerBody = client::Answer<RequestBody>;
+pub(crate) type UpstreamBody = client::Answer<RequestBody>;
 
 /// A client that passes requests on.
 #[derive(Clone, Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     client: Client<HttpsConnector<HttpConnector>, RequestBody>,
 }
 
@@ -51,7 +51,7 @@ pub struct Proxy {
 impl Proxy {
     /// Creates a client with a pool of its own. Its connections are used within these limits, and
     /// the heads of responses have at most `max_header_bytes`.
-    pub fn new(limits: ConnectionLimits, max_header_bytes: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(limits: ConnectionLimits, max_header_bytes: usize) -> anyhow::Result<Self> {
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
             .https_or_http()
@@ -61,7 +61,7 @@ impl Proxy {
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             // This also limits what is read and written at once: an exchange takes no more
-            // ([`crate::passed_on::most_memory`]).
+            // ([`crate::proxy_body::max_exchange_memory`]).
             max_answer_head: max_header_bytes,
             ..Config::new(limits)
         };
@@ -70,17 +70,17 @@ impl Proxy {
 
     /// Sends a request to `uri`, which is that of `target`.
     ///
-    /// The headers of `head` are already those for the next hop ([`renew_request_headers`]). There
-    /// is no time limit: a function may run for hours, and a client that disconnects ends the
-    /// request.
-    pub async fn send(
+    /// The headers of `head` are already those for the next hop, see [`rewrite_request_headers`].
+    /// There is no time limit: a function may run for hours, and a client that disconnects ends
+    /// the request.
+    pub(crate) async fn send(
         &self,
-        target: Receiver,
+        target: ProxyTarget,
         uri: Uri,
         head: Parts,
         body: Incoming,
         memory: Taken,
-    ) -> Result<Response<PassedOn<AnswerBody>>, Refusal> {
+    ) -> Result<Response<ProxyBody<UpstreamBody>>, Rejection> {
         let Parts { method, headers, extensions, .. } = head;
         let mut request = Request::new(Either::Left(body));
         *request.method_mut() = method;
@@ -90,15 +90,17 @@ impl Proxy {
         // its own.
         let client_side = upgrade::on(&mut request);
         *request.headers_mut() = headers;
-        match self.client.send(request, again).await {
+        match self.client.send(request, retry_request).await {
             Ok(mut response) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     tokio::spawn(tunnel(client_side, upgrade::on(&mut response), memory));
-                    return Ok(returned(response).map(|body| PassedOn::new(body, None)));
+                    return Ok(
+                        response_from_upstream(response).map(|body| ProxyBody::new(body, None))
+                    );
                 }
-                Ok(returned(response).map(|body| PassedOn::new(body, Some(memory))))
+                Ok(response_from_upstream(response).map(|body| ProxyBody::new(body, Some(memory))))
             }
-            Err(error) => Err(refusal(target, &error)),
+            Err(error) => Err(rejection(target, &error)),
         }
     }
 }
@@ -106,47 +108,49 @@ impl Proxy {
 /// Returns a copy of the request, to repeat it if a connection was closed before a response
 /// arrived. Only a request with an idempotent method and without a body that is lost by then can be
 /// repeated (RFC 9110, 9.2.2: a proxy must not repeat others).
-fn again(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn retry_request(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let may_repeat = request.method().is_idempotent() && request.body().is_end_stream();
     may_repeat.then(|| {
-        let mut again = Request::new(Either::Right(Empty::new()));
-        again.method_mut().clone_from(request.method());
-        again.uri_mut().clone_from(request.uri());
-        again.headers_mut().clone_from(request.headers());
-        again
+        let mut retry = Request::new(Either::Right(Empty::new()));
+        retry.method_mut().clone_from(request.method());
+        retry.uri_mut().clone_from(request.uri());
+        retry.headers_mut().clone_from(request.headers());
+        retry
     })
 }
 
-fn refusal(target: Receiver, error: &client::Error) -> Refusal {
+fn rejection(target: ProxyTarget, error: &client::Error) -> Rejection {
     use std::error::Error as _;
-    // The outer error says no more than the refusal does.
+    // The outer error contains no more than the rejection.
     let reason = error.source().map_or_else(|| error.to_string(), error::describe);
     match error {
-        client::Error::Connect(_) => Refusal::Unreachable { target, reason },
-        client::Error::NoAnswer(_) => Refusal::NoAnswer { target, reason },
-        client::Error::Unreadable(_) => Refusal::UnreadableAnswer { target, reason },
+        client::Error::Connect(_) => Rejection::Unreachable { target, reason },
+        client::Error::NoAnswer(_) => Rejection::UpstreamClosed { target, reason },
+        client::Error::Unreadable(_) => Rejection::InvalidUpstreamResponse { target, reason },
         // The cause alone: that it concerns the body of hyper's user does not help the client.
-        client::Error::Body(error) => Refusal::Body(error.source().map_or(reason, error::describe)),
+        client::Error::Body(error) => {
+            Rejection::InvalidBody(error.source().map_or(reason, error::describe))
+        }
     }
 }
 
-/// Passes on the data of both sides after an upgrade, until both have ended.
+/// Copies the data of both sides after an upgrade, until both have ended.
 async fn tunnel(client_side: upgrade::OnUpgrade, other_side: upgrade::OnUpgrade, _memory: Taken) {
     let (client, other) = match tokio::try_join!(client_side, other_side) {
         Ok(upgraded) => upgraded,
-        Err(error) => return debug!(%error, "a connection was not upgraded"),
+        Err(error) => return debug!(%error, "failed to upgrade a connection"),
     };
     let (mut client, mut other) = (TokioIo::new(client), TokioIo::new(other));
     if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut other).await {
-        debug!(%error, "an upgraded connection ended early");
+        debug!(%error, "upgraded connection ended early");
     }
 }
 
 /// Removes the headers that belong to the client's connection, and sets them for the next hop.
-pub fn renew_request_headers(headers: &mut HeaderMap) {
-    let takes_trailers = has_token(headers, header::TE, "trailers");
-    renew_connection_headers(headers);
-    if takes_trailers {
+pub(crate) fn rewrite_request_headers(headers: &mut HeaderMap) {
+    let accepts_trailers = has_token(headers, header::TE, "trailers");
+    rewrite_hop_by_hop(headers);
+    if accepts_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.append(header::CONNECTION, HeaderValue::from_static("te"));
     }
@@ -155,9 +159,9 @@ pub fn renew_request_headers(headers: &mut HeaderMap) {
 /// Converts a response for the client: removes what belongs to the connection to the function.
 /// `Content-Length` stays, since it describes the response itself (whose body may be empty, as for
 /// HEAD).
-fn returned(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
+fn response_from_upstream(mut response: Response<UpstreamBody>) -> Response<UpstreamBody> {
     let length = response.headers_mut().remove(header::CONTENT_LENGTH);
-    renew_connection_headers(response.headers_mut());
+    rewrite_hop_by_hop(response.headers_mut());
     if let Some(length) = length {
         response.headers_mut().insert(header::CONTENT_LENGTH, length);
     }
@@ -166,7 +170,7 @@ fn returned(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
 
 /// Removes the headers that belong to the connection. Sets them for the next one, as far as they
 /// also describe the message: which trailers follow it, and to which protocol it changes.
-fn renew_connection_headers(headers: &mut HeaderMap) {
+fn rewrite_hop_by_hop(headers: &mut HeaderMap) {
     let trailer = headers.get(header::TRAILER).cloned();
     let changes = has_token(headers, header::CONNECTION, "upgrade");
     let upgrade = headers.get(header::UPGRADE).cloned().filter(|_| changes);
@@ -191,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_trailers_and_upgrades_is_said_again() {
+    fn trailers_and_upgrades_are_forwarded() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "keep-alive, Upgrade"),
@@ -201,7 +205,7 @@ mod tests {
         ] {
             headers.append(name, value.parse().unwrap());
         }
-        renew_request_headers(&mut headers);
+        rewrite_request_headers(&mut headers);
         let connection: Vec<_> = headers.get_all("connection").iter().collect();
         assert_eq!(connection, ["upgrade", "te"]);
         assert_eq!(
@@ -213,7 +217,7 @@ mod tests {
         // An upgrade that `Connection` does not name does not count.
         let mut headers = HeaderMap::new();
         headers.insert("upgrade", "h2c".parse().unwrap());
-        renew_request_headers(&mut headers);
+        rewrite_request_headers(&mut headers);
         assert!(!headers.contains_key("upgrade"));
     }
 }

@@ -1,4 +1,4 @@
-//! Answers requests: combines the parts of this crate.
+//! Handles requests: runs the steps of each request in order.
 
 use std::{
     net::SocketAddr,
@@ -6,369 +6,527 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::connection::State;
+use async_nats::{connection::State, jetstream::context::ContextBuilder};
 use asyncqueue::{
     CallId, FunctionName, QueueName,
     cancel::Tally,
-    directory::{Directory, Route},
+    directory::{Directory, Route as QueueRoute},
     function_namespaces::FunctionNamespaces,
     locate::Wanted,
     message::dead_letter,
     status::CallStatus,
     submit::{SubmitError, Submitted, Submitter},
 };
-use asyncqueue_runtime::{admin, health::Health, memory::Account, nats::jetstream, server};
+use asyncqueue_runtime::{
+    admin,
+    client::ConnectionLimits,
+    health::Health,
+    memory::{Account, Budget, Taken},
+    nats::jetstream,
+    server,
+};
 use http::{HeaderMap, Method, Request, Uri, header, request::Parts};
 use http_body_util::Either;
 use hyper::body::Incoming;
-use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{debug, info};
 
 use crate::{
-    answer::{self, About, Answer},
-    body::{self, Limit},
-    forwarded::Forwarded,
-    hops::Hops,
+    ambiguous_path::is_unambiguous,
+    base_url::{BaseUrl, FunctionUrlTemplate, ProxyTarget},
+    body::{self, BodyLimit},
+    concurrency_limit::ConcurrencyLimit,
+    context::RequestContext,
+    forwarded::ForwardedHeaders,
+    hop_limit::HopLimit,
     lookup::{self, Lookups},
     metrics::Metrics,
-    plain_path::is_plain,
-    proxy::{Proxy, renew_request_headers},
-    refusal::Refusal,
-    resource::{Call, Resource},
-    slots::Slots,
+    proxy::{Proxy, rewrite_request_headers},
+    proxy_body,
+    rejection::Rejection,
+    response::{self, GatewayResponse},
+    route::{RequestTarget, Route},
+    settings::Settings,
     submission::{self, Submission},
-    target::{BaseUrl, FunctionUrl, Receiver},
     unknown_functions::UnknownFunctions,
 };
 
 /// The methods of `/async-function/…`.
-const QUEUE_METHODS: &str = "POST, GET, HEAD, DELETE";
+const ASYNC_FUNCTION_METHODS: &str = "POST, GET, HEAD, DELETE";
 
-/// The methods that are listed as passed on. All others are passed on too, except for CONNECT: it
-/// asks for a tunnel, and is not a request.
-const FORWARDED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+/// The methods that `Allow` lists for requests that are passed on. All others are passed on too,
+/// except for CONNECT, which asks for a tunnel.
+const PROXIED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Everything that is needed to answer a request.
+/// Handles requests.
 #[derive(Debug)]
-pub struct Service {
+pub(crate) struct Service {
     /// Readiness, for probes.
-    pub health: Health,
-    /// The metrics.
-    pub metrics: Metrics,
+    health: Health,
+    metrics: Metrics,
     /// The directory. `None` until it was read for the first time.
-    pub directory: watch::Receiver<Option<Arc<Directory>>>,
-    /// Stores calls.
-    pub submitter: Submitter,
-    /// Looks up calls.
-    pub lookups: Lookups,
+    directory: watch::Receiver<Option<Arc<Directory>>>,
+    submitter: Submitter,
+    lookups: Lookups,
     /// The NATS connection, for its state and for the server's payload limit.
-    pub nats: async_nats::Client,
-    /// Passes requests on.
-    pub proxy: Proxy,
+    nats: async_nats::Client,
+    proxy: Proxy,
     /// The queue of functions that have no queue of their own.
-    pub default_queue: QueueName,
+    default_queue: QueueName,
     /// The namespaces whose functions may be called.
-    pub namespaces: FunctionNamespaces,
+    namespaces: FunctionNamespaces,
     /// Template of the URL of functions for which the directory has no URL.
-    pub function_url: FunctionUrl,
+    function_url: FunctionUrlTemplate,
     /// The gateway that gets all requests that are not for this one.
-    pub upstream_url: Option<BaseUrl>,
-    /// Handles calls of functions that the directory does not have.
-    pub unknown_functions: UnknownFunctions,
+    upstream_url: Option<BaseUrl>,
+    unknown_functions: UnknownFunctions,
     /// The maximum size of a body, in bytes.
-    pub max_payload: usize,
-    /// How long a client may take to send a body.
-    pub read_timeout: Duration,
+    max_payload: usize,
+    /// Maximum time for a client to send a body.
+    read_timeout: Duration,
     /// The memory for calls, mostly for their bodies.
-    pub calls: Account,
+    call_memory: Account,
     /// The memory for requests that are passed on.
-    pub passed_on: Account,
+    proxy_memory: Account,
     /// The maximum memory of one request that is passed on, in bytes.
-    pub passed_on_bytes: usize,
-    /// Slots for calls that are being published to NATS.
-    pub publishing: Slots,
+    exchange_bytes: usize,
+    /// Limits the calls that are being published to NATS.
+    publish_limit: ConcurrencyLimit,
     /// Whether the NATS store is full, except for the reserve that ends calls.
-    pub is_store_full: watch::Receiver<bool>,
+    is_store_full: watch::Receiver<bool>,
     /// The maximum number of calls before a call in its chain.
-    pub max_chain_depth: u32,
-    /// Limits how often a request may come through this installation.
-    pub hops: Hops,
+    max_chain_depth: u32,
+    hop_limit: HopLimit,
     /// Whether each request is logged.
-    pub access_log: bool,
+    access_log: bool,
+}
+
+/// What the service needs besides its settings.
+#[derive(Debug)]
+pub(crate) struct Dependencies<'a> {
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) nats: async_nats::Client,
+    pub(crate) directory: watch::Receiver<Option<Arc<Directory>>>,
+    pub(crate) is_store_full: watch::Receiver<bool>,
+    pub(crate) namespaces: FunctionNamespaces,
+    pub(crate) unknown_functions: UnknownFunctions,
+    pub(crate) memory: &'a Budget,
 }
 
 // === impl Service ===
 
 impl Service {
-    /// Answers a request of the client with this address.
-    pub async fn answer(self: Arc<Self>, client: SocketAddr, request: Request<Incoming>) -> Answer {
+    /// Creates a service with these settings.
+    pub(crate) fn new(settings: Settings, dependencies: Dependencies<'_>) -> anyhow::Result<Self> {
+        // Every field is listed, so that a setting that is not used does not compile. Those that
+        // are ignored here are used in `server`.
+        let Settings {
+            log: _,
+            nats: _,
+            http_addr: _,
+            metrics_addr: _,
+            default_queue,
+            function_namespace: _,
+            function_namespaces: _,
+            pod_namespace,
+            upstream_url,
+            function_url,
+            unknown_function: _,
+            directory_file: _,
+            max_payload,
+            max_header_bytes,
+            publish_timeout,
+            cancel_timeout,
+            read_timeout,
+            max_publishing,
+            max_chain_depth,
+            max_hops,
+            memory_budget: _,
+            max_connection_age,
+            max_connection_requests,
+            access_log,
+            ensure_stream: _,
+        } = settings;
+        let Dependencies {
+            health,
+            metrics,
+            nats,
+            directory,
+            is_store_full,
+            namespaces,
+            unknown_functions,
+            memory,
+        } = dependencies;
+        let max_publishing = usize::try_from(max_publishing).unwrap_or(usize::MAX);
+        let lookup_context = ContextBuilder::new().timeout(publish_timeout.0).build(nats.clone());
+        let limits = ConnectionLimits {
+            max_age: max_connection_age.0,
+            max_requests: max_connection_requests,
+        };
+        Ok(Self {
+            health,
+            call_memory: memory.account("calls"),
+            proxy_memory: memory.account("passed_on"),
+            exchange_bytes: proxy_body::max_exchange_memory(max_header_bytes.0),
+            metrics,
+            directory,
+            lookups: Lookups::new(lookup_context, cancel_timeout.0),
+            submitter: submitter(&nats, publish_timeout.0, max_publishing),
+            nats,
+            proxy: Proxy::new(limits, max_header_bytes.0)?,
+            default_queue,
+            namespaces,
+            function_url,
+            upstream_url: upstream_url.0,
+            unknown_functions,
+            max_payload: max_payload.0,
+            read_timeout: read_timeout.0,
+            publish_limit: ConcurrencyLimit::new(max_publishing, "concurrent publishes to NATS"),
+            is_store_full,
+            max_chain_depth,
+            hop_limit: HopLimit::new(pod_namespace.as_ref().map(String::as_str), max_hops.into()),
+            access_log,
+        })
+    }
+
+    /// Handles a request of the client with this address.
+    pub(crate) async fn handle(
+        self: Arc<Self>,
+        client: SocketAddr,
+        request: Request<Incoming>,
+    ) -> GatewayResponse {
         let started = Instant::now();
-        let method = request.method().clone();
-        if let Some(answer) = admin::probe(&method, request.uri().path(), &self.health) {
-            return answer.map(Either::Left);
+        if let Some(response) = admin::probe(request.method(), request.uri().path(), &self.health) {
+            return response.map(Either::Left);
         }
-        let label = Resource::of(request.uri().path()).label();
+        let (mut head, body) = request.into_parts();
+        let method = head.method.clone();
+        let forwarded = ForwardedHeaders::from_request(&head, client.ip());
+        let target = RequestTarget::parse(std::mem::take(&mut head.uri));
+        let label = target.route().label();
         // Without the query, which may contain secrets.
-        let logged = self.access_log.then(|| request.uri().path().to_owned());
-        let as_json = answer::asks_for_json(request.headers());
-        let mut about = About { call_id: None, started_at: Timestamp::now(), as_json };
-        let answer = self.dispatch(client, request, &mut about).await.unwrap_or_else(|refusal| {
-            // Without its text, which repeats what the client sent.
-            let call_id = about.call_id.as_ref().map(tracing::field::display);
-            debug!(path = label, call_id, status = %refusal.status(), "refused: {}", refusal.category());
-            answer::refused(&about, &refusal)
-        });
-        let (status, took) = (answer.status(), started.elapsed());
-        self.metrics.answered(&method, label, status, took);
-        if let Some(path) = logged {
-            let call_id = about.call_id.as_ref().map(tracing::field::display);
-            info!(%method, path, status = status.as_u16(), call_id, seconds = took.as_secs_f64(), "request");
+        let logged_path = self.access_log.then(|| target.path().to_owned());
+        let mut context = RequestContext::new(&head.headers);
+        let response = match self.dispatch(target, head, body, forwarded, &mut context).await {
+            Ok(response) => response,
+            Err(rejection) => {
+                // Without its text, which repeats what the client sent.
+                debug!(
+                    path = label,
+                    call_id = context.logged_call_id(),
+                    status = %rejection.status(),
+                    "request rejected: {}",
+                    rejection.category()
+                );
+                response::problem_response(&context, &rejection)
+            }
+        };
+        let (status, duration) = (response.status(), started.elapsed());
+        self.metrics.record_request(&method, label, status, duration);
+        if let Some(path) = logged_path {
+            info!(
+                %method,
+                path,
+                status = status.as_u16(),
+                call_id = context.logged_call_id(),
+                seconds = duration.as_secs_f64(),
+                "request"
+            );
         }
-        answer
+        response
     }
 
     async fn dispatch(
         &self,
-        client: SocketAddr,
-        request: Request<Incoming>,
-        about: &mut About,
-    ) -> Result<Answer, Refusal> {
-        let (mut head, mut body) = request.into_parts();
-        let forwarded = Forwarded::of(&head, client.ip());
-        let asks_before_it_sends = head.headers.contains_key(header::EXPECT);
-        let next_hop = self.next_hop(&head).map(|next_hop| {
-            renew_request_headers(&mut head.headers);
-            forwarded.clone().add_to(&mut head.headers);
-            self.hops.pass(&mut head.headers, head.version)?;
-            next_hop
-        });
-        let result = match next_hop {
-            Some(Ok((target, uri))) => {
-                let Some(memory) = self.passed_on.try_take(self.passed_on_bytes) else {
-                    if !asks_before_it_sends {
-                        server::discard(body);
-                    }
-                    return Err(Refusal::MemoryShort { budget: self.passed_on.budget() });
-                };
-                let response = Box::pin(self.proxy.send(target, uri, head, body, memory)).await?;
-                return Ok(response.map(Either::Right));
+        target: RequestTarget,
+        mut head: Parts,
+        mut body: Incoming,
+        forwarded: ForwardedHeaders,
+        context: &mut RequestContext,
+    ) -> Result<GatewayResponse, Rejection> {
+        let expects_continue = head.headers.contains_key(header::EXPECT);
+        let result = if let Route::AsyncFunction(_) = target.route() {
+            self.handle_async_function(target, head, forwarded, &mut body, context).await
+        } else {
+            match self.next_hop(&target, &mut head, forwarded) {
+                Ok((memory, proxy_target, uri)) => {
+                    let sent = self.proxy.send(proxy_target, uri, head, body, memory);
+                    return Ok(Box::pin(sent).await?.map(Either::Right));
+                }
+                Err(rejection) => Err(rejection),
             }
-            Some(Err(refusal)) => Err(refusal),
-            None => self.queue(head, forwarded, &mut body, about).await,
         };
-        if result.is_err() && !asks_before_it_sends {
+        if result.is_err() && !expects_continue {
             server::discard(body);
         }
         result
     }
 
-    /// Returns the receiver of a request that is passed on, and its URI there. Returns `None` for a
-    /// request that this gateway answers itself.
-    fn next_hop(&self, head: &Parts) -> Option<Result<(Receiver, Uri), Refusal>> {
-        let path = head.uri.path();
-        if !is_plain(path) {
-            return Some(Err(Refusal::PathNotPlain));
-        }
-        Some(match (Resource::of(path), &self.upstream_url) {
-            (Resource::Queue(_), _) => return None,
-            (_, _) if head.method == Method::CONNECT => {
-                Err(Refusal::MethodNotAllowed { method: head.method.clone(), allow: FORWARDED })
-            }
-            (_, Some(upstream)) => next_hop(Receiver::Upstream, upstream, path, head),
-            (Resource::Function(call), None) => self.function(call, head),
-            (Resource::Other, None) => Err(Refusal::NotFound),
-        })
+    /// Prepares the head of a request that is passed on. Returns the memory of the exchange, its
+    /// target, and the URI there.
+    fn next_hop(
+        &self,
+        target: &RequestTarget,
+        head: &mut Parts,
+        forwarded: ForwardedHeaders,
+    ) -> Result<(Taken, ProxyTarget, Uri), Rejection> {
+        rewrite_request_headers(&mut head.headers);
+        forwarded.add_to(&mut head.headers);
+        self.hop_limit.append_via(&mut head.headers, head.version)?;
+        let (proxy_target, uri) = self.proxy_target(target, &head.method)?;
+        let memory = self.proxy_memory.try_take(self.exchange_bytes);
+        let memory = memory
+            .ok_or_else(|| Rejection::MemoryExhausted { budget: self.proxy_memory.budget() })?;
+        Ok((memory, proxy_target, uri))
     }
 
-    /// Answers a request to `/async-function/…`.
-    ///
-    /// All futures but that of a submission are boxed. The future that answers a request is moved:
-    /// boxing keeps it no larger than that of a submission.
-    async fn queue(
+    /// Returns the target of a request that is passed on, and its URI there.
+    fn proxy_target(
         &self,
+        target: &RequestTarget,
+        method: &Method,
+    ) -> Result<(ProxyTarget, Uri), Rejection> {
+        let route = target.route();
+        if !is_unambiguous(route, target.path()) {
+            return Err(Rejection::AmbiguousPath);
+        }
+        if *method == Method::CONNECT {
+            return Err(Rejection::MethodNotAllowed {
+                method: method.clone(),
+                allow: PROXIED_METHODS,
+            });
+        }
+        match (&self.upstream_url, route) {
+            (Some(upstream), _) => {
+                join(ProxyTarget::Upstream, upstream, target.path(), target.query())
+            }
+            (None, Route::Function(function_path)) => {
+                let (proxy_target, url) = self.resolve_function(function_path.function)?;
+                join(proxy_target, &url, function_path.path, target.query())
+            }
+            (None, _) => Err(Rejection::NotFound),
+        }
+    }
+
+    /// Handles a request to `/async-function/…`.
+    ///
+    /// All futures but that of a submission are boxed. The future that handles a request is moved:
+    /// boxing keeps it no larger than that of a submission.
+    async fn handle_async_function(
+        &self,
+        target: RequestTarget,
         head: Parts,
-        forwarded: Forwarded,
+        forwarded: ForwardedHeaders,
         body: &mut Incoming,
-        about: &mut About,
-    ) -> Result<Answer, Refusal> {
+        context: &mut RequestContext,
+    ) -> Result<GatewayResponse, Rejection> {
         match head.method {
             Method::POST => {
-                let result = self.submit(head.uri, head.headers, forwarded, body, about).await;
-                let result = result.map_err(|refusal| self.with_cause(refusal));
-                self.metrics.submitted(match &result {
+                let result = self.submit(target, head.headers, forwarded, body, context).await;
+                let result = result.map_err(|rejection| self.with_cause(rejection));
+                self.metrics.record_submission(match &result {
                     Ok(Submitted::Stored) => "stored",
                     Ok(Submitted::Duplicate { .. }) => "duplicate",
-                    Err(refusal) => refusal.category(),
+                    Err(rejection) => rejection.category(),
                 });
                 let submitted = result?;
-                Ok(answer::accepted(about, &submitted))
+                Ok(response::accepted(context, &submitted))
             }
             Method::GET | Method::HEAD => {
-                let result = Box::pin(self.status(&head, about)).await;
-                let result = result.map_err(|refusal| self.with_cause(refusal));
-                self.metrics.looked_up(
+                let result = Box::pin(self.status(&target, &head.method, context)).await;
+                let result = result.map_err(|rejection| self.with_cause(rejection));
+                self.metrics.record_lookup(
                     "status",
-                    result.as_ref().map_or_else(Refusal::category, |_| "found"),
+                    result.as_ref().map_or_else(Rejection::category, |_| "found"),
                 );
-                Ok(answer::status(about, &result?))
+                Ok(response::status(context, &result?))
             }
             Method::DELETE => {
-                let result = Box::pin(self.cancel(&head, about)).await;
-                let result = result.map_err(|refusal| self.with_cause(refusal));
-                self.metrics.looked_up(
+                let result = Box::pin(self.cancel(&target, &head.method, context)).await;
+                let result = result.map_err(|rejection| self.with_cause(rejection));
+                self.metrics.record_lookup(
                     "cancel",
                     match &result {
                         Ok(tally) if tally.running > 0 => "running",
                         Ok(tally) if tally.before == tally.cancelled => "before",
                         Ok(_) => "waiting",
-                        Err(refusal) => refusal.category(),
+                        Err(rejection) => rejection.category(),
                     },
                 );
-                Ok(answer::cancelled(about, &result?))
+                Ok(response::cancelled(context, &result?))
             }
-            method => Err(Refusal::MethodNotAllowed { method, allow: QUEUE_METHODS }),
+            method => Err(Rejection::MethodNotAllowed { method, allow: ASYNC_FUNCTION_METHODS }),
         }
     }
 
-    /// Replaces a refusal by its cause if that is that JetStream is not enabled: then there is no
-    /// directory and no stream either.
-    fn with_cause(&self, refusal: Refusal) -> Refusal {
-        let is_ours = matches!(
-            refusal,
-            Refusal::NoDirectory
-                | Refusal::LookUp(_)
-                | Refusal::Cancel(_)
-                | Refusal::Submit {
+    /// Replaces a rejection by its cause if JetStream is not enabled: then there is no directory
+    /// and no stream either.
+    fn with_cause(&self, rejection: Rejection) -> Rejection {
+        let needs_jetstream = matches!(
+            rejection,
+            Rejection::DirectoryPending
+                | Rejection::LookupFailed(_)
+                | Rejection::CancelFailed(_)
+                | Rejection::Submit {
                     error: SubmitError::NoStream | SubmitError::Unavailable { .. },
                     ..
                 }
         );
-        let is_off = is_ours && self.health.reason(jetstream::CONDITION).is_some();
-        if is_off { Refusal::NoJetStream } else { refusal }
+        let is_disabled = needs_jetstream && self.health.reason(jetstream::CONDITION).is_some();
+        if is_disabled { Rejection::JetStreamDisabled } else { rejection }
     }
 
     /// Answers `GET /async-function/CALL-ID` and `GET /async-function/NAME/CALL-ID`.
-    async fn status(&self, head: &Parts, about: &mut About) -> Result<CallStatus, Refusal> {
-        let wanted = self.wanted(head, about)?;
-        let directory = self.known_directory()?;
-        self.lookups.status(&directory, &self.default_queue, wanted).await
+    async fn status(
+        &self,
+        target: &RequestTarget,
+        method: &Method,
+        context: &mut RequestContext,
+    ) -> Result<CallStatus, Rejection> {
+        let query = self.call_query(target, method, context)?;
+        let directory = self.directory()?;
+        self.lookups.status(&directory, &self.default_queue, query).await
     }
 
     /// Answers `DELETE /async-function/CALL-ID` and `DELETE /async-function/NAME/CALL-ID`.
-    async fn cancel(&self, head: &Parts, about: &mut About) -> Result<Tally, Refusal> {
-        let wanted = self.wanted(head, about)?;
-        let directory = self.known_directory()?;
-        let cancelled = self.lookups.cancel(&directory, &self.default_queue, wanted).await;
-        debug!(call_id = about.call_id.as_ref().map(tracing::field::display), ?cancelled, "cancel");
-        cancelled
+    async fn cancel(
+        &self,
+        target: &RequestTarget,
+        method: &Method,
+        context: &mut RequestContext,
+    ) -> Result<Tally, Rejection> {
+        let query = self.call_query(target, method, context)?;
+        let directory = self.directory()?;
+        let result = self.lookups.cancel(&directory, &self.default_queue, query).await;
+        debug!(call_id = context.logged_call_id(), ?result, "cancel");
+        result
     }
 
-    fn wanted(&self, head: &Parts, about: &mut About) -> Result<Wanted, Refusal> {
-        let wanted = lookup::wanted(
-            queued(&head.uri)?,
-            head.uri.query(),
-            self.namespaces.default_namespace(),
-        )?;
-        // A longer path is a path of the function, and only calls have one.
-        let not_allowed =
-            || Refusal::MethodNotAllowed { method: head.method.clone(), allow: "POST" };
-        let mut wanted = wanted.ok_or_else(not_allowed)?;
-        about.call_id = Some(wanted.id.clone());
-        let directory = self.known_directory()?;
-        wanted.function = wanted.function.map(|function| directory.resolve(function));
-        Ok(wanted)
+    /// Returns the call that a path names.
+    fn call_query(
+        &self,
+        target: &RequestTarget,
+        method: &Method,
+        context: &mut RequestContext,
+    ) -> Result<Wanted, Rejection> {
+        let namespace = self.namespaces.default_namespace();
+        let query = lookup::call_query(target.function_path(), target.query(), namespace)?;
+        // A longer path is a path of the function, which supports only POST.
+        let mut query = query
+            .ok_or_else(|| Rejection::MethodNotAllowed { method: method.clone(), allow: "POST" })?;
+        context.call_id = Some(query.id.clone());
+        let directory = self.directory()?;
+        query.function = query.function.map(|function| directory.resolve(function));
+        Ok(query)
     }
 
     /// Answers `POST /async-function/NAME[/path][?query]`.
     async fn submit(
         &self,
-        uri: Uri,
+        target: RequestTarget,
         headers: HeaderMap,
-        forwarded: Forwarded,
+        forwarded: ForwardedHeaders,
         body: &mut Incoming,
-        about: &mut About,
-    ) -> Result<Submitted, Refusal> {
-        let own_id = submission::client_call_id(&headers)?;
-        about.call_id.clone_from(&own_id);
+        context: &mut RequestContext,
+    ) -> Result<Submitted, Rejection> {
+        let client_id = submission::client_call_id(&headers)?;
+        context.call_id.clone_from(&client_id);
         let key = submission::client_key(&headers)?;
-        let namespace = self.namespaces.default_namespace();
-        let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, namespace)?;
-        let submission = submission.resolved(&*self.known_directory()?);
-        submission.check_depth(self.max_chain_depth)?;
-        let Route { queue, subject, max_payload, .. } =
-            self.route_of_call(submission.function())?;
-        let made = || match &key {
+        let submission = self.parse_submission(&target, &headers)?;
+        let QueueRoute { queue, subject, max_payload, .. } =
+            self.route_submission(submission.function())?;
+        let generate = || match &key {
             Some(key) => key.call_id(&queue, submission.function()),
             None => CallId::generate(&queue),
         };
-        let call_id = about.call_id.get_or_insert_with(made).clone();
-        if self.nats.connection_state() != State::Connected {
-            return Err(Refusal::NatsAway);
-        }
-        if *self.is_store_full.borrow() {
-            return Err(Refusal::StoreFull);
-        }
+        let call_id = context.call_id.get_or_insert_with(generate).clone();
+        self.check_nats()?;
         submission.check_dead_letter(dead_letter::max_target(self.nats.max_payload()))?;
-        let limit = Limit::new(self.max_payload, self.nats.max_payload()).within(max_payload);
-        let memory = self.calls.try_take(head_bytes(&uri, &headers));
-        let memory = memory.ok_or_else(|| Refusal::MemoryShort { budget: self.calls.budget() })?;
+        let limit = BodyLimit::new(self.max_payload, self.nats.max_payload()).min_with(max_payload);
+        let memory = self.call_memory.try_take(head_bytes(&target, &headers));
+        let memory = memory
+            .ok_or_else(|| Rejection::MemoryExhausted { budget: self.call_memory.budget() })?;
         let bytes = body::read(body, limit, self.read_timeout, memory).await?;
         // The URI and the headers are slices of the connection's read buffer. Dropping them frees
         // the buffer while the stream is waited for, so that it is not allocated again for each
         // call.
-        drop(uri);
+        drop(target);
         let length = bytes.len();
         let invocation =
-            submission.into_invocation(call_id, about.started_at, headers, forwarded, bytes);
-        let _slot = self.publishing.take()?;
-        let publishing = self.metrics.publishing();
+            submission.into_invocation(call_id, context.started_at, headers, forwarded, bytes);
+        let _permit = self.publish_limit.try_acquire()?;
+        let in_flight = self.metrics.track_publish();
         let started = Instant::now();
-        let result = match (key, own_id) {
+        let result = match (key, client_id) {
             (Some(key), _) => self.submitter.submit_with_key(&invocation, &key, &subject).await,
             (None, Some(_)) => self.submitter.submit(&invocation, &subject).await,
             (None, None) => self.submitter.submit_new(invocation, &subject).await,
         };
-        drop(publishing);
+        drop(in_flight);
         if result.is_ok() {
-            self.metrics.stored(started.elapsed());
+            self.metrics.record_publish(started.elapsed());
         }
-        let call_id = about.call_id.as_ref().map(tracing::field::display);
+        let call_id = context.logged_call_id();
         debug!(call_id, %queue, bytes = length, ?result, "submitted");
-        let submitted = result.map_err(|error: SubmitError| Refusal::Submit { queue, error })?;
+        let submitted = result.map_err(|error: SubmitError| Rejection::Submit { queue, error })?;
         if let Submitted::Duplicate { of } = &submitted {
-            about.call_id = Some(of.clone());
+            context.call_id = Some(of.clone());
         }
         Ok(submitted)
     }
 
-    /// Returns the function that `/function/NAME[/path]` names, and its URI. Used without an
+    /// Parses the head of a call, and checks it as far as neither NATS nor its queue is needed.
+    fn parse_submission(
+        &self,
+        target: &RequestTarget,
+        headers: &HeaderMap,
+    ) -> Result<Submission, Rejection> {
+        let namespace = self.namespaces.default_namespace();
+        let submission =
+            Submission::parse(target.function_path(), target.query(), headers, namespace)?;
+        let submission = submission.resolved(&*self.directory()?);
+        submission.check_depth(self.max_chain_depth)?;
+        Ok(submission)
+    }
+
+    /// Rejects calls while they could not be stored.
+    fn check_nats(&self) -> Result<(), Rejection> {
+        if self.nats.connection_state() != State::Connected {
+            return Err(Rejection::NatsUnavailable);
+        }
+        if *self.is_store_full.borrow() {
+            return Err(Rejection::StoreFull);
+        }
+        Ok(())
+    }
+
+    /// Returns the function that `/function/NAME[/path]` names, and its base URL. Used without an
     /// upstream gateway.
-    fn function(&self, call: Call<'_>, head: &Parts) -> Result<(Receiver, Uri), Refusal> {
-        let function =
-            submission::function_name(call.function, self.namespaces.default_namespace())?;
-        let function = self.known_directory()?.resolve(function);
-        self.route(&function)?;
+    fn resolve_function(&self, name: &str) -> Result<(ProxyTarget, BaseUrl), Rejection> {
+        let function = submission::function_name(name, self.namespaces.default_namespace())?;
+        let function = self.directory()?.resolve(function);
+        self.queue_route(&function)?;
         let url = match self.url_in_directory(&function) {
             Some(url) => url.parse(),
-            None => self.function_url.of(&function),
+            None => self.function_url.expand(&function),
         };
-        let target = Receiver::Function(function);
+        let target = ProxyTarget::Function(function);
         match url {
-            Ok(url) => next_hop(target, &url, call.path, head),
-            Err(error) => Err(Refusal::Unreachable { target, reason: error.to_string() }),
+            Ok(url) => Ok((target, url)),
+            Err(error) => Err(Rejection::Unreachable { target, reason: error.to_string() }),
         }
     }
 
     /// Returns the route of a call that is being submitted. Counts and reports unknown functions.
-    fn route_of_call(&self, function: &FunctionName) -> Result<Route, Refusal> {
-        let route = self.route(function);
+    fn route_submission(&self, function: &FunctionName) -> Result<QueueRoute, Rejection> {
+        let route = self.queue_route(function);
         match &route {
-            Ok(Route { known: false, queue, .. }) => {
-                self.unknown_functions.submitted(function, queue, &self.metrics);
+            Ok(QueueRoute { known: false, queue, .. }) => {
+                self.unknown_functions.record(function, queue, &self.metrics);
             }
-            Err(Refusal::UnknownFunction(_)) => {
-                self.unknown_functions.submitted(function, &self.default_queue, &self.metrics);
+            Err(Rejection::UnknownFunction(_)) => {
+                self.unknown_functions.record(function, &self.default_queue, &self.metrics);
             }
             _ => {}
         }
@@ -377,8 +535,8 @@ impl Service {
 
     /// Returns the route of a function's calls, if it may be called. Until the directory is known,
     /// a function may belong to any queue.
-    fn route(&self, function: &FunctionName) -> Result<Route, Refusal> {
-        let directory = self.known_directory()?;
+    fn queue_route(&self, function: &FunctionName) -> Result<QueueRoute, Rejection> {
+        let directory = self.directory()?;
         let route = directory.route(function, &self.default_queue);
         if !route.known {
             self.unknown_functions.check(function)?;
@@ -387,8 +545,8 @@ impl Service {
         Ok(route)
     }
 
-    fn known_directory(&self) -> Result<Arc<Directory>, Refusal> {
-        self.directory.borrow().clone().ok_or(Refusal::NoDirectory)
+    fn directory(&self) -> Result<Arc<Directory>, Rejection> {
+        self.directory.borrow().clone().ok_or(Rejection::DirectoryPending)
     }
 
     fn url_in_directory(&self, function: &FunctionName) -> Option<String> {
@@ -396,31 +554,38 @@ impl Service {
     }
 }
 
+/// Creates the submitter of calls.
+fn submitter(client: &async_nats::Client, timeout: Duration, max_publishing: usize) -> Submitter {
+    let context = ContextBuilder::new()
+        // Longer than the submitter's own timeout, whose error is more specific.
+        .timeout(timeout * 2)
+        .ack_timeout(timeout)
+        // More than can be published at once, so that a call never waits in the client. Acks whose
+        // request has ended count as well.
+        .max_ack_inflight(max_publishing.saturating_mul(2))
+        .build(client.clone());
+    Submitter::new(context, timeout)
+}
+
 /// Returns the memory for the head of a call as a message that waits to be sent, in bytes.
-fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
+fn head_bytes(target: &RequestTarget, headers: &HeaderMap) -> usize {
     /// Bytes per header, for its name in the message and its place in the map.
-    const EACH: usize = 64;
-    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + EACH);
-    uri.path().len() + uri.query().map_or(0, str::len) + fields.sum::<usize>()
+    const HEADER_OVERHEAD: usize = 64;
+    let fields =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD);
+    target.path().len() + target.query().map_or(0, str::len) + fields.sum::<usize>()
 }
 
-/// Returns what a path below `/async-function` names.
-fn queued(uri: &Uri) -> Result<Call<'_>, Refusal> {
-    match Resource::of(uri.path()) {
-        Resource::Queue(call) => Ok(call),
-        _ => Err(Refusal::NotFound),
-    }
-}
-
-/// Returns the receiver of a request that is passed on, and its URI there.
-fn next_hop(
-    target: Receiver,
+/// Returns the target of a request that is passed on, and the URI of a path and query below its
+/// base URL.
+fn join(
+    target: ProxyTarget,
     base: &BaseUrl,
     path: &str,
-    head: &Parts,
-) -> Result<(Receiver, Uri), Refusal> {
-    match base.join(path, head.uri.query()) {
+    query: Option<&str>,
+) -> Result<(ProxyTarget, Uri), Rejection> {
+    match base.join(path, query) {
         Ok(uri) => Ok((target, uri)),
-        Err(error) => Err(Refusal::Unreachable { target, reason: error.to_string() }),
+        Err(error) => Err(Rejection::Unreachable { target, reason: error.to_string() }),
     }
 }

@@ -20,11 +20,11 @@ use asyncqueue_runtime::{
 };
 use clap::{ArgAction, Parser, ValueEnum};
 
-use crate::target::{BaseUrl, FunctionUrl};
+use crate::base_url::{BaseUrl, FunctionUrlTemplate};
 
-/// Takes HTTP calls of functions and stores them on their queues
+/// Accepts HTTP calls of functions and stores them on their queues
 ///
-/// Each flag may be given as an environment variable instead, named in [env: …].
+/// Each flag can also be set by the environment variable that is shown as [env: …].
 #[derive(Clone, Debug, Parser)]
 #[command(name = "asyncqueue-gateway", version)]
 pub struct Settings {
@@ -36,48 +36,60 @@ pub struct Settings {
     #[command(flatten)]
     pub nats: NatsSettings,
 
-    /// Where calls are taken: /async-function/…, /function/…, /healthz and /readyz. [::] is every
-    /// address, of IPv4 and IPv6
+    /// Listen address for calls and probes: /async-function/…, /function/…, /healthz and /readyz.
+    /// [::] listens on all addresses, IPv4 and IPv6
     #[arg(long, env = setting::HTTP_ADDR, default_value_t = any_address(contract::GATEWAY_PORT))]
     pub http_addr: SocketAddr,
 
-    /// Where /metrics is served, beside /healthz and /readyz
+    /// Listen address for /metrics. Also serves /healthz and /readyz
     #[arg(long, env = "metrics_addr", default_value_t = any_address(contract::GATEWAY_METRICS_PORT))]
     pub metrics_addr: SocketAddr,
 
-    /// The queue of functions without one of their own
+    /// Queue of functions that are not assigned to another queue
     #[arg(long, env = setting::DEFAULT_QUEUE, default_value = contract::DEFAULT_QUEUE)]
     pub default_queue: QueueName,
 
-    /// The namespace of functions that are called without one
-    #[arg(long, env = setting::FUNCTION_NAMESPACE, default_value = contract::DEFAULT_FUNCTION_NAMESPACE, value_parser = parse_namespace)]
+    /// Namespace of functions that are called without one
+    #[arg(
+        long,
+        env = setting::FUNCTION_NAMESPACE,
+        default_value = contract::DEFAULT_FUNCTION_NAMESPACE,
+        value_parser = parse_namespace
+    )]
     pub function_namespace: String,
 
-    /// More namespaces whose functions may be called, comma-separated; * for all. Those of
-    /// functions in the directory may be called too; kube-system and `POD_NAMESPACE` never
+    /// Additional namespaces whose functions may be called, comma-separated; * for all. Namespaces
+    /// of functions in the directory are allowed too. kube-system and `POD_NAMESPACE` are never
+    /// allowed
     #[arg(long, env = function_namespaces::SETTING, default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
-    /// Namespace of the gateway's pod, by the downward API: functions in it are never called
-    #[arg(long, env = setting::POD_NAMESPACE, default_value_t, hide_default_value = true, value_parser = optional(parse_namespace))]
+    /// Namespace of the gateway's pod, from the downward API. Functions in it are never called
+    #[arg(
+        long,
+        env = setting::POD_NAMESPACE,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_namespace)
+    )]
     pub pod_namespace: Optional<String>,
 
-    /// Base URL of an OpenFaaS gateway, to which every path goes that is not ours. Not set, those
-    /// are not found, and /function/NAME goes straight to the function
+    /// Base URL of an OpenFaaS gateway that receives all requests that are not for this gateway. If
+    /// not set, other paths answer 404, and /function/NAME goes directly to the function
     #[arg(long, env = "upstream_url", default_value_t, hide_default_value = true)]
     pub upstream_url: Optional<BaseUrl>,
 
-    /// Base URL of a function for which the directory has none; {function} and {namespace} are
-    /// filled in
+    /// Base URL of functions that have none in the directory. {function} and {namespace} are
+    /// replaced
     #[arg(
         long,
         env = setting::FUNCTION_URL,
         default_value = contract::DEFAULT_FUNCTION_URL
     )]
-    pub function_url: FunctionUrl,
+    pub function_url: FunctionUrlTemplate,
 
-    /// What to do with calls of a function that the directory does not have: accept or reject.
-    /// Default: reject with `directory_file`, which has all of them; else accept
+    /// What to do with calls of functions that are not in the directory: accept or reject. Default:
+    /// reject with `directory_file`, otherwise accept
     #[arg(
         long,
         env = "unknown_function",
@@ -87,15 +99,21 @@ pub struct Settings {
     )]
     pub unknown_function: Optional<UnknownFunction>,
 
-    /// YAML file with queues and functions, in place of the directory that the operator keeps
+    /// YAML file with queues and functions, instead of the directory that the operator writes
     #[arg(long, env = "directory_file", default_value_t, hide_default_value = true)]
     pub directory_file: Optional<PathBuf>,
 
-    /// The largest body taken; never above what the NATS server takes
-    #[arg(long, env = "max_payload", default_value = "1Mi", value_parser = ByteSize::parse_positive)]
+    /// Maximum size of a body, in bytes or with a unit, as 512Ki or 1Mi. Never above the limit of
+    /// the NATS server
+    #[arg(
+        long,
+        env = "max_payload",
+        default_value = "1Mi",
+        value_parser = ByteSize::parse_positive
+    )]
     pub max_payload: ByteSize,
 
-    /// The largest head of a request taken: its first line and its headers. From 8Ki to 1Mi
+    /// Maximum size of the head of a request (request line and headers), from 8Ki to 1Mi
     #[arg(
         long,
         env = "max_header_bytes",
@@ -104,37 +122,65 @@ pub struct Settings {
     )]
     pub max_header_bytes: ByteSize,
 
-    /// How long NATS has to store a call before the client hears that it is unavailable
-    #[arg(long, env = "publish_timeout", default_value = "5s", value_parser = GoDuration::parse_positive)]
+    /// Maximum time for NATS to store a call. After that, the gateway answers 503
+    #[arg(
+        long,
+        env = "publish_timeout",
+        default_value = "5s",
+        value_parser = GoDuration::parse_positive
+    )]
     pub publish_timeout: GoDuration,
 
-    /// How long a cancellation waits for the worker that has the call to say that it does not
-    /// start; then it is answered with 503, holds, and a repeat asks again
-    #[arg(long, env = "cancel_timeout", default_value = "2s", value_parser = GoDuration::parse_positive)]
+    /// Maximum time that a cancellation waits for the worker that has the call to confirm that the
+    /// call does not start. After that, the gateway answers 503. The cancellation stays in force,
+    /// and a repeated request waits again
+    #[arg(
+        long,
+        env = "cancel_timeout",
+        default_value = "2s",
+        value_parser = GoDuration::parse_positive
+    )]
     pub cancel_timeout: GoDuration,
 
-    /// How long a client has to send a body
-    #[arg(long, env = "read_timeout", default_value = "60s", value_parser = GoDuration::parse_positive)]
+    /// Maximum time for a client to send a body
+    #[arg(
+        long,
+        env = "read_timeout",
+        default_value = "60s",
+        value_parser = GoDuration::parse_positive
+    )]
     pub read_timeout: GoDuration,
 
-    /// Calls on their way to NATS at once; more are refused until one is stored. At full rate NATS
-    /// stores a call in a few milliseconds, so that more at once would only wait longer
-    #[arg(long, env = "max_publishing", default_value = "2048", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Maximum number of calls that are published to NATS at the same time; more are rejected with
+    /// status 503. NATS stores a call in a few milliseconds, so a higher value only makes calls
+    /// wait longer
+    #[arg(
+        long,
+        env = "max_publishing",
+        default_value = "2048",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     pub max_publishing: u32,
 
-    /// How many calls may come before a call in its chain, by X-Async-Depth: of a call whose
-    /// callback or function calls a function, and so on. Beyond, the gateway answers 508
+    /// Maximum number of calls before a call in its chain, by X-Async-Depth. A chain consists of
+    /// calls whose callback or function calls the next function. Above it, the gateway answers 508
     #[arg(long, env = "max_chain_depth", default_value_t = 100)]
     pub max_chain_depth: u32,
 
-    /// How often a request may come through the gateways of this installation, by their entries in
-    /// Via; beyond, it is answered 508. A function that passes Via on to the next function counts
-    #[arg(long, env = "max_hops", default_value = "10", value_parser = clap::value_parser!(u8).range(1..=100))]
+    /// Maximum number of times that a request passes through the gateways of this installation, by
+    /// their entries in Via. Above it, the gateway answers 508. A function that copies Via to its
+    /// next request counts
+    #[arg(
+        long,
+        env = "max_hops",
+        default_value = "10",
+        value_parser = clap::value_parser!(u8).range(1..=100)
+    )]
     pub max_hops: u8,
 
-    /// Memory for what clients and functions make this program hold: connections, heads, bodies,
-    /// and what is passed on. What does not fit is refused with 503. At least 16Mi; if not set,
-    /// three quarters of the container's memory limit, or 384Mi where it has none
+    /// Memory for the data of clients and functions: connections, heads, bodies, and requests that
+    /// are passed on. Requests that do not fit are rejected with 503. Minimum: 16Mi. Default: three
+    /// quarters of the container's memory limit, or 384Mi without a limit
     #[arg(
         long,
         env = setting::MEMORY_BUDGET,
@@ -144,13 +190,23 @@ pub struct Settings {
     )]
     pub memory_budget: Optional<ByteSize>,
 
-    /// Longest time that a connection to a function or to `upstream_url` is used, so that a backend
-    /// that is added gets its share
-    #[arg(long, env = setting::MAX_CONNECTION_AGE, default_value = client::DEFAULT_MAX_AGE, value_parser = GoDuration::parse_positive)]
+    /// Maximum age of a connection to a function or to `upstream_url`, so that new backends get
+    /// their share of the requests
+    #[arg(
+        long,
+        env = setting::MAX_CONNECTION_AGE,
+        default_value = client::DEFAULT_MAX_AGE,
+        value_parser = GoDuration::parse_positive
+    )]
     pub max_connection_age: GoDuration,
 
-    /// Most requests on one connection to a function or to `upstream_url`
-    #[arg(long, env = setting::MAX_CONNECTION_REQUESTS, default_value_t = client::DEFAULT_MAX_REQUESTS, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Maximum number of requests on one connection to a function or to `upstream_url`
+    #[arg(
+        long,
+        env = setting::MAX_CONNECTION_REQUESTS,
+        default_value_t = client::DEFAULT_MAX_REQUESTS,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub max_connection_requests: u32,
 
     /// Log each request
@@ -165,8 +221,8 @@ pub struct Settings {
     )]
     pub access_log: bool,
 
-    /// Create the streams of the default queue and of those in `directory_file`, with their
-    /// consumers, where there is no operator
+    /// Create the streams and consumers of the default queue and of the queues in `directory_file`.
+    /// For installations without an operator
     #[arg(
         long,
         env = setting::ENSURE_STREAM,
@@ -179,12 +235,12 @@ pub struct Settings {
     pub ensure_stream: bool,
 }
 
-/// The most that `max_header_bytes` may be: it is held for a connection that sends as much.
-const MOST_HEADER_BYTES: usize = 1 << 20;
+/// Maximum value of `max_header_bytes`: a connection that sends as much takes this memory.
+const MAX_HEADER_BYTES_SETTING: usize = 1 << 20;
 
 fn parse_header_bytes(text: &str) -> Result<ByteSize, String> {
     match text.parse::<ByteSize>() {
-        Ok(ByteSize(bytes)) if !(MIN_HEADER_BYTES..=MOST_HEADER_BYTES).contains(&bytes) => {
+        Ok(ByteSize(bytes)) if !(MIN_HEADER_BYTES..=MAX_HEADER_BYTES_SETTING).contains(&bytes) => {
             Err("it must be from 8Ki to 1Mi".to_owned())
         }
         read => read.map_err(|error| error.to_string()),
@@ -199,8 +255,8 @@ fn parse_unknown_function(text: &str) -> Result<UnknownFunction, String> {
 // === impl Settings ===
 
 impl Settings {
-    /// What to do with calls of a function that the directory does not have. A directory file has
-    /// all of them, so that any other name is misspelt.
+    /// Returns what to do with calls of functions that are not in the directory. A directory file
+    /// lists all functions, so that any other name is misspelt.
     #[must_use]
     pub fn unknown_function(&self) -> UnknownFunction {
         let default = match self.directory_file.as_ref() {
@@ -211,10 +267,10 @@ impl Settings {
     }
 }
 
-/// What to do with calls of a function that the directory does not have.
+/// What to do with calls of functions that are not in the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum UnknownFunction {
-    /// Put them on the default queue: it may be deployed by the time its call comes up.
+    /// Store them on the default queue: the function may be deployed before its call runs.
     Accept,
     /// Answer 404.
     Reject,
@@ -225,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_settings_the_defaults_of_the_manual_hold() {
+    fn defaults_are_those_of_the_manual() {
         let settings = Settings::parse_from(["asyncqueue-gateway"]);
         assert_eq!(settings.http_addr.to_string(), "[::]:8080");
         assert_eq!(settings.metrics_addr.to_string(), "[::]:8082");
@@ -250,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_functions_are_rejected_where_a_file_has_all_of_them() {
+    fn unknown_functions_are_rejected_with_a_directory_file() {
         for (arguments, expected) in [
             (&["--directory-file=f"][..], UnknownFunction::Reject),
             (&["--directory-file=f", "--unknown-function="], UnknownFunction::Reject),
@@ -264,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_may_be_given_with_or_without_a_value() {
+    fn flag_may_have_a_value_or_none() {
         for (arguments, expected) in [
             (["p", "--ensure-stream"], true),
             (["p", "--ensure-stream=0"], false),
@@ -275,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_refused_with_its_setting_and_the_value() {
+    fn error_names_setting_and_value() {
         for (flag, value) in [
             ("--http-addr", "8080"),
             ("--default-queue", "Slow Queue"),

@@ -1,6 +1,6 @@
-//! Handles calls of functions that the directory does not have.
+//! Handles calls of functions that are not in the directory.
 //!
-//! They are refused, or accepted for a function that may be deployed before they run. A misspelt
+//! They are rejected, or accepted for a function that may be deployed before they run. A misspelt
 //! name looks the same, and its call would never run. So these calls are counted, logged at
 //! intervals, and reported to the operator.
 
@@ -15,9 +15,9 @@ use tracing::warn;
 
 use crate::{
     metrics::Metrics,
-    refusal::Refusal,
+    rejection::Rejection,
     settings::{Settings, UnknownFunction},
-    unknown_reports::Reports,
+    unknown_function_reports::UnknownFunctionReports,
 };
 
 /// Minimum interval between two log lines about these calls.
@@ -25,71 +25,73 @@ const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Handles these calls according to the settings.
 #[derive(Debug)]
-pub struct UnknownFunctions {
+pub(crate) struct UnknownFunctions {
     policy: UnknownFunction,
     is_logged: bool,
     limit: LogLimit,
-    reports: Option<Arc<Reports>>,
+    reports: Option<Arc<UnknownFunctionReports>>,
 }
 
 // === impl UnknownFunctions ===
 
 impl UnknownFunctions {
-    /// Creates the handling that the settings ask for. Without a directory no function is known, so
-    /// that a log line would say nothing.
+    /// Creates the handling that the settings ask for. Without a directory all functions are
+    /// unknown, and the calls are not logged.
     #[must_use]
-    pub fn of(settings: &Settings) -> Self {
+    pub(crate) fn from_settings(settings: &Settings) -> Self {
         let (policy, has_file) = (settings.unknown_function(), settings.directory_file.0.is_some());
-        let is_operators = !has_file && !settings.ensure_stream;
+        let has_operator = !has_file && !settings.ensure_stream;
         Self {
             policy,
-            is_logged: has_file || is_operators,
+            is_logged: has_file || has_operator,
             limit: LogLimit::new(LOG_INTERVAL),
-            reports: is_operators.then(|| Arc::new(Reports::new(outcome(policy)))),
+            reports: has_operator
+                .then(|| Arc::new(UnknownFunctionReports::new(policy_outcome(policy)))),
         }
     }
 
-    /// Returns the reports to the operator. Returns `None` if the directory is not the operator's.
+    /// Returns the reports to the operator. Returns `None` if there is no operator.
     #[must_use]
-    pub fn reports(&self) -> Option<Arc<Reports>> {
+    pub(crate) fn reports(&self) -> Option<Arc<UnknownFunctionReports>> {
         self.reports.clone()
     }
 
-    /// Refuses a function that the directory does not have, if the settings say so.
-    pub fn check(&self, function: &FunctionName) -> Result<(), Refusal> {
+    /// Rejects a function that is not in the directory, if the settings say so.
+    pub(crate) fn check(&self, function: &FunctionName) -> Result<(), Rejection> {
         match self.policy {
-            UnknownFunction::Reject => Err(Refusal::UnknownFunction(function.clone())),
+            UnknownFunction::Reject => Err(Rejection::UnknownFunction(function.clone())),
             UnknownFunction::Accept => Ok(()),
         }
     }
 
-    /// Counts, reports and logs the submission of such a call, which is refused or accepted to this
-    /// queue.
-    pub fn submitted(&self, function: &FunctionName, queue: &QueueName, metrics: &Metrics) {
-        metrics.unknown_function(outcome(self.policy).as_str());
+    /// Counts, reports and logs the submission of such a call, which is rejected or accepted to
+    /// this queue.
+    pub(crate) fn record(&self, function: &FunctionName, queue: &QueueName, metrics: &Metrics) {
+        metrics.record_unknown_function(policy_outcome(self.policy).as_str());
         if let Some(reports) = &self.reports {
-            reports.note(function);
+            reports.record(function);
         }
-        let Some(kept_back) = self.is_logged.then(|| self.limit.pass(Instant::now())).flatten()
+        let Some(suppressed) = self.is_logged.then(|| self.limit.pass(Instant::now())).flatten()
         else {
             return;
         };
         match self.policy {
             UnknownFunction::Reject => warn!(
-                %function, kept_back,
-                "a call of a function that the directory does not have is rejected: check its name and namespace, or deploy it"
+                %function, suppressed,
+                "rejecting a call of an unknown function: check its name and namespace, or deploy \
+                 it"
             ),
             UnknownFunction::Accept => warn!(
-                %function, %queue, kept_back,
-                "a call of a function that the directory does not have goes to the default queue: check its name and \
-                 namespace, or deploy it; unknown_function=reject refuses such calls"
+                %function, %queue, suppressed,
+                "storing a call of an unknown function on the default queue: check its name and \
+                 namespace, or deploy it; unknown_function=reject rejects such calls"
             ),
         }
     }
 }
 
 /// Returns the outcome of such a call under this setting.
-fn outcome(policy: UnknownFunction) -> Outcome {
+fn policy_outcome(policy: UnknownFunction) -> Outcome {
     match policy {
         UnknownFunction::Accept => Outcome::Accepted,
         UnknownFunction::Reject => Outcome::Rejected,
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gateway_reports_where_the_directory_is_the_operators() {
+    fn gateway_reports_if_the_operator_writes_the_directory() {
         for (arguments, expected) in [
             (&[] as &[&str], true),
             (&["--unknown-function=reject"], true),
@@ -111,7 +113,7 @@ mod tests {
             (&["--ensure-stream"], false),
         ] {
             let settings = Settings::parse_from(["asyncqueue-gateway"].iter().chain(arguments));
-            let unknown_functions = UnknownFunctions::of(&settings);
+            let unknown_functions = UnknownFunctions::from_settings(&settings);
             assert_eq!(unknown_functions.reports().is_some(), expected, "{arguments:?}");
         }
     }

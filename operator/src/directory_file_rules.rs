@@ -6,7 +6,7 @@ use asyncqueue::{
     name::{MAX_STREAM, MAX_SUBJECT},
     retry::MAX_ATTEMPTS,
 };
-use asyncqueue_gateway::directory_file;
+use asyncqueue_gateway::parse_directory_file;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use kube::CustomResourceExt;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 fn file_takes(yaml: &str) -> bool {
-    directory_file::parse(yaml, "openfaas-fn", &"faas-request".parse().unwrap()).is_ok()
+    parse_directory_file(yaml, "openfaas-fn", &"faas-request".parse().unwrap()).is_ok()
 }
 
 fn definition_takes(change: impl FnOnce(&mut AsyncQueueSpec)) -> bool {

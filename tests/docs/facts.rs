@@ -60,7 +60,7 @@ fn each_reason_of_a_condition_is_explained() {
 
 #[test]
 fn each_refusal_of_the_gateway_is_explained() {
-    let source = read("gateway/src/refusal.rs") + &read("asyncqueue/src/submit.rs");
+    let source = read("gateway/src/rejection.rs") + &read("asyncqueue/src/submit.rs");
     let codes: BTreeSet<_> =
         between(&source, " => \"", "\",").filter(|code| is_word(code)).collect();
     assert!(codes.len() > 20, "{codes:?}");

@@ -156,7 +156,7 @@ const AROUND: &[Around] = &[
     Around {
         document: "docs/operations.md",
         command: "kubectl aq cancel",
-        prints: "cancelled while it was running",
+        prints: "cancelled while running",
         ..NOTHING
     },
     Around {

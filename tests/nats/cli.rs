@@ -396,10 +396,7 @@ async fn a_call_and_its_callback_that_are_both_dead_are_told_apart() {
         ended.text(),
         format!("{id} figlet.openfaas-fn: replayed\n1 dead letter replayed\n")
     );
-    assert!(
-        ended.code == Some(0) && ended.stderr.contains("(callback): left as it is"),
-        "{ended:?}"
-    );
+    assert!(ended.code == Some(0) && ended.stderr.contains("(callback): skipped"), "{ended:?}");
     assert_eq!(kinds(&[]).await, ["callback"]);
     assert_eq!(queue.info("jobs").await.state.messages, 1);
 
@@ -447,7 +444,7 @@ async fn an_interrupted_replay_is_finished_beside_a_shared_id() {
     let ended = aq(&queue, &["dead", "replay", "jobs", "--all"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(
-        ended.text().contains(&format!("{first} figlet.openfaas-fn: was replayed before")),
+        ended.text().contains(&format!("{first} figlet.openfaas-fn: already replayed")),
         "{ended:?}"
     );
     assert!(
@@ -496,8 +493,8 @@ async fn a_queue_that_is_full_ends_a_replay() {
     );
     assert!(ended.stderr.contains("not replayed, the queue did not store it"), "{ended:?}");
     assert!(ended.stderr.contains("maximum messages exceeded"), "{ended:?}");
-    assert!(ended.stderr.contains("4 dead letters not tried"), "{ended:?}");
-    assert!(ended.stderr.contains("18 dead letters could not be replayed"), "{ended:?}");
+    assert!(ended.stderr.contains("4 dead letters skipped"), "{ended:?}");
+    assert!(ended.stderr.contains("failed to replay 18 dead letters"), "{ended:?}");
     assert_eq!(queue.info("jobs-dead").await.state.messages, 18);
 }
 
@@ -559,7 +556,7 @@ async fn queues_are_listed_by_the_marks_of_their_streams_and_by_the_directory() 
     drop(worker);
     let ended = until("the server has seen that the worker is gone", async || {
         let ended = aq(&queue, &["queues"]).await;
-        ended.stderr.contains("calls wait and no worker is connected: jobs").then_some(ended)
+        ended.stderr.contains("calls are waiting but no worker is connected: jobs").then_some(ended)
     })
     .await;
     let table = ended.text();
@@ -585,10 +582,10 @@ async fn a_call_is_found_and_cancelled() {
         HttpServer::answering(|_| respond_after(Duration::from_secs(60), 200, "late")).await;
     let generated = queue.submit(|_| {}).await;
     let status = aq_ok(&queue, &["status", generated.as_str()]).await;
-    assert!(status.contains("queued, 0 before it"), "{status}");
+    assert!(status.contains("queued, 0 calls before it"), "{status}");
     let own = queue.submit(|call| call.call_id = "order-7".parse().unwrap()).await;
     assert!(aq_ok(&queue, &["cancel", "jobs", own.as_str()]).await.contains("it will not start"));
-    assert!(aq_ok(&queue, &["cancel", "-", own.as_str()]).await.contains("was cancelled before"));
+    assert!(aq_ok(&queue, &["cancel", "-", own.as_str()]).await.contains("already cancelled"));
 
     let _worker = queue.worker(&function, &[]);
     function.receives(1).await;

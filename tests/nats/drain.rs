@@ -389,7 +389,7 @@ async fn a_channel_that_no_worker_had_is_drained_whole_if_asked() {
     let (queue, stan) = (Queue::start().await, StanServer::start_alone().await);
     stan.publish([request("figlet", "id-1"), request("figlet", "id-2")]).await;
     let log = drain_ok(&queue, &stan, &["--durable", "other"]).await;
-    assert!(log.contains("no message came") && log.contains("stored=0"), "{log}");
+    assert!(log.contains("received no message") && log.contains("stored=0"), "{log}");
     let log = drain_ok(&queue, &stan, &["--all"]).await;
     assert!(log.contains("stored=2"), "{log}");
 }
@@ -414,7 +414,7 @@ async fn what_is_not_there_is_named() {
     )
     .await;
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("--stan-url says where NATS is"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("check --stan-url"), "{}", ended.stderr);
     // Nothing of that took the message.
     let log = drain_ok(&queue, &stan, &[]).await;
     assert!(log.contains("stored=1"), "{log}");

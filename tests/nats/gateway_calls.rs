@@ -111,7 +111,7 @@ async fn an_unknown_call_is_not_found_and_the_answer_says_where_it_was_looked_fo
     let id = CallId::generate(&queue.spec.queue).to_string();
     for method in ["GET", "DELETE"] {
         let answer = gateway.call(method, &format!("/async-function/{id}"), &[], "").await;
-        refused(&answer, 404, &format!("no call `{id}` is known on queue `jobs`"));
+        refused(&answer, 404, &format!("call `{id}` not found on queue `jobs`"));
         assert_eq!(answer.header("x-call-id"), id);
     }
     let answer = gateway.call("HEAD", "/async-function/never", &[], "").await;

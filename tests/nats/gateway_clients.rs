@@ -178,7 +178,7 @@ async fn faas_cli_has_a_line_to_print_for_a_refusal() {
     // It prints status and body for all that is not 2xx.
     let answer = replay(&gateway, &Recording::load("faas-cli-from-source/invoke_async")).await;
     assert_eq!((answer.status, answer.header("content-type")), (404, "text/plain; charset=utf-8"));
-    assert!(answer.text().contains("`figlet.openfaas-fn` is not known"), "{}", answer.text());
+    assert!(answer.text().contains("`figlet.openfaas-fn` not found"), "{}", answer.text());
 }
 
 #[tokio::test]

@@ -208,7 +208,7 @@ async fn the_id_of_an_answer_that_said_unavailable_makes_the_repeat_safe() {
     let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(
-        answer.text().contains("no answer in 300ms: try again, with the X-Call-Id"),
+        answer.text().contains("no answer in 300ms: retry with the X-Call-Id"),
         "{}",
         answer.text()
     );

@@ -38,7 +38,11 @@ async fn more_calls_than_may_be_on_their_way_are_refused_at_once() {
     publishing(&gateway, 2).await;
     let answer = gateway.call("POST", "/async-function/figlet", &[], "hi").await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
-    assert!(answer.text().contains("busy with 2 calls on their way to NATS"), "{}", answer.text());
+    assert!(
+        answer.text().contains("limit of 2 concurrent publishes to NATS reached"),
+        "{}",
+        answer.text()
+    );
     queue.nats.resume();
     // Nothing was said before the word of the stream, and now it is.
     for connection in &mut waiting {

@@ -16,7 +16,7 @@ const OWN: &str = "1.1 asyncqueue-gateway";
 /// Has a gateway read another directory.
 async fn read_directory(gateway: &Gateway, directory: &str) {
     std::fs::write(gateway.directory.path(), directory).unwrap();
-    gateway.program.logged("the directory was read anew").await;
+    gateway.program.logged("reloaded the directory").await;
 }
 
 /// How many requests a gateway has answered 508.

@@ -231,7 +231,7 @@ async fn an_upstream_that_is_away_is_the_platforms_failure_and_one_that_breaks_o
     drop(upstream);
     let answer = client.response().await;
     assert_eq!((answer.status, answer.header("x-openfaas-internal")), (502, ""));
-    assert!(answer.text().contains("before it answered"), "{}", answer.text());
+    assert!(answer.text().contains("before it responded"), "{}", answer.text());
 }
 
 #[tokio::test]

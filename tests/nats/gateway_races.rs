@@ -52,7 +52,7 @@ async fn a_call_whose_worker_is_silent_is_cancelled_and_not_delivered_again() {
     let begun = std::time::Instant::now();
     let answer = cancel().await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
-    assert!(answer.text().contains("not cancelled for certain yet"), "{}", answer.text());
+    assert!(answer.text().contains("not confirmed"), "{}", answer.text());
     until("the cancellation is certain", async || (cancel().await.status == 202).then_some(()))
         .await;
     assert!(begun.elapsed() >= LEASE * 2, "a worker that is only stopped could have started it");

@@ -52,7 +52,7 @@ async fn without_an_operator_the_gateway_makes_the_streams_of_its_directory_also
     let directory =
         "queues: {slow: {stream: SLOW, subject: calls.slow}}\nfunctions: {figlet: {queue: slow}}";
     replace(gateway.directory.path(), directory);
-    gateway.program.logged("the directory was read anew").await;
+    gateway.program.logged("reloaded the directory").await;
     until("the new stream is there and takes calls", async || {
         let answer = gateway.call("POST", "/async-function/figlet", &[], "slow").await;
         (answer.status == 202).then_some(())
@@ -114,13 +114,13 @@ async fn a_directory_that_is_not_valid_any_more_stays_as_it_was_and_that_is_said
     until("the file counts as valid", async || (valid().await == 1).then_some(())).await;
     assert_eq!(gateway.call("GET", "/readyz", &[], "").await.text(), "ok\n");
     std::fs::remove_file(gateway.directory.path()).unwrap();
-    let line = gateway.program.logged("can't be read").await;
-    assert!(line.contains("the directory stays as it was"), "{line}");
+    let line = gateway.program.logged("failed to read directory_file").await;
+    assert!(line.contains("using the previous contents"), "{line}");
     gateway.submit(&[], "hi").await;
     let line = gateway.program.logged("functions.figlet.queue `lost`").await;
-    assert!(line.contains("line 1") && line.contains("the directory stays as it was"), "{line}");
+    assert!(line.contains("line 1") && line.contains("using the previous contents"), "{line}");
     // What was read anew and is the same is no news.
-    assert!(!gateway.program.log().iter().any(|line| line.contains("read anew")));
+    assert!(!gateway.program.log().iter().any(|line| line.contains("reloaded the directory")));
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_directory_that_is_not_valid_at_the_start_ends_it_and_names_the_line()
         &[("directory_file", "/does/not/exist.yaml"), ("http_addr", "127.0.0.1:0")],
     );
     assert!(!program.ended().await.success());
-    program.logged("directory_file `/does/not/exist.yaml` can't be read: No such file").await;
+    program.logged("failed to read directory_file `/does/not/exist.yaml`: No such file").await;
 }
 
 #[tokio::test]

@@ -302,7 +302,7 @@ async fn an_unknown_function_is_taken_or_refused_as_the_setting_says() {
     one_line(
         &answer,
         404,
-        "function `unknown.openfaas-fn` is not known: check its name and namespace",
+        "function `unknown.openfaas-fn` not found: check its name and namespace",
     );
     let answer = gateway.call("POST", "/async-function/figlet.dev", &[], "hi").await;
     one_line(&answer, 404, "`figlet.dev`");

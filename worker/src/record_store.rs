@@ -153,7 +153,7 @@ impl RecordStore {
         match reserve::release(&self.js).await {
             Ok(true) => {
                 info!(
-                    "the storage of NATS is full: released the reserve, gateways refuse new calls \
+                    "the NATS store is full: released the reserve, gateways refuse new calls \
                      until it is refilled"
                 );
                 true

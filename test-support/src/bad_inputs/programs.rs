@@ -124,7 +124,7 @@ pub const SETTINGS: &[Setting] = &[
     wrong(GATEWAY, "max_chain_depth", "many", "invalid digit found in string"),
     wrong(GATEWAY, "max_hops", "0", "0 is not in 1..=100"),
     fails(GATEWAY, "http_addr", "192.0.2.1:80", "Cannot assign requested address"),
-    fails(GATEWAY, "directory_file", "/nowhere", "`/nowhere` can't be read"),
+    fails(GATEWAY, "directory_file", "/nowhere", "failed to read directory_file `/nowhere`"),
     wrong(
         OPERATOR,
         "leader_elect",
@@ -196,12 +196,12 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
     ),
     file(
         "functions: {a: {queue: lost}}",
-        &["line 1", "functions.a.queue `lost` is not one of queues: add it there"],
+        &["line 1", "functions.a.queue `lost` is not listed in queues: add it there"],
     ),
     file("functions: {a: {url: h}}", &["line 1", "functions.a.url `h` is not valid"]),
     file(
         "functions: {a: {}, a.openfaas-fn: {}}",
-        &["line 1", "is there twice, with and without its namespace"],
+        &["line 1", "is listed twice, with and without its namespace"],
     ),
     file(
         "functions: {a: {url: \"https://h\"}}",
@@ -237,7 +237,7 @@ pub const DIRECTORY_FILES: &[DirectoryFile] = &[
     ),
     file(
         "queues: {a: {}, a-dead: {}}",
-        &["queues.a and queues.a-dead both have the stream `a-dead`"],
+        &["queues.a and queues.a-dead both use the stream `a-dead`"],
     ),
     file(
         "queues: {a: {}, b: {subject: a.b}}",

@@ -59,13 +59,13 @@ pub const REQUESTS: &[Request] = &[
         "no function",
         "POST /async-function/",
         404,
-        "no function is named: use /async-function/NAME",
+        "missing function name: use /async-function/NAME",
     ),
     line(
         "no function",
         "POST /async-function",
         404,
-        "no function is named: use /async-function/NAME",
+        "missing function name: use /async-function/NAME",
     ),
     line(
         "a name of three parts",
@@ -89,19 +89,19 @@ pub const REQUESTS: &[Request] = &[
         "an unknown function, with `unknown_function=reject`",
         "POST /async-function/unknown",
         404,
-        "function `unknown.openfaas-fn` is not known",
+        "function `unknown.openfaas-fn` not found",
     ),
     line(
         "`%` that is no escape",
         "POST /async-function/figlet/100%",
         400,
-        "path: `%` is not a percent escape",
+        "path: `%` is not a valid percent escape",
     ),
     line(
         "`%` that is no escape",
         "POST /async-function/figlet/%zz",
         400,
-        "path: `%zz` is not a percent escape",
+        "path: `%zz` is not a valid percent escape",
     ),
     line(
         "white space in the path",
@@ -133,19 +133,19 @@ pub const REQUESTS: &[Request] = &[
         "an escape before the function's name",
         "POST /%61sync-function/figlet",
         400,
-        "path: other servers may read it as another one",
+        "path: other servers may interpret it differently",
     ),
     line(
         "two slashes",
         "POST //async-function/figlet",
         400,
-        "path: other servers may read it as another one",
+        "path: other servers may interpret it differently",
     ),
     line(
         "a path that leads to another function",
         "POST /function/figlet/../../async-function/figlet",
         400,
-        "no `..` after it that leads above the function",
+        "no `..` after the name that leads above the function",
     ),
     line("the target `*`", "POST *", 400, "the target `*` is for OPTIONS alone"),
     line(
@@ -173,7 +173,7 @@ pub const REQUESTS: &[Request] = &[
         405,
         "method CONNECT is not allowed here: use GET, HEAD",
     ),
-    line("an unknown call", "GET /async-function/unknown", 404, "no call `unknown` is known"),
+    line("an unknown call", "GET /async-function/unknown", 404, "call `unknown` not found"),
     line("an invalid call id", "GET /async-function/a.b", 400, "call id `a.b` is not valid"),
     line(
         "a call of no function",
@@ -181,12 +181,7 @@ pub const REQUESTS: &[Request] = &[
         400,
         "function name `a.b` is not valid",
     ),
-    line(
-        "no call",
-        "DELETE /async-function/",
-        404,
-        "no call is named: use /async-function/CALL-ID",
-    ),
+    line("no call", "DELETE /async-function/", 404, "missing call id: use /async-function/CALL-ID"),
     line(
         "a path of the function's own",
         "DELETE /async-function/figlet/a/b",
@@ -206,12 +201,7 @@ pub const REQUESTS: &[Request] = &[
         "is not valid: use 1 to 128 of A-Z, a-z, 0-9",
     ),
     field("two ids", b"X-Call-Id: a\r\nX-Call-Id: b\r\n", 400, "X-Call-Id is given more than once"),
-    field(
-        "an id of other bytes",
-        b"X-Call-Id: \xff\r\n",
-        400,
-        "X-Call-Id holds bytes that are not UTF-8 text",
-    ),
+    field("an id of other bytes", b"X-Call-Id: \xff\r\n", 400, "X-Call-Id is not valid UTF-8"),
     field(
         "an empty key",
         b"Idempotency-Key:\r\n",
@@ -252,7 +242,7 @@ pub const REQUESTS: &[Request] = &[
         "a chain that is too long",
         b"X-Async-Depth: 101\r\n",
         508,
-        "101 calls came before this one in its chain, by X-Async-Depth; max_chain_depth of the gateway is 100",
+        "101 calls came before this one in its chain (X-Async-Depth); max_chain_depth of the gateway is 100",
     ),
     field(
         "a callback of another scheme",
@@ -301,7 +291,7 @@ pub const REQUESTS: &[Request] = &[
     ),
     raw("a coding that is not chunked", b"Transfer-Encoding: gzip\r\n", "hi", 400),
     Request {
-        says: "the body can't be read",
+        says: "failed to read the body",
         ..raw("a chunk of no size", b"Transfer-Encoding: chunked\r\n", "nonsense\r\n", 400)
     },
     Request {
@@ -340,13 +330,13 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     },
     Elsewhere {
         input: "a request that leads back to the gateway: `/function/self/function/self/…`",
-        answer: "508: the request has come through this gateway 10 times, by Via; max_hops of the gateway is 10",
+        answer: "508: the request has passed through this gateway 10 times (Via); max_hops of the gateway is 10",
         folder: "tests/nats",
         test: "a_request_that_nests_the_gateway_ends_early",
     },
     Elsewhere {
         input: "`Via` with 10 entries of this gateway",
-        answer: "508: the request has come through this gateway 10 times",
+        answer: "508: the request has passed through this gateway 10 times",
         folder: "tests/nats",
         test: "a_chain_of_functions_is_bounded_by_via",
     },

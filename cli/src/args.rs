@@ -1,0 +1,121 @@
+//! The command line.
+
+use asyncqueue_runtime::settings::NatsSettings;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::{cancel, dead, drain, queues, status};
+
+/// Inspects the queues of AsyncQueue, cancels calls, replays dead letters, and migrates queues of
+/// OpenFaaS
+///
+/// Connects only to NATS. From outside of the cluster:
+///
+///     kubectl port-forward --namespace openfaas svc/nats 4222
+///     kubectl aq --nats-url nats://127.0.0.1:4222 queues
+///
+/// Or in a pod of the gateway, which has the settings of NATS:
+///
+///     kubectl exec --namespace openfaas deploy/asyncqueue-gateway -- kubectl-aq queues
+///
+/// Exit codes: 0 success, 1 error, 2 invalid command line.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-aq", bin_name = "kubectl aq", version, verbatim_doc_comment)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) nats: NatsSettings,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Queues(queues::QueuesArgs),
+    #[command(subcommand)]
+    Dead(dead::Command),
+    Status(status::StatusArgs),
+    Cancel(cancel::CancelArgs),
+    #[command(subcommand)]
+    Drain(drain::Command),
+}
+
+/// Parses the command line. Exits if it is not valid or asks for help.
+pub(crate) fn parse() -> Cli {
+    let matches = asyncqueue_runtime::arguments::matches(&command());
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Creates the parser. The options of NATS are accepted before and after a command, and `--help`
+/// lists them after the options of the command.
+fn command() -> clap::Command {
+    Cli::command().mut_args(|argument| argument.global(true).help_heading("NATS"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, clap::Error> {
+        let matches = command().try_get_matches_from(line.split_whitespace())?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn command_definition_is_valid() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn nats_options_are_accepted_before_and_after_a_command() {
+        for line in
+            ["aq --nats-url nats://h dead list jobs", "aq dead list jobs --nats-url nats://h"]
+        {
+            let arguments = read(line).unwrap();
+            assert_eq!(
+                arguments.nats.nats_url.as_ref().map(String::as_str),
+                Some("nats://h"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn dead_letters_are_selected_in_exactly_one_way() {
+        for good in ["a b", "--all", "--function figlet", "--function figlet.dev"] {
+            for command in ["replay", "purge"] {
+                read(&format!("aq dead {command} jobs {good}")).unwrap();
+            }
+        }
+        for bad in ["", "a --all", "--all --function figlet", "a --function figlet", "a.b"] {
+            for command in ["replay", "purge"] {
+                assert_eq!(
+                    read(&format!("aq dead {command} jobs {bad}")).unwrap_err().exit_code(),
+                    2,
+                    "{bad}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn each_command_has_an_example() {
+        fn leaf_commands(parent: &clap::Command) -> Vec<&clap::Command> {
+            parent
+                .get_subcommands()
+                .flat_map(|command| match leaf_commands(command) {
+                    below if below.is_empty() => vec![command],
+                    below => below,
+                })
+                .collect()
+        }
+        for command in leaf_commands(&command()) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("{} ", command.get_name());
+            assert!(
+                after.contains("kubectl aq") && after.contains(example.trim_end()),
+                "{}",
+                command.get_name()
+            );
+        }
+    }
+}

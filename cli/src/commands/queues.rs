@@ -1,0 +1,309 @@
+//! `kubectl aq queues`
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::{Context, consumer};
+use asyncqueue::{
+    QueueName,
+    stats::{self, Workers},
+};
+use clap::Args;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    inventory::{self, QueueInventory},
+    output::{self, Format},
+    session::Session,
+    table,
+};
+
+/// Maximum number of concurrent consumer lookups, each a round trip.
+const MAX_CONCURRENT_READS: usize = 64;
+
+/// Lists the queues
+///
+/// Columns, as in `kubectl get asyncqueues`:
+/// PENDING: calls that are stored and not running.
+/// INFLIGHT: calls that are running.
+/// REDELIVERED: calls that were delivered more than once.
+/// WORKERS: connected workers.
+///
+/// Further columns:
+/// RETRYING: pending calls that wait for their next attempt, or whose worker is gone.
+/// CALLBACKS: results that are not delivered yet.
+/// DEAD: dead letters.
+/// OLDEST: age of the oldest call that has not ended.
+///
+/// `-` means unknown: workers before version 0.2 do not report how many calls run.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kubectl aq queues -o json", verbatim_doc_comment)]
+pub(crate) struct QueuesArgs {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// The current state of a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct QueueSummary {
+    #[serde(rename = "queue")]
+    name: QueueName,
+    /// The stream of its calls. `None` if only dead letters of it are left.
+    stream: Option<String>,
+    /// Calls that are stored and do not run now, as in the status of an `AsyncQueue`. If workers do
+    /// not report how many run, the calls that were not delivered.
+    pending: u64,
+    /// Those of `pending` that were delivered. `None` if workers do not report how many calls run.
+    retrying: Option<u64>,
+    /// Calls that run now. `None` if workers do not report that.
+    inflight: Option<u64>,
+    unacknowledged: u64,
+    redelivered: u64,
+    callbacks: u64,
+    dead_letters: u64,
+    /// Workers that are connected. `None` if they do not report that.
+    workers: Option<usize>,
+    oldest_seconds: Option<u64>,
+}
+
+/// The state of the durable consumer of a queue's calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ConsumerSummary {
+    pending: u64,
+    unacknowledged: u64,
+    redelivered: u64,
+}
+
+pub(crate) async fn run(session: &Session, arguments: &QueuesArgs) -> anyhow::Result<()> {
+    let inventory = inventory::read(&session.js).await?;
+    let names: Vec<QueueName> = inventory.queues.keys().cloned().collect();
+    let mut workers = stats::ask(&session.js.client(), &names).await?;
+    let now = Timestamp::now();
+    let consumers: Vec<(QueueName, Option<ConsumerSummary>)> = futures::stream::iter(names)
+        .map(async |queue| {
+            let summary = consumer_summary(&session.js, &inventory, &queue).await?;
+            anyhow::Ok((queue, summary))
+        })
+        .buffered(MAX_CONCURRENT_READS)
+        .try_collect()
+        .await?;
+    let queues: Vec<QueueSummary> = consumers
+        .into_iter()
+        .map(|(queue, summary)| {
+            let workers = workers.remove(&queue).unwrap_or_default();
+            summarize(&inventory, &queue, summary, &workers, now)
+        })
+        .collect();
+    match arguments.output {
+        Format::Table if queues.is_empty() => output::print_error("no queues"),
+        Format::Table => {
+            output::print(&render(&queues))?;
+            if let Some(note) = idle_note(&queues) {
+                output::print_error(&note);
+            }
+        }
+        Format::Json => output::print_json(&queues)?,
+    }
+    Ok(())
+}
+
+/// Returns the consumer of a queue's calls, whatever its name: a stream of calls has one. Returns
+/// `None` if it does not exist yet.
+async fn consumer_summary(
+    js: &Context,
+    inventory: &QueueInventory,
+    queue: &QueueName,
+) -> anyhow::Result<Option<ConsumerSummary>> {
+    let Some(stream) = inventory.call_stream(queue) else { return Ok(None) };
+    let name = &stream.name;
+    let failed = || format!("failed to read the consumer of stream {name}");
+    let stream = js.get_stream_no_info(name).await.with_context(failed)?;
+    let first: Option<consumer::Info> =
+        stream.consumers().next().await.transpose().with_context(failed)?;
+    Ok(first.map(|info| ConsumerSummary {
+        pending: info.num_pending,
+        unacknowledged: info.num_ack_pending as u64,
+        redelivered: info.num_redelivered as u64,
+    }))
+}
+
+/// Computes the state of a queue.
+fn summarize(
+    inventory: &QueueInventory,
+    queue: &QueueName,
+    consumer: Option<ConsumerSummary>,
+    workers: &Workers,
+    now: Timestamp,
+) -> QueueSummary {
+    let calls = inventory.call_stream(queue);
+    let messages =
+        |stream: &str| inventory.streams.get(stream).map_or(0, |summary| summary.messages);
+    let stored = calls.map_or(0, |summary| summary.messages);
+    let age =
+        |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default().as_secs();
+    let (workers, inflight) = workers.count().unzip();
+    let not_delivered = consumer.map_or(stored, |consumer| consumer.pending);
+    // An unacknowledged call is stored, whether it runs or waits for its next attempt.
+    let pending = inflight.map_or(not_delivered, |inflight| stored.saturating_sub(inflight));
+    QueueSummary {
+        name: queue.clone(),
+        stream: calls.map(|summary| summary.name.clone()),
+        pending,
+        retrying: inflight.map(|_| pending.saturating_sub(not_delivered)),
+        inflight,
+        unacknowledged: consumer.map_or(0, |consumer| consumer.unacknowledged),
+        redelivered: consumer.map_or(0, |consumer| consumer.redelivered),
+        callbacks: messages(&queue.callback_stream()),
+        dead_letters: messages(&queue.dead_letter_stream()),
+        workers,
+        oldest_seconds: calls
+            .filter(|summary| summary.messages > 0)
+            .map(|summary| age(summary.oldest)),
+    }
+}
+
+/// Lists the queues with calls or results that wait while no worker is connected.
+fn idle_note(queues: &[QueueSummary]) -> Option<String> {
+    let is_idle = |queue: &&QueueSummary| {
+        queue.workers == Some(0) && (queue.pending > 0 || queue.callbacks > 0)
+    };
+    let idle: Vec<&str> = queues.iter().filter(is_idle).map(|queue| queue.name.as_str()).collect();
+    (!idle.is_empty())
+        .then(|| format!("calls are waiting but no worker is connected: {}", idle.join(", ")))
+}
+
+fn render(queues: &[QueueSummary]) -> String {
+    let heading = [
+        "QUEUE",
+        "PENDING",
+        "RETRYING",
+        "INFLIGHT",
+        "REDELIVERED",
+        "CALLBACKS",
+        "DEAD",
+        "WORKERS",
+        "OLDEST",
+    ];
+    table::render(
+        heading,
+        queues.iter().map(|queue| {
+            [
+                queue.name.to_string(),
+                queue.pending.to_string(),
+                cell_or_empty(queue.retrying),
+                cell_or_empty(queue.inflight),
+                queue.redelivered.to_string(),
+                queue.callbacks.to_string(),
+                queue.dead_letters.to_string(),
+                cell_or_empty(queue.workers),
+                cell_or_empty(
+                    queue.oldest_seconds.map(|seconds| table::age(Duration::from_secs(seconds))),
+                ),
+            ]
+        }),
+    )
+}
+
+fn cell_or_empty(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| table::EMPTY_CELL.to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use asyncqueue::{directory::QueueEntry, stats::WorkerStats};
+
+    use super::*;
+    use crate::inventory::StreamSummary;
+
+    fn inventory() -> QueueInventory {
+        let stream = |name: &str, messages| StreamSummary {
+            name: name.to_owned(),
+            subjects: Vec::new(),
+            owner: None,
+            messages,
+            oldest: "2026-11-24T10:00:00Z".parse().unwrap(),
+        };
+        let streams = [stream("JOBS", 5), stream("jobs-callbacks", 2), stream("jobs-dead", 3)];
+        let entry = QueueEntry::new("JOBS", "jobs");
+        QueueInventory {
+            queues: [("jobs".parse().unwrap(), Some(entry)), ("left".parse().unwrap(), None)]
+                .into(),
+            streams: streams.into_iter().map(|summary| (summary.name.clone(), summary)).collect(),
+        }
+    }
+
+    /// Creates workers that run so many calls, with one entry for each worker.
+    fn running(calls: &[u32]) -> Workers {
+        let worker = |(number, running): (usize, &u32)| WorkerStats {
+            worker: format!("w-{number}"),
+            running: *running,
+            max_inflight: 5,
+            blocked: Vec::new(),
+        };
+        Workers::Answered(calls.iter().enumerate().map(worker).collect())
+    }
+
+    fn jobs(consumer: Option<ConsumerSummary>, workers: &Workers) -> QueueSummary {
+        summarize(
+            &inventory(),
+            &"jobs".parse().unwrap(),
+            consumer,
+            workers,
+            "2026-11-24T10:03:00Z".parse().unwrap(),
+        )
+    }
+
+    #[test]
+    fn queue_is_summarized_from_streams_consumer_and_workers() {
+        let consumer = ConsumerSummary { pending: 2, unacknowledged: 3, redelivered: 1 };
+        let jobs = jobs(Some(consumer), &running(&[1, 1]));
+        let left = summarize(
+            &inventory(),
+            &"left".parse().unwrap(),
+            None,
+            &Workers::None,
+            Timestamp::UNIX_EPOCH,
+        );
+        let lines = render(&[jobs.clone(), left]);
+        let lines: Vec<Vec<&str>> =
+            lines.lines().map(|line| line.split_whitespace().collect()).collect();
+        // Of five stored calls, two run, and one of the others was delivered before.
+        assert_eq!(lines[1], ["jobs", "3", "1", "2", "1", "2", "3", "2", "3m"]);
+        assert_eq!(lines[2], ["left", "0", "0", "0", "0", "0", "0", "0", "-"]);
+        let json = serde_json::to_value(&jobs).unwrap();
+        assert_eq!((&json["queue"], &json["stream"]), (&"jobs".into(), &"JOBS".into()));
+        assert_eq!((&json["deadLetters"], &json["oldestSeconds"]), (&3.into(), &180.into()));
+        assert_eq!(
+            (&json["inflight"], &json["workers"], &json["unacknowledged"]),
+            (&2.into(), &2.into(), &3.into())
+        );
+    }
+
+    #[test]
+    fn all_calls_are_pending_without_a_consumer() {
+        let jobs = jobs(None, &Workers::None);
+        assert_eq!((jobs.pending, jobs.retrying, jobs.inflight), (5, Some(0), Some(0)));
+    }
+
+    #[test]
+    fn counts_are_unknown_if_workers_do_not_report_them() {
+        let consumer = ConsumerSummary { pending: 4, unacknowledged: 1, redelivered: 0 };
+        let jobs = jobs(Some(consumer), &Workers::Silent);
+        assert_eq!(
+            (jobs.pending, jobs.retrying, jobs.inflight, jobs.workers),
+            (4, None, None, None)
+        );
+        assert_eq!(idle_note(&[jobs]), None);
+    }
+
+    #[test]
+    fn queues_without_workers_are_noted() {
+        let idle = jobs(None, &Workers::None);
+        let note = idle_note(&[idle, jobs(None, &running(&[0]))]).unwrap();
+        assert_eq!(note, "calls are waiting but no worker is connected: jobs");
+    }
+}

@@ -1,0 +1,156 @@
+//! `kubectl aq status`
+
+use asyncqueue::{
+    CallId, QueueName,
+    locate::Found,
+    status::{self, CallStatus, CallbackState, State},
+};
+use clap::Args;
+
+use crate::{
+    lookup,
+    output::{self, Format},
+    session::Session,
+    table,
+};
+
+/// Shows the status of a call
+///
+/// Not available for a call without a callback that completed successfully.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  kubectl aq status 01234567-89ab-7cde-8f01-23456789abcd")]
+pub(crate) struct StatusArgs {
+    /// Id of the call
+    #[arg(value_name = "CALL-ID")]
+    call_id: CallId,
+
+    /// Queue of the call. Default: all queues that may have the call
+    #[arg(long)]
+    queue: Option<QueueName>,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(crate) async fn run(session: &Session, arguments: &StatusArgs) -> anyhow::Result<()> {
+    let StatusArgs { call_id, queue, output } = arguments;
+    let status = match lookup::look_up(&session.js, queue.as_ref(), call_id).await? {
+        Found::Stored { newest, others } => {
+            let mut status =
+                status::of_stored(&session.js, &lookup::query(call_id), &newest).await?;
+            status.others = Some(others).filter(|others| *others > 0);
+            status
+        }
+        Found::Ended(ended) | Found::BeingCancelled(ended) => ended,
+        Found::Unknown => return Err(lookup::not_found(call_id, queue.as_ref())),
+    };
+    match output {
+        Format::Table => output::print(&render(&status))?,
+        Format::Json => output::print_json(&status)?,
+    }
+    Ok(())
+}
+
+fn render(status: &CallStatus) -> String {
+    let mut fields = vec![("Call ID", status.call_id.clone()), ("Queue", status.queue.to_string())];
+    fields.extend(status.function.clone().map(|function| ("Function", function)));
+    fields.push(("State", describe(&status.state)));
+    fields.extend(
+        status.others.map(|others| ("Others", format!("{others} more calls with this id"))),
+    );
+    fields.extend(status.submitted_at.map(|at| ("Submitted", format!("{at:.0}"))));
+    table::fields(&fields)
+}
+
+/// Describes a state in one line.
+pub(crate) fn describe(state: &State) -> String {
+    match state {
+        State::Queued { position: None } => "queued".to_owned(),
+        State::Queued { position: Some(position) } => format!("queued, {position} calls before it"),
+        State::Delivered => "running, or waiting for its next attempt".to_owned(),
+        State::Running { worker, attempt, max_attempts, since, blocked } => {
+            let blocked = blocked.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+            format!(
+                "running on {worker} since {since:.0}, attempt {attempt} of {max_attempts}{blocked}"
+            )
+        }
+        State::Waiting { attempt, max_attempts, next_attempt, failure, not_counted_until } => {
+            let why = failure
+                .as_ref()
+                .map(|failure| format!(": {}", failure.last_error))
+                .unwrap_or_default();
+            match not_counted_until {
+                Some(until) => format!(
+                    "waiting until {next_attempt:.0}: the platform failed, which does not count as \
+                     an attempt until {until:.0}{why}"
+                ),
+                None => {
+                    format!(
+                        "waiting until {next_attempt:.0}, attempt {attempt} of {max_attempts} \
+                         failed{why}"
+                    )
+                }
+            }
+        }
+        State::Done { status, callback: CallbackState::Pending, .. } => {
+            format!("done with status {status}, the callback is not delivered yet")
+        }
+        State::Done { status, callback: CallbackState::Dead, .. } => {
+            format!("done with status {status}, the callback failed and is a dead letter")
+        }
+        State::Dead { reason, since, .. } => format!("dead since {since:.0}: {reason}"),
+        State::Cancelled { since } => format!("cancelled at {since:.0}"),
+        State::Expired { since } => {
+            format!("expired at {since:.0}: older than the maximum age of its queue")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use asyncqueue::status::Failure;
+
+    use super::*;
+
+    #[test]
+    fn waiting_call_shows_its_last_error() {
+        let failure =
+            Failure { last_status: 500, last_error: "the function answered 500".to_owned() };
+        let waiting = |failure| State::Waiting {
+            attempt: 1,
+            max_attempts: 3,
+            next_attempt: "2026-11-24T10:00:00.5Z".parse().unwrap(),
+            failure,
+            not_counted_until: None,
+        };
+        let texts = [None, Some(failure)].map(|failure| describe(&waiting(failure)));
+        assert_eq!(texts[0], "waiting until 2026-11-24T10:00:00Z, attempt 1 of 3 failed");
+        assert_eq!(texts[1], format!("{}: the function answered 500", texts[0]));
+    }
+
+    #[test]
+    fn status_is_rendered_as_text() {
+        let status = CallStatus {
+            call_id: "id-1".to_owned(),
+            function: Some("figlet.dev".to_owned()),
+            queue: "jobs".parse().unwrap(),
+            state: State::Running {
+                worker: "w-1".to_owned(),
+                attempt: 2,
+                max_attempts: 10,
+                since: "2026-11-24T10:00:00.5Z".parse().unwrap(),
+                blocked: None,
+            },
+            submitted_at: "2026-11-24T09:59:00.123456789Z".parse().ok(),
+            others: None,
+            age: None,
+        };
+        assert_eq!(
+            render(&status),
+            "Call ID:     id-1\nQueue:       jobs\nFunction:    figlet.dev\n\
+             State:       running on w-1 since 2026-11-24T10:00:00Z, attempt 2 of 10\n\
+             Submitted:   2026-11-24T09:59:00Z\n"
+        );
+    }
+}

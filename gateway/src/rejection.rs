@@ -1,0 +1,424 @@
+//! Why a request is rejected: the only error of this program that a client sees.
+
+use std::time::Duration;
+
+use asyncqueue::{
+    CallId, FunctionName, GoDuration, QueueName,
+    call_id::CallIdError,
+    directory,
+    function_namespaces::NamespaceRefused,
+    idempotency::{IdempotencyKeyError, MAX_KEY},
+    invocation::{CallbackUrlError, MAX_TARGET},
+    name::NameError,
+    peek::NatsError,
+    submit::SubmitError,
+};
+use asyncqueue_runtime::{byte_size::ByteSize, error};
+use http::{Method, StatusCode};
+
+use crate::base_url::ProxyTarget;
+
+/// Delay for a retry after NATS was unavailable: once NATS is back, a reconnect takes at most a few
+/// seconds.
+const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(5);
+
+/// Delay for a retry after a queue was full: one call that ends makes room, but many clients wait
+/// for that.
+const RETRY_AFTER_QUEUE_FULL: Duration = Duration::from_secs(10);
+
+/// Delay for a retry after a limit of this program was reached: the operations under the limit end
+/// within milliseconds.
+const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
+
+/// The reason why a request is rejected. Its text is for the client: what is wrong, with which
+/// value, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// The path ends where the function's name should follow.
+    #[error("missing function name: use /async-function/NAME or /async-function/NAME.NAMESPACE")]
+    NoFunction,
+    /// The function's name is not valid.
+    #[error(transparent)]
+    FunctionName(#[from] NameError),
+    /// A `%` in the path does not begin a valid escape.
+    #[error(
+        "path: `{escape}` is not a valid percent escape: write two hex digits after `%`, or `%25` \
+         for a `%`"
+    )]
+    InvalidEscape {
+        /// The `%` and what follows it.
+        escape: String,
+    },
+    /// Another server may interpret the path as that of another function.
+    #[error(
+        "path: other servers may interpret it differently: use /async-function/NAME or \
+         /function/NAME without `//`, `.`, `..` and escapes up to the end of the name, and no `..` \
+         after the name that leads above the function"
+    )]
+    AmbiguousPath,
+    /// The path or the query contains white space that is not escaped.
+    #[error(
+        "path or query: white space (U+{:04X}) is not percent-encoded: write its bytes as %XX",
+        u32::from(*.space)
+    )]
+    UnescapedWhitespace {
+        /// The first white-space character.
+        space: char,
+    },
+    /// Path and query together are too long for an invocation.
+    #[error("path and query are longer than {MAX_TARGET} bytes together: move data to the body")]
+    TargetTooLong,
+    /// A header that may occur once occurs twice.
+    #[error("{0} is given more than once: send it once")]
+    RepeatedHeader(&'static str),
+    /// A header's value is not UTF-8.
+    #[error("{0} is not valid UTF-8: send UTF-8 text")]
+    HeaderNotText(&'static str),
+    /// A call id is not valid.
+    #[error("{field}: {error}")]
+    CallId {
+        /// The header or part of the path that holds it.
+        field: &'static str,
+        /// What is wrong with it.
+        error: CallIdError,
+    },
+    /// An idempotency key is not valid.
+    #[error(
+        "Idempotency-Key `{value}` is not valid: {error}; \
+         send 1 to {MAX_KEY} characters of ASCII, bare or as \"…\""
+    )]
+    IdempotencyKey {
+        /// The value that was sent, shortened.
+        value: String,
+        /// What is wrong with it.
+        error: IdempotencyKeyError,
+    },
+    /// The value of `X-Async-Depth` is not a number.
+    #[error(
+        "X-Async-Depth `{value}` is not valid: send the decimal number that the function \
+         received"
+    )]
+    InvalidDepth {
+        /// The value that was sent, shortened.
+        value: String,
+    },
+    /// A chain of calls is too long.
+    #[error(
+        "{depth} calls came before this one in its chain (X-Async-Depth); max_chain_depth of the \
+         gateway is {max}: check whether functions call each other in a loop"
+    )]
+    ChainTooDeep {
+        /// How many calls came before.
+        depth: u32,
+        /// How many calls may come before.
+        max: u32,
+    },
+    /// The request has passed through this gateway too often.
+    #[error(
+        "the request has passed through this gateway {hops} times (Via); max_hops of the gateway \
+         is {max}: check whether upstream_url or a function leads back to the gateway"
+    )]
+    TooManyHops {
+        /// How often it has passed through.
+        hops: usize,
+        /// How often it may pass through.
+        max: usize,
+    },
+    /// The path ends where a call's id should follow.
+    #[error("missing call id: use /async-function/CALL-ID or /async-function/NAME/CALL-ID")]
+    NoCallId,
+    /// The callback URL is not valid.
+    #[error("{error} (it is `{value}`)")]
+    CallbackUrl {
+        /// The value that was sent, shortened.
+        value: String,
+        /// What is wrong with it.
+        error: CallbackUrlError,
+    },
+    /// The body ended early, or its transfer coding is not valid.
+    #[error("failed to read the body: {0}")]
+    InvalidBody(String),
+    /// The directory does not have the function, and such calls are rejected.
+    #[error("function `{0}` not found: check its name and namespace, or deploy it")]
+    UnknownFunction(FunctionName),
+    /// Functions of this namespace may not be called.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceRefused),
+    /// Nothing is served at the path.
+    #[error(
+        "nothing is served at this path: call functions at /async-function/NAME or /function/NAME"
+    )]
+    NotFound,
+    /// The path does not support the method.
+    #[error("method {method} is not allowed here: use {allow}")]
+    MethodNotAllowed {
+        /// The method of the request.
+        method: Method,
+        /// The supported methods, as `Allow` lists them.
+        allow: &'static str,
+    },
+    /// The body took too long to arrive.
+    #[error("the body did not arrive within {}: send it faster, or send less", GoDuration(*.0))]
+    BodyTimeout(Duration),
+    /// The body is larger than the limit.
+    #[error("the body is larger than the limit of {limit} bytes, set by {set_by}")]
+    BodyTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+        /// Where the limit comes from.
+        set_by: &'static str,
+    },
+    /// The directory has not been read since the program started.
+    #[error(
+        "the KV bucket {} was not read yet, so the function's queue is unknown: retry, and check \
+         that NATS and the operator are running",
+        directory::BUCKET.name
+    )]
+    DirectoryPending,
+    /// JetStream is not enabled in NATS. Without it, no call can be stored or found.
+    #[error(
+        "JetStream is not enabled on the NATS server of this gateway: start nats-server with -js"
+    )]
+    JetStreamDisabled,
+    /// The call could not be stored.
+    #[error("queue `{queue}`: {error}{}", hint(.error))]
+    Submit {
+        /// The function's queue.
+        queue: QueueName,
+        /// Why it could not be stored.
+        error: SubmitError,
+    },
+    /// No call with this id is known.
+    #[error(
+        "call `{call_id}` not found{}: unknown id, or the call ended and its result was delivered. \
+         Check the id. If it is not a generated id, add the function's name",
+        .queue.as_ref().map_or(String::new(), |queue| format!(" on queue `{queue}`"))
+    )]
+    UnknownCall {
+        /// The call's id.
+        call_id: CallId,
+        /// The queue that was searched, if it was only one.
+        queue: Option<QueueName>,
+    },
+    /// A call can't be cancelled, because it has ended.
+    #[error("call `{call_id}` can't be cancelled: it {how}")]
+    CallEnded {
+        /// The call's id.
+        call_id: CallId,
+        /// How it ended.
+        how: &'static str,
+    },
+    /// The call has a tombstone, but a worker that does not respond may still start it.
+    #[error(
+        "cancellation of call `{call_id}` not confirmed: a worker that has the call does not \
+         respond. The call does not start after that worker received the cancellation; retry"
+    )]
+    CancellationUnconfirmed {
+        /// The call's id.
+        call_id: CallId,
+    },
+    /// The call could never become a dead letter, even without its headers and its body.
+    #[error(
+        "path, query and X-Callback-Url are longer than {limit} bytes together, the maximum for a \
+         dead letter: move data to the body"
+    )]
+    TooLargeForDeadLetter {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The NATS store is full, except for the reserve that ends calls.
+    #[error(
+        "the NATS store is full, and the remaining space is reserved for calls that end: retry \
+         later, or raise the limits of JetStream"
+    )]
+    StoreFull,
+    /// Looking up a call failed.
+    #[error("failed to look up the call: {}; retry", error::describe(.0))]
+    LookupFailed(#[from] NatsError),
+    /// Cancelling a call failed, or was not completed.
+    #[error("cancellation not confirmed: {}; retry", error::describe(.0))]
+    CancelFailed(#[source] NatsError),
+    /// This program ends during the cancellation.
+    #[error("cancellation not confirmed: the gateway is shutting down; retry")]
+    ShuttingDown,
+    /// NATS is known to be unavailable.
+    #[error("NATS is not available: not connected; retry")]
+    NatsUnavailable,
+    /// This program has reached a limit on concurrent work.
+    #[error("gateway overloaded: limit of {limit} {what} reached; retry")]
+    Overloaded {
+        /// What the limit applies to.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// There is not enough memory for the request.
+    #[error(
+        "gateway overloaded: no memory left for this request, memory_budget is {budget}; retry"
+    )]
+    MemoryExhausted {
+        /// The whole memory budget.
+        budget: ByteSize,
+    },
+    /// A function, or the upstream gateway, can't be reached.
+    #[error("can't reach {target}: {reason}: check that it is deployed and ready")]
+    Unreachable {
+        /// The receiver of the request.
+        target: ProxyTarget,
+        /// Why it can't be reached.
+        reason: String,
+    },
+    /// A function, or the upstream gateway, closed the connection before it responded.
+    #[error("{target} closed the connection before it responded: {reason}")]
+    UpstreamClosed {
+        /// The receiver of the request.
+        target: ProxyTarget,
+        /// The error.
+        reason: String,
+    },
+    /// A function, or the upstream gateway, sent a response that is not valid HTTP.
+    #[error("invalid HTTP response from {target}: {reason}")]
+    InvalidUpstreamResponse {
+        /// The receiver of the request.
+        target: ProxyTarget,
+        /// What is wrong with the response.
+        reason: String,
+    },
+}
+
+fn hint(error: &SubmitError) -> &'static str {
+    match error {
+        SubmitError::TooLarge { .. } | SubmitError::TooLargeForStream => ": send a smaller body",
+        SubmitError::HeadersTooLarge => ": move data to the body",
+        SubmitError::QueueFull { .. } => ": retry later, or raise the queue's limits",
+        SubmitError::KeyReused { .. } => ": use another key for another call",
+        // The error itself says what to do.
+        SubmitError::NoStream => "",
+        SubmitError::Unavailable { .. } => {
+            ": retry with the X-Call-Id of this response, so that the call is stored once"
+        }
+    }
+}
+
+// === impl Rejection ===
+
+impl Rejection {
+    /// Returns the status of the response.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::FunctionName(_)
+            | Self::InvalidEscape { .. }
+            | Self::AmbiguousPath
+            | Self::UnescapedWhitespace { .. }
+            | Self::RepeatedHeader(_)
+            | Self::HeaderNotText(_)
+            | Self::CallId { .. }
+            | Self::CallbackUrl { .. }
+            | Self::IdempotencyKey { .. }
+            | Self::InvalidDepth { .. }
+            | Self::InvalidBody(_) => StatusCode::BAD_REQUEST,
+            Self::NoFunction
+            | Self::NoCallId
+            | Self::UnknownFunction(_)
+            | Self::UnknownCall { .. }
+            | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Namespace(_) => StatusCode::FORBIDDEN,
+            Self::CallEnded { .. } => StatusCode::CONFLICT,
+            Self::Submit { error: SubmitError::KeyReused { .. }, .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::ChainTooDeep { .. } | Self::TooManyHops { .. } => StatusCode::LOOP_DETECTED,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge { .. }
+            | Self::TooLargeForDeadLetter { .. }
+            | Self::Submit {
+                error:
+                    SubmitError::TooLarge { .. }
+                    | SubmitError::TooLargeForStream
+                    | SubmitError::HeadersTooLarge,
+                ..
+            } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::StoreFull | Self::Submit { error: SubmitError::QueueFull { .. }, .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::CancellationUnconfirmed { .. }
+            | Self::DirectoryPending
+            | Self::JetStreamDisabled
+            | Self::LookupFailed(_)
+            | Self::CancelFailed(_)
+            | Self::ShuttingDown
+            | Self::NatsUnavailable
+            | Self::Overloaded { .. }
+            | Self::MemoryExhausted { .. }
+            | Self::Submit {
+                error: SubmitError::NoStream | SubmitError::Unavailable { .. }, ..
+            } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable { .. }
+            | Self::UpstreamClosed { .. }
+            | Self::InvalidUpstreamResponse { .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// Returns the value of a metric label: one of a fixed set.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::NoFunction => "no_function",
+            Self::FunctionName(_) => "function_name",
+            Self::InvalidEscape { .. }
+            | Self::AmbiguousPath
+            | Self::UnescapedWhitespace { .. }
+            | Self::TargetTooLong => "path",
+            Self::RepeatedHeader(_) => "repeated_header",
+            Self::HeaderNotText(_) => "header_not_text",
+            Self::CallId { .. } => "call_id",
+            Self::CallbackUrl { .. } => "callback_url",
+            Self::IdempotencyKey { .. } => "idempotency_key",
+            Self::InvalidDepth { .. } => "depth",
+            Self::ChainTooDeep { .. } => "chain_depth",
+            Self::TooManyHops { .. } => "loop",
+            Self::InvalidBody(_) => "body",
+            Self::UnknownFunction(_) => "unknown_function",
+            Self::Namespace(_) => "namespace",
+            Self::NoCallId => "no_call_id",
+            Self::UnknownCall { .. } => "unknown_call",
+            Self::CallEnded { .. } => "ended",
+            Self::CancellationUnconfirmed { .. } => "not_cancelled_yet",
+            Self::StoreFull => "store_full",
+            Self::LookupFailed(_)
+            | Self::CancelFailed(_)
+            | Self::ShuttingDown
+            | Self::NatsUnavailable => "unavailable",
+            Self::Overloaded { .. } | Self::MemoryExhausted { .. } => "busy",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed { .. } => "method",
+            Self::BodyTimeout(_) => "body_timeout",
+            Self::BodyTooLarge { .. } | Self::TooLargeForDeadLetter { .. } => "too_large",
+            Self::DirectoryPending => "no_directory",
+            Self::JetStreamDisabled => "no_jetstream",
+            Self::Submit { error, .. } => error.category(),
+            Self::Unreachable { .. } => "unreachable",
+            Self::UpstreamClosed { .. } => "no_answer",
+            Self::InvalidUpstreamResponse { .. } => "unreadable_answer",
+        }
+    }
+
+    /// Returns the delay after which a retry makes sense, if it does.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match (self, self.status()) {
+            (
+                Self::Overloaded { .. }
+                | Self::MemoryExhausted { .. }
+                | Self::CancellationUnconfirmed { .. },
+                _,
+            ) => Some(RETRY_AFTER_OVERLOAD),
+            (_, StatusCode::SERVICE_UNAVAILABLE) => Some(RETRY_AFTER_UNAVAILABLE),
+            (_, StatusCode::TOO_MANY_REQUESTS) => Some(RETRY_AFTER_QUEUE_FULL),
+            _ => None,
+        }
+    }
+}
