@@ -43,7 +43,7 @@ pub(crate) struct StreamProvisioner {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-// === impl Streams ===
+// === impl StreamProvisioner ===
 
 impl StreamProvisioner {
     /// Prepares for the queue that the settings name. Registers the readiness condition.

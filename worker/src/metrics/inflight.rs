@@ -28,7 +28,7 @@ pub(super) struct InflightGauges {
 /// One running call, counted until this is dropped.
 pub(crate) struct InflightGuard(Gauge);
 
-// === impl Inflight ===
+// === impl InflightGauges ===
 
 impl InflightGauges {
     pub(super) fn new(queue: Arc<str>) -> Self {

@@ -11,7 +11,7 @@ pub(super) struct RecentMap<K, V> {
     old: HashMap<K, V>,
 }
 
-// === impl Recent ===
+// === impl RecentMap ===
 
 impl<K: Eq + Hash, V> RecentMap<K, V> {
     /// Returns an empty map. `capacity` is at least 2.
