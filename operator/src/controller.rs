@@ -83,10 +83,10 @@ pub(crate) async fn run(
     triggers: impl Stream<Item = ObjectRef<AsyncQueue>> + Send + 'static,
     shutdown: CancellationToken,
 ) {
-    let Owned { deployments, accounts, budgets, pods, mut follower } = owned;
+    let Owned { deployments, accounts, budgets, pods, mut pod_watch } = owned;
     let seen = context.clone();
-    let pods =
-        pods.filter_map(move |event| std::future::ready(follower.handle_event(&event, &seen.pods)));
+    let pods = pods
+        .filter_map(move |event| std::future::ready(pod_watch.handle_event(&event, &seen.pods)));
     let owned = select(
         select(owner_refs(deployments, context.clone()), owner_refs(accounts, context.clone())),
         select(owner_refs(budgets, context.clone()), pods),
@@ -142,7 +142,7 @@ fn debounced<T: Clone + Eq + Hash + Send>(
 async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Action, Error> {
     // An object that the watches have not listed yet could be taken for missing.
     context.complete().await;
-    if context.written.is_stale(&queue) {
+    if context.pending_writes.is_stale(&queue) {
         return Ok(Action::requeue(DEBOUNCE));
     }
     let _measured = context.metrics.reconciliation();
@@ -166,7 +166,7 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let objects = &dereferenced.objects;
     let (outcome, revision) = match validate::validate(queue, &dereferenced) {
         Ok(valid) => {
-            let desired = build::build(&valid, &context.installation);
+            let desired = build::build(&valid, &context.worker_defaults);
             let revision = Revision::of(&desired.deployment);
             let Context { client, applied, .. } = context;
             let apply = apply::apply(desired, objects, broker.as_deref(), client, applied);
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_comes_together_is_looked_at_once_and_later() {
+    async fn equal_items_are_merged_and_delayed() {
         let begun = Instant::now();
         let mut reconciled: Vec<_> =
             debounced(iter([1, 1, 2]).chain(pending())).take(2).collect().await;

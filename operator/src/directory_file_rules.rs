@@ -43,7 +43,7 @@ fn schema(path: &[&str]) -> JSONSchemaProps {
 }
 
 #[test]
-fn names_of_queues_are_alike() {
+fn directory_file_and_crd_accept_the_same_queue_names() {
     for (name, good) in [
         ("a", true),
         ("slow-queue", true),
@@ -68,7 +68,7 @@ fn names_of_queues_are_alike() {
 }
 
 #[test]
-fn streams_and_subjects_are_alike() {
+fn directory_file_and_crd_accept_the_same_subjects() {
     for (name, good) in [
         ("SLOW", true),
         ("a_b-1", true),
@@ -114,7 +114,7 @@ fn streams_and_subjects_are_alike() {
 }
 
 #[test]
-fn retries_are_alike() {
+fn directory_file_and_crd_accept_the_same_retries() {
     for (min, max, good) in [
         ("0s", "0s", true),
         ("200ms", "1h30m", true),
@@ -144,7 +144,7 @@ fn retries_are_alike() {
 }
 
 #[test]
-fn collisions_are_alike() {
+fn directory_file_and_crd_refuse_the_same_collisions() {
     for (first, second, good) in [
         (("a", None, None), ("b", None, None), true),
         (("a", None, None), ("a2", None, None), true),

@@ -163,9 +163,9 @@ fn new_context(
         pod_watches: MultiStore::new(&watches.pods),
         pods: Arc::default(),
         applied: AppliedCache::default(),
-        written: PendingWrites::default(),
+        pending_writes: PendingWrites::default(),
         functions: function_counts,
-        installation: WorkerDefaults::new(settings, worker_image),
+        worker_defaults: WorkerDefaults::new(settings, worker_image),
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
         metrics: metrics.clone(),
     }
@@ -201,7 +201,7 @@ fn controllers(
             accounts: service_accounts.into_events(health.clone()),
             budgets: budgets.into_events(health.clone()),
             pods: pods.into_events(health.clone()),
-            follower: PodWatch::new(namespace),
+            pod_watch: PodWatch::new(namespace),
         };
         let trigger = triggers.add(namespace);
         controller::run(context.clone(), store, queues, owned, trigger, shutdown.clone())

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use k8s_openapi::api::core::v1::LocalObjectReference;
 
-use crate::crd::secret::is_name;
+use crate::crd::secret::is_secret_name;
 
 /// Names of Secrets, comma-separated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,9 @@ impl FromStr for PullSecrets {
     fn from_str(text: &str) -> Result<Self, PullSecretsError> {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let read = names.map(|name| {
-            is_name(name).then(|| name.to_owned()).ok_or_else(|| PullSecretsError(name.to_owned()))
+            is_secret_name(name)
+                .then(|| name.to_owned())
+                .ok_or_else(|| PullSecretsError(name.to_owned()))
         });
         read.collect::<Result<_, _>>().map(Self)
     }

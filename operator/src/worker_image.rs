@@ -11,11 +11,11 @@ use tracing::warn;
 use crate::{Settings, error::chain};
 
 /// The readiness condition, and the name of the operator's container.
-const CONDITION: &str = "worker-image";
+const HEALTH_CONDITION: &str = "worker-image";
 const CONTAINER: &str = "operator";
 
 /// Pause between attempts to read the operator's own pod.
-const PAUSE: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Returns the image of workers. Waits for the API server if the image must be read from the pod.
 ///
@@ -41,7 +41,7 @@ pub(crate) async fn worker_image(
         let why = match pods.get(pod).await {
             Ok(pod) => match image_of(&pod) {
                 Some(image) => {
-                    health.ready(CONDITION);
+                    health.ready(HEALTH_CONDITION);
                     return Ok(image);
                 }
                 None => "it has no container".to_owned(),
@@ -51,8 +51,8 @@ pub(crate) async fn worker_image(
         let why =
             format!("the operator's own pod can't be read (set worker_image to do without): {why}");
         warn!("{why}");
-        health.not_ready(CONDITION, why);
-        sleep(PAUSE).await;
+        health.not_ready(HEALTH_CONDITION, why);
+        sleep(RETRY_DELAY).await;
     }
 }
 

@@ -209,7 +209,7 @@ const ROWS: &[Row] = &[
                 "tests/e2e",
                 "calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_name",
             ),
-            Test("operator", "patience_counts_from_the_deletion"),
+            Test("operator", "the_deadline_counts_from_the_deletion"),
         ],
     },
     Row {

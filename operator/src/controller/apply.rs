@@ -362,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_leave_a_stream_that_is_anothers_and_only_that() {
+    fn only_a_stream_of_another_owner_is_not_owned() {
         let stream = || "s".to_owned();
         let refused = |refusal| StreamError::Ensure(EnsureError::Refused(refusal));
         assert!(refused(Refusal::Unowned { stream: stream() }).is_not_owned());

@@ -84,9 +84,9 @@ pub(crate) async fn dereference(
     let dereferenced = DereferencedObjects {
         nats,
         objects: owned_objects(queue, context),
-        lacks_credentials: context.installation.lacks_credentials(),
-        gateway_url: context.installation.gateway_url.clone(),
-        allowed_streams: context.installation.allowed_streams.clone(),
+        lacks_credentials: context.worker_defaults.lacks_credentials(),
+        gateway_url: context.worker_defaults.gateway_url.clone(),
+        allowed_streams: context.worker_defaults.allowed_streams.clone(),
         conflict: spec.as_ref().and_then(|spec| find_conflict(queue, spec, context)),
     };
     (dereferenced, broker)
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_ours_by_its_owners_uid() {
+    fn an_object_is_owned_by_the_uid_of_its_owner() {
         let queue = fixtures::queue("q");
         let classified =
             |deployment| classify(Arc::new(CachedDeployment::from_object(deployment)), &queue);

@@ -179,7 +179,7 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn patience_counts_from_the_deletion() {
+    fn the_deadline_counts_from_the_deletion() {
         let mut queue = fixtures::queue("q");
         queue.metadata.deletion_timestamp = Some(fixtures::second(1000));
         assert_eq!(deadline(&queue), fixtures::second(1300).0);

@@ -96,7 +96,7 @@ mod tests {
     };
 
     #[test]
-    fn a_stream_is_another_one_when_it_was_created_again() {
+    fn a_stream_with_another_creation_time_was_recreated() {
         let of = |second: Option<i64>| AsyncQueueStatus {
             stream: second.map(|_| "s".to_owned()),
             stream_created: second.map(fixtures::second),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_turns_when_it_is_ready_or_not_for_another_reason() {
+    fn a_transition_is_a_change_of_status_or_reason() {
         let of = |verdict: ConditionValue| AsyncQueueStatus {
             conditions: vec![verdict.into_condition(
                 condition_type::READY,

@@ -62,7 +62,7 @@ pub(crate) async fn write(
     };
     let answer = api.patch_status(&queue.name_any(), &params, &Patch::Merge(&patch)).await;
     if let Ok(queue) = &answer {
-        context.written.record(queue);
+        context.pending_writes.record(queue);
     }
     ignore_gone(answer)?;
     Ok(true)
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_ready_when_all_of_it_is() {
+    fn a_queue_is_ready_when_all_its_parts_are() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
         let sequences = condition_type::UNIQUE_SEQUENCES;
         for kind in [
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_new_is_the_same_status() {
+    fn an_unchanged_outcome_gives_the_same_status() {
         let outcome = applied(Ok(stored()), &deployment(2, vec![]));
         let mut queue = queue();
         let first = of(&queue, &outcome);
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_status_what_changed_is_written_and_what_is_not_known_any_more_is_removed() {
+    fn the_merge_patch_has_changed_and_removed_fields() {
         let before =
             AsyncQueueStatus { pending: Some(5), inflight: Some(1), ..AsyncQueueStatus::default() };
         let now = AsyncQueueStatus { pending: Some(6), inflight: None, ..before.clone() };
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_queue_begins_with_its_numbers_and_one_that_holds_calls_waits_for_them() {
+    fn an_empty_new_queue_starts_with_its_counts() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
         assert_eq!(QueueCounts::from_status(&status), QueueCounts::empty(3, Some(2)));
         let full = StreamState { messages: 1, ..stored() };
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn while_nats_is_away_the_stream_is_still_ours_and_its_numbers_are_unknown() {
+    fn a_nats_outage_keeps_the_stream_in_the_status() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let status = of(&queue, &applied(Err(disconnected()), &deployment(2, vec![])));
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_anothers_is_not_in_the_status() {
+    fn a_stream_of_another_owner_is_not_in_the_status() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let refusal =
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_queue_says_why() {
+    fn a_refused_queue_names_the_cause() {
         let invalid =
             ValidationError::Conflict(Conflict::Name { other: "ns/slow-queue".to_owned() });
         let stream = Err(StreamError::Invalid(invalid));
@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_is_not_valid_any_more_keeps_what_it_has() {
+    fn a_queue_that_becomes_invalid_keeps_its_objects() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let stream = Err(StreamError::Invalid(ValidationError::Nats("no host".to_owned())));
@@ -596,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_that_come_up_progress_and_those_that_do_not_stall() {
+    fn starting_workers_progress_and_failing_ones_stall() {
         let queue = queue();
         let new = of(&queue, &applied(Ok(stored()), &deployment(0, vec![])));
         assert_condition(&new, condition_type::READY, ("False", reason::PROGRESSING));
@@ -642,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_deployment_says_of_an_earlier_spec_is_not_about_this_one() {
+    fn a_deployment_status_of_an_earlier_spec_is_ignored() {
         let overdue = DeploymentCondition {
             type_: "Progressing".to_owned(),
             status: "False".to_owned(),
@@ -662,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_goes_is_waited_for_and_one_of_others_stalls() {
+    fn a_terminating_object_progresses_and_a_foreign_one_stalls() {
         let outcome = |error| ApplyOutcome {
             workers: Err(error),
             ..applied(Ok(stored()), &deployment(2, vec![]))
@@ -677,7 +677,7 @@ mod tests {
     }
 
     #[test]
-    fn nats_that_is_unavailable_is_waited_for_and_what_it_refuses_stalls() {
+    fn an_unavailable_nats_waits_and_a_refusal_stalls() {
         let status = of(&queue(), &applied(Err(disconnected()), &deployment(2, vec![])));
         assert_condition(&status, condition_type::PROGRESSING, ("False", reason::NATS_UNAVAILABLE));
         for absent in [condition_type::RECONCILING, condition_type::STALLED] {
@@ -691,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_without_workers_is_ready_and_says_that_none_runs() {
+    fn a_queue_scaled_to_zero_is_ready() {
         let mut queue = queue();
         queue.spec.replicas = 0;
         let status = of(&queue, &applied(Ok(stored()), &deployment(0, vec![])));
@@ -699,7 +699,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspended_queue_is_ready_and_says_so_as_the_server_does() {
+    fn a_suspended_queue_is_ready_and_suspended() {
         let queue = queue();
         let running = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
         assert_condition(&running, condition_type::SUSPENDED, ("False", reason::ACTIVE));
@@ -714,7 +714,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_begin_at_1_are_named_and_the_queue_is_ready() {
+    fn streams_that_begin_at_1_are_named() {
         let repeating = vec!["slow-queue".to_owned(), "slow-queue-dead".to_owned()];
         let stored = StreamState { repeating, ..stored() };
         let status = of(&queue(), &applied(Ok(stored), &deployment(2, vec![])));
@@ -729,7 +729,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_that_are_refused_are_named_and_the_queue_is_ready() {
+    fn refused_functions_are_named_and_the_queue_is_ready() {
         let name = |number: usize| FunctionName::new(&format!("f{number}"), "team-b").unwrap();
         let refused = RefusedFunctions { count: 4, first: (1..=3).map(name).collect() };
         let (mut queue, outcome) = (queue(), applied(Ok(stored()), &deployment(2, vec![])));
@@ -766,7 +766,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_cannot_end_are_named_with_the_cause() {
+    fn blocked_calls_are_named_with_the_cause() {
         let queue = queue();
         let free = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
         assert_condition(&free, condition_type::CALLS_BLOCKED, ("False", reason::ACTIVE));
@@ -788,7 +788,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_beside_the_workers_is_told() {
+    fn a_foreign_service_account_makes_workers_not_ready() {
         let foreign =
             || ObjectError::NotOwned { kind: "ServiceAccount".into(), name: "a".to_owned() };
         let outcome = ApplyOutcome {
@@ -811,7 +811,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_that_waits_says_so() {
+    fn a_waiting_deletion_is_in_the_status() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let status = terminating_status(&queue, "the deletion waits", &fixtures::second(2000));

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_called_as_the_queue_says_or_as_the_operator_does() {
+    fn the_queues_gateway_precedes_the_operators() {
         let url = |text: &str| Some(text.to_owned());
         let gateway_of = |via, own: Option<&str>, common: Option<&str>| {
             let invoke = InvokeSpec { via, gateway_url: own.map(str::to_owned) };
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_built_is_refused_with_its_reason() {
+    fn an_invalid_queue_is_refused_with_its_reason() {
         let reason_of = |queue: &AsyncQueue, dereferenced: &DereferencedObjects| {
             validate(queue, dereferenced).unwrap_err().reason()
         };

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_of_a_stream_a_subject_and_a_deployment() {
+    fn a_name_is_valid_for_a_stream_and_a_deployment() {
         assert!(named("a").validate_cel().is_ok());
         assert!(named(&"a".repeat(40)).validate_cel().is_ok());
         for bad in ["a.b", "-a", "a-", "A", &"a".repeat(41)] {
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_subjects_of_workers_and_gateways_are_not_a_queues() {
+    fn subjects_of_workers_and_gateways_are_refused() {
         let mut queue = named("asyncqueue");
         let refused_name = queue.validate_cel().err().map(|errors| errors.to_string());
         assert_says(refused_name, "needs a spec.stream.subject of its own");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_streams_that_queues_share_are_not_a_queues() {
+    fn shared_streams_are_refused() {
         for name in ["asyncqueue-reserve", "asyncqueue-reserve-2"] {
             let refused_name = named(name).validate_cel().err().map(|errors| errors.to_string());
             assert_says(refused_name, "give the queue another name");
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_a_wildcard_or_an_inbox_is_no_subject() {
+    fn wildcards_and_inboxes_are_refused_as_subjects() {
         for bad in ["a.*", "a.>", "a..b", ".a", "a b", "_INBOX.a"] {
             assert_says(
                 refused(|spec| spec.stream.subject = Some(bad.to_owned())),
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_not_remembered_for_longer_than_calls_are_kept() {
+    fn the_duplicate_window_is_not_longer_than_the_max_age() {
         let ages = |max_age| refused(|spec| spec.limits.max_age = Some(seconds(max_age)));
         assert_eq!(ages(120), None);
         assert_says(ages(119), "limits.maxAge must not be less than stream.duplicateWindow");
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateways_url_is_not_passed_over() {
+    fn a_gateway_url_needs_via_gateway() {
         let gateway = |via| {
             refused(|spec| {
                 spec.invoke.via = via;
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_sets_on_workers_is_not_the_users_to_set() {
+    fn variables_and_labels_of_the_operator_are_refused() {
         let variable = |name: &str| {
             refused(|spec| {
                 spec.worker.env = vec![EnvVar { name: name.to_owned(), ..EnvVar::default() }];
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_leave_calls_behind_cannot_be_changed() {
+    fn a_change_that_would_leave_calls_behind_is_refused() {
         let other = || Some("other".to_owned());
         assert_says(
             refused_change(|spec| spec.stream.name = other()),
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_the_same_may_be_written_out() {
+    fn a_default_may_be_written_out() {
         let same = refused_change(|spec| {
             spec.stream.name = Some("slow-queue".to_owned());
             spec.stream.subject = Some("slow-queue".to_owned());
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_may_be_changed() {
+    fn all_other_fields_may_be_changed() {
         let change = refused_change(|spec| {
             spec.max_inflight = 7;
             spec.timeout = seconds(7);

@@ -31,7 +31,7 @@ impl FromStr for SecretKey {
     fn from_str(text: &str) -> Result<Self, SecretKeyError> {
         let (name, key) = text.split_once('/').ok_or(SecretKeyError)?;
         let is_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        if is_name(name) && is_text(key, is_key) {
+        if is_secret_name(name) && is_text(key, is_key) {
             Ok(Self { name: name.to_owned(), key: key.to_owned() })
         } else {
             Err(SecretKeyError)
@@ -40,7 +40,7 @@ impl FromStr for SecretKey {
 }
 
 /// Whether Kubernetes allows a text as the name of a Secret.
-pub(crate) fn is_name(text: &str) -> bool {
+pub(crate) fn is_secret_name(text: &str) -> bool {
     let is_part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
     is_text(text, is_part) && !text.starts_with(['-', '.']) && !text.ends_with(['-', '.'])
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_of_a_secret_is_two_names() {
+    fn a_key_of_a_secret_is_a_name_and_a_key() {
         let read: SecretKey = "nats.own/user.creds_1".parse().unwrap();
         assert_eq!((&*read.name, &*read.key), ("nats.own", "user.creds_1"));
         for bad in [

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_named_and_back_off_says_the_same() {
+    fn an_image_is_named_during_back_off_too() {
         let error = "failed to resolve reference \"r.example/x:1\": not found";
         let first = image_pull("r.example/x:1", error);
         assert_eq!(first.reason, reason::IMAGE_PULL_FAILED);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workers_last_words_are_quoted_and_its_log_is_not() {
+    fn the_exit_message_is_quoted_and_the_log_is_not() {
         let of = |message: &str| {
             container_exit(
                 None,
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kubelets_words_for_an_end_are_told_apart() {
+    fn exit_reasons_of_the_kubelet_are_distinguished() {
         let of = |reason: &str, code| Exit {
             code,
             reason: reason.to_owned(),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_secret_or_quota_is_named() {
         let mount = volume_mount(
             "MountVolume.SetUp failed for volume \"nats\" : secret \"creds\" not found",
         );

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_are_ready_end_or_are_not_ours_are_not_kept() {
+    fn pods_that_are_ready_over_or_foreign_are_ignored() {
         let new = pod(&json!({ "phase": "Pending" }));
         let PodState::NotReady(details) = state(new.clone()) else { panic!("it is not ready") };
         assert_eq!((&*details.queue, &details.progress), ("q", &Progress::Starting));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_container_waits_for_is_the_cause() {
+    fn the_waiting_reason_of_a_container_is_the_cause() {
         for (details, expected) in [
             ("ContainerCreating", None),
             ("PodInitializing", None),
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_no_node_takes_says_why() {
+    fn an_unschedulable_pod_names_the_cause() {
         let unscheduled = json!({
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": "0/1 nodes are available: 1 Insufficient cpu.",
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_beside_the_worker_is_named() {
+    fn a_sidecar_that_fails_is_named() {
         let sidecar = json!({
             "name": "proxy", "restartCount": 2,
             "state": { "terminated": { "exitCode": 1, "reason": "Error", "message": "token" } },

@@ -167,7 +167,7 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         input: "`nats_url` of the operator holds credentials, and no Secret with those of workers is named",
         answer: "no queue is ready, and each condition says where to put them; what runs goes on",
         folder: "operator",
-        test: "what_cannot_be_built_is_refused_with_its_reason",
+        test: "an_invalid_queue_is_refused_with_its_reason",
     },
     Elsewhere {
         input: "`credentialsSecretRef` names a Secret that the operator may not read",

@@ -232,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn more_workers_that_do_not_come_up_leave_a_queue_ready() {
+    fn extra_workers_that_do_not_start_leave_a_queue_ready() {
         let cause = cause::unschedulable("0/1 nodes are available: 1 Insufficient cpu.");
         let stuck = (ConditionStatus::False, reason::UNSCHEDULABLE);
         assert_eq!(conditions_of(2, &rollout(2, 2, 1), Some(&cause), &was_ready()), [READY, stuck]);
     }
 
     #[test]
-    fn what_the_deployment_says_counts_where_no_pod_says_more() {
+    fn a_cause_of_the_deployment_counts_without_one_of_a_pod() {
         let refused = RolloutStatus { refused: Some("exceeded quota".into()), ..rollout(0, 0, 0) };
         let stuck = (ConditionStatus::False, reason::PODS_REFUSED);
         assert_eq!(conditions_of(1, &refused, None, &was_not()), [stuck, stuck]);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_in_the_same_words_each_time() {
+    fn the_message_of_a_cause_stays_the_same() {
         let (rollout, first) =
             (rollout(1, 1, 0), cause::probe("Get http://10.0.0.1:8081: refused"));
         let workers =
