@@ -1,7 +1,7 @@
 //! The controller of `AsyncQueues`: dereference -> validate -> build -> apply -> update status.
 //!
-//! Only [`dereference`], [`apply`] and [`update_status`] use clients. All steps between them work on
-//! plain values. Each reconciliation reads the whole state and can be repeated at any time.
+//! Only [`dereference`], [`apply`] and [`update_status`] use clients. All other steps work on plain
+//! values. Each reconciliation reads the whole state and can be repeated at any time.
 
 use std::{hash::Hash, sync::Arc, time::Duration};
 
@@ -100,10 +100,12 @@ pub(crate) async fn run(
         .for_each(|done| {
             match done {
                 Ok((queue, _)) => debug!(%queue, "reconciled"),
-                Err(controller::Error::ObjectNotFound(queue)) => debug!(%queue, "gone"),
+                Err(controller::Error::ObjectNotFound(queue)) => {
+                    debug!(%queue, "the queue does not exist any more")
+                }
                 // `on_error` has logged it.
                 Err(controller::Error::ReconcilerFailed(..)) => {}
-                Err(error) => warn!(%error, "the controller stumbled"),
+                Err(error) => warn!(%error, "controller error"),
             }
             std::future::ready(())
         })

@@ -68,12 +68,17 @@ mod worker;
     namespaced,
     derive = "PartialEq",
     status = "AsyncQueueStatus",
-    doc = "AsyncQueue is a named queue for asynchronous function calls, with workers, a concurrency and a time \
-           limit of its own, so that slow calls don't hold up fast ones. Send a function's calls to it with the \
-           annotation com.openfaas.queue: NAME on the function, where NAME is this object's name.\n\n\
-           It is a stream and a durable consumer on NATS JetStream and a Deployment NAME-worker in this \
+    doc = "AsyncQueue is a named queue for asynchronous function calls, with workers, a \
+        concurrency and a time \
+           limit of its own, so that slow calls don't hold up fast ones. Send a function's calls \
+           to it with the \
+           annotation com.openfaas.queue: NAME on the function, where NAME is this object's \
+           name.\n\n\
+           It is a stream and a durable consumer on NATS JetStream and a Deployment NAME-worker \
+           in this \
            namespace. Total concurrency is spec.maxInflight times spec.replicas.\n\n\
-           The name has 1 to 40 of a-z, 0-9 and -, and is unique in the cluster: calls find their queue by it.",
+           The name has 1 to 40 of a-z, 0-9 and -, and is unique in the cluster: calls find \
+           their queue by it.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -123,7 +128,12 @@ mod worker;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Stream", type_ = "string", json_path = ".status.stream", priority = 1),
-    printcolumn(name = "Functions", type_ = "integer", json_path = ".status.functions", priority = 1),
+    printcolumn(
+        name = "Functions",
+        type_ = "integer",
+        json_path = ".status.functions",
+        priority = 1
+    ),
     printcolumn(
         name = "Message",
         type_ = "string",

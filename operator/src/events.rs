@@ -67,7 +67,7 @@ impl Events {
         // and search all of them each time. The operator does not repeat events.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         if let Err(error) = recorder.publish(&event, object).await {
-            debug!(%error, reason, "an event could not be published");
+            debug!(%error, reason, "failed to publish an event");
         }
     }
 }

@@ -13,7 +13,8 @@ pub struct PullSecrets(Vec<String>);
 /// A text that is not a valid name of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not the name of a Secret: write names of a-z, 0-9, - and dots, separated by commas, as in registry,mirror"
+    "`{0}` is not the name of a Secret: write names of a-z, 0-9, - and dots, separated by commas, \
+     as in registry,mirror"
 )]
 pub struct PullSecretsError(String);
 

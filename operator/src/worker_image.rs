@@ -33,7 +33,9 @@ pub(crate) async fn worker_image(
     let (Some(pod), Some(namespace)) =
         (settings.pod_name.as_ref(), settings.pod_namespace.as_ref())
     else {
-        let problem = "worker_image is not set: outside of a pod, where the image can't be the operator's own, it must be";
+        let problem = "worker_image is not set: it is required outside of a pod, where the \
+            operator has no image of its \
+                       own";
         return Err(UsageError(problem.to_owned()).into());
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
@@ -48,8 +50,10 @@ pub(crate) async fn worker_image(
             },
             Err(error) => chain(&error),
         };
-        let why =
-            format!("the operator's own pod can't be read (set worker_image to do without): {why}");
+        let why = format!(
+            "failed to read the operator's own pod, retrying (it is not read if worker_image is \
+             set): {why}"
+        );
         warn!("{why}");
         health.not_ready(HEALTH_CONDITION, why);
         sleep(RETRY_DELAY).await;

@@ -74,7 +74,8 @@ pub(crate) enum StreamError {
     Invalid(ValidationError),
     /// There is no connection.
     #[error(
-        "Not connected to NATS, retrying: {why}. Check that NATS is running and that the URL is correct"
+        "Not connected to NATS, retrying: {why}. \
+         Check that NATS is running and that the URL is correct."
     )]
     Disconnected {
         /// The servers, and how the last attempt to connect failed.
@@ -89,7 +90,7 @@ pub(crate) enum StreamError {
         servers: String,
     },
     /// The connection is there, and a request had no answer.
-    #[error("NATS at {servers} is connected and does not answer")]
+    #[error("NATS at {servers} accepts connections but does not answer")]
     NoResponse {
         /// The servers.
         servers: String,
@@ -124,14 +125,15 @@ enum Applied<W, L> {
 pub(crate) enum ObjectError {
     /// Another object has the name, and does not belong to this queue.
     #[error(
-        "{kind} `{name}` exists and does not belong to this queue: delete it, or create this queue under another name"
+        "{kind} `{name}` exists and does not belong to this queue. \
+         Delete it, or create this queue under another name."
     )]
     NotOwned { kind: Cow<'static, str>, name: String },
     /// The object of an earlier queue of this name is still being deleted.
-    #[error("{kind} `{name}` is still being deleted")]
+    #[error("The previous {kind} `{name}` is still terminating.")]
     Terminating { kind: Cow<'static, str>, name: String },
     /// The API server refused the request, or did not answer.
-    #[error("{kind} `{name}`: {}", crate::error::chain(.source))]
+    #[error("Failed to apply or delete {kind} `{name}`: {}", crate::error::chain(.source))]
     Kubernetes { kind: Cow<'static, str>, name: String, source: kube::Error },
 }
 

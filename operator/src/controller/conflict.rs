@@ -25,20 +25,21 @@ use crate::{
 pub(crate) enum Conflict {
     /// The name: for workers and functions, it would be ambiguous.
     #[error(
-        "the AsyncQueue {other} has the same name, which must be unique on one NATS: \
-         delete one of the two, or create this one under another name"
+        "the AsyncQueue {other} has the same name, which must be unique on one NATS: delete one of \
+         the two, or create this one under another name"
     )]
     Name { other: String },
     /// A stream.
     #[error(
-        "stream `{stream}` belongs to the AsyncQueue {other}: give this queue another spec.stream.name (create it \
-         anew, the name can't be changed), or delete that one"
+        "stream `{stream}` belongs to the AsyncQueue {other}: give this queue another \
+         spec.stream.name (recreate it, the name can't be changed), or delete that one"
     )]
     Stream { stream: String, other: String },
     /// A subject.
     #[error(
-        "subject `{subject}` overlaps with `{other_subject}` of the AsyncQueue {other}: give this queue another \
-         spec.stream.subject (create it anew, the subject can't be changed), or delete that one"
+        "subject `{subject}` overlaps with `{other_subject}` of the AsyncQueue {other}: give this \
+         queue another spec.stream.subject (recreate it, the subject can't be changed), or delete \
+         that one"
     )]
     Subject { subject: String, other_subject: String, other: String },
 }

@@ -56,12 +56,12 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
         Ok(removal) => publish_removal_event(queue, &spec, removal, context).await,
         // It has nothing there for which the deletion would have to wait.
         Err(why) if !queue.owns_stream() => {
-            info!(queue = %spec.queue, "nothing to let go of, and {why}");
+            info!(queue = %spec.queue, "no stream to release: {why}");
         }
         Err(why) => {
             let (now, deadline) = (Timestamp::now(), deadline(queue));
             if now < deadline {
-                let why = format!("the deletion waits for NATS until {deadline} at most: {why}");
+                let why = format!("Deletion is waiting for NATS (until {deadline}): {why}");
                 let status = update_status::terminating_status(queue, &why, &Time(now));
                 if update_status::write(context, queue, &status).await.map_err(Error::Status)? {
                     info!(queue = queue.namespaced_name(), "{why}");
@@ -82,7 +82,7 @@ async fn release_streams(
     policy: RemovalPolicy,
 ) -> Result<Removal, String> {
     if !broker.is_connected() {
-        return Err("there is no connection to NATS".to_owned());
+        return Err("not connected to NATS".to_owned());
     }
     let removal: Result<_, EnsureError> = remove(&broker.js, spec, policy).await;
     removal.map_err(|error| crate::error::chain(&error))
@@ -99,19 +99,20 @@ async fn publish_removal_event(
         Removal::NotOurs => {}
         Removal::Deleted => {
             events
-                .normal(&object, reason::STREAM_DELETED, format!("deleted stream {stream}"))
+                .normal(&object, reason::STREAM_DELETED, format!("Deleted stream {stream}."))
                 .await;
         }
         Removal::Released { messages: 0 } => {
             let note =
-                format!("kept stream {stream}, which is empty: {} takes it over", successors(spec));
+                format!("Retained the empty stream {stream}: {} takes it over.", successors(spec));
             events.normal(&object, reason::STREAM_KEPT, note).await;
         }
         Removal::Released { messages } => {
             let calls = if messages == 1 { "call" } else { "calls" };
             let note = format!(
-                "kept stream {stream} with {messages} {calls} (deletionPolicy {:?}): {} takes them over; \
-                 to delete them: nats stream rm {stream}",
+                "Retained stream {stream} with {messages} {calls} (deletionPolicy {:?}): {} takes \
+                 them over. To delete them: nats stream rm \
+                 {stream}",
                 queue.spec.deletion_policy,
                 successors(spec)
             );
@@ -136,9 +137,9 @@ async fn retain_streams(
     context: &Context,
 ) {
     let note = format!(
-        "kept stream {} as with deletionPolicy Retain, since NATS could not be asked for {} minutes: {why}",
-        spec.stream,
-        NATS_DEADLINE.as_secs() / 60
+        "NATS unreachable for {} minutes; retained stream {}: {why}",
+        NATS_DEADLINE.as_secs() / 60,
+        spec.stream
     );
     context.events.warning(&queue.object_ref(&()), reason::STREAM_KEPT, note).await;
     let spec = spec.clone();
@@ -147,10 +148,7 @@ async fn retain_streams(
             broker.wait_until_connected().await;
             match release_streams(&broker, &spec, RemovalPolicy::Retain).await {
                 Ok(_) => {
-                    return info!(
-                        stream = spec.stream,
-                        "released the stream of a queue that is gone"
-                    );
+                    return info!(stream = spec.stream, "released the stream of a deleted queue");
                 }
                 Err(_) => tokio::time::sleep(RELEASE_RETRY_DELAY).await,
             }

@@ -30,7 +30,7 @@ pub(super) async fn publish_events(
     if let Some(stream) = queue.status.as_ref().and_then(|before| recreated_stream(before, status))
     {
         let note = format!(
-            "stream {stream} was created anew: somebody deleted it, and the calls that it held with it"
+            "Stream {stream} was deleted externally and has been recreated; its calls are lost."
         );
         warn!(queue = name, "{note}");
         context.events.warning(&object, STREAM_RECREATED, note).await;
@@ -49,7 +49,7 @@ pub(super) async fn publish_events(
     let reason = &**reason;
     let is_ready = type_ == condition_type::READY && status == ConditionStatus::True.as_str();
     let note =
-        changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
+        changes.map_or_else(|| message.to_string(), |changes| format!("{message} ({changes})"));
     if is_ready || reason == conditions::reason::PROGRESSING {
         info!(queue = name, ready = is_ready, reason, "{message}");
         context.events.normal(&object, reason, note).await;

@@ -39,7 +39,7 @@ pub(crate) struct Functions<'a> {
 }
 
 /// Message of a suspended queue.
-const SUSPENDED: &str = "spec.suspend is true: calls are accepted, and none is delivered";
+const SUSPENDED: &str = "Suspended: calls are accepted but not delivered.";
 
 /// Writes what has changed in a status. Returns whether anything has changed. A deleted queue is
 /// not an error.
@@ -142,7 +142,7 @@ pub(crate) fn compute_status(
 /// Returns the condition that says whether the workers of a queue can store what ends its calls.
 fn calls_blocked_condition(blocked: &[BlockedCalls]) -> ConditionValue {
     if blocked.is_empty() {
-        return ConditionValue::false_(reason::ACTIVE, "Workers store what ends calls.");
+        return ConditionValue::false_(reason::ACTIVE, "Workers store the records that end calls.");
     }
     let kinds = blocked.iter().map(|BlockedCalls { record, reason, calls }| {
         let record = record.replace('_', " ");
@@ -150,8 +150,9 @@ fn calls_blocked_condition(blocked: &[BlockedCalls]) -> ConditionValue {
     });
     let kinds = kinds.collect::<Vec<_>>().join(", ");
     let message = format!(
-        "Workers can't store what ends calls: {kinds}. With no_space raise the limits of JetStream, with stream_full \
-         deliver or delete what the stream holds, with no_stream or unavailable look at NATS."
+        "Workers can't store the records that end calls: {kinds}. no_space: raise the limits of \
+         JetStream. stream_full: deliver or delete messages of the stream. no_stream, unavailable: \
+         check NATS."
     );
     ConditionValue { status: ConditionStatus::True, reason: reason::RECORDS_NOT_STORED, message }
 }
@@ -165,8 +166,9 @@ fn refused_message(refused: &RefusedFunctions) -> Option<String> {
     let names = first.iter().map(FunctionName::to_string).collect::<Vec<_>>().join(", ");
     let more = if *count > first.len() { ", …" } else { "" };
     Some(format!(
-        "{count} functions name this queue from namespaces that it does not admit ({names}{more}): their calls go to the \
-         default queue. To admit them, add their namespaces to spec.functions.namespaces."
+        "{count} functions name this queue from namespaces that it does not admit ({names}{more}): \
+         their calls go to the default queue. To admit them, add their namespaces to \
+         spec.functions.namespaces."
     ))
 }
 
@@ -249,7 +251,7 @@ fn ready_condition(parts: &[&ConditionValue]) -> ConditionValue {
         Some(part) => ConditionValue::false_(part.reason, part.message.clone()),
         None => match parts.iter().find(|part| part.reason != reason::RECONCILED) {
             Some(special) => (*special).clone(),
-            None => ConditionValue::true_(reason::RECONCILED, "calls are accepted and run"),
+            None => ConditionValue::true_(reason::RECONCILED, "Calls are accepted and run."),
         },
     }
 }
@@ -260,17 +262,17 @@ fn stream_conditions(
 ) -> (ConditionValue, ConditionValue) {
     let (name, error) = match stream {
         Ok(stored) => {
-            let stream = format!("stream {} stores calls", stored.stream);
+            let stream = format!("Stream {} stores calls.", stored.stream);
             let consumer = if stored.suspended {
                 ConditionValue::true_(reason::SUSPENDED, SUSPENDED)
             } else {
-                let takes = format!("workers take calls through {}", stored.consumer);
+                let takes = format!("Consumer {} exists.", stored.consumer);
                 ConditionValue::true_(reason::RECONCILED, takes)
             };
             return (ConditionValue::true_(reason::RECONCILED, stream), consumer);
         }
         Err(StreamError::Ensure(EnsureError::Consumer(error))) => {
-            let stream = ConditionValue::true_(reason::RECONCILED, "the stream stores calls");
+            let stream = ConditionValue::true_(reason::RECONCILED, "The stream stores calls.");
             return (stream, ConditionValue::false_(refusal_reason(error), chain(&**error)));
         }
         Err(StreamError::Ensure(error)) => (refusal_reason(error), chain(error)),
@@ -290,7 +292,7 @@ fn suspended_condition(stream: &Result<StreamState, StreamError>) -> ConditionVa
         Ok(StreamState { suspended: true, .. }) => {
             ConditionValue::true_(reason::SUSPENDED, SUSPENDED)
         }
-        Ok(_) => ConditionValue::false_(reason::ACTIVE, "calls are delivered"),
+        Ok(_) => ConditionValue::false_(reason::ACTIVE, "Calls are delivered."),
         Err(_) => blocked(),
     }
 }
@@ -305,8 +307,8 @@ fn sequences_condition(stream: &Result<StreamState, StreamError>) -> ConditionVa
             reason::SEQUENCES_BEGIN_AT_1,
             format!(
                 "Sequences of {} begin at 1, since an earlier version or another program created \
-                 it: acks and tombstones of an earlier stream of the same name can match its calls. \
-                 To recreate it once, see \
+                 it: acks and tombstones of an earlier stream of the same name can match its \
+                 calls. To recreate it once, see \
                  \"Recreate a stream whose sequences begin at 1\" in docs/operations.md.",
                 repeating.join(", ")
             ),
@@ -329,7 +331,7 @@ fn refusal_reason(error: &EnsureError) -> &'static str {
 }
 
 fn blocked() -> ConditionValue {
-    ConditionValue::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
+    ConditionValue::unknown(reason::BLOCKED, "Waiting for the stream (see StreamReady).")
 }
 
 /// Returns `WorkersReady` and the progress of the workers, from the Deployment and the other

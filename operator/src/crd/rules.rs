@@ -39,17 +39,19 @@ pub(crate) fn operator_variables() -> Vec<&'static str> {
 
 pub(super) fn queue_name() -> Rule {
     rule(
-        "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
-        "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a letter or digit: \
-         its stream, its subject and its workers are named after it",
+        "size(self.metadata.name) <= 40 && \
+         self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
+        "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a letter or \
+         digit: its stream, its subject and its workers are named after \
+         it",
     )
 }
 
 pub(super) fn reserved_name() -> Rule {
     rule(
         "self.metadata.name != 'asyncqueue' || has(self.spec.stream.subject)",
-        "a queue named asyncqueue needs a spec.stream.subject of its own: \
-         the subjects below asyncqueue are what workers and gateways talk on",
+        "a queue named asyncqueue needs a spec.stream.subject of its own: the subjects below \
+         asyncqueue are what workers and gateways talk on",
     )
 }
 
@@ -63,7 +65,8 @@ pub(super) fn name_of_the_reserve() -> Rule {
 pub(super) fn reserved_stream() -> Rule {
     rule(
         format!("!self.matches('{RESERVE}') && !self.startsWith('KV_asyncqueue-')"),
-        "the streams asyncqueue-reserve and KV_asyncqueue-... are shared by all queues: choose another one",
+        "the streams asyncqueue-reserve and KV_asyncqueue-... are shared by all queues: choose \
+         another one",
     )
 }
 
@@ -94,8 +97,9 @@ pub(super) fn durable_is_immutable() -> Rule {
 pub(super) fn storage_is_immutable() -> Rule {
     rule(
         "self == oldSelf",
-        "storage can't be changed, since JetStream can't move a stream: \
-         create another queue, send the functions' calls there, and delete this one when it is empty",
+        "storage can't be changed, since JetStream can't move a stream: create another queue, send \
+         the functions' calls there, and delete this one when it is \
+         empty",
     )
 }
 
@@ -140,8 +144,9 @@ pub(super) fn duplicates_are_known() -> Rule {
     let order = in_order(
         "self.spec.stream.duplicateWindow",
         "self.spec.limits.maxAge",
-        "limits.maxAge must not be less than stream.duplicateWindow: JetStream does not remember the id of a call for longer \
-         than it keeps calls",
+        "limits.maxAge must not be less than stream.duplicateWindow: JetStream does not remember \
+         the id of a call for longer than it keeps \
+         calls",
     );
     Rule { rule: format!("!has(self.spec.limits.maxAge) || {}", order.rule), ..order }
         .field_path(".spec.limits.maxAge")
@@ -149,7 +154,10 @@ pub(super) fn duplicates_are_known() -> Rule {
 
 pub(super) fn allowed_hosts() -> Rule {
     rule(
-        r"self.all(host, host.contains('/') ? isCIDR(host) : isIP(host) || host.matches('^(\\*\\.)?[A-Za-z0-9._-]+$'))",
+        concat!(
+            r"self.all(host, host.contains('/') ? isCIDR(host) : isIP(host) ",
+            r"|| host.matches('^(\\*\\.)?[A-Za-z0-9._-]+$'))",
+        ),
         "allowedHosts must hold host names, *.suffix, addresses, or networks as 10.0.0.0/8",
     )
 }
@@ -157,7 +165,8 @@ pub(super) fn allowed_hosts() -> Rule {
 pub(super) fn gateway_url_is_used() -> Rule {
     rule(
         "!has(self.gatewayUrl) || (has(self.via) && self.via == 'Gateway')",
-        "gatewayUrl needs via: Gateway beside it: a call that goes straight to its function passes no gateway",
+        "gatewayUrl needs via: Gateway beside it: a call that goes straight to its function passes \
+         no gateway",
     )
 }
 
@@ -166,8 +175,9 @@ pub(super) fn reserved_variables() -> Rule {
     let names = names.join(", ");
     rule(
         format!("self.all(variable, !(variable.name in [{names}]))"),
-        "the operator sets this variable from the fields of the spec: set the field instead. See kubectl explain \
-         asyncqueue.spec; variables for the rest of asyncqueue-worker --help may be set here",
+        "the operator sets this variable from the fields of the spec: set the field instead. See \
+         kubectl explain asyncqueue.spec; variables for the rest of asyncqueue-worker --help may \
+         be set here",
     )
 }
 
@@ -175,8 +185,9 @@ pub(super) fn reserved_labels() -> Rule {
     let labels = RESERVED_LABELS.map(|label| format!("'{label}'")).join(", ");
     rule(
         format!("![{labels}].exists(label, label in self)"),
-        "podLabels can't set the labels by which the operator knows its workers: asyncqueue.io/queue and \
-         app.kubernetes.io/name, instance, component, part-of and managed-by",
+        "podLabels can't set the labels by which the operator knows its workers: \
+         asyncqueue.io/queue and app.kubernetes.io/name, instance, component, part-of and \
+         managed-by",
     )
 }
 
@@ -190,8 +201,9 @@ pub(super) fn jetstream_name() -> Rule {
 pub(super) fn subject() -> Rule {
     rule(
         format!("self.matches('{}')", escaped(SUBJECT)),
-        "a subject must be tokens of A-Z, a-z, 0-9, - and _ separated by single dots, such as jobs.slow, \
-         without wildcards, and not begin with _",
+        "a subject must be tokens of A-Z, a-z, 0-9, - and _ separated by single dots, such as \
+         jobs.slow, without wildcards, and not begin with \
+         _",
     )
 }
 
@@ -201,22 +213,25 @@ pub(super) fn reserved_subject() -> Rule {
         format!(
             "self != 'asyncqueue' && !self.startsWith('asyncqueue.') && !self.matches('{reserve}')"
         ),
-        "subjects below asyncqueue and asyncqueue-reserve are what workers, gateways and the reserve use: choose another one",
+        "subjects below asyncqueue and asyncqueue-reserve are what workers, gateways and the \
+         reserve use: choose another one",
     )
 }
 
 pub(super) fn nats_url() -> Rule {
     rule(
         format!("self.matches('{}')", escaped(NATS_URL)),
-        "a NATS URL must be written as nats://host:4222 or tls://host:4222, several of them separated by commas",
+        "a NATS URL must be written as nats://host:4222 or tls://host:4222, several of them \
+         separated by commas",
     )
 }
 
 pub(super) fn nats_url_without_credentials() -> Rule {
     rule(
         "!self.contains('@')",
-        "a NATS URL must hold no credentials, which all may read who may see this object: put them, as USER:PASSWORD or a \
-         token, into a Secret in this namespace, and name that in credentialsSecretRef",
+        "a NATS URL must hold no credentials, which all may read who may see this object: put \
+         them, as USER:PASSWORD or a token, into a Secret in this namespace, and name that in \
+         credentialsSecretRef",
     )
 }
 
@@ -266,7 +281,8 @@ fn unchanged(field: &str, default: &str, why: &str) -> Rule {
     rule(
         format!("{} == {}", value("self"), value("oldSelf")),
         format!(
-            "{field} can't be changed, {why}: create another queue, and delete this one when it is empty"
+            "{field} can't be changed, {why}: create another queue, and delete this one when it is \
+             empty"
         ),
     )
     .field_path(format!(".{field}"))

@@ -12,7 +12,8 @@ pub struct AllowedStreams(Vec<String>);
 /// A text that is not a valid list of streams.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not valid: write names of streams and subjects, of A-Z, a-z, 0-9, -, _ and dots, with * for any characters"
+    "`{0}` is not valid: write names of streams and subjects, of A-Z, a-z, 0-9, -, _ and dots, \
+     with * for any characters"
 )]
 pub struct AllowedStreamsError(String);
 

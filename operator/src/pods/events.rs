@@ -19,7 +19,7 @@ pub(crate) async fn read_cause(client: &Client, namespace: &str, pod: Uuid) -> O
     match events.list(&warnings).await {
         Ok(list) => newest(&list.items),
         Err(error) => {
-            debug!(namespace, %pod, "the events of a pod can't be read: {}", chain(&error));
+            debug!(namespace, %pod, "failed to read the events of a pod: {}", chain(&error));
             None
         }
     }

@@ -246,11 +246,17 @@ mod tests {
     fn pod(status: &Value) -> Value {
         json!({
             "metadata": {
-                "name": "q-worker-5d4-x", "namespace": "ns", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "name": "q-worker-5d4-x",
+                "namespace": "ns",
+                "creationTimestamp": "2026-01-01T00:00:00Z",
                 "labels": { "asyncqueue.io/queue": "q", "pod-template-hash": "5d4" },
                 "annotations": { "asyncqueue.io/revision": "00000000000000ff" },
                 "ownerReferences": [{
-                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "q-worker-5d4", "uid": "1", "controller": true,
+                    "apiVersion": "apps/v1",
+                    "kind": "ReplicaSet",
+                    "name": "q-worker-5d4",
+                    "uid": "1",
+                    "controller": true,
                 }],
             },
             "status": status,

@@ -35,7 +35,7 @@ impl WorkerRollout<'_> {
         if self.replicas == 0 {
             return ConditionValue::true_(
                 reason::SCALED_TO_ZERO,
-                "spec.replicas is 0: calls are accepted, and none is run.",
+                "Scaled to zero: calls are accepted but not run.",
             );
         }
         if self.updated_available() > 0 {
@@ -47,7 +47,7 @@ impl WorkerRollout<'_> {
         if self.was_ready() && self.rollout.available > 0 {
             return ConditionValue::true_(
                 reason::RECONCILED,
-                "Workers of the earlier revision run during the rollout.",
+                "Workers of the previous revision run during the rollout.",
             );
         }
         ConditionValue::false_(reason::PROGRESSING, self.count())
@@ -60,7 +60,7 @@ impl WorkerRollout<'_> {
         let is_rolled_out = *is_observed && self.updated_available() >= self.replicas;
         // With zero workers wanted and none there, there is nothing to wait for.
         if is_wanted && (is_rolled_out || self.replicas == 0) {
-            return ConditionValue::false_(reason::RECONCILED, "The workers are as the spec says.");
+            return ConditionValue::false_(reason::RECONCILED, "The workers match the spec.");
         }
         match self.cause() {
             Some(cause) => self.blocked_by(cause),
