@@ -101,7 +101,7 @@ pub(crate) async fn run(
             match done {
                 Ok((queue, _)) => debug!(%queue, "reconciled"),
                 Err(controller::Error::ObjectNotFound(queue)) => {
-                    debug!(%queue, "the queue does not exist any more")
+                    debug!(%queue, "queue not found")
                 }
                 // `on_error` has logged it.
                 Err(controller::Error::ReconcilerFailed(..)) => {}
@@ -164,14 +164,14 @@ async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Acti
 
 /// Brings everything that belongs to a queue to its desired state, and reports the outcome.
 async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
-    let (dereferenced, broker) = dereference::dereference(queue, context).await;
+    let (dereferenced, connection) = dereference::dereference(queue, context).await;
     let objects = &dereferenced.objects;
     let (outcome, revision) = match validate::validate(queue, &dereferenced) {
         Ok(valid) => {
             let desired = build::build(&valid, &context.worker_defaults);
             let revision = Revision::of(&desired.deployment);
             let Context { client, applied, .. } = context;
-            let apply = apply::apply(desired, objects, broker.as_deref(), client, applied);
+            let apply = apply::apply(desired, objects, connection.as_deref(), client, applied);
             (Box::pin(apply).await, revision)
         }
         Err(invalid) => (apply::skip_invalid(invalid, objects, &context.client).await, None),
@@ -184,9 +184,9 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let name: Option<QueueName> = queue.name_any().parse().ok();
     let functions = name.as_ref().and_then(|name| context.functions_of(name));
     let refused = name.as_ref().map(|name| context.refused_of(name)).unwrap_or_default();
-    let blocked = name.as_ref().zip(broker.as_deref());
-    let blocked =
-        blocked.map(|(name, broker)| broker.inflight.blocked(name, std::time::Instant::now()));
+    let blocked = name.as_ref().zip(connection.as_deref());
+    let blocked = blocked
+        .map(|(name, connection)| connection.inflight.blocked(name, std::time::Instant::now()));
     let (blocked, functions) =
         (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
     let status =

@@ -155,7 +155,7 @@ fn new_context(
     let App { settings, client, metrics, .. } = app;
     Context {
         client: client.clone(),
-        brokers: pool,
+        nats_pool: pool,
         queues: MultiStore::new(&watches.queues),
         deployments: MultiStore::new(&watches.deployments),
         accounts: MultiStore::new(&watches.service_accounts),
@@ -270,16 +270,16 @@ impl Background {
     /// Runs everything for as long as it is polled.
     async fn run(self, app: &App) {
         let Self { context, triggers, publisher, directory_changed, .. } = self;
-        let Context { brokers, queues, events, .. } = &*context;
+        let Context { nats_pool, queues, events, .. } = &*context;
         let collector = StatsCollector { context: context.clone(), triggers: triggers.clone() };
         tokio::join!(
             join_all(self.source_watches),
             publisher.run(directory_changed),
-            unknown::run(brokers.own(), queues, events, self.contents),
+            unknown::run(nats_pool.own(), queues, events, self.contents),
             advisories::enqueue_affected(self.advisories, queues, &triggers),
             collector.run(),
             trigger::resync(queues, &triggers),
-            reserve::run(brokers, queues),
+            reserve::run(nats_pool, queues),
             default_queue::ensure(&app.client, queues, &app.settings),
         );
     }

@@ -34,8 +34,7 @@ pub(crate) async fn worker_image(
         (settings.pod_name.as_ref(), settings.pod_namespace.as_ref())
     else {
         let problem = "worker_image is not set: it is required outside of a pod, where the \
-            operator has no image of its \
-                       own";
+            operator has no image of its own";
         return Err(UsageError(problem.to_owned()).into());
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);

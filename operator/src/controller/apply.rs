@@ -167,11 +167,11 @@ impl StreamError {
 pub(crate) async fn apply(
     desired: DesiredObjects,
     owned: &OwnedObjects,
-    broker: Option<&NatsConnection>,
+    connection: Option<&NatsConnection>,
     client: &Client,
     cache: &AppliedCache,
 ) -> ApplyOutcome {
-    let stream = ensure_stream(&desired, broker).await;
+    let stream = ensure_stream(&desired, connection).await;
     match &stream {
         Err(error) if error.is_not_owned() => return remove_workers(stream, owned, client).await,
         // Running workers continue, and are updated. New ones wait for their stream.
@@ -221,15 +221,17 @@ async fn remove_workers(
 
 async fn ensure_stream(
     desired: &DesiredObjects,
-    broker: Option<&NatsConnection>,
+    connection: Option<&NatsConnection>,
 ) -> Result<StreamState, StreamError> {
-    let broker =
-        broker.filter(|broker| broker.is_connected()).ok_or_else(|| StreamError::Disconnected {
-            why: broker.map_or_else(String::new, NatsConnection::disconnected_reason),
+    let connection =
+        connection.filter(|connection| connection.is_connected()).ok_or_else(|| {
+            StreamError::Disconnected {
+                why: connection.map_or_else(String::new, NatsConnection::disconnected_reason),
+            }
         })?;
     let queue = &desired.queue;
     let failed = |error| {
-        let servers = broker.servers().to_owned();
+        let servers = connection.servers().to_owned();
         match (JetStreamOff::of_error(&error), error) {
             (Some(off), _) => StreamError::NoJetStream { off, servers },
             (None, error @ EnsureError::Unavailable { .. }) => {
@@ -238,8 +240,8 @@ async fn ensure_stream(
             (None, error) => StreamError::Ensure(error),
         }
     };
-    broker.ensure_buckets_once(queue.replicas).await.map_err(|error| failed(error.into()))?;
-    let ensured = ensure(&broker.js, queue, desired.adopt).await.map_err(failed)?;
+    connection.ensure_buckets_once(queue.replicas).await.map_err(|error| failed(error.into()))?;
+    let ensured = ensure(&connection.js, queue, desired.adopt).await.map_err(failed)?;
     Ok(StreamState {
         stream: queue.stream.clone(),
         consumer: queue.durable.clone(),

@@ -31,7 +31,7 @@ pub(crate) struct Context {
     /// Client of the Kubernetes API.
     pub(crate) client: Client,
     /// Connections to NATS.
-    pub(crate) brokers: Arc<NatsPool>,
+    pub(crate) nats_pool: Arc<NatsPool>,
     /// All `AsyncQueues`.
     pub(crate) queues: MultiStore<AsyncQueue>,
     /// All Deployments.
@@ -69,7 +69,7 @@ pub(crate) struct Owned<D, A, B, P> {
     pub(crate) deployments: D,
     pub(crate) accounts: A,
     pub(crate) budgets: B,
-    /// The pods of workers, and the pod_watch that processes their events.
+    /// The pods of workers, and what processes their events.
     pub(crate) pods: P,
     pub(crate) pod_watch: PodWatch,
 }

@@ -76,9 +76,9 @@ pub(crate) async fn dereference(
     queue: &AsyncQueue,
     context: &Context,
 ) -> (DereferencedObjects, Option<Arc<NatsConnection>>) {
-    let broker = context.brokers.get(NatsEndpoint::from_queue(queue)).await;
-    let nats = broker.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
-    let broker = broker.ok();
+    let connection = context.nats_pool.get(NatsEndpoint::from_queue(queue)).await;
+    let nats = connection.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
+    let connection = connection.ok();
     // `validate` refuses a name that is not valid.
     let spec = queue_spec(queue).ok();
     let dereferenced = DereferencedObjects {
@@ -89,7 +89,7 @@ pub(crate) async fn dereference(
         allowed_streams: context.worker_defaults.allowed_streams.clone(),
         conflict: spec.as_ref().and_then(|spec| find_conflict(queue, spec, context)),
     };
-    (dereferenced, broker)
+    (dereferenced, connection)
 }
 
 fn find_conflict(queue: &AsyncQueue, spec: &QueueSpec, context: &Context) -> Option<Conflict> {

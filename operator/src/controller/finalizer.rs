@@ -47,12 +47,12 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
         delete(&*workers, &context.client).await.map_err(Error::Delete)?;
     }
     // A queue whose name or URL is not usable never had a stream.
-    let (Ok(spec), Ok(broker)) =
-        (queue_spec(queue), context.brokers.get(NatsEndpoint::from_queue(queue)).await)
+    let (Ok(spec), Ok(connection)) =
+        (queue_spec(queue), context.nats_pool.get(NatsEndpoint::from_queue(queue)).await)
     else {
         return Ok(Action::await_change());
     };
-    match release_streams(&broker, &spec, policy(queue.spec.deletion_policy)).await {
+    match release_streams(&connection, &spec, policy(queue.spec.deletion_policy)).await {
         Ok(removal) => publish_removal_event(queue, &spec, removal, context).await,
         // It has nothing there for which the deletion would have to wait.
         Err(why) if !queue.owns_stream() => {
@@ -68,23 +68,23 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
                 }
                 return Err(Error::Waiting(why));
             }
-            retain_streams(queue, &spec, broker.clone(), &why, context).await;
+            retain_streams(queue, &spec, connection.clone(), &why, context).await;
         }
     }
-    broker.inflight.remove_queue(&spec.queue);
+    connection.inflight.remove_queue(&spec.queue);
     Ok(Action::await_change())
 }
 
 /// Deletes or releases the streams. A failure is returned as text.
 async fn release_streams(
-    broker: &NatsConnection,
+    connection: &NatsConnection,
     spec: &QueueSpec,
     policy: RemovalPolicy,
 ) -> Result<Removal, String> {
-    if !broker.is_connected() {
+    if !connection.is_connected() {
         return Err("not connected to NATS".to_owned());
     }
-    let removal: Result<_, EnsureError> = remove(&broker.js, spec, policy).await;
+    let removal: Result<_, EnsureError> = remove(&connection.js, spec, policy).await;
     removal.map_err(|error| crate::error::chain(&error))
 }
 
@@ -111,8 +111,7 @@ async fn publish_removal_event(
             let calls = if messages == 1 { "call" } else { "calls" };
             let note = format!(
                 "Retained stream {stream} with {messages} {calls} (deletionPolicy {:?}): {} takes \
-                 them over. To delete them: nats stream rm \
-                 {stream}",
+                 them over. To delete them: nats stream rm {stream}",
                 queue.spec.deletion_policy,
                 successors(spec)
             );
@@ -132,7 +131,7 @@ fn successors(spec: &QueueSpec) -> String {
 async fn retain_streams(
     queue: &AsyncQueue,
     spec: &QueueSpec,
-    broker: Arc<NatsConnection>,
+    connection: Arc<NatsConnection>,
     why: &str,
     context: &Context,
 ) {
@@ -145,8 +144,8 @@ async fn retain_streams(
     let spec = spec.clone();
     tokio::spawn(async move {
         loop {
-            broker.wait_until_connected().await;
-            match release_streams(&broker, &spec, RemovalPolicy::Retain).await {
+            connection.wait_until_connected().await;
+            match release_streams(&connection, &spec, RemovalPolicy::Retain).await {
                 Ok(_) => {
                     return info!(stream = spec.stream, "released the stream of a deleted queue");
                 }

@@ -79,8 +79,7 @@ pub(crate) enum ValidationError {
         "nats_url of the operator contains credentials, which are not copied into Deployments: put \
          them, as USER:PASSWORD or a token, into a Secret in this namespace, and set \
          worker_nats_creds_secret of the operator, or spec.nats.credentialsSecretRef of this \
-         queue, to its name and \
-         key"
+         queue, to its name and key"
     )]
     NoWorkerCredentials,
     /// Functions are called through a gateway, and no gateway is configured.

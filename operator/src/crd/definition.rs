@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::AsyncQueue;
 
-/// The generation of no object: those begin at 1.
+/// A generation that no object has: generations begin at 1.
 const NOT_OBSERVED: i64 = -1;
 
 /// The CRD as YAML. `crds/asyncqueues.yaml` is a copy, made by `asyncqueue-operator crd`.
@@ -20,8 +20,8 @@ pub fn yaml() -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(&crd)?)
 }
 
-/// Gives a new object a status that is about no generation. Without one, `kstatus`, and with it
-/// Flux and `kubectl` tools, takes a queue that the operator has not seen yet for one that is done.
+/// Sets the status of a new object to one without a generation. Otherwise `kstatus`, and with it
+/// Flux and `kubectl` tools, would treat a queue that the operator has not processed as done.
 fn set_default_status(crd: &mut Value) {
     for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
         version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] =
@@ -29,8 +29,7 @@ fn set_default_status(crd: &mut Value) {
     }
 }
 
-/// Takes out of each description the line breaks that only the source has: `kubectl explain` breaks
-/// lines itself.
+/// Removes the line breaks of the source from descriptions: `kubectl explain` wraps lines itself.
 fn join_description_lines(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -46,8 +45,8 @@ fn join_description_lines(schema: &mut Value) {
     }
 }
 
-/// Takes out what the API server leaves out: whoever applies the same definition under another
-/// name, as Helm does, would be told of a conflict.
+/// Removes fields that the API server drops. With them, a later apply under another field manager,
+/// as by Helm, would report a conflict.
 fn remove_nullable_false(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -76,7 +75,7 @@ mod tests {
         let how = "cargo run -p asyncqueue-operator -- crd > crds/asyncqueues.yaml";
         assert!(
             file == yaml().unwrap(),
-            "crds/asyncqueues.yaml is out of date, write it anew: {how}"
+            "crds/asyncqueues.yaml is out of date, regenerate it: {how}"
         );
     }
 
@@ -119,7 +118,7 @@ mod tests {
             Some("string") => {
                 assert!(
                     schema["maxLength"].is_u64() || schema["enum"].is_array(),
-                    "{path} has no longest length"
+                    "{path} has no maximum length"
                 );
             }
             Some("array") => {

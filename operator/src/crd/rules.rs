@@ -1,4 +1,4 @@
-//! The rules that the API server holds a queue against, in CEL. Each message says what is allowed;
+//! The CEL rules with which the API server validates a queue. Each message states what is allowed;
 //! the API server adds the field and its value.
 
 use asyncqueue::{function_namespaces, retry::policy};
@@ -8,7 +8,7 @@ use kube::core::{Message, Rule};
 use crate::labels::RESERVED_LABELS;
 
 /// A duration as Go writes it, in the units that make sense here. Part of the schema and of each
-/// rule on a duration: CEL's `duration()` fails on anything else, with a message that helps nobody.
+/// rule on a duration: CEL's `duration()` fails on anything else, with an unhelpful message.
 pub(super) const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
 
 /// A name on `JetStream`: one subject token, and a file name everywhere.
@@ -42,8 +42,7 @@ pub(super) fn queue_name() -> Rule {
         "size(self.metadata.name) <= 40 && \
          self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
         "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a letter or \
-         digit: its stream, its subject and its workers are named after \
-         it",
+         digit: its stream, its subject and its workers are named after it",
     )
 }
 
@@ -98,8 +97,7 @@ pub(super) fn storage_is_immutable() -> Rule {
     rule(
         "self == oldSelf",
         "storage can't be changed, since JetStream can't move a stream: create another queue, send \
-         the functions' calls there, and delete this one when it is \
-         empty",
+         the functions' calls there, and delete this one when it is empty",
     )
 }
 
@@ -127,7 +125,7 @@ pub(super) fn max_age() -> Rule {
     between("maxAge", "1s", "87600h")
 }
 
-/// Not shorter than a minute: dead letters are looked at by people.
+/// At least one minute: people inspect dead letters.
 pub(super) fn dead_letter_max_age() -> Rule {
     between("maxAge of dead letters", "1m", "87600h")
 }
@@ -145,8 +143,7 @@ pub(super) fn duplicates_are_known() -> Rule {
         "self.spec.stream.duplicateWindow",
         "self.spec.limits.maxAge",
         "limits.maxAge must not be less than stream.duplicateWindow: JetStream does not remember \
-         the id of a call for longer than it keeps \
-         calls",
+         the id of a call for longer than it keeps calls",
     );
     Rule { rule: format!("!has(self.spec.limits.maxAge) || {}", order.rule), ..order }
         .field_path(".spec.limits.maxAge")
@@ -202,8 +199,7 @@ pub(super) fn subject() -> Rule {
     rule(
         format!("self.matches('{}')", escaped(SUBJECT)),
         "a subject must be tokens of A-Z, a-z, 0-9, - and _ separated by single dots, such as \
-         jobs.slow, without wildcards, and not begin with \
-         _",
+         jobs.slow, without wildcards, and not begin with _",
     )
 }
 
@@ -239,7 +235,7 @@ fn rule(rule: impl Into<String>, message: impl Into<String>) -> Rule {
     Rule::new(rule).message(Message::Message(message.into()))
 }
 
-/// A duration of more than nothing.
+/// Requires a duration greater than zero.
 fn positive(field: &str, most: &str) -> Rule {
     let bounds = format!("duration(self) > duration('0s') && duration(self) <= duration('{most}')");
     duration(field, &bounds, &format!("of more than 0s and at most {most}"))
@@ -258,7 +254,8 @@ fn duration(field: &str, bounds: &str, allowed: &str) -> Rule {
     )
 }
 
-/// One duration is not more than another. What is no duration is for the rule on its field to tell.
+/// Requires that one duration is not greater than another. The rule on the field itself refuses a
+/// value that is not a duration.
 fn in_order(lesser: &str, greater: &str, message: &str) -> Rule {
     let is_none = |field: &str| format!("!{field}.matches('{}')", escaped(DURATION));
     rule(
@@ -271,8 +268,8 @@ fn in_order(lesser: &str, greater: &str, message: &str) -> Rule {
     )
 }
 
-/// A field of the object keeps its value. Absent, it has the value `default`: so it may be written
-/// out or left out, as long as that says the same.
+/// Requires that a field keeps its value. An absent field has the value `default`, so it may be
+/// added or removed with that value.
 fn unchanged(field: &str, default: &str, why: &str) -> Rule {
     let value = |of: &str| {
         let default = default.replace("self.", &format!("{of}."));

@@ -1,4 +1,4 @@
-//! Schemas of fields whose Rust type says less than the API server shall know.
+//! Schemas of fields whose Rust types are less strict than what the API server must accept.
 
 use k8s_openapi::api::core::v1::{
     Affinity, EnvVar, LocalObjectReference, Toleration, TopologySpreadConstraint,
@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::rules;
 
-/// The most bytes that a number can say: a petabyte, which a JSON number holds exactly.
+/// Maximum number of bytes: a petabyte, which a JSON number represents exactly.
 const MAX_BYTES: u64 = 1_000_000_000_000_000;
 
-/// The longest name of an object, and the longest key of a Secret.
-pub(super) const MAX_SECRET_TEXT: u32 = 253;
+/// Maximum length of the name of an object, and of a key of a Secret.
+pub(super) const MAX_NAME_LENGTH: u32 = 253;
 
 /// As long as the longest sensible spelling, `23h59m59.999999999s`.
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
@@ -81,12 +81,12 @@ pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
 
 /// The name of an object, which is a name in DNS.
 pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
-    string(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", MAX_SECRET_TEXT)
+    string(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", MAX_NAME_LENGTH)
 }
 
 /// A key in the data of a Secret.
 pub(super) fn secret_key(_: &mut SchemaGenerator) -> Schema {
-    string("^[A-Za-z0-9._-]+$", MAX_SECRET_TEXT)
+    string("^[A-Za-z0-9._-]+$", MAX_NAME_LENGTH)
 }
 
 pub(super) fn http_url(_: &mut SchemaGenerator) -> Schema {
@@ -133,12 +133,12 @@ pub(super) fn topology_spread_constraints(generator: &mut SchemaGenerator) -> Sc
     list(8, &without_descriptions::<TopologySpreadConstraint>(generator))
 }
 
-/// A type of Kubernetes' own: checked in whole when it is applied, but without the descriptions,
-/// which `kubectl explain pod.spec` has and which would make ours several times as long.
+/// A type of Kubernetes. It is validated completely, but without descriptions: `kubectl explain
+/// pod.spec` prints them, and they would make this CRD several times as long.
 fn without_descriptions<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = T::json_schema(generator).to_value();
     remove_descriptions(&mut schema);
-    // An object was given, and an object it is.
+    // The schema of a type is an object.
     Schema::try_from(schema).unwrap_or_default()
 }
 

@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use super::schemas;
 
-/// One key of a Secret in the queue's namespace.
+/// Key of a Secret in the queue's namespace.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SecretKey {
-    /// Name of the Secret. Workers wait for one that is not there.
+    /// Name of the Secret. Workers do not start until it exists.
     #[schemars(schema_with = "schemas::object_name")]
     pub name: String,
 
-    /// Key in its data.
+    /// Key in the data of the Secret.
     #[schemars(schema_with = "schemas::secret_key")]
     pub key: String,
 }
 
-/// A text that names no key of a Secret.
+/// Error for a text that is not `NAME/KEY`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write it as NAME/KEY, the name of a Secret and a key in its data, as in nats/nats.creds")]
 pub struct SecretKeyError;
@@ -47,7 +47,7 @@ pub(crate) fn is_secret_name(text: &str) -> bool {
 
 fn is_text(text: &str, is_part: fn(u8) -> bool) -> bool {
     let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-    (1..=schemas::MAX_SECRET_TEXT).contains(&length) && text.bytes().all(is_part)
+    (1..=schemas::MAX_NAME_LENGTH).contains(&length) && text.bytes().all(is_part)
 }
 
 #[cfg(test)]

@@ -36,8 +36,7 @@ pub(crate) async fn read(client: &Client, secret: &Secret) -> anyhow::Result<Str
         }
         Err(kube::Error::Api(status)) if status.code == 403 => bail!(
             "not permitted to read Secret {namespace}/{name}: grant the operator's ServiceAccount \
-             `get` on it, by a Role and a RoleBinding in {namespace} with resourceNames: \
-             [{name}]"
+             `get` on it, by a Role and a RoleBinding in {namespace} with resourceNames: [{name}]"
         ),
         Err(error) => bail!("failed to read Secret {namespace}/{name}: {}", chain(&error)),
     };

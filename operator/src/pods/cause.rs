@@ -250,8 +250,7 @@ mod tests {
         let said = |message| unschedulable(message).message;
         let message = "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated \
             taint(s) {a: b, c: d}. preemption: 0/5 nodes are available: 5 No preemption victims \
-                       found for incoming \
-                       pod.";
+                       found for incoming pod.";
         assert!(
             said(message).starts_with(
                 "No node accepts a worker: Insufficient cpu, node(s) had untolerated taint(s) {a: \

@@ -11,8 +11,8 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    WORKER_CONTAINER, cause,
-    cause::{Cause, Exit},
+    WORKER_CONTAINER,
+    cause::{self, Cause, Exit},
     revision::Revision,
 };
 use crate::{
@@ -20,12 +20,8 @@ use crate::{
         object::{CachedMeta, CachedObject},
         watch::Cacheable,
     },
-    labels::{QUEUE_LABEL, REVISION_ANNOTATION},
+    labels::{POD_TEMPLATE_HASH_LABEL, QUEUE_LABEL, REVISION_ANNOTATION},
 };
-
-/// The label with the hash of a `ReplicaSet`'s template. The name of the `ReplicaSet` ends with it
-/// too.
-const POD_TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
 
 /// Number of restarts from which a container counts as failing repeatedly. Kubernetes restarts a
 /// container without a delay for the first time.
@@ -268,7 +264,7 @@ mod tests {
         PodState::of(&metadata, &status)
     }
 
-    fn standing_of(container: Value) -> Progress {
+    fn progress_of(container: Value) -> Progress {
         let mut container = container;
         for (name, value) in
             [("name", json!("worker")), ("image", json!("i:1")), ("imageID", json!(""))]
@@ -321,7 +317,7 @@ mod tests {
             ("CreateContainerConfigError", Some(reason::CONTAINER_CONFIG_ERROR)),
             ("RunContainerError", Some(reason::CONTAINER_START_FAILED)),
         ] {
-            let progress = standing_of(json!({ "state": { "waiting": { "reason": details } } }));
+            let progress = progress_of(json!({ "state": { "waiting": { "reason": details } } }));
             assert_eq!(progress.reason(), expected, "{details}");
         }
     }
@@ -330,16 +326,16 @@ mod tests {
     fn a_container_that_ends_once_is_starting_and_then_failing() {
         let end = json!({ "exitCode": 2, "reason": "Error", "message": "asyncqueue-worker: no" });
         let once = json!({ "state": { "terminated": end } });
-        assert_eq!(standing_of(once), Progress::Starting);
+        assert_eq!(progress_of(once), Progress::Starting);
         let looping = json!({ "restartCount": 2, "state": { "terminated": end } });
-        assert_eq!(standing_of(looping).reason(), Some(reason::WORKER_EXITED));
+        assert_eq!(progress_of(looping).reason(), Some(reason::WORKER_EXITED));
         let details = json!({
             "restartCount": 2,
             "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } },
             "lastState": { "terminated": end },
         });
         let Progress::Ended { cause, was_stopped: false, running_since: None } =
-            standing_of(details)
+            progress_of(details)
         else {
             panic!("it ended");
         };
@@ -350,13 +346,13 @@ mod tests {
             "state": { "running": { "startedAt": "2026-01-01T00:00:09Z" } },
             "lastState": { "terminated": end },
         });
-        assert!(matches!(standing_of(check_after), Progress::Ended { running_since: Some(_), .. }));
+        assert!(matches!(progress_of(check_after), Progress::Ended { running_since: Some(_), .. }));
     }
 
     #[test]
     fn a_container_that_runs_is_not_ready_yet() {
         let running = json!({ "state": { "running": { "startedAt": "2026-01-01T00:00:09Z" } } });
-        assert!(matches!(standing_of(running), Progress::Running { .. }));
+        assert!(matches!(progress_of(running), Progress::Running { .. }));
     }
 
     #[test]
@@ -378,7 +374,7 @@ mod tests {
             "name": "proxy", "restartCount": 2,
             "state": { "terminated": { "exitCode": 1, "reason": "Error", "message": "token" } },
         });
-        let Progress::Ended { cause, .. } = standing_of(sidecar) else { panic!("it ended") };
+        let Progress::Ended { cause, .. } = progress_of(sidecar) else { panic!("it ended") };
         assert!(
             cause.message.contains("Container proxy") && !cause.message.contains("token"),
             "{cause:?}"

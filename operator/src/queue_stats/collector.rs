@@ -71,7 +71,9 @@ impl StatsCollector {
         connected.retain(|endpoint, _| servers.contains_key(endpoint));
         for (endpoint, queues) in servers {
             // The queue's status reports an endpoint that can't be used.
-            let Ok(connection) = self.context.brokers.get(endpoint.clone()).await else { continue };
+            let Ok(connection) = self.context.nats_pool.get(endpoint.clone()).await else {
+                continue;
+            };
             connection
                 .inflight
                 .set_queues(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));

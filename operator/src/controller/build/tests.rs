@@ -70,7 +70,7 @@ fn the_deployment_is_the_golden_one() {
     let actual = serde_saphyr::to_string(&workers).unwrap();
     assert!(
         actual == include_str!("golden.yaml"),
-        "if this is as it shall be, it is the new golden.yaml:\n{actual}"
+        "if this is the desired Deployment, write it to golden.yaml:\n{actual}"
     );
 }
 
