@@ -101,7 +101,7 @@ pub(crate) async fn run(
             match done {
                 Ok((queue, _)) => debug!(%queue, "reconciled"),
                 Err(controller::Error::ObjectNotFound(queue)) => {
-                    debug!(%queue, "queue not found")
+                    debug!(%queue, "queue not found");
                 }
                 // `on_error` has logged it.
                 Err(controller::Error::ReconcilerFailed(..)) => {}

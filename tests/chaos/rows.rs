@@ -189,7 +189,7 @@ const ROWS: &[Row] = &[
     Row {
         fault: "the API server is away",
         shown: &[
-            Test("operator", "trouble_says_what_to_do"),
+            Test("operator", "an_error_names_the_remedy"),
             Not(
                 "with calls in flight: gateway and worker have no client of it, so that every scenario here runs without one",
             ),
