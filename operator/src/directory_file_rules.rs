@@ -1,5 +1,5 @@
-//! Checks that the directory file of a gateway without an operator and the CRD accept the same names,
-//! subjects and waits, so that a queue can be moved from one to the other.
+//! Checks that the directory file of a gateway without an operator and the CRD accept the same
+//! names, subjects and waits, so that a queue can be moved from one to the other.
 
 use asyncqueue::{
     name::{MAX_STREAM, MAX_SUBJECT},

@@ -103,18 +103,7 @@ pub(crate) async fn run_controllers(app: &App, shutdown: CancellationToken) -> a
     let sources = FunctionSources::new(&mut builder, context.deployments.clone());
     let source_watches = builder.watches;
     let contents = follow_as_writer(pool.own().js.clone());
-    let publisher = DirectoryPublisher {
-        pool,
-        queues: context.queues.clone(),
-        sources,
-        default_queue: settings.default_queue.0.clone(),
-        namespaces: settings.function_namespaces()?,
-        contents: contents.clone(),
-        counts: count_sender,
-        events: context.events.clone(),
-        health: health.clone(),
-        metrics: metrics.clone(),
-    };
+    let publisher = new_publisher(app, &context, sources, contents.clone(), count_sender)?;
 
     let mut triggers = ReconcileTrigger::default();
     let controllers: Vec<_> = controllers(
@@ -169,6 +158,29 @@ fn new_context(
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
         metrics: metrics.clone(),
     }
+}
+
+/// Creates the publisher of the directory. `contents` are those of the KV bucket.
+fn new_publisher(
+    app: &App,
+    context: &Context,
+    sources: FunctionSources,
+    contents: watch::Receiver<Option<Contents>>,
+    counts: watch::Sender<Option<FunctionCounts>>,
+) -> anyhow::Result<DirectoryPublisher> {
+    let App { settings, health, metrics, .. } = app;
+    Ok(DirectoryPublisher {
+        pool: context.nats_pool.clone(),
+        queues: context.queues.clone(),
+        sources,
+        default_queue: settings.default_queue.0.clone(),
+        namespaces: settings.function_namespaces()?,
+        contents,
+        counts,
+        events: context.events.clone(),
+        health: health.clone(),
+        metrics: metrics.clone(),
+    })
 }
 
 /// Creates a controller for each watched namespace, or one for all, and registers its trigger.

@@ -69,7 +69,10 @@ mod tests {
             event.as_object_mut().unwrap().extend(times.as_object().unwrap().clone());
             event
         };
-        let counted = |second: u8| json!({ "deprecatedLastTimestamp": format!("2026-01-01T00:00:{second:02}Z") });
+        let counted = |second: u8| {
+            let time = format!("2026-01-01T00:00:{second:02}Z");
+            json!({ "deprecatedLastTimestamp": time })
+        };
         let mount = of(
             "FailedMount",
             "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found",

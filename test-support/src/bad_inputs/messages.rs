@@ -259,7 +259,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "calls, or `asyncqueue.unknown-functions.<queue>`, of invented functions without end",
         answer: "64 of a queue are kept for an hour, in one event a minute at most; the rest is dropped",
         folder: "operator",
-        test: "invented_names_are_kept_and_named_within_bounds",
+        test: "invented_names_are_bounded",
     },
     Elsewhere {
         input: "more advisories of JetStream than the operator takes in",

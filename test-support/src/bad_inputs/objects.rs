@@ -159,7 +159,7 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
     },
     Elsewhere {
         input: "`com.openfaas.retry.attempts: many`",
-        answer: "a Warning event on the function; its queue's own counts",
+        answer: "a Warning event on the function; the setting of the queue applies",
         folder: "tests/e2e",
         test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
     },
