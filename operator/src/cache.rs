@@ -1,6 +1,6 @@
-//! Caches of Kubernetes objects: watches that fill them, and the parts of each kind that are kept.
+//! Caches of Kubernetes objects: watches that fill them, and the cached form of each kind.
 //!
-//! There are tens of thousands of objects, so of most kinds only the used fields are kept.
+//! There are tens of thousands of objects, so only the used fields of most kinds are cached.
 
 pub(crate) mod async_queue;
 pub(crate) mod deployment;

@@ -1,7 +1,7 @@
 //! The controller of `AsyncQueues`: dereference -> validate -> build -> apply -> update status.
 //!
-//! Only [`dereference`], [`apply`] and [`update_status`] use clients. All steps between them work on
-//! plain values. Each reconciliation reads the whole state and can be repeated at any time.
+//! Only [`dereference`], [`apply`] and [`update_status`] use clients. All other steps work on plain
+//! values. Each reconciliation reads the whole state and can be repeated at any time.
 
 use std::{hash::Hash, sync::Arc, time::Duration};
 
@@ -83,10 +83,10 @@ pub(crate) async fn run(
     triggers: impl Stream<Item = ObjectRef<AsyncQueue>> + Send + 'static,
     shutdown: CancellationToken,
 ) {
-    let Owned { deployments, accounts, budgets, pods, mut follower } = owned;
+    let Owned { deployments, accounts, budgets, pods, mut pod_watch } = owned;
     let seen = context.clone();
-    let pods =
-        pods.filter_map(move |event| std::future::ready(follower.handle_event(&event, &seen.pods)));
+    let pods = pods
+        .filter_map(move |event| std::future::ready(pod_watch.handle_event(&event, &seen.pods)));
     let owned = select(
         select(owner_refs(deployments, context.clone()), owner_refs(accounts, context.clone())),
         select(owner_refs(budgets, context.clone()), pods),
@@ -100,10 +100,12 @@ pub(crate) async fn run(
         .for_each(|done| {
             match done {
                 Ok((queue, _)) => debug!(%queue, "reconciled"),
-                Err(controller::Error::ObjectNotFound(queue)) => debug!(%queue, "gone"),
+                Err(controller::Error::ObjectNotFound(queue)) => {
+                    debug!(%queue, "queue not found");
+                }
                 // `on_error` has logged it.
                 Err(controller::Error::ReconcilerFailed(..)) => {}
-                Err(error) => warn!(%error, "the controller stumbled"),
+                Err(error) => warn!(%error, "controller error"),
             }
             std::future::ready(())
         })
@@ -142,7 +144,7 @@ fn debounced<T: Clone + Eq + Hash + Send>(
 async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Action, Error> {
     // An object that the watches have not listed yet could be taken for missing.
     context.complete().await;
-    if context.written.is_stale(&queue) {
+    if context.pending_writes.is_stale(&queue) {
         return Ok(Action::requeue(DEBOUNCE));
     }
     let _measured = context.metrics.reconciliation();
@@ -162,14 +164,14 @@ async fn reconcile(queue: Arc<AsyncQueue>, context: Arc<Context>) -> Result<Acti
 
 /// Brings everything that belongs to a queue to its desired state, and reports the outcome.
 async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> {
-    let (dereferenced, broker) = dereference::dereference(queue, context).await;
+    let (dereferenced, connection) = dereference::dereference(queue, context).await;
     let objects = &dereferenced.objects;
     let (outcome, revision) = match validate::validate(queue, &dereferenced) {
         Ok(valid) => {
-            let desired = build::build(&valid, &context.installation);
+            let desired = build::build(&valid, &context.worker_defaults);
             let revision = Revision::of(&desired.deployment);
             let Context { client, applied, .. } = context;
-            let apply = apply::apply(desired, objects, broker.as_deref(), client, applied);
+            let apply = apply::apply(desired, objects, connection.as_deref(), client, applied);
             (Box::pin(apply).await, revision)
         }
         Err(invalid) => (apply::skip_invalid(invalid, objects, &context.client).await, None),
@@ -182,9 +184,9 @@ async fn ensure(queue: &AsyncQueue, context: &Context) -> Result<Action, Error> 
     let name: Option<QueueName> = queue.name_any().parse().ok();
     let functions = name.as_ref().and_then(|name| context.functions_of(name));
     let refused = name.as_ref().map(|name| context.refused_of(name)).unwrap_or_default();
-    let blocked = name.as_ref().zip(broker.as_deref());
-    let blocked =
-        blocked.map(|(name, broker)| broker.inflight.blocked(name, std::time::Instant::now()));
+    let blocked = name.as_ref().zip(connection.as_deref());
+    let blocked = blocked
+        .map(|(name, connection)| connection.inflight.blocked(name, std::time::Instant::now()));
     let (blocked, functions) =
         (blocked.unwrap_or_default(), Functions { count: functions, refused: &refused });
     let status =
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_comes_together_is_looked_at_once_and_later() {
+    async fn equal_items_are_merged_and_delayed() {
         let begun = Instant::now();
         let mut reconciled: Vec<_> =
             debounced(iter([1, 1, 2]).chain(pending())).take(2).collect().await;

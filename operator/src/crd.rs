@@ -1,12 +1,11 @@
-//! The `AsyncQueue` resource. Its doc comments are the manual that `kubectl explain asyncqueue`
-//! prints.
+//! The `AsyncQueue` resource. `kubectl explain asyncqueue` prints its doc comments.
 //!
-//! What can be wrong with a field is refused by the API server, by schema and CEL, with a message
-//! that says the rule; `controller::validate` is left with what only shows beside other objects.
-//! Defaults are the schema's, so that `kubectl get -o yaml` shows what counts.
+//! The API server refuses invalid values, by schema and CEL, with a message that states the rule.
+//! `controller::validate` checks only what depends on other objects. Defaults are in the schema, so
+//! that `kubectl get -o yaml` shows the effective values.
 //!
-//! Each field has an effect. Each string has a longest length, without which CEL rules on it are
-//! refused as too costly; numbers are signed, since the schema knows no others.
+//! Each field has an effect. Each string has a maximum length: without one, CEL rules on it are
+//! refused as too costly. Numbers are signed, since the schema has no other integers.
 
 use asyncqueue::GoDuration;
 use kube::{CustomResource, KubeSchema, ResourceExt};
@@ -55,8 +54,8 @@ mod status;
 mod stream;
 mod worker;
 
-/// What a queue shall be. Every field has a default: {} is a queue with one worker that runs one
-/// call at a time, for at most a minute. Example: {maxInflight: 5, timeout: 15m, replicas: 2}
+/// Desired state of the queue. Every field has a default: {} is a queue with one worker that runs
+/// one call at a time, for at most one minute. Example: {maxInflight: 5, timeout: 15m, replicas: 2}
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "asyncqueue.io",
@@ -68,12 +67,15 @@ mod worker;
     namespaced,
     derive = "PartialEq",
     status = "AsyncQueueStatus",
-    doc = "AsyncQueue is a named queue for asynchronous function calls, with workers, a concurrency and a time \
-           limit of its own, so that slow calls don't hold up fast ones. Send a function's calls to it with the \
-           annotation com.openfaas.queue: NAME on the function, where NAME is this object's name.\n\n\
-           It is a stream and a durable consumer on NATS JetStream and a Deployment NAME-worker in this \
-           namespace. Total concurrency is spec.maxInflight times spec.replicas.\n\n\
-           The name has 1 to 40 of a-z, 0-9 and -, and is unique in the cluster: calls find their queue by it.",
+    doc = "AsyncQueue is a named queue for asynchronous function calls. It has its own workers, \
+           concurrency and time limit, so that slow calls do not delay fast ones. To send the \
+           calls of a function to it, set the annotation com.openfaas.queue: NAME on the \
+           function, where NAME is the name of this object.\n\n\
+           It consists of a stream and a durable consumer on NATS JetStream and a Deployment \
+           NAME-worker in this namespace. Total concurrency is spec.maxInflight times \
+           spec.replicas.\n\n\
+           The name has 1 to 40 of a-z, 0-9 and -, and must be unique in the cluster: calls find \
+           their queue by its name.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -123,7 +125,12 @@ mod worker;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Stream", type_ = "string", json_path = ".status.stream", priority = 1),
-    printcolumn(name = "Functions", type_ = "integer", json_path = ".status.functions", priority = 1),
+    printcolumn(
+        name = "Functions",
+        type_ = "integer",
+        json_path = ".status.functions",
+        priority = 1
+    ),
     printcolumn(
         name = "Message",
         type_ = "string",
@@ -141,42 +148,42 @@ mod worker;
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct AsyncQueueSpec {
-    /// How many calls one worker runs at once, 1 to 10000. Default: 1.
+    /// Maximum number of calls that one worker runs concurrently, 1 to 10000. Default: 1.
     ///
     /// Total concurrency of the queue is maxInflight times replicas. A call that waits for its
-    /// retry takes no place. Changing it restarts the workers and leaves the stored calls alone.
+    /// retry does not count. A change restarts the workers and does not affect stored calls.
     /// Example: 5
     #[schemars(range(min = 1, max = 10000))]
     #[serde(default = "default::max_inflight")]
     pub max_inflight: i32,
 
-    /// How long one call may take, from the first byte sent to the function to the last one
+    /// Maximum time of one HTTP request to the function, from the first byte sent to the last byte
     /// received. Default: 1m.
     ///
-    /// A duration of more than 0s and at most 24h, written as 200ms, 90s, 15m or 1h30m. Over it,
-    /// the call is cut off and counts as failed with status 504. A worker that is shut down gets
-    /// this long, and 15 seconds, to finish what runs. Example: 15m
+    /// A duration of more than 0s and at most 24h, written as 200ms, 90s, 15m or 1h30m. After that
+    /// time the request is aborted and counts as failed with status 504. A worker that is shut down
+    /// has this time, and 15 seconds, to finish its running calls. Example: 15m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::timeout())]
     #[serde(default = "default::timeout")]
     pub timeout: GoDuration,
 
-    /// How many workers the queue has, 0 to 1000. Default: 1.
+    /// Number of workers, 0 to 1000. Default: 1.
     ///
-    /// 0 accepts calls and runs none. `kubectl scale asyncqueue NAME --replicas=3` and autoscalers,
-    /// such as a HorizontalPodAutoscaler or KEDA with this object as its scaleTargetRef, set it
-    /// through the scale subresource. Where one does, leave this field out of what you apply:
-    /// kubectl apply --server-side then never sets it back. Example: 3
+    /// With 0, calls are accepted but not run. `kubectl scale asyncqueue NAME --replicas=3` and
+    /// autoscalers, such as a HorizontalPodAutoscaler or KEDA with this object as its
+    /// scaleTargetRef, set it through the scale subresource. If an autoscaler sets it, leave this
+    /// field out of what you apply: then kubectl apply --server-side never resets it. Example: 3
     #[schemars(range(min = 0, max = 1000))]
     #[serde(default = "default::replicas")]
     pub replicas: i32,
 
     /// The stream on NATS JetStream that stores the calls.
     ///
-    /// A call leaves it when it is done (work-queue retention). A stream that exists already and
-    /// that no AsyncQueue owns is taken over only with the annotation asyncqueue.io/adopt: "true"
-    /// on this object, and one that another program created only if the operator's setting
-    /// allowed_streams has its name and its subject.
+    /// A call is removed from it when it is done (work-queue retention). An existing stream that no
+    /// AsyncQueue owns is taken over only with the annotation asyncqueue.io/adopt: "true" on this
+    /// object. If another program created the stream, the operator's setting allowed_streams must
+    /// also contain its name and its subject.
     #[schemars(with = "StreamSpec")]
     #[serde(default)]
     pub stream: OrDefault<StreamSpec>,
@@ -186,33 +193,31 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub consumer: OrDefault<ConsumerSpec>,
 
-    /// Suspends the queue: calls are accepted and none is delivered; those that run end, and their
+    /// Suspends the queue: calls are accepted but not delivered. Running calls finish, and their
     /// results are posted. Default: false.
     ///
-    /// Workers stay, and go on the moment this is false again. It pauses the consumer on JetStream,
-    /// which takes nats-server 2.11 or later; the condition Suspended tells whether it is. Calls
-    /// that wait keep their place, and with limits.maxAge their age. Example: true
+    /// Workers keep running, and continue as soon as this is false. The consumer on JetStream is
+    /// paused, which requires nats-server 2.11 or later; the condition Suspended shows whether it
+    /// is. Waiting calls keep their position, and with limits.maxAge their age. Example: true
     #[serde(default)]
     pub suspend: bool,
 
-    /// When a call that failed is made again. The annotations com.openfaas.retry.* of a function
-    /// come before it.
+    /// Retries of failed calls. The annotations com.openfaas.retry.* of a function take precedence.
     #[schemars(with = "RetrySpec")]
     #[serde(default)]
     pub retry: OrDefault<RetrySpec>,
 
-    /// What becomes of calls that are given up.
+    /// Dead letters: calls whose attempts are exhausted.
     #[schemars(with = "DeadLetterSpec")]
     #[serde(default)]
     pub dead_letter: OrDefault<DeadLetterSpec>,
 
-    /// How results are posted to the X-Callback-Url of their call.
+    /// Callbacks: how results are posted to the X-Callback-Url of their call.
     #[schemars(with = "CallbackSpec")]
     #[serde(default)]
     pub callback: OrDefault<CallbackSpec>,
 
-    /// What the queue holds at most. Full, it refuses calls, which the caller hears as 429; it
-    /// drops none that it has.
+    /// Limits of the queue. A full queue refuses new calls with 429, and drops no stored call.
     #[schemars(with = "LimitsSpec")]
     #[serde(default)]
     pub limits: OrDefault<LimitsSpec>,
@@ -222,35 +227,35 @@ pub struct AsyncQueueSpec {
     #[serde(default)]
     pub functions: OrDefault<FunctionsSpec>,
 
-    /// How workers reach functions.
+    /// How workers call functions.
     #[schemars(with = "InvokeSpec")]
     #[serde(default)]
     pub invoke: OrDefault<InvokeSpec>,
 
-    /// Workers log headers and bodies of calls and of their answers, secrets in them included.
-    /// Default: false.
+    /// If true, workers log headers and bodies of calls and responses, including the secrets in
+    /// them. Default: false.
     #[serde(default)]
     pub verbose: bool,
 
-    /// The workers' pods, of the Deployment NAME-worker in this namespace.
+    /// Worker pods, created by the Deployment NAME-worker in this namespace.
     ///
-    /// They run without root, without privileges and on a read-only file system. Changing anything
-    /// in here replaces them one after another, and loses no call.
+    /// They run as non-root, without privileges and with a read-only file system. A change of any
+    /// field replaces them one after another, and no call is lost.
     #[schemars(with = "WorkerSpec")]
     #[serde(default)]
     pub worker: OrDefault<WorkerSpec>,
 
-    /// What becomes of the stored calls when this object is deleted. Default: DeleteIfEmpty.
+    /// What happens to stored calls when this object is deleted. Default: DeleteIfEmpty.
     ///
-    /// Retain keeps the stream with its calls. Delete deletes it with all calls that it holds,
-    /// results that are on their way and dead letters. DeleteIfEmpty deletes it if it holds no
-    /// call, else keeps it and says in a Warning event how many calls there are.
+    /// Retain keeps the stream with its calls. Delete deletes it with all calls, pending results
+    /// and dead letters. DeleteIfEmpty deletes a stream without calls, else keeps it and reports
+    /// the number of calls in a Warning event.
     ///
-    /// The workers go at once in any case. A stream that is kept is taken over by the next
-    /// AsyncQueue of the same namespace and name, with all its calls, and by those that the
-    /// annotation asyncqueue.io/release-to of this object names: NAMESPACE/NAME, several separated
-    /// by commas. Whatever this says, a stream that this queue does not own is never touched, and a
-    /// deletion that finds NATS away waits 5 minutes at most, then behaves as Retain.
+    /// Workers are always deleted immediately. A retained stream is taken over, with its calls, by
+    /// the next AsyncQueue of the same namespace and name, and by those that the annotation
+    /// asyncqueue.io/release-to of this object names: NAMESPACE/NAME, several separated by commas.
+    /// A stream that this queue does not own is never changed. While NATS is unavailable, a
+    /// deletion waits for at most 5 minutes, then behaves as Retain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
@@ -260,15 +265,15 @@ pub struct AsyncQueueSpec {
     pub nats: OrDefault<NatsSpec>,
 }
 
-/// What becomes of the stored calls when the queue is deleted.
+/// What happens to stored calls when the queue is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum DeletionPolicy {
-    /// Keep stream and calls.
+    /// Keep the stream and its calls.
     Retain,
-    /// Delete the stream with all calls that it holds, and the dead letters.
+    /// Delete the stream with its calls and dead letters.
     Delete,
-    /// Delete a stream without calls; keep one that holds some, and say how many in a Warning
+    /// Delete a stream without calls; keep one with calls and report their number in a Warning
     /// event.
     #[default]
     DeleteIfEmpty,

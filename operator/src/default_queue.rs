@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use self::wanted::{Wanted, patch};
+use self::applied_settings::{AppliedSettings, patch};
 use crate::{
     Settings,
     cache::watch::MultiStore,
@@ -22,7 +22,7 @@ use crate::{
     labels::DEFAULT_QUEUE_SETTINGS_ANNOTATION,
 };
 
-mod wanted;
+mod applied_settings;
 
 /// Delay between attempts.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// deletes the queue while the operator runs does so on purpose.
 pub(crate) async fn ensure(client: &Client, queues: &MultiStore<AsyncQueue>, settings: &Settings) {
     let Some(name) = settings.default_queue.as_ref() else { return };
-    let wanted = Wanted::of(settings);
+    let desired = AppliedSettings::from_settings(settings);
     queues.wait_until_ready().await;
     if let Some(queue) = queues.all().iter().find(|queue| queue.name_any() == name.as_str()) {
         info!(queue = %name, namespace = queue.namespace(), "the default queue exists");
@@ -44,7 +44,7 @@ pub(crate) async fn ensure(client: &Client, queues: &MultiStore<AsyncQueue>, set
         };
         let recorded =
             queue.annotations().get(DEFAULT_QUEUE_SETTINGS_ANNOTATION).map(String::as_str);
-        if let Some(patch) = patch(recorded, &wanted) {
+        if let Some(patch) = patch(recorded, &desired) {
             update(&api, name.as_str(), &patch).await;
         }
         return;
@@ -53,7 +53,7 @@ pub(crate) async fn ensure(client: &Client, queues: &MultiStore<AsyncQueue>, set
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::default_namespaced(client.clone()),
     };
-    let queue = new_queue(name.as_str(), &wanted);
+    let queue = new_queue(name.as_str(), &desired);
     loop {
         match api.create(&PostParams::default(), &queue).await {
             Ok(queue) => {
@@ -62,7 +62,8 @@ pub(crate) async fn ensure(client: &Client, queues: &MultiStore<AsyncQueue>, set
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => return,
             Err(error) => {
-                warn!(queue = %name, "failed to create the default queue, retrying: {}", chain(&error));
+                let error = chain(&error);
+                warn!(queue = %name, "failed to create the default queue, retrying: {error}");
             }
         }
         sleep(RETRY_DELAY).await;
@@ -88,8 +89,8 @@ async fn update(api: &Api<AsyncQueue>, name: &str, patch: &Value) {
     }
 }
 
-fn new_queue(name: &str, wanted: &Wanted) -> AsyncQueue {
-    let mut queue = AsyncQueue::new(name, wanted.spec(AsyncQueueSpec::default()));
-    queue.annotations_mut().extend(wanted.annotation());
+fn new_queue(name: &str, desired: &AppliedSettings) -> AsyncQueue {
+    let mut queue = AsyncQueue::new(name, desired.apply_to(AsyncQueueSpec::default()));
+    queue.annotations_mut().extend(desired.annotation());
     queue
 }

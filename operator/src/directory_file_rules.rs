@@ -1,6 +1,5 @@
-//! The directory file of a gateway without an operator, and the definition of `AsyncQueue`, side by
-//! side: they take the same names, subjects and waits, so that a queue may be moved from one to the
-//! other.
+//! Checks that the directory file of a gateway without an operator and the CRD accept the same
+//! names, subjects and waits, so that a queue can be moved from one to the other.
 
 use asyncqueue::{
     name::{MAX_STREAM, MAX_SUBJECT},
@@ -17,22 +16,22 @@ use crate::{
     nats::queue_spec::queue_spec,
 };
 
-fn file_takes(yaml: &str) -> bool {
+fn file_accepts(yaml: &str) -> bool {
     parse_directory_file(yaml, "openfaas-fn", &"faas-request".parse().unwrap()).is_ok()
 }
 
-fn definition_takes(change: impl FnOnce(&mut AsyncQueueSpec)) -> bool {
+fn crd_accepts(change: impl FnOnce(&mut AsyncQueueSpec)) -> bool {
     let mut queue = fixtures::queue("a");
     change(&mut queue.spec);
     queue.validate_cel().is_ok()
 }
 
-/// A text as YAML and JSON have it.
+/// Returns a text as a YAML and JSON string.
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap()
 }
 
-/// The schema of a field of the spec.
+/// Returns the schema of a field of the spec.
 fn schema(path: &[&str]) -> JSONSchemaProps {
     let version = AsyncQueue::crd().spec.versions.remove(0);
     let root = version.schema.unwrap().open_api_v3_schema.unwrap();
@@ -43,7 +42,7 @@ fn schema(path: &[&str]) -> JSONSchemaProps {
 }
 
 #[test]
-fn names_of_queues_are_alike() {
+fn directory_file_and_crd_accept_the_same_queue_names() {
     for (name, good) in [
         ("a", true),
         ("slow-queue", true),
@@ -62,13 +61,13 @@ fn names_of_queues_are_alike() {
         ("", false),
     ] {
         let yaml = format!("queues: {{{}: {{}}}}", quoted(name));
-        let taken = (file_takes(&yaml), fixtures::queue(name).validate_cel().is_ok());
+        let taken = (file_accepts(&yaml), fixtures::queue(name).validate_cel().is_ok());
         assert_eq!(taken, (good, good), "{name}");
     }
 }
 
 #[test]
-fn streams_and_subjects_are_alike() {
+fn directory_file_and_crd_accept_the_same_subjects() {
     for (name, good) in [
         ("SLOW", true),
         ("a_b-1", true),
@@ -82,7 +81,7 @@ fn streams_and_subjects_are_alike() {
     ] {
         let yaml = format!("queues: {{a: {{stream: {}}}}}", quoted(name));
         let taken =
-            (file_takes(&yaml), definition_takes(|spec| spec.stream.name = Some(name.to_owned())));
+            (file_accepts(&yaml), crd_accepts(|spec| spec.stream.name = Some(name.to_owned())));
         assert_eq!(taken, (good, good), "{name}");
     }
     for (subject, good) in [
@@ -103,8 +102,8 @@ fn streams_and_subjects_are_alike() {
     ] {
         let yaml = format!("queues: {{a: {{subject: {}}}}}", quoted(subject));
         let taken = (
-            file_takes(&yaml),
-            definition_takes(|spec| spec.stream.subject = Some(subject.to_owned())),
+            file_accepts(&yaml),
+            crd_accepts(|spec| spec.stream.subject = Some(subject.to_owned())),
         );
         assert_eq!(taken, (good, good), "{subject}");
     }
@@ -114,7 +113,7 @@ fn streams_and_subjects_are_alike() {
 }
 
 #[test]
-fn retries_are_alike() {
+fn directory_file_and_crd_accept_the_same_retries() {
     for (min, max, good) in [
         ("0s", "0s", true),
         ("200ms", "1h30m", true),
@@ -124,11 +123,11 @@ fn retries_are_alike() {
         ("1s", "25h", false),
     ] {
         let yaml = format!("functions: {{f: {{retry: {{minWait: {min}, maxWait: {max}}}}}}}");
-        let of_spec = definition_takes(|spec| {
+        let of_spec = crd_accepts(|spec| {
             spec.retry.min_backoff = min.parse().unwrap();
             spec.retry.max_backoff = max.parse().unwrap();
         });
-        assert_eq!((file_takes(&yaml), of_spec), (good, good), "{min} {max}");
+        assert_eq!((file_accepts(&yaml), of_spec), (good, good), "{min} {max}");
     }
     let attempts = schema(&["retry", "maxAttempts"]);
     assert_eq!(
@@ -137,14 +136,14 @@ fn retries_are_alike() {
     );
     for (attempts, good) in [(0, false), (1, true), (1000, true), (1001, false)] {
         assert_eq!(
-            file_takes(&format!("functions: {{f: {{retry: {{attempts: {attempts}}}}}}}")),
+            file_accepts(&format!("functions: {{f: {{retry: {{attempts: {attempts}}}}}}}")),
             good
         );
     }
 }
 
 #[test]
-fn collisions_are_alike() {
+fn directory_file_and_crd_refuse_the_same_collisions() {
     for (first, second, good) in [
         (("a", None, None), ("b", None, None), true),
         (("a", None, None), ("a2", None, None), true),
@@ -172,6 +171,6 @@ fn collisions_are_alike() {
         second.status = None;
         let conflict =
             conflict::conflict(&second, &queue_spec(&second).unwrap(), [&first, &second]);
-        assert_eq!((file_takes(&yaml), conflict.is_none()), (good, good), "{yaml}");
+        assert_eq!((file_accepts(&yaml), conflict.is_none()), (good, good), "{yaml}");
     }
 }

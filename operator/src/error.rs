@@ -14,14 +14,14 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
         // Messages of the API server are sentences; the client puts their code around them.
-        let (words, cause) = match error.downcast_ref() {
+        let (message, cause) = match error.downcast_ref() {
             Some(kube::Error::Api(status)) => (status.message.clone(), None),
             _ => (error.to_string(), error.source()),
         };
         if text.is_empty() {
-            text = words;
-        } else if !text.contains(&words) {
-            text = format!("{text}: {words}");
+            text = message;
+        } else if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         next = cause;
     }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn that_jetstream_is_not_enabled_is_said_alone() {
+    fn disabled_jetstream_hides_all_other_causes() {
         let request = RequestError::new(RequestErrorKind::NoResponders);
         let source = GetStreamError::with_source(GetStreamErrorKind::Request, request);
         let error =
@@ -53,7 +53,7 @@ mod tests {
     struct Outer(#[source] kube::Error);
 
     #[test]
-    fn what_the_api_server_says_is_said_once_and_in_its_words() {
+    fn a_message_of_the_api_server_is_shown_once() {
         let status =
             Status { code: 422, message: "must be less than".to_owned(), ..Status::default() };
         let error = Outer(kube::Error::Api(Box::new(status)));

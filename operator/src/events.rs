@@ -10,7 +10,7 @@ use tracing::debug;
 use crate::labels::FIELD_MANAGER;
 
 /// Maximum length of a note that the API server accepts, in bytes.
-const MAX_NOTE: usize = 1024;
+const MAX_NOTE_BYTES: usize = 1024;
 
 /// Publishes events.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl Events {
         reason: &str,
         note: String,
     ) {
-        let note = Some(shortened(note));
+        let note = Some(truncate_note(note));
         let event = Event {
             type_,
             reason: reason.to_owned(),
@@ -67,16 +67,16 @@ impl Events {
         // and search all of them each time. The operator does not repeat events.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         if let Err(error) = recorder.publish(&event, object).await {
-            debug!(%error, reason, "an event could not be published");
+            debug!(%error, reason, "failed to publish an event");
         }
     }
 }
 
 /// Shortens a note to the length that the API server accepts.
-fn shortened(mut note: String) -> String {
+fn truncate_note(mut note: String) -> String {
     const ELLIPSIS: &str = "…";
-    if note.len() > MAX_NOTE {
-        let room = MAX_NOTE - ELLIPSIS.len();
+    if note.len() > MAX_NOTE_BYTES {
+        let room = MAX_NOTE_BYTES - ELLIPSIS.len();
         let end = (0..=room).rev().find(|end| note.is_char_boundary(*end)).unwrap_or_default();
         note.truncate(end);
         note.push_str(ELLIPSIS);
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn a_long_note_is_shortened_between_characters() {
-        assert_eq!(shortened("short".to_owned()), "short");
-        let long = shortened("ä".repeat(1000));
-        assert!(long.len() <= MAX_NOTE && long.ends_with('…'), "{}", long.len());
+        assert_eq!(truncate_note("short".to_owned()), "short");
+        let long = truncate_note("ä".repeat(1000));
+        assert!(long.len() <= MAX_NOTE_BYTES && long.ends_with('…'), "{}", long.len());
     }
 }

@@ -31,6 +31,10 @@ pub(crate) const RESERVED_LABELS: [&str; 6] =
 /// The annotation of a pod template, and so of each pod, with the revision of the template.
 pub(crate) const REVISION_ANNOTATION: &str = "asyncqueue.io/revision";
 
+/// The label with the hash of a `ReplicaSet`'s template. The name of the `ReplicaSet` ends with it
+/// too.
+pub(crate) const POD_TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
+
 /// The annotation that allows taking over a stream that no existing `AsyncQueue` owns.
 pub(crate) const ADOPT_ANNOTATION: &str = "asyncqueue.io/adopt";
 

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 output::print_error(&format!(
-                    "asyncqueue-operator: the CRD can't be printed: {error}"
+                    "asyncqueue-operator: failed to print the CRD: {error}"
                 ));
                 ExitCode::FAILURE
             }

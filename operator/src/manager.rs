@@ -103,18 +103,7 @@ pub(crate) async fn run_controllers(app: &App, shutdown: CancellationToken) -> a
     let sources = FunctionSources::new(&mut builder, context.deployments.clone());
     let source_watches = builder.watches;
     let contents = follow_as_writer(pool.own().js.clone());
-    let publisher = DirectoryPublisher {
-        pool,
-        queues: context.queues.clone(),
-        sources,
-        default_queue: settings.default_queue.0.clone(),
-        namespaces: settings.function_namespaces()?,
-        contents: contents.clone(),
-        counts: count_sender,
-        events: context.events.clone(),
-        health: health.clone(),
-        metrics: metrics.clone(),
-    };
+    let publisher = new_publisher(app, &context, sources, contents.clone(), count_sender)?;
 
     let mut triggers = ReconcileTrigger::default();
     let controllers: Vec<_> = controllers(
@@ -155,7 +144,7 @@ fn new_context(
     let App { settings, client, metrics, .. } = app;
     Context {
         client: client.clone(),
-        brokers: pool,
+        nats_pool: pool,
         queues: MultiStore::new(&watches.queues),
         deployments: MultiStore::new(&watches.deployments),
         accounts: MultiStore::new(&watches.service_accounts),
@@ -163,12 +152,35 @@ fn new_context(
         pod_watches: MultiStore::new(&watches.pods),
         pods: Arc::default(),
         applied: AppliedCache::default(),
-        written: PendingWrites::default(),
+        pending_writes: PendingWrites::default(),
         functions: function_counts,
-        installation: WorkerDefaults::new(settings, worker_image),
+        worker_defaults: WorkerDefaults::new(settings, worker_image),
         events: Events::new(client.clone(), settings.pod_name.0.clone()),
         metrics: metrics.clone(),
     }
+}
+
+/// Creates the publisher of the directory. `contents` are those of the KV bucket.
+fn new_publisher(
+    app: &App,
+    context: &Context,
+    sources: FunctionSources,
+    contents: watch::Receiver<Option<Contents>>,
+    counts: watch::Sender<Option<FunctionCounts>>,
+) -> anyhow::Result<DirectoryPublisher> {
+    let App { settings, health, metrics, .. } = app;
+    Ok(DirectoryPublisher {
+        pool: context.nats_pool.clone(),
+        queues: context.queues.clone(),
+        sources,
+        default_queue: settings.default_queue.0.clone(),
+        namespaces: settings.function_namespaces()?,
+        contents,
+        counts,
+        events: context.events.clone(),
+        health: health.clone(),
+        metrics: metrics.clone(),
+    })
 }
 
 /// Creates a controller for each watched namespace, or one for all, and registers its trigger.
@@ -201,7 +213,7 @@ fn controllers(
             accounts: service_accounts.into_events(health.clone()),
             budgets: budgets.into_events(health.clone()),
             pods: pods.into_events(health.clone()),
-            follower: PodWatch::new(namespace),
+            pod_watch: PodWatch::new(namespace),
         };
         let trigger = triggers.add(namespace);
         controller::run(context.clone(), store, queues, owned, trigger, shutdown.clone())
@@ -270,16 +282,16 @@ impl Background {
     /// Runs everything for as long as it is polled.
     async fn run(self, app: &App) {
         let Self { context, triggers, publisher, directory_changed, .. } = self;
-        let Context { brokers, queues, events, .. } = &*context;
+        let Context { nats_pool, queues, events, .. } = &*context;
         let collector = StatsCollector { context: context.clone(), triggers: triggers.clone() };
         tokio::join!(
             join_all(self.source_watches),
             publisher.run(directory_changed),
-            unknown::run(brokers.own(), queues, events, self.contents),
+            unknown::run(nats_pool.own(), queues, events, self.contents),
             advisories::enqueue_affected(self.advisories, queues, &triggers),
             collector.run(),
             trigger::resync(queues, &triggers),
-            reserve::run(brokers, queues),
+            reserve::run(nats_pool, queues),
             default_queue::ensure(&app.client, queues, &app.settings),
         );
     }

@@ -10,8 +10,8 @@ use prometheus_client::{
 
 use crate::crd::{AsyncQueue, AsyncQueueStatus};
 
-/// Label of errors where the numbers in a status could not be written.
-pub(crate) const FIGURES: &str = "figures";
+/// Label of errors where the counts in a status could not be updated.
+pub(crate) const QUEUE_COUNTS_ERROR: &str = "figures";
 
 /// Buckets, in seconds: from a reconciliation without changes to a NATS that answers at the last
 /// moment.
@@ -70,17 +70,17 @@ impl Metrics {
             queues: Family::default(),
         };
         // Zero before the first error, so that an alert sees that one.
-        for error in error_categories.iter().copied().chain([FIGURES]) {
+        for error in error_categories.iter().copied().chain([QUEUE_COUNTS_ERROR]) {
             let _ = metrics.errors.get_or_create(&ErrorLabels { error });
         }
         registry.register(
             "reconciliations",
-            "Looks at an AsyncQueue and what belongs to it",
+            "Reconciliations of an AsyncQueue",
             metrics.reconciliations.clone(),
         );
         registry.register(
             "reconcile_errors",
-            "Reconciliations that did not come to an end, by what failed",
+            "Failed reconciliations, by error",
             metrics.errors.clone(),
         );
         registry.register(
@@ -90,28 +90,28 @@ impl Metrics {
         );
         registry.register(
             "watches_down",
-            "Watches of the Kubernetes API that don't work now, by resource: its CRD is missing, access is denied, \
-             or the API server is away",
+            "Failed watches of the Kubernetes API, by resource: the CRD is missing, access is \
+             denied, or the API server is unavailable",
             metrics.watches_down.clone(),
         );
         registry.register(
             "unreadable_objects",
-            "AsyncQueues that could not be read and were passed over",
+            "Objects of the Kubernetes API that are not valid and were skipped",
             metrics.unreadable.clone(),
         );
         registry.register(
             "directory_errors",
-            "Attempts to write the directory that failed",
+            "Failed attempts to write the directory",
             metrics.directory_errors.clone(),
         );
         registry.register(
             "directory_changes",
-            "Entries of the directory that were written or removed",
+            "Entries of the directory that were written or deleted",
             metrics.directory_changes.clone(),
         );
         registry.register(
             "leader",
-            "Whether this operator works (1) or stands by for the one that does (0)",
+            "1 if this operator is the leader, 0 if it is a standby",
             metrics.leader.clone(),
         );
         registry.register(

@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_gets_no_cause_is_left_to_the_resync() {
+    fn a_pod_without_a_cause_is_left_to_the_resync() {
         let pods = with(Progress::Starting);
         assert_eq!(after(&pods, 20).check_after, Some(Duration::from_secs(10)));
         assert_eq!(after(&pods, 60).check_after, None);
@@ -445,10 +445,10 @@ mod tests {
 
     #[test]
     fn only_new_pods_and_causes_trigger_a_queue() {
-        let (pods, mut follower) = (UnreadyPods::default(), PodWatch::new(None));
+        let (pods, mut pod_watch) = (UnreadyPods::default(), PodWatch::new(None));
         let mut handle_event = |progress| {
             let event = Event::Apply(pod("a", details(progress)));
-            follower.handle_event(&event, &pods).map(|queue| queue.name)
+            pod_watch.handle_event(&event, &pods).map(|queue| queue.name)
         };
         assert_eq!(handle_event(Progress::Starting).as_deref(), Some("q"));
         assert_eq!(handle_event(Progress::Starting), None);
@@ -458,25 +458,27 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_are_ready_or_gone_are_forgotten() {
-        let (pods, mut follower) = (with(stuck()), PodWatch::new(Some("ns")));
-        assert!(follower.handle_event(&Event::Apply(pod("a", PodState::Ignored)), &pods).is_none());
+    fn pods_that_are_ready_or_deleted_are_removed() {
+        let (pods, mut pod_watch) = (with(stuck()), PodWatch::new(Some("ns")));
+        assert!(
+            pod_watch.handle_event(&Event::Apply(pod("a", PodState::Ignored)), &pods).is_none()
+        );
         assert_eq!(after(&pods, 9), Diagnosis::default());
 
-        follower.handle_event(&Event::Apply(pod("a", details(stuck()))), &pods);
-        follower.handle_event(&Event::Delete(pod("a", PodState::Ignored)), &pods);
+        pod_watch.handle_event(&Event::Apply(pod("a", details(stuck()))), &pods);
+        pod_watch.handle_event(&Event::Delete(pod("a", PodState::Ignored)), &pods);
         assert_eq!(after(&pods, 9), Diagnosis::default());
 
         // A listing removes pods that were deleted during an outage, only in its own namespace.
         for name in ["a", "b"] {
-            follower.handle_event(&Event::Apply(pod(name, details(stuck()))), &pods);
+            pod_watch.handle_event(&Event::Apply(pod(name, details(stuck()))), &pods);
         }
         let mut elsewhere = PodWatch::new(Some("other"));
         for event in [Event::Init, Event::InitDone] {
             elsewhere.handle_event(&event, &pods);
         }
         for event in [Event::Init, Event::InitApply(pod("b", details(stuck()))), Event::InitDone] {
-            follower.handle_event(&event, &pods);
+            pod_watch.handle_event(&event, &pods);
         }
         let index = pods.lock();
         let left: Vec<_> = index.queues.values().flatten().map(|known| &*known.name).collect();

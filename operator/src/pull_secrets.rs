@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use k8s_openapi::api::core::v1::LocalObjectReference;
 
-use crate::crd::secret::is_name;
+use crate::crd::secret::is_secret_name;
 
 /// Names of Secrets, comma-separated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,8 @@ pub struct PullSecrets(Vec<String>);
 /// A text that is not a valid name of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not the name of a Secret: write names of a-z, 0-9, - and dots, separated by commas, as in registry,mirror"
+    "`{0}` is not the name of a Secret: write names of a-z, 0-9, - and dots, separated by commas, \
+     as in registry,mirror"
 )]
 pub struct PullSecretsError(String);
 
@@ -32,7 +33,9 @@ impl FromStr for PullSecrets {
     fn from_str(text: &str) -> Result<Self, PullSecretsError> {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let read = names.map(|name| {
-            is_name(name).then(|| name.to_owned()).ok_or_else(|| PullSecretsError(name.to_owned()))
+            is_secret_name(name)
+                .then(|| name.to_owned())
+                .ok_or_else(|| PullSecretsError(name.to_owned()))
         });
         read.collect::<Result<_, _>>().map(Self)
     }

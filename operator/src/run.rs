@@ -40,14 +40,15 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let client =
         Client::try_default().await.context("failed to configure the Kubernetes client")?;
     let listener = admin::bind(settings.http_addr)?;
-    info!(namespaces = %settings.watch_namespaces, "watching");
+    info!(namespaces = %settings.watch_namespaces, "watching namespaces");
     let servers = settings.nats.nats_url.as_ref().unwrap_or(&settings.nats.nats_host);
     let has_credentials =
         settings.nats.nats_creds_file.0.is_some() || nats::holds_credentials(servers);
     if has_credentials && settings.worker_nats_creds_secret.0.is_none() {
         warn!(
-            "NATS asks for credentials, and workers have those alone that their AsyncQueues name: see nats.credentialsSecretRef \
-             and the setting worker_nats_creds_secret"
+            "NATS requires credentials, but workers have only those of their AsyncQueue \
+             (spec.nats.credentialsSecretRef). To give all workers credentials, set \
+             worker_nats_creds_secret"
         );
     }
 

@@ -28,11 +28,11 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 const MIN_ACK_WAIT: Duration = Duration::from_secs(1);
 const MAX_ACK_WAIT: Duration = Duration::from_secs(3600);
 
-/// The controller: AsyncQueues and function annotations in, streams and Deployments out.
+/// Creates streams and workers from AsyncQueues, and the directory from annotations of functions.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "asyncqueue-operator", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do; without it, the operator runs.
+    /// Subcommand; without one, the operator runs.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// How to run.
@@ -40,14 +40,14 @@ pub struct Cli {
     pub settings: Settings,
 }
 
-/// What the program does beside running.
+/// A subcommand.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
-    /// Print the CustomResourceDefinition, which crds/asyncqueues.yaml is a copy of
+    /// Print the CustomResourceDefinition, as in crds/asyncqueues.yaml
     Crd,
 }
 
-/// How the operator runs.
+/// The operator's settings.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
     /// How NATS is reached.
@@ -57,67 +57,98 @@ pub struct Settings {
     #[command(flatten)]
     pub log: LogSettings,
 
-    /// Namespaces with AsyncQueues and functions, comma-separated; all if not set
+    /// Watched namespaces of AsyncQueues and functions, comma-separated. Default: all
     #[arg(long, env = "watch_namespaces", default_value = "", hide_default_value = true)]
     pub watch_namespaces: Namespaces,
 
-    /// Workers: namespace of functions that are named without one
-    #[arg(long, env = setting::FUNCTION_NAMESPACE, default_value = contract::DEFAULT_FUNCTION_NAMESPACE, value_parser = parse_namespace)]
+    /// Workers: namespace of functions whose name has none
+    #[arg(
+        long,
+        env = setting::FUNCTION_NAMESPACE,
+        default_value = contract::DEFAULT_FUNCTION_NAMESPACE,
+        value_parser = parse_namespace,
+    )]
     pub function_namespace: String,
 
-    /// Workers: more namespaces whose functions may be called, comma-separated; * for all. Those of
-    /// functions in the directory may be called too; kube-system and POD_NAMESPACE never
+    /// Workers: additional namespaces whose functions may be called, comma-separated; * allows all.
+    /// Functions in the directory may always be called, those in kube-system and POD_NAMESPACE
+    /// never
     #[arg(long, env = function_namespaces::SETTING, default_value = "", hide_default_value = true)]
     pub function_namespaces: NamespaceList,
 
-    /// Workers: call functions through this gateway; empty: call them directly
-    #[arg(long, env = setting::GATEWAY_URL, default_value_t, hide_default_value = true, value_parser = optional(parse_call_url))]
+    /// Workers: URL of the gateway through which functions are called. Empty: functions are called
+    /// directly
+    #[arg(
+        long,
+        env = setting::GATEWAY_URL,
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_call_url),
+    )]
     pub gateway_url: Optional<String>,
 
-    /// Image of workers, unless their AsyncQueue names one; the operator's own if not set
+    /// Image of workers, unless their AsyncQueue names one. Default: the operator's own image
     #[arg(long, env = "worker_image", default_value_t, hide_default_value = true)]
     pub worker_image: Optional<String>,
 
-    /// Names of Secrets in the namespace of each queue with which the image of workers is pulled,
-    /// comma-separated, unless their AsyncQueue names some in spec.worker.imagePullSecrets
+    /// Pull secrets of the worker image, comma-separated names of Secrets in the namespace of each
+    /// queue. An AsyncQueue overrides them with spec.worker.imagePullSecrets
     #[arg(long, env = "worker_image_pull_secrets", default_value = "", hide_default_value = true)]
     pub worker_image_pull_secrets: PullSecrets,
 
     /// Workers: NAME/KEY of a Secret in the namespace of each queue with the credentials file for
-    /// the operator's NATS, unless their AsyncQueue names one or has another NATS
+    /// the operator's NATS. Not used for an AsyncQueue with credentials or a NATS of its own
     #[arg(long, env = "worker_nats_creds_secret", default_value_t, hide_default_value = true)]
     pub worker_nats_creds_secret: Optional<SecretKey>,
 
-    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the certificate authority
-    /// of the operator's NATS, likewise
+    /// Workers: NAME/KEY of a Secret in the namespace of each queue with the CA bundle for the
+    /// operator's NATS. Not used for an AsyncQueue with a CA bundle or a NATS of its own
     #[arg(long, env = "worker_nats_ca_secret", default_value_t, hide_default_value = true)]
     pub worker_nats_ca_secret: Optional<SecretKey>,
 
-    /// Streams of other programs that AsyncQueues with the annotation asyncqueue.io/adopt=true may
-    /// take over, with their subjects: comma-separated names, in which * stands for any characters.
-    /// Those that a program of this project created need not be listed; empty: only those
+    /// Streams and subjects of other programs that AsyncQueues with the annotation
+    /// asyncqueue.io/adopt=true may take over: comma-separated names, in which * matches any
+    /// characters. Streams that AsyncQueue created need not be listed. Empty: only those
     #[arg(long, env = "allowed_streams", default_value = "faas-*")]
     pub allowed_streams: AllowedStreams,
 
-    /// Queue of functions without an annotation, created at the start if there is none; empty:
-    /// create none
+    /// Queue of functions without an annotation, created at startup if it does not exist. Empty:
+    /// none is created
     #[arg(long, env = setting::DEFAULT_QUEUE, default_value = contract::DEFAULT_QUEUE)]
     pub default_queue: Optional<QueueName>,
 
-    /// spec.maxInflight of the default queue, 1 to 10000. A changed setting is applied to one that
-    /// is there, too; not set, it is left alone
-    #[arg(long, env = "default_queue_max_inflight", default_value_t, hide_default_value = true, value_parser = optional(parse_max_inflight))]
+    /// spec.maxInflight of the default queue, 1 to 10000. A changed setting also updates an
+    /// existing queue. Empty: the field is not set
+    #[arg(
+        long,
+        env = "default_queue_max_inflight",
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_max_inflight),
+    )]
     pub default_queue_max_inflight: Optional<i32>,
 
-    /// spec.timeout of the default queue, likewise: more than 0s, at most 24h
-    #[arg(long, env = "default_queue_timeout", default_value_t, hide_default_value = true, value_parser = optional(parse_timeout))]
+    /// spec.timeout of the default queue, more than 0s and at most 24h; applied in the same way
+    #[arg(
+        long,
+        env = "default_queue_timeout",
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_timeout),
+    )]
     pub default_queue_timeout: Optional<GoDuration>,
 
-    /// spec.consumer.ackWait of the default queue, likewise: 1s to 1h
-    #[arg(long, env = "default_queue_ack_wait", default_value_t, hide_default_value = true, value_parser = optional(parse_ack_wait))]
+    /// spec.consumer.ackWait of the default queue, 1s to 1h; applied in the same way
+    #[arg(
+        long,
+        env = "default_queue_ack_wait",
+        default_value_t,
+        hide_default_value = true,
+        value_parser = optional(parse_ack_wait),
+    )]
     pub default_queue_ack_wait: Optional<GoDuration>,
 
-    /// Address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
+    /// Listen address of /healthz, /readyz and /metrics. [::] is every address, of IPv4 and IPv6
     #[arg(long, env = setting::HTTP_ADDR, default_value_t = any_address(contract::OPERATOR_PORT))]
     pub http_addr: SocketAddr,
 
@@ -134,13 +165,13 @@ pub struct Settings {
     )]
     pub leader_elect: bool,
 
-    /// Name of the operator's pod, by the downward API: to find its image, and to sign events and
-    /// the Lease
+    /// Name of the operator's pod, from the downward API: used to find its image, and as the
+    /// reporter of events and the holder of the Lease
     #[arg(long, env = "POD_NAME", default_value_t, hide_default_value = true)]
     pub pod_name: Optional<String>,
 
-    /// Namespace of the operator's pod, by the downward API: to find its image, for the default
-    /// queue and the Lease
+    /// Namespace of the operator's pod, from the downward API: used to find its image, and for the
+    /// default queue and the Lease
     #[arg(long, env = setting::POD_NAMESPACE, default_value_t, hide_default_value = true)]
     pub pod_namespace: Optional<String>,
 }
@@ -178,16 +209,16 @@ fn parse_duration(
 // === impl Settings ===
 
 impl Settings {
-    /// Where to create the default queue: beside the operator, or where it will be seen. `None`
-    /// leaves it to the Kubernetes client.
+    /// Returns the namespace of the default queue: that of the operator if it is watched, or else a
+    /// watched one. `None` is the namespace of the Kubernetes client.
     #[must_use]
     pub fn default_queue_namespace(&self) -> Option<&str> {
         let own = self.pod_namespace.as_ref().map(String::as_str);
-        let seen = own.filter(|own| self.watch_namespaces.contains(own));
-        seen.or_else(|| self.watch_namespaces.iter().next().flatten()).or(own)
+        let watched = own.filter(|own| self.watch_namespaces.contains(own));
+        watched.or_else(|| self.watch_namespaces.iter().next().flatten()).or(own)
     }
 
-    /// The namespaces whose functions may be called.
+    /// Returns the namespaces whose functions may be called.
     ///
     /// # Errors
     ///
@@ -199,25 +230,25 @@ impl Settings {
         })
     }
 
-    /// The namespace of the Lease that is held while working; `None` if none is.
+    /// Returns the namespace of the Lease; `None` without leader election.
     ///
     /// # Errors
     ///
-    /// There shall be one, and no namespace is known.
+    /// Leader election is on, and no namespace is known.
     pub fn lease_namespace(&self) -> Result<Option<&str>, UsageError> {
         if !self.leader_elect {
             return Ok(None);
         }
         let own = self.pod_namespace.as_ref().map(String::as_str).ok_or_else(|| {
-            let problem = "leader_elect is on, and the namespace of the Lease is not known: set POD_NAMESPACE, or \
-                           leader_elect=false where no other operator runs";
+            let problem = "leader_elect is on, and the namespace of the Lease is not known: set \
+                           POD_NAMESPACE, or leader_elect=false if no other operator runs";
             UsageError(problem.to_owned())
         });
         own.map(Some)
     }
 
-    /// The log, without what the Kubernetes client says of each failed request and each
-    /// reconciliation: the operator says that in fewer words. `RUST_LOG` may ask for it.
+    /// Returns the log settings. The Kubernetes client logs each failed request and each
+    /// reconciliation: this is off unless `RUST_LOG` asks for it, since the operator logs them too.
     #[must_use]
     pub fn log(&self) -> LogSettings {
         let log_filter = format!("kube_client=off,kube_runtime=warn,{}", self.log.log_filter);
@@ -326,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_queue_is_created_where_it_is_seen() {
+    fn the_default_queue_is_in_a_watched_namespace() {
         let namespace = |arguments: &[&str]| {
             let arguments = ["asyncqueue-operator"].iter().chain(arguments);
             let settings = Cli::parse_from(arguments).settings;
@@ -360,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn no_default_queue_may_be_wanted() {
+    fn the_default_queue_can_be_disabled() {
         let cli = Cli::parse_from(["asyncqueue-operator", "--default-queue="]);
         assert_eq!(cli.settings.default_queue, Optional(None));
     }

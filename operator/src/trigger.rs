@@ -13,11 +13,11 @@ use crate::{
 
 /// Interval, in seconds, of the reconciliations of a queue in its desired state. Changes on NATS,
 /// for which there may be no advisory, are reverted within this time.
-const RESYNC: u64 = 10;
+const RESYNC_SECONDS: u64 = 10;
 
 /// With many queues, the number that is reconciled each second: a reconciliation takes a handful of
 /// requests to NATS.
-const LOOKS_PER_SECOND: u64 = 50;
+const RECONCILES_PER_SECOND: u64 = 50;
 
 /// The triggers of all controllers.
 #[derive(Clone, Debug, Default)]
@@ -66,8 +66,8 @@ pub(crate) async fn resync(queues: &MultiStore<AsyncQueue>, triggers: &Reconcile
     for second in 0.. {
         clock.tick().await;
         let queues = queues.all();
-        let round = round(queues.len());
-        let is_due = |queue: &AsyncQueue| place(queue) % round == second % round;
+        let period = period(queues.len());
+        let is_due = |queue: &AsyncQueue| phase(queue) % period == second % period;
         for queue in queues.iter().filter(|queue| is_due(queue)) {
             triggers.enqueue(queue);
         }
@@ -75,12 +75,12 @@ pub(crate) async fn resync(queues: &MultiStore<AsyncQueue>, triggers: &Reconcile
 }
 
 /// Returns the time, in seconds, in which each of so many queues is reconciled once.
-fn round(queues: usize) -> u64 {
-    RESYNC.max(u64::try_from(queues).unwrap_or(u64::MAX) / LOOKS_PER_SECOND)
+fn period(queues: usize) -> u64 {
+    RESYNC_SECONDS.max(u64::try_from(queues).unwrap_or(u64::MAX) / RECONCILES_PER_SECOND)
 }
 
 /// Returns the position of a queue among all: random, but always the same.
-fn place(queue: &AsyncQueue) -> u64 {
+fn phase(queue: &AsyncQueue) -> u64 {
     uid(&queue.metadata).as_u64_pair().1
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn a_queue_is_looked_at_by_the_controller_of_its_namespace() {
+    fn a_queue_is_enqueued_in_its_namespace() {
         let mut triggers = ReconcileTrigger::default();
         let mut all = triggers.add(None);
         let (mut here, mut elsewhere) =
@@ -106,9 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn many_queues_are_looked_at_less_often() {
+    fn many_queues_are_reconciled_less_often() {
         for (queues, seconds) in [(0, 10), (1, 10), (500, 10), (10_000, 200)] {
-            assert_eq!(round(queues), seconds, "{queues}");
+            assert_eq!(period(queues), seconds, "{queues}");
         }
     }
 }

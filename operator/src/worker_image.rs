@@ -11,11 +11,11 @@ use tracing::warn;
 use crate::{Settings, error::chain};
 
 /// The readiness condition, and the name of the operator's container.
-const CONDITION: &str = "worker-image";
+const HEALTH_CONDITION: &str = "worker-image";
 const CONTAINER: &str = "operator";
 
 /// Pause between attempts to read the operator's own pod.
-const PAUSE: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Returns the image of workers. Waits for the API server if the image must be read from the pod.
 ///
@@ -33,7 +33,8 @@ pub(crate) async fn worker_image(
     let (Some(pod), Some(namespace)) =
         (settings.pod_name.as_ref(), settings.pod_namespace.as_ref())
     else {
-        let problem = "worker_image is not set: outside of a pod, where the image can't be the operator's own, it must be";
+        let problem = "worker_image is not set: it is required outside of a pod, where the \
+            operator has no image of its own";
         return Err(UsageError(problem.to_owned()).into());
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
@@ -41,18 +42,20 @@ pub(crate) async fn worker_image(
         let why = match pods.get(pod).await {
             Ok(pod) => match image_of(&pod) {
                 Some(image) => {
-                    health.ready(CONDITION);
+                    health.ready(HEALTH_CONDITION);
                     return Ok(image);
                 }
                 None => "it has no container".to_owned(),
             },
             Err(error) => chain(&error),
         };
-        let why =
-            format!("the operator's own pod can't be read (set worker_image to do without): {why}");
+        let why = format!(
+            "failed to read the operator's own pod, retrying (it is not read if worker_image is \
+             set): {why}"
+        );
         warn!("{why}");
-        health.not_ready(CONDITION, why);
-        sleep(PAUSE).await;
+        health.not_ready(HEALTH_CONDITION, why);
+        sleep(RETRY_DELAY).await;
     }
 }
 

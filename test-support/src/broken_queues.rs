@@ -109,21 +109,21 @@ pub const QUEUES: [Broken; 24] = [
         "{worker: {nodeSelector: {disk: absent}}}",
         "no node has the labels of `worker.nodeSelector`",
         "Unschedulable",
-        &["No node takes a worker: node(s) didn't match Pod's node affinity/selector."],
+        &["No node accepts a worker: node(s) didn't match Pod's node affinity/selector."],
     ),
     broken(
         "broken-cpu",
         "{worker: {resources: {requests: {cpu: 1000}}}}",
         "no node has the CPU of `worker.resources.requests`",
         "Unschedulable",
-        &["No node takes a worker: Insufficient cpu."],
+        &["No node accepts a worker: Insufficient cpu."],
     ),
     broken(
         "broken-memory",
         "{worker: {resources: {requests: {memory: 1000Ti}}}}",
         "no node has the memory of `worker.resources.requests`",
         "Unschedulable",
-        &["No node takes a worker: Insufficient memory."],
+        &["No node accepts a worker: Insufficient memory."],
     ),
     broken(
         "broken-setting",
@@ -186,7 +186,7 @@ pub const QUEUES: [Broken; 24] = [
         "{nats: {url: 'nats://nats:4222'}}",
         "a name of NATS that resolves in the operator's namespace and not in the queue's",
         "ProbeFailed",
-        &["A worker runs and is not ready: Readiness probe failed:", "503"],
+        &["A worker runs but is not ready: Readiness probe failed:", "503"],
     ),
     broken(
         "broken-nats-name",

@@ -189,7 +189,7 @@ const ROWS: &[Row] = &[
     Row {
         fault: "the API server is away",
         shown: &[
-            Test("operator", "trouble_says_what_to_do"),
+            Test("operator", "an_error_names_the_remedy"),
             Not(
                 "with calls in flight: gateway and worker have no client of it, so that every scenario here runs without one",
             ),
@@ -209,7 +209,7 @@ const ROWS: &[Row] = &[
                 "tests/e2e",
                 "calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_name",
             ),
-            Test("operator", "patience_counts_from_the_deletion"),
+            Test("operator", "the_deadline_counts_from_the_deletion"),
         ],
     },
     Row {

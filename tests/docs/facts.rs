@@ -43,7 +43,7 @@ fn each_alert_has_a_remedy() {
 
 #[test]
 fn each_reason_of_a_condition_is_explained() {
-    let source = read("operator/src/conditions.rs");
+    let source = read("operator/src/crd/conditions.rs");
     let (_, reasons) = source.split_once("pub(crate) mod reason {").unwrap();
     let reasons: Vec<_> = between(reasons, "const ", "\";")
         .filter_map(|text| text.split_once(": &str = \""))

@@ -31,7 +31,7 @@ async fn a_queue_on_a_nats_with_credentials_works_once_the_operator_may_read_the
     let refused =
         object_is(name, &object, "refused", |queue| condition(queue, "Ready").0 == "False").await;
     let message = condition(&refused, "StreamReady").2;
-    assert!(message.contains("may not be read: grant the operator"), "{message}");
+    assert!(message.contains("not permitted to read Secret"), "{message}");
 
     apply(&may_read(name));
     object_is(name, &object, "ready", |queue| is_true(queue, "Ready")).await;

@@ -26,7 +26,7 @@ async fn calls_in_a_deleted_queue_are_kept_and_taken_over_by_the_next_of_its_nam
     let _ = kubectl(&["delete", "asyncqueue", queue.name(), "-n", queue.name(), "--timeout=60s"]);
     let events =
         kubectl(&["get", "events", "-n", queue.name(), "-o", "jsonpath={.items[*].message}"]);
-    assert!(events.contains("kept stream") && events.contains("with 1 call"), "{events}");
+    assert!(events.contains("Retained stream") && events.contains("with 1 call"), "{events}");
     queue.apply("{replicas: 1}");
     gateway.callback(queue.name(), &call.call_id).await;
 }

@@ -68,7 +68,8 @@ async fn a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_defau
     apply(&function(namespace, "fast", "no-such-queue, com.openfaas.retry.attempts: many"));
     until_in(PODS, "events that name the queue and the attempts", async || {
         let events = kubectl(&["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}"]);
-        let unread = "com.openfaas.retry.attempts `many` can't be read: its queue's own counts";
+        let unread = "Invalid annotation com.openfaas.retry.attempts `many`: the setting of the \
+                      queue applies";
         let told = "com.openfaas.queue names `no-such-queue`, and there is no AsyncQueue of that name: calls go to \
                     faas-request";
         (events.contains(told) && events.contains(unread)).then_some(())

@@ -1,4 +1,4 @@
-//! The cached form of a Deployment: the rollout status if its pods are workers, and their labels and
+//! The cached form of a Deployment: the rollout status if its pods are workers, or their labels and
 //! annotations if they are a function. A cluster may have tens of thousands of Deployments, and a
 //! complete one takes several kilobytes.
 

@@ -48,7 +48,7 @@ impl<W> NamespacedObject for W where
 {
 }
 
-/// The part of a watched object that is kept.
+/// The cached form of a watched object.
 pub(crate) trait Cacheable:
     Lookup<DynamicType = ()> + Clone + Debug + Send + Sync + 'static
 {
@@ -58,7 +58,7 @@ pub(crate) trait Cacheable:
     /// Extracts the part of an object that is used. Its managed fields are already removed.
     fn from_object(object: Self::Object) -> Self;
 
-    /// Returns whether the store keeps the object. Changes of other objects are reported too.
+    /// Returns whether the object is stored. Changes of other objects are reported too.
     fn is_kept(&self) -> bool {
         true
     }
@@ -152,9 +152,9 @@ impl<K: Cacheable> Watch<K> {
         self.writer.as_reader()
     }
 
-    /// Returns the changes of the objects. The store is updated while they are polled. Skips an object that can't be read,
-    /// because a newer version of this program wrote it; the others are not affected. Handles all
-    /// errors itself.
+    /// Returns the changes of the objects. The store is updated while they are polled. An object
+    /// that is not valid, because a newer version of this program wrote it, is skipped; the others
+    /// are not affected. All errors are handled here.
     pub(crate) fn into_events(
         self,
         health: Arc<WatchHealth>,

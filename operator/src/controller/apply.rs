@@ -74,7 +74,8 @@ pub(crate) enum StreamError {
     Invalid(ValidationError),
     /// There is no connection.
     #[error(
-        "Not connected to NATS, retrying: {why}. Check that NATS is running and that the URL is correct"
+        "Not connected to NATS, retrying: {why}. \
+         Check that NATS is running and that the URL is correct."
     )]
     Disconnected {
         /// The servers, and how the last attempt to connect failed.
@@ -89,7 +90,7 @@ pub(crate) enum StreamError {
         servers: String,
     },
     /// The connection is there, and a request had no answer.
-    #[error("NATS at {servers} is connected and does not answer")]
+    #[error("NATS at {servers} accepts connections but does not answer")]
     NoResponse {
         /// The servers.
         servers: String,
@@ -124,14 +125,15 @@ enum Applied<W, L> {
 pub(crate) enum ObjectError {
     /// Another object has the name, and does not belong to this queue.
     #[error(
-        "{kind} `{name}` exists and does not belong to this queue: delete it, or create this queue under another name"
+        "{kind} `{name}` exists and does not belong to this queue. \
+         Delete it, or create this queue under another name."
     )]
     NotOwned { kind: Cow<'static, str>, name: String },
     /// The object of an earlier queue of this name is still being deleted.
-    #[error("{kind} `{name}` is still being deleted")]
+    #[error("The previous {kind} `{name}` is still terminating.")]
     Terminating { kind: Cow<'static, str>, name: String },
     /// The API server refused the request, or did not answer.
-    #[error("{kind} `{name}`: {}", crate::error::chain(.source))]
+    #[error("Failed to apply or delete {kind} `{name}`: {}", crate::error::chain(.source))]
     Kubernetes { kind: Cow<'static, str>, name: String, source: kube::Error },
 }
 
@@ -165,11 +167,11 @@ impl StreamError {
 pub(crate) async fn apply(
     desired: DesiredObjects,
     owned: &OwnedObjects,
-    broker: Option<&NatsConnection>,
+    connection: Option<&NatsConnection>,
     client: &Client,
     cache: &AppliedCache,
 ) -> ApplyOutcome {
-    let stream = ensure_stream(&desired, broker).await;
+    let stream = ensure_stream(&desired, connection).await;
     match &stream {
         Err(error) if error.is_not_owned() => return remove_workers(stream, owned, client).await,
         // Running workers continue, and are updated. New ones wait for their stream.
@@ -219,15 +221,17 @@ async fn remove_workers(
 
 async fn ensure_stream(
     desired: &DesiredObjects,
-    broker: Option<&NatsConnection>,
+    connection: Option<&NatsConnection>,
 ) -> Result<StreamState, StreamError> {
-    let broker =
-        broker.filter(|broker| broker.is_connected()).ok_or_else(|| StreamError::Disconnected {
-            why: broker.map_or_else(String::new, NatsConnection::disconnected_reason),
+    let connection =
+        connection.filter(|connection| connection.is_connected()).ok_or_else(|| {
+            StreamError::Disconnected {
+                why: connection.map_or_else(String::new, NatsConnection::disconnected_reason),
+            }
         })?;
     let queue = &desired.queue;
     let failed = |error| {
-        let servers = broker.servers().to_owned();
+        let servers = connection.servers().to_owned();
         match (JetStreamOff::of_error(&error), error) {
             (Some(off), _) => StreamError::NoJetStream { off, servers },
             (None, error @ EnsureError::Unavailable { .. }) => {
@@ -236,8 +240,8 @@ async fn ensure_stream(
             (None, error) => StreamError::Ensure(error),
         }
     };
-    broker.ensure_buckets_once(queue.replicas).await.map_err(|error| failed(error.into()))?;
-    let ensured = ensure(&broker.js, queue, desired.adopt).await.map_err(failed)?;
+    connection.ensure_buckets_once(queue.replicas).await.map_err(|error| failed(error.into()))?;
+    let ensured = ensure(&connection.js, queue, desired.adopt).await.map_err(failed)?;
     Ok(StreamState {
         stream: queue.stream.clone(),
         consumer: queue.durable.clone(),
@@ -362,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_leave_a_stream_that_is_anothers_and_only_that() {
+    fn only_a_stream_of_another_owner_is_not_owned() {
         let stream = || "s".to_owned();
         let refused = |refusal| StreamError::Ensure(EnsureError::Refused(refusal));
         assert!(refused(Refusal::Unowned { stream: stream() }).is_not_owned());

@@ -45,12 +45,12 @@ pub(crate) struct DesiredObjects {
 }
 
 /// Builds the objects of a queue.
-pub(crate) fn build(queue: &ValidatedQueue, installation: &WorkerDefaults) -> DesiredObjects {
+pub(crate) fn build(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> DesiredObjects {
     DesiredObjects {
         queue: queue.queue.clone(),
         adopt: queue.adopt,
         service_account: service_account::build(queue),
-        deployment: deployment::build(queue, installation),
+        deployment: deployment::build(queue, defaults),
         disruption_budget: disruption_budget::build(queue),
     }
 }

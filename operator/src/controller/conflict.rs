@@ -25,20 +25,21 @@ use crate::{
 pub(crate) enum Conflict {
     /// The name: for workers and functions, it would be ambiguous.
     #[error(
-        "the AsyncQueue {other} has the same name, which must be unique on one NATS: \
-         delete one of the two, or create this one under another name"
+        "the AsyncQueue {other} has the same name, which must be unique on one NATS: delete one of \
+         the two, or create this one under another name"
     )]
     Name { other: String },
     /// A stream.
     #[error(
-        "stream `{stream}` belongs to the AsyncQueue {other}: give this queue another spec.stream.name (create it \
-         anew, the name can't be changed), or delete that one"
+        "stream `{stream}` belongs to the AsyncQueue {other}: give this queue another \
+         spec.stream.name (recreate it, the name can't be changed), or delete that one"
     )]
     Stream { stream: String, other: String },
     /// A subject.
     #[error(
-        "subject `{subject}` overlaps with `{other_subject}` of the AsyncQueue {other}: give this queue another \
-         spec.stream.subject (create it anew, the subject can't be changed), or delete that one"
+        "subject `{subject}` overlaps with `{other_subject}` of the AsyncQueue {other}: give this \
+         queue another spec.stream.subject (recreate it, the subject can't be changed), or delete \
+         that one"
     )]
     Subject { subject: String, other_subject: String, other: String },
 }
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_with_nothing_in_common_do_not_meet() {
+    fn queues_with_nothing_in_common_have_no_conflict() {
         assert_eq!(verdict(&younger("a"), &fixtures::owner("b")), None);
         // `jobs` does not cover `jobs2`.
         let mut queue = younger("a");
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_claimant_of_a_stream_steps_back_and_the_first_does_not() {
+    fn the_second_claimant_of_a_stream_has_the_conflict() {
         let mut queue = younger("a");
         queue.spec.stream.name = Some("b".to_owned());
         let other = fixtures::owner("b");
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn who_owns_the_stream_keeps_it_even_from_an_older_one() {
+    fn the_owner_of_a_stream_precedes_an_older_queue() {
         let mut old = fixtures::queue("old");
         old.spec.stream.name = Some("young".to_owned());
         let mut young = fixtures::owner("young");
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_own_nothing_the_older_goes_first_and_one_of_equal_age() {
+    fn the_older_of_two_queues_without_streams_precedes() {
         let (old, mut young) = (fixtures::queue("a"), younger("a"));
         young.metadata.namespace = Some("other".to_owned());
         young.metadata.uid = Some("uid-other".to_owned());
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_may_not_take_the_dead_letters_or_the_subjects_of_another() {
+    fn dead_letters_and_subjects_of_another_queue_conflict() {
         let other = fixtures::owner("b");
         assert!(matches!(verdict(&younger("b-dead"), &other), Some(Conflict::Stream { .. })));
         let mut queue = younger("a");
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_wants_the_same_may_meet() {
+    fn queues_that_overlap_pass_the_prefix_check() {
         let of = |name: &str, stream: Option<&str>, subject: Option<&str>| {
             let mut queue = younger(name);
             queue.spec.stream.name = stream.map(str::to_owned);
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_has_stepped_back_itself_is_in_nobodys_way() {
+    fn a_queue_with_a_conflict_does_not_block_others() {
         let refused = || ConditionValue::false_(reason::RESOURCE_CONFLICT, "");
         let mut old = fixtures::queue("a");
         let ready =
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_on_different_nats_do_not_meet() {
+    fn queues_on_different_nats_have_no_conflict() {
         let mut queue = younger("a");
         queue.spec.nats.url = Some("nats://elsewhere".to_owned());
         let mut other = fixtures::owner("a");

@@ -31,7 +31,7 @@ pub(crate) struct Context {
     /// Client of the Kubernetes API.
     pub(crate) client: Client,
     /// Connections to NATS.
-    pub(crate) brokers: Arc<NatsPool>,
+    pub(crate) nats_pool: Arc<NatsPool>,
     /// All `AsyncQueues`.
     pub(crate) queues: MultiStore<AsyncQueue>,
     /// All Deployments.
@@ -48,11 +48,11 @@ pub(crate) struct Context {
     /// What was applied to the objects of queues.
     pub(crate) applied: AppliedCache,
     /// What was written to queues and is not yet seen by the watch.
-    pub(crate) written: PendingWrites,
+    pub(crate) pending_writes: PendingWrites,
     /// Number of functions of each queue; `None` until it is known.
     pub(crate) functions: watch::Receiver<Option<FunctionCounts>>,
     /// Settings that all queues have in common.
-    pub(crate) installation: WorkerDefaults,
+    pub(crate) worker_defaults: WorkerDefaults,
     /// Publisher of events.
     pub(crate) events: Events,
     /// Metrics of the operator.
@@ -69,9 +69,9 @@ pub(crate) struct Owned<D, A, B, P> {
     pub(crate) deployments: D,
     pub(crate) accounts: A,
     pub(crate) budgets: B,
-    /// The pods of workers, and the follower that processes their events.
+    /// The pods of workers, and what processes their events.
     pub(crate) pods: P,
-    pub(crate) follower: PodWatch,
+    pub(crate) pod_watch: PodWatch,
 }
 
 // === impl Context ===

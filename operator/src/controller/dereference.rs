@@ -76,20 +76,20 @@ pub(crate) async fn dereference(
     queue: &AsyncQueue,
     context: &Context,
 ) -> (DereferencedObjects, Option<Arc<NatsConnection>>) {
-    let broker = context.brokers.get(NatsEndpoint::from_queue(queue)).await;
-    let nats = broker.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
-    let broker = broker.ok();
+    let connection = context.nats_pool.get(NatsEndpoint::from_queue(queue)).await;
+    let nats = connection.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
+    let connection = connection.ok();
     // `validate` refuses a name that is not valid.
     let spec = queue_spec(queue).ok();
     let dereferenced = DereferencedObjects {
         nats,
         objects: owned_objects(queue, context),
-        lacks_credentials: context.installation.lacks_credentials(),
-        gateway_url: context.installation.gateway_url.clone(),
-        allowed_streams: context.installation.allowed_streams.clone(),
+        lacks_credentials: context.worker_defaults.lacks_credentials(),
+        gateway_url: context.worker_defaults.gateway_url.clone(),
+        allowed_streams: context.worker_defaults.allowed_streams.clone(),
         conflict: spec.as_ref().and_then(|spec| find_conflict(queue, spec, context)),
     };
-    (dereferenced, broker)
+    (dereferenced, connection)
 }
 
 fn find_conflict(queue: &AsyncQueue, spec: &QueueSpec, context: &Context) -> Option<Conflict> {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_ours_by_its_owners_uid() {
+    fn an_object_is_owned_by_the_uid_of_its_owner() {
         let queue = fixtures::queue("q");
         let classified =
             |deployment| classify(Arc::new(CachedDeployment::from_object(deployment)), &queue);

@@ -8,16 +8,16 @@ use strum::{IntoStaticStr, VariantNames};
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum Error {
     /// The API server did not accept a status.
-    #[error("the status could not be written")]
+    #[error("failed to update the status")]
     Status(#[source] kube::Error),
     /// The API server did not delete a Deployment.
-    #[error("the workers could not be deleted")]
+    #[error("failed to delete the workers")]
     Delete(#[source] kube::Error),
     /// A queue is being deleted, and its stream can't be deleted or released yet.
     #[error("{0}")]
     Waiting(String),
     /// The API server did not add or remove the finalizer.
-    #[error("the finalizer could not be changed")]
+    #[error("failed to change the finalizer")]
     Finalizer(#[source] kube::Error),
     /// The object has no name. The API server does not accept such objects.
     #[error("the object has no name")]

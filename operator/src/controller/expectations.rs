@@ -51,7 +51,7 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn what_was_written_is_ahead_until_it_is_seen() {
+    fn a_queue_is_stale_until_the_write_is_seen() {
         let of = |version: &str| {
             let mut queue = fixtures::queue("q");
             queue.metadata.resource_version = Some(version.to_owned());

@@ -47,44 +47,44 @@ pub(crate) async fn cleanup(queue: &AsyncQueue, context: &Context) -> Result<Act
         delete(&*workers, &context.client).await.map_err(Error::Delete)?;
     }
     // A queue whose name or URL is not usable never had a stream.
-    let (Ok(spec), Ok(broker)) =
-        (queue_spec(queue), context.brokers.get(NatsEndpoint::from_queue(queue)).await)
+    let (Ok(spec), Ok(connection)) =
+        (queue_spec(queue), context.nats_pool.get(NatsEndpoint::from_queue(queue)).await)
     else {
         return Ok(Action::await_change());
     };
-    match release_streams(&broker, &spec, policy(queue.spec.deletion_policy)).await {
+    match release_streams(&connection, &spec, policy(queue.spec.deletion_policy)).await {
         Ok(removal) => publish_removal_event(queue, &spec, removal, context).await,
         // It has nothing there for which the deletion would have to wait.
         Err(why) if !queue.owns_stream() => {
-            info!(queue = %spec.queue, "nothing to let go of, and {why}");
+            info!(queue = %spec.queue, "no stream to release: {why}");
         }
         Err(why) => {
             let (now, deadline) = (Timestamp::now(), deadline(queue));
             if now < deadline {
-                let why = format!("the deletion waits for NATS until {deadline} at most: {why}");
+                let why = format!("Deletion is waiting for NATS (until {deadline}): {why}");
                 let status = update_status::terminating_status(queue, &why, &Time(now));
                 if update_status::write(context, queue, &status).await.map_err(Error::Status)? {
                     info!(queue = queue.namespaced_name(), "{why}");
                 }
                 return Err(Error::Waiting(why));
             }
-            retain_streams(queue, &spec, broker.clone(), &why, context).await;
+            retain_streams(queue, &spec, connection.clone(), &why, context).await;
         }
     }
-    broker.inflight.remove_queue(&spec.queue);
+    connection.inflight.remove_queue(&spec.queue);
     Ok(Action::await_change())
 }
 
 /// Deletes or releases the streams. A failure is returned as text.
 async fn release_streams(
-    broker: &NatsConnection,
+    connection: &NatsConnection,
     spec: &QueueSpec,
     policy: RemovalPolicy,
 ) -> Result<Removal, String> {
-    if !broker.is_connected() {
-        return Err("there is no connection to NATS".to_owned());
+    if !connection.is_connected() {
+        return Err("not connected to NATS".to_owned());
     }
-    let removal: Result<_, EnsureError> = remove(&broker.js, spec, policy).await;
+    let removal: Result<_, EnsureError> = remove(&connection.js, spec, policy).await;
     removal.map_err(|error| crate::error::chain(&error))
 }
 
@@ -99,19 +99,19 @@ async fn publish_removal_event(
         Removal::NotOurs => {}
         Removal::Deleted => {
             events
-                .normal(&object, reason::STREAM_DELETED, format!("deleted stream {stream}"))
+                .normal(&object, reason::STREAM_DELETED, format!("Deleted stream {stream}."))
                 .await;
         }
         Removal::Released { messages: 0 } => {
             let note =
-                format!("kept stream {stream}, which is empty: {} takes it over", successors(spec));
+                format!("Retained the empty stream {stream}: {} takes it over.", successors(spec));
             events.normal(&object, reason::STREAM_KEPT, note).await;
         }
         Removal::Released { messages } => {
             let calls = if messages == 1 { "call" } else { "calls" };
             let note = format!(
-                "kept stream {stream} with {messages} {calls} (deletionPolicy {:?}): {} takes them over; \
-                 to delete them: nats stream rm {stream}",
+                "Retained stream {stream} with {messages} {calls} (deletionPolicy {:?}): {} takes \
+                 them over. To delete them: nats stream rm {stream}",
                 queue.spec.deletion_policy,
                 successors(spec)
             );
@@ -131,26 +131,23 @@ fn successors(spec: &QueueSpec) -> String {
 async fn retain_streams(
     queue: &AsyncQueue,
     spec: &QueueSpec,
-    broker: Arc<NatsConnection>,
+    connection: Arc<NatsConnection>,
     why: &str,
     context: &Context,
 ) {
     let note = format!(
-        "kept stream {} as with deletionPolicy Retain, since NATS could not be asked for {} minutes: {why}",
-        spec.stream,
-        NATS_DEADLINE.as_secs() / 60
+        "NATS unreachable for {} minutes; retained stream {}: {why}",
+        NATS_DEADLINE.as_secs() / 60,
+        spec.stream
     );
     context.events.warning(&queue.object_ref(&()), reason::STREAM_KEPT, note).await;
     let spec = spec.clone();
     tokio::spawn(async move {
         loop {
-            broker.wait_until_connected().await;
-            match release_streams(&broker, &spec, RemovalPolicy::Retain).await {
+            connection.wait_until_connected().await;
+            match release_streams(&connection, &spec, RemovalPolicy::Retain).await {
                 Ok(_) => {
-                    return info!(
-                        stream = spec.stream,
-                        "released the stream of a queue that is gone"
-                    );
+                    return info!(stream = spec.stream, "released the stream of a deleted queue");
                 }
                 Err(_) => tokio::time::sleep(RELEASE_RETRY_DELAY).await,
             }
@@ -179,7 +176,7 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn patience_counts_from_the_deletion() {
+    fn the_deadline_counts_from_the_deletion() {
         let mut queue = fixtures::queue("q");
         queue.metadata.deletion_timestamp = Some(fixtures::second(1000));
         assert_eq!(deadline(&queue), fixtures::second(1300).0);

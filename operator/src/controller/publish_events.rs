@@ -30,7 +30,7 @@ pub(super) async fn publish_events(
     if let Some(stream) = queue.status.as_ref().and_then(|before| recreated_stream(before, status))
     {
         let note = format!(
-            "stream {stream} was created anew: somebody deleted it, and the calls that it held with it"
+            "Stream {stream} was deleted externally and has been recreated; its calls are lost."
         );
         warn!(queue = name, "{note}");
         context.events.warning(&object, STREAM_RECREATED, note).await;
@@ -49,7 +49,7 @@ pub(super) async fn publish_events(
     let reason = &**reason;
     let is_ready = type_ == condition_type::READY && status == ConditionStatus::True.as_str();
     let note =
-        changes.map_or_else(|| message.to_string(), |changes| format!("{message}; {changes}"));
+        changes.map_or_else(|| message.to_string(), |changes| format!("{message} ({changes})"));
     if is_ready || reason == conditions::reason::PROGRESSING {
         info!(queue = name, ready = is_ready, reason, "{message}");
         context.events.normal(&object, reason, note).await;
@@ -96,7 +96,7 @@ mod tests {
     };
 
     #[test]
-    fn a_stream_is_another_one_when_it_was_created_again() {
+    fn a_stream_with_another_creation_time_was_recreated() {
         let of = |second: Option<i64>| AsyncQueueStatus {
             stream: second.map(|_| "s".to_owned()),
             stream_created: second.map(fixtures::second),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_turns_when_it_is_ready_or_not_for_another_reason() {
+    fn a_transition_is_a_change_of_status_or_reason() {
         let of = |verdict: ConditionValue| AsyncQueueStatus {
             conditions: vec![verdict.into_condition(
                 condition_type::READY,

@@ -39,7 +39,7 @@ pub(crate) struct Functions<'a> {
 }
 
 /// Message of a suspended queue.
-const SUSPENDED: &str = "spec.suspend is true: calls are accepted, and none is delivered";
+const SUSPENDED: &str = "Suspended: calls are accepted but not delivered.";
 
 /// Writes what has changed in a status. Returns whether anything has changed. A deleted queue is
 /// not an error.
@@ -62,7 +62,7 @@ pub(crate) async fn write(
     };
     let answer = api.patch_status(&queue.name_any(), &params, &Patch::Merge(&patch)).await;
     if let Ok(queue) = &answer {
-        context.written.record(queue);
+        context.pending_writes.record(queue);
     }
     ignore_gone(answer)?;
     Ok(true)
@@ -142,7 +142,7 @@ pub(crate) fn compute_status(
 /// Returns the condition that says whether the workers of a queue can store what ends its calls.
 fn calls_blocked_condition(blocked: &[BlockedCalls]) -> ConditionValue {
     if blocked.is_empty() {
-        return ConditionValue::false_(reason::ACTIVE, "Workers store what ends calls.");
+        return ConditionValue::false_(reason::ACTIVE, "Workers store the records that end calls.");
     }
     let kinds = blocked.iter().map(|BlockedCalls { record, reason, calls }| {
         let record = record.replace('_', " ");
@@ -150,8 +150,9 @@ fn calls_blocked_condition(blocked: &[BlockedCalls]) -> ConditionValue {
     });
     let kinds = kinds.collect::<Vec<_>>().join(", ");
     let message = format!(
-        "Workers can't store what ends calls: {kinds}. With no_space raise the limits of JetStream, with stream_full \
-         deliver or delete what the stream holds, with no_stream or unavailable look at NATS."
+        "Workers can't store the records that end calls: {kinds}. no_space: raise the limits of \
+         JetStream. stream_full: deliver or delete messages of the stream. no_stream, unavailable: \
+         check NATS."
     );
     ConditionValue { status: ConditionStatus::True, reason: reason::RECORDS_NOT_STORED, message }
 }
@@ -165,8 +166,9 @@ fn refused_message(refused: &RefusedFunctions) -> Option<String> {
     let names = first.iter().map(FunctionName::to_string).collect::<Vec<_>>().join(", ");
     let more = if *count > first.len() { ", …" } else { "" };
     Some(format!(
-        "{count} functions name this queue from namespaces that it does not admit ({names}{more}): their calls go to the \
-         default queue. To admit them, add their namespaces to spec.functions.namespaces."
+        "{count} functions name this queue from namespaces that it does not admit ({names}{more}): \
+         their calls go to the default queue. To admit them, add their namespaces to \
+         spec.functions.namespaces."
     ))
 }
 
@@ -249,7 +251,7 @@ fn ready_condition(parts: &[&ConditionValue]) -> ConditionValue {
         Some(part) => ConditionValue::false_(part.reason, part.message.clone()),
         None => match parts.iter().find(|part| part.reason != reason::RECONCILED) {
             Some(special) => (*special).clone(),
-            None => ConditionValue::true_(reason::RECONCILED, "calls are accepted and run"),
+            None => ConditionValue::true_(reason::RECONCILED, "Calls are accepted and run."),
         },
     }
 }
@@ -260,17 +262,17 @@ fn stream_conditions(
 ) -> (ConditionValue, ConditionValue) {
     let (name, error) = match stream {
         Ok(stored) => {
-            let stream = format!("stream {} stores calls", stored.stream);
+            let stream = format!("Stream {} stores calls.", stored.stream);
             let consumer = if stored.suspended {
                 ConditionValue::true_(reason::SUSPENDED, SUSPENDED)
             } else {
-                let takes = format!("workers take calls through {}", stored.consumer);
+                let takes = format!("Consumer {} exists.", stored.consumer);
                 ConditionValue::true_(reason::RECONCILED, takes)
             };
             return (ConditionValue::true_(reason::RECONCILED, stream), consumer);
         }
         Err(StreamError::Ensure(EnsureError::Consumer(error))) => {
-            let stream = ConditionValue::true_(reason::RECONCILED, "the stream stores calls");
+            let stream = ConditionValue::true_(reason::RECONCILED, "The stream stores calls.");
             return (stream, ConditionValue::false_(refusal_reason(error), chain(&**error)));
         }
         Err(StreamError::Ensure(error)) => (refusal_reason(error), chain(error)),
@@ -290,7 +292,7 @@ fn suspended_condition(stream: &Result<StreamState, StreamError>) -> ConditionVa
         Ok(StreamState { suspended: true, .. }) => {
             ConditionValue::true_(reason::SUSPENDED, SUSPENDED)
         }
-        Ok(_) => ConditionValue::false_(reason::ACTIVE, "calls are delivered"),
+        Ok(_) => ConditionValue::false_(reason::ACTIVE, "Calls are delivered."),
         Err(_) => blocked(),
     }
 }
@@ -305,8 +307,8 @@ fn sequences_condition(stream: &Result<StreamState, StreamError>) -> ConditionVa
             reason::SEQUENCES_BEGIN_AT_1,
             format!(
                 "Sequences of {} begin at 1, since an earlier version or another program created \
-                 it: acks and tombstones of an earlier stream of the same name can match its calls. \
-                 To recreate it once, see \
+                 it: acks and tombstones of an earlier stream of the same name can match its \
+                 calls. To recreate it once, see \
                  \"Recreate a stream whose sequences begin at 1\" in docs/operations.md.",
                 repeating.join(", ")
             ),
@@ -329,7 +331,7 @@ fn refusal_reason(error: &EnsureError) -> &'static str {
 }
 
 fn blocked() -> ConditionValue {
-    ConditionValue::unknown(reason::BLOCKED, "waits for the stream, see StreamReady")
+    ConditionValue::unknown(reason::BLOCKED, "Waiting for the stream (see StreamReady).")
 }
 
 /// Returns `WorkersReady` and the progress of the workers, from the Deployment and the other
@@ -469,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_ready_when_all_of_it_is() {
+    fn a_queue_is_ready_when_all_its_parts_are() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
         let sequences = condition_type::UNIQUE_SEQUENCES;
         for kind in [
@@ -489,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_new_is_the_same_status() {
+    fn an_unchanged_outcome_gives_the_same_status() {
         let outcome = applied(Ok(stored()), &deployment(2, vec![]));
         let mut queue = queue();
         let first = of(&queue, &outcome);
@@ -503,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_status_what_changed_is_written_and_what_is_not_known_any_more_is_removed() {
+    fn the_merge_patch_has_changed_and_removed_fields() {
         let before =
             AsyncQueueStatus { pending: Some(5), inflight: Some(1), ..AsyncQueueStatus::default() };
         let now = AsyncQueueStatus { pending: Some(6), inflight: None, ..before.clone() };
@@ -516,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_queue_begins_with_its_numbers_and_one_that_holds_calls_waits_for_them() {
+    fn an_empty_new_queue_starts_with_its_counts() {
         let status = of(&queue(), &applied(Ok(stored()), &deployment(2, vec![])));
         assert_eq!(QueueCounts::from_status(&status), QueueCounts::empty(3, Some(2)));
         let full = StreamState { messages: 1, ..stored() };
@@ -525,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn while_nats_is_away_the_stream_is_still_ours_and_its_numbers_are_unknown() {
+    fn a_nats_outage_keeps_the_stream_in_the_status() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let status = of(&queue, &applied(Err(disconnected()), &deployment(2, vec![])));
@@ -542,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_anothers_is_not_in_the_status() {
+    fn a_stream_of_another_owner_is_not_in_the_status() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let refusal =
@@ -557,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_queue_says_why() {
+    fn a_refused_queue_names_the_cause() {
         let invalid =
             ValidationError::Conflict(Conflict::Name { other: "ns/slow-queue".to_owned() });
         let stream = Err(StreamError::Invalid(invalid));
@@ -572,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_is_not_valid_any_more_keeps_what_it_has() {
+    fn a_queue_that_becomes_invalid_keeps_its_objects() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let stream = Err(StreamError::Invalid(ValidationError::Nats("no host".to_owned())));
@@ -596,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_that_come_up_progress_and_those_that_do_not_stall() {
+    fn starting_workers_progress_and_failing_ones_stall() {
         let queue = queue();
         let new = of(&queue, &applied(Ok(stored()), &deployment(0, vec![])));
         assert_condition(&new, condition_type::READY, ("False", reason::PROGRESSING));
@@ -642,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_deployment_says_of_an_earlier_spec_is_not_about_this_one() {
+    fn a_deployment_status_of_an_earlier_spec_is_ignored() {
         let overdue = DeploymentCondition {
             type_: "Progressing".to_owned(),
             status: "False".to_owned(),
@@ -662,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_goes_is_waited_for_and_one_of_others_stalls() {
+    fn a_terminating_object_progresses_and_a_foreign_one_stalls() {
         let outcome = |error| ApplyOutcome {
             workers: Err(error),
             ..applied(Ok(stored()), &deployment(2, vec![]))
@@ -677,7 +679,7 @@ mod tests {
     }
 
     #[test]
-    fn nats_that_is_unavailable_is_waited_for_and_what_it_refuses_stalls() {
+    fn an_unavailable_nats_waits_and_a_refusal_stalls() {
         let status = of(&queue(), &applied(Err(disconnected()), &deployment(2, vec![])));
         assert_condition(&status, condition_type::PROGRESSING, ("False", reason::NATS_UNAVAILABLE));
         for absent in [condition_type::RECONCILING, condition_type::STALLED] {
@@ -691,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_without_workers_is_ready_and_says_that_none_runs() {
+    fn a_queue_scaled_to_zero_is_ready() {
         let mut queue = queue();
         queue.spec.replicas = 0;
         let status = of(&queue, &applied(Ok(stored()), &deployment(0, vec![])));
@@ -699,7 +701,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspended_queue_is_ready_and_says_so_as_the_server_does() {
+    fn a_suspended_queue_is_ready_and_suspended() {
         let queue = queue();
         let running = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
         assert_condition(&running, condition_type::SUSPENDED, ("False", reason::ACTIVE));
@@ -714,7 +716,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_begin_at_1_are_named_and_the_queue_is_ready() {
+    fn streams_that_begin_at_1_are_named() {
         let repeating = vec!["slow-queue".to_owned(), "slow-queue-dead".to_owned()];
         let stored = StreamState { repeating, ..stored() };
         let status = of(&queue(), &applied(Ok(stored), &deployment(2, vec![])));
@@ -729,7 +731,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_that_are_refused_are_named_and_the_queue_is_ready() {
+    fn refused_functions_are_named_and_the_queue_is_ready() {
         let name = |number: usize| FunctionName::new(&format!("f{number}"), "team-b").unwrap();
         let refused = RefusedFunctions { count: 4, first: (1..=3).map(name).collect() };
         let (mut queue, outcome) = (queue(), applied(Ok(stored()), &deployment(2, vec![])));
@@ -766,7 +768,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_cannot_end_are_named_with_the_cause() {
+    fn blocked_calls_are_named_with_the_cause() {
         let queue = queue();
         let free = of(&queue, &applied(Ok(stored()), &deployment(2, vec![])));
         assert_condition(&free, condition_type::CALLS_BLOCKED, ("False", reason::ACTIVE));
@@ -788,7 +790,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_beside_the_workers_is_told() {
+    fn a_foreign_service_account_makes_workers_not_ready() {
         let foreign =
             || ObjectError::NotOwned { kind: "ServiceAccount".into(), name: "a".to_owned() };
         let outcome = ApplyOutcome {
@@ -811,7 +813,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_that_waits_says_so() {
+    fn a_waiting_deletion_is_in_the_status() {
         let mut queue = queue();
         queue.status = Some(of(&queue, &applied(Ok(stored()), &deployment(2, vec![]))));
         let status = terminating_status(&queue, "the deletion waits", &fixtures::second(2000));

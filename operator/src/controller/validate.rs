@@ -67,22 +67,25 @@ pub(crate) enum ValidationError {
     Name(#[from] NameError),
     /// A number is out of range, and the API server accepted it: the CRD is of another version.
     #[error(
-        "{field} is {value}, which is out of range: apply the CRD of this version, then this queue again"
+        "{field} is {value}, which is out of range: apply the CRD of this version, then apply this \
+         queue again"
     )]
     Range { field: &'static str, value: i32 },
     /// The URL or the Secrets of NATS are not usable.
-    #[error("spec.nats can't be used: {0}")]
+    #[error("spec.nats is not valid: {0}")]
     Nats(String),
     /// Workers would need credentials that only the operator has.
     #[error(
-        "nats_url of the operator holds credentials, which are copied into no Deployment: put them, as USER:PASSWORD or a \
-         token, into a Secret in this namespace, and set worker_nats_creds_secret of the operator, or \
-         spec.nats.credentialsSecretRef of this queue, to its name and key"
+        "nats_url of the operator contains credentials, which are not copied into Deployments: put \
+         them, as USER:PASSWORD or a token, into a Secret in this namespace, and set \
+         worker_nats_creds_secret of the operator, or spec.nats.credentialsSecretRef of this \
+         queue, to its name and key"
     )]
     NoWorkerCredentials,
     /// Functions are called through a gateway, and no gateway is configured.
     #[error(
-        "spec.invoke.via is Gateway, and there is no gateway: set spec.invoke.gatewayUrl, or gateway_url of the operator"
+        "spec.invoke.via is Gateway, and no gateway is configured: set spec.invoke.gatewayUrl, or \
+         gateway_url of the operator"
     )]
     NoGateway,
     /// Another queue has what this one asks for.
@@ -154,8 +157,9 @@ fn check_credentials(
     dereferenced: &DereferencedObjects,
 ) -> Result<(), ValidationError> {
     if nats.url.as_deref().is_some_and(holds_credentials) {
-        let problem = "its url holds credentials, which all may read who may see this object: put them, as \
-                       USER:PASSWORD or a token, into a Secret in this namespace, and name that in credentialsSecretRef";
+        let problem = "its url contains credentials, which everyone who can read this object can \
+                       see: put them, as USER:PASSWORD or a token, into a Secret in this \
+                       namespace, and name that in credentialsSecretRef";
         return Err(ValidationError::Nats(problem.to_owned()));
     }
     if dereferenced.lacks_credentials && nats.url.is_none() && nats.credentials_secret_ref.is_none()
@@ -214,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_called_as_the_queue_says_or_as_the_operator_does() {
+    fn the_queues_gateway_precedes_the_operators() {
         let url = |text: &str| Some(text.to_owned());
         let gateway_of = |via, own: Option<&str>, common: Option<&str>| {
             let invoke = InvokeSpec { via, gateway_url: own.map(str::to_owned) };
@@ -230,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_built_is_refused_with_its_reason() {
+    fn an_invalid_queue_is_refused_with_its_reason() {
         let reason_of = |queue: &AsyncQueue, dereferenced: &DereferencedObjects| {
             validate(queue, dereferenced).unwrap_err().reason()
         };
@@ -266,6 +270,6 @@ mod tests {
         dereferenced.lacks_credentials = false;
         dereferenced.nats = Err("it has no host".to_owned());
         let error = validate(&fixtures::queue("a"), &dereferenced).unwrap_err();
-        assert_eq!(error.to_string(), "spec.nats can't be used: it has no host");
+        assert_eq!(error.to_string(), "spec.nats is not valid: it has no host");
     }
 }

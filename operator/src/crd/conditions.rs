@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_keeps_its_time_until_its_status_flips() {
+    fn a_condition_keeps_its_time_until_its_status_changes() {
         let no = || ConditionValue::false_(reason::NATS_UNAVAILABLE, "away");
         let first = no().into_condition(condition_type::READY, Some(1), &[], &at(1));
         assert_eq!(first.last_transition_time, at(1));

@@ -11,7 +11,7 @@ use asyncqueue::{
 use asyncqueue_runtime::contract;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// One call at a time, as `OpenFaaS` does: of a function that bears more, its owner says so.
+/// One call at a time, as in `OpenFaaS`. Set more for a function that can run several.
 pub(super) fn max_inflight() -> i32 {
     contract::DEFAULT_MAX_INFLIGHT.into()
 }
@@ -33,7 +33,7 @@ pub(super) fn ack_wait() -> GoDuration {
     GoDuration(DEFAULT_ACK_WAIT)
 }
 
-/// What an idle worker takes, with room to spare.
+/// Somewhat more than an idle worker uses.
 pub(super) fn requests() -> BTreeMap<String, IntOrString> {
     [("cpu", "10m"), ("memory", "32Mi")]
         .map(|(resource, quantity)| (resource.to_owned(), IntOrString::String(quantity.to_owned())))

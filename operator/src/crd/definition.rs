@@ -6,61 +6,60 @@ use serde_json::{Value, json};
 
 use super::AsyncQueue;
 
-/// The generation of no object: those begin at 1.
+/// A generation that no object has: generations begin at 1.
 const NOT_OBSERVED: i64 = -1;
 
 /// The CRD as YAML. `crds/asyncqueues.yaml` is a copy, made by `asyncqueue-operator crd`.
 pub fn yaml() -> anyhow::Result<String> {
     let mut crd = serde_json::to_value(AsyncQueue::crd())?;
-    unwrap_descriptions(&mut crd);
-    drop_what_is_the_default(&mut crd);
-    begin_unobserved(&mut crd);
+    join_description_lines(&mut crd);
+    remove_nullable_false(&mut crd);
+    set_default_status(&mut crd);
     // Through the type again, for its order of the fields.
     let crd: CustomResourceDefinition = serde_json::from_value(crd)?;
     Ok(serde_saphyr::to_string(&crd)?)
 }
 
-/// Gives a new object a status that is about no generation. Without one, `kstatus`, and with it
-/// Flux and `kubectl` tools, takes a queue that the operator has not seen yet for one that is done.
-fn begin_unobserved(crd: &mut Value) {
+/// Sets the status of a new object to one without a generation. Otherwise `kstatus`, and with it
+/// Flux and `kubectl` tools, would treat a queue that the operator has not processed as done.
+fn set_default_status(crd: &mut Value) {
     for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
         version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] =
             json!({ "observedGeneration": NOT_OBSERVED });
     }
 }
 
-/// Takes out of each description the line breaks that only the source has: `kubectl explain` breaks
-/// lines itself.
-fn unwrap_descriptions(schema: &mut Value) {
+/// Removes the line breaks of the source from descriptions: `kubectl explain` wraps lines itself.
+fn join_description_lines(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             for (name, field) in fields {
                 match field {
-                    Value::String(text) if name == "description" => *text = unwrapped(text),
-                    _ => unwrap_descriptions(field),
+                    Value::String(text) if name == "description" => *text = join_lines(text),
+                    _ => join_description_lines(field),
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(unwrap_descriptions),
+        Value::Array(items) => items.iter_mut().for_each(join_description_lines),
         _ => {}
     }
 }
 
-/// Takes out what the API server leaves out: whoever applies the same definition under another
-/// name, as Helm does, would be told of a conflict.
-fn drop_what_is_the_default(schema: &mut Value) {
+/// Removes fields that the API server drops. With them, a later apply under another field manager,
+/// as by Helm, would report a conflict.
+fn remove_nullable_false(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             fields.retain(|name, field| name != "nullable" || *field != Value::Bool(false));
-            fields.values_mut().for_each(drop_what_is_the_default);
+            fields.values_mut().for_each(remove_nullable_false);
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_what_is_the_default),
+        Value::Array(items) => items.iter_mut().for_each(remove_nullable_false),
         _ => {}
     }
 }
 
 /// Single line breaks become spaces; paragraphs stay.
-fn unwrapped(text: &str) -> String {
+fn join_lines(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
     paragraphs.collect::<Vec<_>>().join("\n\n")
 }
@@ -76,17 +75,17 @@ mod tests {
         let how = "cargo run -p asyncqueue-operator -- crd > crds/asyncqueues.yaml";
         assert!(
             file == yaml().unwrap(),
-            "crds/asyncqueues.yaml is out of date, write it anew: {how}"
+            "crds/asyncqueues.yaml is out of date, regenerate it: {how}"
         );
     }
 
     #[test]
     fn descriptions_keep_their_paragraphs_and_lose_their_lines() {
-        assert_eq!(unwrapped("a\nb\n\nc"), "a b\n\nc");
+        assert_eq!(join_lines("a\nb\n\nc"), "a b\n\nc");
     }
 
     #[test]
-    fn a_new_queue_has_a_status_that_is_about_no_generation() {
+    fn a_new_queue_has_a_status_of_no_generation() {
         let crd: Value = serde_saphyr::from_str(&yaml().unwrap()).unwrap();
         let status =
             &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_that_the_api_server_leaves_out() {
+    fn the_crd_has_no_field_that_the_api_server_drops() {
         assert!(!yaml().unwrap().contains("nullable: false"));
     }
 
@@ -119,7 +118,7 @@ mod tests {
             Some("string") => {
                 assert!(
                     schema["maxLength"].is_u64() || schema["enum"].is_array(),
-                    "{path} has no longest length"
+                    "{path} has no maximum length"
                 );
             }
             Some("array") => {

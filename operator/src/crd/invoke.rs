@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{rules as rule, schemas};
 
-/// How workers reach functions.
+/// How workers call functions.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = rule::gateway_url_is_used())]
 #[serde(rename_all = "camelCase")]
 pub struct InvokeSpec {
-    /// Direct calls the function's own Service. Gateway calls gatewayUrl/function/NAME.NAMESPACE,
-    /// so that a gateway before the functions sees the call, as one that scales from zero must.
-    /// Default: Gateway if the operator has a gateway_url, else Direct.
+    /// Direct calls the Service of the function. Gateway calls gatewayUrl/function/NAME.NAMESPACE,
+    /// for gateways that must see each call, such as those that scale from zero. Default: Gateway
+    /// if the operator has a gateway_url, else Direct.
     #[schemars(schema_with = "schemas::object::<Via>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,
@@ -29,11 +29,11 @@ pub struct InvokeSpec {
     pub gateway_url: Option<String>,
 }
 
-/// The way to a function.
+/// How a function is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum Via {
-    /// Straight to the function's Service.
+    /// Through the Service of the function.
     Direct,
     /// Through a gateway.
     Gateway,

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_kept_if_it_is_not_as_by_default() {
+    fn only_a_part_that_differs_from_the_default_is_kept() {
         let read = |text| from_value::<OrDefault<RetrySpec>>(text).unwrap();
         let (usual, other) = (read(json!({})), read(json!({ "maxAttempts": 3 })));
         assert!(usual.0.is_none() && read(to_value(RetrySpec::default()).unwrap()).0.is_none());

@@ -9,19 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{rules as rule, schemas};
 
-/// When a call that failed is made again.
+/// Retries of failed calls.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = rule::backoffs())]
 #[serde(rename_all = "camelCase")]
 pub struct RetrySpec {
-    /// How often a call is made in all, the first time included, 1 to 1000. Default: 10.
+    /// Maximum number of attempts, including the first, 1 to 1000. Default: 10.
     ///
-    /// After that it is given up: see spec.deadLetter. 1 tries nothing again. Example: 3
+    /// After the last attempt the call becomes a dead letter, see spec.deadLetter. 1 disables
+    /// retries. Example: 3
     #[schemars(range(min = 1, max = 1000))]
     #[serde(default = "max_attempts")]
     pub max_attempts: i32,
 
-    /// The wait before the second attempt. Default: 10s.
+    /// Wait before the second attempt. Default: 10s.
     ///
     /// A duration from 0s to 24h, written as 200ms, 90s, 15m or 1h30m, and not more than
     /// maxBackoff. Example: 1s
@@ -30,31 +31,30 @@ pub struct RetrySpec {
     #[serde(default = "min_backoff")]
     pub min_backoff: GoDuration,
 
-    /// The longest wait between two attempts. Default: 2m.
+    /// Maximum wait between two attempts. Default: 2m.
     ///
-    /// A duration from 0s to 24h. It bounds the waits that are computed here. What a function or a
-    /// receiver asks for by Retry-After comes before them, up to an hour. Example: 10m
+    /// A duration from 0s to 24h. It limits only computed waits: a Retry-After of a function or a
+    /// receiver takes precedence, up to one hour. Example: 10m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::backoff("maxBackoff"))]
     #[serde(default = "max_backoff")]
     pub max_backoff: GoDuration,
 
-    /// How the wait grows. Exponential doubles it from attempt to attempt, up to maxBackoff; Static
-    /// keeps it at minBackoff. Default: Exponential.
+    /// How the wait grows. Exponential doubles it with each attempt, up to maxBackoff; Static keeps
+    /// it at minBackoff. Default: Exponential.
     #[serde(default)]
     pub backoff: Backoff,
 
-    /// How much of the wait is left to chance, so that calls that failed together don't come back
-    /// together. Full: all of it, from nothing to the whole wait. Equal: half of it. None: nothing.
-    /// Default: Full.
+    /// Random part of the wait, so that calls that failed together are not retried together. Full:
+    /// from zero to the whole wait. Equal: half of the wait. None: no randomness. Default: Full.
     #[serde(default)]
     pub jitter: Jitter,
 
-    /// The HTTP statuses after which a call is made again, 100 to 599. Default: [408, 429, 500,
-    /// 502, 503, 504].
+    /// HTTP statuses after which a call is retried, 100 to 599. Default: [408, 429, 500, 502, 503,
+    /// 504].
     ///
-    /// Every other status ends the call, and its result goes to the callback. No answer at all, or
-    /// none in time, always counts as failed. Example: [429, 503]
+    /// Every other status ends the call, and its result goes to the callback. A connection error or
+    /// a timeout always counts as failed. Example: [429, 503]
     #[schemars(schema_with = "schemas::status_codes")]
     #[serde(default = "status_codes")]
     pub status_codes: Vec<i32>,

@@ -1,4 +1,4 @@
-//! The rules that the API server holds a queue against, in CEL. Each message says what is allowed;
+//! The CEL rules with which the API server validates a queue. Each message states what is allowed;
 //! the API server adds the field and its value.
 
 use asyncqueue::{function_namespaces, retry::policy};
@@ -8,7 +8,7 @@ use kube::core::{Message, Rule};
 use crate::labels::RESERVED_LABELS;
 
 /// A duration as Go writes it, in the units that make sense here. Part of the schema and of each
-/// rule on a duration: CEL's `duration()` fails on anything else, with a message that helps nobody.
+/// rule on a duration: CEL's `duration()` fails on anything else, with an unhelpful message.
 pub(super) const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
 
 /// A name on `JetStream`: one subject token, and a file name everywhere.
@@ -39,17 +39,18 @@ pub(crate) fn operator_variables() -> Vec<&'static str> {
 
 pub(super) fn queue_name() -> Rule {
     rule(
-        "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
-        "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a letter or digit: \
-         its stream, its subject and its workers are named after it",
+        "size(self.metadata.name) <= 40 && \
+         self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
+        "a queue's name must have 1 to 40 of a-z, 0-9 and -, and begin and end with a letter or \
+         digit: its stream, its subject and its workers are named after it",
     )
 }
 
 pub(super) fn reserved_name() -> Rule {
     rule(
         "self.metadata.name != 'asyncqueue' || has(self.spec.stream.subject)",
-        "a queue named asyncqueue needs a spec.stream.subject of its own: \
-         the subjects below asyncqueue are what workers and gateways talk on",
+        "a queue named asyncqueue needs a spec.stream.subject of its own: the subjects below \
+         asyncqueue are what workers and gateways talk on",
     )
 }
 
@@ -63,7 +64,8 @@ pub(super) fn name_of_the_reserve() -> Rule {
 pub(super) fn reserved_stream() -> Rule {
     rule(
         format!("!self.matches('{RESERVE}') && !self.startsWith('KV_asyncqueue-')"),
-        "the streams asyncqueue-reserve and KV_asyncqueue-... are shared by all queues: choose another one",
+        "the streams asyncqueue-reserve and KV_asyncqueue-... are shared by all queues: choose \
+         another one",
     )
 }
 
@@ -94,8 +96,8 @@ pub(super) fn durable_is_immutable() -> Rule {
 pub(super) fn storage_is_immutable() -> Rule {
     rule(
         "self == oldSelf",
-        "storage can't be changed, since JetStream can't move a stream: \
-         create another queue, send the functions' calls there, and delete this one when it is empty",
+        "storage can't be changed, since JetStream can't move a stream: create another queue, send \
+         the functions' calls there, and delete this one when it is empty",
     )
 }
 
@@ -123,7 +125,7 @@ pub(super) fn max_age() -> Rule {
     between("maxAge", "1s", "87600h")
 }
 
-/// Not shorter than a minute: dead letters are looked at by people.
+/// At least one minute: people inspect dead letters.
 pub(super) fn dead_letter_max_age() -> Rule {
     between("maxAge of dead letters", "1m", "87600h")
 }
@@ -140,8 +142,8 @@ pub(super) fn duplicates_are_known() -> Rule {
     let order = in_order(
         "self.spec.stream.duplicateWindow",
         "self.spec.limits.maxAge",
-        "limits.maxAge must not be less than stream.duplicateWindow: JetStream does not remember the id of a call for longer \
-         than it keeps calls",
+        "limits.maxAge must not be less than stream.duplicateWindow: JetStream does not remember \
+         the id of a call for longer than it keeps calls",
     );
     Rule { rule: format!("!has(self.spec.limits.maxAge) || {}", order.rule), ..order }
         .field_path(".spec.limits.maxAge")
@@ -149,7 +151,10 @@ pub(super) fn duplicates_are_known() -> Rule {
 
 pub(super) fn allowed_hosts() -> Rule {
     rule(
-        r"self.all(host, host.contains('/') ? isCIDR(host) : isIP(host) || host.matches('^(\\*\\.)?[A-Za-z0-9._-]+$'))",
+        concat!(
+            r"self.all(host, host.contains('/') ? isCIDR(host) : isIP(host) ",
+            r"|| host.matches('^(\\*\\.)?[A-Za-z0-9._-]+$'))",
+        ),
         "allowedHosts must hold host names, *.suffix, addresses, or networks as 10.0.0.0/8",
     )
 }
@@ -157,7 +162,8 @@ pub(super) fn allowed_hosts() -> Rule {
 pub(super) fn gateway_url_is_used() -> Rule {
     rule(
         "!has(self.gatewayUrl) || (has(self.via) && self.via == 'Gateway')",
-        "gatewayUrl needs via: Gateway beside it: a call that goes straight to its function passes no gateway",
+        "gatewayUrl needs via: Gateway beside it: a call that goes straight to its function passes \
+         no gateway",
     )
 }
 
@@ -166,8 +172,9 @@ pub(super) fn reserved_variables() -> Rule {
     let names = names.join(", ");
     rule(
         format!("self.all(variable, !(variable.name in [{names}]))"),
-        "the operator sets this variable from the fields of the spec: set the field instead. See kubectl explain \
-         asyncqueue.spec; variables for the rest of asyncqueue-worker --help may be set here",
+        "the operator sets this variable from the fields of the spec: set the field instead. See \
+         kubectl explain asyncqueue.spec; variables for the rest of asyncqueue-worker --help may \
+         be set here",
     )
 }
 
@@ -175,8 +182,9 @@ pub(super) fn reserved_labels() -> Rule {
     let labels = RESERVED_LABELS.map(|label| format!("'{label}'")).join(", ");
     rule(
         format!("![{labels}].exists(label, label in self)"),
-        "podLabels can't set the labels by which the operator knows its workers: asyncqueue.io/queue and \
-         app.kubernetes.io/name, instance, component, part-of and managed-by",
+        "podLabels can't set the labels by which the operator knows its workers: \
+         asyncqueue.io/queue and app.kubernetes.io/name, instance, component, part-of and \
+         managed-by",
     )
 }
 
@@ -190,8 +198,8 @@ pub(super) fn jetstream_name() -> Rule {
 pub(super) fn subject() -> Rule {
     rule(
         format!("self.matches('{}')", escaped(SUBJECT)),
-        "a subject must be tokens of A-Z, a-z, 0-9, - and _ separated by single dots, such as jobs.slow, \
-         without wildcards, and not begin with _",
+        "a subject must be tokens of A-Z, a-z, 0-9, - and _ separated by single dots, such as \
+         jobs.slow, without wildcards, and not begin with _",
     )
 }
 
@@ -201,22 +209,25 @@ pub(super) fn reserved_subject() -> Rule {
         format!(
             "self != 'asyncqueue' && !self.startsWith('asyncqueue.') && !self.matches('{reserve}')"
         ),
-        "subjects below asyncqueue and asyncqueue-reserve are what workers, gateways and the reserve use: choose another one",
+        "subjects below asyncqueue and asyncqueue-reserve are what workers, gateways and the \
+         reserve use: choose another one",
     )
 }
 
 pub(super) fn nats_url() -> Rule {
     rule(
         format!("self.matches('{}')", escaped(NATS_URL)),
-        "a NATS URL must be written as nats://host:4222 or tls://host:4222, several of them separated by commas",
+        "a NATS URL must be written as nats://host:4222 or tls://host:4222, several of them \
+         separated by commas",
     )
 }
 
 pub(super) fn nats_url_without_credentials() -> Rule {
     rule(
         "!self.contains('@')",
-        "a NATS URL must hold no credentials, which all may read who may see this object: put them, as USER:PASSWORD or a \
-         token, into a Secret in this namespace, and name that in credentialsSecretRef",
+        "a NATS URL must hold no credentials, which all may read who may see this object: put \
+         them, as USER:PASSWORD or a token, into a Secret in this namespace, and name that in \
+         credentialsSecretRef",
     )
 }
 
@@ -224,7 +235,7 @@ fn rule(rule: impl Into<String>, message: impl Into<String>) -> Rule {
     Rule::new(rule).message(Message::Message(message.into()))
 }
 
-/// A duration of more than nothing.
+/// Requires a duration greater than zero.
 fn positive(field: &str, most: &str) -> Rule {
     let bounds = format!("duration(self) > duration('0s') && duration(self) <= duration('{most}')");
     duration(field, &bounds, &format!("of more than 0s and at most {most}"))
@@ -243,7 +254,8 @@ fn duration(field: &str, bounds: &str, allowed: &str) -> Rule {
     )
 }
 
-/// One duration is not more than another. What is no duration is for the rule on its field to tell.
+/// Requires that one duration is not greater than another. The rule on the field itself refuses a
+/// value that is not a duration.
 fn in_order(lesser: &str, greater: &str, message: &str) -> Rule {
     let is_none = |field: &str| format!("!{field}.matches('{}')", escaped(DURATION));
     rule(
@@ -256,8 +268,8 @@ fn in_order(lesser: &str, greater: &str, message: &str) -> Rule {
     )
 }
 
-/// A field of the object keeps its value. Absent, it has the value `default`: so it may be written
-/// out or left out, as long as that says the same.
+/// Requires that a field keeps its value. An absent field has the value `default`, so it may be
+/// added or removed with that value.
 fn unchanged(field: &str, default: &str, why: &str) -> Rule {
     let value = |of: &str| {
         let default = default.replace("self.", &format!("{of}."));
@@ -266,7 +278,8 @@ fn unchanged(field: &str, default: &str, why: &str) -> Rule {
     rule(
         format!("{} == {}", value("self"), value("oldSelf")),
         format!(
-            "{field} can't be changed, {why}: create another queue, and delete this one when it is empty"
+            "{field} can't be changed, {why}: create another queue, and delete this one when it is \
+             empty"
         ),
     )
     .field_path(format!(".{field}"))
@@ -324,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_of_a_stream_a_subject_and_a_deployment() {
+    fn a_name_is_valid_for_a_stream_and_a_deployment() {
         assert!(named("a").validate_cel().is_ok());
         assert!(named(&"a".repeat(40)).validate_cel().is_ok());
         for bad in ["a.b", "-a", "a-", "A", &"a".repeat(41)] {
@@ -334,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_subjects_of_workers_and_gateways_are_not_a_queues() {
+    fn subjects_of_workers_and_gateways_are_refused() {
         let mut queue = named("asyncqueue");
         let refused_name = queue.validate_cel().err().map(|errors| errors.to_string());
         assert_says(refused_name, "needs a spec.stream.subject of its own");
@@ -348,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_streams_that_queues_share_are_not_a_queues() {
+    fn shared_streams_are_refused() {
         for name in ["asyncqueue-reserve", "asyncqueue-reserve-2"] {
             let refused_name = named(name).validate_cel().err().map(|errors| errors.to_string());
             assert_says(refused_name, "give the queue another name");
@@ -385,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_a_wildcard_or_an_inbox_is_no_subject() {
+    fn wildcards_and_inboxes_are_refused_as_subjects() {
         for bad in ["a.*", "a.>", "a..b", ".a", "a b", "_INBOX.a"] {
             assert_says(
                 refused(|spec| spec.stream.subject = Some(bad.to_owned())),
@@ -440,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_not_remembered_for_longer_than_calls_are_kept() {
+    fn the_duplicate_window_is_not_longer_than_the_max_age() {
         let ages = |max_age| refused(|spec| spec.limits.max_age = Some(seconds(max_age)));
         assert_eq!(ages(120), None);
         assert_says(ages(119), "limits.maxAge must not be less than stream.duplicateWindow");
@@ -466,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateways_url_is_not_passed_over() {
+    fn a_gateway_url_needs_via_gateway() {
         let gateway = |via| {
             refused(|spec| {
                 spec.invoke.via = via;
@@ -479,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_sets_on_workers_is_not_the_users_to_set() {
+    fn variables_and_labels_of_the_operator_are_refused() {
         let variable = |name: &str| {
             refused(|spec| {
                 spec.worker.env = vec![EnvVar { name: name.to_owned(), ..EnvVar::default() }];
@@ -503,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_leave_calls_behind_cannot_be_changed() {
+    fn a_change_that_would_leave_calls_behind_is_refused() {
         let other = || Some("other".to_owned());
         assert_says(
             refused_change(|spec| spec.stream.name = other()),
@@ -524,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_the_same_may_be_written_out() {
+    fn a_default_may_be_written_out() {
         let same = refused_change(|spec| {
             spec.stream.name = Some("slow-queue".to_owned());
             spec.stream.subject = Some("slow-queue".to_owned());
@@ -534,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_may_be_changed() {
+    fn all_other_fields_may_be_changed() {
         let change = refused_change(|spec| {
             spec.max_inflight = 7;
             spec.timeout = seconds(7);

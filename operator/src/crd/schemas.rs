@@ -1,4 +1,4 @@
-//! Schemas of fields whose Rust type says less than the API server shall know.
+//! Schemas of fields whose Rust types are less strict than what the API server must accept.
 
 use k8s_openapi::api::core::v1::{
     Affinity, EnvVar, LocalObjectReference, Toleration, TopologySpreadConstraint,
@@ -8,33 +8,33 @@ use serde_json::Value;
 
 use super::rules;
 
-/// The most bytes that a number can say: a petabyte, which a JSON number holds exactly.
+/// Maximum number of bytes: a petabyte, which a JSON number represents exactly.
 const MAX_BYTES: u64 = 1_000_000_000_000_000;
 
-/// The longest name of an object, and the longest key of a Secret.
-pub(super) const MAX_SECRET_TEXT: u32 = 253;
+/// Maximum length of the name of an object, and of a key of a Secret.
+pub(super) const MAX_NAME_LENGTH: u32 = 253;
 
 /// As long as the longest sensible spelling, `23h59m59.999999999s`.
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
-    text(rules::DURATION, 32)
+    string(rules::DURATION, 32)
 }
 
 pub(super) fn jetstream_name(_: &mut SchemaGenerator) -> Schema {
-    text(rules::JETSTREAM_NAME, 64)
+    string(rules::JETSTREAM_NAME, 64)
 }
 
 pub(super) fn subject(_: &mut SchemaGenerator) -> Schema {
-    text(rules::SUBJECT, 128)
+    string(rules::SUBJECT, 128)
 }
 
 /// A registry's limits: 255 for the name, 128 for the tag, and a digest.
 pub(super) fn image(_: &mut SchemaGenerator) -> Schema {
-    text(r"^\S+$", 512)
+    string(r"^\S+$", 512)
 }
 
 /// Room for a cluster of five servers with credentials.
 pub(super) fn nats_url(_: &mut SchemaGenerator) -> Schema {
-    text(rules::NATS_URL, 1024)
+    string(rules::NATS_URL, 1024)
 }
 
 /// Quantities by resource, written as Kubernetes takes them everywhere: `100m`, `64Mi`, `2`.
@@ -76,21 +76,21 @@ pub(super) fn hosts(_: &mut SchemaGenerator) -> Schema {
 
 /// Namespaces, or `*` for all.
 pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
-    list(64, &text(r"^(\*|[a-z0-9]([a-z0-9-]*[a-z0-9])?)$", 63))
+    list(64, &string(r"^(\*|[a-z0-9]([a-z0-9-]*[a-z0-9])?)$", 63))
 }
 
 /// The name of an object, which is a name in DNS.
 pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
-    text(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", MAX_SECRET_TEXT)
+    string(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", MAX_NAME_LENGTH)
 }
 
 /// A key in the data of a Secret.
 pub(super) fn secret_key(_: &mut SchemaGenerator) -> Schema {
-    text("^[A-Za-z0-9._-]+$", MAX_SECRET_TEXT)
+    string("^[A-Za-z0-9._-]+$", MAX_NAME_LENGTH)
 }
 
 pub(super) fn http_url(_: &mut SchemaGenerator) -> Schema {
-    text(r"^http://[^\s/@?#]+(/[^\s?#]*)?$", 1024)
+    string(r"^http://[^\s/@?#]+(/[^\s?#]*)?$", 1024)
 }
 
 /// A type of this CRD that may be absent, but not null.
@@ -109,7 +109,7 @@ pub(super) fn annotations(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn environment(generator: &mut SchemaGenerator) -> Schema {
-    let mut variable = bare::<EnvVar>(generator);
+    let mut variable = without_descriptions::<EnvVar>(generator);
     if let Some(name) = variable.pointer_mut("/properties/name").and_then(Value::as_object_mut) {
         name.insert("pattern".to_owned(), "^[A-Za-z_][A-Za-z0-9_.-]*$".into());
         name.insert("maxLength".to_owned(), 128.into());
@@ -118,27 +118,27 @@ pub(super) fn environment(generator: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn image_pull_secrets(generator: &mut SchemaGenerator) -> Schema {
-    list(16, &bare::<LocalObjectReference>(generator))
+    list(16, &without_descriptions::<LocalObjectReference>(generator))
 }
 
 pub(super) fn tolerations(generator: &mut SchemaGenerator) -> Schema {
-    list(32, &bare::<Toleration>(generator))
+    list(32, &without_descriptions::<Toleration>(generator))
 }
 
 pub(super) fn affinity(generator: &mut SchemaGenerator) -> Schema {
-    bare::<Affinity>(generator)
+    without_descriptions::<Affinity>(generator)
 }
 
 pub(super) fn topology_spread_constraints(generator: &mut SchemaGenerator) -> Schema {
-    list(8, &bare::<TopologySpreadConstraint>(generator))
+    list(8, &without_descriptions::<TopologySpreadConstraint>(generator))
 }
 
-/// A type of Kubernetes' own: checked in whole when it is applied, but without the descriptions,
-/// which `kubectl explain pod.spec` has and which would make ours several times as long.
-fn bare<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+/// A type of Kubernetes. It is validated completely, but without descriptions: `kubectl explain
+/// pod.spec` prints them, and they would make this CRD several times as long.
+fn without_descriptions<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = T::json_schema(generator).to_value();
     remove_descriptions(&mut schema);
-    // An object was given, and an object it is.
+    // The schema of a type is an object.
     Schema::try_from(schema).unwrap_or_default()
 }
 
@@ -173,6 +173,6 @@ fn bytes(pattern: &str) -> Schema {
     })
 }
 
-fn text(pattern: &str, max_length: u32) -> Schema {
+fn string(pattern: &str, max_length: u32) -> Schema {
     json_schema!({ "type": "string", "pattern": pattern, "minLength": 1, "maxLength": max_length })
 }

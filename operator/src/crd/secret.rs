@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use super::schemas;
 
-/// One key of a Secret in the queue's namespace.
+/// Key of a Secret in the queue's namespace.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SecretKey {
-    /// Name of the Secret. Workers wait for one that is not there.
+    /// Name of the Secret. Workers do not start until it exists.
     #[schemars(schema_with = "schemas::object_name")]
     pub name: String,
 
-    /// Key in its data.
+    /// Key in the data of the Secret.
     #[schemars(schema_with = "schemas::secret_key")]
     pub key: String,
 }
 
-/// A text that names no key of a Secret.
+/// Error for a text that is not `NAME/KEY`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write it as NAME/KEY, the name of a Secret and a key in its data, as in nats/nats.creds")]
 pub struct SecretKeyError;
@@ -31,7 +31,7 @@ impl FromStr for SecretKey {
     fn from_str(text: &str) -> Result<Self, SecretKeyError> {
         let (name, key) = text.split_once('/').ok_or(SecretKeyError)?;
         let is_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        if is_name(name) && is_text(key, is_key) {
+        if is_secret_name(name) && is_text(key, is_key) {
             Ok(Self { name: name.to_owned(), key: key.to_owned() })
         } else {
             Err(SecretKeyError)
@@ -40,14 +40,14 @@ impl FromStr for SecretKey {
 }
 
 /// Whether Kubernetes allows a text as the name of a Secret.
-pub(crate) fn is_name(text: &str) -> bool {
+pub(crate) fn is_secret_name(text: &str) -> bool {
     let is_part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
     is_text(text, is_part) && !text.starts_with(['-', '.']) && !text.ends_with(['-', '.'])
 }
 
 fn is_text(text: &str, is_part: fn(u8) -> bool) -> bool {
     let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-    (1..=schemas::MAX_SECRET_TEXT).contains(&length) && text.bytes().all(is_part)
+    (1..=schemas::MAX_NAME_LENGTH).contains(&length) && text.bytes().all(is_part)
 }
 
 #[cfg(test)]
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_of_a_secret_is_two_names() {
+    fn a_key_of_a_secret_is_a_name_and_a_key() {
         let read: SecretKey = "nats.own/user.creds_1".parse().unwrap();
         assert_eq!((&*read.name, &*read.key), ("nats.own", "user.creds_1"));
         for bad in [

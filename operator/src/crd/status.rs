@@ -9,76 +9,75 @@ use super::{
     conditions::{ConditionStatus, condition_type, find, reason},
 };
 
-/// What the operator has found and done. Numbers of calls are read every few seconds, and absent
-/// while NATS is away.
+/// Observed state of the queue. Counts of calls are updated every few seconds, and absent while
+/// NATS is unavailable.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AsyncQueueStatus {
-    /// The metadata.generation that this status is about; less than it, the operator has not seen
-    /// the last change yet. -1: it has not seen this queue at all.
+    /// The metadata.generation for which this status was computed. If it is lower, the operator has
+    /// not processed the last change yet. -1: it has not processed this queue at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready: calls are accepted, and at least one worker of the wanted revision runs, or
-    /// spec.replicas is 0. While a rollout gets on it stays what it was. It is made of StreamReady
-    /// (the stream stores calls), ConsumerReady (workers can take them) and WorkersReady. The
-    /// reason of one that is not True is a fixed word, such as ImagePullFailed, and its message
-    /// names the cause and what to do.
+    /// Ready: calls are accepted, and at least one worker of the current revision runs, or
+    /// spec.replicas is 0. During a rollout it keeps its status. It combines StreamReady (the
+    /// stream stores calls), ConsumerReady (workers can receive them) and WorkersReady. The reason
+    /// of one that is not True is a fixed value, such as ImagePullFailed, and its message names the
+    /// cause and the remedy.
     ///
-    /// Progressing is True while workers are replaced, started or ended, and False with the cause
-    /// where that is stuck. For tools that follow kstatus, Reconciling is there while Progressing
-    /// is True, and Stalled while it is stuck.
+    /// Progressing is True while workers are replaced, started or stopped, and False with the cause
+    /// if that is blocked. For tools that use kstatus, Reconciling is present while Progressing is
+    /// True, and Stalled while it is blocked.
     ///
-    /// Suspended, which is False as long as all is usual, is True while spec.suspend keeps calls
-    /// back. UniqueSequences is False for streams that an earlier version or another program
-    /// created: they work, and should be recreated once. CallsBlocked is True while workers can't
-    /// store what ends calls: results, dead letters or marks; its message says which, and what to
-    /// do. FunctionsRefused is True while functions name this queue from namespaces that
-    /// spec.functions does not admit, and absent else.
+    /// Suspended is True while spec.suspend pauses the delivery of calls. UniqueSequences is False
+    /// for streams that an earlier version or another program created: they work, and should be
+    /// recreated once. CallsBlocked is True while workers can't store the records that end calls:
+    /// results, dead letters or tombstones; its message names them and the remedy. FunctionsRefused
+    /// is present while functions name this queue from namespaces that spec.functions does not
+    /// admit.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(with = "Vec<v1::Condition>")]
     #[serde(default)]
     pub conditions: Vec<Condition>,
 
-    /// The stream that this queue owns; absent until it does.
+    /// Stream that this queue owns; absent until it owns one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
 
-    /// The durable consumer that its workers share.
+    /// Durable consumer that the workers share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer: Option<String>,
 
-    /// When the stream was created. Later than before means that it was deleted by somebody, and
-    /// its calls with it.
+    /// Time at which the stream was created. A later time than before means that the stream was
+    /// deleted externally, with its calls, and recreated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_created: Option<Time>,
 
-    /// Workers that exist.
+    /// Number of existing workers.
     #[serde(default)]
     pub replicas: i32,
 
-    /// Workers that are ready.
+    /// Number of ready workers.
     #[serde(default)]
     pub ready_replicas: i32,
 
-    /// The label selector of the workers' pods, for autoscalers.
+    /// Label selector of the worker pods, for autoscalers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
 
-    /// Calls that are stored and do not run now: they wait for a worker, or for their retry.
+    /// Stored calls that do not run now: they wait for a worker, or for their retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<i64>,
 
-    /// Calls that run now, as the workers say.
+    /// Calls that run now, as reported by the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inflight: Option<i64>,
 
-    /// Calls that are stored and were given to a worker more than once: they were retried, or their
-    /// worker went away.
+    /// Stored calls that were delivered more than once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redelivered: Option<i64>,
 
-    /// Calls in the stream of dead letters, NAME-dead.
+    /// Dead letters, stored in the stream NAME-dead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<i64>,
 

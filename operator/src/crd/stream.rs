@@ -14,8 +14,8 @@ pub struct StreamSpec {
     /// Name of the stream, 1 to 64 of A-Z, a-z, 0-9, - and _. Default: the queue's name. Can't be
     /// changed.
     ///
-    /// It is the name in `nats stream ls` and in KEDA's nats-jetstream trigger. The streams that
-    /// all queues share, asyncqueue-reserve and KV_asyncqueue-..., are refused. Example: SLOW
+    /// `nats stream ls` and KEDA's nats-jetstream trigger use this name. The streams that all
+    /// queues share, asyncqueue-reserve and KV_asyncqueue-..., are refused. Example: SLOW
     #[schemars(schema_with = "schemas::jetstream_name")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule::jetstream_name(), validation = rule::reserved_stream())]
@@ -24,32 +24,33 @@ pub struct StreamSpec {
     /// Subject of the queue: calls are published to it and below it. Default: the queue's name.
     /// Can't be changed.
     ///
-    /// Tokens of A-Z, a-z, 0-9, - and _ separated by dots, 128 characters at most. No two streams
-    /// of a NATS account may have overlapping subjects. Example: jobs.slow
+    /// Tokens of A-Z, a-z, 0-9, - and _ separated by dots, at most 128 characters. Subjects of two
+    /// streams of a NATS account must not overlap. Example: jobs.slow
     #[schemars(schema_with = "schemas::subject")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule::subject(), validation = rule::reserved_subject())]
     pub subject: Option<String>,
 
-    /// Copies of the stream in a cluster of NATS servers, 1 to 5; use 3 to survive the loss of a
-    /// server. Default: 1.
+    /// Number of replicas of the stream in a NATS cluster, 1 to 5; 3 survives the loss of a server.
+    /// Default: 1.
     ///
-    /// More than the cluster has servers is refused by NATS, which StreamReady tells. Example: 3
+    /// NATS refuses more replicas than the cluster has servers, which StreamReady reports. Example:
+    /// 3
     #[schemars(range(min = 1, max = 5))]
     #[serde(default = "default::replicas")]
     pub replicas: i32,
 
-    /// File keeps calls over a restart of NATS, Memory is faster and loses them. Default: File.
-    /// Can't be changed.
+    /// Storage of the stream. File keeps calls when NATS restarts, Memory is faster and loses them.
+    /// Default: File. Can't be changed.
     #[x_kube(validation = rule::storage_is_immutable())]
     #[serde(default)]
     pub storage: Storage,
 
-    /// How long a call that was accepted is recognised when it is sent again, counted from the
-    /// first time it was sent. Default: 2m.
+    /// Time for which a repeated submission of an accepted call is recognised, counted from the
+    /// first one. Default: 2m.
     ///
-    /// A duration from 1s to 24h, written as 90s, 15m or 1h30m. NATS holds each id in memory this
-    /// long. Example: 10m
+    /// A duration from 1s to 24h, written as 90s, 15m or 1h30m. NATS keeps each id in memory for
+    /// this time. Example: 10m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::duplicate_window())]
     #[serde(default = "default::duplicate_window")]
@@ -63,27 +64,26 @@ pub struct ConsumerSpec {
     /// Name of the durable consumer, 1 to 64 of A-Z, a-z, 0-9, - and _. Default: the queue's name
     /// with -workers. Can't be changed.
     ///
-    /// It is the name in `nats consumer ls` and in KEDA's nats-jetstream trigger. Example:
-    /// slow-workers
+    /// `nats consumer ls` and KEDA's nats-jetstream trigger use this name. Example: slow-workers
     #[schemars(schema_with = "schemas::jetstream_name")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule::jetstream_name())]
     pub durable_name: Option<String>,
 
-    /// The lease of a call: how long its worker may be silent before another worker takes the call
+    /// Lease of a call (ack wait): time without a renewal after which another worker takes the call
     /// over. Default: 30s.
     ///
-    /// A duration from 1s to 1h. It is no limit on the time of a call, which may be far longer (see
-    /// spec.timeout): a worker renews the lease while the function runs. Shorter takes over the
-    /// calls of a killed worker sooner, longer bears a longer break between worker and NATS.
-    /// Example: 1m
+    /// A duration from 1s to 1h. It does not limit the time of a call, which may be much longer
+    /// (see spec.timeout): a worker renews the lease while the function runs. A shorter lease takes
+    /// over the calls of a killed worker sooner, a longer one tolerates a longer interruption
+    /// between worker and NATS. Example: 1m
     #[schemars(schema_with = "schemas::duration")]
     #[x_kube(validation = rule::ack_wait())]
     #[serde(default = "default::ack_wait")]
     pub ack_wait: GoDuration,
 }
 
-/// Where a stream keeps its messages.
+/// Where a stream stores its messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum Storage {

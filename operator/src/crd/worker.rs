@@ -12,22 +12,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{defaults as default, rules as rule, schemas};
 
-/// The workers' pods.
+/// Worker pods.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerSpec {
-    /// Image with the program asyncqueue-worker. Default: the operator's own image, so that an
-    /// upgrade of the operator upgrades all workers. Example: registry.example.com/asyncqueue:0.1.0
+    /// Image with the program asyncqueue-worker. Default: the operator's image, so that an upgrade
+    /// of the operator upgrades all workers. Example: registry.example.com/asyncqueue:0.1.0
     #[schemars(schema_with = "schemas::image")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 
-    /// When the image is pulled. Default: IfNotPresent.
+    /// Pull policy of the image. Default: IfNotPresent.
     #[serde(default)]
     pub image_pull_policy: PullPolicy,
 
-    /// Secrets in this namespace with which the image is pulled, as in a pod; 16 at most. Default:
-    /// those of the operator's setting worker_image_pull_secrets, in this namespace too.
+    /// Pull secrets in this namespace for the image, at most 16. Default: those of the operator's
+    /// setting worker_image_pull_secrets, in this namespace too.
     ///
     /// Example: [{name: registry}]
     #[schemars(schema_with = "schemas::image_pull_secrets")]
@@ -36,17 +36,17 @@ pub struct WorkerSpec {
 
     /// Compute resources of one worker.
     ///
-    /// A worker holds each call that it runs and the function's answer in memory, up to 17 MiB a
-    /// call, and no more together than its memory budget: three quarters of the memory limit set
-    /// here, or 384Mi without one. Beyond, it takes no more calls until there is room. Default: no
-    /// limit.
+    /// A worker keeps each running call and the response of its function in memory, up to 17 MiB
+    /// for each call, and all together at most its memory budget: three quarters of the memory
+    /// limit set here, or 384Mi without a limit. Beyond it, the worker takes no more calls until
+    /// memory is free. Default: no limit.
     #[serde(default)]
     pub resources: Resources,
 
-    /// More environment variables, as in a container; 64 at most. Default: none.
+    /// Additional environment variables, as in a container; at most 64. Default: none.
     ///
-    /// They are the worker's further settings, see asyncqueue-worker --help: max_response_bytes,
-    /// tls_insecure, RUST_LOG and the like. Those that the operator sets from the fields of the
+    /// They are further settings of the worker, see asyncqueue-worker --help: max_response_bytes,
+    /// tls_insecure, RUST_LOG and the like. Variables that the operator sets from fields of the
     /// spec can't be set here. See kubectl explain pod.spec.containers.env. Example: [{name:
     /// max_response_bytes, value: 64Mi}]
     #[schemars(schema_with = "schemas::environment")]
@@ -54,14 +54,14 @@ pub struct WorkerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
 
-    /// Labels that a node must have to run workers. Default: none.
+    /// Node selector of the worker pods. Default: none.
     ///
     /// Example: {kubernetes.io/arch: amd64}
     #[schemars(schema_with = "schemas::labels")]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Taints of nodes that workers bear, as in a pod; 32 at most. Default: none.
+    /// Tolerations of the worker pods, at most 32. Default: none.
     ///
     /// See kubectl explain pod.spec.tolerations. Example: [{key: dedicated, value: queues, effect:
     /// NoSchedule}]
@@ -69,51 +69,51 @@ pub struct WorkerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
 
-    /// Which nodes and neighbours workers want or shun, as in a pod. Default: none.
+    /// Affinity of the worker pods. Default: none.
     ///
     /// See kubectl explain pod.spec.affinity.
     #[schemars(schema_with = "schemas::affinity")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
 
-    /// How workers are spread over nodes and zones, as in a pod; 8 at most. Default: over nodes as
-    /// evenly as can be, without holding back a worker for it. [] spreads nothing.
+    /// Topology spread constraints of the worker pods, at most 8. Default: workers are spread over
+    /// nodes as evenly as possible, without delaying one. [] disables this.
     ///
-    /// One without a labelSelector counts this queue's workers. See kubectl explain
+    /// A constraint without a labelSelector selects the workers of this queue. See kubectl explain
     /// pod.spec.topologySpreadConstraints. Example: [{topologyKey: topology.kubernetes.io/zone,
     /// maxSkew: 1, whenUnsatisfiable: DoNotSchedule}]
     #[schemars(schema_with = "schemas::topology_spread_constraints")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
 
-    /// More labels on the pods, 32 at most. Default: none.
+    /// Additional labels of the worker pods, at most 32. Default: none.
     ///
-    /// Those by which the operator knows its workers can't be set. Example: {team: billing}
+    /// Labels that the operator sets can't be set. Example: {team: billing}
     #[schemars(schema_with = "schemas::labels")]
     #[x_kube(validation = rule::reserved_labels())]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pod_labels: BTreeMap<String, String>,
 
-    /// More annotations on the pods, 32 at most. Default: none.
+    /// Additional annotations of the worker pods, at most 32. Default: none.
     ///
-    /// They come before the operator's own, prometheus.io/scrape, port and path. Example:
-    /// {prometheus.io/scrape: "false"}
+    /// They take precedence over those of the operator: prometheus.io/scrape, port and path.
+    /// Example: {prometheus.io/scrape: "false"}
     #[schemars(schema_with = "schemas::annotations")]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pod_annotations: BTreeMap<String, String>,
 
-    /// Name of the PriorityClass of the pods. Default: the cluster's. Example: high
+    /// PriorityClass of the worker pods. Default: that of the cluster. Example: high
     #[schemars(schema_with = "schemas::object_name")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
 
-    /// Name of the RuntimeClass of the pods. Default: the cluster's. Example: gvisor
+    /// RuntimeClass of the worker pods. Default: that of the cluster. Example: gvisor
     #[schemars(schema_with = "schemas::object_name")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_class_name: Option<String>,
 
-    /// Name of the ServiceAccount of the pods. Default: one of their own, NAME-worker, which has no
-    /// rights.
+    /// ServiceAccount of the worker pods. Default: NAME-worker, which is created for the queue and
+    /// has no permissions.
     ///
     /// Its token is not mounted: workers never talk to the API server. Example: queues
     #[schemars(schema_with = "schemas::object_name")]
@@ -124,28 +124,27 @@ pub struct WorkerSpec {
 /// Compute resources, as in a container.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resources {
-    /// What is set aside for it, by resource. Default: cpu 10m, memory 32Mi. Example: {cpu: 100m,
-    /// memory: 128Mi}
+    /// Resource requests. Default: cpu 10m, memory 32Mi. Example: {cpu: 100m, memory: 128Mi}
     #[schemars(schema_with = "schemas::quantities")]
     #[serde(default = "default::requests")]
     pub requests: BTreeMap<String, IntOrString>,
 
-    /// What it may use at most, by resource. Default: none. Example: {memory: 512Mi}
+    /// Resource limits. Default: none. Example: {memory: 512Mi}
     #[schemars(schema_with = "schemas::quantities")]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, IntOrString>,
 }
 
-/// When an image is pulled.
+/// Pull policy of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum PullPolicy {
-    /// Each time a pod starts.
+    /// When a pod starts.
     Always,
-    /// If the node doesn't have it.
+    /// If the node does not have it.
     #[default]
     IfNotPresent,
-    /// Never: the node has it.
+    /// Never: the node must have it.
     Never,
 }
 

@@ -62,7 +62,7 @@ pub(super) enum IssueKind {
 /// Reports each issue once, as an event on the function.
 pub(super) struct IssueReporter {
     events: Events,
-    /// The queue to which calls go instead, in the words of the events.
+    /// The queue to which calls go instead, as events name it.
     default_queue: String,
     issues: PendingIssues,
 }

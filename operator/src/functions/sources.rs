@@ -58,8 +58,8 @@ impl FunctionSources {
         Self::in_order(services, deployments, functions)
     }
 
-    /// If several objects describe one function, a later source takes precedence. `OpenFaaS` creates
-    /// the Deployment and the Service from the Function, and only a Service has a port.
+    /// If several objects describe one function, a later source takes precedence. `OpenFaaS`
+    /// creates the Deployment and the Service from the Function, and only a Service has a port.
     pub(super) fn in_order(
         services: MultiStore<SourceObject<Service>>,
         deployments: MultiStore<CachedDeployment>,

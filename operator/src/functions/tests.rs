@@ -292,7 +292,8 @@ fn services_in_platform_namespaces_are_not_functions() {
     assert!(directory_of(&functions, &queues).functions.is_empty());
     let issues = issues_of(&functions, &queues);
     assert!(
-        matches!(&issues[..], [a, b] if [a, b].iter().all(|f| matches!(f.kind, IssueKind::NamespaceRefused(_))))
+        issues.len() == 2
+            && issues.iter().all(|issue| matches!(issue.kind, IssueKind::NamespaceRefused(_)))
     );
 }
 

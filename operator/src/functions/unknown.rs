@@ -30,10 +30,10 @@ mod pending;
 const FUNCTION_NOT_FOUND: &str = "FunctionNotFound";
 
 /// Interval at which due events are published.
-const CHECK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Maximum number of functions that one event names: the API server accepts at most a kilobyte.
-const SHOWN: usize = 5;
+const MAX_NAMED_FUNCTIONS: usize = 5;
 
 /// Creates events from the reports on the NATS to which gateways publish, for as long as it is
 /// polled. `directory` is the contents of the directory, which gateways follow.
@@ -49,12 +49,12 @@ pub(crate) async fn run(
             return warn!(%error, "failed to subscribe to the reports of unknown functions");
         }
     };
-    let (mut pending, mut checks) = (Pending::default(), interval(CHECK));
+    let (mut pending, mut checks) = (Pending::default(), interval(CHECK_INTERVAL));
     loop {
         tokio::select! {
             message = reports.next() => {
                 let Some(message) = message else { return };
-                if let Some((queue, report)) = read(&message, &connection.inflight) {
+                if let Some((queue, report)) = decode(&message, &connection.inflight) {
                     pending.record(queue, report, Instant::now());
                 }
             }
@@ -83,8 +83,8 @@ fn due(pending: &mut Pending, contents: Option<&Contents>) -> Vec<Due> {
 
 /// Publishes an event, and logs it.
 async fn publish(due: &Due, queues: &MultiStore<AsyncQueue>, events: &Events) {
-    let Some(object) = object(queues, &due.queue) else {
-        return debug!(queue = %due.queue, "there is no AsyncQueue for a report of unknown functions");
+    let Some(object) = queue_ref(queues, &due.queue) else {
+        return debug!(queue = %due.queue, "no AsyncQueue for a report of unknown functions");
     };
     let note = note(due);
     warn!(queue = %due.queue, "{note}");
@@ -92,24 +92,25 @@ async fn publish(due: &Due, queues: &MultiStore<AsyncQueue>, events: &Events) {
 }
 
 /// Returns the `AsyncQueue` of this name that has its stream on the NATS to which gateways publish.
-fn object(queues: &MultiStore<AsyncQueue>, name: &QueueName) -> Option<ObjectReference> {
+fn queue_ref(queues: &MultiStore<AsyncQueue>, name: &QueueName) -> Option<ObjectReference> {
     let queue = queues.all().into_iter().find(|queue| {
         queue.name_any() == name.as_str() && queue.owns_stream() && queue.spec.nats.url.is_none()
     })?;
     Some(queue.object_ref(&()))
 }
 
-/// Reads a report about a known queue; `None` for a message that no gateway sends.
-fn read(message: &Message, known: &InflightTracker) -> Option<(QueueName, Report)> {
+/// Decodes a report about a queue that exists; `None` for any other message.
+fn decode(message: &Message, tracker: &InflightTracker) -> Option<(QueueName, Report)> {
     let queue =
         message.subject.strip_prefix(REPORT_SUBJECTS.trim_end_matches('*'))?.parse().ok()?;
     let report = Report::decode(&message.payload)?;
-    known.has_queue(&queue).then_some((queue, report))
+    tracker.has_queue(&queue).then_some((queue, report))
 }
 
 /// Returns the text of an event: which functions, what happens to their calls, and what to do.
 fn note(due: &Due) -> String {
-    let names: Vec<String> = due.functions.iter().take(SHOWN).map(ToString::to_string).collect();
+    let names: Vec<String> =
+        due.functions.iter().take(MAX_NAMED_FUNCTIONS).map(ToString::to_string).collect();
     let more = match due.functions.len() - names.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -117,8 +118,9 @@ fn note(due: &Due) -> String {
     let names = names.join(", ");
     let outcome = match due.outcome {
         Outcome::Accepted => {
-            "The calls are stored on this queue and fail until the functions exist. Check their names and namespaces, or \
-             deploy them; unknown_function=reject lets the gateway refuse such calls."
+            "The calls are stored on this queue and fail until the functions exist. Check their \
+             names and namespaces, or deploy them; unknown_function=reject lets the gateway refuse \
+             such calls."
         }
         Outcome::Rejected => {
             "The gateway answers them with 404. Check their names and namespaces, or deploy them."
@@ -154,7 +156,7 @@ mod tests {
             accepted.contains("stored on this queue")
                 && accepted.contains("unknown_function=reject")
         );
-        let rejected = note(&due(Outcome::Rejected, SHOWN + 2));
+        let rejected = note(&due(Outcome::Rejected, MAX_NAMED_FUNCTIONS + 2));
         assert!(
             rejected.contains("slwo-4.openfaas-fn and 2 more. The gateway answers them with 404.")
         );
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_about_invented_queues_are_not_read() {
+    fn reports_about_unknown_queues_are_ignored() {
         let report =
             Report { outcome: Outcome::Accepted, functions: due(Outcome::Accepted, 1).functions };
         let message = |queue: &str, payload: Vec<u8>| Message {
@@ -185,8 +187,8 @@ mod tests {
         known.set_queues(["jobs".parse().unwrap()]);
         let encoded = report.encode().unwrap();
         let expected = Some(("jobs".parse().unwrap(), report));
-        assert_eq!(read(&message("jobs", encoded.clone()), &known), expected);
-        assert_eq!(read(&message("invented", encoded), &known), None);
-        assert_eq!(read(&message("jobs", b"Click http://evil".to_vec()), &known), None);
+        assert_eq!(decode(&message("jobs", encoded.clone()), &known), expected);
+        assert_eq!(decode(&message("invented", encoded), &known), None);
+        assert_eq!(decode(&message("jobs", b"Click http://evil".to_vec()), &known), None);
     }
 }

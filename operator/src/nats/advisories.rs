@@ -125,11 +125,11 @@ mod tests {
         for number in 0..3 * MAX_BATCH {
             let _ = sender.try_send(number.to_string());
         }
-        let mut kept = 0;
+        let mut count = 0;
         while receiver.try_recv().is_ok() {
-            kept += 1;
+            count += 1;
         }
-        assert_eq!(kept, MAX_BATCH);
+        assert_eq!(count, MAX_BATCH);
     }
 
     #[test]

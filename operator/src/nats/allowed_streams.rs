@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 /// Wildcard for any number of characters, including zero.
-const ANY: char = '*';
+const WILDCARD: char = '*';
 
 /// Names of streams and subjects, comma-separated, in which `*` matches any characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,7 +12,8 @@ pub struct AllowedStreams(Vec<String>);
 /// A text that is not a valid list of streams.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not valid: write names of streams and subjects, of A-Z, a-z, 0-9, -, _ and dots, with * for any characters"
+    "`{0}` is not valid: write names of streams and subjects, of A-Z, a-z, 0-9, -, _ and dots, \
+     with * for any characters"
 )]
 pub struct AllowedStreamsError(String);
 
@@ -29,7 +30,8 @@ impl FromStr for AllowedStreams {
     type Err = AllowedStreamsError;
 
     fn from_str(text: &str) -> Result<Self, AllowedStreamsError> {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ANY);
+        let is_name =
+            |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | WILDCARD);
         let patterns = text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
         let read = patterns.map(|pattern| {
             let is_valid = pattern.chars().all(is_name);
@@ -50,13 +52,13 @@ impl fmt::Display for AllowedStreams {
 /// Returns whether a name matches a pattern. It must begin with the first part, end with the last,
 /// and have the others in between in their order.
 fn matches(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once(ANY) else { return pattern == name };
-    let (middle, last) = rest.rsplit_once(ANY).unwrap_or(("", rest));
+    let Some((first, rest)) = pattern.split_once(WILDCARD) else { return pattern == name };
+    let (middle, last) = rest.rsplit_once(WILDCARD).unwrap_or(("", rest));
     let Some(name) = name.strip_prefix(first).and_then(|name| name.strip_suffix(last)) else {
         return false;
     };
     let mut left = name;
-    middle.split(ANY).all(|part| match left.split_once(part) {
+    middle.split(WILDCARD).all(|part| match left.split_once(part) {
         Some((_, after)) => {
             left = after;
             true

@@ -52,7 +52,7 @@ pub(crate) struct NatsConnection {
     pub(crate) js: jetstream::Context,
     /// The calls in flight there.
     pub(crate) inflight: Arc<InflightTracker>,
-    /// Whether the KV buckets have been seen. For a queue's own server it is set from the start,
+    /// Whether the KV buckets were ensured. For a queue's own server it is set from the start,
     /// since the operator keeps no buckets there.
     buckets: OnceCell<()>,
     listener: AbortHandle,
@@ -126,7 +126,7 @@ impl NatsConnection {
         &self.servers
     }
 
-    /// Returns why there is no connection: which servers, since when, and how the last attempt failed.
+    /// Returns why there is no connection: the servers, since when, and the last error.
     pub(crate) fn disconnected_reason(&self) -> String {
         let failing = self.health.report().err().unwrap_or_default();
         let nats = failing.into_iter().find(|(name, _)| *name == nats::CONDITION);
@@ -138,7 +138,7 @@ impl NatsConnection {
         self.client.connection_state() == State::Connected
     }
 
-    /// Creates the KV buckets if they have not been seen yet. They are created before the streams:
+    /// Creates the KV buckets unless that was done before. They are created before the streams:
     /// if NATS has no room for all, stored calls can be cancelled and routed by the directory.
     pub(crate) async fn ensure_buckets_once(&self, replicas: usize) -> Result<(), BucketError> {
         self.buckets.get_or_try_init(|| self.ensure_buckets(replicas)).await?;
@@ -179,8 +179,8 @@ impl Drop for NatsConnection {
 // === impl NatsPool ===
 
 impl NatsPool {
-    /// Creates the pool with the operator's own connection. The names of the streams in advisories go
-    /// to `advisories`.
+    /// Creates the pool with the operator's own connection. `advisories` receives the names of
+    /// the streams in advisories.
     pub(crate) fn new(
         own: Client,
         settings: &NatsSettings,

@@ -84,7 +84,7 @@ mod tests {
     use crate::{crd::Size, fixtures};
 
     #[test]
-    fn names_follow_from_the_queues_own() {
+    fn names_follow_from_the_name_of_the_queue() {
         let spec = queue_spec(&fixtures::queue("slow-queue")).unwrap();
         assert_eq!((spec.stream.as_str(), spec.subject.as_str()), ("slow-queue", "slow-queue"));
         assert_eq!(spec.durable, "slow-queue-workers");
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_spec_says_is_what_jetstream_gets() {
+    fn the_spec_sets_the_stream_and_the_consumer() {
         let mut queue = fixtures::queue("slow-queue");
         queue.spec.stream.name = Some("SLOW".to_owned());
         queue.spec.stream.subject = Some("jobs.slow".to_owned());
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_queue_holds_at_most_is_what_its_streams_do() {
+    fn the_limits_of_a_queue_are_those_of_its_streams() {
         let mut queue = fixtures::queue("slow-queue");
         queue.spec.limits = LimitsSpec {
             max_payload: Some(Size(256 << 10)),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn how_workers_work_is_none_of_the_streams_business() {
+    fn settings_of_workers_do_not_change_the_queue() {
         let mut queue = fixtures::queue("slow-queue");
         let before = queue_spec(&queue).unwrap();
         queue.spec.max_inflight = 9;
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn adoption_must_be_said_and_of_other_programs_streams_allowed() {
+    fn adoption_needs_the_annotation_and_an_allowed_stream() {
         let of = |queue: &AsyncQueue, allowed: &str| {
             adoption(queue, &queue_spec(queue).unwrap(), &allowed.parse().unwrap())
         };
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_names_those_to_which_its_streams_are_released() {
+    fn the_release_annotation_names_other_queues() {
         let mut queue = fixtures::queue("slow-queue");
         assert_eq!(queue_spec(&queue).unwrap().release_to, [""; 0]);
         let named = " team-b/slow-queue,, c/q ".to_owned();

@@ -32,15 +32,15 @@ pub(crate) async fn read(client: &Client, secret: &Secret) -> anyhow::Result<Str
     let found = match api.get(name).await {
         Ok(found) => found,
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            bail!("there is no Secret {namespace}/{name}: create it")
+            bail!("Secret {namespace}/{name} does not exist: create it")
         }
         Err(kube::Error::Api(status)) if status.code == 403 => bail!(
-            "Secret {namespace}/{name} may not be read: grant the operator's ServiceAccount `get` on it, by a Role and a \
-             RoleBinding in {namespace} with resourceNames: [{name}]"
+            "not permitted to read Secret {namespace}/{name}: grant the operator's ServiceAccount \
+             `get` on it, by a Role and a RoleBinding in {namespace} with resourceNames: [{name}]"
         ),
-        Err(error) => bail!("Secret {namespace}/{name} can't be read: {}", chain(&error)),
+        Err(error) => bail!("failed to read Secret {namespace}/{name}: {}", chain(&error)),
     };
     let value = found.data.and_then(|mut data| data.remove(key));
     let value = value.with_context(|| format!("Secret {namespace}/{name} has no key `{key}`"))?;
-    String::from_utf8(value.0).ok().with_context(|| format!("{secret} is no text"))
+    String::from_utf8(value.0).ok().with_context(|| format!("{secret} is not valid UTF-8"))
 }

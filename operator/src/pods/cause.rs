@@ -47,7 +47,7 @@ pub(crate) fn image_pull(image: &str, message: &str) -> Cause {
     let message = sentence(
         &format!("Image {image} cannot be pulled"),
         detail,
-        "Correct spec.worker.image, or see to the registry and to spec.worker.imagePullSecrets.",
+        "Correct spec.worker.image, or check the registry and spec.worker.imagePullSecrets.",
     );
     Cause { reason: reason::IMAGE_PULL_FAILED, message }
 }
@@ -62,7 +62,8 @@ pub(crate) fn container_config(message: &str) -> Cause {
 
 /// Returns the cause for a container that the container runtime cannot start.
 pub(crate) fn container_start(message: &str) -> Cause {
-    let remedy = "See whether spec.worker.image holds the program asyncqueue-worker for the node's architecture.";
+    let remedy = "Check that spec.worker.image contains the program asyncqueue-worker for the \
+                  architecture of the node.";
     let message = sentence("A worker's container cannot be started", message, remedy);
     Cause { reason: reason::CONTAINER_START_FAILED, message }
 }
@@ -78,7 +79,7 @@ pub(crate) fn volume_mount(note: &str) -> Cause {
 
 /// Returns the cause for a pod for which the node cannot set up a sandbox: network, runtime class.
 pub(crate) fn sandbox(note: &str) -> Cause {
-    let remedy = "See to the node's container runtime and network.";
+    let remedy = "Check the container runtime and the network of the node.";
     let message = sentence("The node cannot set up the pod of a worker", note, remedy);
     Cause { reason: reason::CONTAINER_START_FAILED, message }
 }
@@ -86,7 +87,7 @@ pub(crate) fn sandbox(note: &str) -> Cause {
 /// Returns the cause for a container whose probe fails: it is not ready, or not alive.
 pub(crate) fn probe(note: &str) -> Cause {
     let remedy = "The worker's log says what it waits for.";
-    let message = sentence("A worker runs and is not ready", note, remedy);
+    let message = sentence("A worker runs but is not ready", note, remedy);
     Cause { reason: reason::PROBE_FAILED, message }
 }
 
@@ -95,14 +96,14 @@ pub(crate) fn probe(note: &str) -> Cause {
 pub(crate) fn unschedulable(message: &str) -> Cause {
     let remedy =
         "Add nodes, or correct spec.worker.nodeSelector, affinity, tolerations or resources.";
-    let message = sentence("No node takes a worker", &without_node_counts(message), remedy);
+    let message = sentence("No node accepts a worker", &without_node_counts(message), remedy);
     Cause { reason: reason::UNSCHEDULABLE, message }
 }
 
 /// Returns the cause for pods that the API server refuses: a quota, an admission rule, a class that
 /// does not exist.
 pub(crate) fn pods_refused(message: &str) -> Cause {
-    let remedy = "Raise the quota, or correct what the rule is about.";
+    let remedy = "Raise the quota, or correct the fields that the rule names.";
     let message = sentence("The API server refuses the pods of workers", message, remedy);
     Cause { reason: reason::PODS_REFUSED, message }
 }
@@ -110,7 +111,7 @@ pub(crate) fn pods_refused(message: &str) -> Cause {
 /// Returns the cause for workers that did not start in time, without a known reason.
 pub(crate) fn overdue(message: &str) -> Cause {
     let remedy = "See the pods of the queue and their events: kubectl describe pods.";
-    let message = sentence("Workers do not come up in time", message, remedy);
+    let message = sentence("Workers do not start in time", message, remedy);
     Cause { reason: reason::WORKERS_UNAVAILABLE, message }
 }
 
@@ -130,7 +131,7 @@ pub(crate) fn container_exit(container: Option<&str>, exit: &Exit) -> Cause {
         return Cause { reason: reason::OUT_OF_MEMORY, message };
     }
     let words = container.map_or_else(|| exit_message(message), |_| "");
-    let remedy = "Its log has more.";
+    let remedy = "See its log.";
     let message = sentence(&format!("{who} ended with exit code {code}"), words, remedy);
     Cause { reason: reason::WORKER_EXITED, message }
 }
@@ -215,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_named_and_back_off_says_the_same() {
+    fn an_image_is_named_during_back_off_too() {
         let error = "failed to resolve reference \"r.example/x:1\": not found";
         let first = image_pull("r.example/x:1", error);
         assert_eq!(first.reason, reason::IMAGE_PULL_FAILED);
@@ -247,11 +248,13 @@ mod tests {
     #[test]
     fn the_scheduler_is_quoted_without_its_counts() {
         let said = |message| unschedulable(message).message;
-        let message = "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated taint(s) {a: b, c: d}. \
-                       preemption: 0/5 nodes are available: 5 No preemption victims found for incoming pod.";
+        let message = "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated \
+            taint(s) {a: b, c: d}. preemption: 0/5 nodes are available: 5 No preemption victims \
+                       found for incoming pod.";
         assert!(
             said(message).starts_with(
-                "No node takes a worker: Insufficient cpu, node(s) had untolerated taint(s) {a: b, c: d}. Add nodes"
+                "No node accepts a worker: Insufficient cpu, node(s) had untolerated taint(s) {a: \
+                 b, c: d}. Add nodes"
             ),
             "{}",
             said(message)
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workers_last_words_are_quoted_and_its_log_is_not() {
+    fn the_exit_message_is_quoted_and_the_log_is_not() {
         let of = |message: &str| {
             container_exit(
                 None,
@@ -278,12 +281,14 @@ mod tests {
             "{\"level\":\"INFO\",\"body\":\"secret\"}\nasyncqueue-worker: nats_url is not valid\n";
         assert_eq!(
             of(log),
-            "A worker ended with exit code 2: asyncqueue-worker: nats_url is not valid. Its log has more."
+            "A worker ended with exit code 2: asyncqueue-worker: nats_url is not valid. See its \
+             log."
         );
-        let usage = "error: invalid value 'x' for 'max_response_bytes'\n\nFor more information, try '--help'.\n";
+        let usage = "error: invalid value 'x' for 'max_response_bytes'\n\nFor more information, \
+            try '--help'.\n";
         assert!(of(usage).contains("2: error: invalid value 'x'"), "{}", of(usage));
         for logged in ["{\"body\":\"secret\"}", "2026-01-01T00:00:00Z  INFO body=secret", ""] {
-            assert_eq!(of(logged), "A worker ended with exit code 2. Its log has more.");
+            assert_eq!(of(logged), "A worker ended with exit code 2. See its log.");
         }
         assert!(of("exec /bin/x: exec format error").contains("exec format error"));
     }
@@ -300,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kubelets_words_for_an_end_are_told_apart() {
+    fn exit_reasons_of_the_kubelet_are_distinguished() {
         let of = |reason: &str, code| Exit {
             code,
             reason: reason.to_owned(),
@@ -315,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_secret_or_quota_is_named() {
         let mount = volume_mount(
             "MountVolume.SetUp failed for volume \"nats\" : secret \"creds\" not found",
         );
@@ -334,7 +339,7 @@ mod tests {
     #[test]
     fn a_detail_is_one_line_of_bounded_length() {
         let long = probe(&format!("a\n\tb\u{7}c {}", "ä".repeat(1000))).message;
-        assert!(long.starts_with("A worker runs and is not ready: a b c ä"), "{long}");
+        assert!(long.starts_with("A worker runs but is not ready: a b c ä"), "{long}");
         assert!(long.chars().count() < MAX_DETAIL + 120, "{long}");
     }
 }

@@ -19,7 +19,7 @@ pub(crate) async fn read_cause(client: &Client, namespace: &str, pod: Uuid) -> O
     match events.list(&warnings).await {
         Ok(list) => newest(&list.items),
         Err(error) => {
-            debug!(namespace, %pod, "the events of a pod can't be read: {}", chain(&error));
+            debug!(namespace, %pod, "failed to read the events of a pod: {}", chain(&error));
             None
         }
     }
@@ -69,7 +69,10 @@ mod tests {
             event.as_object_mut().unwrap().extend(times.as_object().unwrap().clone());
             event
         };
-        let counted = |second: u8| json!({ "deprecatedLastTimestamp": format!("2026-01-01T00:00:{second:02}Z") });
+        let counted = |second: u8| {
+            let time = format!("2026-01-01T00:00:{second:02}Z");
+            json!({ "deprecatedLastTimestamp": time })
+        };
         let mount = of(
             "FailedMount",
             "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found",

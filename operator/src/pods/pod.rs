@@ -11,8 +11,8 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    WORKER_CONTAINER, cause,
-    cause::{Cause, Exit},
+    WORKER_CONTAINER,
+    cause::{self, Cause, Exit},
     revision::Revision,
 };
 use crate::{
@@ -20,12 +20,8 @@ use crate::{
         object::{CachedMeta, CachedObject},
         watch::Cacheable,
     },
-    labels::{QUEUE_LABEL, REVISION_ANNOTATION},
+    labels::{POD_TEMPLATE_HASH_LABEL, QUEUE_LABEL, REVISION_ANNOTATION},
 };
-
-/// The label with the hash of a `ReplicaSet`'s template. The name of the `ReplicaSet` ends with it
-/// too.
-const POD_TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
 
 /// Number of restarts from which a container counts as failing repeatedly. Kubernetes restarts a
 /// container without a delay for the first time.
@@ -246,11 +242,17 @@ mod tests {
     fn pod(status: &Value) -> Value {
         json!({
             "metadata": {
-                "name": "q-worker-5d4-x", "namespace": "ns", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "name": "q-worker-5d4-x",
+                "namespace": "ns",
+                "creationTimestamp": "2026-01-01T00:00:00Z",
                 "labels": { "asyncqueue.io/queue": "q", "pod-template-hash": "5d4" },
                 "annotations": { "asyncqueue.io/revision": "00000000000000ff" },
                 "ownerReferences": [{
-                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "q-worker-5d4", "uid": "1", "controller": true,
+                    "apiVersion": "apps/v1",
+                    "kind": "ReplicaSet",
+                    "name": "q-worker-5d4",
+                    "uid": "1",
+                    "controller": true,
                 }],
             },
             "status": status,
@@ -262,7 +264,7 @@ mod tests {
         PodState::of(&metadata, &status)
     }
 
-    fn standing_of(container: Value) -> Progress {
+    fn progress_of(container: Value) -> Progress {
         let mut container = container;
         for (name, value) in
             [("name", json!("worker")), ("image", json!("i:1")), ("imageID", json!(""))]
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_are_ready_end_or_are_not_ours_are_not_kept() {
+    fn pods_that_are_ready_over_or_foreign_are_ignored() {
         let new = pod(&json!({ "phase": "Pending" }));
         let PodState::NotReady(details) = state(new.clone()) else { panic!("it is not ready") };
         assert_eq!((&*details.queue, &details.progress), ("q", &Progress::Starting));
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_container_waits_for_is_the_cause() {
+    fn the_waiting_reason_of_a_container_is_the_cause() {
         for (details, expected) in [
             ("ContainerCreating", None),
             ("PodInitializing", None),
@@ -315,7 +317,7 @@ mod tests {
             ("CreateContainerConfigError", Some(reason::CONTAINER_CONFIG_ERROR)),
             ("RunContainerError", Some(reason::CONTAINER_START_FAILED)),
         ] {
-            let progress = standing_of(json!({ "state": { "waiting": { "reason": details } } }));
+            let progress = progress_of(json!({ "state": { "waiting": { "reason": details } } }));
             assert_eq!(progress.reason(), expected, "{details}");
         }
     }
@@ -324,16 +326,16 @@ mod tests {
     fn a_container_that_ends_once_is_starting_and_then_failing() {
         let end = json!({ "exitCode": 2, "reason": "Error", "message": "asyncqueue-worker: no" });
         let once = json!({ "state": { "terminated": end } });
-        assert_eq!(standing_of(once), Progress::Starting);
+        assert_eq!(progress_of(once), Progress::Starting);
         let looping = json!({ "restartCount": 2, "state": { "terminated": end } });
-        assert_eq!(standing_of(looping).reason(), Some(reason::WORKER_EXITED));
+        assert_eq!(progress_of(looping).reason(), Some(reason::WORKER_EXITED));
         let details = json!({
             "restartCount": 2,
             "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s" } },
             "lastState": { "terminated": end },
         });
         let Progress::Ended { cause, was_stopped: false, running_since: None } =
-            standing_of(details)
+            progress_of(details)
         else {
             panic!("it ended");
         };
@@ -344,17 +346,17 @@ mod tests {
             "state": { "running": { "startedAt": "2026-01-01T00:00:09Z" } },
             "lastState": { "terminated": end },
         });
-        assert!(matches!(standing_of(check_after), Progress::Ended { running_since: Some(_), .. }));
+        assert!(matches!(progress_of(check_after), Progress::Ended { running_since: Some(_), .. }));
     }
 
     #[test]
     fn a_container_that_runs_is_not_ready_yet() {
         let running = json!({ "state": { "running": { "startedAt": "2026-01-01T00:00:09Z" } } });
-        assert!(matches!(standing_of(running), Progress::Running { .. }));
+        assert!(matches!(progress_of(running), Progress::Running { .. }));
     }
 
     #[test]
-    fn a_pod_that_no_node_takes_says_why() {
+    fn an_unschedulable_pod_names_the_cause() {
         let unscheduled = json!({
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": "0/1 nodes are available: 1 Insufficient cpu.",
@@ -367,12 +369,12 @@ mod tests {
     }
 
     #[test]
-    fn a_container_beside_the_worker_is_named() {
+    fn a_sidecar_that_fails_is_named() {
         let sidecar = json!({
             "name": "proxy", "restartCount": 2,
             "state": { "terminated": { "exitCode": 1, "reason": "Error", "message": "token" } },
         });
-        let Progress::Ended { cause, .. } = standing_of(sidecar) else { panic!("it ended") };
+        let Progress::Ended { cause, .. } = progress_of(sidecar) else { panic!("it ended") };
         assert!(
             cause.message.contains("Container proxy") && !cause.message.contains("token"),
             "{cause:?}"

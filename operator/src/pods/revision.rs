@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_is_of_the_whole_template_and_always_the_same() {
+    fn a_revision_covers_the_template_and_never_changes() {
         let one = with_revision(template("one"));
         // Other versions of this program must compute the same hash: see the top of this file.
         assert_eq!(revision(&one), "03e83e7b066be0da");

@@ -18,7 +18,7 @@ use crate::{
     controller::{context::Context, update_status},
     crd::AsyncQueue,
     error::chain,
-    metrics::FIGURES,
+    metrics::QUEUE_COUNTS_ERROR,
     nats::connections::{NatsConnection, NatsEndpoint},
     queue_counts::{QueueCounts, StreamCounts},
     trigger::ReconcileTrigger,
@@ -71,7 +71,9 @@ impl StatsCollector {
         connected.retain(|endpoint, _| servers.contains_key(endpoint));
         for (endpoint, queues) in servers {
             // The queue's status reports an endpoint that can't be used.
-            let Ok(connection) = self.context.brokers.get(endpoint.clone()).await else { continue };
+            let Ok(connection) = self.context.nats_pool.get(endpoint.clone()).await else {
+                continue;
+            };
             connection
                 .inflight
                 .set_queues(queues.iter().filter_map(|queue| queue.name_any().parse().ok()));
@@ -116,7 +118,7 @@ impl StatsCollector {
         self.write(counts).await;
     }
 
-    /// Adds the counts that a listing does not show, and triggers the controller for queues that are
+    /// Adds the counts that a listing does not show. Triggers the reconciliation of queues that are
     /// not in their desired state.
     async fn count(
         &self,
@@ -168,7 +170,7 @@ impl StatsCollector {
         let mut logged = false;
         while let Some(written) = written.next().await {
             let Err(error) = written else { continue };
-            self.context.metrics.reconcile_error(FIGURES);
+            self.context.metrics.reconcile_error(QUEUE_COUNTS_ERROR);
             // An error of one queue is mostly an error of all, so only the first is logged.
             if !std::mem::replace(&mut logged, true) {
                 warn!("failed to update queue counts in status, retrying: {}", chain(&error));

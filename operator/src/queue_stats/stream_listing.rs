@@ -100,13 +100,13 @@ impl ObservedQueue {
         Self { queue, calls: None, callbacks: None, dead_letters: None, changed: false }
     }
 
-    /// Returns the spec of the queue. It is computed each time: for ten thousand queues, kept specs
-    /// would be most of the memory that is used here.
+    /// Returns the spec of the queue. It is computed each time: for ten thousand queues, stored
+    /// specs would be most of the memory that is used here.
     pub(super) fn spec(&self) -> Option<QueueSpec> {
         queue_spec(&self.queue).ok()
     }
 
-    /// Returns the numbers of stored calls and of dead letters. A queue with dead letters disabled
+    /// Returns the counts of stored calls and of dead letters. A queue with dead letters disabled
     /// may still have some from before.
     pub(super) fn counts(&self) -> Option<(u64, u64)> {
         let none = (!self.queue.spec.dead_letter.enabled).then_some(0);
@@ -114,7 +114,7 @@ impl ObservedQueue {
     }
 
     /// Returns whether the controller should reconcile the queue: a stream was not seen, is not in
-    /// its desired state, or is another one than before. A stream that was not seen may still
+    /// its desired state, or was recreated. A stream that was not seen may still
     /// exist: streams come and go between the pages of a listing.
     pub(super) fn is_due(&self) -> bool {
         self.changed || self.callbacks.is_none() || self.counts().is_none()

@@ -247,7 +247,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "`asyncqueue.stats.<queue>` of an invented queue, or of more workers than a queue can have",
         answer: "the operator keeps nothing of it; of known queues 2,000 workers at most",
         folder: "operator",
-        test: "invented_queues_and_workers_are_kept_within_bounds",
+        test: "invented_queues_and_workers_are_bounded",
     },
     Elsewhere {
         input: "`asyncqueue.unknown-functions.<queue>` of an invented queue, or with what is no function's name",
@@ -259,13 +259,13 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         input: "calls, or `asyncqueue.unknown-functions.<queue>`, of invented functions without end",
         answer: "64 of a queue are kept for an hour, in one event a minute at most; the rest is dropped",
         folder: "operator",
-        test: "invented_names_are_kept_and_named_within_bounds",
+        test: "invented_names_are_bounded",
     },
     Elsewhere {
         input: "more advisories of JetStream than the operator takes in",
         answer: "4,096 are kept, the rest is dropped; queues are still checked, a little later",
         folder: "operator",
-        test: "notices_that_nobody_takes_are_dropped",
+        test: "advisories_beyond_the_capacity_are_dropped",
     },
     Elsewhere {
         input: "anything on `asyncqueue.cancel.<queue>` and `asyncqueue.status.<queue>`",

@@ -159,7 +159,7 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
     },
     Elsewhere {
         input: "`com.openfaas.retry.attempts: many`",
-        answer: "a Warning event on the function; its queue's own counts",
+        answer: "a Warning event on the function; the setting of the queue applies",
         folder: "tests/e2e",
         test: "a_function_that_names_no_queue_is_told_so_and_its_calls_go_to_the_default_queue",
     },
@@ -167,7 +167,7 @@ pub const FUNCTIONS_AND_SECRETS: &[Elsewhere] = &[
         input: "`nats_url` of the operator holds credentials, and no Secret with those of workers is named",
         answer: "no queue is ready, and each condition says where to put them; what runs goes on",
         folder: "operator",
-        test: "what_cannot_be_built_is_refused_with_its_reason",
+        test: "an_invalid_queue_is_refused_with_its_reason",
     },
     Elsewhere {
         input: "`credentialsSecretRef` names a Secret that the operator may not read",

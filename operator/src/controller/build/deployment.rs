@@ -15,7 +15,7 @@ const PROGRESS_DEADLINE_SECONDS: i32 = 120;
 /// Enough to see the previous revision and to undo one change.
 const REVISION_HISTORY: i32 = 2;
 
-pub(super) fn build(queue: &ValidatedQueue, installation: &WorkerDefaults) -> Deployment {
+pub(super) fn build(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Deployment {
     Deployment {
         metadata: object_meta(queue),
         spec: Some(DeploymentSpec {
@@ -31,7 +31,7 @@ pub(super) fn build(queue: &ValidatedQueue, installation: &WorkerDefaults) -> De
             }),
             progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
             revision_history_limit: Some(REVISION_HISTORY),
-            template: pod::template(queue, installation),
+            template: pod::template(queue, defaults),
             ..DeploymentSpec::default()
         }),
         status: None,

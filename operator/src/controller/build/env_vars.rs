@@ -16,43 +16,42 @@ use super::secrets;
 use crate::{controller::validate::ValidatedQueue, worker_defaults::WorkerDefaults};
 
 /// Returns all variables, those of the spec's `worker.env` last.
-pub(super) fn env_vars(queue: &ValidatedQueue, installation: &WorkerDefaults) -> Vec<EnvVar> {
+pub(super) fn env_vars(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Vec<EnvVar> {
     let mut settings = vec![(setting::QUEUE_NAME, queue.queue.queue.to_string())];
-    settings.extend(nats(queue, &installation.nats));
+    settings.extend(nats(queue, &defaults.nats));
     settings.extend(calls(queue));
     settings.extend(QueueRetry::from(&queue.retry).variables());
     settings.push((setting::DEAD_LETTERS, queue.queue.dead_letters.enabled.to_string()));
     settings.extend(callbacks(queue));
-    settings.push((setting::FUNCTION_NAMESPACE, installation.function_namespace.clone()));
-    let namespaces = namespaces(queue, installation);
+    settings.push((setting::FUNCTION_NAMESPACE, defaults.function_namespace.clone()));
+    let namespaces = namespaces(queue, defaults);
     if !namespaces.is_empty() {
         settings.push((function_namespaces::SETTING, namespaces.to_string()));
     }
-    settings.extend(
-        installation.platform_namespace.clone().map(|own| (setting::PLATFORM_NAMESPACE, own)),
-    );
+    settings
+        .extend(defaults.platform_namespace.clone().map(|own| (setting::PLATFORM_NAMESPACE, own)));
     settings.extend(queue.gateway_url.clone().map(|url| (setting::GATEWAY_URL, url)));
-    settings.push((setting::LOG_ENCODING, log_encoding(installation.log_encoding).to_owned()));
+    settings.push((setting::LOG_ENCODING, log_encoding(defaults.log_encoding).to_owned()));
     settings.push((setting::WRITE_DEBUG, queue.verbose.to_string()));
     let settings = settings.into_iter().map(|(name, value)| EnvVar {
         name: name.to_owned(),
         value: Some(value),
         ..EnvVar::default()
     });
-    let files = secrets::mounted(queue, installation).into_iter().map(|secret| secret.variable());
+    let files = secrets::mounted(queue, defaults).into_iter().map(|secret| secret.variable());
     settings.chain(files).chain(queue.worker.env.iter().cloned()).collect()
 }
 
 /// Returns the namespaces whose functions the workers call, in addition to those of functions in
 /// the directory. A queue with its own NATS has no directory: its workers call the functions that
 /// the queue admits.
-fn namespaces(queue: &ValidatedQueue, installation: &WorkerDefaults) -> NamespaceList {
-    let listed = installation.function_namespaces.clone();
+fn namespaces(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> NamespaceList {
+    let listed = defaults.function_namespaces.clone();
     if queue.nats.url.is_none() {
         return listed;
     }
     let admitted = queue.function_namespaces.iter().chain([&queue.namespace]);
-    let platform = installation.platform_namespace.as_ref();
+    let platform = defaults.platform_namespace.as_ref();
     listed.with(admitted.filter(|namespace| Some(*namespace) != platform).map(String::as_str))
 }
 

@@ -28,7 +28,7 @@ const USER_ID: i64 = 65_532;
 const KILL_MARGIN: Duration = Duration::from_secs(5);
 
 /// Returns the template of a worker's pod.
-pub(super) fn template(queue: &ValidatedQueue, installation: &WorkerDefaults) -> PodTemplateSpec {
+pub(super) fn template(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> PodTemplateSpec {
     // The operator's labels come last, so that no user can detach the workers from their
     // Deployment.
     let mut pod_labels = queue.worker.pod_labels.clone();
@@ -41,11 +41,11 @@ pub(super) fn template(queue: &ValidatedQueue, installation: &WorkerDefaults) ->
             annotations: Some(annotations),
             ..ObjectMeta::default()
         }),
-        spec: Some(spec(queue, installation)),
+        spec: Some(spec(queue, defaults)),
     })
 }
 
-fn spec(queue: &ValidatedQueue, installation: &WorkerDefaults) -> PodSpec {
+fn spec(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> PodSpec {
     let worker = &queue.worker;
     let account = worker
         .service_account_name
@@ -71,14 +71,11 @@ fn spec(queue: &ValidatedQueue, installation: &WorkerDefaults) -> PodSpec {
             }),
             ..PodSecurityContext::default()
         }),
-        containers: vec![container(queue, installation)],
+        containers: vec![container(queue, defaults)],
         volumes: non_empty(
-            secrets::mounted(queue, installation)
-                .iter()
-                .map(secrets::MountedSecret::volume)
-                .collect(),
+            secrets::mounted(queue, defaults).iter().map(secrets::MountedSecret::volume).collect(),
         ),
-        image_pull_secrets: non_empty(pull_secrets(queue, installation)),
+        image_pull_secrets: non_empty(pull_secrets(queue, defaults)),
         node_selector: Some(worker.node_selector.clone()).filter(|labels| !labels.is_empty()),
         tolerations: non_empty(worker.tolerations.clone()),
         affinity: worker.affinity.clone(),
@@ -89,24 +86,21 @@ fn spec(queue: &ValidatedQueue, installation: &WorkerDefaults) -> PodSpec {
     }
 }
 
-/// Returns the pull secrets of the queue, or else those of the installation. As with a pod and its
+/// Returns the pull secrets of the queue, or else those of the defaults. As with a pod and its
 /// `ServiceAccount`, they are not merged.
-fn pull_secrets(
-    queue: &ValidatedQueue,
-    installation: &WorkerDefaults,
-) -> Vec<LocalObjectReference> {
+fn pull_secrets(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Vec<LocalObjectReference> {
     let own = &queue.worker.image_pull_secrets;
-    if own.is_empty() { installation.image_pull_secrets.clone() } else { own.clone() }
+    if own.is_empty() { defaults.image_pull_secrets.clone() } else { own.clone() }
 }
 
-fn container(queue: &ValidatedQueue, installation: &WorkerDefaults) -> Container {
+fn container(queue: &ValidatedQueue, defaults: &WorkerDefaults) -> Container {
     let worker = &queue.worker;
     Container {
         name: WORKER_CONTAINER.to_owned(),
-        image: Some(worker.image.as_ref().unwrap_or(&installation.worker_image).clone()),
+        image: Some(worker.image.as_ref().unwrap_or(&defaults.worker_image).clone()),
         image_pull_policy: Some(pull_policy(worker.image_pull_policy).to_owned()),
         command: Some(vec!["asyncqueue-worker".to_owned()]),
-        env: Some(env_vars::env_vars(queue, installation)),
+        env: Some(env_vars::env_vars(queue, defaults)),
         ports: Some(vec![ContainerPort {
             name: Some("metrics".to_owned()),
             container_port: WORKER_PORT.into(),
@@ -115,10 +109,7 @@ fn container(queue: &ValidatedQueue, installation: &WorkerDefaults) -> Container
         }]),
         resources: Some(queue.resources.clone()),
         volume_mounts: non_empty(
-            secrets::mounted(queue, installation)
-                .iter()
-                .map(secrets::MountedSecret::mount)
-                .collect(),
+            secrets::mounted(queue, defaults).iter().map(secrets::MountedSecret::mount).collect(),
         ),
         liveness_probe: Some(probe("/healthz", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),

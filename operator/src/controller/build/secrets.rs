@@ -25,14 +25,14 @@ pub(super) struct MountedSecret<'a> {
 /// are the default.
 pub(super) fn mounted<'a>(
     queue: &'a ValidatedQueue,
-    installation: &'a WorkerDefaults,
+    defaults: &'a WorkerDefaults,
 ) -> Vec<MountedSecret<'a>> {
     let nats = &queue.nats;
     let or_common = |own: &'a Option<SecretKey>, common: &'a Option<SecretKey>| {
         own.as_ref().or(common.as_ref().filter(|_| nats.url.is_none()))
     };
-    let credentials = or_common(&nats.credentials_secret_ref, &installation.nats_credentials);
-    let authority = or_common(&nats.ca_secret_ref, &installation.nats_ca);
+    let credentials = or_common(&nats.credentials_secret_ref, &defaults.nats_credentials);
+    let authority = or_common(&nats.ca_secret_ref, &defaults.nats_ca);
     let secrets = [
         ("nats-credentials", setting::NATS_CREDS_FILE, credentials),
         ("nats-ca", setting::NATS_TLS_CA_FILE, authority),

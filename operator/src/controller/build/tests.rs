@@ -20,7 +20,7 @@ use crate::{
     pods::revision::Revision,
 };
 
-fn installation() -> WorkerDefaults {
+fn defaults() -> WorkerDefaults {
     WorkerDefaults {
         nats: NatsSettings::from_url("nats://nats.openfaas:4222"),
         nats_credentials: None,
@@ -36,12 +36,12 @@ fn installation() -> WorkerDefaults {
     }
 }
 
-fn prepared(queue: &AsyncQueue, installation: &WorkerDefaults) -> DesiredObjects {
-    build(&validate(queue, &fixtures::dereferenced()).unwrap(), installation)
+fn desired(queue: &AsyncQueue, defaults: &WorkerDefaults) -> DesiredObjects {
+    build(&validate(queue, &fixtures::dereferenced()).unwrap(), defaults)
 }
 
-fn variables(prepared: &DesiredObjects) -> BTreeMap<&str, &str> {
-    let pod = prepared.deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+fn variables(desired: &DesiredObjects) -> BTreeMap<&str, &str> {
+    let pod = desired.deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
     let variables = pod.containers[0].env.as_ref().unwrap().iter();
     variables.map(|variable| (&*variable.name, variable.value.as_deref().unwrap())).collect()
 }
@@ -61,8 +61,8 @@ fn sample() -> AsyncQueue {
 }
 
 #[test]
-fn the_deployment_is_this_one() {
-    let mut workers = prepared(&sample(), &installation()).deployment;
+fn the_deployment_is_the_golden_one() {
+    let mut workers = desired(&sample(), &defaults()).deployment;
     let template = workers.spec.as_mut().unwrap().template.metadata.as_mut().unwrap();
     let revision = template.annotations.as_mut().unwrap().get_mut(REVISION_ANNOTATION).unwrap();
     assert!(revision.parse::<Revision>().is_ok(), "{revision}");
@@ -70,50 +70,50 @@ fn the_deployment_is_this_one() {
     let actual = serde_saphyr::to_string(&workers).unwrap();
     assert!(
         actual == include_str!("golden.yaml"),
-        "if this is as it shall be, it is the new golden.yaml:\n{actual}"
+        "if this is the desired Deployment, write it to golden.yaml:\n{actual}"
     );
 }
 
 #[test]
 fn pull_secrets_of_a_queue_replace_those_of_the_installation() {
-    let secrets = |queue: &AsyncQueue, installation: &WorkerDefaults| {
-        let pod = prepared(queue, installation).deployment.spec.unwrap().template.spec.unwrap();
+    let secrets = |queue: &AsyncQueue, defaults: &WorkerDefaults| {
+        let pod = desired(queue, defaults).deployment.spec.unwrap().template.spec.unwrap();
         pod.image_pull_secrets
             .map(|secrets| secrets.into_iter().map(|secret| secret.name).collect::<Vec<_>>())
     };
     let mut queue = sample();
-    assert_eq!(secrets(&queue, &installation()), Some(vec!["registry".to_owned()]));
+    assert_eq!(secrets(&queue, &defaults()), Some(vec!["registry".to_owned()]));
     queue.spec.worker.image_pull_secrets = vec![LocalObjectReference { name: "own".to_owned() }];
-    assert_eq!(secrets(&queue, &installation()), Some(vec!["own".to_owned()]));
-    let none = WorkerDefaults { image_pull_secrets: Vec::new(), ..installation() };
+    assert_eq!(secrets(&queue, &defaults()), Some(vec!["own".to_owned()]));
+    let none = WorkerDefaults { image_pull_secrets: Vec::new(), ..defaults() };
     assert_eq!(secrets(&sample(), &none), None);
 }
 
 #[test]
-fn the_stream_is_the_specs() {
-    let queue = prepared(&sample(), &installation()).queue;
+fn the_stream_is_the_one_of_the_spec() {
+    let queue = desired(&sample(), &defaults()).queue;
     assert_eq!((&*queue.stream, &*queue.subject, &*queue.durable), ("SLOW", "jobs.slow", "slow"));
 }
 
 #[test]
-fn a_queue_may_have_an_image_and_a_nats_of_its_own() {
+fn a_queue_may_have_its_own_image_and_nats() {
     let mut queue = sample();
     queue.spec.worker.image = Some("mine:1".to_owned());
     queue.spec.nats.url = Some("nats://elsewhere".to_owned());
-    let prepared = prepared(&queue, &installation());
-    assert_eq!(variables(&prepared)["nats_url"], "nats://elsewhere");
+    let desired = desired(&queue, &defaults());
+    assert_eq!(variables(&desired)["nats_url"], "nats://elsewhere");
     // The directory is not on that NATS: workers call the functions that the queue admits.
     queue.spec.functions.namespaces = vec!["team-b".to_owned()];
     queue.metadata.namespace = Some("team-a".to_owned());
-    let prepared = self::prepared(&queue, &installation());
-    assert_eq!(variables(&prepared)["function_namespaces"], "team-a,team-b");
-    let pod = prepared.deployment.spec.unwrap().template.spec.unwrap();
+    let desired = self::desired(&queue, &defaults());
+    assert_eq!(variables(&desired)["function_namespaces"], "team-a,team-b");
+    let pod = desired.deployment.spec.unwrap().template.spec.unwrap();
     assert_eq!(pod.containers[0].image.as_deref(), Some("mine:1"));
 }
 
 #[test]
-fn what_the_installation_says_reaches_the_workers() {
-    let installation = WorkerDefaults {
+fn the_defaults_of_workers_are_settings_of_workers() {
+    let defaults = WorkerDefaults {
         nats: NatsSettings {
             nats_url: Optional(None),
             nats_host: "nats".to_owned(),
@@ -123,10 +123,10 @@ fn what_the_installation_says_reaches_the_workers() {
         function_namespace: "fn".to_owned(),
         function_namespaces: "dev,staging".parse().unwrap(),
         platform_namespace: None,
-        ..installation()
+        ..defaults()
     };
-    let prepared = prepared(&sample(), &installation);
-    let variables = variables(&prepared);
+    let desired = desired(&sample(), &defaults);
+    let variables = variables(&desired);
     assert_eq!((variables["nats_host"], variables["nats_port"]), ("nats", "4333"));
     assert!(!variables.contains_key("nats_url"));
     assert_eq!(variables["function_namespace"], "fn");
@@ -147,14 +147,14 @@ fn no_credentials_are_in_a_deployment() {
         (at("nats://u:s3cret@a:1,tls://s3cret@b"), "nats_url", "nats://a:1,tls://b"),
         (host("nats://u:s3cret@nats"), "nats_host", "nats://nats"),
     ] {
-        let installation =
-            WorkerDefaults { nats, nats_credentials: nats_credentials.clone(), ..installation() };
-        let prepared = prepared(&sample(), &installation);
-        assert_eq!(variables(&prepared)[variable], expected);
+        let defaults =
+            WorkerDefaults { nats, nats_credentials: nats_credentials.clone(), ..defaults() };
+        let desired = desired(&sample(), &defaults);
+        assert_eq!(variables(&desired)[variable], expected);
         let all = serde_json::to_string(&(
-            &prepared.deployment,
-            &prepared.service_account,
-            &prepared.disruption_budget,
+            &desired.deployment,
+            &desired.service_account,
+            &desired.disruption_budget,
         ))
         .unwrap();
         assert!(!all.contains("s3cret"), "{all}");
@@ -162,19 +162,19 @@ fn no_credentials_are_in_a_deployment() {
 }
 
 #[test]
-fn a_pod_is_killed_only_after_its_worker_had_its_time() {
+fn a_pod_is_killed_after_the_grace_period_of_its_worker() {
     let mut queue = sample();
     queue.spec.timeout = GoDuration(Duration::from_millis(500));
-    let prepared = prepared(&queue, &installation());
-    assert_eq!(variables(&prepared)["grace_period"], "10s500ms");
-    let pod = prepared.deployment.spec.unwrap().template.spec.unwrap();
+    let desired = desired(&queue, &defaults());
+    assert_eq!(variables(&desired)["grace_period"], "10s500ms");
+    let pod = desired.deployment.spec.unwrap().template.spec.unwrap();
     assert_eq!(pod.termination_grace_period_seconds, Some(16));
 }
 
 #[test]
 fn no_two_queues_select_the_same_pods() {
     let select = |name: &str| {
-        let workers = prepared(&fixtures::queue(name), &installation()).deployment;
+        let workers = desired(&fixtures::queue(name), &defaults()).deployment;
         let spec = workers.spec.unwrap();
         let pods = spec.template.metadata.unwrap().labels.unwrap();
         (spec.selector.match_labels.unwrap(), pods)
@@ -186,11 +186,11 @@ fn no_two_queues_select_the_same_pods() {
 }
 
 fn pod(queue: &AsyncQueue) -> PodSpec {
-    prepared(queue, &installation()).deployment.spec.unwrap().template.spec.unwrap()
+    desired(queue, &defaults()).deployment.spec.unwrap().template.spec.unwrap()
 }
 
 #[test]
-fn what_the_spec_says_of_calls_is_what_workers_are_told() {
+fn fields_of_the_spec_are_settings_of_workers() {
     let mut queue = fixtures::queue("q");
     queue.spec.retry.max_attempts = 3;
     queue.spec.retry.min_backoff = GoDuration(Duration::from_secs(1));
@@ -203,8 +203,8 @@ fn what_the_spec_says_of_calls_is_what_workers_are_told() {
     queue.spec.callback.max_attempts = 8;
     queue.spec.callback.allowed_hosts = vec!["a".to_owned(), "*.b".to_owned()];
     queue.spec.verbose = true;
-    let prepared = prepared(&queue, &installation());
-    let variables = variables(&prepared);
+    let desired = desired(&queue, &defaults());
+    let variables = variables(&desired);
     for (name, value) in [
         ("max_retry_attempts", "3"),
         ("initial_retry_wait", "1s"),
@@ -230,28 +230,24 @@ fn every_variable_of_the_operator_is_reserved() {
     queue.spec.nats.ca_secret_ref = Some(key.clone());
     queue.spec.callback.signing_secret_ref = Some(key.clone());
     queue.spec.callback.ca_secret_ref = Some(key);
-    let prepared = prepared(&queue, &installation());
-    for name in variables(&prepared).keys() {
+    let desired = desired(&queue, &defaults());
+    for name in variables(&desired).keys() {
         assert!(operator_variables().contains(name), "{name} can be set by worker.env");
     }
-    for name in prepared.deployment.spec.unwrap().template.metadata.unwrap().labels.unwrap().keys()
-    {
+    for name in desired.deployment.spec.unwrap().template.metadata.unwrap().labels.unwrap().keys() {
         assert!(RESERVED_LABELS.contains(&&**name), "{name} can be set by worker.podLabels");
     }
 }
 
 #[test]
-fn workers_have_the_installations_credentials_unless_their_queue_has_others_or_another_nats() {
+fn default_credentials_apply_unless_the_queue_has_its_own() {
     let key = |name: &str| Some(SecretKey { name: name.to_owned(), key: "k".to_owned() });
-    let installation = WorkerDefaults {
-        nats_credentials: key("common"),
-        nats_ca: key("common-ca"),
-        ..installation()
-    };
+    let defaults =
+        WorkerDefaults { nats_credentials: key("common"), nats_ca: key("common-ca"), ..defaults() };
     let mounted = |change: fn(&mut AsyncQueue)| {
         let mut queue = sample();
         change(&mut queue);
-        let pod = prepared(&queue, &installation).deployment.spec.unwrap().template.spec.unwrap();
+        let pod = desired(&queue, &defaults).deployment.spec.unwrap().template.spec.unwrap();
         let volumes = pod.volumes.unwrap_or_default().into_iter();
         volumes.map(|volume| volume.secret.unwrap().secret_name.unwrap()).collect::<Vec<_>>()
     };
@@ -267,7 +263,7 @@ fn workers_have_the_installations_credentials_unless_their_queue_has_others_or_a
 }
 
 #[test]
-fn secrets_are_mounted_and_the_worker_is_told_where() {
+fn secrets_are_mounted_and_their_paths_are_settings() {
     assert_eq!(pod(&fixtures::queue("q")).volumes, None);
     let key = SecretKey { name: "webhooks".to_owned(), key: "secrets".to_owned() };
     let signing = CallbackSpec { signing_secret_ref: Some(key.clone()), ..CallbackSpec::default() };
@@ -277,8 +273,8 @@ fn secrets_are_mounted_and_the_worker_is_told_where() {
     {
         let mut queue = fixtures::queue("q");
         *queue.spec.callback = callback;
-        let prepared = prepared(&queue, &installation());
-        let file = variables(&prepared)[variable];
+        let desired = desired(&queue, &defaults());
+        let file = variables(&desired)[variable];
         let pod = pod(&queue);
         let mount = &pod.containers[0].volume_mounts.as_ref().unwrap()[0];
         let volume = &pod.volumes.as_ref().unwrap()[0];
@@ -291,8 +287,8 @@ fn secrets_are_mounted_and_the_worker_is_told_where() {
 }
 
 #[test]
-fn an_object_has_all_labels_that_are_ours() {
-    let labels = prepared(&sample(), &installation()).deployment.metadata.labels.unwrap();
+fn an_object_has_all_reserved_labels() {
+    let labels = desired(&sample(), &defaults()).deployment.metadata.labels.unwrap();
     assert_eq!(
         labels.keys().collect::<BTreeSet<_>>(),
         RESERVED_LABELS.map(str::to_owned).iter().collect()
@@ -300,7 +296,7 @@ fn an_object_has_all_labels_that_are_ours() {
 }
 
 #[test]
-fn a_users_wishes_for_pods_are_heeded_and_the_operators_labels_stay() {
+fn pod_fields_of_the_spec_keep_the_operators_labels() {
     let mut queue = fixtures::queue("q");
     let text = |text: &str| text.to_owned();
     queue.spec.worker.pod_labels = string_map([("team", "a"), (QUEUE_LABEL, "another")]);
@@ -312,9 +308,9 @@ fn a_users_wishes_for_pods_are_heeded_and_the_operators_labels_stay() {
     queue.spec.worker.priority_class_name = Some(text("high"));
     queue.spec.worker.env =
         vec![EnvVar { name: text("RUST_LOG"), value: Some(text("debug")), ..EnvVar::default() }];
-    let prepared = prepared(&queue, &installation());
-    assert_eq!(variables(&prepared)["RUST_LOG"], "debug");
-    let template = prepared.deployment.spec.unwrap().template;
+    let desired = desired(&queue, &defaults());
+    assert_eq!(variables(&desired)["RUST_LOG"], "debug");
+    let template = desired.deployment.spec.unwrap().template;
     let meta = template.metadata.unwrap();
     let labels = meta.labels.unwrap();
     assert_eq!((&*labels["team"], &*labels[QUEUE_LABEL]), ("a", "q"));
@@ -326,7 +322,7 @@ fn a_users_wishes_for_pods_are_heeded_and_the_operators_labels_stay() {
 }
 
 #[test]
-fn workers_are_spread_over_nodes_unless_the_spec_says_how() {
+fn workers_are_spread_over_nodes_by_default() {
     let mut queue = fixtures::queue("q");
     let spread = |queue: &AsyncQueue| pod(queue).topology_spread_constraints.unwrap_or_default();
     assert_eq!(spread(&queue)[0].topology_key, "kubernetes.io/hostname");
@@ -341,27 +337,27 @@ fn workers_are_spread_over_nodes_unless_the_spec_says_how() {
 #[test]
 fn more_than_one_worker_is_drained_one_at_a_time() {
     let mut queue = fixtures::queue("q");
-    assert_eq!(prepared(&queue, &installation()).disruption_budget, None);
+    assert_eq!(desired(&queue, &defaults()).disruption_budget, None);
     queue.spec.replicas = 2;
-    let budget = prepared(&queue, &installation()).disruption_budget.unwrap();
+    let budget = desired(&queue, &defaults()).disruption_budget.unwrap();
     assert_eq!(budget.spec.unwrap().selector.unwrap().match_labels.unwrap()[QUEUE_LABEL], "q");
 }
 
 #[test]
-fn workers_run_as_an_account_of_their_own_or_as_the_one_that_is_named() {
+fn workers_have_their_own_service_account_by_default() {
     let mut queue = fixtures::queue("q");
-    let account = prepared(&queue, &installation()).service_account.unwrap();
+    let account = desired(&queue, &defaults()).service_account.unwrap();
     assert_eq!(account.metadata.name, pod(&queue).service_account_name);
     assert_eq!(account.automount_service_account_token, Some(false));
     queue.spec.worker.service_account_name = Some("mine".to_owned());
-    assert_eq!(prepared(&queue, &installation()).service_account, None);
+    assert_eq!(desired(&queue, &defaults()).service_account, None);
     assert_eq!(pod(&queue).service_account_name.as_deref(), Some("mine"));
 }
 
 #[test]
-fn workers_of_another_template_have_another_revision() {
+fn another_template_has_another_revision() {
     let revision =
-        |queue: &AsyncQueue| Revision::of(&prepared(queue, &installation()).deployment).unwrap();
+        |queue: &AsyncQueue| Revision::of(&desired(queue, &defaults()).deployment).unwrap();
     let (mut queue, first) = (sample(), revision(&sample()));
     assert_eq!(revision(&queue), first);
     queue.spec.replicas += 1;

@@ -35,7 +35,7 @@ impl WorkerRollout<'_> {
         if self.replicas == 0 {
             return ConditionValue::true_(
                 reason::SCALED_TO_ZERO,
-                "spec.replicas is 0: calls are accepted, and none is run.",
+                "Scaled to zero: calls are accepted but not run.",
             );
         }
         if self.updated_available() > 0 {
@@ -47,7 +47,7 @@ impl WorkerRollout<'_> {
         if self.was_ready() && self.rollout.available > 0 {
             return ConditionValue::true_(
                 reason::RECONCILED,
-                "Workers of the earlier revision run during the rollout.",
+                "Workers of the previous revision run during the rollout.",
             );
         }
         ConditionValue::false_(reason::PROGRESSING, self.count())
@@ -60,7 +60,7 @@ impl WorkerRollout<'_> {
         let is_rolled_out = *is_observed && self.updated_available() >= self.replicas;
         // With zero workers wanted and none there, there is nothing to wait for.
         if is_wanted && (is_rolled_out || self.replicas == 0) {
-            return ConditionValue::false_(reason::RECONCILED, "The workers are as the spec says.");
+            return ConditionValue::false_(reason::RECONCILED, "The workers match the spec.");
         }
         match self.cause() {
             Some(cause) => self.blocked_by(cause),
@@ -232,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn more_workers_that_do_not_come_up_leave_a_queue_ready() {
+    fn extra_workers_that_do_not_start_leave_a_queue_ready() {
         let cause = cause::unschedulable("0/1 nodes are available: 1 Insufficient cpu.");
         let stuck = (ConditionStatus::False, reason::UNSCHEDULABLE);
         assert_eq!(conditions_of(2, &rollout(2, 2, 1), Some(&cause), &was_ready()), [READY, stuck]);
     }
 
     #[test]
-    fn what_the_deployment_says_counts_where_no_pod_says_more() {
+    fn a_cause_of_the_deployment_counts_without_one_of_a_pod() {
         let refused = RolloutStatus { refused: Some("exceeded quota".into()), ..rollout(0, 0, 0) };
         let stuck = (ConditionStatus::False, reason::PODS_REFUSED);
         assert_eq!(conditions_of(1, &refused, None, &was_not()), [stuck, stuck]);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_in_the_same_words_each_time() {
+    fn the_message_of_a_cause_stays_the_same() {
         let (rollout, first) =
             (rollout(1, 1, 0), cause::probe("Get http://10.0.0.1:8081: refused"));
         let workers =

@@ -15,15 +15,15 @@ use asyncqueue::{
 
 /// A function that is deployed within this time is not named: it may already be in the directory,
 /// without the gateway having read it.
-const GRACE: Duration = Duration::from_secs(5);
+const REPORT_DELAY: Duration = Duration::from_secs(5);
 
 /// Minimum interval of events about one queue.
-const INTERVAL: Duration = Duration::from_secs(60);
+const EVENT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Time after which a function is named again. An API server keeps an event that long by default.
-const REPEAT: Duration = Duration::from_secs(60 * 60);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Maximum number of functions that are kept for one queue. Others are not named until some of
+/// Maximum number of functions that are stored for one queue. Others are not named until some of
 /// these are removed.
 const MAX_FUNCTIONS: usize = 64;
 
@@ -63,7 +63,7 @@ impl Pending {
         let reported = self.queues.entry(queue).or_insert_with(|| Reported::new(report.outcome));
         reported.outcome = report.outcome;
         for function in report.functions {
-            reported.note(function, now);
+            reported.add(function, now);
         }
     }
 
@@ -75,7 +75,7 @@ impl Pending {
             (!functions.is_empty()).then_some(Due { queue, outcome, functions })
         });
         let due = due.collect();
-        self.queues.retain(|_, reported| !reported.is_over(now));
+        self.queues.retain(|_, reported| !reported.is_expired(now));
         due
     }
 }
@@ -87,7 +87,7 @@ impl Reported {
         Self { outcome, waiting: BTreeMap::new(), named: HashMap::new(), event_at: None }
     }
 
-    fn note(&mut self, function: FunctionName, now: Instant) {
+    fn add(&mut self, function: FunctionName, now: Instant) {
         let has_room = self.waiting.len() + self.named.len() < MAX_FUNCTIONS;
         if has_room && !self.named.contains_key(&function) {
             self.waiting.entry(function).or_insert(now);
@@ -98,30 +98,31 @@ impl Reported {
     fn due(&mut self, exists: impl Fn(&FunctionName) -> bool, now: Instant) -> Vec<FunctionName> {
         // A function that was deployed and is removed again is reported again.
         self.waiting.retain(|function, _| !exists(function));
-        self.named.retain(|function, at| now.duration_since(*at) < REPEAT && !exists(function));
-        if self.event_at.is_some_and(|at| now.duration_since(at) < INTERVAL) {
+        self.named
+            .retain(|function, at| now.duration_since(*at) < REPEAT_INTERVAL && !exists(function));
+        if self.event_at.is_some_and(|at| now.duration_since(at) < EVENT_INTERVAL) {
             return Vec::new();
         }
-        let is_ripe = |since: &Instant| now.duration_since(*since) >= GRACE;
-        let ripe: Vec<FunctionName> = self
+        let is_due = |since: &Instant| now.duration_since(*since) >= REPORT_DELAY;
+        let due: Vec<FunctionName> = self
             .waiting
             .iter()
-            .filter(|(_, since)| is_ripe(since))
+            .filter(|(_, since)| is_due(since))
             .map(|(name, _)| name.clone())
             .collect();
-        for function in &ripe {
+        for function in &due {
             self.waiting.remove(function);
             self.named.insert(function.clone(), now);
         }
-        if !ripe.is_empty() {
+        if !due.is_empty() {
             self.event_at = Some(now);
         }
-        ripe
+        due
     }
 
     /// Returns whether no entry is needed any more.
-    fn is_over(&self, now: Instant) -> bool {
-        let is_quiet = self.event_at.is_none_or(|at| now.duration_since(at) >= INTERVAL);
+    fn is_expired(&self, now: Instant) -> bool {
+        let is_quiet = self.event_at.is_none_or(|at| now.duration_since(at) >= EVENT_INTERVAL);
         is_quiet && self.waiting.is_empty() && self.named.is_empty()
     }
 }
@@ -154,50 +155,50 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_named_once_and_not_at_once() {
+    fn a_function_is_named_once_after_a_delay() {
         let (mut pending, start) = (Pending::default(), Instant::now());
         record(&mut pending, &["slwo"], start);
         assert_eq!(due(&mut pending, &[], start), [[""; 0]; 0]);
-        assert_eq!(due(&mut pending, &[], start + GRACE), [["slwo"]]);
+        assert_eq!(due(&mut pending, &[], start + REPORT_DELAY), [["slwo"]]);
         // More calls change nothing.
         for minute in 1..60 {
-            record(&mut pending, &["slwo"], start + minute * INTERVAL);
+            record(&mut pending, &["slwo"], start + minute * EVENT_INTERVAL);
             assert_eq!(
-                due(&mut pending, &[], start + minute * INTERVAL + GRACE),
+                due(&mut pending, &[], start + minute * EVENT_INTERVAL + REPORT_DELAY),
                 [[""; 0]; 0],
                 "{minute}"
             );
         }
         // By then its event has expired.
-        let later = start + GRACE + REPEAT;
+        let later = start + REPORT_DELAY + REPEAT_INTERVAL;
         assert_eq!(due(&mut pending, &[], later), [[""; 0]; 0]);
         record(&mut pending, &["slwo"], later);
-        assert_eq!(due(&mut pending, &[], later + GRACE), [["slwo"]]);
+        assert_eq!(due(&mut pending, &[], later + REPORT_DELAY), [["slwo"]]);
     }
 
     #[test]
-    fn a_function_that_is_deployed_in_time_is_not_named() {
+    fn a_function_deployed_in_time_is_not_named() {
         let (mut pending, start) = (Pending::default(), Instant::now());
         record(&mut pending, &["new", "slwo"], start);
-        assert_eq!(due(&mut pending, &["new"], start + GRACE), [["slwo"]]);
+        assert_eq!(due(&mut pending, &["new"], start + REPORT_DELAY), [["slwo"]]);
         // A function that was deployed and is removed again is reported again.
-        assert_eq!(due(&mut pending, &["slwo"], start + INTERVAL), [[""; 0]; 0]);
-        record(&mut pending, &["slwo"], start + INTERVAL);
-        assert_eq!(due(&mut pending, &[], start + INTERVAL + GRACE), [["slwo"]]);
+        assert_eq!(due(&mut pending, &["slwo"], start + EVENT_INTERVAL), [[""; 0]; 0]);
+        record(&mut pending, &["slwo"], start + EVENT_INTERVAL);
+        assert_eq!(due(&mut pending, &[], start + EVENT_INTERVAL + REPORT_DELAY), [["slwo"]]);
     }
 
     #[test]
-    fn events_about_a_queue_have_a_time_between_them() {
+    fn events_about_a_queue_have_a_minimum_interval() {
         let (mut pending, start) = (Pending::default(), Instant::now());
         record(&mut pending, &["a"], start);
-        assert_eq!(due(&mut pending, &[], start + GRACE), [["a"]]);
-        record(&mut pending, &["c", "b"], start + GRACE);
-        assert_eq!(due(&mut pending, &[], start + 2 * GRACE), [[""; 0]; 0]);
-        assert_eq!(due(&mut pending, &[], start + GRACE + INTERVAL), [["b", "c"]]);
+        assert_eq!(due(&mut pending, &[], start + REPORT_DELAY), [["a"]]);
+        record(&mut pending, &["c", "b"], start + REPORT_DELAY);
+        assert_eq!(due(&mut pending, &[], start + 2 * REPORT_DELAY), [[""; 0]; 0]);
+        assert_eq!(due(&mut pending, &[], start + REPORT_DELAY + EVENT_INTERVAL), [["b", "c"]]);
     }
 
     #[test]
-    fn invented_names_are_kept_and_named_within_bounds() {
+    fn invented_names_are_bounded() {
         let (mut pending, start) = (Pending::default(), Instant::now());
         let (mut now, mut named, mut events) = (start, 0, 0);
         for number in 0..10_000 {
@@ -208,14 +209,14 @@ mod tests {
             }
             now += Duration::from_millis(300);
         }
-        assert!(now < start + REPEAT);
+        assert!(now < start + REPEAT_INTERVAL);
         assert_eq!(named, MAX_FUNCTIONS);
         assert!((1..=MAX_FUNCTIONS).contains(&events), "{events}");
-        let kept: usize =
+        let stored: usize =
             pending.queues.values().map(|queue| queue.waiting.len() + queue.named.len()).sum();
-        assert_eq!(kept, MAX_FUNCTIONS);
+        assert_eq!(stored, MAX_FUNCTIONS);
         // Every entry expires.
-        assert_eq!(due(&mut pending, &[], now + REPEAT), [[""; 0]; 0]);
+        assert_eq!(due(&mut pending, &[], now + REPEAT_INTERVAL), [[""; 0]; 0]);
         assert!(pending.queues.is_empty());
     }
 
@@ -226,7 +227,7 @@ mod tests {
             let report = Report { outcome, functions: vec![function("slwo")] };
             pending.record(queue.parse().unwrap(), report, start);
         }
-        let mut due = pending.due(|_| false, start + GRACE);
+        let mut due = pending.due(|_| false, start + REPORT_DELAY);
         due.sort_by(|a, b| a.queue.cmp(&b.queue));
         let expected =
             [("a", Outcome::Accepted), ("b", Outcome::Rejected)].map(|(queue, outcome)| Due {

@@ -12,7 +12,7 @@ use crate::{Settings, crd::AsyncQueueSpec, labels::DEFAULT_QUEUE_SETTINGS_ANNOTA
 /// Fields of the default queue; those that have no setting are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Wanted {
+pub(super) struct AppliedSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_inflight: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,11 +21,11 @@ pub(super) struct Wanted {
     ack_wait: Option<GoDuration>,
 }
 
-// === impl Wanted ===
+// === impl AppliedSettings ===
 
-impl Wanted {
+impl AppliedSettings {
     /// Returns the fields of the settings.
-    pub(super) fn of(settings: &Settings) -> Self {
+    pub(super) fn from_settings(settings: &Settings) -> Self {
         Self {
             max_inflight: settings.default_queue_max_inflight.0,
             timeout: settings.default_queue_timeout.0,
@@ -34,7 +34,7 @@ impl Wanted {
     }
 
     /// Returns the spec with these fields.
-    pub(super) fn spec(&self, mut spec: AsyncQueueSpec) -> AsyncQueueSpec {
+    pub(super) fn apply_to(&self, mut spec: AsyncQueueSpec) -> AsyncQueueSpec {
         spec.max_inflight = self.max_inflight.unwrap_or(spec.max_inflight);
         spec.timeout = self.timeout.unwrap_or(spec.timeout);
         if let Some(ack_wait) = self.ack_wait {
@@ -56,11 +56,11 @@ impl Wanted {
 }
 
 /// Returns the merge patch for a queue on which `recorded` was last applied; `None` if that is
-/// already what is wanted. A field that is no longer set gets its default back.
-pub(super) fn patch(recorded: Option<&str>, wanted: &Wanted) -> Option<Value> {
-    let before: Wanted =
+/// already the desired state. A field that is no longer set gets its default back.
+pub(super) fn patch(recorded: Option<&str>, desired: &AppliedSettings) -> Option<Value> {
+    let previous: AppliedSettings =
         recorded.and_then(|recorded| serde_json::from_str(recorded).ok()).unwrap_or_default();
-    if before == *wanted {
+    if previous == *desired {
         return None;
     }
     let mut spec = Map::new();
@@ -69,16 +69,15 @@ pub(super) fn patch(recorded: Option<&str>, wanted: &Wanted) -> Option<Value> {
             spec.insert(name.to_owned(), value.unwrap_or_default());
         }
     };
-    put("maxInflight", wanted.max_inflight.map(Value::from), before.max_inflight.is_some());
-    put("timeout", wanted.timeout.map(|time| time.to_string().into()), before.timeout.is_some());
-    let ack_wait = wanted.ack_wait.map(|time| json!(time.to_string()));
-    if ack_wait.is_some() || before.ack_wait.is_some() {
+    put("maxInflight", desired.max_inflight.map(Value::from), previous.max_inflight.is_some());
+    put("timeout", desired.timeout.map(|time| time.to_string().into()), previous.timeout.is_some());
+    let ack_wait = desired.ack_wait.map(|time| json!(time.to_string()));
+    if ack_wait.is_some() || previous.ack_wait.is_some() {
         spec.insert("consumer".to_owned(), json!({ "ackWait": ack_wait }));
     }
-    let record = wanted.annotation().map(|(_, record)| record);
-    Some(
-        json!({ "metadata": { "annotations": { DEFAULT_QUEUE_SETTINGS_ANNOTATION: record } }, "spec": spec }),
-    )
+    let record = desired.annotation().map(|(_, record)| record);
+    let annotations = json!({ DEFAULT_QUEUE_SETTINGS_ANNOTATION: record });
+    Some(json!({ "metadata": { "annotations": annotations }, "spec": spec }))
 }
 
 #[cfg(test)]
@@ -87,23 +86,26 @@ mod tests {
 
     use super::*;
 
-    fn wanted(max_inflight: Option<i32>, ack_wait: Option<u64>) -> Wanted {
+    fn settings(max_inflight: Option<i32>, ack_wait: Option<u64>) -> AppliedSettings {
         let ack_wait = ack_wait.map(|seconds| GoDuration(Duration::from_secs(seconds)));
-        Wanted { max_inflight, timeout: None, ack_wait }
+        AppliedSettings { max_inflight, timeout: None, ack_wait }
     }
 
     #[test]
-    fn a_new_queue_has_what_is_set_and_every_default_else() {
-        let spec = wanted(Some(5), Some(90)).spec(AsyncQueueSpec::default());
+    fn a_new_queue_has_the_settings_and_defaults() {
+        let spec = settings(Some(5), Some(90)).apply_to(AsyncQueueSpec::default());
         assert_eq!((spec.max_inflight, spec.timeout), (5, AsyncQueueSpec::default().timeout));
         assert_eq!(spec.consumer.ack_wait.to_string(), "1m30s");
-        assert_eq!(wanted(None, None).spec(AsyncQueueSpec::default()), AsyncQueueSpec::default());
-        assert_eq!(wanted(None, None).annotation(), None);
+        assert_eq!(
+            settings(None, None).apply_to(AsyncQueueSpec::default()),
+            AsyncQueueSpec::default()
+        );
+        assert_eq!(settings(None, None).annotation(), None);
     }
 
     #[test]
     fn settings_are_applied_when_they_change() {
-        let five = wanted(Some(5), None);
+        let five = settings(Some(5), None);
         let record = r#"{"maxInflight":5}"#;
         assert_eq!(
             patch(None, &five),
@@ -114,13 +116,13 @@ mod tests {
         );
         // A change of the queue itself stays.
         assert_eq!(patch(Some(record), &five), None);
-        assert_eq!(patch(None, &wanted(None, None)), None);
+        assert_eq!(patch(None, &settings(None, None)), None);
     }
 
     #[test]
-    fn a_setting_that_is_taken_away_gives_the_default_back() {
+    fn a_removed_setting_restores_the_default() {
         let record = r#"{"maxInflight":5,"timeout":"15m","ackWait":"1m"}"#;
-        let patch = patch(Some(record), &wanted(None, Some(60))).unwrap();
+        let patch = patch(Some(record), &settings(None, Some(60))).unwrap();
         assert_eq!(
             patch["spec"],
             json!({ "maxInflight": null, "timeout": null, "consumer": { "ackWait": "1m" } })
@@ -129,7 +131,7 @@ mod tests {
             patch["metadata"]["annotations"][DEFAULT_QUEUE_SETTINGS_ANNOTATION],
             r#"{"ackWait":"1m"}"#
         );
-        let patch = super::patch(Some(record), &wanted(None, None)).unwrap();
+        let patch = super::patch(Some(record), &settings(None, None)).unwrap();
         assert_eq!(patch["spec"]["consumer"], json!({ "ackWait": null }));
         assert!(patch["metadata"]["annotations"][DEFAULT_QUEUE_SETTINGS_ANNOTATION].is_null());
     }
