@@ -594,7 +594,7 @@ async fn a_call_is_found_and_cancelled() {
     let _worker = queue.worker(&function, &[]);
     function.receives(1).await;
     assert!(
-        aq_ok(&queue, &["cancel", "-", generated.as_str()]).await.contains("while it was running")
+        aq_ok(&queue, &["cancel", "-", generated.as_str()]).await.contains("while running")
     );
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
     let status: Value =
