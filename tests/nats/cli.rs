@@ -584,18 +584,12 @@ async fn a_call_is_found_and_cancelled() {
     let status = aq_ok(&queue, &["status", generated.as_str()]).await;
     assert!(status.contains("queued, 0 calls before it"), "{status}");
     let own = queue.submit(|call| call.call_id = "order-7".parse().unwrap()).await;
-    assert!(
-        aq_ok(&queue, &["cancel", "jobs", own.as_str()])
-            .await
-            .contains("it will not start")
-    );
+    assert!(aq_ok(&queue, &["cancel", "jobs", own.as_str()]).await.contains("it will not start"));
     assert!(aq_ok(&queue, &["cancel", "-", own.as_str()]).await.contains("already cancelled"));
 
     let _worker = queue.worker(&function, &[]);
     function.receives(1).await;
-    assert!(
-        aq_ok(&queue, &["cancel", "-", generated.as_str()]).await.contains("while running")
-    );
+    assert!(aq_ok(&queue, &["cancel", "-", generated.as_str()]).await.contains("while running"));
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
     let status: Value =
         serde_json::from_str(&aq_ok(&queue, &["status", generated.as_str(), "-o", "json"]).await)
