@@ -301,7 +301,7 @@ async fn a_message_of_an_existing_gateway_is_found_by_what_it_says_and_replayed(
     let text = aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--sequence", &second]).await;
     assert!(text.contains("Sequence:") && !text.contains("s3cret"), "{text}");
     let ambiguous = aq(&queue, &["dead", "show", "jobs", "theirs", "--body"]).await;
-    let both = format!("--sequence, of {first}, {second}");
+    let both = format!("--sequence: {first}, {second}");
     assert!(ambiguous.code == Some(1) && ambiguous.stderr.contains(&both), "{ambiguous:?}");
     let body =
         aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--body", "--sequence", &first]).await;
