@@ -312,7 +312,10 @@ async fn an_unknown_function_is_taken_or_refused_as_the_setting_says() {
         gateway.program.logged("rejecting a call of an unknown function: check its name").await;
     assert!(line.contains("unknown.openfaas-fn"), "{line}");
     // One line for both: they come in floods.
-    assert_eq!(gateway.program.log().iter().filter(|line| line.contains("rejecting a call")).count(), 1);
+    assert_eq!(
+        gateway.program.log().iter().filter(|line| line.contains("rejecting a call")).count(),
+        1
+    );
 
     let gateway = Gateway::before(&queue, &[]).await;
     taken(&gateway, "/async-function/unknown").await;
