@@ -301,7 +301,7 @@ async fn a_message_of_an_existing_gateway_is_found_by_what_it_says_and_replayed(
     let text = aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--sequence", &second]).await;
     assert!(text.contains("Sequence:") && !text.contains("s3cret"), "{text}");
     let ambiguous = aq(&queue, &["dead", "show", "jobs", "theirs", "--body"]).await;
-    let both = format!("--sequence, of {first}, {second}");
+    let both = format!("--sequence: {first}, {second}");
     assert!(ambiguous.code == Some(1) && ambiguous.stderr.contains(&both), "{ambiguous:?}");
     let body =
         aq_ok(&queue, &["dead", "show", "jobs", "theirs", "--body", "--sequence", &first]).await;
@@ -589,9 +589,7 @@ async fn a_call_is_found_and_cancelled() {
 
     let _worker = queue.worker(&function, &[]);
     function.receives(1).await;
-    assert!(
-        aq_ok(&queue, &["cancel", "-", generated.as_str()]).await.contains("while it was running")
-    );
+    assert!(aq_ok(&queue, &["cancel", "-", generated.as_str()]).await.contains("while running"));
     until("the connection is closed", async || (function.running() == 0).then_some(())).await;
     let status: Value =
         serde_json::from_str(&aq_ok(&queue, &["status", generated.as_str(), "-o", "json"]).await)

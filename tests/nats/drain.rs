@@ -379,7 +379,7 @@ async fn a_drain_that_follows_ends_with_success_on_sigterm() {
     // NATS Streaming lets in one client of a name.
     let second = self::drain(&queue, &stan, &[]).await;
     assert_eq!(second.code, Some(1));
-    assert!(second.stderr.contains("another drain runs"), "{}", second.stderr);
+    assert!(second.stderr.contains("another drain is running"), "{}", second.stderr);
     drain.signal("TERM");
     assert_eq!(drain.ended().await.code(), Some(0));
 }

@@ -123,7 +123,7 @@ async fn a_source_that_will_not_do_is_refused() {
     let url = queue.nats.url();
     let ended = run("kubectl-aq", &own, &[("nats_url", &url)]).await;
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("its messages are there already"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("which already has its messages"), "{}", ended.stderr);
     assert_eq!(queue.info("jobs").await.state.messages, 1);
     for (more, expected) in [
         (&["--consumer", "nope"][..], "failed to open consumer `nope`"),

@@ -162,7 +162,7 @@ async fn a_call_that_has_ended_is_not_cancelled_for_as_long_as_its_end_is_known(
     // One that has nobody to tell leaves no trace.
     let gone = gateway.submit(&[], "works").await;
     queue.empties().await;
-    refused(&cancel(&gateway, &gone).await, 404, "or has ended");
+    refused(&cancel(&gateway, &gone).await, 404, "or the call ended");
 }
 
 #[tokio::test]
@@ -430,5 +430,5 @@ async fn a_message_of_an_existing_gateway_has_no_id_to_be_found_by() {
     let request = r#"{"Header":{"X-Call-Id":["f5a9813d"]},"Method":"POST","Function":"figlet"}"#;
     let headers = NatsHeaders::new();
     queue.js.publish_with_headers("jobs", headers, request.into()).await.unwrap().await.unwrap();
-    refused(&cancel(&gateway, "f5a9813d").await, 404, "no call `f5a9813d`");
+    refused(&cancel(&gateway, "f5a9813d").await, 404, "call `f5a9813d` not found");
 }

@@ -169,7 +169,7 @@ async fn headers_that_do_not_fit_into_a_message_are_too_large_and_no_error_of_th
     one_line(
         &answer,
         413,
-        "larger than NATS takes: at most 1048576 bytes with its headers: send less",
+        "larger than NATS takes: at most 1048576 bytes with its headers: send a smaller body",
     );
     let answer = gateway.call("POST", "/async-function/figlet", &[], format!("{body}x")).await;
     one_line(&answer, 413, "set by max_payload of the NATS server");
@@ -308,16 +308,21 @@ async fn an_unknown_function_is_taken_or_refused_as_the_setting_says() {
     one_line(&answer, 404, "`figlet.dev`");
     let rejected = || gateway.metric(r#"gateway_unknown_function_calls_total{outcome="rejected"}"#);
     assert_eq!(rejected().await, 2);
-    let line = gateway.program.logged("is rejected: check its name").await;
+    let line =
+        gateway.program.logged("rejecting a call of an unknown function: check its name").await;
     assert!(line.contains("unknown.openfaas-fn"), "{line}");
     // One line for both: they come in floods.
-    assert_eq!(gateway.program.log().iter().filter(|line| line.contains("is rejected")).count(), 1);
+    assert_eq!(
+        gateway.program.log().iter().filter(|line| line.contains("rejecting a call")).count(),
+        1
+    );
 
     let gateway = Gateway::before(&queue, &[]).await;
     taken(&gateway, "/async-function/unknown").await;
     let accepted = r#"gateway_unknown_function_calls_total{outcome="accepted"}"#;
     assert_eq!(gateway.metric(accepted).await, 1);
-    let line = gateway.program.logged("goes to the default queue").await;
+    let line =
+        gateway.program.logged("storing a call of an unknown function on the default queue").await;
     assert!(line.contains("unknown.openfaas-fn") && line.contains("queue=jobs"), "{line}");
 }
 
@@ -331,7 +336,7 @@ async fn without_a_directory_an_unknown_function_is_taken_and_counted() {
     let accepted = r#"gateway_unknown_function_calls_total{outcome="accepted"}"#;
     assert_eq!(gateway.metric(accepted).await, 1);
     // No function is known there, so that a line would say nothing.
-    assert!(!gateway.program.log().iter().any(|line| line.contains("goes to the default queue")));
+    assert!(!gateway.program.log().iter().any(|line| line.contains("storing a call of an unknown function on the default queue")));
 }
 
 #[tokio::test]

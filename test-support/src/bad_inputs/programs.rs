@@ -309,7 +309,7 @@ pub const ARGUMENTS: &[Arguments] = &[
     aq(
         &["drain", "jetstream", "--stream", "nope"],
         1,
-        "failed to open stream `nope`: --stream names it",
+        "failed to open stream `nope`: check --stream",
     ),
     aq(
         &[
