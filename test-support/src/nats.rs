@@ -143,7 +143,8 @@ impl NatsServer {
 
     /// Waits until its `JetStream` answers.
     pub async fn answers(&self) {
-        let js = patient_jetstream(self.client().await);
+        // A question that comes before there is a leader is never answered: it is asked again soon.
+        let js = jetstream::new(self.client().await);
         until("JetStream answers", async || js.query_account().await.ok()).await;
     }
 
