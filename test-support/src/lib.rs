@@ -34,7 +34,6 @@ pub mod promql;
 pub mod proxy;
 pub mod raw;
 pub mod rights;
-pub mod sources;
 pub mod stan;
 pub mod tools;
 pub mod versions;

@@ -106,13 +106,13 @@ pub const CALLS_ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         input: "`Async-Function` alone",
         answer: "header Async-Call-Id is missing",
-        folder: "queue",
+        folder: "asyncqueue",
         test: "what_is_missing_or_wrong_is_named",
     },
     Elsewhere {
         input: "more than 32768 `Async-Header`s",
         answer: "Async-Header `…` is not valid: max size reached",
-        folder: "queue",
+        folder: "asyncqueue",
         test: "more_headers_than_can_be_kept_are_refused",
     },
     Elsewhere {
@@ -227,7 +227,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         input: "an entry of the directory that is no JSON, or lacks a field",
         answer: "it is logged, and what was known before stays",
-        folder: "queue",
+        folder: "asyncqueue",
         test: "an_entry_that_cannot_be_read_changes_nothing",
     },
     Elsewhere {
@@ -240,7 +240,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere {
         input: "an entry of the tombstones that is not one of the five marks",
         answer: "it is ignored: the call runs",
-        folder: "queue",
+        folder: "asyncqueue",
         test: "marks_are_read_as_they_are_written",
     },
     Elsewhere {
