@@ -1,6 +1,11 @@
 //! Builds the responses that the gateway itself gives.
 
-use asyncqueue::{CallId, cancel::Tally, status::CallStatus, submit::Submitted};
+use asyncqueue::{
+    CallId,
+    cancel::Tally,
+    status::CallStatus,
+    submit::{SubmitError, Submitted},
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
@@ -10,7 +15,7 @@ use serde::Serialize;
 use crate::{
     passed_on::PassedOn,
     proxy::AnswerBody,
-    refusal::Refusal,
+    refusal::{CATEGORIES, Refusal},
     submission::{X_CALL_ID, X_START_TIME, start_time},
     target::Receiver,
 };
@@ -105,6 +110,7 @@ pub fn status(about: &About, status: &CallStatus) -> Answer {
 /// as JSON for a client that asks for it.
 #[must_use]
 pub fn refused(about: &About, refusal: &Refusal) -> Answer {
+    debug_assert!(is_listed(refusal.category()), "CATEGORIES lacks {}", refusal.category());
     let (content_type, body) = if about.as_json {
         ("application/problem+json", json(&Problem::of(about, refusal)))
     } else {
@@ -147,6 +153,10 @@ fn json(value: &impl Serialize) -> Bytes {
     let mut json = serde_json::to_vec(value).unwrap_or_default();
     json.push(b'\n');
     json.into()
+}
+
+fn is_listed(category: &str) -> bool {
+    CATEGORIES.iter().chain(&SubmitError::CATEGORIES).any(|listed| *listed == category)
 }
 
 // === impl Problem ===
