@@ -43,6 +43,8 @@ use crate::{
 pub mod answer;
 pub mod body;
 pub mod directory_file;
+#[cfg(test)]
+mod documented;
 pub mod forwarded;
 pub mod hops;
 pub mod lookup;

@@ -27,6 +27,8 @@ mod controller;
 pub mod crd;
 mod default_queue;
 mod directory;
+#[cfg(test)]
+mod documented;
 mod error;
 mod events;
 mod figures;

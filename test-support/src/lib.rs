@@ -20,6 +20,7 @@ pub mod bad_inputs;
 pub mod broken_queues;
 pub mod clients;
 pub mod cluster;
+pub mod documents;
 pub mod health;
 pub mod history;
 pub mod http;

@@ -17,10 +17,10 @@ mod plan;
 mod run;
 mod test_list;
 
-use test_support::cluster::repository;
+use test_support::{cluster::repository, documents::paths};
 
 use crate::{
-    documents::{Kind, paths, pieces_of},
+    documents::{Kind, pieces_of},
     known::{ELSEWHERE, How, PICTURES, SESSIONS, Session, around},
     plan::{elsewhere, is_object},
 };

@@ -15,6 +15,8 @@ mod cancellations;
 mod dead_letter;
 mod delivery;
 mod depth;
+#[cfg(test)]
+mod documented;
 mod finish;
 pub mod function;
 mod invoke;
