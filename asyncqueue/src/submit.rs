@@ -119,6 +119,10 @@ pub struct Submitter {
 // === impl SubmitError ===
 
 impl SubmitError {
+    /// All values of [`category`](Self::category).
+    pub const CATEGORIES: [&str; 5] =
+        ["too_large", "queue_full", "key_reused", "no_stream", "unavailable"];
+
     /// Returns the label value for metrics.
     #[must_use]
     pub fn category(&self) -> &'static str {

@@ -35,7 +35,8 @@ use kube::{
 use serde_json::json;
 use test_support::{
     cluster::{self, Namespace, ScaledDown, Stopped},
-    nats::{NatsServer, free_port},
+    loopback::free_port,
+    nats::NatsServer,
     process::{processor_time, resident_bytes, unless_ended},
     program::Program,
     raw,

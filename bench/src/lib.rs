@@ -24,7 +24,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use test_support::{
-    nats::{NatsServer, free_port},
+    loopback::free_port,
+    nats::NatsServer,
     program::Program,
     raw,
     wait::{PATIENCE, until},

@@ -24,6 +24,8 @@ mod concurrency_limit;
 mod context;
 mod directory_file;
 mod directory_source;
+#[cfg(test)]
+mod documented;
 mod forwarded;
 mod hop_limit;
 mod lookup;

@@ -30,6 +30,40 @@ const RETRY_AFTER_QUEUE_FULL: Duration = Duration::from_secs(10);
 /// within milliseconds.
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 
+/// All values of [`Rejection::category`], besides those of a `SubmitError`.
+pub(crate) const CATEGORIES: [&str; 30] = [
+    "no_function",
+    "function_name",
+    "path",
+    "repeated_header",
+    "header_not_text",
+    "call_id",
+    "callback_url",
+    "idempotency_key",
+    "depth",
+    "chain_depth",
+    "loop",
+    "body",
+    "unknown_function",
+    "namespace",
+    "no_call_id",
+    "unknown_call",
+    "ended",
+    "not_cancelled_yet",
+    "store_full",
+    "unavailable",
+    "busy",
+    "not_found",
+    "method",
+    "body_timeout",
+    "too_large",
+    "no_directory",
+    "no_jetstream",
+    "unreachable",
+    "no_answer",
+    "unreadable_answer",
+];
+
 /// The reason why a request is rejected. Its text is for the client: what is wrong, with which
 /// value, and what to do.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,11 @@
 //! Builds the responses of the gateway itself.
 
-use asyncqueue::{CallId, cancel::Tally, status::CallStatus, submit::Submitted};
+use asyncqueue::{
+    CallId,
+    cancel::Tally,
+    status::CallStatus,
+    submit::{SubmitError, Submitted},
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
@@ -11,7 +16,7 @@ use crate::{
     context::RequestContext,
     proxy::UpstreamBody,
     proxy_body::ProxyBody,
-    rejection::Rejection,
+    rejection::{CATEGORIES, Rejection},
     submission::{X_CALL_ID, X_START_TIME, start_time},
 };
 
@@ -84,6 +89,7 @@ pub(crate) fn status(context: &RequestContext, status: &CallStatus) -> GatewayRe
 /// of text, or as JSON for a client that accepts it.
 #[must_use]
 pub(crate) fn problem_response(context: &RequestContext, rejection: &Rejection) -> GatewayResponse {
+    debug_assert!(is_listed(rejection.category()), "CATEGORIES lacks {}", rejection.category());
     let (content_type, body) = if context.accepts_problem_json {
         ("application/problem+json", json(&Problem::new(context, rejection)))
     } else {
@@ -126,6 +132,10 @@ fn json(value: &impl Serialize) -> Bytes {
     let mut json = serde_json::to_vec(value).unwrap_or_default();
     json.push(b'\n');
     json.into()
+}
+
+fn is_listed(category: &str) -> bool {
+    CATEGORIES.iter().chain(&SubmitError::CATEGORIES).any(|listed| *listed == category)
 }
 
 // === impl Problem ===

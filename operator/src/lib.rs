@@ -23,6 +23,8 @@ pub mod crd;
 mod default_queue;
 #[cfg(test)]
 mod directory_file_rules;
+#[cfg(test)]
+mod documented;
 mod error;
 mod events;
 #[cfg(test)]

@@ -1,10 +1,8 @@
 //! A real nats-server with `JetStream`, on a port and in a folder of its own.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -56,7 +54,7 @@ impl NatsServer {
         let folder = TempDir::with_prefix("asyncqueue-nats-").expect("a folder for the store");
         Self {
             folder,
-            port: free_port(),
+            port: loopback::free_port(),
             arguments: Vec::new(),
             before: None,
             process: None,
@@ -280,23 +278,4 @@ impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// A port that nobody listens on now, and that nobody is given before the caller listens on it:
-/// each caller gets another one, below those that the kernel gives to connections and to listeners
-/// that ask for any.
-#[must_use]
-pub fn free_port() -> u16 {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 20_000;
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    // Another test process begins elsewhere.
-    let start = std::process::id().wrapping_mul(257);
-    (0..COUNT)
-        .filter_map(|_| {
-            let turn = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
-            u16::try_from(FIRST + turn % COUNT).ok()
-        })
-        .find(|port| TcpListener::bind(loopback::at(*port)).is_ok())
-        .expect("a free port")
 }

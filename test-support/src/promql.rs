@@ -1,15 +1,15 @@
-//! The metrics and labels that `PromQL` expressions use, next to those that programs export. Pure.
-//!
-//! No parser of the whole language, which promtool is: names, matchers and groupings are all that
-//! is looked for.
+//! The metrics and labels that `PromQL` expressions use, and those that programs export. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+};
 
-/// What stands before a list of labels that group or match results.
-const GROUPINGS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
-
-/// What stands between expressions.
-const OPERATORS: [&str; 4] = ["and", "or", "unless", "bool"];
+use promql_parser::{
+    label::{MatchOp, Matcher},
+    parser::{self, Expr, LabelModifier, VectorSelector},
+    util::{ExprVisitor, walk_expr},
+};
 
 /// A metric that an expression reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,45 +32,68 @@ pub struct Exported {
 }
 
 /// The metrics that an expression reads. Labels that results are grouped by count for all of them.
+///
+/// # Panics
+///
+/// The text is not a `PromQL` expression.
 #[must_use]
 pub fn used(expression: &str) -> BTreeSet<Used> {
-    let (mut found, mut groupings) = (Vec::new(), BTreeSet::new());
-    let mut rest = expression;
-    while let Some(start) =
-        rest.find(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '[' || c == '"')
-    {
-        rest = &rest[start..];
-        if let Some(range) = rest.strip_prefix('[') {
-            rest = after(range, ']');
-            continue;
-        }
-        if let Some(text) = rest.strip_prefix('"') {
-            rest = after(text, '"');
-            continue;
-        }
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        let (word, next) = rest.split_at(end);
-        rest = next.trim_start();
-        if GROUPINGS.contains(&word) {
-            if let Some((labels, next)) =
-                rest.strip_prefix('(').and_then(|list| list.split_once(')'))
-            {
-                groupings.extend(labels.split(',').map(|label| label.trim().to_owned()));
-                rest = next;
+    let parsed = parser::parse(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
+    let mut found = Selectors::default();
+    let Ok(_) = walk_expr(&mut found, &parsed);
+    let Selectors { metrics, groupings } = found;
+    let with_groupings = |mut used: Used| {
+        used.labels.extend(groupings.iter().cloned());
+        used
+    };
+    metrics.into_iter().map(with_groupings).collect()
+}
+
+/// What an expression selects.
+#[derive(Default)]
+struct Selectors {
+    metrics: Vec<Used>,
+    groupings: BTreeSet<String>,
+}
+
+impl Selectors {
+    fn select(&mut self, selector: &VectorSelector) {
+        let mut used =
+            Used { metric: selector.name.clone().unwrap_or_default(), ..Used::default() };
+        for Matcher { op, name, value } in &selector.matchers.matchers {
+            used.labels.insert(name.clone());
+            // A pattern or a negation names no value that there must be.
+            if *op == MatchOp::Equal {
+                used.values.insert((name.clone(), value.clone()));
             }
-        } else if let Some((matchers, next)) =
-            rest.strip_prefix('{').and_then(|list| list.split_once('}'))
-        {
-            found.push(matched(word, matchers));
-            rest = next;
-        } else if !is_function(rest) && !OPERATORS.contains(&word) {
-            found.push(Used { metric: word.to_owned(), ..Used::default() });
         }
+        self.metrics.push(used);
     }
-    for used in &mut found {
-        used.labels.extend(groupings.iter().filter(|label| !label.is_empty()).cloned());
+
+    fn group(&mut self, modifier: Option<&LabelModifier>) {
+        let labels = modifier.into_iter().flat_map(|modifier| &modifier.labels().labels);
+        self.groupings.extend(labels.cloned());
     }
-    found.into_iter().collect()
+}
+
+impl ExprVisitor for Selectors {
+    type Error = Infallible;
+
+    fn pre_visit(&mut self, expression: &Expr) -> Result<bool, Self::Error> {
+        match expression {
+            Expr::VectorSelector(selector) => self.select(selector),
+            Expr::MatrixSelector(matrix) => self.select(&matrix.vs),
+            Expr::Aggregate(aggregate) => self.group(aggregate.modifier.as_ref()),
+            Expr::Binary(binary) => {
+                let modifier = binary.modifier.as_ref();
+                self.group(modifier.and_then(|modifier| modifier.matching.as_ref()));
+                let kept = modifier.and_then(|modifier| modifier.card.labels());
+                self.groupings.extend(kept.into_iter().flat_map(|labels| labels.labels.clone()));
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
 }
 
 /// The metrics in what a program answers to a scrape.
@@ -91,26 +114,6 @@ pub fn exported(scrape: &str) -> BTreeMap<String, Exported> {
         }
     }
     exported
-}
-
-/// Whether a word that this follows is a function or an aggregation: `rate (…)`, `sum by (…)`.
-fn is_function(next: &str) -> bool {
-    next.starts_with('(') || GROUPINGS.iter().any(|grouping| next.starts_with(grouping))
-}
-
-fn after(text: &str, end: char) -> &str {
-    text.split_once(end).map_or("", |(_, rest)| rest)
-}
-
-fn matched(metric: &str, matchers: &str) -> Used {
-    let mut used = Used { metric: metric.to_owned(), ..Used::default() };
-    for matcher in matchers.split(',').filter(|matcher| !matcher.trim().is_empty()) {
-        let end = matcher.find(['=', '!']).unwrap_or(matcher.len());
-        used.labels.insert(matcher[..end].trim().to_owned());
-        // A pattern or a negation names no value that there must be.
-        used.values.extend(pair(matcher).filter(|_| matcher[end..].starts_with("=\"")));
-    }
-    used
 }
 
 /// A label and its value, as in `label="value"`.
@@ -136,7 +139,8 @@ mod tests {
 
     #[test]
     fn labels_are_those_of_matchers_and_groupings() {
-        let expression = r#"sum by (le, queue) (rate(a_bucket{outcome="dead",path=~"x|y",status!="200"}[$__rate_interval]))"#;
+        let expression =
+            r#"sum by (le, queue) (rate(a_bucket{outcome="dead",path=~"x|y",status!="200"}[5m]))"#;
         let found = used(expression).into_iter().next().unwrap();
         assert_eq!(found.labels, names(&["le", "outcome", "path", "queue", "status"]));
         assert_eq!(found.values, [("outcome".to_owned(), "dead".to_owned())].into());

@@ -10,7 +10,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::nats::free_port;
+use crate::loopback::free_port;
 
 /// What is read at once.
 const PIECE: usize = 64 * 1024;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{nats::free_port, tools, wait::until};
+use crate::{loopback::free_port, tools, wait::until};
 
 /// What OpenFaaS calls all of it.
 pub const CLUSTER: &str = "faas-cluster";

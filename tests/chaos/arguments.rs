@@ -7,7 +7,7 @@ use asyncqueue::GoDuration;
 /// How long random faults are tried if nobody says.
 const SOAK: Duration = Duration::from_secs(3600);
 
-/// The arguments: `[--seed=N] [--for=1h] [short|all|soak|WORD…]`. Without one, `short`.
+/// The arguments: `[--seed=N] [--for=1h] [--list] [short|all|soak|WORD…]`. Without one, `short`.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     /// What everything random comes from; by chance if nobody says.
@@ -22,6 +22,8 @@ pub(crate) enum What {
     Short,
     /// Every scenario.
     All,
+    /// Nothing: list the scenarios, and the tests that the table of faults names.
+    List,
     /// The scenarios with one of these words in their names.
     Named(Vec<String>),
     /// Random faults for so long.
@@ -44,6 +46,7 @@ impl Arguments {
         }
         let what = match words.first().map(String::as_str) {
             None | Some("short") => What::Short,
+            Some("--list") => What::List,
             Some("all") => What::All,
             Some("soak") => What::Soak(time),
             Some(_) => What::Named(words),

@@ -142,10 +142,11 @@ impl Scenario {
 pub(crate) async fn run(arguments: Arguments) -> ExitCode {
     let Arguments { seed, what } = arguments;
     let folder = folder();
-    println!("seed {seed}");
     let all = || scenarios::all().into_iter().chain(broken::all());
     rows::check(&all().collect::<Vec<_>>());
+    println!("seed {seed}");
     let chosen: Vec<Scenario> = match &what {
+        What::List => return list(all()),
         What::Soak(time) => return soak::run(seed, *time, &folder).await,
         What::Short => all().filter(|scenario| scenario.is_short).collect(),
         What::All => all().collect(),
@@ -167,6 +168,13 @@ pub(crate) async fn run(arguments: Arguments) -> ExitCode {
         println!("{failed} of {} failed, with the seed {seed}", outcomes.len());
         return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
+}
+
+/// Prints the scenarios, and the tests that the table of faults names.
+fn list(scenarios: impl Iterator<Item = Scenario>) -> ExitCode {
+    scenarios.for_each(|scenario| println!("scenario\t{}", scenario.name));
+    rows::tests().for_each(|(folder, name)| println!("test\t{folder}\t{name}"));
     ExitCode::SUCCESS
 }
 

@@ -3,9 +3,9 @@
 //! deployed from.
 
 use serde_json::Value;
-use test_support::cluster::repository;
+use test_support::{cluster::repository, documents::paths};
 
-use crate::documents::{Kind, paths, pieces_of};
+use crate::documents::{Kind, pieces_of};
 
 /// How a function of OpenFaaS is annotated.
 const DEPLOYED: &str = "faas-cli deploy --annotation com.openfaas.queue=";

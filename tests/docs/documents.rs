@@ -4,10 +4,8 @@
 //! A block is indented by four spaces, or fenced. Blank lines divide an indented one: what stands
 //! between two of them is one piece.
 
-use std::fs;
-
 use serde_json::Value;
-use test_support::cluster::repository;
+use test_support::documents::read;
 
 /// What is shown as a command begins with one of these, or with the setting of a variable.
 const PROGRAMS: [&str; 14] = [
@@ -73,34 +71,9 @@ pub(crate) struct Command {
     pub(crate) comment: String,
 }
 
-/// All documents for users: their paths, README.md first.
-pub(crate) fn paths() -> Vec<String> {
-    let docs = ["docs", "docs/adr"].into_iter().flat_map(markdown_in);
-    let examples = fs::read_dir(repository().join("examples")).unwrap();
-    let examples = examples.map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned());
-    let examples = examples.map(|example| format!("examples/{example}/README.md"));
-    let examples = examples.filter(|path| repository().join(path).exists());
-    ["README.md".to_owned(), "manifests/README.md".to_owned()]
-        .into_iter()
-        .chain(docs)
-        .chain(examples)
-        .collect()
-}
-
-/// The documents in a folder, by name.
-fn markdown_in(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(repository().join(folder)).unwrap();
-    let mut paths: Vec<_> = entries
-        .map(|entry| format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap()))
-        .filter(|path| path.strip_suffix(".md").is_some())
-        .collect();
-    paths.sort();
-    paths
-}
-
 /// What a document shows.
 pub(crate) fn pieces_of(document: &str) -> Vec<Piece> {
-    let text = fs::read_to_string(repository().join(document)).unwrap();
+    let text = read(document);
     pieces(document, &text)
 }
 

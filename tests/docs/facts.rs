@@ -1,34 +1,21 @@
 //! The names in the documents are those of the programs, and none is missing.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{fs, process::Command};
 
 use serde_json::Value;
 use test_support::{
     broken_queues,
     cluster::repository,
+    documents::{paths, quoted, read},
     monitoring::alerts,
     tools::{output, program},
 };
 
-use crate::documents::{Kind, paths, pieces_of};
+use crate::documents::{Kind, pieces_of};
 
 /// Documents at the top whose commands are not for users.
 const FOR_CONTRIBUTORS: [&str; 4] =
     ["CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"];
-
-fn read(path: &str) -> String {
-    fs::read_to_string(repository().join(path)).unwrap()
-}
-
-/// The texts in backticks.
-fn quoted(text: &str) -> BTreeSet<&str> {
-    text.split('`').skip(1).step_by(2).collect()
-}
-
-/// The texts in a source that stand between these two, each in one line.
-fn between<'a>(source: &'a str, before: &'a str, after: &'a str) -> impl Iterator<Item = &'a str> {
-    source.lines().filter_map(move |line| Some(line.split_once(before)?.1.split_once(after)?.0))
-}
 
 #[test]
 fn each_alert_has_a_remedy() {
@@ -38,38 +25,6 @@ fn each_alert_has_a_remedy() {
     for alert in alerts {
         let row = format!("| `{}` |", alert["alert"].as_str().unwrap());
         assert!(operations.contains(&row), "docs/operations.md has no row for {row}");
-    }
-}
-
-#[test]
-fn each_reason_of_a_condition_is_explained() {
-    let source = read("operator/src/crd/conditions.rs");
-    let (_, reasons) = source.split_once("pub(crate) mod reason {").unwrap();
-    let reasons: Vec<_> = between(reasons, "const ", "\";")
-        .filter_map(|text| text.split_once(": &str = \""))
-        .collect();
-    assert!(reasons.len() > 10, "{reasons:?}");
-    let explained = read("docs/troubleshooting.md");
-    for (_, reason) in reasons {
-        assert!(
-            quoted(&explained).contains(reason),
-            "docs/troubleshooting.md says nothing of {reason}"
-        );
-    }
-}
-
-#[test]
-fn each_refusal_of_the_gateway_is_explained() {
-    let source = read("gateway/src/rejection.rs") + &read("asyncqueue/src/submit.rs");
-    let codes: BTreeSet<_> =
-        between(&source, " => \"", "\",").filter(|code| is_word(code)).collect();
-    assert!(codes.len() > 20, "{codes:?}");
-    let explained = read("docs/troubleshooting.md");
-    for code in codes {
-        assert!(
-            quoted(&explained).contains(code),
-            "docs/troubleshooting.md says nothing of {code}"
-        );
     }
 }
 
@@ -93,62 +48,6 @@ fn message_of<'a>(definition: &'a Value, begins: &str) -> Option<&'a str> {
         _ => Vec::new(),
     };
     message.or_else(|| below.into_iter().find_map(|value| message_of(value, begins)))
-}
-
-#[test]
-fn statuses_that_stand_for_no_answer_are_the_workers() {
-    let (source, explained) = (read("worker/src/retry/outcome.rs"), read("docs/guarantees.md"));
-    for (constant, event) in [
-        ("TIMED_OUT", "| it takes longer than `timeout` |"),
-        ("UNREACHABLE", "| no connection can be opened, "),
-        ("UNREADABLE", "| it answers with something that can't be read as HTTP"),
-    ] {
-        let before = format!("pub const STATUS_{constant}: u16 = ");
-        let status = between(&source, &before, ";").next().unwrap();
-        let row = explained.lines().find(|line| line.starts_with(event)).unwrap();
-        assert!(row.contains(status), "{constant} is {status}: {row}");
-    }
-}
-
-fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-}
-
-#[test]
-fn each_metric_in_the_documents_is_one_of_a_program() {
-    let sources = [
-        ("gateway_", "gateway/src/metrics.rs"),
-        ("http_", "gateway/src/metrics.rs"),
-        ("queue_worker_", "worker/src/metrics.rs"),
-        ("asyncqueue_operator_", "operator/src/metrics.rs"),
-    ]
-    .map(|(prefix, path)| {
-        let shared = read("runtime/src/nats/monitor.rs") + &read("runtime/src/memory.rs");
-        (prefix, read(path) + &shared)
-    });
-    let mut found = 0;
-    for document in paths() {
-        let text = read(&document);
-        for word in text.split(|c: char| !c.is_ascii_lowercase() && c != '_') {
-            let Some((prefix, source)) =
-                sources.iter().find(|(prefix, _)| word.starts_with(prefix))
-            else {
-                continue;
-            };
-            let registered = if *prefix == "http_" { word } else { &word[prefix.len()..] };
-            let is_metric = [registered, registered.strip_suffix("_total").unwrap_or(registered)]
-                .iter()
-                .any(|name| source.contains(&format!("\"{name}\"")));
-            // Settings of these programs begin so too, and files of tests.
-            let is_other = ["gateway_url", "http_addr"].contains(&word)
-                || text.contains(&format!("/{word}.rs"));
-            if !is_other {
-                assert!(is_metric, "{document}: {word} is no metric");
-                found += 1;
-            }
-        }
-    }
-    assert!(found > 10, "{found} metrics in the documents");
 }
 
 /// Whether all that one value says, another says too.

@@ -1,22 +1,9 @@
 //! The table of odd input in docs/guarantees.md names what shows each row: tests, and scenarios of
-//! `make chaos`. Each of them is in the sources.
+//! `make chaos`. Each of them exists.
 
-use test_support::{
-    cluster::repository,
-    sources::{contains, has_test},
-};
+use test_support::cluster::repository;
 
-const SOURCES: [&str; 7] = [
-    "tests",
-    "test-support",
-    "asyncqueue/src",
-    "runtime/src",
-    "worker/src",
-    "gateway/src",
-    "operator/src",
-];
-
-const SCENARIOS: &str = "tests/chaos/scenarios";
+use crate::test_list::TEST_LIST;
 
 const HEADING: &str = "\n## Odd input, full stores and races\n";
 
@@ -50,13 +37,13 @@ fn each_row_of_odd_input_names_what_shows_it() {
         );
     }
     assert_eq!(rows, ROWS);
-    assert!(missing.is_empty(), "no source has these:\n{}", missing.join("\n"));
+    assert!(missing.is_empty(), "no such test or scenario:\n{}", missing.join("\n"));
 }
 
 /// Whether there is such a test, or such a scenario of `make chaos`.
 fn is_there(name: &str) -> bool {
     match name.strip_prefix("chaos: ") {
-        Some(scenario) => contains(SCENARIOS, &format!("\"{scenario}\"")),
-        None => SOURCES.iter().any(|folder| has_test(folder, name)),
+        Some(scenario) => TEST_LIST.has_scenario(scenario),
+        None => TEST_LIST.has_name(name),
     }
 }

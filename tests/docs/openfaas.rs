@@ -1,7 +1,9 @@
 //! The tables of docs/openfaas.md say of each sentence of OpenFaaS's page whether it is true here,
 //! and which test shows it. No sentence is missing, and each test is in the file that is named.
 
-use test_support::{cluster::repository, sources::has_test};
+use test_support::cluster::repository;
+
+use crate::test_list::TEST_LIST;
 
 const DOCUMENT: &str = "docs/openfaas.md";
 
@@ -71,5 +73,5 @@ fn is_head(line: &str) -> bool {
 
 /// Whether there is such a test: `FILE: NAME`.
 fn is_there(test: &str) -> bool {
-    test.split_once(": ").is_some_and(|(file, name)| has_test(file, name))
+    test.split_once(": ").is_some_and(|(file, name)| TEST_LIST.has_test(file, name))
 }

@@ -12,7 +12,7 @@ use asyncqueue::{
 use serde_json::Value;
 use test_support::{
     http::{HttpServer, respond, respond_after},
-    nats::free_port,
+    loopback::free_port,
     program::{Ended, Program, run, run_unread},
     wait::until,
 };

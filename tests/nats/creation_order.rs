@@ -5,7 +5,7 @@
 use async_nats::jetstream::{Context, stream::Info};
 use asyncqueue::{bucket::Bucket, directory, tombstone, uncounted};
 use serde_json::json;
-use test_support::{http::HttpServer, nats::free_port, wait::until};
+use test_support::{http::HttpServer, loopback::free_port, wait::until};
 
 use crate::{
     api_server::ApiServer,

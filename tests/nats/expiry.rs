@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use test_support::{
     http::{HttpServer, respond},
-    nats::free_port,
+    loopback::free_port,
     raw,
 };
 use tokio::time::sleep;

@@ -6,7 +6,8 @@ use async_nats::jetstream::message::StreamMessage;
 use asyncqueue::message::native;
 use tempfile::NamedTempFile;
 use test_support::{
-    nats::{NatsServer, free_port},
+    loopback::free_port,
+    nats::NatsServer,
     program::Program,
     raw::{self, Connection, RawResponse},
     wait::until,

@@ -2,7 +2,8 @@
 
 use test_support::{
     http::{HttpServer, respond},
-    nats::{NatsServer, free_port},
+    loopback::free_port,
+    nats::NatsServer,
     raw::{Connection, Listener},
     wait::until,
 };

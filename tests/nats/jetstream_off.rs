@@ -3,10 +3,7 @@
 
 use async_nats::ConnectOptions;
 use test_support::{
-    http::HttpServer,
-    nats::{NatsServer, free_port},
-    program, raw,
-    wait::until,
+    http::HttpServer, loopback::free_port, nats::NatsServer, program, raw, wait::until,
 };
 
 use crate::{

@@ -8,7 +8,7 @@ use futures::{StreamExt, future::join_all, stream};
 use serde_json::Value;
 use test_support::{
     http::{HttpServer, respond, respond_after},
-    nats::free_port,
+    loopback::free_port,
     process::{allow_files, peak_resident_bytes},
     raw::{self, Connection, Listener},
     wait::{PATIENCE, until, until_in},

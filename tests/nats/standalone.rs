@@ -29,7 +29,8 @@ use tempfile::TempDir;
 use test_support::{
     clients,
     http::{HttpServer, Received},
-    nats::{NatsServer, free_port},
+    loopback::free_port,
+    nats::NatsServer,
     program::{self, Program},
     wait::until,
 };

@@ -48,7 +48,7 @@ impl Stage {
         );
         let gateway =
             Gateway::start(&queue.nats, &directory, &[("ensure_stream", has(By::Gateway))]).await;
-        let admin = format!("127.0.0.1:{}", test_support::nats::free_port());
+        let admin = format!("127.0.0.1:{}", test_support::loopback::free_port());
         let settings = [("ensure_stream", has(By::Worker)), ("http_addr", &admin)];
         let worker = start_worker(&queue.nats, &function, &settings);
         let stage = Self { queue, gateway, worker, admin, function };
@@ -241,7 +241,7 @@ async fn a_worker_that_may_not_create_says_what_is_missing_now() {
     let stage = Stage::start(By::Both).await;
     let Stage { queue, gateway, worker, function, .. } = stage;
     drop((gateway, worker));
-    let admin = format!("127.0.0.1:{}", test_support::nats::free_port());
+    let admin = format!("127.0.0.1:{}", test_support::loopback::free_port());
     let stage_of = |settings: &[(&str, &str)]| start_worker(&queue.nats, &function, settings);
     let stream = queue.js.get_stream("jobs").await.unwrap();
     stream.delete_consumer("jobs-workers").await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use test_support::{
     http::{HttpServer, respond, respond_after},
-    nats::free_port,
+    loopback::free_port,
     program::run,
     wait::until,
 };

@@ -13,7 +13,8 @@ use asyncqueue::{
 use futures::{StreamExt, stream};
 use test_support::{
     http::{HttpServer, respond},
-    nats::{NatsServer, free_port},
+    loopback::free_port,
+    nats::NatsServer,
     program::Program,
     raw,
     wait::{until, until_in},

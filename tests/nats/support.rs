@@ -15,7 +15,8 @@ use asyncqueue::{
 use tempfile::NamedTempFile;
 use test_support::{
     http::HttpServer,
-    nats::{ANSWER_TIMEOUT, NatsServer, free_port},
+    loopback::free_port,
+    nats::{ANSWER_TIMEOUT, NatsServer},
     program::Program,
     wait::until,
 };

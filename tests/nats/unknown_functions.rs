@@ -11,7 +11,7 @@ use asyncqueue::{
 use futures::StreamExt;
 use serde_json::{Value, json};
 use test_support::{
-    nats::free_port,
+    loopback::free_port,
     wait::{PATIENCE, until},
 };
 use tokio::time::{sleep, timeout};

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use test_support::{
     http::{HttpServer, respond, respond_after},
-    nats::free_port,
+    loopback::free_port,
     raw,
     wait::until,
 };

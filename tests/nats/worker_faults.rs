@@ -8,7 +8,8 @@ use std::{
 use asyncqueue::ensure::ensure;
 use test_support::{
     http::{HttpServer, respond, respond_after},
-    nats::{ANSWER_TIMEOUT, NatsServer, free_port},
+    loopback::free_port,
+    nats::{ANSWER_TIMEOUT, NatsServer},
     raw,
     wait::until,
 };

@@ -8,7 +8,7 @@ use asyncqueue::{
 };
 use test_support::{
     http::HttpServer,
-    nats::free_port,
+    loopback::free_port,
     raw,
     wait::{PATIENCE, until_in},
 };

@@ -11,6 +11,8 @@ mod call;
 pub mod callback;
 mod consumer;
 mod dead_letter;
+#[cfg(test)]
+mod documented;
 pub mod function;
 mod metrics;
 mod provisioner;

@@ -20,7 +20,7 @@ use crate::{
         event::{CallNumber, Step},
         recorder::Recorder,
     },
-    nats::free_port,
+    loopback::free_port,
 };
 
 /// The path of callbacks, before the number of the call.

@@ -5,7 +5,8 @@
 use async_nats::jetstream::Context;
 use serde_json::Value;
 
-use super::{NatsServer, free_port};
+use super::NatsServer;
+use crate::loopback::free_port;
 use crate::{
     proxy::Proxy,
     wait::{PATIENCE, until_in},

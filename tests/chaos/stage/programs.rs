@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use test_support::{nats::free_port, program::Program, proxy::Proxy, raw, wait::until_in};
+use test_support::{loopback::free_port, program::Program, proxy::Proxy, raw, wait::until_in};
 
 use super::{ATTEMPTS, CALLBACK_ATTEMPTS, PATIENCE, PUBLISH_TIMEOUT, QUEUES, Stage, clocks::Whose};
 
