@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::name::QueueName;
+use crate::names::QueueName;
 
 /// Maximum length of a call id of a client. The id is a token of the subject, which NATS keeps in
 /// memory for each pending message.
@@ -50,7 +50,7 @@ impl CallId {
 
     /// Returns the id of a message that carries no id, from its sequence in the stream: `seq-7`.
     #[must_use]
-    pub fn of_sequence(sequence: u64) -> Self {
+    pub fn from_sequence(sequence: u64) -> Self {
         Self(format!("seq-{sequence}").into())
     }
 

@@ -12,8 +12,9 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::{
+    NameError,
     directory::Directory,
-    name::{FunctionName, NameError, parse_namespace},
+    names::{FunctionName, parse_namespace},
 };
 
 /// Name of the setting that lists namespaces, in all programs.

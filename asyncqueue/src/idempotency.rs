@@ -9,7 +9,7 @@ use http::HeaderName;
 use crate::{
     call_id::{CallId, queue_hash},
     message::digest::{sha256, shorten},
-    name::{FunctionName, QueueName},
+    names::{FunctionName, QueueName},
 };
 
 /// Header of requests: the client's key. Functions get the same header; if the client sent no key,

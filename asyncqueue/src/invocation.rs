@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 use jiff::Timestamp;
 use url::Url;
 
-use crate::{call_id::CallId, name::FunctionName, retry::RetryOverrides};
+use crate::{call_id::CallId, names::FunctionName, retry::RetryOverrides};
 
 /// Maximum length of a call's path and query together, in bytes. The URL parsers of gateway and
 /// worker accept 64 KiB for a whole URL, which also contains the function's own URL.

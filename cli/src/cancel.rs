@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use asyncqueue::{
     CallId, QueueName,
-    cancel::{self, Tally, Verdict},
+    cancel::{self, CancelCounts, CancelOutcome},
 };
 use clap::Args;
 
@@ -40,26 +40,28 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     let Arguments { queue: MaybeQueue(queue), call_id } = arguments;
     let wanted = find::wanted(call_id);
     let places = find::places(&session.js, queue.as_ref(), &wanted).await?;
-    let words = match cancel::request(&session.js, &places, &wanted, PATIENCE).await? {
-        Verdict::Cancelled(tally) => describe(&tally),
-        Verdict::NotCertain => anyhow::bail!(
+    let words = match cancel::cancel_calls(&session.js, &places, &wanted, PATIENCE).await? {
+        CancelOutcome::Cancelled(tally) => describe(&tally),
+        CancelOutcome::Unconfirmed => anyhow::bail!(
             "call `{call_id}` is not cancelled for certain yet: a worker that has it does not answer; try again"
         ),
-        Verdict::Ended { end, status } => {
+        CancelOutcome::Ended { end, status } => {
             let how = status.map_or_else(|| end.to_string(), |status| status::words(&status.state));
             anyhow::bail!("call `{call_id}` can't be cancelled, it has ended: {how}")
         }
-        Verdict::Unknown => return Err(find::unknown(call_id, queue.as_ref())),
+        CancelOutcome::NotFound => return Err(find::unknown(call_id, queue.as_ref())),
     };
     Ok(output::print(&format!("{call_id}: {words}\n"))?)
 }
 
-fn describe(tally: &Tally) -> String {
+fn describe(tally: &CancelCounts) -> String {
     match tally {
-        Tally { cancelled: 1, before: 1, .. } => "was cancelled before".to_owned(),
-        Tally { cancelled: 1, running: 1, .. } => "cancelled while it was running".to_owned(),
-        Tally { cancelled: 1, .. } => "cancelled, it will not start".to_owned(),
-        Tally { cancelled, running, before, .. } => {
+        CancelCounts { cancelled: 1, before: 1, .. } => "was cancelled before".to_owned(),
+        CancelCounts { cancelled: 1, running: 1, .. } => {
+            "cancelled while it was running".to_owned()
+        }
+        CancelCounts { cancelled: 1, .. } => "cancelled, it will not start".to_owned(),
+        CancelCounts { cancelled, running, before, .. } => {
             format!(
                 "{cancelled} calls have this id: all are cancelled, {running} while running, {before} before"
             )

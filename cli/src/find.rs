@@ -3,8 +3,9 @@
 use async_nats::jetstream::Context;
 use asyncqueue::{
     CallId, QueueName,
+    call::{CallQuery, CandidateQueues, Lookup, QueueLocation},
     directory::{Directory, QueueEntry},
-    locate::{self, Found, Place, Places, Wanted, locate},
+    lookup::{self, find_call},
 };
 
 use crate::known::{self, Known};
@@ -14,29 +15,32 @@ pub(crate) async fn find(
     js: &Context,
     queue: Option<&QueueName>,
     call: &CallId,
-) -> anyhow::Result<Found> {
+) -> anyhow::Result<Lookup> {
     let wanted = wanted(call);
-    Ok(locate(js, &places(js, queue, &wanted).await?, &wanted).await?)
+    Ok(find_call(js, &places(js, queue, &wanted).await?, &wanted).await?)
 }
 
 /// Returns where a call may be: on one queue, or on all that may have it.
 pub(crate) async fn places(
     js: &Context,
     queue: Option<&QueueName>,
-    wanted: &Wanted,
-) -> anyhow::Result<Places> {
+    wanted: &CallQuery,
+) -> anyhow::Result<CandidateQueues> {
     match queue {
         Some(queue) => {
             let entry = known::entry(js, queue).await?;
-            Ok(Places { named: vec![Place { queue: queue.clone(), entry }], rest: Vec::new() })
+            Ok(CandidateQueues {
+                named: vec![QueueLocation { queue: queue.clone(), entry }],
+                rest: Vec::new(),
+            })
         }
         None => Ok(known_places(&known::all(js).await?, wanted)),
     }
 }
 
 /// Selects the call with an id, of any function.
-pub(crate) fn wanted(call: &CallId) -> Wanted {
-    Wanted { id: call.clone(), function: None }
+pub(crate) fn wanted(call: &CallId) -> CallQuery {
+    CallQuery { id: call.clone(), function: None }
 }
 
 /// Returns the error for a call that is not known.
@@ -48,19 +52,19 @@ pub(crate) fn unknown(call: &CallId, queue: Option<&QueueName>) -> anyhow::Error
 }
 
 /// Returns the queues that may have a call.
-fn known_places(known: &Known, wanted: &Wanted) -> Places {
-    let nowhere = Places { named: Vec::new(), rest: Vec::new() };
+fn known_places(known: &Known, wanted: &CallQuery) -> CandidateQueues {
+    let nowhere = CandidateQueues { named: Vec::new(), rest: Vec::new() };
     let Some(any) = known.queues.keys().next() else { return nowhere };
     let queues = known
         .queues
         .iter()
         // A deleted queue may still have dead letters.
         .map(|(queue, entry)| {
-            (queue.clone(), entry.clone().unwrap_or_else(|| QueueEntry::named(queue)))
+            (queue.clone(), entry.clone().unwrap_or_else(|| QueueEntry::with_default_names(queue)))
         })
         .collect();
     // The default queue would be searched too if it were not one of them.
-    locate::places(&Directory { queues, ..Directory::default() }, any, wanted)
+    lookup::candidate_queues(&Directory { queues, ..Directory::default() }, any, wanted)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use async_nats::jetstream::{Context, consumer};
 use asyncqueue::{
     QueueName,
-    stats::{self, Workers},
+    stats::{self, WorkerReplies},
 };
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
@@ -74,7 +74,7 @@ struct ConsumerFacts {
 pub(crate) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
     let known = known::all(&session.js).await?;
     let names: Vec<QueueName> = known.queues.keys().cloned().collect();
-    let mut workers = stats::ask(&session.js.client(), &names).await?;
+    let mut workers = stats::request_stats(&session.js.client(), &names).await?;
     let now = Timestamp::now();
     let looked_at: Vec<(QueueName, Option<ConsumerFacts>)> = futures::stream::iter(names)
         .map(async |queue| {
@@ -129,7 +129,7 @@ fn look(
     known: &Known,
     queue: &QueueName,
     consumer: Option<ConsumerFacts>,
-    workers: &Workers,
+    workers: &WorkerReplies,
     now: Timestamp,
 ) -> Queue {
     let calls = known.stream_of_calls(queue);
@@ -226,17 +226,17 @@ mod tests {
     }
 
     /// Creates workers that run so many calls, with one entry for each worker.
-    fn running(calls: &[u32]) -> Workers {
+    fn running(calls: &[u32]) -> WorkerReplies {
         let worker = |(number, running): (usize, &u32)| WorkerStats {
             worker: format!("w-{number}"),
             running: *running,
             max_inflight: 5,
             blocked: Vec::new(),
         };
-        Workers::Answered(calls.iter().enumerate().map(worker).collect())
+        WorkerReplies::Replied(calls.iter().enumerate().map(worker).collect())
     }
 
-    fn jobs(consumer: Option<ConsumerFacts>, workers: &Workers) -> Queue {
+    fn jobs(consumer: Option<ConsumerFacts>, workers: &WorkerReplies) -> Queue {
         look(
             &known(),
             &"jobs".parse().unwrap(),
@@ -250,8 +250,13 @@ mod tests {
     fn a_queue_is_described_by_its_streams_consumer_and_workers() {
         let consumer = ConsumerFacts { pending: 2, unacknowledged: 3, redelivered: 1 };
         let jobs = jobs(Some(consumer), &running(&[1, 1]));
-        let left =
-            look(&known(), &"left".parse().unwrap(), None, &Workers::None, Timestamp::UNIX_EPOCH);
+        let left = look(
+            &known(),
+            &"left".parse().unwrap(),
+            None,
+            &WorkerReplies::None,
+            Timestamp::UNIX_EPOCH,
+        );
         let lines = render(&[jobs.clone(), left]);
         let lines: Vec<Vec<&str>> =
             lines.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -269,14 +274,14 @@ mod tests {
 
     #[test]
     fn without_a_consumer_all_calls_wait() {
-        let jobs = jobs(None, &Workers::None);
+        let jobs = jobs(None, &WorkerReplies::None);
         assert_eq!((jobs.pending, jobs.retrying, jobs.inflight), (5, Some(0), Some(0)));
     }
 
     #[test]
     fn workers_that_do_not_say_what_runs_are_not_guessed_at() {
         let consumer = ConsumerFacts { pending: 4, unacknowledged: 1, redelivered: 0 };
-        let jobs = jobs(Some(consumer), &Workers::Silent);
+        let jobs = jobs(Some(consumer), &WorkerReplies::NoReply);
         assert_eq!(
             (jobs.pending, jobs.retrying, jobs.inflight, jobs.workers),
             (4, None, None, None)
@@ -286,7 +291,7 @@ mod tests {
 
     #[test]
     fn queues_whose_calls_nobody_runs_are_named() {
-        let idle = jobs(None, &Workers::None);
+        let idle = jobs(None, &WorkerReplies::None);
         let note = note_of_idle(&[idle, jobs(None, &running(&[0]))]).unwrap();
         assert_eq!(note, "calls wait and no worker is connected: jobs");
     }

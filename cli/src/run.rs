@@ -19,7 +19,7 @@ const EXIT_USAGE: u8 = 2;
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let Err(error) = try_run(arguments) else { return ExitCode::SUCCESS };
     if !is_closed_output(&error) {
-        output::note(&format!("kubectl aq: {}", error::describe(error.as_ref())));
+        output::note(&format!("kubectl aq: {}", error::error_chain(error.as_ref())));
     }
     if error.is::<UsageError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }

@@ -1,6 +1,6 @@
 //! Builds the responses that the gateway itself gives.
 
-use asyncqueue::{CallId, cancel::Tally, status::CallStatus, submit::Submitted};
+use asyncqueue::{CallId, call::CallStatus, cancel::CancelCounts, submit::SubmitOutcome};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
@@ -72,9 +72,9 @@ pub fn asks_for_json(headers: &HeaderMap) -> bool {
 
 /// Builds the response for a call that is stored: 202 without a body.
 #[must_use]
-pub fn accepted(about: &About, submitted: &Submitted) -> Answer {
+pub fn accepted(about: &About, submitted: &SubmitOutcome) -> Answer {
     let mut answer = answer(StatusCode::ACCEPTED, Bytes::new(), about);
-    if matches!(submitted, Submitted::Duplicate { .. }) {
+    if matches!(submitted, SubmitOutcome::Duplicate { .. }) {
         answer.headers_mut().insert(X_CALL_DUPLICATE, HeaderValue::from_static("true"));
     }
     answer
@@ -83,7 +83,7 @@ pub fn accepted(about: &About, submitted: &Submitted) -> Answer {
 /// Builds the response for cancelled calls, which do not start any more: 202, with their number as
 /// JSON.
 #[must_use]
-pub fn cancelled(about: &About, tally: &Tally) -> Answer {
+pub fn cancelled(about: &About, tally: &CancelCounts) -> Answer {
     let counts = Counts { cancelled: tally.cancelled, ended: tally.ended };
     let mut answer = answer(StatusCode::ACCEPTED, json(&counts), about);
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -195,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_accepted_call_is_answered_with_its_id_and_nothing_else() {
-        let answer = accepted(&about(Some("id-1")), &Submitted::Stored);
+        let answer = accepted(&about(Some("id-1")), &SubmitOutcome::Stored);
         assert_eq!(answer.status(), 202);
         assert_eq!(answer.headers()["x-call-id"], "id-1");
         assert_eq!(answer.headers()["x-start-time"], "1795515072123456789");
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_call_that_was_stored_before_is_accepted_and_said_to_be() {
         let of = "id-1".parse().unwrap();
-        let answer = accepted(&about(Some("id-1")), &Submitted::Duplicate { of });
+        let answer = accepted(&about(Some("id-1")), &SubmitOutcome::Duplicate { of });
         assert_eq!(answer.status(), 202);
         assert_eq!(answer.headers()["x-call-duplicate"], "true");
     }

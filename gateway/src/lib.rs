@@ -17,7 +17,7 @@ use asyncqueue::{
     QueueName,
     directory::{self, Directory},
     function_namespaces::FunctionNamespaces,
-    reserve, reserved,
+    reserve, reserved_names,
     submit::Submitter,
 };
 use asyncqueue_runtime::{
@@ -25,7 +25,7 @@ use asyncqueue_runtime::{
     byte_size::ByteSize,
     client::{self, ConnectionLimits},
     health::Health,
-    memory::{self, Budget, Taken},
+    memory::{self, Budget, MemoryPermit},
     nats,
     program::UsageError,
     server,
@@ -122,7 +122,7 @@ impl Gateway {
         if let Some((_, directory)) = &own_directory
             && !directory.queues.contains_key(&settings.default_queue)
         {
-            reserved::check_queue(&settings.default_queue, false)
+            reserved_names::check_queue(&settings.default_queue, false)
                 .map_err(|error| UsageError(format!("default_queue: {error}")))?;
         }
         let http = server::bind(settings.http_addr).context("http_addr")?;
@@ -195,7 +195,7 @@ impl Gateway {
         let client =
             nats::connect(&nats_settings, "asyncqueue-gateway", &health, gateway_metrics).await?;
         let js = jetstream::new(client.clone());
-        let servers = nats::jetstream::urls(&nats_settings)?;
+        let servers = nats::jetstream_check::urls(&nats_settings)?;
 
         // Dropped on return, which stops the tasks in the background.
         let mut background = JoinSet::new();
@@ -264,7 +264,7 @@ impl Gateway {
         let handler = move |client, request| service.clone().answer(client, request);
         let served = tokio::select! {
             () = server::serve(http, config, handler, shutdown, DRAIN) => Ok(()),
-            error = nats::ended(&client) => Err(error),
+            error = nats::client_terminated(&client) => Err(error),
         };
         done.cancel();
         admin.await.context("the server of metrics failed")?;
@@ -279,7 +279,8 @@ fn report_jetstream(
     servers: String,
     health: Health,
 ) {
-    background.spawn(async move { nats::jetstream::report(&client, &servers, &health).await });
+    background
+        .spawn(async move { nats::jetstream_check::report(&client, &servers, &health).await });
 }
 
 /// Reports calls of unknown functions to the operator, in the background, if there is an operator.
@@ -318,7 +319,10 @@ fn publish_context(
 
 /// Creates the memory budget. Returns it with the number of connections that it has room for, and
 /// their memory. That memory is set aside, so that each accepted connection can be answered.
-fn memory_of(setting: Option<ByteSize>, registry: &mut Registry) -> (Budget, usize, Option<Taken>) {
+fn memory_of(
+    setting: Option<ByteSize>,
+    registry: &mut Registry,
+) -> (Budget, usize, Option<MemoryPermit>) {
     if std::env::var_os("max_buffered").is_some() {
         warn!(
             "max_buffered is not a setting any more: memory_budget bounds bodies and all else that is held"
@@ -355,7 +359,7 @@ fn follow_directory(
         return directory;
     }
     health.register(DIRECTORY, NO_DIRECTORY);
-    let directory = directory::watch::follow(js.clone());
+    let directory = directory::watch::watch(js.clone());
     background.spawn(report_directory(directory.clone(), health.clone()));
     directory
 }
@@ -364,7 +368,7 @@ fn follow_directory(
 fn follow_reserve(background: &mut JoinSet<()>, js: jetstream::Context) -> watch::Receiver<bool> {
     let (store_full, is_store_full) = watch::channel(false);
     background.spawn(async move {
-        reserve::follow(&js, |is_short| tell_if_changed(&store_full, is_short)).await;
+        reserve::watch(&js, |is_short| tell_if_changed(&store_full, is_short)).await;
     });
     is_store_full
 }

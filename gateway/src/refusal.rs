@@ -3,15 +3,9 @@
 use std::time::Duration;
 
 use asyncqueue::{
-    CallId, FunctionName, GoDuration, QueueName,
-    call_id::CallIdError,
-    directory,
-    function_namespaces::NamespaceRefused,
-    idempotency::{IdempotencyKeyError, MAX_KEY},
-    invocation::{CallbackUrlError, MAX_TARGET},
-    name::NameError,
-    peek::NatsError,
-    submit::SubmitError,
+    CallId, CallIdError, CallbackUrlError, FunctionName, GoDuration, IdempotencyKeyError,
+    NameError, QueueName, buckets, function_namespaces::NamespaceRefused, idempotency::MAX_KEY,
+    invocation::MAX_TARGET, jetstream::NatsError, submit::SubmitError,
 };
 use asyncqueue_runtime::{byte_size::ByteSize, error};
 use http::{Method, StatusCode};
@@ -165,7 +159,7 @@ pub enum Refusal {
     #[error(
         "the KV bucket {} was not read yet, so the function's queue is not known: try again; \
          it is there when NATS and the operator have been up",
-        directory::BUCKET.name
+        buckets::DIRECTORY.name
     )]
     NoDirectory,
     /// JetStream is not enabled in NATS. Without it, no call can be stored or found.
@@ -226,10 +220,10 @@ pub enum Refusal {
     )]
     StoreFull,
     /// Looking up a call failed.
-    #[error("the call can't be looked for: {}: try again", error::describe(.0))]
+    #[error("the call can't be looked for: {}: try again", error::error_chain(.0))]
     LookUp(#[from] NatsError),
     /// Cancelling a call failed, or was not completed.
-    #[error("the call is not cancelled for certain: {}: try again", error::describe(.0))]
+    #[error("the call is not cancelled for certain: {}: try again", error::error_chain(.0))]
     Cancel(#[source] NatsError),
     /// This program ends during the cancellation.
     #[error("the call is not cancelled for certain: the gateway shuts down: try again")]

@@ -9,15 +9,14 @@ use std::{
 use async_nats::connection::State;
 use asyncqueue::{
     CallId, FunctionName, QueueName,
-    cancel::Tally,
-    directory::{Directory, Route},
+    call::{CallQuery, CallStatus},
+    cancel::CancelCounts,
+    directory::{Directory, QueueRoute},
     function_namespaces::FunctionNamespaces,
-    locate::Wanted,
     message::dead_letter,
-    status::CallStatus,
-    submit::{SubmitError, Submitted, Submitter},
+    submit::{SubmitError, SubmitOutcome, Submitter},
 };
-use asyncqueue_runtime::{admin, health::Health, memory::Account, nats::jetstream, server};
+use asyncqueue_runtime::{admin, health::Health, memory::Account, nats::jetstream_check, server};
 use http::{HeaderMap, Method, Request, Uri, header, request::Parts};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -197,8 +196,8 @@ impl Service {
                 let result = self.submit(head.uri, head.headers, forwarded, body, about).await;
                 let result = result.map_err(|refusal| self.with_cause(refusal));
                 self.metrics.submitted(match &result {
-                    Ok(Submitted::Stored) => "stored",
-                    Ok(Submitted::Duplicate { .. }) => "duplicate",
+                    Ok(SubmitOutcome::Stored) => "stored",
+                    Ok(SubmitOutcome::Duplicate { .. }) => "duplicate",
                     Err(refusal) => refusal.category(),
                 });
                 let submitted = result?;
@@ -244,7 +243,7 @@ impl Service {
                     ..
                 }
         );
-        let is_off = is_ours && self.health.reason(jetstream::CONDITION).is_some();
+        let is_off = is_ours && self.health.reason(jetstream_check::CONDITION).is_some();
         if is_off { Refusal::NoJetStream } else { refusal }
     }
 
@@ -256,7 +255,7 @@ impl Service {
     }
 
     /// Answers `DELETE /async-function/CALL-ID` and `DELETE /async-function/NAME/CALL-ID`.
-    async fn cancel(&self, head: &Parts, about: &mut About) -> Result<Tally, Refusal> {
+    async fn cancel(&self, head: &Parts, about: &mut About) -> Result<CancelCounts, Refusal> {
         let wanted = self.wanted(head, about)?;
         let directory = self.known_directory()?;
         let cancelled = self.lookups.cancel(&directory, &self.default_queue, wanted).await;
@@ -264,7 +263,7 @@ impl Service {
         cancelled
     }
 
-    fn wanted(&self, head: &Parts, about: &mut About) -> Result<Wanted, Refusal> {
+    fn wanted(&self, head: &Parts, about: &mut About) -> Result<CallQuery, Refusal> {
         let wanted = lookup::wanted(
             queued(&head.uri)?,
             head.uri.query(),
@@ -288,7 +287,7 @@ impl Service {
         forwarded: Forwarded,
         body: &mut Incoming,
         about: &mut About,
-    ) -> Result<Submitted, Refusal> {
+    ) -> Result<SubmitOutcome, Refusal> {
         let own_id = submission::client_call_id(&headers)?;
         about.call_id.clone_from(&own_id);
         let key = submission::client_key(&headers)?;
@@ -296,7 +295,7 @@ impl Service {
         let submission = Submission::parse(queued(&uri)?, uri.query(), &headers, namespace)?;
         let submission = submission.resolved(&*self.known_directory()?);
         submission.check_depth(self.max_chain_depth)?;
-        let Route { queue, subject, max_payload, .. } =
+        let QueueRoute { queue, subject, max_payload, .. } =
             self.route_of_call(submission.function())?;
         let made = || match &key {
             Some(key) => key.call_id(&queue, submission.function()),
@@ -327,7 +326,7 @@ impl Service {
         let result = match (key, own_id) {
             (Some(key), _) => self.submitter.submit_with_key(&invocation, &key, &subject).await,
             (None, Some(_)) => self.submitter.submit(&invocation, &subject).await,
-            (None, None) => self.submitter.submit_new(invocation, &subject).await,
+            (None, None) => self.submitter.submit_generated(invocation, &subject).await,
         };
         drop(publishing);
         if result.is_ok() {
@@ -336,7 +335,7 @@ impl Service {
         let call_id = about.call_id.as_ref().map(tracing::field::display);
         debug!(call_id, %queue, bytes = length, ?result, "submitted");
         let submitted = result.map_err(|error: SubmitError| Refusal::Submit { queue, error })?;
-        if let Submitted::Duplicate { of } = &submitted {
+        if let SubmitOutcome::Duplicate { of } = &submitted {
             about.call_id = Some(of.clone());
         }
         Ok(submitted)
@@ -361,10 +360,10 @@ impl Service {
     }
 
     /// Returns the route of a call that is being submitted. Counts and reports unknown functions.
-    fn route_of_call(&self, function: &FunctionName) -> Result<Route, Refusal> {
+    fn route_of_call(&self, function: &FunctionName) -> Result<QueueRoute, Refusal> {
         let route = self.route(function);
         match &route {
-            Ok(Route { known: false, queue, .. }) => {
+            Ok(QueueRoute { known: false, queue, .. }) => {
                 self.unknown_functions.submitted(function, queue, &self.metrics);
             }
             Err(Refusal::UnknownFunction(_)) => {
@@ -377,7 +376,7 @@ impl Service {
 
     /// Returns the route of a function's calls, if it may be called. Until the directory is known,
     /// a function may belong to any queue.
-    fn route(&self, function: &FunctionName) -> Result<Route, Refusal> {
+    fn route(&self, function: &FunctionName) -> Result<QueueRoute, Refusal> {
         let directory = self.known_directory()?;
         let route = directory.route(function, &self.default_queue);
         if !route.known {

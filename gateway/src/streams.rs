@@ -6,13 +6,13 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{
     QueueName,
-    bucket::BucketError,
-    directory::{self, Directory, store::DirectoryStore},
-    ensure,
-    missing::{Needed, first_missing, needed_bucket, needed_by_producer, needed_stream},
+    directory::{Directory, store::DirectoryStore},
+    kv::BucketError,
     reserve,
-    stream::{Owner, QueueSpec},
-    tombstone, uncounted,
+    stream::{
+        self, Owner, QueueSpec, RequiredStream, first_missing, required_bucket,
+        required_by_producer, required_stream,
+    },
 };
 use asyncqueue_runtime::{error, health::Health, nats};
 use tokio::{
@@ -85,7 +85,7 @@ pub async fn keep(
         let written = Some(&*now).filter(|_| is_written);
         let specs = specs(&now, &default_queue);
         let mut failures = ensure_all(&js, &specs, written).await;
-        if !failures.is_empty() && nats::jetstream::probe(&client).await.is_some() {
+        if !failures.is_empty() && nats::jetstream_check::probe(&client).await.is_some() {
             // The condition `jetstream` and the log say what to do.
             "waiting for JetStream".clone_into(&mut failures);
         }
@@ -114,16 +114,18 @@ pub async fn keep(
 }
 
 /// Returns what must exist so that this program has nothing to do.
-fn needed(specs: &[QueueSpec], is_written: bool) -> Vec<Needed> {
-    let directory = is_written.then_some(directory::BUCKET);
-    let buckets = [tombstone::BUCKET, uncounted::BUCKET].into_iter().chain(directory);
+fn needed(specs: &[QueueSpec], is_written: bool) -> Vec<RequiredStream> {
+    let directory = is_written.then_some(asyncqueue::buckets::DIRECTORY);
+    let buckets = [asyncqueue::buckets::TOMBSTONES, asyncqueue::buckets::ATTEMPT_OFFSETS]
+        .into_iter()
+        .chain(directory);
     let others =
-        buckets.map(|bucket| needed_bucket(&bucket)).chain([needed_stream(reserve::STREAM)]);
-    others.chain(specs.iter().flat_map(needed_by_producer)).collect()
+        buckets.map(|bucket| required_bucket(&bucket)).chain([required_stream(reserve::STREAM)]);
+    others.chain(specs.iter().flat_map(required_by_producer)).collect()
 }
 
 /// Returns when something is missing.
-async fn one_is_missing(js: &Context, needed: &[Needed]) {
+async fn one_is_missing(js: &Context, needed: &[RequiredStream]) {
     let each = u32::try_from(needed.len() / 3).unwrap_or(u32::MAX);
     loop {
         sleep(LOOK_INTERVAL.max(LOOK_PER_QUEUE.saturating_mul(each))).await;
@@ -141,22 +143,22 @@ async fn one_is_missing(js: &Context, needed: &[Needed]) {
 /// cancelled, and new ones follow the directory. Returns the failures, or an empty string.
 async fn ensure_all(js: &Context, specs: &[QueueSpec], directory: Option<&Directory>) -> String {
     let mut failures = Vec::new();
-    if let Err(error) = ensure::ensure_buckets(js, BUCKET_REPLICAS).await {
-        failures.push(error::describe(&error));
+    if let Err(error) = stream::ensure_buckets(js, BUCKET_REPLICAS).await {
+        failures.push(error::error_chain(&error));
     }
-    if let Err(error) = reserve::keep(js, BUCKET_REPLICAS).await {
-        failures.push(error::describe(&error));
+    if let Err(error) = reserve::keep_full(js, BUCKET_REPLICAS).await {
+        failures.push(error::error_chain(&error));
     }
     if let Some(directory) = directory
         && let Err(error) = write(js, directory).await
     {
-        failures.push(error::describe(&error));
+        failures.push(error::error_chain(&error));
     }
     for spec in specs {
-        match ensure::ensure_streams(js, spec, false).await {
+        match stream::ensure_streams(js, spec, false).await {
             Ok(changes) => changes.iter().for_each(|change| info!(queue = %spec.queue, "{change}")),
             Err(error) => {
-                failures.push(format!("queue {}: {}", spec.queue, error::describe(&error)));
+                failures.push(format!("queue {}: {}", spec.queue, error::error_chain(&error)));
             }
         }
     }

@@ -70,7 +70,7 @@ impl UnknownFunctions {
         if let Some(reports) = &self.reports {
             reports.note(function);
         }
-        let Some(kept_back) = self.is_logged.then(|| self.limit.pass(Instant::now())).flatten()
+        let Some(kept_back) = self.is_logged.then(|| self.limit.allow(Instant::now())).flatten()
         else {
             return;
         };

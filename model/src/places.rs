@@ -44,15 +44,15 @@ impl Guard {
             Self::ResultStoredOnce => ("worker/src/callback/store.rs", "put"),
             Self::ResultRefusalIsFinal => ("worker/src/store.rs", "until_stored"),
             Self::ResultDecidesCancel => ("asyncqueue/src/cancel.rs", "store_result"),
-            Self::DeadLetterLookedUp => ("asyncqueue/src/dead_letter_store.rs", "store_once"),
+            Self::DeadLetterLookedUp => ("asyncqueue/src/dead_letters/store.rs", "store_once"),
             Self::DeadLetterShrinks => ("worker/src/dead_letter.rs", "write"),
             Self::SettleRepeats | Self::NakDropsClaim | Self::NakNeedsLease => {
                 ("worker/src/settle.rs", "settle")
             }
             Self::ConfirmByKind => ("worker/src/ack.rs", "grouped"),
-            Self::CancelRemovesMessage => ("asyncqueue/src/remove.rs", "remove"),
+            Self::CancelRemovesMessage => ("asyncqueue/src/jetstream.rs", "delete_message"),
             Self::CancelConfirmNeedsLease => ("worker/src/cancellations.rs", "has_stopped"),
-            Self::CancelWaits => ("asyncqueue/src/cancel.rs", "wait_for_answer"),
+            Self::CancelWaits => ("asyncqueue/src/cancel.rs", "wait_for_reply"),
         };
         Place { file, function }
     }

@@ -12,10 +12,10 @@ use std::{
 
 use anyhow::Context;
 use async_nats::{Client, connection::State, jetstream};
-use asyncqueue::{bucket::BucketError, directory::store::DirectoryStore, ensure::ensure_buckets};
+use asyncqueue::{directory::store::DirectoryStore, kv::BucketError, stream::ensure_buckets};
 use asyncqueue_runtime::{
     health::Health,
-    nats::{self, Authority, Credentials, Secrets, without_credentials},
+    nats::{self, CaBundle, Credentials, Secrets, without_credentials},
     settings::NatsSettings,
 };
 use kube::ResourceExt;
@@ -220,7 +220,7 @@ impl Brokers {
             Some(secret) => {
                 let pem = secret::read(&self.kubernetes, secret).await?;
                 Some(
-                    Authority::from_pem(&pem)
+                    CaBundle::from_pem(&pem)
                         .with_context(|| format!("{secret} is no authority"))?,
                 )
             }
@@ -234,7 +234,7 @@ impl Brokers {
             })
         });
         let (settings, secrets) =
-            (NatsSettings::from_url(&*address.url), Secrets { credentials, authority });
+            (NatsSettings::from_url(&*address.url), Secrets { credentials, ca: authority });
         let mut registry = Registry::default();
         nats::connect_with(&settings, secrets, CONNECTION_NAME, health, &mut registry).await
     }

@@ -5,9 +5,8 @@
 //! among the others, the oldest has precedence.
 
 use asyncqueue::{
-    claims::{Clash, clash},
-    name::NameError,
-    stream::QueueSpec,
+    NameError,
+    stream::{Overlap, QueueSpec, find_overlap},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -102,9 +101,9 @@ fn overlap(mine: &QueueSpec, other: &AsyncQueue) -> Result<Option<Conflict>, Nam
     if mine.queue == theirs.queue {
         return Ok(Some(Conflict::Name { other }));
     }
-    Ok(clash(mine, &theirs).map(|clash| match clash {
-        Clash::Stream(stream) => Conflict::Stream { stream, other },
-        Clash::Subject { subject, others } => Conflict::Subject { subject, others, other },
+    Ok(find_overlap(mine, &theirs).map(|clash| match clash {
+        Overlap::Stream(stream) => Conflict::Stream { stream, other },
+        Overlap::Subject { subject, others } => Conflict::Subject { subject, others, other },
     }))
 }
 

@@ -9,9 +9,9 @@ use std::{
 
 use asyncqueue::{
     QueueName,
-    bucket::BucketError,
     directory::{Contents, Directory, store::DirectoryStore},
     function_namespaces::FunctionNamespaces,
+    kv::BucketError,
 };
 use asyncqueue_runtime::health::Health;
 use k8s_openapi::api::core::v1::Service;
@@ -291,7 +291,7 @@ pub(crate) fn most_replicas<'a>(queues: impl IntoIterator<Item = &'a AsyncQueue>
 
 /// Returns whether the bucket contains exactly a directory, and is read completely.
 fn is_kept(written: Option<&Contents>, directory: &Directory) -> bool {
-    written.is_some_and(|written| written.is_whole && *written.directory == *directory)
+    written.is_some_and(|written| written.is_complete && *written.directory == *directory)
 }
 
 // === impl Bucket ===

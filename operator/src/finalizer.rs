@@ -3,10 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use asyncqueue::{
-    ensure::{EnsureError, Removal, RemovalPolicy, remove},
-    stream::QueueSpec,
-};
+use asyncqueue::stream::{EnsureError, QueueSpec, Removal, RemovalPolicy, remove_queue};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{Resource, runtime::controller::Action};
 use tracing::info;
@@ -83,14 +80,14 @@ async fn let_go(
     if !broker.is_connected() {
         return Err("there is no connection to NATS".to_owned());
     }
-    let removal: Result<_, EnsureError> = remove(&broker.js, spec, policy).await;
+    let removal: Result<_, EnsureError> = remove_queue(&broker.js, spec, policy).await;
     removal.map_err(|error| crate::error::chain(&error))
 }
 
 async fn tell(queue: &AsyncQueue, spec: &QueueSpec, removal: Removal, context: &Context) {
     let (object, stream, events) = (queue.object_ref(&()), &spec.stream, &context.events);
     match removal {
-        Removal::NotOurs => {}
+        Removal::NotOwned => {}
         Removal::Deleted => {
             events
                 .normal(&object, reason::STREAM_DELETED, format!("deleted stream {stream}"))

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use asyncqueue::directory::watch::follow_as_writer;
+use asyncqueue::directory::watch::watch_as_writer;
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
 use k8s_openapi::api::core::v1::Service;
 use tokio::{
@@ -90,7 +90,7 @@ pub(crate) async fn operate(program: &Program, shutdown: CancellationToken) -> a
         metrics: metrics.clone(),
     });
     let librarian = Librarian {
-        written: follow_as_writer(brokers.own().js.clone()),
+        written: watch_as_writer(brokers.own().js.clone()),
         brokers,
         queues: context.queues.clone(),
         deployments: context.deployments.clone(),

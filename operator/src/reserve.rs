@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use asyncqueue::reserve::{self, Kept};
+use asyncqueue::reserve::{self, FillOutcome};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -23,18 +23,18 @@ pub(crate) async fn run(brokers: &Brokers, queues: &Stores<AsyncQueue>) {
         if own.is_connected() {
             let replicas = most_replicas(queues.all().iter().map(AsRef::as_ref));
             let replicas = usize::try_from(replicas).unwrap_or(1);
-            match reserve::keep(&own.js, replicas).await {
-                Ok(Kept::Full) => is_short = false,
-                Ok(Kept::Filled) => {
+            match reserve::keep_full(&own.js, replicas).await {
+                Ok(FillOutcome::Full) => is_short = false,
+                Ok(FillOutcome::Filled) => {
                     is_short = false;
                     info!("the reserve for what ends calls is full");
                 }
-                Ok(Kept::NoSpace) if !std::mem::replace(&mut is_short, true) => {
+                Ok(FillOutcome::NoSpace) if !std::mem::replace(&mut is_short, true) => {
                     warn!(
                         "the store of NATS has no room for the reserve: new calls are refused until it has"
                     );
                 }
-                Ok(Kept::NoSpace) => {}
+                Ok(FillOutcome::NoSpace) => {}
                 Err(error) => debug!("the reserve can't be filled now: {}", chain(&error)),
             }
         }

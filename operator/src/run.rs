@@ -39,17 +39,17 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let prefixed = registry.sub_registry_with_prefix("asyncqueue_operator");
     let metrics = Metrics::new(prefixed);
     let nats = nats::connect(&settings.nats, CONNECTION_NAME, &health, prefixed).await?;
-    let servers = nats::jetstream::urls(&settings.nats)?;
+    let servers = nats::jetstream_check::urls(&settings.nats)?;
     let _jetstream = AbortOnDropHandle::new(tokio::spawn({
         let (nats, health) = (nats.clone(), health.clone());
-        async move { nats::jetstream::report(&nats, &servers, &health).await }
+        async move { nats::jetstream_check::report(&nats, &servers, &health).await }
     }));
     let client = Client::try_default().await.context("there is no way to the Kubernetes API")?;
     let listener = admin::bind(settings.http_addr)?;
     info!(namespaces = %settings.watch_namespaces, "watching");
     let servers = settings.nats.nats_url.as_ref().unwrap_or(&settings.nats.nats_host);
     let has_credentials =
-        settings.nats.nats_creds_file.0.is_some() || nats::holds_credentials(servers);
+        settings.nats.nats_creds_file.0.is_some() || nats::has_credentials(servers);
     if has_credentials && settings.worker_nats_creds_secret.0.is_none() {
         warn!(
             "NATS asks for credentials, and workers have those alone that their AsyncQueues name: see nats.credentialsSecretRef \
@@ -63,7 +63,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let program = Program { settings, client, nats, health, metrics };
     let led = tokio::select! {
         led = Box::pin(lead(&program, lease.as_deref(), shutdown)) => led,
-        error = nats::ended(&program.nats) => Err(error),
+        error = nats::client_terminated(&program.nats) => Err(error),
     };
     done.cancel();
     admin.await.context("the server of /metrics failed")?;

@@ -123,7 +123,7 @@ fn each_metric_in_the_documents_is_one_of_a_program() {
         ("asyncqueue_operator_", "operator/src/metrics.rs"),
     ]
     .map(|(prefix, path)| {
-        let shared = read("runtime/src/nats/monitor.rs") + &read("runtime/src/memory.rs");
+        let shared = read("runtime/src/nats/events.rs") + &read("runtime/src/memory.rs");
         (prefix, read(path) + &shared)
     });
     let mut found = 0;

@@ -6,12 +6,12 @@ use std::{
 };
 
 use asyncqueue::{
-    CallbackUrl, Rounded, error::cause, idempotency::IDEMPOTENCY_KEY, invocation::X_ASYNC_DEPTH,
-    message::callback::Callback,
+    CallbackUrl, Rounded, error::find_cause, idempotency::IDEMPOTENCY_KEY,
+    invocation::X_ASYNC_DEPTH, message::callback::Callback,
 };
 use asyncqueue_runtime::{
     client::{self, Client, Config, ConnectionLimits},
-    error::describe,
+    error::error_chain,
 };
 use bytes::Bytes;
 use connector::Connector;
@@ -146,9 +146,9 @@ impl Poster {
         };
         match timeout(self.time_limit, exchange).await {
             Ok(Ok(head)) => classify(head.status, &head.headers),
-            Ok(Err(error)) => match cause::<Refusal>(&error) {
+            Ok(Err(error)) => match find_cause::<Refusal>(&error) {
                 Some(refusal) => Posted::Refused(refusal.to_string()),
-                None => Posted::Failed(Ending::Unreachable, describe(&error)),
+                None => Posted::Failed(Ending::Unreachable, error_chain(&error)),
             },
             Err(_) => Posted::Failed(Ending::TimedOut, "it took too long".to_owned()),
         }

@@ -14,12 +14,12 @@ use std::{
 
 use async_nats::{Client, Subject, jetstream::Context};
 use asyncqueue::{
-    QueueName,
-    cancel::{HAS_ENDED, IS_HELD, IS_WAITING, WAS_RUNNING, broadcast_subject},
-    connection::flaps,
-    poll::{Polled, poll},
-    stored_call::StoredCall,
+    QueueName, buckets,
+    call::CallRef,
+    connection::wait_until_flapping,
+    kv::{PollEvent, poll_bucket},
     tombstone::{self, Mark},
+    worker_requests::{REPLY_ENDED, REPLY_HELD, REPLY_RUNNING, REPLY_WAITING, cancel_subject},
 };
 use futures::StreamExt;
 use tokio::time::sleep;
@@ -55,8 +55,8 @@ pub(crate) struct Cancellations {
 
 #[derive(Debug)]
 struct State {
-    cancelled: Recent<StoredCall, Answer>,
-    in_flight: HashMap<StoredCall, Stage>,
+    cancelled: Recent<CallRef, Answer>,
+    in_flight: HashMap<CallRef, Stage>,
     ended: RecentlyEnded,
 }
 
@@ -102,7 +102,7 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) struct CallInFlight {
     cancellations: Cancellations,
-    call: StoredCall,
+    call: CallRef,
 }
 
 // === impl State ===
@@ -125,25 +125,25 @@ impl Cancellations {
     }
 
     /// Records that this worker has a call in flight.
-    pub(crate) fn take(&self, call: StoredCall) -> CallInFlight {
+    pub(crate) fn take(&self, call: CallRef) -> CallInFlight {
         self.lock().in_flight.insert(call.clone(), Stage::Held);
         CallInFlight { cancellations: self.clone(), call }
     }
 
     /// Records that a call is cancelled, and stops it if it runs here. Returns the answer, or
     /// `None` if it is not known yet: it is then sent to the inbox later.
-    fn cancel(&self, call: &StoredCall, inbox: Option<&Subject>) -> Option<&'static str> {
+    fn cancel(&self, call: &CallRef, inbox: Option<&Subject>) -> Option<&'static str> {
         let mut state = self.lock();
         let State { cancelled, in_flight, ended } = &mut *state;
         if matches!(in_flight.get(call), Some(Stage::Ended(_)))
             || ended.ends.contains_key(&call.sequence)
         {
-            return Some(HAS_ENDED);
+            return Some(REPLY_ENDED);
         }
         let answer = cancelled.get_or_insert(call.clone(), || Answer::Later(Vec::new()));
         match in_flight.get(call) {
             Some(Stage::Running(token)) => token.cancel(),
-            None if self.reports.is_waiting(call) => *answer = answer.now(IS_WAITING),
+            None if self.reports.is_waiting(call) => *answer = answer.now(REPLY_WAITING),
             // Its task checks for a cancellation before it starts the call, and answers then.
             Some(Stage::Held | Stage::Ended(_)) | None => {}
         }
@@ -160,8 +160,8 @@ impl Cancellations {
 
     /// Follows cancellations for as long as it is polled.
     pub(crate) async fn follow(&self, js: &Context, queue: &QueueName) {
-        let broadcast = questions::answer(&self.client, broadcast_subject(queue), |call, inbox| {
-            self.cancel(&StoredCall::decode(call)?, inbox).map(Into::into)
+        let broadcast = questions::answer(&self.client, cancel_subject(queue), |call, inbox| {
+            self.cancel(&CallRef::decode(call)?, inbox).map(Into::into)
         });
         tokio::join!(broadcast, self.follow_tombstones(js, queue));
     }
@@ -176,18 +176,18 @@ impl Cancellations {
                     }
                     sleep(RETRY_INTERVAL).await;
                 }
-                () = flaps(&client) => self.poll_tombstones(js, queue).await,
+                () = wait_until_flapping(&client) => self.poll_tombstones(js, queue).await,
             }
         }
     }
 
     async fn poll_tombstones(&self, js: &Context, queue: &QueueName) {
         let take = |polled| {
-            if let Polled::Entry(key, Some(value)) = polled {
+            if let PollEvent::Entry(key, Some(value)) = polled {
                 self.take_tombstone(js, queue, &key, &value);
             }
         };
-        poll(js, &tombstone::BUCKET, &tombstone::keys_of_queue(queue), take).await;
+        poll_bucket(js, &buckets::TOMBSTONES, &tombstone::keys_of_queue(queue), take).await;
     }
 
     fn take_tombstone(&self, js: &Context, queue: &QueueName, key: &str, value: &[u8]) {
@@ -195,7 +195,7 @@ impl Cancellations {
         else {
             return;
         };
-        if self.cancel(&call, None) == Some(HAS_ENDED) && !confirmed && self.is_too_late(&call) {
+        if self.cancel(&call, None) == Some(REPLY_ENDED) && !confirmed && self.is_too_late(&call) {
             let (js, queue) = (js.clone(), queue.clone());
             tokio::spawn(async move {
                 let marked = tombstone::mark_too_late(&js, &queue, &call).await;
@@ -211,7 +211,7 @@ impl Cancellations {
         js: &Context,
         queue: &QueueName,
     ) -> Result<(), async_nats::Error> {
-        let store = tombstone::BUCKET.open(js).await?;
+        let store = buckets::TOMBSTONES.open(js).await?;
         let mut entries = store.watch_with_history(tombstone::keys_of_queue(queue)).await?;
         while let Some(entry) = entries.next().await {
             let entry = entry?;
@@ -223,7 +223,7 @@ impl Cancellations {
     /// Records a tombstone of a call that had ended by itself here. Returns whether that end is
     /// settled: the tombstone must then say so. The writer of the tombstone may be gone before it
     /// asks, and a request after the delivery of the result would find only the tombstone.
-    fn is_too_late(&self, call: &StoredCall) -> bool {
+    fn is_too_late(&self, call: &CallRef) -> bool {
         let mut state = self.lock();
         let State { in_flight, ended, .. } = &mut *state;
         let end = match in_flight.get_mut(call) {
@@ -308,7 +308,7 @@ impl CallInFlight {
         if !is_lease_sure {
             sleep(MAX_GAP).await;
         }
-        let word = if was_running { WAS_RUNNING } else { IS_HELD };
+        let word = if was_running { REPLY_RUNNING } else { REPLY_HELD };
         let inboxes = {
             let mut state = self.cancellations.lock();
             state.in_flight.insert(self.call.clone(), Stage::Held);
@@ -356,8 +356,8 @@ impl RecentlyEnded {
 mod tests {
     use super::*;
 
-    fn call(sequence: u64) -> StoredCall {
-        StoredCall { id: "id-1".parse().unwrap(), sequence }
+    fn call(sequence: u64) -> CallRef {
+        CallRef { id: "id-1".parse().unwrap(), sequence }
     }
 
     /// Creates cancellations without a connection: nothing that is sent arrives.
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(cancellations.cancel(&call(1), None), None);
         assert!(held.start().is_none() && held.is_cancelled() && !held.end());
         held.has_stopped(false, true).await;
-        assert_eq!(cancellations.cancel(&call(1), None), Some(IS_HELD));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_HELD));
     }
 
     #[tokio::test]
@@ -393,9 +393,9 @@ mod tests {
         assert_eq!(cancellations.cancel(&call(1), Some(&"inbox".into())), None);
         assert!(token.is_cancelled());
         running.has_stopped(true, true).await;
-        assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_RUNNING));
         drop(running);
-        assert_eq!(cancellations.cancel(&call(1), None), Some(WAS_RUNNING));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_RUNNING));
     }
 
     #[tokio::test]
@@ -403,9 +403,9 @@ mod tests {
         let cancellations = cancellations().await;
         let ended = cancellations.take(call(1));
         assert!(ended.start().is_some() && ended.end());
-        assert_eq!(cancellations.cancel(&call(1), None), Some(HAS_ENDED));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_ENDED));
         drop(ended);
-        assert_eq!(cancellations.cancel(&call(1), None), Some(HAS_ENDED));
+        assert_eq!(cancellations.cancel(&call(1), None), Some(REPLY_ENDED));
         for sequence in 2..RECENTLY_ENDED as u64 + 2 {
             let call = cancellations.take(call(sequence));
             assert!(call.end());

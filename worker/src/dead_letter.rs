@@ -6,8 +6,8 @@ use async_nats::{
 };
 use asyncqueue::{
     CallId, FunctionName,
-    dead_letter_store::store_once,
-    message::dead_letter::{self, Death, Form, UNKNOWN},
+    dead_letters::{DeathInfo, store_once},
+    message::dead_letter::{self, DeadLetterForm, UNKNOWN_TOKEN},
     publish_failure::PublishFailure,
     subject::call_subject,
 };
@@ -97,7 +97,7 @@ impl DeadLetterWriter {
         &self,
         message: Message<'_>,
         call: Option<(&FunctionName, &CallId)>,
-        death: Death,
+        death: DeathInfo,
         ticket: &mut Ticket,
     ) -> DeadLetterOutcome {
         let Message { headers, payload, subject, sequence } = message;
@@ -120,14 +120,18 @@ impl DeadLetterWriter {
         let dead_subject = match call {
             Some((function, id)) => call_subject(&self.stream, function, id),
             None => {
-                format!("{}.{UNKNOWN}.{UNKNOWN}.{}", self.stream, CallId::of_sequence(sequence))
+                format!(
+                    "{}.{UNKNOWN_TOKEN}.{UNKNOWN_TOKEN}.{}",
+                    self.stream,
+                    CallId::from_sequence(sequence)
+                )
             }
         };
         let whole = dead_letter::headers(headers, subject, &death, &self.worker, Timestamp::now());
         let id = dead_letter::message_id(subject, sequence);
         let mut refused = PublishFailure::Unavailable;
-        for form in Form::ALL {
-            let (headers, body) = form.of(&whole, payload);
+        for form in DeadLetterForm::ALL {
+            let (headers, body) = form.apply(&whole, payload);
             let stored = self.store.until_stored(Record::DeadLetter, ticket, None, || {
                 store_once(
                     &self.js,
@@ -140,7 +144,7 @@ impl DeadLetterWriter {
             });
             match stored.await {
                 Ok(()) => {
-                    if form != Form::Whole {
+                    if form != DeadLetterForm::Whole {
                         warn!(
                             call_id = shown_id,
                             function = shown_function,

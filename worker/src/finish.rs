@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
     EndState, QueueName, Rounded,
-    cancel::CANCELLED,
-    forward::strip_connection_headers,
-    message::{callback::Callback, dead_letter::Death},
+    attempt_offset::{self, AttemptOffset, OffsetIncrement},
+    call::{CANCELLED_STATUS, CallRef},
+    dead_letters::DeathInfo,
+    hop_by_hop::strip_connection_headers,
+    message::callback::Callback,
     publish_failure::PublishFailure,
-    stored_call::StoredCall,
     stored_result,
     subject::result_subject,
-    tombstone::{self, Mark, Written},
-    uncounted::{self, Addition, Offset},
+    tombstone::{self, Mark, WriteOutcome},
 };
 use jiff::Timestamp;
 use tokio::time::sleep;
@@ -72,16 +72,16 @@ impl Finish {
         mark: Mark,
         reported: &Reported,
         ticket: &mut Ticket,
-    ) -> Option<Written> {
+    ) -> Option<WriteOutcome> {
         let written =
             self.store.until_stored(Record::Tombstone, ticket, Some(reported), async || {
                 let written =
                     tombstone::write_once(&self.js, &self.queue, &call.stored, mark).await;
-                written.and_then(|written| written.ok_or_else(tombstone::no_bucket))
+                written.and_then(|written| written.ok_or_else(tombstone::bucket_not_found))
             });
         match written.await {
             Ok(written) => Some(written),
-            Err(PublishFailure::NoStream) => Some(Written { mark, is_new: true }),
+            Err(PublishFailure::NoStream) => Some(WriteOutcome { mark, is_new: true }),
             Err(_) => None,
         }
     }
@@ -115,7 +115,7 @@ impl Finish {
         let (function, call_id) = call.name();
         info!(%call_id, %function, "Cancelled {}", function.name());
         self.metrics.end_without_run(EndState::Cancelled);
-        self.report(call, EndState::Cancelled, CANCELLED, Reply::none(), None, ticket).await;
+        self.report(call, EndState::Cancelled, CANCELLED_STATUS, Reply::none(), None, ticket).await;
         AckKind::Ack
     }
 
@@ -145,7 +145,7 @@ impl Finish {
         if is_first && reported == Reporting::HadAnother {
             return self.was_done(call).await;
         }
-        let death = Death { reason, attempts: call.tries.attempt, status: Some(status) };
+        let death = DeathInfo { reason, attempts: call.tries.attempt, status: Some(status) };
         self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
     }
 
@@ -168,7 +168,7 @@ impl Finish {
             return self.was_done(call).await;
         }
         let reason = format!("its worker died under the last of {attempts} attempts");
-        let death = Death { reason, attempts, status: None };
+        let death = DeathInfo { reason, attempts, status: None };
         self.dead_letters.write(delivered.into(), Some(call.name()), death, ticket).await.ack()
     }
 
@@ -186,13 +186,8 @@ impl Finish {
     }
 
     /// Counts additional deliveries of a call as no attempts.
-    pub(crate) async fn add_to_offset(
-        &self,
-        call: &StoredCall,
-        deliveries: u64,
-        ticket: &mut Ticket,
-    ) {
-        let addition = Addition::new(&self.queue, call, deliveries);
+    pub(crate) async fn add_to_offset(&self, call: &CallRef, deliveries: u64, ticket: &mut Ticket) {
+        let addition = OffsetIncrement::new(&self.queue, call, deliveries);
         let written = self
             .store
             .until_stored(Record::AttemptOffset, ticket, None, || addition.write(&self.js));
@@ -203,10 +198,15 @@ impl Finish {
     }
 
     /// Stores which deliveries of a call were no attempts.
-    pub(crate) async fn set_offset(&self, call: &Call<'_>, offset: Offset, ticket: &mut Ticket) {
+    pub(crate) async fn set_offset(
+        &self,
+        call: &Call<'_>,
+        offset: AttemptOffset,
+        ticket: &mut Ticket,
+    ) {
         let stored = &call.stored;
         let written = self.store.until_stored(Record::AttemptOffset, ticket, None, async || {
-            uncounted::set(&self.js, &self.queue, &stored.id, stored.sequence, offset).await
+            attempt_offset::set(&self.js, &self.queue, &stored.id, stored.sequence, offset).await
         });
         if let Err(failure) = written.await {
             let (call_id, reason) = (&stored.id, failure.as_str());
@@ -278,12 +278,17 @@ impl Finish {
         // Tried once: without room for this mark, there is no room for the mark of a cancellation
         // either.
         let written = tombstone::write_once(&self.js, &self.queue, &call.stored, Mark::Ended).await;
-        let Ok(Some(Written { mark: Mark::Cancelled { .. }, .. })) = written else {
+        let Ok(Some(WriteOutcome { mark: Mark::Cancelled { .. }, .. })) = written else {
             return Some(callback);
         };
         let sequence = call.stored.sequence;
-        let cancelled =
-            Callback::new(&call.invocation, callback.url, sequence, EndState::Cancelled, CANCELLED);
+        let cancelled = Callback::new(
+            &call.invocation,
+            callback.url,
+            sequence,
+            EndState::Cancelled,
+            CANCELLED_STATUS,
+        );
         let is_stored = self.results.put(&cancelled).await.is_ok();
         (!is_stored).then_some(cancelled)
     }
@@ -313,7 +318,8 @@ impl Finish {
                         sequence: *sequence,
                     };
                     let reason = format!("callback: {reason}");
-                    let death = Death { reason, attempts: attempt, status: Some(callback.status) };
+                    let death =
+                        DeathInfo { reason, attempts: attempt, status: Some(callback.status) };
                     let written = self
                         .dead_letters
                         .write(message, Some((function, call_id)), death, ticket)

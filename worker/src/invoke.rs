@@ -10,13 +10,14 @@ use std::{
 use async_nats::jetstream::{AckKind, Context};
 use asyncqueue::{
     CallId, FunctionName, Invocation, QueueName,
+    attempt_offset::{self, AttemptOffset, OffsetIncrement},
+    call::{CallRef, Phase},
+    dead_letters::DeathInfo,
     directory::Directory,
-    message::{self, Fallback, dead_letter::Death},
-    peek::{NatsError, is_stored},
-    status::{Phase, worker_report},
-    stored_call::StoredCall,
-    tombstone::{self, Mark, Written},
-    uncounted::{self, Addition, Offset},
+    jetstream::{NatsError, is_stored},
+    message::{self, Fallback},
+    status::request_worker_report,
+    tombstone::{self, Mark, WriteOutcome},
 };
 use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
@@ -69,7 +70,7 @@ pub(crate) struct Invoke {
 /// A decoded call, with its tries and its policy.
 pub(crate) struct Call<'a> {
     pub(crate) invocation: Invocation,
-    pub(crate) stored: StoredCall,
+    pub(crate) stored: CallRef,
     pub(crate) tries: Tries,
     /// The queue's policy, with the overrides of the function.
     pub(crate) policy: Cow<'a, RetryPolicy>,
@@ -129,7 +130,7 @@ impl Handler for Invoke {
                 return (Box::pin(self.give_up_message(delivered, reason, ticket)).await, None);
             }
         };
-        let stored = StoredCall { id: invocation.call_id.clone(), sequence: delivered.sequence };
+        let stored = CallRef { id: invocation.call_id.clone(), sequence: delivered.sequence };
         let in_flight = self.cancellations.take(stored.clone());
         // Here and below, rare steps are boxed: thousands of calls may run at once, and these steps
         // take no memory of a call while it runs.
@@ -169,8 +170,8 @@ impl Handler for Invoke {
     /// Counts a delivery that was never read as no attempt, unless another worker has the call.
     async fn delivery_was_lost(&self, delivered: &Delivered) {
         let Ok(invocation) = self.decode(delivered) else { return };
-        let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
-        if let Ok(None) = worker_report(&self.js, &self.queue, &call).await {
+        let call = CallRef { id: invocation.call_id, sequence: delivered.sequence };
+        if let Ok(None) = request_worker_report(&self.js, &self.queue, &call).await {
             self.count_none(&call, 1).await;
         }
     }
@@ -178,7 +179,7 @@ impl Handler for Invoke {
     /// Counts the deliveries of a call that is handed back as no attempts.
     async fn before_hand_back(&self, delivered: &Delivered, repeats: u64) {
         if let Ok(invocation) = self.decode(delivered) {
-            let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
+            let call = CallRef { id: invocation.call_id, sequence: delivered.sequence };
             self.count_none(&call, 1 + repeats).await;
         }
     }
@@ -187,7 +188,7 @@ impl Handler for Invoke {
     /// count is needed.
     async fn was_late(&self, delivered: &Delivered) {
         let Ok(invocation) = self.decode(delivered) else { return };
-        let call = StoredCall { id: invocation.call_id, sequence: delivered.sequence };
+        let call = CallRef { id: invocation.call_id, sequence: delivered.sequence };
         if let Ok(true) = is_stored(&self.js, &self.stream, call.sequence).await {
             self.count_none(&call, 1).await;
         }
@@ -321,8 +322,8 @@ impl Invoke {
             Outcome::Done => !in_flight.end(),
             Outcome::Retry { .. } => in_flight.is_cancelled(),
             Outcome::Dead(_) => match self.finish.mark(call, Mark::Dead, &reported, ticket).await {
-                Some(Written { mark: Mark::Dead, .. }) => false,
-                Some(Written { mark, .. }) => {
+                Some(WriteOutcome { mark: Mark::Dead, .. }) => false,
+                Some(WriteOutcome { mark, .. }) => {
                     return self.end_as_marked(delivered, call, mark, in_flight, ticket).await;
                 }
                 // It is not known whether the call is cancelled: it is delivered again, and given
@@ -411,10 +412,10 @@ impl Invoke {
         }
         let mark = if is_expired { Mark::Expired } else { Mark::Dead };
         match self.finish.mark(call, mark, &reported, ticket).await {
-            Some(Written { mark: Mark::Dead, .. }) => {
+            Some(WriteOutcome { mark: Mark::Dead, .. }) => {
                 self.finish.poison(delivered, call, &reported, ticket).await
             }
-            Some(Written { mark, .. }) => {
+            Some(WriteOutcome { mark, .. }) => {
                 self.end_as_marked(delivered, call, mark, in_flight, ticket).await
             }
             None => AckKind::Nak(Some(UNKNOWN_WAIT)),
@@ -434,7 +435,7 @@ impl Invoke {
         if !is_stored(&self.js, &self.stream, call.stored.sequence).await? {
             return Ok(true);
         }
-        let report = worker_report(&self.js, &self.queue, &call.stored).await?;
+        let report = request_worker_report(&self.js, &self.queue, &call.stored).await?;
         let is_own = |worker: &str| worker == self.reports.worker();
         Ok(report.is_some_and(|report| {
             matches!(report.phase, Phase::Running { .. }) && !is_own(&report.worker)
@@ -442,8 +443,8 @@ impl Invoke {
     }
 
     /// Counts deliveries of a call as no attempts.
-    async fn count_none(&self, call: &StoredCall, deliveries: u64) {
-        match Addition::new(&self.queue, call, deliveries).write(&self.js).await {
+    async fn count_none(&self, call: &CallRef, deliveries: u64) {
+        match OffsetIncrement::new(&self.queue, call, deliveries).write(&self.js).await {
             Ok(()) => debug!(call_id = %call.id, deliveries, "deliveries count as no attempts"),
             Err(error) => {
                 debug!(call_id = %call.id, %error, "a delivery counts as an attempt though it was none");
@@ -452,7 +453,7 @@ impl Invoke {
     }
 
     /// Hands back a call that can't be started now. This delivery was no attempt.
-    async fn hand_back_unknown(&self, call: &StoredCall, ticket: &mut Ticket) -> AckKind {
+    async fn hand_back_unknown(&self, call: &CallRef, ticket: &mut Ticket) -> AckKind {
         self.finish.add_to_offset(call, 1 + ticket.repeats(), ticket).await;
         AckKind::Nak(Some(UNKNOWN_WAIT))
     }
@@ -464,7 +465,7 @@ impl Invoke {
         reason: String,
         ticket: &mut Ticket,
     ) -> AckKind {
-        let death = Death { reason, attempts: delivered.count, status: None };
+        let death = DeathInfo { reason, attempts: delivered.count, status: None };
         self.finish.dead_letters.write(delivered.into(), None, death, ticket).await.ack()
     }
 
@@ -487,7 +488,7 @@ impl Invoke {
     fn decode(&self, delivered: &Delivered) -> Result<Invocation, message::DecodeError> {
         let decoded =
             message::decode(delivered.headers(), &delivered.message.payload, || Fallback {
-                call_id: CallId::of_sequence(delivered.sequence),
+                call_id: CallId::from_sequence(delivered.sequence),
                 stored_at: delivered.stored_at,
                 namespace: self.function_namespace.clone(),
             });
@@ -498,14 +499,14 @@ impl Invoke {
     }
 
     /// Returns how many deliveries before this one were no attempts.
-    async fn offset(&self, delivered: &Delivered, call: &StoredCall) -> Result<u64, NatsError> {
-        let stored = uncounted::get(&self.js, &self.queue, &call.id, call.sequence).await?;
+    async fn offset(&self, delivered: &Delivered, call: &CallRef) -> Result<u64, NatsError> {
+        let stored = attempt_offset::get(&self.js, &self.queue, &call.id, call.sequence).await?;
         let offset = stored.at(delivered.count);
-        if let Offset::Made(_) = stored {
+        if let AttemptOffset::Attempts(_) = stored {
             // From now on, deliveries count again: if this worker dies, this one was an attempt.
-            let written = Offset::Deliveries(offset);
+            let written = AttemptOffset::Deliveries(offset);
             if let Err(error) =
-                uncounted::set(&self.js, &self.queue, &call.id, call.sequence, written).await
+                attempt_offset::set(&self.js, &self.queue, &call.id, call.sequence, written).await
             {
                 debug!(call_id = %call.id, %error, "the attempt offset can't be written");
             }
@@ -523,11 +524,16 @@ impl Invoke {
 /// invocation that failed was an attempt. `repeats`: number of deliveries that were ignored while
 /// the call was in flight. `was_renewed`: each renewal of the lease was confirmed. Otherwise there
 /// may have been deliveries that never arrived here.
-fn offset_after(call: &Call<'_>, counted: bool, repeats: u64, was_renewed: bool) -> Option<Offset> {
+fn offset_after(
+    call: &Call<'_>,
+    counted: bool,
+    repeats: u64,
+    was_renewed: bool,
+) -> Option<AttemptOffset> {
     let made = call.tries.attempt - u64::from(!counted);
     match (was_renewed, repeats + u64::from(!counted)) {
-        (false, _) => Some(Offset::Made(made)),
+        (false, _) => Some(AttemptOffset::Attempts(made)),
         (true, 0) => None,
-        (true, uncounted) => Some(Offset::Deliveries(call.offset() + uncounted)),
+        (true, uncounted) => Some(AttemptOffset::Deliveries(call.offset() + uncounted)),
     }
 }

@@ -13,10 +13,10 @@ use async_nats::{
         consumer::{Info, PullConsumer, pull::BatchConfig},
     },
 };
-use asyncqueue::{connection::Connection, remove::remove};
+use asyncqueue::{connection::Connection, jetstream::delete_message};
 use asyncqueue_runtime::{
-    error::describe, health::Health, memory::Account, nats::jetstream::JetStreamOff,
-    program::Shutdown,
+    error::error_chain, health::Health, memory::Account, nats::jetstream_check::JetStreamOff,
+    shutdown::Shutdown,
 };
 use demand::Demand;
 use event::{Event, classify};
@@ -169,7 +169,7 @@ impl<H: Handler> Puller<H> {
     /// Pulls until `shutdown`. Then gives running tasks `grace` to finish, and hands the rest back
     /// at once.
     pub(crate) async fn run(self, shutdown: Shutdown, grace: Duration) {
-        let Shutdown { requested, hurry } = &shutdown;
+        let Shutdown { graceful: requested, forced: hurry } = &shutdown;
         let hand_back = CancellationToken::new();
         let mut tasks = Tasks::new(self.max);
         let mut demand = Demand::new(self.max);
@@ -275,8 +275,13 @@ impl<H: Handler> Puller<H> {
             let ended =
                 self.handler.give_up_unreadable(&delivered, why, &mut Ticket::without_slot()).await;
             if let AckKind::Ack = ended
-                && let Err(error) =
-                    remove(&self.js, stream, sequence, "remove a message that can't be read").await
+                && let Err(error) = delete_message(
+                    &self.js,
+                    stream,
+                    sequence,
+                    "remove a message that can't be read",
+                )
+                .await
             {
                 debug!(sequence, %error, "it could not be removed, and will be looked at again");
             }
@@ -314,10 +319,10 @@ impl<H: Handler> Puller<H> {
                     Err(error) => error,
                 },
             };
-            let reason = match JetStreamOff::of_error(&error) {
+            let reason = match JetStreamOff::from_error(&error) {
                 // The condition `jetstream` says what to do.
                 Some(_) => "JetStream is not enabled".to_owned(),
-                None => describe(&error),
+                None => error_chain(&error),
             };
             // The reason may change during the wait: the server is unavailable, then the stream is
             // missing, then the consumer.
@@ -367,7 +372,7 @@ impl<H: Handler> Puller<H> {
         let (client, mut connection_checks) =
             (self.js.client(), interval(pulling.connection_check()));
         connection_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut connection = Connection::of(&client);
+        let mut connection = Connection::current(&client);
         let mut shutdown = pin!(shutdown.cancelled());
         loop {
             // The process was awake too late to see the deadline pass. It has passed for all that
@@ -412,7 +417,7 @@ impl<H: Handler> Puller<H> {
                     }
                 }
                 _ = connection_checks.tick() => {
-                    let now = Connection::of(&client);
+                    let now = Connection::current(&client);
                     if now.is_another_to_the_same_server(&connection) {
                         return End::Cut;
                     }

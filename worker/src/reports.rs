@@ -9,9 +9,10 @@ use std::{
 
 use async_nats::Client;
 use asyncqueue::{
-    QueueName, stats,
-    status::{Failure, Phase, WorkerReport, question_subject},
-    stored_call::StoredCall,
+    QueueName,
+    call::{AttemptFailure, CallRef, Phase, WorkerReport},
+    stats,
+    worker_requests::status_request_subject,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -29,7 +30,7 @@ const MAX_ERROR: usize = 200;
 #[derive(Clone, Debug)]
 pub(crate) struct Reports {
     worker: String,
-    calls: Arc<Mutex<HashMap<StoredCall, Known>>>,
+    calls: Arc<Mutex<HashMap<CallRef, Known>>>,
 }
 
 /// What is known about a call.
@@ -38,7 +39,7 @@ struct Known {
     attempt: Attempt,
     phase: Phase,
     blocked: Option<String>,
-    failure: Option<Failure>,
+    failure: Option<AttemptFailure>,
     not_counted_until: Option<Timestamp>,
 }
 
@@ -46,7 +47,7 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Reported {
     reports: Reports,
-    call: StoredCall,
+    call: CallRef,
     attempt: Attempt,
     waits: bool,
 }
@@ -64,7 +65,7 @@ impl Reports {
     }
 
     /// Reports a call as running until the guard is dropped.
-    pub(crate) fn running(&self, call: StoredCall, attempt: Attempt) -> Reported {
+    pub(crate) fn running(&self, call: CallRef, attempt: Attempt) -> Reported {
         let phase = Phase::Running { since: Timestamp::now() };
         self.lock().insert(call.clone(), Known::new(attempt, phase));
         Reported { reports: self.clone(), call, attempt, waits: false }
@@ -73,21 +74,21 @@ impl Reports {
     /// Answers requests about calls and for the worker's statistics, for as long as it is polled.
     pub(crate) async fn follow(&self, client: &Client, queue: &QueueName, statistics: &Statistics) {
         let answer = |question: &[u8], _inbox: Option<&_>| {
-            if question == stats::QUESTION.as_bytes() {
+            if question == stats::STATS_REQUEST.as_bytes() {
                 statistics.encode()
             } else {
                 self.answer(question)
             }
         };
-        questions::answer(client, question_subject(queue), answer).await;
+        questions::answer(client, status_request_subject(queue), answer).await;
     }
 
     fn answer(&self, question: &[u8]) -> Option<Bytes> {
-        let report = self.report(&StoredCall::decode(question)?, Timestamp::now())?;
+        let report = self.report(&CallRef::decode(question)?, Timestamp::now())?;
         serde_json::to_vec(&report).ok().map(Bytes::from)
     }
 
-    fn report(&self, call: &StoredCall, now: Timestamp) -> Option<WorkerReport> {
+    fn report(&self, call: &CallRef, now: Timestamp) -> Option<WorkerReport> {
         let Known { attempt, phase, blocked, failure, not_counted_until } =
             self.lock().get(call)?.clone();
         if !is_so(phase, now) {
@@ -107,14 +108,14 @@ impl Reports {
     }
 
     /// Returns whether this worker has handed back a call whose next attempt is not due yet.
-    pub(crate) fn is_waiting(&self, call: &StoredCall) -> bool {
+    pub(crate) fn is_waiting(&self, call: &CallRef) -> bool {
         let phase = self.lock().get(call).map(|known| known.phase);
         phase.is_some_and(|phase| {
             matches!(phase, Phase::Waiting { .. }) && is_so(phase, Timestamp::now())
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<StoredCall, Known>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CallRef, Known>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +145,7 @@ impl Reported {
     pub(crate) fn waits(
         mut self,
         wait: Duration,
-        mut failure: Failure,
+        mut failure: AttemptFailure,
         not_counted_for: Option<Duration>,
     ) {
         if let Some((end, _)) = failure.last_error.char_indices().nth(MAX_ERROR) {
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn a_call_is_reported_while_it_runs_and_until_its_next_attempt_is_due() {
         let reports = Reports::new("w".to_owned());
-        let call = StoredCall { id: "id-1".parse().unwrap(), sequence: 7 };
+        let call = CallRef { id: "id-1".parse().unwrap(), sequence: 7 };
         let now = Timestamp::now();
         assert_eq!(reports.report(&call, now), None);
         let reported = reports.running(call.clone(), Attempt { number: 2, max: 10 });
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!((report.worker.as_str(), report.attempt, report.max_attempts), ("w", 2, 10));
         assert!(matches!(report.phase, Phase::Running { .. }));
 
-        let failure = Failure { last_status: 503, last_error: "é".repeat(900) };
+        let failure = AttemptFailure { last_status: 503, last_error: "é".repeat(900) };
         reported.waits(Duration::from_secs(60), failure.clone(), None);
         let report = reports.report(&call, now).unwrap();
         assert!(

@@ -16,7 +16,8 @@ use asyncqueue_runtime::{
     health::Health,
     memory::{self, Budget},
     nats,
-    program::{Shutdown, UsageError},
+    program::UsageError,
+    shutdown::Shutdown,
 };
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -105,7 +106,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let mut worked = match &streams {
         Some(streams) => tokio::select! {
             created = streams.create() => created,
-            () = shutdown.requested.cancelled() => Ok(()),
+            () = shutdown.graceful.cancelled() => Ok(()),
         },
         None => Ok(()),
     };
@@ -137,8 +138,8 @@ fn report_jetstream(
     client: async_nats::Client,
     health: Health,
 ) -> anyhow::Result<AbortOnDropHandle<()>> {
-    let servers = nats::jetstream::urls(&settings.nats)?;
-    let report = async move { nats::jetstream::report(&client, &servers, &health).await };
+    let servers = nats::jetstream_check::urls(&settings.nats)?;
+    let report = async move { nats::jetstream_check::report(&client, &servers, &health).await };
     Ok(AbortOnDropHandle::new(tokio::spawn(report)))
 }
 
@@ -184,7 +185,7 @@ async fn work(
         dead_letters,
         metrics: metrics.clone(),
     };
-    let directory = directory::watch::follow(js.clone());
+    let directory = directory::watch::watch(js.clone());
     let (stream, durable, queue_metrics) = (settings.stream(), settings.durable(), metrics.clone());
     let invoke = Invoke {
         js: js.clone(),
@@ -234,7 +235,7 @@ async fn work(
     let calls = async move {
         tokio::select! {
             () = start => {}
-            () = end.requested.cancelled() => {}
+            () = end.graceful.cancelled() => {}
         }
         calls.run(end, grace).await;
     };
@@ -248,7 +249,7 @@ async fn work(
     };
     tokio::select! {
         worked = worked => worked.context("the task that takes messages failed"),
-        error = nats::ended(&client) => Err(error),
+        error = nats::client_terminated(&client) => Err(error),
         () = cancellations.follow(js, queue) => Ok(()),
         () = reports.follow(&client, queue, &statistics) => Ok(()),
         () = depth::follow(js, (&stream, &durable), functions, &queue_metrics, &clock) => Ok(()),
@@ -286,8 +287,8 @@ async fn is_prepared(
 ) {
     nats::wait_connected(&js.client()).await;
     // Without a consumer, nothing is delivered before the time is known in another way.
-    if let Ok(Some(progress)) = consumer_progress::of_consumer(&js, &stream, &durable).await {
+    if let Ok(Some(progress)) = consumer_progress::read_consumer(&js, &stream, &durable).await {
         clock.set(progress.now);
     }
-    directory::watch::read_once(&js, directory, DIRECTORY_PATIENCE).await;
+    directory::watch::wait_until_read(&js, directory, DIRECTORY_PATIENCE).await;
 }

@@ -16,7 +16,7 @@ use std::{
 
 use async_nats::{connection::State, jetstream::Context};
 use asyncqueue::{publish_failure::PublishFailure, reserve, stats::BlockedCalls};
-use asyncqueue_runtime::{error::describe, nats};
+use asyncqueue_runtime::{error::error_chain, nats};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -127,7 +127,7 @@ impl Store {
                     return Ok(stored);
                 }
                 Err(error) => {
-                    let failure = PublishFailure::of(&error);
+                    let failure = PublishFailure::from_error(&error);
                     self.metrics.not_stored(record, failure);
                     let is_known = matches!(
                         failure,
@@ -199,7 +199,7 @@ impl Store {
             }
             Ok(false) => false,
             Err(error) => {
-                warn!(error = describe(&error), "the reserve could not be released");
+                warn!(error = error_chain(&error), "the reserve could not be released");
                 false
             }
         }
@@ -219,7 +219,7 @@ impl Store {
                 record = record.as_str(),
                 reason,
                 calls,
-                error = describe(error),
+                error = error_chain(error),
                 "{what} of a call can't be stored, trying again"
             );
         }

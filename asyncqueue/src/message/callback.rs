@@ -11,14 +11,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{
-    DecodeError, function_name, http_lines, invalid,
+    DecodeError, function_name, http_headers, invalid,
     native::{self, H_DEPTH, H_FUNCTION_NAME, written_name},
 };
 use crate::{
+    EndState,
     call_id::CallId,
-    end_state::EndState,
     invocation::{CallbackUrl, Invocation},
-    name::FunctionName,
+    names::FunctionName,
 };
 
 const H_CALL_ID: &str = "Async-Call-Id";
@@ -33,7 +33,7 @@ const H_SEQUENCE: &str = "Async-Sequence";
 /// How the call ended.
 const H_END: &str = "Async-End";
 
-/// [`crate::cancel::CANCELLED`] as text. In results of earlier versions, only this shows that the
+/// [`crate::call::CANCELLED_STATUS`] as text. In results of earlier versions, only this shows that the
 /// call was cancelled.
 const CANCELLED_TEXT: &str = "499";
 
@@ -144,7 +144,7 @@ impl Callback {
         headers.insert(H_DURATION, self.duration.as_micros().to_string());
         headers.insert(H_ATTEMPT, self.attempt.to_string());
         headers.insert(H_MAX_ATTEMPTS, self.max_attempts.to_string());
-        http_lines::append(&mut headers, &self.headers);
+        http_headers::append(&mut headers, &self.headers);
         headers
     }
 
@@ -183,7 +183,7 @@ impl Callback {
             duration: Duration::from_micros(number(H_DURATION)?),
             attempt: number(H_ATTEMPT)?,
             max_attempts: number(H_MAX_ATTEMPTS)?,
-            headers: http_lines::read(headers)?,
+            headers: http_headers::read(headers)?,
             body,
         })
     }

@@ -12,7 +12,7 @@
 //! | `Async-Callback-Url` | may be absent |
 //! | `Async-Depth` | how many calls precede this one in its chain, decimal; absent means 0 |
 //! | `Async-Submitted-At` | RFC 3339 |
-//! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_lines`] |
+//! | `Async-Header` | `name: value`, once for each HTTP header; see [`super::http_headers`] |
 //! | `Nats-Msg-Id` | the message id, see below |
 //! | `Async-Message-Id` | of a call that was replayed: the `Nats-Msg-Id` that it had before |
 //!
@@ -27,7 +27,7 @@ use async_nats::{HeaderMap as NatsHeaders, HeaderName, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{DecodeError, check_target, digest, function_name, http_lines, invalid, method};
+use super::{DecodeError, check_target, digest, function_name, http_headers, invalid, method};
 use crate::{
     call_id::CallId,
     invocation::{CallbackUrl, Invocation, read_depth, take_depth},
@@ -105,7 +105,7 @@ pub fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
     if invocation.depth > 0 {
         set(H_DEPTH, invocation.depth.to_string());
     }
-    http_lines::append(&mut headers, &invocation.headers);
+    http_headers::append(&mut headers, &invocation.headers);
     headers
 }
 
@@ -125,7 +125,7 @@ pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Invocation, DecodeEr
     let path = get(H_PATH).map(path).transpose()?.unwrap_or_default();
     let query = get(H_QUERY).map(query).transpose()?;
     check_target(&path, query.as_deref())?;
-    let mut http_headers = http_lines::read(headers)?;
+    let mut http_headers = http_headers::read(headers)?;
     let depth = match get(H_DEPTH) {
         Some(text) => depth(text)?,
         // Gateways of version 0.1 store it with the other headers of the request.
@@ -201,7 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{invocation::MAX_TARGET, name::FunctionName};
+    use crate::{invocation::MAX_TARGET, names::FunctionName};
 
     fn sample() -> Invocation {
         let mut headers = HeaderMap::new();

@@ -43,7 +43,7 @@ pub fn has_unique_sequences(state: &State) -> bool {
 
 /// Returns how many messages a stream has ever stored.
 #[must_use]
-pub fn stored_in_all(config: &Config, state: &State) -> u64 {
+pub fn total_stored(config: &Config, state: &State) -> u64 {
     let before_first = config.first_sequence.unwrap_or(1).saturating_sub(1);
     state.last_sequence.saturating_sub(before_first)
 }
@@ -119,7 +119,7 @@ mod tests {
             (Some(1000), state(1000, 999), 0),
             (Some(1000), state(1005, 1009), 10),
         ] {
-            assert_eq!(stored_in_all(&config(first_sequence), &state), count, "{state:?}");
+            assert_eq!(total_stored(&config(first_sequence), &state), count, "{state:?}");
         }
     }
 }

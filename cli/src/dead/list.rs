@@ -1,6 +1,6 @@
 //! `kubectl aq dead list`
 
-use asyncqueue::{dead_letters::Selection, message::dead_letter::DeadLetter};
+use asyncqueue::dead_letters::{DeadLetter, Selection};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -107,15 +107,15 @@ fn render(letters: &[DeadLetter]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::message::dead_letter::Kind;
+    use asyncqueue::dead_letters::DeadLetterKind;
 
     use super::{super::samples::letter, *};
 
     #[test]
     fn a_letter_is_a_line() {
-        let mut unknown = letter("seq-3", Kind::Call);
+        let mut unknown = letter("seq-3", DeadLetterKind::Call);
         (unknown.function, unknown.death.status) = (None, None);
-        let table = render(&[letter("a", Kind::Callback), unknown]);
+        let table = render(&[letter("a", DeadLetterKind::Callback), unknown]);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[0].starts_with("CALL ID   FUNCTION"), "{table}");
         assert_eq!(
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn what_programs_read_is_a_contract() {
         assert_eq!(
-            serde_json::to_string(&Item::of(&letter("a", Kind::Call))).unwrap(),
+            serde_json::to_string(&Item::of(&letter("a", DeadLetterKind::Call))).unwrap(),
             r#"{"callId":"a","function":"figlet.dev","kind":"call","reason":"the function answered 500","attempts":3,"status":500,"diedAt":"2026-11-24T10:00:00.5Z","worker":"w-1","size":2,"sequence":7}"#
         );
     }

@@ -4,11 +4,10 @@ use std::collections::HashSet;
 
 use asyncqueue::{
     CallId,
-    dead_letters::{DeadLetters, ReplayError, Replayed},
+    dead_letters::{DeadLetter, DeadLetterKind, DeadLetters, ReplayError, ReplayOutcome},
     directory::QueueEntry,
-    message::dead_letter::{DeadLetter, Kind},
 };
-use asyncqueue_runtime::error::describe;
+use asyncqueue_runtime::error::error_chain;
 use clap::Args;
 use futures::future::join_all;
 
@@ -90,11 +89,11 @@ fn choose(
     }
     let calls: HashSet<(CallId, Option<u64>)> = letters
         .iter()
-        .filter(|letter| letter.kind == Kind::Call)
+        .filter(|letter| letter.kind == DeadLetterKind::Call)
         .map(|letter| (letter.call_id.clone(), call_sequence(letter)))
         .collect();
     letters.into_iter().partition(|letter| {
-        letter.kind == Kind::Call
+        letter.kind == DeadLetterKind::Call
             || !calls.contains(&(letter.call_id.clone(), call_sequence(letter)))
     })
 }
@@ -105,8 +104,8 @@ fn choose(
 fn call_sequence(letter: &DeadLetter) -> Option<u64> {
     let origin = letter.origin.as_ref()?;
     match letter.kind {
-        Kind::Call => Some(origin.sequence),
-        Kind::Callback => origin.subject.rsplit('.').next()?.parse().ok(),
+        DeadLetterKind::Call => Some(origin.sequence),
+        DeadLetterKind::Callback => origin.subject.rsplit('.').next()?.parse().ok(),
     }
 }
 
@@ -116,8 +115,8 @@ async fn entry(
     place: &Place,
     letters: &[DeadLetter],
 ) -> anyhow::Result<QueueEntry> {
-    if letters.iter().all(|letter| letter.kind == Kind::Callback) {
-        return Ok(QueueEntry::named(&place.queue));
+    if letters.iter().all(|letter| letter.kind == DeadLetterKind::Callback) {
+        return Ok(QueueEntry::with_default_names(&place.queue));
     }
     known::entry(&session.js, &place.queue).await
 }
@@ -136,7 +135,7 @@ async fn replay(
         tried += chunk.len();
         let mut stop = false;
         for (letter, result) in chunk.iter().zip(results) {
-            stop |= result.as_ref().is_err_and(|error| !error.is_of_this_letter());
+            stop |= result.as_ref().is_err_and(|error| !error.is_per_letter());
             report(letter, &result, tally)?;
         }
         if stop && tried < letters.len() {
@@ -151,42 +150,42 @@ async fn replay(
 
 fn report(
     letter: &DeadLetter,
-    result: &Result<Replayed, ReplayError>,
+    result: &Result<ReplayOutcome, ReplayError>,
     tally: &mut Tally,
 ) -> std::io::Result<()> {
     let name = name(letter);
     match result {
         Ok(replayed) => {
-            tally.replayed += u64::from(*replayed != Replayed::Gone);
+            tally.replayed += u64::from(*replayed != ReplayOutcome::NotFound);
             output::print(&format!("{name}: {}\n", words(*replayed)))
         }
         Err(error) => {
             tally.failed += 1;
-            output::note(&format!("{name}: {}", describe(error)));
+            output::note(&format!("{name}: {}", error_chain(error)));
             Ok(())
         }
     }
 }
 
-fn words(replayed: Replayed) -> &'static str {
+fn words(replayed: ReplayOutcome) -> &'static str {
     match replayed {
-        Replayed::Now => "replayed",
-        Replayed::Before => "was replayed before, its dead letter is deleted now",
-        Replayed::Gone => "is no dead letter any more",
+        ReplayOutcome::Replayed => "replayed",
+        ReplayOutcome::AlreadyReplayed => "was replayed before, its dead letter is deleted now",
+        ReplayOutcome::NotFound => "is no dead letter any more",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::message::dead_letter::{Omitted, Origin};
+    use asyncqueue::dead_letters::{Omitted, Origin};
 
     use super::{super::samples::letter, *};
 
     /// Creates a dead letter of the call that was stored at this sequence.
-    fn of_call(sequence: u64, kind: Kind) -> DeadLetter {
+    fn of_call(sequence: u64, kind: DeadLetterKind) -> DeadLetter {
         let origin = match kind {
-            Kind::Call => Origin { subject: "jobs.dev.figlet.a".to_owned(), sequence },
-            Kind::Callback => {
+            DeadLetterKind::Call => Origin { subject: "jobs.dev.figlet.a".to_owned(), sequence },
+            DeadLetterKind::Callback => {
                 Origin { subject: format!("jobs-callbacks.dev.figlet.a.{sequence}"), sequence: 7 }
             }
         };
@@ -195,9 +194,10 @@ mod tests {
 
     #[test]
     fn a_call_is_replayed_alone_unless_told_otherwise() {
-        let (call, callback) = (of_call(1, Kind::Call), of_call(1, Kind::Callback));
+        let (call, callback) =
+            (of_call(1, DeadLetterKind::Call), of_call(1, DeadLetterKind::Callback));
         // Another call with the same id, of which only the callback is dead.
-        let other = of_call(2, Kind::Callback);
+        let other = of_call(2, DeadLetterKind::Callback);
         let all = vec![call.clone(), callback.clone(), other.clone()];
         let chosen = |kind| choose(all.clone(), kind);
         assert_eq!(chosen(None), (vec![call.clone(), other.clone()], vec![callback.clone()]));
@@ -208,10 +208,10 @@ mod tests {
 
     #[test]
     fn what_somebody_else_replayed_is_not_counted_and_no_failure() {
-        let (letter, mut tally) = (letter("a", Kind::Call), Tally::default());
-        report(&letter, &Ok(Replayed::Now), &mut tally).unwrap();
-        report(&letter, &Ok(Replayed::Before), &mut tally).unwrap();
-        report(&letter, &Ok(Replayed::Gone), &mut tally).unwrap();
+        let (letter, mut tally) = (letter("a", DeadLetterKind::Call), Tally::default());
+        report(&letter, &Ok(ReplayOutcome::Replayed), &mut tally).unwrap();
+        report(&letter, &Ok(ReplayOutcome::AlreadyReplayed), &mut tally).unwrap();
+        report(&letter, &Ok(ReplayOutcome::NotFound), &mut tally).unwrap();
         let incomplete = ReplayError::Incomplete(Omitted { headers: 0, body: 1 });
         report(&letter, &Err(incomplete), &mut tally).unwrap();
         assert_eq!(tally, Tally { replayed: 2, failed: 1 });

@@ -3,12 +3,12 @@
 use async_nats::jetstream::Context;
 use asyncqueue::{
     Invocation, QueueName,
-    dead_letter_store::store_once,
-    message::dead_letter::{self, Death, UNKNOWN},
+    dead_letters::{DeathInfo, store_once},
+    message::dead_letter::{self, UNKNOWN_TOKEN},
     publish_failure::PublishFailure,
     subject::call_subject,
 };
-use asyncqueue_runtime::error::describe;
+use asyncqueue_runtime::error::error_chain;
 use jiff::Timestamp;
 use tracing::warn;
 
@@ -45,7 +45,7 @@ impl Letter<'_> {
         let subject = self.subject(&stream)?;
         let from = origin.subject(identity);
         let id = dead_letter::message_id(&from, sequence);
-        let death = Death { reason: reason.to_owned(), attempts: 0, status: None };
+        let death = DeathInfo { reason: reason.to_owned(), attempts: 0, status: None };
         let headers =
             dead_letter::headers(Some(&message.headers), &from, &death, WORKER, Timestamp::now());
         loop {
@@ -57,9 +57,9 @@ impl Letter<'_> {
                 warn!(source = origin.label(), sequence, queue = %queue, "stored as a dead letter: {reason}");
                 return Ok(true);
             };
-            match PublishFailure::of(&error) {
+            match PublishFailure::from_error(&error) {
                 PublishFailure::TooLarge(_) | PublishFailure::NoStream => {
-                    let why = describe(&error);
+                    let why = error_chain(&error);
                     warn!(
                         source = origin.label(),
                         sequence,
@@ -69,7 +69,7 @@ impl Letter<'_> {
                     );
                     return Ok(false);
                 }
-                _ => retry.pause(&describe(&error)).await,
+                _ => retry.pause(&error_chain(&error)).await,
             }
         }
     }
@@ -77,7 +77,9 @@ impl Letter<'_> {
     fn subject(&self, stream: &str) -> anyhow::Result<String> {
         Ok(match self.call {
             Some(call) => call_subject(stream, &call.function, &call.call_id),
-            None => format!("{stream}.{UNKNOWN}.{UNKNOWN}.{}", self.identity.call_id()?),
+            None => {
+                format!("{stream}.{UNKNOWN_TOKEN}.{UNKNOWN_TOKEN}.{}", self.identity.call_id()?)
+            }
         })
     }
 }

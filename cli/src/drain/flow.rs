@@ -3,7 +3,7 @@
 use std::{collections::HashSet, pin::pin, time::Duration};
 
 use anyhow::Context;
-use asyncqueue_runtime::error::describe;
+use asyncqueue_runtime::error::error_chain;
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -127,7 +127,7 @@ async fn move_one<R: Receipt>(
         && let Err(error) = receipt.ack().await
     {
         // The source delivers it again, and its record then says that it is stored.
-        warn!(sequence = identity.sequence, "not acknowledged: {}", describe(error.as_ref()));
+        warn!(sequence = identity.sequence, "not acknowledged: {}", error_chain(error.as_ref()));
     }
     Ok((identity, outcome))
 }

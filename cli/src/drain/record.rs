@@ -12,7 +12,7 @@ use async_nats::jetstream::{
     Context,
     kv::{CreateErrorKind, Store},
 };
-use asyncqueue::{bucket::Bucket, directory, timestamp::from_server};
+use asyncqueue::{buckets, jetstream::timestamp_from_server, kv::Bucket};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -75,7 +75,7 @@ impl Records {
         let clock = store.entry(CLOCK).await.with_context(failed)?.with_context(failed)?;
         // Unique, as inboxes are.
         let begun = format!("{BEGUN} {}", js.client().new_inbox());
-        Ok(Self { store, begun, server_time: from_server(clock.created), asked_at })
+        Ok(Self { store, begun, server_time: timestamp_from_server(clock.created), asked_at })
     }
 
     /// Returns the server's time, which the records have as their time. The clock of this machine
@@ -97,7 +97,7 @@ impl Records {
             self.store.entry(&key).await.context("failed to read the record of a message")?;
         // It has just expired.
         let Some(entry) = entry else { return Ok(Record::New) };
-        Ok(read(&entry.value, from_server(entry.created), &self.begun))
+        Ok(read(&entry.value, timestamp_from_server(entry.created), &self.begun))
     }
 
     /// Removes the record that a message is about to be stored.
@@ -133,7 +133,7 @@ fn read(value: &[u8], written_at: Timestamp, own: &str) -> Record {
 
 /// Returns as many replicas as the directory has, or one if there is no directory.
 async fn replicas(js: &Context) -> usize {
-    let directory = js.get_stream(directory::BUCKET.stream()).await;
+    let directory = js.get_stream(buckets::DIRECTORY.stream()).await;
     directory.map_or(1, |stream| stream.cached_info().config.num_replicas)
 }
 

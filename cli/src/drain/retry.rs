@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_nats::Client;
-use asyncqueue_runtime::{error::describe, nats::wait_connected};
+use asyncqueue_runtime::{error::error_chain, nats::wait_connected};
 use tracing::warn;
 
 /// Pause before a request is repeated.
@@ -41,7 +41,7 @@ impl Retry {
             self.connected().await;
             match request().await {
                 Ok(done) => return done,
-                Err(error) => self.pause(&describe(error.as_ref())).await,
+                Err(error) => self.pause(&error_chain(error.as_ref())).await,
             }
         }
     }

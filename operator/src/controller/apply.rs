@@ -2,11 +2,8 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use asyncqueue::{
-    ensure::{EnsureError, ensure},
-    stream::Refusal,
-};
-use asyncqueue_runtime::nats::jetstream::JetStreamOff;
+use asyncqueue::stream::{EnsureError, PlanError, ensure_queue};
+use asyncqueue_runtime::nats::jetstream_check::JetStreamOff;
 use k8s_openapi::{
     api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
 };
@@ -139,12 +136,12 @@ impl StreamError {
             Self::Invalid(invalid) => matches!(invalid, Invalid::Conflict(_)),
             Self::Ensure(EnsureError::SubjectOverlap { .. }) => true,
             Self::Ensure(EnsureError::Refused(refusal)) => match refusal {
-                Refusal::Owned { .. }
-                | Refusal::Namesake { .. }
-                | Refusal::Released { .. }
-                | Refusal::NotAllowed { .. }
-                | Refusal::Unowned { .. } => true,
-                Refusal::Immutable { .. } => false,
+                PlanError::OtherOwner { .. }
+                | PlanError::PreviousInstance { .. }
+                | PlanError::Released { .. }
+                | PlanError::NotAllowed { .. }
+                | PlanError::Unowned { .. } => true,
+                PlanError::ImmutableField { .. } => false,
             },
             Self::Ensure(_)
             | Self::Disconnected { .. }
@@ -214,7 +211,7 @@ async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, S
     let queue = &prepared.queue;
     let failed = |error| {
         let servers = broker.servers().to_owned();
-        match (JetStreamOff::of_error(&error), error) {
+        match (JetStreamOff::from_error(&error), error) {
             (Some(off), _) => StreamError::NoJetStream { off, servers },
             (None, error @ EnsureError::Unavailable { .. }) => {
                 StreamError::Silent { servers, source: error }
@@ -223,7 +220,7 @@ async fn store(prepared: &Prepared, broker: Option<&Broker>) -> Result<Stored, S
         }
     };
     broker.ensure_buckets_once(queue.replicas).await.map_err(|error| failed(error.into()))?;
-    let ensured = ensure(&broker.js, queue, prepared.adopt).await.map_err(failed)?;
+    let ensured = ensure_queue(&broker.js, queue, prepared.adopt).await.map_err(failed)?;
     Ok(Stored {
         stream: queue.stream.clone(),
         consumer: queue.durable.clone(),
@@ -332,15 +329,18 @@ mod tests {
     fn workers_leave_a_stream_that_is_anothers_and_only_that() {
         let stream = || "s".to_owned();
         let refused = |refusal| StreamError::Ensure(EnsureError::Refused(refusal));
-        assert!(refused(Refusal::Unowned { stream: stream() }).is_foreign());
+        assert!(refused(PlanError::Unowned { stream: stream() }).is_foreign());
         assert!(
-            refused(Refusal::Owned { stream: stream(), owner: "ns/o".to_owned() }).is_foreign()
+            refused(PlanError::OtherOwner { stream: stream(), owner: "ns/o".to_owned() })
+                .is_foreign()
         );
         assert!(
             StreamError::Ensure(EnsureError::SubjectOverlap { subject: stream() }).is_foreign()
         );
         assert!(!StreamError::Disconnected { why: String::new() }.is_foreign());
         let (name, is, wanted) = (stream(), "File".to_owned(), "Memory".to_owned());
-        assert!(!refused(Refusal::Immutable { name, field: "storage", is, wanted }).is_foreign());
+        assert!(
+            !refused(PlanError::ImmutableField { name, field: "storage", is, wanted }).is_foreign()
+        );
     }
 }

@@ -12,7 +12,7 @@ use asyncqueue::{
     stream::{Adopt, QueueSpec},
 };
 use asyncqueue_runtime::{
-    nats::holds_credentials,
+    nats::has_credentials,
     settings::{LogEncoding, NatsSettings},
 };
 use k8s_openapi::{
@@ -99,7 +99,7 @@ impl Installation {
     /// of the workers is configured.
     pub(crate) fn lacks_credentials(&self) -> bool {
         let servers = self.nats.nats_url.as_ref().unwrap_or(&self.nats.nats_host);
-        holds_credentials(servers) && self.nats_credentials.is_none()
+        has_credentials(servers) && self.nats_credentials.is_none()
     }
 }
 

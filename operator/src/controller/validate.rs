@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use asyncqueue::{
-    name::NameError,
+    NameError,
     stream::{Adopt, QueueSpec},
 };
-use asyncqueue_runtime::nats::holds_credentials;
+use asyncqueue_runtime::nats::has_credentials;
 use k8s_openapi::{
     api::core::v1::ResourceRequirements,
     apimachinery::pkg::{
@@ -144,7 +144,7 @@ pub(crate) fn validate(object: &AsyncQueue, seen: &Surroundings) -> Result<Valid
 
 /// Checks that credentials are in Secrets: more people can read an `AsyncQueue` and a Deployment.
 fn check_credentials(nats: &NatsSpec, seen: &Surroundings) -> Result<(), Invalid> {
-    if nats.url.as_deref().is_some_and(holds_credentials) {
+    if nats.url.as_deref().is_some_and(has_credentials) {
         let problem = "its url holds credentials, which all may read who may see this object: put them, as \
                        USER:PASSWORD or a token, into a Secret in this namespace, and name that in credentialsSecretRef";
         return Err(Invalid::Nats(problem.to_owned()));

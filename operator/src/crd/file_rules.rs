@@ -3,8 +3,8 @@
 //! other.
 
 use asyncqueue::{
-    name::{MAX_STREAM, MAX_SUBJECT},
     retry::MAX_ATTEMPTS,
+    stream::{MAX_STREAM_NAME, MAX_SUBJECT},
 };
 use asyncqueue_gateway::directory_file;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
@@ -105,7 +105,7 @@ fn streams_and_subjects_are_alike() {
         assert_eq!(taken, (good, good), "{subject}");
     }
     let length = |field| schema(&["stream", field]).max_length;
-    assert_eq!(length("name"), i64::try_from(MAX_STREAM).ok());
+    assert_eq!(length("name"), i64::try_from(MAX_STREAM_NAME).ok());
     assert_eq!(length("subject"), i64::try_from(MAX_SUBJECT).ok());
 }
 

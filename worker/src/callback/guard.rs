@@ -311,7 +311,7 @@ impl fmt::Display for Allowed {
 
 #[cfg(test)]
 mod tests {
-    use asyncqueue::error::cause;
+    use asyncqueue::error::find_cause;
 
     use super::*;
 
@@ -423,11 +423,11 @@ mod tests {
             GuardedResolver::new(guard).call(Name::from_str("localhost").unwrap())
         };
         let error = resolve("").await.unwrap_err();
-        assert!(matches!(cause::<Refusal>(&*error), Some(Refusal::Loopback(_))), "{error}");
+        assert!(matches!(find_cause::<Refusal>(&*error), Some(Refusal::Loopback(_))), "{error}");
         assert!(resolve("localhost").await.unwrap().count() > 0);
         assert!(resolve("127.0.0.0/8,::1").await.unwrap().count() > 0);
         assert!(matches!(
-            cause::<Refusal>(&*resolve("10.0.0.0/8").await.unwrap_err()),
+            find_cause::<Refusal>(&*resolve("10.0.0.0/8").await.unwrap_err()),
             Some(Refusal::NotListed(_))
         ));
     }
