@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use crate::kv::Bucket;
 
-/// The KV bucket of the directory.
+/// The bucket of the directory, see [`crate::directory`].
 pub const DIRECTORY: Bucket = Bucket {
     name: "asyncqueue-directory",
     description: "which queue a function belongs to",
     max_age: None,
 };
 
-/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a [`Mark`].
-///
-/// Its name is older than most of the marks.
+/// The bucket of tombstones: `<queue>.<call-id>.<sequence>` holds the mark of a call, see
+/// [`crate::tombstone`]. Its name is older than most of the marks.
 pub const TOMBSTONES: Bucket = Bucket {
     name: "asyncqueue-cancelled",
     description: "calls that were cancelled",
@@ -21,8 +20,9 @@ pub const TOMBSTONES: Bucket = Bucket {
     max_age: Some(Duration::from_secs(24 * 3600)),
 };
 
-/// The KV bucket: `<queue>.<call-id>.<sequence>` holds a number, and `sequence` is that of the call
-/// on the stream. So does `<queue>.<call-id>.<sequence>-callback`, for the callback of that call.
+/// The bucket of attempt offsets, see [`crate::attempt_offset`]: `<queue>.<call-id>.<sequence>`
+/// holds a number, and `sequence` is that of the call on the stream. So does
+/// `<queue>.<call-id>.<sequence>-callback`, for the callback of that call.
 pub const ATTEMPT_OFFSETS: Bucket = Bucket {
     name: "asyncqueue-uncounted",
     description: "deliveries of calls that are no attempts",

@@ -211,6 +211,7 @@ pub enum CallbackState {
 }
 
 /// A worker's report on a call that it runs, or has handed back for its next attempt.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerReport {
@@ -237,6 +238,7 @@ pub struct WorkerReport {
 }
 
 /// What a worker does with a call.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum Phase {
@@ -264,12 +266,14 @@ impl Hash for CallRef {
 
 impl CallRef {
     /// Encodes the call for a message to workers: its id and its sequence.
+    #[doc(hidden)]
     #[must_use]
     pub fn encode(&self) -> String {
         format!("{} {}", self.id, self.sequence)
     }
 
     /// Reads what [`CallRef::encode`] wrote.
+    #[doc(hidden)]
     #[must_use]
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let (id, sequence) = std::str::from_utf8(payload).ok()?.split_once(' ')?;

@@ -48,7 +48,7 @@ pub use request::{CancelOutcome, cancel_calls};
 const PROMPT_REPLY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Maximum number of calls with one id that one request cancels. A repeat cancels more.
-pub const MAX_CALLS: usize = 1_000;
+pub(crate) const MAX_CALLS: usize = 1_000;
 
 /// Number of calls with one id that are cancelled concurrently on one queue.
 const MAX_CONCURRENT_CALLS: usize = 16;
@@ -119,6 +119,7 @@ impl CancelCounts {
 }
 
 /// Returns whether a stored call is cancelled.
+#[doc(hidden)]
 pub async fn is_cancelled(
     js: &Context,
     queue: &QueueName,
@@ -131,6 +132,7 @@ pub async fn is_cancelled(
 /// Cancels all calls with an id that are stored now, or were cancelled before without a
 /// confirmation. Waits up to `timeout` for the confirmations. The tally is empty if none of these
 /// locations has such a call.
+#[doc(hidden)]
 pub async fn cancel_pending(
     js: &Context,
     candidates: &CandidateQueues,

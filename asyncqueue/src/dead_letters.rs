@@ -42,6 +42,26 @@ pub enum Selection {
 }
 
 /// The dead letters of one queue.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use asyncqueue::{
+///     dead_letters::{DeadLetters, Selection},
+///     directory::QueueEntry,
+/// };
+///
+/// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+/// # let js = asyncqueue::async_nats::jetstream::new(client);
+/// let queue = "slow-queue".parse()?;
+/// let letters = DeadLetters::open(&js, &queue, "openfaas-fn").await?;
+/// let entry = QueueEntry::with_default_names(&queue);
+/// for letter in letters.list(&Selection::All).await? {
+///     println!("{}: {}", letter.call_id, letter.death.reason);
+///     letters.replay(&letter, &entry).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     js: Context,

@@ -15,11 +15,13 @@ use crate::{
 };
 
 mod snapshot;
+#[doc(hidden)]
 pub mod store;
 pub mod watch;
 
 /// The key that is written after all others. With it, the directory is complete, even if it is
 /// empty. Without it, an empty bucket was recreated and has not been written yet.
+#[doc(hidden)]
 pub const MARKER: &str = "complete";
 
 /// What the directory says about a function.
@@ -61,6 +63,7 @@ pub struct Directory {
 }
 
 /// The content of the bucket.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// The functions and queues in the bucket.
@@ -83,6 +86,7 @@ pub struct QueueRoute {
 }
 
 /// The key of a function or a queue.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// `function.<namespace>.<name>`
@@ -109,6 +113,15 @@ impl Directory {
     /// Returns where a function's calls go. A function that has no queue, or whose queue does not
     /// exist, uses the default queue. The subject of a queue that the directory does not list is
     /// its name.
+    ///
+    /// ```
+    /// use asyncqueue::{FunctionName, directory::Directory};
+    ///
+    /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+    /// let route = Directory::default().route(&function, &"faas-request".parse()?);
+    /// assert_eq!(route.queue.as_str(), "faas-request");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn route(&self, function: &FunctionName, default_queue: &QueueName) -> QueueRoute {
         let entry = self.functions.get(function);
@@ -127,6 +140,7 @@ impl Directory {
 
     /// Applies one entry of the bucket; `None` removes it. An entry that can't be read is an error
     /// and changes nothing.
+    #[doc(hidden)]
     pub fn apply(&mut self, key: &Key, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
         match (key, value) {
             (Key::Function(name), Some(json)) => {
@@ -146,6 +160,7 @@ impl Directory {
     }
 
     /// Returns all entries as the bucket holds them.
+    #[doc(hidden)]
     pub fn entries(&self) -> Result<HashMap<Key, Vec<u8>>, serde_json::Error> {
         let functions = self
             .functions

@@ -193,6 +193,6 @@ pub fn timestamp_from_server(at: DateTime) -> Timestamp {
 
 /// Returns when a message was stored, by the server's clock.
 #[must_use]
-pub fn stored_at(message: &StreamMessage) -> Timestamp {
+pub(crate) fn stored_at(message: &StreamMessage) -> Timestamp {
     timestamp_from_server(message.time)
 }

@@ -1,10 +1,10 @@
-//! Defines what a named queue *is*: the invocation and its message form, the names on `JetStream`,
-//! the configuration of streams and consumers, and the directory of queues and functions.
+//! The client library of `AsyncQueue`: submits calls to named queues of functions on NATS
+//! `JetStream`, and reads, cancels and replays them.
 //!
-//! The gateway, the worker and the operator all depend on this crate, and it depends on none of
-//! them. It contains no Kubernetes and no HTTP server. Decisions are plain functions of plain
-//! values ([`message`], [`subject`], [`stream`]). The modules that talk to NATS ([`ensure`],
-//! [`submit`], [`locate`], [`directory::watch`]) are thin layers around them.
+//! The gateway, the worker and the operator depend on this crate, and it depends on none of them.
+//! It contains no Kubernetes and no HTTP server. What only these programs use, such as the
+//! configuration of streams and the messages between programs, is not documented here and changes
+//! without notice.
 //!
 //! # Calls from other programs
 //!
@@ -43,17 +43,20 @@
 //! - With an [`IdempotencyKey`], [`Submitter::submit_with_key`] stores one call of a function, and
 //!   refuses another call with the key.
 //! - The operator records in the directory which queue a function belongs to:
-//!   [`directory::watch::follow`] follows it, and [`Directory::route`] reads it.
-//! - [`cancel::cancel`] cancels a call. [`locate::locate`] finds one, and [`status::of_stored`]
-//!   returns its state.
+//!   [`directory::watch::watch`] follows it, and [`Directory::route`] reads it.
+//! - [`lookup::find_call`] finds a call by its id, and [`status::status_of_pending`] returns the
+//!   state of a stored one.
+//! - [`cancel::cancel_calls`] cancels calls.
+//! - [`DeadLetters`] lists, replays and deletes dead letters.
 //!
-//! `examples/submit.rs` is a complete program. `docs/wire.md` describes the protocol, for programs
-//! in other languages.
+//! `examples/` has a complete program for each: `submit`, `status`, `cancel` and `replay`.
+//! `docs/wire.md` describes the protocol, for programs in other languages.
 //!
 //! [`Submitter::submit`]: submit::Submitter::submit
 //! [`Submitter::submit_generated`]: submit::Submitter::submit_generated
 //! [`Submitter::submit_with_key`]: submit::Submitter::submit_with_key
 //! [`Directory::route`]: directory::Directory::route
+//! [`DeadLetters`]: dead_letters::DeadLetters
 
 // Types in this crate's functions, in the versions that it uses.
 pub use {async_nats, bytes, http, jiff};

@@ -27,6 +27,22 @@ const MAX_CONCURRENT_LOOKUPS: usize = 64;
 
 /// Returns the queues that may have a call: those that the id or the function names, and the
 /// others. If none is named, all queues count as named.
+///
+/// ```
+/// use asyncqueue::{
+///     call::CallQuery,
+///     directory::{Directory, QueueEntry},
+///     lookup::candidate_queues,
+/// };
+///
+/// let mut directory = Directory::default();
+/// directory.queues.insert("slow-queue".parse()?, QueueEntry::new("slow", "jobs.slow"));
+///
+/// let query = CallQuery { id: "order-7".parse()?, function: None };
+/// let candidates = candidate_queues(&directory, &"faas-request".parse()?, &query);
+/// assert_eq!(candidates.named.len(), 2); // a client's own id may be on each queue
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn candidate_queues(
     directory: &Directory,
@@ -58,6 +74,32 @@ pub fn candidate_queues(
 }
 
 /// Searches these queues for a call.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use asyncqueue::{
+///     call::{CallQuery, Lookup},
+///     directory::Directory,
+///     lookup::{candidate_queues, find_call},
+///     status::status_of_pending,
+/// };
+///
+/// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+/// # let js = asyncqueue::async_nats::jetstream::new(client);
+/// # let directory = Directory::default();
+/// let query = CallQuery { id: "order-7".parse()?, function: None };
+/// let candidates = candidate_queues(&directory, &"faas-request".parse()?, &query);
+/// match find_call(&js, &candidates, &query).await? {
+///     Lookup::Pending { newest, .. } => {
+///         let status = status_of_pending(&js, &query, &newest).await?;
+///         println!("{:?}", status.state);
+///     }
+///     Lookup::Ended(status) | Lookup::Cancelling(status) => println!("{:?}", status.state),
+///     Lookup::NotFound => println!("not found"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub async fn find_call(
     js: &Context,
     candidates: &CandidateQueues,

@@ -9,18 +9,34 @@ use serde::{Deserialize, Serialize};
 
 /// Maximum length of a queue name. With the longest suffix that is added (`-worker` and the hash of
 /// a pod), the names of pods stay within the 63 characters of a DNS label.
-pub const MAX_QUEUE_NAME: usize = 40;
+pub(crate) const MAX_QUEUE_NAME: usize = 40;
 
 /// Maximum length of the name of a function or a namespace: a DNS label, as Kubernetes requires for
 /// a Service.
-pub const MAX_LABEL: usize = 63;
+pub(crate) const MAX_LABEL: usize = 63;
 
 /// The name of a queue: 1 to 40 of `a-z 0-9 - _`, as `OpenFaaS` allows.
+///
+/// ```
+/// use asyncqueue::QueueName;
+///
+/// let queue: QueueName = "slow-queue".parse()?;
+/// assert_eq!(queue.dead_letter_stream(), "slow-queue-dead");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct QueueName(String);
 
 /// A function and its namespace. In JSON, `name.namespace`.
+///
+/// ```
+/// use asyncqueue::FunctionName;
+///
+/// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+/// assert_eq!(function.to_string(), "figlet.openfaas-fn");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FunctionName {

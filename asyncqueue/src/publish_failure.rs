@@ -16,7 +16,7 @@ use crate::error::find_cause;
 
 /// Maximum size of the headers of a JetStream message, in bytes: nats-server counts them in 16
 /// bits.
-pub const MAX_HEADERS: usize = 64 * 1024 - 1;
+pub(crate) const MAX_HEADERS: usize = 64 * 1024 - 1;
 
 /// Delay before a message that a cluster of servers is just storing is published again.
 pub(crate) const CONFLICT_RETRY_DELAY: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ pub enum SizeLimit {
     MaxPayload,
     /// `max_msg_size` of the stream: headers and payload.
     MaxMsgSize,
-    /// [`MAX_HEADERS`]: headers alone, escapes included.
+    /// 64 KiB of headers alone, escapes included.
     Headers,
 }
 

@@ -4,7 +4,7 @@
 //! letters need room. So fill streams occupy some of the store. They are purged as soon as one of
 //! those records, or a call, is refused for lack of space ([`release`]). They are filled again when
 //! there is room for twice as much ([`keep_full`]). While they are not full, gateways refuse new calls
-//! ([`is_short`]), which would otherwise take the freed room.
+//! (`is_short`), which would otherwise take the freed room.
 //!
 //! In a cluster, there is one fill stream for each copy of the queues' streams, each on a single
 //! server. A server over its limit accepts no more entries of replicated streams, not even a purge
@@ -42,7 +42,7 @@ pub const H_FULL_AT: &str = "Async-Full-At";
 
 /// Core NATS subject: a message is published when the reserve is released, so that gateways notice
 /// at once. No payload, no reply.
-pub const RELEASED_SUBJECT: &str = "asyncqueue.reserve.released";
+pub(crate) const RELEASED_SUBJECT: &str = "asyncqueue.reserve.released";
 
 /// Metadata key: how many bytes the reserve holds when it is full.
 const META_BYTES: &str = "asyncqueue.io/reserve-bytes";
@@ -208,7 +208,7 @@ where
 
 /// Returns whether the reserve is not full, so that no calls should be stored. `false` if there is
 /// no reserve.
-pub async fn is_short(js: &Context) -> Result<bool, NatsError> {
+pub(crate) async fn is_short(js: &Context) -> Result<bool, NatsError> {
     for number in 1..=MAX_STREAMS {
         match info(js, &name(number)).await? {
             Some(info) if info.state.bytes < full_bytes(&info) => return Ok(true),

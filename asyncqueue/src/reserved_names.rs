@@ -6,7 +6,7 @@
 use crate::{names::QueueName, reserve};
 
 /// The subject on which, and below which, workers and gateways communicate.
-pub const ROOT_SUBJECT: &str = "asyncqueue";
+pub(crate) const ROOT_SUBJECT: &str = "asyncqueue";
 
 /// Prefix of the streams of KV buckets.
 const BUCKET_STREAM_PREFIX: &str = "KV_asyncqueue-";

@@ -18,6 +18,23 @@ use crate::{
 };
 
 /// Returns the status of a stored call.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use asyncqueue::{
+///     call::{CallQuery, PendingCall},
+///     status::status_of_pending,
+/// };
+///
+/// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+/// # let js = asyncqueue::async_nats::jetstream::new(client);
+/// # let (query, pending): (CallQuery, PendingCall) = todo!();
+/// // `pending` is the result of `lookup::find_call`.
+/// let status = status_of_pending(&js, &query, &pending).await?;
+/// println!("{:?} on {}", status.state, status.queue);
+/// # Ok(())
+/// # }
+/// ```
 pub async fn status_of_pending(
     js: &Context,
     query: &CallQuery,
@@ -68,6 +85,7 @@ async fn ask_worker(
 
 /// Returns the report of the worker that has a stored call; `None` if no worker reports that it has
 /// it.
+#[doc(hidden)]
 pub async fn request_worker_report(
     js: &Context,
     queue: &QueueName,

@@ -1,8 +1,8 @@
-//! The streams, consumers and buckets of a queue on JetStream.
+//! The streams, consumers and buckets of a queue on `JetStream`.
 //!
-//! [`QueueSpec`] is the desired state, and [`plan_stream`] and [`plan_consumer`] decide how to reach
-//! it: pure functions of plain values. [`ensure_queue`] carries the plan out, and [`remove_queue`]
-//! removes or releases what it created.
+//! [`QueueSpec`] is the desired state, and [`plan_stream`] decides how to reach it: pure functions
+//! of plain values. [`ensure_queue`] carries the plan out, and [`remove_queue`] removes or releases
+//! what it created.
 
 mod ensure;
 mod missing;
@@ -24,11 +24,10 @@ pub use names::{
     MAX_STREAM_NAME, MAX_SUBJECT, parse_durable, parse_new_stream, parse_new_subject, parse_stream,
     parse_subject,
 };
-pub use overlap::{Overlap, StreamClaim, find_overlap, stream_claims};
-pub use plan::{Adopt, Plan, PlanError, is_owner, plan_consumer, plan_stream};
-pub use sequence::{ClockError, has_unique_sequences, total_stored, with_first_sequence};
+pub use overlap::{Overlap, find_overlap};
+pub use plan::{Adopt, Plan, PlanError, plan_stream};
+pub use sequence::{ClockError, has_unique_sequences, total_stored};
 pub use spec::{
-    CALLBACK_DUPLICATE_WINDOW, DEAD_LETTER_MAX_AGE, DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW,
-    DEFAULT_MAX_MESSAGES, DeadLetterSettings, Limits, MAX_WAITING, META_OWNER, META_OWNER_UID,
-    META_RELEASED, META_RELEASED_TO, Owner, QueueSpec, Storage,
+    DEAD_LETTER_MAX_AGE, DEFAULT_ACK_WAIT, DEFAULT_DUPLICATE_WINDOW, DEFAULT_MAX_MESSAGES,
+    DeadLetterSettings, Limits, MAX_WAITING, META_OWNER, Owner, QueueSpec, Storage,
 };

@@ -123,6 +123,7 @@ pub struct Submitter {
 
 impl SubmitError {
     /// Returns the label value for metrics.
+    #[doc(hidden)]
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
@@ -152,6 +153,23 @@ impl Submitter {
     /// the id are separate calls. A repeat is compared with the newest call of the function and the
     /// id, and with all within the window.
     ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use asyncqueue::{FunctionName, Invocation, submit::Submitter};
+    ///
+    /// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+    /// # let js = asyncqueue::async_nats::jetstream::new(client);
+    /// let submitter = Submitter::new(js, Duration::from_secs(5));
+    /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+    /// let call = Invocation::new("order-7".parse()?, function, "hi");
+    /// submitter.submit(&call, "slow-queue").await?;
+    /// submitter.submit(&call, "slow-queue").await?; // a repeat: stores nothing
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SubmitError::Unavailable`] is the only error after which the call may be stored: repeat
@@ -168,6 +186,24 @@ impl Submitter {
     /// Stores an invocation whose client sent an idempotency key, as [`Submitter::submit`] does. If
     /// the client sent no call id, the invocation has that of the key: [`IdempotencyKey::call_id`].
     /// An invocation with the same function and key is a repeat.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use asyncqueue::{FunctionName, IdempotencyKey, Invocation, QueueName, submit::Submitter};
+    ///
+    /// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+    /// # let js = asyncqueue::async_nats::jetstream::new(client);
+    /// let submitter = Submitter::new(js, Duration::from_secs(5));
+    /// let queue: QueueName = "slow-queue".parse()?;
+    /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+    /// let key: IdempotencyKey = "payment 2026-11-29/17".parse()?;
+    /// let call = Invocation::new(key.call_id(&queue, &function), function, "hi");
+    /// submitter.submit_with_key(&call, &key, queue.as_str()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -187,6 +223,23 @@ impl Submitter {
     /// Stores an invocation with a generated id ([`CallId::generate`]), which no other call has, as
     /// [`Submitter::submit`] does. The server does not have to search for the id, and the
     /// invocation is dropped as soon as it is sent.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use asyncqueue::{CallId, FunctionName, Invocation, QueueName, submit::Submitter};
+    ///
+    /// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+    /// # let js = asyncqueue::async_nats::jetstream::new(client);
+    /// let submitter = Submitter::new(js, Duration::from_secs(5));
+    /// let queue: QueueName = "slow-queue".parse()?;
+    /// let function = FunctionName::parse("figlet", "openfaas-fn")?;
+    /// let call = Invocation::new(CallId::generate(&queue), function, "hi");
+    /// submitter.submit_generated(call, queue.as_str()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -71,17 +71,6 @@ pub struct WriteOutcome {
 // === impl Mark ===
 
 impl Mark {
-    /// Returns the mark of an end, as the program that ends the call in that way first writes it.
-    #[must_use]
-    pub fn from_end_state(end: EndState) -> Self {
-        match end {
-            EndState::Done => Self::Ended,
-            EndState::Dead => Self::Dead,
-            EndState::Cancelled => Self::Cancelled { confirmed: false },
-            EndState::Expired => Self::Expired,
-        }
-    }
-
     /// Returns the end that the mark records; `None` if the call has ended by itself, which leaves
     /// no other record.
     #[must_use]
@@ -197,7 +186,7 @@ pub async fn read(
 }
 
 /// Returns the newest tombstone of the calls with an id, of one queue or of any.
-pub async fn newest(
+pub(crate) async fn newest(
     js: &Context,
     queue: Option<&QueueName>,
     id: &CallId,
@@ -215,7 +204,7 @@ pub async fn newest(
 
 /// Returns the tombstones of the calls with an id, of one queue or of any, oldest first. At most
 /// `limit`.
-pub async fn all(
+pub(crate) async fn all(
     js: &Context,
     queue: Option<&QueueName>,
     id: &CallId,
@@ -272,7 +261,7 @@ pub async fn write_once(
 
 /// Replaces the mark of a call that is marked as cancelled; leaves every other mark unchanged.
 /// Returns the mark that the call then has, if it has one.
-pub async fn update_cancelled(
+pub(crate) async fn update_cancelled(
     js: &Context,
     queue: &QueueName,
     call: &CallRef,

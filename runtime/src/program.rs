@@ -28,7 +28,7 @@ pub struct UsageError(pub String);
 pub enum RuntimeFlavor {
     /// As many as there are processors.
     MultiThread,
-    /// CurrentThread, which uses less memory: with several, the allocator reserves memory for each.
+    /// One, which uses less memory: with several, the allocator reserves memory for each.
     CurrentThread,
 }
 

@@ -30,9 +30,35 @@ pub enum CancelOutcome {
     NotFound,
 }
 
-/// Cancels all calls with an id that are stored now. Waits up to `timeout` to be certain that they
+/// Cancels the calls with an id that are stored now, at most 1000. Waits up to `timeout` to be certain that they
 /// do not start. A repeat is safe, and also confirms calls that an earlier request could not
 /// confirm.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use asyncqueue::{
+///     call::CallQuery,
+///     cancel::{CancelOutcome, cancel_calls},
+///     directory::Directory,
+///     lookup::candidate_queues,
+/// };
+///
+/// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+/// # let js = asyncqueue::async_nats::jetstream::new(client);
+/// # let directory = Directory::default();
+/// let query = CallQuery { id: "order-7".parse()?, function: None };
+/// let candidates = candidate_queues(&directory, &"faas-request".parse()?, &query);
+/// match cancel_calls(&js, &candidates, &query, Duration::from_secs(10)).await? {
+///     CancelOutcome::Cancelled(counts) => println!("{} cancelled", counts.cancelled),
+///     CancelOutcome::Unconfirmed => println!("a call may still start: retry"),
+///     CancelOutcome::Ended { end, .. } => println!("already ended: {end}"),
+///     CancelOutcome::NotFound => println!("not found"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub async fn cancel_calls(
     js: &Context,
     candidates: &CandidateQueues,

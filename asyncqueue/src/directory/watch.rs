@@ -31,12 +31,30 @@ const BUCKET_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// directory has been read once, and from then on the last known state. Neither an outage of NATS
 /// nor a bucket that is deleted and recreated empties it. A directory counts as read when its
 /// marker ([`super::MARKER`]) is there.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use asyncqueue::directory::watch::{wait_until_read, watch};
+///
+/// # let client = asyncqueue::async_nats::connect("nats://127.0.0.1:4222").await?;
+/// # let js = asyncqueue::async_nats::jetstream::new(client);
+/// let directory = watch(js.clone());
+/// wait_until_read(&js, directory.clone(), Duration::from_secs(1)).await;
+/// if let Some(known) = directory.borrow().as_ref() {
+///     println!("{} functions", known.functions.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub fn watch(js: Context) -> watch::Receiver<Option<Arc<Directory>>> {
     watch_with(js, Snapshot::directory, Arc::ptr_eq)
 }
 
 /// Follows the content of the bucket, complete or not, for the program that writes it.
+#[doc(hidden)]
 #[must_use]
 pub fn watch_as_writer(js: Context) -> watch::Receiver<Option<Contents>> {
     watch_with(js, |snapshot, _| snapshot.contents(), Contents::is_same)

@@ -75,6 +75,7 @@ pub struct Callback {
 impl Callback {
     /// Creates the result of a call that ended without a response of its function: no attempt, no
     /// headers, no body.
+    #[doc(hidden)]
     #[must_use]
     pub fn new(
         call: &Invocation,
@@ -102,6 +103,7 @@ impl Callback {
 
     /// Returns the message id of the result of a call: the call id, and the sequence of the call on
     /// the queue's stream.
+    #[doc(hidden)]
     #[must_use]
     pub fn message_id(call_id: &CallId, sequence: u64) -> String {
         format!("{call_id}.{sequence}")
@@ -124,6 +126,7 @@ impl Callback {
     ///
     /// Two workers may both run a call, because one lost its lease. Because of `Nats-Msg-Id`, only
     /// one of them calls back. A call id that is used again later belongs to another call.
+    #[doc(hidden)]
     #[must_use]
     pub fn encode(&self) -> NatsHeaders {
         let mut headers = NatsHeaders::new();
@@ -149,6 +152,7 @@ impl Callback {
     }
 
     /// Reads what [`Callback::encode`] wrote, in this version or an earlier one.
+    #[doc(hidden)]
     pub fn decode(headers: &NatsHeaders, body: Bytes) -> Result<Self, DecodeError> {
         let get = |name: &'static str| headers.get(name).map(async_nats::HeaderValue::as_str);
         let require = |name: &'static str| get(name).ok_or(DecodeError::Missing(name));

@@ -17,11 +17,11 @@ pub const H_REASON: &str = "Async-Dead-Reason";
 /// Header: number of attempts.
 pub const H_ATTEMPTS: &str = "Async-Dead-Attempts";
 /// Header: the last status, if there was one.
-pub const H_STATUS: &str = "Async-Dead-Status";
+pub(crate) const H_STATUS: &str = "Async-Dead-Status";
 /// Header: when the call died, RFC 3339.
 pub const H_AT: &str = "Async-Dead-At";
 /// Header: the worker that stored the dead letter.
-pub const H_WORKER: &str = "Async-Dead-Worker";
+pub(crate) const H_WORKER: &str = "Async-Dead-Worker";
 /// Header: the subject that the message had.
 pub const H_SUBJECT: &str = "Async-Dead-Subject";
 
@@ -40,7 +40,7 @@ const DEAD_LETTER_HEADERS: [&str; 8] =
 const MAX_REASON: usize = 500;
 
 /// Room for the headers that a dead letter has in addition to those of its message, in bytes.
-pub const RESERVED_BYTES: usize = 4 * 1024;
+pub(crate) const RESERVED_BYTES: usize = 4 * 1024;
 
 /// Header of a message that is delivered without its payload: the size of the payload.
 const H_SIZE: &str = "Nats-Msg-Size";
@@ -143,19 +143,19 @@ pub enum DeadLetterContent {
 
 /// A message on the stream of dead letters, as it is stored there.
 #[derive(Clone, Copy, Debug)]
-pub struct RawDeadLetter<'a> {
+pub(crate) struct RawDeadLetter<'a> {
     /// The queue.
-    pub queue: &'a QueueName,
+    pub(crate) queue: &'a QueueName,
     /// Its subject on the stream of dead letters.
-    pub subject: &'a str,
+    pub(crate) subject: &'a str,
     /// Its sequence on that stream.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// When the stream stored it.
-    pub stored_at: Timestamp,
+    pub(crate) stored_at: Timestamp,
     /// Its headers.
-    pub headers: &'a NatsHeaders,
+    pub(crate) headers: &'a NatsHeaders,
     /// Its payload; empty if only headers were requested.
-    pub payload: &'a Bytes,
+    pub(crate) payload: &'a Bytes,
 }
 
 /// Returns the headers of a dead letter: why it died, and those of the message, except the ones
@@ -246,7 +246,7 @@ pub fn message_id(subject: &str, sequence: u64) -> String {
 
 /// Returns the sequence of the message of a dead letter, from its message id.
 #[must_use]
-pub fn original_sequence(dead: &NatsHeaders) -> Option<u64> {
+pub(crate) fn original_sequence(dead: &NatsHeaders) -> Option<u64> {
     let id = dead.get(async_nats::header::NATS_MESSAGE_ID)?.as_str();
     id.strip_prefix(dead.get(H_SUBJECT)?.as_str())?.strip_prefix('.')?.parse().ok()
 }
@@ -254,7 +254,7 @@ pub fn original_sequence(dead: &NatsHeaders) -> Option<u64> {
 /// Returns the headers of the message as it was: those of the dead letter, without the reason and
 /// without those for a stream. Its message id is in [`native::H_MESSAGE_ID`].
 #[must_use]
-pub fn original_headers(dead: &NatsHeaders) -> NatsHeaders {
+pub(crate) fn original_headers(dead: &NatsHeaders) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
     for (name, values) in dead.iter() {
         let text = name.to_string();
@@ -275,7 +275,7 @@ pub fn original_headers(dead: &NatsHeaders) -> NatsHeaders {
 impl RawDeadLetter<'_> {
     /// Returns what it was before it died.
     #[must_use]
-    pub fn kind(&self) -> DeadLetterKind {
+    pub(crate) fn kind(&self) -> DeadLetterKind {
         let callbacks = self.queue.callback_stream();
         let is_callback =
             self.header(H_SUBJECT).and_then(|subject| subject.strip_prefix(&callbacks));
@@ -289,13 +289,13 @@ impl RawDeadLetter<'_> {
     /// Returns whether the headers alone identify the call. In the `OpenFaaS` form, the payload
     /// does.
     #[must_use]
-    pub fn identified_by_headers(&self) -> bool {
+    pub(crate) fn identified_by_headers(&self) -> bool {
         self.kind() == DeadLetterKind::Callback || native::is_native(self.headers)
     }
 
     /// Reads the message. `namespace` is that of a function that is named without one.
     #[must_use]
-    pub fn read(&self, namespace: &str) -> (DeadLetter, DeadLetterContent) {
+    pub(crate) fn read(&self, namespace: &str) -> (DeadLetter, DeadLetterContent) {
         let kind = self.kind();
         let (function, call_id) = self.identity_from_subject();
         let content = self.content(kind, || Fallback {
@@ -339,7 +339,7 @@ impl RawDeadLetter<'_> {
     /// Returns what is known of a message on the stream of dead letters that the NATS client can't
     /// read for the reason `why`.
     #[must_use]
-    pub fn unreadable(&self, why: &str) -> DeadLetter {
+    pub(crate) fn unreadable(&self, why: &str) -> DeadLetter {
         let (function, call_id) = self.identity_from_subject();
         DeadLetter {
             sequence: self.sequence,

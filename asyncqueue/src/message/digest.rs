@@ -37,7 +37,7 @@ pub(crate) fn shorten(hash: &[u8; 32]) -> String {
 /// body, each after its length. Headers are not included: a repeat of a client has another date,
 /// trace or token.
 #[must_use]
-pub fn digest(invocation: &Invocation) -> String {
+pub(crate) fn digest(invocation: &Invocation) -> String {
     let function = invocation.function.to_string();
     // Absent differs from empty.
     let optional = |text: Option<&str>| text.map(|text| format!("={text}")).unwrap_or_default();

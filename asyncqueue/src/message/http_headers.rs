@@ -20,7 +20,7 @@ pub(super) const H_HEADER: &str = "Async-Header";
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Adds a line for each HTTP header.
-pub fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
+pub(crate) fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
     for (name, value) in http {
         // Long enough if nothing is escaped, which is true of nearly every header.
         let mut line = String::with_capacity(name.as_str().len() + 2 + value.len());
@@ -31,7 +31,7 @@ pub fn append(nats: &mut NatsHeaders, http: &HeaderMap) {
     }
 }
 
-/// Reads the lines that [`append`] wrote.
+/// Reads the lines that `append` wrote.
 pub fn read(nats: &NatsHeaders) -> Result<HeaderMap, DecodeError> {
     let mut headers = HeaderMap::new();
     for line in nats.get_all(NatsHeaderName::from_static(H_HEADER)) {

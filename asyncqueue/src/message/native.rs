@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The version of the form that [`encode`] writes.
-pub const VERSION: &str = "1";
+pub(crate) const VERSION: &str = "1";
 
 const H_VERSION: &str = "Async-Version";
 const H_CALL_ID: &str = "Async-Call-Id";
@@ -59,7 +59,7 @@ pub const H_MESSAGE_ID: &str = "Async-Message-Id";
 
 /// Returns whether a message has the native form. Otherwise it has the `OpenFaaS` form.
 #[must_use]
-pub fn is_native(headers: &NatsHeaders) -> bool {
+pub(crate) fn is_native(headers: &NatsHeaders) -> bool {
     let has = |name| headers.get(HeaderName::from_static(name)).is_some();
     has(H_FUNCTION) || has(H_VERSION)
 }
@@ -80,7 +80,7 @@ pub fn encode(invocation: &Invocation) -> NatsHeaders {
 
 /// Returns the NATS headers of an invocation with this message id; the payload is its body.
 #[must_use]
-pub fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
+pub(crate) fn encode_as(invocation: &Invocation, message_id: String) -> NatsHeaders {
     let mut headers = NatsHeaders::new();
     headers.insert(NATS_MESSAGE_ID, message_id);
     // Static names are not copied for each call.

@@ -5,11 +5,11 @@ use super::spec::QueueSpec;
 
 /// A stream, and the subject that it listens on, with all subjects below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamClaim {
+pub(crate) struct StreamClaim {
     /// Name of the stream.
-    pub stream: String,
+    pub(crate) stream: String,
     /// Subject of the stream.
-    pub subject: String,
+    pub(crate) subject: String,
 }
 
 /// What two queues both claim.
@@ -28,7 +28,7 @@ pub enum Overlap {
 
 /// Returns the streams of a queue: calls, results and dead letters.
 #[must_use]
-pub fn stream_claims(spec: &QueueSpec) -> [StreamClaim; 3] {
+pub(crate) fn stream_claims(spec: &QueueSpec) -> [StreamClaim; 3] {
     let [calls, callbacks, dead] = spec.streams();
     [
         StreamClaim { stream: calls, subject: spec.subject.clone() },

@@ -157,7 +157,10 @@ pub fn plan_stream(
 /// Plans the change of the durable consumer, given the existing one. Pausing is not part of it: the
 /// server leaves that unchanged when a consumer is updated, and has a separate request for it.
 #[must_use]
-pub fn plan_consumer(existing: Option<&pull::Config>, wanted: &pull::Config) -> Plan<pull::Config> {
+pub(crate) fn plan_consumer(
+    existing: Option<&pull::Config>,
+    wanted: &pull::Config,
+) -> Plan<pull::Config> {
     let Some(existing) = existing else { return Plan::Create(wanted.clone()) };
     let mut update = existing.clone();
     update.description.clone_from(&wanted.description);
@@ -170,7 +173,7 @@ pub fn plan_consumer(existing: Option<&pull::Config>, wanted: &pull::Config) -> 
 
 /// Returns whether a stream has the UID that `wanted` has.
 #[must_use]
-pub fn is_owner(existing: &Config, wanted: &Config) -> bool {
+pub(crate) fn is_owner(existing: &Config, wanted: &Config) -> bool {
     let uid = existing.metadata.get(META_OWNER_UID);
     uid.is_some() && uid == wanted.metadata.get(META_OWNER_UID)
 }

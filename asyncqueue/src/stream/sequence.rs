@@ -27,7 +27,7 @@ pub struct ClockError {
 
 /// Returns the configuration with which a stream is created now: its first sequence is the time in
 /// microseconds since 1970. Fails if the clock is before 2025.
-pub fn with_first_sequence(config: &Config, now: Timestamp) -> Result<Config, ClockError> {
+pub(crate) fn with_first_sequence(config: &Config, now: Timestamp) -> Result<Config, ClockError> {
     let first =
         first_sequence(now).ok_or_else(|| ClockError { stream: config.name.clone(), now })?;
     Ok(Config { first_sequence: Some(first), ..config.clone() })

@@ -34,7 +34,7 @@ pub const DEFAULT_MAX_MESSAGES: i64 = 1_000_000;
 
 /// How long the result of a call is remembered. During this time, a second run of the call (its
 /// worker lost the lease) does not call back again.
-pub const CALLBACK_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
+pub(crate) const CALLBACK_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Default time for which a dead letter is kept: enough to inspect one after a long weekend.
 pub const DEAD_LETTER_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -46,13 +46,13 @@ const SUSPENDED_UNTIL: &str = "2100-01-01T00:00:00Z";
 /// Metadata key: the owner of the stream, as `namespace/name`.
 pub const META_OWNER: &str = "asyncqueue.io/owner";
 /// Metadata key: the owner's UID, which distinguishes it from a later queue of the same name.
-pub const META_OWNER_UID: &str = "asyncqueue.io/owner-uid";
+pub(crate) const META_OWNER_UID: &str = "asyncqueue.io/owner-uid";
 /// Metadata key: `true` once the owner is deleted and the stream was kept. The next queue of the
 /// owner's namespace and name takes it over, or one of [`META_RELEASED_TO`].
-pub const META_RELEASED: &str = "asyncqueue.io/released";
+pub(crate) const META_RELEASED: &str = "asyncqueue.io/released";
 /// Metadata key: the other queues that may take over a released stream, as `namespace/name`,
 /// separated by commas.
-pub const META_RELEASED_TO: &str = "asyncqueue.io/released-to";
+pub(crate) const META_RELEASED_TO: &str = "asyncqueue.io/released-to";
 
 /// Where a stream keeps its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,7 +318,7 @@ impl QueueSpec {
     /// Returns the configuration of the durable consumer of results. It is never paused: a call
     /// that has run reaches its end.
     #[must_use]
-    pub fn callback_consumer_config(&self) -> pull::Config {
+    pub(crate) fn callback_consumer_config(&self) -> pull::Config {
         pull::Config {
             durable_name: Some(self.queue.callback_durable()),
             pause_until: None,

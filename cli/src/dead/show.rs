@@ -125,7 +125,7 @@ fn render(letter: &DeadLetter, content: &DeadLetterContent, reveal: bool) -> Str
             fields.push(("Duration", format!("{:.3}s", callback.duration.as_secs_f64())));
         }
         DeadLetterContent::Unreadable { error, .. } => {
-            fields.push(("Not readable", error.to_string()))
+            fields.push(("Not readable", error.to_string()));
         }
     }
     for (name, bytes) in
