@@ -130,8 +130,8 @@ pub async fn is_cancelled(
 }
 
 /// Cancels all calls with an id that are stored now, or were cancelled before without a
-/// confirmation. Waits up to `timeout` for the confirmations. The tally is empty if none of these
-/// locations has such a call.
+/// confirmation. Waits up to `timeout` for the confirmations. The counts are 0 if none of these queues
+/// has such a call.
 #[doc(hidden)]
 pub async fn cancel_pending(
     js: &Context,
@@ -285,7 +285,7 @@ impl<'a> Canceller<'a> {
             self.js,
             &self.location.entry.stream,
             call.sequence,
-            "take the call off its queue",
+            "remove the call from its queue",
         )
         .await?;
         if was_confirmed {
@@ -319,9 +319,9 @@ impl<'a> Canceller<'a> {
         }
         let answer =
             match request.reply(Instant::now() + PROMPT_REPLY_TIMEOUT, CancelReply::read).await {
-                // The consumer passed the message at this moment. If it was delivered, its worker would
-                // have answered, or has not read it yet. A worker that reads it so late looks up the
-                // tombstone first.
+                // The consumer passed the message at this moment. If it was delivered, its worker
+                // would have answered, or has not read it yet. A worker that reads it so late looks
+                // up the tombstone first.
                 None if was_undelivered && is_removed => return Ok((CallOutcome::Queued, true)),
                 None => match self.wait_for_reply(&mut request, call).await? {
                     WaitOutcome::Replied(answer) => Some(answer),

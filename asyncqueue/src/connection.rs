@@ -9,8 +9,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 use async_nats::Client;
 use tokio::time::sleep;
 
-/// A client that makes this many further connections to one server within [`FLAPPING_WINDOW`] loses them
-/// because of what the server sends.
+/// A client that makes this many further connections to one server within [`FLAPPING_WINDOW`] loses
+/// them because of what the server sends.
 const FLAPPING_CONNECTIONS: u64 = 2;
 
 /// Period in which connections are counted.

@@ -102,7 +102,7 @@ pub async fn read_consumer(
     stream: &str,
     consumer: &str,
 ) -> Result<Option<Progress>, NatsError> {
-    let action = "read how far the consumer is";
+    let action = "read the progress of the consumer";
     match js
         .request(format!("CONSUMER.INFO.{stream}.{consumer}"), &json!({}))
         .await

@@ -74,7 +74,10 @@ pub struct DeadLetters {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The stream of dead letters does not exist.
-    #[error("queue `{queue}` has no dead letters: there is no stream `{}`", .queue.dead_letter_stream())]
+    #[error(
+        "queue `{queue}` has no dead letters: there is no stream `{}`",
+        .queue.dead_letter_stream()
+    )]
     NoStream {
         /// Name of the queue.
         queue: QueueName,

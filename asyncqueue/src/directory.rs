@@ -1,9 +1,10 @@
 //! The directory: which queue a function belongs to, and where a queue's calls go.
 //!
 //! Only the operator writes it, or, without an operator, a gateway with a directory file. It is a
-//! KV bucket ([`crate::buckets::DIRECTORY`]): `function.<namespace>.<name>` holds a [`FunctionEntry`] and
-//! `queue.<name>` a [`QueueEntry`], both in JSON. [`MARKER`] says that all of them are there.
-//! Gateway and worker watch the bucket and keep its last state while NATS is unavailable.
+//! KV bucket ([`crate::buckets::DIRECTORY`]): `function.<namespace>.<name>` holds a
+//! [`FunctionEntry`] and `queue.<name>` a [`QueueEntry`], both in JSON. [`MARKER`] says that all of
+//! them are there. Gateway and worker watch the bucket and keep its last state while NATS is
+//! unavailable.
 
 use std::{collections::HashMap, sync::Arc};
 

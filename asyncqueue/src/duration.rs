@@ -285,10 +285,12 @@ mod tests {
     proptest! {
         #[test]
         fn rounded_durations_are_short_and_near(nanos in 0_u64..=315_360_000_000_000_000) {
-            let (duration, text) = (Duration::from_nanos(nanos), Rounded(Duration::from_nanos(nanos)).to_string());
+            let duration = Duration::from_nanos(nanos);
+            let text = Rounded(duration).to_string();
             prop_assert!(text.len() <= 9, "{text}");
             let read = text.parse::<GoDuration>().unwrap().0;
-            prop_assert!(read.abs_diff(duration) <= (duration / 20).max(Duration::from_millis(1)), "{text}");
+            let tolerance = (duration / 20).max(Duration::from_millis(1));
+            prop_assert!(read.abs_diff(duration) <= tolerance, "{text}");
         }
 
         #[test]

@@ -39,7 +39,10 @@ impl NatsError {
 /// Returns whether an error says that the stream does not exist.
 #[must_use]
 pub fn is_stream_not_found(error: &GetStreamError) -> bool {
-    matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+    match error.kind() {
+        GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
+        _ => false,
+    }
 }
 
 /// Opens a stream; `None` if it does not exist.
@@ -153,7 +156,7 @@ fn not_found_as_none(
             {
                 Ok(None)
             }
-            _ => Err(NatsError::during("look for the call")(error)),
+            _ => Err(NatsError::during("find the call")(error)),
         },
     }
 }

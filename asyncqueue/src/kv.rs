@@ -28,7 +28,7 @@ pub struct Bucket {
 
 /// A bucket could not be read or written. The next attempt starts from the beginning.
 #[derive(Debug, thiserror::Error)]
-#[error("could not {action} the KV bucket {bucket}")]
+#[error("failed to {action} the KV bucket {bucket}")]
 pub struct BucketError {
     action: &'static str,
     bucket: &'static str,
@@ -93,7 +93,7 @@ impl Bucket {
         // Programs that request so many have streams with as many replicas, and report why they
         // can't have them.
         if let Err(error) = js.update_stream(config).await {
-            debug!(bucket = self.name, replicas, %error, "the replicas of a KV bucket can't be raised");
+            debug!(bucket = self.name, replicas, %error, "failed to raise the replicas of a bucket");
         }
     }
 
@@ -103,7 +103,7 @@ impl Bucket {
         format!("KV_{}", self.name)
     }
 
-    /// Returns the subject of a key, which may hold wildcards. Snapshot or writing a subject is one
+    /// Returns the subject of a key, which may hold wildcards. Reading or writing a subject is one
     /// request to the stream; opening the bucket first would be another.
     #[must_use]
     pub fn subject(&self, key: &str) -> String {

@@ -106,7 +106,7 @@ fn check_target(path: &str, query: Option<&str>) -> Result<(), DecodeError> {
 /// Reads a method.
 fn method(field: &'static str, text: &str) -> Result<Method, DecodeError> {
     match text.parse() {
-        Ok(Method::CONNECT) => Err(invalid(field, text, "it asks for a tunnel and is no call")),
+        Ok(Method::CONNECT) => Err(invalid(field, text, "it asks for a tunnel")),
         Ok(method) => Ok(method),
         Err(error) => Err(invalid(field, text, error)),
     }

@@ -37,7 +37,7 @@ pub async fn next_raw_message(
     filter: &str,
     sequence: u64,
 ) -> Result<Option<RawMessage>, NatsError> {
-    const ACTION: &str = "look at a message";
+    const ACTION: &str = "read a message";
     let request = json!({ "seq": sequence, "next_by_subj": filter });
     let answer: Value = js
         .request(format!("STREAM.MSG.GET.{stream}"), &request)
@@ -123,7 +123,7 @@ fn read_lines(headers: &[u8]) -> Result<HeaderMap, String> {
             continue;
         }
         let (name, value) = line.split_once(':').ok_or_else(|| "a line has no colon".to_owned())?;
-        let name = name.parse::<HeaderName>().map_err(|_| "a name is none".to_owned())?;
+        let name = name.parse::<HeaderName>().map_err(|_| "a name is not valid".to_owned())?;
         if let Some((name, value)) = last.replace((name, value.trim_start().to_owned())) {
             read.append(name, value.trim_end());
         }

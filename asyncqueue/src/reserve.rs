@@ -3,8 +3,8 @@
 //! A store that is full of calls drains by ending them, and their results, tombstones and dead
 //! letters need room. So fill streams occupy some of the store. They are purged as soon as one of
 //! those records, or a call, is refused for lack of space ([`release`]). They are filled again when
-//! there is room for twice as much ([`keep_full`]). While they are not full, gateways refuse new calls
-//! (`is_short`), which would otherwise take the freed room.
+//! there is room for twice as much ([`keep_full`]). While they are not full, gateways refuse new
+//! calls (`is_short`), which would otherwise take the freed room.
 //!
 //! In a cluster, there is one fill stream for each copy of the queues' streams, each on a single
 //! server. A server over its limit accepts no more entries of replicated streams, not even a purge
@@ -129,8 +129,8 @@ pub async fn keep_full(js: &Context, replicas: usize) -> Result<FillOutcome, Nat
 /// Releases the room of the reserve. Returns whether it held any.
 ///
 /// When a store is full, a cluster may have no leader, because a server over its limit resigns as
-/// leader. So a failed release is retried for a while. [`keep_full`] releases the streams that remain
-/// after that.
+/// leader. So a failed release is retried for a while. [`keep_full`] releases the streams that
+/// remain after that.
 pub async fn release(js: &Context) -> Result<bool, NatsError> {
     let deadline = Instant::now() + RELEASE_TIMEOUT;
     // Read before the purge, which frees some of it.

@@ -84,15 +84,15 @@ pub async fn request_stats(
     let mut messages = client
         .subscribe(format!("{inbox}.*"))
         .await
-        .map_err(NatsError::during("subscribe to the answers"))?;
+        .map_err(NatsError::during("subscribe to the replies"))?;
     for (number, queue) in queues.iter().enumerate() {
         let (subject, reply) = (status_request_subject(queue), format!("{inbox}.{number}"));
         client
             .publish_with_reply(subject, reply, STATS_REQUEST.into())
             .await
-            .map_err(NatsError::during("ask the workers"))?;
+            .map_err(NatsError::during("request the statistics of the workers"))?;
     }
-    client.flush().await.map_err(NatsError::during("ask the workers"))?;
+    client.flush().await.map_err(NatsError::during("request the statistics of the workers"))?;
     let (limit, mut without_workers) = (Instant::now() + TOTAL_TIMEOUT, 0);
     while without_workers < queues.len()
         && let Ok(Some(message)) =

@@ -80,7 +80,8 @@ pub enum SubmitError {
     TooLargeForStream,
     /// The headers exceed the limit for a message of a stream.
     #[error(
-        "the headers of the call are larger than 64 KiB, escapes included, which is the most that NATS stores"
+        "the headers of the call are larger than 64 KiB, escapes included, which is the most that \
+         NATS stores"
     )]
     HeadersTooLarge,
     /// The stream has reached its maximum number of messages or bytes.
@@ -92,8 +93,8 @@ pub enum SubmitError {
     /// Another call of its function has the key, and is pending or ended within the duplicate
     /// window.
     #[error(
-        "Idempotency-Key `{key}` belongs to another call of this function: \
-         method, path, query, X-Callback-Url or body differ"
+        "Idempotency-Key `{key}` belongs to another call of this function: method, path, query, \
+         X-Callback-Url or body differ"
     )]
     KeyReused {
         /// The key.

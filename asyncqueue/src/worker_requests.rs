@@ -12,13 +12,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::call::{CallRef, WorkerReport};
 use crate::{jetstream::NatsError, names::QueueName};
 
-/// Reply to a cancellation: the worker was running the call, and has closed the connection to the function.
+/// Reply to a cancellation: the worker was running the call, and has closed the connection to the
+/// function.
 pub const REPLY_RUNNING: &str = "running";
 
 /// Reply to a cancellation: the worker has the call, or had it, and does not start it.
 pub const REPLY_HELD: &str = "held";
 
-/// Reply to a cancellation: the worker has handed the call back, and the next attempt is not due yet.
+/// Reply to a cancellation: the worker has handed the call back, and the next attempt is not due
+/// yet.
 pub const REPLY_WAITING: &str = "waiting";
 
 /// Reply to a cancellation: the call has ended by itself in this worker.
@@ -72,11 +74,11 @@ impl WorkerRequest {
         let replies = client
             .subscribe(inbox.clone())
             .await
-            .map_err(NatsError::during("subscribe to the answers"))?;
+            .map_err(NatsError::during("subscribe to the replies"))?;
         client
             .publish_with_reply(subject, inbox, request)
             .await
-            .map_err(NatsError::during("ask the workers"))?;
+            .map_err(NatsError::during("send a request to the workers"))?;
         Ok(Self { replies })
     }
 

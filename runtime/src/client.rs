@@ -97,10 +97,10 @@ pub enum Error {
     #[error("no connection can be opened")]
     Connect(#[source] BoxError),
     /// The connection ended before the head of a response arrived.
-    #[error("the connection ended before an answer came")]
+    #[error("the connection ended before a response arrived")]
     NoResponse(#[source] hyper::Error),
     /// What arrived can't be parsed as the head of a response.
-    #[error("the head of the answer can't be read")]
+    #[error("the head of the response can't be read")]
     InvalidResponse(#[source] BoxError),
     /// The request's own body could not be read.
     #[error("the body of the request can't be read")]
@@ -109,7 +109,7 @@ pub enum Error {
 
 /// A response 101 to a request that asked for no other protocol (RFC 9110, 15.2.2).
 #[derive(Debug, thiserror::Error)]
-#[error("it is 101 Switching Protocols, and no other protocol was asked for")]
+#[error("it is 101 Switching Protocols, and the request asked for no other protocol")]
 struct UnexpectedUpgrade;
 
 /// A URI without scheme or host.
@@ -213,7 +213,8 @@ where
             let error = error.into_error();
             match retry {
                 Some(retry) if pooled.bytes_read() == bytes_before => {
-                    debug!(%error, "a kept-alive connection was closed: sending the request again on a new one");
+                    debug!(%error, "a kept-alive connection was closed: sending the request again \
+                                    on a new one");
                     request = retry;
                     break;
                 }
@@ -240,7 +241,7 @@ where
         let stream = connected
             .unwrap_or_else(|_| {
                 let (host, time) = (target.host(), config.connect_timeout);
-                Err(format!("{host} did not accept one within {}s", time.as_secs()).into())
+                Err(format!("{host} did not accept a connection within {}s", time.as_secs()).into())
             })
             .map_err(Error::Connect)?;
         let (stream, bytes_read) = CountingStream::new(stream);

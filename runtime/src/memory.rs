@@ -126,12 +126,12 @@ impl Budget {
         registry.register("memory_budget_bytes", "memory_budget", budget);
         registry.register(
             "memory_used_bytes",
-            "Memory that is held for others, by its use",
+            "Memory that is held for others, by use",
             used.clone(),
         );
         registry.register(
             "memory_refusals",
-            "How often memory_budget had no room, by what it was asked for",
+            "How often memory_budget had no room, by use",
             refused.clone(),
         );
         let shared = SharedBudget {
@@ -212,7 +212,8 @@ impl SharedBudget {
     fn warn(&self, name: &'static str) {
         if self.warnings.allow(Instant::now()).is_some() {
             let (budget, free) = (ByteSize(self.total), self.free.available_permits());
-            warn!(%budget, free, "no memory for {name}: raise memory_budget, with the container's limit, or run more of this");
+            warn!(%budget, free, "no memory for {name}: raise memory_budget and the memory limit \
+                                  of the container, or add replicas");
         }
     }
 }

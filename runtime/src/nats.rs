@@ -124,7 +124,7 @@ pub async fn connect_with(
             .with_context(|| format!("nats_tls_ca_file `{}` can't be read", file.display()))?;
         options = options.add_root_certificates(file.clone()).require_tls(true);
     }
-    options.connect(&servers.addresses[..]).await.context("the NATS client can't be started")
+    options.connect(&servers.addresses[..]).await.context("failed to start the NATS client")
 }
 
 /// Returns if the client has ended. It never ends by itself: its task has panicked because of what
@@ -134,7 +134,7 @@ pub async fn client_terminated(client: &Client) -> anyhow::Error {
     while !client.flush().await.is_err_and(|error| error.kind() == FlushErrorKind::SendError) {
         tokio::time::sleep(PING_INTERVAL).await;
     }
-    anyhow!("the client of NATS has ended: a message may hold what it can't read")
+    anyhow!("the NATS client terminated unexpectedly, possibly because of a malformed message")
 }
 
 /// Returns when the client is connected. To stop waiting, drop the future.

@@ -77,7 +77,7 @@ where
         .builder()
         .enable_all()
         .build()
-        .context("the threads of the runtime can't be started")?;
+        .context("failed to start the threads of the runtime")?;
     let result = runtime.block_on(async {
         info!(version = crate::VERSION, "starting {name}");
         let mut signals = Signals::listen().context("signals can't be listened to")?;
@@ -88,13 +88,13 @@ where
             info!("{signal} received, shutting down");
             shutdown.graceful.cancel();
             let signal = signals.next().await;
-            warn!("{signal} received again, ending now");
+            warn!("{signal} received again, stopping now");
             shutdown.forced.cancel();
             tokio::time::sleep(FORCED_SHUTDOWN_TIMEOUT).await;
         };
         tokio::select! {
             result = main(shutdown.clone()) => result,
-            () = stop => anyhow::bail!("ended by a second signal before it was done"),
+            () = stop => anyhow::bail!("stopped by a second signal during shutdown"),
         }
     });
     // Does not wait for a DNS lookup that may hang in the system's resolver.

@@ -114,7 +114,10 @@ pub async fn serve<H, F, B>(
             Some(_) = connections.join_next() => {}
             (stream, peer) = accept(&listener), if connections.len() < config.max_connections => {
                 let (config, http, handler) = (config.clone(), http.clone(), handler.clone());
-                connections.spawn(serve_connection(config, http, stream, peer, handler, shutdown.clone()));
+                let shutdown = shutdown.clone();
+                connections.spawn(serve_connection(
+                    config, http, stream, peer, handler, shutdown,
+                ));
             }
         }
     }
@@ -122,7 +125,7 @@ pub async fn serve<H, F, B>(
     let drained =
         tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        warn!(connections = connections.len(), "requests did not end in time and are cut off");
+        warn!(connections = connections.len(), "drain timeout exceeded, aborting requests");
     }
 }
 
@@ -175,7 +178,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             // On a listener for both families, an IPv4 client has an IPv6 address.
             Ok((stream, peer)) => return (stream, (peer.ip().to_canonical(), peer.port()).into()),
             Err(error) => {
-                warn!(%error, "a connection can't be accepted");
+                warn!(%error, "failed to accept a connection");
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }

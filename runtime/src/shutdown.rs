@@ -14,7 +14,8 @@ pub const FORCED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Shutdown {
     /// Cancelled by the first SIGTERM or SIGINT: start nothing new, and finish what runs.
     pub graceful: CancellationToken,
-    /// Cancelled by the second signal: abandon what runs. The program has [`FORCED_SHUTDOWN_TIMEOUT`] left.
+    /// Cancelled by the second signal: abandon what runs. The program has
+    /// [`FORCED_SHUTDOWN_TIMEOUT`] left.
     pub forced: CancellationToken,
 }
 

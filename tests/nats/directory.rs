@@ -191,7 +191,7 @@ async fn entries_that_break_a_watch_are_passed_over() {
     publish_raw(&queue, b"$KV.asyncqueue-directory.function.openfaas-fn.x", headers, b"{}").await;
     publish_raw(&queue, b"$KV.asyncqueue-cancelled.jobs.\xff.1", b"", b"cancelled").await;
     for program in [&gateway.program, &worker] {
-        program.logged("again and again: polling the bucket").await;
+        program.logged("repeatedly: polling the bucket").await;
     }
     worker.logged("bucket=\"asyncqueue-cancelled\"").await;
     // From now on the connections last.

@@ -30,9 +30,9 @@ pub enum CancelOutcome {
     NotFound,
 }
 
-/// Cancels the calls with an id that are stored now, at most 1000. Waits up to `timeout` to be certain that they
-/// do not start. A repeat is safe, and also confirms calls that an earlier request could not
-/// confirm.
+/// Cancels the calls with an id that are stored now, at most 1000. Waits up to `timeout` to be
+/// certain that they do not start. A repeat is safe, and also confirms calls that an earlier
+/// request could not confirm.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {

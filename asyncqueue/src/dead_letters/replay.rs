@@ -43,7 +43,8 @@ pub enum ReplayOutcome {
 pub enum ReplayError {
     /// The dead letter does not hold all of its message.
     #[error(
-        "not replayed, {} bytes of headers and {} bytes of body were left out of it: submit the call again",
+        "not replayed, {} bytes of headers and {} bytes of body were left out of it: submit the \
+         call again",
         .0.headers, .0.body
     )]
     Incomplete(Omitted),

@@ -82,7 +82,7 @@ fn watch_with<T: Clone + Send + Sync + 'static>(
             let followed = async {
                 match watch_once(&js, &sender, publish).await {
                     Ok(()) => debug!("the watch of the directory ended"),
-                    Err(error) => debug!(%error, "the directory can't be followed now"),
+                    Err(error) => debug!(%error, "failed to watch the directory, retrying"),
                 }
                 tokio::time::sleep(RETRY_INTERVAL).await;
             };
@@ -139,7 +139,7 @@ async fn poll_once<T>(
 /// Applies an entry. One that can't be read changes nothing.
 fn apply_entry(snapshot: &mut Snapshot, key: &str, value: Option<&[u8]>) {
     if let Err(error) = snapshot.apply(key, value, Instant::now()) {
-        warn!(key, %error, "an entry of the directory can't be read and is passed over");
+        warn!(key, %error, "skipped an entry of the directory that can't be read");
     }
 }
 
@@ -177,7 +177,7 @@ async fn watch_once<T>(
             _ = checks.tick() => {
                 // Without an answer nothing is known: the watch continues when NATS is back.
                 if bucket.status().await.is_ok_and(|status| status.info.created != created) {
-                    return Err("the bucket was deleted and created again".into());
+                    return Err("the bucket was deleted and recreated".into());
                 }
             }
             () = sleep_until(settled) => {}

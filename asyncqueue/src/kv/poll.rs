@@ -44,10 +44,7 @@ pub async fn poll_bucket(
     filter: &str,
     mut handle: impl FnMut(PollEvent),
 ) {
-    warn!(
-        bucket = bucket.name,
-        "the connection to NATS is closed again and again: polling the bucket"
-    );
+    warn!(bucket = bucket.name, "the connection to NATS is closed repeatedly: polling the bucket");
     let (stream, filter, ends_at) =
         (bucket.stream(), bucket.subject(filter), Instant::now() + POLL_DURATION);
     let mut next = 1;
@@ -55,7 +52,7 @@ pub async fn poll_bucket(
         match read_new(js, bucket, &stream, &filter, &mut next, &mut handle).await {
             Ok(()) => handle(PollEvent::Current),
             Err(error) => {
-                return debug!(bucket = bucket.name, %error, "the bucket can't be polled now");
+                return debug!(bucket = bucket.name, %error, "failed to poll the bucket");
             }
         }
         sleep(POLL_INTERVAL).await;
@@ -75,7 +72,7 @@ async fn read_new(
         *next = message.sequence + 1;
         match entry(bucket, message) {
             Ok((key, value)) => handle(PollEvent::Entry(key, value)),
-            Err(why) => warn!(bucket = bucket.name, "an entry is passed over: its {why}"),
+            Err(why) => warn!(bucket = bucket.name, "skipped an entry: its {why}"),
         }
     }
     Ok(())

@@ -33,8 +33,8 @@ const H_SEQUENCE: &str = "Async-Sequence";
 /// How the call ended.
 const H_END: &str = "Async-End";
 
-/// [`crate::call::CANCELLED_STATUS`] as text. In results of earlier versions, only this shows that the
-/// call was cancelled.
+/// [`crate::call::CANCELLED_STATUS`] as text. In results of earlier versions, only this shows that
+/// the call was cancelled.
 const CANCELLED_TEXT: &str = "499";
 
 /// The end of a call, for its client.

@@ -68,7 +68,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_header_value_survives(
-            value in prop::collection::vec(prop_oneof![Just(b'\t'), b' '..=b'~', 0x80..=0xff_u8], 0..64)
+            value in prop::collection::vec(
+                prop_oneof![Just(b'\t'), b' '..=b'~', 0x80..=0xff_u8],
+                0..64,
+            )
         ) {
             // HTTP itself trims the ends of a value.
             let value = HeaderValue::from_bytes(value.trim_ascii()).unwrap();

@@ -340,7 +340,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_never_panics(name in "Async-(Version|Call-Id|Function|Path|Query|Header|Method)", value in "[^\r\n]*") {
+        fn decoding_never_panics(
+            name in "Async-(Version|Call-Id|Function|Path|Query|Header|Method)",
+            value in "[^\r\n]*",
+        ) {
             let mut headers = encode(&sample());
             headers.insert(name.as_str(), value.as_str());
             let _ = decode(&headers, Bytes::new());

@@ -53,7 +53,8 @@ pub enum EnsureError {
     Refused(#[from] PlanError),
     /// Another stream has the subjects already.
     #[error(
-        "subject `{subject}` overlaps with those of another stream: give this queue another spec.stream.subject"
+        "subject `{subject}` overlaps with those of another stream: give this queue another \
+         spec.stream.subject"
     )]
     SubjectOverlap {
         /// The queue's subject.

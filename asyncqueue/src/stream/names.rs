@@ -20,7 +20,7 @@ pub fn parse_durable(text: &str) -> Result<String, NameError> {
 
 fn jetstream_name(kind: &'static str, text: &str) -> Result<String, NameError> {
     if text.is_empty() || text.contains(|c: char| c.is_whitespace() || ".*>/\\".contains(c)) {
-        let rule = "such a name holds no spaces and none of . * > / \\";
+        let rule = "use no spaces and none of . * > / \\";
         return Err(NameError { kind, value: text.to_owned(), rule });
     }
     Ok(text.to_owned())
@@ -34,7 +34,7 @@ pub fn parse_subject(text: &str) -> Result<String, NameError> {
     if text.split('.').all(is_token) {
         return Ok(text.to_owned());
     }
-    let rule = "a subject is of tokens separated by single dots, without spaces, * and >";
+    let rule = "use tokens separated by single dots, without spaces, * and >";
     Err(NameError { kind: "subject", value: text.to_owned(), rule })
 }
 
@@ -53,8 +53,8 @@ pub fn parse_new_subject(text: &str) -> Result<String, NameError> {
     if text.len() <= MAX_SUBJECT && !text.starts_with('_') && text.split('.').all(is_token) {
         return Ok(text.to_owned());
     }
-    let rule = "use tokens of A-Z, a-z, 0-9, - and _ separated by single dots, such as jobs.slow, at most 128 characters, \
-                not beginning with _";
+    let rule = "use tokens of A-Z, a-z, 0-9, - and _ separated by single dots, such as jobs.slow, \
+                at most 128 characters, not beginning with _";
     Err(NameError { kind: "subject", value: text.to_owned(), rule })
 }
 

@@ -36,7 +36,8 @@ pub enum Adopt {
 pub enum PlanError {
     /// It belongs to another owner.
     #[error(
-        "stream `{stream}` belongs to {owner}: give this queue another spec.stream.name, or delete that owner"
+        "stream `{stream}` belongs to {owner}: give this queue another spec.stream.name, or delete \
+         that owner"
     )]
     OtherOwner {
         /// The stream.
@@ -47,8 +48,8 @@ pub enum PlanError {
     /// It belongs to an earlier `AsyncQueue` of the same name, which was deleted without releasing
     /// it.
     #[error(
-        "stream `{stream}` belongs to an earlier AsyncQueue {owner} that did not let go of it: annotate this one \
-         with asyncqueue.io/adopt=true to take it over, with the calls that it holds"
+        "stream `{stream}` belongs to an earlier AsyncQueue {owner} that did not release it: \
+         annotate this one with asyncqueue.io/adopt=true to take it over with its calls"
     )]
     PreviousInstance {
         /// The stream.
@@ -59,9 +60,10 @@ pub enum PlanError {
     /// Its queue was deleted, and released it to queues of its name or to others, but not to this
     /// one.
     #[error(
-        "stream `{stream}` belongs to the deleted AsyncQueue {owner}, and only that one may take it over with its calls: \
-         create {owner} again, annotate it with asyncqueue.io/release-to={claimant}, and delete it; or give this queue \
-         another spec.stream.name"
+        "stream `{stream}` belongs to the deleted AsyncQueue {owner}, and only that one may take \
+         it over with its calls: create {owner} again, annotate it with \
+         asyncqueue.io/release-to={claimant}, and delete it; or give this queue another \
+         spec.stream.name"
     )]
     Released {
         /// The stream.
@@ -73,9 +75,9 @@ pub enum PlanError {
     },
     /// Another program created it, and the operator's settings do not allow it to be taken over.
     #[error(
-        "stream `{stream}` was not created for an AsyncQueue, and allowed_streams of the operator does not hold both its \
-         name and the subject `{subject}`: add them there to have it taken over, or give this queue another \
-         spec.stream.name"
+        "stream `{stream}` was not created for an AsyncQueue, and allowed_streams of the operator \
+         does not list both its name and the subject `{subject}`: add them there to take it over, \
+         or give this queue another spec.stream.name"
     )]
     NotAllowed {
         /// The stream.
@@ -95,7 +97,7 @@ pub enum PlanError {
     /// `JetStream` can't change this field of an existing stream.
     #[error(
         "{field} of `{name}` is {is} and can't be changed to {wanted} on an existing stream: \
-         change it back, or drain and delete the stream to have it created anew"
+         change it back, or drain and delete the stream: it is then recreated"
     )]
     ImmutableField {
         /// The stream.

@@ -15,8 +15,8 @@ const EARLIEST: Timestamp = Timestamp::constant(1_735_689_600, 0);
 /// The clock is wrong, so a new stream might repeat the sequences of an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "failed to create stream `{stream}`: the clock says {now}, which is before {EARLIEST}, and the first sequence of a \
-     new stream is the time: set the clock of this machine"
+    "failed to create stream `{stream}`: the clock says {now}, which is before {EARLIEST}, and the \
+     first sequence of a new stream is the time: set the clock of this machine"
 )]
 pub struct ClockError {
     /// The stream.

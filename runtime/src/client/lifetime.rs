@@ -16,8 +16,8 @@ pub(super) struct Lifetime {
 }
 
 impl Lifetime {
-    /// Creates the lifetime of a connection that is opened now for its first request. `random` is from
-    /// 0 to 1.
+    /// Creates the lifetime of a connection that is opened now for its first request. `random` is
+    /// from 0 to 1.
     pub(super) fn new(limits: ConnectionLimits, now: Instant, random: f64) -> Self {
         let fraction = 1.0 - JITTER * random.clamp(0.0, 1.0);
         let requests = (f64::from(limits.max_requests) * fraction).ceil();

@@ -87,11 +87,12 @@ impl ParsedCredentials {
             lines.windows(2).filter(|pair| pair[0].starts_with(BEGIN_MARKER)).map(|pair| pair[1]);
         let (Some(jwt), Some(seed)) = (begun.next(), begun.next()) else {
             bail!(
-                "it is no credentials file: a JWT and a seed are missing, as `nsc generate creds` writes them"
+                "not a credentials file: a JWT and a seed are missing, as `nsc generate creds` \
+                 writes them"
             );
         };
         let Ok(key) = KeyPair::from_seed(seed) else {
-            bail!("it is no credentials file: its seed is none")
+            bail!("not a credentials file: its seed is not valid")
         };
         Ok(Self::Jwt { jwt: jwt.to_owned(), key: Box::new(key) })
     }
@@ -109,8 +110,8 @@ impl ParsedCredentials {
                 })
             }
             _ => bail!(
-                "it is no credentials file: it must hold a JWT and a seed, as `nsc generate creds` writes them, or one \
-                 line USER:PASSWORD, or one line with a token"
+                "not a credentials file: it must contain a JWT and a seed, as `nsc generate creds` \
+                 writes them, or one line USER:PASSWORD, or one line with a token"
             ),
         }
     }
@@ -121,7 +122,7 @@ impl ParsedCredentials {
         match self {
             Self::Jwt { jwt, key } => {
                 auth.signature =
-                    Some(key.sign(nonce).context("the server's nonce can't be signed")?);
+                    Some(key.sign(nonce).context("failed to sign the nonce of the server")?);
                 auth.jwt = Some(jwt);
             }
             Self::Password { user, password } => {
@@ -180,7 +181,10 @@ mod tests {
             let text = bad.to_owned();
             let credentials = Credentials::new(move || std::future::ready(Ok(text.clone())));
             let error = format!("{:#}", credentials.validate().await.unwrap_err());
-            assert!(error.contains("no credentials file") && !error.contains("hunter2"), "{error}");
+            assert!(
+                error.contains("not a credentials file") && !error.contains("hunter2"),
+                "{error}"
+            );
         }
         let missing = Credentials::file("/does/not/exist".into());
         let error = format!("{:#}", missing.validate().await.unwrap_err());

@@ -66,10 +66,10 @@ impl ConnectionEvents {
         match event {
             Event::Connected => self.connected(),
             Event::Disconnected => self.disconnected(),
-            Event::LameDuckMode => info!("NATS is about to shut down, another server will be used"),
-            Event::ServerError(error) => warn!(%error, "NATS refused something"),
+            Event::LameDuckMode => info!("the NATS server is shutting down, using another one"),
+            Event::ServerError(error) => warn!(%error, "NATS reported an error"),
             Event::SlowConsumer(subscription) => {
-                warn!(subscription, "messages arrive faster than they are read");
+                warn!(subscription, "slow consumer: messages arrive faster than they are read");
             }
             // The only connection failure that the server pool does not record.
             Event::ClientError(ClientError::Other(kind))

@@ -122,8 +122,9 @@ impl JetStreamOff {
                 format!("JetStream is not enabled on {servers}: start nats-server with -js")
             }
             Self::Account => format!(
-                "JetStream is not enabled for the account of this program on {servers}: enable it there (`jetstream: enabled` \
-                 in the account's configuration), or use the credentials of an account that has it"
+                "JetStream is not enabled for the account of this program on {servers}: enable it \
+                 there (`jetstream: enabled` in the account's configuration), or use the \
+                 credentials of an account that has it"
             ),
         }
     }

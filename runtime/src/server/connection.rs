@@ -40,9 +40,10 @@ const MAX_READ_BYTES: u64 = SMALL_HEAD_BYTES as u64 - 1;
 const SMALL_HEAD_BYTES: usize = 8 * 1024;
 
 /// The response to a head for which there is no memory.
-const NO_MEMORY_RESPONSE: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
-                         Content-Length: 71\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
-                         no memory for a head of this size (memory_budget): send less, or again\n";
+const NO_MEMORY_RESPONSE: &str = "HTTP/1.1 503 Service Unavailable\r\n\
+     Content-Type: text/plain; charset=utf-8\r\n\
+     Content-Length: 71\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
+     no memory for a head of this size (memory_budget): send less, or again\n";
 
 /// A connection. The server and hyper share it.
 #[derive(Debug)]

@@ -110,7 +110,7 @@ async fn pause(
         Some(until) => ("paused", stream.pause_consumer(name, until).await),
         None => ("resumed", stream.resume_consumer(name).await),
     };
-    let what = format!("to have consumer {name} {change}, which nats-server can since 2.11");
+    let what = format!("to have consumer {name} {change}, which needs nats-server 2.11");
     info.paused = answer.map_err(|error| update_error(&what, error))?.paused;
     changes.push(format!("{change} consumer {name}"));
     Ok(info)
@@ -128,7 +128,8 @@ fn update_error(what: &str, error: ConsumerError) -> EnsureError {
 
 /// Returns whether a consumer was refused because its stream has one with another name.
 fn is_second_consumer(error: &ConsumerError) -> bool {
-    matches!(error.kind(), ConsumerErrorKind::JetStream(e) if e.error_code() == ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED)
+    let ConsumerErrorKind::JetStream(error) = error.kind() else { return false };
+    error.error_code() == ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED
 }
 
 /// Returns whether a consumer was not created because one exists, with that name or another.
